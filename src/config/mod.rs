@@ -1,0 +1,214 @@
+//! From YAML as written to a startup and a policy, or to every mistake at once, each with its path, line
+//! and a hint. Nothing that decides about access has a default that opens it.
+
+mod egress;
+mod listen;
+mod node;
+mod presets;
+mod provider;
+mod reader;
+mod route;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ingress::{Edge, Ingress, Provider};
+use crate::policy::{Agent, AgentAddress, Limits, Policy};
+use crate::source::{AddressHeader, ClientAddress, Networks};
+use node::Node;
+use reader::{Cursor, Fields, Reader};
+
+pub use listen::{AccessLog, Listener, Startup, TlsFiles};
+pub use node::Place;
+pub use presets::{PRESETS, Preset};
+pub use reader::{ConfigError, Surroundings};
+
+/// Largest configuration, in bytes.
+const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A configuration that compiles.
+#[derive(Debug)]
+pub struct Config {
+    /// What only a restart changes.
+    pub startup: Startup,
+    /// The compiled rules.
+    pub policy: Policy,
+    /// What is allowed, but worth a line at start.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Compiles a configuration.
+    ///
+    /// # Errors
+    /// Every mistake in it, in the order of the file.
+    pub fn parse(text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Vec<ConfigError>> {
+        let failed = |message: String, place| {
+            vec![ConfigError { path: String::new(), place, message, hint: String::new() }]
+        };
+        if text.len() > CONFIG_BYTES_MAX {
+            return Err(failed("the configuration is larger than 4 MiB".to_owned(), None));
+        }
+        let tree = Node::parse(text).map_err(|(message, place)| failed(message, place))?;
+        let reader = Reader::new(surroundings);
+        let compiled = compile(&reader.root(&tree));
+        let warnings = reader.finish(text)?;
+        match compiled {
+            Some((startup, policy)) => Ok(Self { startup, policy, warnings }),
+            None => Err(failed("the configuration could not be compiled".to_owned(), None)),
+        }
+    }
+}
+
+/// Reads every section, whatever became of the others, so that all mistakes are found in one go.
+fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
+    let mut fields = root.fields()?;
+    let public_url = fields.optional("public_url").map(|at| public_url(&at));
+    let startup = listen::startup(&mut fields);
+    let client_address = fields.optional("client_address").map(|at| client_address(&at));
+    let agent = fields.required("agent").and_then(|at| agent(&at));
+    let limits = limits(fields.optional("limits"));
+    let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
+    let url = public_url.clone().flatten();
+    let stated_url = public_url.as_ref().map(Option::as_deref);
+    let tokens = fields.optional("callback_tokens").map(|at| token::callback_tokens(&at, stated_url));
+    let providers = providers(&mut fields, public_url.is_some());
+    let known = route::Known {
+        providers: providers.as_deref().unwrap_or_default(),
+        tokens: tokens.as_ref().and_then(|tokens| tokens.as_ref()),
+        // A section with mistakes in it is there all the same: its absence is not reported on top.
+        tokens_failed: matches!(tokens, Some(None)),
+        providers_failed: providers.is_none(),
+    };
+    let routes = fields.required("routes").and_then(|at| route::routes(&at, &known));
+    egress::store(fields.optional("store"));
+    egress::egress(fields.optional("egress"), routes.as_deref());
+    fields.finish();
+
+    let agent = agent?;
+    let edge = Edge {
+        authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
+        client_address: client_address.map_or(Some(None), |read| read.map(Some))?,
+        public_url: url.unwrap_or_default().into(),
+    };
+    let policy = Policy {
+        explain_denials: explain_denials?,
+        ingress: Ingress::new(routes?, edge),
+        limits: limits?,
+        minting: tokens.map_or(Some(None), |read| read.map(|tokens| Some(tokens.minting)))?,
+        providers: providers?,
+        agent,
+    };
+    Some((startup?, policy))
+}
+
+fn public_url(at: &Cursor<'_>) -> Option<String> {
+    let text = at.text()?;
+    let hint = "such as https://agent.example.com, without a slash at the end";
+    let Ok(uri) = text.parse::<http::Uri>() else { return at.error(format!("`{text}` is not a URL"), hint) };
+    let web = matches!(uri.scheme_str(), Some("https" | "http"));
+    let plain = !text.ends_with('/') && !text.contains(['?', '#', '@']);
+    if !web || !plain || uri.host().is_none_or(str::is_empty) {
+        return at.error(format!("`{text}` is not the beginning of a public URL"), hint);
+    }
+    if uri.scheme_str() == Some("http") {
+        at.warn("callback tokens will travel over plain HTTP");
+    }
+    Some(text.to_owned())
+}
+
+/// The authority of a URL that is known to have one.
+fn authority(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split_once('/').map_or(rest, |(authority, _)| authority).to_owned()
+}
+
+fn agent_authority(agent: &Agent) -> String {
+    match &agent.address {
+        AgentAddress::Tcp(address) => address.to_string(),
+        AgentAddress::Unix(_) => "localhost".to_owned(),
+    }
+}
+
+fn client_address(at: &Cursor<'_>) -> Option<ClientAddress> {
+    let mut fields = at.fields()?;
+    let proxies = fields.required("trusted_proxies").and_then(|at| {
+        let networks = at.networks()?;
+        if networks.iter().any(|network| network.prefix_len() == 0) {
+            at.warn("every address is a trusted proxy: any caller can claim any address");
+        }
+        Some(Networks::new(networks))
+    });
+    let header = fields.required("header").and_then(|at| at.header_name());
+    fields.finish();
+    Some(ClientAddress { trusted_proxies: proxies?, header: AddressHeader::from_name(header?) })
+}
+
+fn agent(at: &Cursor<'_>) -> Option<Agent> {
+    let mut fields = at.fields()?;
+    let address = fields.required("address").and_then(|at| agent_address(&at));
+    let mut connect = Some(Duration::from_secs(1));
+    let mut response = Some(Duration::from_secs(30));
+    // Most servers close an idle connection after 5 s or later; ours go first.
+    let mut idle = Some(Duration::from_secs(4));
+    if let Some(mut timeouts) = fields.optional("timeouts").and_then(|at| at.fields()) {
+        connect = or_default(&mut timeouts, "connect", connect);
+        response = or_default(&mut timeouts, "response", response);
+        idle = or_default(&mut timeouts, "idle", idle);
+        timeouts.finish();
+    }
+    fields.finish();
+    Some(Agent {
+        address: address?,
+        connect_timeout: connect?,
+        response_timeout: response?,
+        idle_timeout: idle?,
+    })
+}
+
+fn agent_address(at: &Cursor<'_>) -> Option<AgentAddress> {
+    let text = at.text()?;
+    let hint = "127.0.0.1:8000, or unix:/run/agent/agent.sock";
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.starts_with('/') && path.len() < 100 {
+            Some(AgentAddress::Unix(path.into()))
+        } else {
+            at.error("the path of a Unix socket is absolute and shorter than 100 bytes", hint)
+        };
+    }
+    let parsed = text.parse::<http::uri::Authority>().ok();
+    match parsed.and_then(|authority| authority.port_u16()) {
+        Some(1..) if !text.contains('@') => Some(AgentAddress::Tcp(text.into())),
+        _ => at.error(format!("`{text}` is not an address with a port"), hint),
+    }
+}
+
+fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
+    let mut body_deadline = Some(Duration::from_secs(30));
+    let mut idle_timeout = Some(Duration::from_secs(60));
+    if let Some(at) = at {
+        let mut fields = at.fields()?;
+        body_deadline = or_default(&mut fields, "body_deadline", body_deadline);
+        idle_timeout = or_default(&mut fields, "idle_timeout", idle_timeout);
+        fields.finish();
+    }
+    Some(Limits { body_deadline: body_deadline?, idle_timeout: idle_timeout? })
+}
+
+fn or_default(fields: &mut Fields<'_>, key: &'static str, default: Option<Duration>) -> Option<Duration> {
+    fields.optional(key).map_or(default, |at| at.duration())
+}
+
+fn providers(fields: &mut Fields<'_>, has_public_url: bool) -> Option<Vec<Arc<Provider>>> {
+    let Some(at) = fields.optional("providers") else { return Some(Vec::new()) };
+    let read: Vec<_> = at
+        .named()?
+        .into_iter()
+        .map(|(name, at)| provider::provider(name, &at, has_public_url).map(Arc::new))
+        .collect();
+    read.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,425 @@
+//! Reading the tree: typed access that notes every mistake with its path and a hint, and goes on.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::node::{Node, Place, Step, locate};
+use crate::path::Template;
+use crate::secret::Secret;
+use crate::source::parse_network;
+use crate::time::parse_duration;
+
+/// One mistake in a configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigError {
+    /// Where in the tree, such as `routes[0].token`.
+    pub path: String,
+    /// Where in the file, if it is anywhere.
+    pub place: Option<Place>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = self.place {
+            write!(f, "line {}: ", place.line)?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "\n    hint: {}", self.hint) }
+    }
+}
+
+/// What a configuration is read with, besides its text.
+pub struct Surroundings<'e> {
+    /// Looks up an environment variable.
+    pub env: &'e dyn Fn(&str) -> Option<String>,
+    /// Reads a file.
+    pub file: &'e dyn Fn(&str) -> std::io::Result<Vec<u8>>,
+}
+
+/// Largest secret file, in bytes.
+const SECRET_BYTES_MAX: usize = 64 * 1024;
+
+/// Collects what is wrong, and what is worth a warning, while a tree is read.
+pub(super) struct Reader<'e> {
+    surroundings: &'e Surroundings<'e>,
+    errors: RefCell<Vec<(Vec<Step>, String, String)>>,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl<'e> Reader<'e> {
+    pub(super) fn new(surroundings: &'e Surroundings<'e>) -> Self {
+        Self { surroundings, errors: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    pub(super) fn root<'n>(&'n self, node: &'n Node) -> Cursor<'n> {
+        Cursor { reader: self, node, steps: Vec::new() }
+    }
+
+    /// Ends the reading: the warnings, or every mistake in the order of the file.
+    pub(super) fn finish(self, text: &str) -> Result<Vec<String>, Vec<ConfigError>> {
+        let mut errors: Vec<_> = self
+            .errors
+            .into_inner()
+            .into_iter()
+            .map(|(steps, message, hint)| ConfigError {
+                path: path_text(&steps),
+                place: deepest_place(text, &steps),
+                message,
+                hint,
+            })
+            .collect();
+        errors.sort_by_key(|error| error.place.map_or((usize::MAX, 0), |place| (place.line, place.column)));
+        if errors.is_empty() { Ok(self.warnings.into_inner()) } else { Err(errors) }
+    }
+}
+
+/// A missing key has no place of its own: the nearest enclosing one is given.
+fn deepest_place(text: &str, steps: &[Step]) -> Option<Place> {
+    (1..=steps.len()).rev().find_map(|len| locate(text, steps.get(..len)?))
+}
+
+fn path_text(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        match step {
+            Step::Index(index) => text.push_str(&format!("[{index}]")),
+            Step::Key(key) if text.is_empty() => text.push_str(key),
+            Step::Key(key) => text.push_str(&format!(".{key}")),
+        }
+    }
+    text
+}
+
+/// A value and where it is.
+#[derive(Clone)]
+pub(super) struct Cursor<'n> {
+    reader: &'n Reader<'n>,
+    node: &'n Node,
+    steps: Vec<Step>,
+}
+
+impl<'n> Cursor<'n> {
+    /// Notes a mistake here. Returns `None`, for `?`.
+    pub(super) fn error<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
+        self.reader.errors.borrow_mut().push((self.steps.clone(), message.into(), hint.into()));
+        None
+    }
+
+    /// Notes something that is allowed but worth a line at start.
+    pub(super) fn warn(&self, message: &str) {
+        self.reader.warnings.borrow_mut().push(format!("{}: {message}", path_text(&self.steps)));
+    }
+
+    fn step(&self, node: &'n Node, step: Step) -> Self {
+        let mut steps = self.steps.clone();
+        steps.push(step);
+        Self { reader: self.reader, node, steps }
+    }
+
+    fn expected<T>(&self, what: &str) -> Option<T> {
+        let hint = match self.node {
+            Node::Null => "give it a value or take the key out",
+            Node::Number(_) => "write it in quotes if it is meant as text",
+            _ => "",
+        };
+        self.error(format!("expected {what}, found {}", self.node.kind()), hint)
+    }
+
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.node, Node::Map(_))
+    }
+
+    /// A mapping; unknown keys are noted when [`Fields::finish`] is called.
+    pub(super) fn fields(&self) -> Option<Fields<'n>> {
+        let Node::Map(entries) = self.node else { return self.expected("a mapping") };
+        for (i, (key, node)) in entries.iter().enumerate() {
+            if entries.iter().take(i).any(|(earlier, _)| earlier == key) {
+                let _: Option<()> = self
+                    .step(node, Step::Key(key.clone()))
+                    .error("the key occurs twice", "the second would silently win; keep one");
+            }
+        }
+        Some(Fields { cursor: self.clone(), entries, asked: Vec::new() })
+    }
+
+    /// The entries of a mapping whose keys are names.
+    pub(super) fn named(&self) -> Option<Vec<(&'n str, Cursor<'n>)>> {
+        self.fields()?;
+        let Node::Map(entries) = self.node else { return None };
+        let named = entries.iter().map(|(key, node)| (key.as_str(), self.step(node, Step::Key(key.clone()))));
+        Some(named.collect())
+    }
+
+    /// A list with at least one element.
+    pub(super) fn list(&self) -> Option<Vec<Cursor<'n>>> {
+        let Node::List(nodes) = self.node else { return self.expected("a list") };
+        if nodes.is_empty() {
+            return self.error("the list is empty", "take the key out if nothing is meant");
+        }
+        Some(nodes.iter().enumerate().map(|(i, node)| self.step(node, Step::Index(i))).collect())
+    }
+
+    /// A list with at least one element, or a single value as a list of one.
+    pub(super) fn list_or_one(&self) -> Option<Vec<Cursor<'n>>> {
+        if matches!(self.node, Node::List(_)) { self.list() } else { Some(vec![self.clone()]) }
+    }
+
+    pub(super) fn text(&self) -> Option<&'n str> {
+        match self.node {
+            Node::Text(text) if text.is_empty() => self.error("the text is empty", ""),
+            Node::Text(text) => Some(text),
+            _ => self.expected("text"),
+        }
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.node {
+            Node::Bool(value) => Some(*value),
+            _ => self.expected("true or false"),
+        }
+    }
+
+    pub(super) fn whole_number(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let Node::Number(text) = self.node else { return self.expected("a number") };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => self.error(format!("must be a whole number from {} to {}", range.start(), range.end()), ""),
+        }
+    }
+
+    /// A name: metric label, log field, claim.
+    pub(super) fn name(&self) -> Option<&'n str> {
+        let text = self.text()?;
+        if is_name(text) { Some(text) } else { self.bad_name(text) }
+    }
+
+    pub(super) fn bad_name<T>(&self, text: &str) -> Option<T> {
+        self.error(format!("`{text}` is not a name"), "use 1 to 64 of a-z, 0-9, `-` and `_`, a letter first")
+    }
+
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let text = match self.node {
+            Node::Text(text) => text,
+            _ => return self.error(format!("expected a duration, found {}", self.node.kind()), DURATION_HINT),
+        };
+        match parse_duration(text) {
+            Some(duration) if !duration.is_zero() => Some(duration),
+            Some(_) => self.error("must be longer than nothing", DURATION_HINT),
+            None => self.error(format!("`{text}` is not a duration"), DURATION_HINT),
+        }
+    }
+
+    /// As [`Cursor::duration`], nothing at all included.
+    pub(super) fn duration_or_zero(&self) -> Option<Duration> {
+        match self.node {
+            Node::Text(text) if parse_duration(text) == Some(Duration::ZERO) => Some(Duration::ZERO),
+            _ => self.duration(),
+        }
+    }
+
+    /// A size in bytes: a whole number, or one with a unit of 1024.
+    pub(super) fn size(&self, max: u64) -> Option<u64> {
+        let (Node::Text(text) | Node::Number(text)) = self.node else { return self.expected("a size") };
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at_checked(split)?;
+        let scale = match unit {
+            "" | "B" => Some(1_u64),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            _ => None,
+        };
+        let bytes = scale.zip(digits.parse::<u64>().ok()).and_then(|(scale, number)| number.checked_mul(scale));
+        match bytes {
+            Some(bytes) if bytes <= max => Some(bytes),
+            Some(_) => self.error(format!("`{text}` is more than {max} bytes"), ""),
+            None => self.error(format!("`{text}` is not a size"), "write bytes, or 64KiB, or 1MiB"),
+        }
+    }
+
+    pub(super) fn network(&self) -> Option<IpNet> {
+        let text = self.text()?;
+        match parse_network(text) {
+            Ok(network) => Some(network),
+            Err(fault) => self.error(format!("`{text}` {fault}"), ""),
+        }
+    }
+
+    /// A list of networks, none left out.
+    pub(super) fn networks(&self) -> Option<Vec<IpNet>> {
+        let read: Vec<_> = self.list()?.iter().map(Cursor::network).collect();
+        read.into_iter().collect()
+    }
+
+    pub(super) fn header_name(&self) -> Option<HeaderName> {
+        let text = self.text()?;
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if !text.contains('_') => Some(name),
+            _ => self.error(format!("`{text}` is not a header name"), "letters, digits and `-`"),
+        }
+    }
+
+    pub(super) fn template(&self) -> Option<Template> {
+        let text = self.text()?;
+        match Template::parse(text) {
+            Ok(template) => Some(template),
+            Err(fault) => self.error(format!("`{text}`: {fault}"), "such as /webhooks/{document_id}/status"),
+        }
+    }
+
+    /// A JSON pointer (RFC 6901) to a member.
+    pub(super) fn pointer(&self) -> Option<&'n str> {
+        let text = self.text()?;
+        let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        if text.starts_with('/') && escapes {
+            return Some(text);
+        }
+        self.error(format!("`{text}` is not a JSON pointer"), "it begins with a slash, such as /status (RFC 6901)")
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        self.error(format!("`{text}` is not known here"), did_you_mean(text, &known))
+    }
+
+    /// A secret: `{env: NAME}` or `{file: path}`, never text.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        if !self.is_map() {
+            let hint = "secrets are never text in the configuration: write {env: NAME} or {file: path}";
+            return self.error("expected a reference to a secret", hint);
+        }
+        let mut fields = self.fields()?;
+        let (env, file) = (fields.optional("env"), fields.optional("file"));
+        fields.finish();
+        let surroundings = self.reader.surroundings;
+        let (at, bytes) = match (env, file) {
+            (Some(env), None) => {
+                let name = env.text()?;
+                let Some(value) = (surroundings.env)(name) else {
+                    let hint = "set it, or mount the secret as a file and write {file: path}";
+                    return env.error(format!("the environment variable {name} is not set"), hint);
+                };
+                (env, value.into_bytes())
+            }
+            (None, Some(file)) => {
+                let path = file.text()?;
+                match (surroundings.file)(path) {
+                    Ok(bytes) => (file, without_newline(bytes)),
+                    Err(error) => return file.error(format!("cannot read {path}: {error}"), ""),
+                }
+            }
+            _ => return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}"),
+        };
+        match bytes.len() {
+            0 => at.error("the secret is empty", ""),
+            n if n > SECRET_BYTES_MAX => at.error("the secret is larger than 64 KiB", ""),
+            _ => Some(Secret::new(bytes)),
+        }
+    }
+
+    /// A file that must be readable; its content.
+    pub(super) fn file(&self) -> Option<(&'n str, Vec<u8>)> {
+        let path = self.text()?;
+        match (self.reader.surroundings.file)(path) {
+            Ok(bytes) => Some((path, bytes)),
+            Err(error) => self.error(format!("cannot read {path}: {error}"), ""),
+        }
+    }
+
+    /// A list of secrets, each one different from the others.
+    pub(super) fn secrets(&self) -> Option<Vec<Secret>> {
+        let list = self.list()?;
+        let read: Vec<_> = list.iter().map(Cursor::secret).collect();
+        let secrets = read.into_iter().collect::<Option<Vec<_>>>()?;
+        for (i, secret) in secrets.iter().enumerate() {
+            if secrets.iter().take(i).any(|earlier| earlier.matches(secret.expose())) {
+                let at = list.get(i).unwrap_or(self);
+                return at.error("the same secret as one before", "each secret costs a MAC for every request");
+            }
+        }
+        Some(secrets)
+    }
+}
+
+const DURATION_HINT: &str = "a number and one of ms, s, m, h, d, such as 5m";
+
+/// Files written by hand end with a newline that is not part of the secret.
+fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
+    for end in [b'\n', b'\r'] {
+        if bytes.last() == Some(&end) {
+            bytes.pop();
+        }
+    }
+    bytes
+}
+
+/// Whether `text` may be a name.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= 64
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+/// "did you mean", or the list of what is known.
+pub(super) fn did_you_mean(text: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
+    match near {
+        Some((distance, word)) if distance <= 2 && distance < word.len() => format!("did you mean `{word}`?"),
+        _ => format!("known are: {}", known.join(", ")),
+    }
+}
+
+/// A mapping being read: every key must be asked for, or it is unknown.
+pub(super) struct Fields<'n> {
+    cursor: Cursor<'n>,
+    entries: &'n [(String, Node)],
+    asked: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    /// The mapping itself, for mistakes that concern all of it.
+    pub(super) fn at(&self) -> &Cursor<'n> {
+        &self.cursor
+    }
+
+    /// A key that may be missing; one without a value is a mistake.
+    pub(super) fn optional(&mut self, key: &'static str) -> Option<Cursor<'n>> {
+        self.asked.push(key);
+        let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
+        let cursor = self.cursor.step(node, Step::Key(key.to_owned()));
+        if *node == Node::Null { cursor.expected("a value") } else { Some(cursor) }
+    }
+
+    /// A key that must be there.
+    pub(super) fn required(&mut self, key: &'static str) -> Option<Cursor<'n>> {
+        let found = self.optional(key);
+        if found.is_none() && !self.entries.iter().any(|(name, _)| name == key) {
+            return self.cursor.error(format!("`{key}` is missing"), "");
+        }
+        found
+    }
+
+    /// Notes every key that nobody asked for.
+    pub(super) fn finish(self) {
+        for (key, node) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.as_str())) {
+            let hint = did_you_mean(key, &self.asked);
+            let _: Option<()> =
+                self.cursor.step(node, Step::Key(key.clone())).error(format!("unknown key `{key}`"), hint);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Mistakes in a configuration, and what is said about them.
+
+use super::{Config, ConfigError, Surroundings};
+
+const MINIMAL: &str = "\
+public_url: https://agent.example.com
+listen: { ingress: [ { address: 127.0.0.1:0 } ], admin: { address: 127.0.0.1:0 } }
+agent: { address: 127.0.0.1:8000 }
+callback_tokens: { keys: [ { id: k1, algorithm: HS256, secret: { env: KEY } } ] }
+providers:
+  p: { allow: [203.0.113.0/24], signature: { scheme: github, secrets: [ { env: SECRET } ] } }
+routes:
+  - name: r
+    path: /w/{id}
+    provider: p
+    token: { kind: callback }
+    forward: /i/{id}
+";
+
+fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
+    let env = |name: &str| match name {
+        "KEY" => Some("k".repeat(32)),
+        "SHORT" => Some("short".to_owned()),
+        "EMPTY" => Some(String::new()),
+        "SECRET" | "OTHER" => Some(format!("{name} of a provider")),
+        _ => None,
+    };
+    Config::parse(text, &Surroundings { env: &env, file: &|path| std::fs::read(path) })
+}
+
+fn errors(text: &str) -> Vec<ConfigError> {
+    parse(text).err().unwrap_or_default()
+}
+
+/// The minimal configuration with one change makes one mistake, at this path and with these words.
+#[track_caller]
+fn mistake(from: &str, to: &str, path: &str, words: &str) {
+    assert!(MINIMAL.contains(from), "{from}");
+    let errors = errors(&MINIMAL.replacen(from, to, 1));
+    let [error] = errors.as_slice() else { panic!("{to}: {errors:#?}") };
+    assert_eq!(error.path, path, "{error}");
+    assert!(error.to_string().contains(words), "{error}");
+    assert!(error.place.is_some(), "{error}");
+}
+
+#[test]
+fn the_minimal_configuration_compiles() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.policy.ingress.routes().len(), 1);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn unknown_misplaced_and_doubled_keys() {
+    mistake("agent: {", "agnt: {}\nagent: {", "agnt", "did you mean `agent`?");
+    mistake("path: /w/{id}", "paht: x\n    path: /w/{id}", "routes[0].paht", "did you mean `path`?");
+    mistake("allow:", "body_max: 1MiB, allow:", "providers.p.body_max", "unknown key");
+    mistake("agent: { address", "agent: { address: 127.0.0.1:1, address", "agent.address", "twice");
+    mistake("scheme: github,", "scheme: github, header: x-a,", "providers.p.signature.header", "unknown key");
+}
+
+#[test]
+fn missing_and_wrongly_typed_values() {
+    mistake("agent: { address: 127.0.0.1:8000 }", "agent: {}", "agent", "`address` is missing");
+    mistake("agent: { address: 127.0.0.1:8000 }", "agent:", "agent", "expected a value");
+    mistake("forward: /i/{id}", "forward: [x]", "routes[0].forward", "expected text, found a list");
+    mistake("forward: /i/{id}", "forward: /i/{id}\n    body_max: 1 MB", "routes[0].body_max", "not a size");
+    mistake("keys:", "ttl: 7200, keys:", "callback_tokens.ttl", "a number and one of");
+    mistake("127.0.0.1:0 } ]", "localhost:0 } ]", "listen.ingress[0].address", "not an address");
+    mistake("127.0.0.1:8000", "127.0.0.1", "agent.address", "not an address with a port");
+    mistake("https://agent.example.com", "agent.example.com", "public_url", "not the beginning of a public URL");
+}
+
+#[test]
+fn networks_that_are_none() {
+    mistake("203.0.113.0/24", "203.0.113.9/24", "providers.p.allow[0]", "did you mean 203.0.113.0/24?");
+    mistake("203.0.113.0/24", "\"203.0.113.0/33\"", "providers.p.allow[0]", "not an address or network");
+    mistake("203.0.113.0/24", "010.0.0.0/8", "providers.p.allow[0]", "not an address or network");
+    mistake("[203.0.113.0/24]", "[]", "providers.p.allow", "the list is empty");
+}
+
+#[test]
+fn templates_that_are_none() {
+    mistake("path: /w/{id}", "path: /w/../{id}", "routes[0].path", "dot segment");
+    mistake("path: /w/{id}", "path: /w/x{id}", "routes[0].path", "one whole segment");
+    mistake("forward: /i/{id}", "forward: /i/{other}", "routes[0].forward", "no capture other");
+    mistake("path: /w/{id}", "path: /w/{id}/{callback_token}", "routes[0].token", "`from` does not list `path`");
+    mistake("kind: callback }", "kind: callback, from: [path] }", "routes[0].token.from", "no {callback_token}");
+}
+
+#[test]
+fn routes_that_cannot_be_told_apart() {
+    let second = "  - { name: r2, path: \"/w/{other}\", provider: p, forward: /x }\n";
+    let found = errors(&format!("{MINIMAL}{second}"));
+    assert!(matches!(found.as_slice(), [e] if e.path == "routes[1]" && e.message.contains("same paths as the route r")));
+    let second = "  - { name: r, path: \"/v/{other}\", provider: p, forward: /x }\n";
+    let found = errors(&format!("{MINIMAL}{second}"));
+    assert!(matches!(found.as_slice(), [e] if e.path == "routes[1]" && e.message.contains("used twice")));
+}
+
+#[test]
+fn secrets_that_are_none() {
+    mistake("{ env: KEY }", "{ env: MISSING }", "callback_tokens.keys[0].secret.env", "MISSING is not set");
+    mistake("{ env: KEY }", "{ env: SHORT }", "callback_tokens.keys[0].secret", "5 bytes; at least 24");
+    mistake("{ env: KEY }", "{ file: /nonexistent }", "callback_tokens.keys[0].secret.file", "cannot read");
+    mistake("{ env: KEY }", "verysecrettext", "callback_tokens.keys[0].secret", "never text");
+    mistake("{ env: KEY }", "{ env: KEY, file: x }", "callback_tokens.keys[0].secret", "exactly one");
+    mistake("{ env: SECRET }", "{ env: EMPTY }", "providers.p.signature.secrets[0].env", "empty");
+    mistake("{ env: SECRET }", "{ env: SECRET }, { env: SECRET }", "providers.p.signature.secrets[1]", "same secret");
+    assert!(!format!("{:?}", errors(&MINIMAL.replace("{ env: KEY }", "verysecrettext"))).contains("verysecret"));
+}
+
+#[test]
+fn routes_that_anyone_could_call() {
+    mistake("    provider: p\n    token: { kind: callback }\n", "", "routes[0]", "neither token nor signature");
+    mistake("provider: p\n", "provider: p\n    open: true\n", "routes[0]", "but has a token or signature");
+    let open = MINIMAL.replace("provider: p\n    token: { kind: callback }", "open: true");
+    assert!(parse(&open).unwrap().warnings.iter().any(|warning| warning.starts_with("routes[0]: open")));
+}
+
+#[test]
+fn schemes_that_do_not_hold_together() {
+    let generic = |fields: &str| {
+        MINIMAL.replace("scheme: github,", &format!("scheme: hmac, algorithm: sha256, header: x-s, encoding: hex, {fields},"))
+    };
+    let message = |fields: &str| match errors(&generic(fields)).as_slice() {
+        [error] => error.to_string(),
+        other => panic!("{fields}: {other:#?}"),
+    };
+    assert!(parse(&generic("content: \"{body}\"")).is_ok());
+    assert!(message("content: \"{timestamp}.{body}\"").contains("nothing says where it is"));
+    assert!(message("content: \"{id}.{body}\"").contains("nothing says where it is"));
+    assert!(message("content: \"{timestamp}\", format: \"t={timestamp},v={signature}\"").contains("must hold {body}"));
+    assert!(message("content: \"{body}\", format: \"t={timestamp},v={signature}\"").contains("does not sign it"));
+    assert!(message("content: \"{body}\", tolerance: 5m").contains("nothing to tolerate"));
+    assert!(message("content: \"{body}\", format: \"{sig}\"").contains("{signature}"));
+    assert!(message("content: \"{body}\", algorithm: sha256").contains("twice"));
+}
+
+#[test]
+fn all_mistakes_are_found_at_once_in_the_order_of_the_file() {
+    let text = MINIMAL
+        .replace("{ env: KEY }", "{ env: SHORT }")
+        .replace("203.0.113.0/24", "nonsense")
+        .replace("forward: /i/{id}", "forward: /i/{other}\n    bogus: 1");
+    let found = errors(&text);
+    let paths: Vec<_> = found.iter().map(|error| error.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        ["callback_tokens.keys[0].secret", "providers.p.allow[0]", "routes[0].forward", "routes[0].bogus"]
+    );
+    assert_eq!(found.iter().map(|error| error.place.map(|p| p.line)).collect::<Vec<_>>(), [Some(4), Some(6), Some(12), Some(13)]);
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    for text in ["", "~", "[]", "{}", "x", "a: &a [*a]", "? {a: b}\n: c", "\u{feff}", "routes: 1\nlisten: 2", "- - - -"] {
+        assert!(parse(text).is_err(), "{text:?}");
+    }
+    for end in 0..MINIMAL.len() {
+        let _ = parse(&MINIMAL[..end]);
+    }
+}

@@ -1,0 +1,275 @@
+//! `callback_tokens`, and the `token` of a route.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reader::{Cursor, Fields, did_you_mean};
+use crate::ingress::{Carrier, TokenRule};
+use crate::path::{TOKEN_CAPTURE, Template};
+use crate::policy::Minting;
+use crate::secret::Secret;
+use crate::token::{
+    Algorithm, CallbackVerifier, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter, SHARED_KEY_BYTES_MIN,
+};
+
+/// The compiled `callback_tokens`.
+#[derive(Clone)]
+pub(super) struct CallbackTokens {
+    pub(super) minting: Minting,
+    pub(super) verifier: Arc<CallbackVerifier>,
+}
+
+/// How long a token lives unless said otherwise.
+const TTL_DEFAULT: Duration = Duration::from_secs(3600);
+const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// Reads `callback_tokens`.
+///
+/// `public_url` is `None` without one, and `Some(None)` when it has mistakes of its own.
+pub(super) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>) -> Option<CallbackTokens> {
+    let mut fields = at.fields()?;
+    let ttl = fields.optional("ttl").map_or(Some(TTL_DEFAULT), |at| match at.duration()? {
+        ttl if ttl < Duration::from_secs(1) || ttl > TTL_MAX => at.error("must be between 1s and 366d", ""),
+        ttl => Some(ttl),
+    });
+    let keys = fields.required("keys").and_then(|at| minting_keys(&at));
+    fields.finish();
+    let Some(public_url) = public_url else {
+        return at.error("callback tokens need a `public_url`", "they are minted for it and ride in URLs that begin with it");
+    };
+    let (keys, public_url) = (keys?, public_url?);
+    let (id, algorithm, secret) = keys.first()?;
+    let minter = Minter::new(id, *algorithm, secret, public_url).ok()?;
+    let verifying = keys
+        .iter()
+        .map(|(id, algorithm, secret)| Key::new(Some(id), *algorithm, KeyMaterial::Shared(secret)).ok())
+        .collect::<Option<Vec<_>>>()?;
+    let verifier = CallbackVerifier { keys: verifying, audience: public_url.into() };
+    Some(CallbackTokens { minting: Minting { minter, ttl: ttl? }, verifier: Arc::new(verifier) })
+}
+
+fn minting_keys(at: &Cursor<'_>) -> Option<Vec<(String, Algorithm, Secret)>> {
+    let list = at.list()?;
+    let read: Vec<_> = list.iter().map(minting_key).collect();
+    let keys = read.into_iter().collect::<Option<Vec<_>>>()?;
+    unique_ids(at, &list, keys.iter().map(|(id, _, _)| Some(id.as_str())))?;
+    Some(keys)
+}
+
+fn minting_key(at: &Cursor<'_>) -> Option<(String, Algorithm, Secret)> {
+    let mut fields = at.fields()?;
+    let id = fields.required("id").and_then(|at| at.name());
+    let algorithm = fields.required("algorithm").and_then(|at| {
+        let algorithm = algorithm(&at)?;
+        if algorithm.family() != Family::Hmac {
+            return at.error("tokens are minted with HS256, HS384 or HS512", "the key never leaves Callgate");
+        }
+        Some(algorithm)
+    });
+    let secret = fields.required("secret").and_then(|at| shared(&at));
+    fields.finish();
+    Some((id?.to_owned(), algorithm?, secret?))
+}
+
+fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
+    let name = at.text()?;
+    if let Some(algorithm) = Algorithm::from_name(name) {
+        return Some(algorithm);
+    }
+    let known: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+    at.error(format!("`{name}` is not an algorithm"), did_you_mean(name, &known))
+}
+
+fn shared(at: &Cursor<'_>) -> Option<Secret> {
+    let secret = at.secret()?;
+    if secret.len() < SHARED_KEY_BYTES_MIN {
+        let message = format!("the secret has {} bytes; at least {SHARED_KEY_BYTES_MIN} are needed", secret.len());
+        return at.error(message, "openssl rand -base64 32");
+    }
+    Some(secret)
+}
+
+fn unique_ids<'k>(at: &Cursor<'_>, list: &[Cursor<'_>], ids: impl Iterator<Item = Option<&'k str>>) -> Option<()> {
+    let ids: Vec<_> = ids.collect();
+    let doubled = ids.iter().enumerate().find(|(i, id)| id.is_some() && ids.iter().take(*i).any(|e| e == *id));
+    match doubled {
+        Some((i, Some(id))) => list.get(i).unwrap_or(at).error(format!("the key id {id} is used twice"), ""),
+        _ => Some(()),
+    }
+}
+
+// === The token of a route ===
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Callback,
+    Jwt,
+    Static,
+}
+
+/// Reads the `token` of a route whose external path is `path`. `tokens` is the compiled `callback_tokens`;
+/// `tokens_failed` says that it is there but has mistakes of its own.
+pub(super) fn token(
+    at: &Cursor<'_>,
+    path: Option<&Template>,
+    tokens: Option<&CallbackTokens>,
+    tokens_failed: bool,
+) -> Option<TokenRule> {
+    let mut fields = at.fields()?;
+    let kinds = [("callback", Kind::Callback), ("jwt", Kind::Jwt), ("static", Kind::Static)];
+    let kind = fields.required("kind").and_then(|at| at.one_of(&kinds))?;
+    let rule = match kind {
+        Kind::Callback => {
+            let carriers = carriers(&mut fields, path, TOKEN_CAPTURE);
+            match tokens {
+                Some(tokens) => carriers
+                    .map(|carriers| TokenRule::Callback { carriers, verifier: Arc::clone(&tokens.verifier) }),
+                None if tokens_failed => None,
+                None => at.error("kind callback needs `callback_tokens`", "add the section with at least one key"),
+            }
+        }
+        Kind::Jwt => {
+            let carriers = carriers(&mut fields, path, "access_token");
+            let verifier = jwt(&mut fields, path);
+            carriers.zip(verifier).map(|(carriers, verifier)| TokenRule::Jwt { carriers, verifier: verifier.into() })
+        }
+        Kind::Static => {
+            let header = fields.required("header").and_then(|at| at.header_name());
+            let secrets = fields.required("secrets").and_then(|at| at.secrets());
+            header.zip(secrets).map(|(header, secrets)| TokenRule::Static { header, secrets })
+        }
+    };
+    fields.finish();
+    rule
+}
+
+/// `from`: `bearer`, `query`, `path`, or `{header: NAME}`, `{query: NAME}`. Without it: bearer.
+fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -> Option<Vec<Carrier>> {
+    let from = fields.optional("from");
+    let carriers = match &from {
+        None => vec![Carrier::Bearer],
+        Some(at) => {
+            let read: Vec<_> = at.list()?.iter().map(|at| carrier(at, parameter)).collect();
+            read.into_iter().collect::<Option<Vec<_>>>()?
+        }
+    };
+    let at = from.as_ref().unwrap_or(fields.at());
+    if carriers.iter().enumerate().any(|(i, carrier)| carriers.iter().take(i).any(|earlier| earlier == carrier)) {
+        return at.error("the same place twice", "");
+    }
+    let in_path = path.is_some_and(|path| path.has(TOKEN_CAPTURE));
+    match (carriers.contains(&Carrier::Path), in_path) {
+        (true, false) if path.is_some() => {
+            at.error("the token comes from the path, but the path has no {callback_token}", "add it as a segment")
+        }
+        (false, true) => at.error("the path has {callback_token}, but `from` does not list `path`", ""),
+        _ => Some(carriers),
+    }
+}
+
+fn carrier(at: &Cursor<'_>, parameter: &str) -> Option<Carrier> {
+    if at.is_map() {
+        let mut fields = at.fields()?;
+        let header = fields.optional("header").map(|at| at.header_name());
+        let query = fields.optional("query").map(|at| at.text().filter(|name| plain_parameter(name)));
+        fields.finish();
+        return match (header, query) {
+            (Some(header), None) => header.map(Carrier::Header),
+            (None, Some(Some(name))) => Some(Carrier::Query(name.into())),
+            (None, Some(None)) => at.error("a parameter name has only letters, digits, `-` and `_`", ""),
+            _ => at.error("expected exactly one of header and query", ""),
+        };
+    }
+    #[derive(Clone, Copy)]
+    enum Word {
+        Bearer,
+        Path,
+        Query,
+    }
+    Some(match at.one_of(&[("bearer", Word::Bearer), ("path", Word::Path), ("query", Word::Query)])? {
+        Word::Bearer => Carrier::Bearer,
+        Word::Path => Carrier::Path,
+        Word::Query => Carrier::Query(parameter.into()),
+    })
+}
+
+fn plain_parameter(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn jwt(fields: &mut Fields<'_>, path: Option<&Template>) -> Option<JwtVerifier> {
+    let keys = fields.required("keys").and_then(|at| jwt_keys(&at));
+    let texts = |at: Option<Cursor<'_>>| match at {
+        None => Some(Vec::new()),
+        Some(at) => at.list_or_one()?.iter().map(|at| at.text().map(str::to_owned)).collect::<Option<Vec<_>>>(),
+    };
+    let issuer = texts(fields.optional("issuer"));
+    let audience = texts(fields.optional("audience"));
+    let required = texts(fields.optional("required"));
+    let leeway = fields.optional("leeway").map_or(Some(Duration::ZERO), |at| match at.duration_or_zero()? {
+        leeway if leeway > Duration::from_secs(300) => at.error("more than 5m of leeway is no expiry", ""),
+        leeway => Some(leeway),
+    });
+    let typ = fields.optional("typ").map(|at| at.text().map(str::to_ascii_lowercase));
+    let bind = fields.optional("bind").map_or(Some(Vec::new()), |at| bind(&at, path));
+    if matches!(&audience, Some(list) if list.is_empty()) {
+        fields.at().warn("no audience: tokens that the issuer made for other services are accepted here");
+    }
+    if matches!(&bind, Some(list) if list.is_empty()) {
+        fields.at().warn("nothing is bound: one token opens every path of this route");
+    }
+    let typ = typ.map_or(Some(None), |read| read.map(Some))?;
+    let rules = JwtRules {
+        audience: audience?,
+        bind: bind?,
+        issuer: issuer?,
+        leeway: leeway?,
+        required: required?,
+        typ: typ.map(|typ| typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)),
+    };
+    Some(JwtVerifier { keys: keys?, rules })
+}
+
+fn bind(at: &Cursor<'_>, path: Option<&Template>) -> Option<Vec<(String, String)>> {
+    let mut bound = Vec::new();
+    for (capture, claim) in at.named()? {
+        if path.is_some_and(|path| !path.has(capture) || capture == TOKEN_CAPTURE) {
+            let _: Option<()> = claim.error(format!("the path has no capture {capture}"), "");
+        }
+        bound.push((capture.to_owned(), claim.text()?.to_owned()));
+    }
+    Some(bound)
+}
+
+fn jwt_keys(at: &Cursor<'_>) -> Option<Vec<Key>> {
+    let list = at.list()?;
+    let read: Vec<_> = list.iter().map(jwt_key).collect();
+    let keys = read.into_iter().collect::<Option<Vec<_>>>()?;
+    unique_ids(at, &list, keys.iter().map(Key::id))?;
+    Some(keys)
+}
+
+fn jwt_key(at: &Cursor<'_>) -> Option<Key> {
+    let mut fields = at.fields()?;
+    let id = fields.optional("id").map(|at| at.text());
+    let algorithm_at = fields.required("algorithm");
+    let algorithm = algorithm_at.as_ref().and_then(algorithm);
+    let secret = fields.optional("secret");
+    let public = fields.optional("public_key");
+    fields.finish();
+    let id = id.map_or(Some(None), |read| read.map(Some))?;
+    let (material_at, material) = match (secret, public) {
+        (Some(at), None) => (at.clone(), shared(&at)?),
+        (None, Some(at)) => (at.clone(), at.secret()?),
+        _ => return at.error("expected exactly one of secret and public_key", "HS* take a secret, the others a PEM public key"),
+    };
+    let algorithm = algorithm?;
+    let material = match algorithm.family() {
+        Family::Hmac => KeyMaterial::Shared(&material),
+        _ => KeyMaterial::PublicPem(&material),
+    };
+    match Key::new(id, algorithm, material) {
+        Ok(key) => Some(key),
+        Err(fault) => material_at.error(format!("{} key {fault}", algorithm.name()), ""),
+    }
+}

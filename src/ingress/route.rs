@@ -1,0 +1,131 @@
+//! What a route is made of, compiled: plain data that the gate runs over.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::path::Template;
+use crate::secret::Secret;
+use crate::signature::Verifier;
+use crate::source::Networks;
+use crate::token::{CallbackVerifier, JwtVerifier};
+
+/// An outside service that calls back.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its name in the configuration: metric label and log field.
+    pub name: Box<str>,
+    /// Where its callbacks may come from; `None`: anywhere.
+    pub allow: Option<Networks>,
+    /// How it signs; `None`: it does not.
+    pub verifier: Option<Verifier>,
+}
+
+/// Where a token travels.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Carrier {
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// A header of its own.
+    Header(HeaderName),
+    /// The path segment `{callback_token}`.
+    Path,
+    /// A query parameter.
+    Query(Box<str>),
+}
+
+/// Which token a route asks for.
+#[derive(Clone, Debug)]
+pub enum TokenRule {
+    /// One minted here, bound to this route and its captures.
+    Callback {
+        /// Where it may travel; exactly one of them carries it.
+        carriers: Vec<Carrier>,
+        /// The keys.
+        verifier: Arc<CallbackVerifier>,
+    },
+    /// A JWT that somebody else issues.
+    Jwt {
+        /// Where it may travel; exactly one of them carries it.
+        carriers: Vec<Carrier>,
+        /// The keys and what it must say.
+        verifier: Box<JwtVerifier>,
+    },
+    /// A header that equals one of the secrets.
+    Static {
+        /// The header.
+        header: HeaderName,
+        /// The secrets, any of them.
+        secrets: Vec<Secret>,
+    },
+}
+
+impl TokenRule {
+    /// The headers in which this token travels, which therefore never reach the agent.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let (carriers, header) = match self {
+            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => (carriers.as_slice(), None),
+            Self::Static { header, .. } => (&[] as &[Carrier], Some(header)),
+        };
+        carriers.iter().filter_map(Carrier::header).chain(header)
+    }
+
+    /// The query parameters in which this token travels.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        let carriers = match self {
+            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => carriers.as_slice(),
+            Self::Static { .. } => &[],
+        };
+        carriers.iter().filter_map(|carrier| match carrier {
+            Carrier::Query(name) => Some(&**name),
+            _ => None,
+        })
+    }
+}
+
+impl Carrier {
+    fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Bearer => Some(&http::header::AUTHORIZATION),
+            Self::Header(name) => Some(name),
+            Self::Path | Self::Query(_) => None,
+        }
+    }
+}
+
+/// What becomes of the query.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QueryRule {
+    /// The agent sees none of it.
+    Drop,
+    /// The agent sees it without the token.
+    Pass,
+}
+
+/// A route: external path, checks, internal path.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name: metric label, log field, and what tokens are bound to.
+    pub name: Box<str>,
+    /// The external path.
+    pub path: Template,
+    /// The methods it takes.
+    pub methods: Vec<http::Method>,
+    /// Who calls, and how that is known.
+    pub provider: Option<Arc<Provider>>,
+    /// The token it asks for.
+    pub token: Option<TokenRule>,
+    /// The internal path, built from the captures.
+    pub forward: Template,
+    /// What becomes of the query.
+    pub query: QueryRule,
+    /// Largest body, in bytes.
+    pub body_bytes_max: u64,
+}
+
+impl Route {
+    /// The provider's name; `none` without one.
+    pub fn provider_name(&self) -> &str {
+        self.provider.as_ref().map_or("none", |provider| &provider.name)
+    }
+}

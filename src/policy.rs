@@ -1,0 +1,191 @@
+//! The policy: everything a request is decided by, compiled and immutable. A request sees one policy from
+//! its first byte to its log line; a reload replaces the whole of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ingress::{Carrier, Ingress, Provider, Route, TokenRule};
+use crate::path::{TOKEN_CAPTURE, with_parameter};
+use crate::time::Timestamp;
+use crate::token::{Grant, Minter};
+
+/// The compiled rules.
+#[derive(Debug)]
+pub struct Policy {
+    /// Where permitted callbacks go.
+    pub agent: Agent,
+    /// Whether callers are told the reason of a denial.
+    pub explain_denials: bool,
+    /// The routes and their gates.
+    pub ingress: Ingress,
+    /// Limits that are not a route's own.
+    pub limits: Limits,
+    /// How callback tokens are made; `None`: no `callback_tokens` are configured.
+    pub minting: Option<Minting>,
+    /// The providers, in the order of the configuration.
+    pub providers: Vec<Arc<Provider>>,
+}
+
+/// The agent service.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Where it listens.
+    pub address: AgentAddress,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long the head of the answer, and each further piece of it, may take.
+    pub response_timeout: Duration,
+    /// How long an idle connection is kept; shorter than what servers usually keep theirs.
+    pub idle_timeout: Duration,
+}
+
+/// Where the agent listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AgentAddress {
+    /// `host:port`.
+    Tcp(Box<str>),
+    /// The path of a Unix socket.
+    Unix(Box<str>),
+}
+
+impl fmt::Display for AgentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// Limits that are not a route's own.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From the end of the head to the end of the body.
+    pub body_deadline: Duration,
+    /// How long a connection may wait for its next request, and a request for the end of its head.
+    pub idle_timeout: Duration,
+}
+
+/// How callback tokens are made.
+#[derive(Clone, Debug)]
+pub struct Minting {
+    /// The key that mints.
+    pub minter: Minter,
+    /// How long a token lives unless asked otherwise.
+    pub ttl: Duration,
+}
+
+/// A minted callback.
+#[derive(Clone)]
+pub struct Minted {
+    /// The interaction.
+    pub interaction: String,
+    /// Where the provider calls back.
+    pub callback_url: String,
+    /// The token that guards it; rides in the URL where the route says so.
+    pub callback_token: String,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// Why nothing was minted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum MintFault {
+    /// The token cannot be made by this build.
+    Cryptography,
+    /// A parameter that is not a capture of the route.
+    Extra(String),
+    /// A capture without a value, or with one that a path segment cannot have.
+    Parameter(String),
+    /// The route does not take tokens minted here.
+    NotMintable,
+    /// No such route.
+    Route,
+    /// A lifetime of nothing, or beyond a year.
+    Ttl,
+}
+
+impl fmt::Display for MintFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cryptography => write!(f, "the token could not be made"),
+            Self::Extra(name) => write!(f, "the route has no capture {name}"),
+            Self::Parameter(name) => {
+                write!(f, "the capture {name} needs a value of 1 to 255 characters of [A-Za-z0-9._~-]")
+            }
+            Self::NotMintable => write!(f, "the route takes no token of kind callback"),
+            Self::Route => write!(f, "no such route"),
+            Self::Ttl => write!(f, "the lifetime must be between 1s and 366d"),
+        }
+    }
+}
+
+/// Longest lifetime of a token.
+const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+impl Policy {
+    /// The route of this name.
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.ingress.routes().iter().find(|route| *route.name == *name)
+    }
+
+    /// The provider of this name.
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|provider| *provider.name == *name)
+    }
+
+    /// Makes a callback URL and its token for one interaction of a route.
+    ///
+    /// # Errors
+    /// [`MintFault`].
+    pub fn mint(
+        &self,
+        route: &str,
+        parameters: &[(&str, &str)],
+        interaction: &str,
+        now: Timestamp,
+        ttl: Option<Duration>,
+    ) -> Result<Minted, MintFault> {
+        let route = self.route(route).ok_or(MintFault::Route)?;
+        let (Some(TokenRule::Callback { carriers, .. }), Some(minting)) = (&route.token, &self.minting) else {
+            return Err(MintFault::NotMintable);
+        };
+        let ttl = ttl.unwrap_or(minting.ttl);
+        if ttl < Duration::from_secs(1) || ttl > TTL_MAX {
+            return Err(MintFault::Ttl);
+        }
+        let captures = bind(route, parameters)?;
+        let expires = Timestamp::from_unix_secs(now.plus(ttl).unix_secs());
+        let grant = Grant { route: &route.name, interaction, captures: &captures, issued: now, expires };
+        let token = minting.minter.mint(&grant).ok_or(MintFault::Cryptography)?;
+        let path = route.path.fill(|name| match name {
+            TOKEN_CAPTURE => Some(&token),
+            _ => captures.iter().find(|(n, _)| *n == name).map(|(_, value)| *value),
+        });
+        let path = path.ok_or_else(|| MintFault::Parameter(TOKEN_CAPTURE.to_owned()))?;
+        let mut url = format!("{}{path}", self.ingress.edge().public_url);
+        // The first carrier is the one new tokens ride in; the others are still believed.
+        if let Some(Carrier::Query(name)) = carriers.first() {
+            url = with_parameter(&url, name, &token);
+        }
+        Ok(Minted { interaction: interaction.to_owned(), callback_url: url, callback_token: token, expires })
+    }
+}
+
+/// One usable value for each capture of the route, and nothing else.
+fn bind<'a>(route: &'a Route, parameters: &[(&'a str, &'a str)]) -> Result<Vec<(&'a str, &'a str)>, MintFault> {
+    if let Some((name, _)) = parameters.iter().find(|(name, _)| !route.path.has(name) || *name == TOKEN_CAPTURE) {
+        return Err(MintFault::Extra((*name).to_owned()));
+    }
+    let names = route.path.names().filter(|name| *name != TOKEN_CAPTURE);
+    names
+        .map(|name| {
+            let mut values = parameters.iter().filter(|(n, _)| *n == name).map(|(_, value)| *value);
+            match (values.next(), values.next()) {
+                (Some(value), None) if crate::path::is_capturable(name, value) => Ok((name, value)),
+                _ => Err(MintFault::Parameter(name.to_owned())),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,53 @@
+//! The head of a request as the core sees it: borrowed, neutral, free of any server's types.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The head of a request that came in.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// The method as sent.
+    pub method: &'a str,
+    /// The request target in origin form, as sent: raw path and query.
+    pub target: &'a str,
+    /// All headers, in order per name.
+    pub headers: &'a HeaderMap,
+    /// Who is at the other end of the connection.
+    pub peer: IpAddr,
+    /// `Content-Length`, where the framing declares one.
+    pub body_bytes_declared: Option<u64>,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The raw path: the target up to the first `?`.
+    pub fn raw_path(&self) -> &'a str {
+        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+    }
+
+    /// The raw query: what follows the first `?`.
+    pub fn raw_query(&self) -> Option<&'a str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+
+    /// The one value of a header that decides about access.
+    pub fn single(&self, name: &HeaderName) -> Single<'a> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Single::Missing,
+            (Some(value), None) => Single::One(value),
+            (Some(_), Some(_)) => Single::Several,
+        }
+    }
+}
+
+/// How often a header occurs that may occur once.
+#[derive(Clone, Copy, Debug)]
+pub enum Single<'a> {
+    /// Not at all.
+    Missing,
+    /// Once, as it should.
+    One(&'a HeaderValue),
+    /// More than once: which one a reader would take is anyone's guess, so nobody takes any.
+    Several,
+}

@@ -1,0 +1,138 @@
+//! Moments and durations as the configuration and the wire write them. Nothing here reads a clock: `now`
+//! is an argument everywhere below the proxy.
+
+use std::fmt;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A moment: milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp {
+    unix_ms: i64,
+}
+
+impl Timestamp {
+    /// From whole Unix seconds; saturates at the ends of the range.
+    pub const fn from_unix_secs(secs: i64) -> Self {
+        Self { unix_ms: secs.saturating_mul(1000) }
+    }
+
+    /// From Unix milliseconds.
+    pub const fn from_unix_ms(unix_ms: i64) -> Self {
+        Self { unix_ms }
+    }
+
+    /// Unix seconds, rounded down.
+    pub const fn unix_secs(self) -> i64 {
+        self.unix_ms.div_euclid(1000)
+    }
+
+    /// Unix milliseconds.
+    pub const fn unix_ms(self) -> i64 {
+        self.unix_ms
+    }
+
+    /// This moment and `duration` more; saturates.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self { unix_ms: self.unix_ms.saturating_add(millis(duration)) }
+    }
+
+    /// This moment less `duration`; saturates.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self { unix_ms: self.unix_ms.saturating_sub(millis(duration)) }
+    }
+
+    /// Reads RFC 3339, or Unix seconds. `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return text.parse().ok().map(Self::from_unix_secs);
+        }
+        let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self::from_unix_ms)
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {
+            return write!(f, "{}ms", self.unix_ms);
+        };
+        let (date, clock) = (moment.date(), moment.time());
+        let ms = self.unix_ms.rem_euclid(1000);
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+            date.year(),
+            u8::from(date.month()),
+            date.day(),
+            clock.hour(),
+            clock.minute(),
+            clock.second()
+        )?;
+        if ms == 0 { f.write_str("Z") } else { write!(f, ".{ms:03}Z") }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Reads a duration: a whole number and one unit of `ms`, `s`, `m`, `h`, `d`. `None` for anything else.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (digits, unit) = text.split_at_checked(split)?;
+    let number: u64 = digits.parse().ok()?;
+    let ms_per_unit = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let ms = number.checked_mul(ms_per_unit)?;
+    i64::try_from(ms).ok().map(|_| Duration::from_millis(ms))
+}
+
+/// Writes a duration the way [`parse_duration`] reads it, in the largest unit that leaves no rest.
+pub fn format_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+        if ms != 0 && ms % size == 0 {
+            return format!("{}{unit}", ms / size);
+        }
+    }
+    format!("{ms}ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_round_trip() {
+        for text in ["2026-01-01T00:00:00Z", "1999-12-31T23:59:59.250Z"] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Timestamp::parse("1767225600").unwrap().to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(Timestamp::parse("2026-01-01T01:00:00+01:00"), Timestamp::parse("1767225600"));
+        for bad in ["", "yesterday", "-5", "+5", "2026-01-01", "99999999999999999999999"] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_strict() {
+        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        for bad in ["", "5", "m", "5 m", "-5m", "1.5h", "5M", "5minutes", "99999999999999999d"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+        for text in ["2h", "90m", "1d", "1500ms", "0ms"] {
+            assert_eq!(format_duration(parse_duration(text).unwrap()), text);
+        }
+    }
+}

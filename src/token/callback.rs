@@ -1,0 +1,112 @@
+//! Verifying the tokens minted here: one route, one set of captures, one interaction, until one moment.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::jose::{Key, Unverified};
+use super::{CALLBACK_ISSUER, CALLBACK_TYPE, CALLBACK_VERSION};
+use crate::denial::{Denial, Refusal};
+use crate::time::Timestamp;
+
+/// The claims of a callback token. Unknown members are refused: nobody but us writes them.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Claims<'a> {
+    /// Version of these claims.
+    pub(super) v: u8,
+    #[serde(borrow)]
+    pub(super) iss: Cow<'a, str>,
+    /// The public URL of the Callgate it was minted for.
+    #[serde(borrow)]
+    pub(super) aud: Cow<'a, str>,
+    /// The interaction.
+    #[serde(borrow)]
+    pub(super) sub: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) route: Cow<'a, str>,
+    /// The captures, by name.
+    #[serde(borrow)]
+    pub(super) cap: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    /// Unix seconds.
+    pub(super) iat: i64,
+    /// Unix seconds.
+    pub(super) exp: i64,
+}
+
+/// What a callback token grants, once it is verified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Granted {
+    /// The interaction the token belongs to.
+    pub interaction: Box<str>,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// Verifies callback tokens.
+#[derive(Clone, Debug)]
+pub struct CallbackVerifier {
+    /// Every key verifies; the first one mints.
+    pub keys: Vec<Key>,
+    /// The public URL tokens are minted for.
+    pub audience: Box<str>,
+}
+
+impl CallbackVerifier {
+    /// Verifies `token` for a route and exactly these captures at the moment `now`.
+    ///
+    /// # Errors
+    /// A `token_*` reason; genuine tokens of another route, or for other captures, are `token_binding`.
+    pub fn verify<'c>(
+        &self,
+        token: &str,
+        route: &str,
+        captures: impl Iterator<Item = (&'c str, &'c str)>,
+        now: Timestamp,
+    ) -> Result<Granted, Refusal> {
+        let unverified = Unverified::parse(token)?;
+        if unverified.media_type().as_deref() != Some(CALLBACK_TYPE) {
+            return Err(Refusal::new(Denial::TokenType, "the token's typ is not callback+jwt"));
+        }
+        let (payload, _) = unverified.verify(&self.keys)?;
+        let claims: Claims<'_> = serde_json::from_slice(&payload)
+            .map_err(|_| Refusal::new(Denial::TokenClaim, "the claims are not those of a callback token"))?;
+        if claims.v != CALLBACK_VERSION {
+            return Err(Refusal::new(Denial::TokenClaim, format!("claims of version {}", claims.v)));
+        }
+        if claims.iss != CALLBACK_ISSUER {
+            return Err(Refusal::new(Denial::TokenIssuer, "the token was not minted by Callgate"));
+        }
+        if *claims.aud != *self.audience {
+            return Err(Refusal::new(Denial::TokenAudience, "the token is for another public_url"));
+        }
+        if now.unix_secs() >= claims.exp {
+            let detail = format!("expired {} s ago", now.unix_secs() - claims.exp);
+            return Err(Refusal::new(Denial::TokenExpired, detail));
+        }
+        check_binding(&claims, route, captures)?;
+        Ok(Granted { interaction: (*claims.sub).into(), expires: Timestamp::from_unix_secs(claims.exp) })
+    }
+}
+
+fn check_binding<'c>(
+    claims: &Claims<'_>,
+    route: &str,
+    captures: impl Iterator<Item = (&'c str, &'c str)>,
+) -> Result<(), Refusal> {
+    if claims.route != route {
+        return Err(Refusal::new(Denial::TokenBinding, "the token was minted for another route"));
+    }
+    let mut captured = 0;
+    for (name, value) in captures {
+        if claims.cap.get(name).is_none_or(|bound| bound != value) {
+            return Err(Refusal::new(Denial::TokenBinding, format!("the token is bound to another {name}")));
+        }
+        captured += 1;
+    }
+    if captured != claims.cap.len() {
+        return Err(Refusal::new(Denial::TokenBinding, "the token is bound to captures the route does not have"));
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Verifying JWTs that somebody else issues, under static keys (RFC 7519, RFC 8725).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::jose::{Key, Unverified};
+use crate::denial::{Denial, Refusal};
+use crate::time::Timestamp;
+
+/// What a token must say.
+#[derive(Clone, Debug, Default)]
+pub struct JwtRules {
+    /// One of these must be in `aud`; empty: not looked at.
+    pub audience: Vec<String>,
+    /// Capture -> claim: the claim's value must be exactly the capture's.
+    pub bind: Vec<(String, String)>,
+    /// `iss` must be one of these; empty: not looked at.
+    pub issuer: Vec<String>,
+    /// Allowed clock difference for `exp`, `nbf` and `iat`.
+    pub leeway: Duration,
+    /// Claims that must be there and not null. `exp` always must.
+    pub required: Vec<String>,
+    /// The `typ`, lower case; `None`: absent or `jwt`.
+    pub typ: Option<String>,
+}
+
+/// Verifies JWTs.
+#[derive(Clone, Debug)]
+pub struct JwtVerifier {
+    /// The keys, each with its one algorithm.
+    pub keys: Vec<Key>,
+    /// What a token must say.
+    pub rules: JwtRules,
+}
+
+impl JwtVerifier {
+    /// Verifies `token` against the captures and the moment `now`.
+    ///
+    /// # Errors
+    /// A `token_*` reason.
+    pub fn verify<'c>(
+        &self,
+        token: &str,
+        capture: impl Fn(&str) -> Option<&'c str>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let unverified = Unverified::parse(token)?;
+        let typ = unverified.media_type();
+        let expected = self.rules.typ.as_deref();
+        let right = match expected {
+            Some(_) => typ.as_deref() == expected,
+            None => matches!(typ.as_deref(), None | Some("jwt")),
+        };
+        if !right {
+            let detail = format!("the token's typ is not {}", expected.unwrap_or("JWT"));
+            return Err(Refusal::new(Denial::TokenType, detail));
+        }
+        let (payload, _) = unverified.verify(&self.keys)?;
+        let claims: Claims = serde_json::from_slice(&payload).map_err(|_| {
+            Refusal::new(Denial::TokenClaim, "the claims are not a JSON object with each member once")
+        })?;
+        self.rules.check_times(&claims, now)?;
+        self.rules.check_parties(&claims)?;
+        self.rules.check_claims(&claims, capture)
+    }
+}
+
+impl JwtRules {
+    fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(), Refusal> {
+        let expires = claims
+            .moment("exp")?
+            .ok_or_else(|| Refusal::new(Denial::TokenClaim, "the token has no exp"))?;
+        if now >= expires.plus(self.leeway) {
+            return Err(Refusal::new(Denial::TokenExpired, format!("expired at {expires}")));
+        }
+        for name in ["nbf", "iat"] {
+            if let Some(from) = claims.moment(name)?
+                && from > now.plus(self.leeway)
+            {
+                return Err(Refusal::new(Denial::TokenNotYetValid, format!("{name} is {from}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_parties(&self, claims: &Claims) -> Result<(), Refusal> {
+        let issuer = claims.text("iss")?;
+        if !self.issuer.is_empty() && !issuer.is_some_and(|iss| self.issuer.iter().any(|i| i == iss)) {
+            return Err(Refusal::new(Denial::TokenIssuer, "iss is not the configured issuer"));
+        }
+        let audience = claims.audience()?;
+        if !self.audience.is_empty() && !audience.iter().any(|aud| self.audience.iter().any(|a| a == aud)) {
+            return Err(Refusal::new(Denial::TokenAudience, "aud does not hold the configured audience"));
+        }
+        Ok(())
+    }
+
+    fn check_claims<'c>(
+        &self,
+        claims: &Claims,
+        capture: impl Fn(&str) -> Option<&'c str>,
+    ) -> Result<(), Refusal> {
+        for name in &self.required {
+            if claims.members.get(name).is_none_or(Value::is_null) {
+                return Err(Refusal::new(Denial::TokenClaim, format!("the claim {name} is missing")));
+            }
+        }
+        for (name, claim) in &self.bind {
+            let bound = match claims.members.get(claim) {
+                Some(Value::String(text)) => capture(name) == Some(text),
+                Some(Value::Number(number)) if number.is_u64() => capture(name) == Some(&number.to_string()),
+                _ => return Err(Refusal::new(Denial::TokenClaim, format!("the claim {claim} is missing"))),
+            };
+            if !bound {
+                let detail = format!("the claim {claim} is not the {name} of the path");
+                return Err(Refusal::new(Denial::TokenBinding, detail));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The claims, each member once.
+struct Claims {
+    members: BTreeMap<String, Value>,
+}
+
+impl Claims {
+    /// A NumericDate (RFC 7519 section 2): any JSON number; nothing else will do.
+    fn moment(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
+        let Some(value) = self.members.get(name) else { return Ok(None) };
+        let secs = value.as_f64().filter(|secs| (0.0..1e11).contains(secs));
+        match secs {
+            Some(secs) => Ok(Some(Timestamp::from_unix_ms((secs * 1000.0) as i64))),
+            None => Err(Refusal::new(Denial::TokenClaim, format!("{name} is not a number of seconds"))),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        match self.members.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Refusal::new(Denial::TokenClaim, format!("{name} is not a string"))),
+        }
+    }
+
+    fn audience(&self) -> Result<Vec<&str>, Refusal> {
+        let wrong = || Refusal::new(Denial::TokenClaim, "aud is not a string or a list of strings");
+        match self.members.get("aud") {
+            None => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(vec![text]),
+            Some(Value::Array(list)) => list.iter().map(|aud| aud.as_str().ok_or_else(wrong)).collect(),
+            Some(_) => Err(wrong()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Claims;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with each member once")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(serde::de::Error::custom("a member occurs twice"));
+                    }
+                }
+                Ok(Claims { members })
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}

@@ -1,0 +1,78 @@
+//! Minting callback tokens. The key that mints is a type of its own, so that no verifier can mint.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jsonwebtoken::{EncodingKey, Header};
+
+use super::callback::Claims;
+use super::jose::{Algorithm, Family, KeyFault};
+use super::{CALLBACK_ISSUER, CALLBACK_TYPE, CALLBACK_VERSION, SHARED_KEY_BYTES_MIN};
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// What a token is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant<'a> {
+    /// The route it opens.
+    pub route: &'a str,
+    /// The interaction it belongs to.
+    pub interaction: &'a str,
+    /// The captures it is bound to.
+    pub captures: &'a [(&'a str, &'a str)],
+    /// When it is made.
+    pub issued: Timestamp,
+    /// When it ends, in whole seconds.
+    pub expires: Timestamp,
+}
+
+/// Mints callback tokens under one key.
+#[derive(Clone)]
+pub struct Minter {
+    key_id: Box<str>,
+    algorithm: Algorithm,
+    key: EncodingKey,
+    audience: Box<str>,
+}
+
+/// Prints no key material.
+impl fmt::Debug for Minter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Minter({}, {})", self.key_id, self.algorithm.name())
+    }
+}
+
+impl Minter {
+    /// A minter for the Callgate at `audience`, its public URL.
+    ///
+    /// # Errors
+    /// [`KeyFault`]: only shared keys of at least 24 bytes mint.
+    pub fn new(key_id: &str, algorithm: Algorithm, secret: &Secret, audience: &str) -> Result<Self, KeyFault> {
+        if algorithm.family() != Family::Hmac {
+            return Err(KeyFault::OtherKind);
+        }
+        if secret.len() < SHARED_KEY_BYTES_MIN {
+            return Err(KeyFault::TooShort);
+        }
+        let key = EncodingKey::from_secret(secret.expose());
+        Ok(Self { key_id: key_id.into(), algorithm, key, audience: audience.into() })
+    }
+
+    /// The token for a grant. `None` only if the cryptography of the process is not there.
+    pub fn mint(&self, grant: &Grant<'_>) -> Option<String> {
+        let mut header = Header::new(self.algorithm.inner());
+        header.typ = Some(CALLBACK_TYPE.to_owned());
+        header.kid = Some(self.key_id.to_string());
+        let claims = Claims {
+            v: CALLBACK_VERSION,
+            iss: CALLBACK_ISSUER.into(),
+            aud: Cow::Borrowed(&self.audience),
+            sub: grant.interaction.into(),
+            route: grant.route.into(),
+            cap: grant.captures.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            iat: grant.issued.unix_secs(),
+            exp: grant.expires.unix_secs(),
+        };
+        jsonwebtoken::encode(&header, &claims, &self.key).ok()
+    }
+}

@@ -1,0 +1,29 @@
+//! Tokens: the ones minted here for one interaction, JWTs of somebody else's, and static secrets.
+//!
+//! Verifying takes the token's text, the captures it must be bound to, and the time. Where on the request a
+//! token travels is not known here. The cryptography is `jsonwebtoken`'s; what a header or claim may say is
+//! decided here, because the library's defaults accept several things that RFC 8725 does not (wrongly typed
+//! `iss` and `aud`, `crit`, embedded keys, any `typ`).
+
+mod callback;
+mod jose;
+mod jwt;
+mod mint;
+
+pub use callback::{CallbackVerifier, Granted};
+pub use jose::{Algorithm, Family, Key, KeyFault, KeyMaterial};
+pub use jwt::{JwtRules, JwtVerifier};
+pub use mint::{Grant, Minter};
+
+/// Fewest bytes a shared key may have that tokens are made or verified with.
+pub const SHARED_KEY_BYTES_MIN: usize = 24;
+
+/// The `typ` of tokens minted here.
+const CALLBACK_TYPE: &str = "callback+jwt";
+/// The `iss` of tokens minted here.
+const CALLBACK_ISSUER: &str = "callgate";
+/// The version of the claims of tokens minted here.
+const CALLBACK_VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests;

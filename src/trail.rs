@@ -1,0 +1,164 @@
+//! The trail: which checks ran for one request, in order, what each said and how long it took.
+//!
+//! Production fills in outcomes and times only; the sentences are made when somebody will read them, which
+//! is `explain` and a denial.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::denial::Denial;
+
+/// The checks, in the order in which the gate runs them: cheap first, the body last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// The path is in its one canonical form.
+    Path,
+    /// A route has this path.
+    Route,
+    /// The route lists the method.
+    Method,
+    /// The declared size fits.
+    Size,
+    /// The client address is allowed.
+    Address,
+    /// The token is genuine, current, and bound to this very path.
+    Token,
+    /// The signature headers are present, readable and fresh.
+    SignatureHeaders,
+    /// The body is complete and fits.
+    Body,
+    /// The MAC over the raw bytes matches.
+    Signature,
+}
+
+impl Check {
+    const COUNT: usize = 9;
+
+    /// The stable snake_case name: log field and `explain` output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Route => "route",
+            Self::Method => "method",
+            Self::Size => "size",
+            Self::Address => "address",
+            Self::Token => "token",
+            Self::SignatureHeaders => "signature_headers",
+            Self::Body => "body",
+            Self::Signature => "signature",
+        }
+    }
+}
+
+/// What a check said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Passed.
+    Pass,
+    /// The route does not ask for this check.
+    Skip,
+    /// Refused, and why.
+    Deny(Denial),
+}
+
+impl Outcome {
+    /// `pass`, `skip` or `deny`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Skip => "skip",
+            Self::Deny(_) => "deny",
+        }
+    }
+}
+
+/// One check that ran.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Which.
+    pub check: Check,
+    /// What it said.
+    pub outcome: Outcome,
+    /// Nanoseconds since the step before it; 0 without a clock.
+    pub nanos: u32,
+}
+
+/// The checks of one request.
+#[derive(Debug)]
+pub struct Trail {
+    steps: [Option<Step>; Check::COUNT],
+    len: usize,
+    details: Option<Vec<String>>,
+    clock: Option<fn() -> Instant>,
+    last: Option<Instant>,
+}
+
+impl Trail {
+    /// A trail for a reader: every step keeps its sentence, nothing is timed.
+    pub fn verbose() -> Self {
+        Self { steps: [None; Check::COUNT], len: 0, details: Some(Vec::new()), clock: None, last: None }
+    }
+
+    /// A trail for production: outcomes and times.
+    pub fn timed(clock: fn() -> Instant) -> Self {
+        let last = Some(clock());
+        Self { steps: [None; Check::COUNT], len: 0, details: None, clock: Some(clock), last }
+    }
+
+    /// Restarts the clock, so that waiting for the network is not counted as deciding.
+    pub fn resume(&mut self) {
+        self.last = self.clock.map(|clock| clock());
+    }
+
+    /// The check passed; `detail` says what it saw.
+    pub fn pass(&mut self, check: Check, detail: impl FnOnce() -> String) {
+        self.push(check, Outcome::Pass, detail);
+    }
+
+    /// The route does not ask for this check.
+    pub fn skip(&mut self, check: Check, detail: &'static str) {
+        self.push(check, Outcome::Skip, || detail.to_owned());
+    }
+
+    /// The check refused; `detail` says what it saw. Hands the denial back for `Err`.
+    pub fn deny(&mut self, check: Check, denial: Denial, detail: impl FnOnce() -> String) -> Denial {
+        self.push(check, Outcome::Deny(denial), detail);
+        denial
+    }
+
+    fn push(&mut self, check: Check, outcome: Outcome, detail: impl FnOnce() -> String) {
+        let now = self.clock.map(|clock| clock());
+        let nanos = match (self.last, now) {
+            (Some(last), Some(now)) => {
+                u32::try_from(now.saturating_duration_since(last).as_nanos()).unwrap_or(u32::MAX)
+            }
+            _ => 0,
+        };
+        self.last = now;
+        if let Some(slot) = self.steps.get_mut(self.len) {
+            *slot = Some(Step { check, outcome, nanos });
+            self.len += 1;
+            if let Some(details) = &mut self.details {
+                details.push(detail());
+            }
+        }
+    }
+
+    /// The steps so far.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().flatten()
+    }
+
+    /// The steps with their sentences; the sentences are empty unless the trail is verbose.
+    pub fn details(&self) -> impl Iterator<Item = (&Step, &str)> {
+        let details = self.details.as_deref().unwrap_or_default();
+        self.steps().enumerate().map(|(i, step)| (step, details.get(i).map_or("", String::as_str)))
+    }
+
+    /// Nanoseconds spent deciding, waiting not counted.
+    pub fn nanos(&self) -> u64 {
+        self.steps().map(|step| u64::from(step.nanos)).sum()
+    }
+}
