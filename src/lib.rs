@@ -21,3 +21,14 @@ pub mod ingress;
 pub mod policy;
 
 pub mod config;
+#[cfg(feature = "proxy")]
+pub mod observe;
+
+#[cfg(feature = "proxy")]
+pub mod proxy;
+
+#[cfg(feature = "proxy")]
+pub mod admin;
+
+#[cfg(feature = "proxy")]
+pub mod cli;

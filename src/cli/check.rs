@@ -1,0 +1,74 @@
+//! `callgate check`: compile a configuration without serving it.
+
+use clap::Args;
+use serde_json::json;
+
+use super::describe::describe;
+use super::{ConfigArg, EXIT_USAGE, print_json};
+use crate::config::{Config, ConfigError};
+use crate::proxy::check_tls;
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Print what every route does, defaults included, secrets hidden.
+    #[arg(long)]
+    print: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn check(args: &CheckArgs) -> u8 {
+    let checked = args.config.parse().and_then(with_usable_tls);
+    match checked {
+        Ok(config) if args.json => {
+            let policy = args.print.then(|| describe(&config.policy));
+            print_json(&json!({ "ok": true, "warnings": config.warnings, "policy": policy }));
+            0
+        }
+        Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("warning: {warning}");
+            }
+            if args.print {
+                print!("{}", serde_yaml::to_string(&describe(&config.policy)).unwrap_or_default());
+            } else {
+                let (routes, providers) = (config.policy.ingress.routes().len(), config.policy.providers.len());
+                println!("{}: ok, {routes} routes, {providers} providers", args.config.config.display());
+            }
+            0
+        }
+        Err(errors) if args.json => {
+            let errors: Vec<_> = errors.iter().map(error_json).collect();
+            print_json(&json!({ "ok": false, "errors": errors }));
+            EXIT_USAGE
+        }
+        Err(errors) => {
+            args.config.print_errors(&errors);
+            EXIT_USAGE
+        }
+    }
+}
+
+fn error_json(error: &ConfigError) -> serde_json::Value {
+    json!({
+        "path": error.path,
+        "line": error.place.map(|place| place.line),
+        "message": error.message,
+        "hint": error.hint,
+    })
+}
+
+fn with_usable_tls(config: Config) -> Result<Config, Vec<ConfigError>> {
+    let listeners = config.startup.ingress.iter().enumerate();
+    let errors: Vec<_> = listeners
+        .filter_map(|(i, listener)| {
+            let message = check_tls(listener.tls.as_ref()?).err()?;
+            let path = format!("listen.ingress[{i}].tls");
+            Some(ConfigError { path, place: None, message, hint: String::new() })
+        })
+        .collect();
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
+}

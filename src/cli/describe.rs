@@ -1,0 +1,131 @@
+//! The compiled policy in words, defaults included, secrets hidden.
+
+use serde_json::{Value, json};
+
+use crate::ingress::{Carrier, Provider, QueryRule, Route, TokenRule};
+use crate::policy::Policy;
+use crate::signature::{TimestampSource, Verifier};
+use crate::time::format_duration;
+
+/// What `check --print` shows.
+pub(super) fn describe(policy: &Policy) -> Value {
+    let edge = policy.ingress.edge();
+    json!({
+        "public_url": *edge.public_url,
+        "client_address": edge.client_address.as_ref().map_or_else(
+            || json!("the peer's"),
+            |rule| json!({
+                "header": rule.header.name().as_str(),
+                "trusted_proxy_ranges": rule.trusted_proxies.len(),
+            }),
+        ),
+        "agent": {
+            "address": policy.agent.address.to_string(),
+            "timeouts": {
+                "connect": format_duration(policy.agent.connect_timeout),
+                "response": format_duration(policy.agent.response_timeout),
+                "idle": format_duration(policy.agent.idle_timeout),
+            },
+        },
+        "callback_tokens": policy.minting.as_ref().map(|minting| json!({
+            "ttl": format_duration(minting.ttl),
+            "minted_with": format!("{:?}", minting.minter),
+        })),
+        "limits": {
+            "body_deadline": format_duration(policy.limits.body_deadline),
+            "idle_timeout": format_duration(policy.limits.idle_timeout),
+        },
+        "explain_denials": policy.explain_denials,
+        "routes": policy.ingress.routes().iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+    })
+}
+
+fn route(route: &Route) -> Value {
+    json!({
+        "name": *route.name,
+        "path": route.path.as_str(),
+        "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+        "gate": {
+            "body_bytes_max": route.body_bytes_max,
+            "address": route.provider.as_deref().map_or_else(|| json!("any"), address),
+            "token": route.token.as_ref().map_or_else(|| json!("none"), token),
+            "signature": route
+                .provider
+                .as_ref()
+                .and_then(|provider| provider.verifier.as_ref())
+                .map_or_else(|| json!("none"), signature),
+        },
+        "provider": route.provider.as_ref().map(|provider| &*provider.name),
+        "forward": route.forward.as_str(),
+        "query": match route.query {
+            QueryRule::Drop => "drop",
+            QueryRule::Pass => "pass, less the token",
+        },
+    })
+}
+
+fn address(provider: &Provider) -> Value {
+    match &provider.allow {
+        None => json!("any"),
+        Some(allow) => json!(format!("one of {} network ranges", allow.len())),
+    }
+}
+
+fn token(rule: &TokenRule) -> Value {
+    match rule {
+        TokenRule::Callback { carriers, verifier } => json!({
+            "kind": "callback",
+            "from": self::carriers(carriers),
+            "keys": verifier.keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>(),
+            "bound_to": "the route and every capture",
+        }),
+        TokenRule::Jwt { carriers, verifier } => json!({
+            "kind": "jwt",
+            "from": self::carriers(carriers),
+            "keys": verifier.keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>(),
+            "issuer": verifier.rules.issuer,
+            "audience": verifier.rules.audience,
+            "required": verifier.rules.required,
+            "typ": verifier.rules.typ.as_deref().unwrap_or("absent or JWT"),
+            "leeway": format_duration(verifier.rules.leeway),
+            "bind": verifier.rules.bind.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        }),
+        TokenRule::Static { header, secrets } => json!({
+            "kind": "static",
+            "header": header.as_str(),
+            "secrets": secrets.len(),
+        }),
+    }
+}
+
+fn carriers(carriers: &[Carrier]) -> Vec<String> {
+    let one = |carrier: &Carrier| match carrier {
+        Carrier::Bearer => "bearer".to_owned(),
+        Carrier::Header(name) => format!("header {name}"),
+        Carrier::Path => "path".to_owned(),
+        Carrier::Query(name) => format!("query {name}"),
+    };
+    carriers.iter().map(one).collect()
+}
+
+fn signature(verifier: &Verifier) -> Value {
+    let scheme = verifier.scheme();
+    json!({
+        "algorithm": format!("{:?}", scheme.algorithm),
+        "headers": scheme.headers.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+        "format": scheme.format.as_str(),
+        "content": scheme.content.as_str(),
+        "encoding": format!("{:?}", scheme.encoding),
+        "id": scheme.id.as_ref().map(|name| name.as_str()),
+        "timestamp": scheme.timestamp.as_ref().map(|rule| json!({
+            "from": match &rule.source {
+                TimestampSource::Header(name) => format!("header {name}"),
+                TimestampSource::SignatureHeader => "the signature header".to_owned(),
+            },
+            "unit": format!("{:?}", rule.unit),
+            "past": format_duration(rule.past),
+            "future": format_duration(rule.future),
+        })),
+        "secrets": verifier.keys_count(),
+    })
+}

@@ -1,0 +1,131 @@
+//! `callgate explain`: the decision on a captured request, by the code that decides in production.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{ConfigArg, EXIT_DATA, Message, moment, now_unless, print_json};
+use crate::ingress::{Denied, Permit};
+use crate::policy::Policy;
+use crate::request::RequestHead;
+use crate::source::LOOPBACK;
+use crate::time::Timestamp;
+use crate::trail::{Outcome, Trail};
+
+#[derive(Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The request: a raw HTTP/1.1 message.
+    #[arg(long, value_name = "FILE.http")]
+    request: PathBuf,
+    /// When it is supposed to arrive: RFC 3339 or Unix seconds. Now, unless given.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Timestamp>,
+    /// Who is supposed to send it. 127.0.0.1, unless given.
+    #[arg(long, value_name = "IP")]
+    peer: Option<IpAddr>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn explain(args: &ExplainArgs) -> u8 {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let message = match Message::read(&args.request) {
+        Ok(message) => message,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return EXIT_DATA;
+        }
+    };
+    let head = message.head(args.peer.unwrap_or(LOOPBACK));
+    let mut trail = Trail::verbose();
+    let decided = decide(&config.policy, &head, &message.body, now_unless(args.at), &mut trail);
+    let explanation = Explanation::new(&decided, &head, &trail);
+    if args.json {
+        print_json(&explanation.to_json());
+    } else {
+        explanation.print();
+    }
+    u8::from(decided.is_err())
+}
+
+fn decide(
+    policy: &Policy,
+    head: &RequestHead<'_>,
+    body: &[u8],
+    now: Timestamp,
+    trail: &mut Trail,
+) -> Result<Permit, Box<Denied>> {
+    policy.ingress.decide_head(head, now, trail)?.decide_body(head, body, trail)
+}
+
+struct Explanation<'a> {
+    verdict: &'static str,
+    reason: Option<&'static str>,
+    help: Option<&'static str>,
+    status: Option<u16>,
+    route: Option<String>,
+    provider: Option<String>,
+    forward: Option<String>,
+    trail: &'a Trail,
+}
+
+impl<'a> Explanation<'a> {
+    fn new(decided: &Result<Permit, Box<Denied>>, head: &RequestHead<'_>, trail: &'a Trail) -> Self {
+        let (denial, route) = match decided {
+            Ok(permit) => (None, Some(permit.route())),
+            Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
+        };
+        let provider = route.and_then(|route| route.provider.as_ref());
+        Self {
+            verdict: denial.map_or("allow", |denial| denial.verdict()),
+            reason: denial.map(|denial| denial.code()),
+            help: denial.map(|denial| denial.help()),
+            status: denial.map(|denial| denial.status()),
+            route: route.map(|route| route.name.to_string()),
+            provider: provider.map(|provider| provider.name.to_string()),
+            forward: decided.as_ref().ok().map(|permit| permit.target(head)),
+            trail,
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let steps = self.trail.details().map(|(step, detail)| {
+            json!({ "check": step.check.name(), "outcome": step.outcome.name(), "detail": detail })
+        });
+        json!({
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "status": self.status,
+            "route": self.route,
+            "provider": self.provider,
+            "forward": self.forward,
+            "trail": steps.collect::<Vec<_>>(),
+        })
+    }
+
+    fn print(&self) {
+        for (step, detail) in self.trail.details() {
+            let mark = match step.outcome {
+                Outcome::Pass => "pass",
+                Outcome::Skip => "  - ",
+                Outcome::Deny(_) => "DENY",
+            };
+            println!("  {:<18} {mark}  {}", step.check.name(), detail.escape_debug());
+        }
+        match (self.reason, &self.forward) {
+            (Some(reason), _) => {
+                println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
+                println!("  {}", self.help.unwrap_or_default());
+            }
+            (None, forward) => println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/")),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `.http` files: a raw HTTP/1.1 request message, as captured or written by hand.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+
+use crate::request::RequestHead;
+
+const HEADERS_MAX: usize = 128;
+
+/// A request read from a file.
+#[derive(Clone, Debug)]
+pub struct Message {
+    method: String,
+    target: String,
+    headers: HeaderMap,
+    /// The raw body.
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    /// Reads a message: request line, headers, blank line, body bytes. Line ends may be bare newlines.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let head_bytes = match request.parse(bytes) {
+            Ok(httparse::Status::Complete(end)) => end,
+            Ok(httparse::Status::Partial) => {
+                return Err("the message ends before the blank line behind the headers".to_owned());
+            }
+            Err(error) => return Err(format!("not an HTTP/1.1 request message: {error}")),
+        };
+        let mut map = HeaderMap::new();
+        for header in request.headers.iter() {
+            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|error| error.to_string())?;
+            let value = HeaderValue::from_bytes(header.value).map_err(|error| error.to_string())?;
+            map.append(name, value);
+        }
+        if map.contains_key(TRANSFER_ENCODING) {
+            return Err("write the body as it is, without Transfer-Encoding".to_owned());
+        }
+        let body = bytes.get(head_bytes..).unwrap_or_default();
+        let message = Self {
+            method: request.method.unwrap_or_default().to_owned(),
+            target: request.path.unwrap_or_default().to_owned(),
+            headers: map,
+            body: body.to_vec(),
+        };
+        Ok(message.without_last_newline())
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let bytes = std::fs::read(path).map_err(|error| error.to_string());
+        bytes.and_then(|bytes| Self::parse(&bytes)).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Editors end a file with a newline; where `Content-Length` says so, it is not part of the body.
+    fn without_last_newline(mut self) -> Self {
+        let declared = self.declared().and_then(|bytes| usize::try_from(bytes).ok());
+        if let Some(declared) = declared
+            && matches!(self.body.get(declared..), Some(b"\n" | b"\r\n"))
+        {
+            self.body.truncate(declared);
+        }
+        self
+    }
+
+    fn declared(&self) -> Option<u64> {
+        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    }
+
+    /// The head, as if it had come from `peer`.
+    pub fn head(&self, peer: IpAddr) -> RequestHead<'_> {
+        RequestHead {
+            method: &self.method,
+            target: &self.target,
+            headers: &self.headers,
+            peer,
+            body_bytes_declared: self.declared(),
+        }
+    }
+
+    /// Sets a header, replacing what was there.
+    pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.insert(name, value);
+    }
+
+    /// The message as it would go over the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
+        for (name, value) in &self.headers {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.body);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_read_and_written() {
+        let bytes = b"POST /a?b=c HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+        assert_eq!(Message::parse(bytes).unwrap().to_bytes(), bytes);
+        let by_hand = b"POST /a?b=c HTTP/1.1\nHost: x\nContent-Length: 2\n\n{}\n";
+        assert_eq!(Message::parse(by_hand).unwrap().to_bytes(), bytes);
+    }
+
+    #[test]
+    fn what_is_no_message_is_said() {
+        for bad in ["", "POST /a HTTP/1.1\r\nhost: x\r\n", "hello", "POST /a HTTP/1.1\r\nbad header\r\n\r\n"] {
+            assert!(Message::parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(Message::parse(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").is_err());
+    }
+}

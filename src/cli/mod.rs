@@ -1,0 +1,131 @@
+//! The command line: the only place that prints.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
+
+mod check;
+mod describe;
+mod explain;
+mod message;
+mod mint;
+mod run;
+mod sign;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Surroundings};
+use crate::proxy::Clock;
+use crate::time::Timestamp;
+
+pub use message::Message;
+pub use run::{Serving, serve};
+
+/// Bad usage or a bad configuration (sysexits.h EX_USAGE).
+pub const EXIT_USAGE: u8 = 64;
+/// An input file that cannot be used (sysexits.h EX_DATAERR).
+pub const EXIT_DATA: u8 = 65;
+/// A service that cannot be had, such as a port that is taken (sysexits.h EX_UNAVAILABLE).
+pub const EXIT_UNAVAILABLE: u8 = 69;
+
+#[derive(Parser)]
+#[command(name = "callgate", version, about = "The door through which outside services call back an AI agent")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve.
+    Run(ConfigArg),
+    /// Compile a configuration and print every mistake in it.
+    Check(check::CheckArgs),
+    /// Say what would happen to a captured request, and why. Exits with 0 if it is allowed, 1 if not.
+    Explain(explain::ExplainArgs),
+    /// Make a callback URL and its token.
+    Mint(mint::MintArgs),
+    /// Put a provider's signature on a captured request.
+    Sign(sign::SignArgs),
+}
+
+#[derive(Args)]
+struct ConfigArg {
+    /// The configuration.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs the command line.
+pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    let code = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Mint(args) => mint::mint(&args),
+        Command::Sign(args) => sign::sign(&args),
+    };
+    ExitCode::from(code)
+}
+
+impl ConfigArg {
+    fn text(&self) -> Result<String, Vec<ConfigError>> {
+        std::fs::read_to_string(&self.config).map_err(|error| {
+            let message = format!("cannot read {}: {error}", self.config.display());
+            vec![ConfigError { path: String::new(), place: None, message, hint: String::new() }]
+        })
+    }
+
+    fn parse(&self) -> Result<Config, Vec<ConfigError>> {
+        let surroundings = Surroundings { env: &environment, file: &|path| std::fs::read(path) };
+        Config::parse(&self.text()?, &surroundings)
+    }
+
+    /// The configuration, or the exit code after every mistake was printed.
+    fn load(&self) -> Result<Config, u8> {
+        self.parse().map_err(|errors| {
+            self.print_errors(&errors);
+            EXIT_USAGE
+        })
+    }
+
+    fn print_errors(&self, errors: &[ConfigError]) {
+        for error in errors {
+            eprintln!("error: {}: {error}", self.config.display());
+        }
+        let plural = if errors.len() == 1 { "" } else { "s" };
+        eprintln!("{} mistake{plural} in {}; nothing was bound", errors.len(), self.config.display());
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the environment that is handed to the configuration")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads `--at`: RFC 3339 or Unix seconds.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| "expected RFC 3339, such as 2026-01-01T00:00:00Z, or Unix seconds".to_owned())
+}
+
+fn now_unless(at: Option<Timestamp>) -> Timestamp {
+    at.unwrap_or_else(|| Clock::System.now())
+}
+
+/// An id nobody can guess: a prefix and 128 random bits. `None` without a source of randomness.
+fn random_id(prefix: &str) -> Option<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
+}
+
+fn print_json(value: &serde_json::Value) {
+    println!("{value:#}");
+}

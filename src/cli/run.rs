@@ -1,0 +1,119 @@
+//! `callgate run`: serve until asked to stop.
+
+use std::io::Write;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE};
+use crate::admin::Admin;
+use crate::config::{AccessLog, Config, Startup};
+use crate::observe::{AccessLogger, Metrics, install_logger};
+use crate::proxy::{Clock, Options, Server, StartError};
+
+/// How long running exchanges may take after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+/// Most worker threads taken without being told.
+const THREADS_DEFAULT_MAX: usize = 4;
+
+/// A server and the switch for its readiness.
+pub struct Serving {
+    /// The server.
+    pub server: Server,
+    ready: Arc<AtomicBool>,
+}
+
+impl Serving {
+    /// Says "not ready", lets running exchanges end, and returns how many were cut off.
+    pub async fn stop(self, grace: Duration) -> usize {
+        self.ready.store(false, Ordering::Relaxed);
+        self.server.stop(grace).await
+    }
+}
+
+/// Starts everything a configuration asks for. Must be called within a tokio runtime.
+///
+/// # Errors
+/// [`StartError`]; nothing is left bound.
+pub fn serve(config: Config, clock: Clock, log: Option<AccessLogger>, metrics: Arc<Metrics>) -> Result<Serving, StartError> {
+    let ready = Arc::new(AtomicBool::new(true));
+    let admin = Admin { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready) };
+    let options = Options { clock, metrics, access_log: log };
+    let policy = Arc::new(ArcSwap::from_pointee(config.policy));
+    let server = Server::start(&config.startup, policy, options, move |request| admin.respond(request))?;
+    Ok(Serving { server, ready })
+}
+
+pub(super) fn run(args: &ConfigArg) -> u8 {
+    install_logger();
+    let config = match args.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads(&config.startup))
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(until_stopped(config));
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            code
+        }
+        Err(error) => {
+            log::error!("no threads: {error}");
+            EXIT_UNAVAILABLE
+        }
+    }
+}
+
+fn threads(startup: &Startup) -> usize {
+    let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    startup.threads.unwrap_or_else(|| processors().min(THREADS_DEFAULT_MAX))
+}
+
+async fn until_stopped(config: Config) -> u8 {
+    let log = match config.startup.access_log {
+        AccessLog::Off => None,
+        AccessLog::Stdout => AccessLogger::start(std::io::stdout()).ok(),
+    };
+    let routes = config.policy.ingress.routes().len();
+    let agent = config.policy.agent.address.clone();
+    let (Ok(metrics), Ok(mut terminate), Ok(mut interrupt)) =
+        (Metrics::new(), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        log::error!("metrics or signals could not be set up");
+        return EXIT_UNAVAILABLE;
+    };
+    let serving = match serve(config, Clock::System, log, Arc::new(metrics)) {
+        Ok(serving) => serving,
+        Err(error) => {
+            log::error!("{error}");
+            return if matches!(error, StartError::Tls(_)) { EXIT_USAGE } else { EXIT_UNAVAILABLE };
+        }
+    };
+    for address in &serving.server.ingress {
+        log::info!("ingress on {address}: {routes} routes to the agent at {agent}");
+    }
+    if let Some(address) = serving.server.admin {
+        log::info!("admin on {address}");
+    }
+    let grace = tokio::select! {
+        _ = terminate.recv() => GRACE,
+        _ = interrupt.recv() => Duration::ZERO,
+    };
+    log::info!("stopping");
+    let left = serving.stop(grace).await;
+    if left > 0 {
+        log::warn!("{left} exchanges were cut off");
+    }
+    let _ = std::io::stdout().flush();
+    0
+}

@@ -1,0 +1,74 @@
+//! `callgate sign`: a request as the provider would send it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json, random_id};
+use crate::signature::Signed;
+use crate::source::LOOPBACK;
+use crate::time::Timestamp;
+
+#[derive(Args)]
+pub(super) struct SignArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The provider whose first secret signs.
+    #[arg(long, value_name = "NAME")]
+    provider: String,
+    /// The request: a raw HTTP/1.1 message.
+    #[arg(long, value_name = "FILE.http")]
+    request: PathBuf,
+    /// When it is supposed to be signed: RFC 3339 or Unix seconds. Now, unless given.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Timestamp>,
+    /// The event id, where the scheme has one. A random one, unless given.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Print the signature headers as JSON instead of the message.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn sign(args: &SignArgs) -> u8 {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let mut message = match Message::read(&args.request) {
+        Ok(message) => message,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return EXIT_DATA;
+        }
+    };
+    let Some(provider) = config.policy.provider(&args.provider) else {
+        let known: Vec<_> = config.policy.providers.iter().map(|provider| &*provider.name).collect();
+        eprintln!("error: there is no provider {}; known are: {}", args.provider, known.join(", "));
+        return EXIT_DATA;
+    };
+    let Some(verifier) = &provider.verifier else {
+        eprintln!("error: the provider {} does not sign", args.provider);
+        return EXIT_DATA;
+    };
+    let Some(id) = args.id.clone().or_else(|| random_id("msg_")) else {
+        eprintln!("error: the system has no randomness to give");
+        return EXIT_UNAVAILABLE;
+    };
+    let signed = Signed { head: message.head(LOOPBACK), public_url: &config.policy.ingress.edge().public_url };
+    let Some(headers) = verifier.sign(&signed, &message.body, &id, now_unless(args.at)) else {
+        eprintln!("error: the id {id:?} cannot be a header value");
+        return EXIT_DATA;
+    };
+    if args.json {
+        let shown = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
+        print_json(&json!({ "headers": shown.collect::<serde_json::Map<_, _>>() }));
+        return 0;
+    }
+    for (name, value) in headers {
+        message.set(name, value);
+    }
+    u8::from(std::io::stdout().write_all(&message.to_bytes()).is_err())
+}

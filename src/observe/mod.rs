@@ -1,0 +1,10 @@
+//! What happened, for people and machines: metrics and the access log. Labels come from the configuration
+//! and from closed lists, never from a request.
+
+mod access_log;
+mod logger;
+mod metrics;
+
+pub use access_log::{AccessLogger, Entry, Timings, redact_path};
+pub use logger::install as install_logger;
+pub use metrics::Metrics;

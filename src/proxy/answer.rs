@@ -1,0 +1,129 @@
+//! Answers to the caller: the agent's, passed on, and our own denials as problem+json (RFC 9457).
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
+use http::{Method, StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use serde::Serialize;
+
+use super::deliver::Answer;
+use crate::denial::Denial;
+use crate::ingress::Route;
+
+/// Headers of one hop in an answer.
+const HOP_BY_HOP: [&str; 7] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+/// The document a refused caller gets.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// Answers with a denial. Returns whether the caller could be told.
+pub(super) async fn deny(
+    session: &mut ServerSession,
+    denial: Denial,
+    route: Option<&Route>,
+    request_id: &str,
+    explain: bool,
+) -> bool {
+    let problem = Problem {
+        r#type: "about:blank",
+        title: denial.title(),
+        status: denial.status(),
+        request_id,
+        reason: explain.then(|| denial.code()),
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let Ok(header) = problem_header(denial, route, body.len()) else { return false };
+    session.write_response_header(Box::new(header)).await.is_ok()
+        && session.write_response_body(Bytes::from(body), true).await.is_ok()
+}
+
+fn problem_header(denial: Denial, route: Option<&Route>, body_bytes: usize) -> pingora::Result<ResponseHeader> {
+    let mut header = ResponseHeader::build(denial.status(), Some(8))?;
+    header.insert_header(CONTENT_TYPE, "application/problem+json")?;
+    header.insert_header(CONTENT_LENGTH, body_bytes)?;
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    if let Some(seconds) = denial.retry_after_secs() {
+        header.insert_header(RETRY_AFTER, seconds)?;
+    }
+    if denial.status() == 401 {
+        header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"callgate\"")?;
+    }
+    if let (Denial::MethodNotAllowed, Some(route)) = (denial, route) {
+        let methods: Vec<_> = route.methods.iter().map(|method| method.as_str()).collect();
+        header.insert_header(ALLOW, methods.join(", "))?;
+    }
+    Ok(header)
+}
+
+/// Why an answer did not get through whole.
+pub(super) enum Broken {
+    /// The agent's side.
+    Agent(Denial),
+    /// The caller's side; the callback was delivered all the same.
+    Caller,
+}
+
+/// Passes the agent's answer on as it comes.
+pub(super) async fn relay(session: &mut ServerSession, answer: &mut Answer) -> Result<(), Broken> {
+    // A length the agent did not give is not known before its end: HTTP/1.1 callers get chunks, HTTP/1.0
+    // callers the end of the connection.
+    let request = session.req_header();
+    let chunks = request.version == Version::HTTP_11 && request.method != Method::HEAD;
+    let header = answer.head().and_then(|head| relayed_header(head, chunks).ok());
+    let header = header.ok_or(Broken::Agent(Denial::AgentGarbled))?;
+    session.write_response_header(Box::new(header)).await.map_err(|_| Broken::Caller)?;
+    loop {
+        match answer.piece().await.map_err(Broken::Agent)? {
+            Some(piece) => {
+                let end = answer.is_complete();
+                session.write_response_body(piece, end).await.map_err(|_| Broken::Caller)?;
+                if end {
+                    return Ok(());
+                }
+            }
+            None => return session.write_response_body(Bytes::new(), true).await.map_err(|_| Broken::Caller),
+        }
+    }
+}
+
+fn relayed_header(head: &ResponseHeader, chunks: bool) -> pingora::Result<ResponseHeader> {
+    let mut header = ResponseHeader::build(head.status, Some(head.headers.len() + 2))?;
+    let connection: Vec<_> = head.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()).collect();
+    let listed = |name: &HeaderName| {
+        let mut options = connection.iter().flat_map(|value| value.split(','));
+        options.any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
+    };
+    for (name, value) in &head.headers {
+        if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !listed(name) {
+            header.append_header(name.clone(), value.clone())?;
+        }
+    }
+    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless && head.status == StatusCode::NO_CONTENT {
+        header.remove_header(&CONTENT_LENGTH);
+    }
+    if !bodiless && chunks && !header.headers.contains_key(CONTENT_LENGTH) {
+        header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(header)
+}

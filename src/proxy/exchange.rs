@@ -1,0 +1,363 @@
+//! One exchange on the ingress: head, verdict, body, verdict, delivery, answer, one log line.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use tokio::time::timeout;
+
+use super::agent::Pool;
+use super::answer::{self, Broken};
+use super::clock::{Clock, instant};
+use super::deliver::{self, WRITE_TIMEOUT};
+use super::{body, deliver::deliver};
+use crate::denial::Denial;
+use crate::ingress::{Denied, Seen};
+use crate::observe::{AccessLogger, Entry, Metrics, redact_path};
+use crate::policy::Policy;
+use crate::request::RequestHead;
+use crate::source::LOOPBACK;
+use crate::trail::{Check, Trail};
+
+/// A refused body up to this size is read to its end, so that the connection can be kept.
+const DRAIN_BYTES_MAX: u64 = 64 << 10;
+/// How long the rest of a refused body may take.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+/// How much of a larger refused body is thrown away before the connection is closed.
+const LINGER_BYTES_MAX: usize = 2 << 20;
+
+/// What all exchanges share.
+pub(super) struct Shared {
+    pub(super) policy: Arc<ArcSwap<Policy>>,
+    pub(super) pool: Pool,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access_log: Option<AccessLogger>,
+    pub(super) request_ids: RequestIds,
+    pub(super) in_flight: AtomicUsize,
+}
+
+/// Makes the ids by which a caller's complaint is found in the log.
+pub(super) struct RequestIds {
+    prefix: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        let mut prefix = [0; 4];
+        // Ids need to be told apart between restarts, not to be secret.
+        let _ = getrandom::fill(&mut prefix);
+        Self { prefix: u32::from_le_bytes(prefix), next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> String {
+        format!("{:08x}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Counts an exchange for as long as it lives.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How an exchange ended.
+struct Ended {
+    seen: Seen,
+    outcome: Result<(), Denial>,
+    status: u16,
+    body_bytes: u64,
+    deliver: Duration,
+    /// Whether the connection is in a state to take another request.
+    reusable: bool,
+}
+
+impl Ended {
+    fn refused(denied: Denied, body_bytes: u64) -> Self {
+        Self {
+            seen: denied.seen,
+            outcome: Err(denied.denial),
+            status: denied.denial.status(),
+            body_bytes,
+            deliver: Duration::ZERO,
+            reusable: true,
+        }
+    }
+}
+
+/// Serves the next request of a connection. `None` closes it.
+pub(super) async fn serve(
+    shared: &Shared,
+    mut session: ServerSession,
+    stopping: bool,
+) -> Option<ReusedHttpStream> {
+    let policy = shared.policy.load_full();
+    match timeout(policy.limits.idle_timeout, session.read_request()).await {
+        Ok(Ok(true)) => {}
+        Ok(Err(error)) if is_malformed(error.etype()) => {
+            refuse_malformed(shared, &policy, &mut session).await;
+            return None;
+        }
+        _ => return None,
+    }
+    let in_flight = InFlight::new(&shared.in_flight);
+    if stopping {
+        session.set_keepalive(None);
+    }
+    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    let began = instant();
+    let request_id = shared.request_ids.next();
+    let mut trail = Trail::timed(instant);
+    let ended = decide_and_deliver(shared, &policy, &mut session, &request_id, &mut trail).await;
+    let took = instant().saturating_duration_since(began);
+    record(shared, &session, &request_id, &trail, &ended, took);
+    drop(in_flight);
+    if !ended.reusable {
+        session.shutdown().await;
+        return None;
+    }
+    let settings = HttpPersistentSettings::for_session(&session);
+    let stream = session.finish().await.ok().flatten()?;
+    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+}
+
+async fn decide_and_deliver(
+    shared: &Shared,
+    policy: &Policy,
+    session: &mut ServerSession,
+    request_id: &str,
+    trail: &mut Trail,
+) -> Ended {
+    let now = shared.clock.now();
+    let peer = peer(session);
+    let head = head(session, peer);
+    let declared = head.body_bytes_declared;
+    let admitted = match policy.ingress.decide_head(&head, now, trail) {
+        Ok(admitted) => admitted,
+        Err(denied) => return refuse(policy, session, request_id, *denied, 0).await,
+    };
+    continue_if_expected(session).await;
+    let read = body::read(session, declared, admitted.body_bytes_max(), policy.limits.body_deadline).await;
+    trail.resume();
+    let body = match read {
+        Ok(body) => body,
+        Err(denial) => {
+            trail.deny(Check::Body, denial, String::new);
+            let denied = Denied { denial, seen: admitted.seen() };
+            return refuse(policy, session, request_id, denied, 0).await;
+        }
+    };
+    let body_bytes = body.len() as u64;
+    let head = self::head(session, peer);
+    let permit = match admitted.decide_body(&head, &body, trail) {
+        Ok(permit) => permit,
+        Err(denied) => return refuse(policy, session, request_id, *denied, body_bytes).await,
+    };
+    let began = instant();
+    let seen = permit.seen();
+    let mut ended =
+        match deliver(&shared.pool, &policy.agent, &permit, &head, body).await {
+            Ok(answer) => pass_on(shared, policy, session, answer, seen).await,
+            Err(denial) => refuse(policy, session, request_id, Denied { denial, seen }, body_bytes).await,
+        };
+    ended.body_bytes = body_bytes;
+    ended.deliver = instant().saturating_duration_since(began);
+    ended
+}
+
+/// Relays the agent's answer.
+async fn pass_on(
+    shared: &Shared,
+    policy: &Policy,
+    session: &mut ServerSession,
+    mut answer: deliver::Answer,
+    seen: Seen,
+) -> Ended {
+    let status = answer.head().map_or(0, |head| head.status.as_u16());
+    let relayed = answer::relay(session, &mut answer).await;
+    let (outcome, reusable) = match relayed {
+        Ok(()) => {
+            answer.finish(&shared.pool, &policy.agent).await;
+            (Ok(()), true)
+        }
+        Err(Broken::Agent(denial)) => (Err(denial), false),
+        Err(Broken::Caller) => (Ok(()), false),
+    };
+    Ended { seen, outcome, status, body_bytes: 0, deliver: Duration::ZERO, reusable }
+}
+
+/// Answers with a denial, and sees to the body that nobody will read: a short one is read to its end, so
+/// that the connection stays usable, any other one ends the connection.
+async fn refuse(
+    policy: &Policy,
+    session: &mut ServerSession,
+    request_id: &str,
+    denied: Denied,
+    body_bytes: u64,
+) -> Ended {
+    let unread = !session.is_body_done();
+    let expects = session.get_header(EXPECT).is_some();
+    let declared = declared(session.req_header());
+    let short = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
+    let broken = matches!(denied.denial, Denial::BodyIncomplete | Denial::BodyTimeout);
+    let keep = !unread || (short && !expects && !broken);
+    if let ServerSession::H1(h1) = session {
+        h1.set_close_on_response_before_downstream_finish(!keep);
+        h1.set_total_drain_timeout(Some(DRAIN_DEADLINE));
+    }
+    let route = denied.seen.route.clone();
+    let told = answer::deny(session, denied.denial, route.as_deref(), request_id, policy.explain_denials).await;
+    if unread && !keep && !expects && !broken && !session.is_http2() {
+        body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
+    }
+    Ended { reusable: told, ..Ended::refused(denied, body_bytes) }
+}
+
+async fn refuse_malformed(shared: &Shared, policy: &Policy, session: &mut ServerSession) {
+    let denial = Denial::RequestMalformed;
+    let request_id = shared.request_ids.next();
+    answer::deny(session, denial, None, &request_id, policy.explain_denials).await;
+    session.shutdown().await;
+    shared.metrics.request("none", "none", denial.verdict(), denial.code(), 0);
+    let Some(log) = &shared.access_log else { return };
+    let trail = Trail::verbose();
+    shared.metrics.log_lines_lost(log.log(&Entry {
+        time: shared.clock.now().to_string(),
+        request_id: &request_id,
+        route: "none",
+        provider: "none",
+        verdict: denial.verdict(),
+        reason: denial.code(),
+        status: denial.status(),
+        method: "-",
+        path: "-",
+        client: None,
+        peer: peer(session),
+        interaction: None,
+        body_bytes: 0,
+        duration_us: 0,
+        deliver_us: 0,
+        trail: crate::observe::Timings(&trail),
+    }));
+}
+
+/// Counts and logs one exchange.
+fn record(
+    shared: &Shared,
+    session: &ServerSession,
+    request_id: &str,
+    trail: &Trail,
+    ended: &Ended,
+    took: Duration,
+) {
+    let route = ended.seen.route.as_deref();
+    let (name, provider) = route.map_or(("none", "none"), |route| (&*route.name, route.provider_name()));
+    let (verdict, reason) = match ended.outcome {
+        Ok(()) => ("allow", "ok"),
+        Err(denial) => (denial.verdict(), denial.code()),
+    };
+    shared.metrics.request(name, provider, verdict, reason, trail.nanos());
+    if !ended.deliver.is_zero() {
+        shared.metrics.delivery(name, ended.deliver.as_secs_f64());
+    }
+    let Some(log) = &shared.access_log else { return };
+    let request = session.req_header();
+    let path = match &ended.seen.captures {
+        Some(captures) => captures.redacted_path(),
+        None => redact_path(target(request).split('?').next().unwrap_or_default()),
+    };
+    shared.metrics.log_lines_lost(log.log(&Entry {
+        time: shared.clock.now().to_string(),
+        request_id,
+        route: name,
+        provider,
+        verdict,
+        reason,
+        status: ended.status,
+        method: known_method(request.method.as_str()),
+        path: &path,
+        client: ended.seen.client,
+        peer: peer(session),
+        interaction: ended.seen.interaction.as_deref(),
+        body_bytes: ended.body_bytes,
+        duration_us: micros(took),
+        deliver_us: micros(ended.deliver),
+        trail: crate::observe::Timings(trail),
+    }));
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A method is text of the caller's choosing: only the ones that exist are logged.
+fn known_method(method: &str) -> &str {
+    match method {
+        "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,
+        _ => "other",
+    }
+}
+
+/// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
+async fn continue_if_expected(session: &mut ServerSession) {
+    let expects = session.get_header(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && let ServerSession::H1(h1) = session {
+        // A caller that is gone is noticed when its body is read.
+        let _ = h1.write_continue_response().await;
+    }
+}
+
+fn is_malformed(error: &pingora::ErrorType) -> bool {
+    matches!(error, pingora::ErrorType::InvalidHTTPHeader)
+}
+
+fn peer(session: &ServerSession) -> IpAddr {
+    session.client_addr().and_then(|address| address.as_inet()).map_or(LOOPBACK, |address| address.ip())
+}
+
+fn head(session: &ServerSession, peer: IpAddr) -> RequestHead<'_> {
+    let request = session.req_header();
+    RequestHead {
+        method: request.method.as_str(),
+        target: target(request),
+        headers: &request.headers,
+        peer,
+        body_bytes_declared: declared(request),
+    }
+}
+
+fn declared(request: &RequestHeader) -> Option<u64> {
+    if request.headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// The request target in origin form, as sent; empty when it is not UTF-8. The absolute form (RFC 9112
+/// section 3.2.2) is cut to its path: pingora has held its authority against `Host`.
+pub(super) fn target(request: &RequestHeader) -> &str {
+    let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
+    let absolute = raw.strip_prefix("http://").or_else(|| raw.strip_prefix("https://"));
+    match absolute {
+        None => raw,
+        Some(rest) => rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/"),
+    }
+}
+

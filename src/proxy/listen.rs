@@ -1,0 +1,46 @@
+//! Listening: addresses are bound here, so that a taken port is an error in words and port 0 can be asked
+//! for; pingora then accepts on them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pingora::listeners::tls::TlsSettings;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::server::{Fds, ListenFds};
+
+/// Per-connection buffers, in bytes: enough for a head and a small body, and an idle connection costs no more.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+const WRITE_BUFFER_BYTES: usize = 4 << 10;
+
+/// A bound address that nobody accepts on yet.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) address: SocketAddr,
+    listener: TcpListener,
+}
+
+/// Binds an address.
+pub(super) fn bind(address: SocketAddr) -> std::io::Result<Bound> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Bound { address: listener.local_addr()?, listener })
+}
+
+/// Hands bound addresses over to pingora: its table of sockets, and one endpoint for each.
+pub(super) fn endpoints(bound: Vec<(Bound, Option<TlsSettings>)>) -> (ListenFds, Vec<ListenerConfig>) {
+    let mut sockets = Fds::new();
+    let mut endpoints = Vec::new();
+    for (bound, tls) in bound {
+        let name = bound.address.to_string();
+        sockets.add(name.clone(), bound.listener.into_raw_fd());
+        let endpoint = ListenerConfig::tcp(name)
+            .l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES));
+        endpoints.push(match tls {
+            Some(settings) => endpoint.tls(settings),
+            None => endpoint,
+        });
+    }
+    (Arc::new(Mutex::new(sockets)), endpoints)
+}

@@ -1,0 +1,20 @@
+//! The only module that names pingora: listeners, the ingress exchange, delivering to the agent.
+//!
+//! pingora gives the server half (TLS, HTTP/1.1 and HTTP/2, keep-alive) and reads the agent's answers; its
+//! streaming forward path is not used, because a callback is read whole, decided whole, delivered whole.
+
+mod agent;
+mod answer;
+mod body;
+mod clock;
+mod deliver;
+mod exchange;
+mod listen;
+mod plain;
+mod server;
+mod tls;
+
+pub use clock::{Clock, instant};
+pub use plain::{PlainRequest, PlainResponse};
+pub use server::{Options, Server, StartError};
+pub use tls::check as check_tls;
