@@ -85,8 +85,6 @@ denials! {
         "The request head is not valid HTTP, or its framing is ambiguous.";
     RouteUnknown, "route_unknown", Deny, 404, "Not Found",
         "No route has this path.";
-    SignatureKeyUnavailable, "signature_key_unavailable", Fail, 503, "Service Unavailable",
-        "No key to verify the signature with is at hand.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",
         "A signature header is not in the scheme's format.";
     SignatureMismatch, "signature_mismatch", Deny, 401, "Unauthorized",

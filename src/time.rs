@@ -54,25 +54,41 @@ impl Timestamp {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds.
+/// RFC 3339 in UTC, with milliseconds where there are any. Written digit by digit: the access log has one
+/// on every line.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {
             return write!(f, "{}ms", self.unix_ms);
         };
         let (date, clock) = (moment.date(), moment.time());
-        let ms = self.unix_ms.rem_euclid(1000);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-            date.year(),
-            u8::from(date.month()),
-            date.day(),
-            clock.hour(),
-            clock.minute(),
-            clock.second()
-        )?;
-        if ms == 0 { f.write_str("Z") } else { write!(f, ".{ms:03}Z") }
+        let Ok(year @ 0..=9999) = u32::try_from(date.year()) else {
+            return write!(f, "{}ms", self.unix_ms);
+        };
+        let mut text = String::with_capacity(24);
+        digits(&mut text, year, 1000);
+        for (mark, number) in [('-', u8::from(date.month())), ('-', date.day()), ('T', clock.hour())] {
+            text.push(mark);
+            digits(&mut text, number.into(), 10);
+        }
+        for number in [clock.minute(), clock.second()] {
+            text.push(':');
+            digits(&mut text, number.into(), 10);
+        }
+        if let Ok(ms @ 1..) = u32::try_from(self.unix_ms.rem_euclid(1000)) {
+            text.push('.');
+            digits(&mut text, ms, 100);
+        }
+        text.push('Z');
+        f.write_str(&text)
+    }
+}
+
+/// Appends `number` with as many digits as `scale` has.
+fn digits(text: &mut String, number: u32, mut scale: u32) {
+    while scale > 0 {
+        text.push(char::from_digit(number / scale % 10, 10).unwrap_or('0'));
+        scale /= 10;
     }
 }
 

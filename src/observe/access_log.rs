@@ -15,6 +15,8 @@ use crate::trail::Trail;
 
 /// Lines wait at most about this long.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
+/// From this many bytes on, lines are written without waiting for more.
+const BATCH_BYTES: usize = 64 << 10;
 /// Bytes of lines that may wait; beyond it lines are lost and counted.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
@@ -41,8 +43,9 @@ pub struct Entry<'a> {
     pub path: &'a str,
     /// Who called, as far as it could be told.
     pub client: Option<IpAddr>,
-    /// Who is at the other end of the connection.
-    pub peer: IpAddr,
+    /// Who is at the other end of the connection, if that is not the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
     /// The interaction, where the token named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interaction: Option<&'a str>,
@@ -52,8 +55,8 @@ pub struct Entry<'a> {
     pub duration_us: u64,
     /// Spent with the agent, in microseconds.
     pub deliver_us: u64,
-    /// Check -> microseconds, in the order they ran.
-    pub trail: Timings<'a>,
+    /// Check -> nanoseconds, in the order they ran.
+    pub trail_ns: Timings<'a>,
 }
 
 /// The times of a trail.
@@ -64,7 +67,7 @@ impl Serialize for Timings<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for step in self.0.steps() {
-            map.serialize_entry(step.check.name(), &(f64::from(step.nanos / 100) / 10.0))?;
+            map.serialize_entry(step.check.name(), &step.nanos)?;
         }
         map.end()
     }
@@ -82,7 +85,10 @@ struct Pending {
     bytes: Vec<u8>,
     lines_lost: u64,
     closed: bool,
+    /// The writer sleeps until there is a line.
     writer_waits: bool,
+    /// The writer lets lines gather, until there is a batch or the interval is over.
+    gathering: bool,
 }
 
 #[derive(Debug, Default)]
@@ -124,7 +130,9 @@ impl AccessLogger {
             pending.bytes.extend_from_slice(&line);
         }
         let lost = std::mem::take(&mut pending.lines_lost);
-        let wake = std::mem::take(&mut pending.writer_waits);
+        let full = pending.gathering && pending.bytes.len() >= BATCH_BYTES;
+        let wake = std::mem::take(&mut pending.writer_waits) || full;
+        pending.gathering &= !full;
         drop(pending);
         if wake {
             self.shared.wake.notify_one();
@@ -153,8 +161,10 @@ fn write(shared: &Shared, mut out: impl Write) {
             shared.wake.wait(&mut pending);
         }
         // Let a few more lines gather: one write for many requests.
-        if !pending.closed {
+        if !pending.closed && pending.bytes.len() < BATCH_BYTES {
+            pending.gathering = true;
             let _ = shared.wake.wait_for(&mut pending, FLUSH_INTERVAL);
+            pending.gathering = false;
         }
         std::mem::swap(&mut batch, &mut pending.bytes);
         let closed = pending.closed;
@@ -162,7 +172,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         // A reader that went away is no reason to stop serving.
         let _ = out.write_all(&batch).and_then(|()| out.flush());
         batch.clear();
-        batch.shrink_to(256 << 10);
+        batch.shrink_to(4 * BATCH_BYTES);
         if closed && shared.pending.lock().bytes.is_empty() {
             return;
         }

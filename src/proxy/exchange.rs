@@ -19,7 +19,7 @@ use super::deliver::{self, WRITE_TIMEOUT};
 use super::{body, deliver::deliver};
 use crate::denial::Denial;
 use crate::ingress::{Denied, Seen};
-use crate::observe::{AccessLogger, Entry, Metrics, redact_path};
+use crate::observe::{AccessLogger, Entry, Metrics, Timings, redact_path};
 use crate::policy::Policy;
 use crate::request::RequestHead;
 use crate::source::LOOPBACK;
@@ -58,7 +58,8 @@ impl RequestIds {
     }
 
     fn next(&self) -> String {
-        format!("{:08x}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+        let number = (u64::from(self.prefix) << 32) | (self.next.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff);
+        data_encoding::HEXLOWER.encode(&number.to_be_bytes())
     }
 }
 
@@ -249,12 +250,12 @@ async fn refuse_malformed(shared: &Shared, policy: &Policy, session: &mut Server
         method: "-",
         path: "-",
         client: None,
-        peer: peer(session),
+        peer: Some(peer(session)),
         interaction: None,
         body_bytes: 0,
         duration_us: 0,
         deliver_us: 0,
-        trail: crate::observe::Timings(&trail),
+        trail_ns: Timings(&trail),
     }));
 }
 
@@ -294,12 +295,12 @@ fn record(
         method: known_method(request.method.as_str()),
         path: &path,
         client: ended.seen.client,
-        peer: peer(session),
+        peer: Some(peer(session)).filter(|peer| ended.seen.client != Some(peer.to_canonical())),
         interaction: ended.seen.interaction.as_deref(),
         body_bytes: ended.body_bytes,
         duration_us: micros(took),
         deliver_us: micros(ended.deliver),
-        trail: crate::observe::Timings(trail),
+        trail_ns: Timings(trail),
     }));
 }
 
@@ -336,11 +337,19 @@ fn head(session: &ServerSession, peer: IpAddr) -> RequestHead<'_> {
     let request = session.req_header();
     RequestHead {
         method: request.method.as_str(),
-        target: target(request),
+        target: if has_fragment(session) { "" } else { target(request) },
         headers: &request.headers,
         peer,
         body_bytes_declared: declared(request),
     }
+}
+
+/// Whether the request target holds a `#`: the URI library cuts it off silently, and a target that was
+/// repaired is not the one that was signed.
+fn has_fragment(session: &ServerSession) -> bool {
+    let ServerSession::H1(h1) = session else { return false };
+    let raw = h1.get_headers_raw_bytes();
+    raw.iter().take_while(|b| **b != b'\n').any(|b| *b == b'#')
 }
 
 fn declared(request: &RequestHeader) -> Option<u64> {

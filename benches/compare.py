@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""CPU per request of Callgate with every check on, as a ratio to a bare pingora pass-through in the same run.
+
+Both proxies are pinned to one core, load generator and upstream to another; the peers take turns in rounds,
+so that a machine that slows down slows both. 1,000 different ids, tokens and signatures, so that no cache
+helps. Before it counts, Callgate is seen to refuse what it must.
+"""
+
+import argparse
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import pathlib
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RIG = ROOT / "target/rig/release"
+CALLGATE = ROOT / "target/release/callgate"
+KEY, SECRET = b"0123456789abcdef0123456789abcdef", b"provider secret of the benchmark"
+UPSTREAM, BARE, GATED, ADMIN = 18700, 18701, 18702, 18703
+SIZES = {"200 B": 200, "4 KiB": 4096, "64 KiB": 65536, "1 MiB": 1 << 20}
+COUNTS = {"200 B": 60000, "4 KiB": 50000, "64 KiB": 12000, "1 MiB": 1200}
+
+CONFIG = f"""
+public_url: https://agent.example.com
+threads: 1
+listen: {{ ingress: [ {{ address: 127.0.0.1:{GATED} }} ], admin: {{ address: 127.0.0.1:{ADMIN} }} }}
+agent: {{ address: 127.0.0.1:{UPSTREAM} }}
+callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: KEY }} }} ] }}
+providers:
+  analysis:
+    allow: [{", ".join(f"10.{i}.0.0/24" for i in range(99))}, 127.0.0.0/8]
+    signature: {{ scheme: github, secrets: [ {{ env: SECRET }} ] }}
+routes:
+  - name: status
+    path: /webhooks/analysis-status/{{id}}
+    provider: analysis
+    token: {{ kind: callback, from: [bearer] }}
+    forward: /internal/agents/analysis/{{id}}/status
+    body_max: 2MiB
+"""
+
+
+def b64(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def token(capture, now, key=KEY):
+    header = {"typ": "callback+jwt", "alg": "HS256", "kid": "k1"}
+    claims = {"v": 1, "iss": "callgate", "aud": "https://agent.example.com", "sub": f"int_{capture}",
+              "route": "status", "cap": {"id": capture}, "iat": now, "exp": now + 7200}
+    signed = b64(json.dumps(header).encode()) + "." + b64(json.dumps(claims).encode())
+    return signed + "." + b64(hmac.digest(key, signed.encode(), hashlib.sha256))
+
+
+def request(capture, bearer, body, secret=SECRET):
+    signature = hmac.digest(secret, body, hashlib.sha256).hex()
+    head = (f"POST /webhooks/analysis-status/{capture} HTTP/1.1\r\nHost: agent.example.com\r\n"
+            f"Authorization: Bearer {bearer}\r\nX-Hub-Signature-256: sha256={signature}\r\n"
+            f"Content-Type: application/json\r\nUser-Agent: bench/1\r\nContent-Length: {len(body)}\r\n\r\n")
+    return head.encode() + body
+
+
+def requests(size, now):
+    for i in range(1000 if size < 1 << 20 else 50):
+        capture = f"doc-{i:06}"
+        body = json.dumps({"document_id": capture, "status": "processing", "progress": i % 100}).encode()
+        yield request(capture, token(capture, now), body[:-1] + b" " * (size - len(body)) + b"}")
+
+
+def cpu_nanos(pid):
+    total = 0
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except FileNotFoundError:
+            pass
+    return total
+
+
+def start(core, *command, env=None):
+    return subprocess.Popen(["taskset", "-c", str(core), *map(str, command)], env={**os.environ, **(env or {})},
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait(port):
+    for _ in range(200):
+        try:
+            http.client.HTTPConnection("127.0.0.1", port, timeout=1).connect()
+            return
+        except OSError:
+            time.sleep(0.02)
+    sys.exit(f"nothing listens on {port}")
+
+
+def refuses(now):
+    """Callgate answers each forgery with the status it should."""
+    def status(capture, bearer, body, secret=SECRET, tamper=b""):
+        import socket
+        with socket.create_connection(("127.0.0.1", GATED)) as s:
+            raw = request(capture, bearer, body, secret)
+            s.sendall(raw[:-1] + tamper if tamper else raw)
+            return int(s.recv(4096).split()[1])
+    good = token("doc-1", now)
+    expected = [(200, status("doc-1", good, b"{}")), (401, status("doc-2", good, b"{}")),
+                (401, status("doc-1", token("doc-1", now, b"x" * 32), b"{}")),
+                (401, status("doc-1", token("doc-1", now - 9000), b"{}")),
+                (401, status("doc-1", good, b"{}", secret=b"other")),
+                (401, status("doc-1", good, b"{}", tamper=b"]"))]
+    if any(want != got for want, got in expected):
+        sys.exit(f"Callgate does not decide as it should: {expected}")
+
+
+def round_of(port, pid, file, count):
+    before = cpu_nanos(pid)
+    out = subprocess.run(["taskset", "-c", "1", str(RIG / "load"), f"127.0.0.1:{port}", file, "16", str(count)],
+                         capture_output=True, text=True, check=True).stdout
+    if not out.startswith(f"{{200: {count}}}"):
+        sys.exit(f"not every request was answered with 200: {out}")
+    return (cpu_nanos(pid) - before) / count / 1000, out.split("}")[1].strip()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
+    args = parser.parse_args()
+    now = int(time.time())
+    with tempfile.TemporaryDirectory() as folder:
+        config = pathlib.Path(folder) / "callgate.yaml"
+        config.write_text(CONFIG)
+        env = {"KEY": KEY.decode(), "SECRET": SECRET.decode()}
+        running = [start(1, RIG / "upstream", f"127.0.0.1:{UPSTREAM}")]
+        try:
+            wait(UPSTREAM)
+            bare = start(0, RIG / "passthrough", f"127.0.0.1:{BARE}", f"127.0.0.1:{UPSTREAM}")
+            gated = start(0, CALLGATE, "run", "-c", config, env=env)
+            running += [bare, gated]
+            wait(BARE), wait(GATED)
+            refuses(now)
+            for name in args.sizes:
+                file = os.path.join(folder, "requests")
+                with open(file, "wb") as out:
+                    for raw in requests(SIZES[name], now):
+                        out.write(struct.pack("<I", len(raw)) + raw)
+                rows = []
+                for i in range(args.rounds + 1):
+                    pair = [round_of(BARE, bare.pid, file, COUNTS[name]), round_of(GATED, gated.pid, file, COUNTS[name])]
+                    if i:  # the first round warms up
+                        rows.append(pair)
+                us = [statistics.median(row[k][0] for row in rows) for k in (0, 1)]
+                ratios = sorted(row[1][0] / row[0][0] for row in rows)
+                rss = int(next(l for l in open(f"/proc/{gated.pid}/status") if l.startswith("VmRSS")).split()[1]) / 1024
+                print(f"{name:>7}: bare {us[0]:8.1f} us, callgate {us[1]:8.1f} us, ratio {statistics.median(ratios):.2f} "
+                      f"({ratios[0]:.2f} to {ratios[-1]:.2f}), callgate {rss:.0f} MiB; {rows[-1][1][1]}", flush=True)
+        finally:
+            for process in running:
+                process.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,363 @@
+//! The decision cases: config + request + time -> verdict + trail, once through the pure core and once over
+//! a socket. Both must agree.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+
+use callgate::config::Config;
+use callgate::denial::Denial;
+use callgate::proxy::Clock;
+use callgate::request::RequestHead;
+use callgate::signature::Signed;
+use callgate::time::{Timestamp, parse_duration};
+use callgate::trail::Trail;
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use sha2::Sha256;
+
+use crate::harness::{ANSWER, Agent, Callgate, Response, env, parse};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    config: String,
+    /// Tokens of ours, used in requests as `<name>`.
+    #[serde(default)]
+    minted: BTreeMap<String, Minted>,
+    /// Tokens of any shape, used in requests as `<name>`.
+    #[serde(default)]
+    jwts: BTreeMap<String, Jwt>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Minted {
+    route: String,
+    params: BTreeMap<String, String>,
+    at: String,
+    #[serde(default)]
+    ttl: Option<String>,
+    /// Minted by a Callgate whose configuration differs by this replacement.
+    #[serde(default)]
+    replace: Option<(String, String)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Jwt {
+    header: serde_json::Value,
+    /// JSON, or any text.
+    claims: String,
+    #[serde(default)]
+    key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    #[serde(default = "post")]
+    method: String,
+    path: String,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    body: String,
+    /// Overrides the Content-Length that goes with the body.
+    #[serde(default)]
+    length: Option<String>,
+    /// Signs as this provider would.
+    #[serde(default)]
+    sign: Option<Sign>,
+    #[serde(default = "loopback")]
+    peer: IpAddr,
+    #[serde(default = "new_year")]
+    at: String,
+    expect: Expect,
+    /// Why the case is not run over a socket.
+    #[serde(default)]
+    pure_only: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sign {
+    provider: String,
+    #[serde(default)]
+    at: Option<String>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    verdict: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    route: Option<String>,
+    #[serde(default)]
+    forward: Option<String>,
+    /// The check that refused.
+    #[serde(default)]
+    check: Option<String>,
+    /// Headers the agent sees: name -> values.
+    #[serde(default)]
+    agent_sees: BTreeMap<String, Vec<String>>,
+    /// The reason over a socket, where the HTTP parser is stricter than the core.
+    #[serde(default)]
+    socket_reason: Option<String>,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn loopback() -> IpAddr {
+    IpAddr::from([127, 0, 0, 1])
+}
+
+fn new_year() -> String {
+    "2026-01-01T00:00:00Z".to_owned()
+}
+
+fn timestamp(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap_or_else(|| panic!("not a time: {text}"))
+}
+
+/// A case with its tokens and signatures filled in.
+struct Prepared {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    at: Timestamp,
+}
+
+impl File {
+    fn tokens(&self) -> BTreeMap<String, String> {
+        let minted = self.minted.iter().map(|(name, minted)| (format!("<{name}>"), mint(&self.config, minted)));
+        let jwts = self.jwts.iter().map(|(name, jwt)| (format!("<{name}>"), jwt.encode()));
+        minted.chain(jwts).collect()
+    }
+}
+
+fn config_text(text: &str, agent: &str) -> String {
+    text.replace("AGENT", agent)
+}
+
+fn mint(config: &str, minted: &Minted) -> String {
+    let mut text = config_text(config, "127.0.0.1:1");
+    if let Some((from, to)) = &minted.replace {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let params: Vec<_> = minted.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let ttl = minted.ttl.as_deref().map(|ttl| parse_duration(ttl).unwrap());
+    let policy = parse(&text).policy;
+    policy.mint(&minted.route, &params, "int_case", timestamp(&minted.at), ttl).map(|m| m.callback_token).unwrap()
+}
+
+impl Jwt {
+    fn encode(&self) -> String {
+        let header = match &self.header {
+            serde_json::Value::String(text) => text.clone(),
+            header => header.to_string(),
+        };
+        let signed = format!(
+            "{}.{}",
+            BASE64URL_NOPAD.encode(header.as_bytes()),
+            BASE64URL_NOPAD.encode(self.claims.as_bytes())
+        );
+        let key = env(self.key.as_deref().unwrap_or("JWT_KEY")).unwrap();
+        let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+        mac.update(signed.as_bytes());
+        format!("{signed}.{}", BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
+    }
+}
+
+impl Case {
+    fn prepare(&self, config: &Config, tokens: &BTreeMap<String, String>) -> Prepared {
+        let fill = |text: &str| tokens.iter().fold(text.to_owned(), |text, (name, token)| text.replace(name, token));
+        let mut prepared = Prepared {
+            method: self.method.clone(),
+            path: fill(&self.path),
+            headers: self.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+            body: self.body.clone().into_bytes(),
+            at: timestamp(&self.at),
+        };
+        if let Some(sign) = &self.sign {
+            let verifier = config.policy.provider(&sign.provider).unwrap().verifier.as_ref().unwrap();
+            let headers = prepared.header_map();
+            let signed = Signed { head: prepared.head(&headers, self.peer), public_url: "https://agent.example.com" };
+            let at = timestamp(sign.at.as_deref().unwrap_or(&self.at));
+            let body = sign.body.as_deref().unwrap_or(&self.body);
+            let id = sign.id.as_deref().unwrap_or("evt_1");
+            for (name, value) in verifier.sign(&signed, body.as_bytes(), id, at).unwrap() {
+                prepared.headers.push((name.to_string(), value.to_str().unwrap().to_owned()));
+            }
+        }
+        let length = self.length.clone().or_else(|| (!self.body.is_empty()).then(|| self.body.len().to_string()));
+        prepared.headers.extend(length.map(|length| ("content-length".to_owned(), length)));
+        prepared
+    }
+}
+
+impl Prepared {
+    fn header_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        map
+    }
+
+    fn head<'a>(&'a self, headers: &'a HeaderMap, peer: IpAddr) -> RequestHead<'a> {
+        let declared = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
+        RequestHead { method: &self.method, target: &self.path, headers, peer, body_bytes_declared: declared }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = format!("{} {} HTTP/1.1\r\nHost: agent.example.com\r\n", self.method, self.path).into_bytes();
+        for (name, value) in &self.headers {
+            write!(bytes, "{name}: {value}\r\n").unwrap();
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Verdict {
+    verdict: String,
+    reason: Option<String>,
+    route: Option<String>,
+    forward: Option<String>,
+    checks: Vec<String>,
+}
+
+fn decide_pure(config: &Config, prepared: &Prepared, peer: IpAddr) -> Verdict {
+    let headers = prepared.header_map();
+    let head = prepared.head(&headers, peer);
+    let mut trail = Trail::verbose();
+    let decided = config
+        .policy
+        .ingress
+        .decide_head(&head, prepared.at, &mut trail)
+        .and_then(|admitted| admitted.decide_body(&head, &prepared.body, &mut trail));
+    let checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
+    match decided {
+        Ok(permit) => Verdict {
+            verdict: "allow".to_owned(),
+            reason: None,
+            route: Some(permit.route().name.to_string()),
+            forward: Some(permit.target(&head)),
+            checks,
+        },
+        Err(denied) => Verdict {
+            verdict: denied.denial.verdict().to_owned(),
+            reason: Some(denied.denial.code().to_owned()),
+            route: denied.seen.route.map(|route| route.name.to_string()),
+            forward: None,
+            checks,
+        },
+    }
+}
+
+fn decide_over_a_socket(case: &Case, text: &str, prepared: &Prepared) -> (Verdict, Response) {
+    let agent = Agent::start(ANSWER);
+    let callgate = Callgate::start(&config_text(text, &agent.address.to_string()), Clock::Fixed(prepared.at));
+    let mut stream = callgate.connect_from(case.peer);
+    stream.write_all(&prepared.bytes()).unwrap();
+    let response = Response::read(&mut stream);
+    let log = callgate.log().remove(0);
+    let received = agent.received();
+    let text = |name: &str| log[name].as_str().filter(|text| *text != "none" && *text != "ok").map(str::to_owned);
+    let raw = log.to_string();
+    for (name, value) in &prepared.headers {
+        let secret = name.eq_ignore_ascii_case("authorization") && value.len() > 20;
+        assert!(!secret || !raw.contains(value.trim_start_matches("Bearer ")), "{}: token in the log", case.name);
+    }
+    assert!(!raw.contains("eyJ"), "{}: token in the log: {raw}", case.name);
+    if let Some(received) = received.first() {
+        for (name, values) in &case.expect.agent_sees {
+            assert_eq!(&received.header(name), values, "{}: {name} at the agent: {}", case.name, received.head);
+        }
+        assert_eq!(received.body, prepared.body, "{}", case.name);
+        assert!(!received.head.contains("eyJ"), "{}: token at the agent: {}", case.name, received.head);
+    }
+    let verdict = Verdict {
+        verdict: text("verdict").unwrap(),
+        reason: text("reason"),
+        route: text("route"),
+        forward: received.first().map(|received| received.target().to_owned()),
+        checks: log["trail_ns"].as_object().unwrap().keys().cloned().collect(),
+    };
+    (verdict, response)
+}
+
+fn run(case: &Case, file: &File, tokens: &BTreeMap<String, String>) {
+    let config = parse(&config_text(&file.config, "127.0.0.1:1"));
+    let prepared = case.prepare(&config, tokens);
+    let pure = decide_pure(&config, &prepared, case.peer);
+    let expect = &case.expect;
+    assert_eq!((&pure.verdict, &pure.reason), (&expect.verdict, &expect.reason), "{}: {pure:?}", case.name);
+    if let Some(route) = &expect.route {
+        assert_eq!(pure.route.as_ref(), Some(route), "{}", case.name);
+    }
+    if let Some(forward) = &expect.forward {
+        assert_eq!(pure.forward.as_ref(), Some(forward), "{}", case.name);
+    }
+    if let Some(check) = &expect.check {
+        assert_eq!(pure.checks.last(), Some(check), "{}", case.name);
+    }
+    if case.pure_only.is_some() {
+        return;
+    }
+    let (mut socket, response) = decide_over_a_socket(case, &file.config, &prepared);
+    if let Some(reason) = &expect.socket_reason {
+        assert_eq!(socket.reason.as_ref(), Some(reason), "{}", case.name);
+        return;
+    }
+    // serde_json's map is sorted; the order of the checks is the pure run's to show.
+    let mut checks = pure.checks.clone();
+    checks.sort();
+    socket.checks.sort();
+    assert_eq!(socket, Verdict { checks, ..pure }, "{}: pure and socket differ", case.name);
+    let status = expect.reason.as_ref().map_or(200, |code| {
+        Denial::ALL.iter().find(|denial| denial.code() == code).map_or(0, |denial| denial.status())
+    });
+    assert_eq!(response.status, status, "{}", case.name);
+}
+
+#[test]
+fn every_case_is_decided_as_it_says_pure_and_over_a_socket() {
+    let mut count = 0;
+    let mut failed = Vec::new();
+    let mut files: Vec<_> = fs::read_dir("tests/decisions").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for path in files {
+        let file: File = serde_yaml::from_str(&fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let tokens = file.tokens();
+        for case in &file.cases {
+            let named = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case, &file, &tokens)));
+            if named.is_err() {
+                failed.push(format!("{}: {}", path.display(), case.name));
+            }
+            count += 1;
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(count > 100, "only {count} cases");
+}

@@ -1,0 +1,135 @@
+//! What stands between one request and the next: nothing refused is read as a request, nothing ambiguous is
+//! delivered, and callers are told in the one form there is.
+
+use std::io::{Read, Write};
+
+use callgate::proxy::Clock;
+
+use crate::harness::{ANSWER, Agent, Callgate, Response, open_config};
+
+fn start() -> (Agent, Callgate) {
+    let agent = Agent::start(ANSWER);
+    let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+    (agent, callgate)
+}
+
+#[test]
+fn a_refused_body_is_never_read_as_a_request() {
+    let (agent, callgate) = start();
+    let inner = "POST /open/smuggled HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+    for framing in [
+        format!("Content-Length: {}\r\n\r\n{inner}", inner.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len()),
+        format!("Content-Length: 70000\r\n\r\n{inner}"),
+    ] {
+        let mut stream = callgate.connect();
+        write!(stream, "POST /nope HTTP/1.1\r\nHost: h\r\n{framing}").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut all = String::new();
+        let _ = stream.read_to_string(&mut all);
+        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
+        assert!(all.starts_with("HTTP/1.1 404"), "{all}");
+    }
+    assert!(agent.received().is_empty());
+}
+
+#[test]
+fn a_short_refused_body_keeps_the_connection() {
+    let (agent, callgate) = start();
+    let mut stream = callgate.connect();
+    for _ in 0..3 {
+        stream.write_all(b"POST /nope HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd").unwrap();
+        let refused = Response::read(&mut stream);
+        assert_eq!((refused.status, refused.header("connection")), (404, Some("keep-alive")));
+    }
+    stream.write_all(b"POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nefgh").unwrap();
+    assert_eq!(Response::read(&mut stream).status, 200);
+    assert_eq!(agent.received()[0].body, b"efgh");
+}
+
+#[test]
+fn a_large_refused_body_does_not_lose_the_answer() {
+    let (_agent, callgate) = start();
+    let mut stream = callgate.connect();
+    stream.write_all(b"POST /nope HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+    stream.write_all(&vec![b'x'; 1_000_000]).unwrap();
+    let refused = Response::read(&mut stream);
+    assert_eq!((refused.status, refused.header("connection")), (404, Some("close")));
+}
+
+#[test]
+fn ambiguous_heads_are_refused() {
+    let (agent, callgate) = start();
+    for (head, what) in [
+        ("Content-Length: 1\r\nContent-Length: 2\r\n", "two lengths"),
+        ("Content-Length: +1\r\n", "signed length"),
+        ("Content-Length: 1, 2\r\n", "list of lengths"),
+        ("Content-Length: 0x1\r\n", "hexadecimal length"),
+        ("Transfer-Encoding: gzip\r\n", "unknown coding"),
+        ("Transfer-Encoding: chunked, identity\r\n", "chunked not last"),
+        ("Host: other\r\nContent-Length: 1\r\n", "two hosts"),
+        ("Bad Header: x\r\nContent-Length: 1\r\n", "space in a name"),
+    ] {
+        let request = format!("POST /open/x HTTP/1.1\r\nHost: h\r\n{head}\r\na");
+        let response = callgate.send(request.as_bytes());
+        assert_eq!(response.status, 400, "{what}");
+        assert_eq!(response.header("content-type"), Some("application/problem+json"), "{what}");
+        assert_eq!(callgate.log()[0]["reason"], "request_malformed", "{what}");
+    }
+    assert!(agent.received().is_empty());
+}
+
+#[test]
+fn a_denial_is_a_problem_document_without_the_reason() {
+    let (_agent, callgate) = start();
+    let denied = callgate.send(b"DELETE /open/x HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(denied.status, 405);
+    assert_eq!(denied.header("content-type"), Some("application/problem+json"));
+    assert_eq!(denied.header("allow"), Some("post, get, head, put"));
+    assert_eq!(denied.header("cache-control"), Some("no-store"));
+    let problem = denied.json();
+    assert_eq!(problem["status"], 405);
+    assert_eq!(problem["title"], "Method Not Allowed");
+    assert_eq!(problem["reason"], serde_json::Value::Null);
+    assert_eq!(problem["request_id"], callgate.log()[0]["request_id"]);
+}
+
+#[test]
+fn the_reason_is_told_where_that_is_configured() {
+    let config = format!("explain_denials: true\n{}", open_config("127.0.0.1:1"));
+    let callgate = Callgate::start(&config, Clock::System);
+    assert_eq!(callgate.send(b"GET /nope HTTP/1.1\r\nHost: h\r\n\r\n").json()["reason"], "route_unknown");
+}
+
+#[test]
+fn the_absolute_form_is_read_as_its_path() {
+    let (agent, callgate) = start();
+    assert_eq!(callgate.send(b"GET http://h/open/x?a=1 HTTP/1.1\r\nHost: h\r\n\r\n").status, 200);
+    assert_eq!(agent.received()[0].target(), "/in/x?a=1");
+    assert_eq!(callgate.send(b"GET http://other/open/x HTTP/1.1\r\nHost: h\r\n\r\n").status, 400);
+    assert_eq!(callgate.send(b"GET http://h HTTP/1.1\r\nHost: h\r\n\r\n").status, 404);
+    let connect = callgate.send(b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n");
+    assert!((400..500).contains(&connect.status), "{connect:?}");
+}
+
+#[test]
+fn http_1_0_gets_its_answer_and_the_end_of_the_connection() {
+    let (_agent, callgate) = start();
+    let mut stream = callgate.connect();
+    stream.write_all(b"GET /open/x HTTP/1.0\r\n\r\n").unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    assert!(all.ends_with("hello"), "{all}");
+}
+
+#[test]
+fn pipelined_requests_are_never_mixed_up() {
+    let (agent, callgate) = start();
+    let mut stream = callgate.connect();
+    let one = "POST /open/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na";
+    let two = "POST /open/2 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nb";
+    write!(stream, "{one}{two}").unwrap();
+    assert_eq!(Response::read(&mut stream).status, 200);
+    let received = agent.received();
+    assert_eq!((received[0].target(), received[0].body.as_slice()), ("/in/1", b"a".as_slice()));
+}

@@ -1,0 +1,309 @@
+//! A Callgate in this process, an agent that records, and a client that sends exactly what it is told.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use callgate::cli::{Serving, serve};
+use callgate::config::{Config, Surroundings};
+use callgate::observe::{AccessLogger, Metrics};
+use callgate::proxy::Clock;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+/// Longest wait for anything in a test; reaching it is a failure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The secrets of the test configurations, by environment variable.
+pub fn env(name: &str) -> Option<String> {
+    let known = HashMap::from([
+        ("TOKEN_KEY", "0123456789abcdef0123456789abcdef"),
+        ("OLD_TOKEN_KEY", "fedcba9876543210fedcba9876543210"),
+        ("FOREIGN_KEY", "a key that is not configured at all"),
+        ("JWT_KEY", "the key of somebody else's issuer"),
+        ("HMAC_SECRET", "hush"),
+        ("OLD_HMAC_SECRET", "hush, formerly"),
+        ("WHSEC", "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="),
+        ("STATIC", "a static secret"),
+        ("OLD_STATIC", "a static secret of old"),
+    ]);
+    known.get(name).map(|value| (*value).to_owned())
+}
+
+pub fn parse(text: &str) -> Config {
+    let surroundings = Surroundings { env: &env, file: &|path| std::fs::read(path) };
+    match Config::parse(text, &surroundings) {
+        Ok(config) => config,
+        Err(errors) => panic!("{text}\n{}", errors.iter().map(|e| format!("{e}\n")).collect::<String>()),
+    }
+}
+
+// === The agent ===
+
+/// A request as it reached the agent.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Received {
+    pub fn target(&self) -> &str {
+        self.head.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// Every value of a header, by its lower-case name.
+    pub fn header(&self, name: &str) -> Vec<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.filter(|(n, _)| *n == name).map(|(_, value)| value).collect()
+    }
+}
+
+pub const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello";
+
+/// An agent that records what it gets and answers what it is told. An empty answer closes the connection.
+pub struct Agent {
+    pub address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    connections: Arc<Mutex<usize>>,
+}
+
+impl Agent {
+    pub fn start(answer: &[u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let agent = Self {
+            address: listener.local_addr().unwrap(),
+            received: Arc::default(),
+            connections: Arc::default(),
+        };
+        let (received, connections, answer) =
+            (Arc::clone(&agent.received), Arc::clone(&agent.connections), answer.to_vec());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                *connections.lock().unwrap() += 1;
+                let (received, answer) = (Arc::clone(&received), answer.clone());
+                std::thread::spawn(move || converse(stream, &received, &answer));
+            }
+        });
+        agent
+    }
+
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        *self.connections.lock().unwrap()
+    }
+}
+
+pub fn converse(mut stream: impl Read + Write, received: &Mutex<Vec<Received>>, answer: &[u8]) {
+    let mut bytes = Vec::new();
+    while let Some(request) = read_request(&mut stream, &mut bytes) {
+        received.lock().unwrap().push(request);
+        if answer.is_empty() || stream.write_all(answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<Received> {
+    let head_end = loop {
+        if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            break at;
+        }
+        more(stream, bytes)?;
+    };
+    let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |v| v.parse().unwrap());
+    while bytes.len() < head_end + 4 + length {
+        more(stream, bytes)?;
+    }
+    let body = bytes[head_end + 4..head_end + 4 + length].to_vec();
+    bytes.drain(..head_end + 4 + length);
+    Some(Received { head, body })
+}
+
+fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<()> {
+    let mut buffer = [0; 64 << 10];
+    match stream.read(&mut buffer) {
+        Ok(n) if n > 0 => {
+            bytes.extend_from_slice(&buffer[..n]);
+            Some(())
+        }
+        _ => None,
+    }
+}
+
+// === Callgate ===
+
+/// A running Callgate. Stops when dropped.
+pub struct Callgate {
+    pub ingress: SocketAddr,
+    pub admin: Option<SocketAddr>,
+    lines: Receiver<Vec<u8>>,
+    serving: Option<Serving>,
+    runtime: Option<Runtime>,
+}
+
+/// Sends what is written to it, write by write.
+struct Wire(Sender<Vec<u8>>);
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.send(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Callgate {
+    pub fn start(config: &str, clock: Clock) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (sender, lines) = channel();
+        let log = AccessLogger::start(Wire(sender)).unwrap();
+        let serving = runtime
+            .block_on(async { serve(parse(config), clock, Some(log), Arc::new(Metrics::new().unwrap())) })
+            .map_err(|error| error.to_string())
+            .unwrap();
+        Self {
+            ingress: serving.server.ingress[0],
+            admin: serving.server.admin,
+            lines,
+            serving: Some(serving),
+            runtime: Some(runtime),
+        }
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        self.connect_from(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// Connects from another address of the loopback network.
+    pub fn connect_from(&self, peer: IpAddr) -> TcpStream {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(peer, 0).into()).unwrap();
+        socket.connect_timeout(&self.ingress.into(), PATIENCE).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Sends one request on a connection of its own and reads the answer.
+    pub fn send(&self, request: &[u8]) -> Response {
+        let mut stream = self.connect();
+        stream.write_all(request).unwrap();
+        Response::read(&mut stream)
+    }
+
+    /// Waits for the next lines of the access log and parses them.
+    pub fn log(&self) -> Vec<Value> {
+        let bytes = self.lines.recv_timeout(PATIENCE).unwrap();
+        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self) -> String {
+        self.admin_get("/metrics").text()
+    }
+
+    pub fn admin_get(&self, path: &str) -> Response {
+        let mut stream = TcpStream::connect(self.admin.unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        Response::read(&mut stream)
+    }
+}
+
+impl Drop for Callgate {
+    fn drop(&mut self) {
+        if let (Some(runtime), Some(serving)) = (self.runtime.take(), self.serving.take()) {
+            runtime.block_on(serving.stop(Duration::ZERO));
+            runtime.shutdown_timeout(Duration::from_millis(200));
+        }
+    }
+}
+
+// === The client ===
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// Reads one answer: by length, by chunks, or to the end of the connection.
+    pub fn read(stream: &mut impl Read) -> Self {
+        let mut bytes = Vec::new();
+        let end = loop {
+            if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at;
+            }
+            assert!(more(stream, &mut bytes).is_some(), "no answer: {:?}", String::from_utf8_lossy(&bytes));
+        };
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
+        let status = head[9..12].parse().unwrap();
+        let mut body = bytes[end + 4..].to_vec();
+        let field = |name: &str| head.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        if let Some(length) = field("content-length:") {
+            while body.len() < length.parse().unwrap() && more(stream, &mut body).is_some() {}
+        } else if field("transfer-encoding:").is_some() {
+            while !body.ends_with(b"0\r\n\r\n") && more(stream, &mut body).is_some() {}
+            body = dechunk(&body);
+        } else if status != 204 && status != 304 && status >= 200 {
+            while more(stream, &mut body).is_some() {}
+        }
+        Self { status, head, body }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(at) = bytes.windows(2).position(|w| w == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..at]).unwrap(), 16).unwrap();
+        body.extend_from_slice(&bytes[at + 2..at + 2 + size]);
+        bytes = &bytes[at + 4 + size..];
+    }
+    body
+}
+
+// === A configuration for tests about bytes rather than decisions ===
+
+/// One open route `/open/{id}`, limits of 2 MiB, and the agent's address.
+pub fn open_config(agent: &str) -> String {
+    format!(
+        "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: \"{agent}\", timeouts: {{ connect: 1s, response: 1s }} }}
+limits: {{ body_deadline: 1s }}
+routes:
+  - name: open
+    path: /open/{{id}}
+    methods: [POST, GET, HEAD, PUT]
+    open: true
+    forward: /in/{{id}}
+    body_max: 2MiB
+"
+    )
+}

@@ -1,0 +1,58 @@
+//! Metrics, health and the access log.
+
+use callgate::proxy::Clock;
+
+use crate::harness::{ANSWER, Agent, Callgate, open_config};
+
+#[test]
+fn metrics_tell_what_happened_and_why() {
+    let agent = Agent::start(ANSWER);
+    let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+    callgate.send(b"GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n");
+    callgate.send(b"GET /nope HTTP/1.1\r\nHost: h\r\n\r\n");
+    callgate.log();
+    let page = callgate.metrics();
+    for line in [
+        "callgate_ingress_requests_total{provider=\"none\",reason=\"ok\",route=\"open\",verdict=\"allow\"} 1",
+        "callgate_ingress_requests_total{provider=\"none\",reason=\"route_unknown\",route=\"none\",verdict=\"deny\"} 1",
+        "callgate_ingress_decide_seconds_count 2",
+        "callgate_deliver_seconds_count{route=\"open\"} 1",
+        "callgate_build_info{version=",
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+}
+
+#[test]
+fn health_and_unknown_pages() {
+    let callgate = Callgate::start(&open_config("127.0.0.1:1"), Clock::System);
+    assert_eq!(callgate.admin_get("/livez").status, 200);
+    assert_eq!(callgate.admin_get("/readyz").status, 200);
+    assert_eq!(callgate.admin_get("/nope").status, 404);
+    assert_eq!(callgate.admin_get("/metrics").header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+}
+
+#[test]
+fn the_log_has_a_line_for_each_request_and_no_secrets() {
+    let agent = Agent::start(ANSWER);
+    let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+    callgate.send(b"GET /open/x?callback_token=eyJsecret&code=hunter2 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer eyJother\r\n\r\n");
+    let line = callgate.log().remove(0);
+    for (field, value) in [
+        ("route", "open"),
+        ("provider", "none"),
+        ("verdict", "allow"),
+        ("reason", "ok"),
+        ("method", "GET"),
+        ("path", "/open/x"),
+        ("client", "127.0.0.1"),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert!(line["trail_ns"]["path"].is_number() && line["duration_us"].is_number(), "{line}");
+    let text = line.to_string();
+    assert!(!text.contains("eyJ") && !text.contains("hunter2"), "{text}");
+    callgate.send(b"GET /nope/eyJhbGciOiJIUzI1NiJ9.e30.sig/x HTTP/1.1\r\nHost: h\r\n\r\n");
+    let line = callgate.log().remove(0);
+    assert_eq!(line["path"], "/nope/[redacted]/x");
+}
