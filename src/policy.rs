@@ -148,7 +148,8 @@ impl Policy {
         ttl: Option<Duration>,
     ) -> Result<Minted, MintFault> {
         let route = self.route(route).ok_or(MintFault::Route)?;
-        let (Some(TokenRule::Callback { carriers, .. }), Some(minting)) = (&route.token, &self.minting) else {
+        let (Some(TokenRule::Callback { carriers, .. }), Some(minting)) = (&route.token, &self.minting)
+        else {
             return Err(MintFault::NotMintable);
         };
         let ttl = ttl.unwrap_or(minting.ttl);
@@ -174,8 +175,13 @@ impl Policy {
 }
 
 /// One usable value for each capture of the route, and nothing else.
-fn bind<'a>(route: &'a Route, parameters: &[(&'a str, &'a str)]) -> Result<Vec<(&'a str, &'a str)>, MintFault> {
-    if let Some((name, _)) = parameters.iter().find(|(name, _)| !route.path.has(name) || *name == TOKEN_CAPTURE) {
+fn bind<'a>(
+    route: &'a Route,
+    parameters: &[(&'a str, &'a str)],
+) -> Result<Vec<(&'a str, &'a str)>, MintFault> {
+    if let Some((name, _)) =
+        parameters.iter().find(|(name, _)| !route.path.has(name) || *name == TOKEN_CAPTURE)
+    {
         return Err(MintFault::Extra((*name).to_owned()));
     }
     let names = route.path.names().filter(|name| *name != TOKEN_CAPTURE);

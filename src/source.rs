@@ -284,7 +284,8 @@ mod tests {
     #[test]
     fn networks_contain_their_addresses_and_no_others() {
         let set = networks(&["203.0.113.0/24", "198.51.100.7", "2001:db8::/32", "::ffff:192.0.2.0/120"]);
-        for inside in ["203.0.113.0", "203.0.113.255", "198.51.100.7", "2001:db8:1::1", "::ffff:203.0.113.9"] {
+        for inside in ["203.0.113.0", "203.0.113.255", "198.51.100.7", "2001:db8:1::1", "::ffff:203.0.113.9"]
+        {
             assert!(set.contains(inside.parse().unwrap()), "{inside}");
         }
         assert!(set.contains("192.0.2.77".parse().unwrap()), "a mapped network is folded");
@@ -300,10 +301,13 @@ mod tests {
         for bad in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/08", "10.0.0.0/+8", "010.0.0.0/8", "10.0.0/8"] {
             assert_eq!(parse_network(bad), Err(NetworkFault::Unreadable), "{bad}");
         }
-        for bad in ["fe80::1%eth0", "::1/129", "example.com", "10.0.0.1-10.0.0.9", "0x7f.0.0.1", "2130706433"] {
+        for bad in ["fe80::1%eth0", "::1/129", "example.com", "10.0.0.1-10.0.0.9", "0x7f.0.0.1", "2130706433"]
+        {
             assert_eq!(parse_network(bad), Err(NetworkFault::Unreadable), "{bad}");
         }
-        assert!(matches!(parse_network("10.0.0.5/8"), Err(NetworkFault::HostBits(net)) if net.to_string() == "10.0.0.0/8"));
+        assert!(
+            matches!(parse_network("10.0.0.5/8"), Err(NetworkFault::HostBits(net)) if net.to_string() == "10.0.0.0/8")
+        );
     }
 
     #[test]
@@ -327,7 +331,8 @@ mod tests {
         assert_eq!(xff(&["[2001:db8::1]"]).unwrap(), "2001:db8::1");
         // What stands left of the client is its own claim and is not even read.
         assert_eq!(xff(&["rubbish, 203.0.113.9"]).unwrap(), "203.0.113.9");
-        for bad in ["", " ", "203.0.113.9,", "203.0.113.9, ", "unknown", "010.1.1.1", "1.2.3", "fe80::1%eth0"] {
+        for bad in ["", " ", "203.0.113.9,", "203.0.113.9, ", "unknown", "010.1.1.1", "1.2.3", "fe80::1%eth0"]
+        {
             assert_eq!(xff(&[bad]), Err(SourceFault::Unreadable), "{bad:?}");
         }
         for bad in ["[fe80::1%eth0]:80", "203.0.113.9:99999", "0x7f.1", "203.0.113.9 ,\u{a0}"] {
@@ -351,7 +356,9 @@ mod tests {
         assert_eq!(fwd(&["for=203.0.113.9;proto=https"]).unwrap(), "203.0.113.9");
         assert_eq!(fwd(&["for=1.1.1.1, For=\"[2001:db8::1]:4711\";by=x"]).unwrap(), "2001:db8::1");
         assert_eq!(fwd(&["for=203.0.113.9, for=10.2.3.4"]).unwrap(), "203.0.113.9");
-        for bad in ["for=unknown", "for=_hidden", "proto=https", "for=1.1.1.1;for=2.2.2.2", "for=\"1.1.1.1", ""] {
+        for bad in
+            ["for=unknown", "for=_hidden", "proto=https", "for=1.1.1.1;for=2.2.2.2", "for=\"1.1.1.1", ""]
+        {
             assert_eq!(fwd(&[bad]), Err(SourceFault::Unreadable), "{bad:?}");
         }
     }

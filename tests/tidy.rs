@@ -1,0 +1,174 @@
+//! What keeps the house in order: arrows between modules point down, only `proxy` names pingora, files and
+//! lists stay what they say they are.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use callgate::denial::Denial;
+
+const FILE_LINES_MAX: usize = 400;
+
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(path.to_str().unwrap()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// `src/ingress/decide.rs` and `src/ingress.rs` -> `ingress`.
+fn top_module(file: &Path) -> String {
+    let rest = file.strip_prefix("src").unwrap();
+    rest.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+fn without_comments(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules named right after `crate::`, in `crate::a::B` and in `use crate::{a::B, c::{D, E}}`.
+fn named(text: &str) -> BTreeSet<String> {
+    let word =
+        |s: &str| s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut names = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        if !rest.starts_with('{') {
+            names.insert(word(rest));
+            continue;
+        }
+        let mut depth = 0;
+        for (i, c) in rest.char_indices() {
+            match c {
+                '{' => {
+                    depth += 1;
+                    if depth == 1 {
+                        names.insert(word(&rest[i + 1..]));
+                    }
+                }
+                '}' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                ',' if depth == 1 => {
+                    names.insert(word(&rest[i + 1..]));
+                }
+                _ => {}
+            }
+        }
+    }
+    names.remove("");
+    names
+}
+
+#[test]
+fn arrows_point_down() {
+    let lib = fs::read_to_string("src/lib.rs").unwrap();
+    let order: Vec<_> = lib
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("pub mod "))
+        .map(|m| m.trim_end_matches(';'))
+        .collect();
+    assert!(order.len() > 10, "{order:?}");
+    let rank = |module: &str| order.iter().position(|o| *o == module);
+    let mut wrong = Vec::new();
+    for file in rust_files("src") {
+        let top = top_module(&file);
+        let Some(mine) = rank(&top) else { continue };
+        for name in named(&without_comments(&file)).into_iter().filter(|name| *name != top) {
+            if rank(&name).is_none_or(|theirs| theirs >= mine) {
+                wrong.push(format!("{} names crate::{name}", file.display()));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "a module may name only modules declared before it in lib.rs:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn mechanisms_are_strangers() {
+    let strangers = ["path", "signature", "source", "token"];
+    for file in rust_files("src").into_iter().filter(|file| strangers.contains(&top_module(file).as_str())) {
+        let top = top_module(&file);
+        for name in named(&without_comments(&file)) {
+            assert!(
+                name == top || !strangers.contains(&name.as_str()),
+                "{} names crate::{name}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_proxy_names_pingora() {
+    for file in rust_files("src").into_iter().filter(|file| top_module(file) != "proxy") {
+        assert!(!without_comments(&file).contains("pingora"), "{} names pingora", file.display());
+    }
+}
+
+#[test]
+fn only_the_clock_reads_the_clock() {
+    for file in rust_files("src").into_iter().filter(|file| !file.ends_with("proxy/clock.rs")) {
+        let text = without_comments(&file);
+        assert!(!text.contains("Instant::now") && !text.contains("SystemTime::now"), "{}", file.display());
+    }
+}
+
+#[test]
+fn files_are_short() {
+    for file in rust_files("src") {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{} has {lines} lines", file.display());
+    }
+}
+
+#[test]
+fn every_module_begins_with_its_purpose() {
+    for file in rust_files("src") {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("//!"), "{} has no //! on top", file.display());
+    }
+}
+
+#[test]
+fn every_denial_has_a_case_and_a_line_in_the_documentation() {
+    let read = |folder: &str| {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.map(|path| fs::read_to_string(path).unwrap()).collect::<String>()
+    };
+    let cases = read("tests/decisions") + &read("tests/suite");
+    let docs = fs::read_to_string("docs/denials.md").unwrap();
+    for denial in Denial::ALL {
+        let code = denial.code();
+        let tested = [format!("reason: {code},"), format!("reason: {code} "), format!("\"{code}\"")];
+        assert!(tested.iter().any(|text| cases.contains(text)), "{code} has no case");
+        let row = format!("| <a id=\"{code}\"></a>`{code}` | {} | {} |", denial.status(), denial.help());
+        assert!(docs.contains(&row), "docs/denials.md should have the line\n{row}");
+    }
+    assert_eq!(
+        docs.matches("<a id=").count(),
+        Denial::ALL.len(),
+        "docs/denials.md lists what does not exist"
+    );
+}

@@ -35,7 +35,8 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
             if args.print {
                 print!("{}", serde_yaml::to_string(&describe(&config.policy)).unwrap_or_default());
             } else {
-                let (routes, providers) = (config.policy.ingress.routes().len(), config.policy.providers.len());
+                let (routes, providers) =
+                    (config.policy.ingress.routes().len(), config.policy.providers.len());
                 println!("{}: ok, {routes} routes, {providers} providers", args.config.config.display());
             }
             0

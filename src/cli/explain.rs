@@ -125,7 +125,9 @@ impl<'a> Explanation<'a> {
                 println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
                 println!("  {}", self.help.unwrap_or_default());
             }
-            (None, forward) => println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/")),
+            (None, forward) => {
+                println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/"))
+            }
         }
     }
 }

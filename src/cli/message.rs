@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_said() {
-        for bad in ["", "POST /a HTTP/1.1\r\nhost: x\r\n", "hello", "POST /a HTTP/1.1\r\nbad header\r\n\r\n"] {
+        for bad in ["", "POST /a HTTP/1.1\r\nhost: x\r\n", "hello", "POST /a HTTP/1.1\r\nbad header\r\n\r\n"]
+        {
             assert!(Message::parse(bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(Message::parse(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").is_err());

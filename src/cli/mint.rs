@@ -47,7 +47,8 @@ pub(super) fn mint(args: &MintArgs) -> u8 {
         eprintln!("error: the system has no randomness to give");
         return EXIT_UNAVAILABLE;
     };
-    let parameters: Vec<_> = args.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let parameters: Vec<_> =
+        args.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let minted = config.policy.mint(&args.route, &parameters, &interaction, now_unless(args.at), args.ttl);
     let minted = match minted {
         Ok(minted) => minted,

@@ -29,7 +29,11 @@ pub const EXIT_DATA: u8 = 65;
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
 #[derive(Parser)]
-#[command(name = "callgate", version, about = "The door through which outside services call back an AI agent")]
+#[command(
+    name = "callgate",
+    version,
+    about = "The door through which outside services call back an AI agent"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -112,7 +116,8 @@ fn environment(name: &str) -> Option<String> {
 
 /// Reads `--at`: RFC 3339 or Unix seconds.
 fn moment(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).ok_or_else(|| "expected RFC 3339, such as 2026-01-01T00:00:00Z, or Unix seconds".to_owned())
+    Timestamp::parse(text)
+        .ok_or_else(|| "expected RFC 3339, such as 2026-01-01T00:00:00Z, or Unix seconds".to_owned())
 }
 
 fn now_unless(at: Option<Timestamp>) -> Timestamp {

@@ -39,7 +39,12 @@ impl Serving {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left bound.
-pub fn serve(config: Config, clock: Clock, log: Option<AccessLogger>, metrics: Arc<Metrics>) -> Result<Serving, StartError> {
+pub fn serve(
+    config: Config,
+    clock: Clock,
+    log: Option<AccessLogger>,
+    metrics: Arc<Metrics>,
+) -> Result<Serving, StartError> {
     let ready = Arc::new(AtomicBool::new(true));
     let admin = Admin { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready) };
     let options = Options { clock, metrics, access_log: log };

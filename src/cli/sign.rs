@@ -57,13 +57,15 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: the system has no randomness to give");
         return EXIT_UNAVAILABLE;
     };
-    let signed = Signed { head: message.head(LOOPBACK), public_url: &config.policy.ingress.edge().public_url };
+    let signed =
+        Signed { head: message.head(LOOPBACK), public_url: &config.policy.ingress.edge().public_url };
     let Some(headers) = verifier.sign(&signed, &message.body, &id, now_unless(args.at)) else {
         eprintln!("error: the id {id:?} cannot be a header value");
         return EXIT_DATA;
     };
     if args.json {
-        let shown = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
+        let shown =
+            headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
         print_json(&json!({ "headers": shown.collect::<serde_json::Map<_, _>>() }));
         return 0;
     }

@@ -32,7 +32,9 @@ pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) {
     let mut names = Vec::new();
     for at in at.list().unwrap_or_default() {
         let Some(mut fields) = at.fields() else { continue };
-        if let Some((at, name)) = fields.required("name").and_then(|at| at.name().map(|name| (at.clone(), name))) {
+        if let Some((at, name)) =
+            fields.required("name").and_then(|at| at.name().map(|name| (at.clone(), name)))
+        {
             if names.contains(&name) {
                 let _: Option<()> = at.error(format!("the name {name} is used twice"), "");
             }
@@ -87,7 +89,8 @@ fn inject(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<()> {
     let captures = route.iter().flat_map(|route| route.path.names()).filter(|name| *name != TOKEN_CAPTURE);
     for capture in captures {
         if params.iter().all(|(name, _)| *name != capture) {
-            let _: Option<()> = at.error(format!("`params` has no {capture}"), "a JSON pointer, or {new: uuid}");
+            let _: Option<()> =
+                at.error(format!("`params` has no {capture}"), "a JSON pointer, or {new: uuid}");
         }
     }
     for key in ["url", "token"] {

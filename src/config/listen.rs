@@ -48,8 +48,9 @@ pub struct TlsFiles {
 pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
     let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
-    let threads =
-        root.optional("threads").map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
+    let threads = root
+        .optional("threads")
+        .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
     let at = root.required("listen")?;
     let mut fields = at.fields()?;
     let ingress = fields.required("ingress").and_then(|at| listeners(&at));
@@ -112,7 +113,8 @@ fn tls(at: &Cursor<'_>) -> Option<TlsFiles> {
 fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
     let (path, bytes) = at.file()?;
     let text = String::from_utf8_lossy(&bytes);
-    let begins = |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
+    let begins =
+        |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
     if text.lines().any(begins) {
         return Some(path.into());
     }
@@ -121,6 +123,10 @@ fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
 
 /// The first address with a port of its own that is used twice.
 fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<SocketAddr> {
-    let all: Vec<_> = ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();
-    all.iter().enumerate().find(|(i, a)| a.port() != 0 && all.iter().take(*i).any(|b| b == *a)).map(|(_, a)| *a)
+    let all: Vec<_> =
+        ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();
+    all.iter()
+        .enumerate()
+        .find(|(i, a)| a.port() != 0 && all.iter().take(*i).any(|b| b == *a))
+        .map(|(_, a)| *a)
 }

@@ -8,6 +8,7 @@ mod presets;
 mod provider;
 mod reader;
 mod route;
+mod secrets;
 mod token;
 
 use std::sync::Arc;

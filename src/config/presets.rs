@@ -35,10 +35,8 @@ pub(super) fn scheme(name: &str) -> Option<Scheme> {
 
 /// Compiles a preset.
 fn read(preset: &Preset) -> Result<Scheme, String> {
-    let nothing = Surroundings {
-        env: &|_| None,
-        file: &|_| Err(std::io::Error::other("presets read no files")),
-    };
+    let nothing =
+        Surroundings { env: &|_| None, file: &|_| Err(std::io::Error::other("presets read no files")) };
     let tree = Node::parse(preset.text).map_err(|(message, _)| message)?;
     let reader = Reader::new(&nothing);
     let scheme = reader.root(&tree).fields().and_then(|mut fields| {

@@ -7,8 +7,8 @@ use super::reader::{Cursor, Fields, did_you_mean, is_name};
 use crate::ingress::Provider;
 use crate::secret::Secret;
 use crate::signature::{
-    Algorithm, Content, Encoding, Format, KeyForm, Part, Scheme, TimestampRule, TimestampSource, TimestampUnit,
-    Verifier,
+    Algorithm, Content, Encoding, Format, KeyForm, Part, Scheme, TimestampRule, TimestampSource,
+    TimestampUnit, Verifier,
 };
 use crate::source::Networks;
 
@@ -81,7 +81,8 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
             && scheme.content.parts().contains(&Part::Url)
             && !has_public_url
         {
-            let _: Option<()> = at.error("{url} is signed, but there is no `public_url` to compare it with", "");
+            let _: Option<()> =
+                at.error("{url} is signed, but there is no `public_url` to compare it with", "");
         }
         scheme
     } else {
@@ -113,7 +114,11 @@ fn build(secrets_at: &Cursor<'_>, scheme: Scheme) -> Option<Verifier> {
     }
 }
 
-fn with_tolerance(at: &Cursor<'_>, mut scheme: Scheme, tolerance: Option<Option<Duration>>) -> Option<Scheme> {
+fn with_tolerance(
+    at: &Cursor<'_>,
+    mut scheme: Scheme,
+    tolerance: Option<Option<Duration>>,
+) -> Option<Scheme> {
     let Some(tolerance) = tolerance else { return Some(scheme) };
     let tolerance = tolerance?;
     match &mut scheme.timestamp {
@@ -121,7 +126,9 @@ fn with_tolerance(at: &Cursor<'_>, mut scheme: Scheme, tolerance: Option<Option<
             (rule.past, rule.future) = (tolerance, tolerance);
             Some(scheme)
         }
-        None => at.error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out"),
+        None => {
+            at.error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out")
+        }
     }
 }
 
@@ -229,12 +236,12 @@ fn timestamp_rule(
             let hint = "put {timestamp} into `format`, or add `timestamp: {header: NAME}`";
             at.error("{timestamp} is signed, but nothing says where it is", hint)
         }
-        (Some(_), false, _) => {
-            at.error("there is a timestamp, but `content` does not sign it", "anyone could renew it: sign it or leave it out")
-        }
-        (None, false, Some(tolerance)) => {
-            tolerance.error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out")
-        }
+        (Some(_), false, _) => at.error(
+            "there is a timestamp, but `content` does not sign it",
+            "anyone could renew it: sign it or leave it out",
+        ),
+        (None, false, Some(tolerance)) => tolerance
+            .error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out"),
         (None, false, None) => Some(None),
         (Some(source), true, tolerance) => {
             let tolerance = tolerance.map_or(Some(TOLERANCE_DEFAULT), |at| at.duration())?;

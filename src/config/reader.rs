@@ -9,7 +9,6 @@ use ipnet::IpNet;
 
 use super::node::{Node, Place, Step, locate};
 use crate::path::Template;
-use crate::secret::Secret;
 use crate::source::parse_network;
 use crate::time::parse_duration;
 
@@ -46,9 +45,6 @@ pub struct Surroundings<'e> {
     /// Reads a file.
     pub file: &'e dyn Fn(&str) -> std::io::Result<Vec<u8>>,
 }
-
-/// Largest secret file, in bytes.
-const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 /// Collects what is wrong, and what is worth a warning, while a tree is read.
 pub(super) struct Reader<'e> {
@@ -140,6 +136,11 @@ impl<'n> Cursor<'n> {
         matches!(self.node, Node::Map(_))
     }
 
+    /// What the configuration is read with.
+    pub(super) fn surroundings(&self) -> &'n Surroundings<'n> {
+        self.reader.surroundings
+    }
+
     /// A mapping; unknown keys are noted when [`Fields::finish`] is called.
     pub(super) fn fields(&self) -> Option<Fields<'n>> {
         let Node::Map(entries) = self.node else { return self.expected("a mapping") };
@@ -211,7 +212,9 @@ impl<'n> Cursor<'n> {
     pub(super) fn duration(&self) -> Option<Duration> {
         let text = match self.node {
             Node::Text(text) => text,
-            _ => return self.error(format!("expected a duration, found {}", self.node.kind()), DURATION_HINT),
+            _ => {
+                return self.error(format!("expected a duration, found {}", self.node.kind()), DURATION_HINT);
+            }
         };
         match parse_duration(text) {
             Some(duration) if !duration.is_zero() => Some(duration),
@@ -239,7 +242,8 @@ impl<'n> Cursor<'n> {
             "MiB" => Some(1 << 20),
             _ => None,
         };
-        let bytes = scale.zip(digits.parse::<u64>().ok()).and_then(|(scale, number)| number.checked_mul(scale));
+        let bytes =
+            scale.zip(digits.parse::<u64>().ok()).and_then(|(scale, number)| number.checked_mul(scale));
         match bytes {
             Some(bytes) if bytes <= max => Some(bytes),
             Some(_) => self.error(format!("`{text}` is more than {max} bytes"), ""),
@@ -284,7 +288,10 @@ impl<'n> Cursor<'n> {
         if text.starts_with('/') && escapes {
             return Some(text);
         }
-        self.error(format!("`{text}` is not a JSON pointer"), "it begins with a slash, such as /status (RFC 6901)")
+        self.error(
+            format!("`{text}` is not a JSON pointer"),
+            "it begins with a slash, such as /status (RFC 6901)",
+        )
     }
 
     /// One of a few words.
@@ -297,41 +304,6 @@ impl<'n> Cursor<'n> {
         self.error(format!("`{text}` is not known here"), did_you_mean(text, &known))
     }
 
-    /// A secret: `{env: NAME}` or `{file: path}`, never text.
-    pub(super) fn secret(&self) -> Option<Secret> {
-        if !self.is_map() {
-            let hint = "secrets are never text in the configuration: write {env: NAME} or {file: path}";
-            return self.error("expected a reference to a secret", hint);
-        }
-        let mut fields = self.fields()?;
-        let (env, file) = (fields.optional("env"), fields.optional("file"));
-        fields.finish();
-        let surroundings = self.reader.surroundings;
-        let (at, bytes) = match (env, file) {
-            (Some(env), None) => {
-                let name = env.text()?;
-                let Some(value) = (surroundings.env)(name) else {
-                    let hint = "set it, or mount the secret as a file and write {file: path}";
-                    return env.error(format!("the environment variable {name} is not set"), hint);
-                };
-                (env, value.into_bytes())
-            }
-            (None, Some(file)) => {
-                let path = file.text()?;
-                match (surroundings.file)(path) {
-                    Ok(bytes) => (file, without_newline(bytes)),
-                    Err(error) => return file.error(format!("cannot read {path}: {error}"), ""),
-                }
-            }
-            _ => return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}"),
-        };
-        match bytes.len() {
-            0 => at.error("the secret is empty", ""),
-            n if n > SECRET_BYTES_MAX => at.error("the secret is larger than 64 KiB", ""),
-            _ => Some(Secret::new(bytes)),
-        }
-    }
-
     /// A file that must be readable; its content.
     pub(super) fn file(&self) -> Option<(&'n str, Vec<u8>)> {
         let path = self.text()?;
@@ -340,33 +312,9 @@ impl<'n> Cursor<'n> {
             Err(error) => self.error(format!("cannot read {path}: {error}"), ""),
         }
     }
-
-    /// A list of secrets, each one different from the others.
-    pub(super) fn secrets(&self) -> Option<Vec<Secret>> {
-        let list = self.list()?;
-        let read: Vec<_> = list.iter().map(Cursor::secret).collect();
-        let secrets = read.into_iter().collect::<Option<Vec<_>>>()?;
-        for (i, secret) in secrets.iter().enumerate() {
-            if secrets.iter().take(i).any(|earlier| earlier.matches(secret.expose())) {
-                let at = list.get(i).unwrap_or(self);
-                return at.error("the same secret as one before", "each secret costs a MAC for every request");
-            }
-        }
-        Some(secrets)
-    }
 }
 
 const DURATION_HINT: &str = "a number and one of ms, s, m, h, d, such as 5m";
-
-/// Files written by hand end with a newline that is not part of the secret.
-fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
-    for end in [b'\n', b'\r'] {
-        if bytes.last() == Some(&end) {
-            bytes.pop();
-        }
-    }
-    bytes
-}
 
 /// Whether `text` may be a name.
 pub(super) fn is_name(text: &str) -> bool {

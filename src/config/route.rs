@@ -45,7 +45,8 @@ pub(super) fn routes(at: &Cursor<'_>, known: &Known<'_>) -> Option<Vec<Arc<Route
 
 fn distinct(at: &Cursor<'_>, route: &Route, earlier: &Route) {
     if route.name == earlier.name {
-        let _: Option<()> = at.error(format!("the name {} is used twice", route.name), "tokens are bound to it");
+        let _: Option<()> =
+            at.error(format!("the name {} is used twice", route.name), "tokens are bound to it");
     }
     if route.path.same_shape(&earlier.path) {
         let message = format!("matches the same paths as the route {}", earlier.name);
@@ -60,13 +61,13 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let path = fields.required("path").and_then(|at| at.template());
     let methods = fields.optional("methods").map_or(Some(vec![http::Method::POST]), |at| methods(&at));
     let provider = fields.optional("provider").map(|at| provider(&at, known));
-    let token = fields.optional("token").map(|at| token(&at, path.as_ref(), known.tokens, known.tokens_failed));
+    let token =
+        fields.optional("token").map(|at| token(&at, path.as_ref(), known.tokens, known.tokens_failed));
     let open = fields.optional("open").map_or(Some(false), |at| at.boolean());
     let forward = fields.required("forward").and_then(|at| forward(&at, path.as_ref()));
     let words = [("drop", QueryRule::Drop), ("pass", QueryRule::Pass)];
     let query = fields.optional("query").map_or(Some(QueryRule::Pass), |at| at.one_of(&words));
-    let body_max =
-        fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
+    let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
     interaction(fields.optional("interaction"), path.as_ref());
     actions(fields.optional("actions"));
     fields.finish();
@@ -97,7 +98,9 @@ fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()>
             let hint = "add `token`, or a `provider` with a `signature`; or write `open: true` if anyone may call it";
             at.error("the route has neither token nor signature", hint)
         }
-        (true, true) => at.error("the route says `open: true` but has a token or signature", "take one of them out"),
+        (true, true) => {
+            at.error("the route says `open: true` but has a token or signature", "take one of them out")
+        }
         (false, true) => {
             at.warn("open: anyone who reaches the listener can call the agent through this route");
             Some(())

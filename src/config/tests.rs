@@ -68,7 +68,12 @@ fn missing_and_wrongly_typed_values() {
     mistake("keys:", "ttl: 7200, keys:", "callback_tokens.ttl", "a number and one of");
     mistake("127.0.0.1:0 } ]", "localhost:0 } ]", "listen.ingress[0].address", "not an address");
     mistake("127.0.0.1:8000", "127.0.0.1", "agent.address", "not an address with a port");
-    mistake("https://agent.example.com", "agent.example.com", "public_url", "not the beginning of a public URL");
+    mistake(
+        "https://agent.example.com",
+        "agent.example.com",
+        "public_url",
+        "not the beginning of a public URL",
+    );
 }
 
 #[test]
@@ -84,15 +89,27 @@ fn templates_that_are_none() {
     mistake("path: /w/{id}", "path: /w/../{id}", "routes[0].path", "dot segment");
     mistake("path: /w/{id}", "path: /w/x{id}", "routes[0].path", "one whole segment");
     mistake("forward: /i/{id}", "forward: /i/{other}", "routes[0].forward", "no capture other");
-    mistake("path: /w/{id}", "path: /w/{id}/{callback_token}", "routes[0].token", "`from` does not list `path`");
-    mistake("kind: callback }", "kind: callback, from: [path] }", "routes[0].token.from", "no {callback_token}");
+    mistake(
+        "path: /w/{id}",
+        "path: /w/{id}/{callback_token}",
+        "routes[0].token",
+        "`from` does not list `path`",
+    );
+    mistake(
+        "kind: callback }",
+        "kind: callback, from: [path] }",
+        "routes[0].token.from",
+        "no {callback_token}",
+    );
 }
 
 #[test]
 fn routes_that_cannot_be_told_apart() {
     let second = "  - { name: r2, path: \"/w/{other}\", provider: p, forward: /x }\n";
     let found = errors(&format!("{MINIMAL}{second}"));
-    assert!(matches!(found.as_slice(), [e] if e.path == "routes[1]" && e.message.contains("same paths as the route r")));
+    assert!(
+        matches!(found.as_slice(), [e] if e.path == "routes[1]" && e.message.contains("same paths as the route r"))
+    );
     let second = "  - { name: r, path: \"/v/{other}\", provider: p, forward: /x }\n";
     let found = errors(&format!("{MINIMAL}{second}"));
     assert!(matches!(found.as_slice(), [e] if e.path == "routes[1]" && e.message.contains("used twice")));
@@ -106,13 +123,25 @@ fn secrets_that_are_none() {
     mistake("{ env: KEY }", "verysecrettext", "callback_tokens.keys[0].secret", "never text");
     mistake("{ env: KEY }", "{ env: KEY, file: x }", "callback_tokens.keys[0].secret", "exactly one");
     mistake("{ env: SECRET }", "{ env: EMPTY }", "providers.p.signature.secrets[0].env", "empty");
-    mistake("{ env: SECRET }", "{ env: SECRET }, { env: SECRET }", "providers.p.signature.secrets[1]", "same secret");
-    assert!(!format!("{:?}", errors(&MINIMAL.replace("{ env: KEY }", "verysecrettext"))).contains("verysecret"));
+    mistake(
+        "{ env: SECRET }",
+        "{ env: SECRET }, { env: SECRET }",
+        "providers.p.signature.secrets[1]",
+        "same secret",
+    );
+    assert!(
+        !format!("{:?}", errors(&MINIMAL.replace("{ env: KEY }", "verysecrettext"))).contains("verysecret")
+    );
 }
 
 #[test]
 fn routes_that_anyone_could_call() {
-    mistake("    provider: p\n    token: { kind: callback }\n", "", "routes[0]", "neither token nor signature");
+    mistake(
+        "    provider: p\n    token: { kind: callback }\n",
+        "",
+        "routes[0]",
+        "neither token nor signature",
+    );
     mistake("provider: p\n", "provider: p\n    open: true\n", "routes[0]", "but has a token or signature");
     let open = MINIMAL.replace("provider: p\n    token: { kind: callback }", "open: true");
     assert!(parse(&open).unwrap().warnings.iter().any(|warning| warning.starts_with("routes[0]: open")));
@@ -121,7 +150,10 @@ fn routes_that_anyone_could_call() {
 #[test]
 fn schemes_that_do_not_hold_together() {
     let generic = |fields: &str| {
-        MINIMAL.replace("scheme: github,", &format!("scheme: hmac, algorithm: sha256, header: x-s, encoding: hex, {fields},"))
+        MINIMAL.replace(
+            "scheme: github,",
+            &format!("scheme: hmac, algorithm: sha256, header: x-s, encoding: hex, {fields},"),
+        )
     };
     let message = |fields: &str| match errors(&generic(fields)).as_slice() {
         [error] => error.to_string(),
@@ -130,8 +162,13 @@ fn schemes_that_do_not_hold_together() {
     assert!(parse(&generic("content: \"{body}\"")).is_ok());
     assert!(message("content: \"{timestamp}.{body}\"").contains("nothing says where it is"));
     assert!(message("content: \"{id}.{body}\"").contains("nothing says where it is"));
-    assert!(message("content: \"{timestamp}\", format: \"t={timestamp},v={signature}\"").contains("must hold {body}"));
-    assert!(message("content: \"{body}\", format: \"t={timestamp},v={signature}\"").contains("does not sign it"));
+    assert!(
+        message("content: \"{timestamp}\", format: \"t={timestamp},v={signature}\"")
+            .contains("must hold {body}")
+    );
+    assert!(
+        message("content: \"{body}\", format: \"t={timestamp},v={signature}\"").contains("does not sign it")
+    );
     assert!(message("content: \"{body}\", tolerance: 5m").contains("nothing to tolerate"));
     assert!(message("content: \"{body}\", format: \"{sig}\"").contains("{signature}"));
     assert!(message("content: \"{body}\", algorithm: sha256").contains("twice"));
@@ -149,12 +186,26 @@ fn all_mistakes_are_found_at_once_in_the_order_of_the_file() {
         paths,
         ["callback_tokens.keys[0].secret", "providers.p.allow[0]", "routes[0].forward", "routes[0].bogus"]
     );
-    assert_eq!(found.iter().map(|error| error.place.map(|p| p.line)).collect::<Vec<_>>(), [Some(4), Some(6), Some(12), Some(13)]);
+    assert_eq!(
+        found.iter().map(|error| error.place.map(|p| p.line)).collect::<Vec<_>>(),
+        [Some(4), Some(6), Some(12), Some(13)]
+    );
 }
 
 #[test]
 fn no_text_makes_it_panic() {
-    for text in ["", "~", "[]", "{}", "x", "a: &a [*a]", "? {a: b}\n: c", "\u{feff}", "routes: 1\nlisten: 2", "- - - -"] {
+    for text in [
+        "",
+        "~",
+        "[]",
+        "{}",
+        "x",
+        "a: &a [*a]",
+        "? {a: b}\n: c",
+        "\u{feff}",
+        "routes: 1\nlisten: 2",
+        "- - - -",
+    ] {
         assert!(parse(text).is_err(), "{text:?}");
     }
     for end in 0..MINIMAL.len() {

@@ -9,7 +9,8 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::Minting;
 use crate::secret::Secret;
 use crate::token::{
-    Algorithm, CallbackVerifier, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter, SHARED_KEY_BYTES_MIN,
+    Algorithm, CallbackVerifier, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter,
+    SHARED_KEY_BYTES_MIN,
 };
 
 /// The compiled `callback_tokens`.
@@ -35,7 +36,10 @@ pub(super) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>)
     let keys = fields.required("keys").and_then(|at| minting_keys(&at));
     fields.finish();
     let Some(public_url) = public_url else {
-        return at.error("callback tokens need a `public_url`", "they are minted for it and ride in URLs that begin with it");
+        return at.error(
+            "callback tokens need a `public_url`",
+            "they are minted for it and ride in URLs that begin with it",
+        );
     };
     let (keys, public_url) = (keys?, public_url?);
     let (id, algorithm, secret) = keys.first()?;
@@ -83,15 +87,21 @@ fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
 fn shared(at: &Cursor<'_>) -> Option<Secret> {
     let secret = at.secret()?;
     if secret.len() < SHARED_KEY_BYTES_MIN {
-        let message = format!("the secret has {} bytes; at least {SHARED_KEY_BYTES_MIN} are needed", secret.len());
+        let message =
+            format!("the secret has {} bytes; at least {SHARED_KEY_BYTES_MIN} are needed", secret.len());
         return at.error(message, "openssl rand -base64 32");
     }
     Some(secret)
 }
 
-fn unique_ids<'k>(at: &Cursor<'_>, list: &[Cursor<'_>], ids: impl Iterator<Item = Option<&'k str>>) -> Option<()> {
+fn unique_ids<'k>(
+    at: &Cursor<'_>,
+    list: &[Cursor<'_>],
+    ids: impl Iterator<Item = Option<&'k str>>,
+) -> Option<()> {
     let ids: Vec<_> = ids.collect();
-    let doubled = ids.iter().enumerate().find(|(i, id)| id.is_some() && ids.iter().take(*i).any(|e| e == *id));
+    let doubled =
+        ids.iter().enumerate().find(|(i, id)| id.is_some() && ids.iter().take(*i).any(|e| e == *id));
     match doubled {
         Some((i, Some(id))) => list.get(i).unwrap_or(at).error(format!("the key id {id} is used twice"), ""),
         _ => Some(()),
@@ -125,13 +135,17 @@ pub(super) fn token(
                 Some(tokens) => carriers
                     .map(|carriers| TokenRule::Callback { carriers, verifier: Arc::clone(&tokens.verifier) }),
                 None if tokens_failed => None,
-                None => at.error("kind callback needs `callback_tokens`", "add the section with at least one key"),
+                None => {
+                    at.error("kind callback needs `callback_tokens`", "add the section with at least one key")
+                }
             }
         }
         Kind::Jwt => {
             let carriers = carriers(&mut fields, path, "access_token");
             let verifier = jwt(&mut fields, path);
-            carriers.zip(verifier).map(|(carriers, verifier)| TokenRule::Jwt { carriers, verifier: verifier.into() })
+            carriers
+                .zip(verifier)
+                .map(|(carriers, verifier)| TokenRule::Jwt { carriers, verifier: verifier.into() })
         }
         Kind::Static => {
             let header = fields.required("header").and_then(|at| at.header_name());
@@ -154,14 +168,19 @@ fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -
         }
     };
     let at = from.as_ref().unwrap_or(fields.at());
-    if carriers.iter().enumerate().any(|(i, carrier)| carriers.iter().take(i).any(|earlier| earlier == carrier)) {
+    if carriers
+        .iter()
+        .enumerate()
+        .any(|(i, carrier)| carriers.iter().take(i).any(|earlier| earlier == carrier))
+    {
         return at.error("the same place twice", "");
     }
     let in_path = path.is_some_and(|path| path.has(TOKEN_CAPTURE));
     match (carriers.contains(&Carrier::Path), in_path) {
-        (true, false) if path.is_some() => {
-            at.error("the token comes from the path, but the path has no {callback_token}", "add it as a segment")
-        }
+        (true, false) if path.is_some() => at.error(
+            "the token comes from the path, but the path has no {callback_token}",
+            "add it as a segment",
+        ),
         (false, true) => at.error("the path has {callback_token}, but `from` does not list `path`", ""),
         _ => Some(carriers),
     }
@@ -201,15 +220,20 @@ fn jwt(fields: &mut Fields<'_>, path: Option<&Template>) -> Option<JwtVerifier> 
     let keys = fields.required("keys").and_then(|at| jwt_keys(&at));
     let texts = |at: Option<Cursor<'_>>| match at {
         None => Some(Vec::new()),
-        Some(at) => at.list_or_one()?.iter().map(|at| at.text().map(str::to_owned)).collect::<Option<Vec<_>>>(),
+        Some(at) => {
+            at.list_or_one()?.iter().map(|at| at.text().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        }
     };
     let issuer = texts(fields.optional("issuer"));
     let audience = texts(fields.optional("audience"));
     let required = texts(fields.optional("required"));
-    let leeway = fields.optional("leeway").map_or(Some(Duration::ZERO), |at| match at.duration_or_zero()? {
-        leeway if leeway > Duration::from_secs(300) => at.error("more than 5m of leeway is no expiry", ""),
-        leeway => Some(leeway),
-    });
+    let leeway =
+        fields.optional("leeway").map_or(Some(Duration::ZERO), |at| match at.duration_or_zero()? {
+            leeway if leeway > Duration::from_secs(300) => {
+                at.error("more than 5m of leeway is no expiry", "")
+            }
+            leeway => Some(leeway),
+        });
     let typ = fields.optional("typ").map(|at| at.text().map(str::to_ascii_lowercase));
     let bind = fields.optional("bind").map_or(Some(Vec::new()), |at| bind(&at, path));
     if matches!(&audience, Some(list) if list.is_empty()) {
@@ -261,7 +285,12 @@ fn jwt_key(at: &Cursor<'_>) -> Option<Key> {
     let (material_at, material) = match (secret, public) {
         (Some(at), None) => (at.clone(), shared(&at)?),
         (None, Some(at)) => (at.clone(), at.secret()?),
-        _ => return at.error("expected exactly one of secret and public_key", "HS* take a secret, the others a PEM public key"),
+        _ => {
+            return at.error(
+                "expected exactly one of secret and public_key",
+                "HS* take a secret, the others a PEM public key",
+            );
+        }
     };
     let algorithm = algorithm?;
     let material = match algorithm.family() {

@@ -225,9 +225,7 @@ impl Admitted {
                 trail.pass(Check::Signature, || format!("matches over {bytes} body bytes"));
                 Ok(())
             }
-            Err(refusal) => {
-                Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()))
-            }
+            Err(refusal) => Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned())),
         }
     }
 }

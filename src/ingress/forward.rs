@@ -34,7 +34,8 @@ impl Permit {
     pub fn target(&self, head: &RequestHead<'_>) -> String {
         let route = self.route();
         // The configuration made sure that every capture of `forward` is one of the route's path.
-        let mut target = route.forward.fill(|name| self.captures().value(name)).unwrap_or_else(|| "/".to_owned());
+        let mut target =
+            route.forward.fill(|name| self.captures().value(name)).unwrap_or_else(|| "/".to_owned());
         let query = match route.query {
             QueryRule::Drop => None,
             QueryRule::Pass => head.raw_query().and_then(|query| self.without_tokens(query)),
@@ -88,7 +89,10 @@ impl Permit {
             // Gateways of the CGI family read `callgate_route` as `callgate-route`.
             || text.contains('_');
         let token = || self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name);
-        !spoofable && !HOP_BY_HOP.contains(name) && !listed.iter().any(|option| option.eq_ignore_ascii_case(text)) && !token()
+        !spoofable
+            && !HOP_BY_HOP.contains(name)
+            && !listed.iter().any(|option| option.eq_ignore_ascii_case(text))
+            && !token()
     }
 
     fn identify(&self, out: &mut Vec<u8>) {

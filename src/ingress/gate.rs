@@ -68,9 +68,8 @@ fn size(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), 
 }
 
 fn address(route: &Route, client: Result<IpAddr, SourceFault>, trail: &mut Trail) -> Result<(), Denial> {
-    let client = client.map_err(|fault| {
-        trail.deny(Check::Address, Denial::AddressUnreadable, || fault.to_string())
-    })?;
+    let client = client
+        .map_err(|fault| trail.deny(Check::Address, Denial::AddressUnreadable, || fault.to_string()))?;
     let Some(provider) = &route.provider else {
         trail.skip(Check::Address, "the route has no provider");
         return Ok(());
@@ -112,7 +111,8 @@ fn token(
             value.and_then(|value| {
                 // Every secret is compared, so that the time does not tell which one matched.
                 let matches = secrets.iter().filter(|secret| secret.matches(value)).count();
-                let mismatch = || Refusal::new(Denial::TokenMismatch, format!("{header} equals none of the secrets"));
+                let mismatch =
+                    || Refusal::new(Denial::TokenMismatch, format!("{header} equals none of the secrets"));
                 if matches == 0 { Err(mismatch()) } else { Ok(None) }
             })
         }
@@ -121,7 +121,10 @@ fn token(
         Ok(granted) => {
             trail.pass(Check::Token, || match &granted {
                 Some(granted) => {
-                    format!("bound to {captures:?}, interaction {}, until {}", granted.interaction, granted.expires)
+                    format!(
+                        "bound to {captures:?}, interaction {}, until {}",
+                        granted.interaction, granted.expires
+                    )
                 }
                 None => "genuine".to_owned(),
             });
@@ -132,7 +135,11 @@ fn token(
 }
 
 /// The one token on the request: none is missing, two are one too many, wherever they came.
-fn find<'a>(carriers: &[Carrier], captures: &'a Captures, head: &RequestHead<'a>) -> Result<Cow<'a, str>, Refusal> {
+fn find<'a>(
+    carriers: &[Carrier],
+    captures: &'a Captures,
+    head: &RequestHead<'a>,
+) -> Result<Cow<'a, str>, Refusal> {
     let mut found = None;
     for carrier in carriers {
         let Some(token) = carried(carrier, captures, head)? else { continue };
@@ -163,13 +170,15 @@ fn carried<'a>(
             },
         },
         Carrier::Path => Ok(captures.value(TOKEN_CAPTURE).map(Cow::Borrowed)),
-        Carrier::Query(name) => match head.raw_query().map_or(Parameter::Missing, |query| parameter(query, name)) {
-            Parameter::Missing => Ok(None),
-            Parameter::One(value) => Ok(Some(value)),
-            Parameter::Several => {
-                Err(Refusal::new(Denial::TokenDuplicated, format!("more than one {name} in the query")))
+        Carrier::Query(name) => {
+            match head.raw_query().map_or(Parameter::Missing, |query| parameter(query, name)) {
+                Parameter::Missing => Ok(None),
+                Parameter::One(value) => Ok(Some(value)),
+                Parameter::Several => {
+                    Err(Refusal::new(Denial::TokenDuplicated, format!("more than one {name} in the query")))
+                }
             }
-        },
+        }
     }
 }
 

@@ -112,7 +112,8 @@ impl AccessLogger {
     pub fn start(out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&theirs, out))?;
+        let writer =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&theirs, out))?;
         Ok(Self { shared, writer: Some(writer) })
     }
 

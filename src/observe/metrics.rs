@@ -8,7 +8,8 @@ use prometheus::{
 /// Deciding takes microseconds.
 const DECIDE_BUCKETS: &[f64] = &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2];
 /// Agents take milliseconds to minutes.
-const DELIVER_BUCKETS: &[f64] = &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0];
+const DELIVER_BUCKETS: &[f64] =
+    &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Every metric there is.
 #[derive(Debug)]

@@ -49,7 +49,9 @@ pub enum TemplateFault {
 impl fmt::Display for TemplateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Braces(segment) => write!(f, "`{segment}`: a capture must be one whole segment, `/{{name}}/`"),
+            Self::Braces(segment) => {
+                write!(f, "`{segment}`: a capture must be one whole segment, `/{{name}}/`")
+            }
             Self::Doubled(name) => write!(f, "the capture `{name}` occurs twice"),
             Self::Name(name) => write!(f, "`{name}` is not a capture name: use [a-z_][a-z0-9_]*"),
             Self::Path(fault) => write!(f, "not a canonical path: {fault}"),
@@ -65,7 +67,8 @@ impl Template {
     /// [`TemplateFault`] when it is not a canonical path with whole-segment captures.
     pub fn parse(text: &str) -> Result<Self, TemplateFault> {
         let plain = text.replace(['{', '}'], "");
-        let canonical = CanonicalPath::parse(&plain).map_err(|fault| TemplateFault::Path(fault.to_string()))?;
+        let canonical =
+            CanonicalPath::parse(&plain).map_err(|fault| TemplateFault::Path(fault.to_string()))?;
         if canonical.as_str() != plain || plain.contains('%') {
             return Err(TemplateFault::Path("percent-encoding is not used in templates".to_owned()));
         }
@@ -274,7 +277,9 @@ mod tests {
 
     #[test]
     fn bad_templates_are_refused() {
-        for bad in ["", "w", "/a/{b", "/a/b}", "/a/x{b}", "/{a}{b}", "/{}", "/{A}", "/{1a}", "/{a}/{a}", "/a//b"] {
+        for bad in
+            ["", "w", "/a/{b", "/a/b}", "/a/x{b}", "/{a}{b}", "/{}", "/{A}", "/{1a}", "/{a}/{a}", "/a//b"]
+        {
             assert!(Template::parse(bad).is_err(), "{bad:?}");
         }
         for bad in ["/a/../b", "/a%41", "/a;b", "/a?b", "/a b"] {

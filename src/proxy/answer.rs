@@ -15,15 +15,8 @@ use crate::denial::Denial;
 use crate::ingress::Route;
 
 /// Headers of one hop in an answer.
-const HOP_BY_HOP: [&str; 7] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-];
+const HOP_BY_HOP: [&str; 7] =
+    ["connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "upgrade"];
 
 /// The document a refused caller gets.
 #[derive(Serialize)]
@@ -57,7 +50,11 @@ pub(super) async fn deny(
         && session.write_response_body(Bytes::from(body), true).await.is_ok()
 }
 
-fn problem_header(denial: Denial, route: Option<&Route>, body_bytes: usize) -> pingora::Result<ResponseHeader> {
+fn problem_header(
+    denial: Denial,
+    route: Option<&Route>,
+    body_bytes: usize,
+) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build(denial.status(), Some(8))?;
     header.insert_header(CONTENT_TYPE, "application/problem+json")?;
     header.insert_header(CONTENT_LENGTH, body_bytes)?;
@@ -108,7 +105,8 @@ pub(super) async fn relay(session: &mut ServerSession, answer: &mut Answer) -> R
 
 fn relayed_header(head: &ResponseHeader, chunks: bool) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build(head.status, Some(head.headers.len() + 2))?;
-    let connection: Vec<_> = head.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()).collect();
+    let connection: Vec<_> =
+        head.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()).collect();
     let listed = |name: &HeaderName| {
         let mut options = connection.iter().flat_map(|value| value.split(','));
         options.any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))

@@ -27,7 +27,11 @@ pub(super) async fn read(
     timeout(deadline, collect(session, declared, bytes_max)).await.unwrap_or(Err(Denial::BodyTimeout))
 }
 
-async fn collect(session: &mut ServerSession, declared: Option<u64>, bytes_max: u64) -> Result<Bytes, Denial> {
+async fn collect(
+    session: &mut ServerSession,
+    declared: Option<u64>,
+    bytes_max: u64,
+) -> Result<Bytes, Denial> {
     let Some(first) = piece(session).await? else { return Ok(Bytes::new()) };
     let complete = declared == Some(first.len() as u64) || session.is_body_done();
     if complete {

@@ -58,7 +58,8 @@ impl RequestIds {
     }
 
     fn next(&self) -> String {
-        let number = (u64::from(self.prefix) << 32) | (self.next.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff);
+        let number =
+            (u64::from(self.prefix) << 32) | (self.next.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff);
         data_encoding::HEXLOWER.encode(&number.to_be_bytes())
     }
 }
@@ -173,11 +174,10 @@ async fn decide_and_deliver(
     };
     let began = instant();
     let seen = permit.seen();
-    let mut ended =
-        match deliver(&shared.pool, &policy.agent, &permit, &head, body).await {
-            Ok(answer) => pass_on(shared, policy, session, answer, seen).await,
-            Err(denial) => refuse(policy, session, request_id, Denied { denial, seen }, body_bytes).await,
-        };
+    let mut ended = match deliver(&shared.pool, &policy.agent, &permit, &head, body).await {
+        Ok(answer) => pass_on(shared, policy, session, answer, seen).await,
+        Err(denial) => refuse(policy, session, request_id, Denied { denial, seen }, body_bytes).await,
+    };
     ended.body_bytes = body_bytes;
     ended.deliver = instant().saturating_duration_since(began);
     ended
@@ -224,7 +224,8 @@ async fn refuse(
         h1.set_total_drain_timeout(Some(DRAIN_DEADLINE));
     }
     let route = denied.seen.route.clone();
-    let told = answer::deny(session, denied.denial, route.as_deref(), request_id, policy.explain_denials).await;
+    let told =
+        answer::deny(session, denied.denial, route.as_deref(), request_id, policy.explain_denials).await;
     if unread && !keep && !expects && !broken && !session.is_http2() {
         body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
     }
@@ -318,7 +319,8 @@ fn known_method(method: &str) -> &str {
 
 /// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
 async fn continue_if_expected(session: &mut ServerSession) {
-    let expects = session.get_header(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects =
+        session.get_header(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if expects && let ServerSession::H1(h1) = session {
         // A caller that is gone is noticed when its body is read.
         let _ = h1.write_continue_response().await;
@@ -369,4 +371,3 @@ pub(super) fn target(request: &RequestHeader) -> &str {
         Some(rest) => rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/"),
     }
 }
-

@@ -35,8 +35,8 @@ pub(super) fn endpoints(bound: Vec<(Bound, Option<TlsSettings>)>) -> (ListenFds,
     for (bound, tls) in bound {
         let name = bound.address.to_string();
         sockets.add(name.clone(), bound.listener.into_raw_fd());
-        let endpoint = ListenerConfig::tcp(name)
-            .l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES));
+        let endpoint =
+            ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES));
         endpoints.push(match tls {
             Some(settings) => endpoint.tls(settings),
             None => endpoint,

@@ -58,7 +58,8 @@ where
             session.set_keepalive(None);
         }
         let method = session.req_header().method.as_str().to_owned();
-        let (path, _) = target(session.req_header()).split_once('?').unwrap_or((target(session.req_header()), ""));
+        let (path, _) =
+            target(session.req_header()).split_once('?').unwrap_or((target(session.req_header()), ""));
         let request = PlainRequest { method, path: path.to_owned() };
         let response = (self.respond)(&request);
         let mut header = ResponseHeader::build(response.status, Some(5)).ok()?;

@@ -97,7 +97,8 @@ impl Server {
         let admin_address = admin_bound.as_ref().map(|bound| bound.address);
         let app = IngressApp::new(&shared);
         let mut services = vec![run(app, ingress, stopping.clone())];
-        services.extend(admin_bound.map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], stopping)));
+        services
+            .extend(admin_bound.map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], stopping)));
         Ok(Self { ingress: addresses, admin: admin_address, stop, shared, services })
     }
 

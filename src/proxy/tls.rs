@@ -25,7 +25,8 @@ pub fn check(files: &TlsFiles) -> Result<(), String> {
 /// The settings of a listener: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
 pub(super) fn settings(files: &TlsFiles) -> Result<TlsSettings, String> {
     check(files)?;
-    let mut settings = TlsSettings::intermediate(&files.certificate, &files.key).map_err(|e| e.to_string())?;
+    let mut settings =
+        TlsSettings::intermediate(&files.certificate, &files.key).map_err(|e| e.to_string())?;
     settings.enable_h2();
     Ok(settings)
 }

@@ -45,7 +45,9 @@ impl fmt::Display for ContentFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Brace => write!(f, "has a brace without its partner"),
-            Self::NoBody => write!(f, "must hold {{body}}, or the signature would not cover what is delivered"),
+            Self::NoBody => {
+                write!(f, "must hold {{body}}, or the signature would not cover what is delivered")
+            }
             Self::Unknown(name) => write!(
                 f,
                 "`{{{name}}}` is none of {{body}} {{timestamp}} {{id}} {{method}} {{url}} {{header:name}}"

@@ -170,7 +170,8 @@ mod tests {
     use super::*;
 
     fn read(format: &Format, value: &'static str) -> (usize, Option<String>) {
-        let fields = format.read(&HeaderValue::from_static(value), Encoding::Hex, Algorithm::HmacSha1).unwrap();
+        let fields =
+            format.read(&HeaderValue::from_static(value), Encoding::Hex, Algorithm::HmacSha1).unwrap();
         (fields.signatures.len(), fields.timestamp.map(|slice| slice.as_str().to_owned()))
     }
 

@@ -131,7 +131,9 @@ impl Verifier {
         let keys = secrets
             .iter()
             .enumerate()
-            .map(|(i, secret)| Keyed::new(scheme.algorithm, &scheme.key_form, secret).map_err(|fault| (i, fault)))
+            .map(|(i, secret)| {
+                Keyed::new(scheme.algorithm, &scheme.key_form, secret).map_err(|fault| (i, fault))
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self { scheme, keys })
     }
@@ -332,8 +334,12 @@ fn optional<'a>(head: &RequestHead<'a>, name: &HeaderName) -> Result<Option<&'a 
     match head.single(name) {
         Single::Missing => Ok(None),
         Single::One(value) if value.len() <= HEADER_BYTES_MAX => Ok(Some(value)),
-        Single::One(_) => Err(Refusal::new(Denial::SignatureMalformed, format!("{name} is longer than 8 KiB"))),
-        Single::Several => Err(Refusal::new(Denial::HeaderDuplicated, format!("{name} occurs more than once"))),
+        Single::One(_) => {
+            Err(Refusal::new(Denial::SignatureMalformed, format!("{name} is longer than 8 KiB")))
+        }
+        Single::Several => {
+            Err(Refusal::new(Denial::HeaderDuplicated, format!("{name} occurs more than once")))
+        }
     }
 }
 

@@ -106,7 +106,10 @@ fn check_binding<'c>(
         captured += 1;
     }
     if captured != claims.cap.len() {
-        return Err(Refusal::new(Denial::TokenBinding, "the token is bound to captures the route does not have"));
+        return Err(Refusal::new(
+            Denial::TokenBinding,
+            "the token is bound to captures the route does not have",
+        ));
     }
     Ok(())
 }

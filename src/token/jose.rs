@@ -141,6 +141,12 @@ impl Key {
         Ok(Self { id: id.map(Into::into), algorithm, decoding })
     }
 
+    #[cfg(test)]
+    pub(super) fn from_jwk(algorithm: Algorithm, jwk: &jsonwebtoken::jwk::Jwk) -> Self {
+        let id = jwk.common.key_id.as_deref().map(Into::into);
+        Self { id, algorithm, decoding: DecodingKey::from_jwk(jwk).unwrap() }
+    }
+
     /// The key's id, by which tokens name it.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -252,9 +258,13 @@ impl<'t> Unverified<'t> {
     /// when it names none, and hands out the payload's bytes.
     pub(super) fn verify(&self, keys: &[Key]) -> Result<(Vec<u8>, usize), Refusal> {
         let kid = self.header.kid.as_deref();
-        let mut candidates = keys.iter().enumerate().filter(|(_, key)| kid.is_none() || key.id() == kid).peekable();
+        let mut candidates =
+            keys.iter().enumerate().filter(|(_, key)| kid.is_none() || key.id() == kid).peekable();
         if candidates.peek().is_none() {
-            return Err(Refusal::new(Denial::TokenKeyUnknown, "the token names a key that is not configured"));
+            return Err(Refusal::new(
+                Denial::TokenKeyUnknown,
+                "the token names a key that is not configured",
+            ));
         }
         let mut reason = (Denial::TokenAlgorithm, "the token's alg is not the one its key is good for");
         for (i, key) in candidates {

@@ -72,9 +72,8 @@ impl JwtVerifier {
 
 impl JwtRules {
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(), Refusal> {
-        let expires = claims
-            .moment("exp")?
-            .ok_or_else(|| Refusal::new(Denial::TokenClaim, "the token has no exp"))?;
+        let expires =
+            claims.moment("exp")?.ok_or_else(|| Refusal::new(Denial::TokenClaim, "the token has no exp"))?;
         if now >= expires.plus(self.leeway) {
             return Err(Refusal::new(Denial::TokenExpired, format!("expired at {expires}")));
         }

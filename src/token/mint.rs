@@ -47,7 +47,12 @@ impl Minter {
     ///
     /// # Errors
     /// [`KeyFault`]: only shared keys of at least 24 bytes mint.
-    pub fn new(key_id: &str, algorithm: Algorithm, secret: &Secret, audience: &str) -> Result<Self, KeyFault> {
+    pub fn new(
+        key_id: &str,
+        algorithm: Algorithm,
+        secret: &Secret,
+        audience: &str,
+    ) -> Result<Self, KeyFault> {
         if algorithm.family() != Family::Hmac {
             return Err(KeyFault::OtherKind);
         }

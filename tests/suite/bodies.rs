@@ -20,7 +20,8 @@ fn with_content_length() {
     let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
     for size in SIZES {
         let sent = body(size);
-        let mut request = format!("POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+        let mut request =
+            format!("POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n").into_bytes();
         request.extend_from_slice(&sent);
         let response = callgate.send(&request);
         assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{size}");
@@ -36,7 +37,8 @@ fn chunked() {
     for size in SIZES {
         for chunk in [7_919, 65_536, usize::MAX] {
             let sent = body(size);
-            let mut request = b"POST /open/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+            let mut request =
+                b"POST /open/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
             for piece in sent.chunks(chunk.min(size.max(1))) {
                 write!(request, "{:x}\r\n", piece.len()).unwrap();
                 request.extend_from_slice(piece);
@@ -103,7 +105,8 @@ fn a_body_that_breaks_off_or_drips_is_refused() {
     stream.write_all(b"POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc").unwrap();
     assert_eq!(Response::read(&mut stream).status, 408);
     assert_eq!(callgate.log()[0]["reason"], "body_timeout");
-    let bad_chunk = b"POST /open/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n";
+    let bad_chunk =
+        b"POST /open/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n";
     assert_eq!(callgate.send(bad_chunk).status, 400);
     assert!(agent.received().is_empty());
 }

@@ -144,7 +144,8 @@ struct Prepared {
 
 impl File {
     fn tokens(&self) -> BTreeMap<String, String> {
-        let minted = self.minted.iter().map(|(name, minted)| (format!("<{name}>"), mint(&self.config, minted)));
+        let minted =
+            self.minted.iter().map(|(name, minted)| (format!("<{name}>"), mint(&self.config, minted)));
         let jwts = self.jwts.iter().map(|(name, jwt)| (format!("<{name}>"), jwt.encode()));
         minted.chain(jwts).collect()
     }
@@ -163,7 +164,10 @@ fn mint(config: &str, minted: &Minted) -> String {
     let params: Vec<_> = minted.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let ttl = minted.ttl.as_deref().map(|ttl| parse_duration(ttl).unwrap());
     let policy = parse(&text).policy;
-    policy.mint(&minted.route, &params, "int_case", timestamp(&minted.at), ttl).map(|m| m.callback_token).unwrap()
+    policy
+        .mint(&minted.route, &params, "int_case", timestamp(&minted.at), ttl)
+        .map(|m| m.callback_token)
+        .unwrap()
 }
 
 impl Jwt {
@@ -186,7 +190,8 @@ impl Jwt {
 
 impl Case {
     fn prepare(&self, config: &Config, tokens: &BTreeMap<String, String>) -> Prepared {
-        let fill = |text: &str| tokens.iter().fold(text.to_owned(), |text, (name, token)| text.replace(name, token));
+        let fill =
+            |text: &str| tokens.iter().fold(text.to_owned(), |text, (name, token)| text.replace(name, token));
         let mut prepared = Prepared {
             method: self.method.clone(),
             path: fill(&self.path),
@@ -197,7 +202,8 @@ impl Case {
         if let Some(sign) = &self.sign {
             let verifier = config.policy.provider(&sign.provider).unwrap().verifier.as_ref().unwrap();
             let headers = prepared.header_map();
-            let signed = Signed { head: prepared.head(&headers, self.peer), public_url: "https://agent.example.com" };
+            let signed =
+                Signed { head: prepared.head(&headers, self.peer), public_url: "https://agent.example.com" };
             let at = timestamp(sign.at.as_deref().unwrap_or(&self.at));
             let body = sign.body.as_deref().unwrap_or(&self.body);
             let id = sign.id.as_deref().unwrap_or("evt_1");
@@ -205,7 +211,8 @@ impl Case {
                 prepared.headers.push((name.to_string(), value.to_str().unwrap().to_owned()));
             }
         }
-        let length = self.length.clone().or_else(|| (!self.body.is_empty()).then(|| self.body.len().to_string()));
+        let length =
+            self.length.clone().or_else(|| (!self.body.is_empty()).then(|| self.body.len().to_string()));
         prepared.headers.extend(length.map(|length| ("content-length".to_owned(), length)));
         prepared
     }
@@ -227,7 +234,8 @@ impl Prepared {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{} {} HTTP/1.1\r\nHost: agent.example.com\r\n", self.method, self.path).into_bytes();
+        let mut bytes =
+            format!("{} {} HTTP/1.1\r\nHost: agent.example.com\r\n", self.method, self.path).into_bytes();
         for (name, value) in &self.headers {
             write!(bytes, "{name}: {value}\r\n").unwrap();
         }
@@ -282,16 +290,27 @@ fn decide_over_a_socket(case: &Case, text: &str, prepared: &Prepared) -> (Verdic
     let response = Response::read(&mut stream);
     let log = callgate.log().remove(0);
     let received = agent.received();
-    let text = |name: &str| log[name].as_str().filter(|text| *text != "none" && *text != "ok").map(str::to_owned);
+    let text =
+        |name: &str| log[name].as_str().filter(|text| *text != "none" && *text != "ok").map(str::to_owned);
     let raw = log.to_string();
     for (name, value) in &prepared.headers {
         let secret = name.eq_ignore_ascii_case("authorization") && value.len() > 20;
-        assert!(!secret || !raw.contains(value.trim_start_matches("Bearer ")), "{}: token in the log", case.name);
+        assert!(
+            !secret || !raw.contains(value.trim_start_matches("Bearer ")),
+            "{}: token in the log",
+            case.name
+        );
     }
     assert!(!raw.contains("eyJ"), "{}: token in the log: {raw}", case.name);
     if let Some(received) = received.first() {
         for (name, values) in &case.expect.agent_sees {
-            assert_eq!(&received.header(name), values, "{}: {name} at the agent: {}", case.name, received.head);
+            assert_eq!(
+                &received.header(name),
+                values,
+                "{}: {name} at the agent: {}",
+                case.name,
+                received.head
+            );
         }
         assert_eq!(received.body, prepared.body, "{}", case.name);
         assert!(!received.head.contains("eyJ"), "{}: token at the agent: {}", case.name, received.head);
@@ -344,7 +363,8 @@ fn run(case: &Case, file: &File, tokens: &BTreeMap<String, String>) {
 fn every_case_is_decided_as_it_says_pure_and_over_a_socket() {
     let mut count = 0;
     let mut failed = Vec::new();
-    let mut files: Vec<_> = fs::read_dir("tests/decisions").unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir("tests/decisions").unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     for path in files {
         let file: File = serde_yaml::from_str(&fs::read_to_string(&path).unwrap())

@@ -118,7 +118,8 @@ fn read_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<Received>
         more(stream, bytes)?;
     };
     let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
-    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |v| v.parse().unwrap());
+    let length =
+        head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |v| v.parse().unwrap());
     while bytes.len() < head_end + 4 + length {
         more(stream, bytes)?;
     }
@@ -165,7 +166,8 @@ impl Write for Wire {
 
 impl Callgate {
     pub fn start(config: &str, clock: Clock) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (sender, lines) = channel();
         let log = AccessLogger::start(Wire(sender)).unwrap();
         let serving = runtime

@@ -9,7 +9,17 @@ use crate::harness::{ANSWER, Agent, Callgate, open_config};
 fn certificate(folder: &std::path::Path) -> (String, String) {
     let (cert, key) = (folder.join("tls.crt"), folder.join("tls.key"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+        ])
         .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
         .arg("-keyout")
         .arg(&key)
@@ -53,7 +63,17 @@ fn http_2_is_refused_and_counted_like_http_1_1() {
     let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
     for (path, status) in [("/open/..%2fx", "400"), ("/nope", "404")] {
         let out = Command::new("curl")
-            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--http2-prior-knowledge", "--path-as-is", "-d", "x"])
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--http2-prior-knowledge",
+                "--path-as-is",
+                "-d",
+                "x",
+            ])
             .arg(format!("http://{}{path}", callgate.ingress))
             .output()
             .unwrap();

@@ -1,4 +1,11 @@
 //! Everything that is tested with the proxy in it, in one binary.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
 
 mod agent_faults;
 mod bodies;

@@ -29,7 +29,10 @@ fn health_and_unknown_pages() {
     assert_eq!(callgate.admin_get("/livez").status, 200);
     assert_eq!(callgate.admin_get("/readyz").status, 200);
     assert_eq!(callgate.admin_get("/nope").status, 404);
-    assert_eq!(callgate.admin_get("/metrics").header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(
+        callgate.admin_get("/metrics").header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
 }
 
 #[test]

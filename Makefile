@@ -1,0 +1,61 @@
+# The two commands a newcomer needs are `make demo` and `make test`. Each installs what it lacks into
+# .tools/, or says what that is.
+
+SHELL := /bin/bash
+TOOLS := $(CURDIR)/.tools
+export PATH := $(TOOLS)/bin:$(PATH)
+CARGO ?= cargo
+
+.PHONY: demo test fmt lint core unit doc interop bench bench-decide deny build setup clean
+
+demo: setup
+	$(CARGO) build --release --locked
+	python3 tests/demo/play.py --callgate target/release/callgate
+
+test: setup fmt lint core unit doc interop
+	@echo "all tests passed"
+
+# cmake, which pingora's zlib needs to build.
+setup:
+	@scripts/setup.sh $(TOOLS)
+
+fmt:
+	$(CARGO) fmt --check
+
+lint: setup
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# The deciding core compiles without pingora and tokio.
+core:
+	$(CARGO) check --locked --no-default-features --lib
+
+unit: setup
+	$(CARGO) test --locked
+
+doc: setup
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib
+
+# The providers' own client libraries sign, Callgate verifies.
+interop: setup
+	$(CARGO) build --locked
+	scripts/interop.sh $(TOOLS) target/debug/callgate
+
+build: setup
+	$(CARGO) build --release --locked
+
+# CPU per request with every check on, as a ratio to a bare pingora pass-through in the same run.
+bench: build
+	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
+	python3 benches/compare.py
+
+# Nanoseconds and allocations per decision.
+bench-decide: setup
+	$(CARGO) bench --locked --bench decide
+
+# Licences, advisories, sources (needs cargo-deny).
+deny:
+	$(CARGO) deny check
+
+clean:
+	$(CARGO) clean
+	rm -rf $(TOOLS)

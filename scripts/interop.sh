@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs the providers' own client libraries under TOOLS_FOLDER and lets them sign.
+# Usage: interop.sh TOOLS_FOLDER CALLGATE
+set -euo pipefail
+tools=$1
+callgate=$2
+here=$(cd "$(dirname "$0")/../tests/interop" && pwd)
+mkdir -p "$tools/interop"
+
+site="$tools/interop/site"
+if ! cmp -s "$here/requirements.txt" "$site/requirements.txt"; then
+    rm -rf "$site"
+    if python3 -m venv "$tools/venv" >/dev/null 2>&1; then
+        pip=("$tools/venv/bin/pip")
+    elif python3 -m pip --version >/dev/null 2>&1; then
+        pip=(python3 -m pip)
+    else
+        echo "interop: skipped; python3 has neither venv nor pip (on Debian: apt-get install python3-venv)" >&2
+        exit 0
+    fi
+    "${pip[@]}" install --quiet --target "$site" -r "$here/requirements.txt"
+    cp "$here/requirements.txt" "$site/"
+fi
+
+modules=()
+if command -v npm >/dev/null && command -v node >/dev/null; then
+    if ! cmp -s "$here/package.json" "$tools/interop/package.json" || [ ! -d "$tools/interop/node_modules" ]; then
+        cp "$here/package.json" "$tools/interop/"
+        (cd "$tools/interop" && npm install --silent --no-audit --no-fund --no-package-lock >/dev/null)
+    fi
+    cp "$here/octokit.mjs" "$tools/interop/"
+    modules=(--modules "$tools/interop")
+fi
+PYTHONPATH="$site" python3 "$here/run.py" --callgate "$callgate" "${modules[@]}"

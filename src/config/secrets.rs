@@ -1,0 +1,69 @@
+//! Secrets in the configuration: references to where they are, never text.
+
+use super::reader::Cursor;
+use crate::secret::Secret;
+
+/// Largest secret, in bytes.
+const SECRET_BYTES_MAX: usize = 64 * 1024;
+
+impl Cursor<'_> {
+    /// A secret: `{env: NAME}` or `{file: path}`, never text.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        if !self.is_map() {
+            let hint = "secrets are never text in the configuration: write {env: NAME} or {file: path}";
+            return self.error("expected a reference to a secret", hint);
+        }
+        let mut fields = self.fields()?;
+        let (env, file) = (fields.optional("env"), fields.optional("file"));
+        fields.finish();
+        let surroundings = self.surroundings();
+        let (at, bytes) = match (env, file) {
+            (Some(env), None) => {
+                let name = env.text()?;
+                let Some(value) = (surroundings.env)(name) else {
+                    let hint = "set it, or mount the secret as a file and write {file: path}";
+                    return env.error(format!("the environment variable {name} is not set"), hint);
+                };
+                (env, value.into_bytes())
+            }
+            (None, Some(file)) => {
+                let path = file.text()?;
+                match (surroundings.file)(path) {
+                    Ok(bytes) => (file, without_newline(bytes)),
+                    Err(error) => return file.error(format!("cannot read {path}: {error}"), ""),
+                }
+            }
+            _ => return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}"),
+        };
+        match bytes.len() {
+            0 => at.error("the secret is empty", ""),
+            n if n > SECRET_BYTES_MAX => at.error("the secret is larger than 64 KiB", ""),
+            _ => Some(Secret::new(bytes)),
+        }
+    }
+
+    /// A list of secrets, each one different from the others.
+    pub(super) fn secrets(&self) -> Option<Vec<Secret>> {
+        let list = self.list()?;
+        let read: Vec<_> = list.iter().map(Cursor::secret).collect();
+        let secrets = read.into_iter().collect::<Option<Vec<_>>>()?;
+        for (i, secret) in secrets.iter().enumerate() {
+            if secrets.iter().take(i).any(|earlier| earlier.matches(secret.expose())) {
+                let at = list.get(i).unwrap_or(self);
+                return at
+                    .error("the same secret as one before", "each secret costs a MAC for every request");
+            }
+        }
+        Some(secrets)
+    }
+}
+
+/// Files written by hand end with a newline that is not part of the secret.
+fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
+    for end in [b'\n', b'\r'] {
+        if bytes.last() == Some(&end) {
+            bytes.pop();
+        }
+    }
+    bytes
+}
