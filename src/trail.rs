@@ -119,7 +119,7 @@ impl Trail {
 
     /// The route does not ask for this check.
     pub fn skip(&mut self, check: Check, detail: &'static str) {
-        self.push(check, Outcome::Skip, || detail.to_owned());
+        self.record(Step { check, outcome: Outcome::Skip, nanos: 0 }, || detail.to_owned());
     }
 
     /// The check refused; `detail` says what it saw. Hands the denial back for `Err`.
@@ -137,8 +137,12 @@ impl Trail {
             _ => 0,
         };
         self.last = now;
+        self.record(Step { check, outcome, nanos }, detail);
+    }
+
+    fn record(&mut self, step: Step, detail: impl FnOnce() -> String) {
         if let Some(slot) = self.steps.get_mut(self.len) {
-            *slot = Some(Step { check, outcome, nanos });
+            *slot = Some(step);
             self.len += 1;
             if let Some(details) = &mut self.details {
                 details.push(detail());

@@ -62,11 +62,7 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads(&config.startup))
-        .enable_all()
-        .build();
-    match runtime {
+    match runtime(threads(&config.startup)) {
         Ok(runtime) => {
             let code = runtime.block_on(until_stopped(config));
             runtime.shutdown_timeout(Duration::from_millis(100));
@@ -76,6 +72,14 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
             log::error!("no threads: {error}");
             EXIT_UNAVAILABLE
         }
+    }
+}
+
+/// With one thread there is nobody to steal work from, and a scheduler that knows it is cheaper.
+fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    match threads {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
     }
 }
 

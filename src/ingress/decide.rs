@@ -169,12 +169,12 @@ impl Admitted {
     }
 
     /// What is known of the request so far.
-    pub fn seen(&self) -> Seen {
+    pub fn into_seen(self) -> Seen {
         Seen {
             client: Some(self.client),
-            route: Some(Arc::clone(&self.route)),
-            captures: Some(self.captures.clone()),
-            interaction: self.granted.as_ref().map(|granted| granted.interaction.clone()),
+            route: Some(self.route),
+            captures: Some(self.captures),
+            interaction: self.granted.map(|granted| granted.interaction),
         }
     }
 
@@ -189,7 +189,7 @@ impl Admitted {
         trail: &mut Trail,
     ) -> Result<Permit, Box<Denied>> {
         match self.check_body(head, body, trail) {
-            Err(denial) => Err(Box::new(Denied { denial, seen: self.seen() })),
+            Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
             Ok(()) => Ok(Permit {
                 route: self.route,
                 captures: self.captures,
@@ -267,12 +267,12 @@ impl Permit {
     }
 
     /// What is known of the request.
-    pub fn seen(&self) -> Seen {
+    pub fn into_seen(self) -> Seen {
         Seen {
             client: Some(self.client),
-            route: Some(Arc::clone(&self.route)),
-            captures: Some(self.captures.clone()),
-            interaction: self.interaction.clone(),
+            route: Some(self.route),
+            captures: Some(self.captures),
+            interaction: self.interaction,
         }
     }
 }

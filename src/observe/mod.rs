@@ -5,6 +5,6 @@ mod access_log;
 mod logger;
 mod metrics;
 
-pub use access_log::{AccessLogger, Entry, Timings, redact_path};
+pub use access_log::{AccessLogger, Entry, redact_path};
 pub use logger::install as install_logger;
 pub use metrics::Metrics;

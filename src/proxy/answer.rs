@@ -55,7 +55,7 @@ fn problem_header(
     route: Option<&Route>,
     body_bytes: usize,
 ) -> pingora::Result<ResponseHeader> {
-    let mut header = ResponseHeader::build(denial.status(), Some(8))?;
+    let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
     header.insert_header(CONTENT_TYPE, "application/problem+json")?;
     header.insert_header(CONTENT_LENGTH, body_bytes)?;
     header.insert_header(CACHE_CONTROL, "no-store")?;
@@ -104,7 +104,7 @@ pub(super) async fn relay(session: &mut ServerSession, answer: &mut Answer) -> R
 }
 
 fn relayed_header(head: &ResponseHeader, chunks: bool) -> pingora::Result<ResponseHeader> {
-    let mut header = ResponseHeader::build(head.status, Some(head.headers.len() + 2))?;
+    let mut header = ResponseHeader::build_no_case(head.status, Some(head.headers.len() + 2))?;
     let connection: Vec<_> =
         head.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()).collect();
     let listed = |name: &HeaderName| {

@@ -19,7 +19,7 @@ use super::deliver::{self, WRITE_TIMEOUT};
 use super::{body, deliver::deliver};
 use crate::denial::Denial;
 use crate::ingress::{Denied, Seen};
-use crate::observe::{AccessLogger, Entry, Metrics, Timings, redact_path};
+use crate::observe::{AccessLogger, Entry, Metrics, redact_path};
 use crate::policy::Policy;
 use crate::request::RequestHead;
 use crate::source::LOOPBACK;
@@ -162,7 +162,7 @@ async fn decide_and_deliver(
         Ok(body) => body,
         Err(denial) => {
             trail.deny(Check::Body, denial, String::new);
-            let denied = Denied { denial, seen: admitted.seen() };
+            let denied = Denied { denial, seen: admitted.into_seen() };
             return refuse(policy, session, request_id, denied, 0).await;
         }
     };
@@ -173,8 +173,9 @@ async fn decide_and_deliver(
         Err(denied) => return refuse(policy, session, request_id, *denied, body_bytes).await,
     };
     let began = instant();
-    let seen = permit.seen();
-    let mut ended = match deliver(&shared.pool, &policy.agent, &permit, &head, body).await {
+    let delivered = deliver(&shared.pool, &policy.agent, &permit, &head, body).await;
+    let seen = permit.into_seen();
+    let mut ended = match delivered {
         Ok(answer) => pass_on(shared, policy, session, answer, seen).await,
         Err(denial) => refuse(policy, session, request_id, Denied { denial, seen }, body_bytes).await,
     };
@@ -241,7 +242,7 @@ async fn refuse_malformed(shared: &Shared, policy: &Policy, session: &mut Server
     let Some(log) = &shared.access_log else { return };
     let trail = Trail::verbose();
     shared.metrics.log_lines_lost(log.log(&Entry {
-        time: shared.clock.now().to_string(),
+        time: shared.clock.now(),
         request_id: &request_id,
         route: "none",
         provider: "none",
@@ -251,12 +252,12 @@ async fn refuse_malformed(shared: &Shared, policy: &Policy, session: &mut Server
         method: "-",
         path: "-",
         client: None,
-        peer: Some(peer(session)),
+        peer: peer(session),
         interaction: None,
         body_bytes: 0,
         duration_us: 0,
         deliver_us: 0,
-        trail_ns: Timings(&trail),
+        trail: &trail,
     }));
 }
 
@@ -286,7 +287,7 @@ fn record(
         None => redact_path(target(request).split('?').next().unwrap_or_default()),
     };
     shared.metrics.log_lines_lost(log.log(&Entry {
-        time: shared.clock.now().to_string(),
+        time: shared.clock.now(),
         request_id,
         route: name,
         provider,
@@ -296,12 +297,12 @@ fn record(
         method: known_method(request.method.as_str()),
         path: &path,
         client: ended.seen.client,
-        peer: Some(peer(session)).filter(|peer| ended.seen.client != Some(peer.to_canonical())),
+        peer: peer(session),
         interaction: ended.seen.interaction.as_deref(),
         body_bytes: ended.body_bytes,
         duration_us: micros(took),
         deliver_us: micros(ended.deliver),
-        trail_ns: Timings(trail),
+        trail,
     }));
 }
 
