@@ -75,6 +75,8 @@ denials! {
         "The body was not complete within `limits.body_deadline`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
         "The body is larger than the route's `body_max`.";
+    HeadTimeout, "head_timeout", Deny, 408, "Request Timeout",
+        "The head of a connection's first request was not complete within `limits.idle_timeout`.";
     HeaderDuplicated, "header_duplicated", Deny, 400, "Bad Request",
         "A header that decides about access occurs more than once.";
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
@@ -82,7 +84,7 @@ denials! {
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
         "The path or query is not in the one canonical form: dot segments, encoded separators and the like.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
-        "The request head is not valid HTTP, or its framing is ambiguous.";
+        "The request head is not valid HTTP, is too large, has no `Host`, or its framing is ambiguous.";
     RouteUnknown, "route_unknown", Deny, 404, "Not Found",
         "No route has this path.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",

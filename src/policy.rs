@@ -122,7 +122,7 @@ impl fmt::Display for MintFault {
 }
 
 /// Longest lifetime of a token.
-const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
+pub const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 impl Policy {
     /// The route of this name.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The head of a request that came in.
@@ -20,6 +21,11 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
+    /// The head of a request whose target is `target` as sent, in origin or absolute form.
+    pub fn new(method: &'a str, target: &'a str, headers: &'a HeaderMap, peer: IpAddr) -> Self {
+        Self { method, target: origin_form(target), headers, peer, body_bytes_declared: declared(headers) }
+    }
+
     /// The raw path: the target up to the first `?`.
     pub fn raw_path(&self) -> &'a str {
         self.target.split_once('?').map_or(self.target, |(path, _)| path)
@@ -50,4 +56,28 @@ pub enum Single<'a> {
     One(&'a HeaderValue),
     /// More than once: which one a reader would take is anyone's guess, so nobody takes any.
     Several,
+}
+
+/// The absolute form (RFC 9112 section 3.2.2) cut to its path and query; anything else as it is.
+fn origin_form(target: &str) -> &str {
+    let absolute = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    match absolute {
+        None => target,
+        Some(rest) => match rest.find(['/', '?', '#']).and_then(|end| rest.get(end..)) {
+            None => "/",
+            Some(path) if path.starts_with('/') => path,
+            // A query right behind the authority: there is no path, and a front that sees `/` must not be
+            // outwitted by slashes in the query. Such a target has no canonical path.
+            Some(query) => query,
+        },
+    }
+}
+
+/// `Content-Length`, where the framing goes by it. Doubled and misspelt ones are refused by whoever parsed
+/// the head.
+fn declared(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }

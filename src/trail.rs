@@ -91,6 +91,7 @@ pub struct Trail {
     steps: [Option<Step>; Check::COUNT],
     len: usize,
     details: Option<Vec<String>>,
+    refusal: Option<String>,
     clock: Option<fn() -> Instant>,
     last: Option<Instant>,
 }
@@ -98,13 +99,20 @@ pub struct Trail {
 impl Trail {
     /// A trail for a reader: every step keeps its sentence, nothing is timed.
     pub fn verbose() -> Self {
-        Self { steps: [None; Check::COUNT], len: 0, details: Some(Vec::new()), clock: None, last: None }
+        Self {
+            steps: [None; Check::COUNT],
+            len: 0,
+            details: Some(Vec::new()),
+            refusal: None,
+            clock: None,
+            last: None,
+        }
     }
 
     /// A trail for production: outcomes and times.
     pub fn timed(clock: fn() -> Instant) -> Self {
         let last = Some(clock());
-        Self { steps: [None; Check::COUNT], len: 0, details: None, clock: Some(clock), last }
+        Self { steps: [None; Check::COUNT], len: 0, details: None, refusal: None, clock: Some(clock), last }
     }
 
     /// Restarts the clock, so that waiting for the network is not counted as deciding.
@@ -144,8 +152,10 @@ impl Trail {
         if let Some(slot) = self.steps.get_mut(self.len) {
             *slot = Some(step);
             self.len += 1;
-            if let Some(details) = &mut self.details {
-                details.push(detail());
+            match &mut self.details {
+                Some(details) => details.push(detail()),
+                None if matches!(step.outcome, Outcome::Deny(_)) => self.refusal = Some(detail()),
+                None => {}
             }
         }
     }
@@ -159,6 +169,11 @@ impl Trail {
     pub fn details(&self) -> impl Iterator<Item = (&Step, &str)> {
         let details = self.details.as_deref().unwrap_or_default();
         self.steps().enumerate().map(|(i, step)| (step, details.get(i).map_or("", String::as_str)))
+    }
+
+    /// The sentence of the check that refused, in production.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
     }
 
     /// Nanoseconds spent deciding, waiting not counted.

@@ -1,11 +1,17 @@
 //! The compiled policy in words, defaults included, secrets hidden.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use crate::ingress::{Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::policy::Policy;
 use crate::signature::{TimestampSource, Verifier};
+use crate::source::Networks;
 use crate::time::format_duration;
+
+/// Most ranges of a list that are printed.
+const RANGES_MAX: usize = 50;
 
 /// What `check --print` shows.
 pub(super) fn describe(policy: &Policy) -> Value {
@@ -16,7 +22,7 @@ pub(super) fn describe(policy: &Policy) -> Value {
             || json!("the peer's"),
             |rule| json!({
                 "header": rule.header.name().as_str(),
-                "trusted_proxy_ranges": rule.trusted_proxies.len(),
+                "trusted_proxies": ranges(&rule.trusted_proxies),
             }),
         ),
         "agent": {
@@ -67,8 +73,20 @@ fn route(route: &Route) -> Value {
 fn address(provider: &Provider) -> Value {
     match &provider.allow {
         None => json!("any"),
-        Some(allow) => json!(format!("one of {} network ranges", allow.len())),
+        Some(allow) => json!(ranges(allow)),
     }
+}
+
+/// The merged ranges; a long list is cut.
+fn ranges(networks: &Networks) -> Vec<String> {
+    let one = |(first, last): (IpAddr, IpAddr)| {
+        if first == last { first.to_string() } else { format!("{first} to {last}") }
+    };
+    let mut shown: Vec<_> = networks.ranges().take(RANGES_MAX).map(one).collect();
+    if networks.len() > RANGES_MAX {
+        shown.push(format!("and {} more", networks.len() - RANGES_MAX));
+    }
+    shown
 }
 
 fn token(rule: &TokenRule) -> Value {
@@ -99,13 +117,7 @@ fn token(rule: &TokenRule) -> Value {
 }
 
 fn carriers(carriers: &[Carrier]) -> Vec<String> {
-    let one = |carrier: &Carrier| match carrier {
-        Carrier::Bearer => "bearer".to_owned(),
-        Carrier::Header(name) => format!("header {name}"),
-        Carrier::Path => "path".to_owned(),
-        Carrier::Query(name) => format!("query {name}"),
-    };
-    carriers.iter().map(one).collect()
+    carriers.iter().map(Carrier::to_string).collect()
 }
 
 fn signature(verifier: &Verifier) -> Value {

@@ -47,7 +47,7 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
     let head = message.head(args.peer.unwrap_or(LOOPBACK));
     let mut trail = Trail::verbose();
     let decided = decide(&config.policy, &head, &message.body, now_unless(args.at), &mut trail);
-    let explanation = Explanation::new(&decided, &head, &trail);
+    let explanation = Explanation::new(&decided, &trail);
     if args.json {
         print_json(&explanation.to_json());
     } else {
@@ -78,7 +78,7 @@ struct Explanation<'a> {
 }
 
 impl<'a> Explanation<'a> {
-    fn new(decided: &Result<Permit, Box<Denied>>, head: &RequestHead<'_>, trail: &'a Trail) -> Self {
+    fn new(decided: &Result<Permit, Box<Denied>>, trail: &'a Trail) -> Self {
         let (denial, route) = match decided {
             Ok(permit) => (None, Some(permit.route())),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
@@ -91,7 +91,7 @@ impl<'a> Explanation<'a> {
             status: denial.map(|denial| denial.status()),
             route: route.map(|route| route.name.to_string()),
             provider: provider.map(|provider| provider.name.to_string()),
-            forward: decided.as_ref().ok().map(|permit| permit.target(head)),
+            forward: decided.as_ref().ok().map(|permit| permit.target().to_owned()),
             trail,
         }
     }
@@ -118,7 +118,7 @@ impl<'a> Explanation<'a> {
                 Outcome::Skip => "  - ",
                 Outcome::Deny(_) => "DENY",
             };
-            println!("  {:<18} {mark}  {}", step.check.name(), detail.escape_debug());
+            println!("  {:<18} {mark}  {}", step.check.name(), printable(detail));
         }
         match (self.reason, &self.forward) {
             (Some(reason), _) => {
@@ -130,4 +130,9 @@ impl<'a> Explanation<'a> {
             }
         }
     }
+}
+
+/// What came from outside must not steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
 use crate::request::RequestHead;
+use crate::source::LOOPBACK;
 
 const HEADERS_MAX: usize = 128;
 
@@ -43,6 +44,12 @@ impl Message {
         if map.contains_key(TRANSFER_ENCODING) {
             return Err("write the body as it is, without Transfer-Encoding".to_owned());
         }
+        let lengths: Vec<_> = map.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes).collect();
+        if lengths.len() > 1
+            || lengths.iter().any(|text| text.is_empty() || !text.iter().all(u8::is_ascii_digit))
+        {
+            return Err("Content-Length must be one number".to_owned());
+        }
         let body = bytes.get(head_bytes..).unwrap_or_default();
         let message = Self {
             method: request.method.unwrap_or_default().to_owned(),
@@ -64,7 +71,7 @@ impl Message {
 
     /// Editors end a file with a newline; where `Content-Length` says so, it is not part of the body.
     fn without_last_newline(mut self) -> Self {
-        let declared = self.declared().and_then(|bytes| usize::try_from(bytes).ok());
+        let declared = self.head(LOOPBACK).body_bytes_declared.and_then(|bytes| usize::try_from(bytes).ok());
         if let Some(declared) = declared
             && matches!(self.body.get(declared..), Some(b"\n" | b"\r\n"))
         {
@@ -73,19 +80,14 @@ impl Message {
         self
     }
 
-    fn declared(&self) -> Option<u64> {
-        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
-    }
-
     /// The head, as if it had come from `peer`.
     pub fn head(&self, peer: IpAddr) -> RequestHead<'_> {
-        RequestHead {
-            method: &self.method,
-            target: &self.target,
-            headers: &self.headers,
-            peer,
-            body_bytes_declared: self.declared(),
-        }
+        RequestHead::new(&self.method, &self.target, &self.headers, peer)
+    }
+
+    /// The text of a header.
+    pub fn header(&self, name: &HeaderName) -> Option<String> {
+        self.headers.get(name)?.to_str().ok().map(str::to_owned)
     }
 
     /// Sets a header, replacing what was there.

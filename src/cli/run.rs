@@ -91,7 +91,13 @@ fn threads(startup: &Startup) -> usize {
 async fn until_stopped(config: Config) -> u8 {
     let log = match config.startup.access_log {
         AccessLog::Off => None,
-        AccessLog::Stdout => AccessLogger::start(std::io::stdout()).ok(),
+        AccessLog::Stdout => match AccessLogger::start(std::io::stdout()) {
+            Ok(log) => Some(log),
+            Err(error) => {
+                log::error!("no access log: {error}");
+                return EXIT_UNAVAILABLE;
+            }
+        },
     };
     let routes = config.policy.ingress.routes().len();
     let agent = config.policy.agent.address.clone();

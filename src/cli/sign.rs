@@ -53,14 +53,16 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: the provider {} does not sign", args.provider);
         return EXIT_DATA;
     };
-    let Some(id) = args.id.clone().or_else(|| random_id("msg_")) else {
+    // The id in the file, if there is one, is the one the provider gave it.
+    let named = verifier.scheme().id.as_ref().and_then(|name| message.header(name));
+    let Some(id) = args.id.clone().or(named).or_else(|| random_id("msg_")) else {
         eprintln!("error: the system has no randomness to give");
         return EXIT_UNAVAILABLE;
     };
     let signed =
         Signed { head: message.head(LOOPBACK), public_url: &config.policy.ingress.edge().public_url };
     let Some(headers) = verifier.sign(&signed, &message.body, &id, now_unless(args.at)) else {
-        eprintln!("error: the id {id:?} cannot be a header value");
+        eprintln!("error: the scheme takes no such event id: {id:?}");
         return EXIT_DATA;
     };
     if args.json {

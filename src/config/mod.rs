@@ -79,7 +79,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         providers: providers.as_deref().unwrap_or_default(),
         tokens: tokens.as_ref().and_then(|tokens| tokens.as_ref()),
         // A section with mistakes in it is there all the same: its absence is not reported on top.
-        tokens_failed: matches!(tokens, Some(None)),
+        tokens_failed: fields.has("callback_tokens"),
         providers_failed: providers.is_none(),
     };
     let routes = fields.required("routes").and_then(|at| route::routes(&at, &known));
@@ -135,11 +135,11 @@ fn agent_authority(agent: &Agent) -> String {
 fn client_address(at: &Cursor<'_>) -> Option<ClientAddress> {
     let mut fields = at.fields()?;
     let proxies = fields.required("trusted_proxies").and_then(|at| {
-        let networks = at.networks()?;
-        if networks.iter().any(|network| network.prefix_len() == 0) {
+        let networks = Networks::new(at.networks()?);
+        if networks.is_everything() {
             at.warn("every address is a trusted proxy: any caller can claim any address");
         }
-        Some(Networks::new(networks))
+        Some(networks)
     });
     let header = fields.required("header").and_then(|at| at.header_name());
     fields.finish();

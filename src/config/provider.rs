@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::presets;
-use super::reader::{Cursor, Fields, did_you_mean, is_name};
+use super::reader::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::secret::Secret;
 use crate::signature::{
@@ -14,6 +14,9 @@ use crate::source::Networks;
 
 /// How far a timestamp may be off, both ways, unless said otherwise.
 const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+
+/// From here on a tolerance is worth a warning.
+const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
 const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("sha1", Algorithm::HmacSha1),
@@ -37,14 +40,31 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         return at.bad_name(name);
     }
     let mut fields = at.fields()?;
-    let allow = fields.optional("allow").map(|at| at.networks().map(Networks::new));
+    let allow = fields.optional("allow").map(|at| {
+        let networks = Networks::new(at.networks()?);
+        if networks.is_everything() {
+            at.warn("every address is allowed");
+        }
+        Some(networks)
+    });
     let preset = fields.optional("preset");
     let signature = fields.optional("signature");
     let verifier = match (preset, signature) {
-        (Some(_), Some(signature)) => signature.error("a preset brings its signature", "keep one of the two"),
-        (Some(preset), None) => Some(with_preset(&preset, &mut fields)),
+        (Some(preset), signature) => {
+            let verifier = with_preset(&preset, &mut fields);
+            match signature {
+                Some(at) => Some(at.error("the preset brings its signature", "keep one of the two")),
+                None => Some(verifier),
+            }
+        }
         (None, Some(signature)) => Some(verifier(&signature, has_public_url)),
-        (None, None) => None,
+        (None, None) => {
+            if let Some(at) = fields.optional("secrets") {
+                let hint = "name a `preset`, or put them under `signature`";
+                let _: Option<()> = at.error("secrets of which scheme?", hint);
+            }
+            None
+        }
     };
     fields.finish();
     Some(Provider {
@@ -56,7 +76,7 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
 
 fn with_preset(at: &Cursor<'_>, fields: &mut Fields<'_>) -> Option<Verifier> {
     let secrets_at = fields.required("secrets");
-    let tolerance = fields.optional("tolerance").map(|at| at.duration());
+    let tolerance = fields.optional("tolerance").map(|at| tolerance_of(&at));
     let scheme = preset_scheme(at)?;
     let secrets_at = secrets_at?;
     build(&secrets_at, with_tolerance(at, scheme, tolerance)?)
@@ -66,7 +86,7 @@ fn preset_scheme(at: &Cursor<'_>) -> Option<Scheme> {
     let name = at.text()?;
     match presets::scheme(name) {
         Some(scheme) => Some(scheme),
-        None => at.error(format!("`{name}` is not a preset"), did_you_mean(name, &presets::names())),
+        None => at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &presets::names())),
     }
 }
 
@@ -86,13 +106,13 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
         }
         scheme
     } else {
-        let tolerance = fields.optional("tolerance").map(|at| at.duration());
+        let tolerance = fields.optional("tolerance").map(|at| tolerance_of(&at));
         match presets::scheme(name) {
             Some(scheme) => with_tolerance(&scheme_at, scheme, tolerance),
             None => {
                 let mut known = presets::names();
                 known.push("hmac");
-                scheme_at.error(format!("`{name}` is not a scheme"), did_you_mean(name, &known))
+                scheme_at.error(format!("{} is not a scheme", shown(name)), did_you_mean(name, &known))
             }
         }
     };
@@ -112,6 +132,16 @@ fn build(secrets_at: &Cursor<'_>, scheme: Scheme) -> Option<Verifier> {
             list.get(index).unwrap_or(secrets_at).error(format!("the secret {fault}"), "")
         }
     }
+}
+
+/// How far a timestamp may be off. Longer than an hour is allowed, but said aloud: a captured request can be
+/// sent again for as long.
+fn tolerance_of(at: &Cursor<'_>) -> Option<Duration> {
+    let tolerance = at.duration()?;
+    if tolerance > TOLERANCE_QUIET_MAX {
+        at.warn("a captured request can be sent again for this long");
+    }
+    Some(tolerance)
 }
 
 fn with_tolerance(
@@ -141,7 +171,7 @@ pub(super) fn scheme(fields: &mut Fields<'_>) -> Option<Scheme> {
     });
     let separator = fields.optional("separator").map(|at| separator(&at));
     let format = match fields.optional("format") {
-        None => Format::parse("{signature}", None).ok(),
+        None => Format::parse("{signature}", separator.flatten()).ok(),
         Some(at) => {
             let separator = separator.flatten();
             at.text().and_then(|text| match Format::parse(text, separator) {
@@ -160,8 +190,14 @@ pub(super) fn scheme(fields: &mut Fields<'_>) -> Option<Scheme> {
     let key_form = fields.optional("key").map_or(Some(KeyForm::Utf8), |at| key_form(&at));
     let id = fields.optional("id").map(|at| header_of(&at));
     let tolerance = fields.optional("tolerance");
-    let header = fields.optional("timestamp").map(|at| timestamp(&at));
+    let stated = fields.optional("timestamp");
+    let header = stated.as_ref().map(timestamp);
     let (format, content) = (format?, content?);
+    let nowhere = matches!(header, Some(Some((None, _)))) && !format.has_timestamp();
+    if let (Some(at), true) = (stated, nowhere) {
+        return at
+            .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
+    }
     let timestamp = timestamp_rule(fields.at(), &format, &content, header, tolerance)?;
     let id = id.map_or(Some(None), |read| read.map(Some))?;
     if content.uses_id() && id.is_none() {
@@ -244,7 +280,7 @@ fn timestamp_rule(
             .error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out"),
         (None, false, None) => Some(None),
         (Some(source), true, tolerance) => {
-            let tolerance = tolerance.map_or(Some(TOLERANCE_DEFAULT), |at| at.duration())?;
+            let tolerance = tolerance.map_or(Some(TOLERANCE_DEFAULT), |at| tolerance_of(&at))?;
             Some(Some(TimestampRule { source, unit, past: tolerance, future: tolerance }))
         }
     }

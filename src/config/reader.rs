@@ -301,7 +301,7 @@ impl<'n> Cursor<'n> {
             return Some(*value);
         }
         let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        self.error(format!("`{text}` is not known here"), did_you_mean(text, &known))
+        self.error(format!("{} is not known here", shown(text)), did_you_mean(text, &known))
     }
 
     /// A file that must be readable; its content.
@@ -315,6 +315,12 @@ impl<'n> Cursor<'n> {
 }
 
 const DURATION_HINT: &str = "a number and one of ms, s, m, h, d, such as 5m";
+
+/// A word in a message; not repeated when it could be a secret in the wrong place.
+pub(super) fn shown(text: &str) -> String {
+    let word = text.len() <= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if word && !text.contains("sec_") { format!("`{text}`") } else { "the value".to_owned() }
+}
 
 /// Whether `text` may be a name.
 pub(super) fn is_name(text: &str) -> bool {
@@ -356,10 +362,20 @@ impl<'n> Fields<'n> {
     /// A key that must be there.
     pub(super) fn required(&mut self, key: &'static str) -> Option<Cursor<'n>> {
         let found = self.optional(key);
-        if found.is_none() && !self.entries.iter().any(|(name, _)| name == key) {
+        if found.is_none() && !self.has(key) {
             return self.cursor.error(format!("`{key}` is missing"), "");
         }
         found
+    }
+
+    /// Whether the key is there, with or without a value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name == key)
+    }
+
+    /// Whether there is no key that nobody asked for.
+    pub(super) fn all_asked(&self) -> bool {
+        self.entries.iter().all(|(key, _)| self.asked.contains(&key.as_str()))
     }
 
     /// Notes every key that nobody asked for.

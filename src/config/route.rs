@@ -70,9 +70,9 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
     interaction(fields.optional("interaction"), path.as_ref());
     actions(fields.optional("actions"));
+    let token_stated = fields.has("token");
     fields.finish();
 
-    let token_stated = token.is_some();
     if !token_stated && path.as_ref().is_some_and(|path| path.has(TOKEN_CAPTURE)) {
         return at.error("the path has {callback_token}, but the route has no `token`", "");
     }
@@ -102,7 +102,7 @@ fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()>
             at.error("the route says `open: true` but has a token or signature", "take one of them out")
         }
         (false, true) => {
-            at.warn("open: anyone who reaches the listener can call the agent through this route");
+            at.warn("open: whoever the address check lets through can call the agent through this route");
             Some(())
         }
         (true, false) => Some(()),
@@ -176,7 +176,8 @@ fn actions(at: Option<Cursor<'_>>) {
     at.warn("this version does not guard answers to action endpoints yet");
     let Some(mut fields) = at.fields() else { return };
     fields.required("pointer").and_then(|at| at.pointer());
-    fields.required("hosts");
-    words(&mut fields, "hosts");
+    for at in fields.required("hosts").and_then(|at| at.list()).unwrap_or_default() {
+        at.text();
+    }
     fields.finish();
 }

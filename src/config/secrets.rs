@@ -3,6 +3,8 @@
 use super::reader::Cursor;
 use crate::secret::Secret;
 
+/// Shorter secrets than this many bytes are worth a warning.
+const SECRET_BYTES_QUIET_MIN: usize = 16;
 /// Largest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 
@@ -15,11 +17,18 @@ impl Cursor<'_> {
         }
         let mut fields = self.fields()?;
         let (env, file) = (fields.optional("env"), fields.optional("file"));
-        fields.finish();
+        if !fields.all_asked() {
+            // The key is not repeated: it may be the secret itself.
+            return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}");
+        }
         let surroundings = self.surroundings();
         let (at, bytes) = match (env, file) {
             (Some(env), None) => {
                 let name = env.text()?;
+                if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || name.contains("sec_") {
+                    return env
+                        .error("that is no name of an environment variable", "the name, not the value");
+                }
                 let Some(value) = (surroundings.env)(name) else {
                     let hint = "set it, or mount the secret as a file and write {file: path}";
                     return env.error(format!("the environment variable {name} is not set"), hint);
@@ -53,6 +62,9 @@ impl Cursor<'_> {
                 return at
                     .error("the same secret as one before", "each secret costs a MAC for every request");
             }
+        }
+        if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_QUIET_MIN) {
+            self.warn("a secret is shorter than 16 bytes: it can be guessed");
         }
         Some(secrets)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::reader::{Cursor, Fields, did_you_mean};
 use crate::ingress::{Carrier, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
-use crate::policy::Minting;
+use crate::policy::{Minting, TTL_MAX};
 use crate::secret::Secret;
 use crate::token::{
     Algorithm, CallbackVerifier, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter,
@@ -22,7 +22,6 @@ pub(super) struct CallbackTokens {
 
 /// How long a token lives unless said otherwise.
 const TTL_DEFAULT: Duration = Duration::from_secs(3600);
-const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// Reads `callback_tokens`.
 ///
@@ -150,6 +149,10 @@ pub(super) fn token(
         Kind::Static => {
             let header = fields.required("header").and_then(|at| at.header_name());
             let secrets = fields.required("secrets").and_then(|at| at.secrets());
+            if path.is_some_and(|path| path.has(TOKEN_CAPTURE)) {
+                let hint = "kind static reads a header; name the capture something else";
+                let _: Option<()> = at.error("nothing looks at {callback_token} here", hint);
+            }
             header.zip(secrets).map(|(header, secrets)| TokenRule::Static { header, secrets })
         }
     };

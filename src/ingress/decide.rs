@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use super::gate;
-use super::route::Route;
-use super::router::Router;
+use super::gate::{self, Found};
+use super::route::{QueryRule, Route};
+use super::{forward, router::Router};
 use crate::denial::Denial;
 use crate::path::{CanonicalPath, Captures, check_query};
 use crate::request::RequestHead;
+use crate::secret::Secret;
 use crate::signature::{Presented, Signed};
 use crate::source::{ClientAddress, SourceFault};
 use crate::time::Timestamp;
-use crate::token::Granted;
 use crate::trail::{Check, Trail};
 
 /// The routes, compiled, and what they share.
@@ -64,8 +64,7 @@ pub struct Admitted {
     route: Arc<Route>,
     captures: Captures,
     client: IpAddr,
-    granted: Option<Granted>,
-    presented: Option<Presented>,
+    found: Found,
     edge: Arc<Edge>,
 }
 
@@ -73,12 +72,8 @@ pub struct Admitted {
 /// [`Admitted::decide_body`], and delivering takes one.
 #[derive(Clone, Debug)]
 pub struct Permit {
-    route: Arc<Route>,
-    captures: Captures,
-    client: IpAddr,
-    interaction: Option<Box<str>>,
-    event_id: Option<HeaderValue>,
-    edge: Arc<Edge>,
+    admitted: Admitted,
+    target: String,
 }
 
 impl Ingress {
@@ -117,18 +112,13 @@ impl Ingress {
             Ok(found) => found,
             Err(denial) => return Err(Box::new(Denied { denial, seen })),
         };
-        match gate::run(&route, &captures, client, head, now, trail) {
-            Ok(passed) => Ok(Admitted {
-                route,
-                captures,
-                client: client.unwrap_or(head.peer),
-                granted: passed.granted,
-                presented: passed.presented,
-                edge: Arc::clone(&self.edge),
-            }),
+        let mut found = Found::default();
+        match gate::run(&route, &captures, client, head, now, &mut found, trail) {
+            Ok(client) => Ok(Admitted { route, captures, client, found, edge: Arc::clone(&self.edge) }),
             Err(denial) => {
                 seen.route = Some(route);
                 seen.captures = Some(captures);
+                seen.interaction = found.granted.map(|granted| granted.interaction);
                 Err(Box::new(Denied { denial, seen }))
             }
         }
@@ -157,7 +147,7 @@ impl Ingress {
             }));
         };
         let captures = route.path.capture(&path);
-        trail.pass(Check::Route, || format!("{} with {captures:?}", route.name));
+        trail.pass(Check::Route, || format!("{} with {captures}", route.name));
         Ok((Arc::clone(route), captures))
     }
 }
@@ -174,7 +164,7 @@ impl Admitted {
             client: Some(self.client),
             route: Some(self.route),
             captures: Some(self.captures),
-            interaction: self.granted.map(|granted| granted.interaction),
+            interaction: self.found.granted.map(|granted| granted.interaction),
         }
     }
 
@@ -188,17 +178,34 @@ impl Admitted {
         body: &[u8],
         trail: &mut Trail,
     ) -> Result<Permit, Box<Denied>> {
-        match self.check_body(head, body, trail) {
+        let checked = self.check_body(head, body, trail);
+        // The configuration made sure that every capture of `forward` is one of the path; if that were ever
+        // wrong, there is no such internal path, and nothing is delivered anywhere else.
+        let target = checked.and_then(|()| self.target(head).ok_or(Denial::RouteUnknown));
+        match target {
+            Ok(target) => Ok(Permit { admitted: self, target }),
             Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
-            Ok(()) => Ok(Permit {
-                route: self.route,
-                captures: self.captures,
-                client: self.client,
-                interaction: self.granted.map(|granted| granted.interaction),
-                event_id: self.presented.and_then(|presented| presented.event_id().cloned()),
-                edge: self.edge,
-            }),
         }
+    }
+
+    /// The internal request target: the path from the captures, and the query without the token.
+    fn target(&self, head: &RequestHead<'_>) -> Option<String> {
+        let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
+        let query = match self.route.query {
+            QueryRule::Drop => None,
+            QueryRule::Pass => {
+                head.raw_query().and_then(|query| forward::query(&self.route, self.token(), query))
+            }
+        };
+        if let Some(query) = query {
+            target.push('?');
+            target.push_str(&query);
+        }
+        Some(target)
+    }
+
+    fn token(&self) -> Option<&[u8]> {
+        self.found.token.as_ref().map(Secret::expose)
     }
 
     fn check_body(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
@@ -215,7 +222,7 @@ impl Admitted {
         }
         trail.pass(Check::Body, || format!("{bytes} bytes"));
         let verifier = self.route.provider.as_ref().and_then(|provider| provider.verifier.as_ref());
-        let (Some(verifier), Some(presented)) = (verifier, &self.presented) else {
+        let (Some(verifier), Some(presented)) = (verifier, &self.found.presented) else {
             trail.skip(Check::Signature, "the provider does not sign");
             return Ok(());
         };
@@ -233,46 +240,46 @@ impl Admitted {
 impl Permit {
     /// The route whose gate was passed.
     pub fn route(&self) -> &Arc<Route> {
-        &self.route
-    }
-
-    /// What the path captured.
-    pub fn captures(&self) -> &Captures {
-        &self.captures
+        &self.admitted.route
     }
 
     /// Who called.
     pub fn client(&self) -> IpAddr {
-        self.client
+        self.admitted.client
     }
 
     /// The interaction, where the token names one.
     pub fn interaction(&self) -> Option<&str> {
-        self.interaction.as_deref()
+        self.admitted.found.granted.as_ref().map(|granted| &*granted.interaction)
     }
 
     /// The provider's id of this event, where it sends one.
     pub fn event_id(&self) -> Option<&HeaderValue> {
-        self.event_id.as_ref()
+        self.admitted.found.presented.as_ref().and_then(Presented::event_id)
+    }
+
+    /// The internal request target.
+    pub fn target(&self) -> &str {
+        &self.target
     }
 
     /// The `Host` the agent sees, whatever the caller sent.
     pub(super) fn authority(&self) -> &str {
-        &self.edge.authority
+        &self.admitted.edge.authority
     }
 
     /// The header in which trusted proxies tell the client address, which nobody else may set.
     pub(super) fn address_header(&self) -> Option<HeaderName> {
-        self.edge.client_address.as_ref().map(|rule| rule.header.name())
+        self.admitted.edge.client_address.as_ref().map(|rule| rule.header.name())
+    }
+
+    /// The verified token, which is not passed on wherever it stands.
+    pub(super) fn token(&self) -> Option<&[u8]> {
+        self.admitted.token()
     }
 
     /// What is known of the request.
     pub fn into_seen(self) -> Seen {
-        Seen {
-            client: Some(self.client),
-            route: Some(self.route),
-            captures: Some(self.captures),
-            interaction: self.interaction,
-        }
+        self.admitted.into_seen()
     }
 }

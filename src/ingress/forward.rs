@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::decide::Permit;
-use super::route::{QueryRule, TokenRule};
+use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
 use crate::request::RequestHead;
 
@@ -29,48 +29,61 @@ const HOP_BY_HOP: [HeaderName; 12] = [
     UPGRADE,
 ];
 
+/// The query without the route's token, without anything that goes by our token's name, and without any
+/// parameter that holds the verified token; `None` when nothing is left.
+pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> Option<Cow<'q, str>> {
+    let mut rest = without_parameter(query, TOKEN_CAPTURE)?;
+    for name in route.token.iter().flat_map(TokenRule::parameters) {
+        rest = Cow::Owned(without_parameter(&rest, name)?.into_owned());
+    }
+    if token.is_some_and(|token| holds(rest.as_bytes(), token)) {
+        let clean = |pair: &&str| !token.is_some_and(|token| holds(pair.as_bytes(), token));
+        rest = Cow::Owned(rest.split('&').filter(clean).collect::<Vec<_>>().join("&"));
+    }
+    if rest.is_empty() { None } else { Some(rest) }
+}
+
+/// Whether `text` has `token` in it.
+fn holds(text: &[u8], token: &[u8]) -> bool {
+    text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
+}
+
+/// Headers by which some frameworks let a caller choose another path, method or address than the ones that
+/// were decided on; and `Proxy`, which CGI gateways read as an environment variable (httpoxy).
+const OVERRIDES: [&str; 12] = [
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "proxy",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-url",
+];
+
+/// Most options of a `Connection` header that are looked at.
+const CONNECTION_OPTIONS_MAX: usize = 32;
+
 impl Permit {
-    /// The internal request target: the path from the captures, and the query without the token.
-    pub fn target(&self, head: &RequestHead<'_>) -> String {
-        let route = self.route();
-        // The configuration made sure that every capture of `forward` is one of the route's path.
-        let mut target =
-            route.forward.fill(|name| self.captures().value(name)).unwrap_or_else(|| "/".to_owned());
-        let query = match route.query {
-            QueryRule::Drop => None,
-            QueryRule::Pass => head.raw_query().and_then(|query| self.without_tokens(query)),
-        };
-        if let Some(query) = query {
-            target.push('?');
-            target.push_str(&query);
-        }
-        target
-    }
-
-    /// The query without the route's token, and without anything that goes by our token's name.
-    fn without_tokens<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
-        let mut rest = without_parameter(query, TOKEN_CAPTURE)?;
-        for name in self.route().token.iter().flat_map(TokenRule::parameters) {
-            rest = Cow::Owned(without_parameter(&rest, name)?.into_owned());
-        }
-        Some(rest)
-    }
-
     /// Writes the head of the HTTP/1.1 request for the agent, blank line included. `head` is the head that
     /// was permitted, `body_bytes` the length of the body that will follow.
     pub fn write_head(&self, head: &RequestHead<'_>, body_bytes: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(head.method.as_bytes());
         out.push(b' ');
-        out.extend_from_slice(self.target(head).as_bytes());
+        out.extend_from_slice(self.target().as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         line(out, "host", self.authority().as_bytes());
         let listed = connection_options(head.headers);
         for (name, value) in head.headers {
-            if *name != COOKIE && self.passes(name, &listed) {
+            if *name != COOKIE && self.passes(name, value, &listed) {
                 line(out, name.as_str(), value.as_bytes());
             }
         }
-        cookies(out, head.headers);
+        self.cookies(head.headers, &listed, out);
         self.identify(out);
         if body_bytes > 0 || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
             // Writing to a vector cannot fail.
@@ -79,20 +92,39 @@ impl Permit {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn passes(&self, name: &HeaderName, listed: &[&str]) -> bool {
+    fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[&str]) -> bool {
         let text = name.as_str();
         let spoofable = text.starts_with("callgate-")
             || text.starts_with("x-forwarded-")
-            || text == "x-real-ip"
+            || OVERRIDES.contains(&text)
             || *name == FORWARDED
             || self.address_header().is_some_and(|header| header == name)
             // Gateways of the CGI family read `callgate_route` as `callgate-route`.
             || text.contains('_');
-        let token = || self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name);
-        !spoofable
-            && !HOP_BY_HOP.contains(name)
-            && !listed.iter().any(|option| option.eq_ignore_ascii_case(text))
-            && !token()
+        let token = || {
+            self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)
+                || self.token().is_some_and(|token| holds(value.as_bytes(), token))
+        };
+        !spoofable && !HOP_BY_HOP.contains(name) && !self.is_of_one_hop(name, listed) && !token()
+    }
+
+    /// HTTP/2 may split the cookie header; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+    fn cookies(&self, headers: &HeaderMap, listed: &[&str], out: &mut Vec<u8>) {
+        let values = headers.get_all(COOKIE).iter().filter(|value| self.passes(&COOKIE, value, listed));
+        let cookies: Vec<_> = values.map(HeaderValue::as_bytes).collect();
+        if !cookies.is_empty() {
+            line(out, "cookie", &cookies.join(&b"; "[..]));
+        }
+    }
+
+    /// Whether the caller's `Connection` declares the header to be of one hop. One that the provider signed
+    /// is not the caller's to take away.
+    fn is_of_one_hop(&self, name: &HeaderName, listed: &[&str]) -> bool {
+        let signed = || {
+            let verifier = self.route().provider.as_ref().and_then(|provider| provider.verifier.as_ref());
+            verifier.is_some_and(|verifier| verifier.scheme().content.headers().any(|header| header == name))
+        };
+        listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str())) && !signed()
     }
 
     fn identify(&self, out: &mut Vec<u8>) {
@@ -122,16 +154,10 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// HTTP/2 may split the cookie header; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-fn cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
-    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(|value| value.as_bytes()).collect();
-    if !cookies.is_empty() {
-        line(out, "cookie", &cookies.join(&b"; "[..]));
-    }
-}
-
 /// The headers that the caller's `Connection` declares to be of one hop.
 fn connection_options(headers: &HeaderMap) -> Vec<&str> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty()).collect()
+    let options =
+        values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty());
+    options.take(CONNECTION_OPTIONS_MAX).collect()
 }

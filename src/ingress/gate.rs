@@ -10,34 +10,40 @@ use super::route::{Carrier, Route, TokenRule};
 use crate::denial::{Denial, Refusal};
 use crate::path::{Captures, Parameter, TOKEN_CAPTURE, parameter};
 use crate::request::{RequestHead, Single};
+use crate::secret::Secret;
 use crate::signature::Presented;
 use crate::source::SourceFault;
 use crate::time::Timestamp;
 use crate::token::Granted;
 use crate::trail::{Check, Trail};
 
-/// What the head checks leave for later.
+/// What the checks found out, as far as they got.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Passed {
+pub(super) struct Found {
+    /// What a token of ours grants.
     pub(super) granted: Option<Granted>,
+    /// The signature fields.
     pub(super) presented: Option<Presented>,
+    /// The verified token: wherever it stands on the request, it is not passed on.
+    pub(super) token: Option<Secret>,
 }
 
-/// Runs every check that needs the head alone.
+/// Runs every check that needs the head alone; the client address is the one that was allowed.
 pub(super) fn run(
     route: &Route,
     captures: &Captures,
     client: Result<IpAddr, SourceFault>,
     head: &RequestHead<'_>,
     now: Timestamp,
+    found: &mut Found,
     trail: &mut Trail,
-) -> Result<Passed, Denial> {
+) -> Result<IpAddr, Denial> {
     method(route, head, trail)?;
     size(route, head, trail)?;
-    address(route, client, trail)?;
-    let granted = token(route, captures, head, now, trail)?;
-    let presented = signature_headers(route, head, now, trail)?;
-    Ok(Passed { granted, presented })
+    let client = address(route, client, trail)?;
+    token(route, captures, head, now, found, trail)?;
+    found.presented = signature_headers(route, head, now, trail)?;
+    Ok(client)
 }
 
 fn method(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
@@ -67,12 +73,12 @@ fn size(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), 
     }
 }
 
-fn address(route: &Route, client: Result<IpAddr, SourceFault>, trail: &mut Trail) -> Result<(), Denial> {
+fn address(route: &Route, client: Result<IpAddr, SourceFault>, trail: &mut Trail) -> Result<IpAddr, Denial> {
     let client = client
         .map_err(|fault| trail.deny(Check::Address, Denial::AddressUnreadable, || fault.to_string()))?;
     let Some(provider) = &route.provider else {
         trail.skip(Check::Address, "the route has no provider");
-        return Ok(());
+        return Ok(client);
     };
     match &provider.allow {
         None => trail.skip(Check::Address, "the provider has no allowlist"),
@@ -85,7 +91,7 @@ fn address(route: &Route, client: Result<IpAddr, SourceFault>, trail: &mut Trail
             }));
         }
     }
-    Ok(())
+    Ok(client)
 }
 
 fn token(
@@ -93,19 +99,24 @@ fn token(
     captures: &Captures,
     head: &RequestHead<'_>,
     now: Timestamp,
+    found: &mut Found,
     trail: &mut Trail,
-) -> Result<Option<Granted>, Denial> {
+) -> Result<(), Denial> {
     let Some(rule) = &route.token else {
         trail.skip(Check::Token, "the route asks for no token");
-        return Ok(None);
+        return Ok(());
     };
     let verdict = match rule {
-        TokenRule::Callback { carriers, verifier } => find(carriers, captures, head)
-            .and_then(|token| verifier.verify(&token, &route.name, captures.iter(), now))
-            .map(Some),
-        TokenRule::Jwt { carriers, verifier } => find(carriers, captures, head)
-            .and_then(|token| verifier.verify(&token, |name| captures.value(name), now))
-            .map(|()| None),
+        TokenRule::Callback { carriers, verifier } => find(carriers, captures, head).and_then(|token| {
+            let granted = verifier.verify(&token, &route.name, captures.iter(), now)?;
+            found.token = Some(Secret::new(token.into_owned().into_bytes()));
+            Ok(Some(granted))
+        }),
+        TokenRule::Jwt { carriers, verifier } => find(carriers, captures, head).and_then(|token| {
+            verifier.verify(&token, |name| captures.value(name), now)?;
+            found.token = Some(Secret::new(token.into_owned().into_bytes()));
+            Ok(None)
+        }),
         TokenRule::Static { header, secrets } => {
             let value = one_header(head, header);
             value.and_then(|value| {
@@ -122,13 +133,14 @@ fn token(
             trail.pass(Check::Token, || match &granted {
                 Some(granted) => {
                     format!(
-                        "bound to {captures:?}, interaction {}, until {}",
+                        "bound to {captures}, interaction {}, until {}",
                         granted.interaction, granted.expires
                     )
                 }
                 None => "genuine".to_owned(),
             });
-            Ok(granted)
+            found.granted = granted;
+            Ok(())
         }
         Err(refusal) => Err(trail.deny(Check::Token, refusal.denial, || refusal.detail.into_owned())),
     }
@@ -147,7 +159,11 @@ fn find<'a>(
             return Err(Refusal::new(Denial::TokenDuplicated, "a token in more than one place"));
         }
     }
-    found.ok_or_else(|| Refusal::new(Denial::TokenMissing, format!("no token in any of {carriers:?}")))
+    found.ok_or_else(|| Refusal::new(Denial::TokenMissing, format!("no token in {}", listed(carriers))))
+}
+
+fn listed(carriers: &[Carrier]) -> String {
+    carriers.iter().map(Carrier::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 fn carried<'a>(

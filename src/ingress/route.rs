@@ -83,6 +83,18 @@ impl TokenRule {
     }
 }
 
+/// In words, for people.
+impl std::fmt::Display for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bearer => write!(f, "the bearer header"),
+            Self::Header(name) => write!(f, "the header {name}"),
+            Self::Path => write!(f, "the path"),
+            Self::Query(name) => write!(f, "the query parameter {name}"),
+        }
+    }
+}
+
 impl Carrier {
     fn header(&self) -> Option<&HeaderName> {
         match self {

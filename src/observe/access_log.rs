@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -14,6 +13,10 @@ use crate::trail::Trail;
 
 /// Lines wait at most about this long.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest explanation of a denial, in bytes; a longer one is cut if that is possible.
+const DETAIL_BYTES_MAX: usize = 300;
+/// Longest wait for a reader of the log that does not read, when the process stops.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// From this many bytes on, lines are written without waiting for more.
 const BATCH_BYTES: usize = 64 << 10;
 /// Bytes of lines that may wait; beyond it lines are lost and counted.
@@ -77,6 +80,9 @@ impl Entry<'_> {
         if self.client != Some(self.peer.to_canonical()) {
             address(out, "peer", self.peer);
         }
+        if let Some(detail) = self.trail.refusal().filter(|detail| !detail.is_empty()) {
+            text(out, "detail", detail.get(..DETAIL_BYTES_MAX).unwrap_or(detail));
+        }
         if let Some(interaction) = self.interaction {
             text(out, "interaction", interaction);
         }
@@ -134,8 +140,9 @@ pub fn redact_path(path: &str) -> String {
 #[derive(Debug, Default)]
 struct Pending {
     bytes: Vec<u8>,
-    lines_lost: u64,
     closed: bool,
+    /// Everything is written and the writer is gone.
+    done: bool,
     /// The writer sleeps until there is a line.
     writer_waits: bool,
     /// The writer lets lines gather, until there is a batch or the interval is over.
@@ -146,13 +153,13 @@ struct Pending {
 struct Shared {
     pending: Mutex<Pending>,
     wake: Condvar,
+    written: Condvar,
 }
 
 /// Takes entries and writes them.
 #[derive(Debug)]
 pub struct AccessLogger {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
 }
 
 impl AccessLogger {
@@ -163,22 +170,19 @@ impl AccessLogger {
     pub fn start(out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
-        let writer =
-            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&theirs, out))?;
-        Ok(Self { shared, writer: Some(writer) })
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&theirs, out))?;
+        Ok(Self { shared })
     }
 
-    /// Takes one entry. Returns how many lines were lost since the last call.
-    pub fn log(&self, entry: &Entry<'_>) -> u64 {
+    /// Takes one entry. Returns whether there was room for it.
+    pub fn log(&self, entry: &Entry<'_>) -> bool {
         let mut line = Vec::with_capacity(640);
         entry.write(&mut line);
         let mut pending = self.shared.pending.lock();
         if pending.bytes.len() + line.len() > PENDING_BYTES_MAX {
-            pending.lines_lost += 1;
-        } else {
-            pending.bytes.extend_from_slice(&line);
+            return false;
         }
-        let lost = std::mem::take(&mut pending.lines_lost);
+        pending.bytes.extend_from_slice(&line);
         let full = pending.gathering && pending.bytes.len() >= BATCH_BYTES;
         let wake = std::mem::take(&mut pending.writer_waits) || full;
         pending.gathering &= !full;
@@ -186,17 +190,18 @@ impl AccessLogger {
         if wake {
             self.shared.wake.notify_one();
         }
-        lost
+        true
     }
 }
 
-/// Writes what is left.
+/// Writes what is left, unless nobody reads it.
 impl Drop for AccessLogger {
     fn drop(&mut self) {
-        self.shared.pending.lock().closed = true;
+        let mut pending = self.shared.pending.lock();
+        pending.closed = true;
         self.shared.wake.notify_one();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        if !pending.done {
+            let _ = self.shared.written.wait_for(&mut pending, CLOSE_DEADLINE);
         }
     }
 }
@@ -222,7 +227,13 @@ fn write(shared: &Shared, mut out: impl Write) {
         let _ = out.write_all(&batch).and_then(|()| out.flush());
         batch.clear();
         batch.shrink_to(4 * BATCH_BYTES);
-        if closed && shared.pending.lock().bytes.is_empty() {
+        let mut pending = shared.pending.lock();
+        if closed && pending.bytes.is_empty() {
+            pending.done = true;
+            drop(pending);
+            // The reader may wait for the end of what is written.
+            drop(out);
+            shared.written.notify_one();
             return;
         }
     }

@@ -39,7 +39,7 @@ impl Metrics {
             deliver_seconds: HistogramVec::new(
                 HistogramOpts::new(
                     "callgate_deliver_seconds",
-                    "From handing a permitted callback to the agent to the end of its answer.",
+                    "From a permit to the end of the agent's answer, or to the failure to get one.",
                 )
                 .buckets(DELIVER_BUCKETS.to_vec()),
                 &["route"],
@@ -81,9 +81,9 @@ impl Metrics {
         self.deliver_seconds.with_label_values(&[route]).observe(seconds);
     }
 
-    /// Counts access-log lines that were dropped.
-    pub fn log_lines_lost(&self, lines: u64) {
-        self.log_lines_lost.inc_by(lines);
+    /// Counts an access-log line that was dropped.
+    pub fn log_line_lost(&self) {
+        self.log_lines_lost.inc();
     }
 
     /// The text exposition format.

@@ -224,15 +224,34 @@ impl Captures {
             .map(|(name, span)| (&**name, self.path.get(span.clone()).unwrap_or_default()))
     }
 
-    /// The canonical path, with the token's segment blanked: fit for a log.
+    /// The canonical path, fit for a log: the token's segment is blanked, and any that looks like a JWT.
     pub fn redacted_path(&self) -> String {
-        match self.names.iter().zip(&self.spans).find(|(name, _)| ***name == *TOKEN_CAPTURE) {
-            None => self.path.to_string(),
-            Some((_, span)) => {
-                let (before, after) = (self.path.get(..span.start), self.path.get(span.end..));
-                format!("{}[token]{}", before.unwrap_or_default(), after.unwrap_or_default())
+        let mut path = String::with_capacity(self.path.len());
+        let mut shown = 0;
+        for (name, span) in self.names.iter().zip(&self.spans) {
+            let text = self.path.get(span.clone()).unwrap_or_default();
+            if **name == *TOKEN_CAPTURE || text.contains("eyJ") {
+                path.push_str(self.path.get(shown..span.start).unwrap_or_default());
+                path.push_str("[token]");
+                shown = span.end;
             }
         }
+        path.push_str(self.path.get(shown..).unwrap_or_default());
+        path
+    }
+}
+
+/// `name=value`, comma between them; no token.
+impl fmt::Display for Captures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut pairs = self.iter().peekable();
+        if pairs.peek().is_none() {
+            return f.write_str("no captures");
+        }
+        for (i, (name, value)) in pairs.enumerate() {
+            write!(f, "{}{name}={value}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 

@@ -1,8 +1,6 @@
 //! Delivering: everything that reaches the agent goes through here, as one finished message, and takes a
 //! [`Permit`]. A request whose bytes may have reached the agent is never sent a second time.
 
-use std::time::Duration;
-
 use bytes::{Buf, Bytes};
 use http::Method;
 use pingora::ErrorType;
@@ -42,22 +40,20 @@ pub(super) async fn deliver(
 ) -> Result<Answer, Denial> {
     let mut message = Vec::with_capacity(1024 + body.len().min(ONE_BUFFER_BYTES_MAX));
     permit.write_head(head, body.len(), &mut message);
-    let mut stream = pool.connection(agent).await?;
-    let sent = timeout(agent.response_timeout, send(&mut stream, message, body)).await;
-    if sent.is_err() {
-        return Err(Denial::AgentTimeout);
-    }
-    // An agent may answer and close before it has read everything; such an answer still counts, so a failed
-    // write is followed by a look at what came back.
+    let stream = pool.connection(agent).await?;
+    let answered = timeout(agent.response_timeout, converse(stream, message, body)).await;
+    let mut session = answered.unwrap_or(Err(Denial::AgentTimeout))?;
+    session.read_timeout = Some(agent.response_timeout);
+    Ok(Answer { session, has_body: head.method != Method::HEAD.as_str() })
+}
+
+/// Writes the request and reads the head of the answer. An agent may answer and close before it has read
+/// everything; such an answer still counts, so a failed write is followed by a look at what came back.
+async fn converse(mut stream: Stream, message: Vec<u8>, body: Bytes) -> Result<AgentSession, Denial> {
+    let _ = send(&mut stream, message, body).await;
     let mut session = AgentSession::new(stream);
-    match timeout(agent.response_timeout, final_head(&mut session)).await {
-        Ok(Ok(())) => {
-            session.read_timeout = Some(agent.response_timeout);
-            Ok(Answer { session, has_body: head.method != Method::HEAD.as_str() })
-        }
-        Ok(Err(denial)) => Err(denial),
-        Err(_) => Err(Denial::AgentTimeout),
-    }
+    final_head(&mut session).await?;
+    Ok(session)
 }
 
 async fn send(stream: &mut Stream, mut message: Vec<u8>, body: Bytes) -> std::io::Result<()> {
@@ -122,6 +118,3 @@ impl Answer {
         }
     }
 }
-
-/// Longest wait for a caller that does not read its answer.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -2,21 +2,23 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::Version;
+use http::header::{EXPECT, HOST};
+use pingora::ErrorType;
 use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
-use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
 use super::agent::Pool;
 use super::answer::{self, Broken};
+use super::body;
 use super::clock::{Clock, instant};
-use super::deliver::{self, WRITE_TIMEOUT};
-use super::{body, deliver::deliver};
+use super::deliver::{self, deliver};
 use crate::denial::Denial;
 use crate::ingress::{Denied, Seen};
 use crate::observe::{AccessLogger, Entry, Metrics, redact_path};
@@ -25,6 +27,8 @@ use crate::request::RequestHead;
 use crate::source::LOOPBACK;
 use crate::trail::{Check, Trail};
 
+/// Longest wait for a caller that does not read its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A refused body up to this size is read to its end, so that the connection can be kept.
 const DRAIN_BYTES_MAX: u64 = 64 << 10;
 /// How long the rest of a refused body may take.
@@ -40,7 +44,10 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: Option<AccessLogger>,
     pub(super) request_ids: RequestIds,
+    /// Exchanges that have begun and not ended.
     pub(super) in_flight: AtomicUsize,
+    /// From here on no exchange begins.
+    pub(super) stopped: AtomicBool,
 }
 
 /// Makes the ids by which a caller's complaint is found in the log.
@@ -69,16 +76,19 @@ struct InFlight<'a>(&'a AtomicUsize);
 
 impl<'a> InFlight<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+/// Marks a connection that has served a request.
+struct Served;
 
 /// How an exchange ended.
 struct Ended {
@@ -92,14 +102,15 @@ struct Ended {
 }
 
 impl Ended {
-    fn refused(denied: Denied, body_bytes: u64) -> Self {
+    /// Refused; `told` says whether the caller could be told.
+    fn refused(denied: Denied, body_bytes: u64, told: bool) -> Self {
         Self {
             seen: denied.seen,
             outcome: Err(denied.denial),
-            status: denied.denial.status(),
+            status: if told { denied.denial.status() } else { 0 },
             body_bytes,
             deliver: Duration::ZERO,
-            reusable: true,
+            reusable: told,
         }
     }
 }
@@ -108,26 +119,39 @@ impl Ended {
 pub(super) async fn serve(
     shared: &Shared,
     mut session: ServerSession,
-    stopping: bool,
+    stopping: &ShutdownWatch,
 ) -> Option<ReusedHttpStream> {
     let policy = shared.policy.load_full();
-    match timeout(policy.limits.idle_timeout, session.read_request()).await {
-        Ok(Ok(true)) => {}
-        Ok(Err(error)) if is_malformed(error.etype()) => {
-            refuse_malformed(shared, &policy, &mut session).await;
-            return None;
-        }
-        _ => return None,
-    }
+    let first = session.take_connection_user_context().is_none();
+    let read = timeout(policy.limits.idle_timeout, session.read_request()).await;
+    // Counted before the look at `stopped`: whoever stops waits for the count after setting it.
     let in_flight = InFlight::new(&shared.in_flight);
-    if stopping {
-        session.set_keepalive(None);
+    if shared.stopped.load(Ordering::SeqCst) {
+        return None;
     }
-    session.set_write_timeout(Some(WRITE_TIMEOUT));
     let began = instant();
     let request_id = shared.request_ids.next();
     let mut trail = Trail::timed(instant);
-    let ended = decide_and_deliver(shared, &policy, &mut session, &request_id, &mut trail).await;
+    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    let ended = match read {
+        Ok(Ok(true)) if lacks_host(&session) => {
+            refuse_head(&policy, &mut session, &request_id, Denial::RequestMalformed).await
+        }
+        Ok(Ok(true)) => {
+            if *stopping.borrow() {
+                session.set_keepalive(None);
+            }
+            decide_and_deliver(shared, &policy, &mut session, &request_id, &mut trail).await
+        }
+        Ok(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => {
+            refuse_head(&policy, &mut session, &request_id, Denial::RequestMalformed).await
+        }
+        // A later head that does not come is a kept connection that idles, and so is a TLS one without any.
+        Err(_) if first && session.digest().is_some_and(|digest| digest.ssl_digest.is_none()) => {
+            refuse_head(&policy, &mut session, &request_id, Denial::HeadTimeout).await
+        }
+        _ => return None,
+    };
     let took = instant().saturating_duration_since(began);
     record(shared, &session, &request_id, &trail, &ended, took);
     drop(in_flight);
@@ -135,7 +159,8 @@ pub(super) async fn serve(
         session.shutdown().await;
         return None;
     }
-    let settings = HttpPersistentSettings::for_session(&session);
+    let mut settings = HttpPersistentSettings::for_session(&session);
+    settings.set_user_context(Box::new(Served));
     let stream = session.finish().await.ok().flatten()?;
     Some(ReusedHttpStream::from_reusable_stream(stream, settings))
 }
@@ -161,7 +186,7 @@ async fn decide_and_deliver(
     let body = match read {
         Ok(body) => body,
         Err(denial) => {
-            trail.deny(Check::Body, denial, String::new);
+            trail.deny(Check::Body, denial, || denial.help().to_owned());
             let denied = Denied { denial, seen: admitted.into_seen() };
             return refuse(policy, session, request_id, denied, 0).await;
         }
@@ -193,14 +218,14 @@ async fn pass_on(
     seen: Seen,
 ) -> Ended {
     let status = answer.head().map_or(0, |head| head.status.as_u16());
-    let relayed = answer::relay(session, &mut answer).await;
-    let (outcome, reusable) = match relayed {
+    let (outcome, status, reusable) = match answer::relay(session, &mut answer).await {
         Ok(()) => {
             answer.finish(&shared.pool, &policy.agent).await;
-            (Ok(()), true)
+            (Ok(()), status, true)
         }
-        Err(Broken::Agent(denial)) => (Err(denial), false),
-        Err(Broken::Caller) => (Ok(()), false),
+        Err(Broken::Agent(denial)) => (Err(denial), status, false),
+        // The agent has it; only the caller was not there to hear so, and will try again.
+        Err(Broken::Caller) => (Ok(()), 0, false),
     };
     Ended { seen, outcome, status, body_bytes: 0, deliver: Duration::ZERO, reusable }
 }
@@ -216,13 +241,17 @@ async fn refuse(
 ) -> Ended {
     let unread = !session.is_body_done();
     let expects = session.get_header(EXPECT).is_some();
-    let declared = declared(session.req_header());
+    let declared = head(session, LOOPBACK).body_bytes_declared;
     let short = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
     let broken = matches!(denied.denial, Denial::BodyIncomplete | Denial::BodyTimeout);
-    let keep = !unread || (short && !expects && !broken);
+    // Where a body broke, nobody knows where the next request begins, whatever the parser says.
+    let keep = !broken && (!unread || (short && !expects));
     if let ServerSession::H1(h1) = session {
         h1.set_close_on_response_before_downstream_finish(!keep);
         h1.set_total_drain_timeout(Some(DRAIN_DEADLINE));
+    }
+    if !keep {
+        session.set_keepalive(None);
     }
     let route = denied.seen.route.clone();
     let told =
@@ -230,35 +259,20 @@ async fn refuse(
     if unread && !keep && !expects && !broken && !session.is_http2() {
         body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
     }
-    Ended { reusable: told, ..Ended::refused(denied, body_bytes) }
+    let ended = Ended::refused(denied, body_bytes, told);
+    Ended { reusable: ended.reusable && (keep || session.is_http2()), ..ended }
 }
 
-async fn refuse_malformed(shared: &Shared, policy: &Policy, session: &mut ServerSession) {
-    let denial = Denial::RequestMalformed;
-    let request_id = shared.request_ids.next();
-    answer::deny(session, denial, None, &request_id, policy.explain_denials).await;
-    session.shutdown().await;
-    shared.metrics.request("none", "none", denial.verdict(), denial.code(), 0);
-    let Some(log) = &shared.access_log else { return };
-    let trail = Trail::verbose();
-    shared.metrics.log_lines_lost(log.log(&Entry {
-        time: shared.clock.now(),
-        request_id: &request_id,
-        route: "none",
-        provider: "none",
-        verdict: denial.verdict(),
-        reason: denial.code(),
-        status: denial.status(),
-        method: "-",
-        path: "-",
-        client: None,
-        peer: peer(session),
-        interaction: None,
-        body_bytes: 0,
-        duration_us: 0,
-        deliver_us: 0,
-        trail: &trail,
-    }));
+/// Answers a head that is none: nothing behind it can be trusted to be anything, so the connection ends.
+async fn refuse_head(
+    policy: &Policy,
+    session: &mut ServerSession,
+    request_id: &str,
+    denial: Denial,
+) -> Ended {
+    session.set_keepalive(None);
+    let told = answer::deny(session, denial, None, request_id, policy.explain_denials).await;
+    Ended { reusable: false, ..Ended::refused(Denied { denial, seen: Seen::default() }, 0, told) }
 }
 
 /// Counts and logs one exchange.
@@ -281,12 +295,14 @@ fn record(
         shared.metrics.delivery(name, ended.deliver.as_secs_f64());
     }
     let Some(log) = &shared.access_log else { return };
-    let request = session.req_header();
-    let path = match &ended.seen.captures {
-        Some(captures) => captures.redacted_path(),
-        None => redact_path(target(request).split('?').next().unwrap_or_default()),
+    // Without a single check there was no head that could be read.
+    let request = trail.steps().next().map(|_| session.req_header());
+    let path = match (&ended.seen.captures, request) {
+        (Some(captures), _) => captures.redacted_path(),
+        (None, Some(_)) => redact_path(head(session, LOOPBACK).raw_path()),
+        (None, None) => "-".to_owned(),
     };
-    shared.metrics.log_lines_lost(log.log(&Entry {
+    let logged = log.log(&Entry {
         time: shared.clock.now(),
         request_id,
         route: name,
@@ -294,7 +310,7 @@ fn record(
         verdict,
         reason,
         status: ended.status,
-        method: known_method(request.method.as_str()),
+        method: request.map_or("-", |request| known_method(request.method.as_str())),
         path: &path,
         client: ended.seen.client,
         peer: peer(session),
@@ -303,7 +319,10 @@ fn record(
         duration_us: micros(took),
         deliver_us: micros(ended.deliver),
         trail,
-    }));
+    });
+    if !logged {
+        shared.metrics.log_line_lost();
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -328,8 +347,10 @@ async fn continue_if_expected(session: &mut ServerSession) {
     }
 }
 
-fn is_malformed(error: &pingora::ErrorType) -> bool {
-    matches!(error, pingora::ErrorType::InvalidHTTPHeader)
+/// HTTP/1.1 requests name their host (RFC 9112 section 3.2); pingora leaves that to us.
+fn lacks_host(session: &ServerSession) -> bool {
+    let request = session.req_header();
+    request.version == Version::HTTP_11 && !request.headers.contains_key(HOST)
 }
 
 fn peer(session: &ServerSession) -> IpAddr {
@@ -338,13 +359,9 @@ fn peer(session: &ServerSession) -> IpAddr {
 
 fn head(session: &ServerSession, peer: IpAddr) -> RequestHead<'_> {
     let request = session.req_header();
-    RequestHead {
-        method: request.method.as_str(),
-        target: if has_fragment(session) { "" } else { target(request) },
-        headers: &request.headers,
-        peer,
-        body_bytes_declared: declared(request),
-    }
+    let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
+    let target = if has_fragment(session) { "" } else { raw };
+    RequestHead::new(request.method.as_str(), target, &request.headers, peer)
 }
 
 /// Whether the request target holds a `#`: the URI library cuts it off silently, and a target that was
@@ -352,23 +369,6 @@ fn head(session: &ServerSession, peer: IpAddr) -> RequestHead<'_> {
 fn has_fragment(session: &ServerSession) -> bool {
     let ServerSession::H1(h1) = session else { return false };
     let raw = h1.get_headers_raw_bytes();
-    raw.iter().take_while(|b| **b != b'\n').any(|b| *b == b'#')
-}
-
-fn declared(request: &RequestHeader) -> Option<u64> {
-    if request.headers.contains_key(TRANSFER_ENCODING) {
-        return None;
-    }
-    request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// The request target in origin form, as sent; empty when it is not UTF-8. The absolute form (RFC 9112
-/// section 3.2.2) is cut to its path: pingora has held its authority against `Host`.
-pub(super) fn target(request: &RequestHeader) -> &str {
-    let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
-    let absolute = raw.strip_prefix("http://").or_else(|| raw.strip_prefix("https://"));
-    match absolute {
-        None => raw,
-        Some(rest) => rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("/"),
-    }
+    let line = raw.iter().skip_while(|b| matches!(**b, b'\r' | b'\n')).take_while(|b| **b != b'\n');
+    line.into_iter().any(|b| *b == b'#')
 }

@@ -1,5 +1,8 @@
 //! A small HTTP service for one of our own listeners: a request in, a finished answer out.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
@@ -7,11 +10,7 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::timeout;
-
-use super::exchange::target;
 
 /// A request to one of our own listeners.
 #[derive(Clone, Debug)]
@@ -57,10 +56,10 @@ where
         if *shutdown.borrow() {
             session.set_keepalive(None);
         }
+        session.set_write_timeout(Some(IDLE_TIMEOUT));
         let method = session.req_header().method.as_str().to_owned();
-        let (path, _) =
-            target(session.req_header()).split_once('?').unwrap_or((target(session.req_header()), ""));
-        let request = PlainRequest { method, path: path.to_owned() };
+        let target = session.req_header().uri.path();
+        let request = PlainRequest { method, path: target.to_owned() };
         let response = (self.respond)(&request);
         let mut header = ResponseHeader::build(response.status, Some(5)).ok()?;
         header.insert_header(CONTENT_TYPE, response.content_type).ok()?;

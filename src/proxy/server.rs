@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,7 +23,7 @@ use super::exchange::{self, RequestIds, Shared};
 use super::listen::{Bound, bind, endpoints};
 use super::plain::{PlainApp, PlainRequest, PlainResponse};
 use super::{agent::Pool, tls};
-use crate::config::Startup;
+use crate::config::{Listener, Startup};
 use crate::observe::{AccessLogger, Metrics};
 use crate::policy::Policy;
 
@@ -62,6 +62,7 @@ pub struct Server {
     /// Where metrics and health are served.
     pub admin: Option<SocketAddr>,
     stop: watch::Sender<bool>,
+    _stop_admin: watch::Sender<bool>,
     shared: Arc<Shared>,
     services: Vec<JoinHandle<()>>,
 }
@@ -77,11 +78,13 @@ impl Server {
         options: Options,
         admin: impl Fn(&PlainRequest) -> PlainResponse + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let mut ingress = Vec::new();
-        for listener in &startup.ingress {
-            let settings = listener.tls.as_ref().map(tls::settings).transpose().map_err(StartError::Tls)?;
-            ingress.push((bind_named(listener.address)?, settings));
-        }
+        // Every certificate is tried before the first address is bound.
+        let settings = |listener: &Listener| listener.tls.as_ref().map(tls::settings).transpose();
+        let settings: Vec<_> =
+            startup.ingress.iter().map(settings).collect::<Result<_, _>>().map_err(StartError::Tls)?;
+        let bound: Vec<_> =
+            startup.ingress.iter().map(|listener| bind_named(listener.address)).collect::<Result<_, _>>()?;
+        let ingress: Vec<_> = bound.into_iter().zip(settings).collect();
         let admin_bound = startup.admin.map(bind_named).transpose()?;
         let shared = Arc::new(Shared {
             policy,
@@ -91,30 +94,38 @@ impl Server {
             access_log: options.access_log,
             request_ids: RequestIds::new(),
             in_flight: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
         });
         let (stop, stopping) = watch::channel(false);
         let addresses = ingress.iter().map(|(bound, _)| bound.address).collect();
         let admin_address = admin_bound.as_ref().map(|bound| bound.address);
         let app = IngressApp::new(&shared);
-        let mut services = vec![run(app, ingress, stopping.clone())];
-        services
-            .extend(admin_bound.map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], stopping)));
-        Ok(Self { ingress: addresses, admin: admin_address, stop, shared, services })
+        let mut services = vec![run(app, ingress, stopping)];
+        // The admin listener goes on until the last exchange has ended: readiness is asked for there.
+        let (stop_admin, admin_stopping) = watch::channel(false);
+        let admin =
+            admin_bound.map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], admin_stopping));
+        services.extend(admin);
+        Ok(Self { ingress: addresses, admin: admin_address, stop, _stop_admin: stop_admin, shared, services })
     }
 
     /// Stops accepting, lets running exchanges end for as long as `grace`, and returns how many were left.
     pub async fn stop(self, grace: Duration) -> usize {
         let _ = self.stop.send(true);
-        let drained = async {
-            while self.shared.in_flight.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _ = timeout(grace, drained).await;
+        let _ = timeout(grace, self.drained()).await;
+        // From here on a request on a kept connection is not begun; one that slipped in before is waited for.
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        let _ = timeout(grace.min(LAST_EXCHANGES), self.drained()).await;
         for service in &self.services {
             service.abort();
         }
-        self.shared.in_flight.load(Ordering::Relaxed)
+        self.shared.in_flight.load(Ordering::SeqCst)
+    }
+
+    async fn drained(&self) {
+        while self.shared.in_flight.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -140,18 +151,41 @@ fn run<A: ServerApp + Send + Sync + 'static>(
 struct IngressApp {
     http1: Arc<Protocol>,
     http2: Arc<Protocol>,
+    idle_timeout: Duration,
 }
 
-/// Longest wait for the first bytes of a connection.
-const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait, once no exchange begins any more, for one that had just begun.
+const LAST_EXCHANGES: Duration = Duration::from_secs(1);
+
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE_BYTES: usize = 24;
 
 impl IngressApp {
     fn new(shared: &Arc<Shared>) -> Self {
-        let mut h2c = HttpServerOptions::default();
-        h2c.h2c = true;
-        Self {
-            http1: Arc::new(Protocol { shared: Arc::clone(shared), options: None }),
-            http2: Arc::new(Protocol { shared: Arc::clone(shared), options: Some(h2c) }),
+        let idle_timeout = shared.policy.load().limits.idle_timeout;
+        let protocol = |h2c| {
+            let mut options = HttpServerOptions::default();
+            options.h2c = h2c;
+            options.h2_idle_timeout = Some(idle_timeout);
+            Arc::new(Protocol { shared: Arc::clone(shared), options })
+        };
+        Self { http1: protocol(false), http2: protocol(true), idle_timeout }
+    }
+
+    /// Whether a plain connection begins as HTTP/2 does; `None` when it does not begin at all. Three bytes
+    /// tell: no method begins with them, and no request is shorter.
+    async fn begins_as_http2(&self, stream: &mut Stream) -> Option<bool> {
+        let mut first = [0; 3];
+        let peeked = timeout(self.idle_timeout, stream.try_peek(&mut first)).await;
+        match peeked {
+            Ok(Ok(true)) if first == *b"PRI" => {
+                // pingora waits for the whole preface without a limit of time, so it is waited for here.
+                let mut preface = [0; PREFACE_BYTES];
+                let whole = timeout(self.idle_timeout, stream.try_peek(&mut preface)).await;
+                matches!(whole, Ok(Ok(true))).then_some(true)
+            }
+            Ok(Ok(_)) => Some(false),
+            Ok(Err(_)) | Err(_) => None,
         }
     }
 }
@@ -163,20 +197,16 @@ impl ServerApp for IngressApp {
         if stream.get_ssl_digest().is_some() {
             return self.http1.process_new(stream, shutdown).await;
         }
-        // No method begins with the HTTP/2 preface's first bytes, and no request is shorter than they are.
-        let mut first = [0; 3];
-        let peeked = timeout(FIRST_BYTES_TIMEOUT, stream.try_peek(&mut first)).await;
-        match peeked {
-            Ok(Ok(true)) if first == *b"PRI" => self.http2.process_new(stream, shutdown).await,
-            Ok(Ok(_)) => self.http1.process_new(stream, shutdown).await,
-            Ok(Err(_)) | Err(_) => None,
+        match self.begins_as_http2(&mut stream).await? {
+            true => self.http2.process_new(stream, shutdown).await,
+            false => self.http1.process_new(stream, shutdown).await,
         }
     }
 }
 
 struct Protocol {
     shared: Arc<Shared>,
-    options: Option<HttpServerOptions>,
+    options: HttpServerOptions,
 }
 
 #[async_trait]
@@ -186,11 +216,10 @@ impl HttpServerApp for Protocol {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let stopping = *shutdown.borrow();
-        exchange::serve(&self.shared, session, stopping).await
+        exchange::serve(&self.shared, session, shutdown).await
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.options.as_ref()
+        Some(&self.options)
     }
 }

@@ -94,6 +94,14 @@ impl Content {
         &self.text
     }
 
+    /// The headers under the MAC.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Header(name) => Some(name),
+            _ => None,
+        })
+    }
+
     /// Whether the event id is under the MAC.
     pub fn uses_id(&self) -> bool {
         self.parts.contains(&Part::Id)
@@ -124,7 +132,9 @@ fn placeholder(name: &str) -> Result<Part, ContentFault> {
         "url" => Ok(Part::Url),
         _ => {
             let header = name.strip_prefix("header:").ok_or_else(unknown)?;
-            HeaderName::from_bytes(header.as_bytes()).map(Part::Header).map_err(|_| unknown())
+            // Headers with an underscore never reach the agent, so nothing signed may depend on one.
+            let name = HeaderName::from_bytes(header.as_bytes()).ok().filter(|_| !header.contains('_'));
+            name.map(Part::Header).ok_or_else(unknown)
         }
     }
 }
@@ -151,5 +161,6 @@ mod tests {
         assert_eq!(Content::parse("body}{body}"), Err(ContentFault::Brace));
         assert!(matches!(Content::parse("{Body}"), Err(ContentFault::Unknown(_))));
         assert!(matches!(Content::parse("{header:}{body}"), Err(ContentFault::Unknown(_))));
+        assert!(matches!(Content::parse("{header:a_b}{body}"), Err(ContentFault::Unknown(_))));
     }
 }

@@ -32,10 +32,12 @@ pub struct Format {
 pub enum FormatFault {
     /// An item without a placeholder, or with text behind it.
     Item(String),
-    /// No `{signature}`, or two.
-    Signature,
+    /// The text before one placeholder begins with the text before the other.
+    Prefix,
     /// Two placeholders and nothing to tell where one ends: give a `separator`.
     Separator,
+    /// No `{signature}`, or two.
+    Signature,
 }
 
 impl fmt::Display for FormatFault {
@@ -43,6 +45,7 @@ impl fmt::Display for FormatFault {
         match self {
             Self::Item(item) => write!(f, "`{item}` must be text and then {{signature}} or {{timestamp}}"),
             Self::Signature => write!(f, "must hold {{signature}} exactly once"),
+            Self::Prefix => write!(f, "needs different text before {{timestamp}} and {{signature}}"),
             Self::Separator => write!(f, "two placeholders need one of `,` `;` `&` or a space between them"),
         }
     }
@@ -77,6 +80,12 @@ impl Format {
         let timestamps = items.len() - signatures;
         if signatures != 1 || timestamps > 1 {
             return Err(FormatFault::Signature);
+        }
+        let overlap = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
+        if let [(a, _), (b, _)] = items.as_slice()
+            && overlap(a, b)
+        {
+            return Err(FormatFault::Prefix);
         }
         Ok(Self { items, separator, text: text.into() })
     }
@@ -207,6 +216,8 @@ mod tests {
         assert_eq!(Format::parse("t={timestamp}", None), Err(FormatFault::Signature));
         assert_eq!(Format::parse("{timestamp}{signature}", None), Err(FormatFault::Separator));
         assert_eq!(Format::parse("a={signature},b={signature}", None), Err(FormatFault::Signature));
+        assert_eq!(Format::parse("{timestamp},{signature}", None), Err(FormatFault::Prefix));
+        assert_eq!(Format::parse("v={timestamp},v={signature}", None), Err(FormatFault::Prefix));
         for bad in ["", "v1", "{signature}x", "{id}", "v={sig}", "t={timestamp},x,v1={signature}"] {
             assert!(matches!(Format::parse(bad, None), Err(FormatFault::Item(_))), "{bad}");
         }

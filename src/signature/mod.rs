@@ -183,6 +183,10 @@ impl Verifier {
             rule.check(text.as_str(), now)?;
             timestamp = Some(text);
         }
+        // A signed header that came twice would be verified once and delivered twice.
+        for name in scheme.content.headers() {
+            required(head, name)?;
+        }
         let id = match &scheme.id {
             Some(name) if scheme.content.uses_id() => Some(required(head, name)?.clone()),
             Some(name) => optional(head, name)?.cloned(),
@@ -209,19 +213,16 @@ impl Verifier {
     /// # Errors
     /// `signature_mismatch`.
     pub fn verify(&self, presented: &Presented, signed: &Signed<'_>, body: &[u8]) -> Result<(), Refusal> {
-        let mut matched = false;
-        for key in &self.keys {
+        // Which secret matches is no secret; how far a comparison got would be.
+        let matched = self.keys.iter().any(|key| {
             let tag = self.tag(key, presented, signed, body);
-            for signature in &presented.signatures {
-                matched |= tag.matches(signature);
-            }
-        }
+            presented.signatures.iter().any(|signature| tag.matches(signature))
+        });
         if matched {
             return Ok(());
         }
         let detail = format!(
-            "{} of {} signatures match under {} secrets; {} body bytes",
-            0,
+            "none of {} signatures matches under {} secrets over {} body bytes",
             presented.signatures.len(),
             self.keys.len(),
             body.len()
@@ -251,7 +252,7 @@ impl Verifier {
     }
 
     /// The headers with which the provider would send this request: the exact inverse of verifying, under
-    /// the first secret. `None` without a secret, or when `id` is no header value.
+    /// the first secret. `None` without a secret, or when `id` is none that verifies.
     pub fn sign(
         &self,
         signed: &Signed<'_>,
@@ -275,6 +276,7 @@ impl Verifier {
             None => None,
             Some(name) => {
                 let id = HeaderValue::from_str(id).ok()?;
+                self.check_id(Some(&id)).ok()?;
                 headers.push((name.clone(), id.clone()));
                 Some(id)
             }

@@ -69,7 +69,7 @@ impl CallbackVerifier {
         if unverified.media_type().as_deref() != Some(CALLBACK_TYPE) {
             return Err(Refusal::new(Denial::TokenType, "the token's typ is not callback+jwt"));
         }
-        let (payload, _) = unverified.verify(&self.keys)?;
+        let payload = unverified.verify(&self.keys)?;
         let claims: Claims<'_> = serde_json::from_slice(&payload)
             .map_err(|_| Refusal::new(Denial::TokenClaim, "the claims are not those of a callback token"))?;
         if claims.v != CALLBACK_VERSION {
@@ -82,7 +82,7 @@ impl CallbackVerifier {
             return Err(Refusal::new(Denial::TokenAudience, "the token is for another public_url"));
         }
         if now.unix_secs() >= claims.exp {
-            let detail = format!("expired {} s ago", now.unix_secs() - claims.exp);
+            let detail = format!("expired {} s ago", now.unix_secs().saturating_sub(claims.exp));
             return Err(Refusal::new(Denial::TokenExpired, detail));
         }
         check_binding(&claims, route, captures)?;

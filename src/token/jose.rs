@@ -151,11 +151,6 @@ impl Key {
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
-
-    /// The one algorithm it is good for.
-    pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
 }
 
 /// A token taken apart, nothing of it believed yet.
@@ -255,11 +250,11 @@ impl<'t> Unverified<'t> {
     }
 
     /// Verifies the signature under the key that the token names, or under any of `keys` with its algorithm
-    /// when it names none, and hands out the payload's bytes.
-    pub(super) fn verify(&self, keys: &[Key]) -> Result<(Vec<u8>, usize), Refusal> {
+    /// when it names none, and hands out the payload's bytes. A key without an id answers to any name.
+    pub(super) fn verify(&self, keys: &[Key]) -> Result<Vec<u8>, Refusal> {
         let kid = self.header.kid.as_deref();
-        let mut candidates =
-            keys.iter().enumerate().filter(|(_, key)| kid.is_none() || key.id() == kid).peekable();
+        let answers = |key: &&Key| kid.is_none() || key.id().is_none() || key.id() == kid;
+        let mut candidates = keys.iter().filter(answers).peekable();
         if candidates.peek().is_none() {
             return Err(Refusal::new(
                 Denial::TokenKeyUnknown,
@@ -267,7 +262,7 @@ impl<'t> Unverified<'t> {
             ));
         }
         let mut reason = (Denial::TokenAlgorithm, "the token's alg is not the one its key is good for");
-        for (i, key) in candidates {
+        for key in candidates {
             if key.algorithm.name() != self.header.alg {
                 continue;
             }
@@ -282,7 +277,7 @@ impl<'t> Unverified<'t> {
                 let payload = BASE64URL_NOPAD.decode(self.payload.as_bytes()).map_err(|_| {
                     Refusal::new(Denial::TokenMalformed, "the token's payload is not base64url")
                 })?;
-                return Ok((payload, i));
+                return Ok(payload);
             }
             reason = (Denial::TokenForged, "the token's signature does not verify");
         }

@@ -60,7 +60,7 @@ impl JwtVerifier {
             let detail = format!("the token's typ is not {}", expected.unwrap_or("JWT"));
             return Err(Refusal::new(Denial::TokenType, detail));
         }
-        let (payload, _) = unverified.verify(&self.keys)?;
+        let payload = unverified.verify(&self.keys)?;
         let claims: Claims = serde_json::from_slice(&payload).map_err(|_| {
             Refusal::new(Denial::TokenClaim, "the claims are not a JSON object with each member once")
         })?;

@@ -229,8 +229,7 @@ impl Prepared {
     }
 
     fn head<'a>(&'a self, headers: &'a HeaderMap, peer: IpAddr) -> RequestHead<'a> {
-        let declared = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
-        RequestHead { method: &self.method, target: &self.path, headers, peer, body_bytes_declared: declared }
+        RequestHead::new(&self.method, &self.path, headers, peer)
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -269,7 +268,7 @@ fn decide_pure(config: &Config, prepared: &Prepared, peer: IpAddr) -> Verdict {
             verdict: "allow".to_owned(),
             reason: None,
             route: Some(permit.route().name.to_string()),
-            forward: Some(permit.target(&head)),
+            forward: Some(permit.target().to_owned()),
             checks,
         },
         Err(denied) => Verdict {

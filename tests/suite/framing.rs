@@ -76,7 +76,44 @@ fn ambiguous_heads_are_refused() {
         assert_eq!(response.header("content-type"), Some("application/problem+json"), "{what}");
         assert_eq!(callgate.log()[0]["reason"], "request_malformed", "{what}");
     }
+    assert_eq!(callgate.send(b"GET /open/x HTTP/1.1\r\n\r\n").status, 400, "no host");
     assert!(agent.received().is_empty());
+}
+
+#[test]
+fn bytes_behind_a_broken_body_are_never_a_request() {
+    let (agent, callgate) = start();
+    for broken in ["zz\r\n", "-3\r\n", "10000000000000003\r\n", "3\r\nabcXX", "3\r\nabc\r\nzz\r\n"] {
+        let mut stream = callgate.connect();
+        write!(stream, "POST /open/1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{broken}")
+            .unwrap();
+        let refused = Response::read(&mut stream);
+        assert_eq!((refused.status, refused.header("connection")), (400, Some("close")), "{broken:?}");
+        // The request comes in a later segment, when the first answer has been seen.
+        let _ = stream.write_all(b"GET /open/smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "{broken:?}: {}", String::from_utf8_lossy(&rest));
+    }
+    assert!(agent.received().is_empty());
+}
+
+#[test]
+fn a_head_that_does_not_come_to_its_end_is_told_and_counted() {
+    let config = open_config("127.0.0.1:1").replace("limits: { ", "limits: { idle_timeout: 300ms, ");
+    let callgate = Callgate::start(&config, Clock::System);
+    let mut stream = callgate.connect();
+    stream.write_all(b"GET /open/x HTTP/1.1\r\nHost").unwrap();
+    assert_eq!(Response::read(&mut stream).status, 408);
+    assert_eq!(callgate.log()[0]["reason"], "head_timeout");
+    // A connection that only idles is closed without a word, whatever it meant to speak.
+    for beginning in [b"".as_slice(), b"PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = callgate.connect();
+        stream.write_all(beginning).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert!(!all.starts_with(b"HTTP/1.1"), "{beginning:?}");
+    }
 }
 
 #[test]
@@ -108,6 +145,8 @@ fn the_absolute_form_is_read_as_its_path() {
     assert_eq!(agent.received()[0].target(), "/in/x?a=1");
     assert_eq!(callgate.send(b"GET http://other/open/x HTTP/1.1\r\nHost: h\r\n\r\n").status, 400);
     assert_eq!(callgate.send(b"GET http://h HTTP/1.1\r\nHost: h\r\n\r\n").status, 404);
+    assert_eq!(callgate.send(b"GET http://h?x=/open/x HTTP/1.1\r\nHost: h\r\n\r\n").status, 400);
+    assert_eq!(callgate.send(b"\r\nGET /open/x#y HTTP/1.1\r\nHost: h\r\n\r\n").status, 400);
     let connect = callgate.send(b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n");
     assert!((400..500).contains(&connect.status), "{connect:?}");
 }

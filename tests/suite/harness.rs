@@ -211,6 +211,13 @@ impl Callgate {
         String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Asks the server to stop, with patience, and tells how many exchanges were cut off.
+    pub fn stop_in_background(&mut self) -> std::thread::JoinHandle<usize> {
+        let serving = self.serving.take().unwrap();
+        let handle = self.runtime.as_ref().unwrap().handle().clone();
+        std::thread::spawn(move || handle.block_on(serving.stop(PATIENCE)))
+    }
+
     /// The metrics page.
     pub fn metrics(&self) -> String {
         self.admin_get("/metrics").text()
@@ -226,10 +233,11 @@ impl Callgate {
 
 impl Drop for Callgate {
     fn drop(&mut self) {
-        if let (Some(runtime), Some(serving)) = (self.runtime.take(), self.serving.take()) {
+        let Some(runtime) = self.runtime.take() else { return };
+        if let Some(serving) = self.serving.take() {
             runtime.block_on(serving.stop(Duration::ZERO));
-            runtime.shutdown_timeout(Duration::from_millis(200));
         }
+        runtime.shutdown_timeout(Duration::from_millis(200));
     }
 }
 

@@ -1,8 +1,10 @@
 //! Metrics, health and the access log.
 
+use std::io::{Read, Write};
+
 use callgate::proxy::Clock;
 
-use crate::harness::{ANSWER, Agent, Callgate, open_config};
+use crate::harness::{ANSWER, Agent, Callgate, Response, open_config};
 
 #[test]
 fn metrics_tell_what_happened_and_why() {
@@ -55,7 +57,33 @@ fn the_log_has_a_line_for_each_request_and_no_secrets() {
     assert!(line["trail_ns"]["path"].is_number() && line["duration_us"].is_number(), "{line}");
     let text = line.to_string();
     assert!(!text.contains("eyJ") && !text.contains("hunter2"), "{text}");
+    callgate.send(b"GET /open/eyJhbGciOiJIUzI1NiJ9.e30.sig HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(callgate.log()[0]["path"], "/open/[token]");
+    callgate.send(b"DELETE /open/x HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(callgate.log()[0]["detail"].as_str().unwrap().starts_with("DELETE is none of"));
     callgate.send(b"GET /nope/eyJhbGciOiJIUzI1NiJ9.e30.sig/x HTTP/1.1\r\nHost: h\r\n\r\n");
     let line = callgate.log().remove(0);
     assert_eq!(line["path"], "/nope/[redacted]/x");
+}
+
+#[test]
+fn readiness_ends_before_the_admin_listener_does() {
+    let config =
+        open_config("127.0.0.1:1").replace("limits: { body_deadline: 1s }", "limits: { body_deadline: 20s }");
+    let mut callgate = Callgate::start(&config, Clock::System);
+    // An exchange that has begun: its body is still to come.
+    let mut stream = callgate.connect();
+    stream
+        .write_all(b"POST /open/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        .unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    let stopping = callgate.stop_in_background();
+    while callgate.admin_get("/readyz").status == 200 {
+        std::thread::yield_now();
+    }
+    assert_eq!(callgate.admin_get("/livez").status, 200);
+    stream.write_all(b"hi").unwrap();
+    assert_eq!(Response::read(&mut stream).status, 503, "the exchange ends as it would have");
+    assert_eq!(stopping.join().unwrap(), 0);
 }
