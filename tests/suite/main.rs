@@ -15,4 +15,5 @@ mod framing;
 mod harness;
 mod http2;
 mod observing;
+mod properties;
 mod vectors;
