@@ -94,7 +94,7 @@ fn token(rule: &TokenRule) -> Value {
         TokenRule::Callback { carriers, verifier } => json!({
             "kind": "callback",
             "from": self::carriers(carriers),
-            "keys": verifier.keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>(),
+            "keys": verifier.keys().iter().map(|key| format!("{key:?}")).collect::<Vec<_>>(),
             "bound_to": "the route and every capture",
         }),
         TokenRule::Jwt { carriers, verifier } => json!({

@@ -47,7 +47,7 @@ pub(super) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>)
         .iter()
         .map(|(id, algorithm, secret)| Key::new(Some(id), *algorithm, KeyMaterial::Shared(secret)).ok())
         .collect::<Option<Vec<_>>>()?;
-    let verifier = CallbackVerifier { keys: verifying, audience: public_url.into() };
+    let verifier = CallbackVerifier::new(verifying, public_url);
     Some(CallbackTokens { minting: Minting { minter, ttl: ttl? }, verifier: Arc::new(verifier) })
 }
 

@@ -1,7 +1,6 @@
 //! What the agent sees of a permitted request: the internal path, the headers that are left, and ours.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -12,6 +11,7 @@ use super::decide::Permit;
 use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
 use crate::request::RequestHead;
+use crate::source::write_address;
 
 /// Headers of one connection (RFC 9110 section 7.6.1) and of the framing, which is made anew.
 const HOP_BY_HOP: [HeaderName; 12] = [
@@ -86,8 +86,7 @@ impl Permit {
         self.cookies(head.headers, &listed, out);
         self.identify(out);
         if body_bytes > 0 || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
-            // Writing to a vector cannot fail.
-            let _ = write!(out, "content-length: {body_bytes}\r\n");
+            line(out, "content-length", itoa::Buffer::new().format(body_bytes).as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -138,7 +137,9 @@ impl Permit {
         if let Some(id) = self.event_id() {
             line(out, "callgate-event-id", id.as_bytes());
         }
-        let _ = write!(out, "callgate-client-address: {}\r\n", self.client());
+        out.extend_from_slice(b"callgate-client-address: ");
+        write_address(out, self.client());
+        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -1,10 +1,9 @@
 //! Which route has a path: a tree of segments, so that a thousand routes cost what ten do. At each segment
 //! a literal is tried before a capture, which is the order of [`Template::precedence`].
 
-use std::collections::HashMap;
-use std::str::Split;
+use std::collections::BTreeMap;
 
-use crate::path::{CanonicalPath, Segment, Template};
+use crate::path::{CanonicalPath, Segment, Segments, Template};
 
 /// The tree.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +13,7 @@ pub struct Router {
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    literals: HashMap<Box<str>, Node>,
+    literals: BTreeMap<Box<str>, Node>,
     capture: Option<Box<Node>>,
     route: Option<usize>,
 }
@@ -36,12 +35,11 @@ impl Router {
     /// The index of the route that has this path. `fits` tells whether the captures of a candidate take the
     /// path's segments; where they do not, the search goes on.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        let segments = path.as_str().get(1..)?.split('/');
-        descend(&self.root, segments, &fits)
+        descend(&self.root, path.segments(), &fits)
     }
 }
 
-fn descend(node: &Node, mut segments: Split<'_, char>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
+fn descend(node: &Node, mut segments: Segments<'_>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
     let Some(segment) = segments.next() else {
         return node.route.filter(|index| fits(*index));
     };

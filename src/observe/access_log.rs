@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::source::write_address;
 use crate::time::Timestamp;
 use crate::trail::Trail;
 
@@ -127,7 +128,9 @@ fn number(out: &mut Vec<u8>, name: &str, value: u64) {
 
 fn address(out: &mut Vec<u8>, name: &str, value: IpAddr) {
     key(out, name);
-    let _ = write!(out, "\"{value}\"");
+    out.push(b'"');
+    write_address(out, value);
+    out.push(b'"');
 }
 
 /// A path that no route has, made fit for a log: what could be a token is blanked, controls are escaped.

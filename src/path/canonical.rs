@@ -74,9 +74,45 @@ impl<'a> CanonicalPath<'a> {
         Ok(Self { text })
     }
 
+    /// The segments, first to last.
+    pub fn segments(&self) -> Segments<'_> {
+        Segments::of(&self.text)
+    }
+
     /// The path, beginning with a slash.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+/// The segments of a path. Segments are short, and a plain loop finds the next slash of a short text sooner
+/// than a search does.
+#[derive(Clone, Debug)]
+pub struct Segments<'p> {
+    rest: Option<&'p str>,
+}
+
+impl<'p> Segments<'p> {
+    fn of(path: &'p str) -> Self {
+        Self { rest: path.get(1..) }
+    }
+}
+
+impl<'p> Iterator for Segments<'p> {
+    type Item = &'p str;
+
+    fn next(&mut self) -> Option<&'p str> {
+        let rest = self.rest?;
+        match rest.bytes().position(|b| b == b'/') {
+            None => {
+                self.rest = None;
+                Some(rest)
+            }
+            Some(at) => {
+                self.rest = rest.get(at + 1..);
+                rest.get(..at)
+            }
+        }
     }
 }
 
@@ -91,7 +127,7 @@ fn is_unreserved(b: u8) -> bool {
 
 fn check_segments(path: &str) -> Result<(), PathFault> {
     let mut at = 1;
-    let mut segments = path.get(1..).unwrap_or_default().split('/').peekable();
+    let mut segments = Segments::of(path).peekable();
     while let Some(segment) = segments.next() {
         match segment {
             "." | ".." => return Err(PathFault::DotSegment(at)),

@@ -5,6 +5,6 @@ mod canonical;
 mod query;
 mod template;
 
-pub use canonical::{CanonicalPath, PathFault};
+pub use canonical::{CanonicalPath, PathFault, Segments};
 pub use query::{Parameter, check_query, parameter, with_parameter, without_parameter};
 pub use template::{Captures, Segment, TOKEN_CAPTURE, Template, TemplateFault, is_capturable};

@@ -134,23 +134,22 @@ impl Template {
 
     /// Whether `path` has this template's segments.
     pub fn matches(&self, path: &CanonicalPath<'_>) -> bool {
-        let mut texts = path.as_str().get(1..).unwrap_or_default().split('/');
+        let mut texts = path.segments();
         self.segments.iter().all(|segment| texts.next().is_some_and(|text| segment.matches(text)))
             && texts.next().is_none()
     }
 
     /// The captures of `path`, whose segments are known to fit this template.
     pub fn capture(&self, path: &CanonicalPath<'_>) -> Captures {
-        let path = path.as_str();
         let mut spans = Vec::with_capacity(self.names.len());
         let mut start = 1;
-        for (segment, text) in self.segments.iter().zip(path.get(1..).unwrap_or_default().split('/')) {
+        for (segment, text) in self.segments.iter().zip(path.segments()) {
             if matches!(segment, Segment::Capture(_)) {
                 spans.push(start..start + text.len());
             }
             start += text.len() + 1;
         }
-        Captures { names: self.names.clone(), path: path.into(), spans }
+        Captures { names: self.names.clone(), path: path.as_str().into(), spans }
     }
 
     /// Whether two templates match the very same paths.

@@ -173,8 +173,8 @@ async fn decide_and_deliver(
     trail: &mut Trail,
 ) -> Ended {
     let now = shared.clock.now();
-    let peer = peer(session);
-    let head = head(session, peer);
+    let caller = Caller::of(session);
+    let head = head(session, caller);
     let declared = head.body_bytes_declared;
     let admitted = match policy.ingress.decide_head(&head, now, trail) {
         Ok(admitted) => admitted,
@@ -192,7 +192,7 @@ async fn decide_and_deliver(
         }
     };
     let body_bytes = body.len() as u64;
-    let head = self::head(session, peer);
+    let head = self::head(session, caller);
     let permit = match admitted.decide_body(&head, &body, trail) {
         Ok(permit) => permit,
         Err(denied) => return refuse(policy, session, request_id, *denied, body_bytes).await,
@@ -241,7 +241,7 @@ async fn refuse(
 ) -> Ended {
     let unread = !session.is_body_done();
     let expects = session.get_header(EXPECT).is_some();
-    let declared = head(session, LOOPBACK).body_bytes_declared;
+    let declared = head(session, Caller::of(session)).body_bytes_declared;
     let short = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
     let broken = matches!(denied.denial, Denial::BodyIncomplete | Denial::BodyTimeout);
     // Where a body broke, nobody knows where the next request begins, whatever the parser says.
@@ -299,7 +299,7 @@ fn record(
     let request = trail.steps().next().map(|_| session.req_header());
     let path = match (&ended.seen.captures, request) {
         (Some(captures), _) => captures.redacted_path(),
-        (None, Some(_)) => redact_path(head(session, LOOPBACK).raw_path()),
+        (None, Some(_)) => redact_path(head(session, Caller::of(session)).raw_path()),
         (None, None) => "-".to_owned(),
     };
     let logged = log.log(&Entry {
@@ -357,11 +357,24 @@ fn peer(session: &ServerSession) -> IpAddr {
     session.client_addr().and_then(|address| address.as_inet()).map_or(LOOPBACK, |address| address.ip())
 }
 
-fn head(session: &ServerSession, peer: IpAddr) -> RequestHead<'_> {
+/// What the session tells of a request besides its head.
+#[derive(Clone, Copy)]
+struct Caller {
+    peer: IpAddr,
+    fragment: bool,
+}
+
+impl Caller {
+    fn of(session: &ServerSession) -> Self {
+        Self { peer: peer(session), fragment: has_fragment(session) }
+    }
+}
+
+fn head(session: &ServerSession, caller: Caller) -> RequestHead<'_> {
     let request = session.req_header();
     let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
-    let target = if has_fragment(session) { "" } else { raw };
-    RequestHead::new(request.method.as_str(), target, &request.headers, peer)
+    let target = if caller.fragment { "" } else { raw };
+    RequestHead::new(request.method.as_str(), target, &request.headers, caller.peer)
 }
 
 /// Whether the request target holds a `#`: the URI library cuts it off silently, and a target that was

@@ -3,10 +3,28 @@
 mod client;
 mod networks;
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use client::{AddressHeader, ClientAddress, SourceFault};
 pub use networks::{NetworkFault, Networks, parse_network};
+
+/// Writes an address as text. IPv4 is written digit by digit: it is on every line of the log and on every
+/// request to the agent.
+pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (i, octet) in v4.octets().into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        // Writing to a vector cannot fail.
+        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
+}
 
 /// The address that counts as nobody's, for requests made up by `explain`.
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -147,6 +147,39 @@ impl Key {
         Self { id, algorithm, decoding: DecodingKey::from_jwk(jwk).unwrap() }
     }
 
+    /// Verifies a token whose header is known to be right; `rest` is what stands behind the header.
+    pub(super) fn verify(&self, token: &str, rest: &str) -> Result<Vec<u8>, Refusal> {
+        let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(malformed("the token is longer than 8 KiB"));
+        }
+        let (payload, signature) = rest.split_once('.').ok_or_else(|| malformed("not a compact JWS"))?;
+        let signed = token.get(..token.len() - signature.len() - 1).unwrap_or_default();
+        let payload = self.payload(signed, payload, signature)?;
+        payload.ok_or_else(|| Refusal::new(Denial::TokenForged, "the token's signature does not verify"))
+    }
+
+    /// The payload's bytes, if the signature verifies under this key.
+    fn payload(&self, signed: &str, payload: &str, signature: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        // The library reads the signature's base64url; an error there is a signature that cannot match.
+        let verdict = jsonwebtoken::crypto::verify(
+            signature,
+            signed.as_bytes(),
+            &self.decoding,
+            self.algorithm.inner(),
+        );
+        if !verdict.unwrap_or(false) {
+            return Ok(None);
+        }
+        let malformed = || Refusal::new(Denial::TokenMalformed, "the token's payload is not base64url");
+        BASE64URL_NOPAD.decode(payload.as_bytes()).map(Some).map_err(|_| malformed())
+    }
+
+    /// The one algorithm it is good for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
     /// The key's id, by which tokens name it.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -266,17 +299,7 @@ impl<'t> Unverified<'t> {
             if key.algorithm.name() != self.header.alg {
                 continue;
             }
-            // The library reads the signature's base64url; an error there is a signature that cannot match.
-            let verdict = jsonwebtoken::crypto::verify(
-                self.signature,
-                self.signed.as_bytes(),
-                &key.decoding,
-                key.algorithm.inner(),
-            );
-            if verdict.unwrap_or(false) {
-                let payload = BASE64URL_NOPAD.decode(self.payload.as_bytes()).map_err(|_| {
-                    Refusal::new(Denial::TokenMalformed, "the token's payload is not base64url")
-                })?;
+            if let Some(payload) = key.payload(self.signed, self.payload, self.signature)? {
                 return Ok(payload);
             }
             reason = (Denial::TokenForged, "the token's signature does not verify");

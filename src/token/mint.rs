@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header};
 
 use super::callback::Claims;
@@ -10,6 +11,20 @@ use super::jose::{Algorithm, Family, KeyFault};
 use super::{CALLBACK_ISSUER, CALLBACK_TYPE, CALLBACK_VERSION, SHARED_KEY_BYTES_MIN};
 use crate::secret::Secret;
 use crate::time::Timestamp;
+
+/// The header of a token minted under a key.
+fn header(algorithm: Algorithm, key_id: &str) -> Header {
+    let mut header = Header::new(algorithm.inner());
+    header.typ = Some(CALLBACK_TYPE.to_owned());
+    header.kid = Some(key_id.to_owned());
+    header
+}
+
+/// That header as it stands in a token, dot included: a verifier that finds it there knows what it says.
+pub(super) fn header_text(algorithm: Algorithm, key_id: &str) -> Option<Box<str>> {
+    let json = serde_json::to_vec(&header(algorithm, key_id)).ok()?;
+    Some((BASE64URL_NOPAD.encode(&json) + ".").into())
+}
 
 /// What a token is made for.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +80,7 @@ impl Minter {
 
     /// The token for a grant. `None` only if the cryptography of the process is not there.
     pub fn mint(&self, grant: &Grant<'_>) -> Option<String> {
-        let mut header = Header::new(self.algorithm.inner());
-        header.typ = Some(CALLBACK_TYPE.to_owned());
-        header.kid = Some(self.key_id.to_string());
+        let header = header(self.algorithm, &self.key_id);
         let claims = Claims {
             v: CALLBACK_VERSION,
             iss: CALLBACK_ISSUER.into(),

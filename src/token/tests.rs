@@ -110,3 +110,15 @@ fn a_public_key_is_no_shared_key() {
     );
     assert!(!verifies(&token, &key.unwrap()));
 }
+
+#[test]
+fn a_minted_token_begins_with_the_header_its_verifier_knows() {
+    use super::mint::{Grant, Minter, header_text};
+    use crate::time::Timestamp;
+    let algorithm = Algorithm::from_name("HS256").unwrap();
+    let secret = Secret::new(vec![b'k'; 32]);
+    let minter = Minter::new("k1", algorithm, &secret, "https://a").unwrap();
+    let now = Timestamp::from_unix_secs(0);
+    let grant = Grant { route: "r", interaction: "i", captures: &[], issued: now, expires: now };
+    assert!(minter.mint(&grant).unwrap().starts_with(&*header_text(algorithm, "k1").unwrap()));
+}
