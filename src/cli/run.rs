@@ -18,7 +18,7 @@ use crate::proxy::{Clock, Options, Server, StartError};
 /// How long running exchanges may take after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 /// Most worker threads taken without being told.
-const THREADS_DEFAULT_MAX: usize = 4;
+const THREADS_DEFAULT_MAX: usize = 2;
 
 /// A server and the switch for its readiness.
 pub struct Serving {

@@ -13,7 +13,7 @@ pub struct Startup {
     pub admin: Option<SocketAddr>,
     /// Where callbacks come in.
     pub ingress: Vec<Listener>,
-    /// Worker threads; `None`: one for each processor, four at most.
+    /// Worker threads; `None`: one for each processor, two at most.
     pub threads: Option<usize>,
 }
 

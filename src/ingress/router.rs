@@ -84,4 +84,26 @@ mod tests {
         assert_eq!(find(&["/a/{x}"], "/a/%C3%A9"), None);
         assert_eq!(find(&["/a/{x}"], "/a/b:c"), None);
     }
+
+    #[test]
+    fn the_tree_finds_what_precedence_ranks_first() {
+        let mut texts = Vec::new();
+        for a in ["a", "b", "{x}"] {
+            for b in ["a", "b", "{y}"] {
+                for c in ["a", "{z}"] {
+                    texts.push(format!("/{a}/{b}/{c}"));
+                }
+            }
+        }
+        // Every third template is left out, so that literals lead into dead ends.
+        let texts: Vec<_> =
+            texts.iter().enumerate().filter(|(i, _)| i % 3 != 1).map(|(_, t)| t.as_str()).collect();
+        let templates: Vec<_> = texts.iter().map(|text| Template::parse(text).unwrap()).collect();
+        for path in ["/a/a/a", "/a/b/a", "/b/a/q", "/q/a/a", "/q/b/q", "/a/q/a", "/b/b/b", "/q/q/q"] {
+            let canonical = CanonicalPath::parse(path).unwrap();
+            let matching = (0..templates.len()).filter(|i| templates[*i].matches(&canonical));
+            let first = matching.min_by(|a, b| templates[*a].precedence(&templates[*b]));
+            assert_eq!(find(&texts, path), first, "{path}");
+        }
+    }
 }
