@@ -171,6 +171,11 @@ impl Trail {
         self.steps().enumerate().map(|(i, step)| (step, details.get(i).map_or("", String::as_str)))
     }
 
+    /// When the last check ended; `None` without a clock.
+    pub fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
     /// The sentence of the check that refused, in production.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()

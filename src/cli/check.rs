@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::describe::describe;
-use super::{ConfigArg, EXIT_USAGE, print_json};
+use super::{ConfigArg, EXIT_USAGE, counted, print_json};
 use crate::config::{Config, ConfigError};
 use crate::proxy::check_tls;
 
@@ -37,7 +37,12 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
             } else {
                 let (routes, providers) =
                     (config.policy.ingress.routes().len(), config.policy.providers.len());
-                println!("{}: ok, {routes} routes, {providers} providers", args.config.config.display());
+                println!(
+                    "{}: ok, {}, {}",
+                    args.config.config.display(),
+                    counted(routes, "route"),
+                    counted(providers, "provider")
+                );
             }
             0
         }

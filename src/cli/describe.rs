@@ -123,18 +123,18 @@ fn carriers(carriers: &[Carrier]) -> Vec<String> {
 fn signature(verifier: &Verifier) -> Value {
     let scheme = verifier.scheme();
     json!({
-        "algorithm": format!("{:?}", scheme.algorithm),
+        "algorithm": scheme.algorithm.name(),
         "headers": scheme.headers.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
         "format": scheme.format.as_str(),
         "content": scheme.content.as_str(),
-        "encoding": format!("{:?}", scheme.encoding),
+        "encoding": scheme.encoding.name(),
         "id": scheme.id.as_ref().map(|name| name.as_str()),
         "timestamp": scheme.timestamp.as_ref().map(|rule| json!({
             "from": match &rule.source {
                 TimestampSource::Header(name) => format!("header {name}"),
                 TimestampSource::SignatureHeader => "the signature header".to_owned(),
             },
-            "unit": format!("{:?}", rule.unit),
+            "unit": rule.unit.name(),
             "past": format_duration(rule.past),
             "future": format_duration(rule.future),
         })),

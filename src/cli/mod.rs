@@ -104,8 +104,7 @@ impl ConfigArg {
         for error in errors {
             eprintln!("error: {}: {error}", self.config.display());
         }
-        let plural = if errors.len() == 1 { "" } else { "s" };
-        eprintln!("{} mistake{plural} in {}; nothing was bound", errors.len(), self.config.display());
+        eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
     }
 }
 
@@ -129,6 +128,11 @@ fn random_id(prefix: &str) -> Option<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;
     Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
+}
+
+/// `1 route`, `2 routes`.
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn print_json(value: &serde_json::Value) {

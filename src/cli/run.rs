@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE};
+use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
 use crate::observe::{AccessLogger, Metrics, install_logger};
@@ -115,7 +115,7 @@ async fn until_stopped(config: Config) -> u8 {
         }
     };
     for address in &serving.server.ingress {
-        log::info!("ingress on {address}: {routes} routes to the agent at {agent}");
+        log::info!("ingress on {address}: {} to the agent at {agent}", counted(routes, "route"));
     }
     if let Some(address) = serving.server.admin {
         log::info!("admin on {address}");

@@ -66,51 +66,50 @@ impl Entry<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
         // Writing to a vector cannot fail.
-        let _ = write!(out, "{}\"", self.time);
-        text(out, "request_id", self.request_id);
-        text(out, "route", self.route);
-        text(out, "provider", self.provider);
-        text(out, "verdict", self.verdict);
-        text(out, "reason", self.reason);
-        number(out, "status", self.status.into());
-        text(out, "method", self.method);
-        text(out, "path", self.path);
+        let _ = write!(out, "{}", self.time);
+        word(out, "\",\"request_id\":\"", self.request_id);
+        word(out, "\",\"route\":\"", self.route);
+        word(out, "\",\"provider\":\"", self.provider);
+        word(out, "\",\"verdict\":\"", self.verdict);
+        word(out, "\",\"reason\":\"", self.reason);
+        word(out, "\",\"method\":\"", self.method);
+        number(out, "\",\"status\":", self.status.into());
+        text(out, ",\"path\":", self.path);
         if let Some(client) = self.client {
-            address(out, "client", client);
+            address(out, ",\"client\":\"", client);
         }
         if self.client != Some(self.peer.to_canonical()) {
-            address(out, "peer", self.peer);
+            address(out, ",\"peer\":\"", self.peer);
         }
         if let Some(detail) = self.trail.refusal().filter(|detail| !detail.is_empty()) {
-            text(out, "detail", detail.get(..DETAIL_BYTES_MAX).unwrap_or(detail));
+            text(out, ",\"detail\":", detail.get(..DETAIL_BYTES_MAX).unwrap_or(detail));
         }
         if let Some(interaction) = self.interaction {
-            text(out, "interaction", interaction);
+            text(out, ",\"interaction\":", interaction);
         }
-        number(out, "body_bytes", self.body_bytes);
-        number(out, "duration_us", self.duration_us);
-        number(out, "deliver_us", self.deliver_us);
+        number(out, ",\"body_bytes\":", self.body_bytes);
+        number(out, ",\"duration_us\":", self.duration_us);
+        number(out, ",\"deliver_us\":", self.deliver_us);
         out.extend_from_slice(b",\"trail_ns\":{");
-        let start = out.len();
-        for step in self.trail.steps() {
-            number(out, step.check.name(), step.nanos.into());
-        }
-        // The first check came with the comma that separates it from nothing.
-        if out.len() > start {
-            out.remove(start);
+        for (i, step) in self.trail.steps().enumerate() {
+            out.extend_from_slice(if i == 0 { b"\"" } else { b",\"" });
+            word(out, step.check.name(), "\":");
+            number(out, "", step.nanos.into());
         }
         out.extend_from_slice(b"}}\n");
     }
 }
 
-fn key(out: &mut Vec<u8>, key: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
+/// A value that needs no escaping: names of the configuration, codes, hexadecimal. `before` is what stands
+/// before it in the line.
+fn word(out: &mut Vec<u8>, before: &str, value: &str) {
+    out.extend_from_slice(before.as_bytes());
+    out.extend_from_slice(value.as_bytes());
 }
 
-fn text(out: &mut Vec<u8>, name: &str, value: &str) {
-    key(out, name);
+/// A value that may hold anything.
+fn text(out: &mut Vec<u8>, before: &str, value: &str) {
+    out.extend_from_slice(before.as_bytes());
     let plain = value.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\');
     if plain {
         out.push(b'"');
@@ -121,14 +120,13 @@ fn text(out: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    key(out, name);
+fn number(out: &mut Vec<u8>, before: &str, value: u64) {
+    out.extend_from_slice(before.as_bytes());
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn address(out: &mut Vec<u8>, name: &str, value: IpAddr) {
-    key(out, name);
-    out.push(b'"');
+fn address(out: &mut Vec<u8>, before: &str, value: IpAddr) {
+    out.extend_from_slice(before.as_bytes());
     write_address(out, value);
     out.push(b'"');
 }

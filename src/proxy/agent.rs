@@ -11,7 +11,6 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::clock::instant;
 use crate::denial::Denial;
 use crate::policy::{Agent, AgentAddress};
 
@@ -35,9 +34,9 @@ impl Pool {
     ///
     /// # Errors
     /// `agent_unreachable`; nothing was sent.
-    pub(super) async fn connection(&self, agent: &Agent) -> Result<Stream, Denial> {
+    pub(super) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Stream, Denial> {
         while let Some(mut idle) = self.take() {
-            let young = instant().saturating_duration_since(idle.since) < agent.idle_timeout;
+            let young = now.saturating_duration_since(idle.since) < agent.idle_timeout;
             if young && idle.address == agent.address && is_quiet(&mut idle.stream) {
                 return Ok(idle.stream);
             }
@@ -53,8 +52,8 @@ impl Pool {
     }
 
     /// Keeps a connection whose last answer was read to its end.
-    pub(super) fn keep(&self, agent: &Agent, stream: Stream) {
-        let idle = Idle { stream, address: agent.address.clone(), since: instant() };
+    pub(super) fn keep(&self, agent: &Agent, stream: Stream, now: Instant) {
+        let idle = Idle { stream, address: agent.address.clone(), since: now };
         let mut connections = self.idle.lock();
         if connections.len() >= IDLE_MAX {
             connections.remove(0);

@@ -1,6 +1,8 @@
 //! Delivering: everything that reaches the agent goes through here, as one finished message, and takes a
 //! [`Permit`]. A request whose bytes may have reached the agent is never sent a second time.
 
+use std::time::Instant;
+
 use bytes::{Buf, Bytes};
 use http::Method;
 use pingora::ErrorType;
@@ -37,10 +39,11 @@ pub(super) async fn deliver(
     permit: &Permit,
     head: &RequestHead<'_>,
     body: Bytes,
+    now: Instant,
 ) -> Result<Answer, Denial> {
     let mut message = Vec::with_capacity(1024 + body.len().min(ONE_BUFFER_BYTES_MAX));
     permit.write_head(head, body.len(), &mut message);
-    let stream = pool.connection(agent).await?;
+    let stream = pool.connection(agent, now).await?;
     let answered = timeout(agent.response_timeout, converse(stream, message, body)).await;
     let mut session = answered.unwrap_or(Err(Denial::AgentTimeout))?;
     session.read_timeout = Some(agent.response_timeout);
@@ -109,11 +112,11 @@ impl Answer {
     }
 
     /// Gives the connection back, if it can be used again.
-    pub(super) async fn finish(mut self, pool: &Pool, agent: &Agent) {
+    pub(super) async fn finish(mut self, pool: &Pool, agent: &Agent, now: Instant) {
         if self.has_body {
             self.session.respect_keepalive();
             if let Some(stream) = self.session.reuse().await {
-                pool.keep(agent, stream);
+                pool.keep(agent, stream, now);
             }
         }
     }

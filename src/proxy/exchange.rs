@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::Version;
@@ -99,6 +99,8 @@ struct Ended {
     deliver: Duration,
     /// Whether the connection is in a state to take another request.
     reusable: bool,
+    /// When the answer had been written.
+    at: Instant,
 }
 
 impl Ended {
@@ -111,6 +113,7 @@ impl Ended {
             body_bytes,
             deliver: Duration::ZERO,
             reusable: told,
+            at: instant(),
         }
     }
 }
@@ -152,7 +155,7 @@ pub(super) async fn serve(
         }
         _ => return None,
     };
-    let took = instant().saturating_duration_since(began);
+    let took = ended.at.saturating_duration_since(began);
     record(shared, &session, &request_id, &trail, &ended, took);
     drop(in_flight);
     if !ended.reusable {
@@ -197,15 +200,15 @@ async fn decide_and_deliver(
         Ok(permit) => permit,
         Err(denied) => return refuse(policy, session, request_id, *denied, body_bytes).await,
     };
-    let began = instant();
-    let delivered = deliver(&shared.pool, &policy.agent, &permit, &head, body).await;
+    let began = trail.last().unwrap_or_else(instant);
+    let delivered = deliver(&shared.pool, &policy.agent, &permit, &head, body, began).await;
     let seen = permit.into_seen();
     let mut ended = match delivered {
         Ok(answer) => pass_on(shared, policy, session, answer, seen).await,
         Err(denial) => refuse(policy, session, request_id, Denied { denial, seen }, body_bytes).await,
     };
     ended.body_bytes = body_bytes;
-    ended.deliver = instant().saturating_duration_since(began);
+    ended.deliver = ended.at.saturating_duration_since(began);
     ended
 }
 
@@ -218,16 +221,18 @@ async fn pass_on(
     seen: Seen,
 ) -> Ended {
     let status = answer.head().map_or(0, |head| head.status.as_u16());
-    let (outcome, status, reusable) = match answer::relay(session, &mut answer).await {
+    let relayed = answer::relay(session, &mut answer).await;
+    let at = instant();
+    let (outcome, status, reusable) = match relayed {
         Ok(()) => {
-            answer.finish(&shared.pool, &policy.agent).await;
+            answer.finish(&shared.pool, &policy.agent, at).await;
             (Ok(()), status, true)
         }
         Err(Broken::Agent(denial)) => (Err(denial), status, false),
         // The agent has it; only the caller was not there to hear so, and will try again.
         Err(Broken::Caller) => (Ok(()), 0, false),
     };
-    Ended { seen, outcome, status, body_bytes: 0, deliver: Duration::ZERO, reusable }
+    Ended { seen, outcome, status, body_bytes: 0, deliver: Duration::ZERO, reusable, at }
 }
 
 /// Answers with a denial, and sees to the body that nobody will read: a short one is read to its end, so

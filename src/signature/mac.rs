@@ -25,6 +25,16 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HmacSha1 => "hmac-sha1",
+            Self::HmacSha256 => "hmac-sha256",
+            Self::HmacSha384 => "hmac-sha384",
+            Self::HmacSha512 => "hmac-sha512",
+        }
+    }
+
     /// Length of a tag, in bytes.
     pub const fn tag_bytes(self) -> usize {
         match self {
@@ -101,6 +111,15 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Base64 => "base64",
+            Self::Base64Url => "base64url",
+            Self::Hex => "hex",
+        }
+    }
+
     /// Reads a tag of exactly the algorithm's length; `None` for anything else, so that a shortened
     /// signature never gets as far as being compared.
     pub(super) fn decode(self, text: &str, algorithm: Algorithm) -> Option<Tag> {

@@ -309,6 +309,15 @@ impl TimestampRule {
 }
 
 impl TimestampUnit {
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rfc3339 => "rfc3339",
+            Self::UnixMilliseconds => "ms",
+            Self::UnixSeconds => "s",
+        }
+    }
+
     /// Digits only, at most thirteen of them: no sign, no fraction, no tail.
     fn read(self, text: &str) -> Option<Timestamp> {
         let decimal = || {
