@@ -56,7 +56,7 @@ pub struct Entry<'a> {
     pub duration_us: u64,
     /// Spent with the agent, in microseconds.
     pub deliver_us: u64,
-    /// The checks that ran; the log gives the nanoseconds of each.
+    /// The checks that ran; the log gives the nanoseconds of each, or null where they count with the next.
     pub trail: &'a Trail,
 }
 
@@ -94,7 +94,10 @@ impl Entry<'_> {
         for (i, step) in self.trail.steps().enumerate() {
             out.extend_from_slice(if i == 0 { b"\"" } else { b",\"" });
             word(out, step.check.name(), "\":");
-            number(out, "", step.nanos.into());
+            match step.nanos {
+                Some(nanos) => number(out, "", nanos.into()),
+                None => out.extend_from_slice(b"null"),
+            }
         }
         out.extend_from_slice(b"}}\n");
     }

@@ -1,5 +1,8 @@
 //! Reading a body whole: bounded, under one deadline that no trickle renews.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -24,7 +27,12 @@ pub(super) async fn read(
     if session.is_body_empty() {
         return Ok(Bytes::new());
     }
-    timeout(deadline, collect(session, declared, bytes_max)).await.unwrap_or(Err(Denial::BodyTimeout))
+    let mut collected = pin!(collect(session, declared, bytes_max));
+    // Most bodies came with their head: then no timer is needed.
+    match poll_fn(|context| Poll::Ready(collected.as_mut().poll(context))).await {
+        Poll::Ready(body) => body,
+        Poll::Pending => timeout(deadline, collected).await.unwrap_or(Err(Denial::BodyTimeout)),
+    }
 }
 
 async fn collect(

@@ -54,7 +54,7 @@ fn the_log_has_a_line_for_each_request_and_no_secrets() {
     ] {
         assert_eq!(line[field], value, "{line}");
     }
-    assert!(line["trail_ns"]["path"].is_number() && line["duration_us"].is_number(), "{line}");
+    assert!(line["trail_ns"]["route"].is_number() && line["duration_us"].is_number(), "{line}");
     let text = line.to_string();
     assert!(!text.contains("eyJ") && !text.contains("hunter2"), "{text}");
     callgate.send(b"GET /open/eyJhbGciOiJIUzI1NiJ9.e30.sig HTTP/1.1\r\nHost: h\r\n\r\n");
