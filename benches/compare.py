@@ -158,9 +158,11 @@ def main():
                         rows.append(pair)
                 us = [statistics.median(row[k][0] for row in rows) for k in (0, 1)]
                 ratios = sorted(row[1][0] / row[0][0] for row in rows)
+                quiet = min(row[1][0] for row in rows) / min(row[0][0] for row in rows)
                 rss = int(next(l for l in open(f"/proc/{gated.pid}/status") if l.startswith("VmRSS")).split()[1]) / 1024
                 print(f"{name:>7}: bare {us[0]:8.1f} us, callgate {us[1]:8.1f} us, ratio {statistics.median(ratios):.2f} "
-                      f"({ratios[0]:.2f} to {ratios[-1]:.2f}), callgate {rss:.0f} MiB; {rows[-1][1][1]}", flush=True)
+                      f"({ratios[0]:.2f} to {ratios[-1]:.2f}; quietest rounds {quiet:.2f}), callgate {rss:.0f} MiB; "
+                      f"{rows[-1][1][1]}", flush=True)
         finally:
             for process in running:
                 process.kill()
