@@ -32,3 +32,4 @@ if command -v npm >/dev/null && command -v node >/dev/null; then
     modules=(--modules "$tools/interop")
 fi
 PYTHONPATH="$site" python3 "$here/run.py" --callgate "$callgate" "${modules[@]}"
+PYTHONPATH="$site" python3 "$here/asymmetric.py" --callgate "$callgate"
