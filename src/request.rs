@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The head of a request that came in.
@@ -56,6 +56,12 @@ pub enum Single<'a> {
     One(&'a HeaderValue),
     /// More than once: which one a reader would take is anyone's guess, so nobody takes any.
     Several,
+}
+
+/// The header names that `Connection` declares to be of one hop (RFC 9110 section 7.6.1), as written.
+pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty())
 }
 
 /// The absolute form (RFC 9112 section 3.2.2) cut to its path and query; anything else as it is.

@@ -10,7 +10,7 @@ use http::header::{
 use super::decide::Permit;
 use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
-use crate::request::RequestHead;
+use crate::request::{RequestHead, connection_options};
 use crate::source::write_address;
 
 /// Headers of one connection (RFC 9110 section 7.6.1) and of the framing, which is made anew.
@@ -77,7 +77,7 @@ impl Permit {
         out.extend_from_slice(self.target().as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         line(out, "host", self.authority().as_bytes());
-        let listed = connection_options(head.headers);
+        let listed: Vec<_> = connection_options(head.headers).take(CONNECTION_OPTIONS_MAX).collect();
         for (name, value) in head.headers {
             if *name != COOKIE && self.passes(name, value, &listed) {
                 line(out, name.as_str(), value.as_bytes());
@@ -153,12 +153,4 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// The headers that the caller's `Connection` declares to be of one hop.
-fn connection_options(headers: &HeaderMap) -> Vec<&str> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let options =
-        values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty());
-    options.take(CONNECTION_OPTIONS_MAX).collect()
 }

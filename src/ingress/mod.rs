@@ -12,4 +12,3 @@ mod router;
 
 pub use decide::{Admitted, Denied, Edge, Ingress, Permit, Seen};
 pub use route::{Carrier, Provider, QueryRule, Route, TokenRule};
-pub use router::Router;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
     TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
 use http::{Method, StatusCode, Version};
@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::deliver::Answer;
 use crate::denial::Denial;
 use crate::ingress::Route;
+use crate::request::connection_options;
 
 /// Headers of one hop in an answer.
 const HOP_BY_HOP: [&str; 7] =
@@ -105,19 +106,15 @@ pub(super) async fn relay(session: &mut ServerSession, answer: &mut Answer) -> R
 
 fn relayed_header(head: &ResponseHeader, chunks: bool) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build_no_case(head.status, Some(head.headers.len() + 2))?;
-    let connection: Vec<_> =
-        head.headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()).collect();
-    let listed = |name: &HeaderName| {
-        let mut options = connection.iter().flat_map(|value| value.split(','));
-        options.any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
-    };
+    let options: Vec<_> = connection_options(&head.headers).collect();
+    let listed = |name: &HeaderName| options.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()));
     for (name, value) in &head.headers {
         if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !listed(name) {
             header.append_header(name.clone(), value.clone())?;
         }
     }
     let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if bodiless && head.status == StatusCode::NO_CONTENT {
+    if head.status == StatusCode::NO_CONTENT {
         header.remove_header(&CONTENT_LENGTH);
     }
     if !bodiless && chunks && !header.headers.contains_key(CONTENT_LENGTH) {

@@ -198,6 +198,20 @@ impl Callgate {
         stream
     }
 
+    /// Begins an exchange whose body of two bytes is still to come: Callgate has asked for it.
+    pub fn begin_exchange(&self) -> TcpStream {
+        let mut stream = self.connect();
+        stream
+            .write_all(
+                b"POST /open/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+            )
+            .unwrap();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
+    }
+
     /// Sends one request on a connection of its own and reads the answer.
     pub fn send(&self, request: &[u8]) -> Response {
         let mut stream = self.connect();

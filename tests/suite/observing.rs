@@ -1,6 +1,6 @@
 //! Metrics, health and the access log.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use callgate::proxy::Clock;
 
@@ -72,12 +72,7 @@ fn readiness_ends_before_the_admin_listener_does() {
         open_config("127.0.0.1:1").replace("limits: { body_deadline: 1s }", "limits: { body_deadline: 20s }");
     let mut callgate = Callgate::start(&config, Clock::System);
     // An exchange that has begun: its body is still to come.
-    let mut stream = callgate.connect();
-    stream
-        .write_all(b"POST /open/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
-        .unwrap();
-    let mut interim = [0; 25];
-    stream.read_exact(&mut interim).unwrap();
+    let mut stream = callgate.begin_exchange();
     let stopping = callgate.stop_in_background();
     while callgate.admin_get("/readyz").status == 200 {
         std::thread::yield_now();
