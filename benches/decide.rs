@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use callgate::config::{Config, Surroundings};
-use callgate::policy::Policy;
+use callgate::policy::{MintRequest, Policy};
 use callgate::request::RequestHead;
 use callgate::signature::Signed;
 use callgate::source::LOOPBACK;
@@ -64,7 +64,14 @@ impl Prepared {
     fn new(routes: usize, networks: usize, body_bytes: usize) -> Self {
         let policy = policy(routes, networks);
         let now = Timestamp::from_unix_secs(1_767_225_600);
-        let token = policy.mint("r0", &[("id", "doc-1")], "int_1", now, None).unwrap().callback_token;
+        let token = policy
+            .mint(
+                &MintRequest { route: "r0", parameters: &[("id", "doc-1")], ttl: None, uses: None },
+                "int_1",
+                now,
+            )
+            .unwrap()
+            .callback_token;
         let mut headers = HeaderMap::new();
         headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
         headers.insert("content-type", "application/json".parse().unwrap());

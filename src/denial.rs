@@ -57,6 +57,12 @@ macro_rules! denials {
 }
 
 denials! {
+    ActionAlreadyAnswered, "action_already_answered", Deny, 409, "Conflict",
+        "The question was answered already, or an answer to it is on its way.";
+    ActionNotAllowed, "action_not_allowed", Deny, 403, "Forbidden",
+        "The action endpoint is not at a host that the route lists, or its address may not be dialled.";
+    ActionUnknown, "action_unknown", Deny, 404, "Not Found",
+        "No callback of this interaction asked such a question.";
     AddressNotAllowed, "address_not_allowed", Deny, 403, "Forbidden",
         "The client address is in none of the provider's `allow` networks.";
     AddressUnreadable, "address_unreadable", Deny, 403, "Forbidden",
@@ -75,18 +81,46 @@ denials! {
         "The body was not complete within `limits.body_deadline`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
         "The body is larger than the route's `body_max`.";
+    CallbackPresent, "callback_present", Deny, 409, "Conflict",
+        "The agent's request has something where the callback's URL or token goes, and the rule does not keep it.";
+    EventInFlight, "event_in_flight", Fail, 503, "Service Unavailable",
+        "The same event, or the one that has the last use, is being delivered and took too long; a retry will tell.";
     HeadTimeout, "head_timeout", Deny, 408, "Request Timeout",
         "The head of a connection's first request was not complete within `limits.idle_timeout`.";
     HeaderDuplicated, "header_duplicated", Deny, 400, "Bad Request",
         "A header that decides about access occurs more than once.";
+    InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
+        "The place for the callback's URL or token is within a value that has no members, or is there twice.";
+    InteractionOver, "interaction_over", Deny, 410, "Gone",
+        "The interaction is over: it ended by a final callback, by its last use, by its deadline, or was never sent.";
+    InteractionRevoked, "interaction_revoked", Deny, 410, "Gone",
+        "The interaction was revoked.";
+    InteractionUnknown, "interaction_unknown", Deny, 410, "Gone",
+        "The token is genuine, but the ledger does not know its interaction, and `store.unknown` is `refuse`.";
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route does not list this method.";
+    ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
+        "A value for a capture is missing from the agent's request, or is no path segment of [A-Za-z0-9._~-].";
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
         "The path or query is not in the one canonical form: dot segments, encoded separators and the like.";
+    ProviderGarbled, "provider_garbled", Fail, 502, "Bad Gateway",
+        "The provider answered with something that is not HTTP/1.1.";
+    ProviderRedirected, "provider_redirected", Fail, 502, "Bad Gateway",
+        "The provider answered a question's answer with a redirect, which is neither followed nor passed on.";
+    ProviderReset, "provider_reset", Fail, 502, "Bad Gateway",
+        "The provider closed the connection before it answered; the request may have reached it.";
+    ProviderTimeout, "provider_timeout", Fail, 504, "Gateway Timeout",
+        "The provider did not answer within the rule's `timeouts.response`; the request may have reached it.";
+    ProviderUnreachable, "provider_unreachable", Fail, 502, "Bad Gateway",
+        "No connection to the provider: name, address, TLS, or `timeouts.connect`; nothing was sent.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
         "The request head is not valid HTTP, is too large, has no `Host`, or its framing is ambiguous.";
+    RequestNotJson, "request_not_json", Deny, 400, "Bad Request",
+        "The callback goes into the body, but the agent's request has no JSON body.";
     RouteUnknown, "route_unknown", Deny, 404, "Not Found",
         "No route has this path.";
+    RuleUnknown, "rule_unknown", Deny, 404, "Not Found",
+        "No egress rule has this path.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",
         "A signature header is not in the scheme's format.";
     SignatureMismatch, "signature_mismatch", Deny, 401, "Unauthorized",
@@ -97,6 +131,10 @@ denials! {
         "The signature's timestamp is further ahead than the tolerance.";
     SignatureTooOld, "signature_too_old", Deny, 401, "Unauthorized",
         "The signature's timestamp is older than the tolerance.";
+    StoreFull, "store_full", Fail, 503, "Service Unavailable",
+        "The ledger holds `store.interactions_max` interactions and takes no new one.";
+    StoreUnavailable, "store_unavailable", Fail, 503, "Service Unavailable",
+        "The store could not write; nothing is acknowledged that is not safe.";
     TokenAlgorithm, "token_algorithm", Deny, 401, "Unauthorized",
         "The token names an algorithm that is not the one of its key.";
     TokenAudience, "token_audience", Deny, 401, "Unauthorized",

@@ -6,16 +6,21 @@
 //! tests, benchmarks and fuzzers drive the very code that production runs.
 
 pub mod denial;
+pub mod json;
 pub mod request;
 pub mod secret;
 pub mod time;
 pub mod trail;
 
+pub mod guard;
 pub mod path;
 pub mod signature;
 pub mod source;
 pub mod token;
 
+pub mod interaction;
+
+pub mod egress;
 pub mod ingress;
 
 pub mod policy;
@@ -23,6 +28,9 @@ pub mod policy;
 pub mod config;
 #[cfg(feature = "proxy")]
 pub mod observe;
+
+#[cfg(feature = "proxy")]
+pub mod store;
 
 #[cfg(feature = "proxy")]
 pub mod proxy;

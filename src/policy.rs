@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::egress::Egress;
 use crate::ingress::{Carrier, Ingress, Provider, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, with_parameter};
 use crate::time::Timestamp;
@@ -15,6 +16,8 @@ use crate::token::{Grant, Minter};
 pub struct Policy {
     /// Where permitted callbacks go.
     pub agent: Agent,
+    /// Where the agent's own requests go, and what callbacks they get.
+    pub egress: Egress,
     /// Whether callers are told the reason of a denial.
     pub explain_denials: bool,
     /// The routes and their gates.
@@ -76,9 +79,30 @@ pub struct Minting {
     pub ttl: Duration,
 }
 
+/// What is to be minted.
+#[derive(Clone, Copy, Debug)]
+pub struct MintRequest<'a> {
+    /// The route the callback comes in by.
+    pub route: &'a str,
+    /// A value for each of its captures.
+    pub parameters: &'a [(&'a str, &'a str)],
+    /// How long the token lives; `None`: as the configuration says.
+    pub ttl: Option<Duration>,
+    /// How many callbacks it is good for; `None`: any number.
+    pub uses: Option<u32>,
+}
+
 /// A minted callback.
 #[derive(Clone)]
 pub struct Minted {
+    /// The route it comes in by.
+    pub route: Arc<Route>,
+    /// `name=value`, `&` between them.
+    pub captures: Box<str>,
+    /// When it was made.
+    pub issued: Timestamp,
+    /// How many callbacks it is good for; `None`: any number.
+    pub uses: Option<u32>,
     /// The interaction.
     pub interaction: String,
     /// Where the provider calls back.
@@ -104,6 +128,8 @@ pub enum MintFault {
     Route,
     /// A lifetime of nothing, or beyond a year.
     Ttl,
+    /// No use at all.
+    Uses,
 }
 
 impl fmt::Display for MintFault {
@@ -117,6 +143,7 @@ impl fmt::Display for MintFault {
             Self::NotMintable => write!(f, "the route takes no token of kind callback"),
             Self::Route => write!(f, "no such route"),
             Self::Ttl => write!(f, "the lifetime must be between 1s and 366d"),
+            Self::Uses => write!(f, "the uses must be at least 1"),
         }
     }
 }
@@ -141,24 +168,27 @@ impl Policy {
     /// [`MintFault`].
     pub fn mint(
         &self,
-        route: &str,
-        parameters: &[(&str, &str)],
+        request: &MintRequest<'_>,
         interaction: &str,
         now: Timestamp,
-        ttl: Option<Duration>,
     ) -> Result<Minted, MintFault> {
-        let route = self.route(route).ok_or(MintFault::Route)?;
+        let MintRequest { parameters, uses, .. } = *request;
+        let route = self.route(request.route).ok_or(MintFault::Route)?;
         let (Some(TokenRule::Callback { carriers, .. }), Some(minting)) = (&route.token, &self.minting)
         else {
             return Err(MintFault::NotMintable);
         };
-        let ttl = ttl.unwrap_or(minting.ttl);
+        if uses == Some(0) {
+            return Err(MintFault::Uses);
+        }
+        let ttl = request.ttl.unwrap_or(minting.ttl);
         if ttl < Duration::from_secs(1) || ttl > TTL_MAX {
             return Err(MintFault::Ttl);
         }
         let captures = bind(route, parameters)?;
         let expires = Timestamp::from_unix_secs(now.plus(ttl).unix_secs());
-        let grant = Grant { route: &route.name, interaction, captures: &captures, issued: now, expires };
+        let grant =
+            Grant { route: &route.name, interaction, captures: &captures, issued: now, expires, uses };
         let token = minting.minter.mint(&grant).ok_or(MintFault::Cryptography)?;
         let path = route.path.fill(|name| match name {
             TOKEN_CAPTURE => Some(&token),
@@ -170,7 +200,17 @@ impl Policy {
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }
-        Ok(Minted { interaction: interaction.to_owned(), callback_url: url, callback_token: token, expires })
+        let captures = captures.iter().map(|(name, value)| format!("{name}={value}"));
+        Ok(Minted {
+            route: Arc::clone(route),
+            captures: captures.collect::<Vec<_>>().join("&").into(),
+            issued: now,
+            uses,
+            interaction: interaction.to_owned(),
+            callback_url: url,
+            callback_token: token,
+            expires,
+        })
     }
 }
 

@@ -2,8 +2,27 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Headers of one connection (RFC 9110 section 7.6.1) and of the framing, which is made anew.
+pub const HOP_BY_HOP: [HeaderName; 12] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    HOST,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// The head of a request that came in.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +81,18 @@ pub enum Single<'a> {
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty())
+}
+
+/// One header line. A value that would break the framing is left out: no parser in front lets one through,
+/// and none is trusted to.
+pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return;
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The absolute form (RFC 9112 section 3.2.2) cut to its path and query; anything else as it is.

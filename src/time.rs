@@ -92,6 +92,40 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
     }
 }
 
+/// A wall clock that is not believed when it jumps: it is held against one that cannot, and a jump counts once it
+/// has lasted for a while. What is decided for good, such as that a deadline has passed, is decided by it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steady {
+    /// What the wall clock shows when the other one shows nothing, in milliseconds.
+    offset_ms: Option<i64>,
+    /// Since when, by the other clock, the wall clock shows something else.
+    apart_since: Option<Duration>,
+}
+
+impl Steady {
+    /// How far the clocks may drift apart between two looks without anybody having set one.
+    const DRIFT_MS: i64 = 2_000;
+    /// How long a jump must last to be believed.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// The time to go by, when the wall clock shows `wall` and a clock that cannot jump `steady`.
+    pub fn look(&mut self, wall: Timestamp, steady: Duration) -> Timestamp {
+        let offset = wall.unix_ms.saturating_sub(millis(steady));
+        let believed = *self.offset_ms.get_or_insert(offset);
+        if offset.saturating_sub(believed).saturating_abs() <= Self::DRIFT_MS {
+            self.apart_since = None;
+            self.offset_ms = Some(offset);
+            return wall;
+        }
+        let since = *self.apart_since.get_or_insert(steady);
+        if steady.saturating_sub(since) >= Self::PATIENCE {
+            *self = Self { offset_ms: Some(offset), apart_since: None };
+            return wall;
+        }
+        Timestamp { unix_ms: believed.saturating_add(millis(steady)) }
+    }
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -138,6 +172,23 @@ mod tests {
         for bad in ["", "yesterday", "-5", "+5", "2026-01-01", "99999999999999999999999"] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_is_not_believed_at_once() {
+        let (mut clock, wall) = (Steady::default(), Timestamp::from_unix_secs(1_000_000));
+        let at = Duration::from_secs;
+        assert_eq!(clock.look(wall, at(10)), wall);
+        assert_eq!(clock.look(wall.plus(at(5)), at(15)), wall.plus(at(5)));
+        // A day ahead for a while, and back: nothing happened.
+        assert_eq!(clock.look(wall.plus(at(86_400)), at(20)), wall.plus(at(10)));
+        assert_eq!(clock.look(wall.plus(at(86_430)), at(50)), wall.plus(at(40)));
+        assert_eq!(clock.look(wall.plus(at(50)), at(60)), wall.plus(at(50)));
+        // Back an hour: time goes on, and after a minute the new one counts.
+        let set = wall.minus(at(3600));
+        assert_eq!(clock.look(set, at(61)), wall.plus(at(51)));
+        assert_eq!(clock.look(set.plus(at(60)), at(121)), set.plus(at(60)));
+        assert_eq!(clock.look(set.plus(at(61)), at(122)), set.plus(at(61)));
     }
 
     #[test]

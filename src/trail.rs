@@ -31,15 +31,21 @@ pub enum Check {
     Body,
     /// The MAC over the raw bytes matches.
     Signature,
+    /// Where the body says to answer is a host that the route lists.
+    Action,
+    /// The event was not delivered before.
+    Duplicate,
+    /// The interaction is open.
+    Interaction,
 }
 
 impl Check {
-    const COUNT: usize = 9;
+    const COUNT: usize = 12;
 
     /// Whether the clock is read when the check passes. Reading it costs more than the others take; their time
     /// is counted with the next check's.
     const fn is_timed(self) -> bool {
-        !matches!(self, Self::Path | Self::Method | Self::Size | Self::Body)
+        !matches!(self, Self::Path | Self::Method | Self::Size | Self::Body | Self::Action | Self::Duplicate)
     }
 
     /// The stable snake_case name: log field and `explain` output.
@@ -54,6 +60,9 @@ impl Check {
             Self::SignatureHeaders => "signature_headers",
             Self::Body => "body",
             Self::Signature => "signature",
+            Self::Action => "action",
+            Self::Duplicate => "duplicate",
+            Self::Interaction => "interaction",
         }
     }
 }
@@ -67,15 +76,18 @@ pub enum Outcome {
     Skip,
     /// Refused, and why.
     Deny(Denial),
+    /// Genuine, but not delivered: the caller is told that all is well.
+    Hold,
 }
 
 impl Outcome {
-    /// `pass`, `skip` or `deny`.
+    /// `pass`, `skip`, `deny` or `hold`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Skip => "skip",
             Self::Deny(_) => "deny",
+            Self::Hold => "hold",
         }
     }
 }
@@ -138,6 +150,11 @@ impl Trail {
     /// The route does not ask for this check.
     pub fn skip(&mut self, check: Check, detail: &'static str) {
         self.record(Step { check, outcome: Outcome::Skip, nanos: None }, || detail.to_owned());
+    }
+
+    /// The check found that the callback is not to be delivered, though nothing is wrong with it.
+    pub fn hold(&mut self, check: Check, detail: &'static str) {
+        self.push(check, Outcome::Hold, || detail.to_owned());
     }
 
     /// The check refused; `detail` says what it saw. Hands the denial back for `Err`.

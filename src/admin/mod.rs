@@ -1,44 +1,63 @@
-//! The admin listener: metrics and health. Knows nothing of sockets: a request in, an answer out.
+//! The admin listener: metrics, health, and the callbacks API. Knows nothing of sockets: a request in, an answer
+//! out.
+
+mod callbacks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
+
+use crate::config::AdminListener;
 use crate::observe::Metrics;
-use crate::proxy::{PlainRequest, PlainResponse};
+use crate::policy::Policy;
+use crate::proxy::{Clock, PlainRequest, PlainResponse};
+use crate::store::Store;
 
 /// What the admin listener tells about.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Whether callbacks are taken: false from the moment the process is asked to stop.
     pub ready: Arc<AtomicBool>,
+    /// The ledger.
+    pub store: Arc<Store>,
+    /// The policy of the moment.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// The clock tokens are made by.
+    pub clock: Clock,
+    /// Who may use the callbacks API.
+    pub listener: AdminListener,
 }
 
 impl Admin {
     /// Answers one request.
-    pub fn respond(&self, request: &PlainRequest) -> PlainResponse {
-        let text = |status, body: &str| PlainResponse {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            body: format!("{body}\n"),
-        };
+    pub async fn respond(&self, request: PlainRequest) -> PlainResponse {
+        if let Some(rest) = callbacks::path(&request.path) {
+            return self.callbacks(&request, rest).await;
+        }
         if !matches!(request.method.as_str(), "GET" | "HEAD") {
-            return text(405, "method not allowed");
+            return PlainResponse { allow: "GET, HEAD", ..text(405, "method not allowed") };
         }
         match request.path.as_str() {
             "/livez" => text(200, "ok"),
             "/metrics" => match self.metrics.text() {
                 Ok(body) => PlainResponse {
-                    status: 200,
                     content_type: "text/plain; version=0.0.4; charset=utf-8",
                     body,
+                    ..text(200, "")
                 },
                 Err(error) => text(500, &error.to_string()),
             },
-            "/readyz" if self.ready.load(Ordering::Relaxed) => text(200, "ok"),
-            "/readyz" => text(503, "stopping"),
-            _ => text(404, "not found: /livez, /metrics, /readyz"),
+            "/readyz" if !self.ready.load(Ordering::Relaxed) => text(503, "stopping"),
+            "/readyz" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
+            "/readyz" => text(200, "ok"),
+            _ => text(404, "not found: /callbacks, /livez, /metrics, /readyz"),
         }
     }
+}
+
+fn text(status: u16, body: &str) -> PlainResponse {
+    PlainResponse { status, content_type: "text/plain; charset=utf-8", body: format!("{body}\n"), allow: "" }
 }

@@ -4,9 +4,12 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::ingress::{Carrier, Provider, QueryRule, Route, TokenRule};
+use crate::egress::{Place, Rule};
+use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
+use crate::interaction::Stale;
+use crate::json::Pointer;
 use crate::policy::Policy;
-use crate::signature::{TimestampSource, Verifier};
+use crate::signature::{IdSource, TimestampSource, Verifier};
 use crate::source::Networks;
 use crate::time::format_duration;
 
@@ -42,6 +45,7 @@ pub(super) fn describe(policy: &Policy) -> Value {
             "idle_timeout": format_duration(policy.limits.idle_timeout),
         },
         "explain_denials": policy.explain_denials,
+        "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
         "routes": policy.ingress.routes().iter().map(|route| self::route(route)).collect::<Vec<_>>(),
     })
 }
@@ -67,6 +71,70 @@ fn route(route: &Route) -> Value {
             QueryRule::Drop => "drop",
             QueryRule::Pass => "pass, less the token",
         },
+        "duplicates": if route.tells_duplicates { "answer" } else { "deliver" },
+        "interaction": interaction(route),
+        "actions": route.actions.as_ref().map(actions),
+    })
+}
+
+fn interaction(route: &Route) -> Value {
+    let follow = &route.follow;
+    let pointer = |pointer: &Option<Pointer>| pointer.as_ref().map(|pointer| pointer.as_str().to_owned());
+    json!({
+        "status": pointer(&follow.status),
+        "progress": pointer(&follow.progress),
+        "done": follow.done,
+        "failed": follow.failed,
+        "deadline": follow.deadline.map_or_else(|| "the token's end".to_owned(), format_duration),
+        "stalled_after": follow.stalled_after.map(format_duration),
+        "stale": match follow.stale {
+            None => "less progress is delivered, what comes behind a final callback is refused",
+            Some(Stale::Deliver) => "delivered, also behind a final callback",
+            Some(Stale::Drop) => "dropped and answered with 200",
+        },
+        "notify": route.notify.as_ref().map(|path| path.as_str().to_owned()),
+    })
+}
+
+fn actions(actions: &Actions) -> Value {
+    json!({
+        "pointer": actions.pointer.as_str(),
+        "hosts": actions.guard.entries().collect::<Vec<_>>(),
+        "rewrite": actions.rewrite,
+        "headers": actions.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        "signed": actions.signer.is_some(),
+    })
+}
+
+fn rule(rule: &Rule) -> Value {
+    json!({
+        "name": *rule.name,
+        "path": rule.path.as_str(),
+        "methods": rule.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+        "target": match &rule.target.path {
+            None => rule.target.url.to_string(),
+            Some(path) => format!("{}{}", rule.target.url.to_string().trim_end_matches('/'), path.as_str()),
+        },
+        "body_bytes_max": rule.body_bytes_max,
+        "headers": rule.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        "timeouts": {
+            "connect": format_duration(rule.connect_timeout),
+            "response": format_duration(rule.response_timeout),
+        },
+        "inject": rule.inject.as_ref().map(|inject| json!({
+            "route": &*inject.route,
+            "params": inject
+                .params
+                .iter()
+                .map(|(name, source)| (name.to_string(), source.to_string()))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+            "url": inject.url.to_string(),
+            "token": inject.token.as_ref().map_or_else(|| "in the URL".to_owned(), Place::to_string),
+            "if_present": if inject.keep { "keep" } else { "refuse" },
+            "ttl": inject.ttl.map(format_duration),
+            "uses": inject.uses,
+            "response": inject.response.as_ref().map(Pointer::as_str),
+        })),
     })
 }
 
@@ -128,7 +196,10 @@ fn signature(verifier: &Verifier) -> Value {
         "format": scheme.format.as_str(),
         "content": scheme.content.as_str(),
         "encoding": scheme.encoding.name(),
-        "id": scheme.id.as_ref().map(|name| name.as_str()),
+        "id": scheme.id.as_ref().map(|source| match source {
+            IdSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
+            IdSource::Header(name) => format!("header {name}"),
+        }),
         "timestamp": scheme.timestamp.as_ref().map(|rule| json!({
             "from": match &rule.source {
                 TimestampSource::Header(name) => format!("header {name}"),

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{ConfigArg, EXIT_DATA, Message, moment, now_unless, print_json};
-use crate::ingress::{Denied, Permit};
+use crate::ingress::{Denied, Verified};
 use crate::policy::Policy;
 use crate::request::RequestHead;
 use crate::source::LOOPBACK;
@@ -62,7 +62,7 @@ fn decide(
     body: &[u8],
     now: Timestamp,
     trail: &mut Trail,
-) -> Result<Permit, Box<Denied>> {
+) -> Result<Verified, Box<Denied>> {
     policy.ingress.decide_head(head, now, trail)?.decide_body(head, body, trail)
 }
 
@@ -78,9 +78,9 @@ struct Explanation<'a> {
 }
 
 impl<'a> Explanation<'a> {
-    fn new(decided: &Result<Permit, Box<Denied>>, trail: &'a Trail) -> Self {
+    fn new(decided: &Result<Verified, Box<Denied>>, trail: &'a Trail) -> Self {
         let (denial, route) = match decided {
-            Ok(permit) => (None, Some(permit.route())),
+            Ok(verified) => (None, Some(verified.route())),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
         let provider = route.and_then(|route| route.provider.as_ref());
@@ -91,7 +91,7 @@ impl<'a> Explanation<'a> {
             status: denial.map(|denial| denial.status()),
             route: route.map(|route| route.name.to_string()),
             provider: provider.map(|provider| provider.name.to_string()),
-            forward: decided.as_ref().ok().map(|permit| permit.target().to_owned()),
+            forward: decided.as_ref().ok().map(|verified| verified.target().to_owned()),
             trail,
         }
     }
@@ -117,6 +117,7 @@ impl<'a> Explanation<'a> {
                 Outcome::Pass => "pass",
                 Outcome::Skip => "  - ",
                 Outcome::Deny(_) => "DENY",
+                Outcome::Hold => "hold",
             };
             println!("  {:<18} {mark}  {}", step.check.name(), printable(detail));
         }
@@ -126,7 +127,10 @@ impl<'a> Explanation<'a> {
                 println!("  {}", self.help.unwrap_or_default());
             }
             (None, forward) => {
-                println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/"))
+                println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/"));
+                println!(
+                    "  unless the ledger of the running Callgate knows it as a duplicate, or its interaction as over"
+                );
             }
         }
     }

@@ -1,12 +1,23 @@
-//! `callgate mint`: a callback URL and its token, from the configuration alone.
+//! `callgate mint`: a callback URL and its token, from the running Callgate, which records the interaction; or from
+//! the configuration alone.
 
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json, random_id};
-use crate::time::{Timestamp, parse_duration};
+use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json};
+use crate::config::{AdminListener, Config, Unknown};
+use crate::policy::MintRequest;
+use crate::store::new_id;
+use crate::time::{Timestamp, format_duration, parse_duration};
+
+/// How long the running Callgate may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer of it, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Args)]
 pub(super) struct MintArgs {
@@ -21,7 +32,13 @@ pub(super) struct MintArgs {
     /// How long it lives, such as 2h. What the configuration says, unless given.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<Duration>,
-    /// When it is supposed to be made: RFC 3339 or Unix seconds. Now, unless given.
+    /// How many callbacks it is good for. Any number, unless given.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    uses: Option<u32>,
+    /// Make it from the configuration alone, whether a Callgate runs or not.
+    #[arg(long)]
+    offline: bool,
+    /// When it is supposed to be made: RFC 3339 or Unix seconds. Now, unless given; implies --offline.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
     /// Print JSON.
@@ -43,32 +60,118 @@ pub(super) fn mint(args: &MintArgs) -> u8 {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let Some(interaction) = random_id("int_") else {
-        eprintln!("error: the system has no randomness to give");
-        return EXIT_UNAVAILABLE;
+    let asked = match &config.startup.admin {
+        Some(admin) if !args.offline && args.at.is_none() && admin.address.port() != 0 => args.ask(admin),
+        _ => None,
     };
-    let parameters: Vec<_> =
-        args.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let minted = config.policy.mint(&args.route, &parameters, &interaction, now_unless(args.at), args.ttl);
-    let minted = match minted {
-        Ok(minted) => minted,
-        Err(fault) => {
-            eprintln!("error: route {}: {fault}", args.route);
-            return EXIT_DATA;
+    let minted = asked.unwrap_or_else(|| args.make(&config));
+    match minted {
+        Ok(minted) if args.json => print_json(&minted),
+        Ok(minted) => {
+            for name in ["interaction", "callback_url", "callback_token", "expires_at"] {
+                println!("{name:<15} {}", minted.get(name).and_then(Value::as_str).unwrap_or_default());
+            }
         }
-    };
-    if args.json {
-        print_json(&json!({
+        Err((code, message)) => {
+            eprintln!("error: {message}");
+            return code;
+        }
+    }
+    0
+}
+
+impl MintArgs {
+    /// Makes it from the configuration alone.
+    fn make(&self, config: &Config) -> Result<Value, (u8, String)> {
+        let store = &config.startup.store;
+        if store.unknown == Unknown::Refuse {
+            eprintln!(
+                "warning: `store.unknown` is `refuse`: the ledger does not know this interaction and will refuse it"
+            );
+        }
+        let no_randomness = || (EXIT_UNAVAILABLE, "the system has no randomness to give".to_owned());
+        let interaction = new_id("int_").ok_or_else(no_randomness)?;
+        let parameters: Vec<_> =
+            self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let request =
+            MintRequest { route: &self.route, parameters: &parameters, ttl: self.ttl, uses: self.uses };
+        let minted = config.policy.mint(&request, &interaction, now_unless(self.at));
+        let minted = minted.map_err(|fault| (EXIT_DATA, format!("route {}: {fault}", self.route)))?;
+        Ok(json!({
             "interaction": minted.interaction,
             "callback_url": minted.callback_url,
             "callback_token": minted.callback_token,
             "expires_at": minted.expires.to_string(),
-        }));
-    } else {
-        println!("interaction     {}", minted.interaction);
-        println!("callback_url    {}", minted.callback_url);
-        println!("callback_token  {}", minted.callback_token);
-        println!("expires_at      {}", minted.expires);
+        }))
     }
-    0
+
+    /// Asks the running Callgate; `None`: none runs.
+    fn ask(&self, admin: &AdminListener) -> Option<Result<Value, (u8, String)>> {
+        let address = reachable(admin.address);
+        let Ok(stream) = TcpStream::connect_timeout(&address, PATIENCE) else {
+            eprintln!("note: no Callgate answers on {address}; made from the configuration alone");
+            return None;
+        };
+        let body = json!({
+            "route": self.route,
+            "params": self.params.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "ttl": self.ttl.map(format_duration),
+            "uses": self.uses,
+        });
+        Some(match converse(stream, address, admin, &body.to_string()) {
+            Ok((201, minted)) => Ok(minted),
+            Ok((status, problem)) => {
+                let detail = problem.get("detail").and_then(Value::as_str).unwrap_or("no reason given");
+                let code = if status >= 500 { EXIT_UNAVAILABLE } else { EXIT_DATA };
+                Err((code, format!("route {}: {detail} (HTTP {status} from {address})", self.route)))
+            }
+            Err(error) => {
+                let message = format!("what answers on {address} is no Callgate ({error}); try --offline");
+                Err((EXIT_UNAVAILABLE, message))
+            }
+        })
+    }
+}
+
+/// The address at which a listener can be reached from here.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+fn converse(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    admin: &AdminListener,
+    body: &str,
+) -> Result<(u16, Value), String> {
+    let words = |error: std::io::Error| error.to_string();
+    stream.set_read_timeout(Some(PATIENCE)).map_err(words)?;
+    let mut request = format!(
+        "POST /callbacks HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+        body.len()
+    )
+    .into_bytes();
+    if let Some(token) = &admin.token {
+        request.extend_from_slice(b"authorization: Bearer ");
+        request.extend_from_slice(token.expose());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    request.extend_from_slice(body.as_bytes());
+    stream.write_all(&request).map_err(words)?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(words)?;
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(end)) = head.parse(&answer) else {
+        return Err("not HTTP".to_owned());
+    };
+    let body = answer.get(end..).unwrap_or_default();
+    let value = serde_json::from_slice(body).map_err(|_| "not JSON".to_owned())?;
+    Ok((head.code.unwrap_or_default(), value))
 }

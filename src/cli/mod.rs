@@ -123,13 +123,6 @@ fn now_unless(at: Option<Timestamp>) -> Timestamp {
     at.unwrap_or_else(|| Clock::System.now())
 }
 
-/// An id nobody can guess: a prefix and 128 random bits. `None` without a source of randomness.
-fn random_id(prefix: &str) -> Option<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).ok()?;
-    Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
-}
-
 /// `1 route`, `2 routes`.
 fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })

@@ -13,7 +13,8 @@ use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
 use crate::observe::{AccessLogger, Metrics, install_logger};
-use crate::proxy::{Clock, Options, Server, StartError};
+use crate::proxy::{Clock, Options, PlainResponse, Server, StartError, instant};
+use crate::store::Store;
 
 /// How long running exchanges may take after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
@@ -46,10 +47,32 @@ pub fn serve(
     metrics: Arc<Metrics>,
 ) -> Result<Serving, StartError> {
     let ready = Arc::new(AtomicBool::new(true));
-    let admin = Admin { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready) };
-    let options = Options { clock, metrics, access_log: log };
+    let store =
+        Store::start(&config.startup.store, Arc::clone(&metrics), instant).map_err(StartError::Store)?;
+    let store = Arc::new(store);
     let policy = Arc::new(ArcSwap::from_pointee(config.policy));
-    let server = Server::start(&config.startup, policy, options, move |request| admin.respond(request))?;
+    let listener = config.startup.admin.clone();
+    let admin = listener.map(|listener| {
+        Arc::new(Admin {
+            metrics: Arc::clone(&metrics),
+            ready: Arc::clone(&ready),
+            store: Arc::clone(&store),
+            policy: Arc::clone(&policy),
+            clock: clock.clone(),
+            listener,
+        })
+    });
+    let options = Options { clock, metrics, store, access_log: log };
+    let respond = move |request| {
+        let admin = admin.clone();
+        async move {
+            match admin {
+                Some(admin) => admin.respond(request).await,
+                None => PlainResponse::not_found(),
+            }
+        }
+    };
+    let server = Server::start(&config.startup, policy, options, respond)?;
     Ok(Serving { server, ready })
 }
 
@@ -100,6 +123,7 @@ async fn until_stopped(config: Config) -> u8 {
         },
     };
     let routes = config.policy.ingress.routes().len();
+    let rules = config.policy.egress.rules().len();
     let agent = config.policy.agent.address.clone();
     let (Ok(metrics), Ok(mut terminate), Ok(mut interrupt)) =
         (Metrics::new(), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -116,6 +140,9 @@ async fn until_stopped(config: Config) -> u8 {
     };
     for address in &serving.server.ingress {
         log::info!("ingress on {address}: {} to the agent at {agent}", counted(routes, "route"));
+    }
+    if let Some(address) = serving.server.egress {
+        log::info!("egress on {address}: {}", counted(rules, "rule"));
     }
     if let Some(address) = serving.server.admin {
         log::info!("admin on {address}");

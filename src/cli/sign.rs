@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json, random_id};
-use crate::signature::Signed;
+use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json};
+use crate::signature::{IdSource, Signed};
 use crate::source::LOOPBACK;
+use crate::store::new_id;
 use crate::time::Timestamp;
 
 #[derive(Args)]
@@ -54,8 +55,9 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         return EXIT_DATA;
     };
     // The id in the file, if there is one, is the one the provider gave it.
-    let named = verifier.scheme().id.as_ref().and_then(|name| message.header(name));
-    let Some(id) = args.id.clone().or(named).or_else(|| random_id("msg_")) else {
+    let named =
+        verifier.scheme().id.as_ref().and_then(IdSource::header).and_then(|name| message.header(name));
+    let Some(id) = args.id.clone().or(named).or_else(|| new_id("msg_")) else {
         eprintln!("error: the system has no randomness to give");
         return EXIT_UNAVAILABLE;
     };

@@ -1,101 +1,250 @@
-//! `store` and `egress`: read strictly, so that a file that loads today means the same tomorrow. This version
-//! does not act on them, and says so in a warning.
+//! `egress`: where the agent's requests go, and what callbacks they get.
 
 use std::sync::Arc;
 
-use super::reader::Cursor;
-use crate::ingress::{Route, TokenRule};
-use crate::path::TOKEN_CAPTURE;
+use super::interaction::{headers, timeouts};
+use super::reader::{Cursor, Fields};
+use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
+use crate::egress::{Egress, Inject, Place, Rule, Source, Target};
+use crate::guard::Url;
+use crate::ingress::{Carrier, Route, TokenRule};
+use crate::path::{TOKEN_CAPTURE, Template};
+use crate::policy::TTL_MAX;
 
-/// Reads `store`.
-pub(super) fn store(at: Option<Cursor<'_>>) {
-    let Some(mut fields) = at.and_then(|at| at.fields()) else { return };
-    let file = fields.required("kind").and_then(|at| at.one_of(&[("file", true), ("memory", false)]));
-    let path = fields.optional("path");
-    match (file, &path) {
-        (Some(true), None) => {
-            let _: Option<()> = fields.at().error("kind file needs a `path`", "");
-        }
-        (Some(false), Some(path)) => {
-            let _: Option<()> = path.error("kind memory has no path", "");
-        }
-        _ => {}
-    }
-    path.and_then(|at| at.text());
-    fields.finish();
-}
+/// The path below which the agent's answers come.
+pub const ACTIONS: &str = "actions";
 
 /// Reads `egress`. `routes` is `None` when they have mistakes of their own.
-pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) {
-    let Some(at) = at else { return };
-    at.warn("this version does not serve egress yet: the agent's requests are not given callbacks");
-    let mut names = Vec::new();
-    for at in at.list().unwrap_or_default() {
-        let Some(mut fields) = at.fields() else { continue };
-        if let Some((at, name)) =
-            fields.required("name").and_then(|at| at.name().map(|name| (at.clone(), name)))
-        {
-            if names.contains(&name) {
-                let _: Option<()> = at.error(format!("the name {name} is used twice"), "");
-            }
-            names.push(name);
+pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> Option<Egress> {
+    let Some(at) = at else { return Some(Egress::default()) };
+    let list = at.list()?;
+    let read: Vec<_> = list.iter().map(|at| rule(at, routes)).collect();
+    for (i, (at, rule)) in list.iter().zip(&read).enumerate() {
+        let Some(rule) = rule else { continue };
+        for earlier in read.iter().take(i).flatten() {
+            distinct(at, rule, earlier);
         }
-        fields.required("path").and_then(|at| at.template());
-        if let Some(at) = fields.required("target") {
-            target(&at);
-        }
-        if let Some(at) = fields.optional("inject") {
-            inject(&at, routes);
-        }
-        fields.finish();
+    }
+    let rules: Option<Vec<_>> = read.into_iter().map(|rule| rule.map(Arc::new)).collect();
+    Some(Egress::new(rules?))
+}
+
+fn distinct(at: &Cursor<'_>, rule: &Rule, earlier: &Rule) {
+    if rule.name == earlier.name {
+        let _: Option<()> = at.error(format!("the name {} is used twice", rule.name), "");
+    }
+    if rule.path.same_shape(&earlier.path) {
+        let message = format!("matches the same paths as the rule {}", earlier.name);
+        let _: Option<()> = at.error(message, "");
     }
 }
 
-fn target(at: &Cursor<'_>) -> Option<()> {
-    let text = at.text()?;
-    let uri: Option<http::Uri> = text.parse().ok();
-    match uri {
-        Some(uri) if matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some() => Some(()),
-        _ => at.error(format!("`{text}` is not a URL"), "such as https://service.example.com/analyze"),
-    }
-}
-
-fn inject(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<()> {
+fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     let mut fields = at.fields()?;
-    let route = fields.required("route").and_then(|at| {
-        let name = at.text()?;
-        let found = routes?.iter().find(|route| *route.name == *name);
-        match found {
-            None => at.error(format!("there is no route {name}"), ""),
-            Some(route) if !matches!(route.token, Some(TokenRule::Callback { .. })) => {
-                at.error(format!("the route {name} takes no token of kind callback"), "")
+    let name = fields.required("name").and_then(|at| at.name());
+    let path = fields.required("path").and_then(|at| path(&at));
+    let methods = fields.optional("methods").map_or(Some(vec![http::Method::POST]), |at| methods(&at));
+    let target = fields.required("target").and_then(|at| target(&at, path.as_ref()));
+    let response = fields.optional("response");
+    let inject = fields.optional("inject").map(|at| inject(&at, routes, path.as_ref(), response.as_ref()));
+    if let (Some(at), None) = (&response, &inject) {
+        let _: Option<()> = at.error("there is no callback whose id it could be", "add `inject`");
+    }
+    let headers = fields.optional("headers").map_or(Some(Vec::new()), |at| headers(&at));
+    let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
+    let timeouts = timeouts(&mut fields);
+    fields.finish();
+    let (connect_timeout, response_timeout) = timeouts?;
+    Some(Rule {
+        name: name?.into(),
+        path: path?,
+        methods: methods?,
+        target: target?,
+        inject: inject.map_or(Some(None), |read| read.map(Some))?,
+        headers: headers?,
+        body_bytes_max: body_max?,
+        connect_timeout,
+        response_timeout,
+    })
+}
+
+fn path(at: &Cursor<'_>) -> Option<Template> {
+    let template = at.template()?;
+    let first = template.as_str().split('/').nth(1).unwrap_or_default();
+    if first == ACTIONS || first.starts_with('{') {
+        return at.error(
+            format!("paths below /{ACTIONS} are where the agent answers questions"),
+            "begin with another word",
+        );
+    }
+    Some(template)
+}
+
+fn target(at: &Cursor<'_>, path: Option<&Template>) -> Option<Target> {
+    let text = at.text()?;
+    let hint = "such as https://service.example.com/analyze";
+    let bad = |fault: &str| at.error(format!("`{text}` is not a URL to send to: {fault}"), hint);
+    let (origin, template) = match text.find('{') {
+        None => (text, None),
+        Some(_) => {
+            let start = text.find("://").map_or(0, |at| at + 3);
+            let slash = text.get(start..).and_then(|rest| rest.find('/')).map_or(text.len(), |at| start + at);
+            let (origin, rest) = text.split_at_checked(slash)?;
+            match Template::parse(rest) {
+                Ok(template) => (origin, Some(template)),
+                Err(fault) => return bad(&fault.to_string()),
             }
-            Some(route) => Some(route),
         }
+    };
+    if let (Some(template), Some(path)) = (&template, path)
+        && let Some(name) = template.names().find(|name| !path.has(name))
+    {
+        return at.error(format!("the path has no capture {name}"), "");
+    }
+    match Url::parse(origin) {
+        Ok(url) => Some(Target { url, path: template }),
+        Err(fault) => bad(fault.name()),
+    }
+}
+
+fn inject(
+    at: &Cursor<'_>,
+    routes: Option<&[Arc<Route>]>,
+    path: Option<&Template>,
+    response: Option<&Cursor<'_>>,
+) -> Option<Inject> {
+    let mut fields = at.fields()?;
+    let route = fields.required("route").and_then(|at| route(&at, routes));
+    let params = params(&mut fields, route, path);
+    let url = fields.required("url").and_then(|at| place(&at));
+    let token = fields.optional("token").map(|at| place(&at));
+    let keep = fields.optional("if_present");
+    let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));
+    let ttl = fields.optional("ttl").map(|at| match at.duration()? {
+        ttl if ttl > TTL_MAX => at.error("must be at most 366d", ""),
+        ttl => Some(ttl),
     });
-    let params = fields.optional("params").and_then(|at| at.named()).unwrap_or_default();
-    for (name, at) in &params {
+    let uses = fields.optional("uses").map(|at| at.whole_number(1..=u64::from(u32::MAX)));
+    let own_response = fields.optional("response");
+    if let (Some(at), Some(_)) = (&own_response, response) {
+        let _: Option<()> = at.error("`response` is said twice", "keep one");
+    }
+    let response = own_response.as_ref().or(response).map(|at| at.pointer());
+    fields.finish();
+    let (route, url) = (route?, url?);
+    let token = token.map_or(Some(None), |read| read.map(Some))?;
+    carried(at, route, token.as_ref())?;
+    if let Some(token) = &token {
+        apart(at, &url, token)?;
+    }
+    Some(Inject {
+        route: Arc::clone(&route.name),
+        params: params?,
+        url,
+        token,
+        keep: keep?,
+        ttl: ttl.map_or(Some(None), |read| read.map(Some))?,
+        uses: uses.map_or(Some(None), |read| read.map(|uses| u32::try_from(uses).ok()))?,
+        response: response.map_or(Some(None), |read| read.map(Some))?,
+    })
+}
+
+fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Arc<Route>> {
+    let name = at.text()?;
+    match routes?.iter().find(|route| *route.name == *name) {
+        None => at.error(format!("there is no route {name}"), ""),
+        Some(route) if !matches!(route.token, Some(TokenRule::Callback { .. })) => {
+            at.error(format!("the route {name} takes no token of kind callback"), "")
+        }
+        Some(route) => Some(route),
+    }
+}
+
+/// A token that rides in no URL must have a place of its own, or nobody could call back.
+fn carried(at: &Cursor<'_>, route: &Route, token: Option<&Place>) -> Option<()> {
+    let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
+    match (carriers.first(), token) {
+        (Some(Carrier::Bearer | Carrier::Header(_)), None) => at.error(
+            format!(
+                "the route {} takes its token from a header, but nothing gives it to the provider",
+                route.name
+            ),
+            "add `token`, a place in the request; or let the route take it `from: [query]`",
+        ),
+        _ => Some(()),
+    }
+}
+
+/// Address and token go to two places.
+fn apart(at: &Cursor<'_>, url: &Place, token: &Place) -> Option<()> {
+    let overlap = match (url, token) {
+        (Place::Body(url), Place::Body(token)) => url.overlaps(token),
+        (url, token) => url == token,
+    };
+    if overlap { at.error("`url` and `token` go to the same place", "") } else { Some(()) }
+}
+
+fn params(
+    fields: &mut Fields<'_>,
+    route: Option<&Arc<Route>>,
+    path: Option<&Template>,
+) -> Option<Vec<(Box<str>, Source)>> {
+    let at = fields.at().clone();
+    let given = fields.optional("params").map_or(Some(Vec::new()), |at| at.named())?;
+    let read: Vec<_> = given.iter().map(|(name, at)| Some(((*name).into(), source(at, path)?))).collect();
+    for (name, at) in &given {
         if route.is_some_and(|route| !route.path.has(name) || *name == TOKEN_CAPTURE) {
             let _: Option<()> = at.error(format!("the route has no capture {name}"), "");
         }
-        if at.is_map() {
-            let Some(mut new) = at.fields() else { continue };
-            new.required("new").and_then(|at| at.one_of(&[("uuid", ())]));
-            new.finish();
-        } else {
-            at.pointer();
-        }
     }
     let captures = route.iter().flat_map(|route| route.path.names()).filter(|name| *name != TOKEN_CAPTURE);
-    for capture in captures {
-        if params.iter().all(|(name, _)| *name != capture) {
-            let _: Option<()> =
-                at.error(format!("`params` has no {capture}"), "a JSON pointer, or {new: uuid}");
+    let missing = captures.filter(|capture| given.iter().all(|(name, _)| name != capture));
+    for capture in missing {
+        let hint = "a JSON pointer, or one of {new: uuid}, {header: NAME}, {query: NAME}, {path: CAPTURE}";
+        let _: Option<()> = at.error(format!("`params` has no {capture}"), hint);
+    }
+    read.into_iter().collect()
+}
+
+fn source(at: &Cursor<'_>, path: Option<&Template>) -> Option<Source> {
+    if !at.is_map() {
+        return at.pointer().map(Source::Body);
+    }
+    let mut fields = at.fields()?;
+    let new = fields.optional("new").map(|at| at.one_of(&[("uuid", ())]));
+    let header = fields.optional("header").map(|at| at.header_name().map(Source::Header));
+    let query = fields.optional("query").map(|at| at.text().map(|name| Source::Query(name.into())));
+    let capture = fields.optional("path").map(|at| {
+        let name = at.text()?;
+        if path.is_some_and(|path| !path.has(name)) {
+            return at.error(format!("the path has no capture {name}"), "");
         }
+        Some(Source::Path(name.into()))
+    });
+    let new = new.map(|read| read.map(|()| Source::New));
+    one_of(
+        fields,
+        [new, header, query, capture],
+        "{new: uuid}, {header: NAME}, {query: NAME}, {path: CAPTURE}",
+    )
+}
+
+fn place(at: &Cursor<'_>) -> Option<Place> {
+    if !at.is_map() {
+        return at.pointer().map(Place::Body);
     }
-    for key in ["url", "token"] {
-        fields.optional(key).and_then(|at| at.pointer());
-    }
+    let mut fields = at.fields()?;
+    let header = fields.optional("header").map(|at| at.header_name().map(Place::Header));
+    let query = fields.optional("query").map(|at| at.text().map(|name| Place::Query(name.into())));
+    one_of(fields, [header, query], "{header: NAME} or {query: NAME}")
+}
+
+fn one_of<T, const N: usize>(fields: Fields<'_>, read: [Option<Option<T>>; N], known: &str) -> Option<T> {
+    let at = fields.at().clone();
     fields.finish();
-    Some(())
+    let mut given = read.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        _ => at.error(format!("expected exactly one of {known}"), "or a JSON pointer, such as /callback_url"),
+    }
 }

@@ -3,6 +3,11 @@
 use std::net::SocketAddr;
 
 use super::reader::{Cursor, Fields};
+use super::store::StoreSettings;
+use crate::secret::Secret;
+
+/// Fewest bytes the token of the callbacks API may have.
+const TOKEN_BYTES_MIN: usize = 16;
 
 /// What only a restart changes.
 #[derive(Clone, Debug)]
@@ -10,9 +15,15 @@ pub struct Startup {
     /// Where each access-log line goes.
     pub access_log: AccessLog,
     /// Where metrics, health and the callbacks API are served; `None`: nowhere.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<AdminListener>,
+    /// Where the agent's own requests come in; `None`: nowhere.
+    pub egress: Option<SocketAddr>,
     /// Where callbacks come in.
     pub ingress: Vec<Listener>,
+    /// Where the ledger of interactions is kept.
+    pub store: StoreSettings,
+    /// The certificates of authorities that providers are believed by; `None`: the platform's.
+    pub trusted_roots: Option<Box<str>>,
     /// Worker threads; `None`: one for each processor, two at most.
     pub threads: Option<usize>,
 }
@@ -35,6 +46,17 @@ pub struct Listener {
     pub tls: Option<TlsFiles>,
 }
 
+/// Where metrics, health and the callbacks API are served.
+#[derive(Clone, Debug)]
+pub struct AdminListener {
+    /// The address.
+    pub address: SocketAddr,
+    /// The bearer token of the callbacks API; `None`: the API is for callers on this host alone.
+    pub token: Option<Secret>,
+    /// Names under which the callbacks API may be asked for, besides addresses and `localhost`.
+    pub hosts: Vec<Box<str>>,
+}
+
 /// The files of a certificate.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -51,25 +73,58 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let threads = root
         .optional("threads")
         .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
+    let store = super::store::store(root.optional("store"));
+    let roots = root.optional("trusted_roots").map(|at| pem(&at, "CERTIFICATE"));
     let at = root.required("listen")?;
     let mut fields = at.fields()?;
     let ingress = fields.required("ingress").and_then(|at| listeners(&at));
-    let admin = fields.optional("admin").map(|at| plain(&at));
+    let admin = fields.optional("admin").map(|at| self::admin(&at));
     if admin.is_none() {
         fields.at().warn("no admin listener: no metrics, no health checks");
     }
     let egress = fields.optional("egress");
     let egress_read = egress.as_ref().map(plain);
-    if let Some(at) = egress {
-        at.warn("this version does not serve egress yet: nothing will listen there");
+    if let (Some(at), Some(Some(address))) = (egress, egress_read)
+        && !address.ip().is_loopback()
+    {
+        at.warn(
+            "not a loopback address: whoever reaches it can send requests with the providers' credentials",
+        );
     }
     fields.finish();
-    let taken = doubled(ingress.as_deref().unwrap_or_default(), [admin.flatten(), egress_read.flatten()]);
+    let admin_address = admin.as_ref().and_then(|admin| admin.as_ref()).map(|admin| admin.address);
+    let taken = doubled(ingress.as_deref().unwrap_or_default(), [admin_address, egress_read.flatten()]);
     if let Some(address) = taken {
         return at.error(format!("{address} is listened on twice"), "");
     }
-    let optional = |read: Option<Option<SocketAddr>>| read.map_or(Some(None), |address| address.map(Some));
-    Some(Startup { access_log: access_log?, admin: optional(admin)?, ingress: ingress?, threads: threads? })
+    Some(Startup {
+        access_log: access_log?,
+        admin: admin.map_or(Some(None), |read| read.map(Some))?,
+        egress: egress_read.map_or(Some(None), |read| read.map(Some))?,
+        ingress: ingress?,
+        store: store?,
+        trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
+        threads: threads?,
+    })
+}
+
+fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
+    let mut fields = at.fields()?;
+    let address = fields.required("address").and_then(|at| address(&at));
+    let token = fields.optional("token").map(|at| match at.secret()? {
+        token if token.len() < TOKEN_BYTES_MIN => {
+            at.error("the token is shorter than 16 bytes", "openssl rand -hex 32")
+        }
+        token => Some(token),
+    });
+    let hosts = fields.optional("hosts").map_or(Some(Vec::new()), |at| {
+        let read: Vec<_> =
+            at.list()?.iter().map(|at| at.text().map(|t| t.to_ascii_lowercase().into())).collect();
+        read.into_iter().collect()
+    });
+    fields.finish();
+    let token = token.map_or(Some(None), |read| read.map(Some))?;
+    Some(AdminListener { address: address?, token, hosts: hosts? })
 }
 
 fn listeners(at: &Cursor<'_>) -> Option<Vec<Listener>> {

@@ -2,6 +2,7 @@
 //! and a hint. Nothing that decides about access has a default that opens it.
 
 mod egress;
+mod interaction;
 mod listen;
 mod node;
 mod presets;
@@ -9,21 +10,25 @@ mod provider;
 mod reader;
 mod route;
 mod secrets;
+mod store;
 mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ingress::{Edge, Ingress, Provider};
+use crate::ingress::{Edge, Ingress, Provider, Route};
 use crate::policy::{Agent, AgentAddress, Limits, Policy};
 use crate::source::{AddressHeader, ClientAddress, Networks};
+use crate::time::format_duration;
 use node::Node;
 use reader::{Cursor, Fields, Reader};
 
-pub use listen::{AccessLog, Listener, Startup, TlsFiles};
+pub use egress::ACTIONS;
+pub use listen::{AccessLog, AdminListener, Listener, Startup, TlsFiles};
 pub use node::Place;
 pub use presets::{PRESETS, Preset};
 pub use reader::{ConfigError, Surroundings};
+pub use store::{StoreSettings, Unknown};
 
 /// Largest configuration, in bytes.
 const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -83,9 +88,17 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         providers_failed: providers.is_none(),
     };
     let routes = fields.required("routes").and_then(|at| route::routes(&at, &known));
-    egress::store(fields.optional("store"));
-    egress::egress(fields.optional("egress"), routes.as_deref());
+    let egress_at = fields.optional("egress");
+    let egress = egress::egress(egress_at.clone(), routes.as_deref());
     fields.finish();
+    if let (Some(at), Some(startup)) = (&egress_at, &startup)
+        && startup.egress.is_none()
+    {
+        let _: Option<()> = at.error("nothing listens for the agent's requests", "add `listen.egress`");
+    }
+    if let (Some(routes), Some(tokens)) = (&routes, tokens.as_ref().and_then(|tokens| tokens.as_ref())) {
+        warn_of_short_tokens(root, routes, tokens.minting.ttl);
+    }
 
     let agent = agent?;
     let edge = Edge {
@@ -94,6 +107,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         public_url: url.unwrap_or_default().into(),
     };
     let policy = Policy {
+        egress: egress?,
         explain_denials: explain_denials?,
         ingress: Ingress::new(routes?, edge),
         limits: limits?,
@@ -102,6 +116,17 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         agent,
     };
     Some((startup?, policy))
+}
+
+/// A deadline behind the end of the token is never reached.
+fn warn_of_short_tokens(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
+    for route in routes.iter().filter(|route| route.follow.deadline.is_some_and(|deadline| deadline > ttl)) {
+        root.warn(&format!(
+            "the route {} has a deadline beyond the {} that its tokens live: they end first",
+            route.name,
+            format_duration(ttl)
+        ));
+    }
 }
 
 fn public_url(at: &Cursor<'_>) -> Option<String> {

@@ -7,7 +7,7 @@ use super::reader::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::secret::Secret;
 use crate::signature::{
-    Algorithm, Content, Encoding, Format, KeyForm, Part, Scheme, TimestampRule, TimestampSource,
+    Algorithm, Content, Encoding, Format, IdSource, KeyForm, Part, Scheme, TimestampRule, TimestampSource,
     TimestampUnit, Verifier,
 };
 use crate::source::Networks;
@@ -188,7 +188,7 @@ pub(super) fn scheme(fields: &mut Fields<'_>) -> Option<Scheme> {
     });
     let encoding = fields.required("encoding").and_then(|at| at.one_of(ENCODINGS));
     let key_form = fields.optional("key").map_or(Some(KeyForm::Utf8), |at| key_form(&at));
-    let id = fields.optional("id").map(|at| header_of(&at));
+    let id = fields.optional("id").map(|at| id_of(&at));
     let tolerance = fields.optional("tolerance");
     let stated = fields.optional("timestamp");
     let header = stated.as_ref().map(timestamp);
@@ -200,7 +200,7 @@ pub(super) fn scheme(fields: &mut Fields<'_>) -> Option<Scheme> {
     }
     let timestamp = timestamp_rule(fields.at(), &format, &content, header, tolerance)?;
     let id = id.map_or(Some(None), |read| read.map(Some))?;
-    if content.uses_id() && id.is_none() {
+    if content.uses_id() && !matches!(id, Some(IdSource::Header(_))) {
         return fields.at().error("{id} is signed, but nothing says where it is", "add `id: {header: NAME}`");
     }
     let (algorithm, encoding, headers, key_form) = (algorithm?, encoding?, headers?, key_form?);
@@ -236,11 +236,16 @@ fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {
     })
 }
 
-fn header_of(at: &Cursor<'_>) -> Option<http::HeaderName> {
+fn id_of(at: &Cursor<'_>) -> Option<IdSource> {
     let mut fields = at.fields()?;
-    let header = fields.required("header").and_then(|at| at.header_name());
+    let header = fields.optional("header").map(|at| at.header_name());
+    let body = fields.optional("body").map(|at| at.pointer());
     fields.finish();
-    header
+    match (header, body) {
+        (Some(header), None) => header.map(IdSource::Header),
+        (None, Some(pointer)) => pointer.map(IdSource::Body),
+        _ => at.error("expected exactly one of header and body", "{header: NAME} or {body: /pointer}"),
+    }
 }
 
 /// `timestamp: {header: NAME, unit: s}`; without a header it is the field of the signature header.

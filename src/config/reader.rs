@@ -8,6 +8,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::node::{Node, Place, Step, locate};
+use crate::json::Pointer;
 use crate::path::Template;
 use crate::source::parse_network;
 use crate::time::parse_duration;
@@ -282,16 +283,26 @@ impl<'n> Cursor<'n> {
     }
 
     /// A JSON pointer (RFC 6901) to a member.
-    pub(super) fn pointer(&self) -> Option<&'n str> {
+    pub(super) fn pointer(&self) -> Option<Pointer> {
         let text = self.text()?;
-        let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-        if text.starts_with('/') && escapes {
-            return Some(text);
+        match Pointer::parse(text) {
+            Some(pointer) => Some(pointer),
+            None => self.error(
+                format!("`{text}` is not a JSON pointer"),
+                "it begins with a slash, such as /status (RFC 6901)",
+            ),
         }
-        self.error(
-            format!("`{text}` is not a JSON pointer"),
-            "it begins with a slash, such as /status (RFC 6901)",
-        )
+    }
+
+    /// A list of words; numbers, true and false count as they are written.
+    pub(super) fn words(&self) -> Option<Vec<Box<str>>> {
+        let word = |at: &Cursor<'_>| match at.node {
+            Node::Number(text) => Some(text.as_str().into()),
+            Node::Bool(value) => Some(value.to_string().into()),
+            _ => at.text().map(Into::into),
+        };
+        let read: Vec<_> = self.list()?.iter().map(word).collect();
+        read.into_iter().collect()
     }
 
     /// One of a few words.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use super::reader::{Cursor, Fields, did_you_mean};
+use super::interaction;
+use super::reader::{Cursor, did_you_mean};
 use super::token::{CallbackTokens, token};
-use crate::ingress::{Provider, QueryRule, Route};
+use crate::ingress::{Provider, QueryRule, Route, TokenRule};
+use crate::interaction::Follow;
 use crate::path::{TOKEN_CAPTURE, Template};
 
 /// Largest body unless said otherwise, in bytes.
-const BODY_BYTES_DEFAULT: u64 = 1 << 20;
+pub(super) const BODY_BYTES_DEFAULT: u64 = 1 << 20;
 /// Largest body that can be allowed, in bytes: bodies are held in memory whole.
-const BODY_BYTES_MAX: u64 = 64 << 20;
+pub(super) const BODY_BYTES_MAX: u64 = 64 << 20;
 
 const METHODS: &[(&str, &http::Method)] = &[
     ("DELETE", &http::Method::DELETE),
@@ -68,8 +70,12 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let words = [("drop", QueryRule::Drop), ("pass", QueryRule::Pass)];
     let query = fields.optional("query").map_or(Some(QueryRule::Pass), |at| at.one_of(&words));
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
-    interaction(fields.optional("interaction"), path.as_ref());
-    actions(fields.optional("actions"));
+    let words = [("answer", true), ("deliver", false)];
+    let tells_duplicates = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
+    let interaction_at = fields.optional("interaction");
+    let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref()));
+    let actions_at = fields.optional("actions");
+    let actions = actions_at.as_ref().map(interaction::actions);
     let token_stated = fields.has("token");
     fields.finish();
 
@@ -79,15 +85,29 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let provider = provider.map_or(Some(None), |read| read.map(Some))?;
     let signed = provider.as_ref().is_some_and(|provider| provider.verifier.is_some());
     guarded(at, token_stated, signed, open?)?;
+    let token = token.map_or(Some(None), |read| read.map(Some))?;
+    for at in interaction_at.iter().chain(&actions_at) {
+        if !matches!(token, Some(TokenRule::Callback { .. })) {
+            let _: Option<()> = at.error(
+                "only a token of kind callback names an interaction",
+                "take it out, or change `token`",
+            );
+        }
+    }
+    let (follow, notify) = interaction.unwrap_or_else(|| Some((Follow::default(), None)))?;
     Some(Route {
         name: name?.into(),
         path: path?,
         methods: methods?,
         provider,
-        token: token.map_or(Some(None), |read| read.map(Some))?,
+        token,
         forward: forward?,
         query: query?,
         body_bytes_max: body_max?,
+        tells_duplicates: tells_duplicates?,
+        follow,
+        notify,
+        actions: actions.map_or(Some(None), |read| read.map(Some))?,
     })
 }
 
@@ -109,7 +129,7 @@ fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()>
     }
 }
 
-fn methods(at: &Cursor<'_>) -> Option<Vec<http::Method>> {
+pub(super) fn methods(at: &Cursor<'_>) -> Option<Vec<http::Method>> {
     let read: Vec<_> = at.list()?.iter().map(|at| at.one_of(METHODS).cloned()).collect();
     let methods = read.into_iter().collect::<Option<Vec<_>>>()?;
     if methods.iter().enumerate().any(|(i, method)| methods.iter().take(i).any(|earlier| earlier == method)) {
@@ -131,7 +151,7 @@ fn provider(at: &Cursor<'_>, known: &Known<'_>) -> Option<Arc<Provider>> {
 }
 
 /// The internal path: every capture in it must be one of the external path.
-fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Template> {
+pub(super) fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Template> {
     let template = at.template()?;
     let path = path?;
     if template.has(TOKEN_CAPTURE) {
@@ -142,42 +162,4 @@ fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Template> {
         return at.error(format!("the path has no capture {name}"), hint);
     }
     Some(template)
-}
-
-/// Reads `interaction`, which is checked but not acted on by this version.
-fn interaction(at: Option<Cursor<'_>>, path: Option<&Template>) {
-    let Some(at) = at else { return };
-    at.warn("this version does not follow interactions yet: callbacks are verified and delivered, no more");
-    let Some(mut fields) = at.fields() else { return };
-    for key in ["status", "progress"] {
-        fields.optional(key).and_then(|at| at.pointer());
-    }
-    for key in ["done", "failed"] {
-        words(&mut fields, key);
-    }
-    for key in ["deadline", "stalled_after"] {
-        fields.optional(key).and_then(|at| at.duration());
-    }
-    if let Some(at) = fields.optional("notify") {
-        forward(&at, path);
-    }
-    fields.finish();
-}
-
-fn words(fields: &mut Fields<'_>, key: &'static str) {
-    for at in fields.optional(key).and_then(|at| at.list()).unwrap_or_default() {
-        at.text();
-    }
-}
-
-/// Reads `actions`, which is checked but not acted on by this version.
-fn actions(at: Option<Cursor<'_>>) {
-    let Some(at) = at else { return };
-    at.warn("this version does not guard answers to action endpoints yet");
-    let Some(mut fields) = at.fields() else { return };
-    fields.required("pointer").and_then(|at| at.pointer());
-    for at in fields.required("hosts").and_then(|at| at.list()).unwrap_or_default() {
-        at.text();
-    }
-    fields.finish();
 }

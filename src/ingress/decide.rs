@@ -1,18 +1,14 @@
-//! From a request to a verdict, in two halves: the head admits, the body permits.
+//! The first half of the way from a request to a verdict: the head admits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
-
 use super::gate::{self, Found};
-use super::route::{QueryRule, Route};
-use super::{forward, router::Router};
+use super::route::Route;
+use super::router::Router;
 use crate::denial::Denial;
 use crate::path::{CanonicalPath, Captures, check_query};
 use crate::request::RequestHead;
-use crate::secret::Secret;
-use crate::signature::{Presented, Signed};
 use crate::source::{ClientAddress, SourceFault};
 use crate::time::Timestamp;
 use crate::trail::{Check, Trail};
@@ -47,6 +43,8 @@ pub struct Seen {
     pub captures: Option<Captures>,
     /// The interaction its token belongs to.
     pub interaction: Option<Box<str>>,
+    /// The class of what the guard of action endpoints refused.
+    pub guarded: Option<&'static str>,
 }
 
 /// A refused request.
@@ -61,19 +59,11 @@ pub struct Denied {
 /// A request whose head passed every check that needs no body. It is not yet allowed to be delivered.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    route: Arc<Route>,
-    captures: Captures,
-    client: IpAddr,
-    found: Found,
-    edge: Arc<Edge>,
-}
-
-/// The proof that every check of a route's gate passed. It is made in one place, by
-/// [`Admitted::decide_body`], and delivering takes one.
-#[derive(Clone, Debug)]
-pub struct Permit {
-    admitted: Admitted,
-    target: String,
+    pub(super) route: Arc<Route>,
+    pub(super) captures: Captures,
+    pub(super) client: IpAddr,
+    pub(super) found: Found,
+    pub(super) edge: Arc<Edge>,
 }
 
 impl Ingress {
@@ -164,122 +154,8 @@ impl Admitted {
             client: Some(self.client),
             route: Some(self.route),
             captures: Some(self.captures),
+            guarded: self.found.guarded,
             interaction: self.found.granted.map(|granted| granted.interaction),
         }
-    }
-
-    /// Decides on the whole body. `head` is the head that was admitted.
-    ///
-    /// # Errors
-    /// [`Denied`] when the body is too large or no signature matches it.
-    pub fn decide_body(
-        self,
-        head: &RequestHead<'_>,
-        body: &[u8],
-        trail: &mut Trail,
-    ) -> Result<Permit, Box<Denied>> {
-        let checked = self.check_body(head, body, trail);
-        // The configuration made sure that every capture of `forward` is one of the path; if that were ever
-        // wrong, there is no such internal path, and nothing is delivered anywhere else.
-        let target = checked.and_then(|()| self.target(head).ok_or(Denial::RouteUnknown));
-        match target {
-            Ok(target) => Ok(Permit { admitted: self, target }),
-            Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
-        }
-    }
-
-    /// The internal request target: the path from the captures, and the query without the token.
-    fn target(&self, head: &RequestHead<'_>) -> Option<String> {
-        let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
-        let query = match self.route.query {
-            QueryRule::Drop => None,
-            QueryRule::Pass => {
-                head.raw_query().and_then(|query| forward::query(&self.route, self.token(), query))
-            }
-        };
-        if let Some(query) = query {
-            target.push('?');
-            target.push_str(&query);
-        }
-        Some(target)
-    }
-
-    fn token(&self) -> Option<&[u8]> {
-        self.found.token.as_ref().map(Secret::expose)
-    }
-
-    fn check_body(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
-        let bytes = body.len() as u64;
-        if bytes > self.route.body_bytes_max {
-            return Err(trail.deny(Check::Body, Denial::BodyTooLarge, || {
-                format!("{bytes} bytes, {} allowed", self.route.body_bytes_max)
-            }));
-        }
-        if head.body_bytes_declared.is_some_and(|declared| declared != bytes) {
-            return Err(trail.deny(Check::Body, Denial::BodyIncomplete, || {
-                format!("{bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
-            }));
-        }
-        trail.pass(Check::Body, || format!("{bytes} bytes"));
-        let verifier = self.route.provider.as_ref().and_then(|provider| provider.verifier.as_ref());
-        let (Some(verifier), Some(presented)) = (verifier, &self.found.presented) else {
-            trail.skip(Check::Signature, "the provider does not sign");
-            return Ok(());
-        };
-        let signed = Signed { head: *head, public_url: &self.edge.public_url };
-        match verifier.verify(presented, &signed, body) {
-            Ok(()) => {
-                trail.pass(Check::Signature, || format!("matches over {bytes} body bytes"));
-                Ok(())
-            }
-            Err(refusal) => Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned())),
-        }
-    }
-}
-
-impl Permit {
-    /// The route whose gate was passed.
-    pub fn route(&self) -> &Arc<Route> {
-        &self.admitted.route
-    }
-
-    /// Who called.
-    pub fn client(&self) -> IpAddr {
-        self.admitted.client
-    }
-
-    /// The interaction, where the token names one.
-    pub fn interaction(&self) -> Option<&str> {
-        self.admitted.found.granted.as_ref().map(|granted| &*granted.interaction)
-    }
-
-    /// The provider's id of this event, where it sends one.
-    pub fn event_id(&self) -> Option<&HeaderValue> {
-        self.admitted.found.presented.as_ref().and_then(Presented::event_id)
-    }
-
-    /// The internal request target.
-    pub fn target(&self) -> &str {
-        &self.target
-    }
-
-    /// The `Host` the agent sees, whatever the caller sent.
-    pub(super) fn authority(&self) -> &str {
-        &self.admitted.edge.authority
-    }
-
-    /// The header in which trusted proxies tell the client address, which nobody else may set.
-    pub(super) fn address_header(&self) -> Option<HeaderName> {
-        self.admitted.edge.client_address.as_ref().map(|rule| rule.header.name())
-    }
-
-    /// The verified token, which is not passed on wherever it stands.
-    pub(super) fn token(&self) -> Option<&[u8]> {
-        self.admitted.token()
-    }
-
-    /// What is known of the request.
-    pub fn into_seen(self) -> Seen {
-        self.admitted.into_seen()
     }
 }

@@ -2,32 +2,13 @@
 
 use std::borrow::Cow;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
-use super::decide::Permit;
+use super::permit::Permit;
 use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
-use crate::request::{RequestHead, connection_options};
+use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line as line};
 use crate::source::write_address;
-
-/// Headers of one connection (RFC 9110 section 7.6.1) and of the framing, which is made anew.
-const HOP_BY_HOP: [HeaderName; 12] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    HOST,
-    HeaderName::from_static("keep-alive"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// The query without the route's token, without anything that goes by our token's name, and without any
 /// parameter that holds the verified token; `None` when nothing is left.
@@ -141,16 +122,4 @@ impl Permit {
         write_address(out, self.client());
         out.extend_from_slice(b"\r\n");
     }
-}
-
-/// One header line. A value that would break the framing is left out: no parser in front lets one through,
-/// and none is trusted to.
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
-        return;
-    }
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

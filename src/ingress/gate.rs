@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub(super) granted: Option<Granted>,
     /// The signature fields.
     pub(super) presented: Option<Presented>,
+    /// The class of what the guard refused.
+    pub(super) guarded: Option<&'static str>,
     /// The verified token: wherever it stands on the request, it is not passed on.
     pub(super) token: Option<Secret>,
 }

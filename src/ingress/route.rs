@@ -1,9 +1,13 @@
 //! What a route is made of, compiled: plain data that the gate runs over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::guard::Guard;
+use crate::interaction::Follow;
+use crate::json::Pointer;
 use crate::path::Template;
 use crate::secret::Secret;
 use crate::signature::Verifier;
@@ -14,7 +18,7 @@ use crate::token::{CallbackVerifier, JwtVerifier};
 #[derive(Clone, Debug)]
 pub struct Provider {
     /// Its name in the configuration: metric label and log field.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Where its callbacks may come from; `None`: anywhere.
     pub allow: Option<Networks>,
     /// How it signs; `None`: it does not.
@@ -105,6 +109,25 @@ impl Carrier {
     }
 }
 
+/// How questions are answered: the action endpoint a callback brings, and what the answer is sent with.
+#[derive(Clone, Debug)]
+pub struct Actions {
+    /// Where the endpoint's URL stands in the body of a callback.
+    pub pointer: Pointer,
+    /// The hosts it may be at.
+    pub guard: Guard,
+    /// The agent is given a local URL in its place.
+    pub rewrite: bool,
+    /// Headers the answer is sent with, credentials of the provider among them.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// How the answer is signed; `None`: it is not.
+    pub signer: Option<Verifier>,
+    /// How long a connection may take, and how long the head of the answer and each further piece of it.
+    pub connect_timeout: Duration,
+    /// As said.
+    pub response_timeout: Duration,
+}
+
 /// What becomes of the query.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QueryRule {
@@ -118,7 +141,7 @@ pub enum QueryRule {
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Its name: metric label, log field, and what tokens are bound to.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// The external path.
     pub path: Template,
     /// The methods it takes.
@@ -133,6 +156,14 @@ pub struct Route {
     pub query: QueryRule,
     /// Largest body, in bytes.
     pub body_bytes_max: u64,
+    /// Whether an event that was delivered is not delivered again.
+    pub tells_duplicates: bool,
+    /// How interactions are followed.
+    pub follow: Follow,
+    /// The internal path at which the agent is told that nothing came.
+    pub notify: Option<Template>,
+    /// How questions are answered; `None`: they are not.
+    pub actions: Option<Actions>,
 }
 
 impl Route {

@@ -2,9 +2,11 @@
 //! and from closed lists, never from a request.
 
 mod access_log;
+mod entry;
 mod logger;
 mod metrics;
 
-pub use access_log::{AccessLogger, Entry, redact_path};
+pub use access_log::AccessLogger;
+pub use entry::{EgressEntry, Entry, redact_path};
 pub use logger::install as install_logger;
 pub use metrics::Metrics;

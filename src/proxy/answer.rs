@@ -1,4 +1,4 @@
-//! Answers to the caller: the agent's, passed on, and our own denials as problem+json (RFC 9457).
+//! Answers to a caller: the upstream's, passed on, and our own denials as problem+json (RFC 9457).
 
 use bytes::Bytes;
 use http::header::{
@@ -10,9 +10,8 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
-use super::deliver::Answer;
+use super::http1::{Answer, Fault};
 use crate::denial::Denial;
-use crate::ingress::Route;
 use crate::request::connection_options;
 
 /// Headers of one hop in an answer.
@@ -34,7 +33,7 @@ struct Problem<'a> {
 pub(super) async fn deny(
     session: &mut ServerSession,
     denial: Denial,
-    route: Option<&Route>,
+    methods: &[Method],
     request_id: &str,
     explain: bool,
 ) -> bool {
@@ -46,16 +45,12 @@ pub(super) async fn deny(
         reason: explain.then(|| denial.code()),
     };
     let body = serde_json::to_vec(&problem).unwrap_or_default();
-    let Ok(header) = problem_header(denial, route, body.len()) else { return false };
+    let Ok(header) = problem_header(denial, methods, body.len()) else { return false };
     session.write_response_header(Box::new(header)).await.is_ok()
         && session.write_response_body(Bytes::from(body), true).await.is_ok()
 }
 
-fn problem_header(
-    denial: Denial,
-    route: Option<&Route>,
-    body_bytes: usize,
-) -> pingora::Result<ResponseHeader> {
+fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
     header.insert_header(CONTENT_TYPE, "application/problem+json")?;
     header.insert_header(CONTENT_LENGTH, body_bytes)?;
@@ -66,8 +61,8 @@ fn problem_header(
     if denial.status() == 401 {
         header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"callgate\"")?;
     }
-    if let (Denial::MethodNotAllowed, Some(route)) = (denial, route) {
-        let methods: Vec<_> = route.methods.iter().map(|method| method.as_str()).collect();
+    if denial == Denial::MethodNotAllowed {
+        let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
         header.insert_header(ALLOW, methods.join(", "))?;
     }
     Ok(header)
@@ -75,25 +70,49 @@ fn problem_header(
 
 /// Why an answer did not get through whole.
 pub(super) enum Broken {
-    /// The agent's side.
-    Agent(Denial),
-    /// The caller's side; the callback was delivered all the same.
+    /// The side that answers.
+    Upstream(Fault),
+    /// The caller's side; the request was delivered all the same.
     Caller,
 }
 
-/// Passes the agent's answer on as it comes.
-pub(super) async fn relay(session: &mut ServerSession, answer: &mut Answer) -> Result<(), Broken> {
+/// Answers 200 to a callback that needs no delivering; `result` says why. Returns whether the caller could be told.
+pub(super) async fn acknowledge(session: &mut ServerSession, result: &'static str) -> bool {
+    let body = format!("{{\"result\":\"{result}\"}}");
+    let header = || -> pingora::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build_no_case(200, Some(3))?;
+        header.insert_header(CONTENT_TYPE, "application/json")?;
+        header.insert_header(CONTENT_LENGTH, body.len())?;
+        header.insert_header(CACHE_CONTROL, "no-store")?;
+        Ok(header)
+    };
+    let Ok(header) = header() else { return false };
+    session.write_response_header(Box::new(header)).await.is_ok()
+        && session.write_response_body(Bytes::from(body), true).await.is_ok()
+}
+
+/// Passes an answer on as it comes; `gathered` is what was read of its body before.
+pub(super) async fn relay(
+    session: &mut ServerSession,
+    answer: &mut Answer,
+    gathered: Vec<Bytes>,
+) -> Result<(), Broken> {
     // A length the agent did not give is not known before its end: HTTP/1.1 callers get chunks, HTTP/1.0
     // callers the end of the connection.
     let request = session.req_header();
     let chunks = request.version == Version::HTTP_11 && request.method != Method::HEAD;
     let header = answer.head().and_then(|head| relayed_header(head, chunks).ok());
-    let header = header.ok_or(Broken::Agent(Denial::AgentGarbled))?;
+    let header = header.ok_or(Broken::Upstream(Fault::Garbled))?;
     session.write_response_header(Box::new(header)).await.map_err(|_| Broken::Caller)?;
+    let mut gathered = gathered.into_iter();
     loop {
-        match answer.piece().await.map_err(Broken::Agent)? {
+        let piece = match gathered.next() {
+            Some(piece) => Some(piece),
+            None => answer.piece().await.map_err(Broken::Upstream)?,
+        };
+        match piece {
             Some(piece) => {
-                let end = answer.is_complete();
+                let end = gathered.len() == 0 && answer.is_complete();
                 session.write_response_body(piece, end).await.map_err(|_| Broken::Caller)?;
                 if end {
                     return Ok(());

@@ -1,17 +1,24 @@
-//! The only module that names pingora: listeners, the ingress exchange, delivering to the agent.
+//! The only module that names pingora: listeners, the exchanges of ingress and egress, delivering to the agent.
 //!
 //! pingora gives the server half (TLS, HTTP/1.1 and HTTP/2, keep-alive) and reads the agent's answers; its
 //! streaming forward path is not used, because a callback is read whole, decided whole, delivered whole.
 
+mod action;
 mod agent;
 mod answer;
 mod body;
 mod clock;
 mod deliver;
+mod egress;
 mod exchange;
+mod http1;
 mod listen;
+mod overdue;
 mod plain;
+mod provider;
+mod refuse;
 mod server;
+mod session;
 mod tls;
 
 pub use clock::{Clock, instant};

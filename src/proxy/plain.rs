@@ -1,16 +1,23 @@
-//! A small HTTP service for one of our own listeners: a request in, a finished answer out.
+//! A small HTTP service for one of our own listeners: a whole request in, a finished answer out.
 
+use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::HeaderMap;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
+
+use super::body;
+use super::session::{continue_if_expected, peer};
+use crate::denial::Denial;
 
 /// A request to one of our own listeners.
 #[derive(Clone, Debug)]
@@ -19,6 +26,14 @@ pub struct PlainRequest {
     pub method: String,
     /// The path, as sent.
     pub path: String,
+    /// The query, as sent; empty without one.
+    pub query: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, whole; `None`: it is too large.
+    pub body: Option<Bytes>,
+    /// Who is at the other end of the connection.
+    pub peer: IpAddr,
 }
 
 /// A finished answer.
@@ -30,10 +45,23 @@ pub struct PlainResponse {
     pub content_type: &'static str,
     /// The body.
     pub body: String,
+    /// The methods that are allowed, of a 405.
+    pub allow: &'static str,
+}
+
+impl PlainResponse {
+    /// There is nothing.
+    pub fn not_found() -> Self {
+        Self { status: 404, content_type: "text/plain", body: String::new(), allow: "" }
+    }
 }
 
 /// How long a connection may wait for its next request, or send one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a body may take.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Largest body, in bytes.
+const BODY_BYTES_MAX: u64 = 64 << 10;
 
 /// Serves `respond`.
 pub(super) struct PlainApp<F> {
@@ -41,9 +69,10 @@ pub(super) struct PlainApp<F> {
 }
 
 #[async_trait]
-impl<F> HttpServerApp for PlainApp<F>
+impl<F, A> HttpServerApp for PlainApp<F>
 where
-    F: Fn(&PlainRequest) -> PlainResponse + Send + Sync + 'static,
+    F: Fn(PlainRequest) -> A + Send + Sync + 'static,
+    A: Future<Output = PlainResponse> + Send + 'static,
 {
     async fn process_new_http(
         self: &Arc<Self>,
@@ -57,18 +86,45 @@ where
             session.set_keepalive(None);
         }
         session.set_write_timeout(Some(IDLE_TIMEOUT));
-        let method = session.req_header().method.as_str().to_owned();
-        let target = session.req_header().uri.path();
-        let request = PlainRequest { method, path: target.to_owned() };
-        let response = (self.respond)(&request);
-        let mut header = ResponseHeader::build(response.status, Some(5)).ok()?;
-        header.insert_header(CONTENT_TYPE, response.content_type).ok()?;
-        header.insert_header(CONTENT_LENGTH, response.body.len()).ok()?;
-        header.insert_header(CACHE_CONTROL, "no-store").ok()?;
-        session.write_response_header(Box::new(header)).await.ok()?;
+        continue_if_expected(&mut session).await;
+        let body = match body::read(&mut session, None, BODY_BYTES_MAX, BODY_DEADLINE).await {
+            Ok(body) => Some(body),
+            Err(Denial::BodyTooLarge) => {
+                session.set_keepalive(None);
+                None
+            }
+            Err(_) => return None,
+        };
+        let head = session.req_header();
+        let request = PlainRequest {
+            method: head.method.as_str().to_owned(),
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            headers: head.headers.clone(),
+            body,
+            peer: peer(&session),
+        };
+        let response = (self.respond)(request).await;
+        session.write_response_header(Box::new(head_of(&response).ok()?)).await.ok()?;
         session.write_response_body(Bytes::from(response.body), true).await.ok()?;
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
+}
+
+fn head_of(response: &PlainResponse) -> pingora::Result<ResponseHeader> {
+    let mut header = ResponseHeader::build(response.status, Some(5))?;
+    header.insert_header(CONTENT_TYPE, response.content_type)?;
+    if response.status != 204 {
+        header.insert_header(CONTENT_LENGTH, response.body.len())?;
+    }
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    if response.status == 401 {
+        header.insert_header(WWW_AUTHENTICATE, "Bearer realm=\"callgate\"")?;
+    }
+    if response.status == 405 {
+        header.insert_header(ALLOW, response.allow)?;
+    }
+    Ok(header)
 }

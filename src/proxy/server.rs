@@ -1,6 +1,7 @@
 //! The server: binds, serves, stops.
 
-use std::net::SocketAddr;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,13 +20,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::clock::Clock;
-use super::exchange::{self, RequestIds, Shared};
+use super::exchange::{self, Shared};
 use super::listen::{Bound, bind, endpoints};
 use super::plain::{PlainApp, PlainRequest, PlainResponse};
-use super::{agent::Pool, tls};
-use crate::config::{Listener, Startup};
+use super::provider::Providers;
+use super::session::RequestIds;
+use super::{agent::Pool, egress, overdue, tls};
+use crate::config::{ACTIONS, Listener, Startup};
 use crate::observe::{AccessLogger, Metrics};
 use crate::policy::Policy;
+use crate::store::{Store, StoreError};
 
 /// What a server runs with besides its configuration.
 pub struct Options {
@@ -33,6 +37,8 @@ pub struct Options {
     pub clock: Clock,
     /// The metrics to count in.
     pub metrics: Arc<Metrics>,
+    /// The ledger.
+    pub store: Arc<Store>,
     /// Where access-log lines go; `None`: nowhere.
     pub access_log: Option<AccessLogger>,
 }
@@ -42,7 +48,9 @@ pub struct Options {
 pub enum StartError {
     /// An address cannot be listened on.
     Bind(SocketAddr, std::io::Error),
-    /// A certificate or key cannot be used.
+    /// The ledger's file cannot be used.
+    Store(StoreError),
+    /// A certificate, a key or the trusted roots cannot be used.
     Tls(String),
 }
 
@@ -50,6 +58,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Store(error) => error.fmt(f),
             Self::Tls(message) => f.write_str(message),
         }
     }
@@ -59,12 +68,37 @@ impl std::fmt::Display for StartError {
 pub struct Server {
     /// Where callbacks come in, ports resolved, in the order of the configuration.
     pub ingress: Vec<SocketAddr>,
-    /// Where metrics and health are served.
+    /// Where the agent's own requests come in.
+    pub egress: Option<SocketAddr>,
+    /// Where metrics, health and the callbacks API are served.
     pub admin: Option<SocketAddr>,
     stop: watch::Sender<bool>,
-    _stop_admin: watch::Sender<bool>,
+    stop_admin: watch::Sender<bool>,
     shared: Arc<Shared>,
-    services: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// The addresses of a server, bound.
+struct Addresses {
+    ingress: Vec<(Bound, Option<TlsSettings>)>,
+    egress: Option<Bound>,
+    admin: Option<Bound>,
+}
+
+impl Addresses {
+    fn bind(startup: &Startup) -> Result<Self, StartError> {
+        // Every certificate is tried before the first address is bound.
+        let settings = |listener: &Listener| listener.tls.as_ref().map(tls::settings).transpose();
+        let settings: Vec<_> =
+            startup.ingress.iter().map(settings).collect::<Result<_, _>>().map_err(StartError::Tls)?;
+        let bound: Vec<_> =
+            startup.ingress.iter().map(|listener| bind_named(listener.address)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            ingress: bound.into_iter().zip(settings).collect(),
+            egress: startup.egress.map(bind_named).transpose()?,
+            admin: startup.admin.as_ref().map(|admin| bind_named(admin.address)).transpose()?,
+        })
+    }
 }
 
 impl Server {
@@ -72,53 +106,64 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left bound.
-    pub fn start(
+    pub fn start<F, A>(
         startup: &Startup,
         policy: Arc<ArcSwap<Policy>>,
         options: Options,
-        admin: impl Fn(&PlainRequest) -> PlainResponse + Send + Sync + 'static,
-    ) -> Result<Self, StartError> {
-        // Every certificate is tried before the first address is bound.
-        let settings = |listener: &Listener| listener.tls.as_ref().map(tls::settings).transpose();
-        let settings: Vec<_> =
-            startup.ingress.iter().map(settings).collect::<Result<_, _>>().map_err(StartError::Tls)?;
-        let bound: Vec<_> =
-            startup.ingress.iter().map(|listener| bind_named(listener.address)).collect::<Result<_, _>>()?;
-        let ingress: Vec<_> = bound.into_iter().zip(settings).collect();
-        let admin_bound = startup.admin.map(bind_named).transpose()?;
+        admin: F,
+    ) -> Result<Self, StartError>
+    where
+        F: Fn(PlainRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = PlainResponse> + Send + 'static,
+    {
+        let providers = providers(startup, &policy.load())?;
+        let addresses = Addresses::bind(startup)?;
         let shared = Arc::new(Shared {
             policy,
             pool: Pool::default(),
             clock: options.clock,
             metrics: options.metrics,
+            store: options.store,
+            actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
+            providers,
             access_log: options.access_log,
             request_ids: RequestIds::new(),
             in_flight: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
         });
         let (stop, stopping) = watch::channel(false);
-        let addresses = ingress.iter().map(|(bound, _)| bound.address).collect();
-        let admin_address = admin_bound.as_ref().map(|bound| bound.address);
-        let app = IngressApp::new(&shared);
-        let mut services = vec![run(app, ingress, stopping)];
+        let ingress = addresses.ingress.iter().map(|(bound, _)| bound.address).collect();
+        let egress = addresses.egress.as_ref().map(|bound| bound.address);
+        let admin_address = addresses.admin.as_ref().map(|bound| bound.address);
+        let mut tasks = vec![run(IngressApp::new(&shared), addresses.ingress, stopping.clone())];
+        tasks.extend(addresses.egress.map(|bound| {
+            let app = EgressApp { shared: Arc::clone(&shared), options: HttpServerOptions::default() };
+            run(app, vec![(bound, None)], stopping)
+        }));
+        tasks.push(tokio::spawn(overdue::run(Arc::clone(&shared))));
         // The admin listener goes on until the last exchange has ended: readiness is asked for there.
         let (stop_admin, admin_stopping) = watch::channel(false);
-        let admin =
-            admin_bound.map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], admin_stopping));
-        services.extend(admin);
-        Ok(Self { ingress: addresses, admin: admin_address, stop, _stop_admin: stop_admin, shared, services })
+        let admin = addresses
+            .admin
+            .map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], admin_stopping));
+        tasks.extend(admin);
+        Ok(Self { ingress, egress, admin: admin_address, stop, stop_admin, shared, tasks })
     }
 
-    /// Stops accepting, lets running exchanges end for as long as `grace`, and returns how many were left.
+    /// Stops accepting, lets running exchanges end for as long as `grace`, writes what is left of the ledger, and
+    /// returns how many exchanges were left.
     pub async fn stop(self, grace: Duration) -> usize {
         let _ = self.stop.send(true);
         let _ = timeout(grace, self.drained()).await;
         // From here on a request on a kept connection is not begun; one that slipped in before is waited for.
         self.shared.stopped.store(true, Ordering::SeqCst);
         let _ = timeout(grace.min(LAST_EXCHANGES), self.drained()).await;
-        for service in &self.services {
-            service.abort();
+        for task in &self.tasks {
+            task.abort();
         }
+        let _ = self.stop_admin.send(true);
+        let store = Arc::clone(&self.shared.store);
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
         self.shared.in_flight.load(Ordering::SeqCst)
     }
 
@@ -127,6 +172,29 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// The way to providers, where anything goes there: the platform's roots take memory and time to read.
+fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError> {
+    if startup.egress.is_none() {
+        return Ok(Providers::none());
+    }
+    let actions = policy.ingress.routes().iter().any(|route| route.actions.is_some());
+    if policy.egress.rules().is_empty() && !actions {
+        return Ok(Providers::none());
+    }
+    Providers::new(startup.trusted_roots.as_deref()).map_err(StartError::Tls)
+}
+
+/// What the agent's local URL of an action endpoint begins with.
+fn actions_url(bound: &Bound) -> Box<str> {
+    let mut address = bound.address;
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    format!("http://{address}/{ACTIONS}/").into()
 }
 
 fn bind_named(address: SocketAddr) -> Result<Bound, StartError> {
@@ -217,6 +285,27 @@ impl HttpServerApp for Protocol {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         exchange::serve(&self.shared, session, shutdown).await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}
+
+/// The egress: HTTP/1.1 from the agent.
+struct EgressApp {
+    shared: Arc<Shared>,
+    options: HttpServerOptions,
+}
+
+#[async_trait]
+impl HttpServerApp for EgressApp {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        egress::serve(&self.shared, session, shutdown).await
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

@@ -151,7 +151,7 @@ impl Encoding {
 
 /// The result of a MAC, computed or presented.
 #[derive(Clone, Copy)]
-pub(super) struct Tag {
+pub struct Tag {
     bytes: [u8; 64],
     len: usize,
 }
@@ -165,7 +165,8 @@ impl Tag {
         tag
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    /// The raw bytes. Never for a log or an error.
+    pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 

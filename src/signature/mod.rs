@@ -14,16 +14,17 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::denial::{Denial, Refusal};
+use crate::json::Pointer;
 use crate::request::{RequestHead, Single};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
 pub use content::{Content, ContentFault, Part};
 pub use format::{Format, FormatFault};
-pub use mac::{Algorithm, Encoding, KeyFault, KeyForm};
+pub use mac::{Algorithm, Encoding, KeyFault, KeyForm, Tag};
 
 use format::Slice;
-use mac::{Keyed, Tag};
+use mac::Keyed;
 
 /// Longest header that takes part in a signature, in bytes.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
@@ -63,6 +64,25 @@ pub struct TimestampRule {
     pub future: Duration,
 }
 
+/// Where the id of an event is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum IdSource {
+    /// At a JSON pointer into the body, which is signed.
+    Body(Pointer),
+    /// A header.
+    Header(HeaderName),
+}
+
+impl IdSource {
+    /// The header, if that is where it is.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Body(_) => None,
+        }
+    }
+}
+
 /// How a provider signs: the whole of it, as data.
 #[derive(Clone, Debug)]
 pub struct Scheme {
@@ -76,8 +96,8 @@ pub struct Scheme {
     pub format: Format,
     /// The signature header and its alternatives; signatures are collected from all that are there.
     pub headers: Vec<HeaderName>,
-    /// The header with the id of the event, where the provider sends one.
-    pub id: Option<HeaderName>,
+    /// Where the id of the event is, where the provider sends one.
+    pub id: Option<IdSource>,
     /// How the secret's text becomes a key.
     pub key_form: KeyForm,
     /// The timestamp, where the provider sends one.
@@ -102,7 +122,7 @@ pub struct Presented {
 }
 
 impl Presented {
-    /// The id of the event, where the scheme has one.
+    /// The id of the event, where it is in a header.
     pub fn event_id(&self) -> Option<&HeaderValue> {
         self.id.as_ref()
     }
@@ -187,7 +207,7 @@ impl Verifier {
         for name in scheme.content.headers() {
             required(head, name)?;
         }
-        let id = match &scheme.id {
+        let id = match scheme.id.as_ref().and_then(IdSource::header) {
             Some(name) if scheme.content.uses_id() => Some(required(head, name)?.clone()),
             Some(name) => optional(head, name)?.cloned(),
             None => None,
@@ -208,18 +228,34 @@ impl Verifier {
         Err(Refusal::new(Denial::SignatureMalformed, "the event id has a character that ids may not have"))
     }
 
+    /// Whether the id of the event is under the signature, so that nobody can change it.
+    pub fn signs_id(&self) -> bool {
+        match &self.scheme.id {
+            None => false,
+            Some(IdSource::Body(_)) => true,
+            Some(IdSource::Header(name)) => {
+                self.scheme.content.uses_id() || self.scheme.content.headers().any(|header| header == name)
+            }
+        }
+    }
+
     /// The second half: the MAC over the raw bytes, under any of the keys, against any of the signatures.
+    ///
+    /// Returns the MAC under the first key, whichever matched: it tells one message from another, and a caller
+    /// who takes one of two signatures away does not change it.
     ///
     /// # Errors
     /// `signature_mismatch`.
-    pub fn verify(&self, presented: &Presented, signed: &Signed<'_>, body: &[u8]) -> Result<(), Refusal> {
+    pub fn verify(&self, presented: &Presented, signed: &Signed<'_>, body: &[u8]) -> Result<Tag, Refusal> {
         // Which secret matches is no secret; how far a comparison got would be.
+        let mut first = None;
         let matched = self.keys.iter().any(|key| {
             let tag = self.tag(key, presented, signed, body);
+            first = first.or(Some(tag));
             presented.signatures.iter().any(|signature| tag.matches(signature))
         });
-        if matched {
-            return Ok(());
+        if let (true, Some(first)) = (matched, first) {
+            return Ok(first);
         }
         let detail = format!(
             "none of {} signatures matches under {} secrets over {} body bytes",
@@ -272,7 +308,7 @@ impl Verifier {
                 Some(Slice::whole(&text))
             }
         };
-        let id = match &scheme.id {
+        let id = match scheme.id.as_ref().and_then(IdSource::header) {
             None => None,
             Some(name) => {
                 let id = HeaderValue::from_str(id).ok()?;

@@ -34,6 +34,9 @@ pub(super) struct Claims<'a> {
     pub(super) iat: i64,
     /// Unix seconds.
     pub(super) exp: i64,
+    /// How many callbacks it is good for; absent: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) uses: Option<u32>,
 }
 
 /// What a callback token grants, once it is verified.
@@ -41,8 +44,12 @@ pub(super) struct Claims<'a> {
 pub struct Granted {
     /// The interaction the token belongs to.
     pub interaction: Box<str>,
+    /// When it was made.
+    pub issued: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
+    /// How many callbacks it is good for; `None`: any number.
+    pub uses: Option<u32>,
 }
 
 /// Verifies callback tokens.
@@ -109,7 +116,12 @@ impl CallbackVerifier {
             return Err(Refusal::new(Denial::TokenExpired, detail));
         }
         check_binding(&claims, route, captures)?;
-        Ok(Granted { interaction: (*claims.sub).into(), expires: Timestamp::from_unix_secs(claims.exp) })
+        Ok(Granted {
+            interaction: (*claims.sub).into(),
+            issued: Timestamp::from_unix_secs(claims.iat),
+            expires: Timestamp::from_unix_secs(claims.exp),
+            uses: claims.uses,
+        })
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Grant<'a> {
     pub issued: Timestamp,
     /// When it ends, in whole seconds.
     pub expires: Timestamp,
+    /// How many callbacks it is good for; `None`: any number.
+    pub uses: Option<u32>,
 }
 
 /// Mints callback tokens under one key.
@@ -90,6 +92,7 @@ impl Minter {
             cap: grant.captures.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             iat: grant.issued.unix_secs(),
             exp: grant.expires.unix_secs(),
+            uses: grant.uses,
         };
         jsonwebtoken::encode(&header, &claims, &self.key).ok()
     }

@@ -1,28 +1,60 @@
 #!/usr/bin/env python3
-"""Plays both founding interactions and five forgeries against a real Callgate between a toy agent and a toy
-provider, three processes with real sockets. Exits with 0 only if all came out right."""
+"""Plays both founding interactions, a silence and six forgeries against a real Callgate between a toy agent and toy
+providers: three processes with real sockets. The agent sends its requests without a word about callbacks. Exits
+with 0 only if all came out right."""
 
 import argparse
+import base64
 import http.client
 import json
 import os
 import pathlib
+import queue
 import secrets
-import base64
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIG = HERE / "callgate.yaml"
-INGRESS, ADMIN, AGENT = 18443, 19901, 18000
+INGRESS, EGRESS, ADMIN, AGENT, PROVIDER = 18443, 18081, 19901, 18000, 18090
+CREDENTIALS = "Bearer " + secrets.token_hex(16)
 ENVIRONMENT = {
     **os.environ,
     "CALLGATE_TOKEN_KEY": secrets.token_hex(32),
     "AI_ANALYSIS_SECRET": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
     "BOOKING_SECRET": secrets.token_hex(24),
+    "BOOKING_CREDENTIALS": CREDENTIALS,
 }
+
+
+class Process:
+    """A toy: takes JSON lines, and says JSON lines, which are sorted by their first member."""
+
+    def __init__(self, *command):
+        self.process = subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
+        self.said = {}
+        self.lock = threading.Lock()
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        for line in self.process.stdout:
+            said = json.loads(line)
+            self.lines(next(iter(said))).put(said)
+
+    def lines(self, kind):
+        with self.lock:
+            return self.said.setdefault(kind, queue.Queue())
+
+    def tell(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+
+    def next(self, kind):
+        return self.lines(kind).get(timeout=20)
 
 
 class Demo:
@@ -31,14 +63,11 @@ class Demo:
         self.wrong = []
         self.folder = tempfile.TemporaryDirectory()
         self.log = open(os.path.join(self.folder.name, "access.log"), "w+")
-        self.agent = self.start([sys.executable, HERE / "agent.py", str(AGENT)], stdout=subprocess.PIPE)
-        self.provider = self.start([sys.executable, HERE / "provider.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.gate = self.start([callgate, "run", "-c", CONFIG], stdout=self.log)
-        for port in (AGENT, INGRESS, ADMIN):
+        self.agent = Process(sys.executable, HERE / "agent.py", AGENT)
+        self.provider = Process(sys.executable, HERE / "provider.py", PROVIDER)
+        self.gate = subprocess.Popen([callgate, "run", "-c", CONFIG], env=ENVIRONMENT, stdout=self.log)
+        for port in (AGENT, PROVIDER, INGRESS, EGRESS, ADMIN):
             self.wait(port)
-
-    def start(self, command, **pipes):
-        return subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, text=True, **pipes)
 
     def wait(self, port):
         for _ in range(500):
@@ -52,37 +81,41 @@ class Demo:
         sys.exit(f"nothing listens on port {port}")
 
     def command(self, *args):
-        done = subprocess.run([self.callgate, *args[:1], "-c", CONFIG, *args[1:]], env=ENVIRONMENT, text=True,
+        return subprocess.run([self.callgate, *args[:1], "-c", CONFIG, *args[1:]], env=ENVIRONMENT, text=True,
                               capture_output=True)
-        return done
 
-    def mint(self, route, *params):
-        args = [part for param in params for part in ("--param", param)]
-        return json.loads(self.command("mint", "--route", route, *args, "--json").stdout)
+    def admin(self, path, method="GET"):
+        connection = http.client.HTTPConnection("127.0.0.1", ADMIN)
+        connection.request(method, path)
+        return connection.getresponse().read().decode()
 
-    def call_back(self, **command):
-        self.provider.stdin.write(json.dumps(command) + "\n")
-        self.provider.stdin.flush()
-        return json.loads(self.provider.stdout.readline())
+    def interaction(self, id):
+        return json.loads(self.admin(f"/callbacks/{id}"))
 
     def expect(self, what, got, wanted):
         right = got == wanted
         if not right:
             self.wrong.append(f"{what}: {got!r} instead of {wanted!r}")
-        print(f"  {'ok ' if right else 'BAD'} {what}: {got}")
+        print(f"  {'ok ' if right else 'BAD'} {what}: {got}", flush=True)
+
+    def call_back(self, **command):
+        self.provider.tell(**command)
+        return self.provider.next("called")
 
     def delivered(self, what, path, provider, **command):
-        self.expect(what, self.call_back(**command)["status"], 200)
-        seen = json.loads(self.agent.stdout.readline())
-        self.expect("     the agent got it at", seen["path"], path)
-        self.expect("     whole, from", (seen["body"] == command["body"], seen["callgate-provider"]), (True, provider))
+        self.expect(what, self.call_back(**command)["called"], 200)
+        seen = self.agent.next("got")
+        self.expect("     the agent got it at", seen["got"], path)
+        whole = {**seen["body"], "action_endpoint": None} == {**command["body"], "action_endpoint": None}
+        self.expect("     whole, from", (whole, seen["identity"]["callgate-provider"]), (True, provider))
+        return seen
 
     def refused(self, what, status, reason, **command):
-        answer = self.call_back(**command)
-        self.expect(what, answer["status"], status)
+        called = self.call_back(**command)
+        self.expect(what, called["called"], status)
         file = os.path.join(self.folder.name, "request.http")
         with open(file, "wb") as out:
-            out.write(answer["sent"].encode())
+            out.write(called["sent"].encode())
         peer = command.get("from", "127.0.0.1")
         explained = self.command("explain", "--request", file, "--peer", peer, "--json")
         said = json.loads(explained.stdout)
@@ -90,67 +123,113 @@ class Demo:
         step = said["trail"][-1]
         print(f"         {step['check']}: {step['detail']}")
 
+    def agent_sends(self, path, text):
+        """The agent's request, and what the provider got of it."""
+        self.agent.tell(url=f"http://127.0.0.1:{EGRESS}{path}", body=text)
+        took = self.provider.next("took")
+        self.expect("the agent's request is answered", self.agent.next("answer")["answer"], 202)
+        return took
+
     def analysis(self):
         print("\n1. A long-running analysis reports progress")
-        minted = self.mint("analysis-status", "document_id=doc-7f3a")
-        print(f"  callback_url: {minted['callback_url']}")
+        text = '{ "document_id": "doc-7f3a",\n  "priority": 1.0, "note": "as it was" }'
+        took = self.agent_sends("/ai-analysis/analyze-document", text)
+        body = json.loads(took["body"])
+        print(f"  the provider got a callback_url: {body['callback_url']}")
+        added = ',"callback_url":"%s","callback_token":"%s"' % (body["callback_url"], body["callback_token"])
+        self.expect("nothing else was changed", took["body"].replace(added, ""), text)
+        call = {"scheme": "standard-webhooks", "url": body["callback_url"], "token": body["callback_token"]}
+        at = "/internal/agents/analysis/doc-7f3a/status"
         for progress in (25, 50, 100):
-            body = {"document_id": "doc-7f3a", "status": "completed" if progress == 100 else "processing",
-                    "progress": progress}
-            self.delivered(f"progress {progress} %", "/internal/agents/analysis/doc-7f3a/status", "ai-analysis",
-                           scheme="standard-webhooks", url=minted["callback_url"], token=minted["callback_token"],
-                           body=body)
-        return minted
+            report = {"document_id": "doc-7f3a", "status": "completed" if progress == 100 else "processing",
+                      "progress": progress}
+            seen = self.delivered(f"progress {progress} %", at, "ai-analysis", **call, body=report, event=f"msg_{progress}")
+        known = self.interaction(seen["identity"]["callgate-interaction"])
+        self.expect("the ledger says", (known["state"], known["progress"], known["provider_id"], known["deliveries"]),
+                    ("done", 100.0, "job-1", 3))
+        again = self.call_back(**call, body=report, event="msg_100")
+        self.expect("the last one once more, told apart", (again["called"], self.agent.lines("got").empty()), (200, True))
+        late = self.call_back(**call, body={**report, "progress": 101})
+        self.expect("another one after the last", (late["called"], self.agent.lines("got").empty()), (410, True))
 
     def booking(self):
         print("\n2. A booking asks back; its token rides in the URL")
-        minted = self.mint("booking-interaction", "user_id=u-42", "session_id=s-9")
-        print(f"  callback_url: {minted['callback_url'].split('?')[0]}?callback_token=...")
+        took = self.agent_sends("/booking/initiate-booking", '{"user_id": "u-42", "destination": "Lisbon"}')
+        url = json.loads(took["body"])["callback_url"]
+        print(f"  the provider got a callback_url: {url.split('?')[0]}?callback_token=...")
+        session = url.split("?")[0].rsplit("/", 1)[1]
         body = {"interaction_type": "clarification_needed", "message": "Which budget?",
-                "options": ["budget", "mid-range", "luxury"], "action_endpoint": "https://booking-service.com/answer/1"}
-        self.delivered("a clarification", "/internal/agents/booking/u-42/s-9", "booking", scheme="booking",
-                       url=minted["callback_url"], body=body)
+                "options": ["budget", "mid-range", "luxury"], "action_endpoint": f"http://127.0.0.1:{PROVIDER}/answer/1"}
+        at = f"/internal/agents/booking/u-42/{session}"
+        seen = self.delivered("a clarification", at, "booking", scheme="booking", url=url, body=body)
+        id = seen["identity"]["callgate-interaction"]
+        replied = self.agent.next("replied")
+        self.expect("the agent answers where it was told", (replied["replied"], replied["status"]),
+                    (f"http://127.0.0.1:{EGRESS}/actions/{id}", 202))
+        took = self.provider.next("took")
+        self.expect("the provider gets the answer", (took["took"], json.loads(took["body"])),
+                    ("/answer/1", {"choice": "mid-range"}))
+        self.expect("     with the credentials of Callgate", took["headers"].get("authorization"), CREDENTIALS)
+        self.expect("     once", self.interaction(id)["questions"][0]["answered"], True)
+        self.agent.tell(url=replied["replied"], body='{"choice": "luxury"}')
+        self.expect("a second answer", self.agent.next("answer")["answer"], 409)
+        evil = {**body, "action_endpoint": "http://169.254.169.254/latest/meta-data"}
+        called = self.call_back(scheme="booking", url=url, body=evil)
+        self.expect("a question that points at the metadata service", (called["called"], self.agent.lines("got").empty()),
+                    (403, True))
+        self.delivered("the confirmation", at, "booking", scheme="booking", url=url, body={"status": "booked"})
 
-    def forgeries(self, minted):
-        print("\n3. Five forgeries")
-        body = {"document_id": "doc-7f3a", "status": "completed", "progress": 100}
+    def silence(self):
+        print("\n3. A provider that never calls back")
+        self.agent_sends("/ai-analysis/analyze-document", '{"document_id": "doc-silent"}')
+        for outcome in ("stalled", "expired"):
+            told = self.agent.next("got")
+            self.expect("the agent is told", (told["got"], told["body"]["outcome"], told["body"]["captures"]),
+                        ("/internal/agents/analysis/doc-silent/overdue", outcome, {"document_id": "doc-silent"}))
+        self.expect("the ledger says", self.interaction(told["body"]["interaction"])["state"], "expired")
+
+    def forgeries(self):
+        print("\n4. Six forgeries")
+        minted = json.loads(self.command("mint", "--route", "analysis-status", "--param", "document_id=doc-1", "--json").stdout)
+        body = {"document_id": "doc-1", "status": "completed", "progress": 100}
         good = {"scheme": "standard-webhooks", "url": minted["callback_url"], "token": minted["callback_token"],
                 "body": body}
         header, claims, _ = minted["callback_token"].split(".")
         foreign = f"{header}.{claims}." + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-        other = self.mint("analysis-status", "document_id=doc-other")["callback_token"]
+        other = self.command("mint", "--route", "analysis-status", "--param", "document_id=doc-other", "--json")
+        other = json.loads(other.stdout)["callback_token"]
         self.refused("a foreign token", 401, "token_forged", **{**good, "token": foreign})
         self.refused("another document's token", 401, "token_binding", **{**good, "token": other})
         self.refused("a wrong signature", 401, "signature_mismatch", **{**good, "scheme": "wrong-signature"})
         self.refused("a changed body", 401, "signature_mismatch", **{**good, "signed_body": {**body, "progress": 99}})
         self.refused("an address outside the list", 403, "address_not_allowed", **{**good, "from": "127.0.0.2"})
+        self.admin(f"/callbacks/{minted['interaction']}", "DELETE")
+        self.expect("a revoked token", self.call_back(**good)["called"], 410)
 
     def metrics(self):
-        print("\n4. What Prometheus sees")
-        connection = http.client.HTTPConnection("127.0.0.1", ADMIN)
-        connection.request("GET", "/metrics")
-        page = connection.getresponse().read().decode()
+        print("\n5. What Prometheus sees")
         counted = {}
-        for line in page.splitlines():
-            if line.startswith("callgate_ingress_requests_total"):
+        for line in self.admin("/metrics").splitlines():
+            if line.startswith(("callgate_ingress_requests_total", "callgate_interactions", "callgate_egress_requests",
+                                "callgate_notices", "callgate_duplicates", "callgate_guard")):
                 print(f"  {line}")
+            if line.startswith("callgate_ingress_requests_total"):
                 labels, value = line.rsplit(" ", 1)
                 reason = labels.split('reason="')[1].split('"')[0]
                 counted[reason] = counted.get(reason, 0) + int(value)
-        wanted = {"ok": 4, "token_forged": 1, "token_binding": 1, "signature_mismatch": 2, "address_not_allowed": 1}
+        wanted = {"ok": 5, "duplicate": 1, "interaction_over": 1, "interaction_revoked": 1, "action_not_allowed": 1,
+                  "token_forged": 1, "token_binding": 1, "signature_mismatch": 2, "address_not_allowed": 1}
         self.expect("requests by reason", dict(sorted(counted.items())), dict(sorted(wanted.items())))
 
     def stop(self):
-        print("\n5. Stopping")
+        print("\n6. Stopping")
         self.gate.terminate()
         self.expect("exit code after SIGTERM", self.gate.wait(20), 0)
         self.log.seek(0)
         lines = self.log.read().splitlines()
-        self.expect("lines in the access log", len(lines), 9)
+        self.expect("lines in the access log", len(lines), 14 + 5)
         self.expect("tokens in the access log", sum("eyJ" in line for line in lines), 0)
-        for process in (self.provider, self.agent):
-            process.kill()
-        self.expect("callbacks the agent got besides", len(self.agent.stdout.readlines()), 0)
+        self.expect("callbacks the agent got besides", self.agent.lines("got").empty(), True)
 
 
 def main():
@@ -158,13 +237,14 @@ def main():
     parser.add_argument("--callgate", required=True, type=pathlib.Path)
     demo = Demo(parser.parse_args().callgate.resolve())
     try:
-        minted = demo.analysis()
+        demo.analysis()
         demo.booking()
-        demo.forgeries(minted)
+        demo.silence()
+        demo.forgeries()
         demo.metrics()
         demo.stop()
     finally:
-        for process in (demo.gate, demo.provider, demo.agent):
+        for process in (demo.gate, demo.provider.process, demo.agent.process):
             process.kill()
     for mistake in demo.wrong:
         print(f"WRONG: {mistake}")

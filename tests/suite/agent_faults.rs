@@ -148,7 +148,9 @@ fn an_answer_until_the_end_of_the_connection_is_passed_on() {
         for stream in listener.incoming().map_while(Result::ok) {
             let received = Mutex::new(Vec::<Received>::new());
             let mut once = Once { stream, written: false };
-            converse(&mut once, &received, b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nuntil the end");
+            converse(&mut once, &received, || {
+                b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nuntil the end".to_vec()
+            });
         }
     });
     let callgate = Callgate::start(&open_config(&address), Clock::System);
@@ -229,7 +231,7 @@ fn an_agent_on_a_unix_socket() {
     let listener = UnixListener::bind(&path).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            converse(stream, &Mutex::new(Vec::new()), ANSWER);
+            converse(stream, &Mutex::new(Vec::new()), || ANSWER.to_vec());
         }
     });
     let callgate = Callgate::start(&open_config(&format!("unix:{}", path.display())), Clock::System);

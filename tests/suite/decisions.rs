@@ -5,12 +5,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use callgate::config::Config;
 use callgate::denial::Denial;
+use callgate::ingress::Verified;
+use callgate::interaction::Held;
+use callgate::observe::Metrics;
+use callgate::policy::MintRequest;
 use callgate::proxy::Clock;
 use callgate::request::RequestHead;
 use callgate::signature::Signed;
+use callgate::store::{Claimed, Store};
 use callgate::time::{Timestamp, parse_duration};
 use callgate::trail::Trail;
 use data_encoding::BASE64URL_NOPAD;
@@ -18,8 +26,9 @@ use hmac::{Hmac, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use sha2::Sha256;
+use tokio::runtime::Runtime;
 
-use crate::harness::{ANSWER, Agent, Callgate, Response, env, parse};
+use crate::harness::{ANSWER, Agent, Callgate, Received, Response, env, parse};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +46,10 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Minted {
+    #[serde(default)]
+    interaction: Option<String>,
+    #[serde(default)]
+    uses: Option<u32>,
     route: String,
     params: BTreeMap<String, String>,
     at: String,
@@ -82,6 +95,12 @@ struct Case {
     /// Why the case is not run over a socket.
     #[serde(default)]
     pure_only: Option<String>,
+    /// What the agent answers.
+    #[serde(default = "ok")]
+    agent: u16,
+    /// What comes afterwards, with the same ledger.
+    #[serde(default)]
+    then: Vec<Case>,
 }
 
 #[derive(Deserialize)]
@@ -106,7 +125,7 @@ struct Expect {
     route: Option<String>,
     #[serde(default)]
     forward: Option<String>,
-    /// The check that refused.
+    /// The last check, which is the one that refused.
     #[serde(default)]
     check: Option<String>,
     /// Headers the agent sees: name -> values.
@@ -115,6 +134,10 @@ struct Expect {
     /// The reason over a socket, where the HTTP parser is stricter than the core.
     #[serde(default)]
     socket_reason: Option<String>,
+}
+
+fn ok() -> u16 {
+    200
 }
 
 fn post() -> String {
@@ -164,10 +187,9 @@ fn mint(config: &str, minted: &Minted) -> String {
     let params: Vec<_> = minted.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let ttl = minted.ttl.as_deref().map(|ttl| parse_duration(ttl).unwrap());
     let policy = parse(&text).policy;
-    policy
-        .mint(&minted.route, &params, "int_case", timestamp(&minted.at), ttl)
-        .map(|m| m.callback_token)
-        .unwrap()
+    let request = MintRequest { route: &minted.route, parameters: &params, ttl, uses: minted.uses };
+    let interaction = minted.interaction.as_deref().unwrap_or("int_case");
+    policy.mint(&request, interaction, timestamp(&minted.at)).map(|m| m.callback_token).unwrap()
 }
 
 impl Jwt {
@@ -244,7 +266,7 @@ impl Prepared {
     }
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 struct Verdict {
     verdict: String,
     reason: Option<String>,
@@ -253,44 +275,122 @@ struct Verdict {
     checks: Vec<String>,
 }
 
-fn decide_pure(config: &Config, prepared: &Prepared, peer: IpAddr) -> Verdict {
-    let headers = prepared.header_map();
-    let head = prepared.head(&headers, peer);
-    let mut trail = Trail::verbose();
-    let decided = config
-        .policy
-        .ingress
-        .decide_head(&head, prepared.at, &mut trail)
-        .and_then(|admitted| admitted.decide_body(&head, &prepared.body, &mut trail));
-    let checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
-    match decided {
-        Ok(permit) => Verdict {
-            verdict: "allow".to_owned(),
-            reason: None,
-            route: Some(permit.route().name.to_string()),
-            forward: Some(permit.target().to_owned()),
-            checks,
-        },
-        Err(denied) => Verdict {
-            verdict: denied.denial.verdict().to_owned(),
-            reason: Some(denied.denial.code().to_owned()),
-            route: denied.seen.route.map(|route| route.name.to_string()),
-            forward: None,
-            checks,
-        },
+/// A ledger that outlives one request, and the time.
+struct Pure {
+    config: Config,
+    store: Store,
+    runtime: Runtime,
+}
+
+impl Pure {
+    fn new(text: &str) -> Self {
+        let config = parse(&config_text(text, "127.0.0.1:1"));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::start(&config.startup.store, metrics, callgate::proxy::instant).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { config, store, runtime }
+    }
+
+    fn decide(&self, prepared: &Prepared, case: &Case) -> Verdict {
+        let headers = prepared.header_map();
+        let head = prepared.head(&headers, case.peer);
+        let mut trail = Trail::verbose();
+        let decided = self
+            .config
+            .policy
+            .ingress
+            .decide_head(&head, prepared.at, &mut trail)
+            .and_then(|admitted| admitted.decide_body(&head, &prepared.body, &mut trail));
+        let mut verdict = match decided {
+            Ok(verified) => self.runtime.block_on(self.ask(verified, prepared, case, &mut trail)),
+            Err(denied) => {
+                Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
+            }
+        };
+        verdict.checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
+        verdict
+    }
+
+    async fn ask(&self, verified: Verified, prepared: &Prepared, case: &Case, trail: &mut Trail) -> Verdict {
+        let route = Some(verified.route().name.to_string());
+        let claimed = self.store.claim(&verified.ask(), prepared.at, Duration::ZERO).await;
+        let ruling = claimed.as_ref().map(Claimed::cleared).map_err(Clone::clone);
+        match verified.permit(ruling, trail) {
+            Ok(permit) => {
+                if case.agent == 200 {
+                    let id = permit.event_id().map(|id| id.to_str().unwrap());
+                    claimed.unwrap().settle(permit.report(), id, prepared.at).await.unwrap();
+                }
+                let forward = Some(permit.target().to_owned());
+                Verdict { verdict: "allow".to_owned(), route, forward, ..Verdict::default() }
+            }
+            Err(halted) => match halted.held {
+                Held::Refused(refusal) => Verdict::denied(refusal.denial, route),
+                Held::Duplicate => Verdict::held("duplicate", route),
+                Held::Stale => Verdict::held("stale", route),
+            },
+        }
     }
 }
 
-fn decide_over_a_socket(case: &Case, text: &str, prepared: &Prepared) -> (Verdict, Response) {
-    let agent = Agent::start(ANSWER);
-    let callgate = Callgate::start(&config_text(text, &agent.address.to_string()), Clock::Fixed(prepared.at));
-    let mut stream = callgate.connect_from(case.peer);
-    stream.write_all(&prepared.bytes()).unwrap();
-    let response = Response::read(&mut stream);
-    let log = callgate.log().remove(0);
-    let received = agent.received();
-    let text =
-        |name: &str| log[name].as_str().filter(|text| *text != "none" && *text != "ok").map(str::to_owned);
+impl Verdict {
+    fn denied(denial: Denial, route: Option<String>) -> Self {
+        let (verdict, reason) = (denial.verdict().to_owned(), Some(denial.code().to_owned()));
+        Self { verdict, reason, route, ..Self::default() }
+    }
+
+    fn held(reason: &str, route: Option<String>) -> Self {
+        Self { verdict: "allow".to_owned(), reason: Some(reason.to_owned()), route, ..Self::default() }
+    }
+}
+
+/// A real one, and the agent beside it.
+struct Real {
+    agent: Agent,
+    callgate: Callgate,
+    now: Arc<AtomicI64>,
+}
+
+impl Real {
+    fn new(text: &str, at: Timestamp) -> Self {
+        let agent = Agent::start(ANSWER);
+        let now = Arc::new(AtomicI64::new(at.unix_ms()));
+        let text = config_text(text, &agent.address.to_string());
+        let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
+        Self { agent, callgate, now }
+    }
+
+    fn decide(&self, prepared: &Prepared, case: &Case) -> (Verdict, Response) {
+        self.now.store(prepared.at.unix_ms(), Ordering::SeqCst);
+        self.agent.answers(&match case.agent {
+            200 => ANSWER.to_vec(),
+            status => format!("HTTP/1.1 {status} Told\r\ncontent-length: 0\r\n\r\n").into_bytes(),
+        });
+        let before = self.agent.received().len();
+        let mut stream = self.callgate.connect_from(case.peer);
+        stream.write_all(&prepared.bytes()).unwrap();
+        let response = Response::read(&mut stream);
+        let log = self.callgate.log().remove(0);
+        let received = self.agent.received().split_off(before);
+        check_log(case, prepared, &log);
+        if let Some(received) = received.first() {
+            check_received(case, prepared, received);
+        }
+        let text = |name: &str| {
+            log[name].as_str().filter(|text| *text != "none" && *text != "ok").map(str::to_owned)
+        };
+        let verdict = Verdict {
+            verdict: text("verdict").unwrap(),
+            reason: text("reason"),
+            route: text("route"),
+            forward: received.first().map(|received| received.target().to_owned()),
+            checks: log["trail_ns"].as_object().unwrap().keys().cloned().collect(),
+        };
+        (verdict, response)
+    }
+}
+
+fn check_log(case: &Case, prepared: &Prepared, log: &serde_json::Value) {
     let raw = log.to_string();
     for (name, value) in &prepared.headers {
         let secret = name.eq_ignore_ascii_case("authorization") && value.len() > 20;
@@ -301,33 +401,28 @@ fn decide_over_a_socket(case: &Case, text: &str, prepared: &Prepared) -> (Verdic
         );
     }
     assert!(!raw.contains("eyJ"), "{}: token in the log: {raw}", case.name);
-    if let Some(received) = received.first() {
-        for (name, values) in &case.expect.agent_sees {
-            assert_eq!(
-                &received.header(name),
-                values,
-                "{}: {name} at the agent: {}",
-                case.name,
-                received.head
-            );
-        }
-        assert_eq!(received.body, prepared.body, "{}", case.name);
-        assert!(!received.head.contains("eyJ"), "{}: token at the agent: {}", case.name, received.head);
-    }
-    let verdict = Verdict {
-        verdict: text("verdict").unwrap(),
-        reason: text("reason"),
-        route: text("route"),
-        forward: received.first().map(|received| received.target().to_owned()),
-        checks: log["trail_ns"].as_object().unwrap().keys().cloned().collect(),
-    };
-    (verdict, response)
 }
 
+fn check_received(case: &Case, prepared: &Prepared, received: &Received) {
+    for (name, values) in &case.expect.agent_sees {
+        assert_eq!(&received.header(name), values, "{}: {name} at the agent: {}", case.name, received.head);
+    }
+    assert_eq!(received.body, prepared.body, "{}", case.name);
+    assert!(!received.head.contains("eyJ"), "{}: token at the agent: {}", case.name, received.head);
+}
+
+/// Runs a case and what follows it, with one ledger, pure and over a socket.
 fn run(case: &Case, file: &File, tokens: &BTreeMap<String, String>) {
-    let config = parse(&config_text(&file.config, "127.0.0.1:1"));
-    let prepared = case.prepare(&config, tokens);
-    let pure = decide_pure(&config, &prepared, case.peer);
+    let pure = Pure::new(&file.config);
+    let real = case.pure_only.is_none().then(|| Real::new(&file.config, timestamp(&case.at)));
+    for step in std::iter::once(case).chain(&case.then) {
+        run_step(step, tokens, &pure, real.as_ref());
+    }
+}
+
+fn run_step(case: &Case, tokens: &BTreeMap<String, String>, pure: &Pure, real: Option<&Real>) {
+    let prepared = case.prepare(&pure.config, tokens);
+    let pure = pure.decide(&prepared, case);
     let expect = &case.expect;
     assert_eq!((&pure.verdict, &pure.reason), (&expect.verdict, &expect.reason), "{}: {pure:?}", case.name);
     if let Some(route) = &expect.route {
@@ -339,10 +434,8 @@ fn run(case: &Case, file: &File, tokens: &BTreeMap<String, String>) {
     if let Some(check) = &expect.check {
         assert_eq!(pure.checks.last(), Some(check), "{}", case.name);
     }
-    if case.pure_only.is_some() {
-        return;
-    }
-    let (mut socket, response) = decide_over_a_socket(case, &file.config, &prepared);
+    let Some(real) = real else { return };
+    let (mut socket, response) = real.decide(&prepared, case);
     if let Some(reason) = &expect.socket_reason {
         assert_eq!(socket.reason.as_ref(), Some(reason), "{}", case.name);
         return;
@@ -352,9 +445,8 @@ fn run(case: &Case, file: &File, tokens: &BTreeMap<String, String>) {
     checks.sort();
     socket.checks.sort();
     assert_eq!(socket, Verdict { checks, ..pure }, "{}: pure and socket differ", case.name);
-    let status = expect.reason.as_ref().map_or(200, |code| {
-        Denial::ALL.iter().find(|denial| denial.code() == code).map_or(0, |denial| denial.status())
-    });
+    let denial = |code: &String| Denial::ALL.iter().find(|denial| denial.code() == code);
+    let status = expect.reason.as_ref().and_then(denial).map_or(case.agent, |denial| denial.status());
     assert_eq!(response.status, status, "{}", case.name);
 }
 

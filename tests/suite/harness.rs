@@ -41,6 +41,18 @@ pub fn parse(text: &str) -> Config {
     }
 }
 
+/// What `look` sees once it sees anything.
+pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let began = callgate::proxy::instant();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(began.elapsed() < PATIENCE, "it did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 // === The agent ===
 
 /// A request as it reached the agent.
@@ -69,6 +81,7 @@ pub struct Agent {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     connections: Arc<Mutex<usize>>,
+    answer: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Agent {
@@ -78,14 +91,15 @@ impl Agent {
             address: listener.local_addr().unwrap(),
             received: Arc::default(),
             connections: Arc::default(),
+            answer: Arc::new(Mutex::new(answer.to_vec())),
         };
         let (received, connections, answer) =
-            (Arc::clone(&agent.received), Arc::clone(&agent.connections), answer.to_vec());
+            (Arc::clone(&agent.received), Arc::clone(&agent.connections), Arc::clone(&agent.answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 *connections.lock().unwrap() += 1;
-                let (received, answer) = (Arc::clone(&received), answer.clone());
-                std::thread::spawn(move || converse(stream, &received, &answer));
+                let (received, answer) = (Arc::clone(&received), Arc::clone(&answer));
+                std::thread::spawn(move || converse(stream, &received, || answer.lock().unwrap().clone()));
             }
         });
         agent
@@ -95,16 +109,34 @@ impl Agent {
         self.received.lock().unwrap().clone()
     }
 
+    /// From now on it answers this.
+    pub fn answers(&self, answer: &[u8]) {
+        *self.answer.lock().unwrap() = answer.to_vec();
+    }
+
+    /// Waits for as many requests, and returns all there are.
+    pub fn wait_for(&self, count: usize) -> Vec<Received> {
+        eventually(|| {
+            let received = self.received();
+            (received.len() >= count).then_some(received)
+        })
+    }
+
     pub fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }
 }
 
-pub fn converse(mut stream: impl Read + Write, received: &Mutex<Vec<Received>>, answer: &[u8]) {
+pub fn converse(
+    mut stream: impl Read + Write,
+    received: &Mutex<Vec<Received>>,
+    answer: impl Fn() -> Vec<u8>,
+) {
     let mut bytes = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut bytes) {
+        let answer = answer();
         received.lock().unwrap().push(request);
-        if answer.is_empty() || stream.write_all(answer).is_err() {
+        if answer.is_empty() || stream.write_all(&answer).is_err() {
             return;
         }
     }
@@ -144,6 +176,7 @@ fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<()> {
 /// A running Callgate. Stops when dropped.
 pub struct Callgate {
     pub ingress: SocketAddr,
+    pub egress: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     lines: Receiver<Vec<u8>>,
     serving: Option<Serving>,
@@ -176,6 +209,7 @@ impl Callgate {
             .unwrap();
         Self {
             ingress: serving.server.ingress[0],
+            egress: serving.server.egress,
             admin: serving.server.admin,
             lines,
             serving: Some(serving),
@@ -238,10 +272,17 @@ impl Callgate {
     }
 
     pub fn admin_get(&self, path: &str) -> Response {
-        let mut stream = TcpStream::connect(self.admin.unwrap()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        Response::read(&mut stream)
+        self.admin_send("GET", path, "")
+    }
+
+    /// A request to the admin listener, with a JSON body.
+    pub fn admin_send(&self, method: &str, path: &str, body: &str) -> Response {
+        send_to(self.admin.unwrap(), method, path, &[("content-type", "application/json")], body.as_bytes())
+    }
+
+    /// A request of the agent's.
+    pub fn agent_sends(&self, path: &str, body: &str) -> Response {
+        send_to(self.egress.unwrap(), "POST", path, &[("content-type", "application/json")], body.as_bytes())
     }
 }
 
@@ -256,6 +297,31 @@ impl Drop for Callgate {
 }
 
 // === The client ===
+
+/// Sends one request on a connection of its own and reads the answer.
+pub fn send_to(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut request = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if method != "GET" {
+        request.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    request.push_str("\r\n");
+    let mut bytes = request.into_bytes();
+    bytes.extend_from_slice(body);
+    stream.write_all(&bytes).unwrap();
+    Response::read(&mut stream)
+}
 
 /// An answer.
 #[derive(Clone, Debug)]

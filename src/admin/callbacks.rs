@@ -1,0 +1,233 @@
+//! The callbacks API: mint, list, read, revoke. Whoever may use it can make tokens, so it is for callers on this host
+//! unless a token is configured, and never for a page in somebody's browser.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Admin;
+use crate::denial::Refusal;
+use crate::interaction::{Interaction, State};
+use crate::path::{Parameter, parameter};
+use crate::policy::{MintFault, MintRequest};
+use crate::proxy::{PlainRequest, PlainResponse};
+use crate::store::{MintRefusal, mint};
+use crate::time::parse_duration;
+
+/// Most interactions of one page.
+const PAGE_MAX: usize = 1000;
+const PAGE_DEFAULT: usize = 100;
+/// Longest id of an interaction, in bytes.
+const ID_BYTES_MAX: usize = 128;
+
+/// What is to be minted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    route: String,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    #[serde(default)]
+    ttl: Option<String>,
+    #[serde(default)]
+    uses: Option<u32>,
+}
+
+/// What follows `/callbacks` in a path of this API.
+pub(super) fn path(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/callbacks")?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
+impl Admin {
+    pub(super) async fn callbacks(&self, request: &PlainRequest, id: &str) -> PlainResponse {
+        if let Err(response) = self.may(request) {
+            return response;
+        }
+        match (request.method.as_str(), id) {
+            ("POST", "") => self.mint(request).await,
+            ("GET" | "HEAD", "") => self.list(request),
+            ("GET" | "HEAD", id) => match self.store.read(id) {
+                Some(interaction) => answer(200, &view(id, &interaction)),
+                None => problem(404, "no such interaction"),
+            },
+            ("DELETE", id) if is_id(id) => match self.store.revoke(id, self.clock.now()).await {
+                Ok(true) => PlainResponse { body: String::new(), ..problem(204, "") },
+                Ok(false) => problem(404, "no such interaction"),
+                Err(refusal) => refused(&refusal),
+            },
+            (_, "") => PlainResponse { allow: "GET, HEAD, POST", ..problem(405, "method not allowed") },
+            _ => PlainResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
+        }
+    }
+
+    /// Whether the caller may use the API at all.
+    fn may(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
+        let header = |name: &HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
+        if request.headers.contains_key(ORIGIN) {
+            return Err(problem(403, "not for pages of a browser"));
+        }
+        // A page whose name was made to point here asks for its own name.
+        let host = header(&HOST).unwrap_or_default();
+        if !self.is_ours(host) {
+            return Err(problem(403, "not under this name; list it under `listen.admin.hosts`"));
+        }
+        match &self.listener.token {
+            Some(token) => {
+                let bearer = header(&AUTHORIZATION).and_then(|value| value.split_once(' '));
+                let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+                if bearer.is_some_and(|(_, candidate)| token.matches(candidate.trim().as_bytes())) {
+                    Ok(())
+                } else {
+                    Err(problem(401, "the token of `listen.admin` is needed"))
+                }
+            }
+            None if request.peer.to_canonical().is_loopback() => Ok(()),
+            None => Err(problem(403, "only for callers on this host, unless `listen.admin` has a `token`")),
+        }
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        name == "localhost"
+            || name.parse::<IpAddr>().is_ok()
+            || self.listener.hosts.iter().any(|listed| **listed == *name || **listed == *host)
+    }
+
+    async fn mint(&self, request: &PlainRequest) -> PlainResponse {
+        // A page of a browser cannot send this type without being asked first.
+        let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return problem(415, "the body must be application/json");
+        }
+        let Some(body) = &request.body else { return problem(413, "the body is too large") };
+        let wanted: Wanted = match serde_json::from_slice(body) {
+            Ok(wanted) => wanted,
+            Err(error) => return problem(400, &format!("the body is not what is expected: {error}")),
+        };
+        let ttl = match wanted.ttl.as_deref().map(|text| parse_duration(text).ok_or(text)) {
+            None => None,
+            Some(Ok(ttl)) => Some(ttl),
+            Some(Err(text)) => return problem(400, &format!("`{text}` is not a duration, such as 2h")),
+        };
+        let parameters: Vec<_> =
+            wanted.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let wanted = MintRequest { route: &wanted.route, parameters: &parameters, ttl, uses: wanted.uses };
+        let policy = self.policy.load_full();
+        match mint(&self.store, &policy, &self.metrics, &wanted, self.clock.now()).await {
+            Ok(minted) => answer(
+                201,
+                &json!({
+                    "interaction": minted.interaction,
+                    "callback_url": minted.callback_url,
+                    "callback_token": minted.callback_token,
+                    "expires_at": minted.expires.to_string(),
+                }),
+            ),
+            Err(MintRefusal::Refused(refusal)) => refused(&refusal),
+            Err(MintRefusal::Fault(MintFault::Route)) => problem(404, "no such route"),
+            Err(MintRefusal::Fault(MintFault::Cryptography)) => problem(500, "the token could not be made"),
+            Err(MintRefusal::Fault(fault)) => problem(400, &fault.to_string()),
+        }
+    }
+
+    fn list(&self, request: &PlainRequest) -> PlainResponse {
+        let query = |name| match parameter(&request.query, name) {
+            Parameter::One(value) => Some(value.into_owned()),
+            Parameter::Missing | Parameter::Several => None,
+        };
+        let (route, after) = (query("route"), query("after").unwrap_or_default());
+        let state = match query("state") {
+            None => None,
+            Some(name) => match State::from_name(&name) {
+                Some(state) => Some(state),
+                None => return problem(400, "no such state"),
+            },
+        };
+        let limit = query("limit").map_or(Some(PAGE_DEFAULT), |text| text.parse().ok());
+        let Some(limit) = limit.filter(|limit| (1..=PAGE_MAX).contains(limit)) else {
+            return problem(400, "limit is a number from 1 to 1000");
+        };
+        let wanted = |interaction: &Interaction| {
+            route.as_deref().is_none_or(|route| *interaction.route == *route)
+                && state.is_none_or(|state| interaction.state == state)
+        };
+        let found = self.store.list(&after, limit, wanted);
+        let next = found.last_key_value().filter(|_| found.len() == limit).map(|(id, _)| Arc::clone(id));
+        let interactions: Vec<_> = found.iter().map(|(id, interaction)| view(id, interaction)).collect();
+        answer(200, &json!({ "interactions": interactions, "next": next }))
+    }
+}
+
+/// An interaction, for people and programs. No token is in it.
+fn view(id: &str, interaction: &Interaction) -> Value {
+    let captures: Map<_, _> =
+        interaction.captures().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    let questions: Vec<_> = interaction
+        .questions()
+        .iter()
+        .map(|question| {
+            json!({ "number": question.number, "endpoint": question.endpoint, "answered": question.answered })
+        })
+        .collect();
+    json!({
+        "interaction": id,
+        "route": &*interaction.route,
+        "provider": interaction.provider.as_deref(),
+        "captures": captures,
+        "state": interaction.state.name(),
+        "status": interaction.status.as_deref(),
+        "progress": interaction.progress,
+        "deliveries": interaction.deliveries,
+        "uses_left": interaction.uses_left,
+        "event_ids": interaction.event_ids(),
+        "questions": questions,
+        "provider_id": interaction.provider_id(),
+        "notice": interaction.notice().map(|notice| notice.name()),
+        "created_at": interaction.created().to_string(),
+        "last_event_at": interaction.last_event().map(|at| at.to_string()),
+        "deadline_at": interaction.deadline().to_string(),
+        "expires_at": interaction.expires().to_string(),
+    })
+}
+
+fn is_id(id: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+}
+
+fn answer(status: u16, value: &Value) -> PlainResponse {
+    PlainResponse { status, content_type: "application/json", body: format!("{value}\n"), allow: "" }
+}
+
+fn problem(status: u16, detail: &str) -> PlainResponse {
+    let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let body = json!({ "type": "about:blank", "title": title, "status": status, "detail": detail });
+    PlainResponse { status, content_type: "application/problem+json", body: format!("{body}\n"), allow: "" }
+}
+
+fn refused(refusal: &Refusal) -> PlainResponse {
+    let denial = refusal.denial;
+    let body = json!({
+        "type": "about:blank",
+        "title": denial.title(),
+        "status": denial.status(),
+        "reason": denial.code(),
+        "detail": refusal.detail,
+    });
+    PlainResponse {
+        status: denial.status(),
+        content_type: "application/problem+json",
+        body: format!("{body}\n"),
+        allow: "",
+    }
+}

@@ -1,0 +1,140 @@
+//! `interaction` and `actions` of a route: how its interactions are followed, and how questions are answered.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::presets;
+use super::reader::{Cursor, Fields};
+use super::route::forward;
+use crate::guard::{Entry, Guard};
+use crate::ingress::Actions;
+use crate::interaction::{Follow, Stale};
+use crate::path::Template;
+use crate::secret::Secret;
+use crate::signature::Verifier;
+
+/// Reads `interaction`: how it is followed, and where the agent is told that nothing came.
+pub(super) fn interaction(at: &Cursor<'_>, path: Option<&Template>) -> Option<(Follow, Option<Template>)> {
+    let mut fields = at.fields()?;
+    let mut pointer = |key| fields.optional(key).map(|at| at.pointer());
+    let (status, progress) = (pointer("status"), pointer("progress"));
+    let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.words());
+    let (done, failed) = (words("done"), words("failed"));
+    let mut duration = |key| fields.optional(key).map(|at| at.duration());
+    let (deadline, stalled_after) = (duration("deadline"), duration("stalled_after"));
+    let words = [("deliver", Stale::Deliver), ("drop", Stale::Drop)];
+    let stale = fields.optional("stale").map(|at| at.one_of(&words));
+    let notify = fields.optional("notify").map(|at| forward(&at, path));
+    let (ends, tells) = (fields.has("done") || fields.has("failed"), fields.has("notify"));
+    fields.finish();
+    let (done, failed) = (done?, failed?);
+    if ends && status.is_none() {
+        return at
+            .error("`done` and `failed` are values of the status", "say where it is: `status: /status`");
+    }
+    if let Some(word) = done.iter().find(|word| failed.contains(word)) {
+        return at.error(format!("`{word}` is both done and failed"), "");
+    }
+    if !ends {
+        at.warn("no value of the status ends an interaction: it stays open until its deadline");
+    }
+    if stalled_after.is_some() && !tells {
+        return at
+            .error("`stalled_after` without `notify` tells nobody", "add `notify`, a path of the agent");
+    }
+    let optional = |read: Option<Option<_>>| read.map_or(Some(None), |read: Option<_>| read.map(Some));
+    let follow = Follow {
+        status: optional(status)?,
+        progress: optional(progress)?,
+        done,
+        failed,
+        deadline: deadline.map_or(Some(None), |read| read.map(Some))?,
+        stalled_after: stalled_after.map_or(Some(None), |read| read.map(Some))?,
+        stale: stale.map_or(Some(None), |read| read.map(Some))?,
+    };
+    Some((follow, notify.map_or(Some(None), |read| read.map(Some))?))
+}
+
+/// Reads `actions`.
+pub(super) fn actions(at: &Cursor<'_>) -> Option<Actions> {
+    let mut fields = at.fields()?;
+    let pointer = fields.required("pointer").and_then(|at| at.pointer());
+    let hosts = fields.required("hosts").and_then(|at| hosts(&at));
+    let rewrite = fields.optional("rewrite").map_or(Some(false), |at| at.boolean());
+    let headers = fields.optional("headers").map_or(Some(Vec::new()), |at| headers(&at));
+    let signer = fields.optional("sign").map(|at| signer(&at));
+    let timeouts = timeouts(&mut fields);
+    fields.finish();
+    let (connect_timeout, response_timeout) = timeouts?;
+    Some(Actions {
+        pointer: pointer?,
+        guard: Guard::new(hosts?),
+        rewrite: rewrite?,
+        headers: headers?,
+        signer: signer.map_or(Some(None), |read| read.map(Some))?,
+        connect_timeout,
+        response_timeout,
+    })
+}
+
+fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
+    let host = |at: &Cursor<'_>| {
+        let text = at.text()?;
+        match Entry::parse(text) {
+            Some(entry) => Some(entry),
+            None => at.error(
+                format!("`{text}` is no host"),
+                "a name (booking-service.com), name:port, http://name where TLS is not to be had, an address or a network",
+            ),
+        }
+    };
+    let read: Vec<_> = at.list()?.iter().map(host).collect();
+    read.into_iter().collect()
+}
+
+/// Headers whose values are secrets: `{ authorization: {env: NAME} }`.
+pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
+    let one = |(name, at): (&str, Cursor<'_>)| {
+        let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
+        let Some(header) = parsed.filter(|name| !OURS.contains(&name.as_str())) else {
+            return at
+                .error("that is no name of a header that can be set", "such as authorization, x-api-key");
+        };
+        let secret = at.secret()?;
+        match HeaderValue::from_bytes(secret.expose()) {
+            Ok(_) => Some((header, secret)),
+            Err(_) => at.error("the secret has characters that headers cannot have", ""),
+        }
+    };
+    let read: Vec<_> = at.named()?.into_iter().map(one).collect();
+    read.into_iter().collect()
+}
+
+/// Headers that are written by us and cannot be configured.
+const OURS: [&str; 5] = ["connection", "content-length", "host", "te", "transfer-encoding"];
+
+/// `sign: {secrets: [...]}`: Standard Webhooks.
+fn signer(at: &Cursor<'_>) -> Option<Verifier> {
+    let mut fields = at.fields()?;
+    let secrets = fields.required("secrets").and_then(|at| Some((at.clone(), at.secrets()?)));
+    fields.finish();
+    let (secrets_at, secrets) = secrets?;
+    match Verifier::new(presets::scheme("standard-webhooks")?, &secrets) {
+        Ok(verifier) => Some(verifier),
+        Err((_, fault)) => secrets_at.error(format!("a secret {fault}"), ""),
+    }
+}
+
+/// `timeouts: {connect, response}` of requests to a provider.
+pub(super) fn timeouts(fields: &mut Fields<'_>) -> Option<(Duration, Duration)> {
+    let mut connect = Some(Duration::from_secs(5));
+    let mut response = Some(Duration::from_secs(60));
+    if let Some(at) = fields.optional("timeouts") {
+        let mut fields = at.fields()?;
+        connect = fields.optional("connect").map_or(connect, |at| at.duration());
+        response = fields.optional("response").map_or(response, |at| at.duration());
+        fields.finish();
+    }
+    Some((connect?, response?))
+}

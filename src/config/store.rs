@@ -1,0 +1,78 @@
+//! `store`: where the ledger of interactions is kept.
+
+use std::time::Duration;
+
+use super::reader::Cursor;
+
+/// Where the ledger is kept, and how much of it.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The file; `None`: in memory alone.
+    pub path: Option<Box<str>>,
+    /// What becomes of a genuine token whose interaction is not known.
+    pub unknown: Unknown,
+    /// Most interactions.
+    pub interactions_max: usize,
+    /// Most delivered events that are remembered.
+    pub events_max: usize,
+    /// How long an event is remembered whose token names no interaction.
+    pub remember: Duration,
+}
+
+/// What becomes of a genuine token whose interaction is not known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unknown {
+    /// It is known from then on.
+    Adopt,
+    /// It is refused.
+    Refuse,
+}
+
+const INTERACTIONS_DEFAULT: u64 = 1_000_000;
+const INTERACTIONS_MAX: u64 = 100_000_000;
+const REMEMBER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
+
+/// Reads `store`. Without it everything is in memory.
+pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
+    let Some(at) = at else {
+        return Some(settings(None, Unknown::Adopt));
+    };
+    let mut fields = at.fields()?;
+    let file = fields.required("kind").and_then(|at| at.one_of(&[("file", true), ("memory", false)]));
+    let path_at = fields.optional("path");
+    let path = path_at.as_ref().map(|at| at.text().map(Box::from));
+    match (file, &path_at) {
+        (Some(true), None) => {
+            let _: Option<()> =
+                fields.at().error("kind file needs a `path`", "such as /var/lib/callgate/ledger");
+        }
+        (Some(false), Some(path)) => {
+            let _: Option<()> = path.error("kind memory has no path", "");
+        }
+        _ => {}
+    }
+    let words = [("adopt", Unknown::Adopt), ("refuse", Unknown::Refuse)];
+    // A file knows all it ever minted; memory forgets at every restart.
+    let unknown = if file == Some(true) { Unknown::Refuse } else { Unknown::Adopt };
+    let unknown = fields.optional("unknown").map_or(Some(unknown), |at| at.one_of(&words));
+    let count = |at: Option<Cursor<'_>>| {
+        at.map_or(Some(INTERACTIONS_DEFAULT), |at| at.whole_number(1..=INTERACTIONS_MAX))
+            .and_then(|count| usize::try_from(count).ok())
+    };
+    let interactions_max = count(fields.optional("interactions_max"));
+    let events_max = count(fields.optional("events_max"));
+    let remember = fields.optional("remember").map_or(Some(REMEMBER_DEFAULT), |at| at.duration());
+    fields.finish();
+    Some(StoreSettings {
+        path: path.map_or(Some(None), |read| read.map(Some))?,
+        unknown: unknown?,
+        interactions_max: interactions_max?,
+        events_max: events_max?,
+        remember: remember?,
+    })
+}
+
+fn settings(path: Option<Box<str>>, unknown: Unknown) -> StoreSettings {
+    let count = usize::try_from(INTERACTIONS_DEFAULT).unwrap_or(usize::MAX);
+    StoreSettings { path, unknown, interactions_max: count, events_max: count, remember: REMEMBER_DEFAULT }
+}

@@ -1,0 +1,143 @@
+//! The requests that leave: the agent's, with its callback put in, and its answers to questions.
+
+use std::borrow::Cow;
+
+use http::header::{ACCEPT_ENCODING, HeaderMap};
+use http::{HeaderName, HeaderValue};
+
+use super::inject::{self, Place};
+use super::rule::{Inject, Rule};
+use crate::denial::{Denial, Refusal};
+use crate::guard::Url;
+use crate::path::{Captures, with_parameter};
+use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line};
+use crate::secret::Secret;
+
+/// A request that is ready to leave.
+#[derive(Debug)]
+pub struct Outgoing<'b> {
+    /// Where to.
+    pub url: Url,
+    /// The HTTP/1.1 head, blank line included.
+    pub head: Vec<u8>,
+    /// The body.
+    pub body: Cow<'b, [u8]>,
+}
+
+impl Rule {
+    /// Writes the request that leaves; `callback` is the address and the token it gets.
+    ///
+    /// # Errors
+    /// When the callback cannot be put in, which [`Rule::plan`] would have said before.
+    pub fn request<'b>(
+        &self,
+        head: &RequestHead<'_>,
+        body: &'b [u8],
+        captures: &Captures,
+        callback: Option<(&str, &str)>,
+    ) -> Result<Outgoing<'b>, Refusal> {
+        let mut target = self.target(head, captures)?;
+        let mut sent = Cow::Borrowed(body);
+        let mut extra = Vec::new();
+        if let (Some(inject), Some((url, token))) = (&self.inject, callback) {
+            sent = inject::body(inject, body, url, token)?;
+            for (place, value) in beside_the_body(inject, url, token) {
+                match place {
+                    Place::Header(name) => extra.push((name, value.as_bytes())),
+                    Place::Query(name) => target = with_parameter(&target, name, value),
+                    Place::Body(_) => {}
+                }
+            }
+        }
+        let url = self.target.url.with_target(&target);
+        let unpacked = self.inject.as_ref().is_some_and(|inject| inject.response.is_some());
+        let skip = |name: &HeaderName| {
+            // An answer that is to be read must not come compressed.
+            (unpacked && *name == ACCEPT_ENCODING) || extra.iter().any(|(extra, _)| *extra == name)
+        };
+        let mut out = Vec::with_capacity(1024);
+        begin(&mut out, head, &url, &self.headers, skip);
+        for (name, value) in &extra {
+            write_line(&mut out, name.as_str(), value);
+        }
+        end(&mut out, head.method, &self.headers, sent.len());
+        Ok(Outgoing { url, head: out, body: sent })
+    }
+
+    /// Path and query: the rule's, and the query of the agent's request.
+    fn target(&self, head: &RequestHead<'_>, captures: &Captures) -> Result<String, Refusal> {
+        let unusable = || Refusal::new(Denial::ParameterUnusable, "no such target path with these captures");
+        let mut target = match &self.target.path {
+            Some(template) => template.fill(|name| captures.value(name)).ok_or_else(unusable)?,
+            None => self.target.url.target().to_owned(),
+        };
+        if let Some(query) = head.raw_query().filter(|query| !query.is_empty()) {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(query);
+        }
+        Ok(target)
+    }
+}
+
+fn beside_the_body<'i>(
+    inject: &'i Inject,
+    url: &'i str,
+    token: &'i str,
+) -> impl Iterator<Item = (&'i Place, &'i str)> {
+    std::iter::once((&inject.url, url)).chain(inject.token.as_ref().map(|place| (place, token)))
+}
+
+/// The head of an agent's answer to a question: its own headers, with the route's in their place.
+pub fn answer_head(
+    head: &RequestHead<'_>,
+    url: &Url,
+    headers: &[(HeaderName, Secret)],
+    signature: &[(HeaderName, HeaderValue)],
+    body_bytes: usize,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    begin(&mut out, head, url, headers, |name| signature.iter().any(|(signed, _)| signed == name));
+    for (name, value) in signature {
+        write_line(&mut out, name.as_str(), value.as_bytes());
+    }
+    end(&mut out, head.method, headers, body_bytes);
+    out
+}
+
+/// Request line, `Host`, and what is left of the agent's headers.
+fn begin(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    url: &Url,
+    ours: &[(HeaderName, Secret)],
+    skip: impl Fn(&HeaderName) -> bool,
+) {
+    out.extend_from_slice(format!("{} {} HTTP/1.1\r\n", head.method, url.target()).as_bytes());
+    write_line(out, "host", url.authority().as_bytes());
+    let listed = one_hop(head.headers);
+    for (name, value) in head.headers {
+        let dropped = HOP_BY_HOP.contains(name)
+            || listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()))
+            || name.as_str().starts_with("callgate-")
+            || ours.iter().any(|(ours, _)| ours == name)
+            || skip(name);
+        if !dropped {
+            write_line(out, name.as_str(), value.as_bytes());
+        }
+    }
+}
+
+fn one_hop(headers: &HeaderMap) -> Vec<&str> {
+    connection_options(headers).take(32).collect()
+}
+
+/// The configured headers, the length, and the blank line.
+fn end(out: &mut Vec<u8>, method: &str, headers: &[(HeaderName, Secret)], body_bytes: usize) {
+    for (name, value) in headers {
+        write_line(out, name.as_str(), value.expose());
+    }
+    if body_bytes > 0 || !matches!(method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
+        write_line(out, "content-length", body_bytes.to_string().as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}

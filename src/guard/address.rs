@@ -1,0 +1,132 @@
+//! Which addresses are public, and what the others are: the special-purpose registries of IANA, the forms of
+//! IPv6 that carry an IPv4 address, and the metadata services of the clouds, some of which have public numbers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What an address that is not public is. Alphabetical.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AddressClass {
+    /// `100.64.0.0/10`: between a carrier and its customers (RFC 6598).
+    CarrierNat,
+    /// Carries an IPv4 address: mapped, compatible, translated.
+    Embedded,
+    /// `169.254.0.0/16`, `fe80::/10`.
+    LinkLocal,
+    /// `127.0.0.0/8`, `::1`.
+    Loopback,
+    /// The metadata service of a cloud.
+    Metadata,
+    /// To many at once.
+    Multicast,
+    /// `64:ff9b::/96`, `64:ff9b:1::/48`: through a NAT64 (RFC 6052, RFC 8215).
+    Nat64,
+    /// RFC 1918, and unique local (RFC 4193).
+    Private,
+    /// Set aside for documentation, benchmarks, protocols, or the future.
+    Reserved,
+    /// `2002::/16` (RFC 3056).
+    SixToFour,
+    /// `2001::/32` (RFC 4380).
+    Teredo,
+    /// `0.0.0.0/8`, `::`: this host.
+    Unspecified,
+}
+
+impl AddressClass {
+    /// Every class.
+    pub const ALL: &'static [Self] = &[
+        Self::CarrierNat,
+        Self::Embedded,
+        Self::LinkLocal,
+        Self::Loopback,
+        Self::Metadata,
+        Self::Multicast,
+        Self::Nat64,
+        Self::Private,
+        Self::Reserved,
+        Self::SixToFour,
+        Self::Teredo,
+        Self::Unspecified,
+    ];
+
+    /// The stable snake_case name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CarrierNat => "carrier_nat",
+            Self::Embedded => "embedded",
+            Self::LinkLocal => "link_local",
+            Self::Loopback => "loopback",
+            Self::Metadata => "metadata",
+            Self::Multicast => "multicast",
+            Self::Nat64 => "nat64",
+            Self::Private => "private",
+            Self::Reserved => "reserved",
+            Self::SixToFour => "six_to_four",
+            Self::Teredo => "teredo",
+            Self::Unspecified => "unspecified",
+        }
+    }
+}
+
+/// What an address is; `None`: public.
+pub fn classify(address: IpAddr) -> Option<AddressClass> {
+    match address {
+        IpAddr::V4(address) => classify_v4(address),
+        IpAddr::V6(address) => classify_v6(address),
+    }
+}
+
+/// Metadata services, by cloud: most of them, Azure, Alibaba, Oracle.
+const METADATA: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+
+fn classify_v4(address: Ipv4Addr) -> Option<AddressClass> {
+    use AddressClass as C;
+    if METADATA.contains(&address) {
+        return Some(C::Metadata);
+    }
+    match address.octets() {
+        [0, ..] => Some(C::Unspecified),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some(C::Private),
+        [100, 64..=127, ..] => Some(C::CarrierNat),
+        [127, ..] => Some(C::Loopback),
+        [169, 254, ..] => Some(C::LinkLocal),
+        // Protocol assignments, documentation, the 6to4 relay, AS112, AMT, benchmarks.
+        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [192, 31, 196, _] | [192, 52, 193, _] | [192, 175, 48, _] => {
+            Some(C::Reserved)
+        }
+        [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => Some(C::Reserved),
+        [224..=239, ..] => Some(C::Multicast),
+        [240..=255, ..] => Some(C::Reserved),
+        _ => None,
+    }
+}
+
+fn classify_v6(address: Ipv6Addr) -> Option<AddressClass> {
+    use AddressClass as C;
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0] => Some(C::Unspecified),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Some(C::Loopback),
+        // Compatible, mapped, translated (RFC 4291, RFC 7915): whatever they carry, the plain form says it plainly.
+        [0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(C::Embedded),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(C::Nat64),
+        [0x2002, ..] => Some(C::SixToFour),
+        [0x2001, 0, ..] => Some(C::Teredo),
+        // Protocol assignments, benchmarks, ORCHID, documentation.
+        [0x2001, 0x1..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(C::Reserved),
+        // An address of an interface that carries an IPv4 address (ISATAP, RFC 5214).
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => Some(C::Embedded),
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => Some(C::Metadata),
+        [0xfc00..=0xfdff, ..] => Some(C::Private),
+        [0xfe80..=0xfebf, ..] => Some(C::LinkLocal),
+        [0xfec0..=0xfeff, ..] => Some(C::Private),
+        [0xff00..=0xffff, ..] => Some(C::Multicast),
+        // Only 2000::/3 is given out for global unicast.
+        [0x2000..=0x3fff, ..] => None,
+        _ => Some(C::Reserved),
+    }
+}

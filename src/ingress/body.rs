@@ -1,0 +1,167 @@
+//! The second half: the whole body is verified, and what it says is read.
+
+use http::HeaderValue;
+
+use super::decide::{Admitted, Denied};
+use super::forward;
+use super::permit::Verified;
+use super::route::QueryRule;
+use crate::denial::Denial;
+use crate::interaction::{EventKey, Report, Scope};
+use crate::json::{Found, find};
+use crate::request::RequestHead;
+use crate::secret::Secret;
+use crate::signature::{IdSource, Presented, Signed, Tag, Verifier};
+use crate::trail::{Check, Trail};
+
+/// Longest id of an event that is taken from a body, in bytes.
+const EVENT_ID_BYTES_MAX: usize = 256;
+
+impl Admitted {
+    /// Decides on the whole body. `head` is the head that was admitted.
+    ///
+    /// # Errors
+    /// [`Denied`] when the body is too large, no signature matches it, or it says to answer where the route does
+    /// not allow.
+    pub fn decide_body(
+        mut self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Verified, Box<Denied>> {
+        let checked = self.check_body(head, body, trail);
+        let checked = checked.and_then(|tag| Ok((tag, self.question(body, trail)?)));
+        // The configuration made sure that every capture of `forward` is one of the path; if that were ever
+        // wrong, there is no such internal path, and nothing is delivered anywhere else.
+        let target = checked.and_then(|found| Ok((found, self.target(head).ok_or(Denial::RouteUnknown)?)));
+        match target {
+            Ok(((tag, question), target)) => {
+                let report = Report { question, ..self.route.follow.report(body) };
+                let event_id = self.event_id(body);
+                let events = self.events(tag, event_id.as_ref());
+                Ok(Verified { admitted: self, target, report, events, event_id })
+            }
+            Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
+        }
+    }
+
+    fn verifier(&self) -> Option<&Verifier> {
+        self.route.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
+    }
+
+    /// The provider's id of the event, from a header or from the body.
+    fn event_id(&self, body: &[u8]) -> Option<HeaderValue> {
+        if let Some(id) = self.found.presented.as_ref().and_then(Presented::event_id) {
+            return Some(id.clone());
+        }
+        let Some(IdSource::Body(pointer)) =
+            self.verifier().and_then(|verifier| verifier.scheme().id.as_ref())
+        else {
+            return None;
+        };
+        let word = find(body, &[pointer]).into_iter().next()?.word()?;
+        HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
+    }
+
+    /// By what the event is known. An id that is not under the signature can be changed by whoever sends the
+    /// request again; then the signature tells as well.
+    fn events(&self, tag: Option<Tag>, id: Option<&HeaderValue>) -> Vec<EventKey> {
+        if !self.route.tells_duplicates {
+            return Vec::new();
+        }
+        let scope = match &self.found.granted {
+            Some(granted) => Scope::Interaction(&granted.interaction),
+            None => Scope::Captures(&self.captures),
+        };
+        let key = |kind, bytes: &[u8]| EventKey::new(&self.route.name, scope, kind, bytes);
+        let signed_id = self.verifier().is_some_and(Verifier::signs_id);
+        let by_tag = tag.filter(|_| id.is_none() || !signed_id);
+        let id = id.map(|id| key("id", id.as_bytes()));
+        id.into_iter().chain(by_tag.map(|tag| key("signature", tag.as_bytes()))).collect()
+    }
+
+    /// Where the body says to answer; refused when that is nowhere the route allows.
+    fn question(&mut self, body: &[u8], trail: &mut Trail) -> Result<Option<Box<str>>, Denial> {
+        let Some(actions) = &self.route.actions else { return Ok(None) };
+        let refuse = |trail: &mut Trail, detail: String| {
+            Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
+        };
+        let found = find(body, &[&actions.pointer]).into_iter().next().unwrap_or(Found::Missing);
+        let at = actions.pointer.as_str();
+        match found {
+            Found::Missing => {}
+            Found::One(raw) if raw.get() == "null" => {}
+            Found::One(raw) if raw.get().starts_with('"') => {
+                let url = found.word().unwrap_or_default();
+                return match actions.guard.admit(&url) {
+                    Ok(_) => {
+                        trail.pass(Check::Action, || format!("{at} is at a listed host"));
+                        Ok(Some(url))
+                    }
+                    Err(refused) => {
+                        let refusal = refuse(trail, format!("{at}: {refused}"));
+                        self.found.guarded = Some(refused.class());
+                        refusal
+                    }
+                };
+            }
+            Found::One(_) => return refuse(trail, format!("{at} is not text")),
+            Found::Doubled => return refuse(trail, format!("{at} is there twice")),
+        }
+        trail.skip(Check::Action, "the callback brings no action endpoint");
+        Ok(None)
+    }
+
+    /// The internal request target: the path from the captures, and the query without the token.
+    fn target(&self, head: &RequestHead<'_>) -> Option<String> {
+        let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
+        let query = match self.route.query {
+            QueryRule::Drop => None,
+            QueryRule::Pass => {
+                head.raw_query().and_then(|query| forward::query(&self.route, self.token(), query))
+            }
+        };
+        if let Some(query) = query {
+            target.push('?');
+            target.push_str(&query);
+        }
+        Some(target)
+    }
+
+    pub(super) fn token(&self) -> Option<&[u8]> {
+        self.found.token.as_ref().map(Secret::expose)
+    }
+
+    /// Returns the MAC of a signed body.
+    fn check_body(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Option<Tag>, Denial> {
+        let bytes = body.len() as u64;
+        if bytes > self.route.body_bytes_max {
+            return Err(trail.deny(Check::Body, Denial::BodyTooLarge, || {
+                format!("{bytes} bytes, {} allowed", self.route.body_bytes_max)
+            }));
+        }
+        if head.body_bytes_declared.is_some_and(|declared| declared != bytes) {
+            return Err(trail.deny(Check::Body, Denial::BodyIncomplete, || {
+                format!("{bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
+            }));
+        }
+        trail.pass(Check::Body, || format!("{bytes} bytes"));
+        let (Some(verifier), Some(presented)) = (self.verifier(), &self.found.presented) else {
+            trail.skip(Check::Signature, "the provider does not sign");
+            return Ok(None);
+        };
+        let signed = Signed { head: *head, public_url: &self.edge.public_url };
+        match verifier.verify(presented, &signed, body) {
+            Ok(tag) => {
+                trail.pass(Check::Signature, || format!("matches over {bytes} body bytes"));
+                Ok(Some(tag))
+            }
+            Err(refusal) => Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned())),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the passing of time does to an interaction: deadlines, silence, and the notices about them.
+
+use std::num::NonZeroI64;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::Interaction;
+use super::state::Event;
+use crate::time::Timestamp;
+
+/// First and longest wait before an unanswered notice is sent again.
+const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
+const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// How long an agent that does not answer is told.
+const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
+
+/// The agent is to be told that nothing came.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Notice {
+    /// What happened.
+    pub cause: Overdue,
+    since: i64,
+    #[serde(default)]
+    attempts: u32,
+    #[serde(default)]
+    next: i64,
+    #[serde(skip)]
+    in_flight: bool,
+}
+
+/// What did not come in time.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overdue {
+    /// The final callback.
+    Expired,
+    /// Any callback.
+    Stalled,
+}
+
+impl Overdue {
+    /// `expired` or `stalled`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// What the passing of time did to an interaction.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Due {
+    /// The record changed.
+    pub changed: bool,
+    /// It lapsed just now.
+    pub lapsed: bool,
+    /// It has been silent for too long, as of now.
+    pub stalled: bool,
+    /// The agent is to be told now.
+    pub notice: Option<Overdue>,
+    /// The agent never answered the notice, and is not told any more.
+    pub given_up: Option<Overdue>,
+    /// Nobody needs it any more.
+    pub dead: bool,
+}
+
+impl Interaction {
+    /// When to look at it again.
+    pub fn next_look(&self) -> Timestamp {
+        let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
+        let notice = notice.map(|notice| if notice.in_flight { i64::MAX } else { notice.next });
+        let at = match self.state.is_open() {
+            true => {
+                let end = self.deadline().unix_ms();
+                end.min(self.stalls_at().unwrap_or(i64::MAX)).min(notice.unwrap_or(i64::MAX))
+            }
+            false => notice.unwrap_or(self.expires),
+        };
+        Timestamp::from_unix_ms(at)
+    }
+
+    fn stalls_at(&self) -> Option<i64> {
+        let after = self.stalled_after_ms.filter(|_| !self.stall_noticed)?;
+        let since = self.last_event.map_or(self.created, NonZeroI64::get);
+        Some(since.saturating_add(i64::try_from(after.get()).unwrap_or(i64::MAX)))
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, now: Timestamp) -> Due {
+        let mut due = Due::default();
+        let ms = now.unix_ms();
+        if self.state.is_open() && now >= self.deadline() {
+            due.lapsed = self.go(Event::Lapsed);
+            self.notice_of(Overdue::Expired, ms);
+        } else if self.state.is_open() && self.stalls_at().is_some_and(|at| at <= ms) {
+            due.stalled = true;
+            self.stall_noticed = true;
+            self.notice_of(Overdue::Stalled, ms);
+        }
+        due.changed = due.lapsed || due.stalled;
+        if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut())
+            && !notice.in_flight
+            && notice.next <= ms
+        {
+            if ms.saturating_sub(notice.since) > ms_of(NOTICE_GIVE_UP) {
+                due.given_up = Some(notice.cause);
+                self.more().notice = None;
+                due.changed = true;
+            } else {
+                notice.in_flight = true;
+                due.notice = Some(notice.cause);
+            }
+        }
+        due.dead = !self.state.is_open() && self.notice().is_none() && now >= self.expires();
+        due
+    }
+
+    fn notice_of(&mut self, cause: Overdue, since: i64) {
+        if self.notifies {
+            self.more().notice = Some(Notice { cause, since, attempts: 0, next: since, in_flight: false });
+        }
+    }
+
+    /// The agent answered a notice, or did not.
+    pub fn noticed(&mut self, cause: Overdue, answered: bool, now: Timestamp) {
+        let Some(more) = &mut self.more else { return };
+        match &mut more.notice {
+            Some(notice) if notice.cause == cause && answered => more.notice = None,
+            Some(notice) if notice.cause == cause => {
+                let wait = NOTICE_BACKOFF_MIN.saturating_mul(1 << notice.attempts.min(16));
+                notice.attempts = notice.attempts.saturating_add(1);
+                notice.next = now.plus(wait.min(NOTICE_BACKOFF_MAX)).unix_ms();
+                notice.in_flight = false;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn ms_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,17 @@
+//! One interaction: the agent's one request and all callbacks it causes. What its state is, what each event
+//! does to it, what a callback's body reports, and what is asked of the ledger before a callback is
+//! delivered. Pure: the time is an argument, and where interactions are kept is not known here.
+
+mod ask;
+mod lapse;
+mod question;
+mod record;
+mod report;
+mod state;
+
+pub use ask::{Ask, Cleared, EventKey, Held, Scope};
+pub use lapse::{Due, Overdue};
+pub use question::{Question, QuestionFault};
+pub use record::Interaction;
+pub use report::{Follow, Report, Stale};
+pub use state::{Event, Over, State, next};

@@ -1,0 +1,284 @@
+//! The record of one interaction, and what each event does to it.
+
+use std::num::{NonZeroI64, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ask::{Ask, Held};
+use super::lapse::{Notice, Overdue};
+use super::question::Question;
+use super::report::{Follow, Report, Stale};
+use super::state::{Event, Over, State, next};
+use crate::denial::{Denial, Refusal};
+use crate::time::Timestamp;
+
+/// Most ids of events that are kept for people to read; duplicates are told by other means.
+const EVENT_IDS_MAX: usize = 8;
+/// Most questions of one interaction that are remembered.
+const QUESTIONS_MAX: usize = 32;
+
+/// All that is known of one interaction, less its id.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Interaction {
+    /// The route its callbacks come in by.
+    pub route: Arc<str>,
+    /// Who calls back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Arc<str>>,
+    /// `name=value`, `&` between them.
+    pub captures: Box<str>,
+    /// Where it stands.
+    pub state: State,
+    /// Unix milliseconds, here and below.
+    pub(super) created: i64,
+    pub(super) expires: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) deadline: Option<NonZeroI64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last_event: Option<NonZeroI64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stalled_after_ms: Option<NonZeroU64>,
+    /// Callbacks that are still allowed; `None`: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u32>,
+    /// Callbacks that were delivered.
+    #[serde(default)]
+    pub deliveries: u32,
+    /// Callbacks that are being delivered.
+    #[serde(skip)]
+    in_flight: u32,
+    /// The last status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<str>>,
+    /// The furthest progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
+    /// Whether the agent is told when it lapses or stalls.
+    #[serde(default)]
+    pub(super) notifies: bool,
+    /// The silence that began with the last event was noticed.
+    #[serde(default)]
+    pub(super) stall_noticed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) more: Option<Box<More>>,
+}
+
+/// What few open interactions have.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct More {
+    #[serde(default)]
+    pub(super) event_ids: Vec<Box<str>>,
+    #[serde(default)]
+    pub(super) questions: Vec<Question>,
+    #[serde(default)]
+    pub(super) questions_asked: u32,
+    #[serde(default)]
+    pub(super) provider_id: Option<Box<str>>,
+    #[serde(default)]
+    pub(super) notice: Option<Notice>,
+}
+
+impl Interaction {
+    /// A new one, open.
+    pub fn new(route: Arc<str>, captures: Box<str>, issued: Timestamp, expires: Timestamp) -> Self {
+        Self {
+            route,
+            provider: None,
+            captures,
+            state: State::Open,
+            created: issued.unix_ms(),
+            expires: expires.unix_ms(),
+            deadline: None,
+            last_event: None,
+            stalled_after_ms: None,
+            uses_left: None,
+            deliveries: 0,
+            in_flight: 0,
+            status: None,
+            progress: None,
+            notifies: false,
+            stall_noticed: false,
+            more: None,
+        }
+    }
+
+    /// The same, followed as the route says.
+    pub fn followed(mut self, follow: &Follow, notifies: bool) -> Self {
+        let created = Timestamp::from_unix_ms(self.created);
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok().and_then(NonZeroU64::new);
+        self.deadline =
+            follow.deadline.and_then(|deadline| NonZeroI64::new(created.plus(deadline).unix_ms()));
+        self.stalled_after_ms = follow.stalled_after.and_then(ms);
+        self.notifies = notifies;
+        self
+    }
+
+    // === Reading ===
+
+    /// When the request was made.
+    pub fn created(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.created)
+    }
+
+    /// When its token ends.
+    pub fn expires(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.expires)
+    }
+
+    /// When the final callback is due, at the latest.
+    pub fn deadline(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.deadline.map_or(self.expires, |at| at.get().min(self.expires)))
+    }
+
+    /// When the last callback was delivered.
+    pub fn last_event(&self) -> Option<Timestamp> {
+        self.last_event.map(|at| Timestamp::from_unix_ms(at.get()))
+    }
+
+    /// Name and value of each capture.
+    pub fn captures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.captures.split('&').filter_map(|pair| pair.split_once('='))
+    }
+
+    /// The last few ids of delivered events, latest last.
+    pub fn event_ids(&self) -> &[Box<str>] {
+        self.more.as_ref().map_or(&[], |more| &more.event_ids)
+    }
+
+    /// The questions that were asked.
+    pub fn questions(&self) -> &[Question] {
+        self.more.as_ref().map_or(&[], |more| &more.questions)
+    }
+
+    /// What the provider calls it.
+    pub fn provider_id(&self) -> Option<&str> {
+        self.more.as_ref().and_then(|more| more.provider_id.as_deref())
+    }
+
+    /// The notice that the agent has not answered yet.
+    pub fn notice(&self) -> Option<Overdue> {
+        self.more.as_ref().and_then(|more| more.notice.as_ref()).map(|notice| notice.cause)
+    }
+
+    pub(super) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    // === Callbacks ===
+
+    /// Whether a callback may be delivered now, and whether what it reports is overtaken.
+    ///
+    /// # Errors
+    /// [`Held`]; `Ok(None)`: not before what is under way has ended, since it holds the last use.
+    pub fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<bool>, Held> {
+        if self.state == State::Revoked {
+            return Err(refused(Denial::InteractionRevoked, "revoked"));
+        }
+        if self.route != *ask.route {
+            return Err(refused(Denial::InteractionUnknown, "the interaction is one of another route"));
+        }
+        match self.state {
+            State::Done | State::Failed if ask.report.is_progress() && ask.follow.stale.is_some() => {
+                return if ask.follow.stale == Some(Stale::Drop) { Err(Held::Stale) } else { Ok(Some(true)) };
+            }
+            state if !state.is_open() => {
+                return Err(refused(Denial::InteractionOver, format!("it is over: {}", state.name())));
+            }
+            _ if now >= self.deadline() => {
+                return Err(refused(Denial::InteractionOver, "its deadline has passed"));
+            }
+            _ => {}
+        }
+        if self.uses_left.is_some_and(|left| left <= self.in_flight) {
+            return Ok(None);
+        }
+        let stale = self.is_overtaken(ask.report);
+        if stale && ask.follow.stale == Some(Stale::Drop) { Err(Held::Stale) } else { Ok(Some(stale)) }
+    }
+
+    fn is_overtaken(&self, report: &Report) -> bool {
+        let less = || matches!((self.progress, report.progress), (Some(before), Some(now)) if now < before);
+        report.end.is_none() && less()
+    }
+
+    /// A callback is about to be delivered. Returns the number of the question it asks.
+    pub fn begin(&mut self, report: &Report) -> Option<u32> {
+        self.in_flight += 1;
+        report.question.as_ref().map(|_| {
+            let more = self.more();
+            more.questions_asked += 1;
+            more.questions_asked
+        })
+    }
+
+    /// The callback was not delivered after all.
+    pub fn release(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// The agent took the callback. Returns whether the interaction was open until now and is over by it.
+    pub fn settle(
+        &mut self,
+        report: &Report,
+        question: Option<u32>,
+        event_id: Option<&str>,
+        now: Timestamp,
+    ) -> bool {
+        self.release();
+        self.deliveries = self.deliveries.saturating_add(1);
+        self.uses_left = self.uses_left.map(|left| left.saturating_sub(1));
+        self.last_event = NonZeroI64::new(now.unix_ms());
+        self.stall_noticed = false;
+        if self.notice() == Some(Overdue::Stalled) {
+            self.more().notice = None;
+        }
+        if let Some(id) = event_id {
+            let ids = &mut self.more().event_ids;
+            if ids.len() >= EVENT_IDS_MAX {
+                ids.remove(0);
+            }
+            ids.push(id.into());
+        }
+        if self.state.is_open() && !self.is_overtaken(report) {
+            self.status = report.status.clone().or(self.status.take());
+            self.progress = report.progress.or(self.progress);
+        }
+        if let (Some(number), Some(endpoint)) = (question, &report.question) {
+            let questions = &mut self.more().questions;
+            if questions.len() >= QUESTIONS_MAX {
+                questions.remove(0);
+            }
+            questions.push(Question { number, endpoint: endpoint.clone(), answered: false, taken: false });
+        }
+        let last = self.uses_left == Some(0) && report.end.is_none();
+        self.go(if last { Event::Completed } else { report.event() })
+    }
+
+    /// Applies an event. Returns whether the interaction was open until now and is over by it.
+    pub fn go(&mut self, event: Event) -> bool {
+        match next(self.state, event) {
+            Ok(state) => {
+                let ended = self.state.is_open() && !state.is_open();
+                self.state = state;
+                if state == State::Revoked
+                    && let Some(more) = &mut self.more
+                {
+                    more.notice = None;
+                }
+                ended
+            }
+            Err(Over(_)) => false,
+        }
+    }
+
+    /// The provider's own id of it became known.
+    pub fn bind(&mut self, provider_id: &str) {
+        self.more().provider_id = Some(provider_id.into());
+    }
+}
+
+fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) -> Held {
+    Held::Refused(Refusal::new(denial, detail))
+}

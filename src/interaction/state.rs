@@ -1,0 +1,169 @@
+//! The states of an interaction and what each event does.
+//!
+//! | event | open | progressing | asking | done, failed, expired, not sent | revoked |
+//! |---|---|---|---|---|---|
+//! | a callback reports progress | progressing | progressing | asking | over | over |
+//! | a callback asks a question | asking | asking | asking | over | over |
+//! | the agent answers the last open question | progressing | progressing | progressing | over | over |
+//! | a callback reports success, or is the last one allowed | done | done | done | over | over |
+//! | a callback reports failure | failed | failed | failed | over | over |
+//! | the deadline, or the token's end, passes | expired | expired | expired | over | over |
+//! | the request did not reach the provider | not sent | not sent | not sent | over | over |
+//! | somebody revokes it | revoked | revoked | revoked | revoked | revoked |
+//!
+//! *Over* changes nothing. Whatever is over stays over; revoking is the one thing that can be done to an
+//! interaction that ended, because it is about the token, which may live longer than the work.
+
+use serde::{Deserialize, Serialize};
+
+/// Where an interaction stands.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The provider asked something that the agent has not answered.
+    Asking,
+    /// A callback reported success.
+    Done,
+    /// The deadline passed, or the token ended, before anything final came.
+    Expired,
+    /// A callback reported failure.
+    Failed,
+    /// The request did not reach the provider, or the provider refused it.
+    NotSent,
+    /// Nothing came yet.
+    Open,
+    /// Something came, nothing final.
+    Progressing,
+    /// Somebody ended it.
+    Revoked,
+}
+
+/// What happens to an interaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// The agent answered the last open question.
+    Answered,
+    /// A callback asks a question.
+    Asked,
+    /// A callback reported success, or was the last one allowed.
+    Completed,
+    /// A callback reported failure.
+    Failed,
+    /// The deadline, or the token's end, passed.
+    Lapsed,
+    /// The request did not reach the provider.
+    NotSent,
+    /// A callback that is neither final nor a question.
+    Progressed,
+    /// Somebody revoked it.
+    Revoked,
+}
+
+/// The event came too late: the interaction is over, as this state says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Over(pub State);
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 8] = [
+        Self::Asking,
+        Self::Done,
+        Self::Expired,
+        Self::Failed,
+        Self::NotSent,
+        Self::Open,
+        Self::Progressing,
+        Self::Revoked,
+    ];
+
+    /// Whether callbacks are still taken.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Asking | Self::Open | Self::Progressing)
+    }
+
+    /// The stable snake_case name: metric label, log, API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Asking => "asking",
+            Self::Done => "done",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::NotSent => "not_sent",
+            Self::Open => "open",
+            Self::Progressing => "progressing",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// The state of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// The state after an event.
+///
+/// # Errors
+/// [`Over`]: the event came too late and changes nothing.
+pub const fn next(state: State, event: Event) -> Result<State, Over> {
+    match (state, event) {
+        (_, Event::Revoked) => Ok(State::Revoked),
+        (over, _) if !over.is_open() => Err(Over(over)),
+        (_, Event::Completed) => Ok(State::Done),
+        (_, Event::Failed) => Ok(State::Failed),
+        (_, Event::Lapsed) => Ok(State::Expired),
+        (_, Event::NotSent) => Ok(State::NotSent),
+        (_, Event::Asked) | (State::Asking, Event::Progressed) => Ok(State::Asking),
+        (_, Event::Answered | Event::Progressed) => Ok(State::Progressing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [Event; 8] = [
+        Event::Answered,
+        Event::Asked,
+        Event::Completed,
+        Event::Failed,
+        Event::Lapsed,
+        Event::NotSent,
+        Event::Progressed,
+        Event::Revoked,
+    ];
+
+    #[test]
+    fn what_is_over_stays_over_and_can_only_be_revoked() {
+        for state in State::ALL.into_iter().filter(|state| !state.is_open()) {
+            for event in EVENTS {
+                let after = if event == Event::Revoked { Ok(State::Revoked) } else { Err(Over(state)) };
+                assert_eq!(next(state, event), after, "{state:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_open_states_follow_the_table() {
+        for state in State::ALL.into_iter().filter(|state| state.is_open()) {
+            for (event, after) in [
+                (Event::Answered, State::Progressing),
+                (Event::Asked, State::Asking),
+                (Event::Completed, State::Done),
+                (Event::Failed, State::Failed),
+                (Event::Lapsed, State::Expired),
+                (Event::NotSent, State::NotSent),
+                (Event::Revoked, State::Revoked),
+            ] {
+                assert_eq!(next(state, event), Ok(after), "{state:?} {event:?}");
+            }
+        }
+        assert_eq!(next(State::Open, Event::Progressed), Ok(State::Progressing));
+        assert_eq!(next(State::Asking, Event::Progressed), Ok(State::Asking));
+    }
+
+    #[test]
+    fn names_are_unique_and_read_back() {
+        assert!(State::ALL.into_iter().all(|state| State::from_name(state.name()) == Some(state)));
+    }
+}

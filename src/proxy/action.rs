@@ -1,0 +1,133 @@
+//! The agent's answer to a question: sent to the action endpoint that a callback of this very interaction brought,
+//! if the route's guard allows the address it is at. One answer per question, and no redirects.
+
+use bytes::Bytes;
+use http::Method;
+
+use super::egress::{Ended, Errand};
+use super::http1::{Fault, Message};
+use super::provider::{Answered, Failed, Patience};
+use super::session::{Caller, head};
+use crate::config::ACTIONS;
+use crate::denial::{Denial, Refusal};
+use crate::egress::answer_head;
+use crate::guard::Url;
+use crate::ingress::Actions;
+use crate::interaction::QuestionFault;
+use crate::request::RequestHead;
+use crate::signature::Signed;
+use crate::store::{Taken, new_id};
+
+/// What stands for a rule in the metrics and the log.
+pub(super) const RULE: &str = "actions";
+
+/// Largest answer, in bytes.
+const BODY_BYTES_MAX: u64 = 1 << 20;
+
+/// The methods an answer may have.
+const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
+
+/// The question a request answers.
+pub(super) struct Question {
+    interaction: String,
+    /// `None`: the latest that is open.
+    number: Option<u32>,
+}
+
+impl Question {
+    /// The question that a request to `/actions/{interaction}` or `/actions/{interaction}/{number}` answers; `None`
+    /// for any other path.
+    pub(super) fn of(head: &RequestHead<'_>) -> Option<Self> {
+        let rest = head.raw_path().strip_prefix('/')?.strip_prefix(ACTIONS)?.strip_prefix('/')?;
+        let (interaction, number) = match rest.split_once('/') {
+            Some((interaction, number)) => (interaction, Some(number.parse().ok()?)),
+            None => (rest, None),
+        };
+        Some(Self { interaction: interaction.to_owned(), number })
+    }
+}
+
+impl Errand<'_> {
+    /// Sends the agent's answer.
+    pub(super) async fn answer_question(&mut self, caller: Caller, question: Question) -> Ended {
+        let head = head(self.session, caller);
+        if METHODS.iter().all(|method| method.as_str() != head.method) {
+            let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer is a POST");
+            return self.refuse(refusal, &METHODS).await;
+        }
+        if head.body_bytes_declared.is_some_and(|declared| declared > BODY_BYTES_MAX) {
+            return self.refuse(Refusal::new(Denial::BodyTooLarge, Denial::BodyTooLarge.help()), &[]).await;
+        }
+        // Read before the question is taken: a slow body must not keep others from answering.
+        let body = match self.body(BODY_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(denial) => return self.refuse(Refusal::new(denial, denial.help()), &[]).await,
+        };
+        let now = self.shared.clock.now();
+        let taken = match self.shared.store.take_question(&question.interaction, question.number, now) {
+            Ok(taken) => taken,
+            Err(fault) => return self.refuse(refusal(fault), &[]).await,
+        };
+        self.interaction = Some(question.interaction);
+        let policy = self.policy;
+        let Some(actions) = policy.route(&taken.route).and_then(|route| route.actions.as_ref()) else {
+            let refusal = Refusal::new(Denial::ActionUnknown, "the route has no `actions` any more");
+            return self.refuse(refusal, &[]).await;
+        };
+        match self.send(caller, actions, &taken, body).await {
+            Ok(answered) => {
+                let status = answered.answer.status();
+                if (300..400).contains(&status) {
+                    let refusal = Refusal::new(Denial::ProviderRedirected, format!("a redirect, {status}"));
+                    return self.refuse(refusal, &[]).await;
+                }
+                if answered.answer.is_success()
+                    && let Err(refusal) = taken.answered().await
+                {
+                    return self.refuse(refusal, &[]).await;
+                }
+                self.relay(answered, Vec::new(), "ok").await
+            }
+            Err(failed) => {
+                if let Failed::Guarded(refused) = failed {
+                    self.shared.metrics.guard_refusal(refused.class());
+                }
+                self.refuse(failed.refusal(), &[]).await
+            }
+        }
+    }
+
+    async fn send(
+        &mut self,
+        caller: Caller,
+        actions: &Actions,
+        taken: &Taken,
+        body: Bytes,
+    ) -> Result<Answered, Failed> {
+        // The list may have changed since the callback came.
+        let url: Url = actions.guard.admit(&taken.endpoint).map_err(Failed::Guarded)?;
+        let head = head(self.session, caller);
+        let signature = match &actions.signer {
+            None => Vec::new(),
+            Some(signer) => {
+                let signed = Signed { head, public_url: &self.policy.ingress.edge().public_url };
+                let id = new_id("msg_").unwrap_or_default();
+                let signature = signer.sign(&signed, &body, &id, self.shared.clock.now());
+                signature.ok_or(Failed::Fault(Fault::Unreachable))?
+            }
+        };
+        let head = answer_head(&head, &url, &actions.headers, &signature, body.len());
+        let message = Message { head, body, expects_body: true };
+        let patience = Patience { connect: actions.connect_timeout, response: actions.response_timeout };
+        self.shared.providers.send(&url, Some(&actions.guard), message, patience).await
+    }
+}
+
+fn refusal(fault: QuestionFault) -> Refusal {
+    let denial = match fault {
+        QuestionFault::Answered => Denial::ActionAlreadyAnswered,
+        QuestionFault::Over => Denial::InteractionOver,
+        QuestionFault::Unknown => Denial::ActionUnknown,
+    };
+    Refusal::new(denial, denial.help())
+}

@@ -1,0 +1,327 @@
+//! One exchange on the egress: the agent's request, the callback it gets, the provider's answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method};
+use pingora::ErrorType;
+use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use tokio::time::timeout;
+
+use super::action::{self, Question};
+use super::answer::{self, Broken};
+use super::body;
+use super::clock::instant;
+use super::exchange::{Shared, WRITE_TIMEOUT};
+use super::http1::{Fault, Message};
+use super::provider::{Answered, Failed, Patience};
+use super::refuse;
+use super::session::{Caller, InFlight, continue_if_expected, head, known_method, lacks_host, micros};
+use crate::denial::{Denial, Refusal};
+use crate::egress::{Plan, Rule, Unruled};
+use crate::json::{Pointer, find};
+use crate::observe::{EgressEntry, redact_path};
+use crate::path::Captures;
+use crate::policy::{MintRequest, Minted, Policy};
+use crate::store::{MintRefusal, mint, new_uuid};
+
+/// How much of an answer is read before it is passed on, where the provider's id is to be found in it.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+
+/// How an exchange ended.
+pub(super) struct Ended {
+    /// `ok` or `kept`; or why not.
+    pub(super) outcome: Result<&'static str, Denial>,
+    pub(super) status: u16,
+    /// Whether the connection is in a state to take another request.
+    pub(super) reusable: bool,
+}
+
+/// One exchange.
+pub(super) struct Errand<'x> {
+    pub(super) shared: &'x Shared,
+    pub(super) policy: &'x Policy,
+    pub(super) session: &'x mut ServerSession,
+    pub(super) request_id: &'x str,
+    /// For the log and the metrics, as far as it got.
+    pub(super) rule: Box<str>,
+    pub(super) path: String,
+    pub(super) detail: Option<String>,
+    pub(super) interaction: Option<String>,
+    pub(super) body_bytes: u64,
+}
+
+/// Serves the next request of a connection. `None` closes it.
+pub(super) async fn serve(
+    shared: &Shared,
+    mut session: ServerSession,
+    stopping: &ShutdownWatch,
+) -> Option<ReusedHttpStream> {
+    let policy = shared.policy.load_full();
+    let read = timeout(policy.limits.idle_timeout, session.read_request()).await;
+    let in_flight = InFlight::new(&shared.in_flight);
+    if shared.stopped.load(Ordering::SeqCst) {
+        return None;
+    }
+    let began = instant();
+    let request_id = shared.request_ids.next();
+    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    let no_host = matches!(read, Ok(Ok(true))) && lacks_host(&session);
+    let mut errand = Errand {
+        shared,
+        policy: &policy,
+        session: &mut session,
+        request_id: &request_id,
+        rule: "none".into(),
+        path: "-".to_owned(),
+        detail: None,
+        interaction: None,
+        body_bytes: 0,
+    };
+    let ended = match read {
+        Ok(Ok(true)) if no_host => errand.refuse_head().await,
+        Ok(Ok(true)) => {
+            if *stopping.borrow() {
+                errand.session.set_keepalive(None);
+            }
+            errand.run().await
+        }
+        Ok(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => errand.refuse_head().await,
+        _ => return None,
+    };
+    errand.record(&ended, began);
+    drop(in_flight);
+    if !ended.reusable {
+        session.shutdown().await;
+        return None;
+    }
+    let settings = HttpPersistentSettings::for_session(&session);
+    let stream = session.finish().await.ok().flatten()?;
+    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+}
+
+impl Errand<'_> {
+    async fn run(&mut self) -> Ended {
+        let caller = Caller::of(self.session);
+        let head = head(self.session, caller);
+        self.path = redact_path(head.raw_path());
+        if let Some(question) = Question::of(&head) {
+            self.rule = action::RULE.into();
+            return self.answer_question(caller, question).await;
+        }
+        let found = self.policy.egress.find(&head);
+        match found {
+            Ok((rule, captures)) => {
+                self.rule = rule.name.clone();
+                self.path = captures.redacted_path();
+                self.run_rule(caller, &rule, &captures).await
+            }
+            Err(Unruled { refusal, rule }) => {
+                if let Some(rule) = &rule {
+                    self.rule = rule.name.clone();
+                }
+                self.refuse(refusal, rule.as_ref().map_or(&[], |rule| &rule.methods)).await
+            }
+        }
+    }
+
+    async fn run_rule(&mut self, caller: Caller, rule: &Arc<Rule>, captures: &Captures) -> Ended {
+        let body = match self.body(rule.body_bytes_max).await {
+            Ok(body) => body,
+            Err(denial) => return self.refuse(Refusal::new(denial, denial.help()), &[]).await,
+        };
+        let fresh = || new_uuid().unwrap_or_default();
+        let plan = rule.plan(&head(self.session, caller), &body, captures, fresh);
+        let (minted, reason) = match plan {
+            Ok(Plan::Pass { kept }) => (None, if kept { "kept" } else { "ok" }),
+            Ok(Plan::Mint(parameters)) => match self.mint(rule, &parameters).await {
+                Ok(minted) => (Some(minted), "ok"),
+                Err(refusal) => return self.refuse(refusal, &[]).await,
+            },
+            Err(refusal) => return self.refuse(refusal, &[]).await,
+        };
+        let callback = minted.as_ref().map(|minted| (&*minted.callback_url, &*minted.callback_token));
+        let head = head(self.session, caller);
+        let expects_body = head.method != Method::HEAD.as_str();
+        let outgoing = match rule.request(&head, &body, captures, callback) {
+            Ok(outgoing) => outgoing,
+            Err(refusal) => {
+                self.not_sent(minted.as_ref()).await;
+                return self.refuse(refusal, &[]).await;
+            }
+        };
+        let (url, body) = (outgoing.url, Bytes::from(outgoing.body.into_owned()));
+        let message = Message { head: outgoing.head, body, expects_body };
+        let patience = Patience { connect: rule.connect_timeout, response: rule.response_timeout };
+        match self.shared.providers.send(&url, None, message, patience).await {
+            Ok(answered) => self.pass_on(rule, answered, minted.as_ref(), reason).await,
+            Err(failed) => {
+                if matches!(failed, Failed::Fault(Fault::Unreachable)) {
+                    self.not_sent(minted.as_ref()).await;
+                }
+                self.refuse(failed.refusal(), &[]).await
+            }
+        }
+    }
+
+    /// Reads the agent's body whole.
+    pub(super) async fn body(&mut self, bytes_max: u64) -> Result<Bytes, Denial> {
+        continue_if_expected(self.session).await;
+        let declared = head(self.session, Caller::of(self.session)).body_bytes_declared;
+        let body = body::read(self.session, declared, bytes_max, self.policy.limits.body_deadline).await?;
+        self.body_bytes = body.len() as u64;
+        Ok(body)
+    }
+
+    /// Makes the callback and records it, before anything leaves.
+    async fn mint(&mut self, rule: &Rule, parameters: &[(Box<str>, String)]) -> Result<Minted, Refusal> {
+        let parameters: Vec<_> = parameters.iter().map(|(name, value)| (&**name, value.as_str())).collect();
+        let Some(inject) = &rule.inject else {
+            return Err(Refusal::new(Denial::RuleUnknown, "the rule has no callback"));
+        };
+        let request =
+            MintRequest { route: &inject.route, parameters: &parameters, ttl: inject.ttl, uses: inject.uses };
+        let shared = self.shared;
+        let minted = mint(&shared.store, self.policy, &shared.metrics, &request, shared.clock.now()).await;
+        let minted = minted.map_err(|refusal| match refusal {
+            MintRefusal::Refused(refusal) => refusal,
+            MintRefusal::Fault(fault) => Refusal::new(Denial::ParameterUnusable, fault.to_string()),
+        })?;
+        self.interaction = Some(minted.interaction.clone());
+        Ok(minted)
+    }
+
+    /// Nobody will call back: the interaction ends here.
+    async fn not_sent(&self, minted: Option<&Minted>) {
+        if let Some(minted) = minted
+            && let Err(refusal) = self.shared.store.not_sent(&minted.interaction).await
+        {
+            log::error!("{}: {}", minted.interaction, refusal.detail);
+        }
+    }
+
+    async fn pass_on(
+        &mut self,
+        rule: &Rule,
+        mut answered: Answered,
+        minted: Option<&Minted>,
+        reason: &'static str,
+    ) -> Ended {
+        let status = answered.answer.status();
+        if status >= 400 {
+            self.not_sent(minted).await;
+        }
+        let mut gathered = Vec::new();
+        let pointer = rule.inject.as_ref().and_then(|inject| inject.response.as_ref());
+        if let (Some(pointer), Some(minted), true) = (pointer, minted, answered.answer.is_success())
+            && answered.answer.head().is_some_and(|head| is_json(&head.headers))
+        {
+            gathered = match answered.answer.gather(ANSWER_BYTES_MAX).await {
+                Ok(gathered) => gathered,
+                Err(fault) => return self.refuse(Failed::Fault(fault).refusal(), &[]).await,
+            };
+            self.bind(minted, pointer, &gathered).await;
+        }
+        self.relay(answered, gathered, reason).await
+    }
+
+    /// The provider's own id is known from now on.
+    async fn bind(&mut self, minted: &Minted, pointer: &Pointer, gathered: &[Bytes]) {
+        let id = find(&gathered.concat(), &[pointer]).into_iter().next().and_then(|found| found.word());
+        match id.filter(|id| id.len() <= 256) {
+            Some(id) => {
+                if let Err(refusal) = self.shared.store.bind(&minted.interaction, &id).await {
+                    log::error!("{}: {}", minted.interaction, refusal.detail);
+                }
+            }
+            None => self.detail = Some(format!("the answer has no id at {}", pointer.as_str())),
+        }
+    }
+
+    /// Passes a provider's answer on.
+    pub(super) async fn relay(
+        &mut self,
+        mut answered: Answered,
+        gathered: Vec<Bytes>,
+        reason: &'static str,
+    ) -> Ended {
+        let status = answered.answer.status();
+        match answer::relay(self.session, &mut answered.answer, gathered).await {
+            Ok(()) => {
+                self.shared.providers.finish(answered).await;
+                Ended { outcome: Ok(reason), status, reusable: true }
+            }
+            Err(Broken::Upstream(fault)) => {
+                Ended { outcome: Err(fault.of_provider()), status, reusable: false }
+            }
+            Err(Broken::Caller) => Ended { outcome: Ok(reason), status: 0, reusable: false },
+        }
+    }
+
+    /// Answers with a denial. The agent is told the reason.
+    pub(super) async fn refuse(&mut self, refusal: Refusal, methods: &[Method]) -> Ended {
+        let declared = head(self.session, Caller::of(self.session)).body_bytes_declared;
+        let refused =
+            refuse::refuse(self.session, refusal.denial, declared, methods, self.request_id, true).await;
+        self.detail = Some(refusal.detail.into_owned());
+        let status = if refused.told { refusal.denial.status() } else { 0 };
+        Ended { outcome: Err(refusal.denial), status, reusable: refused.reusable }
+    }
+
+    async fn refuse_head(&mut self) -> Ended {
+        self.session.set_keepalive(None);
+        let denial = Denial::RequestMalformed;
+        let told = answer::deny(self.session, denial, &[], self.request_id, true).await;
+        Ended { outcome: Err(denial), status: if told { denial.status() } else { 0 }, reusable: false }
+    }
+
+    /// Counts and logs the exchange.
+    fn record(&self, ended: &Ended, began: Instant) {
+        let took = instant().saturating_duration_since(began);
+        let (verdict, reason) = match ended.outcome {
+            Ok(reason) => ("allow", reason),
+            Err(denial) => (denial.verdict(), denial.code()),
+        };
+        self.shared.metrics.egress(&self.rule, verdict, reason, took.as_secs_f64());
+        let Some(log) = &self.shared.access_log else { return };
+        let readable = self.path != "-";
+        let entry = EgressEntry {
+            time: self.shared.clock.now(),
+            request_id: self.request_id,
+            rule: &self.rule,
+            verdict,
+            reason,
+            status: ended.status,
+            method: if readable { known_method(self.session.req_header().method.as_str()) } else { "-" },
+            path: &self.path,
+            detail: self.detail.as_deref(),
+            interaction: self.interaction.as_deref(),
+            body_bytes: self.body_bytes,
+            duration_us: micros(took),
+        };
+        if !log.log(&entry.line()) {
+            self.shared.metrics.log_line_lost();
+        }
+    }
+}
+
+impl Failed {
+    /// The reason, in words.
+    pub(super) fn refusal(self) -> Refusal {
+        match self {
+            Self::Fault(fault) => Refusal::new(fault.of_provider(), fault.of_provider().help()),
+            Self::Guarded(refused) => Refusal::new(Denial::ActionNotAllowed, refused.to_string()),
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.ends_with("/json") || essence.ends_with("+json")
+}

@@ -1,0 +1,110 @@
+//! What every exchange needs of a server's session, whoever is at the other end.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Version;
+use http::header::{EXPECT, HOST};
+use pingora::protocols::http::ServerSession;
+
+use crate::request::RequestHead;
+use crate::source::LOOPBACK;
+
+/// Makes the ids by which a caller's complaint is found in the log.
+pub(super) struct RequestIds {
+    prefix: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        let mut prefix = [0; 4];
+        // Ids need to be told apart between restarts, not to be secret.
+        let _ = getrandom::fill(&mut prefix);
+        Self { prefix: u32::from_le_bytes(prefix), next: AtomicU64::new(1) }
+    }
+
+    pub(super) fn next(&self) -> String {
+        let number =
+            (u64::from(self.prefix) << 32) | (self.next.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff);
+        data_encoding::HEXLOWER.encode(&number.to_be_bytes())
+    }
+}
+
+/// Counts an exchange for as long as it lives.
+pub(super) struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A method is text of the caller's choosing: only the ones that exist are logged.
+pub(super) fn known_method(method: &str) -> &str {
+    match method {
+        "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,
+        _ => "other",
+    }
+}
+
+/// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
+pub(super) async fn continue_if_expected(session: &mut ServerSession) {
+    let expects =
+        session.get_header(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && let ServerSession::H1(h1) = session {
+        // A caller that is gone is noticed when its body is read.
+        let _ = h1.write_continue_response().await;
+    }
+}
+
+/// HTTP/1.1 requests name their host (RFC 9112 section 3.2); pingora leaves that to us.
+pub(super) fn lacks_host(session: &ServerSession) -> bool {
+    let request = session.req_header();
+    request.version == Version::HTTP_11 && !request.headers.contains_key(HOST)
+}
+
+pub(super) fn peer(session: &ServerSession) -> IpAddr {
+    session.client_addr().and_then(|address| address.as_inet()).map_or(LOOPBACK, |address| address.ip())
+}
+
+/// What the session tells of a request besides its head.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
+    peer: IpAddr,
+    fragment: bool,
+}
+
+impl Caller {
+    pub(super) fn of(session: &ServerSession) -> Self {
+        Self { peer: peer(session), fragment: has_fragment(session) }
+    }
+}
+
+pub(super) fn head(session: &ServerSession, caller: Caller) -> RequestHead<'_> {
+    let request = session.req_header();
+    let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
+    let target = if caller.fragment { "" } else { raw };
+    RequestHead::new(request.method.as_str(), target, &request.headers, caller.peer)
+}
+
+/// Whether the request target holds a `#`: the URI library cuts it off silently, and a target that was
+/// repaired is not the one that was signed.
+fn has_fragment(session: &ServerSession) -> bool {
+    let ServerSession::H1(h1) = session else { return false };
+    let raw = h1.get_headers_raw_bytes();
+    let line = raw.iter().skip_while(|b| matches!(**b, b'\r' | b'\n')).take_while(|b| **b != b'\n');
+    line.into_iter().any(|b| *b == b'#')
+}

@@ -1,0 +1,321 @@
+//! The store: the ledger of interactions and delivered events, in memory, or in memory and in a file. Its face is
+//! narrow, and everything that must be safe before somebody is told so is awaited: a shared store can come behind
+//! it.
+//!
+//! Who delivers a callback claims it first ([`Store::claim`]) and settles it once the agent took it
+//! ([`Claimed::settle`]); a claim that is dropped is released, so that the provider's retry is delivered.
+
+mod journal;
+mod memory;
+mod mint;
+mod upkeep;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::config::StoreSettings;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::{Ask, Cleared, Event, Held, Interaction, QuestionFault, Report};
+use crate::observe::Metrics;
+use crate::policy::Minted;
+use crate::time::Timestamp;
+use journal::Journal;
+use memory::{Hold, Memory, SHARDS};
+
+pub use memory::DueNotice;
+pub use mint::{MintRefusal, mint, new_id, new_uuid};
+
+/// Why a store does not start.
+#[derive(Debug)]
+pub struct StoreError {
+    /// The file.
+    pub path: Box<str>,
+    /// What is wrong, in words.
+    pub message: String,
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot keep the ledger in {}: {}", self.path, self.message)
+    }
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub struct Store {
+    memory: Arc<Memory>,
+    journal: Option<Arc<Journal>>,
+    /// Somebody who waits for a claim to end looks again.
+    freed: Arc<Notify>,
+}
+
+/// A callback that the ledger lets pass. Dropped without being settled, it is released.
+#[derive(Debug)]
+pub struct Claimed {
+    memory: Arc<Memory>,
+    journal: Option<Arc<Journal>>,
+    freed: Arc<Notify>,
+    hold: Option<Hold>,
+}
+
+/// A question that is being answered. Dropped without having been answered, it can be answered again.
+#[derive(Debug)]
+pub struct Taken {
+    memory: Arc<Memory>,
+    journal: Option<Arc<Journal>>,
+    id: Box<str>,
+    number: u32,
+    /// The route of its interaction.
+    pub route: Arc<str>,
+    /// Where the answer goes.
+    pub endpoint: Box<str>,
+    answered: bool,
+}
+
+impl Store {
+    /// Opens the store; with a file, takes over what it holds.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the file cannot be used, or another process uses it.
+    pub fn start(
+        settings: &StoreSettings,
+        metrics: Arc<Metrics>,
+        clock: fn() -> Instant,
+    ) -> Result<Self, StoreError> {
+        metrics.store_limits(settings.interactions_max);
+        let Some(path) = &settings.path else {
+            let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
+            return Ok(Self { memory, journal: None, freed: Arc::default() });
+        };
+        let failed = |message| StoreError { path: path.clone(), message };
+        let (journal, held) = Journal::open(path, Arc::clone(&metrics), clock).map_err(failed)?;
+        let journal = Arc::new(journal);
+        let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
+        held.restore(&memory);
+        Ok(Self { memory, journal: Some(journal), freed: Arc::default() })
+    }
+
+    /// Whether everything that is acknowledged can be kept.
+    pub fn is_healthy(&self) -> bool {
+        self.journal.as_ref().is_none_or(|journal| journal.is_healthy())
+    }
+
+    /// How many interactions and delivered events are known.
+    pub fn counts(&self) -> (usize, usize) {
+        self.memory.counts()
+    }
+
+    /// Records a minted interaction; it is safe once this returns.
+    ///
+    /// # Errors
+    /// `store_full`, `store_unavailable`.
+    pub async fn open(&self, minted: &Minted) -> Result<(), Refusal> {
+        self.check()?;
+        let sequence = self.memory.open(minted)?;
+        durable(self.journal.as_ref(), sequence).await
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        if self.is_healthy() { Ok(()) } else { Err(unavailable()) }
+    }
+
+    /// Asks whether a verified callback may be delivered now. Where the same event is being delivered, or the last
+    /// use of the interaction is, this waits for how that ends, at most for `patience`.
+    ///
+    /// # Errors
+    /// [`Held`].
+    pub async fn claim(&self, ask: &Ask<'_>, now: Timestamp, patience: Duration) -> Result<Claimed, Held> {
+        self.check().map_err(Held::Refused)?;
+        if let Some(hold) = self.memory.claim(ask, now)? {
+            return Ok(self.claimed(hold));
+        }
+        let detail = "the same event, or the last one allowed, is still being delivered";
+        let late = || Held::Refused(Refusal::new(Denial::EventInFlight, detail));
+        timeout(patience, self.claim_freed(ask, now)).await.map_err(|_| late())?
+    }
+
+    async fn claim_freed(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed, Held> {
+        loop {
+            // Registered before the look: an end that falls between the two is not missed.
+            let freed = self.freed.notified();
+            if let Some(hold) = self.memory.claim(ask, now)? {
+                return Ok(self.claimed(hold));
+            }
+            freed.await;
+        }
+    }
+
+    fn claimed(&self, hold: Hold) -> Claimed {
+        Claimed {
+            memory: Arc::clone(&self.memory),
+            journal: self.journal.clone(),
+            freed: Arc::clone(&self.freed),
+            hold: Some(hold),
+        }
+    }
+
+    /// Revokes an interaction: its token opens nothing from now on. Returns whether it could be known.
+    ///
+    /// # Errors
+    /// `store_full`, `store_unavailable`.
+    pub async fn revoke(&self, id: &str, now: Timestamp) -> Result<bool, Refusal> {
+        self.check()?;
+        let Some(revoked) = self.memory.revoke(id, now) else { return Ok(false) };
+        durable(self.journal.as_ref(), revoked?).await?;
+        Ok(true)
+    }
+
+    /// The request of an interaction did not reach its provider.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn not_sent(&self, id: &str) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.go(id, Event::NotSent)).await
+    }
+
+    /// The provider's own id of an interaction became known.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn bind(&self, id: &str, provider_id: &str) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.bind(id, provider_id)).await
+    }
+
+    /// Takes a question of an interaction to answer it: the one of this number, or the latest that is open.
+    ///
+    /// # Errors
+    /// [`QuestionFault`].
+    pub fn take_question(
+        &self,
+        id: &str,
+        number: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Taken, QuestionFault> {
+        let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
+        let (memory, journal) = (Arc::clone(&self.memory), self.journal.clone());
+        Ok(Taken { memory, journal, id: id.into(), number, route, endpoint, answered: false })
+    }
+
+    /// What is known of an interaction.
+    pub fn read(&self, id: &str) -> Option<Interaction> {
+        self.memory.read(id)
+    }
+
+    /// At most `limit` interactions in the order of their ids, behind `after`, that are wanted.
+    pub fn list(
+        &self,
+        after: &str,
+        limit: usize,
+        wanted: impl Fn(&Interaction) -> bool,
+    ) -> BTreeMap<Arc<str>, Interaction> {
+        self.memory.list(after, limit, wanted)
+    }
+
+    /// Lets time pass: what is overdue lapses, what nobody needs any more is forgotten. Returns what the agent is to
+    /// be told, at most `room` of it; what is left comes with the next call.
+    pub fn pass(&self, now: Timestamp, room: usize) -> Vec<DueNotice> {
+        let mut notices = Vec::new();
+        // Another shard begins each time, so that none waits for the others for ever.
+        let first = usize::try_from(now.unix_secs().rem_euclid(SHARDS as i64)).unwrap_or(0);
+        for i in 0..SHARDS {
+            self.memory.pass(first + i, now, room, &mut notices);
+        }
+        notices
+    }
+
+    /// The agent answered a notice, or did not.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn noticed(&self, notice: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
+        let sequence = self.memory.noticed(&notice.id, notice.cause, answered, now);
+        durable(self.journal.as_ref(), sequence).await
+    }
+
+    /// Brings the gauges up to date that are too dear to be kept so all the time.
+    pub fn measure(&self, metrics: &Metrics, now: Timestamp) {
+        metrics.store_counts(self.counts());
+        metrics.oldest(self.memory.oldest().iter().map(|(route, created)| {
+            (&**route, now.unix_ms().saturating_sub(created.unix_ms()).max(0) as f64 / 1000.0)
+        }));
+    }
+
+    /// Writes what is left and closes the file.
+    pub fn close(&self) {
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
+    }
+}
+
+impl Claimed {
+    /// The proof, for the permit.
+    pub fn cleared(&self) -> Cleared {
+        Cleared::by_the_ledger(self.hold.as_ref().and_then(|hold| hold.question))
+    }
+
+    /// Whether what the callback reports is overtaken.
+    pub fn is_stale(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.stale)
+    }
+
+    /// The agent took the callback; this is safe once it returns, and only then may the provider be told.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn settle(
+        mut self,
+        report: &Report,
+        event_id: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let Some(hold) = self.hold.take() else { return Ok(()) };
+        let sequence = self.memory.settle(&hold, report, event_id, now);
+        let settled = durable(self.journal.as_ref(), sequence).await;
+        self.freed.notify_waiters();
+        settled
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.memory.release(&hold);
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+impl Taken {
+    /// The provider took the answer.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn answered(mut self) -> Result<(), Refusal> {
+        self.answered = true;
+        durable(self.journal.as_ref(), self.memory.answer(&self.id, self.number, true)).await
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.memory.answer(&self.id, self.number, false);
+        }
+    }
+}
+
+async fn durable(journal: Option<&Arc<Journal>>, sequence: u64) -> Result<(), Refusal> {
+    match journal {
+        Some(journal) if !journal.durable(sequence).await => Err(unavailable()),
+        _ => Ok(()),
+    }
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(Denial::StoreUnavailable, "the store could not write")
+}
