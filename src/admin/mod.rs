@@ -42,7 +42,7 @@ impl Admin {
         }
         match request.path.as_str() {
             "/livez" => text(200, "ok"),
-            "/metrics" => match self.metrics.text() {
+            "/metrics" => match self.scrape() {
                 Ok(body) => PlainResponse {
                     content_type: "text/plain; version=0.0.4; charset=utf-8",
                     body,
@@ -55,6 +55,13 @@ impl Admin {
             "/readyz" => text(200, "ok"),
             _ => text(404, "not found: /callbacks, /livez, /metrics, /readyz"),
         }
+    }
+}
+
+impl Admin {
+    fn scrape(&self) -> prometheus::Result<String> {
+        self.metrics.store_counts(self.store.counts());
+        self.metrics.text()
     }
 }
 

@@ -371,7 +371,9 @@ impl Real {
         stream.write_all(&prepared.bytes()).unwrap();
         let response = Response::read(&mut stream);
         let log = self.callgate.log().remove(0);
-        let received = self.agent.received().split_off(before);
+        let mut received = self.agent.received().split_off(before);
+        // What the ledger's clock tells the agent is not this case's.
+        received.retain(|received| received.header("callgate-notice").is_empty());
         check_log(case, prepared, &log);
         if let Some(received) = received.first() {
             check_received(case, prepared, received);

@@ -142,7 +142,8 @@ pub fn converse(
     }
 }
 
-fn read_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<Received> {
+/// Reads one request; `bytes` is what was read beyond the last one.
+pub fn read_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<Received> {
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;

@@ -7,13 +7,18 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod actions;
 mod agent_faults;
 mod bodies;
 mod command_line;
+mod crash;
 mod decisions;
+mod egress;
 mod framing;
 mod harness;
 mod http2;
+mod ledger;
+
 mod observing;
 mod properties;
 mod vectors;

@@ -1,41 +1,11 @@
-//! JSON as text: members are found in a document, and put into one, without printing it anew. Whatever is
-//! not touched stays byte for byte as it was: numbers, order, white space, members nobody knows.
+//! Finding members: one pass over a document for all the pointers.
 
 use std::fmt;
-use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Most pointers that are looked for in one pass.
-pub const POINTERS_MAX: usize = 32;
-
-/// A JSON pointer (RFC 6901) to a member, never to the whole document.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Pointer {
-    text: Box<str>,
-    tokens: Vec<Box<str>>,
-}
-
-impl Pointer {
-    /// Reads a pointer. `None` when it does not begin with a slash, or has a `~` that escapes nothing.
-    pub fn parse(text: &str) -> Option<Self> {
-        let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-        let rest = text.strip_prefix('/').filter(|_| escapes)?;
-        let tokens = rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~").into());
-        Some(Self { text: text.into(), tokens: tokens.collect() })
-    }
-
-    /// As written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether one of two pointers goes through the place of the other.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.tokens.iter().zip(&other.tokens).all(|(a, b)| a == b)
-    }
-}
+use super::pointer::{POINTERS_MAX, Pointer};
 
 /// What stands at a pointer.
 #[derive(Clone, Copy, Debug)]
@@ -82,11 +52,11 @@ pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Vec<Found<'t>> {
 }
 
 /// Goes through one value and takes note of what the pointers in `wanted` (one bit each) point at.
-struct Walk<'w, 'p, 't> {
-    pointers: &'w [&'p Pointer],
-    depth: usize,
-    wanted: u32,
-    found: &'w mut [Found<'t>],
+pub(super) struct Walk<'w, 'p, 't> {
+    pub(super) pointers: &'w [&'p Pointer],
+    pub(super) depth: usize,
+    pub(super) wanted: u32,
+    pub(super) found: &'w mut [Found<'t>],
 }
 
 impl<'t> Walk<'_, '_, 't> {
@@ -227,84 +197,6 @@ impl Visitor<'_> for Name<'_, '_> {
     }
 }
 
-/// Why nothing can be put at a pointer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum InsertFault {
-    /// Two members of one name on the way.
-    Doubled,
-    /// The way leads through a value that has no members, or through an element that a list does not have.
-    NoMembers,
-    /// The document is not JSON (RFC 8259), or not UTF-8.
-    NotJson,
-    /// Something is there already.
-    Present,
-}
-
-/// `document` with the string `value` at `pointer`. Objects that are missing on the way are made; nothing
-/// that was there changes.
-///
-/// # Errors
-/// [`InsertFault`].
-pub fn insert(document: &str, pointer: &Pointer, value: &str) -> Result<String, InsertFault> {
-    let raw: &RawValue = serde_json::from_str(document).map_err(|_| InsertFault::NotJson)?;
-    let mut at = raw;
-    let mut tokens = pointer.tokens.as_slice();
-    while let Some((token, rest)) = tokens.split_first() {
-        match child(at, token)? {
-            Found::Doubled => return Err(InsertFault::Doubled),
-            Found::One(_) if rest.is_empty() => return Err(InsertFault::Present),
-            Found::One(next) => (at, tokens) = (next, rest),
-            Found::Missing if at.get().starts_with('{') => {
-                return Ok(insert_member(document, at.get(), token, rest, value));
-            }
-            Found::Missing => return Err(InsertFault::NoMembers),
-        }
-    }
-    Err(InsertFault::NoMembers)
-}
-
-/// The member or element of `raw` that goes by this token.
-fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
-    if !raw.get().starts_with(['{', '[']) {
-        return Err(InsertFault::NoMembers);
-    }
-    let pointer = Pointer { text: "".into(), tokens: vec![token.into()] };
-    let mut found = [Found::Missing];
-    let walk = Walk { pointers: &[&pointer], depth: 0, wanted: 1, found: &mut found };
-    let walked = walk.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
-    walked.map(|()| found[0]).map_err(|_| InsertFault::NotJson)
-}
-
-/// Puts a member behind the last one of `object`, which is a part of `document`.
-fn insert_member(document: &str, object: &str, name: &str, rest: &[Box<str>], value: &str) -> String {
-    let start = span(document, object).start;
-    let inner = object.strip_suffix('}').unwrap_or(object).trim_end_matches([' ', '\t', '\r', '\n']);
-    let comma = if inner.ends_with('{') { "" } else { "," };
-    let open: String = rest.iter().map(|token| format!(":{{{}", quoted(token))).collect();
-    let close = "}".repeat(rest.len());
-    let member = format!("{comma}{}{open}:{}{close}", quoted(name), quoted(value));
-    let (before, after) = document.split_at(start + inner.len());
-    format!("{before}{member}{after}")
-}
-
-/// `document` with the string `value` in place of `old`, which is a part of it.
-pub fn replace(document: &str, old: &str, value: &str) -> String {
-    let place = span(document, old);
-    let (before, rest) = document.split_at(place.start);
-    let (_, after) = rest.split_at(place.len());
-    format!("{before}{}{after}", quoted(value))
-}
-
-/// Where `part` stands in `whole`, which it is a part of.
-fn span(whole: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
-    start..start + part.len()
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,53 +250,5 @@ mod tests {
             assert_eq!(Pointer::parse(bad), None, "{bad}");
         }
         assert!(pointer("/a").overlaps(&pointer("/a/b")) && !pointer("/a/b").overlaps(&pointer("/a/c")));
-    }
-
-    #[test]
-    fn nothing_else_changes() {
-        for (text, at, expected) in [
-            ("{}", "/u", r#"{"u":"v"}"#),
-            (" { } ", "/u", r#" {"u":"v" } "#),
-            (
-                "{\n  \"n\": 1.0e+02,\n  \"n2\": 0.10\n}\n",
-                "/u",
-                "{\n  \"n\": 1.0e+02,\n  \"n2\": 0.10,\"u\":\"v\"\n}\n",
-            ),
-            (r#"{"d":{"x":1},"e":2}"#, "/d/u", r#"{"d":{"x":1,"u":"v"},"e":2}"#),
-            (r#"{"d":{}}"#, "/d/u", r#"{"d":{"u":"v"}}"#),
-            (r#"{"a":1}"#, "/d/e/u", r#"{"a":1,"d":{"e":{"u":"v"}}}"#),
-            (r#"{"l":[{"x":1},{}]}"#, "/l/1/u", r#"{"l":[{"x":1},{"u":"v"}]}"#),
-            (r#"{"a":"}"}"#, "/b~1c", r#"{"a":"}","b/c":"v"}"#),
-        ] {
-            assert_eq!(insert(text, &pointer(at), "v").as_deref(), Ok(expected), "{text} {at}");
-        }
-        assert_eq!(insert("{}", &pointer("/u"), "a\"b\\\n").unwrap(), r#"{"u":"a\"b\\\n"}"#);
-    }
-
-    #[test]
-    fn what_cannot_be_put_in_is_refused() {
-        for (text, at, fault) in [
-            (r#"{"u":null}"#, "/u", InsertFault::Present),
-            (r#"{"u":1,"\u0075":2}"#, "/u", InsertFault::Doubled),
-            (r#"{"d":1,"d":{}}"#, "/d/u", InsertFault::Doubled),
-            (r#"{"d":"text"}"#, "/d/u", InsertFault::NoMembers),
-            (r#"{"d":null}"#, "/d/u", InsertFault::NoMembers),
-            (r#"{"d":[1]}"#, "/d/u", InsertFault::NoMembers),
-            (r#"{"d":[1]}"#, "/d/1", InsertFault::NoMembers),
-            ("[1]", "/u", InsertFault::NoMembers),
-            ("1", "/u", InsertFault::NoMembers),
-            ("", "/u", InsertFault::NotJson),
-            ("{} x", "/u", InsertFault::NotJson),
-            ("{\"a\":01}", "/u", InsertFault::NotJson),
-        ] {
-            assert_eq!(insert(text, &pointer(at), "v"), Err(fault), "{text} {at}");
-        }
-    }
-
-    #[test]
-    fn one_string_is_replaced() {
-        let text = r#"{"a":"x", "b":"x"}"#;
-        let found = find(text.as_bytes(), &[&pointer("/b")]);
-        assert_eq!(replace(text, found[0].raw().unwrap(), "y"), r#"{"a":"x", "b":"y"}"#);
     }
 }

@@ -1,0 +1,145 @@
+//! Putting members in, and replacing strings, in the text of a document.
+
+use std::ops::Range;
+
+use serde::de::DeserializeSeed;
+use serde_json::value::RawValue;
+
+use super::find::{Found, Walk};
+use super::pointer::Pointer;
+
+/// Why nothing can be put at a pointer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InsertFault {
+    /// Two members of one name on the way.
+    Doubled,
+    /// The way leads through a value that has no members, or through an element that a list does not have.
+    NoMembers,
+    /// The document is not JSON (RFC 8259), or not UTF-8.
+    NotJson,
+    /// Something is there already.
+    Present,
+}
+
+/// `document` with the string `value` at `pointer`. Objects that are missing on the way are made; nothing
+/// that was there changes.
+///
+/// # Errors
+/// [`InsertFault`].
+pub fn insert(document: &str, pointer: &Pointer, value: &str) -> Result<String, InsertFault> {
+    let raw: &RawValue = serde_json::from_str(document).map_err(|_| InsertFault::NotJson)?;
+    let mut at = raw;
+    let mut tokens = pointer.tokens.as_slice();
+    while let Some((token, rest)) = tokens.split_first() {
+        match child(at, token)? {
+            Found::Doubled => return Err(InsertFault::Doubled),
+            Found::One(_) if rest.is_empty() => return Err(InsertFault::Present),
+            Found::One(next) => (at, tokens) = (next, rest),
+            Found::Missing if at.get().starts_with('{') => {
+                return Ok(insert_member(document, at.get(), token, rest, value));
+            }
+            Found::Missing => return Err(InsertFault::NoMembers),
+        }
+    }
+    Err(InsertFault::NoMembers)
+}
+
+/// The member or element of `raw` that goes by this token.
+fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
+    if !raw.get().starts_with(['{', '[']) {
+        return Err(InsertFault::NoMembers);
+    }
+    let pointer = Pointer { text: "".into(), tokens: vec![token.into()] };
+    let mut found = [Found::Missing];
+    let walk = Walk { pointers: &[&pointer], depth: 0, wanted: 1, found: &mut found };
+    let walked = walk.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
+    walked.map(|()| found[0]).map_err(|_| InsertFault::NotJson)
+}
+
+/// Puts a member behind the last one of `object`, which is a part of `document`.
+fn insert_member(document: &str, object: &str, name: &str, rest: &[Box<str>], value: &str) -> String {
+    let start = span(document, object).start;
+    let inner = object.strip_suffix('}').unwrap_or(object).trim_end_matches([' ', '\t', '\r', '\n']);
+    let comma = if inner.ends_with('{') { "" } else { "," };
+    let open: String = rest.iter().map(|token| format!(":{{{}", quoted(token))).collect();
+    let close = "}".repeat(rest.len());
+    let member = format!("{comma}{}{open}:{}{close}", quoted(name), quoted(value));
+    let (before, after) = document.split_at(start + inner.len());
+    format!("{before}{member}{after}")
+}
+
+/// `document` with the string `value` in place of `old`, which is a part of it.
+pub fn replace(document: &str, old: &str, value: &str) -> String {
+    let place = span(document, old);
+    let (before, rest) = document.split_at(place.start);
+    let (_, after) = rest.split_at(place.len());
+    format!("{before}{}{after}", quoted(value))
+}
+
+/// Where `part` stands in `whole`, which it is a part of.
+fn span(whole: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+    start..start + part.len()
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::find;
+    use super::*;
+
+    fn pointer(text: &str) -> Pointer {
+        Pointer::parse(text).unwrap()
+    }
+
+    #[test]
+    fn nothing_else_changes() {
+        for (text, at, expected) in [
+            ("{}", "/u", r#"{"u":"v"}"#),
+            (" { } ", "/u", r#" {"u":"v" } "#),
+            (
+                "{\n  \"n\": 1.0e+02,\n  \"n2\": 0.10\n}\n",
+                "/u",
+                "{\n  \"n\": 1.0e+02,\n  \"n2\": 0.10,\"u\":\"v\"\n}\n",
+            ),
+            (r#"{"d":{"x":1},"e":2}"#, "/d/u", r#"{"d":{"x":1,"u":"v"},"e":2}"#),
+            (r#"{"d":{}}"#, "/d/u", r#"{"d":{"u":"v"}}"#),
+            (r#"{"a":1}"#, "/d/e/u", r#"{"a":1,"d":{"e":{"u":"v"}}}"#),
+            (r#"{"l":[{"x":1},{}]}"#, "/l/1/u", r#"{"l":[{"x":1},{"u":"v"}]}"#),
+            (r#"{"a":"}"}"#, "/b~1c", r#"{"a":"}","b/c":"v"}"#),
+        ] {
+            assert_eq!(insert(text, &pointer(at), "v").as_deref(), Ok(expected), "{text} {at}");
+        }
+        assert_eq!(insert("{}", &pointer("/u"), "a\"b\\\n").unwrap(), r#"{"u":"a\"b\\\n"}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_is_refused() {
+        for (text, at, fault) in [
+            (r#"{"u":null}"#, "/u", InsertFault::Present),
+            (r#"{"u":1,"\u0075":2}"#, "/u", InsertFault::Doubled),
+            (r#"{"d":1,"d":{}}"#, "/d/u", InsertFault::Doubled),
+            (r#"{"d":"text"}"#, "/d/u", InsertFault::NoMembers),
+            (r#"{"d":null}"#, "/d/u", InsertFault::NoMembers),
+            (r#"{"d":[1]}"#, "/d/u", InsertFault::NoMembers),
+            (r#"{"d":[1]}"#, "/d/1", InsertFault::NoMembers),
+            ("[1]", "/u", InsertFault::NoMembers),
+            ("1", "/u", InsertFault::NoMembers),
+            ("", "/u", InsertFault::NotJson),
+            ("{} x", "/u", InsertFault::NotJson),
+            ("{\"a\":01}", "/u", InsertFault::NotJson),
+        ] {
+            assert_eq!(insert(text, &pointer(at), "v"), Err(fault), "{text} {at}");
+        }
+    }
+
+    #[test]
+    fn one_string_is_replaced() {
+        let text = r#"{"a":"x", "b":"x"}"#;
+        let found = find(text.as_bytes(), &[&pointer("/b")]);
+        assert_eq!(replace(text, found[0].raw().unwrap(), "y"), r#"{"a":"x", "b":"y"}"#);
+    }
+}

@@ -1,0 +1,10 @@
+//! JSON as text: members are found in a document, and put into one, without printing it anew. Whatever is
+//! not touched stays byte for byte as it was: numbers, order, white space, members nobody knows.
+
+mod find;
+mod insert;
+mod pointer;
+
+pub use find::{Found, find};
+pub use insert::{InsertFault, insert, replace};
+pub use pointer::{POINTERS_MAX, Pointer};

@@ -1,0 +1,234 @@
+//! Questions: what a callback may ask, where the answer goes, and how often.
+
+use callgate::proxy::Clock;
+use serde_json::{Value, json};
+
+use crate::harness::{ANSWER, Agent, Callgate, Response, send_to};
+
+struct World {
+    provider: Agent,
+    agent: Agent,
+    callgate: Callgate,
+    minted: Value,
+}
+
+impl World {
+    fn new(actions: &str) -> Self {
+        let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
+        let text = format!(
+            "public_url: https://agent.example.com
+listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], egress: {{ address: 127.0.0.1:0 }}, admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: \"{}\" }}
+callback_tokens: {{ ttl: 2h, keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
+routes:
+  - name: ask
+    path: /ask/{{id}}
+    token: {{ kind: callback }}
+    forward: /in/{{id}}
+    interaction: {{ status: /status, done: [done] }}
+    actions: {{ pointer: /ask/action_endpoint, {actions} }}
+",
+            agent.address
+        );
+        let callgate = Callgate::start(&text, Clock::System);
+        let minted =
+            callgate.admin_send("POST", "/callbacks", r#"{"route":"ask","params":{"id":"a"}}"#).json();
+        Self { provider, agent, callgate, minted }
+    }
+
+    fn id(&self) -> &str {
+        self.minted["interaction"].as_str().unwrap()
+    }
+
+    /// Where the provider takes answers.
+    fn endpoint(&self, path: &str) -> String {
+        format!("http://{}{path}", self.provider.address)
+    }
+
+    fn call(&self, body: &str) -> Response {
+        let bearer = format!("Bearer {}", self.minted["callback_token"].as_str().unwrap());
+        send_to(self.callgate.ingress, "POST", "/ask/a", &[("authorization", &bearer)], body.as_bytes())
+    }
+
+    fn ask(&self, endpoint: &str) -> Response {
+        self.call(&format!("{{\"ask\": {{ \"action_endpoint\": \"{endpoint}\", \"n\": 1.0 }}}}"))
+    }
+
+    fn reply(&self, rest: &str, body: &str) -> Response {
+        self.callgate.agent_sends(&format!("/actions/{}{rest}", self.id()), body)
+    }
+
+    fn state(&self) -> Value {
+        self.callgate.admin_get(&format!("/callbacks/{}", self.id())).json()
+    }
+}
+
+fn reason(response: &Response) -> (u16, String) {
+    (response.status, response.json()["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_question_is_answered_once_at_its_own_endpoint() {
+    let world = World::new("hosts: [127.0.0.1], headers: { authorization: { env: STATIC } }");
+    assert_eq!(reason(&world.reply("", "{}")), (404, "action_unknown".to_owned()));
+    assert_eq!(world.ask(&world.endpoint("/answer/1?x=y")).status, 200);
+    assert_eq!(world.state()["state"], "asking");
+    assert!(String::from_utf8_lossy(&world.agent.received()[0].body).contains("/answer/1"), "as it came");
+    let answered = send_to(
+        world.callgate.egress.unwrap(),
+        "POST",
+        &format!("/actions/{}", world.id()),
+        &[("content-type", "application/json"), ("authorization", "the agent's"), ("x-kept", "1")],
+        b"{ \"choice\": 1.0 }",
+    );
+    assert_eq!((answered.status, answered.text().as_str()), (200, "hello"));
+    let sent = &world.provider.received()[0];
+    assert_eq!((sent.target(), sent.body.as_slice()), ("/answer/1?x=y", b"{ \"choice\": 1.0 }".as_slice()));
+    assert_eq!(sent.header("authorization"), ["a static secret"]);
+    assert_eq!(sent.header("x-kept"), ["1"]);
+    assert_eq!(sent.header("host"), [world.provider.address.to_string()]);
+    assert_eq!(world.state()["state"], "progressing");
+    assert_eq!(reason(&world.reply("", "{}")), (409, "action_already_answered".to_owned()));
+    assert_eq!(world.provider.received().len(), 1);
+}
+
+#[test]
+fn an_answer_that_was_not_taken_can_be_given_again() {
+    let world = World::new("hosts: [127.0.0.1]");
+    world.ask(&world.endpoint("/answer"));
+    world.provider.answers(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(world.reply("", "{}").status, 503);
+    world
+        .provider
+        .answers(b"HTTP/1.1 307 Moved\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n");
+    let moved = world.reply("", "{}");
+    assert_eq!(reason(&moved), (502, "provider_redirected".to_owned()));
+    assert!(moved.header("location").is_none());
+    world.provider.answers(ANSWER);
+    assert_eq!(world.reply("", "{}").status, 200);
+    assert_eq!(world.provider.received().len(), 3);
+}
+
+#[test]
+fn an_unchanged_agent_answers_at_the_url_it_is_given() {
+    let world = World::new("hosts: [127.0.0.1], rewrite: true");
+    world.ask(&world.endpoint("/first"));
+    world.ask(&world.endpoint("/second"));
+    let egress = world.callgate.egress.unwrap();
+    let urls: Vec<_> = world
+        .agent
+        .received()
+        .iter()
+        .map(|received| {
+            let text = String::from_utf8(received.body.clone()).unwrap();
+            let value: Value = serde_json::from_str(&text).unwrap();
+            let url = value["ask"]["action_endpoint"].as_str().unwrap().to_owned();
+            assert_eq!(text, format!("{{\"ask\": {{ \"action_endpoint\": \"{url}\", \"n\": 1.0 }}}}"));
+            assert_eq!(received.header("content-length"), [text.len().to_string()]);
+            url
+        })
+        .collect();
+    assert_eq!(
+        urls,
+        [
+            format!("http://{egress}/actions/{}", world.id()),
+            format!("http://{egress}/actions/{}/2", world.id())
+        ]
+    );
+    assert_eq!(world.reply("/2", "{}").status, 200);
+    assert_eq!(world.state()["state"], "asking", "the first is still open");
+    assert_eq!(world.reply("/1", "{}").status, 200);
+    assert_eq!(world.state()["state"], "progressing");
+    let targets: Vec<_> = world.provider.received().iter().map(|sent| sent.target().to_owned()).collect();
+    assert_eq!(targets, ["/second", "/first"]);
+    for rest in ["/1", "/2", "/3", "/x", "/1/x"] {
+        assert!([404, 409].contains(&world.reply(rest, "{}").status), "{rest}");
+    }
+}
+
+#[test]
+fn an_answer_is_signed_where_the_route_says_so() {
+    let world = World::new("hosts: [127.0.0.1], sign: { secrets: [ { env: WHSEC } ] }");
+    world.ask(&world.endpoint("/answer"));
+    assert_eq!(world.reply("", "{\"a\":1}").status, 200);
+    let sent = &world.provider.received()[0];
+    let mut headers = http::HeaderMap::new();
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        let value = sent.header(name)[0].parse().unwrap();
+        headers.insert(http::HeaderName::from_static(name), value);
+    }
+    let text = crate::harness::open_config("127.0.0.1:1")
+        + "providers: { p: { preset: standard-webhooks, secrets: [ { env: WHSEC } ] } }\n";
+    let config = crate::harness::parse(&text);
+    let verifier = config.policy.provider("p").unwrap().verifier.as_ref().unwrap();
+    let head = callgate::request::RequestHead::new("POST", "/answer", &headers, callgate::source::LOOPBACK);
+    let presented = verifier.present(&head, Clock::System.now()).unwrap();
+    let signed = callgate::signature::Signed { head, public_url: "" };
+    assert!(verifier.verify(&presented, &signed, b"{\"a\":1}").is_ok());
+}
+
+#[test]
+fn names_are_judged_by_the_address_they_have() {
+    // localhost is listed, and so are the loopback addresses it has; another name for them is not.
+    let world = World::new("hosts: [localhost]");
+    let port = world.provider.address.port();
+    assert_eq!(world.ask(&format!("http://localhost:{port}/answer")).status, 200);
+    assert_eq!(world.reply("", "{}").status, 200);
+    for endpoint in
+        [world.endpoint("/x"), "http://[::1]/x".to_owned(), "https://localhost.evil.example/".to_owned()]
+    {
+        assert_eq!(world.ask(&endpoint).status, 403, "{endpoint}");
+    }
+    // A name that is listed, but is known on this machine as a private address.
+    let name = String::from_utf8(std::process::Command::new("hostname").output().unwrap().stdout).unwrap();
+    let (name, port) = (name.trim().to_ascii_lowercase(), world.provider.address.port());
+    let resolved = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port));
+    let private = resolved.is_ok_and(|mut all| all.all(|a| callgate::guard::classify(a.ip()).is_some()));
+    if private && callgate::guard::Entry::parse(&name).is_some() {
+        let world = World::new(&format!("hosts: [\"http://{name}\"]"));
+        assert_eq!(world.ask(&format!("http://{name}:{port}/answer")).status, 200);
+        assert_eq!(reason(&world.reply("", "{}")), (403, "action_not_allowed".to_owned()));
+        assert!(world.provider.received().is_empty());
+        assert!(world.callgate.metrics().contains("callgate_guard_refusals_total"));
+    }
+}
+
+#[test]
+fn what_the_guard_refuses_does_not_reach_the_agent_and_is_counted_by_class() {
+    let world = World::new("hosts: [booking-service.com, 10.1.0.0/16]");
+    for (endpoint, class) in [
+        ("http://169.254.169.254/latest/meta-data", "metadata"),
+        ("https://[::ffff:10.0.0.1]/", "embedded"),
+        ("https://[64:ff9b::a00:1]/", "nat64"),
+        ("https://[2002:a00:1::]/", "six_to_four"),
+        ("http://192.168.1.1/", "private"),
+        ("https://evil.example/", "host_not_listed"),
+        ("https://user@booking-service.com/", "url_userinfo"),
+        ("file:///etc/passwd", "url_scheme"),
+        ("https://booking-service.com/#x", "url_character"),
+        ("https://0x7f.1/", "url_host"),
+    ] {
+        assert_eq!(world.ask(endpoint).status, 403, "{endpoint}");
+        let line = format!("callgate_guard_refusals_total{{class=\"{class}\"}} 1");
+        assert!(world.callgate.metrics().contains(&line), "{endpoint}");
+    }
+    assert!(world.agent.received().is_empty());
+    assert_eq!(reason(&world.reply("", "{}")), (404, "action_unknown".to_owned()));
+}
+
+#[test]
+fn questions_end_with_their_interaction() {
+    let world = World::new("hosts: [127.0.0.1]");
+    world.ask(&world.endpoint("/answer"));
+    assert_eq!(
+        reason(&world.callgate.agent_sends("/actions/int_other", "{}")),
+        (404, "action_unknown".to_owned())
+    );
+    assert_eq!(world.callgate.admin_send("DELETE", &format!("/callbacks/{}", world.id()), "").status, 204);
+    assert_eq!(reason(&world.reply("", "{}")), (410, "interaction_over".to_owned()));
+    assert!(world.provider.received().is_empty());
+    assert_eq!(
+        world.state()["questions"],
+        json!([{ "number": 1, "endpoint": world.endpoint("/answer"), "answered": false }])
+    );
+}

@@ -1,0 +1,513 @@
+//! Interactions in a running Callgate: made, followed, revoked, ended, and told about when nothing comes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use callgate::config::Config;
+use callgate::interaction::{Ask, EventKey, Follow, Held, Report, Scope};
+use callgate::observe::Metrics;
+use callgate::path::CanonicalPath;
+use callgate::policy::MintRequest;
+use callgate::proxy::{Clock, instant};
+use callgate::request::RequestHead;
+use callgate::signature::Signed;
+use callgate::source::LOOPBACK;
+use callgate::store::Store;
+use callgate::time::Timestamp;
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, parse, send_to};
+
+/// One route that follows its interactions, and no signatures.
+pub fn config(agent: &str, store: &str) -> String {
+    format!(
+        "public_url: https://agent.example.com
+listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: \"{agent}\" }}
+store: {store}
+callback_tokens: {{ ttl: 2h, keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
+providers: {{ p: {{ preset: standard-webhooks, secrets: [ {{ env: WHSEC }} ] }} }}
+routes:
+  - name: doc
+    path: /doc/{{id}}
+    provider: p
+    token: {{ kind: callback }}
+    forward: /in/{{id}}
+    interaction:
+      status: /status
+      progress: /progress
+      done: [completed]
+      failed: [failed]
+      deadline: 1h
+      stalled_after: 10m
+      notify: /overdue/{{id}}
+"
+    )
+}
+
+/// A Callgate whose time is set by hand, and its agent.
+struct World {
+    agent: Agent,
+    callgate: Callgate,
+    now: Arc<AtomicI64>,
+    config: Config,
+    events: std::cell::Cell<u32>,
+}
+
+const START: i64 = 1_767_225_600_000;
+const MINUTE: i64 = 60_000;
+
+impl World {
+    fn new(store: &str) -> Self {
+        Self::with(Agent::start(ANSWER), store, START)
+    }
+
+    fn with(agent: Agent, store: &str, at: i64) -> Self {
+        let now = Arc::new(AtomicI64::new(at));
+        let text = config(&agent.address.to_string(), store);
+        let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
+        Self { agent, callgate, now, config: parse(&text), events: 0.into() }
+    }
+
+    fn at(&self, minutes: i64) {
+        self.now.store(START + minutes * MINUTE, Ordering::SeqCst);
+    }
+
+    fn mint(&self, body: &Value) -> Value {
+        let response = self.callgate.admin_send("POST", "/callbacks", &body.to_string());
+        assert_eq!(response.status, 201, "{}", response.text());
+        response.json()
+    }
+
+    fn read(&self, minted: &Value) -> Value {
+        self.callgate.admin_get(&format!("/callbacks/{}", minted["interaction"].as_str().unwrap())).json()
+    }
+
+    /// Calls back with an event of its own.
+    fn call(&self, minted: &Value, body: &str) -> Response {
+        self.events.set(self.events.get() + 1);
+        self.call_as(minted, body, &format!("msg_{}", self.events.get()))
+    }
+
+    fn call_as(&self, minted: &Value, body: &str, event: &str) -> Response {
+        call(self.callgate.ingress, &self.config, &self.now, minted, body, event)
+    }
+
+    fn metric(&self, line: &str) -> Option<f64> {
+        let page = self.callgate.metrics();
+        page.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
+    }
+}
+
+#[test]
+fn an_interaction_is_made_followed_and_over() {
+    let world = World::new("{ kind: memory }");
+    let minted = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    assert_eq!(minted["callback_url"], "https://agent.example.com/doc/a");
+    assert_eq!(minted["expires_at"], "2026-01-01T02:00:00Z");
+    let open = world.read(&minted);
+    assert_eq!((open["state"].as_str(), open["captures"]["id"].as_str()), (Some("open"), Some("a")));
+    assert_eq!(
+        (open["provider"].as_str(), open["deadline_at"].as_str()),
+        (Some("p"), Some("2026-01-01T01:00:00Z"))
+    );
+    world.at(1);
+    assert_eq!(world.call(&minted, r#"{"status":"processing","progress":25}"#).status, 200);
+    let progressing = world.read(&minted);
+    assert_eq!(progressing["state"], "progressing");
+    assert_eq!(progressing["status"], "processing");
+    assert_eq!(progressing["progress"], 25.0);
+    assert_eq!(progressing["event_ids"], json!(["msg_1"]));
+    assert_eq!(progressing["last_event_at"], "2026-01-01T00:01:00Z");
+    assert_eq!(world.call(&minted, r#"{"status":"completed"}"#).status, 200);
+    assert_eq!(world.read(&minted)["state"], "done");
+    assert_eq!(world.call(&minted, r#"{"status":"processing"}"#).status, 410);
+    assert_eq!(world.agent.received().len(), 2);
+    assert_eq!(world.metric("callgate_interactions_open{route=\"doc\"}"), Some(0.0));
+    assert_eq!(world.metric("callgate_interactions_ended_total{outcome=\"done\",route=\"doc\"}"), Some(1.0));
+    assert_eq!(world.metric("callgate_callbacks_minted_total{route=\"doc\"}"), Some(1.0));
+    assert!(!world.read(&minted).to_string().contains("eyJ"), "no token is told twice");
+}
+
+#[test]
+fn what_is_revoked_opens_nothing_also_when_it_was_made_elsewhere() {
+    let world = World::new("{ kind: memory }");
+    let minted = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    let path = format!("/callbacks/{}", minted["interaction"].as_str().unwrap());
+    assert_eq!(world.callgate.admin_send("DELETE", &path, "").status, 204);
+    let refused = world.call(&minted, "{}");
+    assert_eq!(refused.status, 410);
+    assert_eq!(world.callgate.log().remove(0)["reason"], "interaction_revoked");
+    assert_eq!(world.read(&minted)["state"], "revoked");
+    assert_eq!(
+        world.metric("callgate_interactions_ended_total{outcome=\"revoked\",route=\"doc\"}"),
+        Some(1.0)
+    );
+    // Made by another Callgate with the same key, and revoked before it came in.
+    let at = Timestamp::from_unix_ms(START);
+    let request = MintRequest { route: "doc", parameters: &[("id", "b")], ttl: None, uses: None };
+    let foreign = world.config.policy.mint(&request, "int_elsewhere", at).unwrap();
+    assert_eq!(world.callgate.admin_send("DELETE", "/callbacks/int_elsewhere", "").status, 204);
+    let foreign = json!({
+        "callback_url": foreign.callback_url,
+        "callback_token": foreign.callback_token,
+        "interaction": "int_elsewhere",
+    });
+    assert_eq!(world.call(&foreign, "{}").status, 410);
+    // One that was not revoked is adopted.
+    let other = world.config.policy.mint(&request, "int_other", at).unwrap();
+    let other = json!({ "callback_url": other.callback_url, "callback_token": other.callback_token });
+    assert_eq!(world.call(&other, "{}").status, 200);
+    assert_eq!(world.metric("callgate_interactions_adopted_total{route=\"doc\"}"), Some(1.0));
+    assert_eq!(world.callgate.admin_get("/callbacks/int_other").json()["captures"]["id"], "b");
+}
+
+#[test]
+fn silence_is_told_once_for_each_cause() {
+    let world = World::new("{ kind: memory }");
+    let minted = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    world.at(9);
+    assert_eq!(world.call(&minted, r#"{"status":"processing","progress":10}"#).status, 200);
+    world.at(18);
+    assert_eq!(world.agent.received().len(), 1);
+    world.at(19);
+    let told = world.agent.wait_for(2).pop().unwrap();
+    assert_eq!((told.target(), told.header("callgate-notice")), ("/overdue/a", vec!["stalled"]));
+    assert_eq!(told.header("callgate-interaction"), [minted["interaction"].as_str().unwrap()]);
+    let body: Value = serde_json::from_slice(&told.body).unwrap();
+    let expected = json!({
+        "interaction": minted["interaction"], "route": "doc", "provider": "p", "captures": { "id": "a" },
+        "outcome": "stalled", "status": "processing", "progress": 10.0,
+        "created_at": "2026-01-01T00:00:00Z", "last_event_at": "2026-01-01T00:09:00Z",
+        "deadline_at": "2026-01-01T01:00:00Z", "at": "2026-01-01T00:19:00Z",
+    });
+    assert_eq!(body, expected);
+    // It moves again, and stalls again: that is another silence.
+    assert_eq!(world.call(&minted, r#"{"status":"processing","progress":20}"#).status, 200);
+    world.at(30);
+    assert_eq!(world.agent.wait_for(4)[3].header("callgate-notice"), ["stalled"]);
+    world.at(60);
+    assert_eq!(world.agent.wait_for(5)[4].header("callgate-notice"), ["expired"]);
+    assert_eq!(world.read(&minted)["state"], "expired");
+    assert_eq!(world.call(&minted, r#"{"status":"completed"}"#).status, 410);
+    eventually(|| {
+        world.metric("callgate_notices_total{cause=\"expired\",outcome=\"answered\",route=\"doc\"}")
+    });
+    assert_eq!(
+        world.metric("callgate_interactions_ended_total{outcome=\"expired\",route=\"doc\"}"),
+        Some(1.0)
+    );
+    world.at(119);
+    assert_eq!(world.agent.received().len(), 5);
+    // Nobody needs it once its token has ended.
+    world.at(121);
+    eventually(|| (world.metric("callgate_store_interactions ") == Some(0.0)).then_some(()));
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_told_again() {
+    let world = World::new("{ kind: memory }");
+    let minted = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    world.agent.answers(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
+    world.at(60);
+    world.agent.wait_for(1);
+    let failed = "callgate_notices_total{cause=\"expired\",outcome=\"failed\",route=\"doc\"}";
+    eventually(|| (world.metric(failed) == Some(1.0)).then_some(()));
+    assert_eq!(world.read(&minted)["notice"], "expired");
+    world.agent.answers(ANSWER);
+    world.now.fetch_add(2_000, Ordering::SeqCst);
+    world.agent.wait_for(2);
+    eventually(|| world.read(&minted)["notice"].is_null().then_some(()));
+}
+
+#[test]
+fn the_same_event_at_once_is_delivered_once() {
+    let world = World::new("{ kind: memory }");
+    let minted = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let (ingress, config, now) = (world.callgate.ingress, &world.config, &world.now);
+        let threads: Vec<_> = (0..16)
+            .map(|_| {
+                let minted = &minted;
+                scope.spawn(move || call(ingress, config, now, minted, "{}", "msg_same").status)
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(statuses, [200; 16]);
+    assert_eq!(world.agent.received().len(), 1);
+    assert_eq!(world.metric("callgate_duplicates_total{route=\"doc\"}"), Some(15.0));
+}
+
+#[test]
+fn the_last_use_goes_to_one_of_many() {
+    let world = World::new("{ kind: memory }");
+    let minted = world.mint(&json!({ "route": "doc", "params": { "id": "a" }, "uses": 1 }));
+    let mut statuses: Vec<_> = std::thread::scope(|scope| {
+        let (ingress, config, now) = (world.callgate.ingress, &world.config, &world.now);
+        let threads: Vec<_> = (0..8)
+            .map(|i| {
+                let minted = &minted;
+                scope.spawn(move || call(ingress, config, now, minted, "{}", &format!("msg_{i}")).status)
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 410, 410, 410, 410, 410, 410, 410]);
+    assert_eq!(world.agent.received().len(), 1);
+    assert_eq!(world.read(&minted)["state"], "done");
+}
+
+/// Calls back as the provider would.
+fn call(
+    ingress: SocketAddr,
+    config: &Config,
+    now: &AtomicI64,
+    minted: &Value,
+    body: &str,
+    event: &str,
+) -> Response {
+    let target = minted["callback_url"].as_str().unwrap().strip_prefix("https://agent.example.com").unwrap();
+    let headers = HeaderMap::new();
+    let signed = Signed { head: RequestHead::new("POST", target, &headers, LOOPBACK), public_url: "" };
+    let verifier = config.policy.provider("p").unwrap().verifier.as_ref().unwrap();
+    let at = Timestamp::from_unix_ms(now.load(Ordering::SeqCst));
+    let signature = verifier.sign(&signed, body.as_bytes(), event, at).unwrap();
+    let bearer = format!("Bearer {}", minted["callback_token"].as_str().unwrap());
+    let mut headers: Vec<_> =
+        signature.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    headers.push(("authorization", &bearer));
+    send_to(ingress, "POST", target, &headers, body.as_bytes())
+}
+
+#[test]
+fn a_full_ledger_takes_nothing_new_and_forgets_nothing_open() {
+    let world = World::new("{ kind: memory, interactions_max: 2 }");
+    let first = world.mint(&json!({ "route": "doc", "params": { "id": "a" } }));
+    world.mint(&json!({ "route": "doc", "params": { "id": "b" } }));
+    let full = world.callgate.admin_send("POST", "/callbacks", r#"{"route":"doc","params":{"id":"c"}}"#);
+    assert_eq!((full.status, full.json()["reason"].as_str()), (503, Some("store_full")));
+    assert_eq!(world.call(&first, "{}").status, 200);
+    let at = Timestamp::from_unix_ms(START);
+    let request = MintRequest { route: "doc", parameters: &[("id", "d")], ttl: None, uses: None };
+    let other = world.config.policy.mint(&request, "int_other", at).unwrap();
+    let other = json!({ "callback_url": other.callback_url, "callback_token": other.callback_token });
+    let refused = world.call(&other, "{}");
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").is_some());
+    // Once their tokens have ended there is room again.
+    world.at(121);
+    eventually(|| (world.metric("callgate_store_interactions ") == Some(0.0)).then_some(()));
+    world.mint(&json!({ "route": "doc", "params": { "id": "c" } }));
+}
+
+#[test]
+fn a_file_keeps_everything_over_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("{{ kind: file, path: {}/ledger }}", folder.path().display());
+    let world = World::new(&store);
+    let ids = ["a", "b", "c", "d"];
+    let minted: Vec<_> = ids.map(|id| world.mint(&json!({ "route": "doc", "params": { "id": id } }))).into();
+    assert_eq!(world.call_as(&minted[0], r#"{"status":"processing","progress":40}"#, "msg_kept").status, 200);
+    assert_eq!(world.call(&minted[1], r#"{"status":"completed"}"#).status, 200);
+    let path = format!("/callbacks/{}", minted[2]["interaction"].as_str().unwrap());
+    assert_eq!(world.callgate.admin_send("DELETE", &path, "").status, 204);
+    let before: Vec<_> = minted.iter().map(|minted| world.read(minted)).collect();
+    let World { agent, callgate, .. } = world;
+    drop(callgate);
+
+    // Down when the deadline passed: the agent is told at the next start.
+    let count = agent.received().len();
+    let world = World::with(agent, &store, START + 30 * MINUTE);
+    let after: Vec<_> = minted.iter().map(|minted| world.read(minted)).collect();
+    let settled =
+        |value: &Value| (value["state"].clone(), value["progress"].clone(), value["event_ids"].clone());
+    assert_eq!(before.iter().map(settled).collect::<Vec<_>>(), after.iter().map(settled).collect::<Vec<_>>());
+    assert_eq!(world.call_as(&minted[0], r#"{"status":"processing"}"#, "msg_kept").status, 200);
+    assert_eq!(world.metric("callgate_duplicates_total{route=\"doc\"}"), Some(1.0));
+    assert_eq!(world.call_as(&minted[1], "{}", "msg_after").status, 410);
+    assert_eq!(world.call_as(&minted[2], "{}", "msg_after").status, 410);
+    let told = |world: &World| {
+        let received = world.agent.received().split_off(count);
+        let notices: Vec<_> = received
+            .iter()
+            .filter_map(|told| Some((*told.header("callgate-notice").first()?, told.target())))
+            .map(|(cause, target)| (cause.to_owned(), target.to_owned()))
+            .collect();
+        notices
+    };
+    eventually(|| (told(&world).len() == 2).then_some(()));
+    world.at(61);
+    let mut notices = eventually(|| Some(told(&world)).filter(|told| told.len() == 4));
+    notices.sort();
+    let expected = [
+        ("expired", "/overdue/a"),
+        ("expired", "/overdue/d"),
+        ("stalled", "/overdue/a"),
+        ("stalled", "/overdue/d"),
+    ];
+    assert_eq!(notices, expected.map(|(cause, target)| (cause.to_owned(), target.to_owned())));
+}
+
+#[test]
+fn a_file_is_for_one_process_and_refuses_what_it_never_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("{{ kind: file, path: {}/ledger }}", folder.path().display());
+    let world = World::new(&store);
+    let at = Timestamp::from_unix_ms(START);
+    let request = MintRequest { route: "doc", parameters: &[("id", "b")], ttl: None, uses: None };
+    let foreign = world.config.policy.mint(&request, "int_elsewhere", at).unwrap();
+    let foreign = json!({ "callback_url": foreign.callback_url, "callback_token": foreign.callback_token });
+    assert_eq!(world.call(&foreign, "{}").status, 410);
+    assert_eq!(world.callgate.admin_send("DELETE", "/callbacks/int_elsewhere", "").status, 404);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let settings = &world.config.startup.store;
+    let second = Store::start(settings, metrics, instant);
+    assert!(second.unwrap_err().to_string().contains("another process uses it"));
+}
+
+#[test]
+fn the_callbacks_api_is_strict_and_for_callers_on_this_host() {
+    let world = World::new("{ kind: memory }");
+    let admin = world.callgate.admin.unwrap();
+    let post = |body: &str| world.callgate.admin_send("POST", "/callbacks", body);
+    for (body, status) in [
+        ("", 400),
+        ("{}", 400),
+        (r#"{"route":"nope"}"#, 404),
+        (r#"{"route":"doc"}"#, 400),
+        (r#"{"route":"doc","params":{"id":"a/b"}}"#, 400),
+        (r#"{"route":"doc","params":{"id":"a","x":"y"}}"#, 400),
+        (r#"{"route":"doc","params":{"id":"a"},"ttl":"5"}"#, 400),
+        (r#"{"route":"doc","params":{"id":"a"},"ttl":"400d"}"#, 400),
+        (r#"{"route":"doc","params":{"id":"a"},"uses":0}"#, 400),
+        (r#"{"route":"doc","params":{"id":"a"},"usess":1}"#, 400),
+    ] {
+        assert_eq!(post(body).status, status, "{body}");
+    }
+    assert_eq!(post(&"x".repeat(100_000)).status, 413);
+    let good = r#"{"route":"doc","params":{"id":"a"}}"#;
+    let json = ("content-type", "application/json");
+    for (headers, status) in [
+        (vec![json], 201),
+        (vec![], 415),
+        (vec![("content-type", "text/plain")], 415),
+        (vec![json, ("origin", "http://localhost")], 403),
+    ] {
+        assert_eq!(
+            send_to(admin, "POST", "/callbacks", &headers, good.as_bytes()).status,
+            status,
+            "{headers:?}"
+        );
+    }
+    assert_eq!(world.callgate.admin_send("PUT", "/callbacks", "").header("allow"), Some("get, head, post"));
+    assert_eq!(world.callgate.admin_get("/callbacks/int_none").status, 404);
+    for bad in ["/callbacks?state=lost", "/callbacks?limit=0", "/callbacks?limit=x"] {
+        assert_eq!(world.callgate.admin_get(bad).status, 400, "{bad}");
+    }
+    let mut stream = std::net::TcpStream::connect(admin).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /callbacks HTTP/1.1\r\nhost: evil.example:9901\r\n\r\n")
+        .unwrap();
+    assert_eq!(Response::read(&mut stream).status, 403, "a name that was made to point here");
+}
+
+#[test]
+fn interactions_are_listed_page_by_page() {
+    let world = World::new("{ kind: memory }");
+    let mut minted: Vec<_> = (0..7)
+        .map(|i| world.mint(&json!({ "route": "doc", "params": { "id": format!("d{i}") } })))
+        .map(|minted| minted["interaction"].as_str().unwrap().to_owned())
+        .collect();
+    minted.sort();
+    world.callgate.admin_send("DELETE", &format!("/callbacks/{}", minted[6]), "");
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = world
+            .callgate
+            .admin_get(&format!("/callbacks?route=doc&state=open&limit=2&after={after}"))
+            .json();
+        let ids = page["interactions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["interaction"].as_str().unwrap().to_owned());
+        seen.extend(ids);
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, minted[..6]);
+    assert_eq!(world.callgate.admin_get("/callbacks?route=other").json()["interactions"], json!([]));
+}
+
+#[test]
+fn a_token_for_the_api_lets_callers_in_and_keeps_others_out() {
+    let agent = Agent::start(ANSWER);
+    let text = config(&agent.address.to_string(), "{ kind: memory }").replace(
+        "admin: { address: 127.0.0.1:0 }",
+        "admin: { address: 127.0.0.1:0, token: { env: TOKEN_KEY }, hosts: [callgate.svc] }",
+    );
+    let callgate = Callgate::start(&text, Clock::System);
+    let admin = callgate.admin.unwrap();
+    let get = |headers: &[(&str, &str)]| send_to(admin, "GET", "/callbacks", headers, b"").status;
+    assert_eq!(get(&[]), 401);
+    assert_eq!(get(&[("authorization", "Bearer wrong")]), 401);
+    assert_eq!(get(&[("authorization", "Basic 0123456789abcdef0123456789abcdef")]), 401);
+    assert_eq!(get(&[("authorization", "Bearer 0123456789abcdef0123456789abcdef")]), 200);
+    assert_eq!(send_to(admin, "GET", "/metrics", &[], b"").status, 200);
+    let mut stream = std::net::TcpStream::connect(admin).unwrap();
+    let request = "GET /callbacks HTTP/1.1\r\nhost: callgate.svc\r\nauthorization: Bearer 0123456789abcdef0123456789abcdef\r\n\r\n";
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    assert_eq!(Response::read(&mut stream).status, 200);
+}
+
+#[test]
+fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
+    let agent = Agent::start(ANSWER);
+    let text = config(&agent.address.to_string(), "{ kind: memory }");
+    let parsed = parse(&text);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = Store::start(&parsed.startup.store, metrics, instant).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let route = Arc::clone(&parsed.policy.route("doc").unwrap().name);
+    let path = CanonicalPath::parse("/doc/a").unwrap();
+    let captures = parsed.policy.route("doc").unwrap().path.capture(&path);
+    let follow = Follow::default();
+    let report = Report::default();
+    let scope = Scope::Captures(&captures);
+    let events = [EventKey::new(&route, scope, "id", b"msg_1")];
+    let ask = Ask {
+        route: &route,
+        provider: None,
+        captures: &captures,
+        granted: None,
+        events: &events,
+        event_id: None,
+        follow: &follow,
+        notifies: false,
+        report: &report,
+    };
+    let now = Timestamp::from_unix_ms(START);
+    runtime.block_on(async {
+        let first = store.claim(&ask, now, Duration::ZERO).await.unwrap();
+        let Err(Held::Refused(refusal)) = store.claim(&ask, now, Duration::from_millis(5)).await else {
+            panic!("delivered twice");
+        };
+        assert_eq!(refusal.denial.code(), "event_in_flight");
+        drop(first);
+        let second = store.claim(&ask, now, Duration::ZERO).await.unwrap();
+        second.settle(&report, None, now).await.unwrap();
+        let third = store.claim(&ask, now, Duration::ZERO).await;
+        assert_eq!(third.unwrap_err(), Held::Duplicate);
+        // Remembered for three days, and no longer.
+        store.pass(now.plus(Duration::from_secs(3 * 86_400 - 1)), 0);
+        assert_eq!(store.counts().1, 1);
+        store.pass(now.plus(Duration::from_secs(3 * 86_400)), 0);
+        assert_eq!(store.counts().1, 0);
+    });
+}
