@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """CPU per request of Callgate with every check on, as a ratio to a bare pingora pass-through in the same run.
 
-Both proxies are pinned to one core, load generator and upstream to another; the peers take turns in rounds,
-so that a machine that slows down slows both. 1,000 different ids, tokens and signatures, so that no cache
-helps. Before it counts, Callgate is seen to refuse what it must.
+The proxies are pinned to one core, load generator and upstream to another; the peers take turns in rounds, so that
+a machine that slows down slows all. 1,000 different interactions, and every request an event of its own, so that no
+cache helps and none is a duplicate. Before it counts, Callgate is seen to refuse what it must. `--other` takes
+another build of Callgate into the same rounds.
 """
 
 import argparse
@@ -25,14 +26,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RIG = ROOT / "target/rig/release"
 CALLGATE = ROOT / "target/release/callgate"
 KEY, SECRET = b"0123456789abcdef0123456789abcdef", b"provider secret of the benchmark"
-UPSTREAM, BARE, GATED, ADMIN = 18700, 18701, 18702, 18703
+UPSTREAM, BARE, GATED, ADMIN, OTHER, OTHER_ADMIN = 18700, 18701, 18702, 18703, 18704, 18705
 SIZES = {"200 B": 200, "4 KiB": 4096, "64 KiB": 65536, "1 MiB": 1 << 20}
-COUNTS = {"200 B": 60000, "4 KiB": 50000, "64 KiB": 12000, "1 MiB": 1200}
+COUNTS = {"200 B": 40000, "4 KiB": 30000, "64 KiB": 6000, "1 MiB": 400}
 
-CONFIG = f"""
+def config(ingress, admin):
+    return f"""
 public_url: https://agent.example.com
 threads: 1
-listen: {{ ingress: [ {{ address: 127.0.0.1:{GATED} }} ], admin: {{ address: 127.0.0.1:{ADMIN} }} }}
+listen: {{ ingress: [ {{ address: 127.0.0.1:{ingress} }} ], admin: {{ address: 127.0.0.1:{admin} }} }}
 agent: {{ address: 127.0.0.1:{UPSTREAM} }}
 callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: KEY }} }} ] }}
 providers:
@@ -46,6 +48,7 @@ routes:
     token: {{ kind: callback, from: [bearer] }}
     forward: /internal/agents/analysis/{{id}}/status
     body_max: 2MiB
+    interaction: {{ status: /status, progress: /progress, done: [completed], failed: [failed] }}
 """
 
 
@@ -69,11 +72,16 @@ def request(capture, bearer, body, secret=SECRET):
     return head.encode() + body
 
 
-def requests(size, now):
-    for i in range(1000 if size < 1 << 20 else 50):
-        capture = f"doc-{i:06}"
-        body = json.dumps({"document_id": capture, "status": "processing", "progress": i % 100}).encode()
-        yield request(capture, token(capture, now), body[:-1] + b" " * (size - len(body)) + b"}")
+TOKENS = {}
+
+
+def requests(size, count, now, first):
+    """As many requests, each an event of its own, of 1,000 interactions."""
+    for i in range(count):
+        capture = f"doc-{i % 1000:06}"
+        bearer = TOKENS.get(capture) or TOKENS.setdefault(capture, token(capture, now))
+        body = json.dumps({"document_id": capture, "status": "processing", "event": first + i, "progress": 1}).encode()
+        yield request(capture, bearer, body[:-1] + b" " * (size - len(body)) + b"}")
 
 
 def cpu_nanos(pid):
@@ -128,44 +136,74 @@ def round_of(port, pid, file, count):
     return (cpu_nanos(pid) - before) / count / 1000, out.split("}")[1].strip()
 
 
+class Peers:
+    """What is measured, each by its name: port and process."""
+
+    def __init__(self, folder, other):
+        env = {"KEY": KEY.decode(), "SECRET": SECRET.decode()}
+        self.running = [start(1, RIG / "upstream", f"127.0.0.1:{UPSTREAM}")]
+        wait(UPSTREAM)
+        self.peers = {"bare": (BARE, start(0, RIG / "passthrough", f"127.0.0.1:{BARE}", f"127.0.0.1:{UPSTREAM}"))}
+        builds = {"callgate": (CALLGATE, GATED, ADMIN)} | ({"other": (other, OTHER, OTHER_ADMIN)} if other else {})
+        for name, (binary, port, admin) in builds.items():
+            path = pathlib.Path(folder) / f"{name}.yaml"
+            path.write_text(config(port, admin))
+            self.peers[name] = (port, start(0, binary, "run", "-c", path, env=env))
+        self.running += [process for _, process in self.peers.values()]
+        for port, _ in self.peers.values():
+            wait(port)
+
+    def stop(self):
+        for process in self.running:
+            process.kill()
+
+
+def measure(peers, name, rounds, folder, now):
+    """Microseconds of CPU per request, by peer, round by round."""
+    rows, first = [], int(time.time() * 1000) << 20
+    for i in range(rounds + 1):
+        row = {}
+        for peer, (port, process) in peers.peers.items():
+            file = os.path.join(folder, "requests")
+            with open(file, "wb") as out:
+                for raw in requests(SIZES[name], COUNTS[name], now, first):
+                    out.write(struct.pack("<I", len(raw)) + raw)
+            first += COUNTS[name]
+            row[peer] = round_of(port, process.pid, file, COUNTS[name])
+        if i:  # the first round warms up
+            rows.append(row)
+    return rows
+
+
+def report(name, rows, process):
+    def ratios(a, b):
+        all = sorted(row[a][0] / row[b][0] for row in rows)
+        return f"{statistics.median(all):.3f} ({all[0]:.2f} to {all[-1]:.2f})"
+    us = {peer: statistics.median(row[peer][0] for row in rows) for peer in rows[0]}
+    rss = int(next(l for l in open(f"/proc/{process.pid}/status") if l.startswith("VmRSS")).split()[1]) / 1024
+    figures = ", ".join(f"{peer} {value:.1f} us" for peer, value in us.items())
+    quiet = min(row["callgate"][0] for row in rows) / min(row["bare"][0] for row in rows)
+    print(f"{name:>7}: {figures}; callgate/bare {ratios('callgate', 'bare')}, quietest rounds {quiet:.2f}"
+          + (f"; callgate/other {ratios('callgate', 'other')}" if "other" in us else "")
+          + f"; callgate {rss:.0f} MiB; {rows[-1]['callgate'][1]}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--other", type=pathlib.Path, help="another build to compare with")
     args = parser.parse_args()
     now = int(time.time())
     with tempfile.TemporaryDirectory() as folder:
-        config = pathlib.Path(folder) / "callgate.yaml"
-        config.write_text(CONFIG)
-        env = {"KEY": KEY.decode(), "SECRET": SECRET.decode()}
-        running = [start(1, RIG / "upstream", f"127.0.0.1:{UPSTREAM}")]
+        peers = Peers(folder, args.other)
         try:
-            wait(UPSTREAM)
-            bare = start(0, RIG / "passthrough", f"127.0.0.1:{BARE}", f"127.0.0.1:{UPSTREAM}")
-            gated = start(0, CALLGATE, "run", "-c", config, env=env)
-            running += [bare, gated]
-            wait(BARE), wait(GATED)
             refuses(now)
             for name in args.sizes:
-                file = os.path.join(folder, "requests")
-                with open(file, "wb") as out:
-                    for raw in requests(SIZES[name], now):
-                        out.write(struct.pack("<I", len(raw)) + raw)
-                rows = []
-                for i in range(args.rounds + 1):
-                    pair = [round_of(BARE, bare.pid, file, COUNTS[name]), round_of(GATED, gated.pid, file, COUNTS[name])]
-                    if i:  # the first round warms up
-                        rows.append(pair)
-                us = [statistics.median(row[k][0] for row in rows) for k in (0, 1)]
-                ratios = sorted(row[1][0] / row[0][0] for row in rows)
-                quiet = min(row[1][0] for row in rows) / min(row[0][0] for row in rows)
-                rss = int(next(l for l in open(f"/proc/{gated.pid}/status") if l.startswith("VmRSS")).split()[1]) / 1024
-                print(f"{name:>7}: bare {us[0]:8.1f} us, callgate {us[1]:8.1f} us, ratio {statistics.median(ratios):.2f} "
-                      f"({ratios[0]:.2f} to {ratios[-1]:.2f}; quietest rounds {quiet:.2f}), callgate {rss:.0f} MiB; "
-                      f"{rows[-1][1][1]}", flush=True)
+                rows = measure(peers, name, args.rounds, folder, now)
+                report(name, rows, peers.peers["callgate"][1])
         finally:
-            for process in running:
-                process.kill()
+            peers.stop()
 
 
 if __name__ == "__main__":

@@ -240,8 +240,11 @@ fn place(at: &Cursor<'_>) -> Option<Place> {
 }
 
 fn one_of<T, const N: usize>(fields: Fields<'_>, read: [Option<Option<T>>; N], known: &str) -> Option<T> {
-    let at = fields.at().clone();
+    let (at, known_keys) = (fields.at().clone(), fields.all_asked());
     fields.finish();
+    if !known_keys {
+        return None;
+    }
     let mut given = read.into_iter().flatten();
     match (given.next(), given.next()) {
         (Some(one), None) => one,

@@ -212,3 +212,167 @@ fn no_text_makes_it_panic() {
         let _ = parse(&MINIMAL[..end]);
     }
 }
+
+/// The minimal configuration with a ledger, an egress and questions.
+const LOOP: &str = "\
+public_url: https://agent.example.com
+listen: { ingress: [ { address: 127.0.0.1:0 } ], egress: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0 } }
+agent: { address: 127.0.0.1:8000 }
+store: { kind: memory }
+callback_tokens: { ttl: 2h, keys: [ { id: k1, algorithm: HS256, secret: { env: KEY } } ] }
+routes:
+  - name: r
+    path: /w/{id}
+    token: { kind: callback }
+    forward: /i/{id}
+    interaction: { status: /s, progress: /p, done: [ok], failed: [no], deadline: 1h, stalled_after: 5m, notify: \"/late/{id}\" }
+    actions: { pointer: /a, hosts: [example.com] }
+  - { name: j, path: \"/j/{id}\", token: { kind: static, header: x-t, secrets: [ { env: KEY } ] }, forward: \"/i/{id}\" }
+egress:
+  - name: e
+    path: /e/{x}
+    target: https://provider.example.com/e
+    inject: { route: r, params: { id: /id }, url: /url, token: /token }
+";
+
+#[test]
+fn the_loop_compiles() {
+    let config = parse(LOOP).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let rule = config.policy.egress.rules().first().unwrap();
+    assert_eq!(rule.target.url.to_string(), "https://provider.example.com/e");
+    assert!(config.policy.route("r").unwrap().notify.is_some());
+}
+
+#[track_caller]
+fn loop_mistake(from: &str, to: &str, path: &str, words: &str) {
+    assert!(LOOP.contains(from), "{from}");
+    let errors = errors(&LOOP.replacen(from, to, 1));
+    let [error] = errors.as_slice() else { panic!("{to}: {errors:#?}") };
+    assert_eq!(error.path, path, "{error}");
+    assert!(error.to_string().contains(words), "{error}");
+}
+
+#[test]
+fn stores_that_are_none() {
+    loop_mistake("{ kind: memory }", "{ kind: disk }", "store.kind", "known are: file, memory");
+    loop_mistake("{ kind: memory }", "{ kind: file }", "store", "needs a `path`");
+    loop_mistake("{ kind: memory }", "{ kind: memory, path: /x }", "store.path", "has no path");
+    loop_mistake("{ kind: memory }", "{ kind: memory, unknown: allow }", "store.unknown", "adopt, refuse");
+    loop_mistake(
+        "{ kind: memory }",
+        "{ kind: memory, interactions_max: 0 }",
+        "store.interactions_max",
+        "from 1",
+    );
+    loop_mistake(
+        "{ kind: memory }",
+        "{ kind: memory, remember: 0s }",
+        "store.remember",
+        "longer than nothing",
+    );
+    assert_eq!(parse(LOOP).unwrap().startup.store.unknown, super::Unknown::Adopt);
+    let file = parse(&LOOP.replace("kind: memory", "kind: file, path: /x")).unwrap();
+    assert_eq!(file.startup.store.unknown, super::Unknown::Refuse);
+}
+
+#[test]
+fn interactions_that_could_not_be_followed() {
+    let at = "routes[0].interaction";
+    loop_mistake("status: /s, ", "", at, "`done` and `failed` are values of the status");
+    loop_mistake("done: [ok]", "done: [ok, no]", at, "both done and failed");
+    loop_mistake(", notify: \"/late/{id}\"", "", at, "tells nobody");
+    loop_mistake("/late/{id}", "/late/{other}", "routes[0].interaction.notify", "no capture other");
+    loop_mistake("status: /s", "status: s", "routes[0].interaction.status", "not a JSON pointer");
+    loop_mistake("deadline: 1h", "deadline: soon", "routes[0].interaction.deadline", "not a duration");
+    loop_mistake("deadline: 1h", "deadline: 1h, stale: keep", "routes[0].interaction.stale", "deliver, drop");
+    let static_token = "forward: \"/i/{id}\" }\negress";
+    let with = "forward: \"/i/{id}\", interaction: { status: /s, done: [x] } }\negress";
+    loop_mistake(static_token, with, "routes[1].interaction", "only a token of kind callback");
+    let warned = parse(&LOOP.replace("deadline: 1h", "deadline: 3h")).unwrap().warnings;
+    assert!(warned.iter().any(|warning| warning.contains("they end first")), "{warned:?}");
+}
+
+#[test]
+fn actions_that_could_not_be_guarded() {
+    let at = "routes[0].actions";
+    loop_mistake("hosts: [example.com]", "hosts: []", "routes[0].actions.hosts", "empty");
+    loop_mistake(
+        "hosts: [example.com]",
+        "hosts: [\"*.example.com\"]",
+        "routes[0].actions.hosts[0]",
+        "no host",
+    );
+    loop_mistake(", hosts: [example.com]", "", at, "`hosts` is missing");
+    loop_mistake(
+        "hosts: [example.com]",
+        "hosts: [example.com], headers: { host: { env: KEY } }",
+        "routes[0].actions.headers.host",
+        "can be set",
+    );
+    loop_mistake(
+        "hosts: [example.com]",
+        "hosts: [example.com], headers: { x-key: text }",
+        "routes[0].actions.headers.x-key",
+        "reference",
+    );
+}
+
+#[test]
+fn rules_that_would_send_nothing_right() {
+    let at = "egress[0].inject";
+    loop_mistake(", egress: { address: 127.0.0.1:0 }", "", "egress", "nothing listens");
+    loop_mistake("https://provider", "ftp://provider", "egress[0].target", "not a URL to send to");
+    loop_mistake("provider.example.com/e", "user@provider.example.com/e", "egress[0].target", "url_userinfo");
+    loop_mistake("provider.example.com/e", "provider.example.com/{y}", "egress[0].target", "no capture y");
+    loop_mistake("path: /e/{x}", "path: /actions/{x}", "egress[0].path", "where the agent answers");
+    loop_mistake("route: r,", "route: x,", "egress[0].inject.route", "no route x");
+    loop_mistake("route: r,", "route: j,", "egress[0].inject.route", "no token of kind callback");
+    loop_mistake(", token: /token", "", at, "nothing gives it to the provider");
+    loop_mistake("token: /token", "token: /url", at, "the same place");
+    loop_mistake("token: /token", "token: /url/token", at, "the same place");
+    loop_mistake("params: { id: /id }", "params: {}", at, "`params` has no id");
+    loop_mistake(
+        "params: { id: /id }",
+        "params: { id: /id, y: /y }",
+        "egress[0].inject.params.y",
+        "no capture y",
+    );
+    loop_mistake(
+        "{ id: /id }",
+        "{ id: { new: uuid, query: x } }",
+        "egress[0].inject.params.id",
+        "exactly one of",
+    );
+    loop_mistake("{ id: /id }", "{ id: { path: z } }", "egress[0].inject.params.id.path", "no capture z");
+    loop_mistake("url: /url", "url: { cookie: x }", "egress[0].inject.url.cookie", "unknown key");
+    loop_mistake(
+        "token: /token",
+        "token: /token, if_present: drop",
+        "egress[0].inject.if_present",
+        "keep, refuse",
+    );
+    loop_mistake("token: /token", "token: /token, uses: 0", "egress[0].inject.uses", "from 1");
+    loop_mistake(
+        "target: https",
+        "response: id\n    target: https",
+        "egress[0].response",
+        "not a JSON pointer",
+    );
+}
+
+#[test]
+fn an_admin_token_is_a_secret_of_some_length() {
+    loop_mistake(
+        "admin: { address: 127.0.0.1:0 }",
+        "admin: { address: 127.0.0.1:0, token: { env: SHORT } }",
+        "listen.admin.token",
+        "shorter than 16",
+    );
+    loop_mistake(
+        "admin: { address: 127.0.0.1:0 }",
+        "admin: { address: 127.0.0.1:0, token: text }",
+        "listen.admin.token",
+        "reference",
+    );
+}

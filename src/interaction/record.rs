@@ -40,21 +40,15 @@ pub struct Interaction {
     pub(super) last_event: Option<NonZeroI64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stalled_after_ms: Option<NonZeroU64>,
-    /// Callbacks that are still allowed; `None`: any number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uses_left: Option<u32>,
+    /// Callbacks that are still allowed; the largest number: any.
+    #[serde(default = "any_number", skip_serializing_if = "is_any_number")]
+    uses_left: u32,
     /// Callbacks that were delivered.
     #[serde(default)]
     pub deliveries: u32,
     /// Callbacks that are being delivered.
     #[serde(skip)]
-    in_flight: u32,
-    /// The last status.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<Box<str>>,
-    /// The furthest progress.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<f64>,
+    in_flight: u16,
     /// Whether the agent is told when it lapses or stalls.
     #[serde(default)]
     pub(super) notifies: bool,
@@ -68,6 +62,12 @@ pub struct Interaction {
 /// What few open interactions have.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct More {
+    /// The last status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<Box<str>>,
+    /// The furthest progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    progress: Option<f64>,
     #[serde(default)]
     pub(super) event_ids: Vec<Box<str>>,
     #[serde(default)]
@@ -93,15 +93,19 @@ impl Interaction {
             deadline: None,
             last_event: None,
             stalled_after_ms: None,
-            uses_left: None,
+            uses_left: any_number(),
             deliveries: 0,
             in_flight: 0,
-            status: None,
-            progress: None,
             notifies: false,
             stall_noticed: false,
             more: None,
         }
+    }
+
+    /// The same, for a limited number of callbacks; `None`: any.
+    pub fn limited(mut self, uses: Option<u32>) -> Self {
+        self.uses_left = uses.unwrap_or_else(any_number);
+        self
     }
 
     /// The same, followed as the route says.
@@ -135,6 +139,21 @@ impl Interaction {
     /// When the last callback was delivered.
     pub fn last_event(&self) -> Option<Timestamp> {
         self.last_event.map(|at| Timestamp::from_unix_ms(at.get()))
+    }
+
+    /// The last status.
+    pub fn status(&self) -> Option<&str> {
+        self.more.as_ref().and_then(|more| more.status.as_deref())
+    }
+
+    /// The furthest progress.
+    pub fn progress(&self) -> Option<f64> {
+        self.more.as_ref().and_then(|more| more.progress)
+    }
+
+    /// Callbacks that are still allowed; `None`: any number.
+    pub fn uses_left(&self) -> Option<u32> {
+        (!is_any_number(&self.uses_left)).then_some(self.uses_left)
     }
 
     /// Name and value of each capture.
@@ -191,7 +210,7 @@ impl Interaction {
             }
             _ => {}
         }
-        if self.uses_left.is_some_and(|left| left <= self.in_flight) {
+        if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
             return Ok(None);
         }
         let stale = self.is_overtaken(ask.report);
@@ -199,7 +218,7 @@ impl Interaction {
     }
 
     fn is_overtaken(&self, report: &Report) -> bool {
-        let less = || matches!((self.progress, report.progress), (Some(before), Some(now)) if now < before);
+        let less = || matches!((self.progress(), report.progress), (Some(before), Some(now)) if now < before);
         report.end.is_none() && less()
     }
 
@@ -228,7 +247,7 @@ impl Interaction {
     ) -> bool {
         self.release();
         self.deliveries = self.deliveries.saturating_add(1);
-        self.uses_left = self.uses_left.map(|left| left.saturating_sub(1));
+        self.uses_left = self.uses_left().map_or_else(any_number, |left| left.saturating_sub(1));
         self.last_event = NonZeroI64::new(now.unix_ms());
         self.stall_noticed = false;
         if self.notice() == Some(Overdue::Stalled) {
@@ -242,8 +261,9 @@ impl Interaction {
             ids.push(id.into());
         }
         if self.state.is_open() && !self.is_overtaken(report) {
-            self.status = report.status.clone().or(self.status.take());
-            self.progress = report.progress.or(self.progress);
+            let more = self.more();
+            more.status = report.status.clone().or(more.status.take());
+            more.progress = report.progress.or(more.progress);
         }
         if let (Some(number), Some(endpoint)) = (question, &report.question) {
             let questions = &mut self.more().questions;
@@ -252,7 +272,7 @@ impl Interaction {
             }
             questions.push(Question { number, endpoint: endpoint.clone(), answered: false, taken: false });
         }
-        let last = self.uses_left == Some(0) && report.end.is_none();
+        let last = self.uses_left == 0 && report.end.is_none();
         self.go(if last { Event::Completed } else { report.event() })
     }
 
@@ -281,4 +301,24 @@ impl Interaction {
 
 fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) -> Held {
     Held::Refused(Refusal::new(denial, detail))
+}
+
+/// A number of uses that stands for any: an option would make every record larger.
+fn any_number() -> u32 {
+    u32::MAX
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_any_number(uses: &u32) -> bool {
+    *uses == u32::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_stays_small() {
+        assert!(size_of::<Interaction>() <= 112, "{}", size_of::<Interaction>());
+    }
 }

@@ -17,9 +17,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// Most notices under way at once.
 const NOTICES_MAX: usize = 64;
 /// The gauges that take a walk through the ledger are brought up to date with every tick up to this many
-/// interactions, and with every 40th beyond.
+/// interactions, and the more seldom the more there are.
 const MEASURE_QUIET_MAX: usize = 10_000;
-const MEASURE_TICKS: u64 = 40;
 /// Most bytes that are read of an answer to a notice.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -43,7 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             });
         }
         let (interactions, _) = shared.store.counts();
-        if interactions <= MEASURE_QUIET_MAX || tick % MEASURE_TICKS == 0 {
+        if tick % (1 + interactions / MEASURE_QUIET_MAX) as u64 == 0 {
             shared.store.measure(&shared.metrics, now);
         }
     }

@@ -140,9 +140,9 @@ impl Memory {
         let route = &minted.route;
         let record =
             Interaction::new(Arc::clone(&route.name), minted.captures.clone(), minted.issued, minted.expires);
-        let mut record = record.followed(&route.follow, route.notify.is_some());
+        let record = record.followed(&route.follow, route.notify.is_some());
+        let mut record = record.limited(minted.uses);
         record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
-        record.uses_left = minted.uses;
         let mut shard = self.shard(self.index(&id));
         let slot = self.insert(&mut shard, &id, record, self.number());
         Ok(self.write(&id, slot))
@@ -240,9 +240,8 @@ impl Memory {
         let captures: Vec<_> = ask.captures.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let captures = captures.join("&").into();
         let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
-        let mut record = record.followed(ask.follow, ask.notifies);
+        let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
         record.provider = ask.provider.cloned();
-        record.uses_left = granted.uses;
         self.metrics.interaction_adopted(ask.route);
         self.insert(shard, &id, record, self.number());
         Ok(id)
