@@ -59,6 +59,8 @@ macro_rules! denials {
 denials! {
     ActionAlreadyAnswered, "action_already_answered", Deny, 409, "Conflict",
         "The question was answered already, or an answer to it is on its way.";
+    ActionAmbiguous, "action_ambiguous", Deny, 409, "Conflict",
+        "Several questions of the interaction are open, and the answer does not say to which it belongs.";
     ActionNotAllowed, "action_not_allowed", Deny, 403, "Forbidden",
         "The action endpoint is not at a host that the route lists, or its address may not be dialled.";
     ActionUnknown, "action_unknown", Deny, 404, "Not Found",
@@ -77,6 +79,8 @@ denials! {
         "No connection to the agent within `agent.timeouts.connect`; the callback did not reach it.";
     BodyIncomplete, "body_incomplete", Deny, 400, "Bad Request",
         "The body broke off or its framing is invalid.";
+    BodyNotJson, "body_not_json", Deny, 400, "Bad Request",
+        "The route guards what a body asks (`actions`), and this body cannot be read as JSON.";
     BodyTimeout, "body_timeout", Deny, 408, "Request Timeout",
         "The body was not complete within `limits.body_deadline`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
@@ -113,6 +117,8 @@ denials! {
         "The provider did not answer within the rule's `timeouts.response`; the request may have reached it.";
     ProviderUnreachable, "provider_unreachable", Fail, 502, "Bad Gateway",
         "No connection to the provider: name, address, TLS, or `timeouts.connect`; nothing was sent.";
+    QuestionsTooMany, "questions_too_many", Deny, 429, "Too Many Requests",
+        "The interaction has as many open questions as are remembered; the agent has to answer one first.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
         "The request head is not valid HTTP, is too large, has no `Host`, or its framing is ambiguous.";
     RequestNotJson, "request_not_json", Deny, 400, "Bad Request",

@@ -1,12 +1,13 @@
 //! The callbacks API: mint, list, read, revoke. Whoever may use it can make tokens, so it is for callers on this host
 //! unless a token is configured, and never for a page in somebody's browser.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
+use http::uri::Authority;
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::Admin;
@@ -21,8 +22,8 @@ use crate::time::parse_duration;
 /// Most interactions of one page.
 const PAGE_MAX: usize = 1000;
 const PAGE_DEFAULT: usize = 100;
-/// Longest id of an interaction, in bytes.
-const ID_BYTES_MAX: usize = 128;
+/// Digits of the id of an interaction: 128 bits in base 32.
+const ID_DIGITS: usize = 26;
 
 /// What is to be minted.
 #[derive(Deserialize)]
@@ -30,11 +31,37 @@ const ID_BYTES_MAX: usize = 128;
 struct Wanted {
     route: String,
     #[serde(default)]
-    params: BTreeMap<String, String>,
+    params: Params,
     #[serde(default)]
     ttl: Option<String>,
     #[serde(default)]
     uses: Option<u32>,
+}
+
+/// Values of captures; the policy refuses one that is there twice.
+#[derive(Default)]
+struct Params(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Params {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Params;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of text")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Params, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Params(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
 }
 
 /// What follows `/callbacks` in a path of this API.
@@ -55,7 +82,10 @@ impl Admin {
                 Some(interaction) => answer(200, &view(id, &interaction)),
                 None => problem(404, "no such interaction"),
             },
-            ("DELETE", id) if is_id(id) => match self.store.revoke(id, self.clock.now()).await {
+            ("DELETE", id) if !id.is_empty() && !is_id(id) && self.store.read(id).is_none() => {
+                problem(404, "no such interaction")
+            }
+            ("DELETE", id) if !id.is_empty() => match self.store.revoke(id, self.clock.now()).await {
                 Ok(true) => PlainResponse { body: String::new(), ..problem(204, "") },
                 Ok(false) => problem(404, "no such interaction"),
                 Err(refusal) => refused(&refusal),
@@ -93,13 +123,12 @@ impl Admin {
 
     fn is_ours(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
-        let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => host.split(':').next().unwrap_or_default(),
-        };
-        name == "localhost"
-            || name.parse::<IpAddr>().is_ok()
-            || self.listener.hosts.iter().any(|listed| **listed == *name || **listed == *host)
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        !host.contains('@')
+            && (name == "localhost"
+                || name.parse::<IpAddr>().is_ok()
+                || self.listener.hosts.iter().any(|listed| **listed == *name || **listed == *host))
     }
 
     async fn mint(&self, request: &PlainRequest) -> PlainResponse {
@@ -120,7 +149,7 @@ impl Admin {
             Some(Err(text)) => return problem(400, &format!("`{text}` is not a duration, such as 2h")),
         };
         let parameters: Vec<_> =
-            wanted.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            wanted.params.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let wanted = MintRequest { route: &wanted.route, parameters: &parameters, ttl, uses: wanted.uses };
         let policy = self.policy.load_full();
         match mint(&self.store, &policy, &self.metrics, &wanted, self.clock.now()).await {
@@ -200,9 +229,10 @@ fn view(id: &str, interaction: &Interaction) -> Value {
     })
 }
 
+/// Whether it could be the id of an interaction that was minted elsewhere.
 fn is_id(id: &str) -> bool {
-    (1..=ID_BYTES_MAX).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    let rest = id.strip_prefix("int_").unwrap_or_default();
+    rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
 }
 
 fn answer(status: u16, value: &Value) -> PlainResponse {

@@ -41,6 +41,8 @@ impl Admin {
             return PlainResponse { allow: "GET, HEAD", ..text(405, "method not allowed") };
         }
         match request.path.as_str() {
+            // Only a new process can open the file again.
+            "/livez" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
             "/livez" => text(200, "ok"),
             "/metrics" => match self.scrape() {
                 Ok(body) => PlainResponse {

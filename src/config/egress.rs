@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::interaction::{headers, timeouts};
+use super::interaction::{CANNOT_BE_SET, can_be_set, headers, timeouts};
 use super::reader::{Cursor, Fields};
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
 use crate::egress::{Egress, Inject, Place, Rule, Source, Target};
@@ -54,6 +54,12 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
     let timeouts = timeouts(&mut fields);
     fields.finish();
+    if let (Some(Some(inject)), Some(headers)) = (&inject, &headers) {
+        let set = |place: &Place| headers.iter().any(|(name, _)| *place == Place::Header(name.clone()));
+        if inject.places().any(set) {
+            return at.error("the callback goes into a header that `headers` sets", "keep one of the two");
+        }
+    }
     let (connect_timeout, response_timeout) = timeouts?;
     Some(Rule {
         name: name?.into(),
@@ -234,7 +240,14 @@ fn place(at: &Cursor<'_>) -> Option<Place> {
         return at.pointer().map(Place::Body);
     }
     let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| at.header_name().map(Place::Header));
+    let header = fields.optional("header").map(|at| {
+        let name = at.header_name()?;
+        if can_be_set(&name) {
+            Some(Place::Header(name))
+        } else {
+            at.error(CANNOT_BE_SET, "such as x-callback-url")
+        }
+    });
     let query = fields.optional("query").map(|at| at.text().map(|name| Place::Query(name.into())));
     one_of(fields, [header, query], "{header: NAME} or {query: NAME}")
 }

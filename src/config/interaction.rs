@@ -11,6 +11,7 @@ use crate::guard::{Entry, Guard};
 use crate::ingress::Actions;
 use crate::interaction::{Follow, Stale};
 use crate::path::Template;
+use crate::request::HOP_BY_HOP;
 use crate::secret::Secret;
 use crate::signature::Verifier;
 
@@ -97,9 +98,8 @@ fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
 pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-        let Some(header) = parsed.filter(|name| !OURS.contains(&name.as_str())) else {
-            return at
-                .error("that is no name of a header that can be set", "such as authorization, x-api-key");
+        let Some(header) = parsed.filter(can_be_set) else {
+            return at.error(CANNOT_BE_SET, "such as authorization, x-api-key");
         };
         let secret = at.secret()?;
         match HeaderValue::from_bytes(secret.expose()) {
@@ -111,8 +111,12 @@ pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
     read.into_iter().collect()
 }
 
-/// Headers that are written by us and cannot be configured.
-const OURS: [&str; 5] = ["connection", "content-length", "host", "te", "transfer-encoding"];
+pub(super) const CANNOT_BE_SET: &str = "that is no name of a header that can be set";
+
+/// Whether a header may be configured: not those of the connection and the framing, and not those that speak for us.
+pub(super) fn can_be_set(name: &HeaderName) -> bool {
+    !HOP_BY_HOP.contains(name) && !name.as_str().starts_with("callgate-")
+}
 
 /// `sign: {secrets: [...]}`: Standard Webhooks.
 fn signer(at: &Cursor<'_>) -> Option<Verifier> {

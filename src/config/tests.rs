@@ -362,6 +362,16 @@ fn rules_that_would_send_nothing_right() {
 }
 
 #[test]
+fn headers_that_are_not_the_users_to_set() {
+    let at = "egress[0].inject.url.header";
+    loop_mistake("url: /url", "url: { header: content-length }", at, "can be set");
+    loop_mistake("url: /url", "url: { header: callgate-route }", at, "can be set");
+    let inject = "inject: { route: r, params: { id: /id }, url: /url, token: /token }";
+    let both = inject.replace("url: /url", "url: { header: x-u }") + "\n    headers: { x-u: { env: KEY } }";
+    loop_mistake(inject, &both, "egress[0]", "that `headers` sets");
+}
+
+#[test]
 fn an_admin_token_is_a_secret_of_some_length() {
     loop_mistake(
         "admin: { address: 127.0.0.1:0 }",

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::rule::Inject;
 use crate::denial::{Denial, Refusal};
-use crate::json::{Found, InsertFault, Pointer, find, insert};
+use crate::json::{Found, InsertFault, Pointer, find_one, insert};
 use crate::path::{Captures, Parameter, parameter};
 use crate::request::RequestHead;
 
@@ -41,7 +41,7 @@ impl Place {
     /// Whether the request has something there already.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
-            Self::Body(pointer) => !matches!(find(body, &[pointer]).first(), Some(Found::Missing) | None),
+            Self::Body(pointer) => !matches!(find_one(body, pointer), Found::Missing),
             Self::Header(name) => head.headers.contains_key(name),
             Self::Query(name) => {
                 let query = head.raw_query().unwrap_or_default();
@@ -55,7 +55,7 @@ impl Source {
     /// The value in a request.
     pub(super) fn read(&self, head: &RequestHead<'_>, body: &[u8], captures: &Captures) -> Option<String> {
         match self {
-            Self::Body(pointer) => find(body, &[pointer]).into_iter().next()?.word().map(Into::into),
+            Self::Body(pointer) => find_one(body, pointer).word().map(Into::into),
             Self::Header(name) => {
                 let mut values = head.headers.get_all(name).iter();
                 let value = values.next()?.to_str().ok()?.to_owned();

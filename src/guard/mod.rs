@@ -20,6 +20,8 @@ pub enum Refused {
     Address(AddressClass),
     /// A host that nobody listed.
     Host,
+    /// An address of this very Callgate, or of its agent.
+    Own,
     /// Plain HTTP to a public address, or to a host that was not listed for it.
     PlainHttp,
     /// Not a URL that can be read in one way only.
@@ -32,6 +34,7 @@ impl Refused {
         match self {
             Self::Address(class) => class.name(),
             Self::Host => "host_not_listed",
+            Self::Own => "own_address",
             Self::PlainHttp => "plain_http",
             Self::Url(fault) => fault.name(),
         }
@@ -41,7 +44,7 @@ impl Refused {
     pub fn classes() -> impl Iterator<Item = &'static str> {
         let addresses = AddressClass::ALL.iter().map(|class| class.name());
         let urls = UrlFault::ALL.iter().map(|fault| fault.name());
-        ["host_not_listed", "plain_http"].into_iter().chain(addresses).chain(urls)
+        ["host_not_listed", "own_address", "plain_http"].into_iter().chain(addresses).chain(urls)
     }
 }
 
@@ -50,6 +53,7 @@ impl fmt::Display for Refused {
         match self {
             Self::Address(class) => write!(f, "the address is {}", class.name()),
             Self::Host => f.write_str("the host is not listed"),
+            Self::Own => f.write_str("the address is Callgate's own, or the agent's"),
             Self::PlainHttp => f.write_str("plain HTTP to this host is not listed"),
             Self::Url(fault) => write!(f, "the URL is refused: {}", fault.name()),
         }

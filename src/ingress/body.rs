@@ -8,7 +8,7 @@ use super::permit::Verified;
 use super::route::QueryRule;
 use crate::denial::Denial;
 use crate::interaction::{EventKey, Report, Scope};
-use crate::json::{Found, find};
+use crate::json::{Found, NotJson, find, find_one};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{IdSource, Presented, Signed, Tag, Verifier};
@@ -30,15 +30,15 @@ impl Admitted {
         trail: &mut Trail,
     ) -> Result<Verified, Box<Denied>> {
         let checked = self.check_body(head, body, trail);
-        let checked = checked.and_then(|tag| Ok((tag, self.question(body, trail)?)));
+        let checked = checked.and_then(|tags| Ok((tags, self.question(body, trail)?)));
         // The configuration made sure that every capture of `forward` is one of the path; if that were ever
         // wrong, there is no such internal path, and nothing is delivered anywhere else.
         let target = checked.and_then(|found| Ok((found, self.target(head).ok_or(Denial::RouteUnknown)?)));
         match target {
-            Ok(((tag, question), target)) => {
+            Ok(((tags, question), target)) => {
                 let report = Report { question, ..self.route.follow.report(body) };
                 let event_id = self.event_id(body);
-                let events = self.events(tag, event_id.as_ref());
+                let events = self.events(&tags, event_id.as_ref());
                 Ok(Verified { admitted: self, target, report, events, event_id })
             }
             Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
@@ -59,13 +59,13 @@ impl Admitted {
         else {
             return None;
         };
-        let word = find(body, &[pointer]).into_iter().next()?.word()?;
+        let word = find_one(body, pointer).word()?;
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
     }
 
     /// By what the event is known. An id that is not under the signature can be changed by whoever sends the
     /// request again; then the signature tells as well.
-    fn events(&self, tag: Option<Tag>, id: Option<&HeaderValue>) -> Vec<EventKey> {
+    fn events(&self, tags: &[Tag], id: Option<&HeaderValue>) -> Vec<EventKey> {
         if !self.route.tells_duplicates {
             return Vec::new();
         }
@@ -75,9 +75,9 @@ impl Admitted {
         };
         let key = |kind, bytes: &[u8]| EventKey::new(&self.route.name, scope, kind, bytes);
         let signed_id = self.verifier().is_some_and(Verifier::signs_id);
-        let by_tag = tag.filter(|_| id.is_none() || !signed_id);
+        let by_tag = if id.is_none() || !signed_id { tags } else { &[] };
         let id = id.map(|id| key("id", id.as_bytes()));
-        id.into_iter().chain(by_tag.map(|tag| key("signature", tag.as_bytes()))).collect()
+        id.into_iter().chain(by_tag.iter().map(|tag| key("signature", tag.as_bytes()))).collect()
     }
 
     /// Where the body says to answer; refused when that is nowhere the route allows.
@@ -86,8 +86,16 @@ impl Admitted {
         let refuse = |trail: &mut Trail, detail: String| {
             Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
         };
-        let found = find(body, &[&actions.pointer]).into_iter().next().unwrap_or(Found::Missing);
         let at = actions.pointer.as_str();
+        // Agents read more than is JSON. What cannot be read here cannot be guarded.
+        let found = match find(body, &[&actions.pointer]) {
+            Ok(found) => found.into_iter().next().unwrap_or(Found::Missing),
+            Err(NotJson) if body.is_empty() => Found::Missing,
+            Err(NotJson) => {
+                let detail = || "the body cannot be read as JSON".to_owned();
+                return Err(trail.deny(Check::Action, Denial::BodyNotJson, detail));
+            }
+        };
         match found {
             Found::Missing => {}
             Found::One(raw) if raw.get() == "null" => {}
@@ -132,13 +140,8 @@ impl Admitted {
         self.found.token.as_ref().map(Secret::expose)
     }
 
-    /// Returns the MAC of a signed body.
-    fn check_body(
-        &self,
-        head: &RequestHead<'_>,
-        body: &[u8],
-        trail: &mut Trail,
-    ) -> Result<Option<Tag>, Denial> {
+    /// Returns the MACs of a signed body.
+    fn check_body(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Vec<Tag>, Denial> {
         let bytes = body.len() as u64;
         if bytes > self.route.body_bytes_max {
             return Err(trail.deny(Check::Body, Denial::BodyTooLarge, || {
@@ -153,13 +156,13 @@ impl Admitted {
         trail.pass(Check::Body, || format!("{bytes} bytes"));
         let (Some(verifier), Some(presented)) = (self.verifier(), &self.found.presented) else {
             trail.skip(Check::Signature, "the provider does not sign");
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let signed = Signed { head: *head, public_url: &self.edge.public_url };
         match verifier.verify(presented, &signed, body) {
-            Ok(tag) => {
+            Ok(tags) => {
                 trail.pass(Check::Signature, || format!("matches over {bytes} body bytes"));
-                Ok(Some(tag))
+                Ok(tags)
             }
             Err(refusal) => Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned())),
         }

@@ -118,6 +118,9 @@ impl Permit {
         if let Some(id) = self.event_id() {
             line(out, "callgate-event-id", id.as_bytes());
         }
+        if let Some(number) = self.question() {
+            line(out, "callgate-question", itoa::Buffer::new().format(number).as_bytes());
+        }
         out.extend_from_slice(b"callgate-client-address: ");
         write_address(out, self.client());
         out.extend_from_slice(b"\r\n");

@@ -9,7 +9,7 @@ use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
 use crate::interaction::{Ask, Cleared, EventKey, Held, Report};
-use crate::json::{find, replace};
+use crate::json::{find_one, replace};
 use crate::trail::{Check, Trail};
 
 /// A request that every check passed which needs no memory: what is left is to ask the ledger.
@@ -120,6 +120,11 @@ impl Permit {
         self.verified.event_id.as_ref()
     }
 
+    /// The number of the question that the callback asks, where it asks one.
+    pub(super) fn question(&self) -> Option<u32> {
+        self.cleared.question()
+    }
+
     /// What the body reports.
     pub fn report(&self) -> &Report {
         &self.verified.report
@@ -136,14 +141,10 @@ impl Permit {
         let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
         let number = self.cleared.question()?;
         let text = std::str::from_utf8(body).ok()?;
-        let old = find(body, &[&actions.pointer]).into_iter().next()?.raw()?;
+        let old = find_one(body, &actions.pointer).raw()?;
         let interaction = self.interaction()?;
-        // The first question has the plain address, so that an agent that knows only the interaction finds it.
-        let url = match number {
-            1 => format!("{local}{interaction}"),
-            _ => format!("{local}{interaction}/{number}"),
-        };
-        Some(replace(text, old, &url))
+        // With its number: an answer belongs to the question at whose address it comes, whatever else is open.
+        Some(replace(text, old, &format!("{local}{interaction}/{number}")))
     }
 
     /// The `Host` the agent sees, whatever the caller sent.

@@ -33,12 +33,7 @@ impl EventKey {
         field(kind.as_bytes());
         field(event);
         let half = digest.finalize().first_chunk().copied().unwrap_or_default();
-        Self(u128::from_be_bytes(half) >> 8 << 8 | u128::from(scope.part()))
-    }
-
-    /// The part of a ledger in which the event is kept: that of its scope.
-    pub fn part(self) -> u8 {
-        u8::try_from(self.0 & 0xff).unwrap_or_default()
+        Self(u128::from_be_bytes(half))
     }
 }
 
@@ -49,21 +44,6 @@ pub enum Scope<'a> {
     Captures(&'a Captures),
     /// An interaction.
     Interaction(&'a str),
-}
-
-impl Scope<'_> {
-    /// The part of a ledger in which everything of this scope is kept, the same after every start (FNV-1a).
-    pub fn part(self) -> u8 {
-        let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-        let over = |hash: u32, text: &str| text.bytes().fold(hash, step);
-        let hash = match self {
-            Self::Interaction(id) => over(0x811c_9dc5, id),
-            Self::Captures(captures) => {
-                captures.iter().fold(0x811c_9dc5, |hash, (_, value)| over(hash, value))
-            }
-        };
-        hash.to_be_bytes().into_iter().fold(0, |folded, byte| folded ^ byte)
-    }
 }
 
 /// What the ledger is asked: may this verified callback be delivered now?
@@ -87,16 +67,6 @@ pub struct Ask<'a> {
     pub notifies: bool,
     /// What the body reports.
     pub report: &'a Report,
-}
-
-impl Ask<'_> {
-    /// What decides in which part of a ledger everything about this callback is kept.
-    pub fn scope(&self) -> Scope<'_> {
-        match self.granted {
-            Some(granted) => Scope::Interaction(&granted.interaction),
-            None => Scope::Captures(self.captures),
-        }
-    }
 }
 
 /// The proof that the ledger was asked and had nothing against it. Only the ledger makes it.

@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 /// First and longest wait before an unanswered notice is sent again.
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// How soon an interaction that is due is looked at again while a callback is being delivered.
+const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
 /// How long an agent that does not answer is told.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
@@ -27,6 +29,20 @@ pub struct Notice {
     next: i64,
     #[serde(skip)]
     in_flight: bool,
+}
+
+/// Which notice: a later silence of the same interaction is another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoticeId {
+    /// What happened.
+    pub cause: Overdue,
+    since: i64,
+}
+
+impl Notice {
+    fn id(&self) -> NoticeId {
+        NoticeId { cause: self.cause, since: self.since }
+    }
 }
 
 /// What did not come in time.
@@ -59,7 +75,7 @@ pub struct Due {
     /// It has been silent for too long, as of now.
     pub stalled: bool,
     /// The agent is to be told now.
-    pub notice: Option<Overdue>,
+    pub notice: Option<NoticeId>,
     /// The agent never answered the notice, and is not told any more.
     pub given_up: Option<Overdue>,
     /// Nobody needs it any more.
@@ -67,13 +83,18 @@ pub struct Due {
 }
 
 impl Interaction {
-    /// When to look at it again.
-    pub fn next_look(&self) -> Timestamp {
+    /// When to look at it again, at the earliest.
+    pub fn next_look(&self, now: Timestamp) -> Timestamp {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         let notice = notice.map(|notice| if notice.in_flight { i64::MAX } else { notice.next });
         let at = match self.state.is_open() {
             true => {
-                let end = self.deadline().unix_ms();
+                let end = match self.in_flight {
+                    0 => self.deadline(),
+                    // What is being delivered may be the end: that is waited for.
+                    _ => self.deadline().max(now.plus(IN_FLIGHT_LOOK)),
+                }
+                .unix_ms();
                 end.min(self.stalls_at().unwrap_or(i64::MAX)).min(notice.unwrap_or(i64::MAX))
             }
             false => notice.unwrap_or(self.expires),
@@ -91,7 +112,7 @@ impl Interaction {
     pub fn pass(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         let ms = now.unix_ms();
-        if self.state.is_open() && now >= self.deadline() {
+        if self.state.is_open() && now >= self.deadline() && self.in_flight == 0 {
             due.lapsed = self.go(Event::Lapsed);
             self.notice_of(Overdue::Expired, ms);
         } else if self.state.is_open() && self.stalls_at().is_some_and(|at| at <= ms) {
@@ -110,7 +131,7 @@ impl Interaction {
                 due.changed = true;
             } else {
                 notice.in_flight = true;
-                due.notice = Some(notice.cause);
+                due.notice = Some(notice.id());
             }
         }
         due.dead = !self.state.is_open() && self.notice().is_none() && now >= self.expires();
@@ -124,11 +145,11 @@ impl Interaction {
     }
 
     /// The agent answered a notice, or did not.
-    pub fn noticed(&mut self, cause: Overdue, answered: bool, now: Timestamp) {
+    pub fn noticed(&mut self, id: NoticeId, answered: bool, now: Timestamp) {
         let Some(more) = &mut self.more else { return };
         match &mut more.notice {
-            Some(notice) if notice.cause == cause && answered => more.notice = None,
-            Some(notice) if notice.cause == cause => {
+            Some(notice) if notice.id() == id && answered => more.notice = None,
+            Some(notice) if notice.id() == id => {
                 let wait = NOTICE_BACKOFF_MIN.saturating_mul(1 << notice.attempts.min(16));
                 notice.attempts = notice.attempts.saturating_add(1);
                 notice.next = now.plus(wait.min(NOTICE_BACKOFF_MAX)).unix_ms();
@@ -141,4 +162,51 @@ impl Interaction {
 
 fn ms_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interaction::Follow;
+
+    #[test]
+    fn an_answer_to_an_older_silence_is_none_to_the_newer_one() {
+        let at = Timestamp::from_unix_secs;
+        let follow = Follow { stalled_after: Some(Duration::from_secs(10)), ..Follow::default() };
+        let record = Interaction::new("r".into(), "".into(), at(1), at(1000));
+        let mut record = record.followed(&follow, true);
+        let first = record.pass(at(11)).notice.unwrap();
+        assert_eq!(record.pass(at(12)).notice, None, "it is under way");
+        // A callback came, and then nothing again.
+        record.stall_noticed = false;
+        record.last_event = NonZeroI64::new(at(13).unix_ms());
+        let second = record.pass(at(23)).notice.unwrap();
+        assert_ne!(first, second);
+        record.noticed(first, true, at(24));
+        assert_eq!(record.notice(), Some(Overdue::Stalled), "the second was not answered");
+        record.noticed(second, false, at(24));
+        assert_eq!(record.pass(at(25)).notice, Some(second));
+        record.noticed(second, true, at(26));
+        assert_eq!(record.notice(), None);
+    }
+
+    #[test]
+    fn a_notice_is_given_up_on_after_a_day_and_backs_off_until_then() {
+        let at = Timestamp::from_unix_secs;
+        let mut record =
+            Interaction::new("r".into(), "".into(), at(1), at(100)).followed(&Follow::default(), true);
+        let (mut now, mut tries) = (at(100), 0);
+        loop {
+            let due = record.pass(now);
+            if due.given_up.is_some() {
+                assert!(due.dead);
+                break;
+            }
+            record.noticed(due.notice.unwrap(), false, now);
+            tries += 1;
+            now = record.next_look(now);
+        }
+        assert!((280..320).contains(&tries), "{tries}");
+        assert!(now > at(100).plus(NOTICE_GIVE_UP));
+    }
 }

@@ -3,6 +3,7 @@
 //! delivered. Pure: the time is an argument, and where interactions are kept is not known here.
 
 mod ask;
+mod events;
 mod lapse;
 mod question;
 mod record;
@@ -10,8 +11,8 @@ mod report;
 mod state;
 
 pub use ask::{Ask, Cleared, EventKey, Held, Scope};
-pub use lapse::{Due, Overdue};
+pub use lapse::{Due, NoticeId, Overdue};
 pub use question::{Question, QuestionFault};
-pub use record::Interaction;
+pub use record::{Claim, Interaction, Settled};
 pub use report::{Follow, Report, Stale};
 pub use state::{Event, Over, State, next};

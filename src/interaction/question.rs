@@ -27,12 +27,38 @@ pub enum QuestionFault {
     Answered,
     /// The interaction ended other than by its final callback.
     Over,
+    /// Several are open, and the answer does not say to which it belongs.
+    Several,
     /// No such question was asked.
     Unknown,
 }
 
+/// Most questions of one interaction that are remembered.
+const QUESTIONS_MAX: usize = 8;
+
 impl Interaction {
-    /// Takes a question to answer it: the one of this number, or the latest that is open.
+    /// A callback asks a question; it can be answered from now on, even before the agent has taken the callback.
+    /// `None`: as many questions as are remembered are open.
+    pub(super) fn ask(&mut self, endpoint: &str) -> Option<u32> {
+        let more = self.more();
+        if more.questions.len() >= QUESTIONS_MAX {
+            let answered = more.questions.iter().position(|question| question.answered)?;
+            more.questions.remove(answered);
+        }
+        more.questions_asked = more.questions_asked.saturating_add(1);
+        let number = more.questions_asked;
+        more.questions.push(Question { number, endpoint: endpoint.into(), answered: false, taken: false });
+        Some(number)
+    }
+
+    /// The callback that asked it was not delivered after all. What was answered meanwhile was asked.
+    pub(super) fn unask(&mut self, number: u32) {
+        self.more()
+            .questions
+            .retain(|question| question.number != number || question.answered || question.taken);
+    }
+
+    /// Takes a question to answer it: the one of this number, or the only one that is open.
     ///
     /// # Errors
     /// [`QuestionFault`].
@@ -45,16 +71,19 @@ impl Interaction {
         if expired || matches!(self.state, State::Revoked | State::Expired | State::NotSent) {
             return Err(QuestionFault::Over);
         }
-        let questions = self.more.as_mut().map(|more| more.questions.as_mut_slice()).unwrap_or_default();
+        let questions = self.questions_mut();
+        let is_open = |question: &Question| !question.answered && !question.taken;
         let question = match number {
             Some(number) => questions.iter_mut().find(|question| question.number == number),
-            None => match questions.iter().rposition(|question| !question.answered && !question.taken) {
-                Some(at) => questions.get_mut(at),
-                None => questions.last_mut(),
+            None => match questions.iter().filter(|question| is_open(question)).count() {
+                0 => questions.last_mut(),
+                1 => questions.iter_mut().find(|question| is_open(question)),
+                // To which of them this is an answer is not for us to guess.
+                _ => return Err(QuestionFault::Several),
             },
         };
         let question = question.ok_or(QuestionFault::Unknown)?;
-        if question.answered || question.taken {
+        if !is_open(question) {
             return Err(QuestionFault::Answered);
         }
         question.taken = true;
@@ -63,7 +92,7 @@ impl Interaction {
 
     /// The answer to a question arrived, or did not.
     pub fn answer(&mut self, number: u32, arrived: bool) {
-        let questions = self.more.as_mut().map(|more| more.questions.as_mut_slice()).unwrap_or_default();
+        let questions = self.questions_mut();
         if let Some(question) = questions.iter_mut().find(|question| question.number == number) {
             question.taken = false;
             question.answered |= arrived;
@@ -71,5 +100,9 @@ impl Interaction {
         if arrived && questions.iter().all(|question| question.answered) {
             self.go(Event::Answered);
         }
+    }
+
+    fn questions_mut(&mut self) -> &mut [Question] {
+        self.more.as_mut().map(|more| more.questions.as_mut_slice()).unwrap_or_default()
     }
 }

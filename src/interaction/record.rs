@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Ask, Held};
+use super::ask::{Ask, EventKey, Held};
+use super::events::{Events, Known};
 use super::lapse::{Notice, Overdue};
 use super::question::Question;
 use super::report::{Follow, Report, Stale};
@@ -16,8 +17,6 @@ use crate::time::Timestamp;
 
 /// Most ids of events that are kept for people to read; duplicates are told by other means.
 const EVENT_IDS_MAX: usize = 8;
-/// Most questions of one interaction that are remembered.
-const QUESTIONS_MAX: usize = 32;
 
 /// All that is known of one interaction, less its id.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -48,7 +47,7 @@ pub struct Interaction {
     pub deliveries: u32,
     /// Callbacks that are being delivered.
     #[serde(skip)]
-    in_flight: u16,
+    pub(super) in_flight: u16,
     /// Whether the agent is told when it lapses or stalls.
     #[serde(default)]
     pub(super) notifies: bool,
@@ -57,6 +56,25 @@ pub struct Interaction {
     pub(super) stall_noticed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) more: Option<Box<More>>,
+}
+
+/// A callback of this interaction that is being delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    number: u32,
+    /// The number of the question it asks.
+    pub question: Option<u32>,
+    /// What it reports is overtaken.
+    pub stale: bool,
+}
+
+/// What a delivered callback did.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The interaction was open until now, and is over by it.
+    pub ended: bool,
+    /// The events that are delivered now, each with the number by which a file is to know it.
+    pub events: Vec<(EventKey, u64)>,
 }
 
 /// What few open interactions have.
@@ -68,6 +86,8 @@ pub(super) struct More {
     /// The furthest progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<f64>,
+    #[serde(skip)]
+    events: Events,
     #[serde(default)]
     pub(super) event_ids: Vec<Box<str>>,
     #[serde(default)]
@@ -187,20 +207,47 @@ impl Interaction {
 
     // === Callbacks ===
 
-    /// Whether a callback may be delivered now, and whether what it reports is overtaken.
+    /// Claims a callback: whether it may be delivered now. `Ok(None)`: not before what is under way has ended, since it
+    /// is the same event or has the last use.
     ///
     /// # Errors
-    /// [`Held`]; `Ok(None)`: not before what is under way has ended, since it holds the last use.
-    pub fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<bool>, Held> {
+    /// [`Held`].
+    pub fn claim(&mut self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Claim>, Held> {
+        let known = self.more.as_ref().map_or(Known::Unknown, |more| more.events.known(ask.events));
+        match known {
+            Known::Delivered => return Err(Held::Duplicate),
+            Known::Delivering => return Ok(None),
+            Known::Unknown => {}
+        }
+        let stale = self.admits(ask, now)?;
+        if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
+            return Ok(None);
+        }
+        let question = match &ask.report.question {
+            Some(endpoint) => Some(self.ask(endpoint).ok_or_else(|| {
+                refused(Denial::QuestionsTooMany, "as many questions as are remembered are open")
+            })?),
+            None => None,
+        };
+        self.in_flight += 1;
+        let number = self.more().events.claim(ask.events);
+        Ok(Some(Claim { number, question, stale }))
+    }
+
+    /// Whether a callback is one for this interaction, and whether what it reports is overtaken.
+    fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, Held> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "revoked"));
         }
         if self.route != *ask.route {
             return Err(refused(Denial::InteractionUnknown, "the interaction is one of another route"));
         }
-        match self.state {
-            State::Done | State::Failed if ask.report.is_progress() && ask.follow.stale.is_some() => {
-                return if ask.follow.stale == Some(Stale::Drop) { Err(Held::Stale) } else { Ok(Some(true)) };
+        let used_up = self.uses_left == 0;
+        let stale = match self.state {
+            State::Done | State::Failed
+                if !used_up && ask.report.is_progress() && ask.follow.stale.is_some() =>
+            {
+                true
             }
             state if !state.is_open() => {
                 return Err(refused(Denial::InteractionOver, format!("it is over: {}", state.name())));
@@ -208,13 +255,9 @@ impl Interaction {
             _ if now >= self.deadline() => {
                 return Err(refused(Denial::InteractionOver, "its deadline has passed"));
             }
-            _ => {}
-        }
-        if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
-            return Ok(None);
-        }
-        let stale = self.is_overtaken(ask.report);
-        if stale && ask.follow.stale == Some(Stale::Drop) { Err(Held::Stale) } else { Ok(Some(stale)) }
+            _ => self.is_overtaken(ask.report),
+        };
+        if stale && ask.follow.stale == Some(Stale::Drop) { Err(Held::Stale) } else { Ok(stale) }
     }
 
     fn is_overtaken(&self, report: &Report) -> bool {
@@ -222,58 +265,58 @@ impl Interaction {
         report.end.is_none() && less()
     }
 
-    /// A callback is about to be delivered. Returns the number of the question it asks.
-    pub fn begin(&mut self, report: &Report) -> Option<u32> {
-        self.in_flight += 1;
-        report.question.as_ref().map(|_| {
-            let more = self.more();
-            more.questions_asked += 1;
-            more.questions_asked
-        })
-    }
-
-    /// The callback was not delivered after all.
-    pub fn release(&mut self) {
+    /// The callback was not delivered after all: everything is as before.
+    pub fn release(&mut self, claim: &Claim) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.more().events.release(claim.number);
+        if let Some(question) = claim.question {
+            self.unask(question);
+        }
     }
 
-    /// The agent took the callback. Returns whether the interaction was open until now and is over by it.
+    /// The agent took the callback. `number` makes the numbers by which a file knows its events.
     pub fn settle(
         &mut self,
+        claim: &Claim,
         report: &Report,
-        question: Option<u32>,
         event_id: Option<&str>,
         now: Timestamp,
-    ) -> bool {
-        self.release();
+        number: impl FnMut() -> u64,
+    ) -> Settled {
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.deliveries = self.deliveries.saturating_add(1);
         self.uses_left = self.uses_left().map_or_else(any_number, |left| left.saturating_sub(1));
         self.last_event = NonZeroI64::new(now.unix_ms());
         self.stall_noticed = false;
-        if self.notice() == Some(Overdue::Stalled) {
-            self.more().notice = None;
-        }
+        let fresh = self.state.is_open() && !self.is_overtaken(report);
+        let more = self.more();
+        let events = more.events.settle(claim.number, number);
+        more.notice.take_if(|notice| notice.cause == Overdue::Stalled);
         if let Some(id) = event_id {
-            let ids = &mut self.more().event_ids;
-            if ids.len() >= EVENT_IDS_MAX {
-                ids.remove(0);
+            if more.event_ids.len() >= EVENT_IDS_MAX {
+                more.event_ids.remove(0);
             }
-            ids.push(id.into());
+            more.event_ids.push(id.into());
         }
-        if self.state.is_open() && !self.is_overtaken(report) {
-            let more = self.more();
-            more.status = report.status.clone().or(more.status.take());
+        if fresh {
+            if report.status.is_some() && more.status != report.status {
+                more.status.clone_from(&report.status);
+            }
             more.progress = report.progress.or(more.progress);
         }
-        if let (Some(number), Some(endpoint)) = (question, &report.question) {
-            let questions = &mut self.more().questions;
-            if questions.len() >= QUESTIONS_MAX {
-                questions.remove(0);
-            }
-            questions.push(Question { number, endpoint: endpoint.clone(), answered: false, taken: false });
-        }
         let last = self.uses_left == 0 && report.end.is_none();
-        self.go(if last { Event::Completed } else { report.event() })
+        let ended = self.go(if last { Event::Completed } else { report.event() });
+        Settled { ended, events }
+    }
+
+    /// Takes over a delivered event that a file held.
+    pub fn restore_event(&mut self, key: EventKey, number: u64) {
+        self.more().events.restore(key, number);
+    }
+
+    /// The numbers by which a file knows its delivered events.
+    pub fn event_numbers(&self) -> impl Iterator<Item = u64> {
+        self.more.iter().flat_map(|more| more.events.numbers())
     }
 
     /// Applies an event. Returns whether the interaction was open until now and is over by it.

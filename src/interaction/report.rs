@@ -51,16 +51,21 @@ pub struct Report {
     pub end: Option<Event>,
     /// The action endpoint, where the callback asks a question and it was found usable.
     pub question: Option<Box<str>>,
+    /// There was something to read, and the body could not be read as JSON.
+    pub unreadable: bool,
 }
 
 impl Follow {
-    /// Reads a body. A body that is no JSON, or has two members of one name on the way, reports nothing.
+    /// Reads a body. A body that is no JSON is unreadable; one with two members of one name on the way reports nothing.
     pub fn report(&self, body: &[u8]) -> Report {
         let pointers: Vec<_> = self.status.iter().chain(&self.progress).collect();
         if pointers.is_empty() {
             return Report::default();
         }
-        let mut found = find(body, &pointers).into_iter();
+        let Ok(found) = find(body, &pointers) else {
+            return Report { unreadable: true, ..Report::default() };
+        };
+        let mut found = found.into_iter();
         let status = self.status.as_ref().and_then(|_| found.next()).and_then(Found::word);
         let status = status.filter(|status| status.len() <= STATUS_BYTES_MAX);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
@@ -70,7 +75,7 @@ impl Follow {
             (false, true) => Some(Event::Failed),
             (false, false) => None,
         };
-        Report { status, progress, end, question: None }
+        Report { status, progress, end, ..Report::default() }
     }
 }
 
@@ -124,10 +129,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_reports_nothing() {
-        for body in
-            ["", "x", "{\"status\":", "[]", r#"{"status": {}}"#, r#"{"status":"completed","status":"x"}"#]
-        {
+        for body in ["[]", r#"{"status": {}}"#, r#"{"status":"completed","status":"x"}"#, "1e999"] {
             assert_eq!(follow().report(body.as_bytes()), Report::default(), "{body}");
+        }
+        for body in ["", "x", "{\"status\":", "{\"status\":NaN}"] {
+            assert!(follow().report(body.as_bytes()).unreadable, "{body}");
         }
         assert_eq!(follow().report(br#"{"p": {"percent": "NaN"}}"#).progress, None);
         assert_eq!(Follow::default().report(br#"{"status": "completed"}"#), Report::default());

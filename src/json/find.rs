@@ -37,18 +37,31 @@ impl<'t> Found<'t> {
     }
 }
 
-/// What stands at each of the pointers, found in one pass; all are missing where `document` is no JSON.
-pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Vec<Found<'t>> {
-    let nothing = || vec![Found::Missing; pointers.len()];
-    let Ok(text) = std::str::from_utf8(document) else { return nothing() };
-    let mut found = nothing();
+/// The document is not JSON (RFC 8259) in UTF-8.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NotJson;
+
+/// What stands at each of the pointers, found in one pass.
+///
+/// # Errors
+/// [`NotJson`]. What some readers take for JSON all the same (`NaN`, a byte order mark, UTF-16) is not told from what
+/// nobody does: who guards what a document says must refuse it.
+pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'t>>, NotJson> {
+    let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
+    let mut found = vec![Found::Missing; pointers.len()];
+    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with(['{', '[']) {
+        return serde_json::from_str::<IgnoredAny>(text).map(|_| found).map_err(|_| NotJson);
+    }
     let wanted = pointers.iter().take(POINTERS_MAX).enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let walk = Walk { pointers, depth: 0, wanted, found: &mut found };
-    match walk.deserialize(&mut deserializer).and_then(|()| deserializer.end()) {
-        Ok(()) => found,
-        Err(_) => nothing(),
-    }
+    walk.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|_| NotJson)?;
+    Ok(found)
+}
+
+/// What stands at one pointer; nothing, where the document is no JSON.
+pub fn find_one<'t>(document: &'t [u8], pointer: &Pointer) -> Found<'t> {
+    find(document, &[pointer]).ok().and_then(|found| found.into_iter().next()).unwrap_or(Found::Missing)
 }
 
 /// Goes through one value and takes note of what the pointers in `wanted` (one bit each) point at.
@@ -86,7 +99,8 @@ impl<'t> Walk<'_, '_, 't> {
                 };
             }
         }
-        if deeper == 0 {
+        // A scalar has no members: what is looked for below it is not there.
+        if deeper == 0 || !raw.get().starts_with(['{', '[']) {
             return Ok(());
         }
         let walk = Walk { pointers: self.pointers, depth: self.depth + 1, wanted: deeper, found: self.found };
@@ -94,8 +108,8 @@ impl<'t> Walk<'_, '_, 't> {
     }
 }
 
-fn through(pointers: &[&Pointer], depth: usize, wanted: u32, name: &str) -> u32 {
-    let goes = |pointer: &Pointer| pointer.tokens.get(depth).is_some_and(|token| **token == *name);
+fn through(pointers: &[&Pointer], depth: usize, wanted: u32, name: &[u8]) -> u32 {
+    let goes = |pointer: &Pointer| pointer.tokens.get(depth).is_some_and(|token| token.as_bytes() == name);
     let matching = pointers.iter().enumerate().filter(|(i, pointer)| wanted & (1 << i) != 0 && goes(pointer));
     matching.fold(0, |mask, (i, _)| mask | 1 << i)
 }
@@ -181,7 +195,8 @@ impl<'t> DeserializeSeed<'t> for Name<'_, '_> {
     type Value = u32;
 
     fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<u32, D::Error> {
-        deserializer.deserialize_str(self)
+        // As bytes: a name may hold half of a surrogate pair, which no text can, and is a name all the same.
+        deserializer.deserialize_bytes(self)
     }
 }
 
@@ -192,8 +207,12 @@ impl Visitor<'_> for Name<'_, '_> {
         f.write_str("a member's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<u32, E> {
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<u32, E> {
         Ok(through(self.pointers, self.depth, self.wanted, name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<u32, E> {
+        Ok(through(self.pointers, self.depth, self.wanted, name.as_bytes()))
     }
 }
 
@@ -206,7 +225,7 @@ mod tests {
     }
 
     fn raw(document: &str, at: &str) -> Option<String> {
-        find(document.as_bytes(), &[&pointer(at)])[0].raw().map(str::to_owned)
+        find_one(document.as_bytes(), &pointer(at)).raw().map(str::to_owned)
     }
 
     #[test]
@@ -227,7 +246,8 @@ mod tests {
         ] {
             assert_eq!(raw(text, at).as_deref(), value, "{at}");
         }
-        let several = find(text.as_bytes(), &[&pointer("/b/c/1/d"), &pointer("/b/c"), &pointer("/no")]);
+        let pointers = [&pointer("/b/c/1/d"), &pointer("/b/c"), &pointer("/no")];
+        let several = find(text.as_bytes(), &pointers).unwrap();
         assert_eq!(several[0].word().as_deref(), Some("x\ny"));
         assert!(several[1].raw().is_some_and(|raw| raw.starts_with('[')));
         assert!(several[1].word().is_none() && several[2].raw().is_none());
@@ -236,12 +256,22 @@ mod tests {
     #[test]
     fn an_escaped_name_is_the_same_name_and_doubles_are_seen() {
         assert_eq!(raw(r#"{"\u0061": 1}"#, "/a").as_deref(), Some("1"));
-        let doubled = find(br#"{"a": {"x": 1}, "\u0061": {"x": 2}}"#, &[&pointer("/a/x")]);
-        assert!(matches!(doubled[0], Found::Doubled));
+        let doubled = find_one(br#"{"a": {"x": 1}, "\u0061": {"x": 2}}"#, &pointer("/a/x"));
+        assert!(matches!(doubled, Found::Doubled));
         for text in ["", "{", "[1,]", "{\"a\": 1} x", "\u{feff}{\"a\": 1}", "nul"] {
-            assert_eq!(raw(text, "/a"), None, "{text}");
+            assert_eq!(find(text.as_bytes(), &[&pointer("/a")]).err(), Some(NotJson), "{text}");
         }
-        assert!(find(b"{\"a\": \"\xff\"}", &[&pointer("/a")])[0].raw().is_none());
+        for bytes in
+            [b"{\"a\": \"\xff\"}".as_slice(), b"{\"x\":NaN}", b"{\x00\"\x00a\x00\"\x00:\x001\x00}\x00"]
+        {
+            assert_eq!(find(bytes, &[&pointer("/a")]).err(), Some(NotJson));
+        }
+        // Half a surrogate pair is no text, and a number may be too large for any machine: JSON all the same.
+        for text in [r#"{"\ud800":1,"a":2}"#, r#"{"b":1e999,"a":2}"#, r#"{"a":2,"b":"\ud800"}"#] {
+            assert_eq!(raw(text, "/a").as_deref(), Some("2"), "{text}");
+        }
+        assert_eq!(raw(r#"{"d":"\ud800","d":{"a":1}}"#, "/d/a").as_deref(), Some("1"));
+        assert_eq!(raw("1e999", "/a"), None);
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::find;
+    use super::super::find_one;
     use super::*;
 
     fn pointer(text: &str) -> Pointer {
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn one_string_is_replaced() {
         let text = r#"{"a":"x", "b":"x"}"#;
-        let found = find(text.as_bytes(), &[&pointer("/b")]);
-        assert_eq!(replace(text, found[0].raw().unwrap(), "y"), r#"{"a":"x", "b":"y"}"#);
+        let found = find_one(text.as_bytes(), &pointer("/b"));
+        assert_eq!(replace(text, found.raw().unwrap(), "y"), r#"{"a":"x", "b":"y"}"#);
     }
 }

@@ -5,6 +5,6 @@ mod find;
 mod insert;
 mod pointer;
 
-pub use find::{Found, find};
+pub use find::{Found, NotJson, find, find_one};
 pub use insert::{InsertFault, insert, replace};
 pub use pointer::{POINTERS_MAX, Pointer};

@@ -39,6 +39,7 @@ struct Ingress {
     deliver_seconds: HistogramVec,
     ingress_requests: IntCounterVec,
     log_lines_lost: IntCounter,
+    reports_unreadable: IntCounterVec,
 }
 
 /// What is known of interactions.
@@ -143,6 +144,11 @@ impl Ingress {
                 "callgate_ingress_requests_total",
                 "Requests that came in, by verdict (allow, deny, fail) and reason.",
                 &["route", "provider", "verdict", "reason"],
+            )?,
+            reports_unreadable: make.counters(
+                "callgate_reports_unreadable_total",
+                "Callbacks whose status and progress could not be read, because the body is no JSON.",
+                &["route"],
             )?,
             log_lines_lost: make.counter(
                 "callgate_access_log_lines_lost_total",
@@ -254,6 +260,11 @@ impl Metrics {
     /// A delivered callback came again.
     pub fn duplicate(&self, route: &str) {
         self.ledger.duplicates.with_label_values(&[route]).inc();
+    }
+
+    /// A callback could not be read.
+    pub fn report_unreadable(&self, route: &str) {
+        self.ingress.reports_unreadable.with_label_values(&[route]).inc();
     }
 
     /// Overtaken progress came. `handling` is `delivered` or `dropped`.

@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use http::Method;
 
+use super::clock::instant;
 use super::egress::{Ended, Errand};
 use super::http1::{Fault, Message};
-use super::provider::{Answered, Failed, Patience};
+use super::provider::{Answered, Failed, Guarded, Patience};
 use super::session::{Caller, head};
 use crate::config::ACTIONS;
 use crate::denial::{Denial, Refusal};
@@ -30,7 +31,7 @@ const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 /// The question a request answers.
 pub(super) struct Question {
     interaction: String,
-    /// `None`: the latest that is open.
+    /// `None`: the only one that is open.
     number: Option<u32>,
 }
 
@@ -63,7 +64,7 @@ impl Errand<'_> {
             Ok(body) => body,
             Err(denial) => return self.refuse(Refusal::new(denial, denial.help()), &[]).await,
         };
-        let now = self.shared.clock.now();
+        let now = self.shared.ledger_clock.now(instant());
         let taken = match self.shared.store.take_question(&question.interaction, question.number, now) {
             Ok(taken) => taken,
             Err(fault) => return self.refuse(refusal(fault), &[]).await,
@@ -101,7 +102,7 @@ impl Errand<'_> {
         &mut self,
         caller: Caller,
         actions: &Actions,
-        taken: &Taken,
+        taken: &Taken<'_>,
         body: Bytes,
     ) -> Result<Answered, Failed> {
         // The list may have changed since the callback came.
@@ -119,7 +120,8 @@ impl Errand<'_> {
         let head = answer_head(&head, &url, &actions.headers, &signature, body.len());
         let message = Message { head, body, expects_body: true };
         let patience = Patience { connect: actions.connect_timeout, response: actions.response_timeout };
-        self.shared.providers.send(&url, Some(&actions.guard), message, patience).await
+        let guarded = Guarded { guard: &actions.guard, agent: &self.policy.agent.address };
+        self.shared.providers.send(&url, Some(guarded), message, patience).await
     }
 }
 
@@ -127,6 +129,7 @@ fn refusal(fault: QuestionFault) -> Refusal {
     let denial = match fault {
         QuestionFault::Answered => Denial::ActionAlreadyAnswered,
         QuestionFault::Over => Denial::InteractionOver,
+        QuestionFault::Several => Denial::ActionAmbiguous,
         QuestionFault::Unknown => Denial::ActionUnknown,
     };
     Refusal::new(denial, denial.help())

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::time::Timestamp;
+use parking_lot::Mutex;
+
+use crate::time::{Steady, Timestamp};
 
 /// What time it is.
 #[derive(Clone, Debug)]
@@ -36,4 +38,26 @@ impl Clock {
 #[allow(clippy::disallowed_methods, reason = "this is the clock that is handed to everybody else")]
 pub fn instant() -> Instant {
     Instant::now()
+}
+
+/// The clock of what ends for good, such as that a deadline has passed: it is not believed when it jumps.
+pub(super) struct LedgerClock {
+    clock: Clock,
+    began: Instant,
+    steady: Mutex<Steady>,
+}
+
+impl LedgerClock {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, began: instant(), steady: Mutex::default() }
+    }
+
+    /// The time to go by, at this moment of the clock that cannot jump.
+    pub(super) fn now(&self, at: Instant) -> Timestamp {
+        let wall = self.clock.now();
+        match self.clock {
+            Clock::System => self.steady.lock().look(wall, at.saturating_duration_since(self.began)),
+            Clock::Fixed(_) | Clock::Set(_) => wall,
+        }
+    }
 }

@@ -24,7 +24,7 @@ use super::refuse;
 use super::session::{Caller, InFlight, continue_if_expected, head, known_method, lacks_host, micros};
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Plan, Rule, Unruled};
-use crate::json::{Pointer, find};
+use crate::json::{Pointer, find_one};
 use crate::observe::{EgressEntry, redact_path};
 use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
@@ -151,7 +151,7 @@ impl Errand<'_> {
         let outgoing = match rule.request(&head, &body, captures, callback) {
             Ok(outgoing) => outgoing,
             Err(refusal) => {
-                self.not_sent(minted.as_ref()).await;
+                self.not_sent(minted.as_ref(), true).await;
                 return self.refuse(refusal, &[]).await;
             }
         };
@@ -162,7 +162,7 @@ impl Errand<'_> {
             Ok(answered) => self.pass_on(rule, answered, minted.as_ref(), reason).await,
             Err(failed) => {
                 if matches!(failed, Failed::Fault(Fault::Unreachable)) {
-                    self.not_sent(minted.as_ref()).await;
+                    self.not_sent(minted.as_ref(), true).await;
                 }
                 self.refuse(failed.refusal(), &[]).await
             }
@@ -196,11 +196,11 @@ impl Errand<'_> {
         Ok(minted)
     }
 
-    /// Nobody will call back: the interaction ends here.
-    async fn not_sent(&self, minted: Option<&Minted>) {
-        if let Some(minted) = minted
-            && let Err(refusal) = self.shared.store.not_sent(&minted.interaction).await
-        {
+    /// Nobody will call back: the interaction ends here. `unseen`: nobody got to know its token.
+    async fn not_sent(&self, minted: Option<&Minted>, unseen: bool) {
+        let Some(minted) = minted else { return };
+        let now = self.shared.ledger_clock.now(instant());
+        if let Err(refusal) = self.shared.store.not_sent(&minted.interaction, unseen, now).await {
             log::error!("{}: {}", minted.interaction, refusal.detail);
         }
     }
@@ -214,7 +214,7 @@ impl Errand<'_> {
     ) -> Ended {
         let status = answered.answer.status();
         if status >= 400 {
-            self.not_sent(minted).await;
+            self.not_sent(minted, false).await;
         }
         let mut gathered = Vec::new();
         let pointer = rule.inject.as_ref().and_then(|inject| inject.response.as_ref());
@@ -232,10 +232,11 @@ impl Errand<'_> {
 
     /// The provider's own id is known from now on.
     async fn bind(&mut self, minted: &Minted, pointer: &Pointer, gathered: &[Bytes]) {
-        let id = find(&gathered.concat(), &[pointer]).into_iter().next().and_then(|found| found.word());
+        let id = find_one(&gathered.concat(), pointer).word();
         match id.filter(|id| id.len() <= 256) {
             Some(id) => {
-                if let Err(refusal) = self.shared.store.bind(&minted.interaction, &id).await {
+                let now = self.shared.ledger_clock.now(instant());
+                if let Err(refusal) = self.shared.store.bind(&minted.interaction, &id, now).await {
                     log::error!("{}: {}", minted.interaction, refusal.detail);
                 }
             }

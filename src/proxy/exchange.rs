@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::agent::Pool;
 use super::answer::{self, Broken};
 use super::body;
-use super::clock::{Clock, instant};
+use super::clock::{Clock, LedgerClock, instant};
 use super::deliver::{self, Delivery, deliver};
 use super::http1::Answer;
 use super::provider::Providers;
@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) policy: Arc<ArcSwap<Policy>>,
     pub(super) pool: Pool,
     pub(super) clock: Clock,
+    /// The clock of the ledger.
+    pub(super) ledger_clock: LedgerClock,
     pub(super) metrics: Arc<Metrics>,
     /// The ledger.
     pub(super) store: Arc<Store>,
@@ -191,8 +193,12 @@ impl Exchange<'_> {
     ) -> Ended {
         let (shared, agent) = (self.shared, &self.policy.agent);
         let patience = (agent.connect_timeout + agent.response_timeout).min(PATIENCE_MAX);
-        let claimed = shared.store.claim(&verified.ask(), shared.clock.now(), patience).await;
+        let now = shared.ledger_clock.now(trail.last().unwrap_or_else(instant));
+        let claimed = shared.store.claim(&verified.ask(), now, patience).await;
         let ruling = claimed.as_ref().map(Claimed::cleared).map_err(Clone::clone);
+        if verified.ask().report.unreadable {
+            shared.metrics.report_unreadable(&verified.route().name);
+        }
         let permit = match verified.permit(ruling, trail) {
             Ok(permit) => permit,
             Err(halted) => return self.halt(*halted).await,
@@ -275,12 +281,15 @@ impl Exchange<'_> {
 }
 
 /// The agent took the callback: that is safe before the provider is told.
-async fn settle(shared: &Shared, permit: &Permit, claimed: Claimed) -> Result<(), Denial> {
+async fn settle(shared: &Shared, permit: &Permit, claimed: Claimed<'_>) -> Result<(), Denial> {
     if claimed.is_stale() {
         shared.metrics.stale(&permit.route().name, "delivered");
     }
     let event_id = permit.event_id().and_then(|id| id.to_str().ok());
-    claimed.settle(permit.report(), event_id, shared.clock.now()).await.map_err(|refusal| refusal.denial)
+    claimed
+        .settle(permit.report(), event_id, shared.ledger_clock.now(instant()))
+        .await
+        .map_err(|refusal| refusal.denial)
 }
 
 /// Counts and logs one exchange.

@@ -1,12 +1,14 @@
 //! One message out, one answer back, over a connection that is there: to the agent and to providers alike. A
 //! message is one write, and it is never sent a second time.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes};
+use http::header::TRANSFER_ENCODING;
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
-use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -81,7 +83,13 @@ async fn converse(mut stream: Stream, message: Message) -> Result<HttpSession, F
     let _ = send(&mut stream, message).await;
     let mut session = HttpSession::new(stream);
     final_head(&mut session).await?;
-    Ok(session)
+    if session.resp_header().is_some_and(is_coded) { Err(Fault::Garbled) } else { Ok(session) }
+}
+
+/// Whether the body has a transfer coding besides `chunked`, which nobody here can undo.
+fn is_coded(head: &ResponseHeader) -> bool {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    codings.any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 async fn send(stream: &mut Stream, message: Message) -> std::io::Result<()> {

@@ -15,7 +15,8 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::http1::{Answer, Fault, Message, exchange};
-use crate::guard::{Guard, Refused, Scheme, Url};
+use crate::guard::{Guard, Refused, Scheme, Url, classify};
+use crate::policy::AgentAddress;
 
 /// Most idle connections kept.
 const IDLE_MAX: usize = 128;
@@ -27,6 +28,16 @@ const ADDRESSES_MAX: usize = 4;
 /// The way to providers.
 pub(super) struct Providers {
     connector: Option<TransportConnector>,
+    /// The addresses that are listened on here.
+    own: Vec<SocketAddr>,
+}
+
+/// What judges the addresses of a host that came from outside.
+#[derive(Clone, Copy)]
+pub(super) struct Guarded<'g> {
+    pub(super) guard: &'g Guard,
+    /// Whose address is nobody else's to name.
+    pub(super) agent: &'g AgentAddress,
 }
 
 /// How long a provider may take.
@@ -57,7 +68,12 @@ pub(super) struct Answered {
 impl Providers {
     /// Nothing goes out.
     pub(super) fn none() -> Self {
-        Self { connector: None }
+        Self { connector: None, own: Vec::new() }
+    }
+
+    /// The same, where these addresses are listened on.
+    pub(super) fn beside(self, own: Vec<SocketAddr>) -> Self {
+        Self { own, ..self }
     }
 
     /// A way out that believes the authorities in this file; `None`: the platform's.
@@ -79,7 +95,7 @@ impl Providers {
         }
         let mut options = ConnectorOptions::new(IDLE_MAX);
         options.ca_file = roots.map(str::to_owned);
-        Ok(Self { connector: Some(TransportConnector::new(Some(options))) })
+        Ok(Self { connector: Some(TransportConnector::new(Some(options))), own: Vec::new() })
     }
 
     /// Sends a message and reads the head of the answer. With a guard, every address of the host must be one that may
@@ -87,23 +103,26 @@ impl Providers {
     pub(super) async fn send(
         &self,
         url: &Url,
-        guard: Option<&Guard>,
+        guarded: Option<Guarded<'_>>,
         message: Message,
         patience: Patience,
     ) -> Result<Answered, Failed> {
-        let connected = timeout(patience.connect, self.connect(url, guard)).await;
+        let connected = timeout(patience.connect, self.connect(url, guarded)).await;
         let (stream, key) = connected.unwrap_or(Err(Failed::Fault(Fault::Unreachable)))?;
         let answer = exchange(stream, message, patience.response).await.map_err(Failed::Fault)?;
         Ok(Answered { answer, key })
     }
 
-    async fn connect(&self, url: &Url, guard: Option<&Guard>) -> Result<(Stream, u64), Failed> {
+    async fn connect(&self, url: &Url, guarded: Option<Guarded<'_>>) -> Result<(Stream, u64), Failed> {
         let unreachable = Failed::Fault(Fault::Unreachable);
         let connector = self.connector.as_ref().ok_or(unreachable)?;
         let addresses = resolve(url).await.map_err(|_| unreachable)?;
-        if let Some(guard) = guard {
+        if let Some(guarded) = guarded {
             for address in &addresses {
-                guard.judge(url, address.ip()).map_err(Failed::Guarded)?;
+                guarded.guard.judge(url, address.ip()).map_err(Failed::Guarded)?;
+                if self.own.iter().any(|own| is_same(*own, *address)) || is_agent(guarded.agent, *address) {
+                    return Err(Failed::Guarded(Refused::Own));
+                }
             }
         }
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
@@ -121,6 +140,25 @@ impl Providers {
         if let (Some(connector), Some(stream)) = (&self.connector, answered.answer.into_connection().await) {
             connector.release_stream(stream, answered.key, Some(IDLE_TIMEOUT));
         }
+    }
+}
+
+/// Whether `address` leads to what listens on `own`.
+fn is_same(own: SocketAddr, address: SocketAddr) -> bool {
+    let (own_ip, ip) = (own.ip().to_canonical(), address.ip().to_canonical());
+    let everywhere = own_ip.is_unspecified() && classify(ip).is_some();
+    let host = own_ip == ip || (own_ip.is_loopback() && ip.is_loopback()) || everywhere;
+    host && own.port() == address.port()
+}
+
+fn is_agent(agent: &AgentAddress, address: SocketAddr) -> bool {
+    let AgentAddress::Tcp(text) = agent else { return false };
+    match text.parse() {
+        Ok(own) => is_same(own, address),
+        // A name: whatever is not public and has its port may be it.
+        Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
+            port.parse() == Ok(address.port()) && classify(address.ip().to_canonical()).is_some()
+        }),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::clock::Clock;
+use super::clock::{Clock, LedgerClock};
 use super::exchange::{self, Shared};
 use super::listen::{Bound, bind, endpoints};
 use super::plain::{PlainApp, PlainRequest, PlainResponse};
@@ -101,6 +101,15 @@ impl Addresses {
     }
 }
 
+impl Addresses {
+    /// All of them, ports resolved.
+    fn own(&self) -> Vec<SocketAddr> {
+        let ingress = self.ingress.iter().map(|(bound, _)| bound.address);
+        let others = self.egress.iter().chain(&self.admin).map(|bound| bound.address);
+        ingress.chain(others).collect()
+    }
+}
+
 impl Server {
     /// Binds every listener of `startup`, then serves. Must be called within a tokio runtime.
     ///
@@ -121,11 +130,12 @@ impl Server {
         let shared = Arc::new(Shared {
             policy,
             pool: Pool::default(),
+            ledger_clock: LedgerClock::new(options.clock.clone()),
             clock: options.clock,
             metrics: options.metrics,
             store: options.store,
             actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
-            providers,
+            providers: providers.beside(addresses.own()),
             access_log: options.access_log,
             request_ids: RequestIds::new(),
             in_flight: AtomicUsize::new(0),

@@ -7,6 +7,7 @@
 
 mod content;
 mod format;
+mod id;
 mod mac;
 
 use std::time::Duration;
@@ -14,13 +15,13 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::denial::{Denial, Refusal};
-use crate::json::Pointer;
 use crate::request::{RequestHead, Single};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
 pub use content::{Content, ContentFault, Part};
 pub use format::{Format, FormatFault};
+pub use id::IdSource;
 pub use mac::{Algorithm, Encoding, KeyFault, KeyForm, Tag};
 
 use format::Slice;
@@ -62,25 +63,6 @@ pub struct TimestampRule {
     pub past: Duration,
     /// Allowed lead; exactly this far ahead still passes.
     pub future: Duration,
-}
-
-/// Where the id of an event is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum IdSource {
-    /// At a JSON pointer into the body, which is signed.
-    Body(Pointer),
-    /// A header.
-    Header(HeaderName),
-}
-
-impl IdSource {
-    /// The header, if that is where it is.
-    pub fn header(&self) -> Option<&HeaderName> {
-        match self {
-            Self::Header(name) => Some(name),
-            Self::Body(_) => None,
-        }
-    }
 }
 
 /// How a provider signs: the whole of it, as data.
@@ -241,21 +223,27 @@ impl Verifier {
 
     /// The second half: the MAC over the raw bytes, under any of the keys, against any of the signatures.
     ///
-    /// Returns the MAC under the first key, whichever matched: it tells one message from another, and a caller
-    /// who takes one of two signatures away does not change it.
+    /// Returns the MACs under the keys that were tried, the one that matched last. They tell one message from another:
+    /// a caller who takes one of two signatures away, or a new key in front of the old one, leaves one of them as it
+    /// was.
     ///
     /// # Errors
     /// `signature_mismatch`.
-    pub fn verify(&self, presented: &Presented, signed: &Signed<'_>, body: &[u8]) -> Result<Tag, Refusal> {
+    pub fn verify(
+        &self,
+        presented: &Presented,
+        signed: &Signed<'_>,
+        body: &[u8],
+    ) -> Result<Vec<Tag>, Refusal> {
         // Which secret matches is no secret; how far a comparison got would be.
-        let mut first = None;
+        let mut tags = Vec::with_capacity(self.keys.len());
         let matched = self.keys.iter().any(|key| {
             let tag = self.tag(key, presented, signed, body);
-            first = first.or(Some(tag));
+            tags.push(tag);
             presented.signatures.iter().any(|signature| tag.matches(signature))
         });
-        if let (true, Some(first)) = (matched, first) {
-            return Ok(first);
+        if matched {
+            return Ok(tags);
         }
         let detail = format!(
             "none of {} signatures matches under {} secrets over {} body bytes",

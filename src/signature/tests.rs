@@ -95,3 +95,36 @@ fn keys_are_read_in_the_form_of_the_scheme() {
     }
     assert!(ready("00FF", &KeyForm::Hex) && !ready("0g", &KeyForm::Hex));
 }
+
+#[test]
+fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
+    use super::{Content, Format, Scheme, Signed, Verifier};
+    use crate::request::RequestHead;
+    let scheme = || Scheme {
+        algorithm: Algorithm::HmacSha256,
+        content: Content::parse("{body}").unwrap(),
+        encoding: Encoding::Hex,
+        format: Format::parse("{signature}", None).unwrap(),
+        headers: vec![http::HeaderName::from_static("x-sig")],
+        id: None,
+        key_form: KeyForm::Utf8,
+        timestamp: None,
+    };
+    let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+    let before = Verifier::new(scheme(), &[secret("old")]).unwrap();
+    let after = Verifier::new(scheme(), &[secret("new"), secret("old")]).unwrap();
+    let mut headers = http::HeaderMap::new();
+    let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+    let at = crate::time::Timestamp::from_unix_secs(0);
+    let signed = Signed { head: RequestHead::new("POST", "/", &headers, peer), public_url: "" };
+    let signature = before.sign(&signed, b"{}", "", at).unwrap();
+    headers.extend(signature);
+    let head = RequestHead::new("POST", "/", &headers, peer);
+    let marks = |verifier: &Verifier| {
+        let presented = verifier.present(&head, at).unwrap();
+        verifier.verify(&presented, &Signed { head, public_url: "" }, b"{}").unwrap()
+    };
+    let (old, both) = (marks(&before), marks(&after));
+    assert_eq!((old.len(), both.len()), (1, 2));
+    assert!(both[1].matches(&old[0]));
+}

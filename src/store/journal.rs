@@ -4,40 +4,44 @@
 //! Keys are numbers in the order in which things became known: that keeps what is written close together, and a
 //! commit of many changes cheap.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::memory::Memory;
+use super::memory::{LOOSE, Memory};
 use crate::interaction::{EventKey, Interaction};
 use crate::observe::Metrics;
 use crate::time::Timestamp;
 
 /// Number -> id and record (JSON).
 const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("interactions");
-/// Number -> key, and until when it is remembered (Unix milliseconds).
-const EVENTS: TableDefinition<'_, u64, (u128, i64)> = TableDefinition::new("events");
+/// Number -> key, until when it is remembered (Unix milliseconds), and the number of its interaction.
+const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
 /// What the file is.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
 /// The version of the file's contents.
 const FORMAT: u64 = 1;
+/// Longest wait for a commit.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The pages of the file that are kept in memory; everything is read only once, at start.
 const CACHE_BYTES: usize = 16 << 20;
 
 /// A change to the ledger.
 #[derive(Debug)]
 pub(super) enum Change {
-    Event(u64, EventKey, Timestamp),
+    Event(u64, EventKey, Timestamp, u64),
     EventGone(u64),
     Interaction(u64, Arc<str>, Vec<u8>),
     InteractionGone(u64),
@@ -97,9 +101,18 @@ impl Journal {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The number of the last change.
+    pub(super) fn sequence(&self) -> u64 {
+        self.shared.queue.lock().sequence
+    }
+
     /// Takes changes; returns the number by which [`Journal::durable`] knows the last one.
     pub(super) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
+        if queue.closed {
+            // Nobody writes them any more, and nobody is told that they are safe.
+            return u64::MAX;
+        }
         let was_empty = queue.changes.is_empty();
         queue.changes.extend(changes);
         queue.sequence += 1;
@@ -114,8 +127,10 @@ impl Journal {
     /// Waits until everything up to this change is safe; false: it never will be.
     pub(super) async fn durable(&self, sequence: u64) -> bool {
         let mut done = self.done.clone();
-        let reached = done.wait_for(|done| done.failed || done.sequence >= sequence).await;
-        reached.is_ok_and(|done| done.sequence >= sequence)
+        let reached = done.wait_for(|done| done.failed || done.sequence >= sequence);
+        // A disk that hangs must not hold every exchange for ever; what is not known to be safe is not acknowledged.
+        let reached = timeout(PATIENCE, reached).await;
+        reached.is_ok_and(|reached| reached.is_ok_and(|done| done.sequence >= sequence))
     }
 
     /// Whether the file can be written.
@@ -204,7 +219,7 @@ fn begin(database: &Database) -> Result<(), String> {
 pub(super) struct Held {
     number_max: u64,
     interactions: Vec<(u64, Box<str>, Interaction)>,
-    events: Vec<(u64, EventKey, Timestamp)>,
+    events: Vec<(u64, EventKey, Timestamp, u64)>,
 }
 
 impl Held {
@@ -221,20 +236,24 @@ impl Held {
         }
         for row in read.open_table(EVENTS)?.iter()? {
             let (number, value) = row?;
-            let (key, until) = value.value();
+            let (key, until, owner) = value.value();
             held.number_max = held.number_max.max(number.value());
-            held.events.push((number.value(), EventKey(key), Timestamp::from_unix_ms(until)));
+            held.events.push((number.value(), EventKey(key), Timestamp::from_unix_ms(until), owner));
         }
         Ok(held)
     }
 
     /// Hands everything over.
     pub(super) fn restore(self, memory: &Memory) {
-        for (number, id, record) in self.interactions {
-            memory.restore(number, id, record);
-        }
-        for (number, event, until) in self.events {
-            memory.restore_event(number, event, until);
+        let interactions = self.interactions.into_iter();
+        let owners: HashMap<_, _> =
+            interactions.map(|(number, id, record)| (number, memory.restore(number, id, record))).collect();
+        for (number, event, until, owner) in self.events {
+            match owners.get(&owner) {
+                Some(id) => memory.restore_event(number, event, until, Some(id)),
+                None if owner == LOOSE => memory.restore_event(number, event, until, None),
+                None => {}
+            }
         }
     }
 }
@@ -276,6 +295,9 @@ impl Writer {
                     );
                     self.metrics.store_failed();
                     self.done.send_modify(|done| done.failed = true);
+                    let mut queue = self.shared.queue.lock();
+                    queue.closed = true;
+                    queue.changes = Vec::new();
                     return;
                 }
             }
@@ -290,8 +312,8 @@ impl Writer {
             let mut events = write.open_table(EVENTS)?;
             for change in batch {
                 match change {
-                    Change::Event(number, event, until) => {
-                        events.insert(number, (event.0, until.unix_ms()))?;
+                    Change::Event(number, event, until, owner) => {
+                        events.insert(number, (event.0, until.unix_ms(), *owner))?;
                     }
                     Change::EventGone(number) => drop(events.remove(number)?),
                     Change::Interaction(number, id, bytes) => {

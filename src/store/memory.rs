@@ -3,39 +3,45 @@
 //! handed to it while the shard is locked, so that the file sees changes in the order in which they happened.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::journal::{Change, Journal};
+use super::loose::{Known, Loose};
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, EventKey, Held, Interaction, Overdue, Report, Scope};
+use crate::interaction::{Ask, Claim, EventKey, Held, Interaction, NoticeId, Report, State};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
+use crate::token::Granted;
 
 /// Parts of the ledger, each with a lock of its own.
 pub(super) const SHARDS: usize = 16;
 
+/// Before every deadline.
+const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// Beyond every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
+
+/// The owner of an event that belongs to no interaction.
+pub(super) const LOOSE: u64 = u64::MAX;
+/// Entries of a shard's clock that may be void, besides as many as there are others.
+const VOID_LOOKS_MAX: usize = 1024;
 
 /// The route of what is only known to be revoked.
 pub(super) const NO_ROUTE: &str = "none";
 
 /// A callback that the ledger lets pass, until it is settled or released.
 #[derive(Debug)]
-pub(super) struct Hold {
-    shard: usize,
-    interaction: Option<Arc<str>>,
-    events: Vec<EventKey>,
-    /// The number of the question it asks.
-    pub(super) question: Option<u32>,
-    /// What it reports is overtaken.
-    pub(super) stale: bool,
+pub(super) enum Hold {
+    /// One of an interaction.
+    Interaction(Box<str>, Claim),
+    /// One whose token names no interaction, by its events.
+    Loose(Vec<EventKey>),
 }
 
 /// A notice that is to be delivered.
@@ -43,19 +49,10 @@ pub(super) struct Hold {
 pub struct DueNotice {
     /// The interaction's id.
     pub id: Arc<str>,
-    /// What is known of it.
-    pub interaction: Interaction,
-    /// What did not come.
-    pub cause: Overdue,
-}
-
-/// An event that is known.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Mark {
-    /// Delivered, and remembered until then; the file has it under this number.
-    Delivered(Timestamp, u64),
-    /// Being delivered.
-    InFlight,
+    /// Its route.
+    pub route: Arc<str>,
+    /// Which notice it is, and what did not come.
+    pub notice: NoticeId,
 }
 
 #[derive(Debug)]
@@ -71,17 +68,21 @@ pub(super) struct Slot {
 pub(super) struct Shard {
     names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
-    pub(super) events: HashMap<EventKey, Mark>,
     pub(super) looks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
-    pub(super) ends: BinaryHeap<Reverse<(Timestamp, u128)>>,
 }
 
 /// The ledger.
 #[derive(Debug)]
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
+    pub(super) loose: Mutex<Loose>,
     pub(super) interactions: AtomicUsize,
-    events: AtomicUsize,
+    /// Events of interactions.
+    pub(super) events: AtomicUsize,
+    /// Interactions that were never sent, whose tokens nobody has: they make room.
+    pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
+    /// What is only known to be revoked.
+    pub(super) tombstones: AtomicUsize,
     pub(super) settings: StoreSettings,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) metrics: Arc<Metrics>,
@@ -91,8 +92,11 @@ impl Memory {
     pub(super) fn new(settings: StoreSettings, journal: Option<Arc<Journal>>, metrics: Arc<Metrics>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            loose: Mutex::default(),
             interactions: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
+            unsent: Mutex::default(),
+            tombstones: AtomicUsize::new(0),
             settings,
             journal,
             metrics,
@@ -101,11 +105,13 @@ impl Memory {
 
     /// How many interactions and events there are.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.interactions.load(Ordering::Relaxed), self.events.load(Ordering::Relaxed))
+        let events = self.events.load(Ordering::Relaxed) + self.loose.lock().len();
+        (self.interactions.load(Ordering::Relaxed), events)
     }
 
-    pub(super) fn index(&self, id: &str) -> usize {
-        usize::from(Scope::Interaction(id).part())
+    /// Ids are random: the sum of the bytes spreads them.
+    pub(super) fn index(id: &str) -> usize {
+        id.bytes().fold(0, |sum, byte| sum + usize::from(byte))
     }
 
     #[allow(clippy::indexing_slicing, reason = "the index is taken modulo the number of shards")]
@@ -125,15 +131,47 @@ impl Memory {
 
     // === Opening ===
 
-    pub(super) fn reserve(&self) -> bool {
+    /// Takes room for one more interaction, if there is any.
+    fn take_room(&self) -> bool {
         let max = self.settings.interactions_max;
         let more = |count: usize| (count < max).then_some(count + 1);
         self.interactions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
+    /// The same, and makes room where nobody misses it. No shard may be locked.
+    fn make_room(&self) -> bool {
+        self.take_room() || (self.drop_unsent() && self.take_room())
+    }
+
+    /// Forgets one interaction that was never sent and whose token nobody has.
+    fn drop_unsent(&self) -> bool {
+        loop {
+            let Some(id) = self.unsent.lock().pop_front() else { return false };
+            let mut shard = self.shard(Self::index(&id));
+            let unsent = shard.interactions.get(&id).is_some_and(|slot| slot.record.state == State::NotSent);
+            if unsent && self.remove(&mut shard, &id) {
+                return true;
+            }
+        }
+    }
+
+    /// Forgets an interaction and its events.
+    pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
+        let Some(slot) = shard.interactions.remove(id) else { return false };
+        let numbers: Vec<_> = slot.record.event_numbers().collect();
+        self.events.fetch_sub(numbers.len(), Ordering::Relaxed);
+        let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
+        count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(journal) = &self.journal {
+            let events = numbers.into_iter().map(Change::EventGone);
+            journal.record(events.chain([Change::InteractionGone(slot.number)]));
+        }
+        true
+    }
+
     /// Records a minted interaction.
     pub(super) fn open(&self, minted: &Minted) -> Result<u64, Refusal> {
-        if !self.reserve() {
+        if !self.make_room() {
             return Err(full());
         }
         let id: Arc<str> = minted.interaction.as_str().into();
@@ -143,7 +181,7 @@ impl Memory {
         let record = record.followed(&route.follow, route.notify.is_some());
         let mut record = record.limited(minted.uses);
         record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
-        let mut shard = self.shard(self.index(&id));
+        let mut shard = self.shard(Self::index(&id));
         let slot = self.insert(&mut shard, &id, record, self.number());
         Ok(self.write(&id, slot))
     }
@@ -158,168 +196,168 @@ impl Memory {
         if record.state.is_open() {
             self.metrics.interaction_opened(&record.route);
         }
-        let look = record.next_look();
+        let look = record.next_look(EPOCH);
         shard.looks.push(Reverse((look, Arc::clone(id))));
         let slot = Box::new(Slot { record, number, look });
         shard.interactions.entry(Arc::clone(id)).insert_entry(slot).into_mut()
     }
 
-    /// Takes over what a file held.
-    pub(super) fn restore(&self, number: u64, id: Box<str>, mut record: Interaction) {
-        self.interactions.fetch_add(1, Ordering::Relaxed);
-        let mut shard = self.shard(self.index(&id));
+    /// Takes over what a file held; returns the id.
+    pub(super) fn restore(&self, number: u64, id: Box<str>, mut record: Interaction) -> Arc<str> {
+        let count = if *record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
+        count.fetch_add(1, Ordering::Relaxed);
+        let id: Arc<str> = id.into();
+        let mut shard = self.shard(Self::index(&id));
         // Routes are few: each shard keeps one copy of a name.
         match shard.names.get(&record.route) {
             Some(name) => record.route = Arc::clone(name),
             None => drop(shard.names.insert(Arc::clone(&record.route))),
         }
-        self.insert(&mut shard, &id.into(), record, number);
+        self.insert(&mut shard, &id, record, number);
+        id
     }
 
-    /// Takes over an event that a file held.
-    pub(super) fn restore_event(&self, number: u64, event: EventKey, until: Timestamp) {
-        let mut shard = self.shard(usize::from(event.part()));
-        self.remember(&mut shard, event, until, number);
+    /// Takes over an event that a file held; `owner` is its interaction, if it has one.
+    pub(super) fn restore_event(&self, number: u64, event: EventKey, until: Timestamp, owner: Option<&str>) {
+        let Some(id) = owner else {
+            self.loose.lock().remember(event, until, number);
+            return;
+        };
+        let mut shard = self.shard(Self::index(id));
+        if let Some(slot) = shard.interactions.get_mut(id) {
+            slot.record.restore_event(event, number);
+            self.events.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     // === Callbacks ===
 
     /// Asks whether a callback may be delivered. `Ok(None)`: not before what is under way has ended.
     pub(super) fn claim(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Hold>, Held> {
-        let index = usize::from(ask.scope().part());
-        let mut shard = self.shard(index);
-        let mut wait = false;
-        for event in ask.events {
-            match shard.events.get(event) {
-                Some(Mark::Delivered(until, _)) if *until > now => return Err(Held::Duplicate),
-                Some(Mark::InFlight) => wait = true,
-                Some(Mark::Delivered(..)) | None => {}
-            }
-        }
-        if wait {
-            return Ok(None);
-        }
-        let mut hold = Hold {
-            shard: index,
-            interaction: None,
-            events: ask.events.to_vec(),
-            question: None,
-            stale: false,
-        };
-        if let Some(granted) = ask.granted {
-            let id = self.adopted(&mut shard, ask)?;
-            let Some(slot) = shard.interactions.get_mut(&*granted.interaction) else {
-                return Err(unknown());
+        let Some(granted) = ask.granted else {
+            return match self.loose.lock().claim(ask.events, now) {
+                Known::Delivered => Err(Held::Duplicate),
+                Known::Delivering => Ok(None),
+                Known::Unknown => Ok(Some(Hold::Loose(ask.events.to_vec()))),
             };
-            let Some(stale) = slot.record.admits(ask, now)? else { return Ok(None) };
-            hold.question = slot.record.begin(ask.report);
-            hold.stale = stale;
-            hold.interaction = Some(id);
+        };
+        let id = &*granted.interaction;
+        let mut shard = self.shard(Self::index(id));
+        if !shard.interactions.contains_key(id) {
+            self.adopt(&mut shard, ask, granted)?;
         }
-        for event in &hold.events {
-            if shard.events.insert(*event, Mark::InFlight).is_none() {
-                self.events.fetch_add(1, Ordering::Relaxed);
-            }
+        let slot = shard.interactions.get_mut(id).ok_or_else(unknown)?;
+        let claim = slot.record.claim(ask, now)?;
+        if claim.is_some() && self.events.load(Ordering::Relaxed) >= self.settings.events_max {
+            // An event that could not be remembered would be delivered twice.
+            claim.iter().for_each(|claim| slot.record.release(claim));
+            return Err(Held::Refused(Refusal::new(Denial::StoreFull, "no more events can be remembered")));
         }
-        Ok(Some(hold))
+        Ok(claim.map(|claim| Hold::Interaction(id.into(), claim)))
     }
 
-    /// The id of the callback's interaction, which is known from now on.
-    fn adopted(&self, shard: &mut Shard, ask: &Ask<'_>) -> Result<Arc<str>, Held> {
-        let Some(granted) = ask.granted else { return Err(unknown()) };
-        if let Some((id, _)) = shard.interactions.get_key_value(&*granted.interaction) {
-            return Ok(Arc::clone(id));
-        }
+    /// An interaction that is not known is, from now on.
+    fn adopt(&self, shard: &mut Shard, ask: &Ask<'_>, granted: &Granted) -> Result<(), Held> {
         if self.settings.unknown == Unknown::Refuse {
             return Err(unknown());
         }
-        if !self.reserve() {
+        if !self.take_room() {
             return Err(Held::Refused(full()));
         }
-        let id: Arc<str> = (*granted.interaction).into();
         let captures: Vec<_> = ask.captures.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let captures = captures.join("&").into();
         let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
         let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
         record.provider = ask.provider.cloned();
         self.metrics.interaction_adopted(ask.route);
-        self.insert(shard, &id, record, self.number());
-        Ok(id)
+        self.insert(shard, &(*granted.interaction).into(), record, self.number());
+        Ok(())
     }
 
     /// The agent took the callback. Returns the journal's number of the change.
-    pub(super) fn settle(&self, hold: &Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
-        let mut shard = self.shard(hold.shard);
-        let mut until = now.plus(self.settings.remember);
-        let mut changes = Vec::with_capacity(3);
-        if let Some(id) = &hold.interaction
-            && let Some(slot) = shard.interactions.get_mut(id)
-        {
-            let record = &mut slot.record;
-            let ended = record.settle(report, hold.question, event_id, now);
-            until = record.expires();
-            if ended {
-                self.metrics.interaction_ended(&record.route, record.state.name());
-            }
-            if self.journal.is_some() {
-                changes.push(change(id, slot));
-            }
-            self.reschedule(&mut shard, id);
+    pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
+        match hold {
+            Hold::Interaction(id, claim) => self.settle_interaction(&id, &claim, report, event_id, now),
+            Hold::Loose(keys) => self.settle_loose(&keys, now),
         }
-        for event in &hold.events {
+    }
+
+    fn settle_interaction(
+        &self,
+        id: &str,
+        claim: &Claim,
+        report: &Report,
+        event_id: Option<&str>,
+        now: Timestamp,
+    ) -> u64 {
+        let mut shard = self.shard(Self::index(id));
+        let Some(slot) = shard.interactions.get_mut(id) else { return 0 };
+        let settled = slot.record.settle(claim, report, event_id, now, || self.number());
+        self.events.fetch_add(settled.events.len(), Ordering::Relaxed);
+        if settled.ended {
+            self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
+        }
+        let sooner = slot.record.next_look(now) < slot.look;
+        if !sooner && self.journal.is_none() {
+            return 0;
+        }
+        let Some(id) = shard.interactions.get_key_value(id).map(|(id, _)| Arc::clone(id)) else { return 0 };
+        self.reschedule(&mut shard, &id, now);
+        let (Some(journal), Some(slot)) = (&self.journal, shard.interactions.get(&id)) else { return 0 };
+        let until = slot.record.expires();
+        let events =
+            settled.events.iter().map(|(event, number)| Change::Event(*number, *event, until, slot.number));
+        journal.record(events.chain([change(&id, slot)]))
+    }
+
+    fn settle_loose(&self, keys: &[EventKey], now: Timestamp) -> u64 {
+        let until = now.plus(self.settings.remember);
+        let mut loose = self.loose.lock();
+        let mut changes = Vec::new();
+        for key in keys {
             let number = self.number();
-            self.remember(&mut shard, *event, until, number);
-            if self.journal.is_some() {
-                changes.push(Change::Event(number, *event, until));
+            loose.remember(*key, until, number);
+            changes.push(Change::Event(number, *key, until, LOOSE));
+        }
+        self.tidy_loose(&mut loose, now, &mut changes);
+        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
+    }
+
+    /// Forgets what is over, and what has to make room.
+    pub(super) fn tidy_loose(&self, loose: &mut Loose, now: Timestamp, changes: &mut Vec<Change>) {
+        while let Some((number, made_room)) = loose.forget(now, self.settings.events_max) {
+            changes.push(Change::EventGone(number));
+            if made_room {
+                self.metrics.event_forgotten();
             }
         }
-        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
     }
 
     /// The callback was not delivered: everything is as before.
     pub(super) fn release(&self, hold: &Hold) {
-        let mut shard = self.shard(hold.shard);
-        for event in &hold.events {
-            if matches!(shard.events.get(event), Some(Mark::InFlight)) {
-                shard.events.remove(event);
-                self.events.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        if let Some(slot) = hold.interaction.as_ref().and_then(|id| shard.interactions.get_mut(id)) {
-            slot.record.release();
-        }
-    }
-
-    fn remember(&self, shard: &mut Shard, event: EventKey, until: Timestamp, number: u64) {
-        if shard.events.insert(event, Mark::Delivered(until, number)).is_none() {
-            self.events.fetch_add(1, Ordering::Relaxed);
-        }
-        shard.ends.push(Reverse((until, event.0)));
-        if self.events.load(Ordering::Relaxed) > self.settings.events_max
-            && let Some(Reverse((_, oldest))) = shard.ends.pop()
-        {
-            self.forget(shard, EventKey(oldest));
-            self.metrics.event_forgotten();
-        }
-    }
-
-    pub(super) fn forget(&self, shard: &mut Shard, event: EventKey) {
-        if let Some(Mark::Delivered(_, number)) = shard.events.get(&event).copied() {
-            shard.events.remove(&event);
-            self.events.fetch_sub(1, Ordering::Relaxed);
-            if let Some(journal) = &self.journal {
-                journal.record([Change::EventGone(number)]);
+        match hold {
+            Hold::Loose(keys) => self.loose.lock().release(keys),
+            Hold::Interaction(id, claim) => {
+                let mut shard = self.shard(Self::index(id));
+                if let Some(slot) = shard.interactions.get_mut(&**id) {
+                    slot.record.release(claim);
+                }
             }
         }
     }
 
-    /// A record is to be looked at sooner than its shard's clock knew.
-    pub(super) fn reschedule(&self, shard: &mut Shard, id: &Arc<str>) {
+    /// A record may have to be looked at sooner than its shard's clock knew.
+    pub(super) fn reschedule(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) {
         let Some(slot) = shard.interactions.get_mut(id) else { return };
-        let look = slot.record.next_look();
+        let look = slot.record.next_look(now);
         if look < slot.look {
             slot.look = look;
             shard.looks.push(Reverse((look, Arc::clone(id))));
+        }
+        // Entries that were overtaken are not looked for; when they are most of them, the clock is made anew.
+        if shard.looks.len() > 2 * shard.interactions.len() + VOID_LOOKS_MAX {
+            let looks = shard.interactions.iter().filter(|(_, slot)| slot.look < NEVER);
+            shard.looks = looks.map(|(id, slot)| Reverse((slot.look, Arc::clone(id)))).collect();
         }
     }
 }

@@ -6,6 +6,7 @@
 //! ([`Claimed::settle`]); a claim that is dropped is released, so that the provider's retry is delivered.
 
 mod journal;
+mod loose;
 mod memory;
 mod mint;
 mod upkeep;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::config::StoreSettings;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, Cleared, Event, Held, Interaction, QuestionFault, Report};
+use crate::interaction::{Ask, Cleared, Held, Interaction, QuestionFault, Report};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
@@ -47,26 +48,24 @@ impl std::fmt::Display for StoreError {
 /// The ledger.
 #[derive(Debug)]
 pub struct Store {
-    memory: Arc<Memory>,
+    memory: Memory,
     journal: Option<Arc<Journal>>,
     /// Somebody who waits for a claim to end looks again.
-    freed: Arc<Notify>,
+    freed: Notify,
 }
 
 /// A callback that the ledger lets pass. Dropped without being settled, it is released.
 #[derive(Debug)]
-pub struct Claimed {
-    memory: Arc<Memory>,
-    journal: Option<Arc<Journal>>,
-    freed: Arc<Notify>,
+pub struct Claimed<'s> {
+    store: &'s Store,
     hold: Option<Hold>,
 }
 
 /// A question that is being answered. Dropped without having been answered, it can be answered again.
 #[derive(Debug)]
-pub struct Taken {
-    memory: Arc<Memory>,
-    journal: Option<Arc<Journal>>,
+pub struct Taken<'s> {
+    store: &'s Store,
+    now: Timestamp,
     id: Box<str>,
     number: u32,
     /// The route of its interaction.
@@ -88,15 +87,15 @@ impl Store {
     ) -> Result<Self, StoreError> {
         metrics.store_limits(settings.interactions_max);
         let Some(path) = &settings.path else {
-            let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
-            return Ok(Self { memory, journal: None, freed: Arc::default() });
+            let memory = Memory::new(settings.clone(), None, metrics);
+            return Ok(Self { memory, journal: None, freed: Notify::new() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
         let (journal, held) = Journal::open(path, Arc::clone(&metrics), clock).map_err(failed)?;
         let journal = Arc::new(journal);
-        let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
+        let memory = Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics);
         held.restore(&memory);
-        Ok(Self { memory, journal: Some(journal), freed: Arc::default() })
+        Ok(Self { memory, journal: Some(journal), freed: Notify::new() })
     }
 
     /// Whether everything that is acknowledged can be kept.
@@ -128,17 +127,40 @@ impl Store {
     ///
     /// # Errors
     /// [`Held`].
-    pub async fn claim(&self, ask: &Ask<'_>, now: Timestamp, patience: Duration) -> Result<Claimed, Held> {
+    pub async fn claim(
+        &self,
+        ask: &Ask<'_>,
+        now: Timestamp,
+        patience: Duration,
+    ) -> Result<Claimed<'_>, Held> {
         self.check().map_err(Held::Refused)?;
-        if let Some(hold) = self.memory.claim(ask, now)? {
-            return Ok(self.claimed(hold));
+        let claimed = match self.memory.claim(ask, now) {
+            Ok(Some(hold)) => Ok(self.claimed(hold)),
+            Ok(None) => self.claim_patiently(ask, now, patience).await,
+            Err(held) => Err(held),
+        };
+        if claimed.is_err()
+            && let Some(journal) = &self.journal
+            && !journal.durable(journal.sequence()).await
+        {
+            // What the answer rests on is not safe yet, and may not be there after a crash.
+            return Err(Held::Refused(unavailable()));
         }
+        claimed
+    }
+
+    async fn claim_patiently(
+        &self,
+        ask: &Ask<'_>,
+        now: Timestamp,
+        patience: Duration,
+    ) -> Result<Claimed<'_>, Held> {
         let detail = "the same event, or the last one allowed, is still being delivered";
         let late = || Held::Refused(Refusal::new(Denial::EventInFlight, detail));
         timeout(patience, self.claim_freed(ask, now)).await.map_err(|_| late())?
     }
 
-    async fn claim_freed(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed, Held> {
+    async fn claim_freed(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, Held> {
         loop {
             // Registered before the look: an end that falls between the two is not missed.
             let freed = self.freed.notified();
@@ -149,13 +171,8 @@ impl Store {
         }
     }
 
-    fn claimed(&self, hold: Hold) -> Claimed {
-        Claimed {
-            memory: Arc::clone(&self.memory),
-            journal: self.journal.clone(),
-            freed: Arc::clone(&self.freed),
-            hold: Some(hold),
-        }
+    fn claimed(&self, hold: Hold) -> Claimed<'_> {
+        Claimed { store: self, hold: Some(hold) }
     }
 
     /// Revokes an interaction: its token opens nothing from now on. Returns whether it could be known.
@@ -169,23 +186,24 @@ impl Store {
         Ok(true)
     }
 
-    /// The request of an interaction did not reach its provider.
+    /// The request of an interaction did not reach its provider, or was refused; `unseen`: nobody got to know its token,
+    /// so that it may be forgotten when room is needed.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn not_sent(&self, id: &str) -> Result<(), Refusal> {
-        durable(self.journal.as_ref(), self.memory.go(id, Event::NotSent)).await
+    pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
     /// The provider's own id of an interaction became known.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn bind(&self, id: &str, provider_id: &str) -> Result<(), Refusal> {
-        durable(self.journal.as_ref(), self.memory.bind(id, provider_id)).await
+    pub async fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.bind(id, provider_id, now)).await
     }
 
-    /// Takes a question of an interaction to answer it: the one of this number, or the latest that is open.
+    /// Takes a question of an interaction to answer it: the one of this number, or the only one that is open.
     ///
     /// # Errors
     /// [`QuestionFault`].
@@ -194,10 +212,9 @@ impl Store {
         id: &str,
         number: Option<u32>,
         now: Timestamp,
-    ) -> Result<Taken, QuestionFault> {
+    ) -> Result<Taken<'_>, QuestionFault> {
         let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
-        let (memory, journal) = (Arc::clone(&self.memory), self.journal.clone());
-        Ok(Taken { memory, journal, id: id.into(), number, route, endpoint, answered: false })
+        Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })
     }
 
     /// What is known of an interaction.
@@ -216,14 +233,13 @@ impl Store {
     }
 
     /// Lets time pass: what is overdue lapses, what nobody needs any more is forgotten. Returns what the agent is to
-    /// be told, at most `room` of it; what is left comes with the next call.
-    pub fn pass(&self, now: Timestamp, room: usize) -> Vec<DueNotice> {
+    /// be told.
+    pub fn pass(&self, now: Timestamp) -> Vec<DueNotice> {
         let mut notices = Vec::new();
-        // Another shard begins each time, so that none waits for the others for ever.
-        let first = usize::try_from(now.unix_secs().rem_euclid(SHARDS as i64)).unwrap_or(0);
-        for i in 0..SHARDS {
-            self.memory.pass(first + i, now, room, &mut notices);
+        for index in 0..SHARDS {
+            self.memory.pass(index, now, &mut notices);
         }
+        self.memory.pass_loose(now);
         notices
     }
 
@@ -231,8 +247,8 @@ impl Store {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn noticed(&self, notice: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
-        let sequence = self.memory.noticed(&notice.id, notice.cause, answered, now);
+    pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
+        let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
         durable(self.journal.as_ref(), sequence).await
     }
 
@@ -252,15 +268,18 @@ impl Store {
     }
 }
 
-impl Claimed {
+impl Claimed<'_> {
     /// The proof, for the permit.
     pub fn cleared(&self) -> Cleared {
-        Cleared::by_the_ledger(self.hold.as_ref().and_then(|hold| hold.question))
+        Cleared::by_the_ledger(match &self.hold {
+            Some(Hold::Interaction(_, claim)) => claim.question,
+            Some(Hold::Loose(_)) | None => None,
+        })
     }
 
     /// Whether what the callback reports is overtaken.
     pub fn is_stale(&self) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.stale)
+        matches!(&self.hold, Some(Hold::Interaction(_, claim)) if claim.stale)
     }
 
     /// The agent took the callback; this is safe once it returns, and only then may the provider be told.
@@ -274,37 +293,38 @@ impl Claimed {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
-        let sequence = self.memory.settle(&hold, report, event_id, now);
-        let settled = durable(self.journal.as_ref(), sequence).await;
-        self.freed.notify_waiters();
+        let sequence = self.store.memory.settle(hold, report, event_id, now);
+        let settled = durable(self.store.journal.as_ref(), sequence).await;
+        self.store.freed.notify_waiters();
         settled
     }
 }
 
-impl Drop for Claimed {
+impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
-            self.memory.release(&hold);
-            self.freed.notify_waiters();
+            self.store.memory.release(&hold);
+            self.store.freed.notify_waiters();
         }
     }
 }
 
-impl Taken {
+impl Taken<'_> {
     /// The provider took the answer.
     ///
     /// # Errors
     /// `store_unavailable`.
     pub async fn answered(mut self) -> Result<(), Refusal> {
         self.answered = true;
-        durable(self.journal.as_ref(), self.memory.answer(&self.id, self.number, true)).await
+        let sequence = self.store.memory.answer(&self.id, self.number, true, self.now);
+        durable(self.store.journal.as_ref(), sequence).await
     }
 }
 
-impl Drop for Taken {
+impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.memory.answer(&self.id, self.number, false);
+            self.store.memory.answer(&self.id, self.number, false, self.now);
         }
     }
 }

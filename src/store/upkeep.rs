@@ -5,18 +5,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::journal::Change;
-use super::memory::{DueNotice, Mark, Memory, NEVER, NO_ROUTE, SHARDS, Shard, full};
+use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
-use crate::interaction::{Event, EventKey, Interaction, Overdue, QuestionFault, State};
+use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
+/// Most interactions that were never sent that are held ready to make room.
+const UNSENT_MAX: usize = 65_536;
+
 impl Memory {
     /// Does something to a record and writes it. Returns what was done and the journal's number.
-    fn with<T>(&self, id: &str, act: impl FnOnce(&mut Interaction) -> T) -> Option<(T, u64)> {
-        let mut shard = self.shard(self.index(id));
+    fn with<T>(&self, id: &str, now: Timestamp, act: impl FnOnce(&mut Interaction) -> T) -> Option<(T, u64)> {
+        let mut shard = self.shard(Self::index(id));
+        self.with_locked(&mut shard, id, now, act)
+    }
+
+    fn with_locked<T>(
+        &self,
+        shard: &mut Shard,
+        id: &str,
+        now: Timestamp,
+        act: impl FnOnce(&mut Interaction) -> T,
+    ) -> Option<(T, u64)> {
         let key = Arc::clone(shard.interactions.get_key_value(id)?.0);
         let slot = shard.interactions.get_mut(id)?;
         let was_open = slot.record.state.is_open();
@@ -25,36 +37,48 @@ impl Memory {
             self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
         }
         let sequence = self.write(&key, slot);
-        self.reschedule(&mut shard, &key);
+        self.reschedule(shard, &key, now);
         Some((done, sequence))
     }
 
     /// Revokes an interaction; `None`: it is not known, and never will be.
     pub(super) fn revoke(&self, id: &str, now: Timestamp) -> Option<Result<u64, Refusal>> {
-        if let Some((_, sequence)) = self.with(id, |record| record.go(Event::Revoked)) {
+        let mut shard = self.shard(Self::index(id));
+        if let Some((_, sequence)) = self.with_locked(&mut shard, id, now, |record| record.go(Event::Revoked))
+        {
             return Some(Ok(sequence));
         }
         if self.settings.unknown == Unknown::Refuse {
             return None;
         }
         // It may have been minted elsewhere and come in later: that it is revoked must be known then.
-        if !self.reserve() {
+        let more = |count: usize| (count < self.settings.interactions_max).then_some(count + 1);
+        if self.tombstones.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Some(Err(full()));
         }
         let id: Arc<str> = id.into();
         let mut record = Interaction::new(NO_ROUTE.into(), "".into(), now, now.plus(TTL_MAX));
         record.state = State::Revoked;
-        let mut shard = self.shard(self.index(&id));
         let slot = self.insert(&mut shard, &id, record, self.number());
         Some(Ok(self.write(&id, slot)))
     }
 
-    pub(super) fn go(&self, id: &str, event: Event) -> u64 {
-        self.with(id, |record| record.go(event)).map_or(0, |(_, sequence)| sequence)
+    /// The request of an interaction was not sent; `unseen`: nobody got to know its token.
+    pub(super) fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> u64 {
+        let sequence =
+            self.with(id, now, |record| record.go(Event::NotSent)).map_or(0, |(_, sequence)| sequence);
+        if unseen {
+            let mut unsent = self.unsent.lock();
+            if unsent.len() >= UNSENT_MAX {
+                unsent.pop_front();
+            }
+            unsent.push_back(id.into());
+        }
+        sequence
     }
 
-    pub(super) fn bind(&self, id: &str, provider_id: &str) -> u64 {
-        self.with(id, |record| record.bind(provider_id)).map_or(0, |(_, sequence)| sequence)
+    pub(super) fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> u64 {
+        self.with(id, now, |record| record.bind(provider_id)).map_or(0, |(_, sequence)| sequence)
     }
 
     pub(super) fn take_question(
@@ -63,24 +87,24 @@ impl Memory {
         number: Option<u32>,
         now: Timestamp,
     ) -> Result<(Arc<str>, u32, Box<str>), QuestionFault> {
-        let mut shard = self.shard(self.index(id));
+        let mut shard = self.shard(Self::index(id));
         let slot = shard.interactions.get_mut(id).ok_or(QuestionFault::Unknown)?;
         let (number, endpoint) = slot.record.take_question(number, now)?;
         Ok((Arc::clone(&slot.record.route), number, endpoint))
     }
 
-    pub(super) fn answer(&self, id: &str, number: u32, arrived: bool) -> u64 {
-        self.with(id, |record| record.answer(number, arrived)).map_or(0, |(_, sequence)| sequence)
+    pub(super) fn answer(&self, id: &str, number: u32, arrived: bool, now: Timestamp) -> u64 {
+        self.with(id, now, |record| record.answer(number, arrived)).map_or(0, |(_, sequence)| sequence)
     }
 
-    pub(super) fn noticed(&self, id: &str, cause: Overdue, answered: bool, now: Timestamp) -> u64 {
-        self.with(id, |record| record.noticed(cause, answered, now)).map_or(0, |(_, sequence)| sequence)
+    pub(super) fn noticed(&self, id: &str, notice: NoticeId, answered: bool, now: Timestamp) -> u64 {
+        self.with(id, now, |record| record.noticed(notice, answered, now)).map_or(0, |(_, sequence)| sequence)
     }
 
     // === Reading ===
 
     pub(super) fn read(&self, id: &str) -> Option<Interaction> {
-        self.shard(self.index(id)).interactions.get(id).map(|slot| slot.record.clone())
+        self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
     /// The first interactions in the order of their ids behind `after` that are wanted.
@@ -125,24 +149,24 @@ impl Memory {
 
     // === Time ===
 
-    /// Lets time pass in one shard, and adds what the agent is to be told to `notices`, up to `room` of them.
-    pub(super) fn pass(&self, index: usize, now: Timestamp, room: usize, notices: &mut Vec<DueNotice>) {
+    /// Lets time pass in one shard; returns what the agent is to be told.
+    pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) {
         let mut shard = self.shard(index);
-        while notices.len() < room
-            && let Some(Reverse((at, _))) = shard.looks.peek()
+        while let Some(Reverse((at, _))) = shard.looks.peek()
             && *at <= now
             && let Some(Reverse((at, id))) = shard.looks.pop()
         {
             self.look(&mut shard, at, id, now, notices);
         }
-        while let Some(Reverse((until, _))) = shard.ends.peek()
-            && *until <= now
-            && let Some(Reverse((_, event))) = shard.ends.pop()
-        {
-            let over = matches!(shard.events.get(&EventKey(event)), Some(Mark::Delivered(u, _)) if *u <= now);
-            if over {
-                self.forget(&mut shard, EventKey(event));
-            }
+    }
+
+    /// Lets time pass for the events of no interaction.
+    pub(super) fn pass_loose(&self, now: Timestamp) {
+        let mut changes = Vec::new();
+        let mut loose = self.loose.lock();
+        self.tidy_loose(&mut loose, now, &mut changes);
+        if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
+            journal.record(changes);
         }
     }
 
@@ -162,19 +186,14 @@ impl Memory {
         if let Some(cause) = due.given_up {
             self.metrics.notice(&slot.record.route, cause.name(), "given_up");
         }
-        if let Some(cause) = due.notice {
-            notices.push(DueNotice { id: Arc::clone(&id), interaction: slot.record.clone(), cause });
+        if let Some(notice) = due.notice {
+            notices.push(DueNotice { id: Arc::clone(&id), route: Arc::clone(&slot.record.route), notice });
         }
         if due.dead {
-            let number = slot.number;
-            shard.interactions.remove(&id);
-            self.interactions.fetch_sub(1, Ordering::Relaxed);
-            if let Some(journal) = &self.journal {
-                journal.record([Change::InteractionGone(number)]);
-            }
+            self.remove(shard, &id);
             return;
         }
-        slot.look = slot.record.next_look();
+        slot.look = slot.record.next_look(now);
         if due.changed {
             self.write(&id, slot);
         }

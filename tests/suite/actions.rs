@@ -3,7 +3,7 @@
 use callgate::proxy::Clock;
 use serde_json::{Value, json};
 
-use crate::harness::{ANSWER, Agent, Callgate, Response, send_to};
+use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, read_request, send_to};
 
 struct World {
     provider: Agent,
@@ -14,7 +14,13 @@ struct World {
 
 impl World {
     fn new(actions: &str) -> Self {
+        Self::with(actions, "")
+    }
+
+    /// With another agent at this address.
+    fn with(actions: &str, address: &str) -> Self {
         let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
+        let address = if address.is_empty() { agent.address.to_string() } else { address.to_owned() };
         let text = format!(
             "public_url: https://agent.example.com
 listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], egress: {{ address: 127.0.0.1:0 }}, admin: {{ address: 127.0.0.1:0 }} }}
@@ -28,7 +34,7 @@ routes:
     interaction: {{ status: /status, done: [done] }}
     actions: {{ pointer: /ask/action_endpoint, {actions} }}
 ",
-            agent.address
+            address
         );
         let callgate = Callgate::start(&text, Clock::System);
         let minted =
@@ -128,13 +134,10 @@ fn an_unchanged_agent_answers_at_the_url_it_is_given() {
             url
         })
         .collect();
-    assert_eq!(
-        urls,
-        [
-            format!("http://{egress}/actions/{}", world.id()),
-            format!("http://{egress}/actions/{}/2", world.id())
-        ]
-    );
+    let url = |number| format!("http://{egress}/actions/{}/{number}", world.id());
+    assert_eq!(urls, [url(1), url(2)]);
+    assert_eq!(reason(&world.reply("", "{}")), (409, "action_ambiguous".to_owned()));
+    assert_eq!(world.agent.received()[1].header("callgate-question"), ["2"]);
     assert_eq!(world.reply("/2", "{}").status, 200);
     assert_eq!(world.state()["state"], "asking", "the first is still open");
     assert_eq!(world.reply("/1", "{}").status, 200);
@@ -231,4 +234,63 @@ fn questions_end_with_their_interaction() {
         world.state()["questions"],
         json!([{ "number": 1, "endpoint": world.endpoint("/answer"), "answered": false }])
     );
+}
+
+#[test]
+fn an_agent_may_answer_before_it_has_taken_the_callback() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let world = World::with("hosts: [127.0.0.1], rewrite: true", &listener.local_addr().unwrap().to_string());
+    let agent = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let asked = read_request(&mut stream, &mut Vec::new()).unwrap();
+        let body: Value = serde_json::from_slice(&asked.body).unwrap();
+        let url = body["ask"]["action_endpoint"].as_str().unwrap().to_owned();
+        let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let answered = send_to(address.parse().unwrap(), "POST", &format!("/{path}"), &[], b"{}");
+        std::io::Write::write_all(&mut stream, ANSWER).unwrap();
+        answered.status
+    });
+    assert_eq!(world.ask(&world.endpoint("/answer")).status, 200);
+    assert_eq!(agent.join().unwrap(), 200);
+    assert_eq!(world.state()["questions"][0]["answered"], true);
+}
+
+#[test]
+fn a_question_that_was_not_delivered_was_not_asked() {
+    let world = World::new("hosts: [127.0.0.1]");
+    world.agent.answers(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(world.ask(&world.endpoint("/answer")).status, 500);
+    assert_eq!(world.state()["questions"], json!([]));
+    assert_eq!(reason(&world.reply("", "{}")), (404, "action_unknown".to_owned()));
+}
+
+#[test]
+fn as_many_questions_as_are_remembered() {
+    let world = World::new("hosts: [127.0.0.1]");
+    for i in 0..8 {
+        assert_eq!(world.ask(&world.endpoint(&format!("/answer/{i}"))).status, 200);
+    }
+    assert_eq!(world.ask(&world.endpoint("/answer/8")).status, 429);
+    eventually(|| world.callgate.log().iter().any(|l| l["reason"] == "questions_too_many").then_some(()));
+    assert_eq!(world.reply("/3", "{}").status, 200);
+    assert_eq!(world.ask(&world.endpoint("/answer/8")).status, 200);
+    assert_eq!(world.reply("/9", "{}").status, 200);
+}
+
+#[test]
+fn neither_callgate_nor_the_agent_can_be_named_as_an_endpoint() {
+    let world = World::new("hosts: [127.0.0.0/8, localhost]");
+    let (admin, egress, ingress) =
+        (world.callgate.admin.unwrap(), world.callgate.egress.unwrap(), world.callgate.ingress);
+    for (i, address) in [admin, egress, ingress, world.agent.address].into_iter().enumerate() {
+        for (j, host) in ["127.0.0.1", "localhost"].into_iter().enumerate() {
+            let endpoint = format!("http://{host}:{}/callbacks", address.port());
+            assert_eq!(world.ask(&endpoint).status, 200);
+            let refused =
+                world.reply(&format!("/{}", 2 * i + j + 1), r#"{"route":"ask","params":{"id":"x"}}"#);
+            assert_eq!(reason(&refused), (403, "action_not_allowed".to_owned()), "{endpoint}");
+        }
+    }
+    assert!(world.callgate.metrics().contains("callgate_guard_refusals_total{class=\"own_address\"} 8"));
+    assert_eq!(world.callgate.admin_get("/callbacks").json()["interactions"].as_array().unwrap().len(), 1);
 }

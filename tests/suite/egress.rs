@@ -288,6 +288,9 @@ fn large_answers_stream_and_heads_alone_are_heads() {
     world.provider.answers(&answer);
     let got = send_to(world.callgate.egress.unwrap(), "GET", "/plain", &[], b"");
     assert_eq!((got.status, got.body.len()), (200, 4 << 20));
+    world.provider.answers(b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n");
+    let coded = send_to(world.callgate.egress.unwrap(), "GET", "/plain", &[], b"");
+    assert_eq!(coded.status, 502, "a coding that nobody here can undo");
     world.provider.answers(b"HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(send_to(world.callgate.egress.unwrap(), "POST", "/plain", &[], b"x").status, 204);
     world
@@ -383,4 +386,15 @@ fn a_full_ledger_sends_nothing() {
     let full = callgate.agent_sends("/keep", r#"{"id":"b"}"#);
     assert_eq!((full.status, full.json()["reason"].as_str()), (503, Some("store_full")));
     assert_eq!(provider.received().len(), 1);
+    // What was never sent, and whose token nobody has, makes room.
+    let text = config(agent.address, "http://127.0.0.1:1", "store: { kind: memory, interactions_max: 2 }");
+    let callgate = Callgate::start(&text, Clock::System);
+    for _ in 0..5 {
+        let refused = callgate.agent_sends("/keep", r#"{"id":"a"}"#);
+        assert_eq!(refused.json()["reason"], "provider_unreachable");
+    }
+    assert_eq!(
+        callgate.admin_send("POST", "/callbacks", r#"{"route":"doc","params":{"id":"c"}}"#).status,
+        201
+    );
 }

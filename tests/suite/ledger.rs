@@ -57,6 +57,8 @@ struct World {
     events: std::cell::Cell<u32>,
 }
 
+/// The id of an interaction that was made by somebody else.
+const ELSEWHERE: &str = "int_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 const START: i64 = 1_767_225_600_000;
 const MINUTE: i64 = 60_000;
 
@@ -149,14 +151,19 @@ fn what_is_revoked_opens_nothing_also_when_it_was_made_elsewhere() {
     // Made by another Callgate with the same key, and revoked before it came in.
     let at = Timestamp::from_unix_ms(START);
     let request = MintRequest { route: "doc", parameters: &[("id", "b")], ttl: None, uses: None };
-    let foreign = world.config.policy.mint(&request, "int_elsewhere", at).unwrap();
-    assert_eq!(world.callgate.admin_send("DELETE", "/callbacks/int_elsewhere", "").status, 204);
+    let foreign = world.config.policy.mint(&request, ELSEWHERE, at).unwrap();
+    assert_eq!(world.callgate.admin_send("DELETE", &format!("/callbacks/{ELSEWHERE}"), "").status, 204);
     let foreign = json!({
         "callback_url": foreign.callback_url,
         "callback_token": foreign.callback_token,
-        "interaction": "int_elsewhere",
+        "interaction": ELSEWHERE,
     });
     assert_eq!(world.call(&foreign, "{}").status, 410);
+    for nobodys in
+        ["int_elsewhere", "x", "int_AAAAAAAAAAAAAAAAAAAAAAAAAA", "int_aaaaaaaaaaaaaaaaaaaaaaaaa%61"]
+    {
+        assert_eq!(world.callgate.admin_send("DELETE", &format!("/callbacks/{nobodys}"), "").status, 404);
+    }
     // One that was not revoked is adopted.
     let other = world.config.policy.mint(&request, "int_other", at).unwrap();
     let other = json!({ "callback_url": other.callback_url, "callback_token": other.callback_token });
@@ -360,10 +367,10 @@ fn a_file_is_for_one_process_and_refuses_what_it_never_made() {
     let world = World::new(&store);
     let at = Timestamp::from_unix_ms(START);
     let request = MintRequest { route: "doc", parameters: &[("id", "b")], ttl: None, uses: None };
-    let foreign = world.config.policy.mint(&request, "int_elsewhere", at).unwrap();
+    let foreign = world.config.policy.mint(&request, ELSEWHERE, at).unwrap();
     let foreign = json!({ "callback_url": foreign.callback_url, "callback_token": foreign.callback_token });
     assert_eq!(world.call(&foreign, "{}").status, 410);
-    assert_eq!(world.callgate.admin_send("DELETE", "/callbacks/int_elsewhere", "").status, 404);
+    assert_eq!(world.callgate.admin_send("DELETE", &format!("/callbacks/{ELSEWHERE}"), "").status, 404);
     let metrics = Arc::new(Metrics::new().unwrap());
     let settings = &world.config.startup.store;
     let second = Store::start(settings, metrics, instant);
@@ -382,6 +389,7 @@ fn the_callbacks_api_is_strict_and_for_callers_on_this_host() {
         (r#"{"route":"doc"}"#, 400),
         (r#"{"route":"doc","params":{"id":"a/b"}}"#, 400),
         (r#"{"route":"doc","params":{"id":"a","x":"y"}}"#, 400),
+        (r#"{"route":"doc","params":{"id":"a","id":"b"}}"#, 400),
         (r#"{"route":"doc","params":{"id":"a"},"ttl":"5"}"#, 400),
         (r#"{"route":"doc","params":{"id":"a"},"ttl":"400d"}"#, 400),
         (r#"{"route":"doc","params":{"id":"a"},"uses":0}"#, 400),
@@ -505,9 +513,53 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
         let third = store.claim(&ask, now, Duration::ZERO).await;
         assert_eq!(third.unwrap_err(), Held::Duplicate);
         // Remembered for three days, and no longer.
-        store.pass(now.plus(Duration::from_secs(3 * 86_400 - 1)), 0);
+        store.pass(now.plus(Duration::from_secs(3 * 86_400 - 1)));
         assert_eq!(store.counts().1, 1);
-        store.pass(now.plus(Duration::from_secs(3 * 86_400)), 0);
+        store.pass(now.plus(Duration::from_secs(3 * 86_400)));
         assert_eq!(store.counts().1, 0);
     });
+}
+
+#[test]
+fn a_final_callback_that_is_being_delivered_at_the_deadline_counts() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let now = Arc::new(AtomicI64::new(START));
+    let text = config(&listener.local_addr().unwrap().to_string(), "{ kind: memory }");
+    let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
+    let minted = callgate.admin_send("POST", "/callbacks", r#"{"route":"doc","params":{"id":"a"}}"#).json();
+    let (ingress, parsed) = (callgate.ingress, parse(&text));
+    let answer = std::thread::scope(|scope| {
+        let caller = scope
+            .spawn(|| call(ingress, &parsed, &now, &minted, r#"{"status":"completed"}"#, "msg_1").status);
+        let (mut stream, _) = listener.accept().unwrap();
+        crate::harness::read_request(&mut stream, &mut Vec::new()).unwrap();
+        // The deadline passes while the agent works; the ledger's clock has looked since, as the gauge shows.
+        now.store(START + 61 * MINUTE, Ordering::SeqCst);
+        let age = "callgate_interactions_oldest_age_seconds{route=\"doc\"} 3660";
+        eventually(|| callgate.metrics().contains(age).then_some(()));
+        std::io::Write::write_all(&mut stream, ANSWER).unwrap();
+        caller.join().unwrap()
+    });
+    assert_eq!(answer, 200);
+    let path = format!("/callbacks/{}", minted["interaction"].as_str().unwrap());
+    assert_eq!(callgate.admin_get(&path).json()["state"], "done");
+}
+
+#[test]
+fn an_agent_that_hangs_on_its_notices_holds_up_nothing_else() {
+    // It takes connections, and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let now = Arc::new(AtomicI64::new(START));
+    let text = config(&listener.local_addr().unwrap().to_string(), "{ kind: memory, interactions_max: 100 }");
+    let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
+    let mint = || {
+        let body = json!({ "route": "doc", "params": { "id": "a" }, "ttl": "30m" }).to_string();
+        callgate.admin_send("POST", "/callbacks", &body).status
+    };
+    (0..100).for_each(|_| assert_eq!(mint(), 201));
+    now.store(START + 31 * MINUTE, Ordering::SeqCst);
+    let ended = "callgate_interactions_ended_total{outcome=\"expired\",route=\"doc\"} 100";
+    eventually(|| callgate.metrics().contains(ended).then_some(()));
+    assert!(!callgate.metrics().contains("callgate_notices_total{"), "none is answered yet");
+    assert_eq!(mint(), 503, "they are remembered until the agent was told");
 }

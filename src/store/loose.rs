@@ -1,0 +1,109 @@
+//! The delivered events whose token names no interaction. They are few or many, but each is kept for the same time:
+//! a queue in the order in which they came, and the oldest ones make room.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::interaction::EventKey;
+use crate::time::Timestamp;
+
+/// An event that is known.
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    /// Delivered, and remembered until then; the file has it under this number.
+    Delivered(Timestamp, u64),
+    /// Being delivered.
+    InFlight,
+}
+
+/// How an event is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Known {
+    Delivered,
+    Delivering,
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Loose {
+    marks: HashMap<EventKey, Mark>,
+    queue: VecDeque<(Timestamp, EventKey, u64)>,
+}
+
+impl Loose {
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Claims an event that goes by these keys, unless it is known by any of them.
+    pub(super) fn claim(&mut self, keys: &[EventKey], now: Timestamp) -> Known {
+        let mut known = Known::Unknown;
+        for key in keys {
+            match self.marks.get(key) {
+                Some(Mark::Delivered(until, _)) if *until > now => return Known::Delivered,
+                Some(Mark::InFlight) => known = Known::Delivering,
+                Some(Mark::Delivered(..)) | None => {}
+            }
+        }
+        if known == Known::Unknown {
+            for key in keys {
+                self.marks.insert(*key, Mark::InFlight);
+            }
+        }
+        known
+    }
+
+    pub(super) fn release(&mut self, keys: &[EventKey]) {
+        for key in keys {
+            if matches!(self.marks.get(key), Some(Mark::InFlight)) {
+                self.marks.remove(key);
+            }
+        }
+    }
+
+    /// Remembers a delivered event until then.
+    pub(super) fn remember(&mut self, key: EventKey, until: Timestamp, number: u64) {
+        self.marks.insert(key, Mark::Delivered(until, number));
+        self.queue.push_back((until, key, number));
+    }
+
+    /// Forgets the oldest one if its time is over, or if there are more than `max`. Returns its number, and whether it
+    /// had to make room.
+    pub(super) fn forget(&mut self, now: Timestamp, max: usize) -> Option<(u64, bool)> {
+        let (until, key, number) = self.queue.front().copied()?;
+        let over = until <= now;
+        if !over && self.queue.len() <= max {
+            return None;
+        }
+        self.queue.pop_front();
+        // The same event may have been delivered again, and be known under a later number.
+        if matches!(self.marks.get(&key), Some(Mark::Delivered(_, known)) if *known == number) {
+            self.marks.remove(&key);
+        }
+        Some((number, !over))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_makes_room_and_never_the_newest() {
+        let (mut loose, now) = (Loose::default(), Timestamp::from_unix_secs(0));
+        let until = Timestamp::from_unix_secs(100);
+        for i in 0..5 {
+            assert_eq!(loose.claim(&[EventKey(i)], now), Known::Unknown);
+            loose.remember(EventKey(i), until, u64::try_from(i).unwrap());
+            while let Some((number, made_room)) = loose.forget(now, 3) {
+                assert!(made_room && number + 3 == u64::try_from(i).unwrap());
+            }
+        }
+        assert_eq!(loose.claim(&[EventKey(4)], now), Known::Delivered);
+        assert_eq!(loose.claim(&[EventKey(0)], now), Known::Unknown);
+        assert_eq!(loose.claim(&[EventKey(0), EventKey(9)], now), Known::Delivering);
+        loose.release(&[EventKey(0)]);
+        assert_eq!(loose.forget(until, 3), Some((2, false)));
+        assert_eq!(loose.claim(&[EventKey(4)], until), Known::Unknown, "its time is over");
+    }
+}
