@@ -18,7 +18,8 @@ pub enum Class {
 /// Declares the closed list: variant, code, class, status, public title, and what the operator should know.
 macro_rules! denials {
     ($($variant:ident, $code:literal, $class:ident, $status:literal, $title:literal, $help:literal;)+) => {
-        /// Why a request was not delivered, or not answered. Alphabetical; the codes are stable.
+        /// Why a callback was not delivered, or a request of the agent not sent, or either not answered. Alphabetical; the
+        /// codes are stable.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Denial {
             $(#[doc = $help] $variant,)+
@@ -138,7 +139,7 @@ denials! {
     SignatureTooOld, "signature_too_old", Deny, 401, "Unauthorized",
         "The signature's timestamp is older than the tolerance.";
     StoreFull, "store_full", Fail, 503, "Service Unavailable",
-        "The ledger holds `store.interactions_max` interactions and takes no new one.";
+        "The ledger is full: it holds `store.interactions_max` interactions, or `store.events_max` events of interactions.";
     StoreUnavailable, "store_unavailable", Fail, 503, "Service Unavailable",
         "The store could not write; nothing is acknowledged that is not safe.";
     TokenAlgorithm, "token_algorithm", Deny, 401, "Unauthorized",

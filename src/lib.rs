@@ -7,6 +7,7 @@
 
 pub mod denial;
 pub mod json;
+pub mod random;
 pub mod request;
 pub mod secret;
 pub mod time;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::egress::Egress;
 use crate::ingress::{Carrier, Ingress, Provider, Route, TokenRule};
+use crate::interaction::pairs;
 use crate::path::{TOKEN_CAPTURE, with_parameter};
 use crate::time::Timestamp;
 use crate::token::{Grant, Minter};
@@ -200,10 +201,9 @@ impl Policy {
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }
-        let captures = captures.iter().map(|(name, value)| format!("{name}={value}"));
         Ok(Minted {
             route: Arc::clone(route),
-            captures: captures.collect::<Vec<_>>().join("&").into(),
+            captures: pairs(captures.iter().copied()),
             issued: now,
             uses,
             interaction: interaction.to_owned(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::denial::Denial;
 
-/// The checks, in the order in which the gate runs them: cheap first, the body last.
+/// The checks, in the order in which they run: cheap first, the body behind the head, the ledger last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {

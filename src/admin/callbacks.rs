@@ -15,7 +15,7 @@ use crate::denial::Refusal;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
 use crate::policy::{MintFault, MintRequest};
-use crate::proxy::{PlainRequest, PlainResponse};
+use crate::proxy::{PlainRequest, PlainResponse, instant};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
 
@@ -85,11 +85,13 @@ impl Admin {
             ("DELETE", id) if !id.is_empty() && !is_id(id) && self.store.read(id).is_none() => {
                 problem(404, "no such interaction")
             }
-            ("DELETE", id) if !id.is_empty() => match self.store.revoke(id, self.clock.now()).await {
-                Ok(true) => PlainResponse { body: String::new(), ..problem(204, "") },
-                Ok(false) => problem(404, "no such interaction"),
-                Err(refusal) => refused(&refusal),
-            },
+            ("DELETE", id) if !id.is_empty() => {
+                match self.store.revoke(id, self.ledger_clock.now(instant())).await {
+                    Ok(true) => PlainResponse { body: String::new(), ..problem(204, "") },
+                    Ok(false) => problem(404, "no such interaction"),
+                    Err(refusal) => refused(&refusal),
+                }
+            }
             (_, "") => PlainResponse { allow: "GET, HEAD, POST", ..problem(405, "method not allowed") },
             _ => PlainResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
         }
@@ -152,7 +154,8 @@ impl Admin {
             wanted.params.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let wanted = MintRequest { route: &wanted.route, parameters: &parameters, ttl, uses: wanted.uses };
         let policy = self.policy.load_full();
-        match mint(&self.store, &policy, &self.metrics, &wanted, self.clock.now()).await {
+        let (now, ledger_now) = (self.clock.now(), self.ledger_clock.now(instant()));
+        match mint(&self.store, &policy, &self.metrics, &wanted, now, ledger_now).await {
             Ok(minted) => answer(
                 201,
                 &json!({

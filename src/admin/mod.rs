@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use crate::config::AdminListener;
 use crate::observe::Metrics;
 use crate::policy::Policy;
-use crate::proxy::{Clock, PlainRequest, PlainResponse};
+use crate::proxy::{Clock, LedgerClock, PlainRequest, PlainResponse};
 use crate::store::Store;
 
 /// What the admin listener tells about.
@@ -27,6 +27,8 @@ pub struct Admin {
     pub policy: Arc<ArcSwap<Policy>>,
     /// The clock tokens are made by.
     pub clock: Clock,
+    /// The clock of the ledger.
+    pub ledger_clock: Arc<LedgerClock>,
     /// Who may use the callbacks API.
     pub listener: AdminListener,
 }

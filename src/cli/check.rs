@@ -24,7 +24,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
     let checked = args.config.parse().and_then(with_usable_tls);
     match checked {
         Ok(config) if args.json => {
-            let policy = args.print.then(|| describe(&config.policy));
+            let policy = args.print.then(|| describe(&config));
             print_json(&json!({ "ok": true, "warnings": config.warnings, "policy": policy }));
             0
         }
@@ -33,15 +33,16 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                 eprintln!("warning: {warning}");
             }
             if args.print {
-                print!("{}", serde_yaml::to_string(&describe(&config.policy)).unwrap_or_default());
+                print!("{}", serde_yaml::to_string(&describe(&config)).unwrap_or_default());
             } else {
-                let (routes, providers) =
-                    (config.policy.ingress.routes().len(), config.policy.providers.len());
+                let policy = &config.policy;
+                let rules = policy.egress.rules().len();
                 println!(
-                    "{}: ok, {}, {}",
+                    "{}: ok, {}, {}{}",
                     args.config.config.display(),
-                    counted(routes, "route"),
-                    counted(providers, "provider")
+                    counted(policy.ingress.routes().len(), "route"),
+                    counted(policy.providers.len(), "provider"),
+                    if rules == 0 { String::new() } else { format!(", {}", counted(rules, "egress rule")) }
                 );
             }
             0

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use crate::config::{Config, Startup, Unknown};
 use crate::egress::{Place, Rule};
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
 use crate::json::Pointer;
-use crate::policy::Policy;
 use crate::signature::{IdSource, TimestampSource, Verifier};
 use crate::source::Networks;
 use crate::time::format_duration;
@@ -17,9 +17,10 @@ use crate::time::format_duration;
 const RANGES_MAX: usize = 50;
 
 /// What `check --print` shows.
-pub(super) fn describe(policy: &Policy) -> Value {
-    let edge = policy.ingress.edge();
+pub(super) fn describe(config: &Config) -> Value {
+    let (policy, edge) = (&config.policy, config.policy.ingress.edge());
     json!({
+        "startup": startup(&config.startup),
         "public_url": *edge.public_url,
         "client_address": edge.client_address.as_ref().map_or_else(
             || json!("the peer's"),
@@ -47,6 +48,30 @@ pub(super) fn describe(policy: &Policy) -> Value {
         "explain_denials": policy.explain_denials,
         "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
         "routes": policy.ingress.routes().iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+    })
+}
+
+/// What only a restart changes.
+fn startup(startup: &Startup) -> Value {
+    let store = &startup.store;
+    json!({
+        "ingress": startup.ingress.iter().map(|listener| json!({
+            "address": listener.address.to_string(),
+            "tls": listener.tls.as_ref().map(|files| &*files.certificate),
+        })).collect::<Vec<_>>(),
+        "egress": startup.egress.map(|address| address.to_string()),
+        "admin": startup.admin.as_ref().map(|admin| json!({
+            "address": admin.address.to_string(),
+            "callbacks": if admin.token.is_some() { "with the token" } else { "for callers on this host" },
+        })),
+        "store": {
+            "path": store.path.as_deref().unwrap_or("in memory"),
+            "unknown": if store.unknown == Unknown::Adopt { "adopt" } else { "refuse" },
+            "interactions_max": store.interactions_max,
+            "events_max": store.events_max,
+            "remember": format_duration(store.remember),
+        },
+        "trusted_roots": startup.trusted_roots.as_deref().unwrap_or("the platform's"),
     })
 }
 
@@ -101,6 +126,10 @@ fn actions(actions: &Actions) -> Value {
         "pointer": actions.pointer.as_str(),
         "hosts": actions.guard.entries().collect::<Vec<_>>(),
         "rewrite": actions.rewrite,
+        "timeouts": {
+            "connect": format_duration(actions.connect_timeout),
+            "response": format_duration(actions.response_timeout),
+        },
         "headers": actions.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         "signed": actions.signer.is_some(),
     })

@@ -2,7 +2,7 @@
 //! the configuration alone.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json};
 use crate::config::{AdminListener, Config, Unknown};
 use crate::policy::MintRequest;
-use crate::store::new_id;
+use crate::random::new_id;
+use crate::source::reachable;
 use crate::time::{Timestamp, format_duration, parse_duration};
 
 /// How long the running Callgate may take.
@@ -60,6 +61,12 @@ pub(super) fn mint(args: &MintArgs) -> u8 {
         Ok(config) => config,
         Err(code) => return code,
     };
+    let doubled =
+        |(i, (name, _)): (usize, &(String, String))| args.params.iter().take(i).any(|(n, _)| n == name);
+    if args.params.iter().enumerate().any(doubled) {
+        eprintln!("error: route {}: a parameter is there twice", args.route);
+        return EXIT_DATA;
+    }
     let asked = match &config.startup.admin {
         Some(admin) if !args.offline && args.at.is_none() && admin.address.port() != 0 => args.ask(admin),
         _ => None,
@@ -131,16 +138,6 @@ impl MintArgs {
             }
         })
     }
-}
-
-/// The address at which a listener can be reached from here.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        let loopback: IpAddr =
-            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        address.set_ip(loopback);
-    }
-    address
 }
 
 fn converse(

@@ -13,7 +13,7 @@ use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
 use crate::observe::{AccessLogger, Metrics, install_logger};
-use crate::proxy::{Clock, Options, PlainResponse, Server, StartError, instant};
+use crate::proxy::{Clock, LedgerClock, Options, PlainResponse, Server, StartError, instant};
 use crate::store::Store;
 
 /// How long running exchanges may take after SIGTERM.
@@ -52,6 +52,7 @@ pub fn serve(
     let store = Arc::new(store);
     let policy = Arc::new(ArcSwap::from_pointee(config.policy));
     let listener = config.startup.admin.clone();
+    let ledger_clock = Arc::new(LedgerClock::new(clock.clone()));
     let admin = listener.map(|listener| {
         Arc::new(Admin {
             metrics: Arc::clone(&metrics),
@@ -59,10 +60,11 @@ pub fn serve(
             store: Arc::clone(&store),
             policy: Arc::clone(&policy),
             clock: clock.clone(),
+            ledger_clock: Arc::clone(&ledger_clock),
             listener,
         })
     });
-    let options = Options { clock, metrics, store, access_log: log };
+    let options = Options { clock, ledger_clock, metrics, store, access_log: log };
     let respond = move |request| {
         let admin = admin.clone();
         async move {

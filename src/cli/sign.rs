@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json};
+use crate::random::new_id;
 use crate::signature::{IdSource, Signed};
 use crate::source::LOOPBACK;
-use crate::store::new_id;
 use crate::time::Timestamp;
 
 #[derive(Args)]

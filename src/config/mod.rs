@@ -12,6 +12,7 @@ mod route;
 mod secrets;
 mod store;
 mod token;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +92,15 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let egress_at = fields.optional("egress");
     let egress = egress::egress(egress_at.clone(), routes.as_deref());
     fields.finish();
+    let asks = routes.iter().flatten().find(|route| route.actions.is_some());
+    if let (Some(route), Some(startup)) = (asks, &startup)
+        && startup.egress.is_none()
+        && egress_at.is_none()
+    {
+        let message =
+            format!("nothing listens for the agent's answers to the questions of the route {}", route.name);
+        let _: Option<()> = root.error(message, "add `listen.egress`");
+    }
     if let (Some(at), Some(startup)) = (&egress_at, &startup)
         && startup.egress.is_none()
     {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::presets;
-use super::reader::{Cursor, Fields, did_you_mean, is_name, shown};
+use super::reader::{Cursor, Fields};
+use super::words::{did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::secret::Secret;
 use crate::signature::{

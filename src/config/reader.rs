@@ -8,6 +8,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::node::{Node, Place, Step, locate};
+use super::words::{did_you_mean, is_name, shown};
 use crate::json::Pointer;
 use crate::path::Template;
 use crate::source::parse_network;
@@ -207,7 +208,10 @@ impl<'n> Cursor<'n> {
     }
 
     pub(super) fn bad_name<T>(&self, text: &str) -> Option<T> {
-        self.error(format!("`{text}` is not a name"), "use 1 to 64 of a-z, 0-9, `-` and `_`, a letter first")
+        self.error(
+            format!("`{text}` is not a name"),
+            "use 1 to 64 of a-z, 0-9, `-` and `_`, a letter first; not none, not actions",
+        )
     }
 
     pub(super) fn duration(&self) -> Option<Duration> {
@@ -326,28 +330,6 @@ impl<'n> Cursor<'n> {
 }
 
 const DURATION_HINT: &str = "a number and one of ms, s, m, h, d, such as 5m";
-
-/// A word in a message; not repeated when it could be a secret in the wrong place.
-pub(super) fn shown(text: &str) -> String {
-    let word = text.len() <= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if word && !text.contains("sec_") { format!("`{text}`") } else { "the value".to_owned() }
-}
-
-/// Whether `text` may be a name.
-pub(super) fn is_name(text: &str) -> bool {
-    text.len() <= 64
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-}
-
-/// "did you mean", or the list of what is known.
-pub(super) fn did_you_mean(text: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
-    match near {
-        Some((distance, word)) if distance <= 2 && distance < word.len() => format!("did you mean `{word}`?"),
-        _ => format!("known are: {}", known.join(", ")),
-    }
-}
 
 /// A mapping being read: every key must be asked for, or it is unknown.
 pub(super) struct Fields<'n> {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::interaction;
-use super::reader::{Cursor, did_you_mean};
+use super::reader::Cursor;
 use super::token::{CallbackTokens, token};
+use super::words::did_you_mean;
 use crate::ingress::{Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Follow;
 use crate::path::{TOKEN_CAPTURE, Template};

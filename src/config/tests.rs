@@ -362,6 +362,16 @@ fn rules_that_would_send_nothing_right() {
 }
 
 #[test]
+fn questions_that_nobody_could_answer_and_names_that_mean_nothing() {
+    let without = LOOP.split("egress:\n").next().unwrap().replace(", egress: { address: 127.0.0.1:0 }", "");
+    let errors = errors(&without);
+    let [error] = errors.as_slice() else { panic!("{errors:#?}") };
+    assert!(error.message.contains("the agent's answers"), "{error}");
+    loop_mistake("name: r\n", "name: none\n", "routes[0].name", "not a name");
+    loop_mistake("name: e\n", "name: actions\n", "egress[0].name", "not a name");
+}
+
+#[test]
 fn headers_that_are_not_the_users_to_set() {
     let at = "egress[0].inject.url.header";
     loop_mistake("url: /url", "url: { header: content-length }", at, "can be set");

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::{Cursor, Fields, did_you_mean};
+use super::reader::{Cursor, Fields};
+use super::words::did_you_mean;
 use crate::ingress::{Carrier, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::{Minting, TTL_MAX};

@@ -133,8 +133,11 @@ impl Guard {
         let url = Url::parse(text).map_err(Refused::Url)?;
         match url.address() {
             Some(address) => self.judge(&url, address)?,
-            None if self.names(&url).next().is_none() => return Err(Refused::Host),
-            None => {}
+            None => match self.names(&url).reduce(|a, b| a || b) {
+                None => return Err(Refused::Host),
+                Some(plain) if url.scheme() == Scheme::Http && !plain => return Err(Refused::PlainHttp),
+                Some(_) => {}
+            },
         }
         Ok(url)
     }
@@ -149,22 +152,23 @@ impl Guard {
         if let (Some(class), false) = (class, listed) {
             return Err(Refused::Address(class));
         }
-        if url.address().is_some() && !listed {
-            return Err(Refused::Host);
+        match url.address() {
+            // This host's own name for itself leads nowhere else.
+            None if url.host() == "localhost" && !listed => Err(Refused::Host),
+            Some(_) if !listed => Err(Refused::Host),
+            // Plain HTTP to an address that was listed is within the house, or it is not.
+            Some(_) if url.scheme() == Scheme::Http && class.is_none() => Err(Refused::PlainHttp),
+            _ => Ok(()),
         }
-        let plain = class.is_some() || self.names(url).any(|plain| plain);
-        if url.scheme() == Scheme::Http && !plain {
-            return Err(Refused::PlainHttp);
-        }
-        Ok(())
     }
 
-    /// The entries that name the URL's host and port; whether each allows plain HTTP.
+    /// The entries that name the URL's host and port; whether each allows plain HTTP. `localhost` is this host.
     fn names(&self, url: &Url) -> impl Iterator<Item = bool> {
         let (host, port) = (url.host().to_owned(), url.port());
         self.entries.iter().filter_map(move |entry| match entry {
             Entry::Name { host: name, port: only, plain } => {
-                (**name == *host && only.is_none_or(|only| only == port)).then_some(*plain)
+                let plain = *plain || host == "localhost";
+                (**name == *host && only.is_none_or(|only| only == port)).then_some(plain)
             }
             Entry::Network(_) => None,
         })

@@ -77,6 +77,9 @@ impl Verified {
             Err(held @ Held::Refused(refusal)) if in_flight(held) => {
                 trail.deny(Check::Duplicate, refusal.denial, || refusal.detail.to_string());
             }
+            Err(Held::Refused(refusal)) if !knows_events(refusal.denial) => {
+                trail.skip(Check::Duplicate, "the ledger could not tell");
+            }
             _ if self.events.is_empty() => trail.skip(Check::Duplicate, "nothing to tell a duplicate by"),
             _ => trail.pass(Check::Duplicate, || "not delivered before".to_owned()),
         }
@@ -90,6 +93,11 @@ impl Verified {
             Ok(_) if self.admitted.found.granted.is_none() => {
                 trail.skip(Check::Interaction, "the token names no interaction");
             }
+            Ok(cleared) if cleared.is_stale() => {
+                trail.pass(Check::Interaction, || {
+                    "the progress is overtaken, and delivered all the same".to_owned()
+                });
+            }
             Ok(_) => trail.pass(Check::Interaction, || "open".to_owned()),
         }
         match ruling {
@@ -97,6 +105,11 @@ impl Verified {
             Err(held) => Err(Box::new(Halted { held, seen: self.admitted.into_seen() })),
         }
     }
+}
+
+/// Whether a ledger that refuses so has looked for the event.
+fn knows_events(denial: Denial) -> bool {
+    !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }
 
 impl Permit {

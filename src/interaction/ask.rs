@@ -17,10 +17,11 @@ pub struct EventKey(pub u128);
 impl EventKey {
     /// The key of an event. `kind` keeps ids and signatures apart.
     pub fn new(route: &str, scope: Scope<'_>, kind: &str, event: &[u8]) -> Self {
-        let mut digest = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            digest.update((bytes.len() as u64).to_le_bytes());
-            digest.update(bytes);
+        // One buffer and one digest: an update for each field costs more than the digest does.
+        let mut bytes = Vec::with_capacity(192);
+        let mut field = |field: &[u8]| {
+            bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(field);
         };
         field(route.as_bytes());
         match scope {
@@ -32,7 +33,7 @@ impl EventKey {
         }
         field(kind.as_bytes());
         field(event);
-        let half = digest.finalize().first_chunk().copied().unwrap_or_default();
+        let half = Sha256::digest(&bytes).first_chunk().copied().unwrap_or_default();
         Self(u128::from_be_bytes(half))
     }
 }
@@ -74,18 +75,25 @@ pub struct Ask<'a> {
 pub struct Cleared {
     /// The number of the question that this callback asks, where it asks one.
     question: Option<u32>,
+    /// What it reports is overtaken.
+    stale: bool,
 }
 
 impl Cleared {
     /// For the ledger alone.
     #[cfg(feature = "proxy")]
-    pub(crate) fn by_the_ledger(question: Option<u32>) -> Self {
-        Self { question }
+    pub(crate) fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
+        Self { question, stale }
     }
 
     /// The number of the question that this callback asks, where it asks one.
     pub fn question(self) -> Option<u32> {
         self.question
+    }
+
+    /// Whether what the callback reports is overtaken, and delivered all the same.
+    pub fn is_stale(self) -> bool {
+        self.stale
     }
 }
 

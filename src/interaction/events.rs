@@ -16,9 +16,12 @@ pub(super) struct Events {
 
 /// How an event is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Known {
+pub enum Known {
+    /// It was delivered.
     Delivered,
+    /// It is being delivered.
     Delivering,
+    /// Not at all.
     Unknown,
 }
 
@@ -41,19 +44,15 @@ impl Events {
         self.claims
     }
 
-    /// The claim is settled: returns its keys, each with the number by which a file is to know it.
-    pub(super) fn settle(&mut self, claim: u32, mut number: impl FnMut() -> u64) -> Vec<(EventKey, u64)> {
-        let mut settled = Vec::new();
+    /// The claim is settled. `number` is told each of its keys, and makes the number by which a file is to know it.
+    pub(super) fn settle(&mut self, claim: u32, mut number: impl FnMut(EventKey) -> u64) {
         let delivered = &mut self.delivered;
         self.delivering.retain(|(of, key)| {
             if *of == claim {
-                let number = number();
-                delivered.insert(*key, number);
-                settled.push((*key, number));
+                delivered.insert(*key, number(*key));
             }
             *of != claim
         });
-        settled
     }
 
     pub(super) fn release(&mut self, claim: u32) {

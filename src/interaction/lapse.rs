@@ -72,8 +72,6 @@ pub struct Due {
     pub changed: bool,
     /// It lapsed just now.
     pub lapsed: bool,
-    /// It has been silent for too long, as of now.
-    pub stalled: bool,
     /// The agent is to be told now.
     pub notice: Option<NoticeId>,
     /// The agent never answered the notice, and is not told any more.
@@ -89,13 +87,10 @@ impl Interaction {
         let notice = notice.map(|notice| if notice.in_flight { i64::MAX } else { notice.next });
         let at = match self.state.is_open() {
             true => {
-                let end = match self.in_flight {
-                    0 => self.deadline(),
-                    // What is being delivered may be the end: that is waited for.
-                    _ => self.deadline().max(now.plus(IN_FLIGHT_LOOK)),
-                }
-                .unix_ms();
-                end.min(self.stalls_at().unwrap_or(i64::MAX)).min(notice.unwrap_or(i64::MAX))
+                let ends = self.deadline().unix_ms().min(self.stalls_at().unwrap_or(i64::MAX));
+                // What is being delivered may be the end: that is waited for.
+                let soonest = if self.in_flight == 0 { i64::MIN } else { now.plus(IN_FLIGHT_LOOK).unix_ms() };
+                ends.max(soonest).min(notice.unwrap_or(i64::MAX))
             }
             false => notice.unwrap_or(self.expires),
         };
@@ -112,15 +107,16 @@ impl Interaction {
     pub fn pass(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         let ms = now.unix_ms();
-        if self.state.is_open() && now >= self.deadline() && self.in_flight == 0 {
+        let silent = self.state.is_open() && self.in_flight == 0;
+        if silent && now >= self.deadline() {
             due.lapsed = self.go(Event::Lapsed);
             self.notice_of(Overdue::Expired, ms);
-        } else if self.state.is_open() && self.stalls_at().is_some_and(|at| at <= ms) {
-            due.stalled = true;
+        } else if silent && self.stalls_at().is_some_and(|at| at <= ms) {
+            due.changed = true;
             self.stall_noticed = true;
             self.notice_of(Overdue::Stalled, ms);
         }
-        due.changed = due.lapsed || due.stalled;
+        due.changed |= due.lapsed;
         if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut())
             && !notice.in_flight
             && notice.next <= ms
@@ -136,6 +132,12 @@ impl Interaction {
         }
         due.dead = !self.state.is_open() && self.notice().is_none() && now >= self.expires();
         due
+    }
+
+    /// Whether the agent still has to be told this.
+    pub fn owes(&self, id: NoticeId) -> bool {
+        let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
+        notice.is_some_and(|notice| notice.id() == id)
     }
 
     fn notice_of(&mut self, cause: Overdue, since: i64) {

@@ -18,6 +18,9 @@ pub struct Question {
     /// Whether an answer is on its way.
     #[serde(skip)]
     pub(super) taken: bool,
+    /// The callback that asked it was not delivered after all.
+    #[serde(skip)]
+    dropped: bool,
 }
 
 /// Why a question cannot be answered.
@@ -27,6 +30,10 @@ pub enum QuestionFault {
     Answered,
     /// The interaction ended other than by its final callback.
     Over,
+    /// The interaction was revoked.
+    Revoked,
+    /// The ledger cannot keep what would be answered.
+    Unavailable,
     /// Several are open, and the answer does not say to which it belongs.
     Several,
     /// No such question was asked.
@@ -47,15 +54,23 @@ impl Interaction {
         }
         more.questions_asked = more.questions_asked.saturating_add(1);
         let number = more.questions_asked;
-        more.questions.push(Question { number, endpoint: endpoint.into(), answered: false, taken: false });
+        more.questions.push(Question {
+            number,
+            endpoint: endpoint.into(),
+            answered: false,
+            taken: false,
+            dropped: false,
+        });
         Some(number)
     }
 
     /// The callback that asked it was not delivered after all. What was answered meanwhile was asked.
     pub(super) fn unask(&mut self, number: u32) {
-        self.more()
-            .questions
-            .retain(|question| question.number != number || question.answered || question.taken);
+        let questions = &mut self.more().questions;
+        questions.retain(|question| question.number != number || question.answered || question.taken);
+        if let Some(question) = questions.iter_mut().find(|question| question.number == number) {
+            question.dropped = true;
+        }
     }
 
     /// Takes a question to answer it: the one of this number, or the only one that is open.
@@ -68,7 +83,10 @@ impl Interaction {
         now: Timestamp,
     ) -> Result<(u32, Box<str>), QuestionFault> {
         let expired = now >= self.expires();
-        if expired || matches!(self.state, State::Revoked | State::Expired | State::NotSent) {
+        if self.state == State::Revoked {
+            return Err(QuestionFault::Revoked);
+        }
+        if expired || matches!(self.state, State::Expired | State::NotSent) {
             return Err(QuestionFault::Over);
         }
         let questions = self.questions_mut();
@@ -97,9 +115,17 @@ impl Interaction {
             question.taken = false;
             question.answered |= arrived;
         }
-        if arrived && questions.iter().all(|question| question.answered) {
+        if let Some(more) = &mut self.more {
+            more.questions.retain(|question| question.answered || question.taken || !question.dropped);
+        }
+        if arrived && self.questions().iter().all(|question| question.answered) {
             self.go(Event::Answered);
         }
+    }
+
+    /// Whether the question of this number was answered.
+    pub(super) fn is_answered(&self, number: u32) -> bool {
+        self.questions().iter().any(|question| question.number == number && question.answered)
     }
 
     fn questions_mut(&mut self) -> &mut [Question] {

@@ -68,15 +68,6 @@ pub struct Claim {
     pub stale: bool,
 }
 
-/// What a delivered callback did.
-#[derive(Clone, Debug)]
-pub struct Settled {
-    /// The interaction was open until now, and is over by it.
-    pub ended: bool,
-    /// The events that are delivered now, each with the number by which a file is to know it.
-    pub events: Vec<(EventKey, u64)>,
-}
-
 /// What few open interactions have.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct More {
@@ -274,15 +265,16 @@ impl Interaction {
         }
     }
 
-    /// The agent took the callback. `number` makes the numbers by which a file knows its events.
+    /// The agent took the callback. `number` is told its events, and makes the numbers by which a file knows them.
+    /// Returns whether the interaction was open until now, and is over by it.
     pub fn settle(
         &mut self,
         claim: &Claim,
         report: &Report,
         event_id: Option<&str>,
         now: Timestamp,
-        number: impl FnMut() -> u64,
-    ) -> Settled {
+        number: impl FnMut(EventKey) -> u64,
+    ) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.deliveries = self.deliveries.saturating_add(1);
         self.uses_left = self.uses_left().map_or_else(any_number, |left| left.saturating_sub(1));
@@ -290,7 +282,7 @@ impl Interaction {
         self.stall_noticed = false;
         let fresh = self.state.is_open() && !self.is_overtaken(report);
         let more = self.more();
-        let events = more.events.settle(claim.number, number);
+        more.events.settle(claim.number, number);
         more.notice.take_if(|notice| notice.cause == Overdue::Stalled);
         if let Some(id) = event_id {
             if more.event_ids.len() >= EVENT_IDS_MAX {
@@ -305,8 +297,13 @@ impl Interaction {
             more.progress = report.progress.or(more.progress);
         }
         let last = self.uses_left == 0 && report.end.is_none();
-        let ended = self.go(if last { Event::Completed } else { report.event() });
-        Settled { ended, events }
+        // The agent may have answered the question while it took the callback.
+        let answered = claim.question.is_some_and(|number| self.is_answered(number));
+        self.go(match report.event() {
+            _ if last => Event::Completed,
+            Event::Asked if answered => Event::Progressed,
+            event => event,
+        })
     }
 
     /// Takes over a delivered event that a file held.
@@ -340,6 +337,12 @@ impl Interaction {
     pub fn bind(&mut self, provider_id: &str) {
         self.more().provider_id = Some(provider_id.into());
     }
+}
+
+/// Captures as a record keeps them: `name=value`, `&` between them. Neither can have these characters.
+pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str> {
+    let pairs: Vec<_> = captures.map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join("&").into()
 }
 
 fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) -> Held {

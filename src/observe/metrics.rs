@@ -6,6 +6,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::guard::Refused;
+
 /// Deciding takes microseconds.
 const DECIDE_BUCKETS: &[f64] = &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2];
 /// Agents take milliseconds to minutes.
@@ -231,6 +233,10 @@ impl Metrics {
             make.gauges("callgate_build_info", "Always 1; the labels tell what is running.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
+        // A counter that is there from the start can be alerted on from the first refusal.
+        for class in Refused::classes() {
+            egress.guard_refusals.with_label_values(&[class]);
+        }
         Ok(Self { egress, ingress, ledger, registry })
     }
 

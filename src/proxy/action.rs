@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::clock::instant;
-use super::egress::{Ended, Errand};
+use super::egress::{Ended, Exchange};
 use super::http1::{Fault, Message};
 use super::provider::{Answered, Failed, Guarded, Patience};
 use super::session::{Caller, head};
@@ -15,9 +15,10 @@ use crate::egress::answer_head;
 use crate::guard::Url;
 use crate::ingress::Actions;
 use crate::interaction::QuestionFault;
+use crate::random::new_id;
 use crate::request::RequestHead;
 use crate::signature::Signed;
-use crate::store::{Taken, new_id};
+use crate::store::Taken;
 
 /// What stands for a rule in the metrics and the log.
 pub(super) const RULE: &str = "actions";
@@ -48,12 +49,12 @@ impl Question {
     }
 }
 
-impl Errand<'_> {
+impl Exchange<'_> {
     /// Sends the agent's answer.
     pub(super) async fn answer_question(&mut self, caller: Caller, question: Question) -> Ended {
         let head = head(self.session, caller);
         if METHODS.iter().all(|method| method.as_str() != head.method) {
-            let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer is a POST");
+            let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer is a POST, PUT or PATCH");
             return self.refuse(refusal, &METHODS).await;
         }
         if head.body_bytes_declared.is_some_and(|declared| declared > BODY_BYTES_MAX) {
@@ -112,8 +113,8 @@ impl Errand<'_> {
             None => Vec::new(),
             Some(signer) => {
                 let signed = Signed { head, public_url: &self.policy.ingress.edge().public_url };
-                let id = new_id("msg_").unwrap_or_default();
-                let signature = signer.sign(&signed, &body, &id, self.shared.clock.now());
+                let now = self.shared.clock.now();
+                let signature = new_id("msg_").and_then(|id| signer.sign(&signed, &body, &id, now));
                 signature.ok_or(Failed::Fault(Fault::Unreachable))?
             }
         };
@@ -129,7 +130,9 @@ fn refusal(fault: QuestionFault) -> Refusal {
     let denial = match fault {
         QuestionFault::Answered => Denial::ActionAlreadyAnswered,
         QuestionFault::Over => Denial::InteractionOver,
+        QuestionFault::Revoked => Denial::InteractionRevoked,
         QuestionFault::Several => Denial::ActionAmbiguous,
+        QuestionFault::Unavailable => Denial::StoreUnavailable,
         QuestionFault::Unknown => Denial::ActionUnknown,
     };
     Refusal::new(denial, denial.help())

@@ -41,19 +41,21 @@ pub fn instant() -> Instant {
 }
 
 /// The clock of what ends for good, such as that a deadline has passed: it is not believed when it jumps.
-pub(super) struct LedgerClock {
+#[derive(Debug)]
+pub struct LedgerClock {
     clock: Clock,
     began: Instant,
     steady: Mutex<Steady>,
 }
 
 impl LedgerClock {
-    pub(super) fn new(clock: Clock) -> Self {
+    /// One that begins now.
+    pub fn new(clock: Clock) -> Self {
         Self { clock, began: instant(), steady: Mutex::default() }
     }
 
     /// The time to go by, at this moment of the clock that cannot jump.
-    pub(super) fn now(&self, at: Instant) -> Timestamp {
+    pub fn now(&self, at: Instant) -> Timestamp {
         let wall = self.clock.now();
         match self.clock {
             Clock::System => self.steady.lock().look(wall, at.saturating_duration_since(self.began)),

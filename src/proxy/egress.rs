@@ -28,7 +28,8 @@ use crate::json::{Pointer, find_one};
 use crate::observe::{EgressEntry, redact_path};
 use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
-use crate::store::{MintRefusal, mint, new_uuid};
+use crate::random::new_uuid;
+use crate::store::{MintRefusal, mint};
 
 /// How much of an answer is read before it is passed on, where the provider's id is to be found in it.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
@@ -43,7 +44,7 @@ pub(super) struct Ended {
 }
 
 /// One exchange.
-pub(super) struct Errand<'x> {
+pub(super) struct Exchange<'x> {
     pub(super) shared: &'x Shared,
     pub(super) policy: &'x Policy,
     pub(super) session: &'x mut ServerSession,
@@ -72,7 +73,7 @@ pub(super) async fn serve(
     let request_id = shared.request_ids.next();
     session.set_write_timeout(Some(WRITE_TIMEOUT));
     let no_host = matches!(read, Ok(Ok(true))) && lacks_host(&session);
-    let mut errand = Errand {
+    let mut exchange = Exchange {
         shared,
         policy: &policy,
         session: &mut session,
@@ -84,17 +85,19 @@ pub(super) async fn serve(
         body_bytes: 0,
     };
     let ended = match read {
-        Ok(Ok(true)) if no_host => errand.refuse_head().await,
+        Ok(Ok(true)) if no_host => exchange.refuse_head().await,
         Ok(Ok(true)) => {
             if *stopping.borrow() {
-                errand.session.set_keepalive(None);
+                exchange.session.set_keepalive(None);
             }
-            errand.run().await
+            exchange.run().await
         }
-        Ok(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => errand.refuse_head().await,
+        Ok(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => {
+            exchange.refuse_head().await
+        }
         _ => return None,
     };
-    errand.record(&ended, began);
+    exchange.record(&ended, began);
     drop(in_flight);
     if !ended.reusable {
         session.shutdown().await;
@@ -105,7 +108,7 @@ pub(super) async fn serve(
     Some(ReusedHttpStream::from_reusable_stream(stream, settings))
 }
 
-impl Errand<'_> {
+impl Exchange<'_> {
     async fn run(&mut self) -> Ended {
         let caller = Caller::of(self.session);
         let head = head(self.session, caller);
@@ -187,7 +190,8 @@ impl Errand<'_> {
         let request =
             MintRequest { route: &inject.route, parameters: &parameters, ttl: inject.ttl, uses: inject.uses };
         let shared = self.shared;
-        let minted = mint(&shared.store, self.policy, &shared.metrics, &request, shared.clock.now()).await;
+        let (now, ledger_now) = (shared.clock.now(), shared.ledger_clock.now(instant()));
+        let minted = mint(&shared.store, self.policy, &shared.metrics, &request, now, ledger_now).await;
         let minted = minted.map_err(|refusal| match refusal {
             MintRefusal::Refused(refusal) => refusal,
             MintRefusal::Fault(fault) => Refusal::new(Denial::ParameterUnusable, fault.to_string()),

@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) pool: Pool,
     pub(super) clock: Clock,
     /// The clock of the ledger.
-    pub(super) ledger_clock: LedgerClock,
+    pub(super) ledger_clock: Arc<LedgerClock>,
     pub(super) metrics: Arc<Metrics>,
     /// The ledger.
     pub(super) store: Arc<Store>,

@@ -21,7 +21,7 @@ mod server;
 mod session;
 mod tls;
 
-pub use clock::{Clock, instant};
+pub use clock::{Clock, LedgerClock, instant};
 pub use plain::{PlainRequest, PlainResponse};
 pub use server::{Options, Server, StartError};
 pub use tls::check as check_tls;

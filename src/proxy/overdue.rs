@@ -75,6 +75,8 @@ async fn tell(shared: &Shared, due: &DueNotice) {
     let outcome = match answered {
         Some(true) => "answered",
         Some(false) => "failed",
+        // A callback came meanwhile, or somebody revoked it: there is nothing to tell any more.
+        None if shared.store.read(&due.id).is_none_or(|record| !record.owes(due.notice)) => return,
         None => "given_up",
     };
     shared.metrics.notice(&due.route, cause, outcome);
@@ -90,7 +92,7 @@ async fn tell(shared: &Shared, due: &DueNotice) {
 /// Whether the agent answered with 2xx; `None` where nobody is to be told any more.
 async fn deliver_notice(shared: &Shared, due: &DueNotice) -> Option<bool> {
     let policy = shared.policy.load_full();
-    let interaction = shared.store.read(&due.id)?;
+    let interaction = shared.store.read(&due.id).filter(|record| record.owes(due.notice))?;
     let delivery = Delivery::notice(&Notice {
         route: policy.route(&due.route)?,
         id: &due.id,

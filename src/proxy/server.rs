@@ -1,7 +1,7 @@
 //! The server: binds, serves, stops.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,12 +29,15 @@ use super::{agent::Pool, egress, overdue, tls};
 use crate::config::{ACTIONS, Listener, Startup};
 use crate::observe::{AccessLogger, Metrics};
 use crate::policy::Policy;
+use crate::source::reachable;
 use crate::store::{Store, StoreError};
 
 /// What a server runs with besides its configuration.
 pub struct Options {
     /// The clock decisions are made by.
     pub clock: Clock,
+    /// The clock of the ledger.
+    pub ledger_clock: Arc<LedgerClock>,
     /// The metrics to count in.
     pub metrics: Arc<Metrics>,
     /// The ledger.
@@ -130,7 +133,7 @@ impl Server {
         let shared = Arc::new(Shared {
             policy,
             pool: Pool::default(),
-            ledger_clock: LedgerClock::new(options.clock.clone()),
+            ledger_clock: options.ledger_clock,
             clock: options.clock,
             metrics: options.metrics,
             store: options.store,
@@ -198,13 +201,7 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
 
 /// What the agent's local URL of an action endpoint begins with.
 fn actions_url(bound: &Bound) -> Box<str> {
-    let mut address = bound.address;
-    if address.ip().is_unspecified() {
-        let loopback: IpAddr =
-            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        address.set_ip(loopback);
-    }
-    format!("http://{address}/{ACTIONS}/").into()
+    format!("http://{}/{ACTIONS}/", reachable(bound.address)).into()
 }
 
 fn bind_named(address: SocketAddr) -> Result<Bound, StartError> {

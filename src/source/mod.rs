@@ -4,7 +4,7 @@ mod client;
 mod networks;
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use client::{AddressHeader, ClientAddress, SourceFault};
 pub use networks::{NetworkFault, Networks, parse_network};
@@ -28,3 +28,13 @@ pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
 
 /// The address that counts as nobody's, for requests made up by `explain`.
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The address at which a listener can be reached from this host.
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
+}

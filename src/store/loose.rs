@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::interaction::EventKey;
+use crate::interaction::{EventKey, Known};
 use crate::time::Timestamp;
 
 /// An event that is known.
@@ -13,14 +13,6 @@ enum Mark {
     Delivered(Timestamp, u64),
     /// Being delivered.
     InFlight,
-}
-
-/// How an event is known.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Known {
-    Delivered,
-    Delivering,
-    Unknown,
 }
 
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! The ledger in memory: interactions and delivered events, in shards, each under a lock that is never held
-//! longer than a few look-ups. Whether it is also written to a file is the journal's business: every change is
+//! The ledger in memory: interactions and delivered events, in shards, each under a lock that a callback holds for a
+//! few look-ups. Whether it is also written to a file is the journal's business: every change is
 //! handed to it while the shard is locked, so that the file sees changes in the order in which they happened.
 
 use std::cmp::Reverse;
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::journal::{Change, Journal};
-use super::loose::{Known, Loose};
+use super::loose::Loose;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, Claim, EventKey, Held, Interaction, NoticeId, Report, State};
+use crate::interaction::{Ask, Claim, EventKey, Held, Interaction, Known, NoticeId, Report, State, pairs};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
@@ -33,7 +33,7 @@ pub(super) const LOOSE: u64 = u64::MAX;
 const VOID_LOOKS_MAX: usize = 1024;
 
 /// The route of what is only known to be revoked.
-pub(super) const NO_ROUTE: &str = "none";
+pub(super) const NO_ROUTE: &str = "-";
 
 /// A callback that the ledger lets pass, until it is settled or released.
 #[derive(Debug)]
@@ -170,14 +170,13 @@ impl Memory {
     }
 
     /// Records a minted interaction.
-    pub(super) fn open(&self, minted: &Minted) -> Result<u64, Refusal> {
+    pub(super) fn open(&self, minted: &Minted, now: Timestamp) -> Result<u64, Refusal> {
         if !self.make_room() {
             return Err(full());
         }
         let id: Arc<str> = minted.interaction.as_str().into();
         let route = &minted.route;
-        let record =
-            Interaction::new(Arc::clone(&route.name), minted.captures.clone(), minted.issued, minted.expires);
+        let record = Interaction::new(Arc::clone(&route.name), minted.captures.clone(), now, minted.expires);
         let record = record.followed(&route.follow, route.notify.is_some());
         let mut record = record.limited(minted.uses);
         record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
@@ -243,12 +242,14 @@ impl Memory {
         };
         let id = &*granted.interaction;
         let mut shard = self.shard(Self::index(id));
-        if !shard.interactions.contains_key(id) {
-            self.adopt(&mut shard, ask, granted)?;
-        }
-        let slot = shard.interactions.get_mut(id).ok_or_else(unknown)?;
+        let shard = &mut *shard;
+        let slot = match shard.interactions.get_mut(id) {
+            Some(slot) => slot,
+            None => self.adopt(shard, ask, granted, now)?,
+        };
         let claim = slot.record.claim(ask, now)?;
-        if claim.is_some() && self.events.load(Ordering::Relaxed) >= self.settings.events_max {
+        let full = || self.events.load(Ordering::Relaxed) >= self.settings.events_max;
+        if claim.is_some() && !ask.events.is_empty() && full() {
             // An event that could not be remembered would be delivered twice.
             claim.iter().for_each(|claim| slot.record.release(claim));
             return Err(Held::Refused(Refusal::new(Denial::StoreFull, "no more events can be remembered")));
@@ -257,21 +258,30 @@ impl Memory {
     }
 
     /// An interaction that is not known is, from now on.
-    fn adopt(&self, shard: &mut Shard, ask: &Ask<'_>, granted: &Granted) -> Result<(), Held> {
+    fn adopt<'s>(
+        &self,
+        shard: &'s mut Shard,
+        ask: &Ask<'_>,
+        granted: &Granted,
+        now: Timestamp,
+    ) -> Result<&'s mut Slot, Held> {
         if self.settings.unknown == Unknown::Refuse {
             return Err(unknown());
+        }
+        let captures = pairs(ask.captures.iter());
+        let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
+        let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
+        record.provider = ask.provider.cloned();
+        // One that would be over at once is not worth a record, nor a notice.
+        if now >= record.deadline() {
+            let refusal = Refusal::new(Denial::InteractionOver, "its deadline has passed");
+            return Err(Held::Refused(refusal));
         }
         if !self.take_room() {
             return Err(Held::Refused(full()));
         }
-        let captures: Vec<_> = ask.captures.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let captures = captures.join("&").into();
-        let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
-        let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
-        record.provider = ask.provider.cloned();
         self.metrics.interaction_adopted(ask.route);
-        self.insert(shard, &(*granted.interaction).into(), record, self.number());
-        Ok(())
+        Ok(self.insert(shard, &(*granted.interaction).into(), record, self.number()))
     }
 
     /// The agent took the callback. Returns the journal's number of the change.
@@ -292,9 +302,17 @@ impl Memory {
     ) -> u64 {
         let mut shard = self.shard(Self::index(id));
         let Some(slot) = shard.interactions.get_mut(id) else { return 0 };
-        let settled = slot.record.settle(claim, report, event_id, now, || self.number());
-        self.events.fetch_add(settled.events.len(), Ordering::Relaxed);
-        if settled.ended {
+        let mut changes = Vec::new();
+        let (until, owner) = (slot.record.expires(), slot.number);
+        let ended = slot.record.settle(claim, report, event_id, now, |event| {
+            self.events.fetch_add(1, Ordering::Relaxed);
+            let number = self.number();
+            if self.journal.is_some() {
+                changes.push(Change::Event(number, event, until, owner));
+            }
+            number
+        });
+        if ended {
             self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
         }
         let sooner = slot.record.next_look(now) < slot.look;
@@ -304,10 +322,8 @@ impl Memory {
         let Some(id) = shard.interactions.get_key_value(id).map(|(id, _)| Arc::clone(id)) else { return 0 };
         self.reschedule(&mut shard, &id, now);
         let (Some(journal), Some(slot)) = (&self.journal, shard.interactions.get(&id)) else { return 0 };
-        let until = slot.record.expires();
-        let events =
-            settled.events.iter().map(|(event, number)| Change::Event(*number, *event, until, slot.number));
-        journal.record(events.chain([change(&id, slot)]))
+        changes.push(change(&id, slot));
+        journal.record(changes)
     }
 
     fn settle_loose(&self, keys: &[EventKey], now: Timestamp) -> u64 {

@@ -28,7 +28,7 @@ use journal::Journal;
 use memory::{Hold, Memory, SHARDS};
 
 pub use memory::DueNotice;
-pub use mint::{MintRefusal, mint, new_id, new_uuid};
+pub use mint::{MintRefusal, mint};
 
 /// Why a store does not start.
 #[derive(Debug)]
@@ -108,13 +108,13 @@ impl Store {
         self.memory.counts()
     }
 
-    /// Records a minted interaction; it is safe once this returns.
+    /// Records a minted interaction, which begins `now`; it is safe once this returns.
     ///
     /// # Errors
     /// `store_full`, `store_unavailable`.
-    pub async fn open(&self, minted: &Minted) -> Result<(), Refusal> {
+    pub async fn open(&self, minted: &Minted, now: Timestamp) -> Result<(), Refusal> {
         self.check()?;
-        let sequence = self.memory.open(minted)?;
+        let sequence = self.memory.open(minted, now)?;
         durable(self.journal.as_ref(), sequence).await
     }
 
@@ -213,6 +213,8 @@ impl Store {
         number: Option<u32>,
         now: Timestamp,
     ) -> Result<Taken<'_>, QuestionFault> {
+        // An answer that could not be kept would be given twice.
+        self.check().map_err(|_| QuestionFault::Unavailable)?;
         let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
         Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })
     }
@@ -271,10 +273,10 @@ impl Store {
 impl Claimed<'_> {
     /// The proof, for the permit.
     pub fn cleared(&self) -> Cleared {
-        Cleared::by_the_ledger(match &self.hold {
-            Some(Hold::Interaction(_, claim)) => claim.question,
-            Some(Hold::Loose(_)) | None => None,
-        })
+        match &self.hold {
+            Some(Hold::Interaction(_, claim)) => Cleared::by_the_ledger(claim.question, claim.stale),
+            Some(Hold::Loose(_)) | None => Cleared::by_the_ledger(None, false),
+        }
     }
 
     /// Whether what the callback reports is overtaken.

@@ -228,7 +228,7 @@ fn questions_end_with_their_interaction() {
         (404, "action_unknown".to_owned())
     );
     assert_eq!(world.callgate.admin_send("DELETE", &format!("/callbacks/{}", world.id()), "").status, 204);
-    assert_eq!(reason(&world.reply("", "{}")), (410, "interaction_over".to_owned()));
+    assert_eq!(reason(&world.reply("", "{}")), (410, "interaction_revoked".to_owned()));
     assert!(world.provider.received().is_empty());
     assert_eq!(
         world.state()["questions"],
@@ -253,6 +253,7 @@ fn an_agent_may_answer_before_it_has_taken_the_callback() {
     assert_eq!(world.ask(&world.endpoint("/answer")).status, 200);
     assert_eq!(agent.join().unwrap(), 200);
     assert_eq!(world.state()["questions"][0]["answered"], true);
+    assert_eq!(world.state()["state"], "progressing", "nothing is open any more");
 }
 
 #[test]

@@ -292,3 +292,39 @@ fn certificates_that_do_not_fit_are_said_before_anything_is_bound() {
     let none = with(&folder.join("a.key"), &folder.join("a.key"));
     assert!(text(&none.stderr).contains("no PEM block `CERTIFICATE`"), "{}", text(&none.stderr));
 }
+
+#[test]
+fn mint_asks_the_running_callgate_unless_told_not_to() {
+    let place = Place::new();
+    let mut child = place.command("run").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let admin = wait_for(&mut lines, "admin on ").split("admin on ").nth(1).unwrap().to_owned();
+    // A second file that names the port which the first process was given.
+    let path = place.folder.path().join("callgate.yaml");
+    let config = fs::read_to_string(&path).unwrap();
+    let at = config.find("admin: {").unwrap();
+    let (before, after) = config.split_at(at);
+    fs::write(&path, before.to_owned() + &after.replacen("127.0.0.1:0", &admin, 1)).unwrap();
+    let known = |minted: &Value| {
+        let url = format!("http://{admin}/callbacks/{}", minted["interaction"].as_str().unwrap());
+        let out = Command::new("curl").args(["-s", "-w", "%{http_code}", &url]).output().unwrap();
+        text(&out.stdout)
+    };
+    let args = ["--route", "analysis-status", "--param", "document_id=doc-1", "--uses", "2", "--ttl", "90m"];
+    let asked = place.json("mint", &args);
+    let shown = known(&asked);
+    assert!(shown.ends_with("200") && shown.contains("\"uses_left\":2"), "{shown}");
+    assert_eq!(asked.as_object().unwrap().len(), 4);
+    let offline = place.json("mint", &[&args[..], &["--offline"]].concat());
+    assert!(known(&offline).ends_with("404"));
+    let wrong = place.run("mint", &["--route", "analysis-status", "--param", "other=1"]);
+    assert_eq!(wrong.status.code(), Some(65));
+    assert!(text(&wrong.stderr).contains("no capture other"), "{}", text(&wrong.stderr));
+    let twice = place.run("mint", &[&args[..4], &["--param", "document_id=doc-2"]].concat());
+    assert_eq!(twice.status.code(), Some(65));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Nobody runs any more.
+    let out = place.run("mint", &args);
+    assert!(out.status.success() && text(&out.stderr).contains("configuration alone"), "{out:?}");
+}

@@ -13,7 +13,8 @@ use callgate::interaction::{Ask, EventKey, Follow, Report, Scope};
 use callgate::observe::Metrics;
 use callgate::path::CanonicalPath;
 use callgate::policy::MintRequest;
-use callgate::store::{Store, new_id};
+use callgate::random::new_id;
+use callgate::store::Store;
 use callgate::time::Timestamp;
 use callgate::token::Granted;
 
@@ -74,7 +75,7 @@ async fn open(store: &Store, config: &Config, i: usize) -> Result<String, Failur
     let request = MintRequest { route: "status", parameters: &parameters, ttl: None, uses: None };
     let id = new_id("int_").ok_or("no randomness")?;
     let minted = config.policy.mint(&request, &id, now()).map_err(|fault| fault.to_string())?;
-    store.open(&minted).await.map_err(|refusal| refusal.denial.code())?;
+    store.open(&minted, now()).await.map_err(|refusal| refusal.denial.code())?;
     Ok(id)
 }
 

@@ -1,0 +1,36 @@
+//! Ids that nobody can guess.
+
+/// An id nobody can guess: a prefix and 128 random bits. `None` without a source of randomness.
+pub fn new_id(prefix: &str) -> Option<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
+}
+
+/// A random UUID (RFC 9562 version 4); `None` without a source of randomness.
+pub fn new_uuid() -> Option<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
+    *version = *version & 0x0f | 0x40;
+    *variant = *variant & 0x3f | 0x80;
+    let mut text = data_encoding::HEXLOWER.encode(&bytes);
+    for at in [20, 16, 12, 8] {
+        text.insert(at, '-');
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_their_form() {
+        let (id, other) = (new_id("int_").unwrap(), new_id("int_").unwrap());
+        assert!(id.starts_with("int_") && id.len() == 30 && id != other);
+        let uuid = new_uuid().unwrap();
+        assert_eq!(uuid.len(), 36);
+        assert_eq!((&uuid[14..15], "89ab".contains(&uuid[19..20])), ("4", true), "{uuid}");
+    }
+}
