@@ -45,7 +45,16 @@ impl Check {
     /// Whether the clock is read when the check passes. Reading it costs more than the others take; their time
     /// is counted with the next check's.
     const fn is_timed(self) -> bool {
-        !matches!(self, Self::Path | Self::Method | Self::Size | Self::Body | Self::Action | Self::Duplicate)
+        !matches!(
+            self,
+            Self::Path
+                | Self::Method
+                | Self::Size
+                | Self::Body
+                | Self::Action
+                | Self::Duplicate
+                | Self::Interaction
+        )
     }
 
     /// The stable snake_case name: log field and `explain` output.

@@ -73,11 +73,12 @@ impl Admitted {
             Some(granted) => Scope::Interaction(&granted.interaction),
             None => Scope::Captures(&self.captures),
         };
-        let key = |kind, bytes: &[u8]| EventKey::new(&self.route.name, scope, kind, bytes);
         let signed_id = self.verifier().is_some_and(Verifier::signs_id);
         let by_tag = if id.is_none() || !signed_id { tags } else { &[] };
-        let id = id.map(|id| key("id", id.as_bytes()));
-        id.into_iter().chain(by_tag.iter().map(|tag| key("signature", tag.as_bytes()))).collect()
+        let route = &self.route.name;
+        let id = id.map(|id| EventKey::of_id(route, scope, id.as_bytes()));
+        let tags = by_tag.iter().map(|tag| EventKey::of_tag(route, scope, tag.as_bytes()));
+        id.into_iter().chain(tags).collect()
     }
 
     /// Where the body says to answer; refused when that is nowhere the route allows.

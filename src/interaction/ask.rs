@@ -9,33 +9,49 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// The event that a callback is, for telling duplicates: a digest of the route, of the interaction (or, without
-/// one, of the captures), and of what the provider calls the event by.
+/// The event that a callback is, for telling duplicates within its scope.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct EventKey(pub u128);
 
 impl EventKey {
-    /// The key of an event. `kind` keeps ids and signatures apart.
-    pub fn new(route: &str, scope: Scope<'_>, kind: &str, event: &[u8]) -> Self {
+    /// The key of an event by the provider's id of it.
+    pub fn of_id(route: &str, scope: Scope<'_>, id: &[u8]) -> Self {
+        Self(Self::digest(route, scope, b"id", id) | 1)
+    }
+
+    /// The key of an event by its MAC, which is as good as random already: among the events of one interaction nothing
+    /// has to be added to it.
+    pub fn of_tag(route: &str, scope: Scope<'_>, tag: &[u8]) -> Self {
+        let whole = match scope {
+            Scope::Interaction(_) => first_half(tag),
+            Scope::Captures(_) => Self::digest(route, scope, b"signature", tag),
+        };
+        Self(whole & !1)
+    }
+
+    fn digest(route: &str, scope: Scope<'_>, kind: &[u8], event: &[u8]) -> u128 {
         // One buffer and one digest: an update for each field costs more than the digest does.
         let mut bytes = Vec::with_capacity(192);
         let mut field = |field: &[u8]| {
             bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
             bytes.extend_from_slice(field);
         };
-        field(route.as_bytes());
-        match scope {
-            Scope::Interaction(id) => field(id.as_bytes()),
-            Scope::Captures(captures) => captures.iter().for_each(|(name, value)| {
+        if let Scope::Captures(captures) = scope {
+            field(route.as_bytes());
+            captures.iter().for_each(|(name, value)| {
                 field(name.as_bytes());
                 field(value.as_bytes());
-            }),
+            });
         }
-        field(kind.as_bytes());
+        field(kind);
         field(event);
-        let half = Sha256::digest(&bytes).first_chunk().copied().unwrap_or_default();
-        Self(u128::from_be_bytes(half))
+        first_half(&Sha256::digest(&bytes))
     }
+}
+
+/// The first 16 bytes; a MAC or digest has more.
+fn first_half(bytes: &[u8]) -> u128 {
+    bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
 
 /// Within what an event's id must be unique.

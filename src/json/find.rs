@@ -30,6 +30,7 @@ impl<'t> Found<'t> {
     /// The text of a string; of a number, `true` and `false` as they stand.
     pub fn word(self) -> Option<Box<str>> {
         match self.raw()? {
+            raw if raw.starts_with('"') && !raw.contains('\\') => raw.get(1..raw.len() - 1).map(Into::into),
             raw if raw.starts_with('"') => serde_json::from_str::<String>(raw).ok().map(Into::into),
             raw if raw.starts_with(['{', '[']) || raw == "null" => None,
             raw => Some(raw.into()),

@@ -258,8 +258,12 @@ impl Exchange<'_> {
         }
     }
 
-    /// Answers with a denial.
+    /// Answers with a denial. Boxed: it is one of several ways out, and the common one should not carry its room.
     async fn refuse(&mut self, denied: Denied, body_bytes: u64) -> Ended {
+        Box::pin(self.refuse_now(denied, body_bytes)).await
+    }
+
+    async fn refuse_now(&mut self, denied: Denied, body_bytes: u64) -> Ended {
         if let Some(class) = denied.seen.guarded {
             self.shared.metrics.guard_refusal(class);
         }

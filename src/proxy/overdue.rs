@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(250);
 const NOTICES_MAX: usize = 16;
 /// The gauges that take a walk through the ledger are brought up to date with every tick up to this many
 /// interactions, and the more seldom the more there are.
-const MEASURE_QUIET_MAX: usize = 10_000;
+const MEASURE_QUIET_MAX: usize = 5_000;
 /// Most bytes that are read of an answer to a notice.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 

@@ -136,7 +136,8 @@ impl Store {
         self.check().map_err(Held::Refused)?;
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            Ok(None) => self.claim_patiently(ask, now, patience).await,
+            // Boxed, because it is rare, and every exchange would carry its room about.
+            Ok(None) => Box::pin(self.claim_patiently(ask, now, patience)).await,
             Err(held) => Err(held),
         };
         if claimed.is_err()

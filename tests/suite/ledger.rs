@@ -488,7 +488,7 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
     let follow = Follow::default();
     let report = Report::default();
     let scope = Scope::Captures(&captures);
-    let events = [EventKey::new(&route, scope, "id", b"msg_1")];
+    let events = [EventKey::of_id(&route, scope, b"msg_1")];
     let ask = Ask {
         route: &route,
         provider: None,

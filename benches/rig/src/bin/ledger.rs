@@ -88,7 +88,7 @@ async fn settle(store: &Store, config: &Config, id: &str, event: u64) -> Result<
     let expires = at.plus(Duration::from_secs(3600));
     let granted = Granted { interaction: id.into(), issued: at, expires, uses: None };
     let report = Report { status: Some("processing".into()), progress: Some(event as f64), ..Report::default() };
-    let events = [EventKey::new(&route.name, Scope::Interaction(id), "id", &event.to_le_bytes())];
+    let events = [EventKey::of_id(&route.name, Scope::Interaction(id), &event.to_le_bytes())];
     let follow = Follow::default();
     let ask = Ask {
         route: &route.name,
