@@ -12,15 +12,12 @@ use super::deliver::{Delivery, deliver, finish};
 use super::exchange::Shared;
 use super::session::InFlight;
 use crate::ingress::Notice;
-use crate::store::DueNotice;
+use crate::store::{DueNotice, Walk};
 
 /// How often time passes.
 const TICK: Duration = Duration::from_millis(250);
 /// Most notices of one route under way at once: one agent's slow path must not hold up another's.
 const NOTICES_MAX: usize = 16;
-/// The gauges that take a walk through the ledger are brought up to date with every tick up to this many
-/// interactions, and the more seldom the more there are.
-const MEASURE_QUIET_MAX: usize = 5_000;
 /// Most bytes that are read of an answer to a notice.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -34,9 +31,10 @@ struct Queue {
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut queues: HashMap<Arc<str>, Queue> = HashMap::new();
+    let mut walk = Walk::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for tick in 0_u64.. {
+    loop {
         ticks.tick().await;
         let now = shared.ledger_clock.now(instant());
         for due in shared.store.pass(now) {
@@ -46,10 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             send(&shared, queue);
         }
         queues.retain(|_, queue| !queue.waiting.is_empty() || queue.under_way.load(Ordering::SeqCst) > 0);
-        let (interactions, _) = shared.store.counts();
-        if tick % (1 + interactions / MEASURE_QUIET_MAX) as u64 == 0 {
-            shared.store.measure(&shared.metrics, now);
-        }
+        shared.store.walk(&mut walk, &shared.metrics, now);
     }
 }
 

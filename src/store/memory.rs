@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 use crate::token::Granted;
 
 /// Parts of the ledger, each with a lock of its own.
-pub(super) const SHARDS: usize = 16;
+pub(super) const SHARDS: usize = 64;
 
 /// Before every deadline.
 const EPOCH: Timestamp = Timestamp::from_unix_ms(0);

@@ -11,7 +11,7 @@ mod memory;
 mod mint;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ use memory::{Hold, Memory, SHARDS};
 
 pub use memory::DueNotice;
 pub use mint::{MintRefusal, mint};
+
+/// Interactions that one step of a walk through the ledger looks at; less than a millisecond.
+const STEP: usize = 2_000;
 
 /// Why a store does not start.
 #[derive(Debug)]
@@ -73,6 +76,13 @@ pub struct Taken<'s> {
     /// Where the answer goes.
     pub endpoint: Box<str>,
     answered: bool,
+}
+
+/// How far a walk through the ledger has come.
+#[derive(Debug, Default)]
+pub struct Walk {
+    shard: usize,
+    oldest: HashMap<Arc<str>, Timestamp>,
 }
 
 impl Store {
@@ -255,12 +265,21 @@ impl Store {
         durable(self.journal.as_ref(), sequence).await
     }
 
-    /// Brings the gauges up to date that are too dear to be kept so all the time.
-    pub fn measure(&self, metrics: &Metrics, now: Timestamp) {
+    /// Walks on through the ledger for the oldest open interaction of each route. A walk through a large ledger takes
+    /// many steps, so that no step holds up the callbacks.
+    pub fn walk(&self, walk: &mut Walk, metrics: &Metrics, now: Timestamp) {
         metrics.store_counts(self.counts());
-        metrics.oldest(self.memory.oldest().iter().map(|(route, created)| {
-            (&**route, now.unix_ms().saturating_sub(created.unix_ms()).max(0) as f64 / 1000.0)
-        }));
+        let mut seen = 0;
+        while seen < STEP && walk.shard < SHARDS {
+            seen += self.memory.oldest(walk.shard, &mut walk.oldest);
+            walk.shard += 1;
+        }
+        if walk.shard < SHARDS {
+            return;
+        }
+        let age = |created: Timestamp| now.unix_ms().saturating_sub(created.unix_ms()).max(0) as f64 / 1000.0;
+        metrics.oldest(walk.oldest.iter().map(|(route, created)| (&**route, age(*created))));
+        *walk = Walk::default();
     }
 
     /// Writes what is left and closes the file.

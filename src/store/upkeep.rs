@@ -131,20 +131,17 @@ impl Memory {
         found
     }
 
-    /// When the oldest open interaction of each route was made.
-    pub(super) fn oldest(&self) -> HashMap<Arc<str>, Timestamp> {
-        let mut oldest: HashMap<Arc<str>, Timestamp> = HashMap::new();
-        for index in 0..SHARDS {
-            let shard = self.shard(index);
-            for slot in shard.interactions.values().filter(|slot| slot.record.state.is_open()) {
-                let created = slot.record.created();
-                match oldest.get_mut(&slot.record.route) {
-                    Some(at) => *at = created.min(*at),
-                    None => drop(oldest.insert(Arc::clone(&slot.record.route), created)),
-                }
+    /// Finds when the oldest open interaction of each route in one shard was made. Returns how many it looked at.
+    pub(super) fn oldest(&self, index: usize, oldest: &mut HashMap<Arc<str>, Timestamp>) -> usize {
+        let shard = self.shard(index);
+        for slot in shard.interactions.values().filter(|slot| slot.record.state.is_open()) {
+            let created = slot.record.created();
+            match oldest.get_mut(&slot.record.route) {
+                Some(at) => *at = created.min(*at),
+                None => drop(oldest.insert(Arc::clone(&slot.record.route), created)),
             }
         }
-        oldest
+        shard.interactions.len()
     }
 
     // === Time ===

@@ -14,7 +14,7 @@ use callgate::observe::Metrics;
 use callgate::path::CanonicalPath;
 use callgate::policy::MintRequest;
 use callgate::random::new_id;
-use callgate::store::Store;
+use callgate::store::{Store, Walk};
 use callgate::time::Timestamp;
 use callgate::token::Granted;
 
@@ -136,9 +136,9 @@ fn memory(count: usize) -> Result<(), Failure> {
         let each = (rss_bytes() - before) as f64 / count as f64;
         let own = "int_".len() + 26 + "document_id=doc-00000000".len();
         println!("{each:.0} bytes resident for each of {count} open interactions, {own} of them its id and captures");
-        let began = Instant::now();
-        store.measure(&Metrics::new()?, now());
-        println!("one walk for the oldest: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+        let (mut walk, metrics, began) = (Walk::default(), Metrics::new()?, Instant::now());
+        store.walk(&mut walk, &metrics, now());
+        println!("one step of the walk for the oldest: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
         Ok(())
     })
 }
