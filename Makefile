@@ -6,7 +6,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop bench bench-decide deny build setup clean
+.PHONY: demo test fmt lint core unit doc interop bench bench-ledger bench-decide deny build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -47,6 +47,11 @@ build: setup
 bench: build
 	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
 	python3 benches/compare.py
+
+# Memory and time of a million interactions; the file store beside SQLite, in turns; a restart with a million.
+bench-ledger: setup
+	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
+	scripts/bench-ledger.sh target/rig/release/ledger
 
 # Nanoseconds and allocations per decision.
 bench-decide: setup

@@ -3,8 +3,8 @@
 
 The proxies are pinned to one core, load generator and upstream to another; the peers take turns in rounds, so that
 a machine that slows down slows all. Every request is an event of its own, ten of each interaction, so that no cache
-helps and none is a duplicate; nine of ten interactions' callbacks find it known, the first makes it so. Before it counts, Callgate is seen to refuse what it must. `--other` takes
-another build of Callgate into the same rounds.
+helps and none is a duplicate; the first of the ten opens the interaction. Before it counts, Callgate is seen to refuse
+what it must. `--other` takes another build of Callgate into the same rounds.
 """
 
 import argparse
@@ -72,14 +72,19 @@ def request(capture, bearer, body, secret=SECRET):
     return head.encode() + body
 
 
+FINDING = {"page": 12, "kind": "term", "score": 0.75, "text": "Payment is due within thirty days of the invoice."}
+
+
 def requests(size, count, now, first):
     """As many requests, each an event of its own, ten of each interaction, one interaction after another in turn."""
     captures = [f"doc-{first + i:x}" for i in range(max(count // 10, 1))]
     tokens = [token(capture, now) for capture in captures]
+    findings = json.dumps([FINDING] * ((size - 200) // len(json.dumps([FINDING])))).encode()
     for i in range(count):
         capture, bearer = captures[i % len(captures)], tokens[i % len(captures)]
         body = json.dumps({"document_id": capture, "status": "processing", "event": first + i, "progress": 1}).encode()
-        yield request(capture, bearer, body[:-1] + b" " * (size - len(body)) + b"}")
+        body = body[:-1] + b', "findings": ' + findings + b', "note": "'
+        yield request(capture, bearer, body + b"." * (size - len(body) - 2) + b'"}')
 
 
 def cpu_nanos(pid):
