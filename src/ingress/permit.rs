@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
-use crate::interaction::{Ask, Cleared, EventKey, Held, Report};
+use crate::interaction::{Ask, Cleared, EventKey, FIRST_QUESTION, Held, Report};
 use crate::json::{find_one, replace};
 use crate::trail::{Check, Trail};
 
@@ -156,8 +156,12 @@ impl Permit {
         let text = std::str::from_utf8(body).ok()?;
         let old = find_one(body, &actions.pointer).raw()?;
         let interaction = self.interaction()?;
-        // With its number: an answer belongs to the question at whose address it comes, whatever else is open.
-        Some(replace(text, old, &format!("{local}{interaction}/{number}")))
+        // An answer belongs to the question at whose address it comes, whatever else is open.
+        let url = match number {
+            FIRST_QUESTION => format!("{local}{interaction}"),
+            _ => format!("{local}{interaction}/{number}"),
+        };
+        Some(replace(text, old, &url))
     }
 
     /// The `Host` the agent sees, whatever the caller sent.

@@ -13,7 +13,7 @@ mod state;
 pub use ask::{Ask, Cleared, EventKey, Held, Scope};
 pub use events::Known;
 pub use lapse::{Due, NoticeId, Overdue};
-pub use question::{Question, QuestionFault};
+pub use question::{FIRST_QUESTION, Question, QuestionFault};
 pub use record::{Claim, Interaction, pairs};
 pub use report::{Follow, Report, Stale};
 pub use state::{Event, Over, State, next};

@@ -40,6 +40,8 @@ pub enum QuestionFault {
     Unknown,
 }
 
+/// The number of an interaction's first question.
+pub const FIRST_QUESTION: u32 = 1;
 /// Most questions of one interaction that are remembered.
 const QUESTIONS_MAX: usize = 8;
 

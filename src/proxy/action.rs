@@ -14,7 +14,7 @@ use crate::denial::{Denial, Refusal};
 use crate::egress::answer_head;
 use crate::guard::Url;
 use crate::ingress::Actions;
-use crate::interaction::QuestionFault;
+use crate::interaction::{FIRST_QUESTION, QuestionFault};
 use crate::random::new_id;
 use crate::request::RequestHead;
 use crate::signature::Signed;
@@ -50,6 +50,12 @@ impl Question {
 }
 
 impl Exchange<'_> {
+    /// Whose the address without a number is: the first question's, where the agent finds addresses in the body.
+    fn first_question(&self, interaction: &str) -> Option<u32> {
+        let record = self.shared.store.read(interaction)?;
+        self.policy.route(&record.route)?.actions.as_ref()?.rewrite.then_some(FIRST_QUESTION)
+    }
+
     /// Sends the agent's answer.
     pub(super) async fn answer_question(&mut self, caller: Caller, question: Question) -> Ended {
         let head = head(self.session, caller);
@@ -66,7 +72,8 @@ impl Exchange<'_> {
             Err(denial) => return self.refuse(Refusal::new(denial, denial.help()), &[]).await,
         };
         let now = self.shared.ledger_clock.now(instant());
-        let taken = match self.shared.store.take_question(&question.interaction, question.number, now) {
+        let number = question.number.or_else(|| self.first_question(&question.interaction));
+        let taken = match self.shared.store.take_question(&question.interaction, number, now) {
             Ok(taken) => taken,
             Err(fault) => return self.refuse(refusal(fault), &[]).await,
         };

@@ -134,19 +134,33 @@ fn an_unchanged_agent_answers_at_the_url_it_is_given() {
             url
         })
         .collect();
-    let url = |number| format!("http://{egress}/actions/{}/{number}", world.id());
-    assert_eq!(urls, [url(1), url(2)]);
-    assert_eq!(reason(&world.reply("", "{}")), (409, "action_ambiguous".to_owned()));
+    let first = format!("http://{egress}/actions/{}", world.id());
+    assert_eq!(urls, [first.clone(), format!("{first}/2")]);
     assert_eq!(world.agent.received()[1].header("callgate-question"), ["2"]);
     assert_eq!(world.reply("/2", "{}").status, 200);
     assert_eq!(world.state()["state"], "asking", "the first is still open");
-    assert_eq!(world.reply("/1", "{}").status, 200);
+    assert_eq!(world.reply("", "{}").status, 200);
     assert_eq!(world.state()["state"], "progressing");
+    world.ask(&world.endpoint("/third"));
+    assert_eq!(reason(&world.reply("", "{}")), (409, "action_already_answered".to_owned()), "given again");
+    assert_eq!(world.reply("/3", "{}").status, 200);
     let targets: Vec<_> = world.provider.received().iter().map(|sent| sent.target().to_owned()).collect();
-    assert_eq!(targets, ["/second", "/first"]);
-    for rest in ["/1", "/2", "/3", "/x", "/1/x"] {
+    assert_eq!(targets, ["/second", "/first", "/third"]);
+    for rest in ["/1", "/2", "/4", "/x", "/1/x"] {
         assert!([404, 409].contains(&world.reply(rest, "{}").status), "{rest}");
     }
+}
+
+#[test]
+fn an_answer_that_could_be_to_either_question_is_refused() {
+    let world = World::new("hosts: [127.0.0.1]");
+    world.ask(&world.endpoint("/first"));
+    world.ask(&world.endpoint("/second"));
+    assert_eq!(reason(&world.reply("", "{}")), (409, "action_ambiguous".to_owned()));
+    assert_eq!(world.reply("/1", "{}").status, 200);
+    assert_eq!(world.reply("", "{}").status, 200);
+    let targets: Vec<_> = world.provider.received().iter().map(|sent| sent.target().to_owned()).collect();
+    assert_eq!(targets, ["/first", "/second"]);
 }
 
 #[test]
