@@ -32,7 +32,7 @@ const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 /// The question a request answers.
 pub(super) struct Question {
     interaction: String,
-    /// `None`: the only one that is open.
+    /// `None`: the only one that is open; where the agent finds addresses in the body, the first.
     number: Option<u32>,
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use pingora::ErrorType;
-use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
+use pingora::apps::ReusedHttpStream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
@@ -21,7 +21,9 @@ use super::exchange::{Shared, WRITE_TIMEOUT};
 use super::http1::{Fault, Message};
 use super::provider::{Answered, Failed, Patience};
 use super::refuse;
-use super::session::{Caller, InFlight, continue_if_expected, head, known_method, lacks_host, micros};
+use super::session::{
+    Caller, InFlight, continue_if_expected, hand_back, head, known_method, lacks_host, micros,
+};
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Plan, Rule, Unruled};
 use crate::json::{Pointer, find_one};
@@ -99,13 +101,7 @@ pub(super) async fn serve(
     };
     exchange.record(&ended, began);
     drop(in_flight);
-    if !ended.reusable {
-        session.shutdown().await;
-        return None;
-    }
-    let settings = HttpPersistentSettings::for_session(&session);
-    let stream = session.finish().await.ok().flatten()?;
-    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    hand_back(session, ended.reusable).await
 }
 
 impl Exchange<'_> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pingora::ErrorType;
-use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
+use pingora::apps::ReusedHttpStream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
@@ -21,7 +21,8 @@ use super::http1::Answer;
 use super::provider::Providers;
 use super::refuse;
 use super::session::{
-    self, Caller, InFlight, RequestIds, continue_if_expected, head, known_method, lacks_host, micros, peer,
+    self, Caller, InFlight, RequestIds, continue_if_expected, hand_back, head, known_method, lacks_host,
+    micros, peer,
 };
 use crate::denial::Denial;
 use crate::ingress::{Denied, Halted, Permit, Seen, Verified};
@@ -57,9 +58,6 @@ pub(super) struct Shared {
     /// From here on no exchange begins.
     pub(super) stopped: AtomicBool,
 }
-
-/// Marks a connection that has served a request.
-struct Served;
 
 /// How an exchange ended.
 struct Ended {
@@ -134,14 +132,7 @@ pub(super) async fn serve(
     let took = ended.at.saturating_duration_since(began);
     record(shared, &session, &request_id, &trail, &ended, took);
     drop(in_flight);
-    if !ended.reusable {
-        session.shutdown().await;
-        return None;
-    }
-    let mut settings = HttpPersistentSettings::for_session(&session);
-    settings.set_user_context(Box::new(Served));
-    let stream = session.finish().await.ok().flatten()?;
-    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    hand_back(session, ended.reusable).await
 }
 
 /// One exchange: the policy of the moment, and the session it is about.
@@ -194,10 +185,11 @@ impl Exchange<'_> {
         let (shared, agent) = (self.shared, &self.policy.agent);
         let patience = (agent.connect_timeout + agent.response_timeout).min(PATIENCE_MAX);
         let now = shared.ledger_clock.now(trail.last().unwrap_or_else(instant));
-        let claimed = shared.store.claim(&verified.ask(), now, patience).await;
+        let ask = verified.ask();
+        let claimed = shared.store.claim(&ask, now, patience).await;
         let ruling = claimed.as_ref().map(Claimed::cleared).map_err(Clone::clone);
-        if verified.ask().report.unreadable {
-            shared.metrics.report_unreadable(&verified.route().name);
+        if ask.report.unreadable {
+            shared.metrics.report_unreadable(ask.route);
         }
         let permit = match verified.permit(ruling, trail) {
             Ok(permit) => permit,

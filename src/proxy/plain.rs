@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
 use super::body;
-use super::session::{continue_if_expected, peer};
+use super::session::{continue_if_expected, hand_back, peer};
 use crate::denial::Denial;
 
 /// A request to one of our own listeners.
@@ -107,9 +107,7 @@ where
         let response = (self.respond)(request).await;
         session.write_response_header(Box::new(head_of(&response).ok()?)).await.ok()?;
         session.write_response_body(Bytes::from(response.body), true).await.ok()?;
-        let settings = HttpPersistentSettings::for_session(&session);
-        let stream = session.finish().await.ok().flatten()?;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+        hand_back(session, true).await
     }
 }
 

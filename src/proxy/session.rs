@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Version;
 use http::header::{EXPECT, HOST};
+use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 
 use crate::request::RequestHead;
@@ -78,6 +79,21 @@ pub(super) fn lacks_host(session: &ServerSession) -> bool {
 
 pub(super) fn peer(session: &ServerSession) -> IpAddr {
     session.client_addr().and_then(|address| address.as_inet()).map_or(LOOPBACK, |address| address.ip())
+}
+
+/// Marks a connection that has served a request.
+struct Served;
+
+/// Ends an exchange: hands the connection back for another request, or closes it.
+pub(super) async fn hand_back(mut session: ServerSession, reusable: bool) -> Option<ReusedHttpStream> {
+    if !reusable {
+        session.shutdown().await;
+        return None;
+    }
+    let mut settings = HttpPersistentSettings::for_session(&session);
+    settings.set_user_context(Box::new(Served));
+    let stream = session.finish().await.ok().flatten()?;
+    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
 }
 
 /// What the session tells of a request besides its head.
