@@ -50,7 +50,10 @@ pub(super) async fn refuse(
         session.set_keepalive(None);
     }
     let told = answer::deny(session, denial, methods, request_id, explain).await;
-    if unread && !keep && !expects && !broken && !session.is_http2() {
+    // A stream that is let go of with its body unread is reset right behind the answer, and some callers (curl 7.88
+    // among them) then take the answer for lost. On HTTP/1.1 a short body is drained with the connection.
+    let linger = !keep || session.is_http2();
+    if unread && linger && !expects && !broken {
         body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
     }
     Refused { told, reusable: told && (keep || session.is_http2()) }
