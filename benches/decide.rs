@@ -79,8 +79,9 @@ impl Prepared {
         headers.insert("host", "agent.example.com".parse().unwrap());
         let mut prepared = Self { policy, headers, body: vec![b'x'; body_bytes], now };
         let verifier = prepared.policy.providers[0].verifier.clone().unwrap();
-        let signed = Signed { head: prepared.head(), public_url: "" };
-        for (name, value) in verifier.sign(&signed, &prepared.body, "evt_1", now).unwrap() {
+        let signed = Signed::alone(prepared.head(), "", now);
+        let signature = verifier.sign(&signed, &prepared.body, "evt_1").unwrap();
+        for (name, value) in signature.headers {
             prepared.headers.insert(name, value);
         }
         prepared

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs the providers' own client libraries under TOOLS_FOLDER and lets them sign.
-# Usage: interop.sh TOOLS_FOLDER CALLGATE
+# Usage: interop.sh TOOLS_FOLDER CALLGATE [--only NAME]...
 set -euo pipefail
 tools=$1
 callgate=$2
+shift 2
 here=$(cd "$(dirname "$0")/../tests/interop" && pwd)
 mkdir -p "$tools/interop"
 
@@ -18,18 +19,20 @@ if ! cmp -s "$here/requirements.txt" "$site/requirements.txt"; then
         echo "interop: skipped; python3 has neither venv nor pip (on Debian: apt-get install python3-venv)" >&2
         exit 0
     fi
-    "${pip[@]}" install --quiet --target "$site" -r "$here/requirements.txt"
+    "${pip[@]}" install --quiet --no-deps --no-compile --target "$site" -r "$here/requirements.txt"
     cp "$here/requirements.txt" "$site/"
 fi
 
 modules=()
 if command -v npm >/dev/null && command -v node >/dev/null; then
     if ! cmp -s "$here/package.json" "$tools/interop/package.json" || [ ! -d "$tools/interop/node_modules" ]; then
+        rm -rf "$tools/interop/node_modules"
         cp "$here/package.json" "$tools/interop/"
-        (cd "$tools/interop" && npm install --silent --no-audit --no-fund --no-package-lock >/dev/null)
+        (cd "$tools/interop" && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts \
+            --legacy-peer-deps >/dev/null) || { rm "$tools/interop/package.json"; exit 1; }
     fi
-    cp "$here/octokit.mjs" "$tools/interop/"
+    cp "$here/signers.mjs" "$tools/interop/"
     modules=(--modules "$tools/interop")
 fi
-PYTHONPATH="$site" python3 "$here/run.py" --callgate "$callgate" "${modules[@]}"
+PYTHONPATH="$site" python3 "$here/run.py" --callgate "$callgate" "${modules[@]}" "$@"
 PYTHONPATH="$site" python3 "$here/asymmetric.py" --callgate "$callgate"

@@ -90,18 +90,26 @@ denials! {
         "The agent's request has something where the callback's URL or token goes, and the rule does not keep it.";
     EventInFlight, "event_in_flight", Fail, 503, "Service Unavailable",
         "The same event, or the one that has the last use, is being delivered and took too long; a retry will tell.";
+    HandshakeRefused, "handshake_refused", Deny, 403, "Forbidden",
+        "The request is a provider's handshake, but does not prove itself: another token, nothing that is in `subscriptions`, or no challenge.";
     HeadTimeout, "head_timeout", Deny, 408, "Request Timeout",
         "The head of a connection's first request was not complete within `limits.idle_timeout`.";
     HeaderDuplicated, "header_duplicated", Deny, 400, "Bad Request",
         "A header that decides about access occurs more than once.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
         "The place for the callback's URL or token is within a value that has no members, or is there twice.";
+    InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
+        "The callback names other work than the one that the provider named in its answer to the request.";
     InteractionOver, "interaction_over", Deny, 410, "Gone",
         "The interaction is over: it ended by a final callback, by its last use, by its deadline, or was never sent.";
     InteractionRevoked, "interaction_revoked", Deny, 410, "Gone",
         "The interaction was revoked.";
     InteractionUnknown, "interaction_unknown", Deny, 410, "Gone",
         "The token is genuine, but the ledger does not know its interaction, and `store.unknown` is `refuse`.";
+    KeysUnavailable, "keys_unavailable", Fail, 503, "Service Unavailable",
+        "The provider's public keys could not be fetched so far, and there are none of before that may still be used.";
+    ListUnavailable, "list_unavailable", Fail, 503, "Service Unavailable",
+        "The provider's published addresses could not be fetched so far, and there are none of before.";
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route does not list this method.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
@@ -122,12 +130,18 @@ denials! {
         "The interaction has as many open questions as are remembered; the agent has to answer one first.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
         "The request head is not valid HTTP, is too large, has no `Host`, or its framing is ambiguous.";
+    RequestNotForm, "request_not_form", Deny, 400, "Bad Request",
+        "The callback goes into a form, but the agent's request has no form as its body.";
     RequestNotJson, "request_not_json", Deny, 400, "Bad Request",
         "The callback goes into the body, but the agent's request has no JSON body.";
     RouteUnknown, "route_unknown", Deny, 404, "Not Found",
         "No route has this path.";
     RuleUnknown, "rule_unknown", Deny, 404, "Not Found",
         "No egress rule has this path.";
+    SignatureClaim, "signature_claim", Deny, 401, "Unauthorized",
+        "The signature is genuine, but what it states is not what it must: issuer, audience, address, topic, lifetime.";
+    SignatureKeyUnknown, "signature_key_unknown", Deny, 401, "Unauthorized",
+        "The signature names a key that is none of the provider's, or one for another purpose.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",
         "A signature header is not in the scheme's format.";
     SignatureMismatch, "signature_mismatch", Deny, 401, "Unauthorized",

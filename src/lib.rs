@@ -6,12 +6,16 @@
 //! tests, benchmarks and fuzzers drive the very code that production runs.
 
 pub mod denial;
+pub mod feed;
 pub mod json;
+pub mod query;
 pub mod random;
 pub mod request;
 pub mod secret;
 pub mod time;
 pub mod trail;
+
+pub mod jose;
 
 pub mod guard;
 pub mod path;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::egress::Egress;
-use crate::ingress::{Carrier, Ingress, Provider, Route, TokenRule};
+use crate::ingress::{Carrier, Ingress, Outside, Provider, Route, TokenRule};
 use crate::interaction::pairs;
 use crate::path::{TOKEN_CAPTURE, with_parameter};
+use crate::source::Selection;
 use crate::time::Timestamp;
 use crate::token::{Grant, Minter};
 
 /// The compiled rules.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Where permitted callbacks go.
     pub agent: Agent,
@@ -21,6 +22,10 @@ pub struct Policy {
     pub egress: Egress,
     /// Whether callers are told the reason of a denial.
     pub explain_denials: bool,
+    /// What is fetched, each by its number.
+    pub feeds: Vec<Feed>,
+    /// How it is fetched.
+    pub fetching: Fetching,
     /// The routes and their gates.
     pub ingress: Ingress,
     /// Limits that are not a route's own.
@@ -29,6 +34,39 @@ pub struct Policy {
     pub minting: Option<Minting>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
+}
+
+/// Something that is fetched.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Feed {
+    /// Where it is: https, `file:` and an absolute path, or plain HTTP on this host.
+    pub url: Box<str>,
+    /// What it is.
+    pub kind: FeedKind,
+}
+
+/// What is fetched.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum FeedKind {
+    /// A list of addresses, and which texts of the document they are.
+    Addresses(Selection),
+    /// Public keys.
+    Keys,
+    /// A secret that a handshake hands over: a file that we write.
+    Secret,
+}
+
+/// How things are fetched.
+#[derive(Clone, Debug)]
+pub struct Fetching {
+    /// The folder in which what was fetched is kept over restarts; `None`: nowhere.
+    pub cache: Option<Box<str>>,
+    /// How often.
+    pub every: Duration,
+    /// How old keys may get that could not be fetched anew. Lists of addresses stay.
+    pub stale_ok: Duration,
+    /// How long one fetch may take.
+    pub timeout: Duration,
 }
 
 /// The agent service.
@@ -153,6 +191,12 @@ impl fmt::Display for MintFault {
 pub const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 impl Policy {
+    /// The same policy with other things fetched.
+    #[must_use]
+    pub fn with_outside(&self, outside: Outside) -> Self {
+        Self { ingress: self.ingress.with_outside(outside), ..self.clone() }
+    }
+
     /// The route of this name.
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
         self.ingress.routes().iter().find(|route| *route.name == *name)

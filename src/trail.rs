@@ -31,6 +31,8 @@ pub enum Check {
     Body,
     /// The MAC over the raw bytes matches.
     Signature,
+    /// The request is a provider's handshake.
+    Handshake,
     /// Where the body says to answer is a host that the route lists.
     Action,
     /// The event was not delivered before.
@@ -40,7 +42,7 @@ pub enum Check {
 }
 
 impl Check {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     /// Whether the clock is read when the check passes. Reading it costs more than the others take; their time
     /// is counted with the next check's.
@@ -52,6 +54,7 @@ impl Check {
                 | Self::Size
                 | Self::Body
                 | Self::Action
+                | Self::Handshake
                 | Self::Duplicate
                 | Self::Interaction
         )
@@ -69,6 +72,7 @@ impl Check {
             Self::SignatureHeaders => "signature_headers",
             Self::Body => "body",
             Self::Signature => "signature",
+            Self::Handshake => "handshake",
             Self::Action => "action",
             Self::Duplicate => "duplicate",
             Self::Interaction => "interaction",

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::config::{Config, Startup, Unknown};
-use crate::egress::{Place, Rule};
+use crate::egress::Rule;
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
 use crate::json::Pointer;
-use crate::signature::{IdSource, TimestampSource, Verifier};
-use crate::source::Networks;
+use crate::policy::Policy;
+use crate::signature::{IdSource, Keys, Place, Proof, TimestampSource, Verifier};
+use crate::source::{Allowlist, Networks};
 use crate::time::format_duration;
 
 /// Most ranges of a list that are printed.
@@ -26,7 +27,7 @@ pub(super) fn describe(config: &Config) -> Value {
             || json!("the peer's"),
             |rule| json!({
                 "header": rule.header.name().as_str(),
-                "trusted_proxies": ranges(&rule.trusted_proxies),
+                "trusted_proxies": allowlist(policy, &rule.trusted_proxies),
             }),
         ),
         "agent": {
@@ -47,7 +48,8 @@ pub(super) fn describe(config: &Config) -> Value {
         },
         "explain_denials": policy.explain_denials,
         "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
-        "routes": policy.ingress.routes().iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+        "routes": policy.ingress.routes().iter().map(|route| self::route(policy, route)).collect::<Vec<_>>(),
+        "fetch": fetching(policy),
     })
 }
 
@@ -75,14 +77,14 @@ fn startup(startup: &Startup) -> Value {
     })
 }
 
-fn route(route: &Route) -> Value {
+fn route(policy: &Policy, route: &Route) -> Value {
     json!({
         "name": *route.name,
         "path": route.path.as_str(),
         "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "gate": {
             "body_bytes_max": route.body_bytes_max,
-            "address": route.provider.as_deref().map_or_else(|| json!("any"), address),
+            "address": route.provider.as_deref().map_or_else(|| json!("any"), |provider| address(policy, provider)),
             "token": route.token.as_ref().map_or_else(|| json!("none"), token),
             "signature": route
                 .provider
@@ -106,8 +108,10 @@ fn interaction(route: &Route) -> Value {
     let follow = &route.follow;
     let pointer = |pointer: &Option<Pointer>| pointer.as_ref().map(|pointer| pointer.as_str().to_owned());
     json!({
-        "status": pointer(&follow.status),
+        "status": follow.status.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "progress": pointer(&follow.progress),
+        "id": follow.id.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "asking": follow.asking,
         "done": follow.done,
         "failed": follow.failed,
         "deadline": follow.deadline.map_or_else(|| "the token's end".to_owned(), format_duration),
@@ -157,8 +161,7 @@ fn rule(rule: &Rule) -> Value {
                 .iter()
                 .map(|(name, source)| (name.to_string(), source.to_string()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
-            "url": inject.url.to_string(),
-            "token": inject.token.as_ref().map_or_else(|| "in the URL".to_owned(), Place::to_string),
+            "places": inject.insertions.iter().map(|one| one.place.to_string()).collect::<Vec<_>>(),
             "if_present": if inject.keep { "keep" } else { "refuse" },
             "ttl": inject.ttl.map(format_duration),
             "uses": inject.uses,
@@ -167,11 +170,31 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-fn address(provider: &Provider) -> Value {
+fn address(policy: &Policy, provider: &Provider) -> Value {
     match &provider.allow {
         None => json!("any"),
-        Some(allow) => json!(ranges(allow)),
+        Some(allow) => json!(allowlist(policy, allow)),
     }
+}
+
+/// What is fetched, and how.
+fn fetching(policy: &Policy) -> Value {
+    let fetching = &policy.fetching;
+    json!({
+        "addresses": policy.feeds.iter().map(|feed| &*feed.url).collect::<Vec<_>>(),
+        "cache": fetching.cache,
+        "every": format_duration(fetching.every),
+        "stale_ok": format_duration(fetching.stale_ok),
+        "timeout": format_duration(fetching.timeout),
+    })
+}
+
+/// The networks that are written down, and where the others are published.
+fn allowlist(policy: &Policy, allow: &Allowlist) -> Vec<String> {
+    let mut shown = ranges(&allow.fixed);
+    let feeds = allow.feeds.iter().filter_map(|id| policy.feeds.get(id.0));
+    shown.extend(feeds.map(|feed| format!("published at {}", feed.url)));
+    shown
 }
 
 /// The merged ranges; a long list is cut.
@@ -219,25 +242,59 @@ fn carriers(carriers: &[Carrier]) -> Vec<String> {
 
 fn signature(verifier: &Verifier) -> Value {
     let scheme = verifier.scheme();
-    json!({
-        "algorithm": scheme.algorithm.name(),
-        "headers": scheme.headers.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
-        "format": scheme.format.as_str(),
-        "content": scheme.content.as_str(),
-        "encoding": scheme.encoding.name(),
+    let covers = scheme.covers();
+    let covered = [
+        (covers.body, "body"),
+        (covers.members && !covers.body, "some members of the body"),
+        (covers.time, "time"),
+        (covers.id, "id"),
+        (covers.url, "URL"),
+    ];
+    let mut shown = json!({
+        "algorithm": scheme.words(),
+        "covers": covered.iter().filter(|(yes, _)| *yes).map(|(_, what)| *what).collect::<Vec<_>>(),
         "id": scheme.id.as_ref().map(|source| match source {
             IdSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
             IdSource::Header(name) => format!("header {name}"),
         }),
-        "timestamp": scheme.timestamp.as_ref().map(|rule| json!({
-            "from": match &rule.source {
-                TimestampSource::Header(name) => format!("header {name}"),
-                TimestampSource::SignatureHeader => "the signature header".to_owned(),
-            },
-            "unit": rule.unit.name(),
-            "past": format_duration(rule.past),
-            "future": format_duration(rule.future),
-        })),
+        "handshakes": scheme.handshakes.iter().map(|handshake| &*handshake.name).collect::<Vec<_>>(),
+        "keys": match verifier.keys() {
+            Keys::Derived => "one for each interaction",
+            Keys::Fetched(_) => "fetched",
+            Keys::Learned(_) => "handed over by a handshake",
+            Keys::Named(_, None) => "certificates that the messages name",
+            Keys::Named(_, Some(_)) | Keys::Public(_) => "given",
+            Keys::Shared => "shared",
+        },
         "secrets": verifier.keys_count(),
-    })
+    });
+    if let (Proof::Content(content), Some(shown)) = (&scheme.proof, shown.as_object_mut()) {
+        shown.insert("content".to_owned(), content.content.as_str().into());
+        shown.insert("encoding".to_owned(), content.encoding.name().into());
+        shown.insert("place".to_owned(), place(&content.place));
+        let timestamp = content.timestamp.as_ref().map(|rule| {
+            json!({
+                "from": match &rule.source {
+                    TimestampSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
+                    TimestampSource::Header(name) => format!("header {name}"),
+                    TimestampSource::SignatureHeader => "the signature header".to_owned(),
+                },
+                "unit": rule.unit.name(),
+                "past": format_duration(rule.past),
+                "future": format_duration(rule.future),
+            })
+        });
+        shown.insert("timestamp".to_owned(), timestamp.unwrap_or_default());
+    }
+    shown
+}
+
+fn place(place: &Place) -> Value {
+    match place {
+        Place::Body(pointer) => json!(format!("{} of the body", pointer.as_str())),
+        Place::Headers { names, format } => json!({
+            "headers": names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+            "format": format.as_str(),
+        }),
+    }
 }

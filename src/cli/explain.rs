@@ -7,9 +7,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{ConfigArg, EXIT_DATA, Message, moment, now_unless, print_json};
-use crate::ingress::{Denied, Verified};
+use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;
 use crate::request::RequestHead;
+use crate::signature::Reply;
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Trail};
@@ -62,7 +63,7 @@ fn decide(
     body: &[u8],
     now: Timestamp,
     trail: &mut Trail,
-) -> Result<Verified, Box<Denied>> {
+) -> Result<Decided, Box<Denied>> {
     policy.ingress.decide_head(head, now, trail)?.decide_body(head, body, trail)
 }
 
@@ -74,13 +75,16 @@ struct Explanation<'a> {
     route: Option<String>,
     provider: Option<String>,
     forward: Option<String>,
+    /// What a handshake is answered with.
+    answer: Option<Reply>,
     trail: &'a Trail,
 }
 
 impl<'a> Explanation<'a> {
-    fn new(decided: &Result<Verified, Box<Denied>>, trail: &'a Trail) -> Self {
+    fn new(decided: &Result<Decided, Box<Denied>>, trail: &'a Trail) -> Self {
         let (denial, route) = match decided {
-            Ok(verified) => (None, Some(verified.route())),
+            Ok(Decided::Callback(verified)) => (None, Some(verified.route())),
+            Ok(Decided::Handshake(shaken)) => (None, shaken.1.route.as_ref()),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
         let provider = route.and_then(|route| route.provider.as_ref());
@@ -91,7 +95,14 @@ impl<'a> Explanation<'a> {
             status: denial.map(|denial| denial.status()),
             route: route.map(|route| route.name.to_string()),
             provider: provider.map(|provider| provider.name.to_string()),
-            forward: decided.as_ref().ok().map(|verified| verified.target().to_owned()),
+            forward: match decided {
+                Ok(Decided::Callback(verified)) => Some(verified.target().to_owned()),
+                _ => None,
+            },
+            answer: match decided {
+                Ok(Decided::Handshake(shaken)) => Some(shaken.0.clone()),
+                _ => None,
+            },
             trail,
         }
     }
@@ -107,6 +118,16 @@ impl<'a> Explanation<'a> {
             "route": self.route,
             "provider": self.provider,
             "forward": self.forward,
+            "answer": self.answer.as_ref().map(|reply| json!({
+                "handshake": *reply.name,
+                "status": reply.status,
+                "headers": reply
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()))
+                    .collect::<serde_json::Map<_, _>>(),
+                "body": reply.body,
+            })),
             "trail": steps.collect::<Vec<_>>(),
         })
     }
@@ -125,6 +146,13 @@ impl<'a> Explanation<'a> {
             (Some(reason), _) => {
                 println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
                 println!("  {}", self.help.unwrap_or_default());
+            }
+            (None, None) => {
+                let answer = self.answer.as_ref();
+                println!("{}: answered here, a handshake", self.verdict);
+                if let Some(reply) = answer {
+                    println!("  {} with HTTP {}", reply.name, reply.status);
+                }
             }
             (None, forward) => {
                 println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/"));

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use http::header::CONTENT_LENGTH;
 use serde_json::json;
 
 use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json};
 use crate::random::new_id;
-use crate::signature::{IdSource, Signed};
+use crate::signature::{IdSource, Keys, Signature, Signed};
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
 
@@ -28,6 +29,9 @@ pub(super) struct SignArgs {
     /// The event id, where the scheme has one. A random one, unless given.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
+    /// The interaction whose own secret signs, for providers that are given one.
+    #[arg(long, value_name = "ID")]
+    interaction: Option<String>,
     /// Print the signature headers as JSON instead of the message.
     #[arg(long)]
     json: bool,
@@ -61,12 +65,29 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: the system has no randomness to give");
         return EXIT_UNAVAILABLE;
     };
-    let signed =
-        Signed { head: message.head(LOOPBACK), public_url: &config.policy.ingress.edge().public_url };
-    let Some(headers) = verifier.sign(&signed, &message.body, &id, now_unless(args.at)) else {
-        eprintln!("error: the scheme takes no such event id: {id:?}");
+    let head = message.head(LOOPBACK);
+    let derived = match (verifier.keys(), &args.interaction, &config.policy.minting) {
+        (Keys::Derived, Some(interaction), Some(minting)) => vec![minting.minter.secret(interaction)],
+        (Keys::Derived, ..) => {
+            eprintln!("error: the secret is one interaction's own: say which with --interaction");
+            return EXIT_DATA;
+        }
+        _ => Vec::new(),
+    };
+    let public_url = &config.policy.ingress.edge().public_url;
+    let signed = Signed { derived: &derived, ..Signed::alone(head, public_url, now_unless(args.at)) };
+    let body = message.body.clone();
+    let Some(Signature { headers, body }) = verifier.sign(&signed, &body, &id) else {
+        eprintln!(
+            "error: this cannot be signed: the key is the provider's alone, the request is not in its form, or it takes \
+             no event id like {id:?}"
+        );
         return EXIT_DATA;
     };
+    if body.len() != message.body.len() {
+        message.set(CONTENT_LENGTH, body.len().into());
+    }
+    message.body = body.into_owned();
     if args.json {
         let shown =
             headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));

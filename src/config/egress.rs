@@ -2,17 +2,34 @@
 
 use std::sync::Arc;
 
+use super::callback::{Callback, TokenBack};
 use super::interaction::{CANNOT_BE_SET, can_be_set, headers, timeouts};
+use super::node::Node;
+use super::presets::{self, Entry};
 use super::reader::{Cursor, Fields};
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
-use crate::egress::{Egress, Inject, Place, Rule, Source, Target};
+use super::words::{did_you_mean, shown};
+use crate::egress::{Egress, Inject, Insertion, Place, Rule, Shape, Slot, Source, Target};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
+use crate::signature::Keys;
 
 /// The path below which the agent's answers come.
 pub const ACTIONS: &str = "actions";
+
+/// For each route that an egress rule asks callbacks for by a preset: the conventions of that preset. Mistakes are
+/// found when the rules are read.
+pub(super) fn asked(at: Option<&Cursor<'_>>) -> Vec<(String, Callback)> {
+    let rules = at.map(Cursor::nodes).unwrap_or_default();
+    let find = |rule: &Node| {
+        let inject = rule.member("inject")?;
+        let (route, preset) = (inject.member("route")?.as_text()?, inject.member("preset")?.as_text()?);
+        Some((route.to_owned(), presets::preset(preset)?.1.callback?))
+    };
+    rules.iter().filter_map(find).collect()
+}
 
 /// Reads `egress`. `routes` is `None` when they have mistakes of their own.
 pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> Option<Egress> {
@@ -122,7 +139,11 @@ fn inject(
     let mut fields = at.fields()?;
     let route = fields.required("route").and_then(|at| route(&at, routes));
     let params = params(&mut fields, route, path);
-    let url = fields.required("url").and_then(|at| place(&at));
+    let preset = fields.optional("preset").map(|at| Some((at.clone(), known_callback(&at)?)));
+    let url = match &preset {
+        None => fields.required("url").map(|at| place(&at)),
+        Some(_) => fields.optional("url").map(|at| place(&at)),
+    };
     let token = fields.optional("token").map(|at| place(&at));
     let keep = fields.optional("if_present");
     let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));
@@ -137,22 +158,84 @@ fn inject(
     }
     let response = own_response.as_ref().or(response).map(|at| at.pointer());
     fields.finish();
-    let (route, url) = (route?, url?);
-    let token = token.map_or(Some(None), |read| read.map(Some))?;
-    carried(at, route, token.as_ref())?;
-    if let Some(token) = &token {
-        apart(at, &url, token)?;
+    let route = route?;
+    let mut response = response.map_or(Some(None), |read| read.map(Some))?;
+    let insertions = match preset {
+        None => {
+            let token = token.map_or(Some(None), |read| read.map(Some))?;
+            placed(at, route, url??, token)?
+        }
+        Some(read) => {
+            let (preset_at, callback) = read?;
+            if url.is_some() || token.is_some() {
+                return at.error("the preset says where address and token go", "take `url` and `token` out");
+            }
+            comes_back(&preset_at, route, &callback)?;
+            response = response.or(callback.response);
+            callback.insertions
+        }
+    };
+    if insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
+        && !route.verifier().is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived))
+    {
+        return at.error(
+            format!("a secret is given away that the route {} does not ask for", route.name),
+            "write `secrets: derived` at its provider",
+        );
     }
     Some(Inject {
         route: Arc::clone(&route.name),
         params: params?,
-        url,
-        token,
+        insertions,
         keep: keep?,
         ttl: ttl.map_or(Some(None), |read| read.map(Some))?,
         uses: uses.map_or(Some(None), |read| read.map(|uses| u32::try_from(uses).ok()))?,
-        response: response.map_or(Some(None), |read| read.map(Some))?,
+        response,
     })
+}
+
+/// The address, and the token where it goes.
+fn placed(at: &Cursor<'_>, route: &Route, url: Place, token: Option<Place>) -> Option<Vec<Insertion>> {
+    carried(at, route, token.as_ref())?;
+    if let Some(token) = &token {
+        apart(at, &url, token)?;
+    }
+    let token = token.map(|place| Insertion { place, shape: Shape::slot(Slot::Token) });
+    Some(std::iter::once(Insertion { place: url, shape: Shape::slot(Slot::Url) }).chain(token).collect())
+}
+
+/// The callback conventions of a preset.
+pub(super) fn known_callback(at: &Cursor<'_>) -> Option<Callback> {
+    let name = at.text()?;
+    match presets::preset(name) {
+        Some((_, Entry { callback: Some(callback), .. })) => Some(callback),
+        Some((_, entry)) => at.error(
+            format!("{} takes no callback with each request", entry.title),
+            "see `callgate providers`",
+        ),
+        None => at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &presets::names())),
+    }
+}
+
+/// The route must look for the token where the provider brings it.
+fn comes_back(at: &Cursor<'_>, route: &Route, callback: &Callback) -> Option<()> {
+    let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
+    let first = carriers.first();
+    let (fits, from) = match &callback.token {
+        TokenBack::Url => (matches!(first, Some(Carrier::Query(_) | Carrier::Path)), "[query]".to_owned()),
+        TokenBack::Bearer => (matches!(first, Some(Carrier::Bearer)), "[bearer]".to_owned()),
+        TokenBack::Header(name) => {
+            (matches!(first, Some(Carrier::Header(ours)) if ours == name), format!("[{{header: {name}}}]"))
+        }
+    };
+    // In the URL it comes back from everybody.
+    if fits || matches!(first, Some(Carrier::Query(_) | Carrier::Path)) {
+        return Some(());
+    }
+    at.error(
+        format!("the provider does not bring the token where the route {} looks for it", route.name),
+        format!("write `from: {from}` at the route's token"),
+    )
 }
 
 fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Arc<Route>> {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::callback::{Callback, places};
+use super::egress::known_callback;
 use super::presets;
 use super::reader::{Cursor, Fields};
 use super::route::forward;
@@ -13,15 +15,22 @@ use crate::interaction::{Follow, Stale};
 use crate::path::Template;
 use crate::request::HOP_BY_HOP;
 use crate::secret::Secret;
-use crate::signature::Verifier;
+use crate::signature::{Keys, Verifier};
 
-/// Reads `interaction`: how it is followed, and where the agent is told that nothing came.
-pub(super) fn interaction(at: &Cursor<'_>, path: Option<&Template>) -> Option<(Follow, Option<Template>)> {
+/// Reads `interaction`: how it is followed, and where the agent is told that nothing came. `asked` is how callbacks
+/// are asked for by this route's egress rule, where a preset says so.
+pub(super) fn interaction(
+    at: &Cursor<'_>,
+    path: Option<&Template>,
+    asked: Option<&Callback>,
+) -> Option<(Follow, Option<Template>)> {
     let mut fields = at.fields()?;
-    let mut pointer = |key| fields.optional(key).map(|at| at.pointer());
-    let (status, progress) = (pointer("status"), pointer("progress"));
+    let preset = fields.optional("preset").map(|at| known_callback(&at));
+    let mut places = |key| fields.optional(key).map(|at| places(&at));
+    let (status, id) = (places("status"), places("id"));
+    let progress = fields.optional("progress").map(|at| at.pointer());
     let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.words());
-    let (done, failed) = (words("done"), words("failed"));
+    let (asking, done, failed) = (words("asking"), words("done"), words("failed"));
     let mut duration = |key| fields.optional(key).map(|at| at.duration());
     let (deadline, stalled_after) = (duration("deadline"), duration("stalled_after"));
     let words = [("deliver", Stale::Deliver), ("drop", Stale::Drop)];
@@ -29,31 +38,40 @@ pub(super) fn interaction(at: &Cursor<'_>, path: Option<&Template>) -> Option<(F
     let notify = fields.optional("notify").map(|at| forward(&at, path));
     let (ends, tells) = (fields.has("done") || fields.has("failed"), fields.has("notify"));
     fields.finish();
-    let (done, failed) = (done?, failed?);
+    let (done, failed, asking) = (done?, failed?, asking?);
+    let preset = preset.map_or(Some(None), |read| read.map(Some))?;
+    let known = preset.as_ref().or(asked).filter(|_| status.is_none() && !ends);
     if ends && status.is_none() {
         return at
             .error("`done` and `failed` are values of the status", "say where it is: `status: /status`");
     }
-    if let Some(word) = done.iter().find(|word| failed.contains(word)) {
-        return at.error(format!("`{word}` is both done and failed"), "");
+    let lists = [&done, &failed, &asking];
+    for (i, list) in lists.iter().enumerate() {
+        if let Some(word) = list.iter().find(|word| lists.iter().take(i).any(|other| other.contains(word))) {
+            return at.error(format!("`{word}` is both done and failed, or asking"), "");
+        }
     }
-    if !ends {
+    if !ends && known.is_none_or(|known| known.done.is_empty() && known.failed.is_empty()) {
         at.warn("no value of the status ends an interaction: it stays open until its deadline");
     }
     if stalled_after.is_some() && !tells {
         return at
             .error("`stalled_after` without `notify` tells nobody", "add `notify`, a path of the agent");
     }
-    let optional = |read: Option<Option<_>>| read.map_or(Some(None), |read: Option<_>| read.map(Some));
-    let follow = Follow {
-        status: optional(status)?,
-        progress: optional(progress)?,
+    let mut follow = Follow {
+        status: status.unwrap_or_else(|| Some(Vec::new()))?,
+        progress: progress.map_or(Some(None), |read| read.map(Some))?,
+        id: id.unwrap_or_else(|| Some(Vec::new()))?,
+        asking,
         done,
         failed,
         deadline: deadline.map_or(Some(None), |read| read.map(Some))?,
         stalled_after: stalled_after.map_or(Some(None), |read| read.map(Some))?,
         stale: stale.map_or(Some(None), |read| read.map(Some))?,
     };
+    if let Some(known) = known {
+        known.complete(&mut follow);
+    }
     Some((follow, notify.map_or(Some(None), |read| read.map(Some))?))
 }
 
@@ -124,7 +142,7 @@ fn signer(at: &Cursor<'_>) -> Option<Verifier> {
     let secrets = fields.required("secrets").and_then(|at| Some((at.clone(), at.secrets()?)));
     fields.finish();
     let (secrets_at, secrets) = secrets?;
-    match Verifier::new(presets::scheme("standard-webhooks")?, &secrets) {
+    match Verifier::new(presets::scheme_of("standard-webhooks")?, Keys::Shared, &secrets) {
         Ok(verifier) => Some(verifier),
         Err((_, fault)) => secrets_at.error(format!("a secret {fault}"), ""),
     }

@@ -1,33 +1,42 @@
 //! From YAML as written to a startup and a policy, or to every mistake at once, each with its path, line
 //! and a hint. Nothing that decides about access has a default that opens it.
 
+mod callback;
 mod egress;
+mod feeds;
 mod interaction;
 mod listen;
 mod node;
+mod peek;
 mod presets;
+mod proof;
 mod provider;
 mod reader;
 mod route;
+mod scheme;
 mod secrets;
+mod shake;
 mod store;
 mod token;
+mod well_known;
 mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ingress::{Edge, Ingress, Provider, Route};
+use crate::ingress::{Edge, Ingress, Outside, Provider, Route};
 use crate::policy::{Agent, AgentAddress, Limits, Policy};
-use crate::source::{AddressHeader, ClientAddress, Networks};
+use crate::source::{AddressHeader, Allowlist, ClientAddress, Networks};
 use crate::time::format_duration;
 use node::Node;
 use reader::{Cursor, Fields, Reader};
+use words::{did_you_mean, shown};
 
+pub use callback::{Callback, TokenBack};
 pub use egress::ACTIONS;
 pub use listen::{AccessLog, AdminListener, Listener, Startup, TlsFiles};
 pub use node::Place;
-pub use presets::{PRESETS, Preset};
+pub use presets::{Addresses, EDGES, Entry, PRESETS, Preset, preset};
 pub use reader::{ConfigError, Surroundings};
 pub use store::{StoreSettings, Unknown};
 
@@ -81,7 +90,10 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let stated_url = public_url.as_ref().map(Option::as_deref);
     let tokens = fields.optional("callback_tokens").map(|at| token::callback_tokens(&at, stated_url));
     let providers = providers(&mut fields, public_url.is_some());
+    let egress_at = fields.optional("egress");
+    let asked = egress::asked(egress_at.as_ref());
     let known = route::Known {
+        asked: &asked,
         providers: providers.as_deref().unwrap_or_default(),
         tokens: tokens.as_ref().and_then(|tokens| tokens.as_ref()),
         // A section with mistakes in it is there all the same: its absence is not reported on top.
@@ -89,43 +101,50 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         providers_failed: providers.is_none(),
     };
     let routes = fields.required("routes").and_then(|at| route::routes(&at, &known));
-    let egress_at = fields.optional("egress");
     let egress = egress::egress(egress_at.clone(), routes.as_deref());
+    let fetching = feeds::fetching(fields.optional("fetch"));
     fields.finish();
-    let asks = routes.iter().flatten().find(|route| route.actions.is_some());
-    if let (Some(route), Some(startup)) = (asks, &startup)
-        && startup.egress.is_none()
-        && egress_at.is_none()
-    {
-        let message =
-            format!("nothing listens for the agent's answers to the questions of the route {}", route.name);
-        let _: Option<()> = root.error(message, "add `listen.egress`");
-    }
-    if let (Some(at), Some(startup)) = (&egress_at, &startup)
-        && startup.egress.is_none()
-    {
-        let _: Option<()> = at.error("nothing listens for the agent's requests", "add `listen.egress`");
+    if let Some(startup) = &startup {
+        listens(root, startup, routes.as_deref().unwrap_or_default(), egress_at.as_ref());
     }
     if let (Some(routes), Some(tokens)) = (&routes, tokens.as_ref().and_then(|tokens| tokens.as_ref())) {
         warn_of_short_tokens(root, routes, tokens.minting.ttl);
     }
 
     let agent = agent?;
+    let documents = well_known::documents(routes.as_deref().unwrap_or_default());
     let edge = Edge {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
         client_address: client_address.map_or(Some(None), |read| read.map(Some))?,
+        outside: Outside::default(),
         public_url: url.unwrap_or_default().into(),
     };
     let policy = Policy {
         egress: egress?,
         explain_denials: explain_denials?,
-        ingress: Ingress::new(routes?, edge),
+        feeds: root.feeds(),
+        fetching: fetching?,
+        ingress: Ingress::new(routes?, edge).with_documents(documents),
         limits: limits?,
         minting: tokens.map_or(Some(None), |read| read.map(|tokens| Some(tokens.minting)))?,
         providers: providers?,
         agent,
     };
     Some((startup?, policy))
+}
+
+/// Whatever the agent is to send, somebody has to listen for.
+fn listens(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: Option<&Cursor<'_>>) {
+    if startup.egress.is_some() {
+        return;
+    }
+    if let Some(at) = egress {
+        let _: Option<()> = at.error("nothing listens for the agent's requests", "add `listen.egress`");
+    } else if let Some(route) = routes.iter().find(|route| route.actions.is_some()) {
+        let message =
+            format!("nothing listens for the agent's answers to the questions of the route {}", route.name);
+        let _: Option<()> = root.error(message, "add `listen.egress`");
+    }
 }
 
 /// A deadline behind the end of the token is never reached.
@@ -167,18 +186,44 @@ fn agent_authority(agent: &Agent) -> String {
     }
 }
 
+/// `{trusted_proxies, header}`, or `{edge: NAME}` for an edge that is known, with proxies of one's own besides.
 fn client_address(at: &Cursor<'_>) -> Option<ClientAddress> {
     let mut fields = at.fields()?;
-    let proxies = fields.required("trusted_proxies").and_then(|at| {
-        let networks = Networks::new(at.networks()?);
-        if networks.is_everything() {
-            at.warn("every address is a trusted proxy: any caller can claim any address");
+    let edge = fields.optional("edge").map(|at| {
+        let name = at.text()?;
+        let known: Vec<_> = presets::EDGES.iter().map(|edge| edge.name).collect();
+        match presets::edge(name) {
+            Some(edge) => Some((at.clone(), edge)),
+            None => at.error(format!("{} is no edge that is known", shown(name)), did_you_mean(name, &known)),
         }
-        Some(networks)
     });
-    let header = fields.required("header").and_then(|at| at.header_name());
+    let mut read = |key| fields.optional(key).map(|at| at.networks());
+    let proxies = read("trusted_proxies");
+    let header_at = fields.optional("header");
+    let proxies_said = fields.has("trusted_proxies");
     fields.finish();
-    Some(ClientAddress { trusted_proxies: proxies?, header: AddressHeader::from_name(header?) })
+    let mut fixed = proxies.map_or(Some(Vec::new()), |read| read)?;
+    let mut lists = Vec::new();
+    let header = match (edge, header_at) {
+        (None, Some(at)) if proxies_said => at.header_name()?,
+        (None, None) => return at.error("`header` is missing", ""),
+        (None, Some(_)) => return at.error("`trusted_proxies` is missing", ""),
+        (Some(_), Some(at)) => return at.error("the edge has a header of its own", "take `header` out"),
+        (Some(read), None) => {
+            let (at, (header, addresses)) = read?;
+            match addresses {
+                Addresses::Feed(url, selection) => lists.push(at.feed(feeds::list(url, selection))),
+                Addresses::Fixed(networks) => fixed.extend(networks.nets()),
+            }
+            header
+        }
+    };
+    let fixed = Networks::new(fixed);
+    if fixed.is_everything() {
+        at.warn("every address is a trusted proxy: any caller can claim any address");
+    }
+    let trusted_proxies = Allowlist { fixed, feeds: lists };
+    Some(ClientAddress { trusted_proxies, header: AddressHeader::from_name(header) })
 }
 
 fn agent(at: &Cursor<'_>) -> Option<Agent> {

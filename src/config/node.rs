@@ -39,6 +39,22 @@ impl Node {
         serde_yaml::from_str(text).map_err(|error| (error.to_string(), place(&error)))
     }
 
+    /// A member of a mapping.
+    pub(super) fn member(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Map(entries) => entries.iter().find(|(key, _)| key == name).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    /// A text.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// What the value is, in words.
     pub(super) fn kind(&self) -> &'static str {
         match self {

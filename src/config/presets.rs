@@ -1,10 +1,14 @@
 //! The providers we know, as data: one YAML file each, in the language of the configuration, embedded in
 //! the binary and read by the code that reads a user's own scheme.
 
+use super::callback::{Callback, callback};
+use super::feeds;
 use super::node::Node;
-use super::provider;
-use super::reader::{Reader, Surroundings};
+use super::reader::{Cursor, Fields, Reader, Surroundings};
+use super::scheme::{KINDS, Kind, scheme};
+use super::shake::handshakes;
 use crate::signature::Scheme;
+use crate::source::{Networks, Selection};
 
 /// A provider we know.
 #[derive(Clone, Copy, Debug)]
@@ -15,43 +19,299 @@ pub struct Preset {
     pub text: &'static str,
 }
 
+macro_rules! embedded {
+    ($folder:literal, [$($name:literal),+ $(,)?]) => {
+        &[$(Preset { name: $name, text: include_str!(concat!($folder, $name, ".yaml")) }),+]
+    };
+}
+
 /// Every preset, alphabetically.
-pub const PRESETS: &[Preset] = &[
-    Preset { name: "github", text: include_str!("presets/github.yaml") },
-    Preset { name: "slack", text: include_str!("presets/slack.yaml") },
-    Preset { name: "standard-webhooks", text: include_str!("presets/standard-webhooks.yaml") },
-    Preset { name: "stripe", text: include_str!("presets/stripe.yaml") },
-];
+pub const PRESETS: &[Preset] = embedded!(
+    "presets/",
+    [
+        "a2a-0-3",
+        "a2a-bearer",
+        "a2a-jsonrpc",
+        "a2a-token",
+        "adcp-legacy",
+        "adcp-mcp",
+        "adyen",
+        "adyen-platform",
+        "anthropic",
+        "apify",
+        "asana",
+        "assemblyai",
+        "attio",
+        "aws-sns",
+        "azure-event-grid",
+        "azure-event-grid-entra",
+        "baseten",
+        "basic-auth",
+        "bitbucket",
+        "bland",
+        "box",
+        "browser-use",
+        "cal-com",
+        "calendly",
+        "camara",
+        "clerk",
+        "cloudevents",
+        "cursor",
+        "customer-io",
+        "deepgram",
+        "discord",
+        "discord-events",
+        "docusign",
+        "dropbox",
+        "elevenlabs",
+        "exa",
+        "fal",
+        "firecrawl",
+        "fusionauth",
+        "gemini-dynamic",
+        "gemini-static",
+        "github",
+        "gitlab",
+        "gitlab-signing-token",
+        "google-pubsub",
+        "heroku",
+        "hookdeck",
+        "hubspot",
+        "hubspot-v2",
+        "huggingface",
+        "infisical",
+        "inngest",
+        "intercom",
+        "jira",
+        "kick",
+        "kie",
+        "langfuse",
+        "line",
+        "linear",
+        "livekit",
+        "mailchannels",
+        "mailgun",
+        "mcp-events",
+        "meta",
+        "metronome",
+        "microsoft-graph",
+        "mux",
+        "netlify",
+        "nexus",
+        "notion",
+        "okta",
+        "onfleet",
+        "openai",
+        "paddle",
+        "pagerduty",
+        "parallel",
+        "paypal",
+        "plaid",
+        "plain",
+        "planetscale",
+        "polar",
+        "postmark",
+        "razorpay",
+        "replicate",
+        "resend",
+        "retell",
+        "rfc9421-adcp-webhook",
+        "runcomfy",
+        "runpod",
+        "sendgrid",
+        "sentry",
+        "shopify",
+        "skyvern",
+        "slack",
+        "square",
+        "standard-webhooks",
+        "standard-webhooks-v1a",
+        "stripe",
+        "supabase",
+        "svix",
+        "tailscale",
+        "telegram",
+        "telnyx",
+        "trello",
+        "twilio",
+        "twitch",
+        "typeform",
+        "ucp",
+        "upstash-qstash",
+        "vapi-default",
+        "vercel",
+        "webflow",
+        "websub",
+        "woocommerce",
+        "workos",
+        "x",
+        "zendesk",
+        "zoom",
+    ]
+);
+
+/// The edges in front of us that we know, alphabetically.
+pub const EDGES: &[Preset] = embedded!("edges/", ["cloudflare", "fastly"]);
+
+/// Where a provider's callbacks come from.
+#[derive(Clone, Debug)]
+pub enum Addresses {
+    /// A published list.
+    Feed(Box<str>, Selection),
+    /// What its documentation says.
+    Fixed(Networks),
+}
+
+/// A preset, read.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The provider's name.
+    pub title: Box<str>,
+    /// Other names of the preset.
+    pub aliases: Vec<Box<str>>,
+    /// Where the signature is described.
+    pub source: Box<str>,
+    /// What it was checked against: `library`, `documentation` or `receivers`.
+    pub evidence: Box<str>,
+    /// What the user puts into `secrets`.
+    pub secret: Box<str>,
+    /// What the signature does not protect, in words.
+    pub gaps: Option<Box<str>>,
+    /// How it signs; `None`: it does not.
+    pub scheme: Option<Scheme>,
+    /// Which expectations the user must state.
+    pub expect: Vec<Box<str>>,
+    /// Whether the header's name is the user's choice.
+    pub header_is_yours: bool,
+    /// Where its callbacks come from, where it says so.
+    pub addresses: Option<Addresses>,
+    /// How a callback is asked for, with each request.
+    pub callback: Option<Callback>,
+}
 
 /// The names of all presets.
 pub(super) fn names() -> Vec<&'static str> {
     PRESETS.iter().map(|preset| preset.name).collect()
 }
 
-/// The scheme of a preset; `None` when there is no such preset.
-pub(super) fn scheme(name: &str) -> Option<Scheme> {
-    read(PRESETS.iter().find(|preset| preset.name == name)?).ok()
+/// The preset of this name, or of which this is another name.
+pub fn preset(name: &str) -> Option<(&'static Preset, Entry)> {
+    if let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) {
+        return Some((preset, preset.read().ok()?));
+    }
+    PRESETS.iter().find_map(|preset| {
+        // Another name stands in one line near the top: only that file is read.
+        if !preset.text.contains(name) {
+            return None;
+        }
+        let entry = preset.read().ok()?;
+        entry.aliases.iter().any(|alias| **alias == *name).then_some((preset, entry))
+    })
 }
 
-/// Compiles a preset.
-fn read(preset: &Preset) -> Result<Scheme, String> {
-    let nothing =
-        Surroundings { env: &|_| None, file: &|_| Err(std::io::Error::other("presets read no files")) };
-    let tree = Node::parse(preset.text).map_err(|(message, _)| message)?;
-    let reader = Reader::new(&nothing);
-    let scheme = reader.root(&tree).fields().and_then(|mut fields| {
-        for key in ["title", "source", "covers"] {
+/// The scheme of a preset; `None` when there is no such preset, or it has none.
+pub(super) fn scheme_of(name: &str) -> Option<Scheme> {
+    preset(name)?.1.scheme
+}
+
+/// An edge in front of us: the header in which it tells the caller's address, and its own addresses.
+pub(super) fn edge(name: &str) -> Option<(http::HeaderName, Addresses)> {
+    let edge = EDGES.iter().find(|edge| edge.name == name)?;
+    edge.compile(|fields| {
+        for key in ["title", "source"] {
             fields.required(key)?.text()?;
         }
-        let mut signature = fields.required("signature")?.fields()?;
-        fields.finish();
-        let scheme = provider::scheme(&mut signature);
-        signature.finish();
-        scheme
-    });
-    let list = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    reader.finish(preset.text).map_err(list)?;
-    scheme.ok_or_else(|| "incomplete".to_owned())
+        let header = fields.required("header")?.header_name();
+        let addresses = fields.required("addresses").and_then(|at| addresses(&at));
+        Some((header?, addresses?))
+    })
+    .ok()
+}
+
+impl Preset {
+    /// Compiles the preset.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn read(&self) -> Result<Entry, String> {
+        self.compile(entry)
+    }
+
+    fn compile<T>(&self, read: impl Fn(&mut Fields<'_>) -> Option<T>) -> Result<T, String> {
+        let nothing =
+            Surroundings { env: &|_| None, file: &|_| Err(std::io::Error::other("presets read no files")) };
+        let tree = Node::parse(self.text).map_err(|(message, _)| message)?;
+        let reader = Reader::new(&nothing);
+        let read = reader.root(&tree).fields().and_then(|mut fields| {
+            let read = read(&mut fields);
+            fields.finish();
+            read
+        });
+        let list = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        reader.finish(self.text).map_err(list)?;
+        read.ok_or_else(|| "incomplete".to_owned())
+    }
+}
+
+fn entry(fields: &mut Fields<'_>) -> Option<Entry> {
+    let mut text = |key| fields.required(key).and_then(|at| at.text()).map(Box::<str>::from);
+    let (title, source, evidence, secret) = (text("title"), text("source"), text("evidence"), text("secret"));
+    let aliases = fields.optional("aliases").map_or(Some(Vec::new()), |at| at.words());
+    let gaps = fields.optional("gaps").map(|at| at.text().map(Into::into));
+    let signature = fields.optional("signature").map(|at| signature(&at));
+    let shakes = fields.optional("handshakes").map_or(Some(Vec::new()), |at| handshakes(&at));
+    let addresses = fields.optional("addresses").map(|at| addresses(&at));
+    let callback = fields.optional("callback").map(|at| callback(&at));
+    let (scheme, expect, header_is_yours) = match signature {
+        None => {
+            let shakes = shakes?;
+            let scheme = (!shakes.is_empty()).then(|| Scheme { handshakes: shakes, ..Scheme::nothing() });
+            (scheme, Vec::new(), false)
+        }
+        Some(read) => {
+            let (scheme, expect, yours) = read?;
+            (Some(Scheme { handshakes: shakes?, ..scheme }), expect, yours)
+        }
+    };
+    Some(Entry {
+        title: title?,
+        aliases: aliases?,
+        source: source?,
+        evidence: evidence?,
+        secret: secret?,
+        gaps: gaps.map_or(Some(None), |read| read.map(Some))?,
+        scheme,
+        expect,
+        header_is_yours,
+        addresses: addresses.map_or(Some(None), |read| read.map(Some))?,
+        callback: callback.map_or(Some(None), |read| read.map(Some))?,
+    })
+}
+
+fn signature(at: &Cursor<'_>) -> Option<(Scheme, Vec<Box<str>>, bool)> {
+    let mut fields = at.fields()?;
+    let kind = fields.optional("scheme").map_or(Some(Kind::Hmac), |at| at.one_of(KINDS));
+    let expect = fields.optional("expect").map_or(Some(Vec::new()), |at| at.words());
+    let yours = fields.optional("header_is_yours").map_or(Some(false), |at| at.boolean());
+    let scheme = kind.and_then(|kind| scheme(kind, &mut fields));
+    fields.finish();
+    Some((scheme?, expect?, yours?))
+}
+
+fn addresses(at: &Cursor<'_>) -> Option<Addresses> {
+    let mut fields = at.fields()?;
+    // When it was looked up, and where: for people.
+    fields.required("as_of")?.text()?;
+    let _ = fields.optional("source");
+    let feed = fields.optional("feed").map(|at| at.fetchable());
+    let networks = fields.optional("networks").map(|at| at.networks());
+    let selection = feeds::selection(&mut fields);
+    fields.finish();
+    match (feed, networks) {
+        (Some(url), None) => Some(Addresses::Feed(url?, selection?)),
+        (None, Some(networks)) => Some(Addresses::Fixed(Networks::new(networks?))),
+        _ => at.error("expected exactly one of feed and networks", ""),
+    }
 }
 
 #[cfg(test)]
@@ -59,10 +319,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_preset_compiles_and_the_list_is_sorted() {
+    fn every_preset_compiles_and_the_list_is_whole() {
+        let mut wrong = Vec::new();
         for preset in PRESETS {
-            assert!(read(preset).is_ok(), "{}: {:?}", preset.name, read(preset).err());
+            if let Err(error) = preset.read() {
+                wrong.push(format!("{}: {error}", preset.name));
+            }
         }
-        assert!(names().is_sorted());
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        for (folder, list) in [("presets", PRESETS), ("edges", EDGES)] {
+            let files = std::fs::read_dir(format!("src/config/{folder}")).unwrap();
+            let mut files: Vec<String> =
+                files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            files.sort_by_key(|file| file.trim_end_matches(".yaml").to_owned());
+            let listed: Vec<String> = list.iter().map(|preset| format!("{}.yaml", preset.name)).collect();
+            assert_eq!(listed, files, "{folder}");
+        }
+        assert!(EDGES.iter().all(|known| edge(known.name).is_some()));
+    }
+
+    #[test]
+    fn no_name_is_taken_twice() {
+        let mut taken: Vec<Box<str>> = Vec::new();
+        for preset in PRESETS {
+            let entry = preset.read().unwrap();
+            for name in std::iter::once(preset.name.into()).chain(entry.aliases) {
+                assert!(!taken.contains(&name), "{name}");
+                assert!(super::super::presets::preset(&name).is_some(), "{name}");
+                taken.push(name);
+            }
+        }
     }
 }

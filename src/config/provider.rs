@@ -1,39 +1,15 @@
 //! `providers`: where callbacks may come from and how they are signed.
 
-use std::time::Duration;
-
-use super::presets;
+use super::feeds;
+use super::presets::{self, Addresses, Entry};
 use super::reader::{Cursor, Fields};
+use super::scheme::{KINDS, scheme, tolerance_of};
 use super::words::{did_you_mean, is_name, shown};
 use crate::ingress::Provider;
+use crate::policy::{Feed, FeedKind};
 use crate::secret::Secret;
-use crate::signature::{
-    Algorithm, Content, Encoding, Format, IdSource, KeyForm, Part, Scheme, TimestampRule, TimestampSource,
-    TimestampUnit, Verifier,
-};
-use crate::source::Networks;
-
-/// How far a timestamp may be off, both ways, unless said otherwise.
-const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
-
-/// From here on a tolerance is worth a warning.
-const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
-
-const ALGORITHMS: &[(&str, Algorithm)] = &[
-    ("sha1", Algorithm::HmacSha1),
-    ("sha256", Algorithm::HmacSha256),
-    ("sha384", Algorithm::HmacSha384),
-    ("sha512", Algorithm::HmacSha512),
-];
-
-const ENCODINGS: &[(&str, Encoding)] =
-    &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
-
-const UNITS: &[(&str, TimestampUnit)] = &[
-    ("ms", TimestampUnit::UnixMilliseconds),
-    ("rfc3339", TimestampUnit::Rfc3339),
-    ("s", TimestampUnit::UnixSeconds),
-];
+use crate::signature::{Expected, KeySet, Keys, KeysAt, Place, Proof, Scheme, TokenPlace, Verifier};
+use crate::source::{Allowlist, Networks};
 
 /// Reads one provider.
 pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Option<Provider> {
@@ -41,121 +17,132 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         return at.bad_name(name);
     }
     let mut fields = at.fields()?;
-    let allow = fields.optional("allow").map(|at| {
-        let networks = Networks::new(at.networks()?);
-        if networks.is_everything() {
-            at.warn("every address is allowed");
-        }
-        Some(networks)
-    });
-    let preset = fields.optional("preset");
+    let preset_at = fields.optional("preset");
+    let entry = match &preset_at {
+        None => Some(None),
+        Some(at) => at.text().and_then(|name| match presets::preset(name) {
+            Some((preset, entry)) => Some(Some((preset.name, entry))),
+            None => {
+                at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &presets::names()))
+            }
+        }),
+    };
+    let known = entry.as_ref().and_then(|entry| entry.as_ref());
+    let allow = fields.optional("allow").map(|at| allow(&at, known.map(|(_, entry)| entry)));
     let signature = fields.optional("signature");
-    let verifier = match (preset, signature) {
-        (Some(preset), signature) => {
-            let verifier = with_preset(&preset, &mut fields);
+    let verifier = match (known, signature) {
+        (Some((_, preset)), signature) => {
+            let verifier = with_preset(preset, &mut fields, has_public_url);
             match signature {
                 Some(at) => Some(at.error("the preset brings its signature", "keep one of the two")),
-                None => Some(verifier),
+                None => verifier,
             }
         }
         (None, Some(signature)) => Some(verifier(&signature, has_public_url)),
         (None, None) => {
-            if let Some(at) = fields.optional("secrets") {
+            if let Some(at) = fields.optional("secrets").filter(|_| preset_at.is_none()) {
                 let hint = "name a `preset`, or put them under `signature`";
                 let _: Option<()> = at.error("secrets of which scheme?", hint);
             }
             None
         }
     };
-    fields.finish();
+    let published = fields.optional("well_known").map_or(Some(false), |at| match known {
+        Some(("mcp-events", _)) => at.one_of(&[("publish", true), ("none", false)]),
+        _ => at.error("only receivers of MCP Events publish where they are", "take `well_known` out"),
+    });
+    if entry.is_some() {
+        fields.finish();
+    }
     Some(Provider {
+        published: published?,
         name: name.into(),
+        preset: entry?.map(|(name, _)| name),
         allow: allow.map_or(Some(None), |read| read.map(Some))?,
         verifier: verifier.map_or(Some(None), |read| read.map(Some))?,
     })
 }
 
-fn with_preset(at: &Cursor<'_>, fields: &mut Fields<'_>) -> Option<Verifier> {
-    let secrets_at = fields.required("secrets");
-    let tolerance = fields.optional("tolerance").map(|at| tolerance_of(&at));
-    let scheme = preset_scheme(at)?;
-    let secrets_at = secrets_at?;
-    build(&secrets_at, with_tolerance(at, scheme, tolerance)?)
-}
-
-fn preset_scheme(at: &Cursor<'_>) -> Option<Scheme> {
-    let name = at.text()?;
-    match presets::scheme(name) {
-        Some(scheme) => Some(scheme),
-        None => at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &presets::names())),
+/// `allow`: networks, `published` for the preset's list, `{url: …}` for a list of one's own.
+fn allow(at: &Cursor<'_>, preset: Option<&Entry>) -> Option<Allowlist> {
+    let mut fixed = Vec::new();
+    let mut lists = Vec::new();
+    let mut good = true;
+    for at in at.list_or_one()? {
+        let read = if at.is_map() {
+            own_list(&at).map(|feed| lists.push(at.feed(feed)))
+        } else if at.is_word("published") {
+            published(&at, preset).map(|addresses| match addresses {
+                Addresses::Feed(url, selection) => lists.push(at.feed(feeds::list(url, selection))),
+                Addresses::Fixed(networks) => fixed.extend(networks.nets()),
+            })
+        } else {
+            at.network().map(|network| fixed.push(network))
+        };
+        good &= read.is_some();
     }
+    good.then_some(())?;
+    let allowlist = Allowlist { fixed: Networks::new(fixed), feeds: lists };
+    if allowlist.fixed.is_everything() {
+        at.warn("every address is allowed");
+    }
+    Some(allowlist)
 }
 
-/// Reads `signature`: the generic `hmac` scheme, field by field, or a named one.
-fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
+fn own_list(at: &Cursor<'_>) -> Option<Feed> {
     let mut fields = at.fields()?;
-    let scheme_at = fields.required("scheme")?;
-    let name = scheme_at.text()?;
-    let scheme = if name == "hmac" {
-        let scheme = scheme(&mut fields);
-        if let Some(scheme) = &scheme
-            && scheme.content.parts().contains(&Part::Url)
-            && !has_public_url
-        {
-            let _: Option<()> =
-                at.error("{url} is signed, but there is no `public_url` to compare it with", "");
+    let url = fields.required("url").and_then(|at| at.fetchable());
+    let selection = feeds::selection(&mut fields);
+    fields.finish();
+    Some(feeds::list(url?, selection?))
+}
+
+fn published(at: &Cursor<'_>, preset: Option<&Entry>) -> Option<Addresses> {
+    match preset.map(|entry| &entry.addresses) {
+        Some(Some(addresses)) => Some(addresses.clone()),
+        Some(None) => {
+            at.error("no list of this provider's addresses is known", "write its networks, or {url: …}")
         }
-        scheme
-    } else {
-        let tolerance = fields.optional("tolerance").map(|at| tolerance_of(&at));
-        match presets::scheme(name) {
-            Some(scheme) => with_tolerance(&scheme_at, scheme, tolerance),
-            None => {
-                let mut known = presets::names();
-                known.push("hmac");
-                scheme_at.error(format!("{} is not a scheme", shown(name)), did_you_mean(name, &known))
-            }
+        None => at.error("published by whom?", "name a `preset`, or write {url: …}"),
+    }
+}
+
+/// What a user states beside a preset. `Some(None)` within: there were mistakes.
+fn with_preset(preset: &Entry, fields: &mut Fields<'_>, has_public_url: bool) -> Option<Option<Verifier>> {
+    let Some(scheme) = preset.scheme.clone() else {
+        if let Some(at) = fields.optional("secrets") {
+            return Some(at.error(
+                format!("{} signs nothing: there is no secret", preset.title),
+                "its callback URL and token are what guards it",
+            ));
         }
+        return None;
     };
-    let secrets = fields.required("secrets");
-    if scheme.is_some() || name == "hmac" {
-        fields.finish();
-    }
-    build(&secrets?, scheme?)
+    Some(preset_verifier(preset, scheme, fields, has_public_url))
 }
 
-fn build(secrets_at: &Cursor<'_>, scheme: Scheme) -> Option<Verifier> {
-    let secrets: Vec<Secret> = secrets_at.secrets()?;
-    match Verifier::new(scheme, &secrets) {
-        Ok(verifier) => Some(verifier),
-        Err((index, fault)) => {
-            let list = secrets_at.list()?;
-            list.get(index).unwrap_or(secrets_at).error(format!("the secret {fault}"), "")
-        }
-    }
-}
-
-/// How far a timestamp may be off. Longer than an hour is allowed, but said aloud: a captured request can be
-/// sent again for as long.
-fn tolerance_of(at: &Cursor<'_>) -> Option<Duration> {
-    let tolerance = at.duration()?;
-    if tolerance > TOLERANCE_QUIET_MAX {
-        at.warn("a captured request can be sent again for this long");
-    }
-    Some(tolerance)
-}
-
-fn with_tolerance(
-    at: &Cursor<'_>,
+fn preset_verifier(
+    preset: &Entry,
     mut scheme: Scheme,
-    tolerance: Option<Option<Duration>>,
-) -> Option<Scheme> {
-    let Some(tolerance) = tolerance else { return Some(scheme) };
-    let tolerance = tolerance?;
-    match &mut scheme.timestamp {
+    fields: &mut Fields<'_>,
+    has_public_url: bool,
+) -> Option<Verifier> {
+    let tolerance = fields.optional("tolerance").map(|at| tolerance(&at, &mut scheme));
+    let header = fields.optional("header").map(|at| header(&at, preset, &mut scheme));
+    let expect = expect(fields, preset, &mut scheme);
+    let verifier = keyed(fields, scheme, has_public_url);
+    tolerance.unwrap_or(Some(()))?;
+    header.unwrap_or(Some(()))?;
+    expect?;
+    verifier
+}
+
+fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
+    let (past, future) = tolerance_of(at)?;
+    match scheme.timestamp_mut() {
         Some(rule) => {
-            (rule.past, rule.future) = (tolerance, tolerance);
-            Some(scheme)
+            (rule.past, rule.future) = (past, future);
+            Some(())
         }
         None => {
             at.error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out")
@@ -163,131 +150,218 @@ fn with_tolerance(
     }
 }
 
-/// Reads the fields of the generic `hmac` scheme: a user's, or a preset's.
-pub(super) fn scheme(fields: &mut Fields<'_>) -> Option<Scheme> {
-    let algorithm = fields.required("algorithm").and_then(|at| at.one_of(ALGORITHMS));
-    let headers = fields.required("header").and_then(|at| match at.list_or_one() {
-        Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
-        None => None,
-    });
-    let separator = fields.optional("separator").map(|at| separator(&at));
-    let format = match fields.optional("format") {
-        None => Format::parse("{signature}", separator.flatten()).ok(),
-        Some(at) => {
-            let separator = separator.flatten();
-            at.text().and_then(|text| match Format::parse(text, separator) {
-                Ok(format) => Some(format),
-                Err(fault) => at.error(format!("`{text}` {fault}"), "such as t={timestamp},v1={signature}"),
-            })
+/// A header whose name is the user's to choose.
+fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+    let name = at.header_name()?;
+    match &mut scheme.proof {
+        Proof::Token(TokenPlace::At(Place::Headers { names, .. })) if preset.header_is_yours => {
+            *names = vec![name];
+            Some(())
+        }
+        _ => at.error(format!("{} chooses its header itself", preset.title), "take `header` out"),
+    }
+}
+
+/// `expect`: what claims must say that only the user can know.
+fn expect(fields: &mut Fields<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+    let at = fields.optional("expect");
+    let Proof::Jwt(jwt) = &mut scheme.proof else {
+        return match at {
+            Some(at) => at.error("nothing of this provider's says anything", "take `expect` out"),
+            None => Some(()),
+        };
+    };
+    let given = match &at {
+        None => Vec::new(),
+        Some(at) => at.named()?,
+    };
+    for name in &preset.expect {
+        if given.iter().all(|(given, _)| *given != &**name) {
+            let hint = "or whoever has a token of the same issuer is let in: `expect: {NAME: VALUE}`";
+            return at.as_ref().unwrap_or(fields.at()).error(format!("`expect` must say {name}"), hint);
+        }
+    }
+    for (name, at) in given {
+        let texts =
+            at.list_or_one()?.iter().map(|at| at.text().map(Into::into)).collect::<Option<Vec<_>>>()?;
+        let claim = match name {
+            "audience" => "aud",
+            "issuer" => "iss",
+            "subject" => "sub",
+            other => other,
+        };
+        jwt.claims.retain(|(known, _)| **known != *claim);
+        jwt.claims.push((claim.into(), Expected::OneOf(texts)));
+        // An address that nobody has proved to own is no proof of anything.
+        if claim == "email" {
+            jwt.claims.push(("email_verified".into(), Expected::OneOf(vec!["true".into()])));
+        }
+    }
+    Some(())
+}
+
+/// Reads `signature`: a scheme field by field, or a named one.
+fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
+    let mut fields = at.fields()?;
+    let scheme_at = fields.required("scheme")?;
+    let name = scheme_at.text()?;
+    let kind = KINDS.iter().find(|(word, _)| *word == name).map(|(_, kind)| *kind);
+    let (scheme, entry) = match kind {
+        Some(kind) => {
+            let accepted = fields
+                .optional("unsigned_body")
+                .map_or(Some(false), |at| at.one_of(&[("accept", true), ("refuse", false)]));
+            let scheme = scheme(kind, &mut fields);
+            if let (Some(scheme), Some(accepted)) = (&scheme, accepted) {
+                covered(at, scheme, accepted);
+            }
+            (scheme, None)
+        }
+        None => match presets::preset(name).and_then(|(_, entry)| Some((entry.scheme.clone()?, entry))) {
+            Some((scheme, entry)) => (Some(scheme), Some(entry)),
+            None => {
+                let mut known = presets::names();
+                known.extend(KINDS.iter().map(|(word, _)| *word));
+                return scheme_at
+                    .error(format!("{} is not a scheme", shown(name)), did_you_mean(name, &known));
+            }
+        },
+    };
+    let verifier = match (scheme, entry) {
+        (Some(scheme), Some(entry)) => preset_verifier(&entry, scheme, &mut fields, has_public_url),
+        (Some(scheme), None) => keyed(&mut fields, scheme, has_public_url),
+        (None, _) => {
+            for key in ["secrets", "verify_token", "subscriptions", "registration", "certificates"] {
+                let _ = fields.optional(key);
+            }
+            None
         }
     };
-    let content = fields.required("content").and_then(|at| {
-        at.text().and_then(|text| match Content::parse(text) {
-            Ok(content) => Some(content),
-            Err(fault) => at.error(format!("`{text}` {fault}"), "such as {timestamp}.{body}"),
-        })
-    });
-    let encoding = fields.required("encoding").and_then(|at| at.one_of(ENCODINGS));
-    let key_form = fields.optional("key").map_or(Some(KeyForm::Utf8), |at| key_form(&at));
-    let id = fields.optional("id").map(|at| id_of(&at));
-    let tolerance = fields.optional("tolerance");
-    let stated = fields.optional("timestamp");
-    let header = stated.as_ref().map(timestamp);
-    let (format, content) = (format?, content?);
-    let nowhere = matches!(header, Some(Some((None, _)))) && !format.has_timestamp();
-    if let (Some(at), true) = (stated, nowhere) {
-        return at
-            .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
-    }
-    let timestamp = timestamp_rule(fields.at(), &format, &content, header, tolerance)?;
-    let id = id.map_or(Some(None), |read| read.map(Some))?;
-    if content.uses_id() && !matches!(id, Some(IdSource::Header(_))) {
-        return fields.at().error("{id} is signed, but nothing says where it is", "add `id: {header: NAME}`");
-    }
-    let (algorithm, encoding, headers, key_form) = (algorithm?, encoding?, headers?, key_form?);
-    Some(Scheme { algorithm, content, encoding, format, headers, id, key_form, timestamp })
-}
-
-fn separator(at: &Cursor<'_>) -> Option<char> {
-    let text = at.text()?;
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(c @ (',' | ';' | '&' | ' ')), None) => Some(c),
-        _ => at.error("a separator is one of `,` `;` `&` and a space", ""),
-    }
-}
-
-fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {
-    if at.is_map() {
-        let mut fields = at.fields()?;
-        let prefix = fields.required("base64_after").and_then(|at| at.text());
-        fields.finish();
-        return Some(KeyForm::Base64 { prefix: prefix?.into() });
-    }
-    #[derive(Clone, Copy)]
-    enum Word {
-        Base64,
-        Hex,
-        Utf8,
-    }
-    Some(match at.one_of(&[("base64", Word::Base64), ("hex", Word::Hex), ("utf8", Word::Utf8)])? {
-        Word::Base64 => KeyForm::Base64 { prefix: "".into() },
-        Word::Hex => KeyForm::Hex,
-        Word::Utf8 => KeyForm::Utf8,
-    })
-}
-
-fn id_of(at: &Cursor<'_>) -> Option<IdSource> {
-    let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| at.header_name());
-    let body = fields.optional("body").map(|at| at.pointer());
     fields.finish();
-    match (header, body) {
-        (Some(header), None) => header.map(IdSource::Header),
-        (None, Some(pointer)) => pointer.map(IdSource::Body),
-        _ => at.error("expected exactly one of header and body", "{header: NAME} or {body: /pointer}"),
+    verifier
+}
+
+/// A scheme of one's own that lets anybody change the body must say so.
+fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
+    let covers = scheme.covers().body;
+    if covers && accepted {
+        let _: Option<()> = at.error("the body is signed", "take `unsigned_body` out");
+    }
+    if !covers && !accepted && matches!(scheme.proof, Proof::Content(_) | Proof::Message(_)) {
+        let _: Option<()> = at.error(
+            "the content must hold {body}, or the signature would not cover what is delivered",
+            "or say `unsigned_body: accept` if that is how the provider signs",
+        );
     }
 }
 
-/// `timestamp: {header: NAME, unit: s}`; without a header it is the field of the signature header.
-fn timestamp(at: &Cursor<'_>) -> Option<(Option<http::HeaderName>, TimestampUnit)> {
-    let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| at.header_name());
-    let unit = fields.optional("unit").map_or(Some(TimestampUnit::UnixSeconds), |at| at.one_of(UNITS));
-    fields.finish();
-    Some((header.map_or(Some(None), |read| read.map(Some))?, unit?))
+/// Puts a scheme and its keys together.
+fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
+    let at = fields.at().clone();
+    if scheme.uses_url() && !has_public_url {
+        let _: Option<()> = at.error("{url} is signed, but there is no `public_url` to compare it with", "");
+    }
+    let verify_token = fields.optional("verify_token").map(|at| at.secret());
+    let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| at.words());
+    let registration = fields.optional("registration").map(|at| registration(&at, &scheme));
+    let derived = fields.optional("secrets").filter(|at| at.is_word("derived"));
+    let certificates = fields.optional("certificates").map(|at| certificates(&at));
+    let secrets_at = match (&registration, &derived, secrets_needed(&scheme)) {
+        (None, None, true) => Some(fields.required("secrets")?),
+        (None, None, false) => fields.optional("secrets"),
+        _ => None,
+    };
+    let secrets = secrets_at.as_ref().map_or(Some(Vec::new()), |at| at.secrets());
+    let keys = match (registration, derived) {
+        (Some(read), None) => read?,
+        (None, Some(at)) if scheme.mac().is_some() => {
+            let _ = at;
+            Keys::Derived
+        }
+        (None, Some(at)) => return at.error("only a MAC takes a secret that is made by us", ""),
+        (Some(_), Some(at)) => {
+            return at.error("a registered secret and a derived one?", "keep one of the two");
+        }
+        (None, None) => keys_of(&at, &scheme, secrets.as_deref(), secrets_at.as_ref(), certificates)?,
+    };
+    let secrets = match &keys {
+        Keys::Public(_) => Vec::new(),
+        _ => secrets?,
+    };
+    let verify_token = verify_token.map_or(Some(None), |read| read.map(Some))?;
+    match Verifier::new(scheme, keys, &secrets) {
+        Ok(verifier) => Some(verifier.with_handshakes(verify_token, subscriptions?)),
+        Err((index, fault)) => {
+            let at = secrets_at.as_ref().unwrap_or(&at);
+            at.list()?.get(index).unwrap_or(at).error(format!("the secret {fault}"), "")
+        }
+    }
 }
 
-/// Holds together where the timestamp comes from, whether it is signed, and how old it may be.
-fn timestamp_rule(
+/// Whether something has to be in `secrets`.
+fn secrets_needed(scheme: &Scheme) -> bool {
+    match &scheme.keys {
+        None if !scheme.proves() => false,
+        Some(KeysAt::Url(_)) => false,
+        // What stands there then is no key: a topic, the id of a webhook.
+        Some(KeysAt::Certificate(_)) => true,
+        None => true,
+    }
+}
+
+fn keys_of(
     at: &Cursor<'_>,
-    format: &Format,
-    content: &Content,
-    stated: Option<Option<(Option<http::HeaderName>, TimestampUnit)>>,
-    tolerance: Option<Cursor<'_>>,
-) -> Option<Option<TimestampRule>> {
-    let (header, unit) = stated.map_or(Some((None, TimestampUnit::UnixSeconds)), |read| read)?;
-    let source = match (header, format.has_timestamp()) {
-        (Some(_), true) => return at.error("two timestamps: one in `format`, one in a header", "keep one"),
-        (Some(name), false) => Some(TimestampSource::Header(name)),
-        (None, true) => Some(TimestampSource::SignatureHeader),
-        (None, false) => None,
-    };
-    match (source, content.uses_timestamp(), tolerance) {
-        (None, true, _) => {
-            let hint = "put {timestamp} into `format`, or add `timestamp: {header: NAME}`";
-            at.error("{timestamp} is signed, but nothing says where it is", hint)
+    scheme: &Scheme,
+    secrets: Option<&[Secret]>,
+    secrets_at: Option<&Cursor<'_>>,
+    certificates: Option<Option<KeySet>>,
+) -> Option<Keys> {
+    if !scheme.is_public() {
+        return Some(Keys::Shared);
+    }
+    match &scheme.keys {
+        Some(KeysAt::Certificate(rule)) => {
+            Some(Keys::Named(rule.clone(), certificates.map_or(Some(None), |read| read.map(Some))?))
         }
-        (Some(_), false, _) => at.error(
-            "there is a timestamp, but `content` does not sign it",
-            "anyone could renew it: sign it or leave it out",
-        ),
-        (None, false, Some(tolerance)) => tolerance
-            .error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out"),
-        (None, false, None) => Some(None),
-        (Some(source), true, tolerance) => {
-            let tolerance = tolerance.map_or(Some(TOLERANCE_DEFAULT), |at| tolerance_of(&at))?;
-            Some(Some(TimestampRule { source, unit, past: tolerance, future: tolerance }))
+        Some(KeysAt::Url(url)) if secrets?.is_empty() => {
+            Some(Keys::Fetched(at.feed(Feed { url: url.clone(), kind: FeedKind::Keys })))
+        }
+        _ => {
+            let at = secrets_at.unwrap_or(at);
+            let read = |(i, secret): (usize, &Secret)| match KeySet::parse(secret.expose()) {
+                Ok(set) => Some(set),
+                Err(fault) => {
+                    let list = at.list()?;
+                    list.get(i).unwrap_or(at).error(format!("the secret {fault}"), "")
+                }
+            };
+            let sets: Vec<_> = secrets?.iter().enumerate().map(read).collect();
+            let sets = sets.into_iter().collect::<Option<Vec<_>>>()?;
+            Some(Keys::Public(KeySet::merged(sets)))
         }
     }
+}
+
+/// `certificates: {file: …}`: the ones to use instead of what the provider publishes.
+fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
+    let secret = at.secret()?;
+    match KeySet::parse(secret.expose()) {
+        Ok(set) => Some(set),
+        Err(fault) => at.error(format!("the file {fault}"), ""),
+    }
+}
+
+/// `registration: {file: …}`: where the secret is kept that the provider hands over.
+fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<Keys> {
+    let mut fields = at.fields()?;
+    let path = fields.required("file").and_then(|at| match at.text()? {
+        path if path.starts_with('/') => Some(path),
+        path => at.error(format!("`{path}` is not absolute"), "such as /var/lib/callgate/asana"),
+    });
+    fields.finish();
+    if scheme.handshakes.iter().all(|handshake| handshake.learn.is_none()) {
+        return at.error("this provider hands over no secret", "take `registration` out");
+    }
+    let url = format!("file:{}", path?).into();
+    Some(Keys::Learned(at.feed(Feed { url, kind: FeedKind::Secret })))
 }

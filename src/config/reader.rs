@@ -11,6 +11,7 @@ use super::node::{Node, Place, Step, locate};
 use super::words::{did_you_mean, is_name, shown};
 use crate::json::Pointer;
 use crate::path::Template;
+use crate::policy::Feed;
 use crate::source::parse_network;
 use crate::time::parse_duration;
 
@@ -53,11 +54,17 @@ pub(super) struct Reader<'e> {
     surroundings: &'e Surroundings<'e>,
     errors: RefCell<Vec<(Vec<Step>, String, String)>>,
     warnings: RefCell<Vec<String>>,
+    pub(super) feeds: RefCell<Vec<Feed>>,
 }
 
 impl<'e> Reader<'e> {
     pub(super) fn new(surroundings: &'e Surroundings<'e>) -> Self {
-        Self { surroundings, errors: RefCell::default(), warnings: RefCell::default() }
+        Self {
+            surroundings,
+            errors: RefCell::default(),
+            warnings: RefCell::default(),
+            feeds: RefCell::default(),
+        }
     }
 
     pub(super) fn root<'n>(&'n self, node: &'n Node) -> Cursor<'n> {
@@ -102,8 +109,8 @@ fn path_text(steps: &[Step]) -> String {
 /// A value and where it is.
 #[derive(Clone)]
 pub(super) struct Cursor<'n> {
-    reader: &'n Reader<'n>,
-    node: &'n Node,
+    pub(super) reader: &'n Reader<'n>,
+    pub(super) node: &'n Node,
     steps: Vec<Step>,
 }
 
@@ -132,6 +139,15 @@ impl<'n> Cursor<'n> {
             _ => "",
         };
         self.error(format!("expected {what}, found {}", self.node.kind()), hint)
+    }
+
+    /// A word; numbers, true and false count as they are written.
+    pub(super) fn words_of_one(&self) -> Option<Box<str>> {
+        match self.node {
+            Node::Number(text) => Some(text.as_str().into()),
+            Node::Bool(value) => Some(value.to_string().into()),
+            _ => self.text().map(Into::into),
+        }
     }
 
     pub(super) fn is_map(&self) -> bool {
@@ -300,12 +316,7 @@ impl<'n> Cursor<'n> {
 
     /// A list of words; numbers, true and false count as they are written.
     pub(super) fn words(&self) -> Option<Vec<Box<str>>> {
-        let word = |at: &Cursor<'_>| match at.node {
-            Node::Number(text) => Some(text.as_str().into()),
-            Node::Bool(value) => Some(value.to_string().into()),
-            _ => at.text().map(Into::into),
-        };
-        let read: Vec<_> = self.list()?.iter().map(word).collect();
+        let read: Vec<_> = self.list()?.iter().map(Cursor::words_of_one).collect();
         read.into_iter().collect()
     }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::callback::Callback;
 use super::interaction;
 use super::reader::Cursor;
 use super::token::{CallbackTokens, token};
 use super::words::did_you_mean;
 use crate::ingress::{Provider, QueryRule, Route, TokenRule};
-use crate::interaction::Follow;
 use crate::path::{TOKEN_CAPTURE, Template};
+use crate::signature::Keys;
 
 /// Largest body unless said otherwise, in bytes.
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1 << 20;
@@ -31,6 +32,8 @@ pub(super) struct Known<'k> {
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
     pub(super) tokens_failed: bool,
+    /// How callbacks are asked for, by route, where an egress rule names a preset.
+    pub(super) asked: &'k [(String, Callback)],
 }
 
 /// Reads all routes.
@@ -74,7 +77,9 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let words = [("answer", true), ("deliver", false)];
     let tells_duplicates = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
     let interaction_at = fields.optional("interaction");
-    let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref()));
+    let asked = name.and_then(|name| known.asked.iter().find(|(route, _)| *route == *name));
+    let asked = asked.map(|(_, callback)| callback);
+    let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref(), asked));
     let actions_at = fields.optional("actions");
     let actions = actions_at.as_ref().map(interaction::actions);
     let token_stated = fields.has("token");
@@ -84,7 +89,10 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
         return at.error("the path has {callback_token}, but the route has no `token`", "");
     }
     let provider = provider.map_or(Some(None), |read| read.map(Some))?;
-    let signed = provider.as_ref().is_some_and(|provider| provider.verifier.is_some());
+    let signed = provider
+        .as_ref()
+        .and_then(|provider| provider.verifier.as_ref())
+        .is_some_and(|verifier| verifier.scheme().proves());
     guarded(at, token_stated, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
     for at in interaction_at.iter().chain(&actions_at) {
@@ -95,7 +103,8 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
             );
         }
     }
-    let (follow, notify) = interaction.unwrap_or_else(|| Some((Follow::default(), None)))?;
+    let (follow, notify) = interaction.unwrap_or_else(|| Some((Callback::follow(asked), None)))?;
+    derived(at, provider.as_deref(), token.as_ref())?;
     Some(Route {
         name: name?.into(),
         path: path?,
@@ -110,6 +119,20 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
         notify,
         actions: actions.map_or(Some(None), |read| read.map(Some))?,
     })
+}
+
+/// A secret that is made for each interaction is known by the interaction, which a token of ours names.
+fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
+    let derives = provider
+        .and_then(|provider| provider.verifier.as_ref())
+        .is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived));
+    if derives && !matches!(token, Some(TokenRule::Callback { .. })) {
+        return at.error(
+            "the provider's secrets are derived from tokens of kind callback",
+            "add one to the route",
+        );
+    }
+    Some(())
 }
 
 /// A route that anyone may call must say so; one that says so must mean it.

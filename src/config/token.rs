@@ -10,7 +10,7 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::{Minting, TTL_MAX};
 use crate::secret::Secret;
 use crate::token::{
-    Algorithm, CallbackVerifier, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter,
+    Algorithm, CallbackVerifier, Deriver, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter,
     SHARED_KEY_BYTES_MIN,
 };
 
@@ -48,7 +48,8 @@ pub(super) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>)
         .iter()
         .map(|(id, algorithm, secret)| Key::new(Some(id), *algorithm, KeyMaterial::Shared(secret)).ok())
         .collect::<Option<Vec<_>>>()?;
-    let verifier = CallbackVerifier::new(verifying, public_url);
+    let derivers = keys.iter().map(|(_, _, secret)| Deriver::new(secret)).collect::<Option<Vec<_>>>()?;
+    let verifier = CallbackVerifier::new(verifying, derivers, public_url);
     Some(CallbackTokens { minting: Minting { minter, ttl: ttl? }, verifier: Arc::new(verifier) })
 }
 

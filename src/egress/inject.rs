@@ -6,9 +6,11 @@ use std::fmt;
 use http::HeaderName;
 
 use super::rule::Inject;
+use super::shape::{Callback, Shape};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, InsertFault, Pointer, find_one, insert};
-use crate::path::{Captures, Parameter, parameter};
+use crate::path::Captures;
+use crate::query::{Parameter, pair, parameter};
 use crate::request::RequestHead;
 
 /// A place in a request.
@@ -16,10 +18,21 @@ use crate::request::RequestHead;
 pub enum Place {
     /// A member of the JSON body.
     Body(Pointer),
+    /// A field of a form that is the body.
+    Form(Box<str>),
     /// A header.
     Header(HeaderName),
     /// A parameter of the query.
     Query(Box<str>),
+}
+
+/// Something that is put into a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Insertion {
+    /// Where it goes.
+    pub place: Place,
+    /// What it is.
+    pub shape: Shape,
 }
 
 /// Where a value comes from.
@@ -42,6 +55,10 @@ impl Place {
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
             Self::Body(pointer) => !matches!(find_one(body, pointer), Found::Missing),
+            Self::Form(name) => {
+                let fields = std::str::from_utf8(body).unwrap_or_default();
+                parameter(fields, name) != Parameter::Missing
+            }
             Self::Header(name) => head.headers.contains_key(name),
             Self::Query(name) => {
                 let query = head.raw_query().unwrap_or_default();
@@ -75,6 +92,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
+            Self::Form(name) => write!(f, "the form's field {name}"),
             Self::Header(name) => write!(f, "the header {name}"),
             Self::Query(name) => write!(f, "the query parameter {name}"),
         }
@@ -103,23 +121,47 @@ pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     }
 }
 
-/// The body with address and token where the rule puts them into it.
+/// The body with what the rule puts into it.
 pub(super) fn body<'b>(
     inject: &Inject,
+    head: &RequestHead<'_>,
     body: &'b [u8],
-    url: &str,
-    token: &str,
+    callback: &Callback<'_>,
 ) -> Result<Cow<'b, [u8]>, Refusal> {
     let mut text: Option<String> = None;
-    for (place, value) in [(Some(&inject.url), url), (inject.token.as_ref(), token)] {
-        let Some(Place::Body(pointer)) = place else { continue };
-        let document = match &text {
-            Some(text) => text.as_str(),
-            None => parse(body)?,
-        };
-        text = Some(insert(document, pointer, value).map_err(|fault| refusal(fault, pointer))?);
+    for Insertion { place, shape } in inject.wanted(head, body) {
+        match place {
+            Place::Body(pointer) => {
+                let document = match &text {
+                    Some(text) => text.as_str(),
+                    None => parse(body)?,
+                };
+                let value = shape.json(callback);
+                text = Some(insert(document, pointer, &value).map_err(|fault| refusal(fault, pointer))?);
+            }
+            Place::Form(name) => {
+                let fields = match text.take() {
+                    Some(text) => text,
+                    None => form(head, body)?.to_owned(),
+                };
+                let separator = if fields.is_empty() { "" } else { "&" };
+                text = Some(format!("{fields}{separator}{}", pair(name, &shape.plain(callback))));
+            }
+            Place::Header(_) | Place::Query(_) => {}
+        }
     }
     Ok(text.map_or(Cow::Borrowed(body), |text| Cow::Owned(text.into_bytes())))
+}
+
+/// The body as the text of a form.
+fn form<'b>(head: &RequestHead<'_>, body: &'b [u8]) -> Result<&'b str, Refusal> {
+    let media = head.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let text = std::str::from_utf8(body).ok();
+    match text.filter(|_| media.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+        Some(text) => Ok(text),
+        None => Err(Refusal::new(Denial::RequestNotForm, "the body is no form")),
+    }
 }
 
 fn refusal(fault: InsertFault, pointer: &Pointer) -> Refusal {

@@ -6,8 +6,10 @@
 
 mod inject;
 mod rule;
+mod shape;
 mod write;
 
-pub use inject::{Place, Source};
+pub use inject::{Insertion, Place, Source};
 pub use rule::{Egress, Inject, Plan, Rule, Target, Unruled};
+pub use shape::{Callback, Segment, Shape, Slot};
 pub use write::{Outgoing, answer_head};

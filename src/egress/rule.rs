@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::inject::{self, Place, Source};
+use super::inject::{self, Insertion, Place, Source};
+use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
 use crate::json::Pointer;
 use crate::path::{CanonicalPath, Captures, Template, check_query, is_capturable};
 use crate::request::RequestHead;
 use crate::secret::Secret;
+use crate::time::Timestamp;
 
 /// One rule.
 #[derive(Clone, Debug)]
@@ -52,10 +54,8 @@ pub struct Inject {
     pub route: Arc<str>,
     /// Where the value for each of its captures comes from.
     pub params: Vec<(Box<str>, Source)>,
-    /// Where the URL goes.
-    pub url: Place,
-    /// Where the token goes; `None`: it rides in the URL.
-    pub token: Option<Place>,
+    /// What goes where.
+    pub insertions: Vec<Insertion>,
     /// A request that has something in one of these places is sent as it is, without a callback of ours.
     pub keep: bool,
     /// How long the token lives; `None`: as `callback_tokens` says.
@@ -88,7 +88,7 @@ pub struct Unruled {
 }
 
 /// The rules.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Egress {
     rules: Vec<Arc<Rule>>,
 }
@@ -172,14 +172,27 @@ impl Rule {
             }
         }
         // Tried before anything is minted: what cannot be put in must not leave an interaction behind.
-        inject::body(inject, body, "", "")?;
+        let nothing = Callback { url: "", token: "", secret: "", expires: Timestamp::from_unix_secs(0) };
+        inject::body(inject, head, body, &nothing)?;
         Ok(Plan::Mint(params))
     }
 }
 
 impl Inject {
-    /// The places that must be free.
+    /// The places that must be free: what only says how to call back may be said by the agent.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
-        std::iter::once(&self.url).chain(&self.token)
+        let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
+        moving.map(|insertion| &insertion.place)
+    }
+
+    /// What is put into a request: what only says how to call back is left as the agent said it.
+    pub(super) fn wanted<'i>(
+        &'i self,
+        head: &'i RequestHead<'_>,
+        body: &'i [u8],
+    ) -> impl Iterator<Item = &'i Insertion> {
+        self.insertions
+            .iter()
+            .filter(move |insertion| !insertion.shape.is_constant() || !insertion.place.is_taken(head, body))
     }
 }

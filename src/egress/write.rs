@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use http::header::{ACCEPT_ENCODING, HeaderMap};
 use http::{HeaderName, HeaderValue};
 
-use super::inject::{self, Place};
-use super::rule::{Inject, Rule};
+use super::inject::{self, Insertion, Place};
+use super::rule::Rule;
+use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
 use crate::path::{Captures, with_parameter};
@@ -25,7 +26,7 @@ pub struct Outgoing<'b> {
 }
 
 impl Rule {
-    /// Writes the request that leaves; `callback` is the address and the token it gets.
+    /// Writes the request that leaves, with the callback it gets.
     ///
     /// # Errors
     /// When the callback cannot be put in, which [`Rule::plan`] would have said before.
@@ -34,18 +35,18 @@ impl Rule {
         head: &RequestHead<'_>,
         body: &'b [u8],
         captures: &Captures,
-        callback: Option<(&str, &str)>,
+        callback: Option<&Callback<'_>>,
     ) -> Result<Outgoing<'b>, Refusal> {
         let mut target = self.target(head, captures)?;
         let mut sent = Cow::Borrowed(body);
         let mut extra = Vec::new();
-        if let (Some(inject), Some((url, token))) = (&self.inject, callback) {
-            sent = inject::body(inject, body, url, token)?;
-            for (place, value) in beside_the_body(inject, url, token) {
+        if let (Some(inject), Some(callback)) = (&self.inject, callback) {
+            sent = inject::body(inject, head, body, callback)?;
+            for Insertion { place, shape } in inject.wanted(head, body) {
                 match place {
-                    Place::Header(name) => extra.push((name, value.as_bytes())),
-                    Place::Query(name) => target = with_parameter(&target, name, value),
-                    Place::Body(_) => {}
+                    Place::Header(name) => extra.push((name, shape.plain(callback))),
+                    Place::Query(name) => target = with_parameter(&target, name, &shape.plain(callback)),
+                    Place::Body(_) | Place::Form(_) => {}
                 }
             }
         }
@@ -58,7 +59,7 @@ impl Rule {
         let mut out = Vec::with_capacity(1024);
         begin(&mut out, head, &url, &self.headers, skip);
         for (name, value) in &extra {
-            write_line(&mut out, name.as_str(), value);
+            write_line(&mut out, name.as_str(), value.as_bytes());
         }
         end(&mut out, head.method, &self.headers, sent.len());
         Ok(Outgoing { url, head: out, body: sent })
@@ -77,14 +78,6 @@ impl Rule {
         }
         Ok(target)
     }
-}
-
-fn beside_the_body<'i>(
-    inject: &'i Inject,
-    url: &'i str,
-    token: &'i str,
-) -> impl Iterator<Item = (&'i Place, &'i str)> {
-    std::iter::once((&inject.url, url)).chain(inject.token.as_ref().map(|place| (place, token)))
 }
 
 /// The head of an agent's answer to a question: its own headers, with the route's in their place.

@@ -2,20 +2,36 @@
 
 use http::HeaderValue;
 
-use super::decide::{Admitted, Denied};
+use super::decide::{Admitted, Denied, Seen};
 use super::forward;
 use super::permit::Verified;
 use super::route::QueryRule;
-use crate::denial::Denial;
+use crate::denial::{Denial, Refusal};
 use crate::interaction::{EventKey, Report, Scope};
 use crate::json::{Found, NotJson, find, find_one};
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::{IdSource, Presented, Signed, Tag, Verifier};
+use crate::signature::{IdSource, Keys, Presented, Reply, Signed, Tag, Verifier};
 use crate::trail::{Check, Trail};
 
 /// Longest id of an event that is taken from a body, in bytes.
 const EVENT_ID_BYTES_MAX: usize = 256;
+
+/// What a request is that passed every check which needs no memory.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one is the common one, and is moved once")]
+pub enum Decided {
+    /// A callback: what is left is to ask the ledger.
+    Callback(Verified),
+    /// A provider's handshake, which is answered here and now.
+    Handshake(Box<(Reply, Seen)>),
+}
+
+/// The same, before it is put together.
+enum Body {
+    Callback { tags: Vec<Tag>, question: Option<Box<str>>, target: String },
+    Handshake(Reply),
+}
 
 impl Admitted {
     /// Decides on the whole body. `head` is the head that was admitted.
@@ -28,25 +44,76 @@ impl Admitted {
         head: &RequestHead<'_>,
         body: &[u8],
         trail: &mut Trail,
-    ) -> Result<Verified, Box<Denied>> {
-        let checked = self.check_body(head, body, trail);
-        let checked = checked.and_then(|tags| Ok((tags, self.question(body, trail)?)));
-        // The configuration made sure that every capture of `forward` is one of the path; if that were ever
-        // wrong, there is no such internal path, and nothing is delivered anywhere else.
-        let target = checked.and_then(|found| Ok((found, self.target(head).ok_or(Denial::RouteUnknown)?)));
-        match target {
-            Ok(((tags, question), target)) => {
-                let report = Report { question, ..self.route.follow.report(body) };
+    ) -> Result<Decided, Box<Denied>> {
+        match self.decide(head, body, trail) {
+            Ok(Body::Callback { tags, question, target }) => {
+                let report = Report { question, ..self.route.follow.report(head, body) };
                 let event_id = self.event_id(body);
                 let events = self.events(&tags, event_id.as_ref());
-                Ok(Verified { admitted: self, target, report, events, event_id })
+                Ok(Decided::Callback(Verified { admitted: self, target, report, events, event_id }))
             }
+            Ok(Body::Handshake(reply)) => Ok(Decided::Handshake(Box::new((reply, self.into_seen())))),
             Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
         }
     }
 
-    fn verifier(&self) -> Option<&Verifier> {
-        self.route.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
+    fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
+        self.check_size(head, body, trail)?;
+        if let Some(reply) = self.shake(head, body, false, trail)? {
+            return Ok(Body::Handshake(reply));
+        }
+        let tags = self.check_signature(head, body, trail)?;
+        if let Some(reply) = self.shake(head, body, true, trail)? {
+            return Ok(Body::Handshake(reply));
+        }
+        if self.found.only_handshake {
+            return Err(trail.deny(Check::Handshake, Denial::MethodNotAllowed, || {
+                "not a handshake after all, and the method is none of the route's".to_owned()
+            }));
+        }
+        let question = self.question(body, trail)?;
+        // The configuration made sure that every capture of `forward` is one of the path; if that were ever
+        // wrong, there is no such internal path, and nothing is delivered anywhere else.
+        let target = self.target(head).ok_or(Denial::RouteUnknown)?;
+        Ok(Body::Callback { tags, question, target })
+    }
+
+    /// What is signed besides the body.
+    fn signed<'s>(&'s self, head: &RequestHead<'s>) -> Signed<'s> {
+        Signed {
+            head: *head,
+            public_url: &self.edge.public_url,
+            keyring: &self.edge.outside.keyring,
+            derived: &self.found.derived,
+            now: self.now,
+        }
+    }
+
+    /// The answer to a handshake, if the request is one.
+    fn shake(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        verified: bool,
+        trail: &mut Trail,
+    ) -> Result<Option<Reply>, Denial> {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.shakes()) else {
+            return Ok(None);
+        };
+        let pending = match verifier.keys() {
+            Keys::Learned(id) => self.edge.outside.keyring.secret(*id).is_none(),
+            _ => false,
+        };
+        match verifier.shake(&self.signed(head), body, verified, pending) {
+            None => Ok(None),
+            Some(Ok(reply)) => {
+                trail.pass(Check::Handshake, || format!("{} is answered", reply.name));
+                Ok(Some(reply))
+            }
+            Some(Err(refusal)) => {
+                Err(trail.deny(Check::Handshake, refusal.denial, || refusal.detail.into_owned()))
+            }
+        }
     }
 
     /// The provider's id of the event, from a header or from the body.
@@ -54,9 +121,8 @@ impl Admitted {
         if let Some(id) = self.found.presented.as_ref().and_then(Presented::event_id) {
             return Some(id.clone());
         }
-        let Some(IdSource::Body(pointer)) =
-            self.verifier().and_then(|verifier| verifier.scheme().id.as_ref())
-        else {
+        let scheme_id = self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref());
+        let Some(IdSource::Body(pointer)) = scheme_id else {
             return None;
         };
         let word = find_one(body, pointer).word()?;
@@ -73,7 +139,7 @@ impl Admitted {
             Some(granted) => Scope::Interaction(&granted.interaction),
             None => Scope::Captures(&self.captures),
         };
-        let signed_id = self.verifier().is_some_and(Verifier::signs_id);
+        let signed_id = self.route.verifier().is_some_and(Verifier::signs_id);
         let by_tag = if id.is_none() || !signed_id { tags } else { &[] };
         let route = &self.route.name;
         let id = id.map(|id| EventKey::of_id(route, scope, id.as_bytes()));
@@ -141,8 +207,7 @@ impl Admitted {
         self.found.token.as_ref().map(Secret::expose)
     }
 
-    /// Returns the MACs of a signed body.
-    fn check_body(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Vec<Tag>, Denial> {
+    fn check_size(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
         let bytes = body.len() as u64;
         if bytes > self.route.body_bytes_max {
             return Err(trail.deny(Check::Body, Denial::BodyTooLarge, || {
@@ -155,17 +220,38 @@ impl Admitted {
             }));
         }
         trail.pass(Check::Body, || format!("{bytes} bytes"));
-        let (Some(verifier), Some(presented)) = (self.verifier(), &self.found.presented) else {
+        Ok(())
+    }
+
+    /// Returns what tells the message from others.
+    fn check_signature(
+        &mut self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Vec<Tag>, Denial> {
+        let Some(verifier) = self.route.verifier() else {
             trail.skip(Check::Signature, "the provider does not sign");
             return Ok(Vec::new());
         };
-        let signed = Signed { head: *head, public_url: &self.edge.public_url };
+        let Some(presented) = &self.found.presented else {
+            let missing = || Refusal::new(Denial::SignatureMissing, "no signature, and no handshake");
+            let refusal = self.found.unsigned.clone().unwrap_or_else(missing);
+            return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
+        };
+        let signed = self.signed(head);
         match verifier.verify(presented, &signed, body) {
             Ok(tags) => {
-                trail.pass(Check::Signature, || format!("matches over {bytes} body bytes"));
+                trail.pass(Check::Signature, || format!("matches over {} body bytes", body.len()));
                 Ok(tags)
             }
-            Err(refusal) => Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned())),
+            Err(refusal) => {
+                let wanted = (refusal.denial == Denial::KeysUnavailable)
+                    .then(|| verifier.wanted(&signed, body).map(Into::into))
+                    .flatten();
+                self.found.wanted = wanted;
+                Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()))
+            }
         }
     }
 }

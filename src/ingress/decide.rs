@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::gate::{self, Found};
+use super::outside::Outside;
 use super::route::Route;
 use super::router::Router;
 use crate::denial::Denial;
@@ -14,20 +15,32 @@ use crate::time::Timestamp;
 use crate::trail::{Check, Trail};
 
 /// The routes, compiled, and what they share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ingress {
     edge: Arc<Edge>,
-    routes: Vec<Arc<Route>>,
-    router: Router,
+    routes: Arc<[Arc<Route>]>,
+    router: Arc<Router>,
+    documents: Arc<[Document]>,
 }
 
-/// How Callgate is reached from outside.
-#[derive(Debug)]
+/// A document that anybody may read.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Where it is.
+    pub path: &'static str,
+    /// JSON.
+    pub body: String,
+}
+
+/// How Callgate is reached from outside, and what it knows from there.
+#[derive(Clone, Debug)]
 pub struct Edge {
     /// The `Host` the agent sees: the authority of the public URL, or the agent's own.
     pub authority: Box<str>,
     /// How the client address is found; `None`: it is the peer's.
     pub client_address: Option<ClientAddress>,
+    /// The fetched keys and lists of the moment.
+    pub outside: Outside,
     /// What every external URL begins with, without a slash at the end; empty when none is configured.
     pub public_url: Box<str>,
 }
@@ -45,6 +58,8 @@ pub struct Seen {
     pub interaction: Option<Box<str>>,
     /// The class of what the guard of action endpoints refused.
     pub guarded: Option<&'static str>,
+    /// The address of a certificate that is needed to decide and was not fetched so far.
+    pub wanted: Option<Box<str>>,
 }
 
 /// A refused request.
@@ -63,6 +78,7 @@ pub struct Admitted {
     pub(super) captures: Captures,
     pub(super) client: IpAddr,
     pub(super) found: Found,
+    pub(super) now: Timestamp,
     pub(super) edge: Arc<Edge>,
 }
 
@@ -73,7 +89,31 @@ impl Ingress {
         for (index, route) in routes.iter().enumerate() {
             router.insert(&route.path, index);
         }
-        Self { edge: Arc::new(edge), routes, router }
+        Self {
+            edge: Arc::new(edge),
+            routes: routes.into(),
+            router: Arc::new(router),
+            documents: Arc::default(),
+        }
+    }
+
+    /// The same with documents that anybody may read.
+    #[must_use]
+    pub fn with_documents(self, documents: Vec<Document>) -> Self {
+        Self { documents: documents.into(), ..self }
+    }
+
+    /// The document that a request asks for.
+    pub fn document(&self, head: &RequestHead<'_>) -> Option<&Document> {
+        let asked = |document: &&Document| head.method == "GET" && head.target == document.path;
+        self.documents.iter().find(asked)
+    }
+
+    /// The same routes with other things fetched.
+    #[must_use]
+    pub fn with_outside(&self, outside: Outside) -> Self {
+        let edge = Edge { outside, ..Edge::clone(&self.edge) };
+        Self { edge: Arc::new(edge), ..self.clone() }
     }
 
     /// How Callgate is reached from outside.
@@ -103,8 +143,9 @@ impl Ingress {
             Err(denial) => return Err(Box::new(Denied { denial, seen })),
         };
         let mut found = Found::default();
-        match gate::run(&route, &captures, client, head, now, &mut found, trail) {
-            Ok(client) => Ok(Admitted { route, captures, client, found, edge: Arc::clone(&self.edge) }),
+        let run = gate::Run { route: &route, captures: &captures, head, now, edge: &self.edge };
+        match run.run(client, &mut found, trail) {
+            Ok(client) => Ok(Admitted { route, captures, client, found, now, edge: Arc::clone(&self.edge) }),
             Err(denial) => {
                 seen.route = Some(route);
                 seen.captures = Some(captures);
@@ -117,7 +158,7 @@ impl Ingress {
     fn client(&self, head: &RequestHead<'_>) -> Result<IpAddr, SourceFault> {
         match &self.edge.client_address {
             None => Ok(head.peer.to_canonical()),
-            Some(rule) => rule.resolve(head.peer, head.headers),
+            Some(rule) => rule.resolve(head.peer, head.headers, &self.edge.outside.lists),
         }
     }
 
@@ -155,6 +196,7 @@ impl Admitted {
             route: Some(self.route),
             captures: Some(self.captures),
             guarded: self.found.guarded,
+            wanted: self.found.wanted,
             interaction: self.found.granted.map(|granted| granted.interaction),
         }
     }

@@ -100,10 +100,7 @@ impl Permit {
     /// Whether the caller's `Connection` declares the header to be of one hop. One that the provider signed
     /// is not the caller's to take away.
     fn is_of_one_hop(&self, name: &HeaderName, listed: &[&str]) -> bool {
-        let signed = || {
-            let verifier = self.route().provider.as_ref().and_then(|provider| provider.verifier.as_ref());
-            verifier.is_some_and(|verifier| verifier.scheme().content.headers().any(|header| header == name))
-        };
+        let signed = || self.route().verifier().is_some_and(|verifier| verifier.scheme().signs_header(name));
         listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str())) && !signed()
     }
 

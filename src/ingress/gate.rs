@@ -6,13 +6,14 @@ use std::net::IpAddr;
 
 use http::HeaderName;
 
+use super::decide::Edge;
 use super::route::{Carrier, Route, TokenRule};
 use crate::denial::{Denial, Refusal};
 use crate::path::{Captures, Parameter, TOKEN_CAPTURE, parameter};
 use crate::request::{RequestHead, Single};
 use crate::secret::Secret;
-use crate::signature::Presented;
-use crate::source::SourceFault;
+use crate::signature::{Keys, Presented, Signed};
+use crate::source::{ListUnavailable, Lists, SourceFault};
 use crate::time::Timestamp;
 use crate::token::Granted;
 use crate::trail::{Check, Trail};
@@ -26,36 +27,120 @@ pub(super) struct Found {
     pub(super) presented: Option<Presented>,
     /// The class of what the guard refused.
     pub(super) guarded: Option<&'static str>,
+    /// The method is none of the route's: whatever this is, it is a handshake or nothing.
+    pub(super) only_handshake: bool,
+    /// The secrets made for this one interaction.
+    pub(super) derived: Vec<Secret>,
+    /// What speaks against the signature, where a handshake would have none.
+    pub(super) unsigned: Option<Refusal>,
+    /// The address of a certificate that was not fetched so far.
+    pub(super) wanted: Option<Box<str>>,
     /// The verified token: wherever it stands on the request, it is not passed on.
     pub(super) token: Option<Secret>,
 }
 
-/// Runs every check that needs the head alone; the client address is the one that was allowed.
-pub(super) fn run(
-    route: &Route,
-    captures: &Captures,
-    client: Result<IpAddr, SourceFault>,
-    head: &RequestHead<'_>,
-    now: Timestamp,
-    found: &mut Found,
-    trail: &mut Trail,
-) -> Result<IpAddr, Denial> {
-    method(route, head, trail)?;
-    size(route, head, trail)?;
-    let client = address(route, client, trail)?;
-    token(route, captures, head, now, found, trail)?;
-    found.presented = signature_headers(route, head, now, trail)?;
-    Ok(client)
+/// What the checks look at.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'r> {
+    pub(super) route: &'r Route,
+    pub(super) captures: &'r Captures,
+    pub(super) head: &'r RequestHead<'r>,
+    pub(super) now: Timestamp,
+    pub(super) edge: &'r Edge,
 }
 
-fn method(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
-    if route.methods.iter().any(|method| method.as_str() == head.method) {
-        trail.pass(Check::Method, || head.method.to_owned());
-        return Ok(());
+impl Run<'_> {
+    /// Runs every check that needs the head alone; the client address is the one that was allowed.
+    pub(super) fn run(
+        &self,
+        client: Result<IpAddr, SourceFault>,
+        found: &mut Found,
+        trail: &mut Trail,
+    ) -> Result<IpAddr, Denial> {
+        self.method(found, trail)?;
+        size(self.route, self.head, trail)?;
+        let client = address(self.route, client, &self.edge.outside.lists, trail)?;
+        self.token(found, trail)?;
+        self.signature_headers(found, trail)?;
+        Ok(client)
     }
-    Err(trail.deny(Check::Method, Denial::MethodNotAllowed, || {
-        format!("{} is none of {:?}", head.method, route.methods)
-    }))
+
+    fn method(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
+        let (route, head) = (self.route, self.head);
+        if route.methods.iter().any(|method| method.as_str() == head.method) {
+            trail.pass(Check::Method, || head.method.to_owned());
+            return Ok(());
+        }
+        // A handshake comes with a method of its own.
+        if route.verifier().is_some_and(|verifier| verifier.could_shake(head)) {
+            found.only_handshake = true;
+            trail.pass(Check::Method, || format!("{} for a handshake alone", head.method));
+            return Ok(());
+        }
+        Err(trail.deny(Check::Method, Denial::MethodNotAllowed, || {
+            format!("{} is none of {:?}", head.method, route.methods)
+        }))
+    }
+
+    fn token(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
+        let before = (found.only_handshake, found.token.is_none());
+        match token(self.route, self.captures, self.head, self.now, found) {
+            Ok(()) if self.route.token.is_none() => {
+                trail.skip(Check::Token, "the route asks for no token");
+            }
+            Ok(()) => trail.pass(Check::Token, || match &found.granted {
+                Some(granted) => format!(
+                    "bound to {}, interaction {}, until {}",
+                    self.captures, granted.interaction, granted.expires
+                ),
+                None => "genuine".to_owned(),
+            }),
+            // Whoever makes sure of an address does so before there is a token, and proves itself in another way.
+            Err(refusal) if before == (true, true) && refusal.denial == Denial::TokenMissing => {
+                trail.skip(Check::Token, "a handshake brings none");
+            }
+            Err(refusal) => {
+                return Err(trail.deny(Check::Token, refusal.denial, || refusal.detail.into_owned()));
+            }
+        }
+        if let (Some(TokenRule::Callback { verifier, .. }), Some(granted)) =
+            (&self.route.token, &found.granted)
+            && self.route.verifier().is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived))
+        {
+            found.derived = verifier.derived(&granted.interaction);
+        }
+        Ok(())
+    }
+
+    fn signature_headers(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
+        let Some(verifier) = self.route.verifier() else {
+            trail.skip(Check::SignatureHeaders, "the provider does not sign");
+            return Ok(());
+        };
+        let signed = Signed {
+            head: *self.head,
+            public_url: &self.edge.public_url,
+            keyring: &self.edge.outside.keyring,
+            derived: &found.derived,
+            now: self.now,
+        };
+        match verifier.present(&signed) {
+            Ok(presented) => {
+                found.presented = Some(presented);
+                trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned());
+                Ok(())
+            }
+            // What is not signed may be a handshake: the body will tell.
+            Err(refusal) if verifier.could_shake_unsigned(self.head) => {
+                trail.skip(Check::SignatureHeaders, "none, as a handshake has none");
+                found.unsigned = Some(refusal);
+                Ok(())
+            }
+            Err(refusal) => {
+                Err(trail.deny(Check::SignatureHeaders, refusal.denial, || refusal.detail.into_owned()))
+            }
+        }
+    }
 }
 
 fn size(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
@@ -75,77 +160,75 @@ fn size(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), 
     }
 }
 
-fn address(route: &Route, client: Result<IpAddr, SourceFault>, trail: &mut Trail) -> Result<IpAddr, Denial> {
-    let client = client
-        .map_err(|fault| trail.deny(Check::Address, Denial::AddressUnreadable, || fault.to_string()))?;
+fn address(
+    route: &Route,
+    client: Result<IpAddr, SourceFault>,
+    lists: &Lists,
+    trail: &mut Trail,
+) -> Result<IpAddr, Denial> {
+    let client = client.map_err(|fault| {
+        let denial = match fault {
+            SourceFault::ListUnavailable => Denial::ListUnavailable,
+            SourceFault::Doubled | SourceFault::Unreadable => Denial::AddressUnreadable,
+        };
+        trail.deny(Check::Address, denial, || fault.to_string())
+    })?;
     let Some(provider) = &route.provider else {
         trail.skip(Check::Address, "the route has no provider");
         return Ok(client);
     };
-    match &provider.allow {
-        None => trail.skip(Check::Address, "the provider has no allowlist"),
-        Some(allow) if allow.contains(client) => {
+    let Some(allow) = &provider.allow else {
+        trail.skip(Check::Address, "the provider has no allowlist");
+        return Ok(client);
+    };
+    match allow.contains(client, lists) {
+        Ok(true) => {
             trail.pass(Check::Address, || format!("{client} is allowed for {}", provider.name));
+            Ok(client)
         }
-        Some(allow) => {
-            return Err(trail.deny(Check::Address, Denial::AddressNotAllowed, || {
-                format!("{client} is in none of the {} networks of {}", allow.len(), provider.name)
-            }));
-        }
+        Ok(false) => Err(trail.deny(Check::Address, Denial::AddressNotAllowed, || {
+            format!("{client} is in none of the {} networks of {}", allow.len(lists), provider.name)
+        })),
+        Err(ListUnavailable) => Err(trail.deny(Check::Address, Denial::ListUnavailable, || {
+            format!("the published addresses of {} could not be fetched so far", provider.name)
+        })),
     }
-    Ok(client)
 }
 
+/// Verifies the token, if the route asks for one.
 fn token(
     route: &Route,
     captures: &Captures,
     head: &RequestHead<'_>,
     now: Timestamp,
     found: &mut Found,
-    trail: &mut Trail,
-) -> Result<(), Denial> {
-    let Some(rule) = &route.token else {
-        trail.skip(Check::Token, "the route asks for no token");
-        return Ok(());
-    };
-    let verdict = match rule {
-        TokenRule::Callback { carriers, verifier } => find(carriers, captures, head).and_then(|token| {
+) -> Result<(), Refusal> {
+    let Some(rule) = &route.token else { return Ok(()) };
+    let granted = match rule {
+        TokenRule::Callback { carriers, verifier } => {
+            let token = find(carriers, captures, head)?;
             let granted = verifier.verify(&token, &route.name, captures.iter(), now)?;
             found.token = Some(Secret::new(token.into_owned().into_bytes()));
-            Ok(Some(granted))
-        }),
-        TokenRule::Jwt { carriers, verifier } => find(carriers, captures, head).and_then(|token| {
+            Some(granted)
+        }
+        TokenRule::Jwt { carriers, verifier } => {
+            let token = find(carriers, captures, head)?;
             verifier.verify(&token, |name| captures.value(name), now)?;
             found.token = Some(Secret::new(token.into_owned().into_bytes()));
-            Ok(None)
-        }),
+            None
+        }
         TokenRule::Static { header, secrets } => {
-            let value = one_header(head, header);
-            value.and_then(|value| {
-                // Every secret is compared, so that the time does not tell which one matched.
-                let matches = secrets.iter().filter(|secret| secret.matches(value)).count();
-                let mismatch =
-                    || Refusal::new(Denial::TokenMismatch, format!("{header} equals none of the secrets"));
-                if matches == 0 { Err(mismatch()) } else { Ok(None) }
-            })
+            let value = one_header(head, header)?;
+            // Every secret is compared, so that the time does not tell which one matched.
+            if secrets.iter().filter(|secret| secret.matches(value)).count() == 0 {
+                let detail = format!("{header} equals none of the secrets");
+                return Err(Refusal::new(Denial::TokenMismatch, detail));
+            }
+            None
         }
     };
-    match verdict {
-        Ok(granted) => {
-            trail.pass(Check::Token, || match &granted {
-                Some(granted) => {
-                    format!(
-                        "bound to {captures}, interaction {}, until {}",
-                        granted.interaction, granted.expires
-                    )
-                }
-                None => "genuine".to_owned(),
-            });
-            found.granted = granted;
-            Ok(())
-        }
-        Err(refusal) => Err(trail.deny(Check::Token, refusal.denial, || refusal.detail.into_owned())),
-    }
+    found.granted = granted;
+    Ok(())
 }
 
 /// The one token on the request: none is missing, two are one too many, wherever they came.
@@ -216,25 +299,4 @@ fn duplicated(name: &HeaderName) -> Refusal {
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
-}
-
-fn signature_headers(
-    route: &Route,
-    head: &RequestHead<'_>,
-    now: Timestamp,
-    trail: &mut Trail,
-) -> Result<Option<Presented>, Denial> {
-    let Some(verifier) = route.provider.as_ref().and_then(|provider| provider.verifier.as_ref()) else {
-        trail.skip(Check::SignatureHeaders, "the provider does not sign");
-        return Ok(None);
-    };
-    match verifier.present(head, now) {
-        Ok(presented) => {
-            trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned());
-            Ok(Some(presented))
-        }
-        Err(refusal) => {
-            Err(trail.deny(Check::SignatureHeaders, refusal.denial, || refusal.detail.into_owned()))
-        }
-    }
 }

@@ -9,11 +9,14 @@ mod decide;
 mod forward;
 mod gate;
 mod notice;
+mod outside;
 mod permit;
 mod route;
 mod router;
 
-pub use decide::{Admitted, Denied, Edge, Ingress, Seen};
+pub use body::Decided;
+pub use decide::{Admitted, Denied, Document, Edge, Ingress, Seen};
 pub use notice::Notice;
+pub use outside::Outside;
 pub use permit::{Halted, Permit, Verified};
 pub use route::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};

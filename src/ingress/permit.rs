@@ -9,7 +9,7 @@ use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
 use crate::interaction::{Ask, Cleared, EventKey, FIRST_QUESTION, Held, Report};
-use crate::json::{find_one, replace};
+use crate::json::{find_one, quoted, replace};
 use crate::trail::{Check, Trail};
 
 /// A request that every check passed which needs no memory: what is left is to ask the ledger.
@@ -161,7 +161,7 @@ impl Permit {
             FIRST_QUESTION => format!("{local}{interaction}"),
             _ => format!("{local}{interaction}/{number}"),
         };
-        Some(replace(text, old, &url))
+        Some(replace(text, old, &quoted(&url)))
     }
 
     /// The `Host` the agent sees, whatever the caller sent.

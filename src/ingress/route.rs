@@ -11,7 +11,7 @@ use crate::json::Pointer;
 use crate::path::Template;
 use crate::secret::Secret;
 use crate::signature::Verifier;
-use crate::source::Networks;
+use crate::source::Allowlist;
 use crate::token::{CallbackVerifier, JwtVerifier};
 
 /// An outside service that calls back.
@@ -19,10 +19,14 @@ use crate::token::{CallbackVerifier, JwtVerifier};
 pub struct Provider {
     /// Its name in the configuration: metric label and log field.
     pub name: Arc<str>,
+    /// The preset it is made of.
+    pub preset: Option<&'static str>,
     /// Where its callbacks may come from; `None`: anywhere.
-    pub allow: Option<Networks>,
+    pub allow: Option<Allowlist>,
     /// How it signs; `None`: it does not.
     pub verifier: Option<Verifier>,
+    /// Whether the addresses of its routes are published.
+    pub published: bool,
 }
 
 /// Where a token travels.
@@ -167,6 +171,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// How its provider signs.
+    pub fn verifier(&self) -> Option<&Verifier> {
+        self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
+    }
+
     /// The provider's name; `none` without one.
     pub fn provider_name(&self) -> &str {
         self.provider.as_ref().map_or("none", |provider| &provider.name)

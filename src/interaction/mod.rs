@@ -15,5 +15,5 @@ pub use events::Known;
 pub use lapse::{Due, NoticeId, Overdue};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};
 pub use record::{Claim, Interaction, pairs};
-pub use report::{Follow, Report, Stale};
+pub use report::{Follow, Report, Stale, StatusAt};
 pub use state::{Event, Over, State, next};

@@ -66,6 +66,11 @@ impl Interaction {
         Some(number)
     }
 
+    /// Whether a question waits for its answer.
+    pub(super) fn has_open_question(&self) -> bool {
+        self.questions().iter().any(|question| !question.answered)
+    }
+
     /// The callback that asked it was not delivered after all. What was answered meanwhile was asked.
     pub(super) fn unask(&mut self, number: u32) {
         let questions = &mut self.more().questions;

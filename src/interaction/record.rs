@@ -233,6 +233,15 @@ impl Interaction {
         if self.route != *ask.route {
             return Err(refused(Denial::InteractionUnknown, "the interaction is one of another route"));
         }
+        // One secret or address may serve all the work of an account: what is said of other work is not for this.
+        if let (Some(ours), Some(theirs)) = (self.provider_id(), &ask.report.id)
+            && *ours != **theirs
+        {
+            return Err(refused(
+                Denial::InteractionMismatch,
+                "the callback is about other work of the provider",
+            ));
+        }
         let used_up = self.uses_left == 0;
         let stale = match self.state {
             State::Done | State::Failed
@@ -302,6 +311,12 @@ impl Interaction {
         self.go(match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
+            // Asked by a status, and not any more: the answer went another way.
+            Event::Progressed
+                if self.state == State::Asking && report.status.is_some() && !self.has_open_question() =>
+            {
+                Event::Answered
+            }
             event => event,
         })
     }

@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::state::Event;
 use crate::json::{Found, Pointer, find};
+use crate::query::{Parameter, form_parameter};
+use crate::request::{RequestHead, Single};
 
 /// Longest status that is kept, in bytes; a longer one is as good as none.
 const STATUS_BYTES_MAX: usize = 128;
@@ -19,14 +23,30 @@ pub enum Stale {
     Drop,
 }
 
+/// Where a callback says something of the interaction.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StatusAt {
+    /// In a member of the JSON body.
+    Body(Pointer),
+    /// In a field of a form.
+    Form(Box<str>),
+    /// In a header.
+    Header(HeaderName),
+}
+
 /// How a route follows its interactions: where status and progress stand in a callback's body, which values
 /// end it, and how long it may take.
 #[derive(Clone, Debug, Default)]
 pub struct Follow {
-    /// Where the status stands.
-    pub status: Option<Pointer>,
+    /// Where the status stands: the first of these that is there.
+    pub status: Vec<StatusAt>,
     /// Where the progress stands, a number.
     pub progress: Option<Pointer>,
+    /// Where the provider's id of the work stands: the first of these that is there. It must be the one that the
+    /// provider gave in its answer to the request.
+    pub id: Vec<StatusAt>,
+    /// The values of the status with which the provider asks something.
+    pub asking: Vec<Box<str>>,
     /// The values of the status that mean success.
     pub done: Vec<Box<str>>,
     /// The values of the status that mean failure.
@@ -49,6 +69,10 @@ pub struct Report {
     pub progress: Option<f64>,
     /// Success or failure, where the status is one of those words.
     pub end: Option<Event>,
+    /// What the provider calls the work, where it says so.
+    pub id: Option<Box<str>>,
+    /// The status is one with which the provider asks something.
+    pub asks: bool,
     /// The action endpoint, where the callback asks a question and it was found usable.
     pub question: Option<Box<str>>,
     /// There was something to read, and the body could not be read as JSON.
@@ -56,18 +80,31 @@ pub struct Report {
 }
 
 impl Follow {
-    /// Reads a body. A body that is no JSON is unreadable; one with two members of one name on the way reports nothing.
-    pub fn report(&self, body: &[u8]) -> Report {
-        let pointers: Vec<_> = self.status.iter().chain(&self.progress).collect();
-        if pointers.is_empty() {
-            return Report::default();
+    /// Reads a callback. A body that is no JSON is unreadable; one with two members of one name on the way reports nothing.
+    pub fn report(&self, head: &RequestHead<'_>, body: &[u8]) -> Report {
+        let pointers: Vec<_> = self.status.iter().chain(&self.id).filter_map(StatusAt::pointer).collect();
+        let pointers: Vec<_> = pointers.into_iter().chain(&self.progress).collect();
+        let (mut unreadable, mut found) = (false, Vec::new());
+        if !pointers.is_empty() {
+            match find(body, &pointers) {
+                Ok(all) => found = all,
+                Err(_) => unreadable = true,
+            }
         }
-        let Ok(found) = find(body, &pointers) else {
-            return Report { unreadable: true, ..Report::default() };
-        };
         let mut found = found.into_iter();
-        let status = self.status.as_ref().and_then(|_| found.next()).and_then(Found::word);
-        let status = status.filter(|status| status.len() <= STATUS_BYTES_MAX);
+        let mut first = |places: &[StatusAt]| {
+            let mut first = None;
+            for place in places {
+                let text = match place {
+                    StatusAt::Body(_) => found.next().and_then(Found::word),
+                    StatusAt::Form(name) => form(body, name),
+                    StatusAt::Header(name) => header(head, name),
+                };
+                first = first.or(text);
+            }
+            first.filter(|text| text.len() <= STATUS_BYTES_MAX)
+        };
+        let (status, id) = (first(&self.status), first(&self.id));
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));
         let end = match (is(&self.done), is(&self.failed)) {
@@ -75,7 +112,42 @@ impl Follow {
             (false, true) => Some(Event::Failed),
             (false, false) => None,
         };
-        Report { status, progress, end, ..Report::default() }
+        let asks = is(&self.asking);
+        Report { status, progress, end, id, asks, unreadable, ..Report::default() }
+    }
+}
+
+impl StatusAt {
+    fn pointer(&self) -> Option<&Pointer> {
+        match self {
+            Self::Body(pointer) => Some(pointer),
+            Self::Form(_) | Self::Header(_) => None,
+        }
+    }
+}
+
+/// In words, for people.
+impl std::fmt::Display for StatusAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Body(pointer) => f.write_str(pointer.as_str()),
+            Self::Form(name) => write!(f, "the form's field {name}"),
+            Self::Header(name) => write!(f, "the header {name}"),
+        }
+    }
+}
+
+fn form(body: &[u8], name: &str) -> Option<Box<str>> {
+    match form_parameter(std::str::from_utf8(body).ok()?, name) {
+        Parameter::One(value) => Some(value.into_owned().into()),
+        Parameter::Missing | Parameter::Several => None,
+    }
+}
+
+fn header(head: &RequestHead<'_>, name: &HeaderName) -> Option<Box<str>> {
+    match head.single(name) {
+        Single::One(value) => value.to_str().ok().map(Into::into),
+        Single::Missing | Single::Several => None,
     }
 }
 
@@ -90,6 +162,7 @@ impl Report {
         match (self.end, &self.question) {
             (Some(end), _) => end,
             (None, Some(_)) => Event::Asked,
+            (None, None) if self.asks => Event::Asked,
             (None, None) => Event::Progressed,
         }
     }
@@ -107,9 +180,15 @@ fn number(found: Found<'_>) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn read(follow: &Follow, body: &str) -> Report {
+        let headers = http::HeaderMap::new();
+        let peer = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        follow.report(&RequestHead::new("POST", "/", &headers, peer), body.as_bytes())
+    }
+
     fn follow() -> Follow {
         Follow {
-            status: Pointer::parse("/status"),
+            status: vec![StatusAt::Body(Pointer::parse("/status").unwrap())],
             progress: Pointer::parse("/p/percent"),
             done: vec!["completed".into(), "true".into()],
             failed: vec!["failed".into()],
@@ -119,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_body_reports_what_the_pointers_point_at() {
-        let report = |body: &str| follow().report(body.as_bytes());
+        let report = |body: &str| read(&follow(), body);
         let processing = report(r#"{"status": "processing", "p": {"percent": 25}}"#);
         assert_eq!((processing.status.as_deref(), processing.progress), (Some("processing"), Some(25.0)));
         assert_eq!(processing.event(), Event::Progressed);
@@ -133,12 +212,12 @@ mod tests {
     #[test]
     fn what_cannot_be_read_reports_nothing() {
         for body in ["[]", r#"{"status": {}}"#, r#"{"status":"completed","status":"x"}"#, "1e999"] {
-            assert_eq!(follow().report(body.as_bytes()), Report::default(), "{body}");
+            assert_eq!(read(&follow(), body), Report::default(), "{body}");
         }
         for body in ["", "x", "{\"status\":", "{\"status\":NaN}"] {
-            assert!(follow().report(body.as_bytes()).unreadable, "{body}");
+            assert!(read(&follow(), body).unreadable, "{body}");
         }
-        assert_eq!(follow().report(br#"{"p": {"percent": "NaN"}}"#).progress, None);
-        assert_eq!(Follow::default().report(br#"{"status": "completed"}"#), Report::default());
+        assert_eq!(read(&follow(), r#"{"p": {"percent": "NaN"}}"#).progress, None);
+        assert_eq!(read(&Follow::default(), r#"{"status": "completed"}"#), Report::default());
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::de::DeserializeSeed;
 use serde_json::value::RawValue;
 
-use super::find::{Found, Walk};
+use super::find::{Found, Walk, find_one};
 use super::pointer::Pointer;
 
 /// Why nothing can be put at a pointer.
@@ -21,7 +21,7 @@ pub enum InsertFault {
     Present,
 }
 
-/// `document` with the string `value` at `pointer`. Objects that are missing on the way are made; nothing
+/// `document` with the JSON text `value` at `pointer`. Objects that are missing on the way are made; nothing
 /// that was there changes.
 ///
 /// # Errors
@@ -63,17 +63,34 @@ fn insert_member(document: &str, object: &str, name: &str, rest: &[Box<str>], va
     let comma = if inner.ends_with('{') { "" } else { "," };
     let open: String = rest.iter().map(|token| format!(":{{{}", quoted(token))).collect();
     let close = "}".repeat(rest.len());
-    let member = format!("{comma}{}{open}:{}{close}", quoted(name), quoted(value));
+    let member = format!("{comma}{}{open}:{value}{close}", quoted(name));
     let (before, after) = document.split_at(start + inner.len());
     format!("{before}{member}{after}")
 }
 
-/// `document` with the string `value` in place of `old`, which is a part of it.
+/// `document` with the JSON text `value` in place of `old`, which is a part of it.
 pub fn replace(document: &str, old: &str, value: &str) -> String {
     let place = span(document, old);
     let (before, rest) = document.split_at(place.start);
     let (_, after) = rest.split_at(place.len());
-    format!("{before}{}{after}", quoted(value))
+    format!("{before}{value}{after}")
+}
+
+/// `document` with the JSON text `value` at `pointer`, whatever stood there.
+///
+/// # Errors
+/// [`InsertFault`].
+pub fn set(document: &str, pointer: &Pointer, value: &str) -> Result<String, InsertFault> {
+    match find_one(document.as_bytes(), pointer) {
+        Found::One(old) => Ok(replace(document, old.get(), value)),
+        Found::Doubled => Err(InsertFault::Doubled),
+        Found::Missing => insert(document, pointer, value),
+    }
+}
+
+/// Text as JSON.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Where `part` stands in `whole`, which it is a part of.
@@ -82,13 +99,8 @@ fn span(whole: &str, part: &str) -> Range<usize> {
     start..start + part.len()
 }
 
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::find_one;
     use super::*;
 
     fn pointer(text: &str) -> Pointer {
@@ -111,9 +123,9 @@ mod tests {
             (r#"{"l":[{"x":1},{}]}"#, "/l/1/u", r#"{"l":[{"x":1},{"u":"v"}]}"#),
             (r#"{"a":"}"}"#, "/b~1c", r#"{"a":"}","b/c":"v"}"#),
         ] {
-            assert_eq!(insert(text, &pointer(at), "v").as_deref(), Ok(expected), "{text} {at}");
+            assert_eq!(insert(text, &pointer(at), r#""v""#).as_deref(), Ok(expected), "{text} {at}");
         }
-        assert_eq!(insert("{}", &pointer("/u"), "a\"b\\\n").unwrap(), r#"{"u":"a\"b\\\n"}"#);
+        assert_eq!(insert("{}", &pointer("/u"), "[1]").unwrap(), r#"{"u":[1]}"#);
     }
 
     #[test]
@@ -132,7 +144,7 @@ mod tests {
             ("{} x", "/u", InsertFault::NotJson),
             ("{\"a\":01}", "/u", InsertFault::NotJson),
         ] {
-            assert_eq!(insert(text, &pointer(at), "v"), Err(fault), "{text} {at}");
+            assert_eq!(insert(text, &pointer(at), r#""v""#), Err(fault), "{text} {at}");
         }
     }
 
@@ -140,6 +152,6 @@ mod tests {
     fn one_string_is_replaced() {
         let text = r#"{"a":"x", "b":"x"}"#;
         let found = find_one(text.as_bytes(), &pointer("/b"));
-        assert_eq!(replace(text, found.raw().unwrap(), "y"), r#"{"a":"x", "b":"y"}"#);
+        assert_eq!(replace(text, found.raw().unwrap(), r#""y""#), r#"{"a":"x", "b":"y"}"#);
     }
 }

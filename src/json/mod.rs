@@ -6,5 +6,5 @@ mod insert;
 mod pointer;
 
 pub use find::{Found, NotJson, find, find_one};
-pub use insert::{InsertFault, insert, replace};
+pub use insert::{InsertFault, insert, quoted, replace, set};
 pub use pointer::{POINTERS_MAX, Pointer};

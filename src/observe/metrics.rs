@@ -6,6 +6,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::fetched::Fetched;
 use crate::guard::Refused;
 
 /// Deciding takes microseconds.
@@ -22,6 +23,7 @@ const COMMIT_BUCKETS: &[f64] = &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2
 pub struct Metrics {
     registry: Registry,
     egress: Egress,
+    pub(super) fetched: Fetched,
     ingress: Ingress,
     ledger: Ledger,
 }
@@ -64,10 +66,13 @@ struct Ledger {
 }
 
 /// Makes metrics and registers them.
-struct Maker<'r>(&'r Registry);
+pub(super) struct Maker<'r>(&'r Registry);
 
 impl Maker<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
+    pub(super) fn register<C: Collector + Clone + 'static>(
+        &self,
+        made: prometheus::Result<C>,
+    ) -> prometheus::Result<C> {
         let made = made?;
         self.0.register(Box::new(made.clone()))?;
         Ok(made)
@@ -77,7 +82,12 @@ impl Maker<'_> {
         self.register(IntCounter::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    pub(super) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
@@ -237,7 +247,7 @@ impl Metrics {
         for class in Refused::classes() {
             egress.guard_refusals.with_label_values(&[class]);
         }
-        Ok(Self { egress, ingress, ledger, registry })
+        Ok(Self { egress, fetched: Fetched::new(&make)?, ingress, ledger, registry })
     }
 
     // === The ledger ===

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod entry;
+mod fetched;
 mod logger;
 mod metrics;
 

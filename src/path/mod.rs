@@ -2,9 +2,8 @@
 //! query that rides behind it. Knows nothing of routes, tokens or headers.
 
 mod canonical;
-mod query;
 mod template;
 
+pub use crate::query::{Parameter, check_query, parameter, with_parameter, without_parameter};
 pub use canonical::{CanonicalPath, PathFault, Segments};
-pub use query::{Parameter, check_query, parameter, with_parameter, without_parameter};
 pub use template::{Captures, Segment, TOKEN_CAPTURE, Template, TemplateFault, is_capturable};

@@ -119,9 +119,9 @@ impl Exchange<'_> {
         let signature = match &actions.signer {
             None => Vec::new(),
             Some(signer) => {
-                let signed = Signed { head, public_url: &self.policy.ingress.edge().public_url };
-                let now = self.shared.clock.now();
-                let signature = new_id("msg_").and_then(|id| signer.sign(&signed, &body, &id, now));
+                let public_url = &self.policy.ingress.edge().public_url;
+                let signed = Signed::alone(head, public_url, self.shared.clock.now());
+                let signature = new_id("msg_").and_then(|id| Some(signer.sign(&signed, &body, &id)?.headers));
                 signature.ok_or(Failed::Fault(Fault::Unreachable))?
             }
         };

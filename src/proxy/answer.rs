@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use super::http1::{Answer, Fault};
 use crate::denial::Denial;
+use crate::ingress::Document;
 use crate::request::connection_options;
+use crate::signature::Reply;
 
 /// Headers of one hop in an answer.
 const HOP_BY_HOP: [&str; 7] =
@@ -78,17 +80,48 @@ pub(super) enum Broken {
 
 /// Answers 200 to a callback that needs no delivering; `result` says why. Returns whether the caller could be told.
 pub(super) async fn acknowledge(session: &mut ServerSession, result: &'static str) -> bool {
-    let body = format!("{{\"result\":\"{result}\"}}");
+    json(session, format!("{{\"result\":\"{result}\"}}"), "no-store").await
+}
+
+/// Answers with a document that anybody may read. Returns whether the caller could be told.
+pub(super) async fn document(session: &mut ServerSession, document: &Document) -> bool {
+    json(session, document.body.clone(), "max-age=300").await
+}
+
+async fn json(session: &mut ServerSession, body: String, cache: &'static str) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(200, Some(3))?;
         header.insert_header(CONTENT_TYPE, "application/json")?;
         header.insert_header(CONTENT_LENGTH, body.len())?;
-        header.insert_header(CACHE_CONTROL, "no-store")?;
+        header.insert_header(CACHE_CONTROL, cache)?;
         Ok(header)
     };
     let Ok(header) = header() else { return false };
     session.write_response_header(Box::new(header)).await.is_ok()
         && session.write_response_body(Bytes::from(body), true).await.is_ok()
+}
+
+/// Answers a handshake: as data, never as something that a browser would run. Returns whether the caller could be
+/// told.
+pub(super) async fn reply(session: &mut ServerSession, reply: &Reply) -> bool {
+    let header = || -> pingora::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build_no_case(reply.status, Some(8))?;
+        header.insert_header(CACHE_CONTROL, "no-store")?;
+        header.insert_header("x-content-type-options", "nosniff")?;
+        if let Some(media_type) = reply.media_type {
+            header.insert_header(CONTENT_TYPE, media_type)?;
+        }
+        if reply.status != 204 {
+            header.insert_header(CONTENT_LENGTH, reply.body.len())?;
+        }
+        for (name, value) in &reply.headers {
+            header.insert_header(name.clone(), value.clone())?;
+        }
+        Ok(header)
+    };
+    let Ok(header) = header() else { return false };
+    session.write_response_header(Box::new(header)).await.is_ok()
+        && session.write_response_body(Bytes::from(reply.body.clone()), true).await.is_ok()
 }
 
 /// Passes an answer on as it comes; `gathered` is what was read of its body before.

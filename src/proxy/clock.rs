@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -38,6 +38,12 @@ impl Clock {
 #[allow(clippy::disallowed_methods, reason = "this is the clock that is handed to everybody else")]
 pub fn instant() -> Instant {
     Instant::now()
+}
+
+/// How long ago a file was written; nothing at all, if that lies ahead.
+#[allow(clippy::disallowed_methods, reason = "this is the clock that is handed to everybody else")]
+pub(super) fn age_of(written: SystemTime) -> Duration {
+    SystemTime::now().duration_since(written).unwrap_or_default()
 }
 
 /// The clock of what ends for good, such as that a deadline has passed: it is not believed when it jumps.

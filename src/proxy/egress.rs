@@ -25,7 +25,7 @@ use super::session::{
     Caller, InFlight, continue_if_expected, hand_back, head, known_method, lacks_host, micros,
 };
 use crate::denial::{Denial, Refusal};
-use crate::egress::{Plan, Rule, Unruled};
+use crate::egress::{Callback, Plan, Rule, Unruled};
 use crate::json::{Pointer, find_one};
 use crate::observe::{EgressEntry, redact_path};
 use crate::path::Captures;
@@ -144,10 +144,19 @@ impl Exchange<'_> {
             },
             Err(refusal) => return self.refuse(refusal, &[]).await,
         };
-        let callback = minted.as_ref().map(|minted| (&*minted.callback_url, &*minted.callback_token));
+        let secret = minted.as_ref().and_then(|minted| {
+            let minting = self.policy.minting.as_ref()?;
+            String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
+        });
+        let callback = minted.as_ref().map(|minted| Callback {
+            url: &minted.callback_url,
+            token: &minted.callback_token,
+            secret: secret.as_deref().unwrap_or_default(),
+            expires: minted.expires,
+        });
         let head = head(self.session, caller);
         let expects_body = head.method != Method::HEAD.as_str();
-        let outgoing = match rule.request(&head, &body, captures, callback) {
+        let outgoing = match rule.request(&head, &body, captures, callback.as_ref()) {
             Ok(outgoing) => outgoing,
             Err(refusal) => {
                 self.not_sent(minted.as_ref(), true).await;

@@ -17,6 +17,7 @@ use super::answer::{self, Broken};
 use super::body;
 use super::clock::{Clock, LedgerClock, instant};
 use super::deliver::{self, Delivery, deliver};
+use super::fetch::Fetcher;
 use super::http1::Answer;
 use super::provider::Providers;
 use super::refuse;
@@ -25,10 +26,11 @@ use super::session::{
     micros, peer,
 };
 use crate::denial::Denial;
-use crate::ingress::{Denied, Halted, Permit, Seen, Verified};
+use crate::ingress::{Decided, Denied, Halted, Permit, Route, Seen, Verified};
 use crate::interaction::Held;
 use crate::observe::{AccessLogger, Entry, Metrics, redact_path};
 use crate::policy::Policy;
+use crate::signature::{Keys, Reply, Verifier};
 use crate::store::{Claimed, Store};
 use crate::trail::{Check, Trail};
 
@@ -51,6 +53,8 @@ pub(super) struct Shared {
     pub(super) actions_url: Box<str>,
     /// Connections to providers.
     pub(super) providers: Providers,
+    /// Brings what is fetched.
+    pub(super) fetcher: Fetcher,
     pub(super) access_log: Option<AccessLogger>,
     pub(super) request_ids: RequestIds,
     /// Exchanges that have begun and not ended.
@@ -147,6 +151,10 @@ impl Exchange<'_> {
     async fn decide_and_deliver(&mut self, trail: &mut Trail) -> Ended {
         let caller = Caller::of(self.session);
         let head = head(self.session, caller);
+        if let Some(document) = self.policy.ingress.document(&head) {
+            let told = answer::document(self.session, document).await;
+            return Ended::answered(Seen::default(), Ok("document"), if told { 200 } else { 0 }, told);
+        }
         let declared = head.body_bytes_declared;
         let admitted = match self.policy.ingress.decide_head(&head, self.shared.clock.now(), trail) {
             Ok(admitted) => admitted,
@@ -165,11 +173,11 @@ impl Exchange<'_> {
         };
         let body_bytes = body.len() as u64;
         let head = session::head(self.session, caller);
-        let verified = match admitted.decide_body(&head, &body, trail) {
-            Ok(verified) => verified,
+        let mut ended = match admitted.decide_body(&head, &body, trail) {
+            Ok(Decided::Callback(verified)) => self.ask_and_deliver(caller, verified, body, trail).await,
+            Ok(Decided::Handshake(shaken)) => Box::pin(self.shake(*shaken)).await,
             Err(denied) => return self.refuse(*denied, body_bytes).await,
         };
-        let mut ended = self.ask_and_deliver(caller, verified, body, trail).await;
         ended.body_bytes = body_bytes;
         ended
     }
@@ -211,6 +219,26 @@ impl Exchange<'_> {
         };
         ended.deliver = ended.at.saturating_duration_since(began);
         ended
+    }
+
+    /// Answers a provider's handshake.
+    async fn shake(&mut self, (reply, seen): (Reply, Seen)) -> Ended {
+        let route = seen.route.as_deref();
+        let name = route.map_or("none", |route| &route.name);
+        let verifier = route.and_then(Route::verifier);
+        if let (Some(secret), Some(Keys::Learned(feed))) = (&reply.learned, verifier.map(Verifier::keys))
+            && let Err(error) = self.shared.fetcher.learn(*feed, secret).await
+        {
+            log::error!("the secret handed over by {name} could not be kept: {error}");
+            let denial = Denial::StoreUnavailable;
+            return self.refuse(Denied { denial, seen }, 0).await;
+        }
+        if let Some(url) = &reply.fetch {
+            self.shared.fetcher.confirm(url);
+        }
+        self.shared.metrics.handshake(name, &reply.name);
+        let told = answer::reply(self.session, &reply).await;
+        Ended::answered(seen, Ok("handshake"), if told { reply.status } else { 0 }, told)
     }
 
     /// Answers a verified callback that is not delivered.
@@ -258,6 +286,9 @@ impl Exchange<'_> {
     async fn refuse_now(&mut self, denied: Denied, body_bytes: u64) -> Ended {
         if let Some(class) = denied.seen.guarded {
             self.shared.metrics.guard_refusal(class);
+        }
+        if let Some(url) = &denied.seen.wanted {
+            self.shared.fetcher.want(url);
         }
         let declared = head(self.session, Caller::of(self.session)).body_bytes_declared;
         let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);

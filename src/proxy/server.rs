@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::clock::{Clock, LedgerClock};
 use super::exchange::{self, Shared};
+use super::fetch::Fetcher;
 use super::listen::{Bound, bind, endpoints};
 use super::plain::{PlainApp, PlainRequest, PlainResponse};
 use super::provider::Providers;
@@ -51,6 +52,8 @@ pub struct Options {
 pub enum StartError {
     /// An address cannot be listened on.
     Bind(SocketAddr, std::io::Error),
+    /// What is fetched cannot be fetched or kept.
+    Fetch(String),
     /// The ledger's file cannot be used.
     Store(StoreError),
     /// A certificate, a key or the trusted roots cannot be used.
@@ -62,7 +65,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Store(error) => error.fmt(f),
-            Self::Tls(message) => f.write_str(message),
+            Self::Fetch(message) | Self::Tls(message) => f.write_str(message),
         }
     }
 }
@@ -129,6 +132,8 @@ impl Server {
         A: Future<Output = PlainResponse> + Send + 'static,
     {
         let providers = providers(startup, &policy.load())?;
+        let (fetcher, work) = Fetcher::new(&policy, startup.trusted_roots.as_deref(), &options.metrics)
+            .map_err(StartError::Fetch)?;
         let addresses = Addresses::bind(startup)?;
         let shared = Arc::new(Shared {
             policy,
@@ -139,6 +144,7 @@ impl Server {
             store: options.store,
             actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
             providers: providers.beside(addresses.own()),
+            fetcher,
             access_log: options.access_log,
             request_ids: RequestIds::new(),
             in_flight: AtomicUsize::new(0),
@@ -154,6 +160,7 @@ impl Server {
             run(app, vec![(bound, None)], stopping)
         }));
         tasks.push(tokio::spawn(overdue::run(Arc::clone(&shared))));
+        tasks.push(tokio::spawn(work.run()));
         // The admin listener goes on until the last exchange has ended: readiness is asked for there.
         let (stop_admin, admin_stopping) = watch::channel(false);
         let admin = addresses

@@ -1,22 +1,41 @@
-//! The signed content: the bytes under the MAC, written as a template such as `{timestamp}.{body}`.
+//! The signed content: the bytes under the signature, written as a template such as `{timestamp}.{body}`.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use http::HeaderName;
+use data_encoding::HEXLOWER;
+use http::{HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::{Signed, canonical, form};
+use crate::denial::{Denial, Refusal};
+use crate::json::{Found, Pointer, find};
 
 /// One part of the signed content.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Part {
     /// The raw body.
     Body,
+    /// SHA-256 of the body, lower-case hexadecimal.
+    BodySha256,
+    /// The body as JSON with sorted members and without white space.
+    CanonicalJson,
+    /// CRC-32 of the body, decimal.
+    Crc32,
+    /// The sorted names and values of a form; nothing for other bodies.
+    Form,
     /// The value of a header, as received; nothing when it is missing.
     Header(HeaderName),
     /// The event id, as received.
     Id,
     /// This very text.
     Literal(Box<str>),
+    /// A member of the JSON body: the text of a string, anything else as it stands; nothing when it is missing.
+    Member(Pointer),
     /// The method.
     Method,
+    /// The secret itself.
+    Secret,
     /// The timestamp, as received.
     Timestamp,
     /// The public URL: `public_url`, raw path, raw query.
@@ -35,8 +54,6 @@ pub struct Content {
 pub enum ContentFault {
     /// A brace without its partner.
     Brace,
-    /// `{body}` is missing: the signature would not cover what is delivered.
-    NoBody,
     /// A placeholder that does not exist.
     Unknown(String),
 }
@@ -45,12 +62,10 @@ impl fmt::Display for ContentFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Brace => write!(f, "has a brace without its partner"),
-            Self::NoBody => {
-                write!(f, "must hold {{body}}, or the signature would not cover what is delivered")
-            }
             Self::Unknown(name) => write!(
                 f,
-                "`{{{name}}}` is none of {{body}} {{timestamp}} {{id}} {{method}} {{url}} {{header:name}}"
+                "`{{{name}}}` is none of {{body}} {{timestamp}} {{id}} {{method}} {{url}} {{header:name}} \
+                 {{body:/pointer}} {{body_sha256}} {{canonical_json}} {{crc32}} {{form}} {{secret}}"
             ),
         }
     }
@@ -78,9 +93,6 @@ impl Content {
         if parts.iter().any(|part| matches!(part, Part::Literal(text) if text.contains('}'))) {
             return Err(ContentFault::Brace);
         }
-        if !parts.contains(&Part::Body) {
-            return Err(ContentFault::NoBody);
-        }
         Ok(Self { parts, text: text.into() })
     }
 
@@ -100,6 +112,53 @@ impl Content {
             Part::Header(name) => Some(name),
             _ => None,
         })
+    }
+
+    /// Whether the whole body is under the signature, so that nothing of it can be changed.
+    pub fn covers_body(&self) -> bool {
+        let whole =
+            |part: &Part| matches!(part, Part::Body | Part::BodySha256 | Part::CanonicalJson | Part::Form);
+        self.parts.iter().any(whole)
+    }
+
+    /// Whether this very member of the body is under the signature.
+    pub fn signs_member(&self, pointer: &Pointer) -> bool {
+        self.members().any(|member| member == pointer)
+    }
+
+    /// The members of the body that are needed one by one.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Pointer> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Member(pointer) => Some(pointer),
+            _ => None,
+        })
+    }
+
+    /// Hands the signed bytes to `sink`, piece by piece.
+    pub(super) fn write(&self, values: &Values<'_>, sink: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
+        let (head, body) = (&values.signed.head, values.body);
+        let mut members = values.members.iter();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => sink(text.as_bytes()),
+                Part::Body => sink(body),
+                Part::BodySha256 => sink(HEXLOWER.encode(&Sha256::digest(body)).as_bytes()),
+                Part::CanonicalJson => sink(canonical::json(body)?.as_bytes()),
+                Part::Crc32 => sink(crc32fast::hash(body).to_string().as_bytes()),
+                Part::Form => sink(form::content(head, body)?.as_bytes()),
+                Part::Timestamp => sink(values.timestamp),
+                Part::Id => sink(values.id.map_or(b"", HeaderValue::as_bytes)),
+                Part::Member(_) => sink(members.next().map_or(b"", |text| text.as_bytes())),
+                Part::Method => sink(head.method.as_bytes()),
+                Part::Secret => sink(values.secret),
+                Part::Url => {
+                    sink(values.signed.public_url.as_bytes());
+                    sink(head.target.as_bytes());
+                }
+                Part::Header(name) => sink(head.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
+            }
+        }
+        Ok(())
     }
 
     /// Whether the event id is under the MAC.
@@ -122,14 +181,53 @@ impl Content {
     }
 }
 
+/// What the parts stand for in one request.
+pub(super) struct Values<'v> {
+    pub(super) signed: &'v Signed<'v>,
+    pub(super) body: &'v [u8],
+    pub(super) timestamp: &'v [u8],
+    pub(super) id: Option<&'v HeaderValue>,
+    pub(super) secret: &'v [u8],
+    /// The members, in the order of the template.
+    pub(super) members: &'v [Cow<'v, str>],
+}
+
+/// Reads members of a body that a signature is made of: one that is there twice could be read either way.
+pub(super) fn members<'b>(body: &'b [u8], pointers: &[&Pointer]) -> Result<Vec<Cow<'b, str>>, Refusal> {
+    if pointers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let malformed = |detail: String| Refusal::new(Denial::SignatureMalformed, detail);
+    let found = find(body, pointers).map_err(|_| malformed("the body is not JSON".to_owned()))?;
+    let text = |(found, pointer): (Found<'b>, &&Pointer)| match found {
+        Found::Missing => Ok(Cow::Borrowed("")),
+        Found::Doubled => Err(malformed(format!("{} is there twice", pointer.as_str()))),
+        Found::One(raw) if raw.get() == "null" => Ok(Cow::Borrowed("")),
+        Found::One(_) => found
+            .word()
+            .map(|word| Cow::Owned(word.into()))
+            .ok_or_else(|| malformed(format!("{} is no plain value", pointer.as_str()))),
+    };
+    found.into_iter().zip(pointers).map(text).collect()
+}
+
 fn placeholder(name: &str) -> Result<Part, ContentFault> {
     let unknown = || ContentFault::Unknown(name.to_owned());
     match name {
         "body" => Ok(Part::Body),
+        "body_sha256" => Ok(Part::BodySha256),
+        "canonical_json" => Ok(Part::CanonicalJson),
+        "crc32" => Ok(Part::Crc32),
+        "form" => Ok(Part::Form),
         "id" => Ok(Part::Id),
         "method" => Ok(Part::Method),
+        "secret" => Ok(Part::Secret),
         "timestamp" => Ok(Part::Timestamp),
         "url" => Ok(Part::Url),
+        _ if name.starts_with("body:") => {
+            let pointer = name.strip_prefix("body:").and_then(Pointer::parse);
+            pointer.map(Part::Member).ok_or_else(unknown)
+        }
         _ => {
             let header = name.strip_prefix("header:").ok_or_else(unknown)?;
             // Headers with an underscore never reach the agent, so nothing signed may depend on one.
@@ -154,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_do_not_cover_the_body_are_refused() {
-        assert_eq!(Content::parse("{timestamp}"), Err(ContentFault::NoBody));
-        assert_eq!(Content::parse(""), Err(ContentFault::NoBody));
+    fn templates_with_mistakes_are_refused() {
+        assert!(!Content::parse("{timestamp}{body:/a}").unwrap().covers_body());
+        assert!(Content::parse("{body}").unwrap().covers_body());
         assert_eq!(Content::parse("{body"), Err(ContentFault::Brace));
         assert_eq!(Content::parse("body}{body}"), Err(ContentFault::Brace));
-        assert!(matches!(Content::parse("{Body}"), Err(ContentFault::Unknown(_))));
-        assert!(matches!(Content::parse("{header:}{body}"), Err(ContentFault::Unknown(_))));
-        assert!(matches!(Content::parse("{header:a_b}{body}"), Err(ContentFault::Unknown(_))));
+        for unknown in ["{Body}", "{header:}{body}", "{header:a_b}{body}", "{body:a}"] {
+            assert!(matches!(Content::parse(unknown), Err(ContentFault::Unknown(_))), "{unknown}");
+        }
     }
 }

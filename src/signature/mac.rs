@@ -5,7 +5,7 @@ use std::fmt;
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -22,6 +22,8 @@ pub enum Algorithm {
     HmacSha384,
     /// HMAC-SHA512.
     HmacSha512,
+    /// A plain SHA-256 of content that holds the secret: no MAC, only because HubSpot still signs so.
+    PlainSha256,
 }
 
 impl Algorithm {
@@ -32,6 +34,7 @@ impl Algorithm {
             Self::HmacSha256 => "hmac-sha256",
             Self::HmacSha384 => "hmac-sha384",
             Self::HmacSha512 => "hmac-sha512",
+            Self::PlainSha256 => "plain-sha256",
         }
     }
 
@@ -39,7 +42,7 @@ impl Algorithm {
     pub const fn tag_bytes(self) -> usize {
         match self {
             Self::HmacSha1 => 20,
-            Self::HmacSha256 => 32,
+            Self::HmacSha256 | Self::PlainSha256 => 32,
             Self::HmacSha384 => 48,
             Self::HmacSha512 => 64,
         }
@@ -56,8 +59,15 @@ pub enum KeyForm {
     },
     /// Hexadecimal.
     Hex,
+    /// What stands behind the first colon, as text; before it stands the name of the key.
+    IdAndSecret,
     /// The text itself.
     Utf8,
+    /// The text behind a prefix, where it is there; a `*` in the prefix stands for anything.
+    Utf8After {
+        /// Such as `signkey-*-`.
+        prefix: Box<str>,
+    },
 }
 
 /// Why a secret is no key.
@@ -69,6 +79,8 @@ pub enum KeyFault {
     Empty,
     /// Not hexadecimal.
     Hex,
+    /// No colon between the name of the key and the key.
+    Id,
 }
 
 impl fmt::Display for KeyFault {
@@ -77,15 +89,29 @@ impl fmt::Display for KeyFault {
             Self::Base64 => "is not base64",
             Self::Empty => "is empty",
             Self::Hex => "is not hexadecimal",
+            Self::Id => "is not the name of the key, a colon, and the key",
         })
     }
 }
 
 impl KeyForm {
+    /// The name of the key, for the form that has one.
+    pub(super) fn id<'s>(&self, secret: &'s Secret) -> Option<&'s [u8]> {
+        match self {
+            Self::IdAndSecret => secret.expose().split(|b| *b == b':').next(),
+            _ => None,
+        }
+    }
+
     fn key(&self, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
         let text = secret.expose();
         let key = match self {
             Self::Utf8 => text.to_vec(),
+            Self::Utf8After { prefix } => behind(text, prefix).unwrap_or(text).to_vec(),
+            Self::IdAndSecret => {
+                let colon = text.iter().position(|b| *b == b':').ok_or(KeyFault::Id)?;
+                text.get(colon + 1..).unwrap_or_default().to_vec()
+            }
             Self::Hex => data_encoding::HEXLOWER_PERMISSIVE.decode(text).map_err(|_| KeyFault::Hex)?,
             Self::Base64 { prefix } => {
                 let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
@@ -97,6 +123,17 @@ impl KeyForm {
         };
         if key.is_empty() { Err(KeyFault::Empty) } else { Ok(Zeroizing::new(key)) }
     }
+}
+
+/// What stands behind a prefix with a `*` in it.
+fn behind<'t>(text: &'t [u8], prefix: &str) -> Option<&'t [u8]> {
+    let (before, after) = prefix.split_once('*').unwrap_or((prefix, ""));
+    let rest = text.strip_prefix(before.as_bytes())?;
+    if after.is_empty() {
+        return Some(rest);
+    }
+    let at = rest.windows(after.len()).position(|window| window == after.as_bytes())?;
+    rest.get(at + after.len()..)
 }
 
 /// How a tag is written.
@@ -135,9 +172,14 @@ impl Encoding {
         (len == tag.len).then_some(tag)
     }
 
-    /// Writes a tag.
-    pub(super) fn encode(self, tag: &Tag) -> String {
-        self.encoding().encode(tag.as_bytes())
+    /// Reads a signature of any length; `None` when it is not written so.
+    pub(super) fn decode_any(self, text: &str) -> Option<Vec<u8>> {
+        self.encoding().decode(text.as_bytes()).ok()
+    }
+
+    /// Writes bytes.
+    pub(super) fn encode(self, bytes: &[u8]) -> String {
+        self.encoding().encode(bytes)
     }
 
     fn encoding(self) -> data_encoding::Encoding {
@@ -157,7 +199,7 @@ pub struct Tag {
 }
 
 impl Tag {
-    fn new(bytes: &[u8]) -> Self {
+    pub(super) fn new(bytes: &[u8]) -> Self {
         let mut tag = Self { bytes: [0; 64], len: bytes.len() };
         if let Some(room) = tag.bytes.get_mut(..bytes.len()) {
             room.copy_from_slice(bytes);
@@ -190,6 +232,7 @@ pub(super) enum Keyed {
     Sha256(Hmac<Sha256>),
     Sha384(Hmac<Sha384>),
     Sha512(Hmac<Sha512>),
+    Plain(Sha256),
 }
 
 impl Keyed {
@@ -201,6 +244,7 @@ impl Keyed {
             Algorithm::HmacSha256 => Hmac::new_from_slice(&key).map(Self::Sha256),
             Algorithm::HmacSha384 => Hmac::new_from_slice(&key).map(Self::Sha384),
             Algorithm::HmacSha512 => Hmac::new_from_slice(&key).map(Self::Sha512),
+            Algorithm::PlainSha256 => Ok(Self::Plain(Sha256::new())),
         }
         .map_err(|_| KeyFault::Empty)
     }
@@ -211,10 +255,11 @@ impl Keyed {
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Sha1(mac) => mac.update(bytes),
-            Self::Sha256(mac) => mac.update(bytes),
-            Self::Sha384(mac) => mac.update(bytes),
-            Self::Sha512(mac) => mac.update(bytes),
+            Self::Sha1(mac) => Mac::update(mac, bytes),
+            Self::Sha256(mac) => Mac::update(mac, bytes),
+            Self::Sha384(mac) => Mac::update(mac, bytes),
+            Self::Sha512(mac) => Mac::update(mac, bytes),
+            Self::Plain(hash) => Digest::update(hash, bytes),
         }
     }
 
@@ -224,6 +269,7 @@ impl Keyed {
             Self::Sha256(mac) => Tag::new(&mac.finalize().into_bytes()),
             Self::Sha384(mac) => Tag::new(&mac.finalize().into_bytes()),
             Self::Sha512(mac) => Tag::new(&mac.finalize().into_bytes()),
+            Self::Plain(hash) => Tag::new(&hash.finalize()),
         }
     }
 }

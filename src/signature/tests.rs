@@ -98,31 +98,39 @@ fn keys_are_read_in_the_form_of_the_scheme() {
 
 #[test]
 fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
-    use super::{Content, Format, Scheme, Signed, Verifier};
+    use super::{Cipher, Content, ContentScheme, Format, Keys, Place, Proof, Scheme, Signed, Verifier};
     use crate::request::RequestHead;
     let scheme = || Scheme {
-        algorithm: Algorithm::HmacSha256,
-        content: Content::parse("{body}").unwrap(),
-        encoding: Encoding::Hex,
-        format: Format::parse("{signature}", None).unwrap(),
-        headers: vec![http::HeaderName::from_static("x-sig")],
+        absent: Vec::new(),
+        handshakes: Vec::new(),
         id: None,
         key_form: KeyForm::Utf8,
-        timestamp: None,
+        keys: None,
+        proof: Proof::Content(ContentScheme {
+            cipher: Cipher::Mac(Algorithm::HmacSha256),
+            content: Content::parse("{body}").unwrap(),
+            encoding: Encoding::Hex,
+            place: Place::Headers {
+                names: vec![http::HeaderName::from_static("x-sig")],
+                format: Format::parse("{signature}", None).unwrap(),
+            },
+            timestamp: None,
+        }),
+        require: Vec::new(),
     };
     let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
-    let before = Verifier::new(scheme(), &[secret("old")]).unwrap();
-    let after = Verifier::new(scheme(), &[secret("new"), secret("old")]).unwrap();
+    let before = Verifier::new(scheme(), Keys::Shared, &[secret("old")]).unwrap();
+    let after = Verifier::new(scheme(), Keys::Shared, &[secret("new"), secret("old")]).unwrap();
     let mut headers = http::HeaderMap::new();
     let peer = std::net::IpAddr::from([127, 0, 0, 1]);
     let at = crate::time::Timestamp::from_unix_secs(0);
-    let signed = Signed { head: RequestHead::new("POST", "/", &headers, peer), public_url: "" };
-    let signature = before.sign(&signed, b"{}", "", at).unwrap();
+    let signed = Signed::alone(RequestHead::new("POST", "/", &headers, peer), "", at);
+    let signature = before.sign(&signed, b"{}", "").unwrap().headers;
     headers.extend(signature);
     let head = RequestHead::new("POST", "/", &headers, peer);
     let marks = |verifier: &Verifier| {
-        let presented = verifier.present(&head, at).unwrap();
-        verifier.verify(&presented, &Signed { head, public_url: "" }, b"{}").unwrap()
+        let signed = Signed::alone(head, "", at);
+        verifier.verify(&verifier.present(&signed).unwrap(), &signed, b"{}").unwrap()
     };
     let (old, both) = (marks(&before), marks(&after));
     assert_eq!((old.len(), both.len()), (1, 2));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 
-use super::networks::Networks;
+use super::lists::{Allowlist, ListUnavailable, Lists};
 
 /// The header of a trusted proxy that tells who called it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,7 +44,7 @@ impl AddressHeader {
 #[derive(Clone, Debug)]
 pub struct ClientAddress {
     /// Hops whose header is believed.
-    pub trusted_proxies: Networks,
+    pub trusted_proxies: Allowlist,
     /// The header they set.
     pub header: AddressHeader,
 }
@@ -54,14 +54,25 @@ pub struct ClientAddress {
 pub enum SourceFault {
     /// A header that may hold one address occurs more than once.
     Doubled,
+    /// The published addresses of the trusted proxies were not to be had so far.
+    ListUnavailable,
     /// An element that is not an address.
     Unreadable,
+}
+
+impl From<ListUnavailable> for SourceFault {
+    fn from(_: ListUnavailable) -> Self {
+        Self::ListUnavailable
+    }
 }
 
 impl fmt::Display for SourceFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Doubled => "the address header occurs more than once",
+            Self::ListUnavailable => {
+                "the published addresses of the trusted proxies could not be fetched so far"
+            }
             Self::Unreadable => "the address header of a trusted proxy holds something that is no address",
         })
     }
@@ -72,16 +83,16 @@ impl ClientAddress {
     ///
     /// # Errors
     /// [`SourceFault`] when a trusted proxy's header cannot be read as far as it has to be.
-    pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, SourceFault> {
+    pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap, lists: &Lists) -> Result<IpAddr, SourceFault> {
         let peer = peer.to_canonical();
-        if !self.trusted_proxies.contains(peer) {
+        if !self.trusted_proxies.contains(peer, lists)? {
             return Ok(peer);
         }
         match &self.header {
             AddressHeader::Single(name) => single(peer, headers, name),
-            AddressHeader::List(name) => self.right_most(peer, headers, name, parse_hop),
+            AddressHeader::List(name) => self.right_most(peer, headers, name, parse_hop, lists),
             AddressHeader::Forwarded => {
-                self.right_most(peer, headers, &http::header::FORWARDED, parse_forwarded)
+                self.right_most(peer, headers, &http::header::FORWARDED, parse_forwarded, lists)
             }
         }
     }
@@ -94,6 +105,7 @@ impl ClientAddress {
         headers: &HeaderMap,
         name: &HeaderName,
         parse: fn(&str) -> Option<IpAddr>,
+        lists: &Lists,
     ) -> Result<IpAddr, SourceFault> {
         let mut client = peer;
         let lines: Vec<_> = headers.get_all(name).iter().collect();
@@ -101,7 +113,7 @@ impl ClientAddress {
             let line = line.to_str().map_err(|_| SourceFault::Unreadable)?;
             for hop in split_unquoted(line, ',')?.into_iter().rev() {
                 client = parse(hop.trim_matches([' ', '\t'])).ok_or(SourceFault::Unreadable)?;
-                if !self.trusted_proxies.contains(client) {
+                if !self.trusted_proxies.contains(client, lists)? {
                     return Ok(client);
                 }
             }
@@ -170,10 +182,11 @@ fn parse_forwarded(element: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::parse_network;
+    use crate::source::{Networks, parse_network};
 
-    fn networks(list: &[&str]) -> Networks {
-        Networks::new(list.iter().map(|text| parse_network(text).unwrap()))
+    fn networks(list: &[&str]) -> Allowlist {
+        let fixed = Networks::new(list.iter().map(|text| parse_network(text).unwrap()));
+        Allowlist { fixed, feeds: Vec::new() }
     }
 
     fn resolve(header: &str, peer: &str, values: &[&str]) -> Result<String, SourceFault> {
@@ -186,7 +199,7 @@ mod tests {
             trusted_proxies: networks(&["10.0.0.0/8", "fd00::/8"]),
             header: AddressHeader::from_name(name),
         };
-        client.resolve(peer.parse().unwrap(), &headers).map(|address| address.to_string())
+        client.resolve(peer.parse().unwrap(), &headers, &Lists::default()).map(|address| address.to_string())
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Who is calling: the client address, and the networks it may come from.
 
 mod client;
+mod lists;
 mod networks;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use client::{AddressHeader, ClientAddress, SourceFault};
+pub use lists::{Allowlist, ListUnavailable, Lists, Selection};
 pub use networks::{NetworkFault, Networks, parse_network};
 
 /// Writes an address as text. IPv4 is written digit by digit: it is on every line of the log and on every

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
 /// A set of networks, as sorted ranges: a look-up costs the same for ten as for ten thousand.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +48,15 @@ impl Networks {
         let v4 = self.v4.iter().map(|(a, b)| (Ipv4Addr::from(*a).into(), Ipv4Addr::from(*b).into()));
         let v6 = self.v6.iter().map(|(a, b)| (Ipv6Addr::from(*a).into(), Ipv6Addr::from(*b).into()));
         v4.chain(v6)
+    }
+
+    /// The networks that make up the ranges.
+    pub fn nets(&self) -> Vec<IpNet> {
+        let v4 =
+            self.v4.iter().flat_map(|(a, b)| Ipv4Subnets::new(Ipv4Addr::from(*a), Ipv4Addr::from(*b), 0));
+        let v6 =
+            self.v6.iter().flat_map(|(a, b)| Ipv6Subnets::new(Ipv6Addr::from(*a), Ipv6Addr::from(*b), 0));
+        v4.map(IpNet::V4).chain(v6.map(IpNet::V6)).collect()
     }
 
     /// Whether no address is in the set.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::jose::{Key, Unverified};
+use super::derive::Deriver;
 use super::mint::header_text;
 use super::{CALLBACK_ISSUER, CALLBACK_TYPE, CALLBACK_VERSION};
 use crate::denial::{Denial, Refusal};
+use crate::jose::{Key, Unverified};
+use crate::secret::Secret;
 use crate::time::Timestamp;
 
 /// The claims of a callback token. Unknown members are refused: nobody but us writes them.
@@ -58,19 +60,26 @@ pub struct CallbackVerifier {
     keys: Vec<Key>,
     /// For each key, the header of the tokens minted under it.
     headers: Vec<Option<Box<str>>>,
+    /// For each key, what makes the secrets of single interactions.
+    derivers: Vec<Deriver>,
     audience: Box<str>,
 }
 
 impl CallbackVerifier {
     /// A verifier for the Callgate at `audience`, its public URL. Every key verifies; the first one mints.
-    pub fn new(keys: Vec<Key>, audience: &str) -> Self {
+    pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, audience: &str) -> Self {
         let header = |key: &Key| header_text(key.algorithm(), key.id()?);
-        Self { headers: keys.iter().map(header).collect(), keys, audience: audience.into() }
+        Self { headers: keys.iter().map(header).collect(), keys, derivers, audience: audience.into() }
     }
 
     /// The keys.
     pub fn keys(&self) -> &[Key] {
         &self.keys
+    }
+
+    /// The secrets made for one interaction, under each of the keys that mint: the provider was given one of them.
+    pub fn derived(&self, interaction: &str) -> Vec<Secret> {
+        self.derivers.iter().map(|deriver| deriver.secret(interaction)).collect()
     }
 
     /// The payload of a token whose signature, type and algorithm are right.

@@ -1,15 +1,11 @@
 //! Verifying JWTs that somebody else issues, under static keys (RFC 7519, RFC 8725).
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::jose::{Key, Unverified};
 use crate::denial::{Denial, Refusal};
+use crate::jose::{Claims, Key, Unverified};
 use crate::time::Timestamp;
 
 /// What a token must say.
@@ -105,12 +101,12 @@ impl JwtRules {
         capture: impl Fn(&str) -> Option<&'c str>,
     ) -> Result<(), Refusal> {
         for name in &self.required {
-            if claims.members.get(name).is_none_or(Value::is_null) {
+            if claims.get(name).is_none_or(Value::is_null) {
                 return Err(Refusal::new(Denial::TokenClaim, format!("the claim {name} is missing")));
             }
         }
         for (name, claim) in &self.bind {
-            let bound = match claims.members.get(claim) {
+            let bound = match claims.get(claim) {
                 Some(Value::String(text)) => capture(name) == Some(text),
                 Some(Value::Number(number)) if number.is_u64() => capture(name) == Some(&number.to_string()),
                 _ => return Err(Refusal::new(Denial::TokenClaim, format!("the claim {claim} is missing"))),
@@ -121,64 +117,5 @@ impl JwtRules {
             }
         }
         Ok(())
-    }
-}
-
-/// The claims, each member once.
-struct Claims {
-    members: BTreeMap<String, Value>,
-}
-
-impl Claims {
-    /// A NumericDate (RFC 7519 section 2): any JSON number; nothing else will do.
-    fn moment(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
-        let Some(value) = self.members.get(name) else { return Ok(None) };
-        let secs = value.as_f64().filter(|secs| (0.0..1e11).contains(secs));
-        match secs {
-            Some(secs) => Ok(Some(Timestamp::from_unix_ms((secs * 1000.0) as i64))),
-            None => Err(Refusal::new(Denial::TokenClaim, format!("{name} is not a number of seconds"))),
-        }
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
-        match self.members.get(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Refusal::new(Denial::TokenClaim, format!("{name} is not a string"))),
-        }
-    }
-
-    fn audience(&self) -> Result<Vec<&str>, Refusal> {
-        let wrong = || Refusal::new(Denial::TokenClaim, "aud is not a string or a list of strings");
-        match self.members.get("aud") {
-            None => Ok(Vec::new()),
-            Some(Value::String(text)) => Ok(vec![text]),
-            Some(Value::Array(list)) => list.iter().map(|aud| aud.as_str().ok_or_else(wrong)).collect(),
-            Some(_) => Err(wrong()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Claims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Claims;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with each member once")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
-                let mut members = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a member occurs twice"));
-                    }
-                }
-                Ok(Claims { members })
-            }
-        }
-        deserializer.deserialize_map(Members)
     }
 }

@@ -7,8 +7,9 @@ use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header};
 
 use super::callback::Claims;
-use super::jose::{Algorithm, Family, KeyFault};
+use super::derive::Deriver;
 use super::{CALLBACK_ISSUER, CALLBACK_TYPE, CALLBACK_VERSION, SHARED_KEY_BYTES_MIN};
+use crate::jose::{Algorithm, Family, KeyFault};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -49,6 +50,7 @@ pub struct Minter {
     key_id: Box<str>,
     algorithm: Algorithm,
     key: EncodingKey,
+    deriver: Deriver,
     audience: Box<str>,
 }
 
@@ -77,7 +79,13 @@ impl Minter {
             return Err(KeyFault::TooShort);
         }
         let key = EncodingKey::from_secret(secret.expose());
-        Ok(Self { key_id: key_id.into(), algorithm, key, audience: audience.into() })
+        let deriver = Deriver::new(secret).ok_or(KeyFault::TooShort)?;
+        Ok(Self { key_id: key_id.into(), algorithm, key, deriver, audience: audience.into() })
+    }
+
+    /// The secret of one interaction, for providers that are to sign with one.
+    pub fn secret(&self, interaction: &str) -> Secret {
+        self.deriver.secret(interaction)
     }
 
     /// The token for a grant. `None` only if the cryptography of the process is not there.

@@ -6,17 +6,15 @@
 //! `iss` and `aud`, `crit`, embedded keys, any `typ`).
 
 mod callback;
-mod jose;
+mod derive;
 mod jwt;
 mod mint;
 
+pub use crate::jose::{Algorithm, Family, Key, KeyFault, KeyMaterial, SHARED_KEY_BYTES_MIN};
 pub use callback::{CallbackVerifier, Granted};
-pub use jose::{Algorithm, Family, Key, KeyFault, KeyMaterial};
+pub use derive::Deriver;
 pub use jwt::{JwtRules, JwtVerifier};
 pub use mint::{Grant, Minter};
-
-/// Fewest bytes a shared key may have that tokens are made or verified with.
-pub const SHARED_KEY_BYTES_MIN: usize = 24;
 
 /// The `typ` of tokens minted here.
 const CALLBACK_TYPE: &str = "callback+jwt";

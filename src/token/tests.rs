@@ -4,7 +4,7 @@ use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::jose::{Algorithm, Key, KeyFault, KeyMaterial, Unverified};
+use crate::jose::{Algorithm, Key, KeyFault, KeyMaterial, Unverified};
 use crate::secret::Secret;
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use callgate::config::Config;
 use callgate::denial::Denial;
-use callgate::ingress::Verified;
+use callgate::ingress::{Decided, Verified};
 use callgate::interaction::Held;
 use callgate::observe::Metrics;
 use callgate::policy::MintRequest;
@@ -113,6 +113,9 @@ struct Sign {
     body: Option<String>,
     #[serde(default)]
     id: Option<String>,
+    /// The interaction whose own secret signs.
+    #[serde(default)]
+    interaction: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -131,9 +134,22 @@ struct Expect {
     /// Headers the agent sees: name -> values.
     #[serde(default)]
     agent_sees: BTreeMap<String, Vec<String>>,
+    /// What a handshake is answered with.
+    #[serde(default)]
+    answer: Option<Answer>,
     /// The reason over a socket, where the HTTP parser is stricter than the core.
     #[serde(default)]
     socket_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    status: u16,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
 }
 
 fn ok() -> u16 {
@@ -224,17 +240,30 @@ impl Case {
         if let Some(sign) = &self.sign {
             let verifier = config.policy.provider(&sign.provider).unwrap().verifier.as_ref().unwrap();
             let headers = prepared.header_map();
-            let signed =
-                Signed { head: prepared.head(&headers, self.peer), public_url: "https://agent.example.com" };
             let at = timestamp(sign.at.as_deref().unwrap_or(&self.at));
+            let head = prepared.head(&headers, self.peer);
+            let minting = config.policy.minting.as_ref();
+            let derived: Vec<_> = sign
+                .interaction
+                .iter()
+                .map(|interaction| minting.unwrap().minter.secret(interaction))
+                .collect();
+            let alone = Signed::alone(head, "https://agent.example.com", at);
+            let signed = Signed { derived: &derived, ..alone };
             let body = sign.body.as_deref().unwrap_or(&self.body);
             let id = sign.id.as_deref().unwrap_or("evt_1");
-            for (name, value) in verifier.sign(&signed, body.as_bytes(), id, at).unwrap() {
+            let signature = verifier.sign(&signed, body.as_bytes(), id).unwrap();
+            if sign.body.is_none() {
+                prepared.body = signature.body.to_vec();
+            }
+            for (name, value) in signature.headers {
                 prepared.headers.push((name.to_string(), value.to_str().unwrap().to_owned()));
             }
         }
-        let length =
-            self.length.clone().or_else(|| (!self.body.is_empty()).then(|| self.body.len().to_string()));
+        let length = self
+            .length
+            .clone()
+            .or_else(|| (!prepared.body.is_empty()).then(|| prepared.body.len().to_string()));
         prepared.headers.extend(length.map(|length| ("content-length".to_owned(), length)));
         prepared
     }
@@ -302,7 +331,12 @@ impl Pure {
             .decide_head(&head, prepared.at, &mut trail)
             .and_then(|admitted| admitted.decide_body(&head, &prepared.body, &mut trail));
         let mut verdict = match decided {
-            Ok(verified) => self.runtime.block_on(self.ask(verified, prepared, case, &mut trail)),
+            Ok(Decided::Callback(verified)) => {
+                self.runtime.block_on(self.ask(verified, prepared, case, &mut trail))
+            }
+            Ok(Decided::Handshake(shaken)) => {
+                Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
+            }
             Err(denied) => {
                 Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
             }
@@ -410,7 +444,9 @@ fn check_received(case: &Case, prepared: &Prepared, received: &Received) {
         assert_eq!(&received.header(name), values, "{}: {name} at the agent: {}", case.name, received.head);
     }
     assert_eq!(received.body, prepared.body, "{}", case.name);
-    assert!(!received.head.contains("eyJ"), "{}: token at the agent: {}", case.name, received.head);
+    // What a provider signs with is the agent's to see, tokens of ours are not.
+    let ours = case.sign.is_none() && received.head.contains("eyJ");
+    assert!(!ours, "{}: token at the agent: {}", case.name, received.head);
 }
 
 /// Runs a case and what follows it, with one ledger, pure and over a socket.
@@ -448,6 +484,19 @@ fn run_step(case: &Case, tokens: &BTreeMap<String, String>, pure: &Pure, real: O
     socket.checks.sort();
     assert_eq!(socket, Verdict { checks, ..pure }, "{}: pure and socket differ", case.name);
     let denial = |code: &String| Denial::ALL.iter().find(|denial| denial.code() == code);
+    if let Some(answer) = &expect.answer {
+        assert_eq!((response.status, response.text()), (answer.status, answer.body.clone()), "{}", case.name);
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{}", case.name);
+        for (name, value) in &answer.headers {
+            assert_eq!(
+                response.header(name).map(str::to_owned),
+                Some(value.to_ascii_lowercase()),
+                "{}: {name}",
+                case.name
+            );
+        }
+        return;
+    }
     let status = expect.reason.as_ref().and_then(denial).map_or(case.agent, |denial| denial.status());
     assert_eq!(response.status, status, "{}", case.name);
 }

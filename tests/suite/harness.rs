@@ -27,6 +27,13 @@ pub fn env(name: &str) -> Option<String> {
         ("HMAC_SECRET", "hush"),
         ("OLD_HMAC_SECRET", "hush, formerly"),
         ("WHSEC", "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="),
+        ("API_KEY_AND_SECRET", "APIkey:a secret of thirty-two bytes, more"),
+        ("ED25519_PUBLIC", "PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM="),
+        ("HEX_KEY", "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056"),
+        (
+            "JWKS",
+            r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
+        ),
         ("STATIC", "a static secret"),
         ("OLD_STATIC", "a static secret of old"),
     ]);

@@ -280,10 +280,10 @@ fn call(
 ) -> Response {
     let target = minted["callback_url"].as_str().unwrap().strip_prefix("https://agent.example.com").unwrap();
     let headers = HeaderMap::new();
-    let signed = Signed { head: RequestHead::new("POST", target, &headers, LOOPBACK), public_url: "" };
     let verifier = config.policy.provider("p").unwrap().verifier.as_ref().unwrap();
     let at = Timestamp::from_unix_ms(now.load(Ordering::SeqCst));
-    let signature = verifier.sign(&signed, body.as_bytes(), event, at).unwrap();
+    let signed = Signed::alone(RequestHead::new("POST", target, &headers, LOOPBACK), "", at);
+    let signature = verifier.sign(&signed, body.as_bytes(), event).unwrap().headers;
     let bearer = format!("Bearer {}", minted["callback_token"].as_str().unwrap());
     let mut headers: Vec<_> =
         signature.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();

@@ -11,6 +11,7 @@ mod actions;
 mod agent_faults;
 mod bodies;
 mod command_line;
+mod conventions;
 mod crash;
 mod decisions;
 mod egress;

@@ -49,6 +49,26 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     percent_decode_str(value).decode_utf8().map_or(Parameter::Several, Parameter::One)
 }
 
+/// As [`parameter`], of a form (WHATWG URL, application/x-www-form-urlencoded): a `+` stands for a space.
+pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
+    match parameter(fields, name) {
+        // Only what was written as it stands may be a space; an encoded `+` is one.
+        Parameter::One(_) => {
+            let mut raw = fields.split('&').filter(|pair| name_of(pair) == name);
+            let value = raw.next().and_then(|pair| pair.split_once('=')).map_or("", |(_, value)| value);
+            let spaced = value.replace('+', " ");
+            let decoded = percent_decode_str(&spaced).decode_utf8().map(Cow::into_owned);
+            decoded.map_or(Parameter::Several, |text| Parameter::One(Cow::Owned(text)))
+        }
+        other => other,
+    }
+}
+
+/// One field of a form, or parameter of a query, as text.
+pub fn pair(name: &str, value: &str) -> String {
+    format!("{}={}", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED))
+}
+
 /// The query without any parameter called `name`; `None` when nothing is left.
 pub fn without_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {

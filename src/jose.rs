@@ -1,15 +1,20 @@
 //! The compact JWS (RFC 7515) read strictly: size, parts, header members, one algorithm per key.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
-use super::SHARED_KEY_BYTES_MIN;
 use crate::denial::{Denial, Refusal};
 use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// Fewest bytes a shared key may have that tokens are made or verified with.
+pub const SHARED_KEY_BYTES_MIN: usize = 24;
 
 /// Longest token, in bytes, before anything of it is parsed.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -71,7 +76,7 @@ impl Algorithm {
         self.family
     }
 
-    pub(super) fn inner(self) -> jsonwebtoken::Algorithm {
+    pub(crate) fn inner(self) -> jsonwebtoken::Algorithm {
         self.inner
     }
 }
@@ -142,13 +147,13 @@ impl Key {
     }
 
     #[cfg(test)]
-    pub(super) fn from_jwk(algorithm: Algorithm, jwk: &jsonwebtoken::jwk::Jwk) -> Self {
+    pub(crate) fn from_jwk(algorithm: Algorithm, jwk: &jsonwebtoken::jwk::Jwk) -> Self {
         let id = jwk.common.key_id.as_deref().map(Into::into);
         Self { id, algorithm, decoding: DecodingKey::from_jwk(jwk).unwrap() }
     }
 
     /// Verifies a token whose header is known to be right; `rest` is what stands behind the header.
-    pub(super) fn verify(&self, token: &str, rest: &str) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn verify(&self, token: &str, rest: &str) -> Result<Vec<u8>, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         if token.len() > TOKEN_BYTES_MAX {
             return Err(malformed("the token is longer than 8 KiB"));
@@ -188,7 +193,7 @@ impl Key {
 
 /// A token taken apart, nothing of it believed yet.
 #[derive(Debug)]
-pub(super) struct Unverified<'t> {
+pub(crate) struct Unverified<'t> {
     header: Header,
     payload: &'t str,
     signed: &'t str,
@@ -253,7 +258,7 @@ impl Header {
 
 impl<'t> Unverified<'t> {
     /// Takes a token apart.
-    pub(super) fn parse(token: &'t str) -> Result<Self, Refusal> {
+    pub(crate) fn parse(token: &'t str) -> Result<Self, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         if token.len() > TOKEN_BYTES_MAX {
             return Err(malformed("the token is longer than 8 KiB"));
@@ -277,14 +282,39 @@ impl<'t> Unverified<'t> {
 
     /// The header's `typ`, lower case, without the `application/` that may be left out (RFC 7515 section
     /// 4.1.9).
-    pub(super) fn media_type(&self) -> Option<String> {
+    pub(crate) fn media_type(&self) -> Option<String> {
         let typ = self.header.typ.as_ref()?.to_ascii_lowercase();
         Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
     }
 
+    /// The header's `alg`: whatever the token says of itself.
+    pub(crate) fn algorithm(&self) -> &str {
+        &self.header.alg
+    }
+
+    /// The header's `kid`: a name to look up among known keys, nothing else.
+    pub(crate) fn key_id(&self) -> Option<&str> {
+        self.header.kid.as_deref()
+    }
+
+    /// The bytes under the signature.
+    pub(crate) fn signed(&self) -> &'t str {
+        self.signed
+    }
+
+    /// The signature, base64url.
+    pub(crate) fn signature(&self) -> &'t str {
+        self.signature
+    }
+
+    /// The payload, base64url, whoever signed it.
+    pub(crate) fn payload(&self) -> &'t str {
+        self.payload
+    }
+
     /// Verifies the signature under the key that the token names, or under any of `keys` with its algorithm
     /// when it names none, and hands out the payload's bytes. A key without an id answers to any name.
-    pub(super) fn verify(&self, keys: &[Key]) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn verify(&self, keys: &[Key]) -> Result<Vec<u8>, Refusal> {
         let kid = self.header.kid.as_deref();
         let answers = |key: &&Key| kid.is_none() || key.id().is_none() || key.id() == kid;
         let mut candidates = keys.iter().filter(answers).peekable();
@@ -305,5 +335,71 @@ impl<'t> Unverified<'t> {
             reason = (Denial::TokenForged, "the token's signature does not verify");
         }
         Err(Refusal::new(reason.0, reason.1))
+    }
+}
+
+/// The claims, each member once.
+pub(crate) struct Claims {
+    members: BTreeMap<String, Value>,
+}
+
+impl Claims {
+    /// A claim of any kind.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.members.get(name)
+    }
+
+    /// A NumericDate (RFC 7519 section 2): any JSON number; nothing else will do.
+    pub(crate) fn moment(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
+        let Some(value) = self.members.get(name) else { return Ok(None) };
+        let secs = value.as_f64().filter(|secs| (0.0..1e11).contains(secs));
+        match secs {
+            Some(secs) => Ok(Some(Timestamp::from_unix_ms((secs * 1000.0) as i64))),
+            None => Err(Refusal::new(Denial::TokenClaim, format!("{name} is not a number of seconds"))),
+        }
+    }
+
+    /// A claim that is text.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        match self.members.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Refusal::new(Denial::TokenClaim, format!("{name} is not a string"))),
+        }
+    }
+
+    /// `aud`, which is text or a list of texts.
+    pub(crate) fn audience(&self) -> Result<Vec<&str>, Refusal> {
+        let wrong = || Refusal::new(Denial::TokenClaim, "aud is not a string or a list of strings");
+        match self.members.get("aud") {
+            None => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(vec![text]),
+            Some(Value::Array(list)) => list.iter().map(|aud| aud.as_str().ok_or_else(wrong)).collect(),
+            Some(_) => Err(wrong()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Claims;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with each member once")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(serde::de::Error::custom("a member occurs twice"));
+                    }
+                }
+                Ok(Claims { members })
+            }
+        }
+        deserializer.deserialize_map(Members)
     }
 }

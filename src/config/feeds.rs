@@ -1,0 +1,98 @@
+//! What is fetched: `keys: {url: …}`, published address lists, secrets that handshakes hand over; and `fetch`, how.
+
+use std::time::Duration;
+
+use super::reader::{Cursor, Fields};
+use crate::feed::FeedId;
+use crate::guard::{Scheme, Url};
+use crate::policy::{Feed, FeedKind, Fetching};
+use crate::source::Selection;
+
+/// How old keys may get that could not be fetched anew.
+const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
+/// How often what is published is fetched.
+const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
+
+impl Cursor<'_> {
+    /// Notes something that is to be fetched; twice the same is fetched once.
+    pub(super) fn feed(&self, feed: Feed) -> FeedId {
+        let mut feeds = self.reader.feeds.borrow_mut();
+        let known = feeds.iter().position(|known| *known == feed);
+        FeedId(known.unwrap_or_else(|| {
+            feeds.push(feed);
+            feeds.len() - 1
+        }))
+    }
+
+    /// Everything that is to be fetched, as far as it was read.
+    pub(super) fn feeds(&self) -> Vec<Feed> {
+        self.reader.feeds.borrow().clone()
+    }
+
+    /// An address that we fetch from: https, a file, or plain HTTP on this host.
+    pub(super) fn fetchable(&self) -> Option<Box<str>> {
+        let text = self.text()?;
+        if text.strip_prefix("file:").is_some_and(|path| path.starts_with('/')) {
+            return Some(text.into());
+        }
+        let fetchable = match Url::parse(text) {
+            Ok(url) if url.scheme() == Scheme::Https => true,
+            Ok(url) => matches!(url.host(), "127.0.0.1" | "localhost" | "[::1]" | "::1"),
+            Err(_) => false,
+        };
+        if fetchable {
+            return Some(text.into());
+        }
+        self.error(
+            format!("`{text}` is not an address to fetch from"),
+            "https://…, file:/absolute/path, or http:// on this host",
+        )
+    }
+}
+
+/// Reads which texts of a published document are its networks.
+pub(super) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
+    let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.words());
+    let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {
+        let one = |(name, at): (&str, Cursor<'_>)| Some((name.into(), at.text()?.into()));
+        let read: Vec<_> = at.named()?.into_iter().map(one).collect();
+        read.into_iter().collect()
+    });
+    let pointers = pointers?;
+    if let Some(bad) = pointers.iter().find(|pointer| !pointer.starts_with('/')) {
+        return fields
+            .at()
+            .error(format!("`{bad}` is not a JSON pointer"), "such as /hooks or /prefixes/[*]/cidr");
+    }
+    Some(Selection { pointers, filter: filter? })
+}
+
+/// A list of addresses at `url`.
+pub(super) fn list(url: Box<str>, selection: Selection) -> Feed {
+    Feed { url, kind: FeedKind::Addresses(selection) }
+}
+
+/// Reads `fetch`.
+pub(super) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
+    let mut fetching = Fetching {
+        cache: None,
+        every: EVERY_DEFAULT,
+        stale_ok: STALE_OK_DEFAULT,
+        timeout: Duration::from_secs(10),
+    };
+    let Some(at) = at else { return Some(fetching) };
+    let mut fields = at.fields()?;
+    let cache = fields.optional("cache").map(|at| match at.text()? {
+        path if path.starts_with('/') => Some(path.into()),
+        _ => at.error("the folder is not absolute", "such as /var/lib/callgate"),
+    });
+    let mut duration = |key, default| fields.optional(key).map_or(Some(default), |at| at.duration());
+    let (every, stale_ok) = (duration("every", EVERY_DEFAULT), duration("stale_ok", STALE_OK_DEFAULT));
+    let timeout = duration("timeout", fetching.timeout);
+    fields.finish();
+    fetching.cache = cache.map_or(Some(None), |read| read.map(Some))?;
+    fetching.every = every?;
+    fetching.stale_ok = stale_ok?;
+    fetching.timeout = timeout?;
+    Some(fetching)
+}

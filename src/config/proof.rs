@@ -1,0 +1,146 @@
+//! The proofs that are no signature over a content: shared tokens, JWTs, HTTP message signatures.
+
+use super::reader::{Cursor, Fields};
+use super::scheme::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
+use crate::signature::{
+    Algorithm, Cipher, Encoding, Expected, JwtScheme, MessageScheme, PublicAlgorithm, TokenPlace,
+};
+
+const JOSE: &[(&str, &str)] = &[
+    ("ES256", "ES256"),
+    ("ES384", "ES384"),
+    ("EdDSA", "EdDSA"),
+    ("HS256", "HS256"),
+    ("HS384", "HS384"),
+    ("HS512", "HS512"),
+    ("PS256", "PS256"),
+    ("RS256", "RS256"),
+    ("RS384", "RS384"),
+    ("RS512", "RS512"),
+];
+
+pub(super) fn token(fields: &mut Fields<'_>) -> Option<TokenPlace> {
+    // Presets say so where the header's name is the user's choice.
+    let _ = fields.optional("header_is_yours");
+    if let Some(at) = fields.optional("signature_at")
+        && let Some(mut inner) = at.fields()
+        && inner.has("each")
+    {
+        let list = inner.required("each").and_then(|at| at.pointer());
+        let member = inner.required("member").and_then(|at| at.pointer());
+        inner.finish();
+        return Some(TokenPlace::Each { list: list?, member: member? });
+    }
+    place(fields).map(TokenPlace::At)
+}
+
+pub(super) fn message(fields: &mut Fields<'_>) -> Option<MessageScheme> {
+    let texts = |at: &Cursor<'_>| -> Option<Vec<Box<str>>> {
+        at.list_or_one()?.iter().map(|at| at.text().map(Into::into)).collect()
+    };
+    let components = fields.required("components").and_then(|at| texts(&at));
+    let algorithms = fields.required("algorithm").and_then(|at| {
+        let cipher = |at: &Cursor<'_>| {
+            if at.is_word("hmac-sha256") {
+                return Some(Cipher::Mac(Algorithm::HmacSha256));
+            }
+            Some(Cipher::Public(match at.one_of(PUBLIC)? {
+                PublicAlgorithm::EcdsaP256Der => PublicAlgorithm::EcdsaP256Fixed,
+                PublicAlgorithm::EcdsaP384Der => PublicAlgorithm::EcdsaP384Fixed,
+                other => other,
+            }))
+        };
+        let ciphers = at.list_or_one()?.iter().map(cipher).collect::<Option<Vec<_>>>()?;
+        if ciphers.len() > 1 && ciphers.iter().any(|cipher| matches!(cipher, Cipher::Mac(_))) {
+            return at
+                .error("a shared key and other algorithms for one provider", "hmac-sha256 stands alone");
+        }
+        Some(ciphers)
+    });
+    let tag = fields.optional("tag").map(|at| at.text());
+    let max_age = fields.optional("max_age").map_or(Some(TOLERANCE_DEFAULT), |at| at.duration());
+    let expires = fields.optional("expires").map_or(Some(false), |at| required_or_optional(&at));
+    let nonce = fields.optional("nonce").map_or(Some(false), |at| at.boolean());
+    let digest = fields.optional("digest").map_or(Some(false), |at| at.boolean());
+    let purposes = fields.optional("purpose").map_or(Some(Vec::new()), |at| texts(&at));
+    let components = components?;
+    if digest? && !components.iter().any(|name| **name == *"content-digest") {
+        return fields.at().error("the digest is not signed", "add content-digest to `components`");
+    }
+    Some(MessageScheme {
+        algorithms: algorithms?,
+        components,
+        expires: expires?,
+        max_age: max_age?,
+        nonce: nonce?,
+        purposes: purposes?,
+        tag: tag.map_or(Some(None), |read| read.map(|tag| Some(tag.into())))?,
+    })
+}
+
+fn required_or_optional(at: &Cursor<'_>) -> Option<bool> {
+    at.one_of(&[("optional", false), ("required", true)])
+}
+
+pub(super) fn jwt(fields: &mut Fields<'_>, id: Option<&Cursor<'_>>) -> Option<JwtScheme> {
+    let place = place(fields);
+    let algorithms = fields.required("algorithm").and_then(|at| {
+        at.list_or_one()?.iter().map(|at| at.one_of(JOSE).map(Into::into)).collect::<Option<Vec<Box<str>>>>()
+    });
+    let mut claims = Vec::new();
+    let mut good = true;
+    for (key, name) in [("issuer", "iss"), ("audience", "aud"), ("subject", "sub")] {
+        if let Some(at) = fields.optional(key) {
+            match expected(&at) {
+                Some(value) => claims.push((name.into(), value)),
+                None => good = false,
+            }
+        }
+    }
+    let body_hash = fields.optional("body_hash").map(|at| {
+        let mut inner = at.fields()?;
+        let claim = inner.required("claim").and_then(|at| at.text());
+        let encoding = inner.required("encoding").and_then(|at| at.one_of(ENCODINGS));
+        inner.finish();
+        Some((claim?.into(), encoding?))
+    });
+    let max_age = fields.optional("max_age").map(|at| at.duration());
+    let expires = fields.optional("expires").map_or(Some(true), |at| required_or_optional(&at));
+    let claim = match id {
+        None => None,
+        Some(at) => {
+            let mut inner = at.fields()?;
+            inner.optional("claim").and_then(|at| at.text()).map(Into::into)
+        }
+    };
+    good.then_some(())?;
+    let body_hash: Option<(Box<str>, Encoding)> = body_hash.map_or(Some(None), |read| read.map(Some))?;
+    let algorithms = algorithms?;
+    let shared = |name: &str| name.starts_with("HS");
+    if algorithms.iter().any(|name| shared(name)) && algorithms.len() > 1 {
+        return fields.at().error(
+            "a shared key and other algorithms for one provider",
+            "one of HS256, HS384, HS512 stands alone",
+        );
+    }
+    Some(JwtScheme {
+        place: place?,
+        algorithms,
+        claims,
+        body_hash,
+        max_age: max_age.map_or(Some(None), |read| read.map(Some))?,
+        expires: expires?,
+        id: claim,
+    })
+}
+
+/// `url`, `key-id`, or texts.
+fn expected(at: &Cursor<'_>) -> Option<Expected> {
+    let list = at.list_or_one()?;
+    let texts = list.iter().map(|at| at.text()).collect::<Option<Vec<_>>>()?;
+    Some(match texts.as_slice() {
+        ["url"] => Expected::Url,
+        ["key-id"] => Expected::KeyId,
+        _ => Expected::OneOf(texts.into_iter().map(Into::into).collect()),
+    })
+}

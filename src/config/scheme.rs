@@ -1,0 +1,352 @@
+//! `signature`: how a provider proves its messages, field by field; a user's own scheme, and the ones of the presets.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::proof::{jwt, message, token};
+use super::reader::{Cursor, Fields};
+use crate::signature::{
+    Algorithm, CertificateRule, CertificateSource, Cipher, Content, ContentScheme, Encoding, Format,
+    IdSource, KeyForm, KeysAt, Place, Proof, PublicAlgorithm, Scheme, TimestampRule, TimestampSource,
+    TimestampUnit, TokenPlace,
+};
+
+/// How far a timestamp may be off, both ways, unless said otherwise.
+pub(super) const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+
+/// From here on a tolerance is worth a warning.
+const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
+
+const MACS: &[(&str, Algorithm)] = &[
+    ("plain-sha256", Algorithm::PlainSha256),
+    ("sha1", Algorithm::HmacSha1),
+    ("sha256", Algorithm::HmacSha256),
+    ("sha384", Algorithm::HmacSha384),
+    ("sha512", Algorithm::HmacSha512),
+];
+
+pub(super) const PUBLIC: &[(&str, PublicAlgorithm)] = &[
+    ("ecdsa-p256-sha256", PublicAlgorithm::EcdsaP256Der),
+    ("ecdsa-p384-sha384", PublicAlgorithm::EcdsaP384Der),
+    ("ed25519", PublicAlgorithm::Ed25519),
+    ("rsa-pkcs1-sha1", PublicAlgorithm::RsaPkcs1Sha1),
+    ("rsa-pkcs1-sha256", PublicAlgorithm::RsaPkcs1Sha256),
+    ("rsa-pss-sha256", PublicAlgorithm::RsaPssSha256),
+];
+
+pub(super) const ENCODINGS: &[(&str, Encoding)] =
+    &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
+
+const UNITS: &[(&str, TimestampUnit)] = &[
+    ("http-date", TimestampUnit::HttpDate),
+    ("ms", TimestampUnit::UnixMilliseconds),
+    ("rfc3339", TimestampUnit::Rfc3339),
+    ("s", TimestampUnit::UnixSeconds),
+];
+
+/// The kinds of schemes that are stated field by field.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Asymmetric,
+    Basic,
+    Hmac,
+    Jwt,
+    Message,
+    Sns,
+    Token,
+}
+
+/// Their names.
+pub(super) const KINDS: &[(&str, Kind)] = &[
+    ("asymmetric", Kind::Asymmetric),
+    ("basic", Kind::Basic),
+    ("hmac", Kind::Hmac),
+    ("jwt", Kind::Jwt),
+    ("message-signatures", Kind::Message),
+    ("sns", Kind::Sns),
+    ("token", Kind::Token),
+];
+
+/// Reads the fields of a scheme: a user's, or a preset's.
+pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
+    let id = fields.optional("id");
+    let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| {
+        let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
+        read.into_iter().collect()
+    });
+    let require = fields.optional("require").map_or(Some(Vec::new()), |at| require(&at));
+    let keys = match kind {
+        Kind::Basic | Kind::Hmac | Kind::Token => Some(None),
+        _ => fields.optional("keys").map_or(Some(None), |at| keys_at(&at).map(Some)),
+    };
+    let key_form = match kind {
+        Kind::Hmac | Kind::Jwt | Kind::Message => {
+            fields.optional("key").map_or(Some(KeyForm::Utf8), |at| key_form(&at))
+        }
+        _ => Some(KeyForm::Utf8),
+    };
+    let proof = match kind {
+        Kind::Hmac | Kind::Asymmetric => content(kind, fields, id.as_ref()).map(Proof::Content),
+        Kind::Jwt => jwt(fields, id.as_ref()).map(Proof::Jwt),
+        Kind::Message => message(fields).map(Proof::Message),
+        Kind::Sns => Some(Proof::Sns),
+        Kind::Basic => Some(Proof::Token(TokenPlace::Basic)),
+        Kind::Token => token(fields).map(Proof::Token),
+    };
+    let claim = matches!(&proof, Some(Proof::Jwt(jwt)) if jwt.id.is_some());
+    let id = match id {
+        Some(at) if !claim => id_of(&at).map(Some),
+        _ => Some(None),
+    };
+    Some(Scheme {
+        absent: absent?,
+        handshakes: Vec::new(),
+        id: id?,
+        key_form: key_form?,
+        keys: keys?,
+        proof: proof?,
+        require: require?,
+    })
+}
+
+fn content(kind: Kind, fields: &mut Fields<'_>, id: Option<&Cursor<'_>>) -> Option<ContentScheme> {
+    let algorithm = fields.required("algorithm");
+    let cipher = match kind {
+        Kind::Asymmetric => {
+            let fixed = fields.optional("signature_form");
+            let fixed = fixed.map_or(Some(false), |at| at.one_of(&[("der", false), ("p1363", true)]));
+            let algorithm = algorithm.and_then(|at| at.one_of(PUBLIC));
+            algorithm.zip(fixed).map(|(algorithm, fixed)| {
+                Cipher::Public(match (algorithm, fixed) {
+                    (PublicAlgorithm::EcdsaP256Der, true) => PublicAlgorithm::EcdsaP256Fixed,
+                    (PublicAlgorithm::EcdsaP384Der, true) => PublicAlgorithm::EcdsaP384Fixed,
+                    (other, _) => other,
+                })
+            })
+        }
+        _ => algorithm.and_then(|at| at.one_of(MACS)).map(Cipher::Mac),
+    };
+    let place = place(fields);
+    let content = fields.required("content").and_then(|at| {
+        at.text().and_then(|text| match Content::parse(text) {
+            Ok(content) => Some(content),
+            Err(fault) => at.error(format!("`{text}` {fault}"), "such as {timestamp}.{body}"),
+        })
+    });
+    let encoding = fields.required("encoding").and_then(|at| at.one_of(ENCODINGS));
+    let tolerance = fields.optional("tolerance");
+    let stated = fields.optional("timestamp");
+    let read = stated.as_ref().map(timestamp);
+    let (place, content) = (place?, content?);
+    let in_format = matches!(&place, Place::Headers { format, .. } if format.has_timestamp());
+    let nowhere = matches!(read, Some(Some((None, _)))) && !in_format;
+    if let (Some(at), true) = (stated, nowhere) {
+        return at
+            .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
+    }
+    let timestamp = timestamp_rule(fields.at(), in_format, &content, read, tolerance)?;
+    let has_id = id.and_then(id_of);
+    if content.uses_id() && !matches!(has_id, Some(IdSource::Header(_))) {
+        return fields.at().error("{id} is signed, but nothing says where it is", "add `id: {header: NAME}`");
+    }
+    Some(ContentScheme { cipher: cipher?, content, encoding: encoding?, place, timestamp })
+}
+
+/// `header` and `format`, or `signature_at: {body: /pointer}`.
+pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
+    let within = fields.optional("signature_at");
+    let separator = fields.optional("separator").map(|at| separator(&at));
+    let format_at = fields.optional("format");
+    if let Some(at) = within {
+        let mut inner = at.fields()?;
+        let pointer = inner.required("body").and_then(|at| at.pointer());
+        inner.finish();
+        if let Some(header) = fields.optional("header") {
+            return header.error("the signature is in the body, and in a header?", "keep one of the two");
+        }
+        return pointer.map(Place::Body);
+    }
+    let names = fields.required("header").and_then(|at| match at.list_or_one() {
+        Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
+        None => None,
+    });
+    let separator = separator.flatten();
+    let format = match format_at {
+        None => Format::parse("{signature}", separator).ok(),
+        Some(at) => at.text().and_then(|text| match Format::parse(text, separator) {
+            Ok(format) => Some(format),
+            Err(fault) => at.error(format!("`{text}` {fault}"), "such as t={timestamp},v1={signature}"),
+        }),
+    };
+    Some(Place::Headers { names: names?, format: format? })
+}
+
+fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let one = |(name, at): (&str, Cursor<'_>)| {
+        let header = HeaderName::from_bytes(name.as_bytes()).ok().filter(|_| !name.contains('_'));
+        let value = at.text().and_then(|text| HeaderValue::from_str(text).ok());
+        match header.zip(value) {
+            Some(pair) => Some(pair),
+            None => at.error("expected a header and the value it must have", ""),
+        }
+    };
+    let read: Vec<_> = at.named()?.into_iter().map(one).collect();
+    read.into_iter().collect()
+}
+
+/// `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
+fn keys_at(at: &Cursor<'_>) -> Option<KeysAt> {
+    let mut fields = at.fields()?;
+    let url = fields.optional("url").map(|at| at.fetchable());
+    let certificate = fields.optional("certificate").map(|at| certificate_rule(&at));
+    fields.finish();
+    match (url, certificate) {
+        (Some(url), None) => url.map(KeysAt::Url),
+        (None, Some(rule)) => rule.map(KeysAt::Certificate),
+        _ => at.error("expected exactly one of url and certificate", ""),
+    }
+}
+
+/// Where an address in a message may lead.
+pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
+    let mut fields = at.fields()?;
+    let header = fields.optional("header").map(|at| at.header_name());
+    let body = fields.optional("body").map(|at| at.pointer());
+    let hosts = fields.required("hosts").and_then(|at| at.words());
+    let path = fields.required("path").and_then(|at| at.text());
+    fields.finish();
+    let source = match (header, body) {
+        (Some(header), None) => header.map(CertificateSource::Header),
+        (None, Some(pointer)) => pointer.map(CertificateSource::Body),
+        _ => at.error("expected exactly one of header and body", ""),
+    };
+    Some(CertificateRule { source: source?, hosts: hosts?, path: path?.into() })
+}
+
+fn separator(at: &Cursor<'_>) -> Option<char> {
+    let text = at.text()?;
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(c @ (',' | ';' | '&' | ' ')), None) => Some(c),
+        _ => at.error("a separator is one of `,` `;` `&` and a space", ""),
+    }
+}
+
+fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {
+    if at.is_map() {
+        let mut fields = at.fields()?;
+        let base64 = fields.optional("base64_after").and_then(|at| at.text());
+        let utf8 = fields.optional("utf8_after").and_then(|at| at.text());
+        fields.finish();
+        return match (base64, utf8) {
+            (Some(prefix), None) => Some(KeyForm::Base64 { prefix: prefix.into() }),
+            (None, Some(prefix)) => Some(KeyForm::Utf8After { prefix: prefix.into() }),
+            _ => at.error("expected exactly one of base64_after and utf8_after", ""),
+        };
+    }
+    #[derive(Clone, Copy)]
+    enum Word {
+        Base64,
+        Hex,
+        IdAndSecret,
+        Utf8,
+    }
+    let words = [
+        ("base64", Word::Base64),
+        ("hex", Word::Hex),
+        ("id_and_secret", Word::IdAndSecret),
+        ("utf8", Word::Utf8),
+    ];
+    Some(match at.one_of(&words)? {
+        Word::Base64 => KeyForm::Base64 { prefix: "".into() },
+        Word::Hex => KeyForm::Hex,
+        Word::IdAndSecret => KeyForm::IdAndSecret,
+        Word::Utf8 => KeyForm::Utf8,
+    })
+}
+
+fn id_of(at: &Cursor<'_>) -> Option<IdSource> {
+    let mut fields = at.fields()?;
+    let header = fields.optional("header").map(|at| at.header_name());
+    let body = fields.optional("body").map(|at| at.pointer());
+    fields.finish();
+    match (header, body) {
+        (Some(header), None) => header.map(IdSource::Header),
+        (None, Some(pointer)) => pointer.map(IdSource::Body),
+        _ => at.error("expected exactly one of header and body", "{header: NAME} or {body: /pointer}"),
+    }
+}
+
+/// `timestamp: {header: NAME, unit: s}`; without a place it is the field of the signature header.
+fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
+    let mut fields = at.fields()?;
+    let header = fields.optional("header").map(|at| at.header_name().map(TimestampSource::Header));
+    let body = fields.optional("body").map(|at| at.pointer().map(TimestampSource::Body));
+    let unit = fields.optional("unit").map_or(Some(TimestampUnit::UnixSeconds), |at| at.one_of(UNITS));
+    fields.finish();
+    let source = match (header, body) {
+        (Some(_), Some(_)) => at.error("a timestamp in a header and one in the body", "keep one"),
+        (one, other) => one.or(other).map_or(Some(None), |read| read.map(Some)),
+    };
+    Some((source?, unit?))
+}
+
+/// Holds together where the timestamp comes from, whether it is signed, and how old it may be.
+fn timestamp_rule(
+    at: &Cursor<'_>,
+    in_format: bool,
+    content: &Content,
+    stated: Option<Option<(Option<TimestampSource>, TimestampUnit)>>,
+    tolerance: Option<Cursor<'_>>,
+) -> Option<Option<TimestampRule>> {
+    let (stated, unit) = stated.map_or(Some((None, TimestampUnit::UnixSeconds)), |read| read)?;
+    let source = match (stated, in_format) {
+        (Some(_), true) => return at.error("two timestamps: one in `format`, one elsewhere", "keep one"),
+        (None, true) => Some(TimestampSource::SignatureHeader),
+        (source, false) => source,
+    };
+    let signed = match &source {
+        Some(TimestampSource::Body(pointer)) => {
+            content.covers_body() || content.signs_member(pointer) || content.uses_timestamp()
+        }
+        _ => content.uses_timestamp(),
+    };
+    match (source, signed, tolerance) {
+        (None, true, _) => {
+            let hint = "put {timestamp} into `format`, or add `timestamp: {header: NAME}`";
+            at.error("{timestamp} is signed, but nothing says where it is", hint)
+        }
+        (Some(_), false, _) => at.error(
+            "there is a timestamp, but `content` does not sign it",
+            "anyone could renew it: sign it or leave it out",
+        ),
+        (None, false, Some(tolerance)) => tolerance
+            .error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out"),
+        (None, false, None) => Some(None),
+        (Some(source), true, tolerance) => {
+            let (past, future) =
+                tolerance.map_or(Some((TOLERANCE_DEFAULT, TOLERANCE_DEFAULT)), |at| tolerance_of(&at))?;
+            Some(Some(TimestampRule { source, unit, past, future }))
+        }
+    }
+}
+
+/// How far a timestamp may be off: both ways, or `{past, future}`. Longer than an hour is allowed, but said aloud: a
+/// captured request can be sent again for as long.
+pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
+    let (past, future) = if at.is_map() {
+        let mut fields = at.fields()?;
+        let past = fields.required("past").and_then(|at| at.duration());
+        let future = fields.required("future").and_then(|at| at.duration_or_zero());
+        fields.finish();
+        (past?, future?)
+    } else {
+        let both = at.duration()?;
+        (both, both)
+    };
+    if past > TOLERANCE_QUIET_MAX {
+        at.warn("a captured request can be sent again for this long");
+    }
+    Some((past, future))
+}

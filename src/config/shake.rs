@@ -1,0 +1,169 @@
+//! `handshakes` of a preset.
+
+use http::Method;
+
+use super::reader::{Cursor, Fields};
+use super::scheme::certificate_rule;
+use crate::json::Pointer;
+use crate::signature::{Answer, Handshake, HandshakeToken, Piece, Template, Value, When};
+
+const METHODS: &[(&str, &Method)] =
+    &[("GET", &Method::GET), ("HEAD", &Method::HEAD), ("OPTIONS", &Method::OPTIONS), ("POST", &Method::POST)];
+
+/// Reads the handshakes of a provider.
+pub(super) fn handshakes(at: &Cursor<'_>) -> Option<Vec<Handshake>> {
+    let read: Vec<_> = at.list()?.iter().map(handshake).collect();
+    read.into_iter().collect()
+}
+
+fn handshake(at: &Cursor<'_>) -> Option<Handshake> {
+    let mut fields = at.fields()?;
+    let name = fields.required("name").and_then(|at| at.name());
+    let method = fields.required("method").and_then(|at| at.one_of(METHODS));
+    let signed = fields.required("signed").and_then(|at| at.boolean());
+    let when = fields.optional("when").map_or(Some(When::default()), |at| when(&at));
+    let token = fields.optional("token").map(|at| place(&at));
+    let of = fields.optional("of").map(|at| place(&at));
+    let learn = fields.optional("learn").map(|at| place(&at));
+    let fetch = fields.optional("fetch").map(|at| certificate_rule(&at));
+    let answer = fields.required("answer").and_then(|at| answer(&at));
+    fields.finish();
+    let (status, headers, answer) = answer?;
+    Some(Handshake {
+        name: name?.into(),
+        method: method?.clone(),
+        signed: signed?,
+        when: when?,
+        token: token.map_or(Some(None), |read| read.map(Some))?,
+        of: of.map_or(Some(None), |read| read.map(Some))?,
+        learn: learn.map_or(Some(None), |read| read.map(Some))?,
+        fetch: fetch.map_or(Some(None), |read| read.map(Some))?,
+        status,
+        headers,
+        answer,
+    })
+}
+
+/// `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
+fn place(at: &Cursor<'_>) -> Option<HandshakeToken> {
+    let mut fields = at.fields()?;
+    let body = fields.optional("body").map(|at| at.pointer().map(HandshakeToken::Body));
+    let header = fields.optional("header").map(|at| at.header_name().map(HandshakeToken::Header));
+    let query = fields.optional("query").map(|at| at.text().map(|name| HandshakeToken::Query(name.into())));
+    fields.finish();
+    let mut given = [body, header, query].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        _ => at.error("expected exactly one of body, header and query", ""),
+    }
+}
+
+fn when(at: &Cursor<'_>) -> Option<When> {
+    let mut fields = at.fields()?;
+    let mut when = When::default();
+    for (key, what) in entries(&mut fields, "header")? {
+        let name = http::HeaderName::from_bytes(key.as_bytes()).ok()?;
+        when.head.push((HandshakeToken::Header(name), what.wanted()?));
+    }
+    for (key, what) in entries(&mut fields, "query")? {
+        when.head.push((HandshakeToken::Query(key.into()), what.wanted()?));
+    }
+    for (key, what) in entries(&mut fields, "body")? {
+        when.body.push((Pointer::parse(key)?, what.wanted()?));
+    }
+    for (key, what) in entries(&mut fields, "form")? {
+        when.form.push((key.into(), what.wanted()??));
+    }
+    fields.finish();
+    Some(when)
+}
+
+fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n str, Cursor<'n>)>> {
+    fields.optional(key).map_or(Some(Vec::new()), |at| at.named())
+}
+
+impl Cursor<'_> {
+    /// `true`: anything; otherwise the text that is wanted.
+    fn wanted(&self) -> Option<Option<Box<str>>> {
+        let words = self.words_of_one()?;
+        Some((&*words != "true").then_some(words))
+    }
+}
+
+type Headers = Vec<(http::HeaderName, Template)>;
+
+fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, Answer)> {
+    let mut fields = at.fields()?;
+    let status = fields.required("status").and_then(|at| at.whole_number(200..=299));
+    let text = fields.optional("text").map(|at| template(&at));
+    let json = fields.optional("json").map(|at| json(&at));
+    let mut headers = Vec::new();
+    if let Some(at) = fields.optional("headers") {
+        for (name, at) in at.named()? {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
+            headers.push((name, template(&at)?));
+        }
+    }
+    fields.finish();
+    let answer = match (text, json) {
+        (Some(text), None) => Answer::Text(text?),
+        (None, Some(json)) => Answer::Json(json?),
+        (None, None) => Answer::Empty,
+        (Some(_), Some(_)) => return at.error("a text and JSON?", "keep one of the two"),
+    };
+    Some((u16::try_from(status?).ok()?, headers, answer))
+}
+
+fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, Value)>> {
+    let one = |(name, at): (&str, Cursor<'_>)| {
+        let value = match at.is_text() {
+            true => Value::Text(template(&at)?),
+            false => Value::Raw(at.words_of_one()?),
+        };
+        Some((name.into(), value))
+    };
+    let read: Vec<_> = at.named()?.into_iter().map(one).collect();
+    read.into_iter().collect()
+}
+
+/// Text with `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and `{hmac_base64:…}` in it.
+fn template(at: &Cursor<'_>) -> Option<Template> {
+    let text = at.text()?;
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('{') {
+        let piece = behind.split_once('}').and_then(|(name, after)| Some((piece(name)?, after)));
+        let Some((piece, after)) = piece else {
+            return at.error(format!("`{text}` has a placeholder that does not exist"), "");
+        };
+        if !before.is_empty() {
+            pieces.push(Piece::Literal(before.into()));
+        }
+        pieces.push(piece);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Literal(rest.into()));
+    }
+    Some(Template(pieces))
+}
+
+fn piece(name: &str) -> Option<Piece> {
+    if let Some(rest) = name.strip_prefix("hmac_hex:") {
+        return source(rest).map(Piece::HmacHex);
+    }
+    if let Some(rest) = name.strip_prefix("hmac_base64:") {
+        return source(rest).map(Piece::HmacBase64);
+    }
+    source(name).map(Piece::Echo)
+}
+
+fn source(name: &str) -> Option<HandshakeToken> {
+    let (kind, rest) = name.split_once(':')?;
+    match kind {
+        "body" => Pointer::parse(rest).map(HandshakeToken::Body),
+        "header" => http::HeaderName::from_bytes(rest.as_bytes()).ok().map(HandshakeToken::Header),
+        "query" => Some(HandshakeToken::Query(rest.into())),
+        _ => None,
+    }
+}

@@ -1,0 +1,57 @@
+//! Metrics of what is fetched, and of handshakes.
+
+use prometheus::{GaugeVec, IntCounterVec, Opts};
+
+use super::metrics::{Maker, Metrics};
+
+/// What is fetched from elsewhere, and who made sure of an address of ours.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    age_seconds: GaugeVec,
+    fetches: IntCounterVec,
+    handshakes: IntCounterVec,
+}
+
+impl Fetched {
+    pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            age_seconds: make.register(GaugeVec::new(
+                Opts::new(
+                    "callgate_feed_age_seconds",
+                    "How long ago a key set or address list was last fetched; no series until the first time.",
+                ),
+                &["feed"],
+            ))?,
+            fetches: make.counters(
+                "callgate_feed_fetches_total",
+                "Attempts to fetch a key set, an address list or a certificate, by outcome (ok, failed).",
+                &["feed", "outcome"],
+            )?,
+            handshakes: make.counters(
+                "callgate_handshakes_total",
+                "Handshakes of providers that were answered.",
+                &["route", "handshake"],
+            )?,
+        })
+    }
+}
+
+impl Metrics {
+    /// A fetch ended. `feed` is an address from the configuration, `certificate` or `confirmation`.
+    pub fn fetched(&self, feed: &str, ok: bool) {
+        let outcome = if ok { "ok" } else { "failed" };
+        self.fetched.fetches.with_label_values(&[feed, outcome]).inc();
+    }
+
+    /// How old something fetched is; `None`: it was never had.
+    pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
+        if let Some(seconds) = seconds {
+            self.fetched.age_seconds.with_label_values(&[feed]).set(seconds);
+        }
+    }
+
+    /// A handshake was answered.
+    pub fn handshake(&self, route: &str, handshake: &str) {
+        self.fetched.handshakes.with_label_values(&[route, handshake]).inc();
+    }
+}

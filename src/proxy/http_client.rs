@@ -1,0 +1,73 @@
+//! Fetching a document: https by the platform's roots or the configured ones, without redirects, whole, bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+/// Largest document, in bytes.
+const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
+
+/// A client for documents.
+#[derive(Clone)]
+pub(super) struct HttpClient {
+    agent: Agent,
+}
+
+impl HttpClient {
+    /// A client that believes the authorities in this file; `None`: the platform's.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words.
+    pub(super) fn new(roots: Option<&str>, timeout: Duration) -> Result<Self, String> {
+        pingora::tls::install_default_crypto_provider();
+        let certificates = match roots {
+            Some(path) => from_file(path)?,
+            None => rustls_native_certs::load_native_certs()
+                .map_err(|error| format!("the platform's roots cannot be read: {error}"))?
+                .iter()
+                .map(|der| Certificate::from_der(der).to_owned())
+                .collect(),
+        };
+        let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(certificates))).build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(timeout))
+            .max_redirects(0)
+            .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent: config.new_agent() })
+    }
+
+    /// The document at an address. Blocks.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub(super) fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+        if let Some(path) = url.strip_prefix("file:") {
+            let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+            return match bytes.len() as u64 > DOCUMENT_BYTES_MAX {
+                true => Err("it is too large".to_owned()),
+                false => Ok(bytes),
+            };
+        }
+        let mut response = self.agent.get(url).call().map_err(|error| error.to_string())?;
+        if response.status() != 200 {
+            return Err(format!("HTTP {}", response.status().as_u16()));
+        }
+        let body = response.body_mut().with_config().limit(DOCUMENT_BYTES_MAX);
+        body.read_to_vec().map_err(|error| error.to_string())
+    }
+}
+
+fn from_file(path: &str) -> Result<Vec<Certificate<'static>>, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&bytes) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| format!("{path}: {error}"))? {
+            certificates.push(certificate);
+        }
+    }
+    Ok(certificates)
+}
