@@ -6,6 +6,7 @@ mod describe;
 mod explain;
 mod message;
 mod mint;
+mod providers;
 mod run;
 mod sign;
 
@@ -19,6 +20,7 @@ use crate::proxy::Clock;
 use crate::time::Timestamp;
 
 pub use message::Message;
+pub use providers::provider_table;
 pub use run::{Serving, serve};
 
 /// Bad usage or a bad configuration (sysexits.h EX_USAGE).
@@ -49,6 +51,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Make a callback URL and its token.
     Mint(mint::MintArgs),
+    /// List the providers that are known, or print the preset of one.
+    Providers(providers::ProvidersArgs),
     /// Put a provider's signature on a captured request.
     Sign(sign::SignArgs),
 }
@@ -74,6 +78,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Mint(args) => mint::mint(&args),
+        Command::Providers(args) => providers::providers(&args),
         Command::Sign(args) => sign::sign(&args),
     };
     ExitCode::from(code)

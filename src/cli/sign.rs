@@ -8,8 +8,10 @@ use http::header::CONTENT_LENGTH;
 use serde_json::json;
 
 use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json};
+use crate::policy::Policy;
 use crate::random::new_id;
-use crate::signature::{IdSource, Keys, Signature, Signed};
+use crate::secret::Secret;
+use crate::signature::{IdSource, Keys, Signature, Signed, Verifier};
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
 
@@ -66,13 +68,9 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         return EXIT_UNAVAILABLE;
     };
     let head = message.head(LOOPBACK);
-    let derived = match (verifier.keys(), &args.interaction, &config.policy.minting) {
-        (Keys::Derived, Some(interaction), Some(minting)) => vec![minting.minter.secret(interaction)],
-        (Keys::Derived, ..) => {
-            eprintln!("error: the secret is one interaction's own: say which with --interaction");
-            return EXIT_DATA;
-        }
-        _ => Vec::new(),
+    let Some(derived) = derived(args, verifier, &config.policy) else {
+        eprintln!("error: the secret is one interaction's own: say which with --interaction");
+        return EXIT_DATA;
     };
     let public_url = &config.policy.ingress.edge().public_url;
     let signed = Signed { derived: &derived, ..Signed::alone(head, public_url, now_unless(args.at)) };
@@ -84,6 +82,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         );
         return EXIT_DATA;
     };
+    let changed = *body != *message.body;
     if body.len() != message.body.len() {
         message.set(CONTENT_LENGTH, body.len().into());
     }
@@ -91,11 +90,24 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     if args.json {
         let shown =
             headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
-        print_json(&json!({ "headers": shown.collect::<serde_json::Map<_, _>>() }));
+        let mut printed = json!({ "headers": shown.collect::<serde_json::Map<_, _>>() });
+        if changed && let Some(printed) = printed.as_object_mut() {
+            printed.insert("body".to_owned(), String::from_utf8_lossy(&message.body).into());
+        }
+        print_json(&printed);
         return 0;
     }
     for (name, value) in headers {
         message.set(name, value);
     }
     u8::from(std::io::stdout().write_all(&message.to_bytes()).is_err())
+}
+
+/// The interaction's own secret, where the provider signs with one. `None`: the interaction is not said.
+fn derived(args: &SignArgs, verifier: &Verifier, policy: &Policy) -> Option<Vec<Secret>> {
+    match (verifier.keys(), &args.interaction, &policy.minting) {
+        (Keys::Derived, Some(interaction), Some(minting)) => Some(vec![minting.minter.secret(interaction)]),
+        (Keys::Derived, ..) => None,
+        _ => Some(Vec::new()),
+    }
 }

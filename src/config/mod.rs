@@ -36,7 +36,7 @@ pub use callback::{Callback, TokenBack};
 pub use egress::ACTIONS;
 pub use listen::{AccessLog, AdminListener, Listener, Startup, TlsFiles};
 pub use node::Place;
-pub use presets::{Addresses, EDGES, Entry, PRESETS, Preset, preset};
+pub use presets::{Addresses, EDGES, Entry, Evidence, PRESETS, Preset, preset};
 pub use reader::{ConfigError, Surroundings};
 pub use store::{StoreSettings, Unknown};
 

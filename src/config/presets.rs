@@ -162,6 +162,34 @@ pub enum Addresses {
     Fixed(Networks),
 }
 
+/// What a preset was checked against.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Evidence {
+    /// The provider's own documentation or specification.
+    Documentation,
+    /// Code of the provider's own client library.
+    Library,
+    /// Several receivers of other people that agree.
+    Receivers,
+}
+
+impl Evidence {
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Documentation => "documentation",
+            Self::Library => "library",
+            Self::Receivers => "receivers",
+        }
+    }
+}
+
+const EVIDENCE: &[(&str, Evidence)] = &[
+    ("documentation", Evidence::Documentation),
+    ("library", Evidence::Library),
+    ("receivers", Evidence::Receivers),
+];
+
 /// A preset, read.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -171,8 +199,8 @@ pub struct Entry {
     pub aliases: Vec<Box<str>>,
     /// Where the signature is described.
     pub source: Box<str>,
-    /// What it was checked against: `library`, `documentation` or `receivers`.
-    pub evidence: Box<str>,
+    /// What it was checked against.
+    pub evidence: Evidence,
     /// What the user puts into `secrets`.
     pub secret: Box<str>,
     /// What the signature does not protect, in words.
@@ -255,7 +283,8 @@ impl Preset {
 
 fn entry(fields: &mut Fields<'_>) -> Option<Entry> {
     let mut text = |key| fields.required(key).and_then(|at| at.text()).map(Box::<str>::from);
-    let (title, source, evidence, secret) = (text("title"), text("source"), text("evidence"), text("secret"));
+    let (title, source, secret) = (text("title"), text("source"), text("secret"));
+    let evidence = fields.required("evidence").and_then(|at| at.one_of(EVIDENCE));
     let aliases = fields.optional("aliases").map_or(Some(Vec::new()), |at| at.words());
     let gaps = fields.optional("gaps").map(|at| at.text().map(Into::into));
     let signature = fields.optional("signature").map(|at| signature(&at));

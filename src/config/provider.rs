@@ -3,7 +3,7 @@
 use super::feeds;
 use super::presets::{self, Addresses, Entry};
 use super::reader::{Cursor, Fields};
-use super::scheme::{KINDS, scheme, tolerance_of};
+use super::scheme::{KINDS, keys_at, require, scheme, tolerance_of};
 use super::words::{did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::policy::{Feed, FeedKind};
@@ -130,7 +130,14 @@ fn preset_verifier(
     let tolerance = fields.optional("tolerance").map(|at| tolerance(&at, &mut scheme));
     let header = fields.optional("header").map(|at| header(&at, preset, &mut scheme));
     let expect = expect(fields, preset, &mut scheme);
+    let keys = fields.optional("keys").map(|at| own_keys(&at, preset, &mut scheme));
+    let require = fields.optional("require").map(|at| {
+        scheme.require.extend(require(&at)?);
+        Some(())
+    });
     let verifier = keyed(fields, scheme, has_public_url);
+    keys.unwrap_or(Some(()))?;
+    require.unwrap_or(Some(()))?;
     tolerance.unwrap_or(Some(()))?;
     header.unwrap_or(Some(()))?;
     expect?;
@@ -160,6 +167,15 @@ fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
         }
         _ => at.error(format!("{} chooses its header itself", preset.title), "take `header` out"),
     }
+}
+
+/// `keys`: another address of the provider's public keys, such as a file.
+fn own_keys(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+    if !scheme.is_public() || matches!(scheme.proof, Proof::Sns) {
+        return at.error(format!("{} has no keys that are published", preset.title), "take `keys` out");
+    }
+    scheme.keys = Some(keys_at(at)?);
+    Some(())
 }
 
 /// `expect`: what claims must say that only the user can know.

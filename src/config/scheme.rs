@@ -182,7 +182,7 @@ pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
     Some(Place::Headers { names: names?, format: format? })
 }
 
-fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
+pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let header = HeaderName::from_bytes(name.as_bytes()).ok().filter(|_| !name.contains('_'));
         let value = at.text().and_then(|text| HeaderValue::from_str(text).ok());
@@ -196,7 +196,7 @@ fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
 }
 
 /// `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
-fn keys_at(at: &Cursor<'_>) -> Option<KeysAt> {
+pub(super) fn keys_at(at: &Cursor<'_>) -> Option<KeysAt> {
     let mut fields = at.fields()?;
     let url = fields.optional("url").map(|at| at.fetchable());
     let certificate = fields.optional("certificate").map(|at| certificate_rule(&at));

@@ -56,12 +56,7 @@ fn unknown_misplaced_and_doubled_keys() {
     mistake("path: /w/{id}", "paht: x\n    path: /w/{id}", "routes[0].paht", "did you mean `path`?");
     mistake("allow:", "body_max: 1MiB, allow:", "providers.p.body_max", "unknown key");
     mistake("agent: { address", "agent: { address: 127.0.0.1:1, address", "agent.address", "twice");
-    mistake(
-        "scheme: github,",
-        "scheme: github, header: x-a,",
-        "providers.p.signature.header",
-        "chooses its header itself",
-    );
+    mistake("scheme: github,", "scheme: github, heder: x,", "providers.p.signature.heder", "unknown key");
 }
 
 #[test]

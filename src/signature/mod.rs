@@ -309,3 +309,6 @@ impl Scheme {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod public_tests;

@@ -6,6 +6,7 @@ use data_encoding::BASE64;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
+use super::content;
 use super::format::Slice;
 use super::place::Place;
 use super::verify::{Presented, Within};
@@ -54,9 +55,13 @@ impl Verifier {
             let value = HeaderValue::from_str(&text).ok()?;
             match &rule.source {
                 TimestampSource::Header(name) => signature.headers.push((name.clone(), value.clone())),
+                // One that is there and would do stays: the body is the provider's.
                 TimestampSource::Body(pointer) => {
-                    let number = text.bytes().all(|b| b.is_ascii_digit());
-                    signature.put(pointer, &if number { text } else { quoted(&text) })?;
+                    let there = content::members(&signature.body, &[pointer]).ok()?;
+                    if there.first().is_none_or(|text| rule.check(text, signed.now).is_err()) {
+                        let number = text.bytes().all(|b| b.is_ascii_digit());
+                        signature.put(pointer, &if number { text } else { quoted(&text) })?;
+                    }
                 }
                 TimestampSource::SignatureHeader => {}
             }
@@ -73,6 +78,12 @@ impl Verifier {
         };
         let text = timestamp.as_ref().map_or("", Slice::as_str).to_owned();
         let presented = Presented::unsigned(timestamp, id);
+        let text = match scheme.timestamp.as_ref().map(|rule| &rule.source) {
+            Some(TimestampSource::Body(pointer)) => {
+                content::members(&signature.body, &[pointer]).ok()?.first()?.to_string()
+            }
+            _ => text,
+        };
         let within = Within::signing(scheme, text.as_bytes(), &signature.body).ok()?;
         let own = signed.derived.first().and_then(|secret| self.ready(secret));
         let key = match &self.keys {

@@ -316,7 +316,7 @@ fn a_refused_request_is_never_read_as_another_one() {
 }
 
 /// An authority, and a certificate of it for `localhost`.
-fn certificates(folder: &std::path::Path) {
+pub fn certificates(folder: &std::path::Path) {
     let run = |args: &str| {
         let out = Command::new("openssl").current_dir(folder).args(args.split(' ')).output().unwrap();
         assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));

@@ -15,6 +15,7 @@ mod conventions;
 mod crash;
 mod decisions;
 mod egress;
+mod fetch;
 mod framing;
 mod harness;
 mod http2;
@@ -22,4 +23,5 @@ mod ledger;
 
 mod observing;
 mod properties;
+mod providers;
 mod vectors;

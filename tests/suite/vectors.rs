@@ -16,11 +16,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 #[derive(Deserialize)]
-struct Vector {
-    id: String,
+pub struct Vector {
+    pub id: String,
     #[serde(default)]
     kind: Option<String>,
-    provider: String,
+    pub provider: String,
     secret: String,
     #[serde(default)]
     cert_pem: Option<String>,
@@ -31,7 +31,7 @@ struct Vector {
     method: String,
     url: String,
     headers: BTreeMap<String, String>,
-    body: String,
+    pub body: String,
     valid: bool,
     #[serde(default)]
     needs_state: bool,
@@ -73,8 +73,20 @@ impl Vector {
         self.url.split_at(slash)
     }
 
+    pub fn preset(&self) -> &str {
+        match self.provider.as_str() {
+            "hubspot" if self.id.starts_with("hubspot-v2") => "hubspot-v2",
+            name => name,
+        }
+    }
+
+    /// Whether it is a message rather than a handshake, genuine, and one that a route can be made for.
+    pub fn is_plain_and_valid(&self) -> bool {
+        self.valid && self.kind.is_none() && self.id != PATHLESS && self.provider != "http-message-signatures"
+    }
+
     /// Keys that cannot be used are refused at start.
-    fn config(&self) -> Result<Config, String> {
+    pub fn config(&self) -> Result<Config, String> {
         let (public_url, target) = self.split();
         let path: Vec<_> = target.split('?').next().unwrap().split('/').skip(1).collect();
         let path: String = path
@@ -105,8 +117,7 @@ impl Vector {
         let provider = match self.provider.as_str() {
             // The bare RFC: no provider says what must be covered.
             "http-message-signatures" => BARE.to_owned(),
-            "hubspot" if self.id.starts_with("hubspot-v2") => "preset: hubspot-v2".to_owned(),
-            name => format!("preset: {name}"),
+            _ => format!("preset: {}", self.preset()),
         };
         let secrets = if provider == BARE { "" } else { secrets };
         let text = format!(
@@ -133,7 +144,7 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
         })
     }
 
-    fn headers(&self) -> HeaderMap {
+    pub fn headers(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in &self.headers {
             map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
@@ -142,7 +153,7 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
     }
 
     /// `None`: a callback that would be delivered.
-    fn decide(
+    pub fn decide(
         &self,
         config: &Config,
         body: &[u8],
@@ -167,7 +178,7 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
     }
 }
 
-fn vectors() -> Vec<Vector> {
+pub fn vectors() -> Vec<Vector> {
     let text = fs::read_to_string("tests/vectors/providers.json").unwrap();
     serde_json::from_str(&text).unwrap()
 }

@@ -1,0 +1,157 @@
+//! `callgate providers`: the providers that are known, and what each of them is protected by.
+
+use std::io::Write as _;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{EXIT_DATA, print_json};
+use crate::config::{Addresses, Entry, PRESETS, Preset, preset};
+
+#[derive(Args)]
+pub(super) struct ProvidersArgs {
+    /// Print this one's preset.
+    name: Option<String>,
+    /// Print JSON.
+    #[arg(long, conflicts_with = "name")]
+    json: bool,
+    /// Print the table of the documentation.
+    #[arg(long, conflicts_with_all = ["name", "json"])]
+    markdown: bool,
+}
+
+pub(super) fn providers(args: &ProvidersArgs) -> u8 {
+    if let Some(name) = &args.name {
+        return match preset(name) {
+            Some((preset, _)) => print(preset.text),
+            None => {
+                eprintln!("error: there is no provider {name}; `callgate providers` lists them");
+                EXIT_DATA
+            }
+        };
+    }
+    if args.markdown {
+        return print(&provider_table());
+    }
+    if args.json {
+        print_json(&known().map(|(preset, entry)| described(preset, &entry)).collect());
+        return 0;
+    }
+    let line = |(preset, entry): (&Preset, Entry)| {
+        format!("{:<24} {:<34} {}\n", preset.name, shortened(&entry.title), words(&entry))
+    };
+    print(&known().map(line).collect::<String>())
+}
+
+/// Whoever reads only the beginning has what they want.
+fn print(text: &str) -> u8 {
+    u8::from(
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe),
+    )
+}
+
+fn known() -> impl Iterator<Item = (&'static Preset, Entry)> {
+    PRESETS.iter().filter_map(|preset| Some((preset, preset.read().ok()?)))
+}
+
+fn shortened(title: &str) -> String {
+    title.chars().take(34).collect()
+}
+
+fn words(entry: &Entry) -> String {
+    match &entry.scheme {
+        Some(scheme) if scheme.proves() => scheme.words(),
+        _ => "no signature".to_owned(),
+    }
+}
+
+/// What is under the signature, in words.
+fn covered(entry: &Entry) -> Vec<&'static str> {
+    let Some(scheme) = &entry.scheme else { return Vec::new() };
+    let covers = scheme.covers();
+    let all = [
+        (covers.body, "body"),
+        (covers.members && !covers.body, "members of the body"),
+        (covers.time, "time"),
+        (covers.id, "id"),
+        (covers.url, "URL"),
+    ];
+    all.into_iter().filter(|(yes, _)| *yes).map(|(_, what)| what).collect()
+}
+
+/// What anybody could change or send again, in words.
+fn uncovered(entry: &Entry) -> String {
+    let mut open = Vec::new();
+    let covers = entry.scheme.as_ref().map(crate::signature::Scheme::covers).unwrap_or_default();
+    if !covers.body {
+        open.push("body".to_owned());
+    }
+    if !covers.time {
+        open.push("time".to_owned());
+    }
+    open.extend(entry.gaps.as_ref().map(ToString::to_string));
+    open.join("; ")
+}
+
+fn addresses(entry: &Entry) -> Option<String> {
+    match entry.addresses.as_ref()? {
+        Addresses::Feed(url, _) => Some(format!("published at {url}")),
+        Addresses::Fixed(networks) => Some(format!("{} documented ranges", networks.len())),
+    }
+}
+
+fn described(preset: &Preset, entry: &Entry) -> Value {
+    json!({
+        "name": preset.name,
+        "aliases": entry.aliases,
+        "title": entry.title,
+        "source": entry.source,
+        "evidence": entry.evidence.name(),
+        "secret": entry.secret,
+        "scheme": words(entry),
+        "covers": covered(entry),
+        "does_not_cover": uncovered(entry),
+        "handshakes": handshakes(entry),
+        "addresses": addresses(entry),
+        "inject": entry.callback.is_some(),
+    })
+}
+
+fn handshakes(entry: &Entry) -> Vec<&str> {
+    entry
+        .scheme
+        .iter()
+        .flat_map(|scheme| scheme.handshakes.iter().map(|handshake| &*handshake.name))
+        .collect()
+}
+
+/// The table of `docs/providers.md`.
+pub fn provider_table() -> String {
+    let mut table = String::from(
+        "| preset | provider | scheme | covers | does not cover | handshakes | `allow: published` | `inject` | `secrets` | checked against |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for (preset, entry) in known() {
+        let mut name = format!("`{}`", preset.name);
+        for alias in &entry.aliases {
+            name.push_str(&format!(", `{alias}`"));
+        }
+        table.push_str(&format!(
+            "| {name} | [{}]({}) | {} | {} | {} | {} | {} | {} | {} | {} |",
+            entry.title,
+            entry.source,
+            words(&entry),
+            covered(&entry).join(", "),
+            uncovered(&entry),
+            handshakes(&entry).join(", "),
+            addresses(&entry).map_or("", |_| "yes"),
+            if entry.callback.is_some() { "yes" } else { "" },
+            entry.secret,
+            entry.evidence.name(),
+        ));
+        table.push('\n');
+    }
+    table
+}

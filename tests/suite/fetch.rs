@@ -1,0 +1,305 @@
+//! What is kept elsewhere: key sets, address lists, certificates, secrets that are handed over. When it is not to be
+//! had, callbacks wait; what was had last stays, over restarts too.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use callgate::proxy::Clock;
+use callgate::time::Timestamp;
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+
+use crate::egress::certificates;
+use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, open_config, send_to};
+
+const NOW: i64 = 1_767_225_600;
+
+fn document(text: &str) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", text.len());
+    format!("{head}\r\n\r\n{text}").into_bytes()
+}
+
+const NOT_NOW: &[u8] = b"HTTP/1.1 503 Not Now\r\ncontent-length: 0\r\n\r\n";
+
+/// A key pair made by somebody else.
+struct Signer {
+    folder: tempfile::TempDir,
+    jwks: String,
+}
+
+impl Signer {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        openssl(folder.path(), "genpkey -algorithm ed25519 -out key.pem");
+        openssl(folder.path(), "pkey -in key.pem -pubout -outform DER -out public.der");
+        let der = std::fs::read(folder.path().join("public.der")).unwrap();
+        let x = BASE64URL_NOPAD.encode(&der[der.len() - 32..]);
+        let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"{x}"}}]}}"#);
+        Self { folder, jwks }
+    }
+
+    fn sign(&self, content: &[u8]) -> Vec<u8> {
+        std::fs::write(self.folder.path().join("content"), content).unwrap();
+        openssl(self.folder.path(), "pkeyutl -sign -inkey key.pem -rawin -in content -out signature");
+        std::fs::read(self.folder.path().join("signature")).unwrap()
+    }
+}
+
+fn openssl(folder: &Path, args: &str) {
+    let out = Command::new("openssl").current_dir(folder).args(args.split(' ')).output().unwrap();
+    assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+fn clock() -> Clock {
+    Clock::Set(Arc::new(AtomicI64::new(Timestamp::from_unix_secs(NOW).unix_ms())))
+}
+
+fn config(agent: &Agent, provider: &str, more: &str) -> String {
+    format!(
+        "public_url: https://agent.example.com
+listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: \"{}\" }}
+providers: {{ p: {{ {provider} }} }}
+routes: [ {{ name: r, path: /hook, provider: p, forward: /in, duplicates: deliver }} ]
+{more}
+",
+        agent.address
+    )
+}
+
+/// Sends what fal would send.
+fn send_as_fal(callgate: &Callgate, signer: &Signer) -> Response {
+    let hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    let signature = HEXLOWER.encode(&signer.sign(format!("r1\nu1\n{NOW}\n{hash}").as_bytes()));
+    let now = NOW.to_string();
+    let headers = [
+        ("x-fal-webhook-request-id", "r1"),
+        ("x-fal-webhook-user-id", "u1"),
+        ("x-fal-webhook-timestamp", now.as_str()),
+        ("x-fal-webhook-signature", signature.as_str()),
+    ];
+    send_to(callgate.ingress, "POST", "/hook", &headers, b"{}")
+}
+
+fn reason(callgate: &Callgate) -> String {
+    callgate.log().last().unwrap()["reason"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn keys_are_fetched_kept_and_let_go_of() {
+    let (signer, agent, elsewhere) = (Signer::new(), Agent::start(ANSWER), Agent::start(NOT_NOW));
+    let cache = tempfile::tempdir().unwrap();
+    let fetch = |stale_ok: &str| {
+        let cache = cache.path().display();
+        format!("fetch: {{ every: 200ms, timeout: 2s, stale_ok: {stale_ok}, cache: {cache} }}")
+    };
+    let provider = format!("preset: fal, keys: {{ url: \"http://{}/jwks\" }}", elsewhere.address);
+    let text = config(&agent, &provider, &fetch("1h"));
+    let callgate = Callgate::start(&text, clock());
+    elsewhere.wait_for(1);
+    let waiting = send_as_fal(&callgate, &signer);
+    assert_eq!((waiting.status, waiting.header("retry-after")), (503, Some("5")));
+    assert_eq!(reason(&callgate), "keys_unavailable");
+    // What is no key set changes nothing.
+    elsewhere.answers(&document("<html>"));
+    elsewhere.wait_for(elsewhere.received().len() + 1);
+    assert_eq!(send_as_fal(&callgate, &signer).status, 503);
+    elsewhere.answers(&document(&signer.jwks));
+    eventually(|| (send_as_fal(&callgate, &signer).status == 200).then_some(()));
+    // A set without the key: the provider took it back.
+    elsewhere.answers(&document(&Signer::new().jwks));
+    eventually(|| (send_as_fal(&callgate, &signer).status == 401).then_some(()));
+    elsewhere.answers(&document(&signer.jwks));
+    eventually(|| (send_as_fal(&callgate, &signer).status == 200).then_some(()));
+    let page = callgate.metrics();
+    assert!(page.contains("callgate_feed_age_seconds{feed=\"http://"), "{page}");
+    assert!(page.contains("outcome=\"failed\"} ") && page.contains("outcome=\"ok\"} "), "{page}");
+    drop(callgate);
+    // After a restart they are there at once, whether the provider is or not.
+    elsewhere.answers(NOT_NOW);
+    let again = Callgate::start(&text, clock());
+    assert_eq!(send_as_fal(&again, &signer).status, 200);
+    drop(again);
+    // But not for ever.
+    let text = config(&agent, &provider, &fetch("1s"));
+    let stale = Callgate::start(&text, clock());
+    eventually(|| (send_as_fal(&stale, &signer).status == 503).then_some(()));
+}
+
+#[test]
+fn keys_come_over_tls_that_is_verified_and_redirects_are_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let (signer, agent, elsewhere) = (Signer::new(), Agent::start(ANSWER), Agent::start(NOT_NOW));
+    elsewhere.answers(&document(&signer.jwks));
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    // Another Callgate plays the TLS in front of the keys.
+    let tls = format!(
+        "address: 127.0.0.1:0, tls: {{ certificate: {}, key: {} }} }} ]",
+        file("tls.crt"),
+        file("tls.key")
+    );
+    let front = open_config(&elsewhere.address.to_string()).replace("address: 127.0.0.1:0 } ]", &tls);
+    let front = Callgate::start(&front, Clock::System);
+    let url = format!("https://localhost:{}/open/keys", front.ingress.port());
+    let provider = format!("preset: fal, keys: {{ url: \"{url}\" }}");
+    let more =
+        |roots: &str| format!("trusted_roots: {}\nfetch: {{ every: 200ms, timeout: 2s }}", file(roots));
+    openssl(
+        folder.path(),
+        "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=other -keyout o.key -out other.crt",
+    );
+    let distrusting = Callgate::start(&config(&agent, &provider, &more("other.crt")), clock());
+    eventually(|| distrusting.metrics().contains("outcome=\"failed\"} 2").then_some(()));
+    assert_eq!(send_as_fal(&distrusting, &signer).status, 503);
+    assert!(elsewhere.received().is_empty());
+    let trusting = Callgate::start(&config(&agent, &provider, &more("ca.crt")), clock());
+    eventually(|| (send_as_fal(&trusting, &signer).status == 200).then_some(()));
+    drop(trusting);
+    let moved = format!(
+        "HTTP/1.1 302 Moved\r\nlocation: http://{}/x\r\ncontent-length: 0\r\n\r\n",
+        elsewhere.address
+    );
+    elsewhere.answers(moved.as_bytes());
+    let seen = elsewhere.received().len();
+    let led = Callgate::start(&config(&agent, &provider, &more("ca.crt")), clock());
+    elsewhere.wait_for(seen + 2);
+    assert!(elsewhere.received()[seen..].iter().all(|request| request.target() == "/in/keys"));
+    assert_eq!(send_as_fal(&led, &signer).status, 503);
+}
+
+#[test]
+fn published_addresses_follow_the_publisher() {
+    let (agent, elsewhere) = (Agent::start(ANSWER), Agent::start(NOT_NOW));
+    let cache = tempfile::tempdir().unwrap();
+    let allow = format!("allow: [ {{ url: \"http://{}/meta\", pointers: [/hooks] }} ]", elsewhere.address);
+    let provider = format!("preset: gitlab, secrets: [ {{ env: STATIC }} ], {allow}");
+    let fetch = format!("fetch: {{ every: 200ms, cache: {} }}", cache.path().display());
+    let text = config(&agent, &provider, &fetch);
+    let callgate = Callgate::start(&text, clock());
+    let send = |callgate: &Callgate| {
+        send_to(callgate.ingress, "POST", "/hook", &[("x-gitlab-token", "a static secret")], b"{}").status
+    };
+    assert_eq!((send(&callgate), reason(&callgate)), (503, "list_unavailable".to_owned()));
+    elsewhere.answers(&document(r#"{"hooks": ["127.0.0.0/8"]}"#));
+    eventually(|| (send(&callgate) == 200).then_some(()));
+    // What is broken, empty, or open to all is not taken over.
+    for bad in ["{", r#"{"hooks": []}"#, r#"{"hooks": ["0.0.0.0/0"]}"#, r#"{"web": ["10.0.0.0/8"]}"#] {
+        elsewhere.answers(&document(bad));
+        elsewhere.wait_for(elsewhere.received().len() + 2);
+        assert_eq!(send(&callgate), 200, "{bad}");
+    }
+    elsewhere.answers(&document(r#"{"hooks": ["10.0.0.0/8"]}"#));
+    eventually(|| (send(&callgate) == 403).then_some(()));
+    drop(callgate);
+    elsewhere.answers(NOT_NOW);
+    let again = Callgate::start(&text, clock());
+    assert_eq!(send(&again), 403);
+}
+
+#[test]
+fn an_edge_is_trusted_by_the_list_it_publishes() {
+    let agent = Agent::start(ANSWER);
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("allowed");
+    std::fs::write(&list, "# ours\n203.0.113.0/24\n").unwrap();
+    let allow = format!("allow: [ {{ url: \"file:{}\" }} ]", list.display());
+    let provider = format!("preset: gitlab, secrets: [ {{ env: STATIC }} ], {allow}");
+    let edge = "client_address: { edge: cloudflare, trusted_proxies: [127.0.0.0/8] }\nfetch: { every: 200ms, timeout: 1s }";
+    let callgate = Callgate::start(&config(&agent, &provider, edge), clock());
+    let send = |address: &str| {
+        let headers = [("x-gitlab-token", "a static secret"), ("cf-connecting-ip", address)];
+        send_to(callgate.ingress, "POST", "/hook", &headers, b"{}").status
+    };
+    eventually(|| (send("203.0.113.9") == 200).then_some(()));
+    assert_eq!(send("203.0.114.9"), 403);
+}
+
+#[test]
+fn a_certificate_that_a_message_names_is_fetched_if_it_may_be_named() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let (agent, elsewhere) = (Agent::start(ANSWER), Agent::start(NOT_NOW));
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    openssl(
+        folder.path(),
+        "req -x509 -newkey rsa:2048 -nodes -days 9999 -subj /CN=p -keyout p.key -out p.crt",
+    );
+    let pem = std::fs::read_to_string(folder.path().join("p.crt")).unwrap();
+    elsewhere.answers(&document(&pem));
+    let tls = format!(
+        "address: 127.0.0.1:0, tls: {{ certificate: {}, key: {} }} }} ]",
+        file("tls.crt"),
+        file("tls.key")
+    );
+    let front = open_config(&elsewhere.address.to_string()).replace("address: 127.0.0.1:0 } ]", &tls);
+    let front = Callgate::start(&front, Clock::System);
+    let host = format!("localhost:{}", front.ingress.port());
+    let provider = format!(
+        "signature: {{ scheme: asymmetric, algorithm: rsa-pkcs1-sha256, header: x-sig, content: \"{{secret}}|{{body}}\", \
+         encoding: base64, keys: {{ certificate: {{ header: x-cert, hosts: [\"{host}\"], path: /open/ }} }}, \
+         secrets: [ {{ env: STATIC }} ] }}"
+    );
+    let more = format!("trusted_roots: {}\nfetch: {{ every: 200ms }}", file("ca.crt"));
+    // The certificate is younger than the tests' time.
+    let callgate = Callgate::start(&config(&agent, &provider, &more), Clock::System);
+    std::fs::write(folder.path().join("content"), "a static secret|{}").unwrap();
+    openssl(folder.path(), "dgst -sha256 -sign p.key -out signature content");
+    let signature = BASE64.encode(&std::fs::read(folder.path().join("signature")).unwrap());
+    let send = |url: &str, body: &[u8]| {
+        send_to(callgate.ingress, "POST", "/hook", &[("x-sig", &signature), ("x-cert", url)], body).status
+    };
+    let url = format!("https://{host}/open/cert");
+    assert_eq!((send(&url, b"{}"), reason(&callgate)), (503, "keys_unavailable".to_owned()));
+    eventually(|| (send(&url, b"{}") == 200).then_some(()));
+    assert_eq!(send(&url, b"{ }"), 401);
+    let fetched = elsewhere.received().len();
+    for bad in
+        ["https://localhost/open/cert", "https://evil.example/open/cert", &format!("http://{host}/open/c")]
+    {
+        assert_eq!((send(bad, b"{}"), reason(&callgate)), (401, "signature_key_unknown".to_owned()), "{bad}");
+    }
+    assert_eq!(elsewhere.received().len(), fetched);
+}
+
+#[test]
+fn a_secret_that_is_handed_over_is_kept_and_only_the_first_time() {
+    let agent = Agent::start(ANSWER);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/asana");
+    let provider = format!("preset: asana, registration: {{ file: {} }}", path.display());
+    let text = config(&agent, &provider, "");
+    let callgate = Callgate::start(&text, clock());
+    let signed = |callgate: &Callgate| {
+        // HMAC-SHA256 of {} under the secret below.
+        let signature = hmac(b"b537207f20cbfa02357cf448134da559", b"{}");
+        send_to(callgate.ingress, "POST", "/hook", &[("x-hook-signature", &signature)], b"{}").status
+    };
+    let shake = |callgate: &Callgate, secret: &str| {
+        send_to(callgate.ingress, "POST", "/hook", &[("x-hook-secret", secret)], b"{}")
+    };
+    assert_eq!(signed(&callgate), 503);
+    let answer = shake(&callgate, "b537207f20cbfa02357cf448134da559");
+    assert_eq!(
+        (answer.status, answer.header("x-hook-secret")),
+        (200, Some("b537207f20cbfa02357cf448134da559"))
+    );
+    assert_eq!(signed(&callgate), 200);
+    assert_eq!(shake(&callgate, "another secret of somebody else's").status, 401);
+    assert_eq!(signed(&callgate), 200);
+    assert!(!callgate.log().iter().any(|line| line.to_string().contains("b537207f20cb")));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    drop(callgate);
+    let again = Callgate::start(&text, clock());
+    assert_eq!(signed(&again), 200);
+    assert_eq!(agent.received().len(), 3);
+}
+
+fn hmac(key: &[u8], message: &[u8]) -> String {
+    use hmac::{Hmac, Mac};
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
+    mac.update(message);
+    HEXLOWER.encode(&mac.finalize().into_bytes())
+}

@@ -1,0 +1,260 @@
+//! The catalogue of providers: what is signed as a provider does is verified, what is changed is not, and the
+//! documentation says what the data says.
+
+use callgate::config::{Entry, PRESETS};
+use callgate::ingress::Decided;
+use callgate::policy::Policy;
+use callgate::request::RequestHead;
+use callgate::signature::{Cipher, IdSource, Keys, Place, Proof, Signed, TimestampSource, TokenPlace};
+use callgate::source::LOOPBACK;
+use callgate::time::Timestamp;
+use callgate::trail::Trail;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::harness::parse;
+use crate::vectors::{Vector, vectors};
+
+const NOW: i64 = 1_767_225_600;
+
+fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
+    PRESETS.iter().map(|preset| (preset.name, preset.read().unwrap()))
+}
+
+/// Whether the key is one that both sides hold.
+fn is_shared(entry: &Entry) -> bool {
+    entry.scheme.as_ref().is_some_and(|scheme| match &scheme.proof {
+        Proof::Content(content) => matches!(content.cipher, Cipher::Mac(_)),
+        Proof::Jwt(_) => scheme.mac().is_some(),
+        Proof::Token(_) => true,
+        Proof::Message(_) | Proof::Nothing | Proof::Sns => false,
+    })
+}
+
+fn policy(name: &str, entry: &Entry) -> Policy {
+    let form = format!("{:?}", entry.scheme.as_ref().unwrap().key_form);
+    let secret = match form.as_str() {
+        "Hex" => "HEX_KEY",
+        "IdAndSecret" => "API_KEY_AND_SECRET",
+        _ if form.contains("v1,whsec_") => "SUPABASE",
+        _ => "WHSEC",
+    };
+    let basic = matches!(entry.scheme.as_ref().unwrap().proof, Proof::Token(TokenPlace::Basic));
+    let secret = if basic { "API_KEY_AND_SECRET" } else { secret };
+    parse(&format!(
+        "public_url: https://agent.example.com
+listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ] }}
+agent: {{ address: 127.0.0.1:1 }}
+providers: {{ p: {{ preset: {name}, secrets: [ {{ env: {secret} }} ] }} }}
+routes: [ {{ name: r, path: \"/w/{{id}}\", provider: p, forward: \"/in/{{id}}\" }} ]
+"
+    ))
+    .policy
+}
+
+/// A body in which every scheme finds what it looks for.
+const BODY: &str = r#"{"id":"evt_1","taskId":"t_1","signature":{"token":"abc"},"value":[{"a":1},{"a":2}],"notificationItems":[{"NotificationRequestItem":{"pspReference":"79","additionalData":{}}}]}"#;
+
+fn is_accepted(policy: &Policy, headers: &HeaderMap, target: &str, body: &[u8]) -> bool {
+    let head = RequestHead::new("POST", target, headers, LOOPBACK);
+    let mut trail = Trail::verbose();
+    let admitted = policy.ingress.decide_head(&head, Timestamp::from_unix_secs(NOW), &mut trail);
+    let decided = admitted.and_then(|admitted| admitted.decide_body(&head, body, &mut trail));
+    matches!(decided, Ok(Decided::Callback(_)))
+}
+
+#[test]
+fn signing_is_the_inverse_of_verifying_wherever_the_key_is_shared() {
+    let (mut count, mut bodies) = (0, 0);
+    for (name, entry) in entries().filter(|(_, entry)| is_shared(entry)) {
+        let policy = policy(name, &entry);
+        let verifier = policy.providers[0].verifier.as_ref().unwrap();
+        assert!(matches!(verifier.keys(), Keys::Shared), "{name}");
+        let mut headers = HeaderMap::new();
+        let form = name == "twilio";
+        let (kind, body) = match form {
+            true => ("application/x-www-form-urlencoded", "To=%2B1&From=a+b&To=2"),
+            false => ("application/json", BODY),
+        };
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        let bare = RequestHead::new("POST", "/w/1?a=b", &headers, LOOPBACK);
+        let now = Timestamp::from_unix_secs(NOW);
+        let signed = Signed::alone(bare, "https://agent.example.com", now);
+        let signature = verifier.sign(&signed, body.as_bytes(), "evt_1");
+        let signature = signature.unwrap_or_else(|| panic!("{name} cannot be signed"));
+        let body = signature.body.into_owned();
+        let added: Vec<_> = signature.headers;
+        headers.extend(added);
+        assert!(is_accepted(&policy, &headers, "/w/1?a=b", &body), "{name}: {headers:?}");
+        if entry.scheme.as_ref().unwrap().covers().body {
+            for bit in 0..body.len() * 8 {
+                let mut changed = body.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let same = form && same_form(&changed, &body);
+                assert!(same || !is_accepted(&policy, &headers, "/w/1?a=b", &changed), "{name}: bit {bit}");
+            }
+            bodies += 1;
+        }
+        if entry.scheme.as_ref().unwrap().covers().url {
+            assert!(!is_accepted(&policy, &headers, "/w/1?a=c", &body), "{name}");
+        }
+        count += 1;
+    }
+    assert!(count >= 85 && bodies >= 70, "{count} {bodies}");
+}
+
+/// Whether two forms are the same to a signature.
+fn same_form(a: &[u8], b: &[u8]) -> bool {
+    let fields = |bytes: &[u8]| {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let decode = |text: &str| {
+            percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(String::from)
+        };
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        let mut pairs: Vec<_> = pairs
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Some((decode(name)?, decode(value)?))
+            })
+            .collect::<Option<_>>()?;
+        pairs.sort();
+        pairs.dedup();
+        // Twilio signs names and values with nothing between them: where one ends is not covered.
+        Some(pairs.into_iter().map(|(name, value)| name + &value).collect::<String>())
+    };
+    fields(a).is_some() && fields(a) == fields(b)
+}
+
+/// Numbers that look random and are the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % end.max(1)
+    }
+
+    fn change(&mut self, bytes: &mut Vec<u8>) {
+        let (at, end) = (self.below(bytes.len()), self.below(bytes.len()));
+        match self.below(7) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+            1 if !bytes.is_empty() => drop(bytes.remove(at)),
+            2 => bytes.insert(at, b" \t\n{}[]\",:=;.+-0aAzZ\xff"[self.below(21)]),
+            3 if !bytes.is_empty() => bytes.swap(at, end),
+            4 => bytes.truncate(at),
+            5 if at < end => {
+                let part = bytes[at..end].to_vec();
+                bytes.extend(part);
+            }
+            _ => bytes.extend_from_slice(b"\n"),
+        }
+    }
+}
+
+/// The headers that a scheme signs or is signed with.
+fn headers_of(entry: &Entry) -> Vec<HeaderName> {
+    let scheme = entry.scheme.as_ref().unwrap();
+    let mut names: Vec<HeaderName> = scheme.require.iter().map(|(name, _)| name.clone()).collect();
+    match &scheme.proof {
+        Proof::Content(content) => {
+            if let Place::Headers { names: own, .. } = &content.place {
+                names.extend(own.iter().cloned());
+            }
+            if let Some(TimestampSource::Header(name)) = content.timestamp.as_ref().map(|rule| &rule.source) {
+                names.push(name.clone());
+            }
+            if let (true, Some(IdSource::Header(name))) = (content.content.uses_id(), &scheme.id) {
+                names.push(name.clone());
+            }
+            names.extend(content.content.headers().cloned());
+        }
+        Proof::Jwt(jwt) => names.extend(jwt.place.header().cloned()),
+        Proof::Message(_) => {
+            names.extend(["signature", "signature-input", "content-digest"].map(HeaderName::from_static));
+        }
+        Proof::Token(TokenPlace::At(place)) => names.extend(place.header().cloned()),
+        Proof::Token(_) | Proof::Nothing | Proof::Sns => {}
+    }
+    names
+}
+
+/// Whether a changed header still says what the original said: the grammars have room for white space and for items
+/// that nobody knows.
+fn says_the_same(before: &str, after: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        text.split([',', ';', ' ', '&', '\t']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let after = words(after);
+    // A rotation sends several signatures: one that is left is enough.
+    let kept = words(before).iter().filter(|word| after.contains(word)).count();
+    kept == words(before).len() || (before.matches("v1").count() > 1 && kept > 0)
+}
+
+#[test]
+fn a_hundred_thousand_changed_requests_are_refused() {
+    let vectors = vectors();
+    let good: Vec<&Vector> = vectors.iter().filter(|vector| vector.is_plain_and_valid()).collect();
+    assert!(good.len() > 95, "{}", good.len());
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let (mut refused, mut equal) = (0, 0);
+    let worlds: Vec<_> = good
+        .iter()
+        // The second label of this one is another signer's, who is nobody here.
+        .filter(|vector| vector.id != "adcp-pos-003-multiple-signature-labels")
+        .filter_map(|vector| {
+            let entry = callgate::config::preset(vector.preset())?.1;
+            let scheme = entry.scheme.as_ref()?;
+            let covers = scheme.covers();
+            let names = headers_of(&entry);
+            (covers.body || !names.is_empty()).then(|| (*vector, vector.config().unwrap(), covers, names))
+        })
+        .collect();
+    while refused < 100_000 {
+        let (vector, config, covers, names) = &worlds[numbers.below(worlds.len())];
+        let (mut headers, mut body) = (vector.headers(), vector.body.clone().into_bytes());
+        let mut there: Vec<_> = names.iter().filter(|name| headers.contains_key(*name)).collect();
+        // Where two headers hold a signature each, one is enough.
+        there.retain(|name| !name.as_str().ends_with("-secondary"));
+        if there.is_empty() || (covers.body && numbers.below(2) == 0) {
+            if !covers.body {
+                continue;
+            }
+            numbers.change(&mut body);
+            let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
+            let same = body == vector.body.as_bytes()
+                || (vector.provider == "twilio" && same_form(&body, vector.body.as_bytes()))
+                || (vector.provider == "browser-use" && json(&body) == json(vector.body.as_bytes()));
+            if same {
+                equal += 1;
+                continue;
+            }
+        } else {
+            let name = there[numbers.below(there.len())];
+            let before = headers.get(name).unwrap().to_str().unwrap().to_owned();
+            let mut bytes = before.clone().into_bytes();
+            numbers.change(&mut bytes);
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+            if value.to_str().is_ok_and(|after| says_the_same(&before, after)) {
+                equal += 1;
+                continue;
+            }
+            headers.insert(name.clone(), value);
+        }
+        let decided = vector.decide(config, &body, &headers);
+        assert!(decided.is_err(), "{}: {headers:?} {}", vector.id, String::from_utf8_lossy(&body));
+        refused += 1;
+    }
+    assert!(equal < 60_000, "{equal}");
+}
+
+#[test]
+fn there_are_presets_enough_and_the_documentation_lists_them() {
+    assert!(PRESETS.len() >= 75);
+    let documentation = std::fs::read_to_string("docs/providers.md").unwrap();
+    let table = callgate::cli::provider_table();
+    assert!(
+        documentation.contains(&table),
+        "docs/providers.md does not hold what `callgate providers --markdown` prints"
+    );
+}
