@@ -45,6 +45,13 @@ pub struct Feed {
     pub kind: FeedKind,
 }
 
+impl Feed {
+    /// The address without its query, which may hold a key: for metrics and the log.
+    pub fn label(&self) -> &str {
+        self.url.split('?').next().unwrap_or_default()
+    }
+}
+
 /// What is fetched.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum FeedKind {

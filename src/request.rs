@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -53,6 +53,13 @@ impl<'a> RequestHead<'a> {
     /// The raw query: what follows the first `?`.
     pub fn raw_query(&self) -> Option<&'a str> {
         self.target.split_once('?').map(|(_, query)| query)
+    }
+
+    /// Whether the body is said to be a form (application/x-www-form-urlencoded).
+    pub fn is_form(&self) -> bool {
+        let media = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media = media.split(';').next().unwrap_or_default().trim();
+        media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
     }
 
     /// The one value of a header that decides about access.

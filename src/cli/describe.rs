@@ -9,7 +9,7 @@ use crate::egress::Rule;
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
 use crate::json::Pointer;
-use crate::policy::Policy;
+use crate::policy::{Feed, Policy};
 use crate::signature::{IdSource, Keys, Place, Proof, TimestampSource, Verifier};
 use crate::source::{Allowlist, Networks};
 use crate::time::format_duration;
@@ -181,7 +181,7 @@ fn address(policy: &Policy, provider: &Provider) -> Value {
 fn fetching(policy: &Policy) -> Value {
     let fetching = &policy.fetching;
     json!({
-        "addresses": policy.feeds.iter().map(|feed| &*feed.url).collect::<Vec<_>>(),
+        "addresses": policy.feeds.iter().map(Feed::label).collect::<Vec<_>>(),
         "cache": fetching.cache,
         "every": format_duration(fetching.every),
         "stale_ok": format_duration(fetching.stale_ok),
@@ -193,7 +193,7 @@ fn fetching(policy: &Policy) -> Value {
 fn allowlist(policy: &Policy, allow: &Allowlist) -> Vec<String> {
     let mut shown = ranges(&allow.fixed);
     let feeds = allow.feeds.iter().filter_map(|id| policy.feeds.get(id.0));
-    shown.extend(feeds.map(|feed| format!("published at {}", feed.url)));
+    shown.extend(feeds.map(|feed| format!("published at {}", feed.label())));
     shown
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{ConfigArg, EXIT_DATA, Message, moment, now_unless, print_json};
 use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;
+use crate::proxy::with_cached;
 use crate::request::RequestHead;
 use crate::signature::Reply;
 use crate::source::LOOPBACK;
@@ -45,9 +46,17 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
             return EXIT_DATA;
         }
     };
+    // What the running Callgate has fetched is taken from its cache.
+    let policy = match with_cached(config.policy) {
+        Ok(policy) => policy,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return EXIT_DATA;
+        }
+    };
     let head = message.head(args.peer.unwrap_or(LOOPBACK));
     let mut trail = Trail::verbose();
-    let decided = decide(&config.policy, &head, &message.body, now_unless(args.at), &mut trail);
+    let decided = decide(&policy, &head, &message.body, now_unless(args.at), &mut trail);
     let explanation = Explanation::new(&decided, &trail);
     if args.json {
         print_json(&explanation.to_json());

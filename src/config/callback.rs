@@ -36,17 +36,19 @@ impl Callback {
     pub(super) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
-            asked.complete(&mut follow);
+            asked.complete(&mut follow, false);
         }
         follow
     }
 
-    /// Adds how callbacks are read to what a route says itself.
-    pub(super) fn complete(&self, follow: &mut Follow) {
-        follow.status.clone_from(&self.status);
-        follow.asking.clone_from(&self.asking);
-        follow.done.clone_from(&self.done);
-        follow.failed.clone_from(&self.failed);
+    /// Adds how callbacks are read to what a route says itself; `own_states`: it says all of the states.
+    pub(super) fn complete(&self, follow: &mut Follow, own_states: bool) {
+        if !own_states {
+            follow.status.clone_from(&self.status);
+            follow.asking.clone_from(&self.asking);
+            follow.done.clone_from(&self.done);
+            follow.failed.clone_from(&self.failed);
+        }
         follow.progress = follow.progress.take().or_else(|| self.progress.clone());
         if follow.id.is_empty() {
             follow.id.clone_from(&self.id);

@@ -64,7 +64,14 @@ pub(super) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
             .at()
             .error(format!("`{bad}` is not a JSON pointer"), "such as /hooks or /prefixes/[*]/cidr");
     }
-    Some(Selection { pointers, filter: filter? })
+    let filter = filter?;
+    if !filter.is_empty() && !pointers.iter().any(|pointer| pointer.contains("/[*]")) {
+        return fields.at().error(
+            "`where` chooses among the elements of a list, but no pointer steps through one",
+            "such as pointers: [\"/items/[*]/cidr\"]",
+        );
+    }
+    Some(Selection { pointers, filter })
 }
 
 /// A list of addresses at `url`.
@@ -94,5 +101,11 @@ pub(super) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
     fetching.every = every?;
     fetching.stale_ok = stale_ok?;
     fetching.timeout = timeout?;
+    if fetching.stale_ok < fetching.every {
+        return at.error(
+            "`stale_ok` is shorter than `every`: keys would be let go of before they are fetched anew",
+            "make it longer",
+        );
+    }
     Some(fetching)
 }

@@ -40,10 +40,14 @@ pub(super) fn interaction(
     fields.finish();
     let (done, failed, asking) = (done?, failed?, asking?);
     let preset = preset.map_or(Some(None), |read| read.map(Some))?;
-    let known = preset.as_ref().or(asked).filter(|_| status.is_none() && !ends);
-    if ends && status.is_none() {
-        return at
-            .error("`done` and `failed` are values of the status", "say where it is: `status: /status`");
+    // Whatever the route says itself about states, it says all of.
+    let own_states = status.is_some() || ends || !asking.is_empty();
+    let known = preset.as_ref().or(asked);
+    if (ends || !asking.is_empty()) && status.is_none() {
+        return at.error(
+            "`done`, `failed` and `asking` are values of the status",
+            "say where it is: `status: /status`",
+        );
     }
     let lists = [&done, &failed, &asking];
     for (i, list) in lists.iter().enumerate() {
@@ -51,7 +55,8 @@ pub(super) fn interaction(
             return at.error(format!("`{word}` is both done and failed, or asking"), "");
         }
     }
-    if !ends && known.is_none_or(|known| known.done.is_empty() && known.failed.is_empty()) {
+    let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());
+    if !ends && (own_states || !ends_by_preset) {
         at.warn("no value of the status ends an interaction: it stays open until its deadline");
     }
     if stalled_after.is_some() && !tells {
@@ -70,7 +75,7 @@ pub(super) fn interaction(
         stale: stale.map_or(Some(None), |read| read.map(Some))?,
     };
     if let Some(known) = known {
-        known.complete(&mut follow);
+        known.complete(&mut follow, own_states);
     }
     Some((follow, notify.map_or(Some(None), |read| read.map(Some))?))
 }

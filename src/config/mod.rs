@@ -5,6 +5,7 @@ mod callback;
 mod egress;
 mod feeds;
 mod interaction;
+mod keys;
 mod listen;
 mod node;
 mod peek;
@@ -112,7 +113,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     }
 
     let agent = agent?;
-    let documents = well_known::documents(routes.as_deref().unwrap_or_default());
+    let documents = well_known::documents(root, routes.as_deref().unwrap_or_default())?;
     let edge = Edge {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
         client_address: client_address.map_or(Some(None), |read| read.map(Some))?,
@@ -291,5 +292,7 @@ fn providers(fields: &mut Fields<'_>, has_public_url: bool) -> Option<Vec<Arc<Pr
     read.into_iter().collect()
 }
 
+#[cfg(test)]
+mod provider_tests;
 #[cfg(test)]
 mod tests;

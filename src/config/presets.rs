@@ -215,6 +215,8 @@ pub struct Entry {
     pub addresses: Option<Addresses>,
     /// How a callback is asked for, with each request.
     pub callback: Option<Callback>,
+    /// The document in which the provider looks for addresses that take its messages.
+    pub well_known: Option<Box<str>>,
 }
 
 /// The names of all presets.
@@ -291,6 +293,7 @@ fn entry(fields: &mut Fields<'_>) -> Option<Entry> {
     let shakes = fields.optional("handshakes").map_or(Some(Vec::new()), |at| handshakes(&at));
     let addresses = fields.optional("addresses").map(|at| addresses(&at));
     let callback = fields.optional("callback").map(|at| callback(&at));
+    let well_known = fields.optional("well_known").map(|at| at.text().map(Into::into));
     let (scheme, expect, header_is_yours) = match signature {
         None => {
             let shakes = shakes?;
@@ -314,6 +317,7 @@ fn entry(fields: &mut Fields<'_>) -> Option<Entry> {
         header_is_yours,
         addresses: addresses.map_or(Some(None), |read| read.map(Some))?,
         callback: callback.map_or(Some(None), |read| read.map(Some))?,
+        well_known: well_known.map_or(Some(None), |read| read.map(Some))?,
     })
 }
 
@@ -331,7 +335,7 @@ fn addresses(at: &Cursor<'_>) -> Option<Addresses> {
     let mut fields = at.fields()?;
     // When it was looked up, and where: for people.
     fields.required("as_of")?.text()?;
-    let _ = fields.optional("source");
+    let _ = fields.optional("source").map(|at| at.text());
     let feed = fields.optional("feed").map(|at| at.fetchable());
     let networks = fields.optional("networks").map(|at| at.networks());
     let selection = feeds::selection(&mut fields);

@@ -20,8 +20,6 @@ const JOSE: &[(&str, &str)] = &[
 ];
 
 pub(super) fn token(fields: &mut Fields<'_>) -> Option<TokenPlace> {
-    // Presets say so where the header's name is the user's choice.
-    let _ = fields.optional("header_is_yours");
     if let Some(at) = fields.optional("signature_at")
         && let Some(mut inner) = at.fields()
         && inner.has("each")
@@ -82,7 +80,7 @@ fn required_or_optional(at: &Cursor<'_>) -> Option<bool> {
     at.one_of(&[("optional", false), ("required", true)])
 }
 
-pub(super) fn jwt(fields: &mut Fields<'_>, id: Option<&Cursor<'_>>) -> Option<JwtScheme> {
+pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
     let place = place(fields);
     let algorithms = fields.required("algorithm").and_then(|at| {
         at.list_or_one()?.iter().map(|at| at.one_of(JOSE).map(Into::into)).collect::<Option<Vec<Box<str>>>>()
@@ -106,13 +104,6 @@ pub(super) fn jwt(fields: &mut Fields<'_>, id: Option<&Cursor<'_>>) -> Option<Jw
     });
     let max_age = fields.optional("max_age").map(|at| at.duration());
     let expires = fields.optional("expires").map_or(Some(true), |at| required_or_optional(&at));
-    let claim = match id {
-        None => None,
-        Some(at) => {
-            let mut inner = at.fields()?;
-            inner.optional("claim").and_then(|at| at.text()).map(Into::into)
-        }
-    };
     good.then_some(())?;
     let body_hash: Option<(Box<str>, Encoding)> = body_hash.map_or(Some(None), |read| read.map(Some))?;
     let algorithms = algorithms?;
@@ -130,7 +121,7 @@ pub(super) fn jwt(fields: &mut Fields<'_>, id: Option<&Cursor<'_>>) -> Option<Jw
         body_hash,
         max_age: max_age.map_or(Some(None), |read| read.map(Some))?,
         expires: expires?,
-        id: claim,
+        id: None,
     })
 }
 

@@ -1,14 +1,14 @@
 //! `providers`: where callbacks may come from and how they are signed.
 
 use super::feeds;
+use super::keys::keyed;
 use super::presets::{self, Addresses, Entry};
 use super::reader::{Cursor, Fields};
-use super::scheme::{KINDS, keys_at, require, scheme, tolerance_of};
+use super::scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 use super::words::{did_you_mean, is_name, shown};
 use crate::ingress::Provider;
-use crate::policy::{Feed, FeedKind};
-use crate::secret::Secret;
-use crate::signature::{Expected, KeySet, Keys, KeysAt, Place, Proof, Scheme, TokenPlace, Verifier};
+use crate::policy::Feed;
+use crate::signature::{Expected, KeysAt, Place, Proof, Scheme, TokenPlace, Verifier};
 use crate::source::{Allowlist, Networks};
 
 /// Reads one provider.
@@ -47,9 +47,13 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
             None
         }
     };
-    let published = fields.optional("well_known").map_or(Some(false), |at| match known {
-        Some(("mcp-events", _)) => at.one_of(&[("publish", true), ("none", false)]),
-        _ => at.error("only receivers of MCP Events publish where they are", "take `well_known` out"),
+    let published = fields.optional("well_known").map_or(Some(None), |at| {
+        match known.and_then(|(_, entry)| entry.well_known.clone()) {
+            Some(path) => {
+                at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path))
+            }
+            None => at.error("this provider reads no such document", "take `well_known` out"),
+        }
     });
     if entry.is_some() {
         fields.finish();
@@ -152,7 +156,7 @@ fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
             Some(())
         }
         None => {
-            at.error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out")
+            at.error("this scheme has no timestamp that could be off by more or less", "take `tolerance` out")
         }
     }
 }
@@ -174,7 +178,12 @@ fn own_keys(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> 
     if !scheme.is_public() || matches!(scheme.proof, Proof::Sns) {
         return at.error(format!("{} has no keys that are published", preset.title), "take `keys` out");
     }
-    scheme.keys = Some(keys_at(at)?);
+    let kind = match &scheme.proof {
+        Proof::Content(_) => Kind::Asymmetric,
+        Proof::Message(_) => Kind::Message,
+        _ => Kind::Jwt,
+    };
+    scheme.keys = Some(keys_at(at, kind)?);
     Some(())
 }
 
@@ -263,121 +272,22 @@ fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     if covers && accepted {
         let _: Option<()> = at.error("the body is signed", "take `unsigned_body` out");
     }
-    if !covers && !accepted && matches!(scheme.proof, Proof::Content(_) | Proof::Message(_)) {
-        let _: Option<()> = at.error(
-            "the content must hold {body}, or the signature would not cover what is delivered",
-            "or say `unsigned_body: accept` if that is how the provider signs",
-        );
-    }
-}
-
-/// Puts a scheme and its keys together.
-fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
-    let at = fields.at().clone();
-    if scheme.uses_url() && !has_public_url {
-        let _: Option<()> = at.error("{url} is signed, but there is no `public_url` to compare it with", "");
-    }
-    let verify_token = fields.optional("verify_token").map(|at| at.secret());
-    let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| at.words());
-    let registration = fields.optional("registration").map(|at| registration(&at, &scheme));
-    let derived = fields.optional("secrets").filter(|at| at.is_word("derived"));
-    let certificates = fields.optional("certificates").map(|at| certificates(&at));
-    let secrets_at = match (&registration, &derived, secrets_needed(&scheme)) {
-        (None, None, true) => Some(fields.required("secrets")?),
-        (None, None, false) => fields.optional("secrets"),
+    let hint = "or say `unsigned_body: accept` if that is how the provider signs";
+    let _: Option<()> = match &scheme.proof {
+        _ if covers || accepted => None,
+        Proof::Content(_) => {
+            at.error("the content must hold {body}, or the signature would not cover what is delivered", hint)
+        }
+        Proof::Message(_) => at.error("`components` must hold content-digest, which covers the body", hint),
+        Proof::Jwt(_) => at.error("`body_hash` must say which claim covers the body", hint),
         _ => None,
     };
-    let secrets = secrets_at.as_ref().map_or(Some(Vec::new()), |at| at.secrets());
-    let keys = match (registration, derived) {
-        (Some(read), None) => read?,
-        (None, Some(at)) if scheme.mac().is_some() => {
-            let _ = at;
-            Keys::Derived
-        }
-        (None, Some(at)) => return at.error("only a MAC takes a secret that is made by us", ""),
-        (Some(_), Some(at)) => {
-            return at.error("a registered secret and a derived one?", "keep one of the two");
-        }
-        (None, None) => keys_of(&at, &scheme, secrets.as_deref(), secrets_at.as_ref(), certificates)?,
-    };
-    let secrets = match &keys {
-        Keys::Public(_) => Vec::new(),
-        _ => secrets?,
-    };
-    let verify_token = verify_token.map_or(Some(None), |read| read.map(Some))?;
-    match Verifier::new(scheme, keys, &secrets) {
-        Ok(verifier) => Some(verifier.with_handshakes(verify_token, subscriptions?)),
-        Err((index, fault)) => {
-            let at = secrets_at.as_ref().unwrap_or(&at);
-            at.list()?.get(index).unwrap_or(at).error(format!("the secret {fault}"), "")
-        }
+    if let (Proof::Jwt(jwt), Some(KeysAt::Url(_))) = (&scheme.proof, &scheme.keys)
+        && !jwt.claims.iter().any(|(name, _)| matches!(&**name, "aud" | "sub"))
+    {
+        let _: Option<()> = at.error(
+            "whoever has any token of this issuer is let in",
+            "say which `audience` or `subject` the token must have",
+        );
     }
-}
-
-/// Whether something has to be in `secrets`.
-fn secrets_needed(scheme: &Scheme) -> bool {
-    match &scheme.keys {
-        None if !scheme.proves() => false,
-        Some(KeysAt::Url(_)) => false,
-        // What stands there then is no key: a topic, the id of a webhook.
-        Some(KeysAt::Certificate(_)) => true,
-        None => true,
-    }
-}
-
-fn keys_of(
-    at: &Cursor<'_>,
-    scheme: &Scheme,
-    secrets: Option<&[Secret]>,
-    secrets_at: Option<&Cursor<'_>>,
-    certificates: Option<Option<KeySet>>,
-) -> Option<Keys> {
-    if !scheme.is_public() {
-        return Some(Keys::Shared);
-    }
-    match &scheme.keys {
-        Some(KeysAt::Certificate(rule)) => {
-            Some(Keys::Named(rule.clone(), certificates.map_or(Some(None), |read| read.map(Some))?))
-        }
-        Some(KeysAt::Url(url)) if secrets?.is_empty() => {
-            Some(Keys::Fetched(at.feed(Feed { url: url.clone(), kind: FeedKind::Keys })))
-        }
-        _ => {
-            let at = secrets_at.unwrap_or(at);
-            let read = |(i, secret): (usize, &Secret)| match KeySet::parse(secret.expose()) {
-                Ok(set) => Some(set),
-                Err(fault) => {
-                    let list = at.list()?;
-                    list.get(i).unwrap_or(at).error(format!("the secret {fault}"), "")
-                }
-            };
-            let sets: Vec<_> = secrets?.iter().enumerate().map(read).collect();
-            let sets = sets.into_iter().collect::<Option<Vec<_>>>()?;
-            Some(Keys::Public(KeySet::merged(sets)))
-        }
-    }
-}
-
-/// `certificates: {file: …}`: the ones to use instead of what the provider publishes.
-fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
-    let secret = at.secret()?;
-    match KeySet::parse(secret.expose()) {
-        Ok(set) => Some(set),
-        Err(fault) => at.error(format!("the file {fault}"), ""),
-    }
-}
-
-/// `registration: {file: …}`: where the secret is kept that the provider hands over.
-fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<Keys> {
-    let mut fields = at.fields()?;
-    let path = fields.required("file").and_then(|at| match at.text()? {
-        path if path.starts_with('/') => Some(path),
-        path => at.error(format!("`{path}` is not absolute"), "such as /var/lib/callgate/asana"),
-    });
-    fields.finish();
-    if scheme.handshakes.iter().all(|handshake| handshake.learn.is_none()) {
-        return at.error("this provider hands over no secret", "take `registration` out");
-    }
-    let url = format!("file:{}", path?).into();
-    Some(Keys::Learned(at.feed(Feed { url, kind: FeedKind::Secret })))
 }

@@ -104,7 +104,9 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
         }
     }
     let (follow, notify) = interaction.unwrap_or_else(|| Some((Callback::follow(asked), None)))?;
+    unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
     derived(at, provider.as_deref(), token.as_ref())?;
+    registered(at, provider.as_deref(), token.as_ref())?;
     Some(Route {
         name: name?.into(),
         path: path?,
@@ -119,6 +121,31 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
         notify,
         actions: actions.map_or(Some(None), |read| read.map(Some))?,
     })
+}
+
+/// A message that is not bound to its address is good at every other one of the route.
+fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
+    let signs_the_address = |provider: &Provider| {
+        provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().covers().url)
+    };
+    let captures = path.is_some_and(|path| path.names().next().is_some());
+    if captures && token.is_none() && !provider.is_some_and(signs_the_address) {
+        at.warn("nothing binds a message to its path: one for one capture is good for every other, too; add a `token`");
+    }
+}
+
+/// Whoever hands over the secret first owns it: that must not be just anybody.
+fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
+    let learns = |provider: &&Provider| {
+        provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), Keys::Learned(_)))
+    };
+    match provider.filter(learns) {
+        Some(provider) if provider.allow.is_none() && token.is_none() => at.error(
+            "anybody could hand over the secret of this route's provider",
+            "add `allow` at the provider, or a `token` that only it has",
+        ),
+        _ => Some(()),
+    }
 }
 
 /// A secret that is made for each interaction is known by the interaction, which a token of ours names.

@@ -6,9 +6,10 @@ use http::{HeaderName, HeaderValue};
 
 use super::proof::{jwt, message, token};
 use super::reader::{Cursor, Fields};
+use crate::json::POINTERS_MAX;
 use crate::signature::{
     Algorithm, CertificateRule, CertificateSource, Cipher, Content, ContentScheme, Encoding, Format,
-    IdSource, KeyForm, KeysAt, Place, Proof, PublicAlgorithm, Scheme, TimestampRule, TimestampSource,
+    IdSource, KeyForm, KeysAt, Part, Place, Proof, PublicAlgorithm, Scheme, TimestampRule, TimestampSource,
     TimestampUnit, TokenPlace,
 };
 
@@ -70,7 +71,7 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
 
 /// Reads the fields of a scheme: a user's, or a preset's.
 pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
-    let id = fields.optional("id");
+    let id = fields.optional("id").map_or(Some(Id::None), |at| id_of(&at, kind));
     let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| {
         let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
         read.into_iter().collect()
@@ -78,7 +79,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let require = fields.optional("require").map_or(Some(Vec::new()), |at| require(&at));
     let keys = match kind {
         Kind::Basic | Kind::Hmac | Kind::Token => Some(None),
-        _ => fields.optional("keys").map_or(Some(None), |at| keys_at(&at).map(Some)),
+        _ => fields.optional("keys").map_or(Some(None), |at| keys_at(&at, kind).map(Some)),
     };
     let key_form = match kind {
         Kind::Hmac | Kind::Jwt | Kind::Message => {
@@ -86,31 +87,51 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         }
         _ => Some(KeyForm::Utf8),
     };
+    let words = [("none", false), ("signature", true)];
+    let marks = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
+    let source = match &id {
+        Some(Id::At(source)) => Some(source),
+        _ => None,
+    };
     let proof = match kind {
-        Kind::Hmac | Kind::Asymmetric => content(kind, fields, id.as_ref()).map(Proof::Content),
-        Kind::Jwt => jwt(fields, id.as_ref()).map(Proof::Jwt),
+        Kind::Hmac | Kind::Asymmetric => content(kind, fields, source).map(Proof::Content),
+        Kind::Jwt => jwt(fields).map(Proof::Jwt),
         Kind::Message => message(fields).map(Proof::Message),
         Kind::Sns => Some(Proof::Sns),
         Kind::Basic => Some(Proof::Token(TokenPlace::Basic)),
         Kind::Token => token(fields).map(Proof::Token),
     };
-    let claim = matches!(&proof, Some(Proof::Jwt(jwt)) if jwt.id.is_some());
+    let (id, absent) = (id?, absent?);
+    let mut proof = proof?;
+    let members = match &proof {
+        Proof::Content(content) => content.content.members().count(),
+        _ => 0,
+    };
+    if absent.len() + members + 2 > POINTERS_MAX {
+        return fields
+            .at()
+            .error(format!("more than {} members are looked for", POINTERS_MAX - 2), "name fewer");
+    }
+    if let (Proof::Jwt(jwt), Id::Claim(claim)) = (&mut proof, &id) {
+        jwt.id = Some(claim.clone());
+    }
     let id = match id {
-        Some(at) if !claim => id_of(&at).map(Some),
-        _ => Some(None),
+        Id::At(source) => Some(source),
+        Id::Claim(_) | Id::None => None,
     };
     Some(Scheme {
-        absent: absent?,
+        absent,
         handshakes: Vec::new(),
-        id: id?,
+        id,
         key_form: key_form?,
         keys: keys?,
-        proof: proof?,
+        marks: marks?,
+        proof,
         require: require?,
     })
 }
 
-fn content(kind: Kind, fields: &mut Fields<'_>, id: Option<&Cursor<'_>>) -> Option<ContentScheme> {
+fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&IdSource>) -> Option<ContentScheme> {
     let algorithm = fields.required("algorithm");
     let cipher = match kind {
         Kind::Asymmetric => {
@@ -146,7 +167,12 @@ fn content(kind: Kind, fields: &mut Fields<'_>, id: Option<&Cursor<'_>>) -> Opti
             .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
     }
     let timestamp = timestamp_rule(fields.at(), in_format, &content, read, tolerance)?;
-    let has_id = id.and_then(id_of);
+    if cipher == Some(Cipher::Mac(Algorithm::PlainSha256)) && !content.parts().contains(&Part::Secret) {
+        return fields.at().error(
+            "a plain hash without the secret is one that anybody can make",
+            "put {secret} into `content`, or take sha256",
+        );
+    }
     if content.uses_id() && !matches!(has_id, Some(IdSource::Header(_))) {
         return fields.at().error("{id} is signed, but nothing says where it is", "add `id: {header: NAME}`");
     }
@@ -196,15 +222,22 @@ pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>>
 }
 
 /// `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
-pub(super) fn keys_at(at: &Cursor<'_>) -> Option<KeysAt> {
+pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<KeysAt> {
     let mut fields = at.fields()?;
     let url = fields.optional("url").map(|at| at.fetchable());
-    let certificate = fields.optional("certificate").map(|at| certificate_rule(&at));
+    let certificate = match kind {
+        Kind::Asymmetric | Kind::Sns => fields.optional("certificate").map(|at| certificate_rule(&at)),
+        _ => None,
+    };
+    let all_known = fields.all_asked();
     fields.finish();
+    if !all_known {
+        return None;
+    }
     match (url, certificate) {
         (Some(url), None) => url.map(KeysAt::Url),
         (None, Some(rule)) => rule.map(KeysAt::Certificate),
-        _ => at.error("expected exactly one of url and certificate", ""),
+        _ => at.error("expected exactly one of url and certificate", "{url: https://…}"),
     }
 }
 
@@ -266,15 +299,27 @@ fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {
     })
 }
 
-fn id_of(at: &Cursor<'_>) -> Option<IdSource> {
+/// Where the id of an event is said.
+enum Id {
+    At(IdSource),
+    Claim(Box<str>),
+    None,
+}
+
+fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<Id> {
     let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| at.header_name());
-    let body = fields.optional("body").map(|at| at.pointer());
+    let header =
+        fields.optional("header").map(|at| at.header_name().map(|name| Id::At(IdSource::Header(name))));
+    let body = fields.optional("body").map(|at| at.pointer().map(|pointer| Id::At(IdSource::Body(pointer))));
+    let claim = match kind {
+        Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| Id::Claim(name.into()))),
+        _ => None,
+    };
     fields.finish();
-    match (header, body) {
-        (Some(header), None) => header.map(IdSource::Header),
-        (None, Some(pointer)) => pointer.map(IdSource::Body),
-        _ => at.error("expected exactly one of header and body", "{header: NAME} or {body: /pointer}"),
+    let mut given = [header, body, claim].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        _ => at.error("expected exactly one of header, body and claim", "{header: NAME} or {body: /pointer}"),
     }
 }
 

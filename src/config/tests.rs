@@ -34,7 +34,7 @@ fn errors(text: &str) -> Vec<ConfigError> {
 
 /// The minimal configuration with one change makes one mistake, at this path and with these words.
 #[track_caller]
-fn mistake(from: &str, to: &str, path: &str, words: &str) {
+pub(super) fn mistake(from: &str, to: &str, path: &str, words: &str) {
     assert!(MINIMAL.contains(from), "{from}");
     let errors = errors(&MINIMAL.replacen(from, to, 1));
     let [error] = errors.as_slice() else { panic!("{to}: {errors:#?}") };
@@ -279,7 +279,7 @@ fn stores_that_are_none() {
 #[test]
 fn interactions_that_could_not_be_followed() {
     let at = "routes[0].interaction";
-    loop_mistake("status: /s, ", "", at, "`done` and `failed` are values of the status");
+    loop_mistake("status: /s, ", "", at, "`done`, `failed` and `asking` are values of the status");
     loop_mistake("done: [ok]", "done: [ok, no]", at, "both done and failed");
     loop_mistake(", notify: \"/late/{id}\"", "", at, "tells nobody");
     loop_mistake("/late/{id}", "/late/{other}", "routes[0].interaction.notify", "no capture other");

@@ -1,29 +1,40 @@
 //! Documents by which a receiver says in public which of its addresses take messages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
 
+use super::reader::Cursor;
 use crate::ingress::{Document, Route};
 
-/// The document of MCP Events: the beginnings of the paths that take deliveries, which saves their senders the
-/// challenge.
-const MCP_RECEIVER: &str = "/.well-known/mcp-webhook-receiver.json";
-
-/// The documents of all routes whose provider is to be published.
-pub(super) fn documents(routes: &[Arc<Route>]) -> Vec<Document> {
-    let published = |route: &&Arc<Route>| route.provider.as_ref().is_some_and(|provider| provider.published);
-    let mut prefixes: Vec<&str> =
-        routes.iter().filter(published).map(|route| prefix(route.path.as_str())).collect();
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    if prefixes.is_empty() {
-        return Vec::new();
+/// The documents of all routes whose provider is to be published: the beginnings of their paths.
+pub(super) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
+    let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for route in routes {
+        let Some(path) = route.provider.as_ref().and_then(|provider| provider.published.as_deref()) else {
+            continue;
+        };
+        let prefix = prefix(route.path.as_str());
+        if prefix == "/" {
+            return at.error(
+                format!("publishing the route {} would publish every path of this host", route.name),
+                "begin its path with a word",
+            );
+        }
+        let known = prefixes.entry(path).or_default();
+        if !known.contains(&prefix) {
+            known.push(prefix);
+        }
     }
-    vec![Document { path: MCP_RECEIVER, body: json!({ "receivers": prefixes }).to_string() }]
+    let document = |(path, prefixes): (&str, Vec<&str>)| Document {
+        path: path.into(),
+        body: json!({ "receivers": prefixes }).to_string(),
+    };
+    Some(prefixes.into_iter().map(document).collect())
 }
 
-/// What stands before the first capture.
+/// What stands before the first capture: whole segments.
 fn prefix(path: &str) -> &str {
     path.split_once('{').map_or(path, |(before, _)| before)
 }

@@ -155,10 +155,8 @@ pub(super) fn body<'b>(
 
 /// The body as the text of a form.
 fn form<'b>(head: &RequestHead<'_>, body: &'b [u8]) -> Result<&'b str, Refusal> {
-    let media = head.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let text = std::str::from_utf8(body).ok();
-    match text.filter(|_| media.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+    match text.filter(|_| head.is_form()) {
         Some(text) => Ok(text),
         None => Err(Refusal::new(Denial::RequestNotForm, "the body is no form")),
     }

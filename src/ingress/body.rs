@@ -11,7 +11,7 @@ use crate::interaction::{EventKey, Report, Scope};
 use crate::json::{Found, NotJson, find, find_one};
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::{IdSource, Keys, Presented, Reply, Signed, Tag, Verifier};
+use crate::signature::{IdSource, Keys, Presented, Reply, Signed, Tag};
 use crate::trail::{Check, Trail};
 
 /// Longest id of an event that is taken from a body, in bytes.
@@ -59,7 +59,9 @@ impl Admitted {
 
     fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
         self.check_size(head, body, trail)?;
-        if let Some(reply) = self.shake(head, body, false, trail)? {
+        // What is signed is no unsigned handshake, whatever else it says.
+        let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
+        if !signed && let Some(reply) = self.shake(head, body, false, trail)? {
             return Ok(Body::Handshake(reply));
         }
         let tags = self.check_signature(head, body, trail)?;
@@ -139,8 +141,9 @@ impl Admitted {
             Some(granted) => Scope::Interaction(&granted.interaction),
             None => Scope::Captures(&self.captures),
         };
-        let signed_id = self.route.verifier().is_some_and(Verifier::signs_id);
-        let by_tag = if id.is_none() || !signed_id { tags } else { &[] };
+        let signed_id = self.route.verifier().is_some_and(|verifier| verifier.scheme().signs_id());
+        let marks = self.route.verifier().is_some_and(|verifier| verifier.scheme().marks);
+        let by_tag = if marks && (id.is_none() || !signed_id) { tags } else { &[] };
         let route = &self.route.name;
         let id = id.map(|id| EventKey::of_id(route, scope, id.as_bytes()));
         let tags = by_tag.iter().map(|tag| EventKey::of_tag(route, scope, tag.as_bytes()));
@@ -230,7 +233,7 @@ impl Admitted {
         body: &[u8],
         trail: &mut Trail,
     ) -> Result<Vec<Tag>, Denial> {
-        let Some(verifier) = self.route.verifier() else {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().proves()) else {
             trail.skip(Check::Signature, "the provider does not sign");
             return Ok(Vec::new());
         };
@@ -242,7 +245,10 @@ impl Admitted {
         let signed = self.signed(head);
         match verifier.verify(presented, &signed, body) {
             Ok(tags) => {
-                trail.pass(Check::Signature, || format!("matches over {} body bytes", body.len()));
+                trail.pass(Check::Signature, || match verifier.scheme().covers().body {
+                    true => format!("matches over {} body bytes", body.len()),
+                    false => "genuine; the body is not covered".to_owned(),
+                });
                 Ok(tags)
             }
             Err(refusal) => {

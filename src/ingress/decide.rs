@@ -27,7 +27,7 @@ pub struct Ingress {
 #[derive(Clone, Debug)]
 pub struct Document {
     /// Where it is.
-    pub path: &'static str,
+    pub path: Box<str>,
     /// JSON.
     pub body: String,
 }
@@ -105,7 +105,7 @@ impl Ingress {
 
     /// The document that a request asks for.
     pub fn document(&self, head: &RequestHead<'_>) -> Option<&Document> {
-        let asked = |document: &&Document| head.method == "GET" && head.target == document.path;
+        let asked = |document: &&Document| head.method == "GET" && head.target == &*document.path;
         self.documents.iter().find(asked)
     }
 

@@ -83,7 +83,6 @@ impl Run<'_> {
     }
 
     fn token(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
-        let before = (found.only_handshake, found.token.is_none());
         match token(self.route, self.captures, self.head, self.now, found) {
             Ok(()) if self.route.token.is_none() => {
                 trail.skip(Check::Token, "the route asks for no token");
@@ -96,7 +95,7 @@ impl Run<'_> {
                 None => "genuine".to_owned(),
             }),
             // Whoever makes sure of an address does so before there is a token, and proves itself in another way.
-            Err(refusal) if before == (true, true) && refusal.denial == Denial::TokenMissing => {
+            Err(refusal) if found.only_handshake && refusal.denial == Denial::TokenMissing => {
                 trail.skip(Check::Token, "a handshake brings none");
             }
             Err(refusal) => {
@@ -113,7 +112,7 @@ impl Run<'_> {
     }
 
     fn signature_headers(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
-        let Some(verifier) = self.route.verifier() else {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().proves()) else {
             trail.skip(Check::SignatureHeaders, "the provider does not sign");
             return Ok(());
         };
@@ -126,12 +125,17 @@ impl Run<'_> {
         };
         match verifier.present(&signed) {
             Ok(presented) => {
+                match presented.is_in_the_head() {
+                    true => trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned()),
+                    false => trail.skip(Check::SignatureHeaders, "none; what there is, is in the body"),
+                }
                 found.presented = Some(presented);
-                trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned());
                 Ok(())
             }
             // What is not signed may be a handshake: the body will tell.
-            Err(refusal) if verifier.could_shake_unsigned(self.head) => {
+            Err(refusal)
+                if refusal.denial == Denial::SignatureMissing && verifier.could_shake_unsigned(self.head) =>
+            {
                 trail.skip(Check::SignatureHeaders, "none, as a handshake has none");
                 found.unsigned = Some(refusal);
                 Ok(())

@@ -25,8 +25,8 @@ pub struct Provider {
     pub allow: Option<Allowlist>,
     /// How it signs; `None`: it does not.
     pub verifier: Option<Verifier>,
-    /// Whether the addresses of its routes are published.
-    pub published: bool,
+    /// The document in which the addresses of its routes are published; `None`: they are not.
+    pub published: Option<Box<str>>,
 }
 
 /// Where a token travels.

@@ -82,8 +82,8 @@ pub struct Report {
 impl Follow {
     /// Reads a callback. A body that is no JSON is unreadable; one with two members of one name on the way reports nothing.
     pub fn report(&self, head: &RequestHead<'_>, body: &[u8]) -> Report {
-        let pointers: Vec<_> = self.status.iter().chain(&self.id).filter_map(StatusAt::pointer).collect();
-        let pointers: Vec<_> = pointers.into_iter().chain(&self.progress).collect();
+        let places = self.status.iter().chain(&self.id).filter_map(StatusAt::pointer);
+        let pointers: Vec<_> = places.chain(&self.progress).collect();
         let (mut unreadable, mut found) = (false, Vec::new());
         if !pointers.is_empty() {
             match find(body, &pointers) {
@@ -102,9 +102,11 @@ impl Follow {
                 };
                 first = first.or(text);
             }
-            first.filter(|text| text.len() <= STATUS_BYTES_MAX)
+            first
         };
-        let (status, id) = (first(&self.status), first(&self.id));
+        let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
+        // An id that is too long to be one is another one.
+        let id = first(&self.id);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));
         let end = match (is(&self.done), is(&self.failed)) {
@@ -113,6 +115,8 @@ impl Follow {
             (false, false) => None,
         };
         let asks = is(&self.asking);
+        // A header may have said all there is to say.
+        let unreadable = unreadable && status.is_none();
         Report { status, progress, end, id, asks, unreadable, ..Report::default() }
     }
 }

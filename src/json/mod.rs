@@ -4,7 +4,9 @@
 mod find;
 mod insert;
 mod pointer;
+mod strict;
 
 pub use find::{Found, NotJson, find, find_one};
 pub use insert::{InsertFault, insert, quoted, replace, set};
 pub use pointer::{POINTERS_MAX, Pointer};
+pub use strict::find_strict;

@@ -83,16 +83,23 @@ impl Exchange<'_> {
             let refusal = Refusal::new(Denial::ActionUnknown, "the route has no `actions` any more");
             return self.refuse(refusal, &[]).await;
         };
-        match self.send(caller, actions, &taken, body).await {
+        let sent = self.send(caller, actions, &taken, body).await;
+        // Settled before the agent is told: it may answer again at once.
+        let settled = match &sent {
+            Ok(answered) if answered.answer.is_success() => taken.answered().await,
+            _ => {
+                drop(taken);
+                Ok(())
+            }
+        };
+        match sent {
             Ok(answered) => {
                 let status = answered.answer.status();
                 if (300..400).contains(&status) {
                     let refusal = Refusal::new(Denial::ProviderRedirected, format!("a redirect, {status}"));
                     return self.refuse(refusal, &[]).await;
                 }
-                if answered.answer.is_success()
-                    && let Err(refusal) = taken.answered().await
-                {
+                if let Err(refusal) = settled {
                     return self.refuse(refusal, &[]).await;
                 }
                 self.relay(answered, Vec::new(), "ok").await

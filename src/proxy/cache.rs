@@ -56,12 +56,18 @@ impl Cache {
     /// Keeps a secret in a file that nobody else may read. One that is there stays.
     pub(super) fn keep_secret(path: &str, secret: &Secret) -> Result<(), String> {
         let write = || -> std::io::Result<()> {
-            if let Some(folder) = Path::new(path).parent() {
-                fs::create_dir_all(folder)?;
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(folder)?;
+            // Written whole beside its place, then put there: half a secret would be one that nobody signs with.
+            let draft = format!("{path}.new");
+            let _ = fs::remove_file(&draft);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
             file.write_all(secret.expose())?;
-            file.sync_all()
+            file.sync_all()?;
+            let linked = fs::hard_link(&draft, path);
+            fs::remove_file(&draft)?;
+            linked?;
+            fs::File::open(folder)?.sync_all()
         };
         write().map_err(|error| format!("{path}: {error}"))
     }

@@ -25,7 +25,7 @@ use super::session::{
     Caller, InFlight, continue_if_expected, hand_back, head, known_method, lacks_host, micros,
 };
 use crate::denial::{Denial, Refusal};
-use crate::egress::{Callback, Plan, Rule, Unruled};
+use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::json::{Pointer, find_one};
 use crate::observe::{EgressEntry, redact_path};
 use crate::path::Captures;
@@ -65,8 +65,9 @@ pub(super) async fn serve(
     mut session: ServerSession,
     stopping: &ShutdownWatch,
 ) -> Option<ReusedHttpStream> {
+    let patience = shared.policy.load().limits.idle_timeout;
+    let read = timeout(patience, session.read_request()).await;
     let policy = shared.policy.load_full();
-    let read = timeout(policy.limits.idle_timeout, session.read_request()).await;
     let in_flight = InFlight::new(&shared.in_flight);
     if shared.stopped.load(Ordering::SeqCst) {
         return None;
@@ -144,10 +145,7 @@ impl Exchange<'_> {
             },
             Err(refusal) => return self.refuse(refusal, &[]).await,
         };
-        let secret = minted.as_ref().and_then(|minted| {
-            let minting = self.policy.minting.as_ref()?;
-            String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
-        });
+        let secret = minted.as_ref().and_then(|minted| self.secret(rule, minted));
         let callback = minted.as_ref().map(|minted| Callback {
             url: &minted.callback_url,
             token: &minted.callback_token,
@@ -203,6 +201,13 @@ impl Exchange<'_> {
         })?;
         self.interaction = Some(minted.interaction.clone());
         Ok(minted)
+    }
+
+    /// The interaction's own secret, where the provider is given one.
+    fn secret(&self, rule: &Rule, minted: &Minted) -> Option<String> {
+        let given = |inject: &Inject| inject.insertions.iter().any(|one| one.shape.holds(Slot::Secret));
+        let minting = self.policy.minting.as_ref().filter(|_| rule.inject.as_ref().is_some_and(given))?;
+        String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
 
     /// Nobody will call back: the interaction ends here. `unseen`: nobody got to know its token.

@@ -66,7 +66,7 @@ pub(super) struct Shared {
 /// How an exchange ended.
 struct Ended {
     seen: Seen,
-    /// `ok`, `duplicate` or `stale`; or why not.
+    /// `ok`, `duplicate`, `stale`, `handshake` or `document`; or why not.
     outcome: Result<&'static str, Denial>,
     status: u16,
     body_bytes: u64,
@@ -103,9 +103,11 @@ pub(super) async fn serve(
     mut session: ServerSession,
     stopping: &ShutdownWatch,
 ) -> Option<ReusedHttpStream> {
-    let policy = shared.policy.load_full();
     let first = session.take_connection_user_context().is_none();
-    let read = timeout(policy.limits.idle_timeout, session.read_request()).await;
+    let patience = shared.policy.load().limits.idle_timeout;
+    let read = timeout(patience, session.read_request()).await;
+    // The policy of the moment in which there is a request: the connection may have waited for it for long.
+    let policy = shared.policy.load_full();
     // Counted before the look at `stopped`: whoever stops waits for the count after setting it.
     let in_flight = InFlight::new(&shared.in_flight);
     if shared.stopped.load(Ordering::SeqCst) {
@@ -232,6 +234,10 @@ impl Exchange<'_> {
             log::error!("the secret handed over by {name} could not be kept: {error}");
             let denial = Denial::StoreUnavailable;
             return self.refuse(Denied { denial, seen }, 0).await;
+        }
+        if reply.learned.is_some() {
+            let client = seen.client.map_or_else(String::new, |client| client.to_string());
+            log::warn!("{client} handed over the secret of the route {name}");
         }
         if let Some(url) = &reply.fetch {
             self.shared.fetcher.confirm(url);

@@ -25,8 +25,12 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// Most flights at once.
 const FLIGHTS_MAX: usize = 4;
-/// Most certificates that messages may make us fetch.
+/// Most of them for certificates and confirmations, which messages ask for.
+const ERRAND_FLIGHTS_MAX: usize = 2;
+/// Most certificates that are remembered, and most errands under way.
 const CERTIFICATES_MAX: usize = 64;
+/// How often an errand is tried before it is given up: whoever needs it will ask again.
+const ERRAND_TRIES_MAX: u32 = 4;
 /// Most errands that wait.
 const ERRANDS_MAX: usize = 64;
 
@@ -50,7 +54,14 @@ struct State {
     in_flight: bool,
     failures: u32,
     due: Option<Instant>,
-    succeeded: Option<Instant>,
+    /// When it was had last, and how old it was then.
+    had: Option<(Instant, Duration)>,
+}
+
+impl State {
+    fn age(&self, now: Instant) -> Option<Duration> {
+        self.had.map(|(at, age)| now.saturating_duration_since(at) + age)
+    }
 }
 
 /// Brings what is fetched.
@@ -133,27 +144,50 @@ fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut Outside)) {
     });
 }
 
+/// The policy with what is in files and in the cache, and how old each of those is; for commands that fetch nothing.
+///
+/// # Errors
+/// The cache's folder cannot be used, in words.
+pub fn with_cached(policy: Policy) -> Result<Policy, String> {
+    let policy = ArcSwap::from_pointee(policy);
+    take_cached(&policy)?;
+    Ok(Policy::clone(&policy.load()))
+}
+
+/// Takes what is in files and in the cache. Returns how old each thing is that could be used.
+fn take_cached(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duration>>, String> {
+    let now = policy.load_full();
+    let cache = Cache::new(now.fetching.cache.as_deref())?;
+    let take = |(i, feed): (usize, &Feed)| {
+        let id = FeedId(i);
+        if feed.kind == FeedKind::Secret {
+            let secret = feed.url.strip_prefix("file:").and_then(Cache::secret)?;
+            update(policy, |outside| outside.keyring.put_secret(id, secret.clone()));
+            return None;
+        }
+        let (bytes, age) = match feed.url.strip_prefix("file:") {
+            Some(path) => (std::fs::read(path).ok()?, Duration::ZERO),
+            None => cache.read(&feed.url)?,
+        };
+        let stale = feed.kind == FeedKind::Keys && age > now.fetching.stale_ok;
+        (!stale && apply(policy, id, feed, &bytes).is_ok()).then_some(age)
+    };
+    Ok(now.feeds.iter().enumerate().map(take).collect())
+}
+
 impl Work {
-    /// Takes what is in the cache, and what is in files.
+    /// Takes what is there already, and has everything fetched.
     fn start(&mut self, policy: &Policy) -> Result<(), String> {
-        let cache = Cache::new(policy.fetching.cache.as_deref())?;
-        for (i, feed) in policy.feeds.iter().enumerate() {
-            let id = FeedId(i);
+        let ages = take_cached(&self.policy)?;
+        for (i, (feed, age)) in policy.feeds.iter().zip(ages).enumerate() {
             if feed.kind == FeedKind::Secret {
-                if let Some(secret) = feed.url.strip_prefix("file:").and_then(Cache::secret) {
-                    update(&self.policy, |outside| outside.keyring.put_secret(id, secret.clone()));
-                }
                 continue;
             }
             let state = self.states.entry(Target::Feed(i)).or_default();
             state.due = Some(instant());
-            let Some((bytes, age)) = cache.read(&feed.url) else { continue };
-            if feed.kind == FeedKind::Keys && age > policy.fetching.stale_ok {
-                continue;
-            }
-            if apply(&self.policy, id, feed, &bytes).is_ok() {
-                state.succeeded = instant().checked_sub(age);
-                state.due = Some(instant() + policy.fetching.every.saturating_sub(age).min(RETRY_FIRST));
+            // What is there is used at once, and fetched anew soon: nobody knows what became of it meanwhile.
+            if let Some(age) = age {
+                state.had = Some((instant(), age));
             }
         }
         Ok(())
@@ -161,7 +195,7 @@ impl Work {
 
     /// Runs until it is aborted.
     pub(super) async fn run(mut self) {
-        let (done, mut landed) = mpsc::channel::<(Target, Result<Vec<u8>, String>)>(FLIGHTS_MAX);
+        let (done, mut landed) = mpsc::channel::<Landed>(FLIGHTS_MAX);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -180,9 +214,16 @@ impl Work {
             Errand::Certificate(url) => Target::Certificate(url),
             Errand::Confirm(url) => Target::Confirm(url),
         };
-        let known = self.states.keys().filter(|known| matches!(known, Target::Certificate(_))).count();
-        if !self.states.contains_key(&target) && known >= CERTIFICATES_MAX {
-            log::warn!("no certificate is fetched: {CERTIFICATES_MAX} were asked for already");
+        if let Target::Certificate(url) = &target
+            && self.policy.load().ingress.edge().outside.keyring.certificate(url).is_some()
+        {
+            return;
+        }
+        let errands = self.states.keys().filter(|known| !matches!(known, Target::Feed(_))).count();
+        if !self.states.contains_key(&target) && errands >= CERTIFICATES_MAX {
+            log::warn!(
+                "not fetched: {CERTIFICATES_MAX} certificates and confirmations are known or under way"
+            );
             return;
         }
         let state = self.states.entry(target).or_default();
@@ -190,89 +231,64 @@ impl Work {
         state.due.get_or_insert_with(instant);
     }
 
-    fn take_off(&mut self, done: &mpsc::Sender<(Target, Result<Vec<u8>, String>)>) {
-        let policy = self.policy.load();
+    fn take_off(&mut self, done: &mpsc::Sender<Landed>) {
+        let Some(client) = &self.client else { return };
+        let policy = self.policy.load_full();
         let now = instant();
-        let mut flights = self.states.values().filter(|state| state.in_flight).count();
+        let flying = |states: &HashMap<Target, State>, errands: bool| {
+            let fits = |target: &Target| !matches!(target, Target::Feed(_)) == errands;
+            states.iter().filter(|(target, state)| state.in_flight && fits(target)).count()
+        };
+        let (feeds, errands) = (flying(&self.states, false), flying(&self.states, true));
+        let mut room = (FLIGHTS_MAX.saturating_sub(feeds), ERRAND_FLIGHTS_MAX.saturating_sub(errands));
         for (target, state) in &mut self.states {
-            if flights >= FLIGHTS_MAX || state.in_flight || state.due.is_none_or(|due| due > now) {
+            let left = if matches!(target, Target::Feed(_)) { &mut room.0 } else { &mut room.1 };
+            if *left == 0 || state.in_flight || state.due.is_none_or(|due| due > now) {
                 continue;
             }
-            let url = match target {
-                Target::Certificate(url) | Target::Confirm(url) => url.clone(),
-                Target::Feed(i) => match policy.feeds.get(*i) {
-                    Some(feed) => feed.url.clone(),
-                    None => continue,
-                },
-            };
-            let Some(client) = self.client.clone() else { continue };
-            (state.in_flight, flights) = (true, flights + 1);
-            let (done, target) = (done.clone(), target.clone());
+            (*left, state.in_flight) = (*left - 1, true);
+            let (client, done, target) = (client.clone(), done.clone(), target.clone());
+            let (policy, published) = (Arc::clone(&policy), Arc::clone(&self.policy));
             tokio::task::spawn_blocking(move || {
-                let result = client.get(&url);
+                let result = fetch(&client, &policy, &published, &target);
                 // When nobody is there any more, nobody needs it.
                 let _ = done.blocking_send((target, result));
             });
         }
     }
 
-    fn land(&mut self, target: &Target, result: Result<Vec<u8>, String>) {
+    fn land(&mut self, target: &Target, result: Result<Option<String>, String>) {
         let policy = self.policy.load_full();
-        let (label, applied) = match (target, result) {
-            (_, Err(error)) => (self.label(&policy, target), Err(error)),
-            (Target::Confirm(_), Ok(_)) => {
-                log::info!("a subscription was confirmed");
-                self.states.remove(target);
-                return;
-            }
-            (Target::Certificate(url), Ok(bytes)) => {
-                let set = KeySet::parse(&bytes).map_err(|fault| format!("it {fault}"));
-                let applied = set.map(|set| {
-                    update(&self.policy, |outside| outside.keyring.put_certificate(url, set.clone()));
-                });
-                ("certificate".to_owned(), applied)
-            }
-            (Target::Feed(i), Ok(bytes)) => {
-                let Some(feed) = policy.feeds.get(*i) else { return };
-                let applied = apply(&self.policy, FeedId(*i), feed, &bytes);
-                if applied.is_ok()
-                    && let Ok(cache) = Cache::new(policy.fetching.cache.as_deref())
-                    && let Err(error) = cache.write(&feed.url, &bytes)
-                {
-                    log::warn!("{} could not be kept: {error}", feed.url);
-                }
-                (
-                    feed.url.to_string(),
-                    applied.map(|change| change.into_iter().for_each(|c| log::info!("{c}"))),
-                )
-            }
-        };
-        self.metrics.fetched(&label, applied.is_ok());
+        let label = label(&policy, target);
+        self.metrics.fetched(&label, result.is_ok());
         let state = self.states.entry(target.clone()).or_default();
         state.in_flight = false;
-        match applied {
-            Ok(()) => {
-                (state.failures, state.succeeded) = (0, Some(instant()));
-                state.due = matches!(target, Target::Feed(_)).then(|| instant() + policy.fetching.every);
+        match result {
+            Ok(change) => {
+                change.into_iter().for_each(|change| log::info!("{change}"));
+                (state.failures, state.had) = (0, Some((instant(), Duration::ZERO)));
+                // A certificate is fetched anew before it is let go of.
+                let again = match target {
+                    Target::Feed(_) => policy.fetching.every,
+                    _ => policy.fetching.stale_ok / 2,
+                };
+                state.due = Some(instant() + again);
+                if matches!(target, Target::Confirm(_)) {
+                    self.states.remove(target);
+                }
             }
             Err(error) => {
                 log::warn!("{label} could not be fetched: {error}");
                 let wait = RETRY_FIRST * 2_u32.saturating_pow(state.failures.min(16));
                 state.failures += 1;
                 state.due = Some(instant() + wait.min(policy.fetching.every));
-                // A confirmation is tried a few times, and then left to the provider to ask again.
-                if matches!(target, Target::Confirm(_)) && state.failures >= 5 {
+                if !matches!(target, Target::Feed(_))
+                    && state.failures >= ERRAND_TRIES_MAX
+                    && state.had.is_none()
+                {
                     self.states.remove(target);
                 }
             }
-        }
-    }
-
-    fn label(&self, policy: &Policy, target: &Target) -> String {
-        match target {
-            Target::Certificate(_) => "certificate".to_owned(),
-            Target::Confirm(_) => "confirmation".to_owned(),
-            Target::Feed(i) => policy.feeds.get(*i).map_or_else(String::new, |feed| feed.url.to_string()),
         }
     }
 
@@ -282,12 +298,12 @@ impl Work {
         let now = instant();
         for (i, feed) in policy.feeds.iter().enumerate().filter(|(_, feed)| feed.kind != FeedKind::Secret) {
             let Some(state) = self.states.get(&Target::Feed(i)) else { continue };
-            let age = state.succeeded.map(|at| now.saturating_duration_since(at));
-            self.metrics.feed_age(&feed.url, age.map(|age| age.as_secs_f64()));
+            let age = state.age(now);
+            self.metrics.feed_age(feed.label(), age.map(|age| age.as_secs_f64()));
             let stale = age.is_some_and(|age| age > policy.fetching.stale_ok);
             let held = policy.ingress.edge().outside.keyring.set(FeedId(i)).is_some();
             if stale && held {
-                log::error!("{} is too old: nothing is verified with these keys any more", feed.url);
+                log::error!("{} is too old: nothing is verified with these keys any more", feed.label());
                 update(&self.policy, |outside| outside.keyring.drop_set(FeedId(i)));
             }
         }
@@ -295,7 +311,7 @@ impl Work {
             .states
             .iter()
             .filter(|(target, state)| {
-                let age = state.succeeded.map(|at| now.saturating_duration_since(at));
+                let age = state.age(now);
                 matches!(target, Target::Certificate(_))
                     && age.is_some_and(|age| age > policy.fetching.stale_ok)
             })
@@ -310,6 +326,51 @@ impl Work {
     }
 }
 
+/// What a flight came back with: what changed, in words, or what went wrong.
+type Landed = (Target, Result<Option<String>, String>);
+
+/// What a target is called in metrics and in the log.
+fn label(policy: &Policy, target: &Target) -> String {
+    match target {
+        Target::Certificate(_) => "certificate".to_owned(),
+        Target::Confirm(_) => "confirmation".to_owned(),
+        Target::Feed(i) => policy.feeds.get(*i).map_or("none", |feed| feed.label()).to_owned(),
+    }
+}
+
+/// Fetches one thing and puts it in its place. Blocks.
+fn fetch(
+    client: &HttpClient,
+    policy: &Policy,
+    published: &ArcSwap<Policy>,
+    target: &Target,
+) -> Result<Option<String>, String> {
+    match target {
+        Target::Confirm(url) => {
+            client.get(url)?;
+            Ok(Some("a subscription was confirmed".to_owned()))
+        }
+        Target::Certificate(url) => {
+            let set = KeySet::parse(&client.get(url)?).map_err(|fault| format!("it {fault}"))?;
+            update(published, |outside| outside.keyring.put_certificate(url, set.clone()));
+            Ok(Some(format!("a certificate was fetched: {url}")))
+        }
+        Target::Feed(i) => {
+            let feed = policy.feeds.get(*i).ok_or_else(|| "it is not known any more".to_owned())?;
+            let bytes = client.get(&feed.url)?;
+            let change = apply(published, FeedId(*i), feed, &bytes)?;
+            if !feed.url.starts_with("file:") {
+                let kept = Cache::new(policy.fetching.cache.as_deref())
+                    .and_then(|cache| cache.write(&feed.url, &bytes).map_err(|error| error.to_string()));
+                if let Err(error) = kept {
+                    log::warn!("{} could not be kept: {error}", feed.label());
+                }
+            }
+            Ok(change)
+        }
+    }
+}
+
 /// Reads what was fetched and puts it in its place, whole or not at all. Returns what changed, in words.
 fn apply(policy: &ArcSwap<Policy>, id: FeedId, feed: &Feed, bytes: &[u8]) -> Result<Option<String>, String> {
     let before = policy.load_full();
@@ -319,7 +380,7 @@ fn apply(policy: &ArcSwap<Policy>, id: FeedId, feed: &Feed, bytes: &[u8]) -> Res
             let set = KeySet::parse(bytes).map_err(|fault| format!("it {fault}"))?;
             let (count, known) = (set.keys().len(), outside.keyring.set(id).map(|set| set.keys().len()));
             update(policy, |outside| outside.keyring.put(id, set.clone()));
-            Ok((known != Some(count)).then(|| format!("{}: {count} keys", feed.url)))
+            Ok((known != Some(count)).then(|| format!("{}: {count} keys", feed.label())))
         }
         FeedKind::Addresses(selection) => {
             let networks = selection.read(bytes)?;
@@ -327,7 +388,7 @@ fn apply(policy: &ArcSwap<Policy>, id: FeedId, feed: &Feed, bytes: &[u8]) -> Res
             let changed = known.is_none_or(|known| known.nets() != networks.nets());
             let said = changed.then(|| {
                 let (now, before) = (networks.len(), known.map_or(0, |known| known.len()));
-                format!("{}: the addresses changed, {now} ranges instead of {before}", feed.url)
+                format!("{}: the addresses changed, {now} ranges instead of {before}", feed.label())
             });
             update(policy, |outside| outside.lists.put(id, networks.clone()));
             Ok(said)

@@ -35,6 +35,7 @@ impl HttpClient {
             .tls_config(tls)
             .timeout_global(Some(timeout))
             .max_redirects(0)
+            .proxy(None)
             .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self { agent: config.new_agent() })

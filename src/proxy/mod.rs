@@ -25,6 +25,7 @@ mod session;
 mod tls;
 
 pub use clock::{Clock, LedgerClock, instant};
+pub use fetch::with_cached;
 pub use plain::{PlainRequest, PlainResponse};
 pub use server::{Options, Server, StartError};
 pub use tls::check as check_tls;

@@ -1,11 +1,7 @@
 //! JSON written anew with sorted members and without white space, for the few who sign that instead of the bytes
 //! they send. Numbers and strings stay as they stand; a name that occurs twice has no canonical form.
 
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 
 use crate::denial::{Denial, Refusal};
 
@@ -14,73 +10,102 @@ const DEPTH_MAX: usize = 64;
 
 /// The canonical text of a body.
 pub(super) fn json(body: &[u8]) -> Result<String, Refusal> {
-    let mut out = String::with_capacity(body.len());
     let text = std::str::from_utf8(body).ok();
-    let raw = text.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-    match raw.and_then(|raw| write(raw, &mut out, 0)) {
-        Some(()) => Ok(out),
+    // Whether it is JSON is not this file's to tell; what is left is to find where each value ends.
+    let text = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+    match text.and_then(|text| Scan { rest: text }.value(0)) {
+        Some(canonical) => Ok(canonical),
         None => Err(Refusal::new(Denial::SignatureMalformed, "the body has no canonical form as JSON")),
     }
 }
 
-fn write(raw: &RawValue, out: &mut String, depth: usize) -> Option<()> {
-    if depth > DEPTH_MAX {
-        return None;
-    }
-    match raw.get().as_bytes().first()? {
-        b'{' => {
-            let Members(members) = serde_json::from_str(raw.get()).ok()?;
-            out.push('{');
-            for (i, (name, value)) in members.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                out.push_str(&serde_json::to_string(name).ok()?);
-                out.push(':');
-                write(value, out, depth + 1)?;
-            }
-            out.push('}');
-        }
-        b'[' => {
-            let items: Vec<&RawValue> = serde_json::from_str(raw.get()).ok()?;
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                write(item, out, depth + 1)?;
-            }
-            out.push(']');
-        }
-        _ => out.push_str(raw.get()),
-    }
-    Some(())
+/// What is left of a text that is known to be JSON.
+struct Scan<'t> {
+    rest: &'t str,
 }
 
-/// The members of an object, sorted by name, each once.
-struct Members<'t>(BTreeMap<String, &'t RawValue>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Once;
-        impl<'de> Visitor<'de> for Once {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object with each member once")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a member occurs twice"));
-                    }
-                }
-                Ok(Members(members))
-            }
+impl<'t> Scan<'t> {
+    fn value(&mut self, depth: usize) -> Option<String> {
+        if depth > DEPTH_MAX {
+            return None;
         }
-        deserializer.deserialize_map(Once)
+        match self.next()? {
+            b'{' => self.object(depth),
+            b'[' => self.list(depth),
+            b'"' => self.string().map(str::to_owned),
+            _ => self.scalar().map(str::to_owned),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Option<String> {
+        let mut members: Vec<(String, String)> = Vec::new();
+        self.skip(1);
+        while self.next()? != b'}' {
+            if self.next()? == b',' {
+                self.skip(1);
+                continue;
+            }
+            let name: String =
+                self.next().and_then(|_| self.string()).and_then(|raw| serde_json::from_str(raw).ok())?;
+            self.next()?;
+            self.skip(1);
+            members.push((name, self.value(depth + 1)?));
+        }
+        self.skip(1);
+        members.sort();
+        if members.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+            return None;
+        }
+        let member =
+            |(name, value): &(String, String)| Some(format!("{}:{value}", serde_json::to_string(name).ok()?));
+        Some(format!("{{{}}}", members.iter().map(member).collect::<Option<Vec<_>>>()?.join(",")))
+    }
+
+    fn list(&mut self, depth: usize) -> Option<String> {
+        let mut items = Vec::new();
+        self.skip(1);
+        while self.next()? != b']' {
+            if self.next()? == b',' {
+                self.skip(1);
+                continue;
+            }
+            items.push(self.value(depth + 1)?);
+        }
+        self.skip(1);
+        Some(format!("[{}]", items.join(",")))
+    }
+
+    /// A string with its quotes, as it stands.
+    fn string(&mut self) -> Option<&'t str> {
+        let mut escaped = false;
+        let inside = |c: char| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        };
+        let end = self.rest.get(1..)?.find(inside)? + 2;
+        self.take(end)
+    }
+
+    fn scalar(&mut self) -> Option<&'t str> {
+        let ends = |c: char| matches!(c, ',' | ']' | '}' | ' ' | '\t' | '\r' | '\n');
+        self.take(self.rest.find(ends).unwrap_or(self.rest.len()))
+    }
+
+    /// The byte with which the next token begins.
+    fn next(&mut self) -> Option<u8> {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        self.rest.bytes().next()
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<&'t str> {
+        let (taken, rest) = self.rest.split_at_checked(bytes)?;
+        self.rest = rest;
+        Some(taken)
     }
 }
 
@@ -93,6 +118,8 @@ mod tests {
         let body = r#" { "b" : [1.50, {"z": null, "a": "x y\u00e9"}], "a":{} } "#;
         assert_eq!(json(body.as_bytes()).unwrap(), r#"{"a":{},"b":[1.50,{"a":"x y\u00e9","z":null}]}"#);
         assert!(json(br#"{"a":1,"a":2}"#).is_err());
+        assert_eq!(json(b" 1.0 ").unwrap(), "1.0");
+        assert_eq!(json(br#"{"a\"\\":"\\\"}"}"#).unwrap(), r#"{"a\"\\":"\\\"}"}"#);
         assert!(json(b"{").is_err());
     }
 }

@@ -29,7 +29,7 @@ pub enum CertificateSource {
 pub struct CertificateRule {
     /// Where the address stands.
     pub source: CertificateSource,
-    /// The hosts it may be at; a `*` stands for one label.
+    /// The hosts it may be at; a `*` stands for a region, such as `us-east-1`.
     pub hosts: Vec<Box<str>>,
     /// What its path begins with.
     pub path: Box<str>,
@@ -83,15 +83,20 @@ impl CertificateRule {
 
 fn is_host(pattern: &str, host: &str) -> bool {
     let mut labels = host.split('.');
-    let fits = |label: &str, wanted: &str| match wanted {
-        "*" => {
-            (3..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        }
-        exact => label == exact,
-    };
+    let fits = |label: &str, wanted: &str| if wanted == "*" { is_region(label) } else { label == wanted };
     pattern.split('.').all(|wanted| labels.next().is_some_and(|label| fits(label, wanted)))
         && labels.next().is_none()
+}
+
+/// A region of a cloud, such as `us-gov-west-1`: letters, letters, a number. A bucket's host is none.
+fn is_region(label: &str) -> bool {
+    let mut words = label.split('-');
+    let letters = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+    let number =
+        words.next_back().is_some_and(|word| word.len() <= 2 && word.bytes().all(|b| b.is_ascii_digit()));
+    let words: Vec<_> = words.collect();
+    let first = words.first().is_some_and(|word| word.len() == 2);
+    number && first && words.len() >= 2 && words.into_iter().all(letters)
 }
 
 #[cfg(test)]
@@ -121,6 +126,8 @@ mod tests {
             "https://sns.us-east-1.amazonaws.com.evil.test/certs/a",
             "https://sns.a.b.amazonaws.com/certs/a",
             "https://sns.x.amazonaws.com/certs/a",
+            "https://sns.s3-us-west-2.amazonaws.com/certs/a",
+            "https://sns.s3-accelerate.amazonaws.com/certs/a",
             "https://evilsns.us-east-1.amazonaws.com/certs/a",
         ] {
             assert!(!rule.allows(bad), "{bad}");

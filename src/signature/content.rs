@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Signed, canonical, form};
 use crate::denial::{Denial, Refusal};
-use crate::json::{Found, Pointer, find};
+use crate::json::{Found, Pointer, find_strict};
+use crate::request::RequestHead;
 
 /// One part of the signed content.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -127,7 +128,7 @@ impl Content {
     }
 
     /// The members of the body that are needed one by one.
-    pub(super) fn members(&self) -> impl Iterator<Item = &Pointer> {
+    pub fn members(&self) -> impl Iterator<Item = &Pointer> {
         self.parts.iter().filter_map(|part| match part {
             Part::Member(pointer) => Some(pointer),
             _ => None,
@@ -143,9 +144,8 @@ impl Content {
                 Part::Literal(text) => sink(text.as_bytes()),
                 Part::Body => sink(body),
                 Part::BodySha256 => sink(HEXLOWER.encode(&Sha256::digest(body)).as_bytes()),
-                Part::CanonicalJson => sink(canonical::json(body)?.as_bytes()),
+                Part::CanonicalJson | Part::Form => sink(values.made.as_bytes()),
                 Part::Crc32 => sink(crc32fast::hash(body).to_string().as_bytes()),
-                Part::Form => sink(form::content(head, body)?.as_bytes()),
                 Part::Timestamp => sink(values.timestamp),
                 Part::Id => sink(values.id.map_or(b"", HeaderValue::as_bytes)),
                 Part::Member(_) => sink(members.next().map_or(b"", |text| text.as_bytes())),
@@ -159,6 +159,11 @@ impl Content {
             }
         }
         Ok(())
+    }
+
+    /// Whether the URL stands right before the body, so that nothing tells where it ends.
+    pub(super) fn joins_url_and_body(&self) -> bool {
+        self.parts.windows(2).any(|pair| matches!(pair, [Part::Url, Part::Body]))
     }
 
     /// Whether the event id is under the MAC.
@@ -190,25 +195,39 @@ pub(super) struct Values<'v> {
     pub(super) secret: &'v [u8],
     /// The members, in the order of the template.
     pub(super) members: &'v [Cow<'v, str>],
+    /// What is made of the whole body: its canonical form, or the sorted fields of a form.
+    pub(super) made: &'v str,
+}
+
+/// What a template needs that is made of the whole body; made once, however many keys are tried.
+pub(super) fn made(content: &Content, head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
+    if content.parts.contains(&Part::CanonicalJson) {
+        canonical::json(body)
+    } else if content.parts.contains(&Part::Form) {
+        form::content(head, body)
+    } else {
+        Ok(String::new())
+    }
 }
 
 /// Reads members of a body that a signature is made of: one that is there twice could be read either way.
 pub(super) fn members<'b>(body: &'b [u8], pointers: &[&Pointer]) -> Result<Vec<Cow<'b, str>>, Refusal> {
-    if pointers.is_empty() {
-        return Ok(Vec::new());
-    }
     let malformed = |detail: String| Refusal::new(Denial::SignatureMalformed, detail);
-    let found = find(body, pointers).map_err(|_| malformed("the body is not JSON".to_owned()))?;
-    let text = |(found, pointer): (Found<'b>, &&Pointer)| match found {
+    let find = |pointer: &&Pointer| {
+        find_strict(body, pointer).map_err(|_| malformed("the body is not JSON".to_owned()))
+    };
+    let text = |pointer: &&Pointer| match find(pointer)? {
         Found::Missing => Ok(Cow::Borrowed("")),
-        Found::Doubled => Err(malformed(format!("{} is there twice", pointer.as_str()))),
+        Found::Doubled => {
+            Err(malformed(format!("{} is there twice, or in another spelling", pointer.as_str())))
+        }
         Found::One(raw) if raw.get() == "null" => Ok(Cow::Borrowed("")),
-        Found::One(_) => found
+        found @ Found::One(_) => found
             .word()
             .map(|word| Cow::Owned(word.into()))
             .ok_or_else(|| malformed(format!("{} is no plain value", pointer.as_str()))),
     };
-    found.into_iter().zip(pointers).map(text).collect()
+    pointers.iter().map(text).collect()
 }
 
 fn placeholder(name: &str) -> Result<Part, ContentFault> {

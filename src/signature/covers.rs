@@ -1,6 +1,6 @@
 //! What a scheme protects, read off its data: the table of the providers is made of this.
 
-use super::{Cipher, Part, Proof, Scheme, TokenPlace};
+use super::{Cipher, IdSource, Part, Proof, Scheme, TokenPlace};
 
 /// What a signature covers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -23,18 +23,11 @@ impl Scheme {
         match &self.proof {
             Proof::Content(scheme) => {
                 let content = &scheme.content;
-                let id = match &self.id {
-                    None => false,
-                    Some(super::IdSource::Body(_)) => content.covers_body(),
-                    Some(super::IdSource::Header(name)) => {
-                        content.uses_id() || content.headers().any(|header| header == name)
-                    }
-                };
                 Covers {
                     body: content.covers_body(),
                     members: content.members().next().is_some(),
                     time: scheme.timestamp.is_some(),
-                    id,
+                    id: self.signs_id(),
                     url: content.parts().contains(&Part::Url),
                 }
             }
@@ -42,7 +35,7 @@ impl Scheme {
                 body: jwt.body_hash.is_some(),
                 members: false,
                 time: jwt.expires || jwt.max_age.is_some(),
-                id: jwt.id.is_some(),
+                id: self.signs_id(),
                 url: self.uses_url(),
             },
             Proof::Message(message) => {
@@ -55,8 +48,25 @@ impl Scheme {
                     url: has("@target-uri") || has("@path"),
                 }
             }
-            Proof::Sns => Covers { body: false, members: true, time: true, id: true, url: false },
+            Proof::Sns => Covers { body: false, members: true, time: true, id: self.signs_id(), url: false },
             Proof::Nothing | Proof::Token(_) => Covers::default(),
+        }
+    }
+
+    /// Whether the id of the event is under the signature, so that nobody can change it.
+    pub fn signs_id(&self) -> bool {
+        match (&self.proof, &self.id) {
+            (Proof::Jwt(jwt), None) => jwt.id.is_some(),
+            (Proof::Jwt(jwt), Some(IdSource::Body(_))) => jwt.body_hash.is_some(),
+            (Proof::Content(scheme), Some(IdSource::Header(name))) => {
+                scheme.content.uses_id() || scheme.content.headers().any(|header| header == name)
+            }
+            (Proof::Content(scheme), Some(IdSource::Body(pointer))) => {
+                scheme.content.covers_body() || scheme.content.signs_member(pointer)
+            }
+            (Proof::Message(message), Some(IdSource::Body(_))) => message.covers_body(),
+            (Proof::Sns, _) => true,
+            _ => false,
         }
     }
 

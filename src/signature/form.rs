@@ -2,10 +2,7 @@
 //! anything between them. Other bodies are covered by a hash in the URL, which is signed.
 //! Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use data_encoding::HEXLOWER;
-use http::header::CONTENT_TYPE;
 use percent_encoding::percent_decode;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -17,24 +14,30 @@ use crate::request::RequestHead;
 /// The parameter of the URL that holds the hash of a body that is no form.
 const BODY_HASH: &str = "bodySHA256";
 
+/// Most fields of a form: sorting them comes before anything is proved.
+const FIELDS_MAX: usize = 1000;
+
 /// What of the body is signed, besides the URL.
 pub(super) fn content(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
-    match head.raw_query().map_or(Parameter::Missing, |query| parameter(query, BODY_HASH)) {
-        Parameter::One(hash) => {
+    // Twilio appends it: anywhere else it may be text of somebody else's that was signed as a field of a form.
+    let query = head.raw_query().unwrap_or_default();
+    let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
+    match (last, parameter(query, BODY_HASH)) {
+        (Some(hash), Parameter::One(_)) if hash.len() == 64 && !head.is_form() => {
             let expected = HEXLOWER.encode(&Sha256::digest(body));
-            if !bool::from(expected.as_bytes().ct_eq(hash.as_bytes())) {
-                return mismatch("bodySHA256 in the URL is not the hash of the body");
-            }
-            return Ok(String::new());
+            return match bool::from(expected.as_bytes().ct_eq(hash.as_bytes())) {
+                true => Ok(String::new()),
+                false => mismatch("bodySHA256 in the URL is not the hash of the body"),
+            };
         }
-        Parameter::Several => return mismatch("bodySHA256 is in the URL more than once"),
-        Parameter::Missing => {}
+        (_, Parameter::Missing) => {}
+        _ => return mismatch("bodySHA256 in the URL is not where Twilio puts it"),
     }
     if body.is_empty() {
         return Ok(String::new());
     }
-    if !is_form(head) {
+    if !head.is_form() {
         return mismatch("neither a form nor a body whose hash is in the URL");
     }
     sorted(body)
@@ -53,34 +56,24 @@ pub(super) fn other_port(public_url: &str) -> String {
     }
 }
 
-fn is_form(head: &RequestHead<'_>) -> bool {
-    let value = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = value.split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-}
-
 /// A name that comes more than once is followed by each of its different values, sorted, each with the name.
 fn sorted(body: &[u8]) -> Result<String, Refusal> {
-    let mut fields: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
+    let text = |bytes: &[u8]| {
+        let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+        String::from_utf8(percent_decode(&spaced).collect()).ok()
+    };
+    let mut fields = Vec::new();
     for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
+        if fields.len() == FIELDS_MAX {
+            return Err(malformed("the form has more fields than any of Twilio's"));
+        }
         let split = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
         let (name, value) = pair.split_at(split);
-        let text = |bytes: &[u8]| {
-            let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
-            String::from_utf8(percent_decode(&spaced).collect()).ok()
-        };
-        let value = value.get(1..).unwrap_or_default();
-        let Some((name, value)) = text(name).zip(text(value)) else {
-            return Err(Refusal::new(Denial::SignatureMalformed, "the form is not UTF-8"));
-        };
-        fields.entry(name).or_default().insert(value);
+        let field = text(name).zip(text(value.get(1..).unwrap_or_default()));
+        fields.push(field.ok_or_else(|| malformed("the form is not UTF-8"))?);
     }
-    let mut content = String::with_capacity(body.len());
-    for (name, values) in &fields {
-        for value in values {
-            content.push_str(name);
-            content.push_str(value);
-        }
-    }
-    Ok(content)
+    fields.sort_unstable();
+    fields.dedup();
+    Ok(fields.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect())
 }

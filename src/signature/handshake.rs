@@ -4,10 +4,9 @@
 use std::borrow::Cow;
 
 use data_encoding::{BASE64, HEXLOWER};
-use hmac::{Hmac, Mac};
 use http::{HeaderName, HeaderValue, Method};
-use sha2::Sha256;
 
+use super::mac::Keyed;
 use super::{CertificateRule, Signed, Verifier};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_one, quoted};
@@ -169,7 +168,7 @@ impl Verifier {
     }
 
     fn answer(&self, handshake: &Handshake, signed: &Signed<'_>, body: &[u8]) -> Result<Reply, Refusal> {
-        let request = Request { head: &signed.head, body, key: self.secrets.first() };
+        let request = Request { head: &signed.head, body, key: self.macs.first().map(|(keyed, _)| keyed) };
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         if let Some(at) = &handshake.token {
             let given = request.text(at)?;
@@ -216,6 +215,23 @@ impl Verifier {
     }
 }
 
+impl Handshake {
+    /// Whether it has a text of the caller's choice signed, without being signed itself.
+    pub(super) fn signs_for_anybody(&self) -> bool {
+        let signs = |template: &Template| {
+            template.0.iter().any(|piece| matches!(piece, Piece::HmacBase64(_) | Piece::HmacHex(_)))
+        };
+        let body = match &self.answer {
+            Answer::Empty => false,
+            Answer::Text(template) => signs(template),
+            Answer::Json(members) => {
+                members.iter().any(|(_, value)| matches!(value, Value::Text(template) if signs(template)))
+            }
+        };
+        !self.signed && (body || self.headers.iter().any(|(_, template)| signs(template)))
+    }
+}
+
 impl When {
     fn fits_head(&self, head: &RequestHead<'_>) -> bool {
         let request = Request { head, body: b"", key: None };
@@ -224,6 +240,7 @@ impl When {
         })
     }
 
+    /// Whether the body fits, of a head that does.
     fn fits_body(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         let member = |(pointer, wanted): &(Pointer, Option<Box<str>>)| match find_one(body, pointer) {
             found @ Found::One(_) => match wanted {
@@ -232,9 +249,9 @@ impl When {
             },
             Found::Missing | Found::Doubled => false,
         };
-        let text = std::str::from_utf8(body).unwrap_or_default();
-        let field = |(name, value): &(Box<str>, Box<str>)| matches!(form_parameter(text, name), Parameter::One(found) if *found == **value);
-        self.fits_head(head) && self.body.iter().all(member) && self.form.iter().all(field)
+        let fields = if head.is_form() { std::str::from_utf8(body).unwrap_or_default() } else { "" };
+        let field = |(name, value): &(Box<str>, Box<str>)| matches!(form_parameter(fields, name), Parameter::One(found) if *found == **value);
+        self.body.iter().all(member) && self.form.iter().all(field)
     }
 }
 
@@ -242,7 +259,7 @@ impl When {
 struct Request<'r> {
     head: &'r RequestHead<'r>,
     body: &'r [u8],
-    key: Option<&'r Secret>,
+    key: Option<&'r Keyed>,
 }
 
 impl Request<'_> {
@@ -277,9 +294,9 @@ impl Request<'_> {
             return Err(refused("the challenge has characters that challenges do not have"));
         }
         let key = self.key.ok_or_else(|| refused("there is no secret to answer with"))?;
-        let mut mac = Hmac::<Sha256>::new_from_slice(key.expose()).map_err(|_| refused("no key"))?;
+        let mut mac = key.start();
         mac.update(text.as_bytes());
-        Ok(mac.finalize().into_bytes().to_vec())
+        Ok(mac.finish().as_bytes().to_vec())
     }
 
     fn fill(&self, template: &Template) -> Result<String, Refusal> {

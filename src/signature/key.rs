@@ -75,7 +75,7 @@ impl PublicKey {
     }
 
     /// Whether it is neither used too early nor too late.
-    pub(super) fn is_valid_at(&self, now: Timestamp) -> bool {
+    fn is_valid_at(&self, now: Timestamp) -> bool {
         self.valid.is_none_or(|(from, until)| from <= now && now <= until)
     }
 
@@ -236,9 +236,18 @@ impl KeySet {
         Self { keys: sets.into_iter().flat_map(|set| set.keys).collect() }
     }
 
-    /// The keys that answer to a name: all of them where none is named, and those without a name.
-    pub(super) fn named<'k>(&'k self, id: Option<&str>) -> impl Iterator<Item = &'k PublicKey> {
-        self.keys.iter().filter(move |key| id.is_none() || key.id().is_none() || key.id() == id)
+    /// The keys that may be used at a moment.
+    pub(super) fn usable(&self, now: Timestamp) -> impl Iterator<Item = &PublicKey> {
+        self.keys.iter().filter(move |key| key.is_valid_at(now))
+    }
+
+    /// The usable keys that answer to a name: all of them where none is named, and those without a name.
+    pub(super) fn named<'k>(
+        &'k self,
+        id: Option<&'k str>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'k PublicKey> {
+        self.usable(now).filter(move |key| id.is_none() || key.id().is_none() || key.id() == id)
     }
 }
 

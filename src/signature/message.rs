@@ -77,7 +77,7 @@ impl MessageScheme {
             .ok_or_else(|| malformed("the signature is not readable"))?;
         self.check(input, now)?;
         let base = base(input, signed)?;
-        self.check_key(input, keys, base.as_bytes(), &signature)?;
+        self.check_key(input, keys, base.as_bytes(), &signature, now)?;
         let digest = match self.covers_body() {
             true => Some(required(&signed.head, &CONTENT_DIGEST)?.clone()),
             false => None,
@@ -119,6 +119,7 @@ impl MessageScheme {
         keys: &MessageKeys<'_>,
         base: &[u8],
         signature: &[u8],
+        now: Timestamp,
     ) -> Result<(), Refusal> {
         let stated = input.text("alg");
         let fits = |cipher: &&Cipher| stated.is_none_or(|name| name == name_of(**cipher));
@@ -138,7 +139,7 @@ impl MessageScheme {
                     self.purposes.is_empty() || purpose.is_some_and(ours)
                 };
                 let unknown = |detail| Err(Refusal::new(Denial::SignatureKeyUnknown, detail));
-                let named: Vec<_> = set.named(input.text("keyid")).collect();
+                let named: Vec<_> = set.named(input.text("keyid"), now).collect();
                 if named.is_empty() {
                     return unknown("no key of the provider has this name");
                 }
@@ -185,7 +186,7 @@ fn name_of(cipher: Cipher) -> &'static str {
 impl Sealed {
     /// Holds the body against its digest.
     pub(super) fn verify(&self, body: &[u8]) -> Result<Vec<Tag>, Refusal> {
-        let Some(digest) = &self.digest else { return Ok(vec![self.mark]) };
+        let Some(digest) = &self.digest else { return Ok(Vec::new()) };
         let members =
             fields::byte_members(text(digest)?).ok_or_else(|| malformed("content-digest is not readable"))?;
         let mut known = 0;

@@ -7,6 +7,7 @@
 mod canonical;
 mod certificate;
 mod content;
+mod content_proof;
 mod covers;
 mod fields;
 mod form;
@@ -109,6 +110,8 @@ pub struct Scheme {
     pub key_form: KeyForm,
     /// Where public keys come from when they are not configured.
     pub keys: Option<KeysAt>,
+    /// Whether the signature tells one message from another, where there is no id.
+    pub marks: bool,
     /// How a message is proved.
     pub proof: Proof,
     /// Headers that must say just this.
@@ -246,6 +249,7 @@ impl Scheme {
             id: None,
             key_form: KeyForm::Utf8,
             keys: None,
+            marks: false,
             proof: Proof::Nothing,
             require: Vec::new(),
         }

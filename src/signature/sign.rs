@@ -7,9 +7,10 @@ use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
 use super::content;
+use super::content_proof::Within;
 use super::format::Slice;
 use super::place::Place;
-use super::verify::{Presented, Within};
+use super::verify::Presented;
 use super::{ContentScheme, IdSource, Keys, Proof, Signed, TimestampSource, TokenPlace, Verifier};
 use crate::json::{Pointer, find_one, quoted, set};
 use crate::secret::Secret;
@@ -84,7 +85,7 @@ impl Verifier {
             }
             _ => text,
         };
-        let within = Within::signing(scheme, text.as_bytes(), &signature.body).ok()?;
+        let within = Within::signing(scheme, &signed.head, text.as_bytes(), &signature.body).ok()?;
         let own = signed.derived.first().and_then(|secret| self.ready(secret));
         let key = match &self.keys {
             Keys::Derived => own.as_ref()?,

@@ -106,6 +106,7 @@ fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
         id: None,
         key_form: KeyForm::Utf8,
         keys: None,
+        marks: true,
         proof: Proof::Content(ContentScheme {
             cipher: Cipher::Mac(Algorithm::HmacSha256),
             content: Content::parse("{body}").unwrap(),

@@ -3,19 +3,13 @@
 use std::borrow::Cow;
 
 use http::HeaderValue;
-use sha2::{Digest, Sha256};
 
-use super::content::{self, Values};
-use super::form;
 use super::format::Slice;
 use super::jwt::{JwtKeys, Statement};
-use super::mac::{Keyed, Tag};
+use super::mac::Tag;
 use super::message::{MessageKeys, Sealed};
-use super::place::{Place, optional, required};
-use super::{
-    Cipher, ContentScheme, IdSource, KeySet, Keys, Proof, SIGNATURES_MAX, Signed, TimestampSource, Verifier,
-    sns,
-};
+use super::place::{optional, required};
+use super::{Handshake, IdSource, KeySet, Keys, Proof, SIGNATURES_MAX, Signed, Verifier, sns};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find};
 use crate::secret::Secret;
@@ -23,14 +17,14 @@ use crate::secret::Secret;
 /// What the head of one request shows, read once.
 #[derive(Clone, Debug)]
 pub struct Presented {
-    shown: Shown,
-    timestamp: Option<Slice>,
-    id: Option<HeaderValue>,
+    pub(super) shown: Shown,
+    pub(super) timestamp: Option<Slice>,
+    pub(super) id: Option<HeaderValue>,
 }
 
 /// The proof, as far as the head shows it.
 #[derive(Clone, Debug)]
-enum Shown {
+pub(super) enum Shown {
     /// It is in the body, or has been looked at.
     Nothing,
     Sealed(Box<Sealed>),
@@ -43,6 +37,11 @@ impl Presented {
     /// The id of the event, where the head says it.
     pub fn event_id(&self) -> Option<&HeaderValue> {
         self.id.as_ref()
+    }
+
+    /// Whether the head shows the proof, so that the message is no unsigned handshake.
+    pub fn is_in_the_head(&self) -> bool {
+        !matches!(self.shown, Shown::Nothing)
     }
 
     /// What a message shows that is about to be signed.
@@ -74,6 +73,8 @@ impl Verifier {
                 shown
             }
             Proof::Jwt(jwt) => {
+                // Whether there is a token at all is known without any key.
+                jwt.place.one(head)?;
                 let name = |secret: &Secret| self.key_id(secret);
                 let set;
                 let keys = match &self.keys {
@@ -113,51 +114,6 @@ impl Verifier {
         Ok(Presented { shown, timestamp, id })
     }
 
-    fn present_content(
-        &self,
-        scheme: &ContentScheme,
-        signed: &Signed<'_>,
-    ) -> Result<(Shown, Option<Slice>), Refusal> {
-        let head = &signed.head;
-        let (shown, mut timestamp) = match scheme.cipher {
-            Cipher::Mac(algorithm) => {
-                let mut tags = Vec::new();
-                let timestamp =
-                    scheme.place.read(head, |text| tags.extend(scheme.encoding.decode(text, algorithm)))?;
-                (Shown::Tags(tags), timestamp)
-            }
-            Cipher::Public(_) => {
-                let mut signatures = Vec::new();
-                let timestamp = scheme.place.read(head, |text| {
-                    signatures.extend(scheme.encoding.decode_any(text).map(Vec::into_boxed_slice));
-                })?;
-                (Shown::Signatures(signatures), timestamp)
-            }
-        };
-        if matches!(scheme.place, Place::Headers { .. }) {
-            shown.check_count(scheme.place.name())?;
-        }
-        if let Some(rule) = &scheme.timestamp {
-            let text = match &rule.source {
-                TimestampSource::SignatureHeader => Some(timestamp.take().ok_or_else(|| {
-                    let detail = format!("{} holds no timestamp", scheme.place.name());
-                    Refusal::new(Denial::SignatureMalformed, detail)
-                })?),
-                TimestampSource::Header(name) => Some(Slice::whole(required(head, name)?)),
-                TimestampSource::Body(_) => None,
-            };
-            if let Some(text) = &text {
-                rule.check(text.as_str(), signed.now)?;
-            }
-            timestamp = text;
-        }
-        // A signed header that came twice would be verified once and delivered twice.
-        for name in scheme.content.headers() {
-            required(head, name)?;
-        }
-        Ok((shown, timestamp))
-    }
-
     /// An id must not contain what follows it in the signed content, or a signature for one pair of id and
     /// timestamp would also be one for another split of the same bytes.
     pub(super) fn check_id(&self, id: Option<&HeaderValue>) -> Result<(), Refusal> {
@@ -186,7 +142,11 @@ impl Verifier {
     ///
     /// # Errors
     /// `keys_unavailable` when they could not be fetched so far.
-    fn public_keys<'k>(&'k self, signed: &'k Signed<'_>, body: &[u8]) -> Result<Cow<'k, KeySet>, Refusal> {
+    pub(super) fn public_keys<'k>(
+        &'k self,
+        signed: &'k Signed<'_>,
+        body: &[u8],
+    ) -> Result<Cow<'k, KeySet>, Refusal> {
         let unavailable =
             || Refusal::new(Denial::KeysUnavailable, "the provider's keys could not be fetched so far");
         match &self.keys {
@@ -219,14 +179,14 @@ impl Verifier {
         body: &[u8],
     ) -> Result<Vec<Tag>, Refusal> {
         self.check_absent(body)?;
+        self.check_beginning(body)?;
         match (&self.scheme.proof, &presented.shown) {
             (Proof::Content(scheme), _) => self.verify_content(scheme, presented, signed, body),
             (Proof::Jwt(_), Shown::Statement(statement)) => statement.verify(body),
             (Proof::Message(_), Shown::Sealed(sealed)) => sealed.verify(body),
-            (Proof::Sns, _) => {
-                let keys = self.public_keys(signed, body)?;
-                sns::verify(signed, &self.secrets, &keys, body, signed.now)
-            }
+            // Of another topic, nothing is fetched.
+            (Proof::Sns, _) => sns::Message::read(signed, &self.secrets, body)?
+                .verify(&*self.public_keys(signed, body)?, signed.now),
             (Proof::Nothing, _) => Ok(Vec::new()),
             (Proof::Token(place), _) => {
                 place.check_body(body, &self.secrets)?;
@@ -234,6 +194,19 @@ impl Verifier {
             }
             _ => Err(Refusal::new(Denial::SignatureMissing, "the head shows no proof")),
         }
+    }
+
+    /// A body that could be something else to the signature, the end of a URL or a challenge that anybody may have
+    /// signed, must begin as neither does.
+    fn check_beginning(&self, body: &[u8]) -> Result<(), Refusal> {
+        let joined =
+            matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.joins_url_and_body());
+        let ambiguous = joined || self.scheme.handshakes.iter().any(Handshake::signs_for_anybody);
+        if !ambiguous || body.is_empty() && joined || body.starts_with(b"{") || body.starts_with(b"[") {
+            return Ok(());
+        }
+        let detail = "the body does not begin as JSON does, and could be something else to the signature";
+        Err(Refusal::new(Denial::SignatureMalformed, detail))
     }
 
     fn check_absent(&self, body: &[u8]) -> Result<(), Refusal> {
@@ -251,219 +224,10 @@ impl Verifier {
             }
         }
     }
-
-    fn verify_content(
-        &self,
-        scheme: &ContentScheme,
-        presented: &Presented,
-        signed: &Signed<'_>,
-        body: &[u8],
-    ) -> Result<Vec<Tag>, Refusal> {
-        let within = self.read_body(scheme, presented, signed, body)?;
-        let shown = within.shown.as_ref().unwrap_or(&presented.shown);
-        let matched = match (scheme.cipher, shown) {
-            (Cipher::Mac(_), Shown::Tags(shown)) => {
-                // Which secret matches is no secret; how far a comparison got would be.
-                let mut tags = Vec::with_capacity(self.macs.len());
-                let derived: Vec<_>;
-                let macs = match &self.keys {
-                    Keys::Derived => {
-                        derived = signed.derived.iter().filter_map(|secret| self.ready(secret)).collect();
-                        &derived
-                    }
-                    Keys::Learned(id) => {
-                        let secret = signed.keyring.secret(*id).ok_or_else(|| {
-                            let detail = "the provider has not handed over its secret so far";
-                            Refusal::new(Denial::KeysUnavailable, detail)
-                        })?;
-                        derived = self.ready(secret).into_iter().collect();
-                        &derived
-                    }
-                    _ => &self.macs,
-                };
-                let mut matched = false;
-                for key in macs {
-                    let tag = self.tag(scheme, key, presented, signed, body, &within)?;
-                    tags.push(tag);
-                    matched = shown.iter().any(|signature| tag.matches(signature));
-                    if !matched && scheme.content.parts().contains(&super::Part::Form) {
-                        let other = form::other_port(signed.public_url);
-                        let signed = Signed { public_url: &other, ..*signed };
-                        let tag = self.tag(scheme, key, presented, &signed, body, &within)?;
-                        matched = shown.iter().any(|signature| tag.matches(signature));
-                        tags.push(tag);
-                    }
-                    if matched {
-                        break;
-                    }
-                }
-                matched.then_some(tags)
-            }
-            (Cipher::Public(algorithm), Shown::Signatures(shown)) => {
-                let keys = self.public_keys(signed, body)?;
-                // The place of the secret is taken by what stands in `secrets` beside the keys: an id of a webhook.
-                let contents = self.contents(scheme, presented, signed, body, &within)?;
-                contents.iter().find_map(|content| {
-                    let valid = keys.keys().iter().filter(|key| key.is_valid_at(signed.now));
-                    let made = |key| shown.iter().any(|one| algorithm.verifies(key, content, one));
-                    valid.into_iter().any(made).then(|| vec![Tag::new(&Sha256::digest(content))])
-                })
-            }
-            _ => None,
-        };
-        matched.ok_or_else(|| {
-            let detail = format!(
-                "none of {} signatures matches under {} secrets over {} body bytes",
-                shown.len(),
-                self.secrets.len(),
-                body.len()
-            );
-            Refusal::new(Denial::SignatureMismatch, detail)
-        })
-    }
-
-    /// A secret made ready for this scheme.
-    pub(super) fn ready(&self, secret: &Secret) -> Option<(Keyed, Secret)> {
-        let keyed = Keyed::new(self.scheme.mac()?, &self.scheme.key_form, secret).ok()?;
-        Some((keyed, secret.clone()))
-    }
-
-    /// Reads from the body what a scheme has there: members of the content, timestamp, signature.
-    fn read_body<'b>(
-        &self,
-        scheme: &ContentScheme,
-        presented: &Presented,
-        signed: &Signed<'_>,
-        body: &'b [u8],
-    ) -> Result<Within<'b>, Refusal> {
-        let mut pointers: Vec<&Pointer> = scheme.content.members().collect();
-        let members_count = pointers.len();
-        let rule = scheme.timestamp.as_ref();
-        let timestamp_at = rule.and_then(|rule| match &rule.source {
-            TimestampSource::Body(pointer) => Some(pointer),
-            _ => None,
-        });
-        pointers.extend(timestamp_at);
-        if let Place::Body(pointer) = &scheme.place {
-            pointers.push(pointer);
-        }
-        let mut found = content::members(body, &pointers)?;
-        let shown = match &scheme.place {
-            Place::Headers { .. } => None,
-            Place::Body(_) => {
-                let text = found.pop().unwrap_or_default();
-                let shown = match scheme.cipher {
-                    Cipher::Mac(algorithm) => {
-                        Shown::Tags(scheme.encoding.decode(&text, algorithm).into_iter().collect())
-                    }
-                    Cipher::Public(_) => {
-                        let bytes = scheme.encoding.decode_any(&text).map(Vec::into_boxed_slice);
-                        Shown::Signatures(bytes.into_iter().collect())
-                    }
-                };
-                if text.is_empty() {
-                    return Err(Refusal::new(Denial::SignatureMissing, "the body holds no signature"));
-                }
-                shown.check_count("the body")?;
-                Some(shown)
-            }
-        };
-        let timestamp = match (rule, timestamp_at) {
-            (Some(rule), Some(_)) => {
-                let text = found.pop().unwrap_or_default();
-                rule.check(&text, signed.now)?;
-                text.into_owned().into_bytes()
-            }
-            _ => presented.timestamp.as_ref().map_or_else(Vec::new, |slice| slice.as_bytes().to_vec()),
-        };
-        found.truncate(members_count);
-        Ok(Within { shown, timestamp, members: found })
-    }
-
-    /// The MAC of a message under one secret.
-    pub(super) fn tag(
-        &self,
-        scheme: &ContentScheme,
-        (keyed, secret): &(Keyed, Secret),
-        presented: &Presented,
-        signed: &Signed<'_>,
-        body: &[u8],
-        within: &Within<'_>,
-    ) -> Result<Tag, Refusal> {
-        let mut mac = keyed.start();
-        let values = Values {
-            signed,
-            body,
-            timestamp: &within.timestamp,
-            id: presented.id.as_ref(),
-            secret: secret.expose(),
-            members: &within.members,
-        };
-        scheme.content.write(&values, &mut |bytes| mac.update(bytes))?;
-        Ok(mac.finish())
-    }
-
-    /// The signed content, once for each of `secrets`, or once where there are none.
-    fn contents(
-        &self,
-        scheme: &ContentScheme,
-        presented: &Presented,
-        signed: &Signed<'_>,
-        body: &[u8],
-        within: &Within<'_>,
-    ) -> Result<Vec<Vec<u8>>, Refusal> {
-        let uses_secret = scheme.content.parts().contains(&super::Part::Secret);
-        let secrets: Vec<&[u8]> = match uses_secret {
-            true => self.secrets.iter().map(Secret::expose).collect(),
-            false => vec![b""],
-        };
-        let content = |secret: &[u8]| {
-            let values = Values {
-                signed,
-                body,
-                timestamp: &within.timestamp,
-                id: presented.id.as_ref(),
-                secret,
-                members: &within.members,
-            };
-            let mut bytes = Vec::with_capacity(body.len() + 64);
-            scheme.content.write(&values, &mut |part| bytes.extend_from_slice(part)).map(|()| bytes)
-        };
-        secrets.into_iter().map(content).collect()
-    }
-
-    /// Whether the id of the event is under the signature, so that nobody can change it.
-    pub fn signs_id(&self) -> bool {
-        match (&self.scheme.proof, &self.scheme.id) {
-            (Proof::Jwt(jwt), None) => jwt.id.is_some(),
-            (_, None) => false,
-            (_, Some(IdSource::Body(_))) => self.scheme.covers().body,
-            (Proof::Content(scheme), Some(IdSource::Header(name))) => {
-                scheme.content.uses_id() || scheme.content.headers().any(|header| header == name)
-            }
-            _ => false,
-        }
-    }
-}
-
-/// What a scheme has in the body.
-pub(super) struct Within<'b> {
-    shown: Option<Shown>,
-    timestamp: Vec<u8>,
-    members: Vec<Cow<'b, str>>,
-}
-
-impl<'b> Within<'b> {
-    /// For signing: nothing is read but the members of the content.
-    pub(super) fn signing(scheme: &ContentScheme, timestamp: &[u8], body: &'b [u8]) -> Result<Self, Refusal> {
-        let pointers: Vec<&Pointer> = scheme.content.members().collect();
-        let members = content::members(body, &pointers)?;
-        Ok(Self { shown: None, timestamp: timestamp.to_vec(), members })
-    }
 }
 
 impl Shown {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Tags(tags) => tags.len(),
             Self::Signatures(signatures) => signatures.len(),
@@ -471,7 +235,7 @@ impl Shown {
         }
     }
 
-    fn check_count(&self, place: &str) -> Result<(), Refusal> {
+    pub(super) fn check_count(&self, place: &str) -> Result<(), Refusal> {
         match self.len() {
             1..=SIGNATURES_MAX => Ok(()),
             count => {

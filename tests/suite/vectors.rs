@@ -103,13 +103,13 @@ impl Vector {
         });
         let certificates = self.cert_pem.as_ref().map_or("", |_| ", certificates: { env: CERTIFICATES }");
         let secrets = if self.secret.is_empty() { "" } else { ", secrets: [ { env: SECRET } ]" };
+        let spare = ", secrets: [ { env: SPARE } ]";
+        let subscriptions = "subscriptions: [eventemitter.example.com, 'https://pub.example/feed']";
         let extra = match self.provider.as_str() {
-            "cloudevents" | "websub" | "trello" | "dropbox" | "microsoft-graph" if secrets.is_empty() => {
-                let subscriptions = "subscriptions: [eventemitter.example.com, 'https://pub.example/feed']";
-                format!(", secrets: [ {{ env: SPARE }} ], {subscriptions}")
-            }
+            "cloudevents" | "websub" if secrets.is_empty() => format!("{spare}, {subscriptions}"),
+            "trello" | "dropbox" | "microsoft-graph" if secrets.is_empty() => spare.to_owned(),
             "asana" | "notion" if secrets.is_empty() => {
-                ", registration: { file: /nowhere/secret }".to_owned()
+                ", registration: { file: /nowhere/secret }, allow: [127.0.0.1]".to_owned()
             }
             _ => String::new(),
         };

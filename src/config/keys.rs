@@ -1,0 +1,146 @@
+//! The keys of a scheme: secrets, public keys, where they are fetched, and what handshakes prove themselves by.
+
+use super::reader::{Cursor, Fields};
+use crate::policy::{Feed, FeedKind};
+use crate::secret::Secret;
+use crate::signature::{KeySet, Keys, KeysAt, Proof, Scheme, Verifier};
+
+/// Puts a scheme and its keys together.
+pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
+    let at = fields.at().clone();
+    if scheme.uses_url() && !has_public_url {
+        let _: Option<()> = at.error("{url} is signed, but there is no `public_url` to compare it with", "");
+    }
+    let shakes = &scheme.handshakes;
+    let verify_token = fields.optional("verify_token").map(|at| match at.secret() {
+        Some(_) if shakes.iter().all(|shake| shake.token.is_none()) => {
+            at.error("no handshake of this provider names a token", "take `verify_token` out")
+        }
+        read => read,
+    });
+    let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| match at.words() {
+        Some(_) if shakes.iter().all(|shake| shake.of.is_none()) => {
+            at.error("no handshake of this provider is about anything", "take `subscriptions` out")
+        }
+        read => read,
+    });
+    let registration = fields.optional("registration").map(|at| registration(&at, &scheme));
+    let derived = fields.optional("secrets").filter(|at| at.is_word("derived"));
+    let certificates = fields.optional("certificates").map(|at| match &scheme.keys {
+        Some(KeysAt::Certificate(_)) => certificates(&at),
+        _ => at.error("no message of this provider names a certificate", "take `certificates` out"),
+    });
+    let secrets_at = match (&registration, &derived, secrets_needed(&scheme)) {
+        (None, None, true) => Some(fields.required("secrets")?),
+        (None, None, false) => fields.optional("secrets"),
+        _ => None,
+    };
+    if let (Some(at), false) = (&secrets_at, scheme.proves()) {
+        return at.error("this provider signs nothing: there is no secret", "take `secrets` out");
+    }
+    let secrets = secrets_at.as_ref().map_or(Some(Vec::new()), |at| at.secrets());
+    let keys = match (registration, derived) {
+        (Some(read), None) => read?,
+        (None, Some(at)) => match derives(&scheme) {
+            true => Keys::Derived,
+            false => {
+                return at.error(
+                    "this scheme takes no secret that is made by us",
+                    "only a MAC over a content whose key may be `whsec_` and base64, or text",
+                );
+            }
+        },
+        (Some(_), Some(at)) => {
+            return at.error("a registered secret and a derived one?", "keep one of the two");
+        }
+        (None, None) => keys_of(&at, &scheme, secrets.as_deref(), secrets_at.as_ref(), certificates)?,
+    };
+    let secrets = match &keys {
+        Keys::Public(_) => Vec::new(),
+        _ => secrets?,
+    };
+    let verify_token = verify_token.map_or(Some(None), |read| read.map(Some))?;
+    match Verifier::new(scheme, keys, &secrets) {
+        Ok(verifier) => Some(verifier.with_handshakes(verify_token, subscriptions?)),
+        Err((index, fault)) => {
+            let at = secrets_at.as_ref().unwrap_or(&at);
+            at.list()?.get(index).unwrap_or(at).error(format!("the secret {fault}"), "")
+        }
+    }
+}
+
+/// Whether the scheme can take a secret in the form in which we make them.
+fn derives(scheme: &Scheme) -> bool {
+    let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
+    matches!(scheme.proof, Proof::Content(_))
+        && scheme.mac().is_some()
+        && Verifier::new(scheme.clone(), Keys::Shared, &[sample]).is_ok()
+}
+
+/// Whether something has to be in `secrets`.
+fn secrets_needed(scheme: &Scheme) -> bool {
+    match &scheme.keys {
+        None if !scheme.proves() => false,
+        Some(KeysAt::Url(_)) => false,
+        // What stands there then is no key: a topic, the id of a webhook.
+        Some(KeysAt::Certificate(_)) => true,
+        None => true,
+    }
+}
+
+fn keys_of(
+    at: &Cursor<'_>,
+    scheme: &Scheme,
+    secrets: Option<&[Secret]>,
+    secrets_at: Option<&Cursor<'_>>,
+    certificates: Option<Option<KeySet>>,
+) -> Option<Keys> {
+    if !scheme.is_public() {
+        return Some(Keys::Shared);
+    }
+    match &scheme.keys {
+        Some(KeysAt::Certificate(rule)) => {
+            Some(Keys::Named(rule.clone(), certificates.map_or(Some(None), |read| read.map(Some))?))
+        }
+        Some(KeysAt::Url(url)) if secrets?.is_empty() => {
+            Some(Keys::Fetched(at.feed(Feed { url: url.clone(), kind: FeedKind::Keys })))
+        }
+        _ => {
+            let at = secrets_at.unwrap_or(at);
+            let read = |(i, secret): (usize, &Secret)| match KeySet::parse(secret.expose()) {
+                Ok(set) => Some(set),
+                Err(fault) => {
+                    let list = at.list()?;
+                    list.get(i).unwrap_or(at).error(format!("the secret {fault}"), "")
+                }
+            };
+            let sets: Vec<_> = secrets?.iter().enumerate().map(read).collect();
+            let sets = sets.into_iter().collect::<Option<Vec<_>>>()?;
+            Some(Keys::Public(KeySet::merged(sets)))
+        }
+    }
+}
+
+/// `certificates: {file: …}`: the ones to use instead of what the provider publishes.
+fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
+    let secret = at.secret()?;
+    match KeySet::parse(secret.expose()) {
+        Ok(set) => Some(set),
+        Err(fault) => at.error(format!("the file {fault}"), ""),
+    }
+}
+
+/// `registration: {file: …}`: where the secret is kept that the provider hands over.
+fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<Keys> {
+    let mut fields = at.fields()?;
+    let path = fields.required("file").and_then(|at| match at.text()? {
+        path if path.starts_with('/') => Some(path),
+        path => at.error(format!("`{path}` is not absolute"), "such as /var/lib/callgate/asana"),
+    });
+    fields.finish();
+    if scheme.handshakes.iter().all(|handshake| handshake.learn.is_none()) {
+        return at.error("this provider hands over no secret", "take `registration` out");
+    }
+    let url = format!("file:{}", path?).into();
+    Some(Keys::Learned(at.feed(Feed { url, kind: FeedKind::Secret })))
+}

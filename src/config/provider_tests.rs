@@ -1,0 +1,134 @@
+//! Mistakes in what stands beside a preset, and in schemes of one's own.
+
+use super::tests::mistake;
+
+const OWN: &str = "signature: { scheme: github, secrets: [ { env: SECRET } ] }";
+
+fn provider(to: &str, at: &str, words: &str) {
+    mistake(OWN, to, &format!("providers.p{at}"), words);
+}
+
+#[test]
+fn presets_that_are_told_what_they_do_not_ask() {
+    let secrets = "secrets: [ { env: SECRET } ]";
+    provider("preset: githup, secrets: [ { env: SECRET } ]", ".preset", "did you mean `github`?");
+    provider("preset: github", "", "`secrets` is missing");
+    provider(
+        &format!("preset: github, {secrets}, verify_token: {{ env: OTHER }}"),
+        ".verify_token",
+        "names a token",
+    );
+    provider(&format!("preset: github, {secrets}, subscriptions: [a]"), ".subscriptions", "about anything");
+    provider(
+        &format!("preset: github, {secrets}, certificates: {{ env: OTHER }}"),
+        ".certificates",
+        "names a certificate",
+    );
+    provider(&format!("preset: github, {secrets}, header: x-a"), ".header", "chooses its header itself");
+    provider(&format!("preset: github, {secrets}, tolerance: 5m"), ".tolerance", "no timestamp");
+    provider(&format!("preset: github, {secrets}, expect: {{ email: a }}"), ".expect", "says anything");
+    provider(
+        &format!("preset: github, {secrets}, keys: {{ url: https://a/ }}"),
+        ".keys",
+        "no keys that are published",
+    );
+    provider(
+        &format!("preset: github, {secrets}, well_known: publish"),
+        ".well_known",
+        "reads no such document",
+    );
+    provider(
+        &format!("preset: github, {secrets}, registration: {{ file: /x }}"),
+        ".registration",
+        "hands over no secret",
+    );
+    provider(&format!("preset: runpod, {secrets}"), ".secrets", "signs nothing");
+    provider("preset: google-pubsub", "", "`expect` must say audience");
+    provider("preset: google-pubsub, expect: { audience: a }", ".expect", "`expect` must say email");
+    provider("preset: telnyx, secrets: [ { env: SECRET } ]", ".secrets[0]", "holds no public key");
+    provider("preset: adyen, secrets: [ { env: SECRET } ]", ".secrets[0]", "is not hexadecimal");
+    provider("preset: adyen, secrets: derived", ".secrets", "takes no secret that is made by us");
+    provider("preset: telnyx, secrets: derived", ".secrets", "takes no secret that is made by us");
+}
+
+#[test]
+fn registrations_that_anybody_could_make() {
+    mistake(
+        "p: { allow: [203.0.113.0/24], signature: { scheme: github, secrets: [ { env: SECRET } ] } }",
+        "p: { preset: asana, registration: { file: relative } }",
+        "providers.p.registration.file",
+        "is not absolute",
+    );
+    mistake(
+        "    token: { kind: callback }\n",
+        "    token: { kind: callback }\n    body_max: 1KiB\n    query: none\n",
+        "routes[0].query",
+        "is not known here",
+    );
+}
+
+#[test]
+fn lists_and_fetching_that_could_not_work() {
+    let list = |to: &str, at: &str, words: &str| {
+        mistake("allow: [203.0.113.0/24]", to, &format!("providers.p.allow{at}"), words);
+    };
+    list("allow: published", "", "published by whom?");
+    list("allow: [ { url: http://example.com/list } ]", "[0].url", "is not an address to fetch from");
+    list("allow: [ { url: file:relative } ]", "[0].url", "is not an address to fetch from");
+    list(
+        "allow: [ { url: https://a/list, pointers: [/a], where: { x: y } } ]",
+        "[0]",
+        "no pointer steps through one",
+    );
+    list("allow: [ { url: https://a/list, pointers: [a] } ]", "[0]", "is not a JSON pointer");
+    let fetch = |text: &str, at: &str, words: &str| {
+        let to = format!("agent: {{ address: 127.0.0.1:8000 }}\nfetch: {{ {text} }}");
+        mistake("agent: { address: 127.0.0.1:8000 }", &to, &format!("fetch{at}"), words);
+    };
+    fetch("every: 2h, stale_ok: 1h", "", "shorter than `every`");
+    fetch("cache: relative", ".cache", "is not absolute");
+    fetch("evry: 1h", ".evry", "did you mean `every`?");
+    mistake(
+        "agent: { address: 127.0.0.1:8000 }",
+        "agent: { address: 127.0.0.1:8000 }\nclient_address: { edge: cloudflair }",
+        "client_address.edge",
+        "did you mean `cloudflare`?",
+    );
+}
+
+#[test]
+fn schemes_that_would_let_anybody_in() {
+    let own = |fields: &str, at: &str, words: &str| {
+        provider(&format!("signature: {{ {fields}, secrets: [ {{ env: SECRET }} ] }}"), at, words);
+    };
+    let at = ".signature";
+    own(
+        "scheme: hmac, algorithm: plain-sha256, header: x-s, content: \"{body}\", encoding: hex",
+        at,
+        "one that anybody can make",
+    );
+    own("scheme: hmac, algorithm: sha256, header: x-s, content: x, encoding: hex", at, "must hold {body}");
+    own("scheme: jwt, header: x-s, algorithm: HS256", at, "which claim covers the body");
+    own("scheme: jwt, header: x-s, algorithm: [HS256, ES256], unsigned_body: accept", at, "stands alone");
+    own(
+        "scheme: jwt, header: x-s, algorithm: HS256, unsigned_body: accept, id: { claim: jti, header: x }",
+        ".signature.id",
+        "exactly one of header, body and claim",
+    );
+    own("scheme: token, header: x-s, header_is_yours: true", ".signature.header_is_yours", "unknown key");
+    provider(
+        "signature: { scheme: message-signatures, algorithm: ed25519, components: [\"@method\"], keys: { url: https://a/k } }",
+        at,
+        "must hold content-digest",
+    );
+    provider(
+        "signature: { scheme: jwt, header: x-s, algorithm: RS256, body_hash: { claim: h, encoding: hex }, keys: { url: https://a/k } }",
+        at,
+        "any token of this issuer",
+    );
+    provider(
+        "signature: { scheme: jwt, header: x-s, algorithm: RS256, unsigned_body: accept, audience: a, keys: { certificate: { header: x, hosts: [a], path: / } } }",
+        ".signature.keys.certificate",
+        "unknown key",
+    );
+}

@@ -1,0 +1,103 @@
+//! Members that somebody signs one by one: found only where every reader would find the same.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::find::{Found, NotJson};
+use super::pointer::Pointer;
+
+/// What stands at a pointer. Two members of one name anywhere on the way, or two whose names differ in case alone, are
+/// [`Found::Doubled`]: readers differ in which of them they take. A token of digits is an index, never a name.
+///
+/// # Errors
+/// [`NotJson`].
+pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t>, NotJson> {
+    let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
+    let mut at: &RawValue = serde_json::from_str(text).map_err(|_| NotJson)?;
+    for token in &pointer.tokens {
+        let index = token.bytes().all(|b| b.is_ascii_digit()).then(|| token.parse::<usize>().ok()).flatten();
+        let next = match (at.get().as_bytes().first(), index) {
+            (Some(b'['), Some(index)) => {
+                let items: Vec<&RawValue> = serde_json::from_str(at.get()).map_err(|_| NotJson)?;
+                items.get(index).copied()
+            }
+            (Some(b'{'), None) => {
+                let Members(members) = serde_json::from_str(at.get()).map_err(|_| NotJson)?;
+                let mut named = members.iter().filter(|(name, _)| name.eq_ignore_ascii_case(token));
+                match (named.next(), named.next()) {
+                    (Some(_), Some(_)) => return Ok(Found::Doubled),
+                    (Some((name, value)), None) if **name == **token => Some(*value),
+                    // Another spelling alone: some readers would take it for the member.
+                    (Some(_), None) => return Ok(Found::Doubled),
+                    (None, _) => None,
+                }
+            }
+            _ => None,
+        };
+        match next {
+            Some(next) => at = next,
+            None => return Ok(Found::Missing),
+        }
+    }
+    Ok(Found::One(at))
+}
+
+/// The members of an object, in order, doubled ones included.
+struct Members<'t>(Vec<(String, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    members.push(entry);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(document: &str, at: &str) -> String {
+        match find_strict(document.as_bytes(), &Pointer::parse(at).unwrap()) {
+            Ok(Found::One(raw)) => raw.get().to_owned(),
+            Ok(other) => format!("{other:?}"),
+            Err(NotJson) => "NotJson".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_reader_finds_the_same_or_nobody_does() {
+        assert_eq!(found(r#"{"a":[{"b":1}]}"#, "/a/0/b"), "1");
+        for (document, at, what) in [
+            (r#"{"a":{"b":1},"a":{"b":2}}"#, "/a/b", "Doubled"),
+            (r#"{"a":{"x":1},"a":{"b":2}}"#, "/a/b", "Doubled"),
+            (r#"{"a":1,"A":2}"#, "/a", "Doubled"),
+            (r#"{"A":2}"#, "/a", "Doubled"),
+            (r#"{"a":1,"\u0061":2}"#, "/a", "Doubled"),
+            (r#"{"0":1}"#, "/0", "Missing"),
+            (r#"{"a":{"0":1}}"#, "/a/0", "Missing"),
+            (r#"{"b":1}"#, "/a", "Missing"),
+            ("[1]", "/1", "Missing"),
+            ("{", "/a", "NotJson"),
+        ] {
+            assert_eq!(found(document, at), what, "{document} {at}");
+        }
+    }
+}
