@@ -89,6 +89,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     };
     let words = [("none", false), ("signature", true)];
     let marks = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
+    let acknowledge = fields.optional("acknowledge").map_or(Some(200), |at| at.whole_number(200..=204));
     let source = match &id {
         Some(Id::At(source)) => Some(source),
         _ => None,
@@ -120,6 +121,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         Id::Claim(_) | Id::None => None,
     };
     Some(Scheme {
+        acknowledge: u16::try_from(acknowledge?).ok()?,
         absent,
         handshakes: Vec::new(),
         id,

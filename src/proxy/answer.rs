@@ -78,21 +78,24 @@ pub(super) enum Broken {
     Caller,
 }
 
-/// Answers 200 to a callback that needs no delivering; `result` says why. Returns whether the caller could be told.
-pub(super) async fn acknowledge(session: &mut ServerSession, result: &'static str) -> bool {
-    json(session, format!("{{\"result\":\"{result}\"}}"), "no-store").await
+/// Acknowledges a callback that needs no delivering; `result` says why. Returns whether the caller could be told.
+pub(super) async fn acknowledge(session: &mut ServerSession, status: u16, result: &'static str) -> bool {
+    let body = if status == 204 { String::new() } else { format!("{{\"result\":\"{result}\"}}") };
+    json(session, status, body, "no-store").await
 }
 
 /// Answers with a document that anybody may read. Returns whether the caller could be told.
 pub(super) async fn document(session: &mut ServerSession, document: &Document) -> bool {
-    json(session, document.body.clone(), "max-age=300").await
+    json(session, 200, document.body.clone(), "max-age=300").await
 }
 
-async fn json(session: &mut ServerSession, body: String, cache: &'static str) -> bool {
+async fn json(session: &mut ServerSession, status: u16, body: String, cache: &'static str) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
-        let mut header = ResponseHeader::build_no_case(200, Some(3))?;
-        header.insert_header(CONTENT_TYPE, "application/json")?;
-        header.insert_header(CONTENT_LENGTH, body.len())?;
+        let mut header = ResponseHeader::build_no_case(status, Some(3))?;
+        if status != 204 {
+            header.insert_header(CONTENT_TYPE, "application/json")?;
+            header.insert_header(CONTENT_LENGTH, body.len())?;
+        }
         header.insert_header(CACHE_CONTROL, cache)?;
         Ok(header)
     };

@@ -265,8 +265,10 @@ impl Exchange<'_> {
                 "stale"
             }
         };
-        let told = answer::acknowledge(self.session, result).await;
-        Ended::answered(seen, Ok(result), if told { 200 } else { 0 }, told)
+        let verifier = seen.route.as_deref().and_then(Route::verifier);
+        let status = verifier.map_or(200, |verifier| verifier.scheme().acknowledge);
+        let told = answer::acknowledge(self.session, status, result).await;
+        Ended::answered(seen, Ok(result), if told { status } else { 0 }, told)
     }
 
     /// Relays the agent's answer.

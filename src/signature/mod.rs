@@ -100,6 +100,8 @@ pub enum Proof {
 /// How a provider signs: the whole of it, as data.
 #[derive(Clone, Debug)]
 pub struct Scheme {
+    /// The status with which a message is acknowledged that is not delivered, such as a duplicate.
+    pub acknowledge: u16,
     /// Members that must not be there: what is not covered by a signature must not hide behind it.
     pub absent: Vec<Pointer>,
     /// The handshakes of the provider.
@@ -244,6 +246,7 @@ impl Scheme {
     /// No scheme: for providers that only make sure of an address.
     pub fn nothing() -> Self {
         Self {
+            acknowledge: 200,
             absent: Vec::new(),
             handshakes: Vec::new(),
             id: None,

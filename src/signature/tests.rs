@@ -101,6 +101,7 @@ fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
     use super::{Cipher, Content, ContentScheme, Format, Keys, Place, Proof, Scheme, Signed, Verifier};
     use crate::request::RequestHead;
     let scheme = || Scheme {
+        acknowledge: 200,
         absent: Vec::new(),
         handshakes: Vec::new(),
         id: None,

@@ -4,6 +4,7 @@
 use callgate::config::{Entry, PRESETS};
 use callgate::ingress::Decided;
 use callgate::policy::Policy;
+use callgate::proxy::Clock;
 use callgate::request::RequestHead;
 use callgate::signature::{Cipher, IdSource, Keys, Place, Proof, Signed, TimestampSource, TokenPlace};
 use callgate::source::LOOPBACK;
@@ -11,7 +12,7 @@ use callgate::time::Timestamp;
 use callgate::trail::Trail;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::harness::parse;
+use crate::harness::{ANSWER, Agent, Callgate, parse, send_to};
 use crate::vectors::{Vector, vectors};
 
 const NOW: i64 = 1_767_225_600;
@@ -257,4 +258,31 @@ fn there_are_presets_enough_and_the_documentation_lists_them() {
         documentation.contains(&table),
         "docs/providers.md does not hold what `callgate providers --markdown` prints"
     );
+}
+
+#[test]
+fn a_duplicate_is_acknowledged_as_the_provider_wants_it() {
+    let agent = Agent::start(ANSWER);
+    let text = format!(
+        "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ] }}
+agent: {{ address: \"{}\" }}
+providers:
+  p: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, acknowledge: 204, secrets: [ {{ env: HMAC_SECRET }} ] }} }}
+routes: [ {{ name: r, path: /hook, provider: p, forward: /in }} ]
+",
+        agent.address
+    );
+    let callgate = Callgate::start(&text, Clock::System);
+    // HMAC-SHA256 of `{}` under `hush`.
+    let signature = {
+        use hmac::{Hmac, Mac};
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"hush").unwrap();
+        mac.update(b"{}");
+        data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes())
+    };
+    let send = || send_to(callgate.ingress, "POST", "/hook", &[("x-sig", signature.as_str())], b"{}");
+    assert_eq!(send().status, 200);
+    let again = send();
+    assert_eq!((again.status, again.text().as_str()), (204, ""));
+    assert_eq!(agent.received().len(), 1);
 }
