@@ -242,17 +242,9 @@ fn carriers(carriers: &[Carrier]) -> Vec<String> {
 
 fn signature(verifier: &Verifier) -> Value {
     let scheme = verifier.scheme();
-    let covers = scheme.covers();
-    let covered = [
-        (covers.body, "body"),
-        (covers.members && !covers.body, "some members of the body"),
-        (covers.time, "time"),
-        (covers.id, "id"),
-        (covers.url, "URL"),
-    ];
     let mut shown = json!({
         "algorithm": scheme.words(),
-        "covers": covered.iter().filter(|(yes, _)| *yes).map(|(_, what)| *what).collect::<Vec<_>>(),
+        "covers": scheme.covers().words(),
         "id": scheme.id.as_ref().map(|source| match source {
             IdSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
             IdSource::Header(name) => format!("header {name}"),

@@ -69,16 +69,7 @@ fn words(entry: &Entry) -> String {
 
 /// What is under the signature, in words.
 fn covered(entry: &Entry) -> Vec<&'static str> {
-    let Some(scheme) = &entry.scheme else { return Vec::new() };
-    let covers = scheme.covers();
-    let all = [
-        (covers.body, "body"),
-        (covers.members && !covers.body, "members of the body"),
-        (covers.time, "time"),
-        (covers.id, "id"),
-        (covers.url, "URL"),
-    ];
-    all.into_iter().filter(|(yes, _)| *yes).map(|(_, what)| what).collect()
+    entry.scheme.as_ref().map(|scheme| scheme.covers().words()).unwrap_or_default()
 }
 
 /// What anybody could change or send again, in words.

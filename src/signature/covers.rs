@@ -17,6 +17,20 @@ pub struct Covers {
     pub url: bool,
 }
 
+impl Covers {
+    /// In words.
+    pub fn words(self) -> Vec<&'static str> {
+        let all = [
+            (self.body, "body"),
+            (self.members && !self.body, "members of the body"),
+            (self.time, "time"),
+            (self.id, "id"),
+            (self.url, "URL"),
+        ];
+        all.into_iter().filter(|(yes, _)| *yes).map(|(_, what)| what).collect()
+    }
+}
+
 impl Scheme {
     /// What the signature covers.
     pub fn covers(&self) -> Covers {

@@ -51,6 +51,15 @@ fn openssl(folder: &Path, args: &str) {
     assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
+/// Another Callgate plays the TLS in front of what is fetched.
+fn front(folder: &Path, behind: &Agent) -> Callgate {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let (certificate, key) = (file("tls.crt"), file("tls.key"));
+    let tls = format!("address: 127.0.0.1:0, tls: {{ certificate: {certificate}, key: {key} }} }} ]");
+    let text = open_config(&behind.address.to_string()).replace("address: 127.0.0.1:0 } ]", &tls);
+    Callgate::start(&text, Clock::System)
+}
+
 fn clock() -> Clock {
     Clock::Set(Arc::new(AtomicI64::new(Timestamp::from_unix_secs(NOW).unix_ms())))
 }
@@ -141,14 +150,7 @@ fn keys_come_over_tls_that_is_verified_and_redirects_are_not_followed() {
     let (signer, agent, elsewhere) = (Signer::new(), Agent::start(ANSWER), Agent::start(NOT_NOW));
     elsewhere.answers(&document(&signer.jwks));
     let file = |name: &str| folder.path().join(name).display().to_string();
-    // Another Callgate plays the TLS in front of the keys.
-    let tls = format!(
-        "address: 127.0.0.1:0, tls: {{ certificate: {}, key: {} }} }} ]",
-        file("tls.crt"),
-        file("tls.key")
-    );
-    let front = open_config(&elsewhere.address.to_string()).replace("address: 127.0.0.1:0 } ]", &tls);
-    let front = Callgate::start(&front, Clock::System);
+    let front = front(folder.path(), &elsewhere);
     let url = format!("https://localhost:{}/open/keys", front.ingress.port());
     let provider = format!("preset: fal, keys: {{ url: \"{url}\" }}");
     let more =
@@ -236,13 +238,7 @@ fn a_certificate_that_a_message_names_is_fetched_if_it_may_be_named() {
     );
     let pem = std::fs::read_to_string(folder.path().join("p.crt")).unwrap();
     elsewhere.answers(&document(&pem));
-    let tls = format!(
-        "address: 127.0.0.1:0, tls: {{ certificate: {}, key: {} }} }} ]",
-        file("tls.crt"),
-        file("tls.key")
-    );
-    let front = open_config(&elsewhere.address.to_string()).replace("address: 127.0.0.1:0 } ]", &tls);
-    let front = Callgate::start(&front, Clock::System);
+    let front = front(folder.path(), &elsewhere);
     let host = format!("localhost:{}", front.ingress.port());
     let provider = format!(
         "signature: {{ scheme: asymmetric, algorithm: rsa-pkcs1-sha256, header: x-sig, content: \"{{secret}}|{{body}}\", \
@@ -319,13 +315,7 @@ fn names_that_nobody_has_do_not_keep_certificates_from_being_fetched() {
     certificates(folder.path());
     let (agent, elsewhere) = (Agent::start(ANSWER), Agent::start(NOT_NOW));
     let file = |name: &str| folder.path().join(name).display().to_string();
-    let tls = format!(
-        "address: 127.0.0.1:0, tls: {{ certificate: {}, key: {} }} }} ]",
-        file("tls.crt"),
-        file("tls.key")
-    );
-    let front = open_config(&elsewhere.address.to_string()).replace("address: 127.0.0.1:0 } ]", &tls);
-    let front = Callgate::start(&front, Clock::System);
+    let front = front(folder.path(), &elsewhere);
     let host = format!("localhost:{}", front.ingress.port());
     let provider = format!(
         "signature: {{ scheme: asymmetric, algorithm: rsa-pkcs1-sha256, header: x-sig, content: \"{{body}}\", encoding: base64, \
