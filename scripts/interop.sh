@@ -36,3 +36,4 @@ if command -v npm >/dev/null && command -v node >/dev/null; then
 fi
 PYTHONPATH="$site" python3 "$here/run.py" --callgate "$callgate" "${modules[@]}" "$@"
 PYTHONPATH="$site" python3 "$here/asymmetric.py" --callgate "$callgate"
+PYTHONPATH="$site" python3 "$here/assertions.py" --callgate "$callgate" "${modules[@]}"

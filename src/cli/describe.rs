@@ -101,6 +101,9 @@ fn route(policy: &Policy, route: &Route) -> Value {
         "duplicates": if route.tells_duplicates { "answer" } else { "deliver" },
         "interaction": interaction(route),
         "actions": route.actions.as_ref().map(actions),
+        "assertion": route.asserter.as_ref().map(|asserter| {
+            format!("{} for {}", asserter.algorithm().name(), asserter.audience())
+        }),
     })
 }
 

@@ -90,13 +90,17 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let url = public_url.clone().flatten();
     let stated_url = public_url.as_ref().map(Option::as_deref);
     let tokens = fields.optional("callback_tokens").map(|at| token::callback_tokens(&at, stated_url));
+    let token_keys = tokens.as_ref().and_then(|tokens| tokens.as_ref());
+    let asserter = fields.optional("assertion").map(|at| token::assertion(&at, stated_url, token_keys));
     let providers = providers(&mut fields, public_url.is_some());
     let egress_at = fields.optional("egress");
     let asked = egress::asked(egress_at.as_ref());
     let known = route::Known {
         asked: &asked,
+        asserter: asserter.as_ref().and_then(|asserter| asserter.as_ref()),
+        asserter_failed: fields.has("assertion"),
         providers: providers.as_deref().unwrap_or_default(),
-        tokens: tokens.as_ref().and_then(|tokens| tokens.as_ref()),
+        tokens: token_keys,
         // A section with mistakes in it is there all the same: its absence is not reported on top.
         tokens_failed: fields.has("callback_tokens"),
         providers_failed: providers.is_none(),
@@ -108,7 +112,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     if let Some(startup) = &startup {
         listens(root, startup, routes.as_deref().unwrap_or_default(), egress_at.as_ref());
     }
-    if let (Some(routes), Some(tokens)) = (&routes, tokens.as_ref().and_then(|tokens| tokens.as_ref())) {
+    if let (Some(routes), Some(tokens)) = (&routes, token_keys) {
         warn_of_short_tokens(root, routes, tokens.minting.ttl);
     }
 

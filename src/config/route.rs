@@ -10,6 +10,7 @@ use super::words::did_you_mean;
 use crate::ingress::{Provider, QueryRule, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::signature::Keys;
+use crate::token::Asserter;
 
 /// Largest body unless said otherwise, in bytes.
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1 << 20;
@@ -32,6 +33,8 @@ pub(super) struct Known<'k> {
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
     pub(super) tokens_failed: bool,
+    pub(super) asserter: Option<&'k Arc<Asserter>>,
+    pub(super) asserter_failed: bool,
     /// How callbacks are asked for, by route, where an egress rule names a preset.
     pub(super) asked: &'k [(String, Callback)],
 }
@@ -82,6 +85,7 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref(), asked));
     let actions_at = fields.optional("actions");
     let actions = actions_at.as_ref().map(interaction::actions);
+    let asserter = asserter(fields.optional("assertion"), known);
     let token_stated = fields.has("token");
     fields.finish();
 
@@ -120,7 +124,21 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
         follow,
         notify,
         actions: actions.map_or(Some(None), |read| read.map(Some))?,
+        asserter: asserter?,
     })
+}
+
+/// `assertion: true | false`; with the section of that name, and nothing said, every route has it.
+fn asserter(at: Option<Cursor<'_>>, known: &Known<'_>) -> Option<Option<Arc<Asserter>>> {
+    let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
+    match (asked, known.asserter) {
+        (false, _) => Some(None),
+        (true, Some(asserter)) => Some(Some(Arc::clone(asserter))),
+        (true, None) if known.asserter_failed => None,
+        (true, None) => {
+            at?.error("there is no key to sign it with", "add the section `assertion` with a `key`")
+        }
+    }
 }
 
 /// A message that is not bound to its address is good at every other one of the route.

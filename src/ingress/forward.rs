@@ -9,6 +9,7 @@ use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line as line};
 use crate::source::write_address;
+use crate::token::{Asserted, Stamp};
 
 /// The query without the route's token, without anything that goes by our token's name, and without any
 /// parameter that holds the verified token; `None` when nothing is left.
@@ -51,8 +52,8 @@ const CONNECTION_OPTIONS_MAX: usize = 32;
 
 impl Permit {
     /// Writes the head of the HTTP/1.1 request for the agent, blank line included. `head` is the head that
-    /// was permitted, `body_bytes` the length of the body that will follow.
-    pub fn write_head(&self, head: &RequestHead<'_>, body_bytes: usize, out: &mut Vec<u8>) {
+    /// was permitted, `body` the body that will follow.
+    pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], stamp: Stamp<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(head.method.as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.target().as_bytes());
@@ -66,8 +67,10 @@ impl Permit {
         }
         self.cookies(head.headers, &listed, out);
         self.identify(out);
-        if body_bytes > 0 || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
-            line(out, "content-length", itoa::Buffer::new().format(body_bytes).as_bytes());
+        let (method, target, interaction) = (head.method, self.target(), self.interaction());
+        self.route().assert(&Asserted { method, target, body, interaction, stamp }, out);
+        if !body.is_empty() || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
+            line(out, "content-length", itoa::Buffer::new().format(body.len()).as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::route::Route;
 use crate::interaction::{Interaction, Overdue};
 use crate::request::write_line as line;
-use crate::time::Timestamp;
+use crate::token::{Asserted, Stamp};
 
 /// A notice about one interaction.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +22,8 @@ pub struct Notice<'a> {
     pub cause: Overdue,
     /// The `Host` the agent sees.
     pub authority: &'a str,
-    /// When it is sent.
-    pub now: Timestamp,
+    /// When it is sent, and under which id.
+    pub stamp: Stamp<'a>,
 }
 
 /// The body of a notice; times are RFC 3339.
@@ -62,6 +62,14 @@ impl Notice<'_> {
         }
         line(&mut head, "callgate-interaction", self.id.as_bytes());
         line(&mut head, "callgate-notice", self.cause.name().as_bytes());
+        let message = Asserted {
+            method: "POST",
+            target: &target,
+            body: &body,
+            interaction: Some(self.id),
+            stamp: self.stamp,
+        };
+        self.route.assert(&message, &mut head);
         line(&mut head, "content-length", body.len().to_string().as_bytes());
         head.extend_from_slice(b"\r\n");
         Some((head, body))
@@ -82,7 +90,7 @@ impl Notice<'_> {
             created_at: record.created().to_string(),
             last_event_at: record.last_event().map(|at| at.to_string()),
             deadline_at: record.deadline().to_string(),
-            at: self.now.to_string(),
+            at: self.stamp.now.to_string(),
         }
     }
 }

@@ -9,10 +9,11 @@ use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;
 use crate::path::Template;
+use crate::request::write_line;
 use crate::secret::Secret;
 use crate::signature::Verifier;
 use crate::source::Allowlist;
-use crate::token::{CallbackVerifier, JwtVerifier};
+use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 
 /// An outside service that calls back.
 #[derive(Clone, Debug)]
@@ -168,12 +169,24 @@ pub struct Route {
     pub notify: Option<Template>,
     /// How questions are answered; `None`: they are not.
     pub actions: Option<Actions>,
+    /// What signs the assertion that the agent gets with each message; `None`: it gets none.
+    pub asserter: Option<Arc<Asserter>>,
 }
 
 impl Route {
     /// How its provider signs.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
+    }
+
+    /// Writes the header with the assertion for a message to the agent, where the route has one.
+    pub(super) fn assert(&self, message: &Asserted<'_>, out: &mut Vec<u8>) {
+        let provider = self.provider.as_ref().map(|provider| &*provider.name);
+        let assertion =
+            self.asserter.as_ref().and_then(|asserter| asserter.assert(&self.name, provider, message));
+        if let Some(assertion) = assertion {
+            write_line(out, "callgate-assertion", assertion.as_bytes());
+        }
     }
 
     /// The provider's name; `none` without one.

@@ -94,6 +94,8 @@ pub enum KeyMaterial<'a> {
 /// Why key material makes no key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KeyFault {
+    /// The PEM holds no private key of the algorithm's family.
+    NotAPrivateKey,
     /// The PEM holds no public key of the algorithm's family.
     NotAPublicKey,
     /// The material is of the other kind: a shared key for an asymmetric algorithm, or the reverse.
@@ -105,6 +107,7 @@ pub enum KeyFault {
 impl fmt::Display for KeyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotAPrivateKey => write!(f, "holds no PEM private key of this algorithm's kind"),
             Self::NotAPublicKey => write!(f, "holds no PEM public key of this algorithm's kind"),
             Self::OtherKind => write!(f, "is not the kind of key this algorithm takes"),
             Self::TooShort => write!(f, "is shorter than {SHARED_KEY_BYTES_MIN} bytes"),

@@ -13,6 +13,7 @@ use crate::denial::Denial;
 use crate::ingress::{Notice, Permit};
 use crate::policy::Agent;
 use crate::request::RequestHead;
+use crate::token::Stamp;
 
 /// Room made for the head of a message.
 const HEAD_BYTES: usize = 1024;
@@ -26,9 +27,9 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// A permitted callback.
-    pub(super) fn callback(permit: &Permit, head: &RequestHead<'_>, body: Bytes) -> Self {
+    pub(super) fn callback(permit: &Permit, head: &RequestHead<'_>, body: Bytes, stamp: Stamp<'_>) -> Self {
         let mut written = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
-        permit.write_head(head, body.len(), &mut written);
+        permit.write_head(head, &body, stamp, &mut written);
         let expects_body = head.method != Method::HEAD.as_str();
         Self { message: Message { head: written, body, expects_body } }
     }

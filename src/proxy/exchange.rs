@@ -32,6 +32,7 @@ use crate::observe::{AccessLogger, Entry, Metrics, redact_path};
 use crate::policy::Policy;
 use crate::signature::{Keys, Reply, Verifier};
 use crate::store::{Claimed, Store};
+use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 
 /// Longest wait for a caller that does not read its answer.
@@ -207,7 +208,8 @@ impl Exchange<'_> {
         };
         let began = trail.last().unwrap_or_else(instant);
         let body = permit.rewritten(&body, &shared.actions_url).map_or(body, Bytes::from);
-        let delivery = Delivery::callback(&permit, &head(self.session, caller), body);
+        let stamp = Stamp { id: self.request_id, now: shared.clock.now() };
+        let delivery = Delivery::callback(&permit, &head(self.session, caller), body, stamp);
         let delivered = deliver(&shared.pool, agent, delivery, began).await;
         let settled = match (&delivered, claimed) {
             (Ok(answer), Ok(claimed)) if answer.is_success() => settle(shared, &permit, claimed).await,

@@ -13,6 +13,7 @@ use super::exchange::Shared;
 use super::session::InFlight;
 use crate::ingress::Notice;
 use crate::store::{DueNotice, Walk};
+use crate::token::Stamp;
 
 /// How often time passes.
 const TICK: Duration = Duration::from_millis(250);
@@ -94,7 +95,7 @@ async fn deliver_notice(shared: &Shared, due: &DueNotice) -> Option<bool> {
         interaction: &interaction,
         cause: due.notice.cause,
         authority: &policy.ingress.edge().authority,
-        now: shared.clock.now(),
+        stamp: Stamp { id: &shared.request_ids.next(), now: shared.clock.now() },
     })?;
     let Ok(mut answer) = deliver(&shared.pool, &policy.agent, delivery, instant()).await else {
         return Some(false);

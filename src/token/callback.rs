@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::derive::Deriver;
 use super::mint::header_text;
-use super::{CALLBACK_ISSUER, CALLBACK_TYPE, CALLBACK_VERSION};
+use super::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER};
 use crate::denial::{Denial, Refusal};
 use crate::jose::{Key, Unverified};
 use crate::secret::Secret;
@@ -68,7 +68,7 @@ pub struct CallbackVerifier {
 impl CallbackVerifier {
     /// A verifier for the Callgate at `audience`, its public URL. Every key verifies; the first one mints.
     pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, audience: &str) -> Self {
-        let header = |key: &Key| header_text(key.algorithm(), key.id()?);
+        let header = |key: &Key| header_text(CALLBACK_TYPE, key.algorithm(), key.id()?);
         Self { headers: keys.iter().map(header).collect(), keys, derivers, audience: audience.into() }
     }
 
@@ -114,7 +114,7 @@ impl CallbackVerifier {
         if claims.v != CALLBACK_VERSION {
             return Err(Refusal::new(Denial::TokenClaim, format!("claims of version {}", claims.v)));
         }
-        if claims.iss != CALLBACK_ISSUER {
+        if claims.iss != CALLGATE_ISSUER {
             return Err(Refusal::new(Denial::TokenIssuer, "the token was not minted by Callgate"));
         }
         if *claims.aud != *self.audience {

@@ -8,22 +8,22 @@ use jsonwebtoken::{EncodingKey, Header};
 
 use super::callback::Claims;
 use super::derive::Deriver;
-use super::{CALLBACK_ISSUER, CALLBACK_TYPE, CALLBACK_VERSION, SHARED_KEY_BYTES_MIN};
+use super::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, SHARED_KEY_BYTES_MIN};
 use crate::jose::{Algorithm, Family, KeyFault};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The header of a token minted under a key.
-fn header(algorithm: Algorithm, key_id: &str) -> Header {
+/// The header of a token made under a key.
+fn header(typ: &str, algorithm: Algorithm, key_id: &str) -> Header {
     let mut header = Header::new(algorithm.inner());
-    header.typ = Some(CALLBACK_TYPE.to_owned());
+    header.typ = Some(typ.to_owned());
     header.kid = Some(key_id.to_owned());
     header
 }
 
 /// That header as it stands in a token, dot included: a verifier that finds it there knows what it says.
-pub(super) fn header_text(algorithm: Algorithm, key_id: &str) -> Option<Box<str>> {
-    let json = serde_json::to_vec(&header(algorithm, key_id)).ok()?;
+pub(super) fn header_text(typ: &str, algorithm: Algorithm, key_id: &str) -> Option<Box<str>> {
+    let json = serde_json::to_vec(&header(typ, algorithm, key_id)).ok()?;
     Some((BASE64URL_NOPAD.encode(&json) + ".").into())
 }
 
@@ -90,10 +90,10 @@ impl Minter {
 
     /// The token for a grant. `None` only if the cryptography of the process is not there.
     pub fn mint(&self, grant: &Grant<'_>) -> Option<String> {
-        let header = header(self.algorithm, &self.key_id);
+        let header = header(CALLBACK_TYPE, self.algorithm, &self.key_id);
         let claims = Claims {
             v: CALLBACK_VERSION,
-            iss: CALLBACK_ISSUER.into(),
+            iss: CALLGATE_ISSUER.into(),
             aud: Cow::Borrowed(&self.audience),
             sub: grant.interaction.into(),
             route: grant.route.into(),

@@ -120,5 +120,10 @@ fn a_minted_token_begins_with_the_header_its_verifier_knows() {
     let minter = Minter::new("k1", algorithm, &secret, "https://a").unwrap();
     let now = Timestamp::from_unix_secs(0);
     let grant = Grant { route: "r", interaction: "i", captures: &[], issued: now, expires: now, uses: None };
-    assert!(minter.mint(&grant).unwrap().starts_with(&*header_text(algorithm, "k1").unwrap()));
+    assert!(
+        minter
+            .mint(&grant)
+            .unwrap()
+            .starts_with(&*header_text(super::CALLBACK_TYPE, algorithm, "k1").unwrap())
+    );
 }

@@ -9,6 +9,7 @@
 
 mod actions;
 mod agent_faults;
+mod assertion;
 mod bodies;
 mod command_line;
 mod conventions;
