@@ -1,6 +1,7 @@
 //! From YAML as written to a startup and a policy, or to every mistake at once, each with its path, line
 //! and a hint. Nothing that decides about access has a default that opens it.
 
+mod assertion;
 mod callback;
 mod egress;
 mod feeds;
@@ -91,7 +92,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let stated_url = public_url.as_ref().map(Option::as_deref);
     let tokens = fields.optional("callback_tokens").map(|at| token::callback_tokens(&at, stated_url));
     let token_keys = tokens.as_ref().and_then(|tokens| tokens.as_ref());
-    let asserter = fields.optional("assertion").map(|at| token::assertion(&at, stated_url, token_keys));
+    let asserter = fields.optional("assertion").map(|at| assertion::assertion(&at, stated_url, token_keys));
     let providers = providers(&mut fields, public_url.is_some());
     let egress_at = fields.optional("egress");
     let asked = egress::asked(egress_at.as_ref());

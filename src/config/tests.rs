@@ -2,7 +2,7 @@
 
 use super::{Config, ConfigError, Surroundings};
 
-const MINIMAL: &str = "\
+pub(super) const MINIMAL: &str = "\
 public_url: https://agent.example.com
 listen: { ingress: [ { address: 127.0.0.1:0 } ], admin: { address: 127.0.0.1:0 } }
 agent: { address: 127.0.0.1:8000 }
@@ -17,7 +17,7 @@ routes:
     forward: /i/{id}
 ";
 
-fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
+pub(super) fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
     let env = |name: &str| match name {
         "KEY" => Some("k".repeat(32)),
         "OTHER_KEY" => Some("o".repeat(32)),
@@ -133,56 +133,6 @@ fn secrets_that_are_none() {
     assert!(
         !format!("{:?}", errors(&MINIMAL.replace("{ env: KEY }", "verysecrettext"))).contains("verysecret")
     );
-}
-
-/// The minimal configuration with these fields of an `assertion` makes one mistake.
-#[track_caller]
-fn assertion_mistake(fields: &str, path: &str, words: &str) {
-    let agent = "agent:";
-    mistake(agent, &format!("assertion: {{ {fields} }}\n{agent}"), path, words);
-}
-
-#[test]
-fn assertions_that_would_prove_nothing() {
-    let key = |material: &str| format!("key: {{ id: a1, {material} }}");
-    let at = "assertion.key";
-    assertion_mistake("ttl: 60s", "assertion", "`key` is missing");
-    assertion_mistake(&key("algorithm: HS256"), at, "exactly one of secret and private_key");
-    assertion_mistake(
-        &key("algorithm: HS256, secret: { env: SHORT }"),
-        "assertion.key.secret",
-        "24 are needed",
-    );
-    assertion_mistake(
-        &key("algorithm: HS256, private_key: { env: KEY }"),
-        "assertion.key.private_key",
-        "not the kind",
-    );
-    assertion_mistake(&key("algorithm: EdDSA, secret: { env: KEY }"), "assertion.key.secret", "not the kind");
-    assertion_mistake(
-        &key("algorithm: none, secret: { env: KEY }"),
-        "assertion.key.algorithm",
-        "not an algorithm",
-    );
-    for algorithm in ["EdDSA", "ES256", "ES384", "RS256", "PS512"] {
-        let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
-        assertion_mistake(&material, "assertion.key.private_key", "no PEM private key");
-    }
-    // Whoever verifies with a shared key can sign with it: that must not mint.
-    assertion_mistake(
-        &key("algorithm: HS256, secret: { env: KEY }"),
-        "assertion.key.secret",
-        "tokens are minted with it",
-    );
-    let other = key("algorithm: HS256, secret: { env: OTHER_KEY }");
-    assertion_mistake(&format!("{other}, ttl: 2h"), "assertion.ttl", "between 1s and 1h");
-    assertion_mistake(&format!("{other}, audience: ''"), "assertion.audience", "");
-    let route = "forward:";
-    mistake(route, &format!("assertion: true\n    {route}"), "routes[0].assertion", "no key to sign it with");
-    let text = MINIMAL.replacen("agent:", &format!("assertion: {{ {other} }}\nagent:"), 1);
-    let asserts = |text: &str| parse(text).unwrap().policy.ingress.routes()[0].asserter.is_some();
-    assert!(asserts(&text));
-    assert!(!asserts(&text.replacen(route, &format!("assertion: false\n    {route}"), 1)));
 }
 
 #[test]

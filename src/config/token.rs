@@ -1,4 +1,4 @@
-//! `callback_tokens`, `assertion`, and the `token` of a route.
+//! `callback_tokens`, and the `token` of a route.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::{Minting, TTL_MAX};
 use crate::secret::Secret;
 use crate::token::{
-    Algorithm, Asserter, CallbackVerifier, Deriver, Family, JwtRules, JwtVerifier, Key, KeyFault,
-    KeyMaterial, Minter, SHARED_KEY_BYTES_MIN,
+    Algorithm, CallbackVerifier, Deriver, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter,
+    SHARED_KEY_BYTES_MIN,
 };
 
 /// The compiled `callback_tokens`.
@@ -19,7 +19,8 @@ use crate::token::{
 pub(super) struct CallbackTokens {
     pub(super) minting: Minting,
     pub(super) verifier: Arc<CallbackVerifier>,
-    secrets: Vec<Secret>,
+    /// What it is minted with.
+    pub(super) secrets: Vec<Secret>,
 }
 
 /// How long a token lives unless said otherwise.
@@ -78,7 +79,7 @@ fn minting_key(at: &Cursor<'_>) -> Option<(String, Algorithm, Secret)> {
     Some((id?.to_owned(), algorithm?, secret?))
 }
 
-fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
+pub(super) fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
     let name = at.text()?;
     if let Some(algorithm) = Algorithm::from_name(name) {
         return Some(algorithm);
@@ -87,7 +88,7 @@ fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
     at.error(format!("`{name}` is not an algorithm"), did_you_mean(name, &known))
 }
 
-fn shared(at: &Cursor<'_>) -> Option<Secret> {
+pub(super) fn shared(at: &Cursor<'_>) -> Option<Secret> {
     let secret = at.secret()?;
     if secret.len() < SHARED_KEY_BYTES_MIN {
         let message =
@@ -109,77 +110,6 @@ fn unique_ids<'k>(
         Some((i, Some(id))) => list.get(i).unwrap_or(at).error(format!("the key id {id} is used twice"), ""),
         _ => Some(()),
     }
-}
-
-// === The assertions that the agent gets ===
-
-/// How long an assertion is good for unless said otherwise.
-const ASSERTION_TTL_DEFAULT: Duration = Duration::from_secs(60);
-/// The longest that can be asked for: whoever sees one can send the very message again until then.
-const ASSERTION_TTL_MAX: Duration = Duration::from_secs(3600);
-
-/// Reads `assertion`. `public_url` as for [`callback_tokens`]; `tokens` are the keys that mint, which nobody else
-/// may have.
-pub(super) fn assertion(
-    at: &Cursor<'_>,
-    public_url: Option<Option<&str>>,
-    tokens: Option<&CallbackTokens>,
-) -> Option<Arc<Asserter>> {
-    let mut fields = at.fields()?;
-    let audience = fields.optional("audience").map(|at| at.text().map(str::to_owned));
-    let ttl = fields.optional("ttl").map_or(Some(ASSERTION_TTL_DEFAULT), |at| match at.duration()? {
-        ttl if ttl < Duration::from_secs(1) || ttl > ASSERTION_TTL_MAX => {
-            at.error("must be between 1s and 1h", "as long as a message to the agent may be under way")
-        }
-        ttl => Some(ttl),
-    });
-    let key = fields.required("key").and_then(|at| assertion_key(&at, tokens));
-    fields.finish();
-    let audience = match (audience, public_url) {
-        (Some(stated), _) => stated?,
-        (None, Some(url)) => url?.to_owned(),
-        (None, None) => {
-            let hint = "`audience`: what the agent looks for in `aud`, such as its name; with a `public_url` it is that";
-            return at.error("it is not said whom assertions are for", hint);
-        }
-    };
-    let ((key_at, id, algorithm, material), ttl) = (key?, ttl?);
-    match Asserter::new(id, algorithm, &material, &audience, ttl) {
-        Ok(asserter) => Some(Arc::new(asserter)),
-        Err(fault) => key_at.error(format!("{} key {fault}", algorithm.name()), "PKCS#8: openssl genpkey"),
-    }
-}
-
-type AssertionKey<'a> = (Cursor<'a>, &'a str, Algorithm, Secret);
-
-fn assertion_key<'a>(at: &Cursor<'a>, tokens: Option<&CallbackTokens>) -> Option<AssertionKey<'a>> {
-    let mut fields = at.fields()?;
-    let id = fields.required("id").and_then(|at| at.name());
-    let algorithm = fields.required("algorithm").as_ref().and_then(algorithm);
-    let (secret, private) = (fields.optional("secret"), fields.optional("private_key"));
-    fields.finish();
-    let (material_at, material, is_shared) = match (secret, private) {
-        (Some(at), None) => (at.clone(), shared(&at)?, true),
-        (None, Some(at)) => (at.clone(), at.secret()?, false),
-        _ => {
-            return at.error(
-                "expected exactly one of secret and private_key",
-                "HS* take a secret that the agent has, too; the others a PEM private key that it has not",
-            );
-        }
-    };
-    let algorithm = algorithm?;
-    if is_shared != (algorithm.family() == Family::Hmac) {
-        let fault = KeyFault::OtherKind;
-        return material_at.error(format!("{} key {fault}", algorithm.name()), "");
-    }
-    if tokens.is_some_and(|tokens| tokens.secrets.iter().any(|secret| secret.matches(material.expose()))) {
-        return material_at.error(
-            "the agent gets this key, and callback tokens are minted with it",
-            "a key of its own: openssl rand -base64 32",
-        );
-    }
-    Some((material_at, id?, algorithm, material))
 }
 
 // === The token of a route ===
