@@ -73,6 +73,10 @@ fn startup(startup: &Startup) -> Value {
             "events_max": store.events_max,
             "remember": format_duration(store.remember),
         },
+        "shutdown": {
+            "delay": format_duration(startup.shutdown_delay),
+            "grace": format_duration(startup.shutdown_grace),
+        },
         "trusted_roots": startup.trusted_roots.as_deref().unwrap_or("the platform's"),
     })
 }

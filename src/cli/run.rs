@@ -16,8 +16,6 @@ use crate::observe::{AccessLogger, Metrics, install_logger};
 use crate::proxy::{Clock, LedgerClock, Options, PlainResponse, Server, StartError, instant};
 use crate::store::Store;
 
-/// How long running exchanges may take after SIGTERM.
-const GRACE: Duration = Duration::from_secs(10);
 /// Most worker threads taken without being told.
 const THREADS_DEFAULT_MAX: usize = 2;
 
@@ -29,10 +27,11 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Says "not ready", lets running exchanges end, and returns how many were cut off.
-    pub async fn stop(self, grace: Duration) -> usize {
+    /// Says "not ready", goes on for `delay`, lets running exchanges end for as long as `grace`, and returns how many
+    /// were cut off.
+    pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         self.ready.store(false, Ordering::Relaxed);
-        self.server.stop(grace).await
+        self.server.stop(delay, grace).await
     }
 }
 
@@ -127,6 +126,7 @@ async fn until_stopped(config: Config) -> u8 {
     let routes = config.policy.ingress.routes().len();
     let rules = config.policy.egress.rules().len();
     let agent = config.policy.agent.address.clone();
+    let shutdown = (config.startup.shutdown_delay, config.startup.shutdown_grace);
     let (Ok(metrics), Ok(mut terminate), Ok(mut interrupt)) =
         (Metrics::new(), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -149,14 +149,17 @@ async fn until_stopped(config: Config) -> u8 {
     if let Some(address) = serving.server.admin {
         log::info!("admin on {address}");
     }
-    let grace = tokio::select! {
-        _ = terminate.recv() => GRACE,
-        _ = interrupt.recv() => Duration::ZERO,
+    let (delay, grace) = tokio::select! {
+        _ = terminate.recv() => shutdown,
+        _ = interrupt.recv() => (Duration::ZERO, Duration::ZERO),
     };
     log::info!("stopping");
-    let left = serving.stop(grace).await;
-    if left > 0 {
-        log::warn!("{left} exchanges were cut off");
+    // Whoever interrupts a stop does not want to wait for the rest of it.
+    tokio::select! {
+        left = serving.stop(delay, grace) => if left > 0 {
+            log::warn!("{left} exchanges were cut off");
+        },
+        _ = interrupt.recv() => log::warn!("interrupted: exchanges that had not ended are cut off"),
     }
     let _ = std::io::stdout().flush();
     0

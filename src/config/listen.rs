@@ -1,11 +1,14 @@
 //! The startup: what is bound before anything is decided, and what only a restart changes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::reader::{Cursor, Fields};
 use super::store::StoreSettings;
 use crate::secret::Secret;
 
+/// Longest delay, and longest grace.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 /// Fewest bytes the token of the callbacks API may have.
 const TOKEN_BYTES_MIN: usize = 16;
 
@@ -20,6 +23,10 @@ pub struct Startup {
     pub egress: Option<SocketAddr>,
     /// Where callbacks come in.
     pub ingress: Vec<Listener>,
+    /// From being asked to stop to taking no connection any more.
+    pub shutdown_delay: Duration,
+    /// How long exchanges may take that have begun by then.
+    pub shutdown_grace: Duration,
     /// Where the ledger of interactions is kept.
     pub store: StoreSettings,
     /// The certificates of authorities that providers are believed by; `None`: the platform's.
@@ -66,7 +73,7 @@ pub struct TlsFiles {
     pub key: Box<str>,
 }
 
-/// Reads `listen`, `access_log` and `threads`.
+/// Reads `listen`, `access_log`, `shutdown`, `store`, `threads` and `trusted_roots`.
 pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
     let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
@@ -74,6 +81,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         .optional("threads")
         .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
     let store = super::store::store(root.optional("store"));
+    let shutdown = shutdown(root.optional("shutdown"));
     let roots = root.optional("trusted_roots").map(|at| pem(&at, "CERTIFICATE"));
     let at = root.required("listen")?;
     let mut fields = at.fields()?;
@@ -102,10 +110,29 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         admin: admin.map_or(Some(None), |read| read.map(Some))?,
         egress: egress_read.map_or(Some(None), |read| read.map(Some))?,
         ingress: ingress?,
+        shutdown_delay: shutdown?.0,
+        shutdown_grace: shutdown?.1,
         store: store?,
         trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
         threads: threads?,
     })
+}
+
+/// `shutdown`: the delay and the grace, less together than the 30 s after which Kubernetes kills.
+fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
+    let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
+    if let Some(at) = at {
+        let mut fields = at.fields()?;
+        let mut read = |key, default| {
+            fields.optional(key).map_or(default, |at: Cursor<'_>| match at.duration_or_zero()? {
+                long if long > SHUTDOWN_MAX => at.error("longer than an hour", ""),
+                duration => Some(duration),
+            })
+        };
+        (delay, grace) = (read("delay", delay), read("grace", grace));
+        fields.finish();
+    }
+    Some((delay?, grace?))
 }
 
 fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
@@ -184,4 +211,26 @@ fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<Sock
         .enumerate()
         .find(|(i, a)| a.port() != 0 && all.iter().take(*i).any(|b| b == *a))
         .map(|(_, a)| *a)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{MINIMAL, mistake, parse};
+
+    #[test]
+    fn how_long_stopping_takes() {
+        let agent = "agent:";
+        let with = |fields: &str| format!("shutdown: {{ {fields} }}\n{agent}");
+        mistake(agent, &with("delay: 2h"), "shutdown.delay", "longer than an hour");
+        mistake(agent, &with("grace: soon"), "shutdown.grace", "");
+        let times = |text: &str| {
+            let startup = parse(text).unwrap().startup;
+            (startup.shutdown_delay.as_millis(), startup.shutdown_grace)
+        };
+        assert_eq!(times(MINIMAL), (2000, Duration::from_secs(10)));
+        let stated = MINIMAL.replacen(agent, &with("delay: 0s, grace: 30s"), 1);
+        assert_eq!(times(&stated), (0, Duration::from_secs(30)));
+    }
 }

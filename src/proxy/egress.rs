@@ -1,7 +1,6 @@
 //! One exchange on the egress: the agent's request, the callback it gets, the provider's answer.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,9 +20,7 @@ use super::exchange::{Shared, WRITE_TIMEOUT};
 use super::http1::{Fault, Message};
 use super::provider::{Answered, Failed, Patience};
 use super::refuse;
-use super::session::{
-    Caller, InFlight, continue_if_expected, hand_back, head, known_method, lacks_host, micros,
-};
+use super::session::{Caller, continue_if_expected, hand_back, head, known_method, lacks_host, micros};
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::json::{Pointer, find_one};
@@ -68,10 +65,7 @@ pub(super) async fn serve(
     let patience = shared.policy.load().limits.idle_timeout;
     let read = timeout(patience, session.read_request()).await;
     let policy = shared.policy.load_full();
-    let in_flight = InFlight::new(&shared.in_flight);
-    if shared.stopped.load(Ordering::SeqCst) {
-        return None;
-    }
+    let under_way = shared.egress.begin()?;
     let began = instant();
     let request_id = shared.request_ids.next();
     session.set_write_timeout(Some(WRITE_TIMEOUT));
@@ -101,8 +95,9 @@ pub(super) async fn serve(
         _ => return None,
     };
     exchange.record(&ended, began);
-    drop(in_flight);
-    hand_back(session, ended.reusable).await
+    let kept = hand_back(session, ended.reusable).await;
+    drop(under_way);
+    kept
 }
 
 impl Exchange<'_> {

@@ -1,7 +1,7 @@
 //! One exchange on the ingress: head, verdict, body, verdict, delivery, answer, one log line.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -9,7 +9,6 @@ use bytes::Bytes;
 use pingora::ErrorType;
 use pingora::apps::ReusedHttpStream;
 use pingora::protocols::http::ServerSession;
-use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
 use super::agent::Pool;
@@ -22,9 +21,9 @@ use super::http1::Answer;
 use super::provider::Providers;
 use super::refuse;
 use super::session::{
-    self, Caller, InFlight, RequestIds, continue_if_expected, hand_back, head, known_method, lacks_host,
-    micros, peer,
+    self, Caller, RequestIds, continue_if_expected, hand_back, head, known_method, lacks_host, micros, peer,
 };
+use super::traffic::Traffic;
 use crate::denial::Denial;
 use crate::ingress::{Decided, Denied, Halted, Permit, Route, Seen, Verified};
 use crate::interaction::Held;
@@ -58,10 +57,14 @@ pub(super) struct Shared {
     pub(super) fetcher: Fetcher,
     pub(super) access_log: Option<AccessLogger>,
     pub(super) request_ids: RequestIds,
-    /// Exchanges that have begun and not ended.
-    pub(super) in_flight: AtomicUsize,
-    /// From here on no exchange begins.
-    pub(super) stopped: AtomicBool,
+    /// Exchanges on the ingress, and notices.
+    pub(super) ingress: Traffic,
+    /// Exchanges on the egress.
+    pub(super) egress: Traffic,
+    /// Connections of HTTP/2, whose answers leave after their exchanges have ended.
+    pub(super) http2: Traffic,
+    /// From here on each answer on the ingress is the last one of its connection.
+    pub(super) leaving: AtomicBool,
 }
 
 /// How an exchange ended.
@@ -99,21 +102,13 @@ impl Ended {
 }
 
 /// Serves the next request of a connection. `None` closes it.
-pub(super) async fn serve(
-    shared: &Shared,
-    mut session: ServerSession,
-    stopping: &ShutdownWatch,
-) -> Option<ReusedHttpStream> {
+pub(super) async fn serve(shared: &Shared, mut session: ServerSession) -> Option<ReusedHttpStream> {
     let first = session.take_connection_user_context().is_none();
     let patience = shared.policy.load().limits.idle_timeout;
     let read = timeout(patience, session.read_request()).await;
     // The policy of the moment in which there is a request: the connection may have waited for it for long.
     let policy = shared.policy.load_full();
-    // Counted before the look at `stopped`: whoever stops waits for the count after setting it.
-    let in_flight = InFlight::new(&shared.in_flight);
-    if shared.stopped.load(Ordering::SeqCst) {
-        return None;
-    }
+    let under_way = shared.ingress.begin()?;
     let began = instant();
     let request_id = shared.request_ids.next();
     let mut trail = Trail::timed(instant);
@@ -124,7 +119,7 @@ pub(super) async fn serve(
     let ended = match read {
         Ok(Ok(true)) if no_host => exchange.refuse_head(Denial::RequestMalformed).await,
         Ok(Ok(true)) => {
-            if *stopping.borrow() {
+            if shared.leaving.load(Ordering::Relaxed) {
                 exchange.session.set_keepalive(None);
             }
             exchange.decide_and_deliver(&mut trail).await
@@ -138,8 +133,9 @@ pub(super) async fn serve(
     };
     let took = ended.at.saturating_duration_since(began);
     record(shared, &session, &request_id, &trail, &ended, took);
-    drop(in_flight);
-    hand_back(session, ended.reusable).await
+    let kept = hand_back(session, ended.reusable).await;
+    drop(under_way);
+    kept
 }
 
 /// One exchange: the policy of the moment, and the session it is about.

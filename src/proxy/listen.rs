@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::{Fds, ListenFds};
+use socket2::SockRef;
 
 /// Per-connection buffers, in bytes: enough for a head and a small body, and an idle connection costs no more.
 const READ_BUFFER_BYTES: usize = 8 << 10;
@@ -19,6 +20,26 @@ const WRITE_BUFFER_BYTES: usize = 4 << 10;
 pub(super) struct Bound {
     pub(super) address: SocketAddr,
     listener: TcpListener,
+}
+
+/// The means to let nobody else in at an address while those who stand there already are.
+#[derive(Debug)]
+pub(super) struct Door(TcpListener);
+
+impl Door {
+    /// Connections that come from here on wait unaccepted, but for one; the ones that came before are accepted as
+    /// ever. Closing the socket at once would reset them, though their callers were told that they are connected.
+    pub(super) fn close(&self) {
+        // On a socket that listens already this changes the length of its queue, and nothing else.
+        let _ = SockRef::from(&self.0).listen(0);
+    }
+}
+
+impl Bound {
+    /// Its door. To be dropped when nobody accepts any more: it keeps the address.
+    pub(super) fn door(&self) -> Option<Door> {
+        self.listener.try_clone().ok().map(Door)
+    }
 }
 
 /// Binds an address.

@@ -23,6 +23,7 @@ mod refuse;
 mod server;
 mod session;
 mod tls;
+mod traffic;
 
 pub use clock::{Clock, LedgerClock, instant};
 pub use fetch::with_cached;

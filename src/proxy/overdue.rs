@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use super::clock::instant;
 use super::deliver::{Delivery, deliver, finish};
 use super::exchange::Shared;
-use super::session::InFlight;
 use crate::ingress::Notice;
 use crate::store::{DueNotice, Walk};
 use crate::token::Stamp;
@@ -63,7 +62,8 @@ fn send(shared: &Arc<Shared>, queue: &mut Queue) {
 }
 
 async fn tell(shared: &Shared, due: &DueNotice) {
-    let _in_flight = InFlight::new(&shared.in_flight);
+    // One that does not begin any more is owed still, and told after the next start where the ledger has a file.
+    let Some(_under_way) = shared.ingress.begin() else { return };
     let cause = due.notice.cause.name();
     let agent = &shared.policy.load().agent;
     let patience = agent.connect_timeout + agent.response_timeout;

@@ -3,15 +3,15 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::listeners::tls::TlsSettings;
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
@@ -19,13 +19,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::clock::{Clock, LedgerClock};
+use super::clock::{Clock, LedgerClock, instant};
 use super::exchange::{self, Shared};
 use super::fetch::Fetcher;
-use super::listen::{Bound, bind, endpoints};
+use super::listen::{Bound, Door, bind, endpoints};
 use super::plain::{PlainApp, PlainRequest, PlainResponse};
 use super::provider::Providers;
 use super::session::RequestIds;
+use super::traffic::Traffic;
 use super::{agent::Pool, egress, overdue, tls};
 use crate::config::{ACTIONS, Listener, Startup};
 use crate::observe::{AccessLogger, Metrics};
@@ -78,7 +79,9 @@ pub struct Server {
     pub egress: Option<SocketAddr>,
     /// Where metrics, health and the callbacks API are served.
     pub admin: Option<SocketAddr>,
+    doors: Vec<Door>,
     stop: watch::Sender<bool>,
+    stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
@@ -147,17 +150,21 @@ impl Server {
             fetcher,
             access_log: options.access_log,
             request_ids: RequestIds::new(),
-            in_flight: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
+            ingress: Traffic::default(),
+            egress: Traffic::default(),
+            http2: Traffic::default(),
+            leaving: AtomicBool::new(false),
         });
         let (stop, stopping) = watch::channel(false);
+        let (stop_egress, egress_stopping) = watch::channel(false);
+        let doors = addresses.ingress.iter().filter_map(|(bound, _)| bound.door()).collect();
         let ingress = addresses.ingress.iter().map(|(bound, _)| bound.address).collect();
         let egress = addresses.egress.as_ref().map(|bound| bound.address);
         let admin_address = addresses.admin.as_ref().map(|bound| bound.address);
-        let mut tasks = vec![run(IngressApp::new(&shared), addresses.ingress, stopping.clone())];
+        let mut tasks = vec![run(IngressApp::new(&shared), addresses.ingress, stopping)];
         tasks.extend(addresses.egress.map(|bound| {
             let app = EgressApp { shared: Arc::clone(&shared), options: HttpServerOptions::default() };
-            run(app, vec![(bound, None)], stopping)
+            run(app, vec![(bound, None)], egress_stopping)
         }));
         tasks.push(tokio::spawn(overdue::run(Arc::clone(&shared))));
         tasks.push(tokio::spawn(work.run()));
@@ -167,30 +174,50 @@ impl Server {
             .admin
             .map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], admin_stopping));
         tasks.extend(admin);
-        Ok(Self { ingress, egress, admin: admin_address, stop, stop_admin, shared, tasks })
+        Ok(Self {
+            ingress,
+            egress,
+            admin: admin_address,
+            doors,
+            stop,
+            stop_egress,
+            stop_admin,
+            shared,
+            tasks,
+        })
     }
 
-    /// Stops accepting, lets running exchanges end for as long as `grace`, writes what is left of the ledger, and
-    /// returns how many exchanges were left.
-    pub async fn stop(self, grace: Duration) -> usize {
+    /// Goes on for `delay` with each answer the last one of its connection, so that callers learn to go elsewhere;
+    /// then stops accepting, lets running exchanges end for as long as `grace`, writes what is left of the ledger,
+    /// and returns how many exchanges were left. The agent's own requests are taken until callbacks have ended.
+    pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
+        let shared = &self.shared;
+        shared.leaving.store(true, Ordering::Relaxed);
+        tokio::time::sleep(delay).await;
+        let until = instant() + grace;
+        let left = || until.saturating_duration_since(instant());
+        if !grace.is_zero() {
+            self.doors.iter().for_each(Door::close);
+            tokio::time::sleep(LAST_ACCEPTS).await;
+        }
+        drop(self.doors);
         let _ = self.stop.send(true);
-        let _ = timeout(grace, self.drained()).await;
+        let _ = timeout(left(), shared.ingress.ended()).await;
         // From here on a request on a kept connection is not begun; one that slipped in before is waited for.
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        let _ = timeout(grace.min(LAST_EXCHANGES), self.drained()).await;
+        shared.ingress.close();
+        let last = grace.min(LAST_EXCHANGES);
+        let _ = timeout(last, async { tokio::join!(shared.ingress.ended(), shared.http2.ended()) }).await;
+        let _ = self.stop_egress.send(true);
+        let _ = timeout(left(), shared.egress.ended()).await;
+        shared.egress.close();
+        let _ = timeout(last, shared.egress.ended()).await;
         for task in &self.tasks {
             task.abort();
         }
         let _ = self.stop_admin.send(true);
-        let store = Arc::clone(&self.shared.store);
+        let store = Arc::clone(&shared.store);
         let _ = tokio::task::spawn_blocking(move || store.close()).await;
-        self.shared.in_flight.load(Ordering::SeqCst)
-    }
-
-    async fn drained(&self) {
-        while self.shared.in_flight.load(Ordering::SeqCst) > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        shared.ingress.count() + shared.egress.count()
     }
 }
 
@@ -231,6 +258,7 @@ fn run<A: ServerApp + Send + Sync + 'static>(
 /// The ingress on a connection: tells HTTP/2 with prior knowledge from HTTP/1.1 on plain listeners, and
 /// leaves everything else to the protocol's server.
 struct IngressApp {
+    shared: Arc<Shared>,
     http1: Arc<Protocol>,
     http2: Arc<Protocol>,
     idle_timeout: Duration,
@@ -238,6 +266,9 @@ struct IngressApp {
 
 /// Longest wait, once no exchange begins any more, for one that had just begun.
 const LAST_EXCHANGES: Duration = Duration::from_secs(1);
+
+/// How long what has arrived at a closed door is let in.
+const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE_BYTES: usize = 24;
@@ -251,7 +282,7 @@ impl IngressApp {
             options.h2_idle_timeout = Some(idle_timeout);
             Arc::new(Protocol { shared: Arc::clone(shared), options })
         };
-        Self { http1: protocol(false), http2: protocol(true), idle_timeout }
+        Self { shared: Arc::clone(shared), http1: protocol(false), http2: protocol(true), idle_timeout }
     }
 
     /// Whether a plain connection begins as HTTP/2 does; `None` when it does not begin at all. Three bytes
@@ -276,13 +307,14 @@ impl IngressApp {
 impl ServerApp for IngressApp {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         // With TLS the protocol was agreed on in the handshake.
-        if stream.get_ssl_digest().is_some() {
-            return self.http1.process_new(stream, shutdown).await;
-        }
-        match self.begins_as_http2(&mut stream).await? {
-            true => self.http2.process_new(stream, shutdown).await,
-            false => self.http1.process_new(stream, shutdown).await,
-        }
+        let agreed = stream.get_ssl_digest().is_some();
+        let http2 = match agreed {
+            true => matches!(stream.selected_alpn_proto(), Some(ALPN::H2)),
+            false => self.begins_as_http2(&mut stream).await?,
+        };
+        let _under_way = if http2 { Some(self.shared.http2.begin()?) } else { None };
+        let protocol = if http2 && !agreed { &self.http2 } else { &self.http1 };
+        protocol.process_new(stream, shutdown).await
     }
 }
 
@@ -296,9 +328,9 @@ impl HttpServerApp for Protocol {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
-        shutdown: &ShutdownWatch,
+        _: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        exchange::serve(&self.shared, session, shutdown).await
+        exchange::serve(&self.shared, session).await
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,7 +106,7 @@ def delivered(callgate, folder, algorithm, generate, agent_port):
                                        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
         urllib.request.urlopen(asked, timeout=20).close()
     finally:
-        gate.terminate()
+        gate.send_signal(signal.SIGINT)
         gate.wait()
     return Agent.seen.pop(), token, keys
 

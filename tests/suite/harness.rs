@@ -272,7 +272,7 @@ impl Callgate {
     pub fn stop_in_background(&mut self) -> std::thread::JoinHandle<usize> {
         let serving = self.serving.take().unwrap();
         let handle = self.runtime.as_ref().unwrap().handle().clone();
-        std::thread::spawn(move || handle.block_on(serving.stop(PATIENCE)))
+        std::thread::spawn(move || handle.block_on(serving.stop(Duration::ZERO, PATIENCE)))
     }
 
     /// The metrics page.
@@ -299,7 +299,7 @@ impl Drop for Callgate {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
         if let Some(serving) = self.serving.take() {
-            runtime.block_on(serving.stop(Duration::ZERO));
+            runtime.block_on(serving.stop(Duration::ZERO, Duration::ZERO));
         }
         runtime.shutdown_timeout(Duration::from_millis(200));
     }

@@ -6,7 +6,8 @@ use callgate::proxy::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, open_config};
 
-fn certificate(folder: &std::path::Path) -> (String, String) {
+/// A certificate for 127.0.0.1 and its key, as files.
+pub fn certificate(folder: &std::path::Path) -> (String, String) {
     let (cert, key) = (folder.join("tls.crt"), folder.join("tls.key"));
     let made = Command::new("openssl")
         .args([

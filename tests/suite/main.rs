@@ -25,4 +25,5 @@ mod ledger;
 mod observing;
 mod properties;
 mod providers;
+mod stopping;
 mod vectors;

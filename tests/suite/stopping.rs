@@ -1,0 +1,184 @@
+//! Stopping the real process under load: what reached the agent is answered, and answers are whole.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::{ANSWER, Agent, PATIENCE, Received, eventually, open_config, send_to};
+use crate::http2::certificate;
+
+/// How often it is stopped; `CALLGATE_STOPS` sets another number.
+const STOPS: usize = 10;
+
+struct Process {
+    child: Child,
+    /// Where callbacks come in, in the order of the configuration.
+    ingress: Vec<SocketAddr>,
+    admin: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Process {
+    fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("callgate.yaml");
+        fs::write(&path, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_callgate"))
+            .args(["run", "-c"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut address = |name: &str| {
+            let line = lines.find(|line| line.contains(name)).unwrap();
+            let rest = line.split(name).nth(1).unwrap();
+            rest.split(": ").next().unwrap().trim().parse().unwrap()
+        };
+        let listeners = config.matches("{ address: 127.0.0.1:0").count() - 1;
+        let ingress = (0..listeners).map(|_| address("ingress on ")).collect();
+        let admin = address("admin on ");
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, ingress, admin, _folder: folder }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    fn ended(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+/// What came of one request.
+enum Heard {
+    /// A whole answer; whether the connection goes on.
+    Whole(bool),
+    /// Not a byte.
+    Nothing,
+}
+
+/// Sends a request and reads its answer, of which there is either all or nothing.
+fn ask(stream: &mut TcpStream, id: &str) -> Heard {
+    let request = format!("POST /open/{id} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nhi");
+    if stream.write_all(request.as_bytes()).is_err() {
+        return Heard::Nothing;
+    }
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(count) if count > 0 => bytes.extend_from_slice(&buffer[..count]),
+            _ if bytes.is_empty() => return Heard::Nothing,
+            _ => panic!("half an answer: {}", String::from_utf8_lossy(&bytes)),
+        }
+        if bytes.ends_with(b"\r\n\r\nhello") {
+            let head = String::from_utf8(bytes).unwrap().to_ascii_lowercase();
+            assert!(head.starts_with("http/1.1 200 "), "{head}");
+            return Heard::Whole(!head.contains("connection: close"));
+        }
+    }
+}
+
+/// Calls until nobody answers any more, on kept connections or each time on a new one; returns whose requests were
+/// answered.
+fn call(address: SocketAddr, name: u32, stopped: &AtomicBool) -> BTreeSet<String> {
+    let mut answered = BTreeSet::new();
+    let mut kept = None;
+    for number in 0.. {
+        let id = format!("{name}-{number}");
+        let Some(mut stream) = kept.take().or_else(|| TcpStream::connect(address).ok()) else { break };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        match ask(&mut stream, &id) {
+            Heard::Whole(goes_on) => {
+                answered.insert(id);
+                kept = (goes_on && name.is_multiple_of(2)).then_some(stream);
+            }
+            // Before it is asked to stop, every request is answered.
+            Heard::Nothing => assert!(stopped.load(Ordering::SeqCst), "{id} was not answered"),
+        }
+    }
+    answered
+}
+
+/// The same with HTTP/2, many streams at once on one connection.
+fn call_http2(address: SocketAddr, certificate: &str) -> BTreeSet<String> {
+    let out = Command::new("curl")
+        .args(["-s", "-Z", "--parallel-max", "20", "--http2", "--cacert", certificate])
+        .args(["-d", "hi", "-o", "/dev/null", "-w", "%{http_code} %{url}\n"])
+        .arg(format!("https://{address}/open/h2-[0-9999]"))
+        .output()
+        .expect("curl is needed for this test");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let ids = text.lines().filter_map(|line| line.strip_prefix("200 ")?.split("/open/").nth(1));
+    ids.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_reached_the_agent_is_answered_also_when_it_stops() {
+    #[allow(clippy::disallowed_methods, reason = "how long a test is to go on is not the product's business")]
+    let stops = std::env::var("CALLGATE_STOPS").ok().and_then(|n| n.parse().ok()).unwrap_or(STOPS);
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate(folder.path());
+    let plain = "{ address: 127.0.0.1:0 }";
+    let secure =
+        format!("{plain}, {{ address: 127.0.0.1:0, tls: {{ certificate: {certificate}, key: {key} }} }}");
+    for _ in 0..stops {
+        let agent = Agent::start(ANSWER);
+        let config = open_config(&agent.address.to_string()).replacen(plain, &secure, 1)
+            + "shutdown: { delay: 20ms }\n";
+        let process = Process::start(&config);
+        let stopped = AtomicBool::new(false);
+        let answered: Mutex<BTreeSet<String>> = Mutex::default();
+        let &[address, secure] = process.ingress.as_slice() else { panic!("two listeners") };
+        let certificate = certificate.as_str();
+        let code = std::thread::scope(|scope| {
+            let (stopped, answered) = (&stopped, &answered);
+            let collect = |mut heard: BTreeSet<String>| answered.lock().unwrap().append(&mut heard);
+            for name in 0..4 {
+                scope.spawn(move || collect(call(address, name, stopped)));
+            }
+            scope.spawn(move || collect(call_http2(secure, certificate)));
+            let by_http2 = |request: &Received| request.target().starts_with("/in/h2-");
+            eventually(|| (agent.received().iter().filter(|r| by_http2(r)).count() > 100).then_some(()));
+            stopped.store(true, Ordering::SeqCst);
+            process.signal("TERM");
+            process.ended()
+        });
+        assert_eq!(code, Some(0));
+        let delivered: BTreeSet<String> = agent
+            .received()
+            .iter()
+            .map(|request| request.target().strip_prefix("/in/").unwrap().to_owned())
+            .collect();
+        let answered = answered.into_inner().unwrap();
+        let lost: Vec<_> = delivered.difference(&answered).collect();
+        assert!(lost.is_empty(), "{} of {} were not answered: {lost:?}", lost.len(), delivered.len());
+        assert!(answered.is_subset(&delivered));
+    }
+}
+
+#[test]
+fn it_is_not_ready_before_it_takes_no_more() {
+    let agent = Agent::start(ANSWER);
+    let process = Process::start(&(open_config(&agent.address.to_string()) + "shutdown: { delay: 1h }\n"));
+    let mut kept = TcpStream::connect(process.ingress[0]).unwrap();
+    assert!(matches!(ask(&mut kept, "a"), Heard::Whole(true)));
+    process.signal("TERM");
+    eventually(|| (send_to(process.admin, "GET", "/readyz", &[], b"").status == 503).then_some(()));
+    assert_eq!(send_to(process.admin, "GET", "/livez", &[], b"").status, 200);
+    // Kept connections and new ones are served, and told to go elsewhere.
+    assert!(matches!(ask(&mut kept, "b"), Heard::Whole(false)));
+    let response = send_to(process.ingress[0], "POST", "/open/c", &[], b"hi");
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+    process.signal("INT");
+    assert_eq!(process.ended(), Some(0));
+}
