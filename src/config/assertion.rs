@@ -8,6 +8,8 @@ use super::token::{CallbackTokens, algorithm, shared};
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, Family, KeyFault};
 
+/// The shortest: a connection to the agent, and clocks that differ, take their time.
+const TTL_MIN: Duration = Duration::from_secs(5);
 /// How long an assertion is good for unless said otherwise.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
 /// The longest that can be asked for: whoever sees one can send the very message again until then.
@@ -23,8 +25,8 @@ pub(super) fn assertion(
     let mut fields = at.fields()?;
     let audience = fields.optional("audience").map(|at| at.text().map(str::to_owned));
     let ttl = fields.optional("ttl").map_or(Some(TTL_DEFAULT), |at| match at.duration()? {
-        ttl if ttl < Duration::from_secs(1) || ttl > TTL_MAX => {
-            at.error("must be between 1s and 1h", "as long as a message to the agent may be under way")
+        ttl if ttl < TTL_MIN || ttl > TTL_MAX => {
+            at.error("must be between 5s and 1h", "as long as a message to the agent may be under way")
         }
         ttl => Some(ttl),
     });
@@ -114,7 +116,7 @@ mod tests {
             "tokens are minted with it",
         );
         let other = key("algorithm: HS256, secret: { env: OTHER_KEY }");
-        says(&format!("{other}, ttl: 2h"), "assertion.ttl", "between 1s and 1h");
+        says(&format!("{other}, ttl: 2h"), "assertion.ttl", "between 5s and 1h");
         says(&format!("{other}, audience: ''"), "assertion.audience", "");
         let route = "forward:";
         mistake(

@@ -67,8 +67,17 @@ impl Permit {
         }
         self.cookies(head.headers, &listed, out);
         self.identify(out);
-        let (method, target, interaction) = (head.method, self.target(), self.interaction());
-        self.route().assert(&Asserted { method, target, body, interaction, stamp }, out);
+        let message = Asserted {
+            method: head.method,
+            target: self.target(),
+            body,
+            interaction: self.interaction(),
+            event_id: self.event_id().and_then(|id| id.to_str().ok()),
+            question: self.question(),
+            notice: None,
+            stamp,
+        };
+        self.route().assert(&message, out);
         if !body.is_empty() || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
             line(out, "content-length", itoa::Buffer::new().format(body.len()).as_bytes());
         }

@@ -67,6 +67,9 @@ impl Notice<'_> {
             target: &target,
             body: &body,
             interaction: Some(self.id),
+            event_id: None,
+            question: None,
+            notice: Some(self.cause.name()),
             stamp: self.stamp,
         };
         self.route.assert(&message, &mut head);

@@ -57,8 +57,10 @@ pub(super) struct Shared {
     pub(super) fetcher: Fetcher,
     pub(super) access_log: Option<AccessLogger>,
     pub(super) request_ids: RequestIds,
-    /// Exchanges on the ingress, and notices.
+    /// Exchanges on the ingress.
     pub(super) ingress: Traffic,
+    /// Notices.
+    pub(super) notices: Traffic,
     /// Exchanges on the egress.
     pub(super) egress: Traffic,
     /// Connections of HTTP/2, whose answers leave after their exchanges have ended.

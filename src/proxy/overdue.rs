@@ -63,7 +63,7 @@ fn send(shared: &Arc<Shared>, queue: &mut Queue) {
 
 async fn tell(shared: &Shared, due: &DueNotice) {
     // One that does not begin any more is owed still, and told after the next start where the ledger has a file.
-    let Some(_under_way) = shared.ingress.begin() else { return };
+    let Some(_under_way) = shared.notices.begin() else { return };
     let cause = due.notice.cause.name();
     let agent = &shared.policy.load().agent;
     let patience = agent.connect_timeout + agent.response_timeout;

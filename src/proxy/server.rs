@@ -80,6 +80,7 @@ pub struct Server {
     /// Where metrics, health and the callbacks API are served.
     pub admin: Option<SocketAddr>,
     doors: Vec<Door>,
+    egress_door: Vec<Door>,
     stop: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
@@ -152,12 +153,14 @@ impl Server {
             request_ids: RequestIds::new(),
             ingress: Traffic::default(),
             egress: Traffic::default(),
+            notices: Traffic::default(),
             http2: Traffic::default(),
             leaving: AtomicBool::new(false),
         });
         let (stop, stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
         let doors = addresses.ingress.iter().filter_map(|(bound, _)| bound.door()).collect();
+        let egress_door = addresses.egress.iter().filter_map(Bound::door).collect();
         let ingress = addresses.ingress.iter().map(|(bound, _)| bound.address).collect();
         let egress = addresses.egress.as_ref().map(|bound| bound.address);
         let admin_address = addresses.admin.as_ref().map(|bound| bound.address);
@@ -179,6 +182,7 @@ impl Server {
             egress,
             admin: admin_address,
             doors,
+            egress_door,
             stop,
             stop_egress,
             stop_admin,
@@ -195,29 +199,40 @@ impl Server {
         shared.leaving.store(true, Ordering::Relaxed);
         tokio::time::sleep(delay).await;
         let until = instant() + grace;
-        let left = || until.saturating_duration_since(instant());
-        if !grace.is_zero() {
-            self.doors.iter().for_each(Door::close);
-            tokio::time::sleep(LAST_ACCEPTS).await;
-        }
-        drop(self.doors);
+        let last = grace.min(LAST_EXCHANGES);
+        let left = || until.saturating_duration_since(instant()).max(last);
+        shared.notices.close();
+        close(self.doors, grace).await;
         let _ = self.stop.send(true);
         let _ = timeout(left(), shared.ingress.ended()).await;
         // From here on a request on a kept connection is not begun; one that slipped in before is waited for.
         shared.ingress.close();
-        let last = grace.min(LAST_EXCHANGES);
-        let _ = timeout(last, async { tokio::join!(shared.ingress.ended(), shared.http2.ended()) }).await;
+        let callbacks =
+            async { tokio::join!(shared.ingress.ended(), shared.notices.ended(), shared.http2.ended()) };
+        let _ = timeout(left(), callbacks).await;
+        close(self.egress_door, grace).await;
         let _ = self.stop_egress.send(true);
         let _ = timeout(left(), shared.egress.ended()).await;
         shared.egress.close();
-        let _ = timeout(last, shared.egress.ended()).await;
+        let _ = timeout(left(), shared.egress.ended()).await;
         for task in &self.tasks {
             task.abort();
         }
         let _ = self.stop_admin.send(true);
         let store = Arc::clone(&shared.store);
-        let _ = tokio::task::spawn_blocking(move || store.close()).await;
-        shared.ingress.count() + shared.egress.count()
+        let closed = tokio::task::spawn_blocking(move || store.close());
+        if timeout(STORE_CLOSES, closed).await.is_err() {
+            log::error!("the ledger's file could not be closed in time");
+        }
+        shared.ingress.count() + shared.notices.count() + shared.egress.count()
+    }
+}
+
+/// Lets in who stands at a door already, and gives the addresses up.
+async fn close(doors: Vec<Door>, grace: Duration) {
+    if !grace.is_zero() {
+        doors.iter().for_each(Door::close);
+        tokio::time::sleep(LAST_ACCEPTS).await;
     }
 }
 
@@ -266,6 +281,9 @@ struct IngressApp {
 
 /// Longest wait, once no exchange begins any more, for one that had just begun.
 const LAST_EXCHANGES: Duration = Duration::from_secs(1);
+
+/// Longest wait for a disk, once everything that is acknowledged is on it.
+const STORE_CLOSES: Duration = Duration::from_secs(5);
 
 /// How long what has arrived at a closed door is let in.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);

@@ -38,6 +38,12 @@ pub struct Asserted<'a> {
     pub body: &'a [u8],
     /// The interaction it belongs to.
     pub interaction: Option<&'a str>,
+    /// The provider's id of the event.
+    pub event_id: Option<&'a str>,
+    /// The number of the question that it asks.
+    pub question: Option<u32>,
+    /// What a notice is about; `None`: it is a callback.
+    pub notice: Option<&'a str>,
     /// As said.
     pub stamp: Stamp<'a>,
 }
@@ -58,6 +64,12 @@ struct Claims<'a> {
     provider: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<&'a str>,
 }
 
 /// Signs assertions under one key.
@@ -124,6 +136,9 @@ impl Asserter {
             route,
             provider,
             sub: message.interaction,
+            event_id: message.event_id,
+            question: message.question,
+            notice: message.notice,
         };
         let mut token = String::from(&*self.header);
         BASE64URL_NOPAD.encode_append(&serde_json::to_vec(&claims).ok()?, &mut token);

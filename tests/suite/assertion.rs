@@ -90,6 +90,7 @@ fn the_agent_is_told_what_came_through_here() {
     let notice = agent.wait_for(4).pop().unwrap();
     let (_, claims) = assertion(&notice, Algorithm::HS256, &key);
     assert_eq!((&claims["target"], &claims["sub"]), (&json!("/overdue/a"), &minted["interaction"]));
+    assert_eq!(claims["notice"], notice.header("callgate-notice")[0]);
     assert_eq!((&claims["iat"], &claims["body_sha256"]), (&json!(START + 3600), &json!(hash(&notice.body))));
 }
 
