@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::reader::Cursor;
 use super::token::{CallbackTokens, algorithm, shared};
 use crate::secret::Secret;
-use crate::token::{Algorithm, Asserter, Family, KeyFault};
+use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
 /// The shortest: a connection to the agent, and clocks that differ, take their time.
 const TTL_MIN: Duration = Duration::from_secs(5);
@@ -15,8 +15,8 @@ const TTL_DEFAULT: Duration = Duration::from_secs(60);
 /// The longest that can be asked for: whoever sees one can send the very message again until then.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
-/// Reads `assertion`. `public_url` as for [`super::token::callback_tokens`]; `tokens` are the keys that mint, which nobody else
-/// may have.
+/// Reads `assertion`. `public_url` as for [`super::token::callback_tokens`]; `tokens` are the keys that mint, which
+/// nobody else may have.
 pub(super) fn assertion(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
@@ -30,7 +30,7 @@ pub(super) fn assertion(
         }
         ttl => Some(ttl),
     });
-    let key = fields.required("key").and_then(|at| assertion_key(&at, tokens));
+    let key = fields.required("key").and_then(|at| assertion_key(&at));
     fields.finish();
     let audience = match (audience, public_url) {
         (Some(stated), _) => stated?,
@@ -40,23 +40,43 @@ pub(super) fn assertion(
             return at.error("it is not said whom assertions are for", hint);
         }
     };
-    let ((key_at, id, algorithm, material), ttl) = (key?, ttl?);
-    match Asserter::new(id, algorithm, &material, &audience, ttl) {
+    let (AssertionKey { at, id, algorithm, shared, material }, ttl) = (key?, ttl?);
+    let made = match shared {
+        true => KeyMaterial::Shared(&material),
+        false => KeyMaterial::PrivatePem(&material),
+    };
+    match Asserter::new(id, algorithm, made, &audience, ttl) {
+        Ok(_) if tokens.is_some_and(|tokens| tokens.are_minted_with(&material)) => at.error(
+            "the agent gets this key, and callback tokens are minted with it",
+            "a key of its own: openssl rand -base64 32",
+        ),
         Ok(asserter) => Some(Arc::new(asserter)),
-        Err(fault) => key_at
-            .error(format!("{} key {fault}", algorithm.name()), "PKCS#8, as `openssl genpkey` writes it"),
+        Err(fault) => {
+            let hint =
+                if fault == KeyFault::NotAPrivateKey { "PKCS#8, as `openssl genpkey` writes it" } else { "" };
+            at.error(format!("{} key {fault}", algorithm.name()), hint)
+        }
     }
 }
 
-type AssertionKey<'a> = (Cursor<'a>, &'a str, Algorithm, Secret);
+/// A key as it is configured.
+struct AssertionKey<'a> {
+    /// Where its material is said.
+    at: Cursor<'a>,
+    id: &'a str,
+    algorithm: Algorithm,
+    /// Whether it is one that the agent has, too.
+    shared: bool,
+    material: Secret,
+}
 
-fn assertion_key<'a>(at: &Cursor<'a>, tokens: Option<&CallbackTokens>) -> Option<AssertionKey<'a>> {
+fn assertion_key<'a>(at: &Cursor<'a>) -> Option<AssertionKey<'a>> {
     let mut fields = at.fields()?;
     let id = fields.required("id").and_then(|at| at.name());
     let algorithm = fields.required("algorithm").as_ref().and_then(algorithm);
     let (secret, private) = (fields.optional("secret"), fields.optional("private_key"));
     fields.finish();
-    let (material_at, material, is_shared) = match (secret, private) {
+    let (at, material, shared) = match (secret, private) {
         (Some(at), None) => (at.clone(), shared(&at)?, true),
         (None, Some(at)) => (at.clone(), at.secret()?, false),
         _ => {
@@ -66,18 +86,7 @@ fn assertion_key<'a>(at: &Cursor<'a>, tokens: Option<&CallbackTokens>) -> Option
             );
         }
     };
-    let algorithm = algorithm?;
-    if is_shared != (algorithm.family() == Family::Hmac) {
-        let fault = KeyFault::OtherKind;
-        return material_at.error(format!("{} key {fault}", algorithm.name()), "");
-    }
-    if tokens.is_some_and(|tokens| tokens.secrets.iter().any(|secret| secret.matches(material.expose()))) {
-        return material_at.error(
-            "the agent gets this key, and callback tokens are minted with it",
-            "a key of its own: openssl rand -base64 32",
-        );
-    }
-    Some((material_at, id?, algorithm, material))
+    Some(AssertionKey { at, id: id?, algorithm: algorithm?, shared, material })
 }
 
 #[cfg(test)]

@@ -105,13 +105,14 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     if let Some(address) = taken {
         return at.error(format!("{address} is listened on twice"), "");
     }
+    let (shutdown_delay, shutdown_grace) = shutdown?;
     Some(Startup {
         access_log: access_log?,
         admin: admin.map_or(Some(None), |read| read.map(Some))?,
         egress: egress_read.map_or(Some(None), |read| read.map(Some))?,
         ingress: ingress?,
-        shutdown_delay: shutdown?.0,
-        shutdown_grace: shutdown?.1,
+        shutdown_delay,
+        shutdown_grace,
         store: store?,
         trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
         threads: threads?,

@@ -19,8 +19,14 @@ use crate::token::{
 pub(super) struct CallbackTokens {
     pub(super) minting: Minting,
     pub(super) verifier: Arc<CallbackVerifier>,
-    /// What it is minted with.
-    pub(super) secrets: Vec<Secret>,
+    secrets: Vec<Secret>,
+}
+
+impl CallbackTokens {
+    /// Whether this is one of the secrets that callback tokens are minted with.
+    pub(super) fn are_minted_with(&self, material: &Secret) -> bool {
+        self.secrets.iter().any(|secret| secret.matches(material.expose()))
+    }
 }
 
 /// How long a token lives unless said otherwise.

@@ -85,6 +85,8 @@ impl Algorithm {
 /// What a key is made from.
 #[derive(Clone, Copy, Debug)]
 pub enum KeyMaterial<'a> {
+    /// A private key as PEM (PKCS#8).
+    PrivatePem(&'a Secret),
     /// A public key as PEM.
     PublicPem(&'a Secret),
     /// A shared key, as raw bytes.

@@ -101,12 +101,6 @@ fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
     use super::{Cipher, Content, ContentScheme, Format, Keys, Place, Proof, Scheme, Signed, Verifier};
     use crate::request::RequestHead;
     let scheme = || Scheme {
-        acknowledge: 200,
-        absent: Vec::new(),
-        handshakes: Vec::new(),
-        id: None,
-        key_form: KeyForm::Utf8,
-        keys: None,
         marks: true,
         proof: Proof::Content(ContentScheme {
             cipher: Cipher::Mac(Algorithm::HmacSha256),
@@ -118,7 +112,7 @@ fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
             },
             timestamp: None,
         }),
-        require: Vec::new(),
+        ..Scheme::nothing()
     };
     let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
     let before = Verifier::new(scheme(), Keys::Shared, &[secret("old")]).unwrap();

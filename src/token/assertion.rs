@@ -11,8 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::mint::header_text;
 use super::{CALLGATE_ISSUER, SHARED_KEY_BYTES_MIN};
-use crate::jose::{Algorithm, Family, KeyFault};
-use crate::secret::Secret;
+use crate::jose::{Algorithm, Family, KeyFault, KeyMaterial};
 use crate::time::Timestamp;
 
 /// The `typ` of an assertion. It differs from that of callback tokens, so that neither passes for the other.
@@ -94,21 +93,23 @@ impl Asserter {
     /// Makes a key ready: a shared one of at least 24 bytes, or the PEM of a private one.
     ///
     /// # Errors
-    /// [`KeyFault`], also for a private key that signs nothing.
+    /// [`KeyFault`]: material of another kind, or a private key that does not sign with this algorithm.
     pub fn new(
         key_id: &str,
         algorithm: Algorithm,
-        material: &Secret,
+        material: KeyMaterial<'_>,
         audience: &str,
         ttl: Duration,
     ) -> Result<Self, KeyFault> {
-        let bytes = material.expose();
-        let key = match algorithm.family() {
-            Family::Hmac if material.len() < SHARED_KEY_BYTES_MIN => return Err(KeyFault::TooShort),
-            Family::Hmac => Ok(EncodingKey::from_secret(bytes)),
-            Family::Ecdsa => EncodingKey::from_ec_pem(bytes),
-            Family::Eddsa => EncodingKey::from_ed_pem(bytes),
-            Family::Rsa => EncodingKey::from_rsa_pem(bytes),
+        let key = match (algorithm.family(), material) {
+            (Family::Hmac, KeyMaterial::Shared(secret)) if secret.len() < SHARED_KEY_BYTES_MIN => {
+                return Err(KeyFault::TooShort);
+            }
+            (Family::Hmac, KeyMaterial::Shared(secret)) => Ok(EncodingKey::from_secret(secret.expose())),
+            (Family::Ecdsa, KeyMaterial::PrivatePem(pem)) => EncodingKey::from_ec_pem(pem.expose()),
+            (Family::Eddsa, KeyMaterial::PrivatePem(pem)) => EncodingKey::from_ed_pem(pem.expose()),
+            (Family::Rsa, KeyMaterial::PrivatePem(pem)) => EncodingKey::from_rsa_pem(pem.expose()),
+            _ => return Err(KeyFault::OtherKind),
         };
         let key = key.map_err(|_| KeyFault::NotAPrivateKey)?;
         let header = header_text(ASSERTION_TYPE, algorithm, key_id).ok_or(KeyFault::NotAPrivateKey)?;
