@@ -88,13 +88,8 @@ impl Prepared {
     }
 
     fn head(&self) -> RequestHead<'_> {
-        RequestHead {
-            method: "POST",
-            target: "/webhooks/kind-0/doc-1",
-            headers: &self.headers,
-            peer: LOOPBACK,
-            body_bytes_declared: Some(self.body.len() as u64),
-        }
+        let head = RequestHead::new("POST", "/webhooks/kind-0/doc-1", &self.headers, LOOPBACK);
+        RequestHead { body_bytes_declared: Some(self.body.len() as u64), ..head }
     }
 
     fn decide(&self) {

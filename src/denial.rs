@@ -83,17 +83,23 @@ denials! {
     BodyNotJson, "body_not_json", Deny, 400, "Bad Request",
         "The route guards what a body asks (`actions`), and this body cannot be read as JSON.";
     BodyTimeout, "body_timeout", Deny, 408, "Request Timeout",
-        "The body was not complete within `limits.body_deadline`.";
+        "The body was not complete within `limits.body_deadline`, or came slower than `limits.min_rate`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
         "The body is larger than the route's `body_max`.";
     CallbackPresent, "callback_present", Deny, 409, "Conflict",
         "The agent's request has something where the callback's URL or token goes, and the rule does not keep it.";
+    ClientCertificateMissing, "client_certificate_missing", Deny, 403, "Forbidden",
+        "The route asks for a client certificate, and none of a trusted authority came with the connection.";
+    ClientCertificateOther, "client_certificate_other", Deny, 403, "Forbidden",
+        "The client certificate is genuine, but its names are none that the route lists.";
     EventInFlight, "event_in_flight", Fail, 503, "Service Unavailable",
         "The same event, or the one that has the last use, is being delivered and took too long; a retry will tell.";
     HandshakeRefused, "handshake_refused", Deny, 403, "Forbidden",
         "The request is a provider's handshake, but does not prove itself: another token, nothing that is in `subscriptions`, or no challenge.";
     HeadTimeout, "head_timeout", Deny, 408, "Request Timeout",
-        "The head of a connection's first request was not complete within `limits.idle_timeout`.";
+        "The head of a request was not complete within `limits.head_deadline`.";
+    HeadTooLarge, "head_too_large", Deny, 431, "Request Header Fields Too Large",
+        "The head is larger than `limits.head_max`, or has more lines than `limits.headers_max`.";
     HeaderDuplicated, "header_duplicated", Deny, 400, "Bad Request",
         "A header that decides about access occurs more than once.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
@@ -112,6 +118,8 @@ denials! {
         "The provider's published addresses could not be fetched so far, and there are none of before.";
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route does not list this method.";
+    Overloaded, "overloaded", Fail, 503, "Service Unavailable",
+        "The bodies that are held already take all of `limits.body_memory`; a retry will find room.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
         "A value for a capture is missing from the agent's request, or is no path segment of [A-Za-z0-9._~-].";
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
@@ -128,8 +136,10 @@ denials! {
         "No connection to the provider: name, address, TLS, or `timeouts.connect`; nothing was sent.";
     QuestionsTooMany, "questions_too_many", Deny, 429, "Too Many Requests",
         "The interaction has as many open questions as are remembered; the agent has to answer one first.";
+    RateLimited, "rate_limited", Deny, 429, "Too Many Requests",
+        "More requests than `limits.rate_per_address` lets one address make, or the route's `rate` lets through.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
-        "The request head is not valid HTTP, is too large, has no `Host`, or its framing is ambiguous.";
+        "The request head is not valid HTTP, has no `Host`, or its framing is ambiguous.";
     RequestNotForm, "request_not_form", Deny, 400, "Bad Request",
         "The callback goes into a form, but the agent's request has no form as its body.";
     RequestNotJson, "request_not_json", Deny, 400, "Bad Request",
@@ -195,11 +205,11 @@ impl Denial {
         }
     }
 
-    /// Seconds for `Retry-After`, for faults of our side that pass.
+    /// Seconds for `Retry-After`, for what passes.
     pub const fn retry_after_secs(self) -> Option<u32> {
-        match self.class() {
-            Class::Deny => None,
-            Class::Fail => Some(5),
+        match (self, self.class()) {
+            (_, Class::Fail) | (Self::RateLimited, _) => Some(5),
+            (_, Class::Deny) => None,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod denial;
 pub mod feed;
+pub mod framing;
 pub mod json;
 pub mod query;
 pub mod random;

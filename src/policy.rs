@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::egress::Egress;
+use crate::feed::FeedId;
 use crate::ingress::{Carrier, Ingress, Outside, Provider, Route, TokenRule};
 use crate::interaction::pairs;
 use crate::path::{TOKEN_CAPTURE, with_parameter};
 use crate::source::Selection;
-use crate::time::Timestamp;
+use crate::time::{Rate, Timestamp};
 use crate::token::{Grant, Minter};
 
 /// The compiled rules.
@@ -37,7 +38,7 @@ pub struct Policy {
 }
 
 /// Something that is fetched.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Feed {
     /// Where it is: https, `file:` and an absolute path, or plain HTTP on this host.
     pub url: Box<str>,
@@ -53,7 +54,7 @@ impl Feed {
 }
 
 /// What is fetched.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum FeedKind {
     /// A list of addresses, and which texts of the document they are.
     Addresses(Selection),
@@ -108,12 +109,61 @@ impl fmt::Display for AgentAddress {
 }
 
 /// Limits that are not a route's own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// From the end of the head to the end of the body.
     pub body_deadline: Duration,
-    /// How long a connection may wait for its next request, and a request for the end of its head.
+    /// Most bytes of all bodies that are held at one time.
+    pub body_memory_bytes_max: u64,
+    /// How slow a body may come and an answer may be taken, in bytes per second, after a start of
+    /// [`Limits::SLOW_START`].
+    pub bytes_per_second_min: u64,
+    /// Most connections at one time.
+    pub connections_max: usize,
+    /// Most of them from one address; of IPv6, from one network of 64 bits.
+    pub connections_per_address_max: usize,
+    /// Largest head of a request, in bytes.
+    pub head_bytes_max: usize,
+    /// From the first byte of a request, or from the beginning of its connection, to the end of its head; and how
+    /// long what comes before a connection's first request may take.
+    pub head_deadline: Duration,
+    /// Most header lines of a request.
+    pub headers_max: usize,
+    /// How long a connection that has served a request may wait for its next one.
     pub idle_timeout: Duration,
+    /// Most requests from one address; of IPv6, from one network of 64 bits. `None`: any number.
+    pub rate_per_address: Option<Rate>,
+    /// Most requests at one time on one connection of HTTP/2.
+    pub streams_max: u32,
+}
+
+impl Limits {
+    /// How long a body or an answer may take however slow it is.
+    pub const SLOW_START: Duration = Duration::from_secs(5);
+
+    /// How long something may have taken of which this many bytes have come or gone.
+    pub fn time_for(&self, bytes: u64) -> Duration {
+        Self::SLOW_START
+            + Duration::from_millis(bytes.saturating_mul(1000) / self.bytes_per_second_min.max(1))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_deadline: Duration::from_secs(30),
+            body_memory_bytes_max: 64 << 20,
+            bytes_per_second_min: 1 << 10,
+            connections_max: 20_000,
+            connections_per_address_max: 16_000,
+            head_bytes_max: 32 << 10,
+            head_deadline: Duration::from_secs(10),
+            headers_max: 100,
+            idle_timeout: Duration::from_secs(60),
+            rate_per_address: None,
+            streams_max: 100,
+        }
+    }
 }
 
 /// How callback tokens are made.
@@ -198,6 +248,30 @@ impl fmt::Display for MintFault {
 pub const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 impl Policy {
+    /// The number of something that is fetched; `None`: it is not.
+    pub fn feed(&self, feed: &Feed) -> Option<FeedId> {
+        self.feeds.iter().position(|known| known == feed).map(FeedId)
+    }
+
+    /// The same policy with what an older one has fetched of the same things.
+    #[must_use]
+    pub fn carrying_on(&self, old: &Self) -> Self {
+        let mut outside = self.ingress.edge().outside.clone();
+        let had = &old.ingress.edge().outside;
+        outside.keyring.take_certificates(&had.keyring);
+        for (id, feed) in self.feeds.iter().enumerate().map(|(i, feed)| (FeedId(i), feed)) {
+            let Some(before) = old.feed(feed) else { continue };
+            let known = outside.keyring.set(id).is_some() || outside.lists.get(id).is_some();
+            // A file on this host is as it is now.
+            if known && feed.url.starts_with("file:") {
+                continue;
+            }
+            outside.keyring.take(id, &had.keyring, before);
+            outside.lists.take(id, &had.lists, before);
+        }
+        self.with_outside(outside)
+    }
+
     /// The same policy with other things fetched.
     #[must_use]
     pub fn with_outside(&self, outside: Outside) -> Self {

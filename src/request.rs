@@ -37,12 +37,34 @@ pub struct RequestHead<'a> {
     pub peer: IpAddr,
     /// `Content-Length`, where the framing declares one.
     pub body_bytes_declared: Option<u64>,
+    /// What the caller proved to be when the connection was made; `None`: it did not.
+    pub certificate: Option<&'a ClientCertificate>,
+}
+
+/// A client certificate that a trusted authority issued, and whose key the caller has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClientCertificate {
+    /// The DNS names and URIs among its alternative names (RFC 5280 section 4.2.1.6).
+    pub names: Vec<Box<str>>,
 }
 
 impl<'a> RequestHead<'a> {
     /// The head of a request whose target is `target` as sent, in origin or absolute form.
     pub fn new(method: &'a str, target: &'a str, headers: &'a HeaderMap, peer: IpAddr) -> Self {
-        Self { method, target: origin_form(target), headers, peer, body_bytes_declared: declared(headers) }
+        Self {
+            method,
+            target: origin_form(target),
+            headers,
+            peer,
+            body_bytes_declared: declared(headers),
+            certificate: None,
+        }
+    }
+
+    /// The same, from a caller that proved to be somebody.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Option<&'a ClientCertificate>) -> Self {
+        Self { certificate, ..self }
     }
 
     /// The raw path: the target up to the first `?`.

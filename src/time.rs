@@ -2,6 +2,7 @@
 //! is an argument everywhere below the proxy.
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -156,6 +157,15 @@ pub fn format_duration(duration: Duration) -> String {
         }
     }
     format!("{ms}ms")
+}
+
+/// So many requests in so much time, any number of which may come at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rate {
+    /// How many.
+    pub requests: NonZero<u32>,
+    /// In how long.
+    pub per: Duration,
 }
 
 #[cfg(test)]

@@ -23,6 +23,10 @@ pub enum Check {
     Size,
     /// The client address is allowed.
     Address,
+    /// The client certificate is one that the route takes.
+    Certificate,
+    /// The address, or the route, has not had more requests than it may.
+    Rate,
     /// The token is genuine, current, and bound to this very path.
     Token,
     /// The signature headers are present, readable and fresh.
@@ -42,7 +46,7 @@ pub enum Check {
 }
 
 impl Check {
-    const COUNT: usize = 13;
+    const COUNT: usize = 16;
 
     /// Whether the clock is read when the check passes. Reading it costs more than the others take; their time
     /// is counted with the next check's.
@@ -52,6 +56,8 @@ impl Check {
             Self::Path
                 | Self::Method
                 | Self::Size
+                | Self::Certificate
+                | Self::Rate
                 | Self::Body
                 | Self::Action
                 | Self::Handshake
@@ -68,6 +74,8 @@ impl Check {
             Self::Method => "method",
             Self::Size => "size",
             Self::Address => "address",
+            Self::Certificate => "certificate",
+            Self::Rate => "rate",
             Self::Token => "token",
             Self::SignatureHeaders => "signature_headers",
             Self::Body => "body",
@@ -192,7 +200,9 @@ impl Trail {
             self.len += 1;
             match &mut self.details {
                 Some(details) => details.push(detail()),
-                None if matches!(step.outcome, Outcome::Deny(_)) => self.refusal = Some(detail()),
+                None if matches!(step.outcome, Outcome::Deny(_)) => {
+                    self.refusal.get_or_insert_with(detail);
+                }
                 None => {}
             }
         }
@@ -214,7 +224,7 @@ impl Trail {
         self.last
     }
 
-    /// The sentence of the check that refused, in production.
+    /// The sentence of the check that refused first, in production.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }

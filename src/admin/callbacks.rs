@@ -108,7 +108,7 @@ impl Admin {
         if !self.is_ours(host) {
             return Err(problem(403, "not under this name; list it under `listen.admin.hosts`"));
         }
-        match &self.listener.token {
+        match &self.listener.load().token {
             Some(token) => {
                 let bearer = header(&AUTHORIZATION).and_then(|value| value.split_once(' '));
                 let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -130,7 +130,7 @@ impl Admin {
         !host.contains('@')
             && (name == "localhost"
                 || name.parse::<IpAddr>().is_ok()
-                || self.listener.hosts.iter().any(|listed| **listed == *name || **listed == *host))
+                || self.listener.load().hosts.iter().any(|listed| **listed == *name || **listed == *host))
     }
 
     async fn mint(&self, request: &PlainRequest) -> PlainResponse {

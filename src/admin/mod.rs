@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 
 use crate::config::AdminListener;
-use crate::observe::Metrics;
+use crate::observe::{ConfigState, Metrics};
 use crate::policy::Policy;
 use crate::proxy::{Clock, LedgerClock, PlainRequest, PlainResponse};
 use crate::store::Store;
@@ -29,8 +30,10 @@ pub struct Admin {
     pub clock: Clock,
     /// The clock of the ledger.
     pub ledger_clock: Arc<LedgerClock>,
-    /// Who may use the callbacks API.
-    pub listener: AdminListener,
+    /// Which configuration is served by.
+    pub config: Arc<ConfigState>,
+    /// Who may use the callbacks API; a reload replaces it.
+    pub listener: ArcSwap<AdminListener>,
 }
 
 impl Admin {
@@ -56,13 +59,25 @@ impl Admin {
             },
             "/readyz" if !self.ready.load(Ordering::Relaxed) => text(503, "stopping"),
             "/readyz" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
+            "/readyz" if wants_more(&request.query) => self.told(),
             "/readyz" => text(200, "ok"),
             _ => text(404, "not found: /callbacks, /livez, /metrics, /readyz"),
         }
     }
 }
 
+/// Whether the query says `verbose`.
+fn wants_more(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose="))
+}
+
 impl Admin {
+    /// Readiness, and which configuration is served by.
+    fn told(&self) -> PlainResponse {
+        let told = json!({ "ready": true, "config": self.config.told() });
+        PlainResponse { content_type: "application/json", ..text(200, &format!("{told:#}")) }
+    }
+
     fn scrape(&self) -> prometheus::Result<String> {
         self.metrics.store_counts(self.store.counts());
         self.metrics.text()

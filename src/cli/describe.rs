@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, Startup, Unknown};
+use crate::config::{Config, Startup, Tls, Unknown};
 use crate::egress::Rule;
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
@@ -12,7 +12,7 @@ use crate::json::Pointer;
 use crate::policy::{Feed, Policy};
 use crate::signature::{IdSource, Keys, Place, Proof, TimestampSource, Verifier};
 use crate::source::{Allowlist, Networks};
-use crate::time::format_duration;
+use crate::time::{Rate, format_duration};
 
 /// Most ranges of a list that are printed.
 const RANGES_MAX: usize = 50;
@@ -44,7 +44,16 @@ pub(super) fn describe(config: &Config) -> Value {
         })),
         "limits": {
             "body_deadline": format_duration(policy.limits.body_deadline),
+            "body_memory": policy.limits.body_memory_bytes_max,
+            "connections": policy.limits.connections_max,
+            "connections_per_address": policy.limits.connections_per_address_max,
+            "head_deadline": format_duration(policy.limits.head_deadline),
+            "head_max": policy.limits.head_bytes_max,
+            "headers_max": policy.limits.headers_max,
             "idle_timeout": format_duration(policy.limits.idle_timeout),
+            "min_rate": policy.limits.bytes_per_second_min,
+            "rate_per_address": policy.limits.rate_per_address.map(rate),
+            "streams": policy.limits.streams_max,
         },
         "explain_denials": policy.explain_denials,
         "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
@@ -59,7 +68,8 @@ fn startup(startup: &Startup) -> Value {
     json!({
         "ingress": startup.ingress.iter().map(|listener| json!({
             "address": listener.address.to_string(),
-            "tls": listener.tls.as_ref().map(|files| &*files.certificate),
+            "tls": listener.tls.as_ref().map(tls),
+            "proxy_protocol": listener.proxied_by.as_ref().map(ranges),
         })).collect::<Vec<_>>(),
         "egress": startup.egress.map(|address| address.to_string()),
         "admin": startup.admin.as_ref().map(|admin| json!({
@@ -81,14 +91,35 @@ fn startup(startup: &Startup) -> Value {
     })
 }
 
+fn tls(tls: &Tls) -> Value {
+    json!({
+        "certificates": tls.certificates.iter().map(|files| &*files.certificate).collect::<Vec<_>>(),
+        "min_version": if tls.tls_1_2 { "1.2" } else { "1.3" },
+        "client_certificates": tls.clients.as_ref().map_or_else(|| json!("not asked for"), |clients| json!({
+            "authorities": *clients.file,
+            "required": clients.required,
+        })),
+    })
+}
+
+fn rate(rate: Rate) -> String {
+    format!("{} in {}", rate.requests, format_duration(rate.per))
+}
+
 fn route(policy: &Policy, route: &Route) -> Value {
     json!({
         "name": *route.name,
+        "mode": if route.observes() { "OBSERVE: nothing is refused" } else { "enforce" },
+        "rate": route.rate.map(rate),
         "path": route.path.as_str(),
         "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "gate": {
             "body_bytes_max": route.body_bytes_max,
             "address": route.provider.as_deref().map_or_else(|| json!("any"), |provider| address(policy, provider)),
+            "client_certificate": route.certificate.as_ref().map_or_else(
+                || json!("none"),
+                |rule| if rule.names.is_empty() { json!("any of a trusted authority") } else { json!(rule.names) },
+            ),
             "token": route.token.as_ref().map_or_else(|| json!("none"), token),
             "signature": route
                 .provider

@@ -63,7 +63,7 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
     } else {
         explanation.print();
     }
-    u8::from(decided.is_err())
+    u8::from(explanation.verdict != "allow")
 }
 
 fn decide(
@@ -86,6 +86,8 @@ struct Explanation<'a> {
     forward: Option<String>,
     /// What a handshake is answered with.
     answer: Option<Reply>,
+    /// Whether the route only observes: then it is delivered whatever the verdict would be.
+    observes: bool,
     trail: &'a Trail,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Explanation<'a> {
         let (denial, route) = match decided {
             Ok(Decided::Callback(verified)) => (None, Some(verified.route())),
             Ok(Decided::Handshake(shaken)) => (None, shaken.1.route.as_ref()),
+            Ok(Decided::Observed(observed)) => (observed.denials().first().copied(), Some(observed.route())),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
         let provider = route.and_then(|route| route.provider.as_ref());
@@ -106,12 +109,14 @@ impl<'a> Explanation<'a> {
             provider: provider.map(|provider| provider.name.to_string()),
             forward: match decided {
                 Ok(Decided::Callback(verified)) => Some(verified.target().to_owned()),
+                Ok(Decided::Observed(observed)) => Some(observed.target().to_owned()),
                 _ => None,
             },
             answer: match decided {
                 Ok(Decided::Handshake(shaken)) => Some(shaken.0.clone()),
                 _ => None,
             },
+            observes: route.is_some_and(|route| route.observes()),
             trail,
         }
     }
@@ -123,6 +128,7 @@ impl<'a> Explanation<'a> {
         json!({
             "verdict": self.verdict,
             "reason": self.reason,
+            "mode": if self.observes { "observe" } else { "enforce" },
             "status": self.status,
             "route": self.route,
             "provider": self.provider,
@@ -155,6 +161,9 @@ impl<'a> Explanation<'a> {
             (Some(reason), _) => {
                 println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
                 println!("  {}", self.help.unwrap_or_default());
+                if self.observes {
+                    println!("  but the route only observes: it is delivered, and counted");
+                }
             }
             (None, None) => {
                 let answer = self.answer.as_ref();

@@ -7,6 +7,7 @@ mod explain;
 mod message;
 mod mint;
 mod providers;
+mod reload;
 mod run;
 mod sign;
 
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Surroundings};
+use crate::config::{Config, ConfigError};
 use crate::proxy::Clock;
 use crate::time::Timestamp;
 
@@ -57,7 +58,7 @@ enum Command {
     Sign(sign::SignArgs),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct ConfigArg {
     /// The configuration.
     #[arg(short = 'c', long = "config", value_name = "FILE")]
@@ -93,8 +94,7 @@ impl ConfigArg {
     }
 
     fn parse(&self) -> Result<Config, Vec<ConfigError>> {
-        let surroundings = Surroundings { env: &environment, file: &|path| std::fs::read(path) };
-        Config::parse(&self.text()?, &surroundings)
+        reload::Read::new(self).config
     }
 
     /// The configuration, or the exit code after every mistake was printed.

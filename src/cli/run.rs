@@ -7,26 +7,50 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::reload::{LOOK, Read, Reloader};
 use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
-use crate::observe::{AccessLogger, Metrics, install_logger};
+use crate::observe::{AccessLogger, ConfigState, Metrics, install_logger};
+use crate::policy::{AgentAddress, Policy};
 use crate::proxy::{Clock, LedgerClock, Options, PlainResponse, Server, StartError, instant};
 use crate::store::Store;
 
 /// Most worker threads taken without being told.
 const THREADS_DEFAULT_MAX: usize = 2;
 
-/// A server and the switch for its readiness.
+/// Open files besides the connections from outside: those to the agent and to providers, the ledger's, the log's.
+const SOCKETS_BESIDES: u64 = 1024;
+
+/// A server, the switch for its readiness, and what a reload replaces.
 pub struct Serving {
     /// The server.
     pub server: Server,
     ready: Arc<AtomicBool>,
+    admin: Option<Arc<Admin>>,
+    startup: Startup,
 }
 
 impl Serving {
+    /// Serves by another configuration from here on: all of it, or the old one. Returns what is worth a line.
+    ///
+    /// # Errors
+    /// Why it cannot be taken, in words.
+    pub fn apply(&self, config: Config) -> Result<Vec<String>, String> {
+        let Config { startup, policy, warnings } = config;
+        let differences = self.startup.differences(&startup);
+        if !differences.is_empty() {
+            return Err(format!("only a restart changes {}", differences.join(", ")));
+        }
+        self.server.apply(&startup, policy)?;
+        if let (Some(admin), Some(listener)) = (&self.admin, startup.admin) {
+            admin.listener.store(Arc::new(listener));
+        }
+        Ok(warnings)
+    }
+
     /// Says "not ready", goes on for `delay`, lets running exchanges end for as long as `grace`, and returns how many
     /// were cut off.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
@@ -44,6 +68,7 @@ pub fn serve(
     clock: Clock,
     log: Option<AccessLogger>,
     metrics: Arc<Metrics>,
+    state: Arc<ConfigState>,
 ) -> Result<Serving, StartError> {
     let ready = Arc::new(AtomicBool::new(true));
     let store =
@@ -60,12 +85,14 @@ pub fn serve(
             policy: Arc::clone(&policy),
             clock: clock.clone(),
             ledger_clock: Arc::clone(&ledger_clock),
-            listener,
+            config: state,
+            listener: ArcSwap::from_pointee(listener),
         })
     });
+    let answering = admin.clone();
     let options = Options { clock, ledger_clock, metrics, store, access_log: log };
     let respond = move |request| {
-        let admin = admin.clone();
+        let admin = answering.clone();
         async move {
             match admin {
                 Some(admin) => admin.respond(request).await,
@@ -74,21 +101,26 @@ pub fn serve(
         }
     };
     let server = Server::start(&config.startup, policy, options, respond)?;
-    Ok(Serving { server, ready })
+    Ok(Serving { server, ready, admin, startup: config.startup })
 }
 
 pub(super) fn run(args: &ConfigArg) -> u8 {
     install_logger();
-    let config = match args.load() {
+    let mut read = Read::new(args);
+    let config = match std::mem::replace(&mut read.config, Err(Vec::new())) {
         Ok(config) => config,
-        Err(code) => return code,
+        Err(errors) => {
+            args.print_errors(&errors);
+            return EXIT_USAGE;
+        }
     };
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    enough_sockets(config.policy.limits.connections_max);
     match runtime(threads(&config.startup)) {
         Ok(runtime) => {
-            let code = runtime.block_on(until_stopped(config));
+            let code = runtime.block_on(until_stopped(args, &read, config));
             runtime.shutdown_timeout(Duration::from_millis(100));
             code
         }
@@ -96,6 +128,17 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
             log::error!("no threads: {error}");
             EXIT_UNAVAILABLE
         }
+    }
+}
+
+/// Asks the system for as many sockets as the limits let in: most start with few, and grant more.
+fn enough_sockets(connections: usize) {
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(SOCKETS_BESIDES);
+    let granted = rlimit::increase_nofile_limit(wanted).unwrap_or(0);
+    if granted < wanted {
+        log::warn!(
+            "limits.connections is {connections}, but the system grants {granted} open files in all (ulimit -n)"
+        );
     }
 }
 
@@ -112,7 +155,53 @@ fn threads(startup: &Startup) -> usize {
     startup.threads.unwrap_or_else(|| processors().min(THREADS_DEFAULT_MAX))
 }
 
-async fn until_stopped(config: Config) -> u8 {
+/// What is said of a configuration when it begins to be served.
+struct Served {
+    routes: String,
+    rules: String,
+    agent: AgentAddress,
+}
+
+impl Served {
+    fn new(policy: &Policy) -> Self {
+        Self {
+            routes: counted(policy.ingress.routes().len(), "route"),
+            rules: counted(policy.egress.rules().len(), "rule"),
+            agent: policy.agent.address.clone(),
+        }
+    }
+}
+
+fn announce(server: &Server, Served { routes, rules, agent }: &Served) {
+    for address in &server.ingress {
+        log::info!("ingress on {address}: {routes} to the agent at {agent}");
+    }
+    if let Some(address) = server.egress {
+        log::info!("egress on {address}: {rules}");
+    }
+    if let Some(address) = server.admin {
+        log::info!("admin on {address}");
+    }
+}
+
+/// What the process is asked from outside.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+}
+
+async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
     let log = match config.startup.access_log {
         AccessLog::Off => None,
         AccessLog::Stdout => match AccessLogger::start(std::io::stdout()) {
@@ -123,35 +212,35 @@ async fn until_stopped(config: Config) -> u8 {
             }
         },
     };
-    let routes = config.policy.ingress.routes().len();
-    let rules = config.policy.egress.rules().len();
-    let agent = config.policy.agent.address.clone();
+    let served = Served::new(&config.policy);
     let shutdown = (config.startup.shutdown_delay, config.startup.shutdown_grace);
-    let (Ok(metrics), Ok(mut terminate), Ok(mut interrupt)) =
-        (Metrics::new(), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let watches = config.startup.watches;
+    let (Ok(metrics), Ok(mut signals)) = (Metrics::new(), Signals::new()) else {
         log::error!("metrics or signals could not be set up");
         return EXIT_UNAVAILABLE;
     };
-    let serving = match serve(config, Clock::System, log, Arc::new(metrics)) {
+    let (metrics, now) = (Arc::new(metrics), Clock::System.now());
+    let state = Arc::new(ConfigState::new(&read.text, now));
+    metrics.config_taken(1, now.unix_secs());
+    let mut reloader = Reloader::new(args.clone(), read, Arc::clone(&state), Arc::clone(&metrics));
+    let serving = match serve(config, Clock::System, log, metrics, state) {
         Ok(serving) => serving,
         Err(error) => {
             log::error!("{error}");
             return if matches!(error, StartError::Tls(_)) { EXIT_USAGE } else { EXIT_UNAVAILABLE };
         }
     };
-    for address in &serving.server.ingress {
-        log::info!("ingress on {address}: {} to the agent at {agent}", counted(routes, "route"));
-    }
-    if let Some(address) = serving.server.egress {
-        log::info!("egress on {address}: {}", counted(rules, "rule"));
-    }
-    if let Some(address) = serving.server.admin {
-        log::info!("admin on {address}");
-    }
-    let (delay, grace) = tokio::select! {
-        _ = terminate.recv() => shutdown,
-        _ = interrupt.recv() => (Duration::ZERO, Duration::ZERO),
+    announce(&serving.server, &served);
+    let mut looks = tokio::time::interval(LOOK);
+    let (delay, grace) = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break shutdown,
+            _ = signals.interrupt.recv() => break (Duration::ZERO, Duration::ZERO),
+            _ = signals.hangup.recv() => reloader.reload(&serving).await,
+            _ = looks.tick(), if watches => if reloader.is_due() {
+                reloader.reload(&serving).await;
+            },
+        }
     };
     log::info!("stopping");
     // Whoever interrupts a stop does not want to wait for the rest of it.
@@ -159,7 +248,7 @@ async fn until_stopped(config: Config) -> u8 {
         left = serving.stop(delay, grace) => if left > 0 {
             log::warn!("{left} exchanges were cut off");
         },
-        _ = interrupt.recv() => log::warn!("interrupted: exchanges that had not ended are cut off"),
+        _ = signals.interrupt.recv() => log::warn!("interrupted: exchanges that had not ended are cut off"),
     }
     let _ = std::io::stdout().flush();
     0

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use super::reader::{Cursor, Fields};
 use super::store::StoreSettings;
+use super::tls::{Tls, pem, tls};
 use crate::secret::Secret;
+use crate::source::Networks;
 
 /// Longest delay, and longest grace.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 /// Fewest bytes the token of the callbacks API may have.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// What only a restart changes.
+/// What is bound and begun before anything is decided. What of it a reload can change is the TLS of listeners, who is
+/// believed on them, and who may use the callbacks API.
 #[derive(Clone, Debug)]
 pub struct Startup {
     /// Where each access-log line goes.
@@ -31,8 +34,33 @@ pub struct Startup {
     pub store: StoreSettings,
     /// The certificates of authorities that providers are believed by; `None`: the platform's.
     pub trusted_roots: Option<Box<str>>,
+    /// Whether a change of its files is noticed, besides SIGHUP.
+    pub watches: bool,
     /// Worker threads; `None`: one for each processor, two at most.
     pub threads: Option<usize>,
+}
+
+impl Startup {
+    /// The keys that differ in another one and that only a restart can change.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
+        let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
+        let times = |startup: &Self| (startup.shutdown_delay, startup.shutdown_grace);
+        [
+            ("access_log", self.access_log == other.access_log),
+            ("listen.admin.address", admin(self) == admin(other)),
+            ("listen.egress", self.egress == other.egress),
+            ("listen.ingress[].address", addresses(self) == addresses(other)),
+            ("shutdown", times(self) == times(other)),
+            ("store", self.store == other.store),
+            ("reload", self.watches == other.watches),
+            ("threads", self.threads == other.threads),
+            ("trusted_roots", self.trusted_roots == other.trusted_roots),
+        ]
+        .into_iter()
+        .filter_map(|(key, same)| (!same).then_some(key))
+        .collect()
+    }
 }
 
 /// Where each access-log line goes.
@@ -49,8 +77,10 @@ pub enum AccessLog {
 pub struct Listener {
     /// The address; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Where TLS ends here: the certificate and its key.
-    pub tls: Option<TlsFiles>,
+    /// How TLS ends here; `None`: it does not.
+    pub tls: Option<Tls>,
+    /// Who begins each connection with a header of the PROXY protocol; `None`: nobody does.
+    pub proxied_by: Option<Networks>,
 }
 
 /// Where metrics, health and the callbacks API are served.
@@ -64,22 +94,15 @@ pub struct AdminListener {
     pub hosts: Vec<Box<str>>,
 }
 
-/// The files of a certificate.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// PEM, leaf first.
-    pub certificate: Box<str>,
-    /// PEM.
-    pub key: Box<str>,
-}
-
-/// Reads `listen`, `access_log`, `shutdown`, `store`, `threads` and `trusted_roots`.
+/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `trusted_roots`.
 pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
     let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
     let threads = root
         .optional("threads")
         .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
+    let words = [("watch", true), ("signal", false)];
+    let watches = root.optional("reload").map_or(Some(true), |at| at.one_of(&words));
     let store = super::store::store(root.optional("store"));
     let shutdown = shutdown(root.optional("shutdown"));
     let roots = root.optional("trusted_roots").map(|at| pem(&at, "CERTIFICATE"));
@@ -116,6 +139,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         store: store?,
         trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
         threads: threads?,
+        watches: watches?,
     })
 }
 
@@ -164,8 +188,25 @@ fn listener(at: &Cursor<'_>) -> Option<Listener> {
     let mut fields = at.fields()?;
     let address = fields.required("address").and_then(|at| address(&at));
     let tls = fields.optional("tls").map(|at| tls(&at));
+    let proxied_by = fields.optional("proxy_protocol").map(|at| proxied_by(&at));
     fields.finish();
-    Some(Listener { address: address?, tls: tls.map_or(Some(None), |files| files.map(Some))? })
+    Some(Listener {
+        address: address?,
+        tls: tls.map_or(Some(None), |read| read.map(Some))?,
+        proxied_by: proxied_by.map_or(Some(None), |read| read.map(Some))?,
+    })
+}
+
+/// `proxy_protocol: {trusted: [...]}`.
+fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
+    let mut fields = at.fields()?;
+    let trusted = fields.required("trusted").and_then(|at| at.networks());
+    fields.finish();
+    let trusted = Networks::new(trusted?);
+    if trusted.is_everything() {
+        at.warn("every address is trusted: any caller can claim any address");
+    }
+    Some(trusted)
 }
 
 fn plain(at: &Cursor<'_>) -> Option<SocketAddr> {
@@ -181,27 +222,6 @@ fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
         Ok(address) => Some(address),
         Err(_) => at.error(format!("`{text}` is not an address"), "such as 0.0.0.0:8443 or [::]:8443"),
     }
-}
-
-fn tls(at: &Cursor<'_>) -> Option<TlsFiles> {
-    let mut fields = at.fields()?;
-    let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));
-    let key = fields.required("key").and_then(|at| pem(&at, "PRIVATE KEY"));
-    fields.finish();
-    Some(TlsFiles { certificate: certificate?, key: key? })
-}
-
-/// A readable PEM file that holds at least one block of this kind. Whether key and certificate belong
-/// together is found out where TLS is set up, before anything is bound.
-fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
-    let (path, bytes) = at.file()?;
-    let text = String::from_utf8_lossy(&bytes);
-    let begins =
-        |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
-    if text.lines().any(begins) {
-        return Some(path.into());
-    }
-    at.error(format!("{path} holds no PEM block `{label}`"), "")
 }
 
 /// The first address with a port of its own that is used twice.

@@ -7,6 +7,7 @@ mod egress;
 mod feeds;
 mod interaction;
 mod keys;
+mod limits;
 mod listen;
 mod node;
 mod peek;
@@ -19,6 +20,7 @@ mod scheme;
 mod secrets;
 mod shake;
 mod store;
+mod tls;
 mod token;
 mod well_known;
 mod words;
@@ -26,7 +28,7 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ingress::{Edge, Ingress, Outside, Provider, Route};
+use crate::ingress::{Edge, Ingress, Mode, Outside, Provider, Route};
 use crate::policy::{Agent, AgentAddress, Limits, Policy};
 use crate::source::{AddressHeader, Allowlist, ClientAddress, Networks};
 use crate::time::format_duration;
@@ -36,11 +38,12 @@ use words::{did_you_mean, shown};
 
 pub use callback::{Callback, TokenBack};
 pub use egress::ACTIONS;
-pub use listen::{AccessLog, AdminListener, Listener, Startup, TlsFiles};
+pub use listen::{AccessLog, AdminListener, Listener, Startup};
 pub use node::Place;
 pub use presets::{Addresses, EDGES, Entry, Evidence, PRESETS, Preset, preset};
 pub use reader::{ConfigError, Surroundings};
 pub use store::{StoreSettings, Unknown};
+pub use tls::{CertificateFiles, ClientAuthorities, Tls};
 
 /// Largest configuration, in bytes.
 const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -86,7 +89,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let startup = listen::startup(&mut fields);
     let client_address = fields.optional("client_address").map(|at| client_address(&at));
     let agent = fields.required("agent").and_then(|at| agent(&at));
-    let limits = limits(fields.optional("limits"));
+    let limits = limits::limits(fields.optional("limits"));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
     let url = public_url.clone().flatten();
     let stated_url = public_url.as_ref().map(Option::as_deref);
@@ -96,8 +99,10 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let providers = providers(&mut fields, public_url.is_some());
     let egress_at = fields.optional("egress");
     let asked = egress::asked(egress_at.as_ref());
+    let mode = fields.optional("mode").map_or(Some(Mode::Enforce), |at| route::mode(&at));
     let known = route::Known {
         asked: &asked,
+        mode: mode.unwrap_or(Mode::Enforce),
         asserter: asserter.as_ref().and_then(|asserter| asserter.as_ref()),
         asserter_failed: fields.has("assertion"),
         providers: providers.as_deref().unwrap_or_default(),
@@ -117,7 +122,9 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         warn_of_short_tokens(root, routes, tokens.minting.ttl);
     }
 
-    let agent = agent?;
+    mode?;
+    let (agent, limits) = (agent?, limits?);
+    fit(root, routes.as_deref().unwrap_or_default(), startup.as_ref(), &limits);
     let documents = well_known::documents(root, routes.as_deref().unwrap_or_default())?;
     let edge = Edge {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
@@ -131,7 +138,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         feeds: root.feeds(),
         fetching: fetching?,
         ingress: Ingress::new(routes?, edge).with_documents(documents),
-        limits: limits?,
+        limits,
         minting: tokens.map_or(Some(None), |read| read.map(|tokens| Some(tokens.minting)))?,
         providers: providers?,
         agent,
@@ -150,6 +157,25 @@ fn listens(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: 
         let message =
             format!("nothing listens for the agent's answers to the questions of the route {}", route.name);
         let _: Option<()> = root.error(message, "add `listen.egress`");
+    }
+}
+
+/// What no request could ever have is a mistake; what is only counted is said aloud.
+fn fit(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
+    let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+    for route in routes {
+        let name = &route.name;
+        if route.body_bytes_max > limits.body_memory_bytes_max {
+            let message = format!("the route {name} allows bodies larger than `limits.body_memory`");
+            let _: Option<()> = root.error(message, "none of them could ever come in");
+        }
+        if route.certificate.is_some() && startup.is_some_and(|startup| !startup.ingress.iter().any(asks)) {
+            let message = format!("the route {name} asks for client certificates, but no listener does");
+            let _: Option<()> = root.error(message, "add `client_certificates` to the `tls` of a listener");
+        }
+        if route.observes() {
+            root.warn(&format!("the route {name} only observes: NOTHING is refused on it, whoever calls"));
+        }
     }
 }
 
@@ -269,18 +295,6 @@ fn agent_address(at: &Cursor<'_>) -> Option<AgentAddress> {
         Some(1..) if !text.contains('@') => Some(AgentAddress::Tcp(text.into())),
         _ => at.error(format!("`{text}` is not an address with a port"), hint),
     }
-}
-
-fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
-    let mut body_deadline = Some(Duration::from_secs(30));
-    let mut idle_timeout = Some(Duration::from_secs(60));
-    if let Some(at) = at {
-        let mut fields = at.fields()?;
-        body_deadline = or_default(&mut fields, "body_deadline", body_deadline);
-        idle_timeout = or_default(&mut fields, "idle_timeout", idle_timeout);
-        fields.finish();
-    }
-    Some(Limits { body_deadline: body_deadline?, idle_timeout: idle_timeout? })
 }
 
 fn or_default(fields: &mut Fields<'_>, key: &'static str, default: Option<Duration>) -> Option<Duration> {

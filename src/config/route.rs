@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::callback::Callback;
 use super::interaction;
+use super::limits::rate;
 use super::reader::Cursor;
 use super::token::{CallbackTokens, token};
 use super::words::did_you_mean;
-use crate::ingress::{Provider, QueryRule, Route, TokenRule};
+use crate::ingress::{CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::signature::Keys;
 use crate::token::Asserter;
@@ -35,8 +36,17 @@ pub(super) struct Known<'k> {
     pub(super) tokens_failed: bool,
     pub(super) asserter: Option<&'k Arc<Asserter>>,
     pub(super) asserter_failed: bool,
+    /// What a route does that says nothing of it.
+    pub(super) mode: Mode,
     /// How callbacks are asked for, by route, where an egress rule names a preset.
     pub(super) asked: &'k [(String, Callback)],
+}
+
+impl Known<'_> {
+    /// How callbacks of a route are asked for.
+    fn asked(&self, route: &str) -> Option<&Callback> {
+        self.asked.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
+    }
 }
 
 /// Reads all routes.
@@ -80,12 +90,14 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let words = [("answer", true), ("deliver", false)];
     let tells_duplicates = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
     let interaction_at = fields.optional("interaction");
-    let asked = name.and_then(|name| known.asked.iter().find(|(route, _)| *route == *name));
-    let asked = asked.map(|(_, callback)| callback);
+    let asked = name.and_then(|name| known.asked(name));
     let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref(), asked));
     let actions_at = fields.optional("actions");
     let actions = actions_at.as_ref().map(interaction::actions);
     let asserter = asserter(fields.optional("assertion"), known);
+    let certificate = certificate(fields.optional("client_certificate"));
+    let rate = fields.optional("rate").map_or(Some(None), |at| rate(&at).map(Some));
+    let mode = fields.optional("mode").map_or(Some(known.mode), |at| mode(&at));
     let token_stated = fields.has("token");
     fields.finish();
 
@@ -97,16 +109,10 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
         .as_ref()
         .and_then(|provider| provider.verifier.as_ref())
         .is_some_and(|verifier| verifier.scheme().proves());
-    guarded(at, token_stated, signed, open?)?;
+    let named = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
+    guarded(at, token_stated || named, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
-    for at in interaction_at.iter().chain(&actions_at) {
-        if !matches!(token, Some(TokenRule::Callback { .. })) {
-            let _: Option<()> = at.error(
-                "only a token of kind callback names an interaction",
-                "take it out, or change `token`",
-            );
-        }
-    }
+    interactive(interaction_at.iter().chain(&actions_at), token.as_ref());
     let (follow, notify) = interaction.unwrap_or_else(|| Some((Callback::follow(asked), None)))?;
     unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
     derived(at, provider.as_deref(), token.as_ref())?;
@@ -124,8 +130,29 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
         follow,
         notify,
         actions: actions.map_or(Some(None), |read| read.map(Some))?,
+        mode: mode?,
+        certificate: certificate?,
+        rate: rate?,
         asserter: asserter?,
     })
+}
+
+/// `mode: enforce | observe`.
+pub(super) fn mode(at: &Cursor<'_>) -> Option<Mode> {
+    at.one_of(&[("enforce", Mode::Enforce), ("observe", Mode::Observe)])
+}
+
+/// `client_certificate: required`, or `{names: [...]}`.
+fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
+    let Some(at) = at else { return Some(None) };
+    if !at.is_map() {
+        at.one_of(&[("required", ())])?;
+        return Some(Some(CertificateRule { names: Vec::new() }));
+    }
+    let mut fields = at.fields()?;
+    let names = fields.required("names").and_then(|at| at.words());
+    fields.finish();
+    Some(Some(CertificateRule { names: names? }))
 }
 
 /// `assertion: true | false`; with the section of that name, and nothing said, every route has it.
@@ -137,6 +164,18 @@ fn asserter(at: Option<Cursor<'_>>, known: &Known<'_>) -> Option<Option<Arc<Asse
         (true, None) if known.asserter_failed => None,
         (true, None) => {
             at?.error("there is no key to sign it with", "add the section `assertion` with a `key`")
+        }
+    }
+}
+
+/// What is about an interaction needs one.
+fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&TokenRule>) {
+    if !matches!(token, Some(TokenRule::Callback { .. })) {
+        for at in asks {
+            let _: Option<()> = at.error(
+                "only a token of kind callback names an interaction",
+                "take it out, or change `token`",
+            );
         }
     }
 }

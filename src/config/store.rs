@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::reader::Cursor;
 
 /// Where the ledger is kept, and how much of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoreSettings {
     /// The file; `None`: in memory alone.
     pub path: Option<Box<str>>,

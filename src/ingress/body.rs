@@ -1,9 +1,12 @@
 //! The second half: the whole body is verified, and what it says is read.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 
 use super::decide::{Admitted, Denied, Seen};
 use super::forward;
+use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
 use crate::denial::{Denial, Refusal};
@@ -25,12 +28,15 @@ pub enum Decided {
     Callback(Verified),
     /// A provider's handshake, which is answered here and now.
     Handshake(Box<(Reply, Seen)>),
+    /// A request that would have been refused, or answered here, on a route that only observes.
+    Observed(Box<Observed>),
 }
 
 /// The same, before it is put together.
 enum Body {
     Callback { tags: Vec<Tag>, question: Option<Box<str>>, target: String },
     Handshake(Reply),
+    Observed { instead: &'static str, target: String },
 }
 
 impl Admitted {
@@ -52,12 +58,18 @@ impl Admitted {
                 let events = self.events(&tags, event_id.as_ref());
                 Ok(Decided::Callback(Verified { admitted: self, target, report, events, event_id }))
             }
+            Ok(Body::Observed { instead, target }) => {
+                Ok(Decided::Observed(Box::new(Observed { admitted: self, target, instead })))
+            }
             Ok(Body::Handshake(reply)) => Ok(Decided::Handshake(Box::new((reply, self.into_seen())))),
             Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
         }
     }
 
     fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
+        if self.route.observes() {
+            return self.observe(head, body, trail);
+        }
         self.check_size(head, body, trail)?;
         // What is signed is no unsigned handshake, whatever else it says.
         let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
@@ -78,6 +90,45 @@ impl Admitted {
         // wrong, there is no such internal path, and nothing is delivered anywhere else.
         let target = self.target(head).ok_or(Denial::RouteUnknown)?;
         Ok(Body::Callback { tags, question, target })
+    }
+
+    /// The same on a route that only observes: every check says what it has to say, and none of them ends it.
+    fn observe(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
+        let route = Arc::clone(&self.route);
+        let target = self.target(head).ok_or(Denial::RouteUnknown)?;
+        let said = self.check_size(head, body, trail);
+        self.found.heed(&route, said)?;
+        let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
+        if !signed {
+            let said = self.shake(head, body, false, trail);
+            if self.found.heed(&route, said)?.flatten().is_some() {
+                return Ok(Body::Observed { instead: "handshake", target });
+            }
+        }
+        // Where the head's check has said already what is wrong with the signature, there is nothing more to say.
+        let known = self.found.presented.is_none() && self.found.unsigned.is_none();
+        let proves = route.verifier().is_some_and(|verifier| verifier.scheme().proves());
+        let tags = match known && proves {
+            true => None,
+            false => {
+                let said = self.check_signature(head, body, trail);
+                self.found.heed(&route, said)?
+            }
+        };
+        let said = self.shake(head, body, true, trail);
+        if tags.is_some() && self.found.heed(&route, said)?.flatten().is_some() {
+            return Ok(Body::Observed { instead: "handshake", target });
+        }
+        if self.found.only_handshake {
+            self.found.observed.push(Denial::MethodNotAllowed);
+        }
+        let said = self.question(body, trail);
+        let question = self.found.heed(&route, said)?.flatten();
+        match (self.found.observed.first(), tags) {
+            (Some(first), _) => Ok(Body::Observed { instead: first.code(), target }),
+            (None, Some(tags)) => Ok(Body::Callback { tags, question, target }),
+            (None, None) => Ok(Body::Observed { instead: Denial::SignatureMissing.code(), target }),
+        }
     }
 
     /// What is signed besides the body.
@@ -195,6 +246,7 @@ impl Admitted {
         let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
         let query = match self.route.query {
             QueryRule::Drop => None,
+            QueryRule::Pass if self.route.observes() => head.raw_query().map(Into::into),
             QueryRule::Pass => {
                 head.raw_query().and_then(|query| forward::query(&self.route, self.token(), query))
             }

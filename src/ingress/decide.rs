@@ -155,6 +155,13 @@ impl Ingress {
         }
     }
 
+    /// Whether an address is a trusted proxy's, who calls for many.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let lists = &self.edge.outside.lists;
+        let trusts = |rule: &ClientAddress| rule.trusted_proxies.contains(address.to_canonical(), lists);
+        self.edge.client_address.as_ref().is_some_and(|rule| trusts(rule).unwrap_or(false))
+    }
+
     fn client(&self, head: &RequestHead<'_>) -> Result<IpAddr, SourceFault> {
         match &self.edge.client_address {
             None => Ok(head.peer.to_canonical()),
@@ -184,9 +191,30 @@ impl Ingress {
 }
 
 impl Admitted {
-    /// Largest body this route takes, in bytes.
-    pub fn body_bytes_max(&self) -> u64 {
-        self.route.body_bytes_max
+    /// Largest body this route takes, in bytes; `observed_max` where it only observes.
+    pub fn body_bytes_max(&self, observed_max: u64) -> u64 {
+        if self.route.observes() {
+            self.route.body_bytes_max.max(observed_max)
+        } else {
+            self.route.body_bytes_max
+        }
+    }
+
+    /// Who calls.
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// Notes that more requests came than may. On a route that only observes, that is all.
+    ///
+    /// # Errors
+    /// The denial, elsewhere.
+    pub fn too_many(mut self, detail: &'static str, trail: &mut Trail) -> Result<Self, Box<Denied>> {
+        let denial = trail.deny(Check::Rate, Denial::RateLimited, || detail.to_owned());
+        match self.found.heed::<()>(&self.route, Err(denial)) {
+            Ok(_) => Ok(self),
+            Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
+        }
     }
 
     /// What is known of the request so far.

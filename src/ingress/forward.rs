@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
+use super::observed::says_callgate;
 use super::permit::Permit;
 use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
@@ -50,6 +51,15 @@ const OVERRIDES: [&str; 12] = [
 /// Most options of a `Connection` header that are looked at.
 const CONNECTION_OPTIONS_MAX: usize = 32;
 
+/// Writes the cookies that pass as one header: HTTP/2 may split it, HTTP/1.1 has one (RFC 9113 section 8.2.3).
+pub(super) fn cookies(headers: &HeaderMap, passes: impl Fn(&HeaderValue) -> bool, out: &mut Vec<u8>) {
+    let values = headers.get_all(COOKIE).iter().filter(|value| passes(value));
+    let cookies: Vec<_> = values.map(HeaderValue::as_bytes).collect();
+    if !cookies.is_empty() {
+        line(out, "cookie", &cookies.join(&b"; "[..]));
+    }
+}
+
 impl Permit {
     /// Writes the head of the HTTP/1.1 request for the agent, blank line included. `head` is the head that
     /// was permitted, `body` the body that will follow.
@@ -65,7 +75,7 @@ impl Permit {
                 line(out, name.as_str(), value.as_bytes());
             }
         }
-        self.cookies(head.headers, &listed, out);
+        cookies(head.headers, |value| self.passes(&COOKIE, value, &listed), out);
         self.identify(out);
         let message = Asserted {
             method: head.method,
@@ -86,6 +96,10 @@ impl Permit {
 
     fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[&str]) -> bool {
         let text = name.as_str();
+        if self.route().observes() {
+            // The agent's own checks go on, and need what they always had.
+            return !says_callgate(text) && !HOP_BY_HOP.contains(name) && !self.is_of_one_hop(name, listed);
+        }
         let spoofable = text.starts_with("callgate-")
             || text.starts_with("x-forwarded-")
             || OVERRIDES.contains(&text)
@@ -98,15 +112,6 @@ impl Permit {
                 || self.token().is_some_and(|token| holds(value.as_bytes(), token))
         };
         !spoofable && !HOP_BY_HOP.contains(name) && !self.is_of_one_hop(name, listed) && !token()
-    }
-
-    /// HTTP/2 may split the cookie header; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-    fn cookies(&self, headers: &HeaderMap, listed: &[&str], out: &mut Vec<u8>) {
-        let values = headers.get_all(COOKIE).iter().filter(|value| self.passes(&COOKIE, value, listed));
-        let cookies: Vec<_> = values.map(HeaderValue::as_bytes).collect();
-        if !cookies.is_empty() {
-            line(out, "cookie", &cookies.join(&b"; "[..]));
-        }
     }
 
     /// Whether the caller's `Connection` declares the header to be of one hop. One that the provider signed

@@ -37,6 +37,21 @@ pub(super) struct Found {
     pub(super) wanted: Option<Box<str>>,
     /// The verified token: wherever it stands on the request, it is not passed on.
     pub(super) token: Option<Secret>,
+    /// What would have refused the request on a route that only observes.
+    pub(super) observed: Vec<Denial>,
+}
+
+impl Found {
+    /// Takes a check's word: a denial holds, unless the route only observes.
+    pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
+        match said {
+            Err(denial) if route.observes() => {
+                self.observed.push(denial);
+                Ok(None)
+            }
+            said => said.map(Some),
+        }
+    }
 }
 
 /// What the checks look at.
@@ -57,12 +72,18 @@ impl Run<'_> {
         found: &mut Found,
         trail: &mut Trail,
     ) -> Result<IpAddr, Denial> {
-        self.method(found, trail)?;
-        size(self.route, self.head, trail)?;
-        let client = address(self.route, client, &self.edge.outside.lists, trail)?;
-        self.token(found, trail)?;
-        self.signature_headers(found, trail)?;
-        Ok(client)
+        let route = self.route;
+        let said = self.method(found, trail);
+        found.heed(route, said)?;
+        found.heed(route, size(route, self.head, trail))?;
+        let allowed = address(route, client, &self.edge.outside.lists, trail);
+        let allowed = found.heed(route, allowed)?;
+        found.heed(route, certificate(route, self.head, trail))?;
+        let said = self.token(found, trail);
+        found.heed(route, said)?;
+        let said = self.signature_headers(found, trail);
+        found.heed(route, said)?;
+        Ok(allowed.unwrap_or_else(|| client.unwrap_or(self.head.peer)))
     }
 
     fn method(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
@@ -195,6 +216,23 @@ fn address(
         })),
         Err(ListUnavailable) => Err(trail.deny(Check::Address, Denial::ListUnavailable, || {
             format!("the published addresses of {} could not be fetched so far", provider.name)
+        })),
+    }
+}
+
+fn certificate(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
+    // A route that asks for none says nothing of it: most do not.
+    let Some(rule) = &route.certificate else { return Ok(()) };
+    match head.certificate {
+        None => Err(trail.deny(Check::Certificate, Denial::ClientCertificateMissing, || {
+            "no client certificate of a trusted authority".to_owned()
+        })),
+        Some(shown) if rule.names.is_empty() || rule.names.iter().any(|name| shown.names.contains(name)) => {
+            trail.pass(Check::Certificate, || format!("issued for {}", shown.names.join(", ")));
+            Ok(())
+        }
+        Some(shown) => Err(trail.deny(Check::Certificate, Denial::ClientCertificateOther, || {
+            format!("issued for {}, which is none of the route's names", shown.names.join(", "))
         })),
     }
 }

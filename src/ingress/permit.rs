@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::decide::{Admitted, Seen};
+use super::observed::{Observed, Turned};
 use super::route::Route;
 use crate::denial::Denial;
 use crate::interaction::{Ask, Cleared, EventKey, FIRST_QUESTION, Held, Report};
@@ -35,8 +36,8 @@ pub struct Permit {
 pub struct Halted {
     /// Why.
     pub held: Held,
-    /// What is known of it.
-    pub seen: Seen,
+    /// What becomes of it.
+    pub turned: Turned,
 }
 
 impl Verified {
@@ -64,6 +65,33 @@ impl Verified {
             notifies: route.notify.is_some(),
             report: &self.report,
         }
+    }
+
+    /// What becomes of it where it is refused after all.
+    pub fn turned_away(mut self, denial: Denial) -> Turned {
+        self.admitted.found.observed.push(denial);
+        self.turned(denial.code())
+    }
+
+    fn turned(self, instead: &'static str) -> Turned {
+        match self.admitted.route.observes() {
+            true => {
+                Turned::Observed(Box::new(Observed { admitted: self.admitted, target: self.target, instead }))
+            }
+            false => Turned::Away(Box::new(self.admitted.into_seen())),
+        }
+    }
+
+    fn halted(mut self, held: Held) -> Halted {
+        let instead = match &held {
+            Held::Duplicate => "duplicate",
+            Held::Stale => "stale",
+            Held::Refused(refusal) => {
+                self.admitted.found.observed.push(refusal.denial);
+                refusal.denial.code()
+            }
+        };
+        Halted { held, turned: self.turned(instead) }
     }
 
     /// Decides by what the ledger answered.
@@ -102,7 +130,7 @@ impl Verified {
         }
         match ruling {
             Ok(cleared) => Ok(Permit { verified: self, cleared }),
-            Err(held) => Err(Box::new(Halted { held, seen: self.admitted.into_seen() })),
+            Err(held) => Err(Box::new(self.halted(held))),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::request::write_line;
 use crate::secret::Secret;
 use crate::signature::Verifier;
 use crate::source::Allowlist;
+use crate::time::Rate;
 use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 
 /// An outside service that calls back.
@@ -142,6 +143,22 @@ pub enum QueryRule {
     Pass,
 }
 
+/// Whether a denial holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// It does.
+    Enforce,
+    /// It is counted and logged, and the request is delivered all the same.
+    Observe,
+}
+
+/// Which client certificates a route takes.
+#[derive(Clone, Debug)]
+pub struct CertificateRule {
+    /// One of these is among its names; empty: any certificate that the listener's authorities issued.
+    pub names: Vec<Box<str>>,
+}
+
 /// A route: external path, checks, internal path.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -169,11 +186,22 @@ pub struct Route {
     pub notify: Option<Template>,
     /// How questions are answered; `None`: they are not.
     pub actions: Option<Actions>,
+    /// Whether a denial holds, or is only counted.
+    pub mode: Mode,
+    /// Which client certificates it takes; `None`: it asks for none.
+    pub certificate: Option<CertificateRule>,
+    /// How many callbacks it lets through; `None`: any number.
+    pub rate: Option<Rate>,
     /// What signs the assertion that the agent gets with each message; `None`: it gets none.
     pub asserter: Option<Arc<Asserter>>,
 }
 
 impl Route {
+    /// Whether nothing is denied.
+    pub fn observes(&self) -> bool {
+        self.mode == Mode::Observe
+    }
+
     /// How its provider signs.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use crate::denial::Denial;
 use crate::source::write_address;
 use crate::time::Timestamp;
 use crate::trail::Trail;
@@ -21,10 +22,12 @@ pub struct Entry<'a> {
     pub route: &'a str,
     /// `none` without one.
     pub provider: &'a str,
-    /// `allow`, `deny` or `fail`.
+    /// `allow`, `observe`, `deny` or `fail`.
     pub verdict: &'static str,
     /// A denial's code, or `ok`.
     pub reason: &'static str,
+    /// Every denial there would have been, on a route that only observes.
+    pub observed: &'a [Denial],
     /// The status the caller saw; 0 when it saw none.
     pub status: u16,
     /// As sent, if it is one of the methods that exist.
@@ -68,6 +71,12 @@ impl Entry<'_> {
         word(out, "\",\"reason\":\"", self.reason);
         word(out, "\",\"method\":\"", self.method);
         number(out, "\",\"status\":", self.status.into());
+        for (i, denial) in self.observed.iter().enumerate() {
+            word(out, if i == 0 { ",\"observed\":[\"" } else { "\",\"" }, denial.code());
+        }
+        if !self.observed.is_empty() {
+            out.extend_from_slice(b"\"]");
+        }
         text(out, ",\"path\":", self.path);
         if let Some(client) = self.client {
             address(out, ",\"client\":\"", client);
@@ -205,6 +214,7 @@ mod tests {
                 provider: "none",
                 verdict: "deny",
                 reason: "path_malformed",
+                observed: &[Denial::TokenMissing, Denial::BodyTooLarge],
                 status: 400,
                 method: "GET",
                 path,
@@ -220,6 +230,7 @@ mod tests {
             entry.write(&mut line);
             let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
             assert_eq!((read["path"].as_str(), read["body_bytes"].as_u64()), (Some(path), Some(u64::MAX)));
+            assert_eq!(read["observed"], serde_json::json!(["token_missing", "body_too_large"]));
             assert_eq!(read["time"], "2026-01-01T00:00:00Z");
             assert_eq!(read["peer"].is_null(), client.is_some());
         }

@@ -50,6 +50,11 @@ impl Metrics {
         }
     }
 
+    /// Something is not fetched any more.
+    pub fn feed_gone(&self, feed: &str) {
+        let _ = self.fetched.age_seconds.remove_label_values(&[feed]);
+    }
+
     /// A handshake was answered.
     pub fn handshake(&self, route: &str, handshake: &str) {
         self.fetched.handshakes.with_label_values(&[route, handshake]).inc();

@@ -6,6 +6,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::edge::Edge;
 use super::fetched::Fetched;
 use crate::guard::Refused;
 
@@ -22,6 +23,7 @@ const COMMIT_BUCKETS: &[f64] = &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    pub(super) edge: Edge,
     egress: Egress,
     pub(super) fetched: Fetched,
     ingress: Ingress,
@@ -91,11 +93,11 @@ impl Maker<'_> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.register(IntGauge::new(name, help))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
@@ -154,7 +156,7 @@ impl Ingress {
             )?,
             ingress_requests: make.counters(
                 "callgate_ingress_requests_total",
-                "Requests that came in, by verdict (allow, deny, fail) and reason.",
+                "Requests that came in, by verdict (allow, observe, deny, fail) and reason.",
                 &["route", "provider", "verdict", "reason"],
             )?,
             reports_unreadable: make.counters(
@@ -247,7 +249,8 @@ impl Metrics {
         for class in Refused::classes() {
             egress.guard_refusals.with_label_values(&[class]);
         }
-        Ok(Self { egress, fetched: Fetched::new(&make)?, ingress, ledger, registry })
+        let (edge, fetched) = (Edge::new(&make)?, Fetched::new(&make)?);
+        Ok(Self { edge, egress, fetched, ingress, ledger, registry })
     }
 
     // === The ledger ===

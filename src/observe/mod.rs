@@ -2,12 +2,15 @@
 //! and from closed lists, never from a request.
 
 mod access_log;
+mod config_state;
+mod edge;
 mod entry;
 mod fetched;
 mod logger;
 mod metrics;
 
 pub use access_log::AccessLogger;
+pub use config_state::{ConfigState, Refused, Told};
 pub use entry::{EgressEntry, Entry, redact_path};
 pub use logger::install as install_logger;
 pub use metrics::Metrics;

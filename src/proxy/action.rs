@@ -57,7 +57,7 @@ impl Exchange<'_> {
     }
 
     /// Sends the agent's answer.
-    pub(super) async fn answer_question(&mut self, caller: Caller, question: Question) -> Ended {
+    pub(super) async fn answer_question(&mut self, caller: Caller<'_>, question: Question) -> Ended {
         let head = head(self.session, caller);
         if METHODS.iter().all(|method| method.as_str() != head.method) {
             let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer is a POST, PUT or PATCH");
@@ -115,7 +115,7 @@ impl Exchange<'_> {
 
     async fn send(
         &mut self,
-        caller: Caller,
+        caller: Caller<'_>,
         actions: &Actions,
         taken: &Taken<'_>,
         body: Bytes,
@@ -136,7 +136,7 @@ impl Exchange<'_> {
         let message = Message { head, body, expects_body: true };
         let patience = Patience { connect: actions.connect_timeout, response: actions.response_timeout };
         let guarded = Guarded { guard: &actions.guard, agent: &self.policy.agent.address };
-        self.shared.providers.send(&url, Some(guarded), message, patience).await
+        self.shared.providers.load_full().send(&url, Some(guarded), message, patience).await
     }
 }
 

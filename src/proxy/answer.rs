@@ -1,5 +1,7 @@
 //! Answers to a caller: the upstream's, passed on, and our own denials as problem+json (RFC 9457).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
@@ -11,8 +13,10 @@ use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
 use super::http1::{Answer, Fault};
+use super::patience::Pace;
 use crate::denial::Denial;
 use crate::ingress::Document;
+use crate::policy::Limits;
 use crate::request::connection_options;
 use crate::signature::Reply;
 
@@ -132,6 +136,7 @@ pub(super) async fn relay(
     session: &mut ServerSession,
     answer: &mut Answer,
     gathered: Vec<Bytes>,
+    limits: &Limits,
 ) -> Result<(), Broken> {
     // A length the agent did not give is not known before its end: HTTP/1.1 callers get chunks, HTTP/1.0
     // callers the end of the connection.
@@ -141,6 +146,8 @@ pub(super) async fn relay(
     let header = header.ok_or(Broken::Upstream(Fault::Garbled))?;
     session.write_response_header(Box::new(header)).await.map_err(|_| Broken::Caller)?;
     let mut gathered = gathered.into_iter();
+    // A caller may take its time, but not for as long as it likes.
+    let (mut pace, mut bytes) = (Pace::new(limits, Duration::MAX), 0);
     loop {
         let piece = match gathered.next() {
             Some(piece) => Some(piece),
@@ -149,7 +156,9 @@ pub(super) async fn relay(
         match piece {
             Some(piece) => {
                 let end = gathered.len() == 0 && answer.is_complete();
-                session.write_response_body(piece, end).await.map_err(|_| Broken::Caller)?;
+                bytes += piece.len() as u64;
+                let written = pace.step(bytes, session.write_response_body(piece, end)).await;
+                written.and_then(Result::ok).ok_or(Broken::Caller)?;
                 if end {
                     return Ok(());
                 }

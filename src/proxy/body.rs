@@ -1,46 +1,48 @@
-//! Reading a body whole: bounded, under one deadline that no trickle renews.
+//! Reading a body whole: bounded in size, in time, in slowness, and in the memory that all of them share.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::http::ServerSession;
 use tokio::time::timeout;
 
+use super::patience::Pace;
+use super::slots::Reserved;
 use crate::denial::Denial;
+use crate::policy::Limits;
 
 /// Room made in advance, at most; a caller that declares more must send it first.
 const RESERVE_BYTES_MAX: usize = 64 << 10;
+/// What is set aside at first for a body that declares no length, in bytes.
+const STEP_BYTES: u64 = 16 << 10;
+
+/// What a body may take: bytes, time, and memory that it shares with others.
+pub(super) struct Room<'r, 'm> {
+    pub(super) bytes_max: u64,
+    pub(super) deadline: Duration,
+    pub(super) limits: &'r Limits,
+    pub(super) reserved: &'r mut Reserved<'m>,
+}
 
 /// Reads the body.
 ///
 /// # Errors
-/// `body_too_large` as soon as it is, `body_timeout`, `body_incomplete`.
+/// `body_too_large` as soon as it is, `overloaded` before anything is read for which there is no memory,
+/// `body_timeout`, `body_incomplete`.
 pub(super) async fn read(
     session: &mut ServerSession,
     declared: Option<u64>,
-    bytes_max: u64,
-    deadline: Duration,
+    room: Room<'_, '_>,
 ) -> Result<Bytes, Denial> {
     if session.is_body_empty() {
         return Ok(Bytes::new());
     }
-    let mut collected = pin!(collect(session, declared, bytes_max));
-    // Most bodies came with their head: then no timer is needed.
-    match poll_fn(|context| Poll::Ready(collected.as_mut().poll(context))).await {
-        Poll::Ready(body) => body,
-        Poll::Pending => timeout(deadline, collected).await.unwrap_or(Err(Denial::BodyTimeout)),
+    let Room { bytes_max, deadline, limits, reserved } = room;
+    if !reserved.at_least(declared.unwrap_or(STEP_BYTES).min(bytes_max)) {
+        return Err(Denial::Overloaded);
     }
-}
-
-async fn collect(
-    session: &mut ServerSession,
-    declared: Option<u64>,
-    bytes_max: u64,
-) -> Result<Bytes, Denial> {
-    let Some(first) = piece(session).await? else { return Ok(Bytes::new()) };
+    let mut pace = Pace::new(limits, deadline);
+    let Some(first) = piece(session, &mut pace, 0).await? else { return Ok(Bytes::new()) };
     let complete = declared == Some(first.len() as u64) || session.is_body_done();
     if complete {
         return if first.len() as u64 > bytes_max { Err(Denial::BodyTooLarge) } else { Ok(first) };
@@ -49,19 +51,30 @@ async fn collect(
     let mut body = BytesMut::with_capacity(expected.clamp(first.len(), RESERVE_BYTES_MAX));
     let mut next = Some(first);
     while let Some(piece_read) = next {
-        if (body.len() + piece_read.len()) as u64 > bytes_max {
+        let bytes = (body.len() + piece_read.len()) as u64;
+        if bytes > bytes_max {
             return Err(Denial::BodyTooLarge);
         }
+        // Of a body without a length, so much more is set aside as there was.
+        if declared.is_none() && !reserved.at_least((bytes * 2).min(bytes_max)) {
+            return Err(Denial::Overloaded);
+        }
         body.extend_from_slice(&piece_read);
-        next = piece(session).await?;
+        next = piece(session, &mut pace, bytes).await?;
     }
     Ok(body.freeze())
 }
 
-async fn piece(session: &mut ServerSession) -> Result<Option<Bytes>, Denial> {
-    session.read_request_body().await.map_err(|_| Denial::BodyIncomplete)
+async fn piece(
+    session: &mut ServerSession,
+    pace: &mut Pace<'_>,
+    bytes: u64,
+) -> Result<Option<Bytes>, Denial> {
+    match pace.step(bytes, session.read_request_body()).await {
+        Some(read) => read.map_err(|_| Denial::BodyIncomplete),
+        None => Err(Denial::BodyTimeout),
+    }
 }
-
 /// Throws away a body that was refused, so that the answer is not lost in a reset: at most this many bytes
 /// and this long.
 pub(super) async fn discard(session: &mut ServerSession, bytes_max: usize, deadline: Duration) {

@@ -1,5 +1,5 @@
 //! Delivering: everything that reaches the agent goes through here, as one finished message. A [`Delivery`] is made
-//! from a [`Permit`] or from a [`Notice`], and from nothing else. A request whose bytes may have reached the agent
+//! from a [`Permit`] or from a [`Notice`], on a route that only observes from an [`Observed`], and from nothing else. A request whose bytes may have reached the agent
 //! is never sent a second time.
 
 use std::time::Instant;
@@ -10,7 +10,7 @@ use http::Method;
 use super::agent::Pool;
 use super::http1::{Answer, Message, exchange};
 use crate::denial::Denial;
-use crate::ingress::{Notice, Permit};
+use crate::ingress::{Notice, Observed, Permit};
 use crate::policy::Agent;
 use crate::request::RequestHead;
 use crate::token::Stamp;
@@ -30,6 +30,14 @@ impl Delivery {
     pub(super) fn callback(permit: &Permit, head: &RequestHead<'_>, body: Bytes, stamp: Stamp<'_>) -> Self {
         let mut written = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
         permit.write_head(head, &body, stamp, &mut written);
+        let expects_body = head.method != Method::HEAD.as_str();
+        Self { message: Message { head: written, body, expects_body } }
+    }
+
+    /// What a route lets through that only observes.
+    pub(super) fn observed(observed: &Observed, head: &RequestHead<'_>, body: Bytes) -> Self {
+        let mut written = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
+        observed.write_head(head, &body, &mut written);
         let expects_body = head.method != Method::HEAD.as_str();
         Self { message: Message { head: written, body, expects_body } }
     }

@@ -125,7 +125,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn run_rule(&mut self, caller: Caller, rule: &Arc<Rule>, captures: &Captures) -> Ended {
+    async fn run_rule(&mut self, caller: Caller<'_>, rule: &Arc<Rule>, captures: &Captures) -> Ended {
         let body = match self.body(rule.body_bytes_max).await {
             Ok(body) => body,
             Err(denial) => return self.refuse(Refusal::new(denial, denial.help()), &[]).await,
@@ -159,7 +159,7 @@ impl Exchange<'_> {
         let (url, body) = (outgoing.url, Bytes::from(outgoing.body.into_owned()));
         let message = Message { head: outgoing.head, body, expects_body };
         let patience = Patience { connect: rule.connect_timeout, response: rule.response_timeout };
-        match self.shared.providers.send(&url, None, message, patience).await {
+        match self.shared.providers.load_full().send(&url, None, message, patience).await {
             Ok(answered) => self.pass_on(rule, answered, minted.as_ref(), reason).await,
             Err(failed) => {
                 if matches!(failed, Failed::Fault(Fault::Unreachable)) {
@@ -174,7 +174,10 @@ impl Exchange<'_> {
     pub(super) async fn body(&mut self, bytes_max: u64) -> Result<Bytes, Denial> {
         continue_if_expected(self.session).await;
         let declared = head(self.session, Caller::of(self.session)).body_bytes_declared;
-        let body = body::read(self.session, declared, bytes_max, self.policy.limits.body_deadline).await?;
+        let limits = &self.policy.limits;
+        let mut reserved = self.shared.body_memory.reserve(u64::MAX);
+        let room = body::Room { bytes_max, deadline: limits.body_deadline, limits, reserved: &mut reserved };
+        let body = body::read(self.session, declared, room).await?;
         self.body_bytes = body.len() as u64;
         Ok(body)
     }
@@ -261,9 +264,9 @@ impl Exchange<'_> {
         reason: &'static str,
     ) -> Ended {
         let status = answered.answer.status();
-        match answer::relay(self.session, &mut answered.answer, gathered).await {
+        match answer::relay(self.session, &mut answered.answer, gathered, &self.policy.limits).await {
             Ok(()) => {
-                self.shared.providers.finish(answered).await;
+                self.shared.providers.load_full().finish(answered).await;
                 Ended { outcome: Ok(reason), status, reusable: true }
             }
             Err(Broken::Upstream(fault)) => {

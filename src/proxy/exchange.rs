@@ -2,34 +2,36 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pingora::ErrorType;
 use pingora::apps::ReusedHttpStream;
 use pingora::protocols::http::ServerSession;
-use tokio::time::timeout;
 
+use super::accept::Link;
 use super::agent::Pool;
 use super::answer::{self, Broken};
 use super::body;
 use super::clock::{Clock, LedgerClock, instant};
 use super::deliver::{self, Delivery, deliver};
+use super::ended::{Ended, Outcome, record};
 use super::fetch::Fetcher;
+use super::handshake;
 use super::http1::Answer;
+use super::patience::within;
 use super::provider::Providers;
+use super::rates::Rates;
 use super::refuse;
-use super::session::{
-    self, Caller, RequestIds, continue_if_expected, hand_back, head, known_method, lacks_host, micros, peer,
-};
+use super::session::{self, Caller, RequestIds, continue_if_expected, hand_back, head, lacks_host};
+use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
 use crate::denial::Denial;
-use crate::ingress::{Decided, Denied, Halted, Permit, Route, Seen, Verified};
+use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
-use crate::observe::{AccessLogger, Entry, Metrics, redact_path};
+use crate::observe::{AccessLogger, Metrics};
 use crate::policy::Policy;
-use crate::signature::{Keys, Reply, Verifier};
 use crate::store::{Claimed, Store};
 use crate::token::Stamp;
 use crate::trail::{Check, Trail};
@@ -52,11 +54,17 @@ pub(super) struct Shared {
     /// What the agent's local URL of an action endpoint begins with.
     pub(super) actions_url: Box<str>,
     /// Connections to providers.
-    pub(super) providers: Providers,
+    pub(super) providers: ArcSwap<Providers>,
     /// Brings what is fetched.
     pub(super) fetcher: Fetcher,
     pub(super) access_log: Option<AccessLogger>,
     pub(super) request_ids: RequestIds,
+    /// Room for connections.
+    pub(super) slots: Arc<Slots>,
+    /// Room for bodies.
+    pub(super) body_memory: BodyMemory,
+    /// Who called how often.
+    pub(super) rates: Rates,
     /// Exchanges on the ingress.
     pub(super) ingress: Traffic,
     /// Notices.
@@ -69,45 +77,41 @@ pub(super) struct Shared {
     pub(super) leaving: AtomicBool,
 }
 
-/// How an exchange ended.
-struct Ended {
-    seen: Seen,
-    /// `ok`, `duplicate`, `stale`, `handshake` or `document`; or why not.
-    outcome: Result<&'static str, Denial>,
-    status: u16,
-    body_bytes: u64,
-    deliver: Duration,
-    /// Whether the connection is in a state to take another request.
-    reusable: bool,
-    /// When the answer had been written.
-    at: Instant,
-}
-
-impl Ended {
-    /// Answered with `status`; 0: the caller was not there to hear it.
-    fn answered(seen: Seen, outcome: Result<&'static str, Denial>, status: u16, reusable: bool) -> Self {
-        Self { seen, outcome, status, body_bytes: 0, deliver: Duration::ZERO, reusable, at: instant() }
-    }
-
-    /// Refused; `told` says whether the caller could be told.
-    fn refused(denied: Denied, body_bytes: u64, told: bool) -> Self {
-        Self {
-            seen: denied.seen,
-            outcome: Err(denied.denial),
-            status: if told { denied.denial.status() } else { 0 },
-            body_bytes,
-            deliver: Duration::ZERO,
-            reusable: told,
-            at: instant(),
-        }
-    }
-}
-
 /// Serves the next request of a connection. `None` closes it.
-pub(super) async fn serve(shared: &Shared, mut session: ServerSession) -> Option<ReusedHttpStream> {
-    let first = session.take_connection_user_context().is_none();
-    let patience = shared.policy.load().limits.idle_timeout;
-    let read = timeout(patience, session.read_request()).await;
+pub(super) async fn serve(
+    shared: &Shared,
+    mut session: ServerSession,
+    link: &Link,
+) -> Option<ReusedHttpStream> {
+    // The head is here, whole: this only parses it. Nothing is waited for that might not come.
+    let read = within(WRITE_TIMEOUT, session.read_request()).await;
+    let unusable = match read {
+        Some(Ok(true)) if lacks_host(&session) => Some(Denial::RequestMalformed),
+        Some(Ok(true)) => None,
+        Some(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => {
+            Some(Denial::RequestMalformed)
+        }
+        _ => return None,
+    };
+    run(shared, session, link, unusable).await
+}
+
+/// Answers a head that cannot be used. Closes the connection.
+pub(super) async fn refuse_head(
+    shared: &Shared,
+    session: ServerSession,
+    link: &Link,
+    denial: Denial,
+) -> Option<ReusedHttpStream> {
+    run(shared, session, link, Some(denial)).await
+}
+
+async fn run(
+    shared: &Shared,
+    mut session: ServerSession,
+    link: &Link,
+    unusable: Option<Denial>,
+) -> Option<ReusedHttpStream> {
     // The policy of the moment in which there is a request: the connection may have waited for it for long.
     let policy = shared.policy.load_full();
     let under_way = shared.ingress.begin()?;
@@ -115,26 +119,19 @@ pub(super) async fn serve(shared: &Shared, mut session: ServerSession) -> Option
     let request_id = shared.request_ids.next();
     let mut trail = Trail::timed(instant);
     session.set_write_timeout(Some(WRITE_TIMEOUT));
-    let plain = session.digest().is_some_and(|digest| digest.ssl_digest.is_none());
-    let no_host = matches!(read, Ok(Ok(true))) && lacks_host(&session);
-    let mut exchange = Exchange { shared, policy: &policy, session: &mut session, request_id: &request_id };
-    let ended = match read {
-        Ok(Ok(true)) if no_host => exchange.refuse_head(Denial::RequestMalformed).await,
-        Ok(Ok(true)) => {
+    let mut exchange =
+        Exchange { shared, policy: &policy, session: &mut session, link, request_id: &request_id };
+    let ended = match unusable {
+        Some(denial) => exchange.refuse_head(denial).await,
+        None => {
             if shared.leaving.load(Ordering::Relaxed) {
                 exchange.session.set_keepalive(None);
             }
             exchange.decide_and_deliver(&mut trail).await
         }
-        Ok(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => {
-            exchange.refuse_head(Denial::RequestMalformed).await
-        }
-        // A later head that does not come is a kept connection that idles, and so is a TLS one without any.
-        Err(_) if first && plain => exchange.refuse_head(Denial::HeadTimeout).await,
-        _ => return None,
     };
     let took = ended.at.saturating_duration_since(began);
-    record(shared, &session, &request_id, &trail, &ended, took);
+    record(shared, &session, link, &request_id, &trail, &ended, took);
     let kept = hand_back(session, ended.reusable).await;
     drop(under_way);
     kept
@@ -145,25 +142,35 @@ struct Exchange<'x> {
     shared: &'x Shared,
     policy: &'x Policy,
     session: &'x mut ServerSession,
+    link: &'x Link,
     request_id: &'x str,
 }
 
 impl Exchange<'_> {
     async fn decide_and_deliver(&mut self, trail: &mut Trail) -> Ended {
-        let caller = Caller::of(self.session);
+        let (shared, link, limits) = (self.shared, self.link, &self.policy.limits);
+        let caller = Caller::from_outside(self.session, link);
         let head = head(self.session, caller);
         if let Some(document) = self.policy.ingress.document(&head) {
             let told = answer::document(self.session, document).await;
-            return Ended::answered(Seen::default(), Ok("document"), if told { 200 } else { 0 }, told);
+            let status = if told { 200 } else { 0 };
+            return Ended::answered(Seen::default(), Outcome::Allowed("document"), status, told);
         }
         let declared = head.body_bytes_declared;
-        let admitted = match self.policy.ingress.decide_head(&head, self.shared.clock.now(), trail) {
+        let decided = self.policy.ingress.decide_head(&head, shared.clock.now(), trail);
+        let admitted = match self.within_rate(decided, trail) {
             Ok(admitted) => admitted,
             Err(denied) => return self.refuse(*denied, 0).await,
         };
         continue_if_expected(self.session).await;
-        let deadline = self.policy.limits.body_deadline;
-        let read = body::read(self.session, declared, admitted.body_bytes_max(), deadline).await;
+        let mut reserved = shared.body_memory.reserve(limits.body_memory_bytes_max);
+        let room = body::Room {
+            bytes_max: admitted.body_bytes_max(limits.body_memory_bytes_max),
+            deadline: limits.body_deadline,
+            limits,
+            reserved: &mut reserved,
+        };
+        let read = body::read(self.session, declared, room).await;
         trail.resume();
         let body = match read {
             Ok(body) => body,
@@ -176,22 +183,76 @@ impl Exchange<'_> {
         let head = session::head(self.session, caller);
         let mut ended = match admitted.decide_body(&head, &body, trail) {
             Ok(Decided::Callback(verified)) => self.ask_and_deliver(caller, verified, body, trail).await,
-            Ok(Decided::Handshake(shaken)) => Box::pin(self.shake(*shaken)).await,
+            Ok(Decided::Handshake(shaken)) => {
+                match Box::pin(handshake::answer(shared, self.policy, self.session, *shaken)).await {
+                    Ok(ended) => ended,
+                    Err(denied) => self.refuse(denied, 0).await,
+                }
+            }
+            Ok(Decided::Observed(observed)) => Box::pin(self.pass_by(caller, *observed, body)).await,
             Err(denied) => return self.refuse(*denied, body_bytes).await,
         };
         ended.body_bytes = body_bytes;
         ended
     }
 
+    /// Takes what the head led to, unless its address has called too often: that counts whatever it led to.
+    fn within_rate(
+        &self,
+        decided: Result<Admitted, Box<Denied>>,
+        trail: &mut Trail,
+    ) -> Result<Admitted, Box<Denied>> {
+        let Some(rate) = self.policy.limits.rate_per_address else { return decided };
+        let client = match &decided {
+            Ok(admitted) => Some(admitted.client()),
+            Err(denied) => denied.seen.client,
+        };
+        if self.shared.rates.caller(rate, client.unwrap_or(self.link.peer)) {
+            return decided;
+        }
+        match decided {
+            Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
+            // The caller should hear of the limit, and whoever reads the log, too.
+            Err(denied) => Err(Box::new(Denied { denial: Denial::RateLimited, seen: denied.seen })),
+        }
+    }
+
+    /// Delivers what the route only observes.
+    async fn pass_by(&mut self, caller: Caller<'_>, observed: Observed, body: Bytes) -> Ended {
+        let (shared, agent) = (self.shared, &self.policy.agent);
+        let began = instant();
+        let delivery = Delivery::observed(&observed, &head(self.session, caller), body);
+        let outcome = Outcome::Observed(observed.instead(), observed.denials().to_vec());
+        let seen = observed.into_seen();
+        if let Some(url) = &seen.wanted {
+            shared.fetcher.want(url);
+        }
+        let mut ended = match deliver(&shared.pool, agent, delivery, began).await {
+            Ok(answer) => self.pass_on(answer, seen, outcome).await,
+            Err(denial) => self.refuse(Denied { denial, seen }, 0).await,
+        };
+        ended.deliver = ended.at.saturating_duration_since(began);
+        ended
+    }
+
     /// Asks the ledger, delivers, settles, and passes the agent's answer on.
     async fn ask_and_deliver(
         &mut self,
-        caller: Caller,
+        caller: Caller<'_>,
         verified: Verified,
         body: Bytes,
         trail: &mut Trail,
     ) -> Ended {
         let (shared, agent) = (self.shared, &self.policy.agent);
+        let verified = match self.within_route_rate(verified, trail) {
+            Ok(verified) => verified,
+            Err(Turned::Away(seen)) => {
+                return self.refuse(Denied { denial: Denial::RateLimited, seen: *seen }, 0).await;
+            }
+            Err(Turned::Observed(observed)) => {
+                return Box::pin(self.pass_by(caller, *observed, body)).await;
+            }
+        };
         let patience = (agent.connect_timeout + agent.response_timeout).min(PATIENCE_MAX);
         let now = shared.ledger_clock.now(trail.last().unwrap_or_else(instant));
         let ask = verified.ask();
@@ -202,7 +263,7 @@ impl Exchange<'_> {
         }
         let permit = match verified.permit(ruling, trail) {
             Ok(permit) => permit,
-            Err(halted) => return self.halt(*halted).await,
+            Err(halted) => return Box::pin(self.halt(caller, *halted, body)).await,
         };
         let began = trail.last().unwrap_or_else(instant);
         let body = permit.rewritten(&body, &shared.actions_url).map_or(body, Bytes::from);
@@ -216,40 +277,33 @@ impl Exchange<'_> {
         };
         let seen = permit.into_seen();
         let mut ended = match delivered.and_then(|answer| settled.map(|()| answer)) {
-            Ok(answer) => self.pass_on(answer, seen).await,
+            Ok(answer) => self.pass_on(answer, seen, Outcome::Allowed("ok")).await,
             Err(denial) => self.refuse(Denied { denial, seen }, 0).await,
         };
         ended.deliver = ended.at.saturating_duration_since(began);
         ended
     }
 
-    /// Answers a provider's handshake.
-    async fn shake(&mut self, (reply, seen): (Reply, Seen)) -> Ended {
-        let route = seen.route.as_deref();
-        let name = route.map_or("none", |route| &route.name);
-        let verifier = route.and_then(Route::verifier);
-        if let (Some(secret), Some(Keys::Learned(feed))) = (&reply.learned, verifier.map(Verifier::keys))
-            && let Err(error) = self.shared.fetcher.learn(*feed, secret).await
-        {
-            log::error!("the secret handed over by {name} could not be kept: {error}");
-            let denial = Denial::StoreUnavailable;
-            return self.refuse(Denied { denial, seen }, 0).await;
+    /// Takes what is verified, unless its route lets nothing more through now. What is not verified does not count:
+    /// nobody can use up what is the provider's.
+    fn within_route_rate(&self, verified: Verified, trail: &mut Trail) -> Result<Verified, Turned> {
+        let route = verified.route();
+        match route.rate {
+            Some(rate) if !self.shared.rates.route(&route.name, rate) => {
+                trail.deny(Check::Rate, Denial::RateLimited, || "more than the route's `rate`".to_owned());
+                Err(verified.turned_away(Denial::RateLimited))
+            }
+            _ => Ok(verified),
         }
-        if reply.learned.is_some() {
-            let client = seen.client.map_or_else(String::new, |client| client.to_string());
-            log::warn!("{client} handed over the secret of the route {name}");
-        }
-        if let Some(url) = &reply.fetch {
-            self.shared.fetcher.confirm(url);
-        }
-        self.shared.metrics.handshake(name, &reply.name);
-        let told = answer::reply(self.session, &reply).await;
-        Ended::answered(seen, Ok("handshake"), if told { reply.status } else { 0 }, told)
     }
 
     /// Answers a verified callback that is not delivered.
-    async fn halt(&mut self, halted: Halted) -> Ended {
-        let Halted { held, seen } = halted;
+    async fn halt(&mut self, caller: Caller<'_>, halted: Halted, body: Bytes) -> Ended {
+        let Halted { held, turned } = halted;
+        let seen = match turned {
+            Turned::Away(seen) => *seen,
+            Turned::Observed(observed) => return self.pass_by(caller, *observed, body).await,
+        };
         let route = seen.route.as_ref().map_or("none", |route| &route.name);
         let metrics = &self.shared.metrics;
         let result = match held {
@@ -268,21 +322,23 @@ impl Exchange<'_> {
         let verifier = seen.route.as_deref().and_then(Route::verifier);
         let status = verifier.map_or(200, |verifier| verifier.scheme().acknowledge);
         let told = answer::acknowledge(self.session, status, result).await;
-        Ended::answered(seen, Ok(result), if told { status } else { 0 }, told)
+        Ended::answered(seen, Outcome::Allowed(result), if told { status } else { 0 }, told)
     }
 
     /// Relays the agent's answer.
-    async fn pass_on(&mut self, mut answer: Answer, seen: Seen) -> Ended {
+    async fn pass_on(&mut self, mut answer: Answer, seen: Seen, outcome: Outcome) -> Ended {
         let status = answer.status();
-        match answer::relay(self.session, &mut answer, Vec::new()).await {
+        match answer::relay(self.session, &mut answer, Vec::new(), &self.policy.limits).await {
             Ok(()) => {
-                let ended = Ended::answered(seen, Ok("ok"), status, true);
+                let ended = Ended::answered(seen, outcome, status, true);
                 deliver::finish(&self.shared.pool, &self.policy.agent, answer, ended.at).await;
                 ended
             }
-            Err(Broken::Upstream(fault)) => Ended::answered(seen, Err(fault.of_agent()), status, false),
+            Err(Broken::Upstream(fault)) => {
+                Ended::answered(seen, Outcome::Refused(fault.of_agent()), status, false)
+            }
             // The agent has it; only the caller was not there to hear so, and will try again.
-            Err(Broken::Caller) => Ended::answered(seen, Ok("ok"), 0, false),
+            Err(Broken::Caller) => Ended::answered(seen, outcome, 0, false),
         }
     }
 
@@ -298,7 +354,7 @@ impl Exchange<'_> {
         if let Some(url) = &denied.seen.wanted {
             self.shared.fetcher.want(url);
         }
-        let declared = head(self.session, Caller::of(self.session)).body_bytes_declared;
+        let declared = head(self.session, Caller::from_outside(self.session, self.link)).body_bytes_declared;
         let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);
         let explain = self.policy.explain_denials;
         let refused =
@@ -325,54 +381,4 @@ async fn settle(shared: &Shared, permit: &Permit, claimed: Claimed<'_>) -> Resul
         .settle(permit.report(), event_id, shared.ledger_clock.now(instant()))
         .await
         .map_err(|refusal| refusal.denial)
-}
-
-/// Counts and logs one exchange.
-fn record(
-    shared: &Shared,
-    session: &ServerSession,
-    request_id: &str,
-    trail: &Trail,
-    ended: &Ended,
-    took: Duration,
-) {
-    let route = ended.seen.route.as_deref();
-    let (name, provider) = route.map_or(("none", "none"), |route| (&*route.name, route.provider_name()));
-    let (verdict, reason) = match ended.outcome {
-        Ok(reason) => ("allow", reason),
-        Err(denial) => (denial.verdict(), denial.code()),
-    };
-    shared.metrics.request(name, provider, verdict, reason, trail.nanos());
-    if !ended.deliver.is_zero() {
-        shared.metrics.delivery(name, ended.deliver.as_secs_f64());
-    }
-    let Some(log) = &shared.access_log else { return };
-    // Without a single check there was no head that could be read.
-    let request = trail.steps().next().map(|_| session.req_header());
-    let path = match (&ended.seen.captures, request) {
-        (Some(captures), _) => captures.redacted_path(),
-        (None, Some(_)) => redact_path(head(session, Caller::of(session)).raw_path()),
-        (None, None) => "-".to_owned(),
-    };
-    let entry = Entry {
-        time: shared.clock.now(),
-        request_id,
-        route: name,
-        provider,
-        verdict,
-        reason,
-        status: ended.status,
-        method: request.map_or("-", |request| known_method(request.method.as_str())),
-        path: &path,
-        client: ended.seen.client,
-        peer: peer(session),
-        interaction: ended.seen.interaction.as_deref(),
-        body_bytes: ended.body_bytes,
-        duration_us: micros(took),
-        deliver_us: micros(ended.deliver),
-        trail,
-    };
-    if !log.log(&entry.line()) {
-        shared.metrics.log_line_lost();
-    }
 }

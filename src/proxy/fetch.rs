@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use super::cache::Cache;
 use super::clock::instant;
 use super::http_client::HttpClient;
+use super::outside::{apply, put, take_cached, update};
 use crate::feed::FeedId;
-use crate::ingress::Outside;
 use crate::observe::Metrics;
 use crate::policy::{Feed, FeedKind, Policy};
 use crate::secret::Secret;
@@ -45,7 +45,7 @@ enum Errand {
 enum Target {
     Certificate(Box<str>),
     Confirm(Box<str>),
-    Feed(usize),
+    Feed(Feed),
 }
 
 /// Where a target stands.
@@ -74,7 +74,9 @@ pub(super) struct Fetcher {
 pub(super) struct Work {
     errands: mpsc::Receiver<Errand>,
     policy: Arc<ArcSwap<Policy>>,
-    client: Option<HttpClient>,
+    roots: Option<Box<str>>,
+    /// The way to elsewhere, and how long a fetch may take; made when it is needed first.
+    client: Option<(Duration, HttpClient)>,
     metrics: Arc<Metrics>,
     states: HashMap<Target, State>,
 }
@@ -95,11 +97,12 @@ impl Fetcher {
         let names = verifiers.into_iter().any(|verifier| verifier.fetches());
         let client = match now.feeds.is_empty() && !names {
             true => None,
-            false => Some(HttpClient::new(roots, now.fetching.timeout)?),
+            false => Some((now.fetching.timeout, HttpClient::new(roots, now.fetching.timeout)?)),
         };
         let mut work = Work {
             errands: receiver,
             policy: Arc::clone(policy),
+            roots: roots.map(Into::into),
             client,
             metrics: Arc::clone(metrics),
             states: HashMap::new(),
@@ -122,68 +125,29 @@ impl Fetcher {
     }
 
     /// Keeps the secret that a handshake handed over. The first one stays.
-    pub(super) async fn learn(&self, id: FeedId, secret: &Secret) -> Result<(), String> {
-        let policy = self.policy.load_full();
-        let Some(path) = policy.feeds.get(id.0).and_then(|feed| feed.url.strip_prefix("file:")) else {
+    pub(super) async fn learn(&self, policy: &Policy, id: FeedId, secret: &Secret) -> Result<(), String> {
+        let feed = policy.feeds.get(id.0).cloned();
+        let Some((feed, path)) = feed.as_ref().and_then(|feed| Some((feed, feed.url.strip_prefix("file:")?)))
+        else {
             return Err("there is no file for it".to_owned());
         };
         let (path, bytes) = (path.to_owned(), secret.clone());
         let written = tokio::task::spawn_blocking(move || Cache::keep_secret(&path, &bytes)).await;
         written.map_err(|error| error.to_string())??;
-        update(&self.policy, |outside| outside.keyring.put_secret(id, secret.clone()));
+        put(&self.policy, feed, |outside, id| outside.keyring.put_secret(id, secret.clone()));
         Ok(())
     }
-}
-
-/// Publishes a policy in which other things are fetched.
-fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut Outside)) {
-    policy.rcu(|old| {
-        let mut outside = old.ingress.edge().outside.clone();
-        change(&mut outside);
-        old.with_outside(outside)
-    });
-}
-
-/// The policy with what is in files and in the cache, and how old each of those is; for commands that fetch nothing.
-///
-/// # Errors
-/// The cache's folder cannot be used, in words.
-pub fn with_cached(policy: Policy) -> Result<Policy, String> {
-    let policy = ArcSwap::from_pointee(policy);
-    take_cached(&policy)?;
-    Ok(Policy::clone(&policy.load()))
-}
-
-/// Takes what is in files and in the cache. Returns how old each thing is that could be used.
-fn take_cached(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duration>>, String> {
-    let now = policy.load_full();
-    let cache = Cache::new(now.fetching.cache.as_deref())?;
-    let take = |(i, feed): (usize, &Feed)| {
-        let id = FeedId(i);
-        if feed.kind == FeedKind::Secret {
-            let secret = feed.url.strip_prefix("file:").and_then(Cache::secret)?;
-            update(policy, |outside| outside.keyring.put_secret(id, secret.clone()));
-            return None;
-        }
-        let (bytes, age) = match feed.url.strip_prefix("file:") {
-            Some(path) => (std::fs::read(path).ok()?, Duration::ZERO),
-            None => cache.read(&feed.url)?,
-        };
-        let stale = feed.kind == FeedKind::Keys && age > now.fetching.stale_ok;
-        (!stale && apply(policy, id, feed, &bytes).is_ok()).then_some(age)
-    };
-    Ok(now.feeds.iter().enumerate().map(take).collect())
 }
 
 impl Work {
     /// Takes what is there already, and has everything fetched.
     fn start(&mut self, policy: &Policy) -> Result<(), String> {
         let ages = take_cached(&self.policy)?;
-        for (i, (feed, age)) in policy.feeds.iter().zip(ages).enumerate() {
+        for (feed, age) in policy.feeds.iter().zip(ages) {
             if feed.kind == FeedKind::Secret {
                 continue;
             }
-            let state = self.states.entry(Target::Feed(i)).or_default();
+            let state = self.states.entry(Target::Feed(feed.clone())).or_default();
             state.due = Some(instant());
             // What is there is used at once, and fetched anew soon: nobody knows what became of it meanwhile.
             if let Some(age) = age {
@@ -204,9 +168,38 @@ impl Work {
                 Some(errand) = self.errands.recv() => self.take(errand),
                 Some((target, result)) = landed.recv() => self.land(&target, result),
             }
+            self.follow();
             self.age();
             self.take_off(&done);
         }
+    }
+
+    /// Takes up what a reload asks for, and lets go of what nobody needs any more.
+    fn follow(&mut self) {
+        let policy = self.policy.load_full();
+        let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);
+        self.states.retain(|target, _| match target {
+            Target::Feed(feed) if !needed(feed) => {
+                self.metrics.feed_gone(feed.label());
+                false
+            }
+            _ => true,
+        });
+        for feed in policy.feeds.iter().filter(|feed| needed(feed)) {
+            let target = Target::Feed(feed.clone());
+            self.states.entry(target).or_insert_with(|| State { due: Some(instant()), ..State::default() });
+        }
+    }
+
+    /// The way to elsewhere, with the time that a fetch may take now.
+    fn client(&mut self, timeout: Duration) -> Option<HttpClient> {
+        if self.client.as_ref().is_none_or(|(of, _)| *of != timeout) {
+            match HttpClient::new(self.roots.as_deref(), timeout) {
+                Ok(client) => self.client = Some((timeout, client)),
+                Err(error) => log::error!("nothing can be fetched: {error}"),
+            }
+        }
+        self.client.as_ref().map(|(_, client)| client.clone())
     }
 
     fn take(&mut self, errand: Errand) {
@@ -232,9 +225,13 @@ impl Work {
     }
 
     fn take_off(&mut self, done: &mpsc::Sender<Landed>) {
-        let Some(client) = &self.client else { return };
         let policy = self.policy.load_full();
         let now = instant();
+        let is_due = |state: &State| !state.in_flight && state.due.is_some_and(|due| due <= now);
+        if !self.states.values().any(is_due) {
+            return;
+        }
+        let Some(client) = self.client(policy.fetching.timeout) else { return };
         let flying = |states: &HashMap<Target, State>, errands: bool| {
             let fits = |target: &Target| !matches!(target, Target::Feed(_)) == errands;
             states.iter().filter(|(target, state)| state.in_flight && fits(target)).count()
@@ -243,7 +240,7 @@ impl Work {
         let mut room = (FLIGHTS_MAX.saturating_sub(feeds), ERRAND_FLIGHTS_MAX.saturating_sub(errands));
         for (target, state) in &mut self.states {
             let left = if matches!(target, Target::Feed(_)) { &mut room.0 } else { &mut room.1 };
-            if *left == 0 || state.in_flight || state.due.is_none_or(|due| due > now) {
+            if *left == 0 || !is_due(state) {
                 continue;
             }
             (*left, state.in_flight) = (*left - 1, true);
@@ -259,7 +256,12 @@ impl Work {
 
     fn land(&mut self, target: &Target, result: Result<Option<String>, String>) {
         let policy = self.policy.load_full();
-        let label = label(&policy, target);
+        if let Target::Feed(feed) = target
+            && !policy.feeds.contains(feed)
+        {
+            return;
+        }
+        let label = label(target).to_owned();
         self.metrics.fetched(&label, result.is_ok());
         let state = self.states.entry(target.clone()).or_default();
         state.in_flight = false;
@@ -297,14 +299,14 @@ impl Work {
         let policy = self.policy.load_full();
         let now = instant();
         for (i, feed) in policy.feeds.iter().enumerate().filter(|(_, feed)| feed.kind != FeedKind::Secret) {
-            let Some(state) = self.states.get(&Target::Feed(i)) else { continue };
+            let Some(state) = self.states.get(&Target::Feed(feed.clone())) else { continue };
             let age = state.age(now);
             self.metrics.feed_age(feed.label(), age.map(|age| age.as_secs_f64()));
             let stale = age.is_some_and(|age| age > policy.fetching.stale_ok);
             let held = policy.ingress.edge().outside.keyring.set(FeedId(i)).is_some();
             if stale && held {
                 log::error!("{} is too old: nothing is verified with these keys any more", feed.label());
-                update(&self.policy, |outside| outside.keyring.drop_set(FeedId(i)));
+                put(&self.policy, feed, |outside, id| outside.keyring.drop_set(id));
             }
         }
         let old: Vec<_> = self
@@ -330,11 +332,11 @@ impl Work {
 type Landed = (Target, Result<Option<String>, String>);
 
 /// What a target is called in metrics and in the log.
-fn label(policy: &Policy, target: &Target) -> String {
+fn label(target: &Target) -> &str {
     match target {
-        Target::Certificate(_) => "certificate".to_owned(),
-        Target::Confirm(_) => "confirmation".to_owned(),
-        Target::Feed(i) => policy.feeds.get(*i).map_or("none", |feed| feed.label()).to_owned(),
+        Target::Certificate(_) => "certificate",
+        Target::Confirm(_) => "confirmation",
+        Target::Feed(feed) => feed.label(),
     }
 }
 
@@ -355,10 +357,9 @@ fn fetch(
             update(published, |outside| outside.keyring.put_certificate(url, set.clone()));
             Ok(Some(format!("a certificate was fetched: {url}")))
         }
-        Target::Feed(i) => {
-            let feed = policy.feeds.get(*i).ok_or_else(|| "it is not known any more".to_owned())?;
+        Target::Feed(feed) => {
             let bytes = client.get(&feed.url)?;
-            let change = apply(published, FeedId(*i), feed, &bytes)?;
+            let change = apply(published, feed, &bytes)?;
             if !feed.url.starts_with("file:") {
                 let kept = Cache::new(policy.fetching.cache.as_deref())
                     .and_then(|cache| cache.write(&feed.url, &bytes).map_err(|error| error.to_string()));
@@ -368,31 +369,5 @@ fn fetch(
             }
             Ok(change)
         }
-    }
-}
-
-/// Reads what was fetched and puts it in its place, whole or not at all. Returns what changed, in words.
-fn apply(policy: &ArcSwap<Policy>, id: FeedId, feed: &Feed, bytes: &[u8]) -> Result<Option<String>, String> {
-    let before = policy.load_full();
-    let outside = &before.ingress.edge().outside;
-    match &feed.kind {
-        FeedKind::Keys => {
-            let set = KeySet::parse(bytes).map_err(|fault| format!("it {fault}"))?;
-            let (count, known) = (set.keys().len(), outside.keyring.set(id).map(|set| set.keys().len()));
-            update(policy, |outside| outside.keyring.put(id, set.clone()));
-            Ok((known != Some(count)).then(|| format!("{}: {count} keys", feed.label())))
-        }
-        FeedKind::Addresses(selection) => {
-            let networks = selection.read(bytes)?;
-            let known = outside.lists.get(id);
-            let changed = known.is_none_or(|known| known.nets() != networks.nets());
-            let said = changed.then(|| {
-                let (now, before) = (networks.len(), known.map_or(0, |known| known.len()));
-                format!("{}: the addresses changed, {now} ranges instead of {before}", feed.label())
-            });
-            update(policy, |outside| outside.lists.put(id, networks.clone()));
-            Ok(said)
-        }
-        FeedKind::Secret => Ok(None),
     }
 }

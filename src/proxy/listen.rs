@@ -1,12 +1,11 @@
 //! Listening: addresses are bound here, so that a taken port is an error in words and port 0 can be asked
-//! for; pingora then accepts on them.
+//! for.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::{Fds, ListenFds};
 use socket2::SockRef;
@@ -36,6 +35,11 @@ impl Door {
 }
 
 impl Bound {
+    /// Its socket.
+    pub(super) fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+
     /// Its door. To be dropped when nobody accepts any more: it keeps the address.
     pub(super) fn door(&self) -> Option<Door> {
         self.listener.try_clone().ok().map(Door)
@@ -49,19 +53,11 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<Bound> {
     Ok(Bound { address: listener.local_addr()?, listener })
 }
 
-/// Hands bound addresses over to pingora: its table of sockets, and one endpoint for each.
-pub(super) fn endpoints(bound: Vec<(Bound, Option<TlsSettings>)>) -> (ListenFds, Vec<ListenerConfig>) {
+/// Hands a bound address over to pingora: its table of sockets, and the endpoint.
+pub(super) fn endpoint(bound: Bound) -> (ListenFds, ListenerConfig) {
     let mut sockets = Fds::new();
-    let mut endpoints = Vec::new();
-    for (bound, tls) in bound {
-        let name = bound.address.to_string();
-        sockets.add(name.clone(), bound.listener.into_raw_fd());
-        let endpoint =
-            ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES));
-        endpoints.push(match tls {
-            Some(settings) => endpoint.tls(settings),
-            None => endpoint,
-        });
-    }
-    (Arc::new(Mutex::new(sockets)), endpoints)
+    let name = bound.address.to_string();
+    sockets.add(name.clone(), bound.listener.into_raw_fd());
+    let buffers = L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES);
+    (Arc::new(Mutex::new(sockets)), ListenerConfig::tcp(name).l4_buffer(buffers))
 }

@@ -3,30 +3,41 @@
 //! pingora gives the server half (TLS, HTTP/1.1 and HTTP/2, keep-alive) and reads the agent's answers; its
 //! streaming forward path is not used, because a callback is read whole, decided whole, delivered whole.
 
+mod accept;
 mod action;
 mod agent;
 mod answer;
 mod body;
 mod cache;
 mod clock;
+mod connection;
 mod deliver;
 mod egress;
+mod ended;
 mod exchange;
 mod fetch;
+mod handshake;
+mod head;
 mod http1;
 mod http_client;
 mod listen;
+mod outside;
 mod overdue;
+mod patience;
 mod plain;
 mod provider;
+mod proxied;
+mod rates;
 mod refuse;
 mod server;
 mod session;
+mod slots;
 mod tls;
 mod traffic;
+mod wire;
 
 pub use clock::{Clock, LedgerClock, instant};
-pub use fetch::with_cached;
+pub use outside::with_cached;
 pub use plain::{PlainRequest, PlainResponse};
 pub use server::{Options, Server, StartError};
 pub use tls::check as check_tls;

@@ -36,6 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        shared.metrics.held(shared.slots.count(), shared.body_memory.bytes());
         let now = shared.ledger_clock.now(instant());
         for due in shared.store.pass(now) {
             queues.entry(Arc::clone(&due.route)).or_default().waiting.push_back(due);

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 
 use super::body;
 use super::session::{continue_if_expected, hand_back, peer};
+use super::slots::BodyMemory;
 use crate::denial::Denial;
+use crate::policy::Limits;
 
 /// A request to one of our own listeners.
 #[derive(Clone, Debug)]
@@ -87,7 +89,15 @@ where
         }
         session.set_write_timeout(Some(IDLE_TIMEOUT));
         continue_if_expected(&mut session).await;
-        let body = match body::read(&mut session, None, BODY_BYTES_MAX, BODY_DEADLINE).await {
+        let (limits, memory) = (Limits::default(), BodyMemory::default());
+        let mut reserved = memory.reserve(BODY_BYTES_MAX);
+        let room = body::Room {
+            bytes_max: BODY_BYTES_MAX,
+            deadline: BODY_DEADLINE,
+            limits: &limits,
+            reserved: &mut reserved,
+        };
+        let body = match body::read(&mut session, None, room).await {
             Ok(body) => Some(body),
             Err(Denial::BodyTooLarge) => {
                 session.set_keepalive(None);

@@ -71,6 +71,11 @@ impl Providers {
         Self { connector: None, own: Vec::new() }
     }
 
+    /// Whether anything can go out.
+    pub(super) fn are_reachable(&self) -> bool {
+        self.connector.is_some()
+    }
+
     /// The same, where these addresses are listened on.
     pub(super) fn beside(self, own: Vec<SocketAddr>) -> Self {
         Self { own, ..self }

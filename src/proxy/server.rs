@@ -9,9 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::listeners::tls::TlsSettings;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
@@ -19,16 +17,20 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::accept::{self, Entrance};
 use super::clock::{Clock, LedgerClock, instant};
-use super::exchange::{self, Shared};
+use super::exchange::Shared;
 use super::fetch::Fetcher;
-use super::listen::{Bound, Door, bind, endpoints};
+use super::listen::{Bound, Door, bind, endpoint};
+use super::outside::with_cached;
 use super::plain::{PlainApp, PlainRequest, PlainResponse};
 use super::provider::Providers;
+use super::rates::Rates;
 use super::session::RequestIds;
+use super::slots::BodyMemory;
 use super::traffic::Traffic;
-use super::{agent::Pool, egress, overdue, tls};
-use crate::config::{ACTIONS, Listener, Startup};
+use super::{agent::Pool, egress, overdue};
+use crate::config::{ACTIONS, Startup};
 use crate::observe::{AccessLogger, Metrics};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -79,6 +81,9 @@ pub struct Server {
     pub egress: Option<SocketAddr>,
     /// Where metrics, health and the callbacks API are served.
     pub admin: Option<SocketAddr>,
+    entrances: Vec<Arc<ArcSwap<Entrance>>>,
+    /// Every address that is listened on.
+    own: Vec<SocketAddr>,
     doors: Vec<Door>,
     egress_door: Vec<Door>,
     stop: watch::Sender<bool>,
@@ -90,33 +95,27 @@ pub struct Server {
 
 /// The addresses of a server, bound.
 struct Addresses {
-    ingress: Vec<(Bound, Option<TlsSettings>)>,
+    ingress: Vec<Bound>,
     egress: Option<Bound>,
     admin: Option<Bound>,
 }
 
 impl Addresses {
     fn bind(startup: &Startup) -> Result<Self, StartError> {
-        // Every certificate is tried before the first address is bound.
-        let settings = |listener: &Listener| listener.tls.as_ref().map(tls::settings).transpose();
-        let settings: Vec<_> =
-            startup.ingress.iter().map(settings).collect::<Result<_, _>>().map_err(StartError::Tls)?;
-        let bound: Vec<_> =
-            startup.ingress.iter().map(|listener| bind_named(listener.address)).collect::<Result<_, _>>()?;
         Ok(Self {
-            ingress: bound.into_iter().zip(settings).collect(),
+            ingress: startup
+                .ingress
+                .iter()
+                .map(|listener| bind_named(listener.address))
+                .collect::<Result<_, _>>()?,
             egress: startup.egress.map(bind_named).transpose()?,
             admin: startup.admin.as_ref().map(|admin| bind_named(admin.address)).transpose()?,
         })
     }
-}
 
-impl Addresses {
     /// All of them, ports resolved.
     fn own(&self) -> Vec<SocketAddr> {
-        let ingress = self.ingress.iter().map(|(bound, _)| bound.address);
-        let others = self.egress.iter().chain(&self.admin).map(|bound| bound.address);
-        ingress.chain(others).collect()
+        self.ingress.iter().chain(&self.egress).chain(&self.admin).map(|bound| bound.address).collect()
     }
 }
 
@@ -138,46 +137,42 @@ impl Server {
         let providers = providers(startup, &policy.load())?;
         let (fetcher, work) = Fetcher::new(&policy, startup.trusted_roots.as_deref(), &options.metrics)
             .map_err(StartError::Fetch)?;
+        // Every certificate is tried before the first address is bound.
+        let entrances: Vec<_> = entrances(startup)
+            .map_err(StartError::Tls)?
+            .into_iter()
+            .map(|entrance| Arc::new(ArcSwap::from_pointee(entrance)))
+            .collect();
         let addresses = Addresses::bind(startup)?;
-        let shared = Arc::new(Shared {
-            policy,
-            pool: Pool::default(),
-            ledger_clock: options.ledger_clock,
-            clock: options.clock,
-            metrics: options.metrics,
-            store: options.store,
-            actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
-            providers: providers.beside(addresses.own()),
-            fetcher,
-            access_log: options.access_log,
-            request_ids: RequestIds::new(),
-            ingress: Traffic::default(),
-            egress: Traffic::default(),
-            notices: Traffic::default(),
-            http2: Traffic::default(),
-            leaving: AtomicBool::new(false),
-        });
+        let own = addresses.own();
+        let providers = providers.beside(own.clone());
+        let shared = Arc::new(shared(policy, options, &addresses, providers, fetcher));
         let (stop, stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
-        let doors = addresses.ingress.iter().filter_map(|(bound, _)| bound.door()).collect();
+        let doors = addresses.ingress.iter().filter_map(Bound::door).collect();
         let egress_door = addresses.egress.iter().filter_map(Bound::door).collect();
-        let ingress = addresses.ingress.iter().map(|(bound, _)| bound.address).collect();
+        let ingress = addresses.ingress.iter().map(|bound| bound.address).collect();
         let egress = addresses.egress.as_ref().map(|bound| bound.address);
         let admin_address = addresses.admin.as_ref().map(|bound| bound.address);
-        let mut tasks = vec![run(IngressApp::new(&shared), addresses.ingress, stopping)];
+        let accepting = |(bound, entrance): (Bound, &Arc<ArcSwap<Entrance>>)| {
+            let (shared, entrance) = (Arc::clone(&shared), Arc::clone(entrance));
+            tokio::spawn(accept::run(shared, entrance, bound.into_listener(), stopping.clone()))
+        };
+        let mut tasks: Vec<_> = addresses.ingress.into_iter().zip(&entrances).map(accepting).collect();
         tasks.extend(addresses.egress.map(|bound| {
             let app = EgressApp { shared: Arc::clone(&shared), options: HttpServerOptions::default() };
-            run(app, vec![(bound, None)], egress_stopping)
+            run(app, bound, egress_stopping)
         }));
         tasks.push(tokio::spawn(overdue::run(Arc::clone(&shared))));
         tasks.push(tokio::spawn(work.run()));
         // The admin listener goes on until the last exchange has ended: readiness is asked for there.
         let (stop_admin, admin_stopping) = watch::channel(false);
-        let admin = addresses
-            .admin
-            .map(|bound| run(PlainApp { respond: admin }, vec![(bound, None)], admin_stopping));
+        let admin = addresses.admin.map(|bound| run(PlainApp { respond: admin }, bound, admin_stopping));
         tasks.extend(admin);
+        tell(&shared, &entrances);
         Ok(Self {
+            entrances,
+            own,
             ingress,
             egress,
             admin: admin_address,
@@ -189,6 +184,32 @@ impl Server {
             shared,
             tasks,
         })
+    }
+
+    /// Serves by another configuration from here on: all of it, or, where any of it cannot be used, by the old one.
+    /// Requests that are under way end by the one they began with. `startup` is known to differ in nothing that only a
+    /// restart changes.
+    ///
+    /// # Errors
+    /// What cannot be used, in words.
+    pub fn apply(&self, startup: &Startup, policy: Policy) -> Result<(), String> {
+        let shared = &self.shared;
+        let entrances = entrances(startup)?;
+        let providers = match shared.providers.load().are_reachable() {
+            true => None,
+            false => Some(providers(startup, &policy).map_err(|error| error.to_string())?),
+        };
+        let policy = with_cached(policy)?;
+        // From here on nothing can go wrong.
+        for (place, entrance) in self.entrances.iter().zip(entrances) {
+            place.store(Arc::new(entrance));
+        }
+        if let Some(providers) = providers {
+            shared.providers.store(Arc::new(providers.beside(self.own.clone())));
+        }
+        shared.policy.rcu(|old| policy.carrying_on(old));
+        tell(shared, &self.entrances);
+        Ok(())
     }
 
     /// Goes on for `delay` with each answer the last one of its connection, so that callers learn to go elsewhere;
@@ -228,6 +249,37 @@ impl Server {
     }
 }
 
+/// What all exchanges share, with nothing under way.
+fn shared(
+    policy: Arc<ArcSwap<Policy>>,
+    options: Options,
+    addresses: &Addresses,
+    providers: Providers,
+    fetcher: Fetcher,
+) -> Shared {
+    Shared {
+        policy,
+        pool: Pool::default(),
+        ledger_clock: options.ledger_clock,
+        clock: options.clock,
+        metrics: options.metrics,
+        store: options.store,
+        actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
+        providers: ArcSwap::from_pointee(providers),
+        fetcher,
+        access_log: options.access_log,
+        request_ids: RequestIds::new(),
+        slots: Arc::default(),
+        body_memory: BodyMemory::default(),
+        rates: Rates::default(),
+        ingress: Traffic::default(),
+        egress: Traffic::default(),
+        notices: Traffic::default(),
+        http2: Traffic::default(),
+        leaving: AtomicBool::new(false),
+    }
+}
+
 /// Lets in who stands at a door already, and gives the addresses up.
 async fn close(doors: Vec<Door>, grace: Duration) {
     if !grace.is_zero() {
@@ -257,26 +309,29 @@ fn bind_named(address: SocketAddr) -> Result<Bound, StartError> {
     bind(address).map_err(|error| StartError::Bind(address, error))
 }
 
-fn run<A: ServerApp + Send + Sync + 'static>(
-    app: A,
-    bound: Vec<(Bound, Option<TlsSettings>)>,
-    stopping: ShutdownWatch,
-) -> JoinHandle<()> {
-    let (sockets, listeners) = endpoints(bound);
-    let mut service = Service::new("callgate".to_owned(), app);
-    for listener in listeners {
-        service.add_listener(listener);
-    }
-    tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await })
+/// How connections begin at each listener.
+fn entrances(startup: &Startup) -> Result<Vec<Entrance>, String> {
+    startup.ingress.iter().map(Entrance::new).collect()
 }
 
-/// The ingress on a connection: tells HTTP/2 with prior knowledge from HTTP/1.1 on plain listeners, and
-/// leaves everything else to the protocol's server.
-struct IngressApp {
-    shared: Arc<Shared>,
-    http1: Arc<Protocol>,
-    http2: Arc<Protocol>,
-    idle_timeout: Duration,
+/// Tells of what is served by: certificates, and routes that only observe.
+fn tell(shared: &Shared, entrances: &[Arc<ArcSwap<Entrance>>]) {
+    let loaded: Vec<_> = entrances.iter().map(|entrance| entrance.load_full()).collect();
+    let ends = loaded.iter().filter_map(|entrance| entrance.tls.as_ref()).flat_map(|tls| &tls.ends);
+    shared.metrics.certificates(ends.map(|(file, end)| (&**file, *end)));
+    let policy = shared.policy.load();
+    shared.metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
+}
+
+fn run<A: ServerApp + Send + Sync + 'static>(
+    app: A,
+    bound: Bound,
+    stopping: ShutdownWatch,
+) -> JoinHandle<()> {
+    let (sockets, listener) = endpoint(bound);
+    let mut service = Service::new("callgate".to_owned(), app);
+    service.add_listener(listener);
+    tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await })
 }
 
 /// Longest wait, once no exchange begins any more, for one that had just begun.
@@ -287,74 +342,6 @@ const STORE_CLOSES: Duration = Duration::from_secs(5);
 
 /// How long what has arrived at a closed door is let in.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);
-
-/// The connection preface of HTTP/2 (RFC 9113 section 3.4).
-const PREFACE_BYTES: usize = 24;
-
-impl IngressApp {
-    fn new(shared: &Arc<Shared>) -> Self {
-        let idle_timeout = shared.policy.load().limits.idle_timeout;
-        let protocol = |h2c| {
-            let mut options = HttpServerOptions::default();
-            options.h2c = h2c;
-            options.h2_idle_timeout = Some(idle_timeout);
-            Arc::new(Protocol { shared: Arc::clone(shared), options })
-        };
-        Self { shared: Arc::clone(shared), http1: protocol(false), http2: protocol(true), idle_timeout }
-    }
-
-    /// Whether a plain connection begins as HTTP/2 does; `None` when it does not begin at all. Three bytes
-    /// tell: no method begins with them, and no request is shorter.
-    async fn begins_as_http2(&self, stream: &mut Stream) -> Option<bool> {
-        let mut first = [0; 3];
-        let peeked = timeout(self.idle_timeout, stream.try_peek(&mut first)).await;
-        match peeked {
-            Ok(Ok(true)) if first == *b"PRI" => {
-                // pingora waits for the whole preface without a limit of time, so it is waited for here.
-                let mut preface = [0; PREFACE_BYTES];
-                let whole = timeout(self.idle_timeout, stream.try_peek(&mut preface)).await;
-                matches!(whole, Ok(Ok(true))).then_some(true)
-            }
-            Ok(Ok(_)) => Some(false),
-            Ok(Err(_)) | Err(_) => None,
-        }
-    }
-}
-
-#[async_trait]
-impl ServerApp for IngressApp {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        // With TLS the protocol was agreed on in the handshake.
-        let agreed = stream.get_ssl_digest().is_some();
-        let http2 = match agreed {
-            true => matches!(stream.selected_alpn_proto(), Some(ALPN::H2)),
-            false => self.begins_as_http2(&mut stream).await?,
-        };
-        let _under_way = if http2 { Some(self.shared.http2.begin()?) } else { None };
-        let protocol = if http2 && !agreed { &self.http2 } else { &self.http1 };
-        protocol.process_new(stream, shutdown).await
-    }
-}
-
-struct Protocol {
-    shared: Arc<Shared>,
-    options: HttpServerOptions,
-}
-
-#[async_trait]
-impl HttpServerApp for Protocol {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        _: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        exchange::serve(&self.shared, session).await
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-}
 
 /// The egress: HTTP/1.1 from the agent.
 struct EgressApp {

@@ -9,7 +9,8 @@ use http::header::{EXPECT, HOST};
 use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 
-use crate::request::RequestHead;
+use super::accept::Link;
+use crate::request::{ClientCertificate, RequestHead};
 use crate::source::LOOPBACK;
 
 /// Makes the ids by which a caller's complaint is found in the log.
@@ -65,39 +66,43 @@ pub(super) fn peer(session: &ServerSession) -> IpAddr {
     session.client_addr().and_then(|address| address.as_inet()).map_or(LOOPBACK, |address| address.ip())
 }
 
-/// Marks a connection that has served a request.
-struct Served;
-
 /// Ends an exchange: hands the connection back for another request, or closes it.
 pub(super) async fn hand_back(mut session: ServerSession, reusable: bool) -> Option<ReusedHttpStream> {
     if !reusable {
         session.shutdown().await;
         return None;
     }
-    let mut settings = HttpPersistentSettings::for_session(&session);
-    settings.set_user_context(Box::new(Served));
+    let settings = HttpPersistentSettings::for_session(&session);
     let stream = session.finish().await.ok().flatten()?;
     Some(ReusedHttpStream::from_reusable_stream(stream, settings))
 }
 
-/// What the session tells of a request besides its head.
+/// What is known of a request besides its head.
 #[derive(Clone, Copy)]
-pub(super) struct Caller {
+pub(super) struct Caller<'c> {
     peer: IpAddr,
+    certificate: Option<&'c ClientCertificate>,
     fragment: bool,
 }
 
-impl Caller {
+impl<'c> Caller<'c> {
+    /// The agent, or whoever else is at the other end.
     pub(super) fn of(session: &ServerSession) -> Self {
-        Self { peer: peer(session), fragment: has_fragment(session) }
+        Self { peer: peer(session), certificate: None, fragment: has_fragment(session) }
+    }
+
+    /// Who calls from outside.
+    pub(super) fn from_outside(session: &ServerSession, link: &'c Link) -> Self {
+        Self { peer: link.peer, certificate: link.certificate(), fragment: has_fragment(session) }
     }
 }
 
-pub(super) fn head(session: &ServerSession, caller: Caller) -> RequestHead<'_> {
+pub(super) fn head<'h>(session: &'h ServerSession, caller: Caller<'h>) -> RequestHead<'h> {
     let request = session.req_header();
     let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
     let target = if caller.fragment { "" } else { raw };
     RequestHead::new(request.method.as_str(), target, &request.headers, caller.peer)
+        .with_certificate(caller.certificate)
 }
 
 /// Whether the request target holds a `#`: the URI library cuts it off silently, and a target that was

@@ -1,32 +1,144 @@
-//! TLS of a listener. pingora panics on files it cannot use, so they are tried here first.
+//! TLS of a listener: certificates by the name that is asked for, and clients that prove who they are. A reload makes
+//! a new one; connections that are there go on with theirs.
 
-use pingora::listeners::tls::TlsSettings;
-use pingora::tls::{ServerConfig, install_default_crypto_provider, load_certs_and_key_files};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::config::TlsFiles;
+use pingora::listeners::tls::Acceptor;
+use pingora::tls::sign::CertifiedKey;
+use pingora::tls::{
+    ClientCertVerifier, ClientHello, CryptoProvider, ResolvesServerCert, RootCertStore, ServerConfig,
+    WebPkiClientVerifier, install_default_crypto_provider, load_ca_file_into_store, load_certs_and_key_files,
+    version,
+};
+use sha2::{Digest, Sha256};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Whether certificate and key can be used, and belong together.
+use crate::config::{CertificateFiles, ClientAuthorities, Tls};
+use crate::request::ClientCertificate;
+
+/// What is spoken on a connection of TLS, the better one first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The TLS of a listener, ready.
+pub(super) struct Ready {
+    pub(super) acceptor: Acceptor,
+    /// When each certificate ends, in Unix seconds, by its file.
+    pub(super) ends: Vec<(Box<str>, i64)>,
+    /// What tells the authorities from others, whose client certificates are believed.
+    pub(super) believed: Option<[u8; 32]>,
+}
+
+/// Whether everything that TLS needs can be used and goes together.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check(tls: &Tls) -> Result<(), String> {
+    ready(tls).map(|_| ())
+}
+
+/// Reads the files.
 ///
 /// # Errors
 /// What is wrong with them, in words.
-pub fn check(files: &TlsFiles) -> Result<(), String> {
+pub(super) fn ready(tls: &Tls) -> Result<Ready, String> {
     install_default_crypto_provider();
-    let loaded = load_certs_and_key_files(&files.certificate, &files.key);
-    let Ok(Some((certificates, key))) = loaded else {
-        return Err(format!("{} and {} hold no usable certificate and key", files.certificate, files.key));
+    let mut names = Names::default();
+    let mut ends = Vec::new();
+    for files in &tls.certificates {
+        let key = Arc::new(certified(files)?);
+        let leaf = key.cert.first().ok_or_else(|| format!("{} is empty", files.certificate))?;
+        let (_, parsed) = X509Certificate::from_der(leaf)
+            .map_err(|_| format!("{} holds no certificate that can be read", files.certificate))?;
+        ends.push((files.certificate.clone(), parsed.validity().not_after.timestamp()));
+        names.add(&alternative_names(&parsed), &key);
+    }
+    let versions: &[_] = if tls.tls_1_2 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
+    let builder = ServerConfig::builder_with_protocol_versions(versions);
+    let (builder, believed) = match &tls.clients {
+        None => (builder.with_no_client_auth(), None),
+        Some(clients) => {
+            let (verifier, believed) = verifier(clients)?;
+            (builder.with_client_cert_verifier(verifier), Some(believed))
+        }
     };
-    ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .map(|_| ())
-        .map_err(|error| format!("{} does not go with {}: {error}", files.key, files.certificate))
+    let mut config = builder.with_cert_resolver(Arc::new(names));
+    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    Ok(Ready { acceptor: Acceptor::from_server_config(Arc::new(config)), ends, believed })
 }
 
-/// The settings of a listener: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
-pub(super) fn settings(files: &TlsFiles) -> Result<TlsSettings, String> {
-    check(files)?;
-    let mut settings =
-        TlsSettings::intermediate(&files.certificate, &files.key).map_err(|e| e.to_string())?;
-    settings.enable_h2();
-    Ok(settings)
+/// A certificate and its key, which belong together.
+fn certified(files: &CertificateFiles) -> Result<CertifiedKey, String> {
+    let CertificateFiles { certificate, key } = files;
+    let Ok(Some((chain, private))) = load_certs_and_key_files(certificate, key) else {
+        return Err(format!("{certificate} and {key} hold no usable certificate and key"));
+    };
+    let provider = CryptoProvider::get_default().ok_or("no cryptography for TLS")?;
+    CertifiedKey::from_der(chain, private, provider)
+        .map_err(|error| format!("{key} does not go with {certificate}: {error}"))
+}
+
+/// Who verifies client certificates, and what tells its authorities from others.
+fn verifier(clients: &ClientAuthorities) -> Result<(Arc<dyn ClientCertVerifier>, [u8; 32]), String> {
+    let file = &clients.file;
+    let bytes = std::fs::read(&**file).map_err(|error| format!("{file} cannot be read: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    load_ca_file_into_store(&**file, &mut roots)
+        .map_err(|error| format!("{file} cannot be used: {error}"))?;
+    let builder = WebPkiClientVerifier::builder(Arc::new(roots));
+    let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+    let built = builder.build().map_err(|error| format!("{file} cannot be used: {error}"))?;
+    Ok((built, Sha256::digest(bytes).into()))
+}
+
+/// Which certificate is shown for which name.
+#[derive(Debug, Default)]
+struct Names {
+    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// Behind `*.`.
+    below: HashMap<Box<str>, Arc<CertifiedKey>>,
+    first: Option<Arc<CertifiedKey>>,
+}
+
+impl Names {
+    fn add(&mut self, names: &[Box<str>], key: &Arc<CertifiedKey>) {
+        for name in names {
+            let name = name.to_ascii_lowercase();
+            match name.strip_prefix("*.") {
+                Some(parent) => self.below.entry(parent.into()).or_insert_with(|| Arc::clone(key)),
+                None => self.exact.entry(name.into()).or_insert_with(|| Arc::clone(key)),
+            };
+        }
+        self.first.get_or_insert_with(|| Arc::clone(key));
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let asked = hello.server_name().map(str::to_ascii_lowercase);
+        let named = asked.as_deref().and_then(|name| {
+            let below = || self.below.get(name.split_once('.')?.1);
+            self.exact.get(name).or_else(below)
+        });
+        // Whoever asks for another name gets a certificate that it will not believe.
+        named.or(self.first.as_ref()).map(Arc::clone)
+    }
+}
+
+/// The DNS names and URIs of a certificate.
+fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    let names = extension.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).into()),
+        _ => None,
+    };
+    names.iter().filter_map(text).collect()
+}
+
+/// What a caller proved to be, by the leaf that was verified.
+pub(super) fn client(leaf: &[u8]) -> Option<ClientCertificate> {
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    Some(ClientCertificate { names: alternative_names(&parsed) })
 }

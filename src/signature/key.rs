@@ -341,6 +341,21 @@ impl Keyring {
         }
     }
 
+    /// Takes over what was in a place of another keyring.
+    pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
+        if let Some(set) = from.set(before) {
+            self.put(id, KeySet::clone(set));
+        }
+        if let Some(secret) = from.secret(before) {
+            self.put_secret(id, secret.clone());
+        }
+    }
+
+    /// Takes over the certificates of another keyring.
+    pub fn take_certificates(&mut self, from: &Self) {
+        self.certificates.clone_from(&from.certificates);
+    }
+
     /// Remembers the certificate at an address.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         self.certificates.insert(url.into(), Arc::new(set));

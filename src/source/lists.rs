@@ -28,6 +28,13 @@ impl Lists {
         }
     }
 
+    /// Takes a list over from where it was in others.
+    pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
+        if let Some(networks) = from.get(before) {
+            self.put(id, networks.clone());
+        }
+    }
+
     /// A list; `None`: it was not to be had so far.
     pub fn get(&self, id: FeedId) -> Option<&Networks> {
         self.lists.get(id.0)?.as_deref()
@@ -74,7 +81,7 @@ impl Allowlist {
 }
 
 /// Which texts of a published document are its networks.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Selection {
     /// Where they stand: JSON pointers, in which `[*]` steps through a list. Empty: the document is text with one
     /// network on each line.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use callgate::config::Config;
 use callgate::denial::Denial;
-use callgate::ingress::{Decided, Verified};
+use callgate::ingress::{Decided, Observed, Turned, Verified};
 use callgate::interaction::Held;
 use callgate::observe::Metrics;
 use callgate::policy::MintRequest;
@@ -337,6 +337,7 @@ impl Pure {
             Ok(Decided::Handshake(shaken)) => {
                 Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
             }
+            Ok(Decided::Observed(observed)) => Verdict::observed(&observed),
             Err(denied) => {
                 Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
             }
@@ -358,10 +359,11 @@ impl Pure {
                 let forward = Some(permit.target().to_owned());
                 Verdict { verdict: "allow".to_owned(), route, forward, ..Verdict::default() }
             }
-            Err(halted) => match halted.held {
-                Held::Refused(refusal) => Verdict::denied(refusal.denial, route),
-                Held::Duplicate => Verdict::held("duplicate", route),
-                Held::Stale => Verdict::held("stale", route),
+            Err(halted) => match (halted.turned, halted.held) {
+                (Turned::Observed(observed), _) => Verdict::observed(&observed),
+                (_, Held::Refused(refusal)) => Verdict::denied(refusal.denial, route),
+                (_, Held::Duplicate) => Verdict::held("duplicate", route),
+                (_, Held::Stale) => Verdict::held("stale", route),
             },
         }
     }
@@ -371,6 +373,16 @@ impl Verdict {
     fn denied(denial: Denial, route: Option<String>) -> Self {
         let (verdict, reason) = (denial.verdict().to_owned(), Some(denial.code().to_owned()));
         Self { verdict, reason, route, ..Self::default() }
+    }
+
+    fn observed(observed: &Observed) -> Self {
+        Self {
+            verdict: "observe".to_owned(),
+            reason: Some(observed.instead().to_owned()),
+            route: Some(observed.route().name.to_string()),
+            forward: Some(observed.target().to_owned()),
+            ..Self::default()
+        }
     }
 
     fn held(reason: &str, route: Option<String>) -> Self {
@@ -445,7 +457,8 @@ fn check_received(case: &Case, prepared: &Prepared, received: &Received) {
     }
     assert_eq!(received.body, prepared.body, "{}", case.name);
     // What a provider signs with is the agent's to see, tokens of ours are not.
-    let ours = case.sign.is_none() && received.head.contains("eyJ");
+    let observed = case.expect.verdict == "observe";
+    let ours = case.sign.is_none() && !observed && received.head.contains("eyJ");
     assert!(!ours, "{}: token at the agent: {}", case.name, received.head);
 }
 
@@ -497,7 +510,8 @@ fn run_step(case: &Case, tokens: &BTreeMap<String, String>, pure: &Pure, real: O
         }
         return;
     }
-    let status = expect.reason.as_ref().and_then(denial).map_or(case.agent, |denial| denial.status());
+    let refused = expect.reason.as_ref().and_then(denial).filter(|_| expect.verdict != "observe");
+    let status = refused.map_or(case.agent, |denial| denial.status());
     assert_eq!(response.status, status, "{}", case.name);
 }
 

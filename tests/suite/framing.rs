@@ -100,7 +100,7 @@ fn bytes_behind_a_broken_body_are_never_a_request() {
 
 #[test]
 fn a_head_that_does_not_come_to_its_end_is_told_and_counted() {
-    let config = open_config("127.0.0.1:1").replace("limits: { ", "limits: { idle_timeout: 300ms, ");
+    let config = open_config("127.0.0.1:1").replace("limits: { ", "limits: { head_deadline: 300ms, ");
     let callgate = Callgate::start(&config, Clock::System);
     let mut stream = callgate.connect();
     stream.write_all(b"GET /open/x HTTP/1.1\r\nHost").unwrap();

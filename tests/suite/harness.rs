@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use callgate::cli::{Serving, serve};
 use callgate::config::{Config, Surroundings};
-use callgate::observe::{AccessLogger, Metrics};
+use callgate::observe::{AccessLogger, ConfigState, Metrics};
 use callgate::proxy::Clock;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -213,7 +213,10 @@ impl Callgate {
         let (sender, lines) = channel();
         let log = AccessLogger::start(Wire(sender)).unwrap();
         let serving = runtime
-            .block_on(async { serve(parse(config), clock, Some(log), Arc::new(Metrics::new().unwrap())) })
+            .block_on(async {
+                let state = Arc::new(ConfigState::new(config, clock.now()));
+                serve(parse(config), clock, Some(log), Arc::new(Metrics::new().unwrap()), state)
+            })
             .map_err(|error| error.to_string())
             .unwrap();
         Self {

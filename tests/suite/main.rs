@@ -21,9 +21,12 @@ mod framing;
 mod harness;
 mod http2;
 mod ledger;
-
+mod limits;
 mod observing;
+mod process;
 mod properties;
 mod providers;
+mod reload;
 mod stopping;
+mod tls;
 mod vectors;

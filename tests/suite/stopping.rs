@@ -1,62 +1,18 @@
 //! Stopping the real process under load: what reached the agent is answered, and answers are whole.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{ANSWER, Agent, PATIENCE, Received, eventually, open_config, send_to};
 use crate::http2::certificate;
+use crate::process::Process;
 
 /// How often it is stopped; `CALLGATE_STOPS` sets another number.
 const STOPS: usize = 10;
-
-struct Process {
-    child: Child,
-    /// Where callbacks come in, in the order of the configuration.
-    ingress: Vec<SocketAddr>,
-    admin: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl Process {
-    fn start(config: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("callgate.yaml");
-        fs::write(&path, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_callgate"))
-            .args(["run", "-c"])
-            .arg(&path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let mut address = |name: &str| {
-            let line = lines.find(|line| line.contains(name)).unwrap();
-            let rest = line.split(name).nth(1).unwrap();
-            rest.split(": ").next().unwrap().trim().parse().unwrap()
-        };
-        let listeners = config.matches("{ address: 127.0.0.1:0").count() - 1;
-        let ingress = (0..listeners).map(|_| address("ingress on ")).collect();
-        let admin = address("admin on ");
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, ingress, admin, _folder: folder }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    /// Waits for its end.
-    fn ended(mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
-}
 
 /// What came of one request.
 enum Heard {

@@ -160,8 +160,10 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
         headers: &HeaderMap,
     ) -> Result<Option<Reply>, (u16, String)> {
         let target = self.split().1;
-        let head =
-            RequestHead { method: &self.method, target, headers, peer: LOOPBACK, body_bytes_declared: None };
+        let head = RequestHead {
+            body_bytes_declared: None,
+            ..RequestHead::new(&self.method, target, headers, LOOPBACK)
+        };
         let mut trail = Trail::verbose();
         let ingress = &config.policy.ingress;
         let decided = ingress
@@ -170,6 +172,7 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
         match decided {
             Ok(Decided::Callback(_)) => Ok(None),
             Ok(Decided::Handshake(shaken)) => Ok(Some(shaken.0)),
+            Ok(Decided::Observed(observed)) => panic!("{observed:?}"),
             Err(denied) => {
                 let last = trail.details().last().map(|(_, detail)| detail.to_owned());
                 Err((denied.denial.status(), format!("{}: {last:?}", denied.denial.code())))

@@ -1,0 +1,86 @@
+//! The TLS of a listener: certificates, versions, and whose client certificates are believed.
+
+use super::reader::Cursor;
+
+/// How TLS ends at a listener.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tls {
+    /// The certificates: which one is shown is decided by the name that is asked for; the first, where none fits.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whether TLS 1.2 is spoken besides 1.3.
+    pub tls_1_2: bool,
+    /// Whose client certificates are believed; `None`: nobody is asked for one.
+    pub clients: Option<ClientAuthorities>,
+}
+
+/// The files of a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateFiles {
+    /// PEM, leaf first.
+    pub certificate: Box<str>,
+    /// PEM.
+    pub key: Box<str>,
+}
+
+/// Whose client certificates are believed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientAuthorities {
+    /// PEM: the certificates of the authorities.
+    pub file: Box<str>,
+    /// Whether nobody gets in without one.
+    pub required: bool,
+}
+
+/// Reads `tls`.
+pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
+    let mut fields = at.fields()?;
+    let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));
+    let key = fields.required("key").and_then(|at| pem(&at, "PRIVATE KEY"));
+    let more = fields.optional("certificates").map_or(Some(Vec::new()), |at| {
+        let read: Vec<_> = at.list()?.iter().map(files).collect();
+        read.into_iter().collect()
+    });
+    let versions = [("1.2", true), ("1.3", false)];
+    let tls_1_2 = fields.optional("min_version").map_or(Some(true), |at| {
+        let word = at.words_of_one()?;
+        let known = versions.iter().find(|(name, _)| *name == &*word);
+        known.map_or_else(
+            || at.error(format!("`{word}` is no version that is spoken"), "1.2 or 1.3"),
+            |v| Some(v.1),
+        )
+    });
+    let clients = fields.optional("client_certificates").map(|at| clients(&at));
+    fields.finish();
+    let mut certificates = vec![CertificateFiles { certificate: certificate?, key: key? }];
+    certificates.extend(more?);
+    Some(Tls { certificates, tls_1_2: tls_1_2?, clients: clients.map_or(Some(None), |read| read.map(Some))? })
+}
+
+fn files(at: &Cursor<'_>) -> Option<CertificateFiles> {
+    let mut fields = at.fields()?;
+    let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));
+    let key = fields.required("key").and_then(|at| pem(&at, "PRIVATE KEY"));
+    fields.finish();
+    Some(CertificateFiles { certificate: certificate?, key: key? })
+}
+
+fn clients(at: &Cursor<'_>) -> Option<ClientAuthorities> {
+    let mut fields = at.fields()?;
+    let file = fields.required("authorities").and_then(|at| pem(&at, "CERTIFICATE"));
+    let required = fields.optional("required").map_or(Some(false), |at| at.boolean());
+    fields.finish();
+    Some(ClientAuthorities { file: file?, required: required? })
+}
+
+/// A readable PEM file that holds at least one block of this kind. Whether key and certificate belong
+/// together is found out where TLS is set up, before anything is bound.
+pub(super) fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
+    let (path, bytes) = at.file()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let begins =
+        |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
+    if text.lines().any(begins) {
+        return Some(path.into());
+    }
+    at.error(format!("{path} holds no PEM block `{label}`"), "")
+}

@@ -1,0 +1,113 @@
+//! Metrics of the public edge: connections, certificates, what is held, and the configuration of the moment.
+
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::metrics::{Maker, Metrics};
+
+/// What faces the outside.
+#[derive(Debug)]
+pub(super) struct Edge {
+    body_bytes: IntGauge,
+    certificate_ends: IntGaugeVec,
+    connections: IntGauge,
+    connections_refused: IntCounterVec,
+    generation: IntGauge,
+    loaded: IntGauge,
+    observed: IntCounterVec,
+    reload_failed: IntGauge,
+    reloads: IntCounterVec,
+    routes_observing: IntGauge,
+}
+
+impl Edge {
+    pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+        let edge = Self {
+            body_bytes: make.gauge("callgate_body_bytes_held", "Memory that is set aside for bodies.")?,
+            certificate_ends: make.gauges(
+                "callgate_certificate_expiry_timestamp_seconds",
+                "When a certificate that is shown to callers ends, in Unix seconds.",
+                &["certificate"],
+            )?,
+            connections: make.gauge("callgate_ingress_connections", "Connections from outside.")?,
+            connections_refused: make.counters(
+                "callgate_ingress_connections_refused_total",
+                "Connections that were closed before their first request, by reason (address_full, full, proxy_header, proxy_untrusted, slow, tls).",
+                &["reason"],
+            )?,
+            generation: make.gauge(
+                "callgate_config_generation",
+                "How often a configuration was taken, the one of the start included.",
+            )?,
+            loaded: make.gauge(
+                "callgate_config_loaded_timestamp_seconds",
+                "When the configuration of the moment was taken, in Unix seconds.",
+            )?,
+            observed: make.counters(
+                "callgate_observed_denials_total",
+                "Denials there would have been, on routes that only observe.",
+                &["route", "provider", "reason"],
+            )?,
+            reload_failed: make.gauge(
+                "callgate_config_reload_failed",
+                "1 while the files hold something else than what is served, because it could not be taken.",
+            )?,
+            reloads: make.counters(
+                "callgate_config_reloads_total",
+                "Attempts to take another configuration, by outcome (ok, refused).",
+                &["outcome"],
+            )?,
+            routes_observing: make.gauge("callgate_routes_observing", "Routes on which nothing is refused.")?,
+        };
+        for outcome in ["ok", "refused"] {
+            edge.reloads.with_label_values(&[outcome]);
+        }
+        Ok(edge)
+    }
+}
+
+impl Metrics {
+    /// A connection was closed before its first request.
+    pub fn connection_refused(&self, reason: &str) {
+        self.edge.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// What there is at the moment: connections, and bytes of bodies.
+    pub fn held(&self, connections: usize, body_bytes: u64) {
+        self.edge.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.edge.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The certificates of the moment, by file, and when each ends.
+    pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
+        self.edge.certificate_ends.reset();
+        for (file, end) in ends {
+            self.edge.certificate_ends.with_label_values(&[file]).set(end);
+        }
+    }
+
+    /// A denial there would have been.
+    pub fn observed(&self, route: &str, provider: &str, reason: &str) {
+        self.edge.observed.with_label_values(&[route, provider, reason]).inc();
+    }
+
+    /// How many routes only observe.
+    pub fn routes_observing(&self, count: usize) {
+        self.edge.routes_observing.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A configuration was taken: which one, and when.
+    pub fn config_taken(&self, generation: u64, unix_secs: i64) {
+        self.edge.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.edge.loaded.set(unix_secs);
+        self.edge.reload_failed.set(0);
+        if generation > 1 {
+            self.edge.reloads.with_label_values(&["ok"]).inc();
+        }
+    }
+
+    /// Another configuration could not be taken.
+    pub fn config_refused(&self) {
+        self.edge.reload_failed.set(1);
+        self.edge.reloads.with_label_values(&["refused"]).inc();
+    }
+}

@@ -1,0 +1,162 @@
+//! One connection: its requests one after the other (HTTP/1), or at once (HTTP/2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora::apps::HttpPersistentSettings;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
+use pingora::protocols::{Digest, Stream};
+use pingora::server::ShutdownWatch;
+use tokio::sync::Notify;
+
+use super::accept::{Link, agreed_on_http2};
+use super::exchange::{self, Shared};
+use super::head::{self, Came};
+use super::patience::within;
+use super::wire::Wire;
+use crate::policy::Limits;
+
+/// Most requests of one connection of HTTP/2 that are none: whoever sends more has a reason.
+const MALFORMED_MAX: usize = 32;
+/// How much of an answer waits for a caller of HTTP/2 that does not read it, in bytes.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// Most streams of one connection that end in an error of the caller's.
+const ERROR_RESETS_MAX: usize = 64;
+/// How long a caller is told for that nothing more comes.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, link: Link, stopping: ShutdownWatch) {
+    let link = Arc::new(link);
+    if agreed_on_http2(&stream) {
+        return Box::pin(http2(shared, stream, link, stopping)).await;
+    }
+    if let Some(stream) = http1(&shared, stream, &link).await {
+        Box::pin(http2(shared, stream, link, stopping)).await;
+    }
+}
+
+/// Serves one request after the other. Hands the connection back when it begins as HTTP/2 does.
+async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<Stream> {
+    let mut kept: Option<HttpPersistentSettings> = None;
+    let plain = stream.get_ssl_digest().is_none();
+    loop {
+        let limits = shared.policy.load().limits;
+        let came = head::read(&mut stream, kept.is_none(), plain, &limits).await;
+        let head = match came {
+            Came::Head(bytes) => Ok(bytes),
+            Came::Unusable(denial) => Err(denial),
+            Came::Preface(bytes) => return put_back(stream, bytes),
+            Came::Nothing => {
+                within(FAREWELL, stream.shutdown()).await;
+                return None;
+            }
+        };
+        let mut session = ServerSession::new_http1(stream);
+        match kept.take() {
+            Some(settings) => settings.apply_to_session(&mut session),
+            None => session.set_keepalive(Some(limits.idle_timeout.as_secs().max(1))),
+        }
+        // Boxed: an idle connection should not carry the room of an exchange.
+        let reused = match head {
+            Ok(bytes) => {
+                session.set_pipelined_prefix(bytes);
+                Box::pin(exchange::serve(shared, session, link)).await
+            }
+            Err(denial) => Box::pin(exchange::refuse_head(shared, session, link, denial)).await,
+        };
+        (stream, kept) = reused?.consume();
+    }
+}
+
+fn put_back(stream: Stream, bytes: BytesMut) -> Option<Stream> {
+    let mut wire = stream.into_any().downcast::<Wire>().ok()?;
+    wire.unread(bytes.freeze());
+    Some(wire)
+}
+
+/// The requests that are under way on a connection of HTTP/2.
+#[derive(Default)]
+struct Streams {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+/// One of them. Over when dropped.
+struct UnderWay(Arc<Streams>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.ended.notify_one();
+    }
+}
+
+impl Streams {
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Waits until none has been under way for this long.
+    async fn idle(&self, long: Duration) {
+        while self.count.load(Ordering::SeqCst) > 0 {
+            self.ended.notified().await;
+        }
+        tokio::time::sleep(long).await;
+    }
+}
+
+fn options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES);
+    options
+}
+
+async fn http2(shared: Arc<Shared>, stream: Stream, link: Arc<Link>, mut stopping: ShutdownWatch) {
+    let Some(_under_way) = shared.http2.begin() else { return };
+    let limits = shared.policy.load().limits;
+    let digest = Arc::new(Digest {
+        ssl_digest: stream.get_ssl_digest(),
+        socket_digest: stream.get_socket_digest(),
+        ..Digest::default()
+    });
+    let shaken = within(limits.head_deadline, handshake(stream, Some(options(&limits)))).await;
+    let Some(Ok(mut connection)) = shaken else { return };
+    let streams = Arc::new(Streams::default());
+    let (mut malformed, mut stopped, mut patience) = (0, *stopping.borrow(), limits.head_deadline);
+    if stopped {
+        connection.graceful_shutdown();
+    }
+    loop {
+        // What comes is looked at even when nothing new is taken: the end of what has begun comes this way, too.
+        let accepted = tokio::select! {
+            accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
+            _ = stopping.changed(), if !stopped => {
+                stopped = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            () = streams.idle(patience), if !stopped => return,
+        };
+        match accepted {
+            Ok(Some(H2Accept::Session(session))) => {
+                patience = shared.policy.load().limits.idle_timeout;
+                let (shared, link, under_way) = (Arc::clone(&shared), Arc::clone(&link), streams.begin());
+                tokio::spawn(async move {
+                    let _under_way = under_way;
+                    exchange::serve(&shared, ServerSession::new_http2(session), &link).await;
+                });
+            }
+            Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,
+            Ok(Some(H2Accept::Rejected) | None) | Err(_) => return,
+        }
+    }
+}

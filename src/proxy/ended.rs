@@ -1,0 +1,113 @@
+//! How an exchange on the ingress ended: counted, and told in one line of the access log.
+
+use std::time::{Duration, Instant};
+
+use pingora::protocols::http::ServerSession;
+
+use super::accept::Link;
+use super::clock::instant;
+use super::exchange::Shared;
+use super::session::{Caller, head, known_method, micros};
+use crate::denial::Denial;
+use crate::ingress::{Denied, Seen};
+use crate::observe::{Entry, redact_path};
+use crate::trail::Trail;
+
+/// What came of it.
+pub(super) enum Outcome {
+    /// `ok`, `duplicate`, `stale`, `handshake` or `document`.
+    Allowed(&'static str),
+    /// Delivered on a route that only observes: what would have come of it, and every denial there would have been.
+    Observed(&'static str, Vec<Denial>),
+    /// Why not.
+    Refused(Denial),
+}
+
+/// How an exchange ended.
+pub(super) struct Ended {
+    pub(super) seen: Seen,
+    pub(super) outcome: Outcome,
+    pub(super) status: u16,
+    pub(super) body_bytes: u64,
+    pub(super) deliver: Duration,
+    /// Whether the connection is in a state to take another request.
+    pub(super) reusable: bool,
+    /// When the answer had been written.
+    pub(super) at: Instant,
+}
+
+impl Ended {
+    /// Answered with `status`; 0: the caller was not there to hear it.
+    pub(super) fn answered(seen: Seen, outcome: Outcome, status: u16, reusable: bool) -> Self {
+        Self { seen, outcome, status, body_bytes: 0, deliver: Duration::ZERO, reusable, at: instant() }
+    }
+
+    /// Refused; `told` says whether the caller could be told.
+    pub(super) fn refused(denied: Denied, body_bytes: u64, told: bool) -> Self {
+        Self {
+            seen: denied.seen,
+            outcome: Outcome::Refused(denied.denial),
+            status: if told { denied.denial.status() } else { 0 },
+            body_bytes,
+            deliver: Duration::ZERO,
+            reusable: told,
+            at: instant(),
+        }
+    }
+}
+
+/// Counts and logs one exchange.
+pub(super) fn record(
+    shared: &Shared,
+    session: &ServerSession,
+    link: &Link,
+    request_id: &str,
+    trail: &Trail,
+    ended: &Ended,
+    took: Duration,
+) {
+    let route = ended.seen.route.as_deref();
+    let (name, provider) = route.map_or(("none", "none"), |route| (&*route.name, route.provider_name()));
+    let (verdict, reason, observed) = match &ended.outcome {
+        Outcome::Allowed(reason) => ("allow", *reason, &[] as &[_]),
+        Outcome::Observed(instead, denials) => ("observe", *instead, denials.as_slice()),
+        Outcome::Refused(denial) => (denial.verdict(), denial.code(), &[] as &[_]),
+    };
+    for denial in observed {
+        shared.metrics.observed(name, provider, denial.code());
+    }
+    shared.metrics.request(name, provider, verdict, reason, trail.nanos());
+    if !ended.deliver.is_zero() {
+        shared.metrics.delivery(name, ended.deliver.as_secs_f64());
+    }
+    let Some(log) = &shared.access_log else { return };
+    // Without a single check there was no head that could be read.
+    let request = trail.steps().next().map(|_| session.req_header());
+    let path = match (&ended.seen.captures, request) {
+        (Some(captures), _) => captures.redacted_path(),
+        (None, Some(_)) => redact_path(head(session, Caller::from_outside(session, link)).raw_path()),
+        (None, None) => "-".to_owned(),
+    };
+    let entry = Entry {
+        time: shared.clock.now(),
+        request_id,
+        route: name,
+        provider,
+        verdict,
+        reason,
+        status: ended.status,
+        method: request.map_or("-", |request| known_method(request.method.as_str())),
+        path: &path,
+        client: ended.seen.client,
+        peer: link.peer,
+        observed,
+        interaction: ended.seen.interaction.as_deref(),
+        body_bytes: ended.body_bytes,
+        duration_us: micros(took),
+        deliver_us: micros(ended.deliver),
+        trail,
+    };
+    if !log.log(&entry.line()) {
+        shared.metrics.log_line_lost();
+    }
+}

@@ -1,0 +1,43 @@
+//! Answering a provider's handshake: what it hands over is kept first.
+
+use pingora::protocols::http::ServerSession;
+
+use super::answer;
+use super::ended::{Ended, Outcome};
+use super::exchange::Shared;
+use crate::denial::Denial;
+use crate::ingress::{Denied, Route, Seen};
+use crate::policy::Policy;
+use crate::signature::{Keys, Reply, Verifier};
+
+/// Answers a handshake.
+///
+/// # Errors
+/// `store_unavailable`: what it hands over could not be kept.
+pub(super) async fn answer(
+    shared: &Shared,
+    policy: &Policy,
+    session: &mut ServerSession,
+    (reply, seen): (Reply, Seen),
+) -> Result<Ended, Denied> {
+    let route = seen.route.as_deref();
+    let name = route.map_or("none", |route| &route.name);
+    let verifier = route.and_then(Route::verifier);
+    if let (Some(secret), Some(Keys::Learned(feed))) = (&reply.learned, verifier.map(Verifier::keys))
+        && let Err(error) = shared.fetcher.learn(policy, *feed, secret).await
+    {
+        log::error!("the secret handed over by {name} could not be kept: {error}");
+        return Err(Denied { denial: Denial::StoreUnavailable, seen });
+    }
+    if reply.learned.is_some() {
+        let client = seen.client.map_or_else(String::new, |client| client.to_string());
+        log::warn!("{client} handed over the secret of the route {name}");
+    }
+    if let Some(url) = &reply.fetch {
+        shared.fetcher.confirm(url);
+    }
+    shared.metrics.handshake(name, &reply.name);
+    let told = answer::reply(session, &reply).await;
+    let status = if told { reply.status } else { 0 };
+    Ok(Ended::answered(seen, Outcome::Allowed("handshake"), status, told))
+}

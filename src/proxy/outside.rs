@@ -1,0 +1,88 @@
+//! What was fetched, put in its place: a policy in which nothing else is different, published whole. Places are known
+//! by what stands in them, since a reload may have moved them.
+
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::cache::Cache;
+use crate::feed::FeedId;
+use crate::ingress::Outside;
+use crate::policy::{Feed, FeedKind, Policy};
+use crate::signature::KeySet;
+
+/// Publishes a policy in which other things are fetched.
+pub(super) fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut Outside)) {
+    policy.rcu(|old| {
+        let mut outside = old.ingress.edge().outside.clone();
+        change(&mut outside);
+        old.with_outside(outside)
+    });
+}
+
+/// Publishes a policy in which one thing is another; none, where the policy of the moment does not need it.
+pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Outside, FeedId)) {
+    policy.rcu(|old| {
+        let Some(id) = old.feed(feed) else { return Policy::clone(old) };
+        let mut outside = old.ingress.edge().outside.clone();
+        change(&mut outside, id);
+        old.with_outside(outside)
+    });
+}
+
+/// The policy with what is in files and in the cache.
+///
+/// # Errors
+/// The cache's folder cannot be used, in words.
+pub fn with_cached(policy: Policy) -> Result<Policy, String> {
+    let policy = ArcSwap::from_pointee(policy);
+    take_cached(&policy)?;
+    Ok(Policy::clone(&policy.load()))
+}
+
+/// Takes what is in files and in the cache. Returns how old each thing is that could be used.
+pub(super) fn take_cached(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duration>>, String> {
+    let now = policy.load_full();
+    let cache = Cache::new(now.fetching.cache.as_deref())?;
+    let take = |feed: &Feed| {
+        if feed.kind == FeedKind::Secret {
+            let secret = feed.url.strip_prefix("file:").and_then(Cache::secret)?;
+            put(policy, feed, |outside, id| outside.keyring.put_secret(id, secret.clone()));
+            return None;
+        }
+        let (bytes, age) = match feed.url.strip_prefix("file:") {
+            Some(path) => (std::fs::read(path).ok()?, Duration::ZERO),
+            None => cache.read(&feed.url)?,
+        };
+        let stale = feed.kind == FeedKind::Keys && age > now.fetching.stale_ok;
+        (!stale && apply(policy, feed, &bytes).is_ok()).then_some(age)
+    };
+    Ok(now.feeds.iter().map(take).collect())
+}
+
+/// Reads what was fetched and puts it in its place, whole or not at all. Returns what changed, in words.
+pub(super) fn apply(policy: &ArcSwap<Policy>, feed: &Feed, bytes: &[u8]) -> Result<Option<String>, String> {
+    let before = policy.load_full();
+    let outside = &before.ingress.edge().outside;
+    let id = before.feed(feed).ok_or_else(|| "it is not needed any more".to_owned())?;
+    match &feed.kind {
+        FeedKind::Keys => {
+            let set = KeySet::parse(bytes).map_err(|fault| format!("it {fault}"))?;
+            let (count, known) = (set.keys().len(), outside.keyring.set(id).map(|set| set.keys().len()));
+            put(policy, feed, |outside, id| outside.keyring.put(id, set.clone()));
+            Ok((known != Some(count)).then(|| format!("{}: {count} keys", feed.label())))
+        }
+        FeedKind::Addresses(selection) => {
+            let networks = selection.read(bytes)?;
+            let known = outside.lists.get(id);
+            let changed = known.is_none_or(|known| known.nets() != networks.nets());
+            let said = changed.then(|| {
+                let (now, before) = (networks.len(), known.map_or(0, |known| known.len()));
+                format!("{}: the addresses changed, {now} ranges instead of {before}", feed.label())
+            });
+            put(policy, feed, |outside, id| outside.lists.put(id, networks.clone()));
+            Ok(said)
+        }
+        FeedKind::Secret => Ok(None),
+    }
+}

@@ -1,0 +1,89 @@
+//! How often somebody may call: each address, and all callers of a route together.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use governor::clock::MonotonicClock;
+use governor::state::keyed::HashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use parking_lot::RwLock;
+
+use super::slots::whose;
+use crate::time::Rate;
+
+/// After so many looks, addresses that have not called for long are forgotten.
+const LOOKS: usize = 10_000;
+
+type Callers = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, MonotonicClock>;
+type All = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
+
+/// A rate, and who keeps count of it.
+type Limited<L> = (Rate, Arc<L>);
+
+/// Who called how often.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    callers: RwLock<Option<Limited<Callers>>>,
+    routes: RwLock<HashMap<Arc<str>, Limited<All>>>,
+    looks: AtomicUsize,
+}
+
+impl Rates {
+    /// Whether an address may make one more request.
+    pub(super) fn caller(&self, rate: Rate, address: IpAddr) -> bool {
+        let known =
+            self.callers.read().as_ref().filter(|(known, _)| *known == rate).map(|(_, c)| Arc::clone(c));
+        let callers = known.unwrap_or_else(|| {
+            let callers = Arc::new(RateLimiter::hashmap_with_clock(quota(rate), MonotonicClock));
+            *self.callers.write() = Some((rate, Arc::clone(&callers)));
+            callers
+        });
+        if self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKS) {
+            callers.retain_recent();
+        }
+        callers.check_key(&whose(address)).is_ok()
+    }
+
+    /// Whether a route lets one more callback through.
+    pub(super) fn route(&self, name: &Arc<str>, rate: Rate) -> bool {
+        let known =
+            self.routes.read().get(name).filter(|(known, _)| *known == rate).map(|(_, all)| Arc::clone(all));
+        let all = known.unwrap_or_else(|| {
+            let all = Arc::new(RateLimiter::direct_with_clock(quota(rate), MonotonicClock));
+            self.routes.write().insert(Arc::clone(name), (rate, Arc::clone(&all)));
+            all
+        });
+        all.check().is_ok()
+    }
+}
+
+fn quota(rate: Rate) -> Quota {
+    let each = rate.per / rate.requests.get();
+    Quota::with_period(each).unwrap_or_else(|| Quota::per_second(rate.requests)).allow_burst(rate.requests)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZero;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn as_many_as_may() {
+        let rate = Rate { requests: NonZero::new(3).unwrap(), per: Duration::from_secs(3600) };
+        let rates = Rates::default();
+        let address = |text: &str| text.parse().unwrap();
+        let may = |text: &str| (0..5).filter(|_| rates.caller(rate, address(text))).count();
+        assert_eq!((may("192.0.2.1"), may("192.0.2.2"), may("192.0.2.1")), (3, 3, 0));
+        assert_eq!((may("2001:db8::1"), may("2001:db8::2"), may("2001:db8:1::")), (3, 0, 3));
+        let name: Arc<str> = "r".into();
+        assert_eq!((0..5).filter(|_| rates.route(&name, rate)).count(), 3);
+        // Another rate begins anew.
+        let other = Rate { requests: NonZero::new(1).unwrap(), ..rate };
+        assert_eq!((0..5).filter(|_| rates.route(&name, other)).count(), 1);
+    }
+}

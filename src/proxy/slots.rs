@@ -1,0 +1,148 @@
+//! Room: for connections, in all and of one address, and for the bodies that are held.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+/// The connections there are.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    taken: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The room of one connection. Free again when dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+    address: Option<IpAddr>,
+}
+
+impl Slots {
+    /// Room for one more; `None` when as many are there as may be.
+    pub(super) fn take(self: &Arc<Self>, max: usize) -> Option<Slot> {
+        // Counted before the look: two that come at once cannot both be the last one.
+        let before = self.taken.fetch_add(1, Ordering::SeqCst);
+        let slot = Slot { slots: Arc::clone(self), address: None };
+        (before < max).then_some(slot)
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+}
+
+impl Slot {
+    /// Counts it for an address. Returns whether that one may have so many.
+    pub(super) fn of(&mut self, address: IpAddr, max: usize) -> bool {
+        let address = whose(address);
+        let mut by_address = self.slots.by_address.lock();
+        let count = by_address.entry(address).or_default();
+        *count += 1;
+        self.address = Some(address);
+        *count <= max
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.taken.fetch_sub(1, Ordering::SeqCst);
+        let Some(address) = self.address else { return };
+        let mut by_address = self.slots.by_address.lock();
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// Whom an address stands for: of IPv6 a customer has a network of 64 bits at least.
+pub(super) fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+/// The bytes of all bodies that are held.
+#[derive(Debug, Default)]
+pub(super) struct BodyMemory {
+    bytes: AtomicU64,
+}
+
+/// Bytes that are set aside for a body. Free again when dropped.
+#[derive(Debug)]
+pub(super) struct Reserved<'m> {
+    memory: &'m BodyMemory,
+    bytes: u64,
+    max: u64,
+}
+
+impl BodyMemory {
+    /// Nothing so far, of at most `max` bytes in all.
+    pub(super) fn reserve(&self, max: u64) -> Reserved<'_> {
+        Reserved { memory: self, bytes: 0, max }
+    }
+
+    /// How many bytes are set aside.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::SeqCst)
+    }
+}
+
+impl Reserved<'_> {
+    /// Makes it at least this many bytes. Returns whether there was room.
+    pub(super) fn at_least(&mut self, bytes: u64) -> bool {
+        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return true };
+        let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
+        self.bytes += more;
+        before.saturating_add(more) <= self.max
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.memory.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_and_let_go() {
+        let slots = Arc::new(Slots::default());
+        let address = |text: &str| text.parse().unwrap();
+        let mut one = slots.take(2).unwrap();
+        let mut two = slots.take(2).unwrap();
+        assert!(slots.take(2).is_none());
+        assert!(one.of(address("2001:db8::1"), 1));
+        assert!(!two.of(address("2001:db8::2"), 1), "one network of 64 bits is one caller");
+        drop(two);
+        let mut three = slots.take(2).unwrap();
+        assert!(three.of(address("2001:db8:0:1::1"), 1));
+        drop((one, three));
+        assert_eq!((slots.count(), slots.by_address.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn memory_is_set_aside_and_given_back() {
+        let memory = BodyMemory::default();
+        let mut one = memory.reserve(10);
+        assert!(one.at_least(6) && one.at_least(3) && !memory.reserve(10).at_least(5));
+        assert_eq!(memory.bytes(), 6);
+        assert!(one.at_least(10) && !one.at_least(11));
+        drop(one);
+        assert_eq!(memory.bytes(), 0);
+    }
+}

@@ -1,0 +1,191 @@
+//! What a caller may cost: time, size, room, and how often it may come.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown};
+use std::time::Duration;
+
+use callgate::proxy::{Clock, instant};
+
+use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, open_config};
+
+fn with_limits(limits: &str) -> (Agent, Callgate) {
+    let agent = Agent::start(ANSWER);
+    let config = open_config(&agent.address.to_string())
+        .replace("limits: { body_deadline: 1s }", &format!("explain_denials: true\nlimits: {{ {limits} }}"));
+    let callgate = Callgate::start(&config, Clock::System);
+    (agent, callgate)
+}
+
+/// Sends a byte every now and then, until somebody has had enough; what was answered.
+fn drip(callgate: &Callgate, beginning: &str) -> (Response, Duration) {
+    let mut stream = callgate.connect();
+    stream.write_all(beginning.as_bytes()).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let began = instant();
+    let dripping = std::thread::spawn(move || {
+        while began.elapsed() < PATIENCE && writer.write_all(b"a").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let response = Response::read(&mut stream);
+    let took = began.elapsed();
+    let _ = stream.shutdown(Shutdown::Both);
+    dripping.join().unwrap();
+    (response, took)
+}
+
+#[test]
+fn a_dripping_caller_renews_no_deadline() {
+    let (agent, callgate) = with_limits("head_deadline: 400ms, body_deadline: 500ms");
+    let body = "POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n";
+    let chunked = "POST /open/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n";
+    for (beginning, reason) in [
+        ("", "head_timeout"),
+        ("GET /open/x HTTP/1.1\r\nHost: h\r\nX: ", "head_timeout"),
+        (body, "body_timeout"),
+        (chunked, "body_timeout"),
+    ] {
+        let (response, took) = drip(&callgate, beginning);
+        assert_eq!((response.status, response.json()["reason"].as_str()), (408, Some(reason)), "{beginning}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+    // Neither does the head of a later request on the same connection.
+    let first = "POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok";
+    let mut stream = callgate.connect();
+    stream.write_all(first.as_bytes()).unwrap();
+    assert_eq!(Response::read(&mut stream).status, 200);
+    stream.write_all(b"GET /open/x HTTP/1.1\r\nHo").unwrap();
+    assert_eq!(Response::read(&mut stream).status, 408);
+    assert_eq!(agent.received().len(), 1);
+}
+
+#[test]
+fn what_comes_too_slowly_is_cut_long_before_the_deadline() {
+    let (_agent, callgate) = with_limits("body_deadline: 10m, min_rate: 100KiB");
+    let (response, took) =
+        drip(&callgate, "POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    assert_eq!((response.status, response.json()["reason"].as_str()), (408, Some("body_timeout")));
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[test]
+fn heads_have_a_size_and_so_many_lines() {
+    let (agent, callgate) = with_limits("head_max: 2KiB, headers_max: 10");
+    let send = |headers: &str| {
+        let response = callgate.send(format!("GET /open/x HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes());
+        (response.status, response.json()["reason"].as_str().map(str::to_owned))
+    };
+    let refused = (431, Some("head_too_large".to_owned()));
+    assert_eq!(send(&format!("X: {}\r\n", "a".repeat(3000))), refused);
+    assert_eq!(send(&"X: a\r\n".repeat(10)), refused);
+    assert!(agent.received().is_empty());
+    let fits = "X: a\r\n".repeat(9);
+    let request = format!("GET /open/x HTTP/1.1\r\nHost: h\r\n{fits}\r\n");
+    assert_eq!(callgate.send(request.as_bytes()).status, 200);
+}
+
+#[test]
+fn so_many_connections_in_all_and_of_one_address() {
+    let (_agent, callgate) = with_limits("connections: 4, connections_per_address: 2, idle_timeout: 10s");
+    let ask = b"GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n";
+    let connect = |last: u8| {
+        let mut stream = callgate.connect_from(IpAddr::from([127, 0, 0, last]));
+        let _ = stream.write_all(ask);
+        let mut byte = [0; 1];
+        stream.peek(&mut byte).ok().filter(|n| *n > 0).map(|_| stream)
+    };
+    let mut held: Vec<_> = [1, 1, 2].map(connect).into_iter().map(Option::unwrap).collect();
+    assert!(connect(1).is_none(), "a third one from the same address");
+    held.push(connect(3).unwrap());
+    assert!(connect(4).is_none(), "a fifth one in all");
+    held.remove(0);
+    let again = eventually(|| connect(1));
+    let metrics = callgate.metrics();
+    for reason in ["address_full", "full"] {
+        let series = format!("callgate_ingress_connections_refused_total{{reason=\"{reason}\"}}");
+        assert!(metrics.contains(&series), "{metrics}");
+    }
+    drop((again, held));
+}
+
+#[test]
+fn bodies_have_so_much_memory_in_all() {
+    let (agent, callgate) = with_limits("body_deadline: 20s, body_memory: 3MiB, min_rate: 1");
+    let head = |bytes: usize| {
+        format!("POST /open/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n")
+    };
+    let mut first = callgate.connect();
+    first.write_all(head(2 << 20).as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    first.read_exact(&mut interim).unwrap();
+    // Its memory is set aside from here on, though not a byte has come.
+    eventually(|| callgate.metrics().contains("callgate_body_bytes_held 2097152").then_some(()));
+    let plain = |framing: &str| {
+        let request = format!("POST /open/x HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n");
+        let mut stream = callgate.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let refused = Response::read(&mut plain("Content-Length: 1500000"));
+    assert_eq!((refused.status, refused.json()["reason"].as_str()), (503, Some("overloaded")));
+    assert!(refused.header("retry-after").is_some());
+    // A body that says no length is refused once it is too long for what is left.
+    let mut chunked = plain("Transfer-Encoding: chunked");
+    write!(chunked, "{:x}\r\n", 1_600_000).unwrap();
+    let _ = chunked.write_all(&vec![b'x'; 1_600_000]);
+    assert_eq!(Response::read(&mut chunked).status, 503);
+    let mut small = plain("Content-Length: 4");
+    small.write_all(b"abcd").unwrap();
+    assert_eq!(Response::read(&mut small).status, 200);
+    first.write_all(&vec![b'x'; 2 << 20]).unwrap();
+    assert_eq!(Response::read(&mut first).status, 200);
+    eventually(|| callgate.metrics().contains("callgate_body_bytes_held 0").then_some(()));
+    let mut later = plain("Content-Length: 1500000");
+    later.write_all(&vec![b'x'; 1_500_000]).unwrap();
+    assert_eq!(Response::read(&mut later).status, 200);
+    assert_eq!(agent.received().len(), 3);
+}
+
+#[test]
+fn so_many_requests_of_an_address_and_on_a_route() {
+    let (agent, callgate) = with_limits("rate_per_address: 3/h");
+    let ask = |last: u8, path: &str| {
+        let mut stream = callgate.connect_from(IpAddr::from([127, 0, 0, last]));
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        Response::read(&mut stream)
+    };
+    // What leads nowhere counts as well: guessing is what it is for.
+    let statuses: Vec<_> =
+        ["/open/1", "/nope", "/open/2", "/open/3", "/nope"].iter().map(|path| ask(1, path).status).collect();
+    assert_eq!(statuses, [200, 404, 200, 429, 429]);
+    let refused = ask(1, "/open/4");
+    assert_eq!(refused.json()["reason"], "rate_limited");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(ask(2, "/open/1").status, 200);
+    assert_eq!(agent.received().len(), 3);
+
+    let agent = Agent::start(ANSWER);
+    let config = open_config(&agent.address.to_string())
+        .replace("    open: true\n", "    open: true\n    rate: 2/h\n");
+    let callgate = Callgate::start(&config, Clock::System);
+    let ask = || callgate.send(b"GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n").status;
+    assert_eq!([ask(), ask(), ask()], [200, 200, 429]);
+    // A request that is refused anyway takes nothing of it away.
+    assert_eq!(agent.received().len(), 2);
+}
+
+#[test]
+fn a_caller_that_does_not_read_its_answer_is_let_go() {
+    let (agent, callgate) = with_limits("min_rate: 1MiB");
+    let body = vec![b'x'; 64 << 20];
+    agent.answers(
+        &[format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat(),
+    );
+    let mut stream = callgate.connect();
+    stream.write_all(b"GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut some = [0; 1000];
+    stream.read_exact(&mut some).unwrap();
+    // It is counted as delivered, and as an answer that nobody took.
+    let log = callgate.log();
+    assert_eq!((log[0]["status"].as_u64(), log[0]["reason"].as_str()), (Some(0), Some("ok")), "{log:?}");
+}

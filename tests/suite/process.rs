@@ -1,0 +1,63 @@
+//! The real binary as a process: its addresses are read from what it says at start.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+/// The real process. Killed when dropped.
+pub struct Process {
+    pub child: Child,
+    /// Where callbacks come in, in the order of the configuration.
+    pub ingress: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Process {
+    /// Starts it with a configuration.
+    pub fn start(config: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), config)
+    }
+
+    /// Starts it with a configuration that is written into a folder.
+    pub fn start_in(folder: tempfile::TempDir, config: &str) -> Self {
+        let path = folder.path().join("callgate.yaml");
+        fs::write(&path, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_callgate"))
+            .args(["run", "-c"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut address = |name: &str| {
+            let line = lines.find(|line| line.contains(name)).unwrap();
+            let rest = line.split(name).nth(1).unwrap();
+            rest.split(": ").next().unwrap().trim().parse().unwrap()
+        };
+        let listeners = config.split("admin:").next().unwrap().matches("{ address: 127.0.0.1:0").count();
+        let ingress = (0..listeners).map(|_| address("ingress on ")).collect();
+        let admin = address("admin on ");
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, ingress, admin, _folder: folder }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,257 @@
+//! TLS of listeners: certificates by name, versions, clients that prove who they are; and whom a balancer passes on.
+
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+
+use callgate::proxy::Clock;
+
+use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, open_config};
+
+/// Runs openssl in a folder.
+pub fn openssl(folder: &Path, args: &str) {
+    let out = Command::new("openssl").current_dir(folder).args(args.split(' ')).output().unwrap();
+    assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// An authority `name.crt` and its key.
+pub fn authority(folder: &Path, name: &str) {
+    openssl(
+        folder,
+        &format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.crt"
+        ),
+    );
+}
+
+/// A certificate `name.crt` that `ca` issued for these alternative names, and its key.
+pub fn issued(folder: &Path, ca: &str, name: &str, names: &str) {
+    openssl(
+        folder,
+        &format!(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+        ),
+    );
+    fs::write(folder.join(format!("{name}.ext")), format!("subjectAltName={names}\n")).unwrap();
+    openssl(
+        folder,
+        &format!(
+            "x509 -req -in {name}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -days 1 -extfile {name}.ext -out {name}.crt"
+        ),
+    );
+}
+
+/// A configuration whose listener has more to say.
+fn listening(agent: &Agent, more: &str) -> String {
+    let listener = format!("address: 127.0.0.1:0, {more} }}");
+    open_config(&agent.address.to_string()).replacen("address: 127.0.0.1:0 }", &listener, 1)
+}
+
+/// What curl prints.
+fn curl(folder: &Path, args: &[&str]) -> String {
+    let out = Command::new("curl").current_dir(folder).args(["-s", "-S"]).args(args).output().unwrap();
+    String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+}
+
+#[test]
+fn the_certificate_is_the_one_for_the_name_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    issued(at, "ca", "one", "DNS:one.example,IP:127.0.0.1");
+    issued(at, "ca", "wild", "DNS:*.wild.example,DNS:Two.example");
+    let file = |name: &str| at.join(name).display().to_string();
+    let agent = Agent::start(ANSWER);
+    let callgate = Callgate::start(
+        &listening(
+            &agent,
+            &format!(
+                "tls: {{ certificate: {}, key: {}, certificates: [ {{ certificate: {}, key: {} }} ] }}",
+                file("one.crt"),
+                file("one.key"),
+                file("wild.crt"),
+                file("wild.key")
+            ),
+        ),
+        Clock::System,
+    );
+    let port = callgate.ingress.port();
+    let ask = |name: &str| {
+        let resolve = format!("{name}:{port}:127.0.0.1");
+        curl(at, &["--cacert", "ca.crt", "--resolve", &resolve, &format!("https://{name}:{port}/open/x")])
+    };
+    for name in ["one.example", "127.0.0.1", "two.example", "a.wild.example"] {
+        assert_eq!(ask(name), "hello", "{name}");
+    }
+    for name in ["other.example", "wild.example", "a.b.wild.example"] {
+        assert!(ask(name).contains("SSL"), "{name}");
+    }
+    let metrics = callgate.metrics();
+    for name in ["one.crt", "wild.crt"] {
+        let series =
+            format!("callgate_certificate_expiry_timestamp_seconds{{certificate=\"{}\"}}", file(name));
+        let line = metrics.lines().find(|line| line.starts_with(&series)).unwrap();
+        let end: i64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        let left = end - Clock::System.now().unix_secs();
+        assert!((80_000..=86_400).contains(&left), "{left}");
+    }
+}
+
+#[test]
+fn versions_and_a_handshake_that_does_not_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    issued(at, "ca", "one", "IP:127.0.0.1");
+    let file = |name: &str| at.join(name).display().to_string();
+    let agent = Agent::start(ANSWER);
+    for (min, ok_1_2) in [("1.2", true), ("1.3", false)] {
+        let tls = format!(
+            "tls: {{ certificate: {}, key: {}, min_version: {min} }}",
+            file("one.crt"),
+            file("one.key")
+        );
+        let config = listening(&agent, &tls).replace("limits: { ", "limits: { head_deadline: 300ms, ");
+        let callgate = Callgate::start(&config, Clock::System);
+        let url = format!("https://{}/open/x", callgate.ingress);
+        let with = |args: &[&str]| curl(at, &[&["--cacert", "ca.crt", &*url][..], args].concat());
+        assert_eq!(with(&["--tlsv1.3"]), "hello");
+        assert_eq!(with(&["--tls-max", "1.2"]) == "hello", ok_1_2, "{min}");
+        // A caller that never begins, and one that speaks something else.
+        for beginning in [b"".as_slice(), b"GET / HTTP/1.1\r\n\r\n", &[22, 3, 1]] {
+            let mut stream = callgate.connect();
+            stream.write_all(beginning).unwrap();
+            let mut rest = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut stream, &mut rest);
+            assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+        }
+        let metrics = callgate.metrics();
+        for reason in ["slow", "tls"] {
+            assert!(metrics.contains(&format!("refused_total{{reason=\"{reason}\"}}")), "{metrics}");
+        }
+    }
+}
+
+#[test]
+fn clients_prove_who_they_are_where_a_route_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    authority(at, "clients");
+    authority(at, "strangers");
+    issued(at, "ca", "one", "IP:127.0.0.1");
+    issued(at, "clients", "bank", "DNS:bank.example");
+    issued(at, "clients", "shop", "DNS:shop.example");
+    issued(at, "strangers", "stranger", "DNS:bank.example");
+    let file = |name: &str| at.join(name).display().to_string();
+    let agent = Agent::start(ANSWER);
+    let tls = |more: &str| {
+        format!(
+            "tls: {{ certificate: {}, key: {}, client_certificates: {{ authorities: {}{more} }} }}",
+            file("one.crt"),
+            file("one.key"),
+            file("clients.crt")
+        )
+    };
+    let routes = "routes:
+  - { name: named, path: /named, methods: [GET], client_certificate: { names: [bank.example] }, forward: /in/named }
+  - { name: any, path: /any, methods: [GET], open: true, client_certificate: required, forward: /in/any }
+";
+    let start = |more: &str| {
+        let config = listening(&agent, &tls(more)).replacen("routes:\n", routes, 1);
+        Callgate::start(&format!("explain_denials: true\n{config}"), Clock::System)
+    };
+    let ask = |callgate: &Callgate, path: &str, client: Option<&str>, version: &str| {
+        let url = format!("https://{}{path}", callgate.ingress);
+        let (cert, key) = client.map_or_else(Default::default, |c| (format!("{c}.crt"), format!("{c}.key")));
+        let with: &[&str] = if client.is_some() { &["--cert", &cert, "--key", &key] } else { &[] };
+        curl(at, &[&["--cacert", "ca.crt", version, &url][..], with].concat())
+    };
+    let callgate = start("");
+    for version in ["--http1.1", "--http2"] {
+        let ask = |path, client| ask(&callgate, path, client, version);
+        assert_eq!(ask("/named", Some("bank")), "hello");
+        assert_eq!(ask("/any", Some("shop")), "hello");
+        assert_eq!(ask("/open/x", None), "hello");
+        assert!(ask("/named", Some("shop")).contains("client_certificate_other"));
+        assert!(ask("/named", None).contains("client_certificate_missing"));
+        assert!(ask("/any", None).contains("client_certificate_missing"));
+        // A name alone proves nothing.
+        let stranger = ask("/named", Some("stranger"));
+        assert!(!stranger.contains("hello"), "{stranger}");
+    }
+    let callgate = start(", required: true");
+    assert_eq!(ask(&callgate, "/open/x", Some("shop"), "--http1.1"), "hello");
+    assert!(!ask(&callgate, "/open/x", None, "--http1.1").contains("hello"));
+}
+
+/// A header of version 2 of the PROXY protocol.
+fn version_2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    header.extend([0x20 | command, family]);
+    header.extend(u16::try_from(addresses.len()).unwrap().to_be_bytes());
+    header.extend(addresses);
+    header
+}
+
+#[test]
+fn a_balancer_says_whom_it_passes_on() {
+    let agent = Agent::start(ANSWER);
+    let config = listening(&agent, "proxy_protocol: { trusted: [127.0.0.8/30] }")
+        .replace("limits: { ", "limits: { head_deadline: 500ms, ");
+    let callgate = Callgate::start(&config, Clock::System);
+    let ask = |peer: u8, header: &[u8], step: usize| {
+        let mut stream = callgate.connect_from(IpAddr::from([127, 0, 0, peer]));
+        let request = [header, b"GET /open/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"].concat();
+        for piece in request.chunks(step) {
+            if stream.write_all(piece).is_err() {
+                return None;
+            }
+        }
+        let mut all = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut stream, &mut all);
+        (!all.is_empty()).then(|| Response::read(&mut all.as_slice()))
+    };
+    let v4 = [203, 0, 113, 7, 127, 0, 0, 1, 0x1f, 0x90, 0, 80];
+    let mut v6 = [0; 36];
+    v6[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
+    v6[15] = 7;
+    let with_more = [&v4[..], &[4, 0, 3, 1, 2, 3]].concat();
+    for (header, client) in [
+        (b"PROXY TCP4 203.0.113.7 127.0.0.1 5 80\r\n".to_vec(), "203.0.113.7"),
+        (b"PROXY TCP6 2001:db8::7 ::1 5 80\r\n".to_vec(), "2001:db8::7"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.9"),
+        (version_2(1, 0x11, &v4), "203.0.113.7"),
+        (version_2(1, 0x11, &with_more), "203.0.113.7"),
+        (version_2(1, 0x21, &v6), "2001:db8::7"),
+        (version_2(0, 0, &[]), "127.0.0.9"),
+    ] {
+        for step in [1, 7, 1000] {
+            let response = ask(9, &header, step);
+            assert_eq!(response.unwrap().status, 200, "{}", String::from_utf8_lossy(&header));
+            let received = agent.received().pop().unwrap();
+            assert_eq!(received.header("callgate-client-address"), [client], "{step}");
+        }
+    }
+    let before = agent.received().len();
+    for header in [
+        b"".to_vec(),
+        b"PROXY TCP4 203.0.113.7 127.0.0.1 5 80\n".to_vec(),
+        b"PROXY TCP4 203.0.113.999 127.0.0.1 5 80\r\n".to_vec(),
+        b"PROXY TCP4 2001:db8::7 127.0.0.1 5 80\r\n".to_vec(),
+        [b"PROXY ".as_slice(), &[b'x'; 200]].concat(),
+        version_2(5, 0x11, &v4),
+        version_2(1, 0x31, &[0; 216]),
+        version_2(1, 0x11, &v4[..8]),
+    ] {
+        assert!(ask(9, &header, 1000).is_none(), "{}", String::from_utf8_lossy(&header));
+    }
+    // Whoever is not the balancer is not heard, with a header or without.
+    assert!(ask(2, b"PROXY TCP4 203.0.113.7 127.0.0.1 5 80\r\n", 1000).is_none());
+    assert!(ask(2, b"", 1000).is_none());
+    assert_eq!(agent.received().len(), before);
+    let metrics = eventually(|| Some(callgate.metrics()).filter(|text| text.contains("proxy_untrusted")));
+    assert!(metrics.contains("refused_total{reason=\"proxy_header\"}"), "{metrics}");
+}
