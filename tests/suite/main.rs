@@ -15,6 +15,7 @@ mod command_line;
 mod conventions;
 mod crash;
 mod decisions;
+mod desync;
 mod egress;
 mod fetch;
 mod framing;
