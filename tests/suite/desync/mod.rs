@@ -2,6 +2,7 @@
 //! what smugglers and parsers' authors collected (`tests/corpora/desync`).
 
 mod cases;
+mod h2;
 mod run;
 mod strict;
 mod verdict;
