@@ -156,7 +156,7 @@ impl Wire {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
         Self { stream, bytes: Vec::new(), settings: Vec::new() }
     }
 
@@ -192,7 +192,11 @@ impl Wire {
 
     /// Sends, and tells whether that was possible: the other end may have had enough.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
+        self.try_send(bytes).is_ok()
+    }
+
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// The next thing that comes within `patience`.

@@ -19,6 +19,7 @@ mod desync;
 mod egress;
 mod fetch;
 mod framing;
+mod h2_strict;
 mod h2_wire;
 mod harness;
 mod http2;
