@@ -225,6 +225,59 @@ const OTHERS: &[(&str, &str)] = &[
     ("long head", "GET /open/{ID}-a HTTP/1.1\r\nHost: h\r\nX-A: {LONG}\r\n\r\n{M}"),
 ];
 
+/// Heads that are answered before their body has come: `{M}` comes when the answer has been seen. `{N}` is its length.
+const LATE: &[(&str, &str)] = &[
+    ("unknown path", "POST /none/{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: {N}\r\n\r\n"),
+    ("unknown path, long body", "POST /none/{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n"),
+    ("unknown path, chunks", "POST /none/{ID}-a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    (
+        "unknown path, one chunk",
+        "POST /none/{ID}-a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+    ),
+    (
+        "unknown path, expectation",
+        "POST /none/{ID}-a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {N}\r\n\r\n",
+    ),
+    (
+        "unknown path, expectation of chunks",
+        "POST /none/{ID}-a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ),
+    (
+        "unknown path, HTTP/1.0",
+        "POST /none/{ID}-a HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: {N}\r\n\r\n",
+    ),
+    ("another method", "DELETE /open/{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: {N}\r\n\r\n"),
+    (
+        "another method without a body",
+        "DELETE /open/{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: {N}\r\nConnection: close\r\n\r\n",
+    ),
+    ("GET with a body", "GET /none/{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: {N}\r\n\r\n"),
+    ("HEAD with a body", "HEAD /none/{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: {N}\r\n\r\n"),
+    ("malformed path", "POST /open/../{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: {N}\r\n\r\n"),
+    ("body too large", "POST /open/{ID}-a HTTP/1.1\r\nHost: h\r\nContent-Length: 3000000\r\n\r\n"),
+    (
+        "upgrade refused",
+        "POST /none/{ID}-a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: {N}\r\n\r\n",
+    ),
+    (
+        "document",
+        "GET /.well-known/mcp-webhook-receiver.json HTTP/1.1\r\nHost: h\r\nContent-Length: {N}\r\n\r\n",
+    ),
+    (
+        "document, long body",
+        "GET /.well-known/mcp-webhook-receiver.json HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n",
+    ),
+    (
+        "document, chunks",
+        "GET /.well-known/mcp-webhook-receiver.json HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ),
+    (
+        "document, expectation",
+        "GET /.well-known/mcp-webhook-receiver.json HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {N}\r\n\r\n",
+    ),
+    ("document, two requests", "GET /.well-known/mcp-webhook-receiver.json HTTP/1.1\r\nHost: h\r\n\r\n"),
+];
+
 /// All of them.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -250,6 +303,15 @@ pub fn all() -> Vec<Case> {
             let marker = String::from_utf8(marker(id)).unwrap();
             (text.replace("{M}", &marker).into_bytes(), Vec::new())
         });
+    }
+    for (name, text) in LATE {
+        let head = |id: &str| {
+            let length = marker(id).len().to_string();
+            text.replace("{ID}", id).replace("{N}", &length).into_bytes()
+        };
+        push(&mut cases, format!("{name}, late"), |id| (head(id), marker(id)));
+        push(&mut cases, format!("{name}, at once"), |id| ([head(id), marker(id)].concat(), Vec::new()));
+        push(&mut cases, format!("{name}, and another"), |id| (head(id), marker(id).repeat(2)));
     }
     for (name, raw) in lines("llhttp.json", "items", "raw_hex") {
         push(&mut cases, format!("{name} as it is"), |id| ([&raw, &*marker(id)].concat(), Vec::new()));

@@ -48,7 +48,15 @@ fn known(case: &Case, end: &End, class: &str) -> Option<&'static str> {
 fn config(agent: SocketAddr) -> String {
     // The agent sees the path that was asked for, so that the same agent serves a gateway that changes nothing.
     let config = open_config(&agent.to_string()).replace("forward: /in/", "forward: /open/");
-    config.replace("limits: { ", "limits: { idle_timeout: 2s, ")
+    let config = config.replace("limits: { ", "limits: { idle_timeout: 2s, ");
+    // A route whose document is answered without a look at the body.
+    let published = "callback_tokens: { ttl: 2h, keys: [ { id: k1, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
+public_url: https://agent.example.com
+providers: { p: { preset: mcp-events, secrets: derived, well_known: publish } }
+routes:
+  - { name: mcp, path: \"/mcp/{id}\", provider: p, token: { kind: callback, from: [query] }, forward: \"/mcp/{id}\" }
+";
+    config.replace("routes:\n", published)
 }
 
 #[test]
