@@ -106,6 +106,15 @@ const OTHERS: &[(&str, &str)] = &[
     ("target in two words", "GET /open/{ID}-a x HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
     ("second request line in the target", "GET /open/{ID}-a HTTP/1.1 HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
     ("carriage return in the target", "GET /open/{ID}-a\r?x HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("space in the query", "GET /open/{ID}-a?x y HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("a version in the query", "GET /open/{ID}-a?x HTTP/1.1 HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("tab in the query", "GET /open/{ID}-a?x\ty HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("carriage return in the query", "GET /open/{ID}-a?x\ry HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("line feed in the query", "GET /open/{ID}-a?x\ny HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("DEL in the query", "GET /open/{ID}-a?\u{7f} HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("quotes in the query", "GET /open/{ID}-a?a=\"b\" HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("angles in the query", "GET /open/{ID}-a?a=<b> HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
+    ("fragment", "GET /open/{ID}-a?x#y HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
     ("NUL in the target", "GET /open/{ID}-a?\0 HTTP/1.1\r\nHost: h\r\n\r\n{M}"),
     ("NUL in a value", "GET /open/{ID}-a HTTP/1.1\r\nHost: h\r\nX-A: a\0b\r\n\r\n{M}"),
     ("DEL in a value", "GET /open/{ID}-a HTTP/1.1\r\nHost: h\r\nX-A: a\u{7f}b\r\n\r\n{M}"),
@@ -302,6 +311,10 @@ pub fn all() -> Vec<Case> {
             let text = text.replace("{ID}", id).replace("{LONG}", &"x".repeat(70_000));
             let marker = String::from_utf8(marker(id)).unwrap();
             (text.replace("{M}", &marker).into_bytes(), Vec::new())
+        });
+        push(&mut cases, format!("{name}, kept"), |id| {
+            let text = text.replace("{ID}", id).replace("{LONG}", &"x".repeat(70_000));
+            (text.replace("{M}", "").into_bytes(), marker(id))
         });
     }
     for (name, text) in LATE {

@@ -7,7 +7,7 @@ mod run;
 mod strict;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use callgate::proxy::Clock;
@@ -22,14 +22,16 @@ use verdict::{Verdict, dirt, verdict};
 /// means here that what came later on the same connection was taken for the next request; in one piece with the
 /// request in question it never is. A fault that is mended must leave this list: the test tells.
 const FAULTS: &[(&str, &str, &str)] = &[
+    ("a CONNECT request", "hard", "it is refused, and the connection is kept"),
+    ("a bare carriage return", "hard", "pingora writes it `%0D` in a target, which is not what was sent"),
     ("a bare line feed", "hard", "line feeds alone end lines of a head, and the connection is kept"),
     ("a chunk size that is no number", "hard", "spaces behind a chunk size are skipped, no size at all is 0"),
     ("a coding that is not chunked", "hard", "`cow, chunked` is delivered as if `cow` had been undone"),
-    ("a field without a colon", "dirty", "what comes behind the last chunk is thrown away unread"),
+    ("a field without a colon", "hard", "what comes behind the last chunk is thrown away unread"),
     ("a length and a coding", "dirty", "the length is dropped; the connection ends, as RFC 9112 asks"),
     ("a length that is no number", "hard", "`4, 4` is taken for 4"),
-    ("a request line that is not three words", "hard", "a space in the target is refused with its path only"),
-    ("a target that is none", "dirty", "NUL in the query is delivered as `%00`, which is not what was sent"),
+    ("a request line that is not three words", "hard", "pingora writes a space in a target `%20`"),
+    ("a target that is none", "hard", "pingora percent-encodes control characters, quotes and angles in it"),
     ("several codings", "hard", "only the last of several Transfer-Encoding lines is looked at"),
     ("several lengths", "hard", "two equal Content-Length lines are taken for one"),
 ];
@@ -69,7 +71,7 @@ fn what_is_delivered_has_one_reading() {
     let (heard, strays) = run::run(callgate.ingress, &agent, &cases);
     let took = began.elapsed();
     let mut counts = BTreeMap::<&str, usize>::new();
-    let (mut bad, mut seen) = (Vec::new(), BTreeSet::new());
+    let (mut bad, mut seen) = (Vec::new(), BTreeMap::<(&str, &str), Vec<&str>>::new());
     for (case, heard) in cases.iter().zip(&heard) {
         let reading = read(&case.stream());
         let verdict = verdict(&reading, heard);
@@ -77,7 +79,7 @@ fn what_is_delivered_has_one_reading() {
         if matches!(class, "accepted" | "refused" | "closed") {
             *counts.entry(class).or_default() += 1;
         } else if let Some(why) = known(case, &reading.end, class) {
-            seen.insert((why, class));
+            seen.entry((why, class)).or_default().push(&case.name);
             *counts.entry("known").or_default() += 1;
         } else {
             *counts.entry(class).or_default() += 1;
@@ -86,10 +88,14 @@ fn what_is_delivered_has_one_reading() {
         }
     }
     println!("{} cases in {took:?}: {counts:?}", cases.len());
+    for ((why, class), names) in &seen {
+        println!("  known, {class}: {why}: {}, such as {:?}", names.len(), names[names.len() / 2]);
+    }
     assert!(bad.is_empty(), "{} cases, among them\n{}", bad.len(), bad.join("\n"));
     assert!(strays.is_empty(), "delivered without a case: {strays:?}");
-    let mended: Vec<_> = FAULTS.iter().filter(|(why, worst, _)| !seen.contains(&(*why, *worst))).collect();
-    assert!(mended.is_empty(), "no fault any more: {mended:?}");
+    let mended: Vec<_> =
+        FAULTS.iter().filter(|(why, worst, _)| !seen.contains_key(&(*why, *worst))).collect();
+    assert!(mended.is_empty(), "not that bad any more: {mended:?}");
     assert!(counts["accepted"] > 100 && counts["refused"] > 2_000, "{counts:?}");
 }
 

@@ -97,7 +97,7 @@ fn head(rest: &mut &[u8]) -> Result<Head, End> {
     };
     let options = all("connection").join(&b","[..]).to_ascii_lowercase();
     let says = |option: &[u8]| options.split(|b| *b == b',').any(|o| o.trim_ascii() == option);
-    let closes = says(b"close") || (minor == 0 && !says(b"keep-alive")) || method == "CONNECT";
+    let closes = says(b"close") || (minor == 0 && !says(b"keep-alive"));
     Ok(Head { request: Request { method, target, body: Vec::new() }, framing, closes })
 }
 
@@ -112,10 +112,13 @@ fn request_line(line: &[u8]) -> Result<(String, String, u8), End> {
         "HTTP/1.0" => 0,
         _ => return Err(End::Refused("another version")),
     };
+    if method == "CONNECT" {
+        return Err(End::Refused("a CONNECT request"));
+    }
     if !is_token(method.as_bytes()) || target.is_empty() {
         return Err(End::Refused("a method that is no token, or no target"));
     }
-    if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+    if !target.bytes().all(|b| b.is_ascii_graphic() && !b"\"#<>".contains(&b)) {
         return Err(End::Refused("a target that is none"));
     }
     Ok((method.to_owned(), target.to_owned(), minor))
