@@ -153,11 +153,9 @@ fn every_module_begins_with_its_purpose() {
 
 #[test]
 fn every_denial_has_a_case_and_a_line_in_the_documentation() {
-    let read = |folder: &str| {
-        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        files.map(|path| fs::read_to_string(path).unwrap()).collect::<String>()
-    };
-    let cases = read("tests/decisions") + &read("tests/suite");
+    let decisions = fs::read_dir("tests/decisions").unwrap().map(|entry| entry.unwrap().path());
+    let files = decisions.chain(rust_files("tests/suite"));
+    let cases: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
     let docs = fs::read_to_string("docs/denials.md").unwrap();
     for denial in Denial::ALL {
         let code = denial.code();

@@ -1,0 +1,234 @@
+//! Request desync: whatever is sent, what the agent gets is what one strict reader reads, framed anew. Cases are
+//! what smugglers and parsers' authors collected (`tests/corpora/desync`).
+
+mod cases;
+mod h2;
+mod run;
+mod strict;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+
+use callgate::proxy::Clock;
+
+use crate::harness::{Callgate, open_config};
+use cases::Case;
+use run::{ByteAgent, Delivered, Heard};
+use strict::{End, read};
+use verdict::{Verdict, dirt, verdict};
+
+/// What is taken although it has no strict reading: why it has none, how bad that is, and what becomes of it. Hard
+/// means here that what came later on the same connection was taken for the next request; in one piece with the
+/// request in question it never is. A fault that is mended must leave this list: the test tells.
+const FAULTS: &[(&str, &str, &str)] = &[
+    ("a CONNECT request", "hard", "it is refused, and the connection is kept"),
+    ("a bare carriage return", "hard", "pingora writes it `%0D` in a target, which is not what was sent"),
+    ("a bare line feed", "hard", "line feeds alone end lines of a head, and the connection is kept"),
+    ("a chunk size that is no number", "hard", "spaces behind a chunk size are skipped, no size at all is 0"),
+    ("a coding that is not chunked", "hard", "`cow, chunked` is delivered as if `cow` had been undone"),
+    ("a field without a colon", "hard", "what comes behind the last chunk is thrown away unread"),
+    ("a length and a coding", "dirty", "the length is dropped; the connection ends, as RFC 9112 asks"),
+    ("a length that is no number", "hard", "`4, 4` is taken for 4"),
+    ("a request line that is not three words", "hard", "pingora writes a space in a target `%20`"),
+    ("a target that is none", "hard", "pingora percent-encodes control characters, quotes and angles in it"),
+    ("several codings", "hard", "only the last of several Transfer-Encoding lines is looked at"),
+    ("several lengths", "hard", "two equal Content-Length lines are taken for one"),
+];
+
+/// Whether the verdict is no more than a fault that is known.
+fn known(case: &Case, end: &End, class: &str) -> Option<&'static str> {
+    let (why, worst, _) = FAULTS.iter().find(|(why, ..)| *end == End::Refused(why))?;
+    let known = match class {
+        "dirty" => true,
+        "hard" => *worst == "hard" && !case.later.is_empty(),
+        _ => false,
+    };
+    known.then_some(*why)
+}
+
+fn config(agent: SocketAddr) -> String {
+    // The agent sees the path that was asked for, so that the same agent serves a gateway that changes nothing.
+    let config = open_config(&agent.to_string()).replace("forward: /in/", "forward: /open/");
+    let config = config.replace("limits: { ", "limits: { idle_timeout: 2s, ");
+    // A route whose document is answered without a look at the body.
+    let published = "callback_tokens: { ttl: 2h, keys: [ { id: k1, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
+public_url: https://agent.example.com
+providers: { p: { preset: mcp-events, secrets: derived, well_known: publish } }
+routes:
+  - { name: mcp, path: \"/mcp/{id}\", provider: p, token: { kind: callback, from: [query] }, forward: \"/mcp/{id}\" }
+";
+    config.replace("routes:\n", published)
+}
+
+#[test]
+fn what_is_delivered_has_one_reading() {
+    let agent = ByteAgent::start();
+    let callgate = Callgate::start(&config(agent.address), Clock::System);
+    let cases = cases::all();
+    assert!(cases.len() >= 2_400, "{} cases", cases.len());
+    let began = callgate::proxy::instant();
+    let (heard, strays) = run::run(callgate.ingress, &agent, &cases);
+    let took = began.elapsed();
+    let mut counts = BTreeMap::<&str, usize>::new();
+    let (mut bad, mut seen) = (Vec::new(), BTreeMap::<(&str, &str), Vec<&str>>::new());
+    for (case, heard) in cases.iter().zip(&heard) {
+        let reading = read(&case.stream());
+        let verdict = verdict(&reading, heard);
+        let class = verdict.class();
+        if matches!(class, "accepted" | "refused" | "closed") {
+            *counts.entry(class).or_default() += 1;
+        } else if let Some(why) = known(case, &reading.end, class)
+            // Even so what is delivered is framed anew.
+            && heard.delivered.iter().all(|one| dirt(one).is_none())
+        {
+            seen.entry((why, class)).or_default().push(&case.name);
+            *counts.entry("known").or_default() += 1;
+        } else {
+            *counts.entry(class).or_default() += 1;
+            let sent = String::from_utf8_lossy(&case.bytes);
+            bad.push(format!("{}\n  sent {sent:.300?}\n  {verdict:?}", case.name));
+        }
+    }
+    println!("{} cases in {took:?}: {counts:?}", cases.len());
+    for ((why, class), names) in &seen {
+        println!("  known, {class}: {why}: {}, such as {:?}", names.len(), names[names.len() / 2]);
+    }
+    assert!(bad.is_empty(), "{} cases, among them\n{}", bad.len(), bad.join("\n"));
+    assert!(strays.is_empty(), "delivered without a case: {strays:?}");
+    let mended: Vec<_> =
+        FAULTS.iter().filter(|(why, worst, _)| !seen.contains_key(&(*why, *worst))).collect();
+    assert!(mended.is_empty(), "not that bad any more: {mended:?}");
+    assert!(counts["accepted"] > 100 && counts["refused"] > 2_000, "{counts:?}");
+}
+
+/// What is sound must go through, or the rest would prove nothing.
+#[test]
+fn what_has_one_reading_is_delivered() {
+    let agent = ByteAgent::start();
+    let callgate = Callgate::start(&config(agent.address), Clock::System);
+    let cases = cases::all();
+    let sound = [
+        "ps:te:vanilla te alone",
+        "ps:te:nospace1 te alone",
+        "ps:te:multiCase te alone",
+        "ps:te:vanilla kept te",
+        "ps:te:contentEnc cl.te",
+        "ps:cl:CL-pad cl",
+        "trailers",
+        "leading zeros of a chunk size",
+        "length and a body beyond it",
+        "many empty lines before the request",
+        "llhttp:sample:Extended Characters routed",
+    ];
+    let cases: Vec<_> = cases.into_iter().filter(|case| sound.contains(&&*case.name)).collect();
+    assert_eq!(cases.len(), sound.len());
+    let (heard, _) = run::run(callgate.ingress, &agent, &cases);
+    for (case, heard) in cases.iter().zip(&heard) {
+        assert_eq!(verdict(&read(&case.stream()), heard), Verdict::Accepted, "{}", case.name);
+    }
+}
+
+// === Whether a smuggler would be seen ===
+
+/// A gateway that passes every byte on and reads none.
+fn naive_gateway(agent: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut caller in listener.incoming().map_while(Result::ok) {
+            let mut upstream = TcpStream::connect(agent).unwrap();
+            let (mut from, mut to) = (caller.try_clone().unwrap(), upstream.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut upstream, &mut caller);
+                let _ = caller.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_gateway_that_reads_nothing_is_found_out() {
+    let agent = ByteAgent::start();
+    let gateway = naive_gateway(agent.address);
+    let cases: Vec<_> =
+        cases::all().into_iter().filter(|case| case.name.starts_with("ps:te:")).step_by(5).collect();
+    let (heard, _) = run::run(gateway, &agent, &cases);
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for (case, heard) in cases.iter().zip(&heard) {
+        *counts.entry(verdict(&read(&case.stream()), heard).class()).or_default() += 1;
+    }
+    println!("{} cases: {counts:?}", cases.len());
+    assert!(counts["hard"] > 50 && counts["dirty"] > 50, "{counts:?}");
+}
+
+#[test]
+fn the_verdict_knows_a_smuggled_request() {
+    let stream =
+        b"POST /open/x-a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbodyGET /open/x-m HTTP/1.1\r\n\r\n";
+    let reading = read(stream);
+    let one = |target: &str, more: &str, body: &str| Delivered {
+        head: format!("POST {target} HTTP/1.1\r\nhost: h\r\n{more}content-length: {}", body.len())
+            .into_bytes(),
+        body: body.as_bytes().to_vec(),
+    };
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".as_slice();
+    let of = |delivered: Vec<Delivered>, answers: &[u8]| {
+        verdict(&reading, &Heard { answers: answers.to_vec(), delivered, hangs: false }).class()
+    };
+    let sound = || one("/open/x-a", "", "body");
+    assert_eq!(of(vec![sound()], answer), "accepted");
+    assert_eq!(of(vec![], answer), "refused");
+    assert_eq!(of(vec![], b""), "closed");
+    assert_eq!(of(vec![sound(), one("/open/x-m", "", "")], answer), "hard");
+    assert_eq!(of(vec![one("/open/x-m", "", ""), sound()], answer), "hard");
+    assert_eq!(of(vec![sound(), sound()], answer), "hard", "delivered twice");
+    assert_eq!(of(vec![one("/open/x-a", "", "bod")], answer), "hard", "its body cut short");
+    assert_eq!(of(vec![one("/open/x-a", "transfer-encoding: chunked\r\n", "body")], answer), "dirty");
+    assert_eq!(of(vec![one("/open/x-a", "content.length: 3\r\n", "body")], answer), "dirty");
+    assert_eq!(of(vec![one("/open/x-a", "content-length: 4\r\n", "body")], answer), "dirty");
+    assert_eq!(of(vec![one("/open/x-a", "x: a\0b\r\n", "body")], answer), "dirty");
+    assert_eq!(of(vec![one("/open/x-a", "x: a\nb: c\r\n", "body")], answer), "dirty");
+    assert_eq!(of(vec![sound()], &answer.repeat(3)), "hard", "more answers than requests");
+    assert_eq!(of(vec![sound()], &[answer, b"x"].concat()), "hard", "no answer");
+    let hangs = Heard { answers: answer.to_vec(), delivered: vec![sound()], hangs: true };
+    assert_eq!(verdict(&reading, &hangs), Verdict::Stall);
+    assert_eq!(dirt(&sound()), None);
+}
+
+/// The reader against the verdicts of llhttp's authors: what they refuse it refuses, but for what is no matter of
+/// framing; what they take it takes, but for what HTTP/1.1 has no room for.
+#[test]
+fn the_strict_reader_agrees_with_llhttp() {
+    let no_framing = [
+        "Data after `Connection: close`",
+        "Expected space after method",
+        "Invalid character in chunk extensions",
+        "Invalid method for HTTP/x.x request",
+        "Pause on CONNECT/Upgrade",
+    ];
+    let no_room = [
+        "a request line that is not three words",
+        "a target that is none",
+        "another version",
+        "not one host",
+    ];
+    let corpus = cases::corpus("llhttp.json");
+    for item in corpus["items"].as_array().unwrap().iter().filter(|item| item["type"] == "request") {
+        let raw = data_encoding::HEXLOWER.decode(item["raw_hex"].as_str().unwrap().as_bytes()).unwrap();
+        // llhttp asks for no host.
+        let end = read(&cases::hosted(&raw)).end;
+        match (item["verdict"].as_str().unwrap(), &end) {
+            ("error", End::Clean | End::Closed) => {
+                assert!(no_framing.contains(&item["reason"].as_str().unwrap()), "{item}");
+            }
+            ("ok", End::Refused(why)) => assert!(no_room.contains(why), "{why}: {item}"),
+            _ => {}
+        }
+    }
+}
