@@ -56,6 +56,13 @@ pub(super) async fn deny(
         && session.write_response_body(Bytes::from(body), true).await.is_ok()
 }
 
+/// The same without a body: to a request for the head alone that could not be parsed.
+pub(super) async fn deny_briefly(session: &mut ServerSession, denial: Denial) -> bool {
+    let Ok(header) = problem_header(denial, &[], 0) else { return false };
+    session.write_response_header(Box::new(header)).await.is_ok()
+        && session.write_response_body(Bytes::new(), true).await.is_ok()
+}
+
 fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build_no_case(denial.status(), Some(8))?;
     header.insert_header(CONTENT_TYPE, "application/problem+json")?;

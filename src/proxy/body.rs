@@ -34,7 +34,8 @@ pub(super) async fn read(
     declared: Option<u64>,
     room: Room<'_, '_>,
 ) -> Result<Bytes, Denial> {
-    if session.is_body_empty() {
+    // On HTTP/2 a body may come where the head says that there is none.
+    if session.is_body_empty() && !session.is_http2() {
         return Ok(Bytes::new());
     }
     let Room { bytes_max, deadline, limits, reserved } = room;

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::accept::{Link, agreed_on_http2};
 use super::exchange::{self, Shared};
+use super::guarded::Guarded;
 use super::head::{self, Came};
 use super::patience::within;
 use super::wire::Wire;
@@ -47,14 +48,17 @@ async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<
         let limits = shared.policy.load().limits;
         let came = head::read(&mut stream, kept.is_none(), plain, &limits).await;
         let head = match came {
-            Came::Head(bytes) => Ok(bytes),
-            Came::Unusable(denial) => Err(denial),
+            Came::Head(bytes, chunks) => Ok((bytes, chunks)),
+            Came::Unusable(denial, bodiless) => Err((denial, bodiless)),
             Came::Preface(bytes) => return put_back(stream, bytes),
             Came::Nothing => {
                 within(FAREWELL, stream.shutdown()).await;
                 return None;
             }
         };
+        if let Ok((_, Some(chunks))) = &head {
+            stream = Box::new(Guarded::new(stream, *chunks));
+        }
         let mut session = ServerSession::new_http1(stream);
         match kept.take() {
             Some(settings) => settings.apply_to_session(&mut session),
@@ -62,13 +66,14 @@ async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<
         }
         // Boxed: an idle connection should not carry the room of an exchange.
         let reused = match head {
-            Ok(bytes) => {
+            Ok((bytes, _)) => {
                 session.set_pipelined_prefix(bytes);
                 Box::pin(exchange::serve(shared, session, link)).await
             }
-            Err(denial) => Box::pin(exchange::refuse_head(shared, session, link, denial)).await,
+            Err(unusable) => Box::pin(exchange::refuse_head(shared, session, link, unusable)).await,
         };
         (stream, kept) = reused?.consume();
+        stream = Guarded::unwrap(stream)?;
     }
 }
 

@@ -24,7 +24,7 @@ use super::patience::within;
 use super::provider::Providers;
 use super::rates::Rates;
 use super::refuse;
-use super::session::{self, Caller, RequestIds, continue_if_expected, hand_back, head, lacks_host};
+use super::session::{self, Caller, RequestIds, continue_if_expected, hand_back, head, is_ambiguous};
 use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
 use crate::denial::Denial;
@@ -86,31 +86,31 @@ pub(super) async fn serve(
     // The head is here, whole: this only parses it. Nothing is waited for that might not come.
     let read = within(WRITE_TIMEOUT, session.read_request()).await;
     let unusable = match read {
-        Some(Ok(true)) if lacks_host(&session) => Some(Denial::RequestMalformed),
+        Some(Ok(true)) if is_ambiguous(&session) => Some((Denial::RequestMalformed, false)),
         Some(Ok(true)) => None,
         Some(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => {
-            Some(Denial::RequestMalformed)
+            Some((Denial::RequestMalformed, false))
         }
         _ => return None,
     };
     run(shared, session, link, unusable).await
 }
 
-/// Answers a head that cannot be used. Closes the connection.
+/// Answers a head that cannot be used, without a body where that is what was asked for. Closes the connection.
 pub(super) async fn refuse_head(
     shared: &Shared,
     session: ServerSession,
     link: &Link,
-    denial: Denial,
+    unusable: (Denial, bool),
 ) -> Option<ReusedHttpStream> {
-    run(shared, session, link, Some(denial)).await
+    run(shared, session, link, Some(unusable)).await
 }
 
 async fn run(
     shared: &Shared,
     mut session: ServerSession,
     link: &Link,
-    unusable: Option<Denial>,
+    unusable: Option<(Denial, bool)>,
 ) -> Option<ReusedHttpStream> {
     // The policy of the moment in which there is a request: the connection may have waited for it for long.
     let policy = shared.policy.load_full();
@@ -122,7 +122,7 @@ async fn run(
     let mut exchange =
         Exchange { shared, policy: &policy, session: &mut session, link, request_id: &request_id };
     let ended = match unusable {
-        Some(denial) => exchange.refuse_head(denial).await,
+        Some((denial, bodiless)) => exchange.refuse_head(denial, bodiless).await,
         None => {
             if shared.leaving.load(Ordering::Relaxed) {
                 exchange.session.set_keepalive(None);
@@ -175,6 +175,8 @@ impl Exchange<'_> {
         let body = match read {
             Ok(body) => body,
             Err(denial) => {
+                // What is thrown away takes no memory.
+                drop(reserved);
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
                 return self.refuse(Denied { denial, seen: admitted.into_seen() }, 0).await;
             }
@@ -363,10 +365,13 @@ impl Exchange<'_> {
     }
 
     /// Answers a head that is none: nothing behind it can be trusted to be anything, so the connection ends.
-    async fn refuse_head(&mut self, denial: Denial) -> Ended {
+    async fn refuse_head(&mut self, denial: Denial, bodiless: bool) -> Ended {
         self.session.set_keepalive(None);
         let explain = self.policy.explain_denials;
-        let told = answer::deny(self.session, denial, &[], self.request_id, explain).await;
+        let told = match bodiless {
+            true => answer::deny_briefly(self.session, denial).await,
+            false => answer::deny(self.session, denial, &[], self.request_id, explain).await,
+        };
         Ended { reusable: false, ..Ended::refused(Denied { denial, seen: Seen::default() }, 0, told) }
     }
 }

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use super::patience::within;
 use super::wire::Wire;
 use crate::denial::Denial;
-use crate::framing::{HeadEnd, HeadFault, check_head};
+use crate::framing::{Chunks, Head, HeadFault};
 use crate::policy::Limits;
 
 /// Room for a head, and for a small body behind it.
@@ -17,14 +17,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What came first on a connection, or next.
 pub(super) enum Came {
-    /// A head, and what was read behind it.
-    Head(BytesMut),
+    /// A head, what was read behind it, and, of a body of chunks, where that ends.
+    Head(BytesMut, Option<Chunks>),
     /// The beginning of HTTP/2.
     Preface(BytesMut),
     /// Nothing: the connection idled for too long, or has ended.
     Nothing,
-    /// Something that is no head, or not in time.
-    Unusable(Denial),
+    /// Something that is no head, or not in time; whether an answer to it would have no body.
+    Unusable(Denial, bool),
 }
 
 /// Reads the next head. `first`: nothing came on the connection so far, and where it is `plain` it may begin HTTP/2.
@@ -36,14 +36,14 @@ pub(super) async fn read(stream: &mut Stream, first: bool, plain: bool, limits: 
         Some(Ok(1..)) => {}
         _ => return Came::Nothing,
     }
-    let mut end = HeadEnd::default();
-    if let Some(came) = look(&mut bytes, &mut end, first, limits) {
+    let mut head = Head::default();
+    if let Some(came) = look(&mut bytes, &mut head, first, limits) {
         return came;
     }
-    match within(limits.head_deadline, rest(stream, &mut bytes, &mut end, first, limits)).await {
+    match within(limits.head_deadline, rest(stream, &mut bytes, &mut head, first, limits)).await {
         Some(came) => came,
         None if PREFACE.starts_with(&bytes) => Came::Nothing,
-        None => Came::Unusable(Denial::HeadTimeout),
+        None => unusable(Denial::HeadTimeout, &bytes),
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn read(stream: &mut Stream, first: bool, plain: bool, limits: 
 async fn rest(
     stream: &mut Stream,
     bytes: &mut BytesMut,
-    end: &mut HeadEnd,
+    head: &mut Head,
     first: bool,
     limits: &Limits,
 ) -> Came {
@@ -61,33 +61,38 @@ async fn rest(
             // A caller that is gone in the middle of a head is not there to be told.
             Ok(0) | Err(_) => return Came::Nothing,
         }
-        if let Some(came) = look(bytes, end, first, limits) {
+        if let Some(came) = look(bytes, head, first, limits) {
             return came;
         }
     }
 }
 
 /// What it is, if that can be told.
-fn look(bytes: &mut BytesMut, end: &mut HeadEnd, first: bool, limits: &Limits) -> Option<Came> {
+fn look(bytes: &mut BytesMut, head: &mut Head, first: bool, limits: &Limits) -> Option<Came> {
     if first && PREFACE.starts_with(bytes.get(..PREFACE.len()).unwrap_or(bytes)) {
         return (bytes.len() >= PREFACE.len()).then(|| Came::Preface(std::mem::take(bytes)));
     }
     // One empty line before a request is left over from something else (RFC 9112 section 2.2).
-    if bytes.starts_with(b"\r\n") {
+    if bytes.starts_with(b"\r\n") && !head.begun() {
         bytes.advance(2);
-        *end = HeadEnd::default();
     }
-    let found = match end.find(bytes) {
+    let found = match head.read(bytes, limits.headers_max) {
         Ok(Some(length)) if length <= limits.head_bytes_max => length,
         Ok(None) if bytes.len() < limits.head_bytes_max => return None,
-        Ok(_) => return Some(Came::Unusable(Denial::HeadTooLarge)),
-        Err(fault) => return Some(Came::Unusable(denial(fault))),
+        Ok(_) => return Some(unusable(Denial::HeadTooLarge, bytes)),
+        Err(fault) => return Some(unusable(denial(fault), bytes)),
     };
-    let checked = check_head(bytes.get(..found).unwrap_or_default(), limits.headers_max);
-    Some(match checked {
-        Ok(()) => Came::Head(std::mem::take(bytes)),
-        Err(fault) => Came::Unusable(denial(fault)),
-    })
+    let mut chunks = head.has_chunks().then(Chunks::default);
+    if let (Some(chunks), Some(body)) = (&mut chunks, bytes.get(found..))
+        && chunks.read(body).is_err()
+    {
+        return Some(unusable(Denial::RequestMalformed, bytes));
+    }
+    Some(Came::Head(std::mem::take(bytes), chunks))
+}
+
+fn unusable(denial: Denial, bytes: &[u8]) -> Came {
+    Came::Unusable(denial, bytes.starts_with(b"HEAD "))
 }
 
 const fn denial(fault: HeadFault) -> Denial {

@@ -16,6 +16,7 @@ mod egress;
 mod ended;
 mod exchange;
 mod fetch;
+mod guarded;
 mod handshake;
 mod head;
 mod http1;

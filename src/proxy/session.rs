@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Version;
-use http::header::{EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 
@@ -54,6 +54,13 @@ pub(super) async fn continue_if_expected(session: &mut ServerSession) {
         // A caller that is gone is noticed when its body is read.
         let _ = h1.write_continue_response().await;
     }
+}
+
+/// Whether a head of HTTP/2 can be read in more than one way; one of HTTP/1 was looked at before it was parsed.
+pub(super) fn is_ambiguous(session: &ServerSession) -> bool {
+    let headers = &session.req_header().headers;
+    let doubled = headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
+    doubled || (session.is_http2() && headers.contains_key(TRANSFER_ENCODING)) || lacks_host(session)
 }
 
 /// HTTP/1.1 requests name their host (RFC 9112 section 3.2); pingora leaves that to us.

@@ -104,8 +104,12 @@ impl Reserved<'_> {
     pub(super) fn at_least(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return true };
         let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
+        if before.saturating_add(more) > self.max {
+            self.memory.bytes.fetch_sub(more, Ordering::SeqCst);
+            return false;
+        }
         self.bytes += more;
-        before.saturating_add(more) <= self.max
+        true
     }
 }
 

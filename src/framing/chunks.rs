@@ -1,0 +1,192 @@
+//! The chunks of a body (RFC 9112 section 7.1), as strictly as their grammar is: parsers behind this one forgive
+//! what it does not.
+
+use super::{is_control, is_token};
+
+/// Largest chunk, in bytes: sixteen times the largest body there can be.
+const SIZE_MAX: u64 = 1 << 30;
+/// Most bytes of a line that is no data: a size with its extensions, or a trailer.
+const LINE_BYTES_MAX: usize = 4 << 10;
+/// Most trailers.
+const TRAILERS_MAX: usize = 32;
+
+/// A body's chunks are not what they must be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ChunkFault;
+
+/// Where in a body of chunks the next byte stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum At {
+    /// In a size; how many digits it has.
+    Size(u8),
+    /// Behind a size, in an extension.
+    Extension,
+    /// Behind the CR of a line with a size.
+    SizeEnd,
+    /// In data.
+    Data,
+    /// Behind data.
+    DataCr,
+    /// Behind the CR behind data.
+    DataLf,
+    /// At the beginning of a line behind the last chunk.
+    Trailer,
+    /// In a trailer's name.
+    Name,
+    /// In a trailer's value.
+    Value,
+    /// Behind the CR of a trailer.
+    ValueEnd,
+    /// Behind the CR of the empty line.
+    End,
+    /// Behind everything.
+    Done,
+}
+
+/// A body of chunks whose bytes keep coming.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunks {
+    at: At,
+    /// Bytes of the chunk that are still to come.
+    left: u64,
+    line: usize,
+    trailers: usize,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self { at: At::Size(0), left: 0, line: 0, trailers: 0 }
+    }
+}
+
+impl Chunks {
+    /// Whether the body is at its end.
+    pub fn is_done(&self) -> bool {
+        self.at == At::Done
+    }
+
+    /// Looks at the next bytes. What is behind the end of the body is not looked at.
+    ///
+    /// # Errors
+    /// They are not chunks.
+    pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), ChunkFault> {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.at == At::Data {
+                let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                self.left -= here as u64;
+                bytes = bytes.get(here..).unwrap_or_default();
+                if self.left == 0 {
+                    self.at = At::DataCr;
+                }
+                continue;
+            }
+            if self.is_done() {
+                return Ok(());
+            }
+            self.byte(*first)?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn byte(&mut self, b: u8) -> Result<(), ChunkFault> {
+        self.line += 1;
+        if self.line > LINE_BYTES_MAX {
+            return Err(ChunkFault);
+        }
+        self.at = match (self.at, b) {
+            (At::Size(digits), _) if b.is_ascii_hexdigit() => {
+                let digit = char::from(b).to_digit(16).map_or(0, u64::from);
+                self.left = self.left * 16 + digit;
+                if self.left > SIZE_MAX || digits >= 16 {
+                    return Err(ChunkFault);
+                }
+                At::Size(digits + 1)
+            }
+            (At::Size(1..), b';') => At::Extension,
+            (At::Size(1..) | At::Extension, b'\r') => At::SizeEnd,
+            (At::Extension, _) if !is_control(b) => At::Extension,
+            (At::SizeEnd, b'\n') => self.next_line(if self.left == 0 { At::Trailer } else { At::Data }),
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => self.next_line(At::Size(0)),
+            (At::Trailer, b'\r') => At::End,
+            (At::Trailer, _) if is_token(b) && self.trailers < TRAILERS_MAX => At::Name,
+            (At::Name, b':') => At::Value,
+            (At::Name, _) if is_token(b) => At::Name,
+            (At::Value, b'\r') => At::ValueEnd,
+            (At::Value, _) if !is_control(b) => At::Value,
+            (At::ValueEnd, b'\n') => {
+                self.trailers += 1;
+                self.next_line(At::Trailer)
+            }
+            (At::End, b'\n') => At::Done,
+            _ => return Err(ChunkFault),
+        };
+        Ok(())
+    }
+
+    fn next_line(&mut self, at: At) -> At {
+        self.line = 0;
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str, step: usize) -> Result<bool, ChunkFault> {
+        let mut chunks = Chunks::default();
+        for piece in body.as_bytes().chunks(step) {
+            chunks.read(piece)?;
+        }
+        Ok(chunks.is_done())
+    }
+
+    #[test]
+    fn chunks_however_they_come() {
+        for (body, done) in [
+            ("0\r\n\r\n", true),
+            ("3\r\nabc\r\n0\r\n\r\n", true),
+            ("0A;a=b;c=\"d\"\r\n0123456789\r\n000\r\n\r\n", true),
+            ("1\r\na\r\n0\r\nX: y\r\nZ:\r\n\r\n", true),
+            ("1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\n", true),
+            ("3\r\nab", false),
+            ("3\r\nabc\r\n0\r\n", false),
+        ] {
+            for step in 1..body.len() {
+                assert_eq!(read(body, step), Ok(done), "{body:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk() {
+        for body in [
+            "\r\n",
+            "g\r\n",
+            "3 \r\nabc\r\n0\r\n\r\n",
+            " 3\r\nabc",
+            "+3\r\n",
+            "0x3\r\n",
+            "3\nabc",
+            "3\r\nabc\n0\r\n",
+            "3\r\nabcd\r\n",
+            "3\r\nfoo\r\n\r\nGET",
+            "0\r\nXX\r\n\r\n",
+            "0\r\nA: b\r\n c\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\nA: b\0\r\n\r\n",
+            "3;a\n\r\nabc",
+            "80000001\r\n",
+            "10000000000000003\r\n",
+            "00000000000000003\r\n",
+        ] {
+            for step in 1..=body.len() {
+                assert_eq!(read(body, step), Err(ChunkFault), "{body:?} by {step}");
+            }
+        }
+        assert_eq!(read(&format!("1;{}\r\n", "a".repeat(5000)), 100), Err(ChunkFault));
+        assert_eq!(read(&format!("0\r\n{}\r\n", "A: b\r\n".repeat(40)), 100), Err(ChunkFault));
+    }
+}

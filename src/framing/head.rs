@@ -1,0 +1,219 @@
+//! The head: every line is looked at as soon as it is there.
+
+use super::{is_control, is_token};
+
+/// What is wrong with a head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HeadFault {
+    /// It is not a head of HTTP/1.0 or HTTP/1.1 (RFC 9112), or its framing can be read in more than one way.
+    Malformed(&'static str),
+    /// It is larger, or has more header lines, than is allowed.
+    TooLarge,
+}
+
+/// A head whose bytes keep coming.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head {
+    /// How many bytes were looked at.
+    looked: usize,
+    /// Where the line begins that is not whole so far.
+    line: usize,
+    /// How many lines there are.
+    lines: usize,
+    http_1_1: bool,
+    length: bool,
+    coding: bool,
+    host: bool,
+}
+
+impl Head {
+    /// How long the head is, its empty line included; `None` while there is more of it to come. `bytes` is what was
+    /// there the last time, and more.
+    ///
+    /// # Errors
+    /// What is wrong with one of its lines, or with all of them together.
+    pub fn read(&mut self, bytes: &[u8], headers_max: usize) -> Result<Option<usize>, HeadFault> {
+        while let Some(found) = bytes.get(self.looked..).and_then(|rest| memchr::memchr(b'\n', rest)) {
+            let end = self.looked + found;
+            let line = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r"));
+            // Some readers take a bare LF for the end of a line and some do not.
+            let line = line.ok_or(HeadFault::Malformed("a line ends without CR"))?;
+            (self.looked, self.line, self.lines) = (end + 1, end + 1, self.lines + 1);
+            match self.lines {
+                1 => self.http_1_1 = request_line(line)?,
+                _ if line.is_empty() => return self.whole().map(|()| Some(end + 1)),
+                // The first line is none of a header.
+                lines if lines > headers_max + 1 => return Err(HeadFault::TooLarge),
+                _ => self.header_line(line)?,
+            }
+        }
+        self.looked = bytes.len();
+        Ok(None)
+    }
+
+    /// Whether a line was read.
+    pub fn begun(&self) -> bool {
+        self.looked > 0
+    }
+
+    /// Whether the body has chunks, once the head is whole.
+    pub fn has_chunks(&self) -> bool {
+        self.coding
+    }
+
+    fn whole(&self) -> Result<(), HeadFault> {
+        if self.length && self.coding {
+            return Err(HeadFault::Malformed("a length and a transfer coding"));
+        }
+        if self.http_1_1 && !self.host {
+            return Err(HeadFault::Malformed("no host"));
+        }
+        Ok(())
+    }
+
+    fn header_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
+        // A line that goes on the one before begins with whitespace, which no name does (RFC 9112 section 5.2).
+        let (name, value) = split(line, b':').ok_or(HeadFault::Malformed("a header line without a colon"))?;
+        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+            return Err(HeadFault::Malformed("a header name that is none"));
+        }
+        if value.iter().any(|b| is_control(*b)) {
+            return Err(HeadFault::Malformed("a control character in a header"));
+        }
+        let value = value.trim_ascii();
+        // What some readers write with `_` where others write `-` must not be framing to anybody.
+        let is = |known: &[u8]| {
+            name.len() == known.len()
+                && name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a, *b) == (b'_', b'-'))
+        };
+        if is(b"content-length") {
+            let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+            if std::mem::replace(&mut self.length, true) || !digits || name.contains(&b'_') {
+                return Err(HeadFault::Malformed("the length is said twice, or is no length"));
+            }
+        } else if is(b"transfer-encoding") {
+            let chunked = self.http_1_1 && value.eq_ignore_ascii_case(b"chunked");
+            if std::mem::replace(&mut self.coding, true) || !chunked || name.contains(&b'_') {
+                return Err(HeadFault::Malformed(
+                    "a transfer coding that is not `chunked`, once, in HTTP/1.1",
+                ));
+            }
+        } else if is(b"host") && std::mem::replace(&mut self.host, true) {
+            return Err(HeadFault::Malformed("more than one host"));
+        }
+        Ok(())
+    }
+}
+
+/// `METHOD SP TARGET SP HTTP/1.x` (RFC 9112 section 3); whether the version is 1.1.
+fn request_line(line: &[u8]) -> Result<bool, HeadFault> {
+    let fault = HeadFault::Malformed("the first line is no request line");
+    let (method, rest) = split(line, b' ').ok_or(fault)?;
+    let (target, version) = split(rest, b' ').ok_or(fault)?;
+    if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
+        return Err(fault);
+    }
+    // Parsers repair such a target, or cut it: it would not be the one that was sent, or signed.
+    if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>')) {
+        return Err(HeadFault::Malformed("a character in the target that no target has"));
+    }
+    // A tunnel is not what anybody comes here for.
+    if method == b"CONNECT" {
+        return Err(HeadFault::Malformed("a tunnel is asked for"));
+    }
+    match version {
+        b"HTTP/1.1" => Ok(true),
+        b"HTTP/1.0" => Ok(false),
+        _ => Err(fault),
+    }
+}
+
+/// What is before the first `at`, and what is behind it.
+fn split(line: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let found = memchr::memchr(at, line)?;
+    Some((line.get(..found)?, line.get(found + 1..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(head: &str) -> Result<(), HeadFault> {
+        match Head::default().read(head.as_bytes(), 4)? {
+            Some(end) if end == head.len() => Ok(()),
+            end => panic!("{head:?}: {end:?}"),
+        }
+    }
+
+    #[test]
+    fn an_end_is_found_however_the_bytes_come() {
+        let head = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nbody\n";
+        for step in 1..head.len() {
+            let mut end = Head::default();
+            let mut shown = 0;
+            let found = loop {
+                shown = (shown + step).min(head.len());
+                if let Some(found) = end.read(&head[..shown], 4).unwrap() {
+                    break found;
+                }
+            };
+            assert_eq!(found, head.len() - 5, "{step}");
+        }
+        assert!(Head::default().read(b"GET / HTTP/1.1\nHost", 4).is_err());
+        assert!(Head::default().read(b"\n", 4).is_err());
+        assert!(Head::default().read(b"GET / HTTP/1.1\r\nA b\r\n", 4).is_err(), "before its end");
+    }
+
+    #[test]
+    fn what_is_a_head_and_what_is_none() {
+        for good in
+            ["", "A: \r\n", "A:b\r\nC: \t d\t\r\n", "Content-Length: 0\r\n", "Transfer-Encoding: CHUNKED\r\n"]
+        {
+            assert_eq!(whole(&format!("POST /a?b HTTP/1.1\r\nHost: h\r\n{good}\r\n")), Ok(()), "{good:?}");
+        }
+        assert_eq!(whole("GET / HTTP/1.0\r\n\r\n"), Ok(()));
+        for bad in [
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content_Length: 1\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: 1,1\r\n",
+            "Content-Length: 0000000000000000001\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked;q\r\n",
+            "Transfer_Encoding: chunked\r\n",
+            "Host: h\r\n",
+            " A: b\r\n",
+            "A : b\r\n",
+            ": b\r\n",
+            "A\r\n",
+            "A: b\rc\r\n",
+            "A: b\0\r\n",
+            "A: b\x7f\r\n",
+        ] {
+            let refused = whole(&format!("POST / HTTP/1.1\r\nHost: h\r\n{bad}\r\n"));
+            assert!(matches!(refused, Err(HeadFault::Malformed(_))), "{bad:?}: {refused:?}");
+        }
+        for bad in [
+            "",
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.2",
+            "GET / HTTP/1.1 ",
+            "G(T / HTTP/1.1",
+            "GET /\x7f HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET /a?\" HTTP/1.1",
+            "CONNECT h:1 HTTP/1.1",
+        ] {
+            let refused = whole(&format!("{bad}\r\nHost: h\r\n\r\n"));
+            assert!(matches!(refused, Err(HeadFault::Malformed(_))), "{bad:?}: {refused:?}");
+        }
+        assert!(whole("GET / HTTP/1.1\r\n\r\n").is_err());
+        assert!(whole("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        let many = "A: b\r\n".repeat(4);
+        assert_eq!(whole(&format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n")), Err(HeadFault::TooLarge));
+    }
+}

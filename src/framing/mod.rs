@@ -1,0 +1,34 @@
+//! What the bytes of an HTTP/1 request must be before anybody parses them. What two readers could take for two
+//! different things is refused here: what is ambiguous to somebody before or behind us is not repaired.
+
+mod chunks;
+mod head;
+
+pub use chunks::{ChunkFault, Chunks};
+pub use head::{Head, HeadFault};
+
+/// A character of a method, of a header's name (RFC 9110 section 5.6.2).
+const fn is_token(b: u8) -> bool {
+    matches!(
+        b,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    ) || b.is_ascii_alphanumeric()
+}
+
+/// Whether a byte has no place in a header's value (RFC 9110 section 5.5).
+const fn is_control(b: u8) -> bool {
+    (b < b' ' && b != b'\t') || b == 0x7f
+}
