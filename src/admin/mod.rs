@@ -57,10 +57,8 @@ impl Admin {
                 },
                 Err(error) => text(500, &error.to_string()),
             },
-            "/readyz" if !self.ready.load(Ordering::Relaxed) => text(503, "stopping"),
-            "/readyz" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
             "/readyz" if wants_more(&request.query) => self.told(),
-            "/readyz" => text(200, "ok"),
+            "/readyz" => self.readiness().map_or_else(|why| text(503, why), |()| text(200, "ok")),
             _ => text(404, "not found: /callbacks, /livez, /metrics, /readyz"),
         }
     }
@@ -74,8 +72,23 @@ fn wants_more(query: &str) -> bool {
 impl Admin {
     /// Readiness, and which configuration is served by.
     fn told(&self) -> PlainResponse {
-        let told = json!({ "ready": true, "config": self.config.told() });
-        PlainResponse { content_type: "application/json", ..text(200, &format!("{told:#}")) }
+        let readiness = self.readiness();
+        let told = json!({
+            "ready": readiness.is_ok(),
+            "why_not": readiness.err(),
+            "config": self.config.told(),
+        });
+        let status = if readiness.is_ok() { 200 } else { 503 };
+        PlainResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
+    }
+
+    /// Whether callbacks are taken; why not.
+    fn readiness(&self) -> Result<(), &'static str> {
+        match (self.ready.load(Ordering::Relaxed), self.store.is_healthy()) {
+            (false, _) => Err("stopping"),
+            (true, false) => Err("the ledger's file cannot be written"),
+            (true, true) => Ok(()),
+        }
     }
 
     fn scrape(&self) -> prometheus::Result<String> {
