@@ -10,6 +10,15 @@
 mod actions;
 mod agent_faults;
 mod assertion;
+mod attack_configs;
+mod attack_configs_text;
+mod attack_jwt;
+mod attack_jwt_claims;
+mod attack_jwt_headers;
+mod attack_jwt_spellings;
+mod attack_paths;
+mod attack_spoof;
+mod attack_spoof_oracle;
 mod bodies;
 mod command_line;
 mod conventions;
