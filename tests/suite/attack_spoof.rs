@@ -9,7 +9,7 @@ use callgate::time::Timestamp;
 use callgate::trail::Trail;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::attack_spoof_oracle::{allowed, client, fold, forwarded_hop, hop, hops, list_elements, trusted};
+use crate::attack_spoof_oracle::{allowed, client, fold, forwarded_hops, hop, hops, trusted};
 use crate::harness::parse;
 
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
@@ -293,13 +293,7 @@ fn no_forwarded_header_makes_somebody_else_of_a_caller() {
                     vec![format!("for={GOOD}, {pair}, for=10.0.0.9")],
                     vec![format!("for={GOOD}"), pair.clone()],
                 ] {
-                    let read = |line: &String| match list_elements(line, ',') {
-                        Some(elements) if line.chars().all(|c| c == '\t' || (' '..='~').contains(&c)) => {
-                            elements.iter().map(|e| forwarded_hop(e.trim_matches([' ', '\t']))).collect()
-                        }
-                        _ => vec![None],
-                    };
-                    let hops: Vec<_> = lines.iter().flat_map(read).collect();
+                    let hops = forwarded_hops(&lines);
                     tally.try_one(&policy, "forwarded", &lines, peer, client(peer, hops.into_iter()));
                 }
             }

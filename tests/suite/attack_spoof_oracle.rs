@@ -120,7 +120,7 @@ pub fn hops(lines: &[String]) -> Vec<Option<IpAddr>> {
 }
 
 /// Splits outside of quoted strings, by hand.
-pub fn list_elements(line: &str, separator: char) -> Option<Vec<String>> {
+fn list_elements(line: &str, separator: char) -> Option<Vec<String>> {
     let mut elements = vec![String::new()];
     let mut chars = line.chars();
     let mut quoted = false;
@@ -141,7 +141,7 @@ pub fn list_elements(line: &str, separator: char) -> Option<Vec<String>> {
 }
 
 /// The address of one element of `Forwarded` (RFC 7239): one `for`, IPv6 in quotes and brackets.
-pub fn forwarded_hop(element: &str) -> Option<IpAddr> {
+fn forwarded_hop(element: &str) -> Option<IpAddr> {
     let pairs = list_elements(element, ';')?;
     let mut found = None;
     for pair in &pairs {
@@ -155,4 +155,15 @@ pub fn forwarded_hop(element: &str) -> Option<IpAddr> {
         Some(rest) => hop(rest.strip_suffix('"').filter(|text| !text.contains(['"', '\\']))?),
         None => hop(&value).filter(IpAddr::is_ipv4),
     }
+}
+
+/// The hops of `Forwarded`, in order, over all its lines.
+pub fn forwarded_hops(lines: &[String]) -> Vec<Option<IpAddr>> {
+    let read = |line: &String| match list_elements(line, ',') {
+        Some(elements) if line.chars().all(|c| c == '\t' || (' '..='~').contains(&c)) => {
+            elements.iter().map(|element| forwarded_hop(element.trim_matches([' ', '\t']))).collect()
+        }
+        _ => vec![None],
+    };
+    lines.iter().flat_map(read).collect()
 }

@@ -34,5 +34,6 @@ mod ledger;
 mod observing;
 mod properties;
 mod providers;
+mod seeds;
 mod stopping;
 mod vectors;
