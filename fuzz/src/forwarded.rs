@@ -6,8 +6,7 @@ use std::sync::LazyLock;
 use callgate::source::{AddressHeader, Allowlist, ClientAddress, Lists, Networks, parse_network};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-#[path = "../../tests/suite/attack_spoof_oracle.rs"]
-mod oracle;
+use super::forwarded_oracle as oracle;
 
 const HEADERS: [&str; 3] = ["x-forwarded-for", "forwarded", "cf-connecting-ip"];
 

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod decide;
 pub mod forwarded;
+pub mod forwarded_oracle;
 pub mod json_pointer;
 pub mod path;
 pub mod signature_headers;

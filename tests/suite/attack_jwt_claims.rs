@@ -47,11 +47,16 @@ pub fn claims(signer: &Signer, attacks: &mut Attacks) {
     add("scope missing".to_owned(), &base.replace(r#""scope":"x","#, ""));
     add("scope null".to_owned(), &base.replace(r#""scope":"x""#, r#""scope":null"#));
     times(&exp, &now, &base, &mut add);
+    documents(&base, &mut add);
+}
+
+/// What is no object with each member once, or none of a bearable size.
+fn documents(base: &str, add: &mut impl FnMut(String, &str)) {
     for (what, text) in [
         ("empty", String::new()),
         ("an empty object", "{}".to_owned()),
         ("a list", format!("[{base}]")),
-        ("text", serde_json::to_string(&base).unwrap()),
+        ("text", serde_json::to_string(base).unwrap()),
         ("cut off", base[..base.len() - 1].to_owned()),
         ("more behind", format!("{base} x")),
         ("two documents", format!("{base}{base}")),

@@ -25,6 +25,35 @@ pub const VALUES: [&str; 16] = [
     "9007199254740993",
 ];
 
+const TYPES: &[&str] = &[
+    r#""JWE""#,
+    r#""JWS""#,
+    r#""at+jwt""#,
+    r#""dpop+jwt""#,
+    r#""callback+jwt""#,
+    r#""assertion+jwt""#,
+    r#""JWT ""#,
+    r#"" JWT""#,
+    r#""application/application/jwt""#,
+    r#""text/jwt""#,
+    r#""jwt;x=1""#,
+    r#"["JWT"]"#,
+];
+
+const KEY_IDS: &[&str] = &[
+    r#""../../../../dev/null""#,
+    r#""/dev/null""#,
+    r#""' OR '1'='1""#,
+    r#""x|id""#,
+    r#""file:///etc/passwd""#,
+    r#""https://evil.example.com""#,
+    r#"["HS256","RS256","ES256","EdDSA"]"#,
+    r#""hs256""#,
+    r#""HS256 ""#,
+    r#""HS256\u0000""#,
+    r#""*""#,
+];
+
 pub fn headers(signer: &Signer, attacks: &mut Attacks) {
     let (name, claims) = (signer.name, signer.claims());
     let mut add = |what: String, header: &str| {
@@ -44,69 +73,63 @@ pub fn headers(signer: &Signer, attacks: &mut Attacks) {
             add(format!("{member} first {value}"), &format!(r#"{{"{member}":{value},"alg":"{name}"}}"#));
         }
     }
-    for typ in VALUES.into_iter().chain([
-        r#""JWE""#,
-        r#""JWS""#,
-        r#""at+jwt""#,
-        r#""dpop+jwt""#,
-        r#""callback+jwt""#,
-        r#""assertion+jwt""#,
-        r#""JWT ""#,
-        r#"" JWT""#,
-        r#""application/application/jwt""#,
-        r#""text/jwt""#,
-        r#""jwt;x=1""#,
-        r#"["JWT"]"#,
-    ]) {
+    for typ in VALUES.iter().chain(TYPES) {
         add(format!("typ {typ}"), &format!(r#"{{"alg":"{name}","typ":{typ}}}"#));
     }
-    for kid in VALUES.into_iter().chain([
-        r#""../../../../dev/null""#,
-        r#""/dev/null""#,
-        r#""' OR '1'='1""#,
-        r#""x|id""#,
-        r#""file:///etc/passwd""#,
-        r#""https://evil.example.com""#,
-        r#"["HS256","RS256","ES256","EdDSA"]"#,
-        r#""hs256""#,
-        r#""HS256 ""#,
-        r#""HS256\u0000""#,
-        r#""*""#,
-    ]) {
+    for kid in VALUES.iter().chain(KEY_IDS) {
         add(format!("kid {kid}"), &format!(r#"{{"alg":"{name}","kid":{kid}}}"#));
     }
-    let lower = name.to_lowercase();
-    let mut unsigned_ones = Vec::new();
-    for alg in [
-        "none", "None", "NONE", "nOnE", "", " ", "null", "HS384", "HS512", "RS384", "RS512", "PS256",
-        "ES384", "ES512", "ES256K",
-    ]
-    .into_iter()
-    .chain([
-        "Ed25519",
-        "Ed448",
-        "HMAC",
-        "dir",
-        "A128KW",
-        "RSA-OAEP",
-        "ECDH-ES",
-        "PBES2-HS256+A128KW",
-        "HS1",
-        "RS1",
-        &lower,
-    ])
-    .chain(["HS256", "RS256", "EdDSA", "ES256"].into_iter().filter(|other| *other != name))
-    {
-        add(format!("alg {alg}"), &format!(r#"{{"alg":"{alg}","kid":"{name}"}}"#));
-        add(format!("alg {alg} without kid"), &format!(r#"{{"alg":"{alg}"}}"#));
-        let unsigned = format!("{}.{}", b64(format!(r#"{{"alg":"{alg}"}}"#)), b64(&claims));
-        unsigned_ones.push((alg.to_owned(), unsigned));
-    }
-    for (alg, unsigned) in unsigned_ones {
-        add_unsigned(&alg, &unsigned, signer, attacks);
-    }
+    algorithms(signer, attacks);
     doubled_headers(signer, attacks);
     confusions(signer, attacks);
+}
+
+/// Names of algorithms that are no name of this one.
+const ALGORITHMS: &[&str] = &[
+    "none",
+    "None",
+    "NONE",
+    "nOnE",
+    "",
+    " ",
+    "null",
+    "HS384",
+    "HS512",
+    "RS384",
+    "RS512",
+    "PS256",
+    "ES384",
+    "ES512",
+    "ES256K",
+    "Ed25519",
+    "Ed448",
+    "HMAC",
+    "dir",
+    "A128KW",
+    "RSA-OAEP",
+    "ECDH-ES",
+    "PBES2-HS256+A128KW",
+    "HS1",
+    "RS1",
+    "HS256",
+    "RS256",
+    "EdDSA",
+    "ES256",
+    "hs256",
+    "rs256",
+    "eddsa",
+    "es256",
+];
+
+fn algorithms(signer: &Signer, attacks: &mut Attacks) {
+    let (name, claims) = (signer.name, signer.claims());
+    for alg in ALGORITHMS.iter().filter(|alg| **alg != name) {
+        for header in [format!(r#"{{"alg":"{alg}","kid":"{name}"}}"#), format!(r#"{{"alg":"{alg}"}}"#)] {
+            attacks.insert(format!("header: {header}"), signer.token(&header, &claims));
+        }
+        let unsigned = format!("{}.{}", b64(format!(r#"{{"alg":"{alg}"}}"#)), b64(&claims));
+        add_unsigned(alg, &unsigned, signer, attacks);
+    }
 }
 
 fn add_unsigned(alg: &str, unsigned: &str, signer: &Signer, attacks: &mut Attacks) {

@@ -144,8 +144,15 @@ pub fn spellings(signer: &Signer, attacks: &mut Attacks) {
         }
     }
     trailing_bits(signer, &parts, attacks);
+    shapes(signer, &parts, attacks);
+    encrypted(signer, attacks);
+}
+
+/// More parts, fewer, or others.
+fn shapes(signer: &Signer, parts: &[&str], attacks: &mut Attacks) {
+    let genuine = signer.genuine();
     let mut add = |what: &str, token: String| drop(attacks.insert(format!("spelling: {what}"), token));
-    let [header, payload, signature] = parts[..] else { panic!() };
+    let [header, payload, signature] = *parts else { panic!() };
     let decoded: Vec<_> = parts.iter().map(|part| BASE64URL_NOPAD.decode(part.as_bytes()).unwrap()).collect();
     add(
         "base64 with padding",
@@ -186,6 +193,12 @@ pub fn spellings(signer: &Signer, attacks: &mut Attacks) {
     add("a megabyte", "A".repeat(1 << 20));
     add("a megabyte of dots", ".".repeat(1 << 20));
     add("a megabyte behind", format!("{genuine}{}", "A".repeat(1 << 20)));
+}
+
+/// Tokens that are said to be encrypted.
+fn encrypted(signer: &Signer, attacks: &mut Attacks) {
+    let genuine = signer.genuine();
+    let mut add = |what: &str, token: String| drop(attacks.insert(format!("spelling: {what}"), token));
     for (alg, enc) in [
         ("dir", "A128GCM"),
         ("RSA-OAEP", "A256GCM"),

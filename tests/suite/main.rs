@@ -3,6 +3,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test that cannot go on fails"
 )]
@@ -18,7 +19,6 @@ mod attack_jwt_headers;
 mod attack_jwt_spellings;
 mod attack_paths;
 mod attack_spoof;
-mod attack_spoof_oracle;
 mod bodies;
 mod command_line;
 mod conventions;

@@ -3,7 +3,7 @@
 use std::fs;
 
 #[path = "../../fuzz/src/lib.rs"]
-mod fuzz;
+pub mod fuzz;
 
 #[test]
 fn every_seed_holds_what_its_target_asserts() {

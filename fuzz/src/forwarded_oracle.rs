@@ -146,7 +146,7 @@ fn forwarded_hop(element: &str) -> Option<IpAddr> {
     let mut found = None;
     for pair in &pairs {
         let Some((name, value)) = pair.trim_matches([' ', '\t']).split_once('=') else { continue };
-        if name.to_ascii_lowercase() == "for" && found.replace(value.to_owned()).is_some() {
+        if name.eq_ignore_ascii_case("for") && found.replace(value.to_owned()).is_some() {
             return None;
         }
     }
