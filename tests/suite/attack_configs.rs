@@ -51,7 +51,7 @@ pub struct Tally {
     pub read: usize,
     pub accepted: usize,
     pub wrong: Vec<String>,
-    slowest: Duration,
+    slowest: (Duration, String),
 }
 
 impl Tally {
@@ -72,7 +72,9 @@ impl Tally {
                 break;
             }
             if fastest < PARSE_MAX {
-                self.slowest = self.slowest.max(fastest);
+                if fastest > self.slowest.0 {
+                    self.slowest = (fastest, what.to_owned());
+                }
                 self.accepted += usize::from(parsed.is_ok());
                 if matches!(&parsed, Err(errors) if errors.is_empty()) {
                     self.wrong.push(format!("refused without a word: {what}"));
@@ -318,11 +320,12 @@ fn the_yaml_test_suite_is_read_and_none_of_it_is_a_configuration() {
         let good = &bases()[0].1;
         let indented: String = yaml.lines().map(|line| format!("    {line}\n")).collect();
         for text in [yaml.clone(), format!("{good}\n{yaml}"), format!("{good}\n{UNKNOWN}:\n{indented}")] {
-            if let Some(Ok(_)) = tally.read(&format!("{id}"), &text)
-                && text != *good
-                && text.contains(UNKNOWN)
-            {
-                tally.wrong.push(format!("{id}: accepted\n{yaml}"));
+            // What says nothing may stand behind a configuration: comments, and the mark of a document's end.
+            let silent =
+                yaml.lines().all(|line| line.is_empty() || line.starts_with('#') || line.starts_with("..."));
+            let silent = silent && !text.contains(UNKNOWN);
+            if matches!(tally.read(&format!("{id}"), &text), Some(Ok(_))) && !silent {
+                tally.wrong.push(format!("{id}: accepted\n{text}"));
             }
         }
         if matches!(tally.read(&format!("{id} alone"), &yaml), Some(Ok(_))) {
