@@ -6,7 +6,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop bench bench-ledger bench-decide deny build setup clean
+.PHONY: demo test fmt lint core unit doc interop bench bench-ledger bench-decide deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -57,9 +57,15 @@ bench-ledger: setup
 bench-decide: setup
 	$(CARGO) bench --locked --bench decide
 
-# Licences, advisories, sources (needs cargo-deny).
+# Licences, sources and banned crates, and the known vulnerabilities where the database of them can be had.
 deny:
-	$(CARGO) deny check
+	@scripts/deny.sh $(TOOLS)
+
+# Each fuzz target for SECONDS_EACH, or those that TARGETS names; the first finding stops. Needs a nightly compiler.
+SECONDS_EACH ?= 60
+fuzz:
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked --root $(TOOLS)
+	@scripts/fuzz.sh $(SECONDS_EACH) $(TARGETS)
 
 clean:
 	$(CARGO) clean

@@ -183,19 +183,23 @@ fn operations_say_what_to_do_about_every_denial() {
 #[test]
 fn the_threat_model_names_what_exists() {
     let text = fs::read_to_string("docs/threat-model.md").unwrap();
-    let suite: Vec<_> = rust_files("tests/suite").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let suite: Vec<_> =
+        rust_files("tests/suite").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let is_test = |name: &str| {
         let last = name.rsplit("::").next().unwrap();
         let module = name.split("::").next().unwrap();
         let known = Path::new(&format!("tests/suite/{module}.rs")).exists()
             || Path::new(&format!("tests/suite/{module}/mod.rs")).exists();
-        let there = |text: &String| text.contains(&format!("fn {last}(")) || text.contains(&format!("mod {last};"));
+        let there =
+            |text: &String| text.contains(&format!("fn {last}(")) || text.contains(&format!("mod {last};"));
         known && suite.iter().any(there)
     };
     let mut named = 0;
-    for row in text.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() == 2) {
+    let attacks = text.split_once("\n## Framing").unwrap().1;
+    for row in attacks.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() == 2) {
         let columns: Vec<_> = row.trim_matches('|').split(" | ").collect();
-        let words = |column: &str| column.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let words =
+            |column: &str| column.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
         let files = words(columns[1]).into_iter().filter(|word| word.contains('/'));
         for file in files.chain(words(columns[2]).into_iter().filter(|word| word.contains('/'))) {
             assert!(Path::new(&file).exists(), "{file}: {row}");

@@ -1,6 +1,7 @@
 //! Reading the tree: typed access that notes every mistake with its path and a hint, and goes on.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use crate::path::Template;
 use crate::policy::Feed;
 use crate::source::parse_network;
 use crate::time::parse_duration;
+
+/// How much is read again, in bytes, for the lines of mistakes: each takes a pass, and the last of many have none.
+const LOCATED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One mistake in a configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,13 +77,12 @@ impl<'e> Reader<'e> {
 
     /// Ends the reading: the warnings, or every mistake in the order of the file.
     pub(super) fn finish(self, text: &str) -> Result<Vec<String>, Vec<ConfigError>> {
-        let mut errors: Vec<_> = self
-            .errors
-            .into_inner()
-            .into_iter()
+        let mut passes = LOCATED_BYTES_MAX / text.len().max(1);
+        let errors = self.errors.into_inner().into_iter();
+        let mut errors: Vec<_> = errors
             .map(|(steps, message, hint)| ConfigError {
                 path: path_text(&steps),
-                place: deepest_place(text, &steps),
+                place: deepest_place(text, &steps, &mut passes),
                 message,
                 hint,
             })
@@ -90,8 +93,11 @@ impl<'e> Reader<'e> {
 }
 
 /// A missing key has no place of its own: the nearest enclosing one is given.
-fn deepest_place(text: &str, steps: &[Step]) -> Option<Place> {
-    (1..=steps.len()).rev().find_map(|len| locate(text, steps.get(..len)?))
+fn deepest_place(text: &str, steps: &[Step], passes: &mut usize) -> Option<Place> {
+    (1..=steps.len()).rev().find_map(|len| {
+        *passes = passes.checked_sub(1)?;
+        locate(text, steps.get(..len)?)
+    })
 }
 
 fn path_text(steps: &[Step]) -> String {
@@ -162,8 +168,9 @@ impl<'n> Cursor<'n> {
     /// A mapping; unknown keys are noted when [`Fields::finish`] is called.
     pub(super) fn fields(&self) -> Option<Fields<'n>> {
         let Node::Map(entries) = self.node else { return self.expected("a mapping") };
-        for (i, (key, node)) in entries.iter().enumerate() {
-            if entries.iter().take(i).any(|(earlier, _)| earlier == key) {
+        let mut earlier = HashSet::new();
+        for (key, node) in entries {
+            if !earlier.insert(key) {
                 let _: Option<()> = self
                     .step(node, Step::Key(key.clone()))
                     .error("the key occurs twice", "the second would silently win; keep one");

@@ -17,7 +17,9 @@ pub(super) fn is_name(text: &str) -> bool {
 
 /// "did you mean", or the list of what is known.
 pub(super) fn did_you_mean(text: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
+    // Nobody means a word with one that is much longer than any, and comparing takes time and room for each letter.
+    let comparable = known.iter().filter(|_| text.len() <= 64);
+    let near = comparable.map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
     match near {
         Some((distance, word)) if distance <= 2 && distance < word.len() => format!("did you mean `{word}`?"),
         _ => format!("known are: {}", known.join(", ")),

@@ -18,13 +18,15 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
     let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
     let mut at: &RawValue = serde_json::from_str(text).map_err(|_| NotJson)?;
     for token in &pointer.tokens {
-        let index = token.bytes().all(|b| b.is_ascii_digit()).then(|| token.parse::<usize>().ok()).flatten();
+        let digits = !token.is_empty() && token.bytes().all(|b| b.is_ascii_digit());
+        // `01` is no index (RFC 6901 section 4), and a number beyond every list is none either.
+        let index = token.parse().ok().filter(|index: &usize| digits && index.to_string() == **token);
         let next = match (at.get().as_bytes().first(), index) {
             (Some(b'['), Some(index)) => {
                 let items: Vec<&RawValue> = serde_json::from_str(at.get()).map_err(|_| NotJson)?;
                 items.get(index).copied()
             }
-            (Some(b'{'), None) => {
+            (Some(b'{'), None) if !digits => {
                 let Members(members) = serde_json::from_str(at.get()).map_err(|_| NotJson)?;
                 let mut named = members.iter().filter(|(name, _)| name.eq_ignore_ascii_case(token));
                 match (named.next(), named.next()) {
@@ -95,6 +97,8 @@ mod tests {
             (r#"{"a":{"0":1}}"#, "/a/0", "Missing"),
             (r#"{"b":1}"#, "/a", "Missing"),
             ("[1]", "/1", "Missing"),
+            ("[1,2]", "/01", "Missing"),
+            (r#"{"99999999999999999999":1}"#, "/99999999999999999999", "Missing"),
             ("{", "/a", "NotJson"),
         ] {
             assert_eq!(found(document, at), what, "{document} {at}");

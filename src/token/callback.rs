@@ -9,7 +9,7 @@ use super::derive::Deriver;
 use super::mint::header_text;
 use super::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER};
 use crate::denial::{Denial, Refusal};
-use crate::jose::{Key, Unverified};
+use crate::jose::{Key, Unverified, is_object};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -109,8 +109,11 @@ impl CallbackVerifier {
         now: Timestamp,
     ) -> Result<Granted, Refusal> {
         let payload = self.payload(token)?;
-        let claims: Claims<'_> = serde_json::from_slice(&payload)
-            .map_err(|_| Refusal::new(Denial::TokenClaim, "the claims are not those of a callback token"))?;
+        let claims = Some(&payload).filter(|payload| is_object(payload));
+        let claims: Claims<'_> =
+            claims.and_then(|payload| serde_json::from_slice(payload).ok()).ok_or_else(|| {
+                Refusal::new(Denial::TokenClaim, "the claims are not those of a callback token")
+            })?;
         if claims.v != CALLBACK_VERSION {
             return Err(Refusal::new(Denial::TokenClaim, format!("claims of version {}", claims.v)));
         }

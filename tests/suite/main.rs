@@ -3,6 +3,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test that cannot go on fails"
 )]
@@ -10,6 +11,14 @@
 mod actions;
 mod agent_faults;
 mod assertion;
+mod attack_configs;
+mod attack_configs_text;
+mod attack_jwt;
+mod attack_jwt_claims;
+mod attack_jwt_headers;
+mod attack_jwt_spellings;
+mod attack_paths;
+mod attack_spoof;
 mod bodies;
 mod command_line;
 mod conventions;
@@ -30,6 +39,7 @@ mod process;
 mod properties;
 mod providers;
 mod reload;
+mod seeds;
 mod stopping;
 mod tls;
 mod vectors;

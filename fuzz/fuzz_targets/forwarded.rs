@@ -1,0 +1,4 @@
+//! See `src/forwarded.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| callgate_fuzz::forwarded::run(data));
