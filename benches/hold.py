@@ -19,7 +19,7 @@ CONFIG = """
 listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
 access_log: "off"
 agent: {{ address: "127.0.0.1:{agent}" }}
-limits: {{ idle_timeout: 10m, head_deadline: 10m, min_rate: 1B }}
+limits: {{ idle_timeout: 10m, head_deadline: 10m, throughput_min: 1B }}
 routes:
   - {{ name: open, path: "/open/{{id}}", methods: [POST, GET], open: true, forward: "/{{id}}" }}
 """

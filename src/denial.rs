@@ -83,7 +83,7 @@ denials! {
     BodyNotJson, "body_not_json", Deny, 400, "Bad Request",
         "The route guards what a body asks (`actions`), and this body cannot be read as JSON.";
     BodyTimeout, "body_timeout", Deny, 408, "Request Timeout",
-        "The body was not complete within `limits.body_deadline`, or came slower than `limits.min_rate`.";
+        "The body was not complete within `limits.body_deadline`, or came slower than `limits.throughput_min`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
         "The body is larger than the route's `body_max`.";
     CallbackPresent, "callback_present", Deny, 409, "Conflict",
@@ -119,7 +119,7 @@ denials! {
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route does not list this method.";
     Overloaded, "overloaded", Fail, 503, "Service Unavailable",
-        "The bodies that are held already take all of `limits.body_memory`; a retry will find room.";
+        "The bodies that are held already take all of `limits.body_memory_max`; a retry will find room.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
         "A value for a capture is missing from the agent's request, or is no path segment of [A-Za-z0-9._~-].";
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
@@ -137,13 +137,15 @@ denials! {
     QuestionsTooMany, "questions_too_many", Deny, 429, "Too Many Requests",
         "The interaction has as many open questions as are remembered; the agent has to answer one first.";
     RateLimited, "rate_limited", Deny, 429, "Too Many Requests",
-        "More requests than `limits.rate_per_address` lets one address make, or the route's `rate` lets through.";
+        "More requests than `limits.rate_per_address` lets one address make.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
         "The request head is not valid HTTP, has no `Host`, or its framing is ambiguous.";
     RequestNotForm, "request_not_form", Deny, 400, "Bad Request",
         "The callback goes into a form, but the agent's request has no form as its body.";
     RequestNotJson, "request_not_json", Deny, 400, "Bad Request",
         "The callback goes into the body, but the agent's request has no JSON body.";
+    RouteBusy, "route_busy", Fail, 503, "Service Unavailable",
+        "The route's `rate` lets no more callbacks through now; the provider's retry will find room.";
     RouteUnknown, "route_unknown", Deny, 404, "Not Found",
         "No route has this path.";
     RuleUnknown, "rule_unknown", Deny, 404, "Not Found",

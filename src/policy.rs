@@ -35,6 +35,17 @@ pub struct Policy {
     pub minting: Option<Minting>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
+    /// Who is believed about the names of providers; `None`: the platform's authorities.
+    pub trusted_roots: Option<TrustedRoots>,
+}
+
+/// The certificates of authorities that providers are believed by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TrustedRoots {
+    /// PEM.
+    pub path: Box<str>,
+    /// The SHA-256 of the file: another content is another set of authorities.
+    pub digest: [u8; 32],
 }
 
 /// Something that is fetched.

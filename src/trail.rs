@@ -13,6 +13,8 @@ use crate::denial::Denial;
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
+    /// The head is one; noted only where it is not.
+    Head,
     /// The path is in its one canonical form.
     Path,
     /// A route has this path.
@@ -25,12 +27,12 @@ pub enum Check {
     Address,
     /// The client certificate is one that the route takes.
     Certificate,
-    /// The address, or the route, has not had more requests than it may.
-    Rate,
     /// The token is genuine, current, and bound to this very path.
     Token,
     /// The signature headers are present, readable and fresh.
     SignatureHeaders,
+    /// The address, and once the signature matches the route, has not had more requests than it may.
+    Rate,
     /// The body is complete and fits.
     Body,
     /// The MAC over the raw bytes matches.
@@ -46,7 +48,8 @@ pub enum Check {
 }
 
 impl Check {
-    const COUNT: usize = 16;
+    /// Each of them, and the rate once more.
+    const STEPS_MAX: usize = 17;
 
     /// Whether the clock is read when the check passes. Reading it costs more than the others take; their time
     /// is counted with the next check's.
@@ -69,6 +72,7 @@ impl Check {
     /// The stable snake_case name: log field and `explain` output.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Head => "head",
             Self::Path => "path",
             Self::Route => "route",
             Self::Method => "method",
@@ -127,7 +131,7 @@ pub struct Step {
 /// The checks of one request.
 #[derive(Debug)]
 pub struct Trail {
-    steps: [Option<Step>; Check::COUNT],
+    steps: [Option<Step>; Check::STEPS_MAX],
     len: usize,
     details: Option<Vec<String>>,
     refusal: Option<String>,
@@ -139,7 +143,7 @@ impl Trail {
     /// A trail for a reader: every step keeps its sentence, nothing is timed.
     pub fn verbose() -> Self {
         Self {
-            steps: [None; Check::COUNT],
+            steps: [None; Check::STEPS_MAX],
             len: 0,
             details: Some(Vec::new()),
             refusal: None,
@@ -151,7 +155,14 @@ impl Trail {
     /// A trail for production: outcomes and times.
     pub fn timed(clock: fn() -> Instant) -> Self {
         let last = Some(clock());
-        Self { steps: [None; Check::COUNT], len: 0, details: None, refusal: None, clock: Some(clock), last }
+        Self {
+            steps: [None; Check::STEPS_MAX],
+            len: 0,
+            details: None,
+            refusal: None,
+            clock: Some(clock),
+            last,
+        }
     }
 
     /// Restarts the clock, so that waiting for the network is not counted as deciding.

@@ -44,17 +44,18 @@ pub(super) fn describe(config: &Config) -> Value {
         })),
         "limits": {
             "body_deadline": format_duration(policy.limits.body_deadline),
-            "body_memory": policy.limits.body_memory_bytes_max,
-            "connections": policy.limits.connections_max,
-            "connections_per_address": policy.limits.connections_per_address_max,
+            "body_memory_max": policy.limits.body_memory_bytes_max,
+            "connections_max": policy.limits.connections_max,
+            "connections_per_address_max": policy.limits.connections_per_address_max,
             "head_deadline": format_duration(policy.limits.head_deadline),
             "head_max": policy.limits.head_bytes_max,
             "headers_max": policy.limits.headers_max,
             "idle_timeout": format_duration(policy.limits.idle_timeout),
-            "min_rate": policy.limits.bytes_per_second_min,
+            "throughput_min": policy.limits.bytes_per_second_min,
             "rate_per_address": policy.limits.rate_per_address.map(rate),
-            "streams": policy.limits.streams_max,
+            "streams_max": policy.limits.streams_max,
         },
+        "trusted_roots": policy.trusted_roots.as_ref().map_or("the platform's", |roots| &*roots.path),
         "explain_denials": policy.explain_denials,
         "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
         "routes": policy.ingress.routes().iter().map(|route| self::route(policy, route)).collect::<Vec<_>>(),
@@ -87,7 +88,6 @@ fn startup(startup: &Startup) -> Value {
             "delay": format_duration(startup.shutdown_delay),
             "grace": format_duration(startup.shutdown_grace),
         },
-        "trusted_roots": startup.trusted_roots.as_deref().unwrap_or("the platform's"),
     })
 }
 

@@ -7,6 +7,7 @@ mod explain;
 mod message;
 mod mint;
 mod providers;
+mod read;
 mod reload;
 mod run;
 mod sign;
@@ -94,7 +95,7 @@ impl ConfigArg {
     }
 
     fn parse(&self) -> Result<Config, Vec<ConfigError>> {
-        reload::Read::new(self).config
+        read::Read::new(self).config
     }
 
     /// The configuration, or the exit code after every mistake was printed.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::reload::{LOOK, Read, Reloader};
+use super::read::Read;
+use super::reload::{LOOK, Reloader};
 use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
@@ -38,13 +39,19 @@ impl Serving {
     ///
     /// # Errors
     /// Why it cannot be taken, in words.
-    pub fn apply(&self, config: Config) -> Result<Vec<String>, String> {
+    pub async fn apply(&self, config: Config) -> Result<Vec<String>, String> {
         let Config { startup, policy, warnings } = config;
         let differences = self.startup.differences(&startup);
         if !differences.is_empty() {
-            return Err(format!("only a restart changes {}", differences.join(", ")));
+            return Err(format!(
+                "only a restart changes {0}: restart, or put {0} back; nothing else of this file was taken",
+                differences.join(", ")
+            ));
         }
-        self.server.apply(&startup, policy)?;
+        enough_sockets(policy.limits.connections_max);
+        let prepare = self.server.preparing(startup.clone(), policy);
+        let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())??;
+        self.server.install(prepared);
         if let (Some(admin), Some(listener)) = (&self.admin, startup.admin) {
             admin.listener.store(Arc::new(listener));
         }
@@ -137,7 +144,7 @@ fn enough_sockets(connections: usize) {
     let granted = rlimit::increase_nofile_limit(wanted).unwrap_or(0);
     if granted < wanted {
         log::warn!(
-            "limits.connections is {connections}, but the system grants {granted} open files in all (ulimit -n)"
+            "limits.connections_max is {connections}, but the system grants {granted} open files in all (ulimit -n)"
         );
     }
 }
@@ -237,7 +244,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
             _ = signals.terminate.recv() => break shutdown,
             _ = signals.interrupt.recv() => break (Duration::ZERO, Duration::ZERO),
             _ = signals.hangup.recv() => reloader.reload(&serving).await,
-            _ = looks.tick(), if watches => if reloader.is_due() {
+            _ = looks.tick(), if watches => if reloader.is_due().await {
                 reloader.reload(&serving).await;
             },
         }

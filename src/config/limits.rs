@@ -26,20 +26,20 @@ pub(super) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     let mut number = |key, default: u64, range| {
         fields.optional(key).map_or(Some(default), |at: Cursor<'_>| at.whole_number(range))
     };
-    let connections = number("connections", defaults.connections_max as u64, 1..=1_000_000);
+    let connections = number("connections_max", defaults.connections_max as u64, 1..=1_000_000);
     let per_address =
-        number("connections_per_address", defaults.connections_per_address_max as u64, 1..=1_000_000);
+        number("connections_per_address_max", defaults.connections_per_address_max as u64, 1..=1_000_000);
     let headers = number("headers_max", defaults.headers_max as u64, 1..=HEADERS_MAX);
-    let streams = number("streams", defaults.streams_max.into(), 1..=1000);
+    let streams = number("streams_max", defaults.streams_max.into(), 1..=1000);
     let mut size = |key, default: u64, max| {
         fields.optional(key).map_or(Some(default), |at: Cursor<'_>| match at.size(max)? {
             0 => at.error("must be more than nothing", ""),
             size => Some(size),
         })
     };
-    let body_memory = size("body_memory", defaults.body_memory_bytes_max, BODY_MEMORY_MAX);
+    let body_memory = size("body_memory_max", defaults.body_memory_bytes_max, BODY_MEMORY_MAX);
     let head_max = size("head_max", defaults.head_bytes_max as u64, HEAD_BYTES_MAX);
-    let min_rate = size("min_rate", defaults.bytes_per_second_min, HEAD_BYTES_MAX);
+    let min_rate = size("throughput_min", defaults.bytes_per_second_min, HEAD_BYTES_MAX);
     let rate = fields.optional("rate_per_address").map(|at| rate(&at));
     fields.finish();
     Some(Limits {
@@ -88,8 +88,8 @@ mod tests {
         let agent = "agent:";
         let with = |fields: &str| format!("limits: {{ {fields} }}\n{agent}");
         mistake(agent, &with("head_max: 2MiB"), "limits.head_max", "more than");
-        mistake(agent, &with("min_rate: 0"), "limits.min_rate", "more than nothing");
-        mistake(agent, &with("connections: 0"), "limits.connections", "from 1");
+        mistake(agent, &with("throughput_min: 0"), "limits.throughput_min", "more than nothing");
+        mistake(agent, &with("connections_max: 0"), "limits.connections_max", "from 1");
         mistake(agent, &with("rate_per_address: 10"), "limits.rate_per_address", "expected text");
         for bad in ["0/s", "+1/s", "1/d", "1", "9999999/s"] {
             let text = with(&format!("rate_per_address: \"{bad}\""));
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(limits(MINIMAL).head_bytes_max, 32 << 10);
         let stated = MINIMAL.replacen(
             agent,
-            &with("head_max: 4KiB, head_deadline: 2s, streams: 7, rate_per_address: 30/m"),
+            &with("head_max: 4KiB, head_deadline: 2s, streams_max: 7, rate_per_address: 30/m"),
             1,
         );
         let read = limits(&stated);

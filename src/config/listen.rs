@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reader::{Cursor, Fields};
 use super::store::StoreSettings;
-use super::tls::{Tls, pem, tls};
+use super::tls::{Tls, tls};
 use crate::secret::Secret;
 use crate::source::Networks;
 
@@ -32,8 +32,6 @@ pub struct Startup {
     pub shutdown_grace: Duration,
     /// Where the ledger of interactions is kept.
     pub store: StoreSettings,
-    /// The certificates of authorities that providers are believed by; `None`: the platform's.
-    pub trusted_roots: Option<Box<str>>,
     /// Whether a change of its files is noticed, besides SIGHUP.
     pub watches: bool,
     /// Worker threads; `None`: one for each processor, two at most.
@@ -55,7 +53,6 @@ impl Startup {
             ("store", self.store == other.store),
             ("reload", self.watches == other.watches),
             ("threads", self.threads == other.threads),
-            ("trusted_roots", self.trusted_roots == other.trusted_roots),
         ]
         .into_iter()
         .filter_map(|(key, same)| (!same).then_some(key))
@@ -94,7 +91,7 @@ pub struct AdminListener {
     pub hosts: Vec<Box<str>>,
 }
 
-/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `trusted_roots`.
+/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store` and `threads`.
 pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
     let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
@@ -105,7 +102,6 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let watches = root.optional("reload").map_or(Some(true), |at| at.one_of(&words));
     let store = super::store::store(root.optional("store"));
     let shutdown = shutdown(root.optional("shutdown"));
-    let roots = root.optional("trusted_roots").map(|at| pem(&at, "CERTIFICATE"));
     let at = root.required("listen")?;
     let mut fields = at.fields()?;
     let ingress = fields.required("ingress").and_then(|at| listeners(&at));
@@ -137,7 +133,6 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         shutdown_delay,
         shutdown_grace,
         store: store?,
-        trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
         threads: threads?,
         watches: watches?,
     })
@@ -197,10 +192,10 @@ fn listener(at: &Cursor<'_>) -> Option<Listener> {
     })
 }
 
-/// `proxy_protocol: {trusted: [...]}`.
+/// `proxy_protocol: {trusted_proxies: [...]}`.
 fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
     let mut fields = at.fields()?;
-    let trusted = fields.required("trusted").and_then(|at| at.networks());
+    let trusted = fields.required("trusted_proxies").and_then(|at| at.networks());
     fields.finish();
     let trusted = Networks::new(trusted?);
     if trusted.is_everything() {

@@ -88,6 +88,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let public_url = fields.optional("public_url").map(|at| public_url(&at));
     let startup = listen::startup(&mut fields);
     let client_address = fields.optional("client_address").map(|at| client_address(&at));
+    let roots = fields.optional("trusted_roots").map(|at| tls::trusted_roots(&at));
     let agent = fields.required("agent").and_then(|at| agent(&at));
     let limits = limits::limits(fields.optional("limits"));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
@@ -141,6 +142,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         limits,
         minting: tokens.map_or(Some(None), |read| read.map(|tokens| Some(tokens.minting)))?,
         providers: providers?,
+        trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
         agent,
     };
     Some((startup?, policy))
@@ -166,7 +168,7 @@ fn fit(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limi
     for route in routes {
         let name = &route.name;
         if route.body_bytes_max > limits.body_memory_bytes_max {
-            let message = format!("the route {name} allows bodies larger than `limits.body_memory`");
+            let message = format!("the route {name} allows bodies larger than `limits.body_memory_max`");
             let _: Option<()> = root.error(message, "none of them could ever come in");
         }
         if route.certificate.is_some() && startup.is_some_and(|startup| !startup.ingress.iter().any(asks)) {

@@ -1,6 +1,9 @@
 //! The TLS of a listener: certificates, versions, and whose client certificates are believed.
 
+use sha2::{Digest, Sha256};
+
 use super::reader::Cursor;
+use crate::policy::TrustedRoots;
 
 /// How TLS ends at a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,6 +73,13 @@ fn clients(at: &Cursor<'_>) -> Option<ClientAuthorities> {
     let required = fields.optional("required").map_or(Some(false), |at| at.boolean());
     fields.finish();
     Some(ClientAuthorities { file: file?, required: required? })
+}
+
+/// `trusted_roots`: the certificates of authorities that providers are believed by.
+pub(super) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
+    let path = pem(at, "CERTIFICATE")?;
+    let (_, bytes) = at.file()?;
+    Some(TrustedRoots { path, digest: Sha256::digest(bytes).into() })
 }
 
 /// A readable PEM file that holds at least one block of this kind. Whether key and certificate belong

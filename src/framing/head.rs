@@ -20,6 +20,8 @@ pub struct Head {
     line: usize,
     /// How many lines there are.
     lines: usize,
+    /// Whether an empty line came first, which is left over from something else (RFC 9112 section 2.2).
+    blank: bool,
     http_1_1: bool,
     length: bool,
     coding: bool,
@@ -38,7 +40,11 @@ impl Head {
             let line = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r"));
             // Some readers take a bare LF for the end of a line and some do not.
             let line = line.ok_or(HeadFault::Malformed("a line ends without CR"))?;
-            (self.looked, self.line, self.lines) = (end + 1, end + 1, self.lines + 1);
+            (self.looked, self.line) = (end + 1, end + 1);
+            if self.lines == 0 && line.is_empty() && !std::mem::replace(&mut self.blank, true) {
+                continue;
+            }
+            self.lines += 1;
             match self.lines {
                 1 => self.http_1_1 = request_line(line)?,
                 _ if line.is_empty() => return self.whole().map(|()| Some(end + 1)),
@@ -49,11 +55,6 @@ impl Head {
         }
         self.looked = bytes.len();
         Ok(None)
-    }
-
-    /// Whether a line was read.
-    pub fn begun(&self) -> bool {
-        self.looked > 0
     }
 
     /// Whether the body has chunks, once the head is whole.
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn an_end_is_found_however_the_bytes_come() {
-        let head = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nbody\n";
+        let head = b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\nbody\n";
         for step in 1..head.len() {
             let mut end = Head::default();
             let mut shown = 0;
@@ -161,6 +162,7 @@ mod tests {
         }
         assert!(Head::default().read(b"GET / HTTP/1.1\nHost", 4).is_err());
         assert!(Head::default().read(b"\n", 4).is_err());
+        assert!(Head::default().read(b"\r\n\r\n", 4).is_err(), "one empty line is enough");
         assert!(Head::default().read(b"GET / HTTP/1.1\r\nA b\r\n", 4).is_err(), "before its end");
     }
 

@@ -1,7 +1,5 @@
 //! The second half: the whole body is verified, and what it says is read.
 
-use std::sync::Arc;
-
 use http::HeaderValue;
 
 use super::decide::{Admitted, Denied, Seen};
@@ -67,68 +65,71 @@ impl Admitted {
     }
 
     fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
-        if self.route.observes() {
-            return self.observe(head, body, trail);
-        }
-        self.check_size(head, body, trail)?;
-        // What is signed is no unsigned handshake, whatever else it says.
-        let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
-        if !signed && let Some(reply) = self.shake(head, body, false, trail)? {
-            return Ok(Body::Handshake(reply));
-        }
-        let tags = self.check_signature(head, body, trail)?;
-        if let Some(reply) = self.shake(head, body, true, trail)? {
-            return Ok(Body::Handshake(reply));
-        }
-        if self.found.only_handshake {
-            return Err(trail.deny(Check::Handshake, Denial::MethodNotAllowed, || {
-                "not a handshake after all, and the method is none of the route's".to_owned()
-            }));
-        }
-        let question = self.question(body, trail)?;
-        // The configuration made sure that every capture of `forward` is one of the path; if that were ever
-        // wrong, there is no such internal path, and nothing is delivered anywhere else.
-        let target = self.target(head).ok_or(Denial::RouteUnknown)?;
-        Ok(Body::Callback { tags, question, target })
-    }
-
-    /// The same on a route that only observes: every check says what it has to say, and none of them ends it.
-    fn observe(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
-        let route = Arc::clone(&self.route);
-        let target = self.target(head).ok_or(Denial::RouteUnknown)?;
         let said = self.check_size(head, body, trail);
-        self.found.heed(&route, said)?;
+        self.heed(said)?;
+        // What is signed is no unsigned handshake, whatever else it says.
         let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
         if !signed {
             let said = self.shake(head, body, false, trail);
-            if self.found.heed(&route, said)?.flatten().is_some() {
-                return Ok(Body::Observed { instead: "handshake", target });
+            if let Some(reply) = self.heed(said)?.flatten() {
+                return self.shaken(reply, head);
             }
         }
-        // Where the head's check has said already what is wrong with the signature, there is nothing more to say.
-        let known = self.found.presented.is_none() && self.found.unsigned.is_none();
-        let proves = route.verifier().is_some_and(|verifier| verifier.scheme().proves());
-        let tags = match known && proves {
+        let tags = match self.signature_was_refused() {
             true => None,
             false => {
                 let said = self.check_signature(head, body, trail);
-                self.found.heed(&route, said)?
+                self.heed(said)?
             }
         };
-        let said = self.shake(head, body, true, trail);
-        if tags.is_some() && self.found.heed(&route, said)?.flatten().is_some() {
-            return Ok(Body::Observed { instead: "handshake", target });
+        if tags.is_some() {
+            let said = self.shake(head, body, true, trail);
+            if let Some(reply) = self.heed(said)?.flatten() {
+                return self.shaken(reply, head);
+            }
         }
         if self.found.only_handshake {
-            self.found.observed.push(Denial::MethodNotAllowed);
+            let denial = trail.deny(Check::Handshake, Denial::MethodNotAllowed, || {
+                "not a handshake after all, and the method is none of the route's".to_owned()
+            });
+            self.heed::<()>(Err(denial))?;
         }
         let said = self.question(body, trail);
-        let question = self.found.heed(&route, said)?.flatten();
+        let question = self.heed(said)?.flatten();
+        let target = self.internal_target(head)?;
         match (self.found.observed.first(), tags) {
-            (Some(first), _) => Ok(Body::Observed { instead: first.code(), target }),
             (None, Some(tags)) => Ok(Body::Callback { tags, question, target }),
-            (None, None) => Ok(Body::Observed { instead: Denial::SignatureMissing.code(), target }),
+            (first, _) => {
+                let instead = first.map_or(Denial::SignatureMissing.code(), |denial| denial.code());
+                Ok(Body::Observed { instead, target })
+            }
         }
+    }
+
+    /// Takes a check's word: a denial holds, unless the route only observes.
+    fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
+        self.found.heed(&self.route, said)
+    }
+
+    /// Whether the check of the head has refused the signature already, on a route that only observes: then there is
+    /// nothing more to say about it.
+    fn signature_was_refused(&self) -> bool {
+        let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().proves());
+        self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
+    }
+
+    /// A handshake is answered; where the route only observes, the agent does that as it always did.
+    fn shaken(&self, reply: Reply, head: &RequestHead<'_>) -> Result<Body, Denial> {
+        match self.route.observes() {
+            true => Ok(Body::Observed { instead: "handshake", target: self.internal_target(head)? }),
+            false => Ok(Body::Handshake(reply)),
+        }
+    }
+
+    /// The configuration made sure that every capture of `forward` is one of the path; if that were ever wrong, there
+    /// is no such internal path, and nothing is delivered anywhere else.
+    fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
+        self.target(head).ok_or(Denial::RouteUnknown)
     }
 
     /// What is signed besides the body.

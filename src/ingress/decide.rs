@@ -14,6 +14,9 @@ use crate::source::{ClientAddress, SourceFault};
 use crate::time::Timestamp;
 use crate::trail::{Check, Trail};
 
+/// Largest body that is let through where it is too large and the route only observes, in bytes.
+const OBSERVED_BYTES_MAX: u64 = 8 << 20;
+
 /// The routes, compiled, and what they share.
 #[derive(Clone, Debug)]
 pub struct Ingress {
@@ -191,12 +194,12 @@ impl Ingress {
 }
 
 impl Admitted {
-    /// Largest body this route takes, in bytes; `observed_max` where it only observes.
-    pub fn body_bytes_max(&self, observed_max: u64) -> u64 {
-        if self.route.observes() {
-            self.route.body_bytes_max.max(observed_max)
-        } else {
-            self.route.body_bytes_max
+    /// Largest body this route takes, in bytes; where it only observes, one that would be too large is read all the
+    /// same, within reason.
+    pub fn body_bytes_max(&self) -> u64 {
+        match self.route.observes() {
+            true => self.route.body_bytes_max.max(OBSERVED_BYTES_MAX),
+            false => self.route.body_bytes_max,
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{COOKIE, FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::header::{COOKIE, FORWARDED, HeaderName, HeaderValue};
 
-use super::observed::says_callgate;
+use super::observed::Observed;
 use super::permit::Permit;
 use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
@@ -51,12 +51,66 @@ const OVERRIDES: [&str; 12] = [
 /// Most options of a `Connection` header that are looked at.
 const CONNECTION_OPTIONS_MAX: usize = 32;
 
-/// Writes the cookies that pass as one header: HTTP/2 may split it, HTTP/1.1 has one (RFC 9113 section 8.2.3).
-pub(super) fn cookies(headers: &HeaderMap, passes: impl Fn(&HeaderValue) -> bool, out: &mut Vec<u8>) {
-    let values = headers.get_all(COOKIE).iter().filter(|value| passes(value));
-    let cookies: Vec<_> = values.map(HeaderValue::as_bytes).collect();
+/// Whether a header is one of ours, to whoever reads `_` as `-`, too.
+fn says_callgate(name: &str) -> bool {
+    name.strip_prefix("callgate").is_some_and(|rest| rest.starts_with(['-', '_']))
+}
+
+/// Whether the caller's `Connection` declares the header to be of one hop. One that the provider signed is not the
+/// caller's to take away.
+fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
+    let signed = || route.verifier().is_some_and(|verifier| verifier.scheme().signs_header(name));
+    listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str())) && !signed()
+}
+
+/// What an agent gets whose own checks go on: everything but what is of one hop, and what only we may say.
+fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
+    !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
+}
+
+/// Writes the head of an HTTP/1.1 request for the agent: request line, host, the headers that pass, what `identify`
+/// adds, the length of the body, and the blank line.
+fn write_request(
+    (target, authority): (&str, &str),
+    head: &RequestHead<'_>,
+    body: &[u8],
+    passes: impl Fn(&HeaderName, &HeaderValue, &[&str]) -> bool,
+    identify: impl FnOnce(&mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    line(out, "host", authority.as_bytes());
+    let listed: Vec<_> = connection_options(head.headers).take(CONNECTION_OPTIONS_MAX).collect();
+    for (name, value) in head.headers {
+        if *name != COOKIE && passes(name, value, &listed) {
+            line(out, name.as_str(), value.as_bytes());
+        }
+    }
+    // HTTP/2 may split the cookie header; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+    let cookies = head.headers.get_all(COOKIE).iter().filter(|value| passes(&COOKIE, value, &listed));
+    let cookies: Vec<_> = cookies.map(HeaderValue::as_bytes).collect();
     if !cookies.is_empty() {
         line(out, "cookie", &cookies.join(&b"; "[..]));
+    }
+    identify(out);
+    if !body.is_empty() || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
+        line(out, "content-length", itoa::Buffer::new().format(body.len()).as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+impl Observed {
+    /// Writes the head of the HTTP/1.1 request for the agent, blank line included. Whatever the agent checked before
+    /// there was a Callgate is still there for it to check; whatever a Callgate says is not.
+    pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
+        let to = (self.target(), &*self.admitted.edge.authority);
+        let passes =
+            |name: &HeaderName, _: &HeaderValue, listed: &[&str]| passes_as_ever(self.route(), name, listed);
+        let identify = |out: &mut Vec<u8>| line(out, "callgate-observed", self.instead().as_bytes());
+        write_request(to, head, body, passes, identify, out);
     }
 }
 
@@ -64,19 +118,6 @@ impl Permit {
     /// Writes the head of the HTTP/1.1 request for the agent, blank line included. `head` is the head that
     /// was permitted, `body` the body that will follow.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], stamp: Stamp<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(head.method.as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(self.target().as_bytes());
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        line(out, "host", self.authority().as_bytes());
-        let listed: Vec<_> = connection_options(head.headers).take(CONNECTION_OPTIONS_MAX).collect();
-        for (name, value) in head.headers {
-            if *name != COOKIE && self.passes(name, value, &listed) {
-                line(out, name.as_str(), value.as_bytes());
-            }
-        }
-        cookies(head.headers, |value| self.passes(&COOKIE, value, &listed), out);
-        self.identify(out);
         let message = Asserted {
             method: head.method,
             target: self.target(),
@@ -87,18 +128,18 @@ impl Permit {
             notice: None,
             stamp,
         };
-        self.route().assert(&message, out);
-        if !body.is_empty() || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
-            line(out, "content-length", itoa::Buffer::new().format(body.len()).as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
+        let identify = |out: &mut Vec<u8>| {
+            self.identify(out);
+            self.route().assert(&message, out);
+        };
+        let to = (self.target(), self.authority());
+        write_request(to, head, body, |name, value, listed| self.passes(name, value, listed), identify, out);
     }
 
     fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[&str]) -> bool {
         let text = name.as_str();
         if self.route().observes() {
-            // The agent's own checks go on, and need what they always had.
-            return !says_callgate(text) && !HOP_BY_HOP.contains(name) && !self.is_of_one_hop(name, listed);
+            return passes_as_ever(self.route(), name, listed);
         }
         let spoofable = text.starts_with("callgate-")
             || text.starts_with("x-forwarded-")
@@ -111,14 +152,7 @@ impl Permit {
             self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)
                 || self.token().is_some_and(|token| holds(value.as_bytes(), token))
         };
-        !spoofable && !HOP_BY_HOP.contains(name) && !self.is_of_one_hop(name, listed) && !token()
-    }
-
-    /// Whether the caller's `Connection` declares the header to be of one hop. One that the provider signed
-    /// is not the caller's to take away.
-    fn is_of_one_hop(&self, name: &HeaderName, listed: &[&str]) -> bool {
-        let signed = || self.route().verifier().is_some_and(|verifier| verifier.scheme().signs_header(name));
-        listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str())) && !signed()
+        !spoofable && !HOP_BY_HOP.contains(name) && !is_of_one_hop(self.route(), name, listed) && !token()
     }
 
     fn identify(&self, out: &mut Vec<u8>) {

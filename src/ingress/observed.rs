@@ -3,13 +3,9 @@
 
 use std::sync::Arc;
 
-use http::header::COOKIE;
-
 use super::decide::{Admitted, Seen};
-use super::forward::cookies;
 use super::route::Route;
 use crate::denial::Denial;
-use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line as line};
 
 /// What becomes of a verified request that is not let through after all.
 #[derive(Debug)]
@@ -54,33 +50,4 @@ impl Observed {
     pub fn into_seen(self) -> Seen {
         self.admitted.into_seen()
     }
-
-    /// Writes the head of the HTTP/1.1 request for the agent, blank line included. Whatever the agent checked before
-    /// there was a Callgate is still there for it to check; whatever a Callgate says is not.
-    pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(head.method.as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(self.target.as_bytes());
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        line(out, "host", self.admitted.edge.authority.as_bytes());
-        let listed: Vec<_> = connection_options(head.headers).collect();
-        for (name, value) in head.headers {
-            let text = name.as_str();
-            let one_hop = listed.iter().any(|option| option.eq_ignore_ascii_case(text));
-            if *name != COOKIE && !HOP_BY_HOP.contains(name) && !one_hop && !says_callgate(text) {
-                line(out, text, value.as_bytes());
-            }
-        }
-        cookies(head.headers, |_| true, out);
-        line(out, "callgate-observed", self.instead.as_bytes());
-        if !body.is_empty() || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
-            line(out, "content-length", itoa::Buffer::new().format(body.len()).as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Whether a header is one of ours, to whoever reads `_` as `-`, too.
-pub(super) fn says_callgate(name: &str) -> bool {
-    name.strip_prefix("callgate").is_some_and(|rest| rest.starts_with(['-', '_']))
 }

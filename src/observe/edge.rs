@@ -1,14 +1,22 @@
 //! Metrics of the public edge: connections, certificates, what is held, and the configuration of the moment.
 
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::metrics::{Maker, Metrics};
+
+/// Why a connection is closed before its first request.
+const CONNECTIONS_REFUSED: [&str; 6] =
+    ["address_full", "full", "proxy_header", "proxy_untrusted", "slow", "tls"];
 
 /// What faces the outside.
 #[derive(Debug)]
 pub(super) struct Edge {
     body_bytes: IntGauge,
     certificate_ends: IntGaugeVec,
+    certificates: Mutex<BTreeSet<String>>,
     connections: IntGauge,
     connections_refused: IntCounterVec,
     generation: IntGauge,
@@ -23,6 +31,7 @@ impl Edge {
     pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
         let edge = Self {
             body_bytes: make.gauge("callgate_body_bytes_held", "Memory that is set aside for bodies.")?,
+            certificates: Mutex::default(),
             certificate_ends: make.gauges(
                 "callgate_certificate_expiry_timestamp_seconds",
                 "When a certificate that is shown to callers ends, in Unix seconds.",
@@ -58,8 +67,12 @@ impl Edge {
             )?,
             routes_observing: make.gauge("callgate_routes_observing", "Routes on which nothing is refused.")?,
         };
+        // A counter that is there from the start can be alerted on from the first time.
         for outcome in ["ok", "refused"] {
             edge.reloads.with_label_values(&[outcome]);
+        }
+        for reason in CONNECTIONS_REFUSED {
+            edge.connections_refused.with_label_values(&[reason]);
         }
         Ok(edge)
     }
@@ -79,9 +92,14 @@ impl Metrics {
 
     /// The certificates of the moment, by file, and when each ends.
     pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
-        self.edge.certificate_ends.reset();
+        let mut known = self.edge.certificates.lock();
+        let gone = std::mem::take(&mut *known);
         for (file, end) in ends {
             self.edge.certificate_ends.with_label_values(&[file]).set(end);
+            known.insert(file.to_owned());
+        }
+        for file in gone.difference(&known) {
+            let _ = self.edge.certificate_ends.remove_label_values(&[file]);
         }
     }
 

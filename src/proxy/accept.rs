@@ -1,7 +1,7 @@
 //! From a socket to a connection that speaks HTTP: room for it, who it is from, TLS. What does not come that far is
 //! counted, and closed without a word.
 
-use std::net::{IpAddr, SocketAddr, TcpListener as Listener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use pingora::protocols::{ALPN, Ssl, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::clock::instant;
 use super::connection;
 use super::exchange::Shared;
 use super::patience::within;
 use super::proxied;
 use super::slots::Slot;
-use super::tls::{self, Ready};
+use super::tls::{self, Ready, Shown};
 use super::wire::Wire;
 use crate::config;
 use crate::policy::Limits;
@@ -46,8 +47,7 @@ impl Entrance {
 pub(super) struct Link {
     /// Who is at the other end, or whom a trusted balancer says it passes on.
     pub(super) peer: IpAddr,
-    certificate: Option<ClientCertificate>,
-    believed: Option<[u8; 32]>,
+    certificate: Option<Shown>,
     entrance: Arc<ArcSwap<Entrance>>,
     /// Its room, for as long as it lasts.
     _slot: Slot,
@@ -56,9 +56,10 @@ pub(super) struct Link {
 impl Link {
     /// What the caller proved to be, as long as those who vouch for it are believed.
     pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
-        let certificate = self.certificate.as_ref()?;
-        let believed = self.entrance.load().tls.as_ref().and_then(|tls| tls.believed);
-        (believed == self.believed).then_some(certificate)
+        let shown = self.certificate.as_ref()?;
+        let entrance = self.entrance.load();
+        let clients = entrance.tls.as_ref().and_then(|tls| tls.clients.as_ref())?;
+        clients.believe(shown).then_some(&shown.certificate)
     }
 }
 
@@ -90,13 +91,10 @@ impl Turned {
 pub(super) async fn run(
     shared: Arc<Shared>,
     entrance: Arc<ArcSwap<Entrance>>,
-    listener: Listener,
+    listener: TcpListener,
     mut stopping: ShutdownWatch,
 ) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return log::error!("nothing is accepted: {error}"),
-    };
+    let mut starved = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -104,6 +102,7 @@ pub(super) async fn run(
         };
         match accepted {
             Ok((stream, peer)) => {
+                starved = false;
                 let (shared, entrance, stopping) =
                     (Arc::clone(&shared), Arc::clone(&entrance), stopping.clone());
                 tokio::spawn(welcome(shared, entrance, stream, peer, stopping));
@@ -111,7 +110,11 @@ pub(super) async fn run(
             // A caller that is gone before it was let in is nobody's fault.
             Err(error) if is_of_the_caller(&error) => {}
             Err(error) => {
-                log::error!("no connection can be accepted: {error}");
+                if !std::mem::replace(&mut starved, true) {
+                    log::error!(
+                        "no connection can be accepted: {error}; raise the limit of open files, or lower `limits.connections_max`"
+                    );
+                }
                 tokio::time::sleep(NO_SOCKET).await;
             }
         }
@@ -143,7 +146,9 @@ async fn welcome(
         }
     };
     shared.metrics.connection_refused(turned.name());
-    log::debug!("a connection from {peer} was closed: {}", turned.name());
+    if shared.refusals.is_first(turned.name(), instant()) {
+        log::warn!("a connection from {peer} was closed: {}; others like it are only counted", turned.name());
+    }
 }
 
 /// Finds out whom a connection is from, and shakes hands.
@@ -167,19 +172,20 @@ async fn begin(
         client = proxied::read(&mut wire, peer).await.ok_or(Turned::ProxyHeader)?;
     }
     let address = client.ip();
-    if !shared.policy.load().ingress.trusts(address) && !slot.of(address, limits.connections_per_address_max)
+    if !shared.policy.load().ingress.trusts(address)
+        && !slot.count_for(address, limits.connections_per_address_max)
     {
         return Err(Turned::AddressFull);
     }
-    let link = |certificate, believed| Link { peer: address, certificate, believed, entrance, _slot: slot };
-    let Some(tls) = &rules.tls else { return Ok((Box::new(wire), link(None, None))) };
+    let link = |certificate| Link { peer: address, certificate, entrance, _slot: slot };
+    let Some(tls) = &rules.tls else { return Ok((Box::new(wire), link(None))) };
     let stream = tls.acceptor.tls_handshake(wire).await.map_err(|error| {
         log::debug!("TLS with {peer}: {error}");
         Turned::Tls
     })?;
-    let leaf = stream.get_ssl().and_then(|ssl| ssl.peer_certificate_der());
-    let certificate = leaf.and_then(tls::client);
-    Ok((Box::new(stream), link(certificate, tls.believed)))
+    let chain = stream.get_ssl().and_then(|ssl| ssl.peer_cert_chain_der());
+    let shown = chain.zip(tls.clients.as_ref()).and_then(|(chain, clients)| Shown::new(chain, clients));
+    Ok((Box::new(stream), link(shown)))
 }
 
 /// Whether HTTP/2 was agreed on in the handshake.

@@ -43,6 +43,14 @@ pub(super) async fn deny(
     request_id: &str,
     explain: bool,
 ) -> bool {
+    let body = problem(denial, request_id, explain);
+    let Ok(header) = problem_header(denial, methods, body.len()) else { return false };
+    session.write_response_header(Box::new(header)).await.is_ok()
+        && session.write_response_body(Bytes::from(body), true).await.is_ok()
+}
+
+/// The document a refused caller gets.
+pub(super) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8> {
     let problem = Problem {
         r#type: "about:blank",
         title: denial.title(),
@@ -50,17 +58,7 @@ pub(super) async fn deny(
         request_id,
         reason: explain.then(|| denial.code()),
     };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
-    let Ok(header) = problem_header(denial, methods, body.len()) else { return false };
-    session.write_response_header(Box::new(header)).await.is_ok()
-        && session.write_response_body(Bytes::from(body), true).await.is_ok()
-}
-
-/// The same without a body: to a request for the head alone that could not be parsed.
-pub(super) async fn deny_briefly(session: &mut ServerSession, denial: Denial) -> bool {
-    let Ok(header) = problem_header(denial, &[], 0) else { return false };
-    session.write_response_header(Box::new(header)).await.is_ok()
-        && session.write_response_body(Bytes::new(), true).await.is_ok()
+    serde_json::to_vec(&problem).unwrap_or_default()
 }
 
 fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> pingora::Result<ResponseHeader> {

@@ -13,7 +13,7 @@ use crate::policy::Limits;
 
 /// Room made in advance, at most; a caller that declares more must send it first.
 const RESERVE_BYTES_MAX: usize = 64 << 10;
-/// What is set aside at first for a body that declares no length, in bytes.
+/// What is set aside at first for a body, in bytes.
 const STEP_BYTES: u64 = 16 << 10;
 
 /// What a body may take: bytes, time, and memory that it shares with others.
@@ -39,7 +39,10 @@ pub(super) async fn read(
         return Ok(Bytes::new());
     }
     let Room { bytes_max, deadline, limits, reserved } = room;
-    if !reserved.at_least(declared.unwrap_or(STEP_BYTES).min(bytes_max)) {
+    // What is said to come must find room, or is not begun; it takes room as it comes, so that nobody holds any by
+    // words alone.
+    let most = declared.unwrap_or(bytes_max).min(bytes_max);
+    if !reserved.fits(declared.unwrap_or(0).min(bytes_max)) || !reserved.at_least(STEP_BYTES.min(most)) {
         return Err(Denial::Overloaded);
     }
     let mut pace = Pace::new(limits, deadline);
@@ -56,8 +59,8 @@ pub(super) async fn read(
         if bytes > bytes_max {
             return Err(Denial::BodyTooLarge);
         }
-        // Of a body without a length, so much more is set aside as there was.
-        if declared.is_none() && !reserved.at_least((bytes * 2).min(bytes_max)) {
+        // As much more is set aside as there was.
+        if !reserved.at_least((bytes * 2).min(most).max(bytes)) {
             return Err(Denial::Overloaded);
         }
         body.extend_from_slice(&piece_read);

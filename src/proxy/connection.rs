@@ -45,35 +45,36 @@ async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<
     let mut kept: Option<HttpPersistentSettings> = None;
     let plain = stream.get_ssl_digest().is_none();
     loop {
-        let limits = shared.policy.load().limits;
-        let came = head::read(&mut stream, kept.is_none(), plain, &limits).await;
-        let head = match came {
-            Came::Head(bytes, chunks) => Ok((bytes, chunks)),
-            Came::Unusable(denial, bodiless) => Err((denial, bodiless)),
+        let limits = || shared.policy.load().limits;
+        let idle = limits().idle_timeout;
+        let came = match kept {
+            None => head::first(&mut stream, plain, &limits()).await,
+            Some(_) => head::next(&mut stream, idle, limits).await,
+        };
+        let (bytes, chunks) = match came {
+            Came::Head(bytes, chunks) => (bytes, chunks),
             Came::Preface(bytes) => return put_back(stream, bytes),
+            Came::Unusable(unusable) => {
+                Box::pin(exchange::refuse_head(shared, stream, link, unusable)).await;
+                return None;
+            }
             Came::Nothing => {
                 within(FAREWELL, stream.shutdown()).await;
                 return None;
             }
         };
-        if let Ok((_, Some(chunks))) = &head {
-            stream = Box::new(Guarded::new(stream, *chunks));
+        if let Some(chunks) = chunks {
+            stream = Box::new(Guarded::new(stream, chunks));
         }
         let mut session = ServerSession::new_http1(stream);
         match kept.take() {
             Some(settings) => settings.apply_to_session(&mut session),
-            None => session.set_keepalive(Some(limits.idle_timeout.as_secs().max(1))),
+            None => session.set_keepalive(Some(idle.as_secs().max(1))),
         }
+        session.set_pipelined_prefix(bytes);
         // Boxed: an idle connection should not carry the room of an exchange.
-        let reused = match head {
-            Ok((bytes, _)) => {
-                session.set_pipelined_prefix(bytes);
-                Box::pin(exchange::serve(shared, session, link)).await
-            }
-            Err(unusable) => Box::pin(exchange::refuse_head(shared, session, link, unusable)).await,
-        };
-        (stream, kept) = reused?.consume();
-        stream = Guarded::unwrap(stream)?;
+        (stream, kept) = Box::pin(exchange::serve(shared, session, link)).await?.consume();
+        stream = Guarded::into_inner(stream)?;
     }
 }
 

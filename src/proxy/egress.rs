@@ -21,6 +21,7 @@ use super::http1::{Fault, Message};
 use super::provider::{Answered, Failed, Patience};
 use super::refuse;
 use super::session::{Caller, continue_if_expected, hand_back, head, known_method, lacks_host, micros};
+use super::slots::BodyMemory;
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::json::{Pointer, find_one};
@@ -175,7 +176,9 @@ impl Exchange<'_> {
         continue_if_expected(self.session).await;
         let declared = head(self.session, Caller::of(self.session)).body_bytes_declared;
         let limits = &self.policy.limits;
-        let mut reserved = self.shared.body_memory.reserve(u64::MAX);
+        // The agent is not held to a share of the memory that is there for callers.
+        let memory = BodyMemory::default();
+        let mut reserved = memory.reserve(u64::MAX);
         let room = body::Room { bytes_max, deadline: limits.body_deadline, limits, reserved: &mut reserved };
         let body = body::read(self.session, declared, room).await?;
         self.body_bytes = body.len() as u64;

@@ -59,7 +59,7 @@ impl Ended {
 /// Counts and logs one exchange.
 pub(super) fn record(
     shared: &Shared,
-    session: &ServerSession,
+    session: Option<&ServerSession>,
     link: &Link,
     request_id: &str,
     trail: &Trail,
@@ -81,11 +81,9 @@ pub(super) fn record(
         shared.metrics.delivery(name, ended.deliver.as_secs_f64());
     }
     let Some(log) = &shared.access_log else { return };
-    // Without a single check there was no head that could be read.
-    let request = trail.steps().next().map(|_| session.req_header());
-    let path = match (&ended.seen.captures, request) {
+    let path = match (&ended.seen.captures, session) {
         (Some(captures), _) => captures.redacted_path(),
-        (None, Some(_)) => redact_path(head(session, Caller::from_outside(session, link)).raw_path()),
+        (None, Some(session)) => redact_path(head(session, Caller::from_outside(link)).raw_path()),
         (None, None) => "-".to_owned(),
     };
     let entry = Entry {
@@ -96,7 +94,7 @@ pub(super) fn record(
         verdict,
         reason,
         status: ended.status,
-        method: request.map_or("-", |request| known_method(request.method.as_str())),
+        method: session.map_or("-", |session| known_method(session.req_header().method.as_str())),
         path: &path,
         client: ended.seen.client,
         peer: link.peer,

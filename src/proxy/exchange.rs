@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pingora::ErrorType;
 use pingora::apps::ReusedHttpStream;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
 use super::accept::Link;
@@ -19,10 +20,12 @@ use super::deliver::{self, Delivery, deliver};
 use super::ended::{Ended, Outcome, record};
 use super::fetch::Fetcher;
 use super::handshake;
+use super::head::Unusable;
 use super::http1::Answer;
 use super::patience::within;
 use super::provider::Providers;
 use super::rates::Rates;
+use super::refusals::Refusals;
 use super::refuse;
 use super::session::{self, Caller, RequestIds, continue_if_expected, hand_back, head, is_ambiguous};
 use super::slots::{BodyMemory, Slots};
@@ -65,6 +68,8 @@ pub(super) struct Shared {
     pub(super) body_memory: BodyMemory,
     /// Who called how often.
     pub(super) rates: Rates,
+    /// What was said of connections that were closed.
+    pub(super) refusals: Refusals,
     /// Exchanges on the ingress.
     pub(super) ingress: Traffic,
     /// Notices.
@@ -85,33 +90,11 @@ pub(super) async fn serve(
 ) -> Option<ReusedHttpStream> {
     // The head is here, whole: this only parses it. Nothing is waited for that might not come.
     let read = within(WRITE_TIMEOUT, session.read_request()).await;
-    let unusable = match read {
-        Some(Ok(true)) if is_ambiguous(&session) => Some((Denial::RequestMalformed, false)),
-        Some(Ok(true)) => None,
-        Some(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => {
-            Some((Denial::RequestMalformed, false))
-        }
+    let usable = match read {
+        Some(Ok(true)) => !is_ambiguous(&session),
+        Some(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => false,
         _ => return None,
     };
-    run(shared, session, link, unusable).await
-}
-
-/// Answers a head that cannot be used, without a body where that is what was asked for. Closes the connection.
-pub(super) async fn refuse_head(
-    shared: &Shared,
-    session: ServerSession,
-    link: &Link,
-    unusable: (Denial, bool),
-) -> Option<ReusedHttpStream> {
-    run(shared, session, link, Some(unusable)).await
-}
-
-async fn run(
-    shared: &Shared,
-    mut session: ServerSession,
-    link: &Link,
-    unusable: Option<(Denial, bool)>,
-) -> Option<ReusedHttpStream> {
     // The policy of the moment in which there is a request: the connection may have waited for it for long.
     let policy = shared.policy.load_full();
     let under_way = shared.ingress.begin()?;
@@ -121,9 +104,9 @@ async fn run(
     session.set_write_timeout(Some(WRITE_TIMEOUT));
     let mut exchange =
         Exchange { shared, policy: &policy, session: &mut session, link, request_id: &request_id };
-    let ended = match unusable {
-        Some((denial, bodiless)) => exchange.refuse_head(denial, bodiless).await,
-        None => {
+    let ended = match usable {
+        false => exchange.refuse_head().await,
+        true => {
             if shared.leaving.load(Ordering::Relaxed) {
                 exchange.session.set_keepalive(None);
             }
@@ -131,10 +114,25 @@ async fn run(
         }
     };
     let took = ended.at.saturating_duration_since(began);
-    record(shared, &session, link, &request_id, &trail, &ended, took);
+    record(shared, Some(&session), link, &request_id, &trail, &ended, took);
     let kept = hand_back(session, ended.reusable).await;
     drop(under_way);
     kept
+}
+
+/// Answers a head that is none, and closes the connection: nothing behind it can be trusted to be anything.
+pub(super) async fn refuse_head(shared: &Shared, stream: Stream, link: &Link, unusable: Unusable) {
+    let Some(_under_way) = shared.ingress.begin() else { return };
+    let began = instant();
+    let request_id = shared.request_ids.next();
+    let explain = shared.policy.load().explain_denials;
+    let Unusable { denial, detail, bodiless } = unusable;
+    let told = refuse::refuse_head(stream, denial, bodiless, &request_id, explain).await;
+    let mut trail = Trail::timed(instant);
+    trail.deny(Check::Head, denial, || detail.to_owned());
+    let ended = Ended::refused(Denied { denial, seen: Seen::default() }, 0, told);
+    let took = ended.at.saturating_duration_since(began);
+    record(shared, None, link, &request_id, &trail, &ended, took);
 }
 
 /// One exchange: the policy of the moment, and the session it is about.
@@ -149,7 +147,7 @@ struct Exchange<'x> {
 impl Exchange<'_> {
     async fn decide_and_deliver(&mut self, trail: &mut Trail) -> Ended {
         let (shared, link, limits) = (self.shared, self.link, &self.policy.limits);
-        let caller = Caller::from_outside(self.session, link);
+        let caller = Caller::from_outside(link);
         let head = head(self.session, caller);
         if let Some(document) = self.policy.ingress.document(&head) {
             let told = answer::document(self.session, document).await;
@@ -165,7 +163,7 @@ impl Exchange<'_> {
         continue_if_expected(self.session).await;
         let mut reserved = shared.body_memory.reserve(limits.body_memory_bytes_max);
         let room = body::Room {
-            bytes_max: admitted.body_bytes_max(limits.body_memory_bytes_max),
+            bytes_max: admitted.body_bytes_max().min(limits.body_memory_bytes_max),
             deadline: limits.body_deadline,
             limits,
             reserved: &mut reserved,
@@ -198,7 +196,8 @@ impl Exchange<'_> {
         ended
     }
 
-    /// Takes what the head led to, unless its address has called too often: that counts whatever it led to.
+    /// Takes what the head led to, unless its address has called too often: that counts whatever it led to. It is asked
+    /// for behind the head's checks, because they know whose address it is.
     fn within_rate(
         &self,
         decided: Result<Admitted, Box<Denied>>,
@@ -215,7 +214,12 @@ impl Exchange<'_> {
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
             // The caller should hear of the limit, and whoever reads the log, too.
-            Err(denied) => Err(Box::new(Denied { denial: Denial::RateLimited, seen: denied.seen })),
+            Err(denied) => {
+                let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
+                    format!("more than `limits.rate_per_address`, and {}", denied.denial)
+                });
+                Err(Box::new(Denied { denial, seen: denied.seen }))
+            }
         }
     }
 
@@ -249,7 +253,7 @@ impl Exchange<'_> {
         let verified = match self.within_route_rate(verified, trail) {
             Ok(verified) => verified,
             Err(Turned::Away(seen)) => {
-                return self.refuse(Denied { denial: Denial::RateLimited, seen: *seen }, 0).await;
+                return self.refuse(Denied { denial: Denial::RouteBusy, seen: *seen }, 0).await;
             }
             Err(Turned::Observed(observed)) => {
                 return Box::pin(self.pass_by(caller, *observed, body)).await;
@@ -292,8 +296,8 @@ impl Exchange<'_> {
         let route = verified.route();
         match route.rate {
             Some(rate) if !self.shared.rates.route(&route.name, rate) => {
-                trail.deny(Check::Rate, Denial::RateLimited, || "more than the route's `rate`".to_owned());
-                Err(verified.turned_away(Denial::RateLimited))
+                trail.deny(Check::Rate, Denial::RouteBusy, || "more than the route's `rate`".to_owned());
+                Err(verified.turned_away(Denial::RouteBusy))
             }
             _ => Ok(verified),
         }
@@ -356,7 +360,7 @@ impl Exchange<'_> {
         if let Some(url) = &denied.seen.wanted {
             self.shared.fetcher.want(url);
         }
-        let declared = head(self.session, Caller::from_outside(self.session, self.link)).body_bytes_declared;
+        let declared = head(self.session, Caller::from_outside(self.link)).body_bytes_declared;
         let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);
         let explain = self.policy.explain_denials;
         let refused =
@@ -364,14 +368,11 @@ impl Exchange<'_> {
         Ended { reusable: refused.reusable, ..Ended::refused(denied, body_bytes, refused.told) }
     }
 
-    /// Answers a head that is none: nothing behind it can be trusted to be anything, so the connection ends.
-    async fn refuse_head(&mut self, denial: Denial, bodiless: bool) -> Ended {
+    /// Answers a head that can be read in more than one way, and closes the connection.
+    async fn refuse_head(&mut self) -> Ended {
         self.session.set_keepalive(None);
-        let explain = self.policy.explain_denials;
-        let told = match bodiless {
-            true => answer::deny_briefly(self.session, denial).await,
-            false => answer::deny(self.session, denial, &[], self.request_id, explain).await,
-        };
+        let (denial, explain) = (Denial::RequestMalformed, self.policy.explain_denials);
+        let told = answer::deny(self.session, denial, &[], self.request_id, explain).await;
         Ended { reusable: false, ..Ended::refused(Denied { denial, seen: Seen::default() }, 0, told) }
     }
 }

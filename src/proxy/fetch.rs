@@ -15,7 +15,7 @@ use super::http_client::HttpClient;
 use super::outside::{apply, put, take_cached, update};
 use crate::feed::FeedId;
 use crate::observe::Metrics;
-use crate::policy::{Feed, FeedKind, Policy};
+use crate::policy::{Feed, FeedKind, Policy, TrustedRoots};
 use crate::secret::Secret;
 use crate::signature::KeySet;
 
@@ -74,9 +74,8 @@ pub(super) struct Fetcher {
 pub(super) struct Work {
     errands: mpsc::Receiver<Errand>,
     policy: Arc<ArcSwap<Policy>>,
-    roots: Option<Box<str>>,
-    /// The way to elsewhere, and how long a fetch may take; made when it is needed first.
-    client: Option<(Duration, HttpClient)>,
+    /// The way to elsewhere, how long a fetch may take, and who is believed; made when it is needed first.
+    client: Option<(Duration, Option<TrustedRoots>, HttpClient)>,
     metrics: Arc<Metrics>,
     states: HashMap<Target, State>,
 }
@@ -86,27 +85,21 @@ impl Fetcher {
     ///
     /// # Errors
     /// The trusted roots cannot be used, or the cache's folder.
-    pub(super) fn new(
-        policy: &Arc<ArcSwap<Policy>>,
-        roots: Option<&str>,
-        metrics: &Arc<Metrics>,
-    ) -> Result<(Self, Work), String> {
+    pub(super) fn new(policy: &Arc<ArcSwap<Policy>>, metrics: &Arc<Metrics>) -> Result<(Self, Work), String> {
         let (errands, receiver) = mpsc::channel(ERRANDS_MAX);
         let now = policy.load_full();
         let verifiers = now.providers.iter().filter_map(|provider| provider.verifier.as_ref());
         let names = verifiers.into_iter().any(|verifier| verifier.fetches());
-        let client = match now.feeds.is_empty() && !names {
-            true => None,
-            false => Some((now.fetching.timeout, HttpClient::new(roots, now.fetching.timeout)?)),
-        };
         let mut work = Work {
             errands: receiver,
             policy: Arc::clone(policy),
-            roots: roots.map(Into::into),
-            client,
+            client: None,
             metrics: Arc::clone(metrics),
             states: HashMap::new(),
         };
+        if !now.feeds.is_empty() || names {
+            work.connect(&now)?;
+        }
         work.start(&now)?;
         Ok((Self { errands, policy: Arc::clone(policy) }, work))
     }
@@ -191,15 +184,17 @@ impl Work {
         }
     }
 
-    /// The way to elsewhere, with the time that a fetch may take now.
-    fn client(&mut self, timeout: Duration) -> Option<HttpClient> {
-        if self.client.as_ref().is_none_or(|(of, _)| *of != timeout) {
-            match HttpClient::new(self.roots.as_deref(), timeout) {
-                Ok(client) => self.client = Some((timeout, client)),
-                Err(error) => log::error!("nothing can be fetched: {error}"),
-            }
+    /// The way to elsewhere, as the policy of the moment says.
+    fn connect(&mut self, policy: &Policy) -> Result<HttpClient, String> {
+        let (timeout, roots) = (policy.fetching.timeout, &policy.trusted_roots);
+        if let Some((of, with, client)) = &self.client
+            && (*of, with) == (timeout, roots)
+        {
+            return Ok(client.clone());
         }
-        self.client.as_ref().map(|(_, client)| client.clone())
+        let client = HttpClient::new(roots.as_ref().map(|roots| &*roots.path), timeout)?;
+        self.client = Some((timeout, roots.clone(), client.clone()));
+        Ok(client)
     }
 
     fn take(&mut self, errand: Errand) {
@@ -231,7 +226,10 @@ impl Work {
         if !self.states.values().any(is_due) {
             return;
         }
-        let Some(client) = self.client(policy.fetching.timeout) else { return };
+        let client = match self.connect(&policy) {
+            Ok(client) => client,
+            Err(error) => return log::error!("nothing can be fetched: {error}"),
+        };
         let flying = |states: &HashMap<Target, State>, errands: bool| {
             let fits = |target: &Target| !matches!(target, Target::Feed(_)) == errands;
             states.iter().filter(|(target, state)| state.in_flight && fits(target)).count()

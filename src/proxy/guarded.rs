@@ -30,7 +30,7 @@ impl Guarded {
     }
 
     /// The connection as it was before, behind a body that was read to its end.
-    pub(super) fn unwrap(stream: Stream) -> Option<Stream> {
+    pub(super) fn into_inner(stream: Stream) -> Option<Stream> {
         if !(*stream).as_any().is::<Self>() {
             return Some(stream);
         }

@@ -1,6 +1,8 @@
 //! Reading the head of a request, whole: bounded in size and time, and refused by its bytes before it is parsed.
 
-use bytes::{Buf, BytesMut};
+use std::time::Duration;
+
+use bytes::BytesMut;
 use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
@@ -23,92 +25,115 @@ pub(super) enum Came {
     Preface(BytesMut),
     /// Nothing: the connection idled for too long, or has ended.
     Nothing,
-    /// Something that is no head, or not in time; whether an answer to it would have no body.
-    Unusable(Denial, bool),
+    /// Something that is no head, or not in time.
+    Unusable(Unusable),
 }
 
-/// Reads the next head. `first`: nothing came on the connection so far, and where it is `plain` it may begin HTTP/2.
-pub(super) async fn read(stream: &mut Stream, first: bool, plain: bool, limits: &Limits) -> Came {
-    let patience = if first { limits.head_deadline } else { limits.idle_timeout };
-    let first = first && plain;
-    let mut bytes = BytesMut::new();
-    match within(patience, more(stream, &mut bytes)).await {
+/// A head that is none.
+pub(super) struct Unusable {
+    pub(super) denial: Denial,
+    /// What is wrong with it.
+    pub(super) detail: &'static str,
+    /// Whether an answer has no body: only the head of one was asked for.
+    pub(super) bodiless: bool,
+}
+
+/// Reads the first head, or the beginning of HTTP/2 where that `may_be`; all of it within one deadline.
+pub(super) async fn first(stream: &mut Stream, may_be_http2: bool, limits: &Limits) -> Came {
+    let mut coming = Coming { stream, bytes: BytesMut::new(), head: Head::default(), may_be_http2 };
+    match within(limits.head_deadline, coming.rest(limits)).await {
+        Some(came) => came,
+        None => coming.late(),
+    }
+}
+
+/// Reads the next head. How long it may take is asked for once it begins: the connection may have waited for long.
+pub(super) async fn next(stream: &mut Stream, idle: Duration, limits: impl Fn() -> Limits) -> Came {
+    let mut coming = Coming { stream, bytes: BytesMut::new(), head: Head::default(), may_be_http2: false };
+    match within(idle, coming.more()).await {
         Some(Ok(1..)) => {}
         _ => return Came::Nothing,
     }
-    let mut head = Head::default();
-    if let Some(came) = look(&mut bytes, &mut head, first, limits) {
+    let limits = limits();
+    if let Some(came) = coming.look(&limits) {
         return came;
     }
-    match within(limits.head_deadline, rest(stream, &mut bytes, &mut head, first, limits)).await {
+    match within(limits.head_deadline, coming.rest(&limits)).await {
         Some(came) => came,
-        None if PREFACE.starts_with(&bytes) => Came::Nothing,
-        None => unusable(Denial::HeadTimeout, &bytes),
+        None => coming.late(),
     }
 }
 
-/// Reads on until it can be told what it is.
-async fn rest(
-    stream: &mut Stream,
-    bytes: &mut BytesMut,
-    head: &mut Head,
-    first: bool,
-    limits: &Limits,
-) -> Came {
-    loop {
-        match more(stream, bytes).await {
-            Ok(1..) => {}
-            // A caller that is gone in the middle of a head is not there to be told.
-            Ok(0) | Err(_) => return Came::Nothing,
+/// A head that is on its way.
+struct Coming<'s> {
+    stream: &'s mut Stream,
+    bytes: BytesMut,
+    head: Head,
+    may_be_http2: bool,
+}
+
+impl Coming<'_> {
+    /// Reads on until it can be told what it is.
+    async fn rest(&mut self, limits: &Limits) -> Came {
+        loop {
+            match self.more().await {
+                Ok(1..) => {}
+                // A caller that is gone in the middle of a head is not there to be told.
+                Ok(0) | Err(_) => return Came::Nothing,
+            }
+            if let Some(came) = self.look(limits) {
+                return came;
+            }
         }
-        if let Some(came) = look(bytes, head, first, limits) {
-            return came;
+    }
+
+    /// Reads what is there. On a plain connection the room for it is made once there is something: an idle one has
+    /// none.
+    async fn more(&mut self) -> std::io::Result<usize> {
+        if self.bytes.is_empty()
+            && let Some(wire) = (**self.stream).as_any().downcast_ref::<Wire>()
+        {
+            wire.readable().await?;
         }
+        self.bytes.reserve(READ_BYTES);
+        self.stream.read_buf(&mut self.bytes).await
     }
-}
 
-/// What it is, if that can be told.
-fn look(bytes: &mut BytesMut, head: &mut Head, first: bool, limits: &Limits) -> Option<Came> {
-    if first && PREFACE.starts_with(bytes.get(..PREFACE.len()).unwrap_or(bytes)) {
-        return (bytes.len() >= PREFACE.len()).then(|| Came::Preface(std::mem::take(bytes)));
+    /// What it is, if that can be told.
+    fn look(&mut self, limits: &Limits) -> Option<Came> {
+        let bytes = &mut self.bytes;
+        if self.may_be_http2 && PREFACE.starts_with(bytes.get(..PREFACE.len()).unwrap_or(bytes)) {
+            return (bytes.len() >= PREFACE.len()).then(|| Came::Preface(std::mem::take(bytes)));
+        }
+        let found = match self.head.read(bytes, limits.headers_max) {
+            Ok(Some(length)) if length <= limits.head_bytes_max => length,
+            Ok(None) if bytes.len() < limits.head_bytes_max => return None,
+            Ok(_) => return Some(self.unusable(HeadFault::TooLarge)),
+            Err(fault) => return Some(self.unusable(fault)),
+        };
+        let mut chunks = self.head.has_chunks().then(Chunks::default);
+        if let (Some(chunks), Some(body)) = (&mut chunks, bytes.get(found..))
+            && chunks.read(body).is_err()
+        {
+            return Some(self.unusable(HeadFault::Malformed("the body is not made of chunks")));
+        }
+        Some(Came::Head(std::mem::take(bytes), chunks))
     }
-    // One empty line before a request is left over from something else (RFC 9112 section 2.2).
-    if bytes.starts_with(b"\r\n") && !head.begun() {
-        bytes.advance(2);
-    }
-    let found = match head.read(bytes, limits.headers_max) {
-        Ok(Some(length)) if length <= limits.head_bytes_max => length,
-        Ok(None) if bytes.len() < limits.head_bytes_max => return None,
-        Ok(_) => return Some(unusable(Denial::HeadTooLarge, bytes)),
-        Err(fault) => return Some(unusable(denial(fault), bytes)),
-    };
-    let mut chunks = head.has_chunks().then(Chunks::default);
-    if let (Some(chunks), Some(body)) = (&mut chunks, bytes.get(found..))
-        && chunks.read(body).is_err()
-    {
-        return Some(unusable(Denial::RequestMalformed, bytes));
-    }
-    Some(Came::Head(std::mem::take(bytes), chunks))
-}
 
-fn unusable(denial: Denial, bytes: &[u8]) -> Came {
-    Came::Unusable(denial, bytes.starts_with(b"HEAD "))
-}
-
-const fn denial(fault: HeadFault) -> Denial {
-    match fault {
-        HeadFault::Malformed(_) => Denial::RequestMalformed,
-        HeadFault::TooLarge => Denial::HeadTooLarge,
+    fn unusable(&self, fault: HeadFault) -> Came {
+        let (denial, detail) = match fault {
+            HeadFault::Malformed(detail) => (Denial::RequestMalformed, detail),
+            HeadFault::TooLarge => (Denial::HeadTooLarge, Denial::HeadTooLarge.help()),
+        };
+        Came::Unusable(Unusable { denial, detail, bodiless: self.bytes.starts_with(b"HEAD ") })
     }
-}
 
-/// Reads what is there. On a plain connection the room for it is made once there is something: an idle one has none.
-async fn more(stream: &mut Stream, bytes: &mut BytesMut) -> std::io::Result<usize> {
-    if bytes.is_empty()
-        && let Some(wire) = (**stream).as_any().downcast_ref::<Wire>()
-    {
-        wire.readable().await?;
+    /// It did not come in time. Whoever sent nothing, or has only begun with HTTP/2, is not told.
+    fn late(&self) -> Came {
+        if self.bytes.is_empty() || (self.may_be_http2 && PREFACE.starts_with(&self.bytes)) {
+            return Came::Nothing;
+        }
+        let (denial, bodiless) = (Denial::HeadTimeout, self.bytes.starts_with(b"HEAD "));
+        Came::Unusable(Unusable { denial, detail: denial.help(), bodiless })
     }
-    bytes.reserve(READ_BYTES);
-    stream.read_buf(bytes).await
 }

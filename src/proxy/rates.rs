@@ -14,8 +14,10 @@ use parking_lot::RwLock;
 use super::slots::whose;
 use crate::time::Rate;
 
-/// After so many looks, addresses that have not called for long are forgotten.
-const LOOKS: usize = 10_000;
+/// After so many calls, addresses that have not called for long are forgotten.
+const CALLS_PER_SWEEP: usize = 10_000;
+/// Most addresses that are remembered then.
+const CALLERS_MAX: usize = 200_000;
 
 type Callers = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, MonotonicClock>;
 type All = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
@@ -41,8 +43,13 @@ impl Rates {
             *self.callers.write() = Some((rate, Arc::clone(&callers)));
             callers
         });
-        if self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKS) {
+        if self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_SWEEP) {
             callers.retain_recent();
+            callers.shrink_to_fit();
+            if callers.len() > CALLERS_MAX {
+                // Better to forget them all than to remember without bound: each begins anew.
+                *self.callers.write() = None;
+            }
         }
         callers.check_key(&whose(address)).is_ok()
     }

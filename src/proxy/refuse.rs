@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use http::Method;
 use http::header::EXPECT;
+use http::{Method, StatusCode};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::{answer, body};
 use crate::denial::Denial;
@@ -16,6 +19,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 /// How much of a larger refused body is thrown away before the connection is closed.
 const LINGER_BYTES_MAX: usize = 2 << 20;
 
+/// How much of it at once.
+const LINGER_PIECE_BYTES: usize = 16 << 10;
+
 /// How a refusal ended.
 #[derive(Clone, Copy)]
 pub(super) struct Refused {
@@ -23,6 +29,50 @@ pub(super) struct Refused {
     pub(super) told: bool,
     /// Whether the connection is in a state to take another request.
     pub(super) reusable: bool,
+}
+
+/// Answers a head that is none with a denial, and closes the connection once what is on its way was thrown away: a
+/// reset would take the answer with it. Returns whether the caller could be told.
+pub(super) async fn refuse_head(
+    mut stream: Stream,
+    denial: Denial,
+    bodiless: bool,
+    request_id: &str,
+    explain: bool,
+) -> bool {
+    let problem = answer::problem(denial, request_id, explain);
+    let reason = StatusCode::from_u16(denial.status()).ok().and_then(|status| status.canonical_reason());
+    let mut written = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n",
+        denial.status(),
+        reason.unwrap_or_default(),
+        problem.len()
+    )
+    .into_bytes();
+    if !bodiless {
+        written.extend_from_slice(&problem);
+    }
+    let tell = async {
+        stream.write_all(&written).await?;
+        stream.flush().await
+    };
+    let told = matches!(timeout(DRAIN_DEADLINE, tell).await, Ok(Ok(())));
+    if told {
+        let _ = timeout(DRAIN_DEADLINE, linger(&mut stream)).await;
+    }
+    told
+}
+
+/// Says that nothing more comes, and reads until the caller has understood.
+async fn linger(stream: &mut Stream) {
+    let _ = AsyncWriteExt::shutdown(stream).await;
+    let (mut piece, mut left) = (vec![0; LINGER_PIECE_BYTES], LINGER_BYTES_MAX);
+    while let Ok(bytes @ 1..) = stream.read(&mut piece).await {
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Answers with a denial, and sees to the body that nobody will read: a short one is read to its end, so that the

@@ -13,6 +13,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -26,6 +27,7 @@ use super::outside::with_cached;
 use super::plain::{PlainApp, PlainRequest, PlainResponse};
 use super::provider::Providers;
 use super::rates::Rates;
+use super::refusals::Refusals;
 use super::session::RequestIds;
 use super::slots::BodyMemory;
 use super::traffic::Traffic;
@@ -93,6 +95,13 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// Another configuration, ready to be served by.
+pub struct Prepared {
+    entrances: Vec<Entrance>,
+    providers: Option<Providers>,
+    policy: Policy,
+}
+
 /// The addresses of a server, bound.
 struct Addresses {
     ingress: Vec<Bound>,
@@ -135,8 +144,7 @@ impl Server {
         A: Future<Output = PlainResponse> + Send + 'static,
     {
         let providers = providers(startup, &policy.load())?;
-        let (fetcher, work) = Fetcher::new(&policy, startup.trusted_roots.as_deref(), &options.metrics)
-            .map_err(StartError::Fetch)?;
+        let (fetcher, work) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
         // Every certificate is tried before the first address is bound.
         let entrances: Vec<_> = entrances(startup)
             .map_err(StartError::Tls)?
@@ -155,10 +163,13 @@ impl Server {
         let egress = addresses.egress.as_ref().map(|bound| bound.address);
         let admin_address = addresses.admin.as_ref().map(|bound| bound.address);
         let accepting = |(bound, entrance): (Bound, &Arc<ArcSwap<Entrance>>)| {
-            let (shared, entrance) = (Arc::clone(&shared), Arc::clone(entrance));
-            tokio::spawn(accept::run(shared, entrance, bound.into_listener(), stopping.clone()))
+            let (shared, entrance, address) = (Arc::clone(&shared), Arc::clone(entrance), bound.address);
+            let listener = TcpListener::from_std(bound.into_listener());
+            let listener = listener.map_err(|error| StartError::Bind(address, error))?;
+            Ok(tokio::spawn(accept::run(shared, entrance, listener, stopping.clone())))
         };
-        let mut tasks: Vec<_> = addresses.ingress.into_iter().zip(&entrances).map(accepting).collect();
+        let ears = addresses.ingress.into_iter().zip(&entrances).map(accepting);
+        let mut tasks = ears.collect::<Result<Vec<_>, StartError>>()?;
         tasks.extend(addresses.egress.map(|bound| {
             let app = EgressApp { shared: Arc::clone(&shared), options: HttpServerOptions::default() };
             run(app, bound, egress_stopping)
@@ -186,21 +197,28 @@ impl Server {
         })
     }
 
-    /// Serves by another configuration from here on: all of it, or, where any of it cannot be used, by the old one.
-    /// Requests that are under way end by the one they began with. `startup` is known to differ in nothing that only a
-    /// restart changes.
-    ///
-    /// # Errors
-    /// What cannot be used, in words.
-    pub fn apply(&self, startup: &Startup, policy: Policy) -> Result<(), String> {
-        let shared = &self.shared;
-        let entrances = entrances(startup)?;
-        let providers = match shared.providers.load().are_reachable() {
-            true => None,
-            false => Some(providers(startup, &policy).map_err(|error| error.to_string())?),
-        };
-        let policy = with_cached(policy)?;
-        // From here on nothing can go wrong.
+    /// Makes ready what serving by another configuration needs: everything that can fail, and that takes a while.
+    /// `startup` is known to differ in nothing that only a restart changes.
+    pub fn preparing(
+        &self,
+        startup: Startup,
+        policy: Policy,
+    ) -> impl FnOnce() -> Result<Prepared, String> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            let entrances = entrances(&startup)?;
+            let same_roots = shared.policy.load().trusted_roots == policy.trusted_roots;
+            let providers = match shared.providers.load().are_reachable() && same_roots {
+                true => None,
+                false => Some(providers(&startup, &policy).map_err(|error| error.to_string())?),
+            };
+            Ok(Prepared { entrances, providers, policy: with_cached(policy)? })
+        }
+    }
+
+    /// Serves by another configuration from here on. Requests that are under way end by the one they began with.
+    pub fn install(&self, prepared: Prepared) {
+        let (shared, Prepared { entrances, providers, policy }) = (&self.shared, prepared);
         for (place, entrance) in self.entrances.iter().zip(entrances) {
             place.store(Arc::new(entrance));
         }
@@ -209,7 +227,6 @@ impl Server {
         }
         shared.policy.rcu(|old| policy.carrying_on(old));
         tell(shared, &self.entrances);
-        Ok(())
     }
 
     /// Goes on for `delay` with each answer the last one of its connection, so that callers learn to go elsewhere;
@@ -272,6 +289,7 @@ fn shared(
         slots: Arc::default(),
         body_memory: BodyMemory::default(),
         rates: Rates::default(),
+        refusals: Refusals::default(),
         ingress: Traffic::default(),
         egress: Traffic::default(),
         notices: Traffic::default(),
@@ -297,7 +315,7 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
     if policy.egress.rules().is_empty() && !actions {
         return Ok(Providers::none());
     }
-    Providers::new(startup.trusted_roots.as_deref()).map_err(StartError::Tls)
+    Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path)).map_err(StartError::Tls)
 }
 
 /// What the agent's local URL of an action endpoint begins with.

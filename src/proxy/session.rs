@@ -59,8 +59,8 @@ pub(super) async fn continue_if_expected(session: &mut ServerSession) {
 /// Whether a head of HTTP/2 can be read in more than one way; one of HTTP/1 was looked at before it was parsed.
 pub(super) fn is_ambiguous(session: &ServerSession) -> bool {
     let headers = &session.req_header().headers;
-    let doubled = headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
-    doubled || (session.is_http2() && headers.contains_key(TRANSFER_ENCODING)) || lacks_host(session)
+    let doubled = || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
+    session.is_http2() && (doubled() || headers.contains_key(TRANSFER_ENCODING))
 }
 
 /// HTTP/1.1 requests name their host (RFC 9112 section 3.2); pingora leaves that to us.
@@ -99,8 +99,10 @@ impl<'c> Caller<'c> {
     }
 
     /// Who calls from outside.
-    pub(super) fn from_outside(session: &ServerSession, link: &'c Link) -> Self {
-        Self { peer: link.peer, certificate: link.certificate(), fragment: has_fragment(session) }
+    pub(super) fn from_outside(link: &'c Link) -> Self {
+        let certificate = link.certificate();
+        // A target with a fragment was refused by its bytes.
+        Self { peer: link.peer, certificate, fragment: false }
     }
 }
 

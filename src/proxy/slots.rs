@@ -38,7 +38,7 @@ impl Slots {
 
 impl Slot {
     /// Counts it for an address. Returns whether that one may have so many.
-    pub(super) fn of(&mut self, address: IpAddr, max: usize) -> bool {
+    pub(super) fn count_for(&mut self, address: IpAddr, max: usize) -> bool {
         let address = whose(address);
         let mut by_address = self.slots.by_address.lock();
         let count = by_address.entry(address).or_default();
@@ -100,6 +100,11 @@ impl BodyMemory {
 }
 
 impl Reserved<'_> {
+    /// Whether there is room for this many bytes at the moment.
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        self.memory.bytes().saturating_sub(self.bytes).saturating_add(bytes) <= self.max
+    }
+
     /// Makes it at least this many bytes. Returns whether there was room.
     pub(super) fn at_least(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return true };
@@ -130,11 +135,11 @@ mod tests {
         let mut one = slots.take(2).unwrap();
         let mut two = slots.take(2).unwrap();
         assert!(slots.take(2).is_none());
-        assert!(one.of(address("2001:db8::1"), 1));
-        assert!(!two.of(address("2001:db8::2"), 1), "one network of 64 bits is one caller");
+        assert!(one.count_for(address("2001:db8::1"), 1));
+        assert!(!two.count_for(address("2001:db8::2"), 1), "one network of 64 bits is one caller");
         drop(two);
         let mut three = slots.take(2).unwrap();
-        assert!(three.of(address("2001:db8:0:1::1"), 1));
+        assert!(three.count_for(address("2001:db8:0:1::1"), 1));
         drop((one, three));
         assert_eq!((slots.count(), slots.by_address.lock().len()), (0, 0));
     }

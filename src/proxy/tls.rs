@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pingora::listeners::tls::Acceptor;
 use pingora::tls::sign::CertifiedKey;
 use pingora::tls::{
-    ClientCertVerifier, ClientHello, CryptoProvider, ResolvesServerCert, RootCertStore, ServerConfig,
-    WebPkiClientVerifier, install_default_crypto_provider, load_ca_file_into_store, load_certs_and_key_files,
-    version,
+    CertificateDer, ClientCertVerifier, ClientHello, CryptoProvider, ResolvesServerCert, RootCertStore,
+    ServerConfig, UnixTime, WebPkiClientVerifier, install_default_crypto_provider, load_ca_file_into_store,
+    load_certs_and_key_files, version,
 };
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
@@ -26,8 +27,47 @@ pub(super) struct Ready {
     pub(super) acceptor: Acceptor,
     /// When each certificate ends, in Unix seconds, by its file.
     pub(super) ends: Vec<(Box<str>, i64)>,
-    /// What tells the authorities from others, whose client certificates are believed.
-    pub(super) believed: Option<[u8; 32]>,
+    /// Whose client certificates are believed; `None`: nobody's.
+    pub(super) clients: Option<Clients>,
+}
+
+/// Whose client certificates are believed.
+pub(super) struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// What tells these authorities from others.
+    digest: [u8; 32],
+}
+
+/// A client certificate that was believed when its connection began.
+pub(super) struct Shown {
+    pub(super) certificate: ClientCertificate,
+    /// Leaf first.
+    chain: Vec<CertificateDer<'static>>,
+    /// Who was asked last, and whether it was believed.
+    judged: Mutex<([u8; 32], bool)>,
+}
+
+impl Shown {
+    /// A chain that these have verified.
+    pub(super) fn new(chain: &[CertificateDer<'static>], by: &Clients) -> Option<Self> {
+        let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+        let certificate = ClientCertificate { names: alternative_names(&leaf) };
+        Some(Self { certificate, chain: chain.to_vec(), judged: Mutex::new((by.digest, true)) })
+    }
+}
+
+impl Clients {
+    /// Whether a certificate is still believed: a connection may have lasted longer than an authority.
+    pub(super) fn believe(&self, shown: &Shown) -> bool {
+        let mut judged = shown.judged.lock();
+        if judged.0 != self.digest {
+            let verified = shown.chain.split_first().is_some_and(|(leaf, rest)| {
+                self.verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
+            });
+            *judged = (self.digest, verified);
+        }
+        judged.1
+    }
 }
 
 /// Whether everything that TLS needs can be used and goes together.
@@ -56,16 +96,14 @@ pub(super) fn ready(tls: &Tls) -> Result<Ready, String> {
     }
     let versions: &[_] = if tls.tls_1_2 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
     let builder = ServerConfig::builder_with_protocol_versions(versions);
-    let (builder, believed) = match &tls.clients {
-        None => (builder.with_no_client_auth(), None),
-        Some(clients) => {
-            let (verifier, believed) = verifier(clients)?;
-            (builder.with_client_cert_verifier(verifier), Some(believed))
-        }
+    let clients = tls.clients.as_ref().map(clients).transpose()?;
+    let builder = match &clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-    Ok(Ready { acceptor: Acceptor::from_server_config(Arc::new(config)), ends, believed })
+    Ok(Ready { acceptor: Acceptor::from_server_config(Arc::new(config)), ends, clients })
 }
 
 /// A certificate and its key, which belong together.
@@ -79,8 +117,7 @@ fn certified(files: &CertificateFiles) -> Result<CertifiedKey, String> {
         .map_err(|error| format!("{key} does not go with {certificate}: {error}"))
 }
 
-/// Who verifies client certificates, and what tells its authorities from others.
-fn verifier(clients: &ClientAuthorities) -> Result<(Arc<dyn ClientCertVerifier>, [u8; 32]), String> {
+fn clients(clients: &ClientAuthorities) -> Result<Clients, String> {
     let file = &clients.file;
     let bytes = std::fs::read(&**file).map_err(|error| format!("{file} cannot be read: {error}"))?;
     let mut roots = RootCertStore::empty();
@@ -88,8 +125,8 @@ fn verifier(clients: &ClientAuthorities) -> Result<(Arc<dyn ClientCertVerifier>,
         .map_err(|error| format!("{file} cannot be used: {error}"))?;
     let builder = WebPkiClientVerifier::builder(Arc::new(roots));
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
-    let built = builder.build().map_err(|error| format!("{file} cannot be used: {error}"))?;
-    Ok((built, Sha256::digest(bytes).into()))
+    let verifier = builder.build().map_err(|error| format!("{file} cannot be used: {error}"))?;
+    Ok(Clients { verifier, digest: Sha256::digest(bytes).into() })
 }
 
 /// Which certificate is shown for which name.
@@ -135,10 +172,4 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
         _ => None,
     };
     names.iter().filter_map(text).collect()
-}
-
-/// What a caller proved to be, by the leaf that was verified.
-pub(super) fn client(leaf: &[u8]) -> Option<ClientCertificate> {
-    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
-    Some(ClientCertificate { names: alternative_names(&parsed) })
 }

@@ -229,6 +229,12 @@ impl Callgate {
         }
     }
 
+    /// Serves by another configuration from here on.
+    pub fn reload(&self, config: &str) -> Result<Vec<String>, String> {
+        let serving = self.serving.as_ref().unwrap();
+        self.runtime.as_ref().unwrap().block_on(serving.apply(parse(config)))
+    }
+
     pub fn connect(&self) -> TcpStream {
         self.connect_from(IpAddr::from([127, 0, 0, 1]))
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use callgate::proxy::Clock;
 
@@ -113,13 +113,15 @@ fn versions_and_a_handshake_that_does_not_come() {
             file("one.crt"),
             file("one.key")
         );
-        let config = listening(&agent, &tls).replace("limits: { ", "limits: { head_deadline: 300ms, ");
+        let config = listening(&agent, &tls);
         let callgate = Callgate::start(&config, Clock::System);
         let url = format!("https://{}/open/x", callgate.ingress);
         let with = |args: &[&str]| curl(at, &[&["--cacert", "ca.crt", &*url][..], args].concat());
         assert_eq!(with(&["--tlsv1.3"]), "hello");
         assert_eq!(with(&["--tls-max", "1.2"]) == "hello", ok_1_2, "{min}");
         // A caller that never begins, and one that speaks something else.
+        let hasty = config.replace("limits: { ", "limits: { head_deadline: 300ms, ");
+        let callgate = Callgate::start(&hasty, Clock::System);
         for beginning in [b"".as_slice(), b"GET / HTTP/1.1\r\n\r\n", &[22, 3, 1]] {
             let mut stream = callgate.connect();
             stream.write_all(beginning).unwrap();
@@ -187,6 +189,75 @@ fn clients_prove_who_they_are_where_a_route_asks_for_it() {
     assert!(!ask(&callgate, "/open/x", None, "--http1.1").contains("hello"));
 }
 
+/// A connection with a client certificate that is kept.
+struct Kept(Child);
+
+impl Kept {
+    fn open(at: &Path, callgate: &Callgate, client: &str) -> Self {
+        let (cert, key) = (format!("{client}.crt"), format!("{client}.key"));
+        let address = callgate.ingress.to_string();
+        let child = Command::new("openssl")
+            .current_dir(at)
+            .args(["s_client", "-quiet", "-verify_quiet", "-CAfile", "ca.crt", "-connect", &address])
+            .args(["-cert", &cert, "-key", &key])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// The status of another request.
+    fn ask(&mut self, path: &str) -> u16 {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+        self.0.stdin.as_mut().unwrap().write_all(request.as_bytes()).unwrap();
+        Response::read(self.0.stdout.as_mut().unwrap()).status
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_kept_connection_is_held_against_the_authorities_of_the_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    ["ca", "clients", "others"].iter().for_each(|name| authority(at, name));
+    issued(at, "ca", "one", "IP:127.0.0.1");
+    issued(at, "clients", "bank", "DNS:bank.example");
+    let read = |name: &str| fs::read_to_string(at.join(name)).unwrap();
+    fs::write(at.join("trusted.crt"), read("clients.crt")).unwrap();
+    let file = |name: &str| at.join(name).display().to_string();
+    let agent = Agent::start(ANSWER);
+    let tls = format!(
+        "tls: {{ certificate: {}, key: {}, client_certificates: {{ authorities: {} }} }}",
+        file("one.crt"),
+        file("one.key"),
+        file("trusted.crt")
+    );
+    let routes = "routes:
+  - { name: named, path: /named, methods: [GET], client_certificate: { names: [bank.example] }, forward: /in/named }
+";
+    let config = listening(&agent, &tls).replacen("routes:\n", routes, 1);
+    let callgate = Callgate::start(&config, Clock::System);
+    let mut kept = Kept::open(at, &callgate, "bank");
+    assert_eq!(kept.ask("/named"), 200);
+    fs::write(at.join("trusted.crt"), read("others.crt") + &read("clients.crt")).unwrap();
+    callgate.reload(&config).unwrap();
+    assert_eq!(kept.ask("/named"), 200, "one more authority takes nothing away");
+    fs::write(at.join("trusted.crt"), read("others.crt")).unwrap();
+    callgate.reload(&config).unwrap();
+    assert_eq!([kept.ask("/named"), kept.ask("/open/x")], [403, 200]);
+    fs::write(at.join("trusted.crt"), read("clients.crt")).unwrap();
+    callgate.reload(&config).unwrap();
+    assert_eq!(kept.ask("/named"), 200);
+}
+
 /// A header of version 2 of the PROXY protocol.
 fn version_2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
@@ -199,11 +270,12 @@ fn version_2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
 #[test]
 fn a_balancer_says_whom_it_passes_on() {
     let agent = Agent::start(ANSWER);
-    let config = listening(&agent, "proxy_protocol: { trusted: [127.0.0.8/30] }")
-        .replace("limits: { ", "limits: { head_deadline: 500ms, ");
+    let config = listening(&agent, "proxy_protocol: { trusted_proxies: [127.0.0.8/30] }")
+        .replace("limits: { ", "limits: { head_deadline: 2s, ");
     let callgate = Callgate::start(&config, Clock::System);
     let ask = |peer: u8, header: &[u8], step: usize| {
         let mut stream = callgate.connect_from(IpAddr::from([127, 0, 0, peer]));
+        stream.set_nodelay(true).unwrap();
         let request = [header, b"GET /open/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"].concat();
         for piece in request.chunks(step) {
             if stream.write_all(piece).is_err() {

@@ -1,0 +1,60 @@
+//! Reading a configuration and all files that it is made of, and telling later whether one of them has changed.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::ConfigArg;
+use crate::config::{Config, ConfigError, Surroundings};
+use crate::policy::FeedKind;
+
+/// What tells that a file is another one than before, symbolic links followed; `None`: it is not there.
+pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
+
+/// The files a configuration was read from.
+pub(super) type Stamps = BTreeMap<PathBuf, Stamp>;
+
+pub(super) fn stamp(path: &Path) -> Stamp {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
+}
+
+/// A configuration as it was read: its text, what it says, and the files it is made of.
+pub(super) struct Read {
+    pub(super) text: String,
+    pub(super) config: Result<Config, Vec<ConfigError>>,
+    pub(super) stamps: Stamps,
+}
+
+impl Read {
+    /// Reads a configuration.
+    pub(super) fn new(args: &ConfigArg) -> Self {
+        Self::of(args, args.text())
+    }
+
+    /// Reads the files that a configuration needs whose text is known.
+    pub(super) fn of(args: &ConfigArg, text: Result<String, Vec<ConfigError>>) -> Self {
+        let stamps = Mutex::new(Stamps::new());
+        // Looked at before it is read: what changes in between is seen the next time.
+        let look = |path: &Path| {
+            stamps.lock().insert(path.to_owned(), stamp(path));
+        };
+        look(&args.config);
+        let file = |path: &str| {
+            look(Path::new(path));
+            std::fs::read(path)
+        };
+        let surroundings = Surroundings { env: &super::environment, file: &file };
+        let config = match &text {
+            Ok(text) => Config::parse(text, &surroundings),
+            Err(errors) => Err(errors.clone()),
+        };
+        if let Ok(config) = &config {
+            let feeds = config.policy.feeds.iter().filter(|feed| feed.kind != FeedKind::Secret);
+            feeds.filter_map(|feed| feed.url.strip_prefix("file:")).for_each(|path| look(Path::new(path)));
+        }
+        Self { text: text.unwrap_or_default(), config, stamps: stamps.into_inner() }
+    }
+}
