@@ -271,7 +271,8 @@ impl Policy {
         let had = &old.ingress.edge().outside;
         outside.keyring.take_certificates(&had.keyring);
         for (id, feed) in self.feeds.iter().enumerate().map(|(i, feed)| (FeedId(i), feed)) {
-            let Some(before) = old.feed(feed) else { continue };
+            // A secret that was handed over is in a file of ours: it is what that says now.
+            let Some(before) = old.feed(feed).filter(|_| feed.kind != FeedKind::Secret) else { continue };
             let known = outside.keyring.set(id).is_some() || outside.lists.get(id).is_some();
             // A file on this host is as it is now.
             if known && feed.url.starts_with("file:") {

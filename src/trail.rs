@@ -31,7 +31,7 @@ pub enum Check {
     Token,
     /// The signature headers are present, readable and fresh.
     SignatureHeaders,
-    /// The address, and once the signature matches the route, has not had more requests than it may.
+    /// The address, and in the end the route, has not had more requests than it may.
     Rate,
     /// The body is complete and fits.
     Body,

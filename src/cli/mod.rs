@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
-use crate::proxy::Clock;
+use crate::proxy::{Clock, FILE_BYTES_MAX, read_file};
 use crate::time::Timestamp;
 
 pub use message::Message;
@@ -88,7 +88,9 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
 
 impl ConfigArg {
     fn text(&self) -> Result<String, Vec<ConfigError>> {
-        std::fs::read_to_string(&self.config).map_err(|error| {
+        let read = read_file(&self.config, FILE_BYTES_MAX);
+        let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+        text.map_err(|error| {
             let message = format!("cannot read {}: {error}", self.config.display());
             vec![ConfigError { path: String::new(), place: None, message, hint: String::new() }]
         })

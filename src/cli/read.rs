@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::ConfigArg;
 use crate::config::{Config, ConfigError, Surroundings};
 use crate::policy::FeedKind;
+use crate::proxy::{FILE_BYTES_MAX, read_file};
 
 /// What tells that a file is another one than before, symbolic links followed; `None`: it is not there.
 pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
@@ -44,7 +45,7 @@ impl Read {
         look(&args.config);
         let file = |path: &str| {
             look(Path::new(path));
-            std::fs::read(path)
+            read_file(path, FILE_BYTES_MAX)
         };
         let surroundings = Surroundings { env: &super::environment, file: &file };
         let config = match &text {

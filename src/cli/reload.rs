@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
+
 use super::read::{Read, Stamps, stamp};
 use super::{ConfigArg, Serving};
 use crate::observe::{ConfigState, Metrics};
 use crate::proxy::Clock;
 
 /// How often files are looked at. One that changed is read when it stays as it is for as long.
-pub(super) const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Takes other configurations.
 pub(super) struct Reloader {
@@ -32,8 +34,21 @@ impl Reloader {
         Self { args, state, metrics, good, stamps: read.stamps.clone(), changed: None }
     }
 
+    /// Takes another configuration whenever somebody asks for it, or its files change. Never ends.
+    pub(super) async fn run(&mut self, serving: &Serving, asked: &mut Signal, watches: bool) {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                _ = asked.recv() => self.reload(serving).await,
+                _ = looks.tick(), if watches => if self.is_due().await {
+                    self.reload(serving).await;
+                },
+            }
+        }
+    }
+
     /// Whether files have changed, and are done changing.
-    pub(super) async fn is_due(&mut self) -> bool {
+    async fn is_due(&mut self) -> bool {
         let Some(now) = off_thread(now(&self.stamps)).await else { return false };
         if now == self.stamps {
             self.changed = None;
@@ -45,7 +60,7 @@ impl Reloader {
     }
 
     /// Reads what is there, and takes it if all of it can be used.
-    pub(super) async fn reload(&mut self, serving: &Serving) {
+    async fn reload(&mut self, serving: &Serving) {
         let args = self.args.clone();
         let Some(read) = off_thread(move || Read::new(&args)).await else {
             return self.refused("", vec!["it could not be read".to_owned()]);
@@ -70,7 +85,9 @@ impl Reloader {
                 self.refused(&text, errors);
                 self.renew(serving).await;
                 // The next one may need files again that the last good one needs.
-                self.stamps.extend(self.good.1.clone());
+                for (path, is) in &self.good.1 {
+                    self.stamps.entry(path.clone()).or_insert(*is);
+                }
             }
         }
     }

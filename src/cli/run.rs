@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::read::Read;
-use super::reload::{LOOK, Reloader};
+use super::reload::Reloader;
 use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
@@ -21,9 +21,6 @@ use crate::store::Store;
 
 /// Most worker threads taken without being told.
 const THREADS_DEFAULT_MAX: usize = 2;
-
-/// Open files besides the connections from outside: those to the agent and to providers, the ledger's, the log's.
-const SOCKETS_BESIDES: u64 = 1024;
 
 /// A server, the switch for its readiness, and what a reload replaces.
 pub struct Serving {
@@ -48,7 +45,6 @@ impl Serving {
                 differences.join(", ")
             ));
         }
-        enough_sockets(policy.limits.connections_max);
         let prepare = self.server.preparing(startup.clone(), policy);
         let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())??;
         self.server.install(prepared);
@@ -124,7 +120,6 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    enough_sockets(config.policy.limits.connections_max);
     match runtime(threads(&config.startup)) {
         Ok(runtime) => {
             let code = runtime.block_on(until_stopped(args, &read, config));
@@ -135,17 +130,6 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
             log::error!("no threads: {error}");
             EXIT_UNAVAILABLE
         }
-    }
-}
-
-/// Asks the system for as many sockets as the limits let in: most start with few, and grant more.
-fn enough_sockets(connections: usize) {
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(SOCKETS_BESIDES);
-    let granted = rlimit::increase_nofile_limit(wanted).unwrap_or(0);
-    if granted < wanted {
-        log::warn!(
-            "limits.connections_max is {connections}, but the system grants {granted} open files in all (ulimit -n)"
-        );
     }
 }
 
@@ -238,16 +222,11 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         }
     };
     announce(&serving.server, &served);
-    let mut looks = tokio::time::interval(LOOK);
-    let (delay, grace) = loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break shutdown,
-            _ = signals.interrupt.recv() => break (Duration::ZERO, Duration::ZERO),
-            _ = signals.hangup.recv() => reloader.reload(&serving).await,
-            _ = looks.tick(), if watches => if reloader.is_due().await {
-                reloader.reload(&serving).await;
-            },
-        }
+    // Files may take as long as they like: who asks to stop is heard meanwhile.
+    let (delay, grace) = tokio::select! {
+        _ = signals.terminate.recv() => shutdown,
+        _ = signals.interrupt.recv() => (Duration::ZERO, Duration::ZERO),
+        () = reloader.run(&serving, &mut signals.hangup, watches) => shutdown,
     };
     log::info!("stopping");
     // Whoever interrupts a stop does not want to wait for the rest of it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::reader::{Cursor, Fields};
+use super::words::shown_url;
 use crate::feed::FeedId;
 use crate::guard::{Scheme, Url};
 use crate::policy::{Feed, FeedKind, Fetching};
@@ -44,7 +45,7 @@ impl Cursor<'_> {
             return Some(text.into());
         }
         self.error(
-            format!("`{text}` is not an address to fetch from"),
+            format!("{} is not an address to fetch from", shown_url(text)),
             "https://…, file:/absolute/path, or http:// on this host",
         )
     }

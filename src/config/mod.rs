@@ -165,6 +165,14 @@ fn listens(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: 
 /// What no request could ever have is a mistake; what is only counted is said aloud.
 fn fit(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
     let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+    let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
+    let mut authorities: Vec<_> =
+        authorities.filter_map(|listener| Some(&*listener.tls.as_ref()?.clients.as_ref()?.file)).collect();
+    authorities.sort_unstable();
+    authorities.dedup();
+    if authorities.len() > 1 && routes.iter().any(|route| route.certificate.is_some()) {
+        root.warn("listeners believe different authorities: a route's `client_certificate` takes one of any of them");
+    }
     for route in routes {
         let name = &route.name;
         if route.body_bytes_max > limits.body_memory_bytes_max {
@@ -195,11 +203,13 @@ fn warn_of_short_tokens(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration)
 fn public_url(at: &Cursor<'_>) -> Option<String> {
     let text = at.text()?;
     let hint = "such as https://agent.example.com, without a slash at the end";
-    let Ok(uri) = text.parse::<http::Uri>() else { return at.error(format!("`{text}` is not a URL"), hint) };
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return at.error(format!("{} is not a URL", words::shown_url(text)), hint);
+    };
     let web = matches!(uri.scheme_str(), Some("https" | "http"));
     let plain = !text.ends_with('/') && !text.contains(['?', '#', '@']);
     if !web || !plain || uri.host().is_none_or(str::is_empty) {
-        return at.error(format!("`{text}` is not the beginning of a public URL"), hint);
+        return at.error(format!("{} is not the beginning of a public URL", words::shown_url(text)), hint);
     }
     if uri.scheme_str() == Some("http") {
         at.warn("callback tokens will travel over plain HTTP");

@@ -6,6 +6,17 @@ pub(super) fn shown(text: &str) -> String {
     if word && !text.contains("sec_") { format!("`{text}`") } else { "the value".to_owned() }
 }
 
+/// A URL in a message, without what may be a secret in it: user and query.
+pub(super) fn shown_url(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match text.rsplit_once('@') {
+        Some((before, rest)) => {
+            format!("`{}…@{rest}`", before.split_inclusive("//").next().unwrap_or_default())
+        }
+        None => format!("`{text}`"),
+    }
+}
+
 /// Whether `text` may be a name.
 pub(super) fn is_name(text: &str) -> bool {
     text.len() <= 64

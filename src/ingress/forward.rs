@@ -51,9 +51,9 @@ const OVERRIDES: [&str; 12] = [
 /// Most options of a `Connection` header that are looked at.
 const CONNECTION_OPTIONS_MAX: usize = 32;
 
-/// Whether a header is one of ours, to whoever reads `_` as `-`, too.
+/// Whether a header is one of ours, to whoever reads `_` or `.` as `-`, too.
 fn says_callgate(name: &str) -> bool {
-    name.strip_prefix("callgate").is_some_and(|rest| rest.starts_with(['-', '_']))
+    name.strip_prefix("callgate").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
 /// Whether the caller's `Connection` declares the header to be of one hop. One that the provider signed is not the
@@ -146,8 +146,8 @@ impl Permit {
             || OVERRIDES.contains(&text)
             || *name == FORWARDED
             || self.address_header().is_some_and(|header| header == name)
-            // Gateways of the CGI family read `callgate_route` as `callgate-route`.
-            || text.contains('_');
+            // Gateways of the CGI family read `callgate_route`, and some `callgate.route`, as `callgate-route`.
+            || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let token = || {
             self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)
                 || self.token().is_some_and(|token| holds(value.as_bytes(), token))

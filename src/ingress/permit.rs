@@ -68,7 +68,7 @@ impl Verified {
     }
 
     /// What becomes of it where it is refused after all.
-    pub fn turned_away(mut self, denial: Denial) -> Turned {
+    fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
     }
@@ -141,6 +141,11 @@ fn knows_events(denial: Denial) -> bool {
 }
 
 impl Permit {
+    /// What becomes of it where it is not delivered after all.
+    pub fn turned_away(self, denial: Denial) -> Turned {
+        self.verified.turned_away(denial)
+    }
+
     /// The route whose gate was passed.
     pub fn route(&self) -> &Arc<Route> {
         self.verified.route()

@@ -48,12 +48,27 @@ pub(super) struct Link {
     /// Who is at the other end, or whom a trusted balancer says it passes on.
     pub(super) peer: IpAddr,
     certificate: Option<Shown>,
+    /// The balancer that says so.
+    passed_on_by: Option<IpAddr>,
     entrance: Arc<ArcSwap<Entrance>>,
     /// Its room, for as long as it lasts.
     _slot: Slot,
 }
 
 impl Link {
+    /// Whether the connection could still be made as it was: its balancer is trusted, and its client is believed where
+    /// nobody gets in without.
+    pub(super) fn holds(&self) -> bool {
+        let entrance = self.entrance.load();
+        let trusted = match (self.passed_on_by, &entrance.proxied_by) {
+            (Some(balancer), Some(trusted)) => trusted.contains(balancer),
+            (None, None) => true,
+            _ => false,
+        };
+        let required = entrance.tls.as_ref().and_then(|tls| tls.clients.as_ref()).is_some_and(|c| c.required);
+        trusted && (!required || self.certificate().is_some())
+    }
+
     /// What the caller proved to be, as long as those who vouch for it are believed.
     pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
         let shown = self.certificate.as_ref()?;
@@ -177,7 +192,8 @@ async fn begin(
     {
         return Err(Turned::AddressFull);
     }
-    let link = |certificate| Link { peer: address, certificate, entrance, _slot: slot };
+    let passed_on_by = rules.proxied_by.as_ref().map(|_| peer.ip());
+    let link = |certificate| Link { peer: address, certificate, passed_on_by, entrance, _slot: slot };
     let Some(tls) = &rules.tls else { return Ok((Box::new(wire), link(None))) };
     let stream = tls.acceptor.tls_handshake(wire).await.map_err(|error| {
         log::debug!("TLS with {peer}: {error}");

@@ -45,8 +45,14 @@ pub(super) async fn deny(
 ) -> bool {
     let body = problem(denial, request_id, explain);
     let Ok(header) = problem_header(denial, methods, body.len()) else { return false };
+    write(session, header, body.into()).await
+}
+
+/// Writes a whole answer; to HEAD without its body, which HTTP/2 would send. Returns whether the caller could be told.
+async fn write(session: &mut ServerSession, header: ResponseHeader, body: Bytes) -> bool {
+    let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
     session.write_response_header(Box::new(header)).await.is_ok()
-        && session.write_response_body(Bytes::from(body), true).await.is_ok()
+        && session.write_response_body(body, true).await.is_ok()
 }
 
 /// The document a refused caller gets.
@@ -109,8 +115,7 @@ async fn json(session: &mut ServerSession, status: u16, body: String, cache: &'s
         Ok(header)
     };
     let Ok(header) = header() else { return false };
-    session.write_response_header(Box::new(header)).await.is_ok()
-        && session.write_response_body(Bytes::from(body), true).await.is_ok()
+    write(session, header, body.into()).await
 }
 
 /// Answers a handshake: as data, never as something that a browser would run. Returns whether the caller could be
@@ -132,8 +137,7 @@ pub(super) async fn reply(session: &mut ServerSession, reply: &Reply) -> bool {
         Ok(header)
     };
     let Ok(header) = header() else { return false };
-    session.write_response_header(Box::new(header)).await.is_ok()
-        && session.write_response_body(Bytes::from(reply.body.clone()), true).await.is_ok()
+    write(session, header, reply.body.clone().into()).await
 }
 
 /// Passes an answer on as it comes; `gathered` is what was read of its body before.

@@ -17,11 +17,11 @@ const RESERVE_BYTES_MAX: usize = 64 << 10;
 const STEP_BYTES: u64 = 16 << 10;
 
 /// What a body may take: bytes, time, and memory that it shares with others.
-pub(super) struct Room<'r, 'm> {
+pub(super) struct Room<'r> {
     pub(super) bytes_max: u64,
     pub(super) deadline: Duration,
     pub(super) limits: &'r Limits,
-    pub(super) reserved: &'r mut Reserved<'m>,
+    pub(super) reserved: &'r mut Reserved,
 }
 
 /// Reads the body.
@@ -32,7 +32,7 @@ pub(super) struct Room<'r, 'm> {
 pub(super) async fn read(
     session: &mut ServerSession,
     declared: Option<u64>,
-    room: Room<'_, '_>,
+    room: Room<'_>,
 ) -> Result<Bytes, Denial> {
     // On HTTP/2 a body may come where the head says that there is none.
     if session.is_body_empty() && !session.is_http2() {

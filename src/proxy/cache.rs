@@ -10,6 +10,8 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::clock::age_of;
+use super::file::{FILE_BYTES_MAX, read};
+use super::http_client::DOCUMENT_BYTES_MAX;
 use crate::secret::Secret;
 
 /// A folder, or none.
@@ -32,7 +34,12 @@ impl Cache {
     pub(super) fn read(&self, url: &str) -> Option<(Vec<u8>, Duration)> {
         let path = self.path(url)?;
         let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
-        Some((fs::read(&path).ok()?, age))
+        Some((read(&path, DOCUMENT_BYTES_MAX).ok()?, age))
+    }
+
+    /// How long ago something was fetched that is there.
+    pub(super) fn age(&self, url: &str) -> Option<Duration> {
+        Some(age_of(fs::metadata(self.path(url)?).ok()?.modified().ok()?))
     }
 
     /// Keeps what was fetched: all of it or nothing.
@@ -50,7 +57,7 @@ impl Cache {
 
     /// The secret in a file; `None` when there is none so far.
     pub(super) fn secret(path: &str) -> Option<Secret> {
-        fs::read(path).ok().filter(|bytes| !bytes.is_empty()).map(Secret::new)
+        read(path, FILE_BYTES_MAX).ok().filter(|bytes| !bytes.is_empty()).map(Secret::new)
     }
 
     /// Keeps a secret in a file that nobody else may read. One that is there stays.

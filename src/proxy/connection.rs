@@ -17,7 +17,9 @@ use super::exchange::{self, Shared};
 use super::guarded::Guarded;
 use super::head::{self, Came};
 use super::patience::within;
+use super::slots::Reserved;
 use super::wire::Wire;
+use crate::denial::Denial;
 use crate::policy::Limits;
 
 /// Most requests of one connection of HTTP/2 that are none: whoever sends more has a reason.
@@ -26,6 +28,10 @@ const MALFORMED_MAX: usize = 32;
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Most streams of one connection that end in an error of the caller's.
 const ERROR_RESETS_MAX: usize = 64;
+/// How many times as many streams there may be as are open: one that was reset, or has its answer, goes on for a while.
+const CROWD: usize = 2;
+/// What a header line takes besides its text, in bytes.
+const LINE_BYTES: usize = 128;
 /// How long a caller is told for that nothing more comes.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -63,6 +69,10 @@ async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<
                 return None;
             }
         };
+        // What a reload has taken the ground from ends here; whoever calls again is judged anew.
+        if kept.is_some() && !link.holds() {
+            return None;
+        }
         if let Some(chunks) = chunks {
             stream = Box::new(Guarded::new(stream, chunks));
         }
@@ -126,6 +136,20 @@ fn options(limits: &Limits) -> H2Options {
     options
 }
 
+/// Room for a head of HTTP/2, which can unpack to a thousand times what was sent: what has more lines than it may, or
+/// finds no room, is not begun.
+fn room_for(shared: &Shared, session: &HttpSession, limits: &Limits) -> Option<Reserved> {
+    let headers = &session.req_header().headers;
+    let bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_BYTES).sum();
+    let mut reserved = shared.body_memory.reserve(limits.body_memory_bytes_max);
+    let fits = headers.len() <= limits.headers_max && reserved.at_least(bytes as u64);
+    if !fits {
+        shared.metrics.request("none", "none", "deny", Denial::HeadTooLarge.code(), 0);
+    }
+    fits.then_some(reserved)
+}
+
 async fn http2(shared: Arc<Shared>, stream: Stream, link: Arc<Link>, mut stopping: ShutdownWatch) {
     let Some(_under_way) = shared.http2.begin() else { return };
     let limits = shared.policy.load().limits;
@@ -153,11 +177,28 @@ async fn http2(shared: Arc<Shared>, stream: Stream, link: Arc<Link>, mut stoppin
             () = streams.idle(patience), if !stopped => return,
         };
         match accepted {
-            Ok(Some(H2Accept::Session(session))) => {
+            Ok(Some(H2Accept::Session(mut session))) => {
+                let now = shared.policy.load().limits;
+                let head = room_for(&shared, &session, &now);
+                let crowded = streams.count.load(Ordering::SeqCst) >= now.streams_max as usize * CROWD;
+                let Some(head) = head.filter(|_| !crowded) else {
+                    // Streams that were reset go on until the agent has answered: they count as long as that.
+                    session.shutdown();
+                    malformed += 1;
+                    if malformed > MALFORMED_MAX {
+                        return;
+                    }
+                    continue;
+                };
+                if !link.holds() {
+                    session.shutdown();
+                    connection.graceful_shutdown();
+                    continue;
+                }
                 patience = shared.policy.load().limits.idle_timeout;
                 let (shared, link, under_way) = (Arc::clone(&shared), Arc::clone(&link), streams.begin());
                 tokio::spawn(async move {
-                    let _under_way = under_way;
+                    let _held = (under_way, head);
                     exchange::serve(&shared, ServerSession::new_http2(session), &link).await;
                 });
             }

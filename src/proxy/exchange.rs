@@ -250,15 +250,6 @@ impl Exchange<'_> {
         trail: &mut Trail,
     ) -> Ended {
         let (shared, agent) = (self.shared, &self.policy.agent);
-        let verified = match self.within_route_rate(verified, trail) {
-            Ok(verified) => verified,
-            Err(Turned::Away(seen)) => {
-                return self.refuse(Denied { denial: Denial::RouteBusy, seen: *seen }, 0).await;
-            }
-            Err(Turned::Observed(observed)) => {
-                return Box::pin(self.pass_by(caller, *observed, body)).await;
-            }
-        };
         let patience = (agent.connect_timeout + agent.response_timeout).min(PATIENCE_MAX);
         let now = shared.ledger_clock.now(trail.last().unwrap_or_else(instant));
         let ask = verified.ask();
@@ -270,6 +261,15 @@ impl Exchange<'_> {
         let permit = match verified.permit(ruling, trail) {
             Ok(permit) => permit,
             Err(halted) => return Box::pin(self.halt(caller, *halted, body)).await,
+        };
+        let permit = match self.within_route_rate(permit, trail) {
+            Ok(permit) => permit,
+            Err(Turned::Away(seen)) => {
+                return self.refuse(Denied { denial: Denial::RouteBusy, seen: *seen }, 0).await;
+            }
+            Err(Turned::Observed(observed)) => {
+                return Box::pin(self.pass_by(caller, *observed, body)).await;
+            }
         };
         let began = trail.last().unwrap_or_else(instant);
         let body = permit.rewritten(&body, &shared.actions_url).map_or(body, Bytes::from);
@@ -290,16 +290,16 @@ impl Exchange<'_> {
         ended
     }
 
-    /// Takes what is verified, unless its route lets nothing more through now. What is not verified does not count:
-    /// nobody can use up what is the provider's.
-    fn within_route_rate(&self, verified: Verified, trail: &mut Trail) -> Result<Verified, Turned> {
-        let route = verified.route();
+    /// Takes what may be delivered, unless its route lets nothing more through now. What is not verified, or was
+    /// delivered before, does not count: nobody can use up what is the provider's.
+    fn within_route_rate(&self, permit: Permit, trail: &mut Trail) -> Result<Permit, Turned> {
+        let route = permit.route();
         match route.rate {
             Some(rate) if !self.shared.rates.route(&route.name, rate) => {
                 trail.deny(Check::Rate, Denial::RouteBusy, || "more than the route's `rate`".to_owned());
-                Err(verified.turned_away(Denial::RouteBusy))
+                Err(permit.turned_away(Denial::RouteBusy))
             }
-            _ => Ok(verified),
+            _ => Ok(permit),
         }
     }
 

@@ -180,7 +180,16 @@ impl Work {
         });
         for feed in policy.feeds.iter().filter(|feed| needed(feed)) {
             let target = Target::Feed(feed.clone());
-            self.states.entry(target).or_insert_with(|| State { due: Some(instant()), ..State::default() });
+            self.states.entry(target).or_insert_with(|| {
+                // What the reload took from the cache is as old as it is there.
+                let age = match feed.url.starts_with("file:") {
+                    true => Some(Duration::ZERO),
+                    false => Cache::new(policy.fetching.cache.as_deref())
+                        .ok()
+                        .and_then(|cache| cache.age(&feed.url)),
+                };
+                State { due: Some(instant()), had: age.map(|age| (instant(), age)), ..State::default() }
+            });
         }
     }
 

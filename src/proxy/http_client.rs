@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::file::{FILE_BYTES_MAX, read};
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Largest document, in bytes.
-const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
+pub(super) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 
 /// A client for documents.
 #[derive(Clone)]
@@ -47,11 +48,7 @@ impl HttpClient {
     /// What went wrong, in words.
     pub(super) fn get(&self, url: &str) -> Result<Vec<u8>, String> {
         if let Some(path) = url.strip_prefix("file:") {
-            let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-            return match bytes.len() as u64 > DOCUMENT_BYTES_MAX {
-                true => Err("it is too large".to_owned()),
-                false => Ok(bytes),
-            };
+            return read(path, DOCUMENT_BYTES_MAX).map_err(|error| error.to_string());
         }
         let mut response = self.agent.get(url).call().map_err(|error| error.to_string())?;
         if response.status() != 200 {
@@ -63,7 +60,7 @@ impl HttpClient {
 }
 
 fn from_file(path: &str) -> Result<Vec<Certificate<'static>>, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    let bytes = read(path, FILE_BYTES_MAX).map_err(|error| format!("{path}: {error}"))?;
     let mut certificates = Vec::new();
     for item in parse_pem(&bytes) {
         if let PemItem::Certificate(certificate) = item.map_err(|error| format!("{path}: {error}"))? {

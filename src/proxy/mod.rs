@@ -16,6 +16,7 @@ mod egress;
 mod ended;
 mod exchange;
 mod fetch;
+mod file;
 mod guarded;
 mod handshake;
 mod head;
@@ -39,6 +40,7 @@ mod traffic;
 mod wire;
 
 pub use clock::{Clock, LedgerClock, instant};
+pub use file::{FILE_BYTES_MAX, read as read_file};
 pub use outside::with_cached;
 pub use plain::{PlainRequest, PlainResponse};
 pub use server::{Options, Prepared, Server, StartError};

@@ -6,6 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cache::Cache;
+use super::file::read;
+use super::http_client::DOCUMENT_BYTES_MAX;
 use crate::feed::FeedId;
 use crate::ingress::Outside;
 use crate::policy::{Feed, FeedKind, Policy};
@@ -51,7 +53,7 @@ pub(super) fn take_cached(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duratio
             return None;
         }
         let (bytes, age) = match feed.url.strip_prefix("file:") {
-            Some(path) => (std::fs::read(path).ok()?, Duration::ZERO),
+            Some(path) => (read(path, DOCUMENT_BYTES_MAX).ok()?, Duration::ZERO),
             None => cache.read(&feed.url)?,
         };
         let stale = feed.kind == FeedKind::Keys && age > now.fetching.stale_ok;

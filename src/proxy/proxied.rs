@@ -24,6 +24,14 @@ pub(super) async fn read(wire: &mut Wire, peer: SocketAddr) -> Option<SocketAddr
         if wire.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
+        // A text is parsed once it is whole: the parser takes some beginnings for mistakes.
+        let is_text = bytes.first() == Some(&b'P');
+        if is_text && !bytes.windows(2).any(|end| end == b"\r\n") {
+            if bytes.len() > TEXT_BYTES_MAX {
+                return None;
+            }
+            continue;
+        }
         let parsed = HeaderResult::parse(&bytes);
         if parsed.is_complete() {
             let (client, length) = who(parsed, peer)?;
@@ -33,8 +41,7 @@ pub(super) async fn read(wire: &mut Wire, peer: SocketAddr) -> Option<SocketAddr
             }
             return Some(client);
         }
-        let text = matches!(parsed, HeaderResult::V1(_)) && bytes.len() > TEXT_BYTES_MAX;
-        if text || bytes.len() >= HEADER_BYTES_MAX {
+        if is_text || bytes.len() >= HEADER_BYTES_MAX {
             return None;
         }
     }

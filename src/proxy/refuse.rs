@@ -99,6 +99,8 @@ pub(super) async fn refuse(
     if !keep {
         session.set_keepalive(None);
     }
+    // Whoever was refused is not waited for: on HTTP/2 its window may never open.
+    session.set_write_timeout(Some(DRAIN_DEADLINE));
     let told = answer::deny(session, denial, methods, request_id, explain).await;
     // A stream that is let go of with its body unread is reset right behind the answer, and some callers (curl 7.88
     // among them) then take the answer for lost. On HTTP/1.1 a short body is drained with the connection.

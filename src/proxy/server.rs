@@ -155,6 +155,7 @@ impl Server {
         let own = addresses.own();
         let providers = providers.beside(own.clone());
         let shared = Arc::new(shared(policy, options, &addresses, providers, fetcher));
+        shared.slots.provide(shared.policy.load().limits.connections_max);
         let (stop, stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
         let doors = addresses.ingress.iter().filter_map(Bound::door).collect();
@@ -219,13 +220,15 @@ impl Server {
     /// Serves by another configuration from here on. Requests that are under way end by the one they began with.
     pub fn install(&self, prepared: Prepared) {
         let (shared, Prepared { entrances, providers, policy }) = (&self.shared, prepared);
-        for (place, entrance) in self.entrances.iter().zip(entrances) {
-            place.store(Arc::new(entrance));
-        }
+        shared.slots.provide(policy.limits.connections_max);
         if let Some(providers) = providers {
             shared.providers.store(Arc::new(providers.beside(self.own.clone())));
         }
+        // The rules first: a route that asks for more than its listener gives refuses.
         shared.policy.rcu(|old| policy.carrying_on(old));
+        for (place, entrance) in self.entrances.iter().zip(entrances) {
+            place.store(Arc::new(entrance));
+        }
         tell(shared, &self.entrances);
     }
 

@@ -7,9 +7,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+/// Open files besides the connections from outside: those to the agent and to providers, the ledger's, the log's.
+const FILES_BESIDES: u64 = 1024;
+
 /// The connections there are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slots {
+    /// Most that the system has sockets for.
+    granted: AtomicUsize,
     taken: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -21,13 +26,38 @@ pub(super) struct Slot {
     address: Option<IpAddr>,
 }
 
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            granted: AtomicUsize::new(usize::MAX),
+            taken: AtomicUsize::new(0),
+            by_address: Mutex::default(),
+        }
+    }
+}
+
 impl Slots {
+    /// Asks the system for as many sockets as there may be connections: most start with few, and grant more. With
+    /// fewer, the connections are fewer, so that there are some left to reach the agent.
+    pub(super) fn provide(&self, connections: usize) {
+        let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDES);
+        let files = rlimit::increase_nofile_limit(wanted).unwrap_or(u64::MAX);
+        let besides = FILES_BESIDES.min(files / 2);
+        let granted = usize::try_from(files.saturating_sub(besides)).unwrap_or(usize::MAX);
+        self.granted.store(granted, Ordering::SeqCst);
+        if granted < connections {
+            log::warn!(
+                "limits.connections_max is {connections}, but the system grants {files} open files in all (ulimit -n): {granted} connections are taken"
+            );
+        }
+    }
+
     /// Room for one more; `None` when as many are there as may be.
     pub(super) fn take(self: &Arc<Self>, max: usize) -> Option<Slot> {
         // Counted before the look: two that come at once cannot both be the last one.
         let before = self.taken.fetch_add(1, Ordering::SeqCst);
         let slot = Slot { slots: Arc::clone(self), address: None };
-        (before < max).then_some(slot)
+        (before < max.min(self.granted.load(Ordering::Relaxed))).then_some(slot)
     }
 
     /// How many there are.
@@ -73,24 +103,24 @@ pub(super) fn whose(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The bytes of all bodies that are held.
-#[derive(Debug, Default)]
+/// The bytes of all bodies that are held, and of the heads of HTTP/2.
+#[derive(Clone, Debug, Default)]
 pub(super) struct BodyMemory {
-    bytes: AtomicU64,
+    bytes: Arc<AtomicU64>,
 }
 
-/// Bytes that are set aside for a body. Free again when dropped.
+/// Bytes that are set aside. Free again when dropped.
 #[derive(Debug)]
-pub(super) struct Reserved<'m> {
-    memory: &'m BodyMemory,
+pub(super) struct Reserved {
+    memory: BodyMemory,
     bytes: u64,
     max: u64,
 }
 
 impl BodyMemory {
     /// Nothing so far, of at most `max` bytes in all.
-    pub(super) fn reserve(&self, max: u64) -> Reserved<'_> {
-        Reserved { memory: self, bytes: 0, max }
+    pub(super) fn reserve(&self, max: u64) -> Reserved {
+        Reserved { memory: self.clone(), bytes: 0, max }
     }
 
     /// How many bytes are set aside.
@@ -99,7 +129,7 @@ impl BodyMemory {
     }
 }
 
-impl Reserved<'_> {
+impl Reserved {
     /// Whether there is room for this many bytes at the moment.
     pub(super) fn fits(&self, bytes: u64) -> bool {
         self.memory.bytes().saturating_sub(self.bytes).saturating_add(bytes) <= self.max
@@ -118,7 +148,7 @@ impl Reserved<'_> {
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for Reserved {
     fn drop(&mut self) {
         self.memory.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }

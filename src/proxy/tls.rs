@@ -16,8 +16,11 @@ use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::clock::Clock;
+use super::file::{FILE_BYTES_MAX, read};
 use crate::config::{CertificateFiles, ClientAuthorities, Tls};
 use crate::request::ClientCertificate;
+use crate::time::Timestamp;
 
 /// What is spoken on a connection of TLS, the better one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -36,6 +39,8 @@ pub(super) struct Clients {
     verifier: Arc<dyn ClientCertVerifier>,
     /// What tells these authorities from others.
     digest: [u8; 32],
+    /// Whether nobody gets in without a certificate.
+    pub(super) required: bool,
 }
 
 /// A client certificate that was believed when its connection began.
@@ -43,6 +48,8 @@ pub(super) struct Shown {
     pub(super) certificate: ClientCertificate,
     /// Leaf first.
     chain: Vec<CertificateDer<'static>>,
+    /// When it ends.
+    ends: Timestamp,
     /// Who was asked last, and whether it was believed.
     judged: Mutex<([u8; 32], bool)>,
 }
@@ -52,13 +59,17 @@ impl Shown {
     pub(super) fn new(chain: &[CertificateDer<'static>], by: &Clients) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };
-        Some(Self { certificate, chain: chain.to_vec(), judged: Mutex::new((by.digest, true)) })
+        let ends = Timestamp::from_unix_secs(leaf.validity().not_after.timestamp());
+        Some(Self { certificate, ends, chain: chain.to_vec(), judged: Mutex::new((by.digest, true)) })
     }
 }
 
 impl Clients {
     /// Whether a certificate is still believed: a connection may have lasted longer than an authority.
     pub(super) fn believe(&self, shown: &Shown) -> bool {
+        if Clock::System.now() > shown.ends {
+            return false;
+        }
         let mut judged = shown.judged.lock();
         if judged.0 != self.digest {
             let verified = shown.chain.split_first().is_some_and(|(leaf, rest)| {
@@ -119,14 +130,14 @@ fn certified(files: &CertificateFiles) -> Result<CertifiedKey, String> {
 
 fn clients(clients: &ClientAuthorities) -> Result<Clients, String> {
     let file = &clients.file;
-    let bytes = std::fs::read(&**file).map_err(|error| format!("{file} cannot be read: {error}"))?;
+    let bytes = read(&**file, FILE_BYTES_MAX).map_err(|error| format!("{file} cannot be read: {error}"))?;
     let mut roots = RootCertStore::empty();
     load_ca_file_into_store(&**file, &mut roots)
         .map_err(|error| format!("{file} cannot be used: {error}"))?;
     let builder = WebPkiClientVerifier::builder(Arc::new(roots));
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
     let verifier = builder.build().map_err(|error| format!("{file} cannot be used: {error}"))?;
-    Ok(Clients { verifier, digest: Sha256::digest(bytes).into() })
+    Ok(Clients { verifier, digest: Sha256::digest(bytes).into(), required: clients.required })
 }
 
 /// Which certificate is shown for which name.

@@ -1,11 +1,17 @@
 //! What a caller may cost: time, size, room, and how often it may come.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, TcpListener};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callgate::proxy::{Clock, instant};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 
+use crate::h2_wire::{END_HEADERS, END_STREAM, HEADERS, Wire, block, frame, reset};
 use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, open_config};
 
 fn with_limits(limits: &str) -> (Agent, Callgate) {
@@ -220,4 +226,83 @@ fn a_caller_that_does_not_read_its_answer_is_let_go() {
     // It is counted as delivered, and as an answer that nobody took.
     let log = callgate.log();
     assert_eq!((log[0]["status"].as_u64(), log[0]["reason"].as_str()), (Some(0), Some("ok")), "{log:?}");
+}
+
+#[test]
+fn what_was_delivered_before_takes_nothing_of_a_routes_rate() {
+    let agent = Agent::start(ANSWER);
+    let provider = "providers: { p: { preset: github, secrets: [ { env: HMAC_SECRET } ] } }
+routes:
+  - { name: r, path: /r, provider: p, rate: 2/h, forward: /in/r }
+";
+    let config = open_config(&agent.address.to_string()).replacen("routes:\n", provider, 1);
+    let callgate = Callgate::start(&config, Clock::System);
+    let call = |body: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"hush").unwrap();
+        mac.update(body.as_bytes());
+        let signature = data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes());
+        let request = format!(
+            "POST /r HTTP/1.1\r\nHost: h\r\nX-Hub-Signature-256: sha256={signature}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        callgate.send(request.as_bytes()).status
+    };
+    let again = [0; 4].map(|_| call("{}"));
+    assert_eq!((again, call("[]"), call("[1]")), ([200; 4], 200, 503));
+    assert_eq!(agent.received().len(), 2);
+}
+
+#[test]
+fn streams_that_are_reset_count_until_their_work_is_done() {
+    // An agent that takes its time with everybody.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (held, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let (keep, count) = (Arc::clone(&held), Arc::clone(&asked));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::SeqCst);
+            keep.lock().unwrap().push(stream);
+        }
+    });
+    let config = open_config(&address.to_string())
+        .replace("limits: { ", "limits: { streams_max: 10, ")
+        .replace("response: 1s", "response: 20s");
+    let callgate = Callgate::start(&config, Clock::System);
+    let mut wire = Wire::open(callgate.ingress, PATIENCE);
+    let get =
+        block(&[(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"h"), (b":path", b"/open/x")]);
+    for stream in (1..400).step_by(2) {
+        let asks = [frame(HEADERS, END_HEADERS | END_STREAM, stream, &get), reset(stream, 8)].concat();
+        if !wire.send(&asks) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((1..=20).contains(&asked), "{asked} requests at the agent");
+}
+
+#[test]
+fn heads_of_http_2_have_so_many_lines_too() {
+    let (agent, callgate) = with_limits("headers_max: 10");
+    let ask = |lines: usize| {
+        let headers: Vec<_> = (0..lines).flat_map(|i| ["-H".to_owned(), format!("x-{i}: 1")]).collect();
+        let out = Command::new("curl")
+            .args(["-s", "--http2-prior-knowledge"])
+            .args(headers)
+            .arg(format!("http://{}/open/x", callgate.ingress))
+            .output()
+            .unwrap();
+        out.stdout == b"hello"
+    };
+    assert_eq!([ask(5), ask(20), ask(5)], [true, false, true]);
+    assert_eq!(agent.received().len(), 2);
+    // The answer to a request for a head has no body, which some callers take for a broken protocol.
+    let out = Command::new("curl")
+        .args(["-s", "-I", "-w", "%{http_code}", "--http2-prior-knowledge"])
+        .arg(format!("http://{}/nope", callgate.ingress))
+        .output()
+        .unwrap();
+    assert!(out.status.success() && out.stdout.ends_with(b"404"), "{out:?}");
 }

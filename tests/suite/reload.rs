@@ -343,3 +343,31 @@ fn what_only_a_restart_changes_is_said_and_nothing_else_is_taken() {
     assert_eq!(status(&[]), 401);
     assert_eq!(status(&[("authorization", "Bearer a secret of sixteen bytes")]), 404);
 }
+
+#[test]
+fn files_that_are_none_do_not_hold_anything_up() {
+    let agent = Agent::start(ANSWER);
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().to_owned();
+    fs::write(at.join("secret"), "a secret of sixteen bytes").unwrap();
+    let text = format!("reload: signal\n{}", config(&agent.address.to_string(), &at, &["secret"], ""));
+    let mut process = Process::start_in(folder, &text);
+    let secret = at.join("secret");
+    let refused = |what: &str| {
+        let before = told(&process)["refused"].clone();
+        process.signal("HUP");
+        let refused = eventually(|| Some(told(&process)["refused"].clone()).filter(|now| *now != before));
+        assert!(refused["errors"][0].as_str().unwrap().contains(what), "{refused}");
+        assert_eq!(call(&mut connect(&process), "/r", "a secret of sixteen bytes"), 200);
+        fs::remove_file(&secret).unwrap();
+    };
+    fs::remove_file(&secret).unwrap();
+    assert!(Command::new("mkfifo").arg(&secret).status().unwrap().success());
+    refused("no regular file");
+    symlink("/dev/zero", &secret).unwrap();
+    refused("no regular file");
+    fs::File::create(&secret).unwrap().set_len(1 << 32).unwrap();
+    refused("larger than");
+    process.signal("TERM");
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+}
