@@ -9,7 +9,7 @@ use callgate::config::{Config, ConfigError, Surroundings};
 use data_encoding::BASE64;
 use serde_yaml::{Mapping, Value};
 
-use crate::attack_configs_text::texts;
+use crate::attack_configs_text::{broken_routes, texts};
 use crate::harness::env;
 
 /// Longest time for one file.
@@ -306,6 +306,20 @@ fn broken_and_hostile_yaml_is_refused_in_time() {
     }
     assert!(tally.read >= 500, "{}", tally.read);
     tally.finish("texts");
+}
+
+#[test]
+fn of_very_many_mistakes_each_is_named_and_the_first_have_their_lines() {
+    for count in [10, 3_000] {
+        let errors = parse(&broken_routes(count)).unwrap_err();
+        let unknown: Vec<_> = errors.iter().filter(|error| error.path.ends_with(".pathh")).collect();
+        assert_eq!(unknown.len(), count);
+        let first = unknown[0];
+        assert_eq!((first.path.as_str(), first.place.map(|place| place.line)), ("routes[0].pathh", Some(4)));
+        let located = errors.iter().filter(|error| error.place.is_some()).count();
+        println!("{located} of {} mistakes have a line", errors.len());
+        assert!(located == errors.len() || count > 10 && located >= 10);
+    }
 }
 
 #[test]
