@@ -24,14 +24,14 @@ static RULES: LazyLock<Vec<ClientAddress>> = LazyLock::new(|| {
 });
 
 /// A byte that says which header, and lines with its values. The peer is a trusted proxy.
-pub fn run(data: &[u8]) {
-    let Some((which, rest)) = data.split_first() else { return };
+pub fn run(data: &[u8]) -> bool {
+    let Some((which, rest)) = data.split_first() else { return false };
     let which = usize::from(*which) % HEADERS.len();
     let mut headers = HeaderMap::new();
     let mut lines = Vec::new();
     for line in rest.split(|b| *b == b'\n') {
         let (Ok(value), Ok(text)) = (HeaderValue::from_bytes(line), std::str::from_utf8(line)) else {
-            return;
+            return false;
         };
         headers.append(HEADERS[which], value);
         lines.push(text.to_owned());
@@ -52,6 +52,7 @@ pub fn run(data: &[u8]) {
         _ => None,
     };
     assert_eq!(rule.resolve(peer, &headers, &Lists::default()).ok(), expected, "{lines:?}");
+    expected.is_some_and(|client| client != peer)
 }
 
 fn network(text: &str) {
