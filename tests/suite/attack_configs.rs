@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use callgate::config::{Config, ConfigError, Surroundings};
@@ -45,6 +46,15 @@ pub fn bases() -> Vec<(String, String)> {
     bases
 }
 
+/// How long this thread has been on a processor: a busy machine is no slow reader. Where the system does not say, the
+/// time that has passed has to do.
+fn busy() -> Duration {
+    static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(callgate::proxy::instant);
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let on_processor = stat.and_then(|text| text.split(' ').next()?.parse().ok()).map(Duration::from_nanos);
+    on_processor.unwrap_or_else(|| BEGAN.elapsed())
+}
+
 /// Counts what was read, and what went wrong with it.
 #[derive(Default)]
 pub struct Tally {
@@ -59,11 +69,11 @@ impl Tally {
     pub fn read(&mut self, what: &str, text: &str) -> Option<Result<Config, Vec<ConfigError>>> {
         self.read += 1;
         let mut fastest = Duration::MAX;
-        // A busy machine is no slow reader: the best of three counts.
+        // The best of three counts.
         for _ in 0..3 {
-            let began = callgate::proxy::instant();
+            let began = busy();
             let parsed = std::panic::catch_unwind(|| parse(text));
-            fastest = fastest.min(began.elapsed());
+            fastest = fastest.min(busy().saturating_sub(began));
             let Ok(parsed) = parsed else {
                 self.wrong.push(format!("panic: {what}"));
                 return None;
