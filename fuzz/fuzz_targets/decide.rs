@@ -1,4 +1,6 @@
 //! See `src/decide.rs`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| callgate_fuzz::decide::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    callgate_fuzz::decide::run(data);
+});

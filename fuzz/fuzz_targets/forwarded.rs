@@ -1,4 +1,6 @@
 //! See `src/forwarded.rs`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| callgate_fuzz::forwarded::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    callgate_fuzz::forwarded::run(data);
+});

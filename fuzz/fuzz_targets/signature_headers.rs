@@ -1,4 +1,6 @@
 //! See `src/signature_headers.rs`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| callgate_fuzz::signature_headers::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    callgate_fuzz::signature_headers::run(data);
+});

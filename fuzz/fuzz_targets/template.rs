@@ -1,4 +1,6 @@
 //! See `src/template.rs`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| callgate_fuzz::template::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    callgate_fuzz::template::run(data);
+});

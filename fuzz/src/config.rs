@@ -6,15 +6,15 @@ use callgate::policy::MintRequest;
 use super::{NOW, read};
 
 /// The input is a configuration.
-pub fn run(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+pub fn run(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
     let config = match read(text) {
         Ok(config) => config,
         Err(words) => {
             assert!(!words.trim().is_empty());
             // No secret is repeated where something is wrong with it.
             assert!(!words.contains(super::KEY) || text.contains(super::KEY));
-            return;
+            return false;
         }
     };
     assert!(read(&format!("{text}\nzzz_nobody_knows: 1\n")).is_err(), "an unknown key was passed over");
@@ -29,4 +29,5 @@ pub fn run(data: &[u8]) {
             assert!(minted.expires > NOW && minted.callback_url.starts_with("http"));
         }
     }
+    true
 }

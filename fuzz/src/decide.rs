@@ -46,10 +46,10 @@ static TOKENS: LazyLock<[(&str, String); 3]> = LazyLock::new(|| {
 
 /// The input is a request message; `$bearer`, `$query`, `$path`, `$key` and `$mac` in its head stand for the tokens,
 /// the static secret, and the MAC of the body.
-pub fn run(data: &[u8]) {
-    let Some(at) = data.windows(4).position(|window| window == b"\r\n\r\n") else { return };
+pub fn run(data: &[u8]) -> bool {
+    let Some(at) = data.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
     let (head, body) = data.split_at(at + 4);
-    let Ok(head) = std::str::from_utf8(head) else { return };
+    let Ok(head) = std::str::from_utf8(head) else { return false };
     let mut head = head.replace("$key", KEY).replace("$mac", &mac(body));
     for (route, token) in TOKENS.iter() {
         head = head.replace(&format!("${route}"), token);
@@ -57,19 +57,19 @@ pub fn run(data: &[u8]) {
     let mut lines = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut lines);
     if !matches!(request.parse(head.as_bytes()), Ok(httparse::Status::Complete(_))) {
-        return;
+        return false;
     }
     let mut headers = HeaderMap::new();
     for line in request.headers.iter() {
         let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(line.name.as_bytes()), HeaderValue::from_bytes(line.value))
         else {
-            return;
+            return false;
         };
         headers.append(name, value);
     }
     let (method, target) = (request.method.expect("complete"), request.path.expect("complete"));
-    decide(&RequestHead::new(method, target, &headers, LOOPBACK), body);
+    decide(&RequestHead::new(method, target, &headers, LOOPBACK), body)
 }
 
 fn mac(body: &[u8]) -> String {
@@ -78,13 +78,13 @@ fn mac(body: &[u8]) -> String {
     HEXLOWER.encode(&mac.finalize().into_bytes())
 }
 
-fn decide(head: &RequestHead<'_>, body: &[u8]) {
+fn decide(head: &RequestHead<'_>, body: &[u8]) -> bool {
     let mut trail = Trail::verbose();
     let decided = POLICY
         .ingress
         .decide_head(head, NOW, &mut trail)
         .and_then(|admitted| admitted.decide_body(head, body, &mut trail));
-    let Ok(decided) = decided else { return };
+    let Ok(decided) = decided else { return false };
     let Decided::Callback(verified) = decided else { panic!("none of these has a handshake") };
     let path = verified.target().split('?').next().expect("a path");
     let route = &*verified.route().name;
@@ -114,6 +114,7 @@ fn decide(head: &RequestHead<'_>, body: &[u8]) {
         "near" => assert!(only_text(head, "forwarded").contains("203.0.113."), "from anywhere"),
         _ => panic!("{route}"),
     }
+    true
 }
 
 fn only_text(head: &RequestHead<'_>, name: &str) -> String {

@@ -16,18 +16,16 @@ use super::{NOW, first_line, read};
 const VALUE: &str = r#"{"put":["in",1e400]}"#;
 
 /// A line with a pointer, and a document.
-pub fn run(data: &[u8]) {
-    let Some((pointer, document)) = first_line(data) else { return };
+pub fn run(data: &[u8]) -> bool {
+    let Some((pointer, document)) = first_line(data) else { return false };
     inject(document);
-    let Some(pointer) = Pointer::parse(pointer) else { return };
+    let Some(pointer) = Pointer::parse(pointer) else { return false };
     found(document, &pointer);
-    if let Ok(text) = std::str::from_utf8(document) {
-        inserted(text, &pointer);
-    }
     assert_eq!(
         serde_json::from_str::<String>(&quoted(pointer.as_str())).expect("a string"),
         pointer.as_str()
     );
+    std::str::from_utf8(document).is_ok_and(|text| inserted(text, &pointer))
 }
 
 fn found(document: &[u8], pointer: &Pointer) {
@@ -65,21 +63,21 @@ fn found(document: &[u8], pointer: &Pointer) {
     }
 }
 
-fn inserted(document: &str, pointer: &Pointer) {
+fn inserted(document: &str, pointer: &Pointer) -> bool {
     if let Ok(new) = insert(document, pointer, VALUE) {
         assert!(matches!(find_one(document.as_bytes(), pointer), Found::Missing), "something was there");
         only_added(document, &new);
         assert_eq!(find_one(new.as_bytes(), pointer).raw(), Some(VALUE));
     }
-    if let Ok(new) = set(document, pointer, VALUE) {
-        assert_eq!(find_one(new.as_bytes(), pointer).raw(), Some(VALUE));
-        match find_one(document.as_bytes(), pointer) {
-            Found::One(old) => assert_eq!(new.len() - VALUE.len(), document.len() - old.get().len()),
-            _ => only_added(document, &new),
-        }
-        // What was set is in the place of what stands there.
-        assert_eq!(set(&new, pointer, VALUE).as_deref(), Ok(&*new));
+    let Ok(new) = set(document, pointer, VALUE) else { return false };
+    assert_eq!(find_one(new.as_bytes(), pointer).raw(), Some(VALUE));
+    match find_one(document.as_bytes(), pointer) {
+        Found::One(old) => assert_eq!(new.len() - VALUE.len(), document.len() - old.get().len()),
+        _ => only_added(document, &new),
     }
+    // What was set is in the place of what stands there.
+    assert_eq!(set(&new, pointer, VALUE).as_deref(), Ok(&*new));
+    true
 }
 
 /// The old text is the new one with one piece taken out.

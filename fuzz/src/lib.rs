@@ -14,8 +14,8 @@ pub mod token;
 use callgate::config::{Config, Surroundings};
 use callgate::time::Timestamp;
 
-/// A target.
-pub type Target = fn(&[u8]);
+/// A target. It tells whether the input was accepted: a target that lets nothing in asserts nothing.
+pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by its name, which is also that of its folder in `seeds`.
 pub const TARGETS: [(&str, Target); 8] = [

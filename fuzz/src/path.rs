@@ -3,14 +3,14 @@
 use callgate::path::{CanonicalPath, Parameter, check_query, parameter, with_parameter, without_parameter};
 
 /// The input is a raw path, or a query.
-pub fn run(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    canonical(text);
+pub fn run(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
     query(text);
+    canonical(text)
 }
 
-fn canonical(raw: &str) {
-    let Ok(path) = CanonicalPath::parse(raw) else { return };
+fn canonical(raw: &str) -> bool {
+    let Ok(path) = CanonicalPath::parse(raw) else { return false };
     let text = path.as_str();
     let again = CanonicalPath::parse(text).expect("a canonical path is one");
     assert_eq!(again.as_str(), text, "the canonical form of itself");
@@ -31,6 +31,7 @@ fn canonical(raw: &str) {
     }
     // Nothing but letters, digits and `-_~` was decoded.
     assert!(text.len() <= raw.len() && decode(raw.as_bytes()) == decode(text.as_bytes()), "{raw} {text}");
+    true
 }
 
 fn decode(text: &[u8]) -> Vec<u8> {

@@ -75,9 +75,9 @@ static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
 
 /// A line with the provider's name, a line with the target, lines of headers, an empty line and the body. The line
 /// `$signed` stands for the headers that the provider would send.
-pub fn run(data: &[u8]) {
-    let Some((name, rest)) = first_line(data) else { return };
-    let Some(Message { target, before, after, signed, body }) = message(rest) else { return };
+pub fn run(data: &[u8]) -> bool {
+    let Some((name, rest)) = first_line(data) else { return false };
+    let Some(Message { target, before, after, signed, body }) = message(rest) else { return false };
     let byname = PAIRS.iter().find(|pair| pair.name == name);
     let pair = byname.unwrap_or_else(|| &PAIRS[name.len() % PAIRS.len()]);
     let mut headers = before;
@@ -86,7 +86,7 @@ pub fn run(data: &[u8]) {
         let bare = RequestHead::new("POST", target, &headers, LOOPBACK);
         let signature = pair.verifier(0).sign(&Signed::alone(bare, URL, NOW), &body, "evt_1");
         let Some(made) = signature.map(|signature| (signature.headers, signature.body.to_vec())) else {
-            return;
+            return false;
         };
         body = Cow::Owned(made.1);
         for (name, value) in made.0 {
@@ -101,7 +101,7 @@ pub fn run(data: &[u8]) {
         verifier.present(&signed).and_then(|presented| verifier.verify(&presented, &signed, body)).is_ok()
     };
     if !verifies(0, &body) {
-        return;
+        return false;
     }
     assert!(!verifies(1, &body), "{}: verifies under any secret", pair.name);
     // Not every provider signs the body, but those that do sign all of it.
@@ -114,6 +114,7 @@ pub fn run(data: &[u8]) {
             assert!(!verifies(0, &changed), "{}: verifies a changed body", pair.name);
         }
     }
+    true
 }
 
 fn covers_body(verifier: &Verifier) -> bool {

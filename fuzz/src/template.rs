@@ -5,10 +5,10 @@ use std::cmp::Ordering;
 use callgate::path::{CanonicalPath, TOKEN_CAPTURE, Template};
 
 /// A line with a template, a line with another one, a line with a path, and lines with values.
-pub fn run(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+pub fn run(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
     let mut lines = text.split('\n');
-    let Some(Ok(template)) = lines.next().map(Template::parse) else { return };
+    let Some(Ok(template)) = lines.next().map(Template::parse) else { return false };
     let again = Template::parse(template.as_str()).expect("as written");
     assert_eq!(again, template);
     assert_eq!(template.precedence(&template), Ordering::Equal);
@@ -34,15 +34,15 @@ pub fn run(data: &[u8]) {
         let at = template.names().position(|n| n == name)?;
         values.get(at).copied()
     };
-    if let Some(filled) = template.fill(value) {
-        let path = CanonicalPath::parse(&filled).expect("a filled template is a path");
-        assert_eq!(path.as_str(), filled, "a filled template is canonical");
-        assert!(template.matches(&path));
-        let captures = template.capture(&path);
-        for name in template.names() {
-            assert_eq!(captures.value(name), value(name), "{name}");
-        }
+    let Some(filled) = template.fill(value) else { return false };
+    let path = CanonicalPath::parse(&filled).expect("a filled template is a path");
+    assert_eq!(path.as_str(), filled, "a filled template is canonical");
+    assert!(template.matches(&path));
+    let captures = template.capture(&path);
+    for name in template.names() {
+        assert_eq!(captures.value(name), value(name), "{name}");
     }
+    true
 }
 
 fn matched(template: &Template, path: &CanonicalPath<'_>) {

@@ -33,30 +33,26 @@ routes:
 });
 
 /// `t` and a token; or `s`, a line with a header and the claims, which are signed here.
-pub fn run(data: &[u8]) {
+pub fn run(data: &[u8]) -> bool {
     match data.split_first() {
         Some((b't', token)) => {
-            let Ok(token) = std::str::from_utf8(token) else { return };
-            assert!(!ours(token) || is_genuine(token), "a token that was never minted: {token}");
-            assert!(!theirs(token) || is_genuine(token), "a token that nobody signed: {token}");
+            let Ok(token) = std::str::from_utf8(token) else { return false };
+            let accepted = ours(token) || theirs(token);
+            assert!(!accepted || is_genuine(token), "a token that nobody signed: {token}");
+            accepted
         }
         Some((b's', rest)) => {
-            let Some((header, claims)) = first_line(rest) else { return };
+            let Some((header, claims)) = first_line(rest) else { return false };
             let signed =
                 format!("{}.{}", BASE64URL_NOPAD.encode(header.as_bytes()), BASE64URL_NOPAD.encode(claims));
             let token = format!("{signed}.{}", mac(&signed));
-            assert!(
-                !ours(&token) || may_be_ours(header, claims),
-                "{header}\n{}",
-                String::from_utf8_lossy(claims)
-            );
-            assert!(
-                !theirs(&token) || may_be_theirs(header, claims),
-                "{header}\n{}",
-                String::from_utf8_lossy(claims)
-            );
+            let (ours, theirs) = (ours(&token), theirs(&token));
+            let shown = || format!("{header}\n{}", String::from_utf8_lossy(claims));
+            assert!(!ours || may_be_ours(header, claims), "{}", shown());
+            assert!(!theirs || may_be_theirs(header, claims), "{}", shown());
+            ours || theirs
         }
-        _ => {}
+        _ => false,
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use callgate::config::{Config, ConfigError, Surroundings};
 use data_encoding::BASE64;
 use serde_yaml::{Mapping, Value};
 
-use crate::attack_configs_text::texts;
+use crate::attack_configs_text::{broken_routes, texts};
 use crate::harness::env;
 
 /// Longest time for one file.
@@ -45,6 +46,15 @@ pub fn bases() -> Vec<(String, String)> {
     bases
 }
 
+/// How long this thread has been on a processor: a busy machine is no slow reader. Where the system does not say, the
+/// time that has passed has to do.
+fn busy() -> Duration {
+    static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(callgate::proxy::instant);
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let on_processor = stat.and_then(|text| text.split(' ').next()?.parse().ok()).map(Duration::from_nanos);
+    on_processor.unwrap_or_else(|| BEGAN.elapsed())
+}
+
 /// Counts what was read, and what went wrong with it.
 #[derive(Default)]
 pub struct Tally {
@@ -59,11 +69,11 @@ impl Tally {
     pub fn read(&mut self, what: &str, text: &str) -> Option<Result<Config, Vec<ConfigError>>> {
         self.read += 1;
         let mut fastest = Duration::MAX;
-        // A busy machine is no slow reader: the best of three counts.
+        // The best of three counts.
         for _ in 0..3 {
-            let began = callgate::proxy::instant();
+            let began = busy();
             let parsed = std::panic::catch_unwind(|| parse(text));
-            fastest = fastest.min(began.elapsed());
+            fastest = fastest.min(busy().saturating_sub(began));
             let Ok(parsed) = parsed else {
                 self.wrong.push(format!("panic: {what}"));
                 return None;
@@ -306,6 +316,20 @@ fn broken_and_hostile_yaml_is_refused_in_time() {
     }
     assert!(tally.read >= 500, "{}", tally.read);
     tally.finish("texts");
+}
+
+#[test]
+fn of_very_many_mistakes_each_is_named_and_the_first_have_their_lines() {
+    for count in [10, 3_000] {
+        let errors = parse(&broken_routes(count)).unwrap_err();
+        let unknown: Vec<_> = errors.iter().filter(|error| error.path.ends_with(".pathh")).collect();
+        assert_eq!(unknown.len(), count);
+        let first = unknown[0];
+        assert_eq!((first.path.as_str(), first.place.map(|place| place.line)), ("routes[0].pathh", Some(4)));
+        let located = errors.iter().filter(|error| error.place.is_some()).count();
+        println!("{located} of {} mistakes have a line", errors.len());
+        assert!(located == errors.len() || count > 10 && located >= 10);
+    }
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn hostile(good: &str) -> Vec<Hostile> {
 }
 
 /// Nothing but mistakes, each of which is to be found in the file.
-fn broken_routes(count: usize) -> String {
+pub fn broken_routes(count: usize) -> String {
     let route = |i| format!("  - {{ name: r{i}, path: \"/r{i}/{{a}}\", forward: /in, pathh: x }}\n");
     let routes: String = (0..count).map(route).collect();
     format!(
