@@ -9,7 +9,7 @@ use super::permit::Verified;
 use super::route::QueryRule;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{EventKey, Report, Scope};
-use crate::json::{Found, NotJson, find, find_one};
+use crate::json::{Found, NotJson, find_one, find_strict};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{IdSource, Keys, Presented, Reply, Signed, Tag};
@@ -209,9 +209,10 @@ impl Admitted {
             Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
         };
         let at = actions.pointer.as_str();
-        // Agents read more than is JSON. What cannot be read here cannot be guarded.
-        let found = match find(body, &[&actions.pointer]) {
-            Ok(found) => found.into_iter().next().unwrap_or(Found::Missing),
+        // Agents read more than is JSON, and some take a member whose name is spelt in another case. What can be read in
+        // more than one way cannot be guarded.
+        let found = match find_strict(body, &actions.pointer) {
+            Ok(found) => found,
             Err(NotJson) if body.is_empty() => Found::Missing,
             Err(NotJson) => {
                 let detail = || "the body cannot be read as JSON".to_owned();
@@ -236,7 +237,7 @@ impl Admitted {
                 };
             }
             Found::One(_) => return refuse(trail, format!("{at} is not text")),
-            Found::Doubled => return refuse(trail, format!("{at} is there twice")),
+            Found::Doubled => return refuse(trail, format!("{at} is there twice, or in another spelling")),
         }
         trail.skip(Check::Action, "the callback brings no action endpoint");
         Ok(None)
