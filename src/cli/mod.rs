@@ -4,26 +4,30 @@
 mod check;
 mod describe;
 mod explain;
+mod init;
 mod message;
 mod mint;
 mod providers;
 mod read;
 mod reload;
 mod run;
+mod schema;
 mod sign;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::proxy::{Clock, FILE_BYTES_MAX, read_file};
 use crate::time::Timestamp;
 
+pub use init::first_configuration;
 pub use message::Message;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
+pub use schema::schema;
 
 /// Bad usage or a bad configuration (sysexits.h EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;
@@ -51,10 +55,21 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what would happen to a captured request, and why. Exits with 0 if it is allowed, 1 if not.
     Explain(explain::ExplainArgs),
+    /// Write a configuration to begin with, for one provider.
+    Init(init::InitArgs),
     /// Make a callback URL and its token.
     Mint(mint::MintArgs),
+    /// Print what a shell needs to complete the commands: bash, elvish, fish, powershell or zsh.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page.
+    Man,
     /// List the providers that are known, or print the preset of one.
     Providers(providers::ProvidersArgs),
+    /// Print the configuration language as JSON Schema, for editors.
+    Schema,
     /// Put a provider's signature on a captured request.
     Sign(sign::SignArgs),
 }
@@ -79,8 +94,17 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Init(args) => init::init(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "callgate", &mut std::io::stdout());
+            0
+        }
+        Command::Man => {
+            u8::from(clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).is_err())
+        }
         Command::Mint(args) => mint::mint(&args),
         Command::Providers(args) => providers::providers(&args),
+        Command::Schema => schema::print(),
         Command::Sign(args) => sign::sign(&args),
     };
     ExitCode::from(code)

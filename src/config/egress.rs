@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::callback::{Callback, TokenBack};
+use super::fields::Fields;
 use super::interaction::{CANNOT_BE_SET, can_be_set, headers, timeouts};
 use super::node::Node;
 use super::presets::{self, Entry};
-use super::reader::{Cursor, Fields};
+use super::reader::Cursor;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
 use super::words::{did_you_mean, shown};
 use crate::egress::{Egress, Inject, Insertion, Place, Rule, Shape, Slot, Source, Target};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::reader::{Cursor, Fields};
+use super::fields::Fields;
+use super::reader::Cursor;
 use super::words::shown_url;
 use crate::feed::FeedId;
 use crate::guard::{Scheme, Url};

@@ -6,8 +6,9 @@ use http::{HeaderName, HeaderValue};
 
 use super::callback::{Callback, places};
 use super::egress::known_callback;
+use super::fields::Fields;
 use super::presets;
-use super::reader::{Cursor, Fields};
+use super::reader::Cursor;
 use super::route::forward;
 use crate::guard::{Entry, Guard};
 use crate::ingress::Actions;

@@ -1,6 +1,7 @@
 //! The keys of a scheme: secrets, public keys, where they are fetched, and what handshakes prove themselves by.
 
-use super::reader::{Cursor, Fields};
+use super::fields::Fields;
+use super::reader::Cursor;
 use crate::policy::{Feed, FeedKind};
 use crate::secret::Secret;
 use crate::signature::{KeySet, Keys, KeysAt, Proof, Scheme, Verifier};

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::reader::{Cursor, Fields};
+use super::fields::Fields;
+use super::reader::Cursor;
 use super::store::StoreSettings;
 use super::tls::{Tls, tls};
 use crate::secret::Secret;

@@ -5,6 +5,7 @@ mod assertion;
 mod callback;
 mod egress;
 mod feeds;
+mod fields;
 mod interaction;
 mod keys;
 mod limits;
@@ -32,8 +33,9 @@ use crate::ingress::{Edge, Ingress, Mode, Outside, Provider, Route};
 use crate::policy::{Agent, AgentAddress, Limits, Policy};
 use crate::source::{AddressHeader, Allowlist, ClientAddress, Networks};
 use crate::time::format_duration;
+use fields::Fields;
 use node::Node;
-use reader::{Cursor, Fields, Reader};
+use reader::{Cursor, Reader};
 use words::{did_you_mean, shown};
 
 pub use callback::{Callback, TokenBack};
@@ -41,7 +43,7 @@ pub use egress::ACTIONS;
 pub use listen::{AccessLog, AdminListener, Listener, Startup};
 pub use node::Place;
 pub use presets::{Addresses, EDGES, Entry, Evidence, PRESETS, Preset, preset};
-pub use reader::{ConfigError, Surroundings};
+pub use reader::{Asked, ConfigError, Surroundings};
 pub use store::{StoreSettings, Unknown};
 pub use tls::{CertificateFiles, ClientAuthorities, Tls};
 
@@ -80,6 +82,18 @@ impl Config {
             None => Err(failed("the configuration could not be compiled".to_owned(), None)),
         }
     }
+}
+
+/// The configuration language as JSON Schema, in YAML: for editors.
+pub const SCHEMA: &str = include_str!("schema.yaml");
+
+/// Which keys a configuration may have in each of its mappings: what the compiler asks for, for holding the schema to
+/// it.
+pub fn keys_asked(text: &str, surroundings: &Surroundings<'_>) -> Vec<Asked> {
+    let Ok(tree) = Node::parse(text) else { return Vec::new() };
+    let reader = Reader::new(surroundings);
+    let _ = compile(&reader.root(&tree));
+    reader.asked.into_inner()
 }
 
 /// Reads every section, whatever became of the others, so that all mistakes are found in one go.

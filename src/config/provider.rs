@@ -1,9 +1,10 @@
 //! `providers`: where callbacks may come from and how they are signed.
 
 use super::feeds;
+use super::fields::Fields;
 use super::keys::keyed;
 use super::presets::{self, Addresses, Entry};
-use super::reader::{Cursor, Fields};
+use super::reader::Cursor;
 use super::scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 use super::words::{did_you_mean, is_name, shown};
 use crate::ingress::Provider;

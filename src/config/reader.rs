@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::fields::Fields;
 use super::node::{Node, Place, Step, locate};
 use super::words::{did_you_mean, is_name, shown};
 use crate::json::Pointer;
@@ -59,7 +60,12 @@ pub(super) struct Reader<'e> {
     errors: RefCell<Vec<(Vec<Step>, String, String)>>,
     warnings: RefCell<Vec<String>>,
     pub(super) feeds: RefCell<Vec<Feed>>,
+    /// Which keys were asked for, and where.
+    pub(super) asked: RefCell<Vec<Asked>>,
 }
+
+/// A mapping, by the keys that lead to it (`[]`: through a list), and the keys it may have.
+pub type Asked = (Vec<String>, Vec<&'static str>);
 
 impl<'e> Reader<'e> {
     pub(super) fn new(surroundings: &'e Surroundings<'e>) -> Self {
@@ -68,6 +74,7 @@ impl<'e> Reader<'e> {
             errors: RefCell::default(),
             warnings: RefCell::default(),
             feeds: RefCell::default(),
+            asked: RefCell::default(),
         }
     }
 
@@ -117,7 +124,7 @@ fn path_text(steps: &[Step]) -> String {
 pub(super) struct Cursor<'n> {
     pub(super) reader: &'n Reader<'n>,
     pub(super) node: &'n Node,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
 }
 
 impl<'n> Cursor<'n> {
@@ -132,13 +139,13 @@ impl<'n> Cursor<'n> {
         self.reader.warnings.borrow_mut().push(format!("{}: {message}", path_text(&self.steps)));
     }
 
-    fn step(&self, node: &'n Node, step: Step) -> Self {
+    pub(super) fn step(&self, node: &'n Node, step: Step) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
         Self { reader: self.reader, node, steps }
     }
 
-    fn expected<T>(&self, what: &str) -> Option<T> {
+    pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
         let hint = match self.node {
             Node::Null => "give it a value or take the key out",
             Node::Number(_) => "write it in quotes if it is meant as text",
@@ -176,7 +183,7 @@ impl<'n> Cursor<'n> {
                     .error("the key occurs twice", "the second would silently win; keep one");
             }
         }
-        Some(Fields { cursor: self.clone(), entries, asked: Vec::new() })
+        Some(Fields::new(self.clone(), entries))
     }
 
     /// The entries of a mapping whose keys are names.
@@ -348,53 +355,3 @@ impl<'n> Cursor<'n> {
 }
 
 const DURATION_HINT: &str = "a number and one of ms, s, m, h, d, such as 5m";
-
-/// A mapping being read: every key must be asked for, or it is unknown.
-pub(super) struct Fields<'n> {
-    cursor: Cursor<'n>,
-    entries: &'n [(String, Node)],
-    asked: Vec<&'static str>,
-}
-
-impl<'n> Fields<'n> {
-    /// The mapping itself, for mistakes that concern all of it.
-    pub(super) fn at(&self) -> &Cursor<'n> {
-        &self.cursor
-    }
-
-    /// A key that may be missing; one without a value is a mistake.
-    pub(super) fn optional(&mut self, key: &'static str) -> Option<Cursor<'n>> {
-        self.asked.push(key);
-        let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
-        let cursor = self.cursor.step(node, Step::Key(key.to_owned()));
-        if *node == Node::Null { cursor.expected("a value") } else { Some(cursor) }
-    }
-
-    /// A key that must be there.
-    pub(super) fn required(&mut self, key: &'static str) -> Option<Cursor<'n>> {
-        let found = self.optional(key);
-        if found.is_none() && !self.has(key) {
-            return self.cursor.error(format!("`{key}` is missing"), "");
-        }
-        found
-    }
-
-    /// Whether the key is there, with or without a value.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|(name, _)| name == key)
-    }
-
-    /// Whether there is no key that nobody asked for.
-    pub(super) fn all_asked(&self) -> bool {
-        self.entries.iter().all(|(key, _)| self.asked.contains(&key.as_str()))
-    }
-
-    /// Notes every key that nobody asked for.
-    pub(super) fn finish(self) {
-        for (key, node) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.as_str())) {
-            let hint = did_you_mean(key, &self.asked);
-            let _: Option<()> =
-                self.cursor.step(node, Step::Key(key.clone())).error(format!("unknown key `{key}`"), hint);
-        }
-    }
-}

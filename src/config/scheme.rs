@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::fields::Fields;
 use super::proof::{jwt, message, token};
-use super::reader::{Cursor, Fields};
+use super::reader::Cursor;
 use crate::json::POINTERS_MAX;
 use crate::signature::{
     Algorithm, CertificateRule, CertificateSource, Cipher, Content, ContentScheme, Encoding, Format,

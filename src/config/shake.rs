@@ -2,7 +2,8 @@
 
 use http::Method;
 
-use super::reader::{Cursor, Fields};
+use super::fields::Fields;
+use super::reader::Cursor;
 use super::scheme::certificate_rule;
 use crate::json::Pointer;
 use crate::signature::{Answer, Handshake, HandshakeToken, Piece, Template, Value, When};

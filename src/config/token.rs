@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::{Cursor, Fields};
+use super::fields::Fields;
+use super::reader::Cursor;
 use super::words::did_you_mean;
 use crate::ingress::{Carrier, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};

@@ -95,6 +95,9 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.gathered.len() + bytes.len() <= GATHERED_BYTES_MAX {
+            if self.gathered.capacity() == 0 {
+                self.gathered.reserve_exact(GATHERED_BYTES_MAX);
+            }
             self.gathered.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }

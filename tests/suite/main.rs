@@ -39,6 +39,7 @@ mod process;
 mod properties;
 mod providers;
 mod reload;
+mod schema;
 mod seeds;
 mod stopping;
 mod tls;

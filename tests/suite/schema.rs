@@ -1,0 +1,189 @@
+//! The schema for editors and the compiler know the same keys, and every configuration there is passes the schema.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use callgate::cli::{first_configuration, schema};
+use callgate::config::{Config, PRESETS, Surroundings, keys_asked, preset as preset_of};
+use serde_json::Value;
+
+use crate::harness::env;
+
+/// Every configuration of the repository that compiles or is meant to.
+fn configurations() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for folder in ["config", "tests/demo", "tests/decisions"] {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.extension().is_none_or(|end| end != "yaml") {
+                continue;
+            }
+            let text = fs::read_to_string(&entry).unwrap();
+            let inner = serde_yaml::from_str::<Value>(&text).unwrap();
+            let text = inner["config"].as_str().map_or(text, |text| text.replace("AGENT", "127.0.0.1:1"));
+            all.push((entry.display().to_string(), text));
+        }
+    }
+    all.push(("whole".to_owned(), WHOLE.to_owned()));
+    all
+}
+
+/// What the configurations of the repository do not use, because it needs files or goes with nothing else.
+const WHOLE: &str = "
+public_url: https://agent.example.com
+listen:
+  ingress:
+    - address: 127.0.0.1:0
+      tls: { certificate: /a, key: /b, certificates: [ { certificate: /a, key: /b } ], client_certificates: { authorities: /a } }
+      proxy_protocol: { trusted_proxies: [10.0.0.0/8] }
+  egress: { address: 127.0.0.1:0 }
+  admin: { address: 127.0.0.1:0, token: { env: TOKEN_KEY } }
+agent: { address: 127.0.0.1:1, timeouts: {} }
+store: { kind: memory }
+shutdown: {}
+limits: {}
+fetch: {}
+client_address: { edge: cloudflare }
+callback_tokens: { keys: [ { id: k, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
+assertion: { key: { id: a, algorithm: HS256, secret: { env: FOREIGN_KEY } } }
+providers:
+  p: { preset: github, secrets: [ { env: HMAC_SECRET } ], allow: [ { url: \"https://example.com/list\" } ] }
+  q: { preset: asana, registration: { file: /c }, allow: [10.0.0.1] }
+  m: { preset: meta, secrets: [ { env: HMAC_SECRET } ], verify_token: { env: STATIC } }
+routes:
+  - { name: c, path: /c, provider: p, client_certificate: { names: [a] }, forward: /c }
+  - name: r
+    path: \"/r/{id}\"
+    provider: p
+    token: { kind: callback, from: [ { header: x-token } ] }
+    forward: \"/r/{id}\"
+    interaction: { status: { header: x-status } }
+    actions: { pointer: /a, hosts: [example.com], timeouts: {} }
+  - { name: j, path: /j, token: { kind: jwt, keys: [ { algorithm: HS256, secret: { env: JWT_KEY } } ] }, forward: /j }
+  - { name: s, path: /s, token: { kind: static, header: x-key, secrets: [ { env: STATIC } ] }, forward: /s }
+egress:
+  - { name: e, path: /e, target: \"https://example.com/e\", inject: { route: r, url: /url, params: { id: /id } }, timeouts: {} }
+";
+
+/// The schemas that a place may have: references followed, alternatives side by side.
+fn resolve<'s>(root: &'s Value, schema: &'s Value, out: &mut Vec<&'s Value>) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        resolve(root, root.pointer(reference.trim_start_matches('#')).unwrap(), out);
+    }
+    for alternatives in ["anyOf", "oneOf"] {
+        schema[alternatives].as_array().into_iter().flatten().for_each(|one| resolve(root, one, out));
+    }
+    if schema.get("properties").is_some()
+        || schema.get("items").is_some()
+        || schema.get("additionalProperties").is_some()
+    {
+        out.push(schema);
+    }
+}
+
+/// The schemas at the end of a way.
+fn walk<'s>(root: &'s Value, way: &[String]) -> Vec<&'s Value> {
+    let mut at = Vec::new();
+    resolve(root, root, &mut at);
+    for step in way {
+        let mut next = Vec::new();
+        for schema in at {
+            let inner = match step.as_str() {
+                "[]" => schema.get("items"),
+                key => schema["properties"]
+                    .get(key)
+                    .or_else(|| schema.get("additionalProperties").filter(|v| v.is_object())),
+            };
+            if let Some(inner) = inner {
+                resolve(root, inner, &mut next);
+            }
+        }
+        at = next;
+    }
+    at
+}
+
+/// Mappings whose fields are a language of their own, described in docs/providers.md and docs/egress.md.
+fn is_left_open(way: &[String]) -> bool {
+    let inner =
+        ["signature", "sign", "expect", "require", "keys", "params", "response", "url", "token", "tolerance"];
+    let top = way.first().map(String::as_str);
+    match top {
+        Some("providers") => way.len() > 2 && inner.contains(&way[2].as_str()),
+        Some("egress") => way.len() > 2 && (inner.contains(&way[2].as_str()) || way.len() > 3),
+        Some("routes") => way.iter().any(|step| step == "sign"),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_schema_and_the_compiler_know_the_same_keys() {
+    let root = schema().unwrap();
+    let mut known: BTreeMap<*const Value, (String, BTreeSet<String>)> = BTreeMap::new();
+    let mut asked_all: BTreeMap<*const Value, BTreeSet<String>> = BTreeMap::new();
+    let mut missing = BTreeSet::new();
+    for (name, text) in configurations() {
+        let surroundings = Surroundings { env: &env, file: &|_| Ok(b"a file, any file at all".to_vec()) };
+        for (way, asked) in keys_asked(&text, &surroundings) {
+            if is_left_open(&way) {
+                continue;
+            }
+            let schemas = walk(&root, &way);
+            let with: Vec<_> = schemas.iter().filter(|schema| schema.get("properties").is_some()).collect();
+            for key in &asked {
+                if !with.iter().any(|schema| schema["properties"].get(key).is_some()) {
+                    missing.insert(format!("{name}: {}: {key}", way.join(".")));
+                }
+            }
+            for schema in with {
+                let at: *const Value = *schema;
+                let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
+                known.entry(at).or_insert((way.join("."), keys));
+                asked_all.entry(at).or_default().extend(asked.iter().map(|key| (*key).to_owned()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "the schema lacks {missing:#?}");
+    assert!(known.len() > 20, "only {} mappings were seen", known.len());
+    for (at, (way, keys)) in known {
+        let never: Vec<_> = keys.difference(&asked_all[&at]).collect();
+        assert!(never.is_empty(), "{way}: the schema has what nobody asks for: {never:?}");
+    }
+}
+
+#[test]
+fn a_first_configuration_can_be_made_for_every_provider() {
+    let mut without = Vec::new();
+    for preset in PRESETS {
+        let (_, entry) = preset_of(preset.name).unwrap();
+        match first_configuration(preset.name, &entry) {
+            Some(text) => assert!(text.contains(&format!("preset: {}", preset.name)), "{text}"),
+            None => without.push(preset.name),
+        }
+    }
+    // What they need is a file, or an address of one's own.
+    println!("{without:?}");
+    assert!(without.len() <= 6, "{without:?}");
+}
+
+#[test]
+fn every_configuration_of_the_repository_compiles() {
+    let mut count = 0;
+    for entry in fs::read_dir("config").unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&entry).unwrap();
+        // The certificate of the founding one is where a pod has it.
+        let text: String = text.lines().filter(|l| !l.contains("tls:")).map(|l| format!("{l}\n")).collect();
+        let secret = |name: &str| match name {
+            "CALLGATE_TOKEN_KEY" => Some("the key of callback tokens".to_owned()),
+            name if name.contains("WEBHOOKS") || name.contains("ANALYSIS") || name.contains("REPLICATE") => {
+                Some("whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=".to_owned())
+            }
+            name => Some(format!("{name}, a secret of thirty-two bytes")),
+        };
+        let surroundings = Surroundings { env: &secret, file: &|path| fs::read(path) };
+        let compiled = Config::parse(&text, &surroundings);
+        let errors = compiled.err().unwrap_or_default();
+        assert!(errors.is_empty(), "{}: {errors:#?}", entry.display());
+        count += 1;
+    }
+    assert!(count >= 9, "{count}");
+}
