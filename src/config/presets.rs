@@ -3,8 +3,9 @@
 
 use super::callback::{Callback, callback};
 use super::feeds;
+use super::fields::Fields;
 use super::node::Node;
-use super::reader::{Cursor, Fields, Reader, Surroundings};
+use super::reader::{Cursor, Reader, Surroundings};
 use super::scheme::{KINDS, Kind, scheme};
 use super::shake::handshakes;
 use crate::signature::Scheme;
