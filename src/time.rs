@@ -57,6 +57,12 @@ impl Timestamp {
 
 /// RFC 3339 in UTC, with milliseconds where there are any. Written digit by digit: the access log has one
 /// on every line.
+impl From<Timestamp> for std::time::SystemTime {
+    fn from(at: Timestamp) -> Self {
+        Self::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.unix_ms).unwrap_or(0))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {

@@ -14,7 +14,7 @@ use super::reload::Reloader;
 use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
-use crate::observe::{AccessLogger, ConfigState, Metrics, install_logger};
+use crate::observe::{AccessLogger, ConfigState, Metrics, Traces, install_logger};
 use crate::policy::{AgentAddress, Policy};
 use crate::proxy::{Clock, LedgerClock, Options, PlainResponse, Server, StartError, instant};
 use crate::store::Store;
@@ -93,7 +93,9 @@ pub fn serve(
         })
     });
     let answering = admin.clone();
-    let options = Options { clock, ledger_clock, metrics, store, access_log: log };
+    let traces = config.startup.traces.as_ref().map(|to| Traces::start(to, Arc::clone(&metrics)));
+    let traces = traces.transpose().map_err(StartError::Fetch)?;
+    let options = Options { clock, ledger_clock, metrics, store, access_log: log, traces };
     let respond = move |request| {
         let admin = answering.clone();
         async move {

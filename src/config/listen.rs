@@ -7,6 +7,7 @@ use super::fields::Fields;
 use super::reader::Cursor;
 use super::store::StoreSettings;
 use super::tls::{Tls, tls};
+use super::traces::{TraceSettings, traces};
 use crate::secret::Secret;
 use crate::source::Networks;
 
@@ -35,6 +36,8 @@ pub struct Startup {
     pub store: StoreSettings,
     /// Whether a change of its files is noticed, besides SIGHUP.
     pub watches: bool,
+    /// Where spans go; `None`: nowhere.
+    pub traces: Option<TraceSettings>,
     /// Worker threads; `None`: one for each processor, two at most.
     pub threads: Option<usize>,
 }
@@ -53,6 +56,7 @@ impl Startup {
             ("shutdown", times(self) == times(other)),
             ("store", self.store == other.store),
             ("reload", self.watches == other.watches),
+            ("traces", self.traces == other.traces),
             ("threads", self.threads == other.threads),
         ]
         .into_iter()
@@ -92,7 +96,7 @@ pub struct AdminListener {
     pub hosts: Vec<Box<str>>,
 }
 
-/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store` and `threads`.
+/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `traces`.
 pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
     let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
@@ -101,6 +105,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
     let words = [("watch", true), ("signal", false)];
     let watches = root.optional("reload").map_or(Some(true), |at| at.one_of(&words));
+    let traces = root.optional("traces").map(|at| traces(&at));
     let store = super::store::store(root.optional("store"));
     let shutdown = shutdown(root.optional("shutdown"));
     let at = root.required("listen")?;
@@ -135,6 +140,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         shutdown_grace,
         store: store?,
         threads: threads?,
+        traces: traces.map_or(Some(None), |read| read.map(Some))?,
         watches: watches?,
     })
 }

@@ -23,6 +23,7 @@ mod shake;
 mod store;
 mod tls;
 mod token;
+mod traces;
 mod well_known;
 mod words;
 
@@ -46,6 +47,7 @@ pub use presets::{Addresses, EDGES, Entry, Evidence, PRESETS, Preset, preset};
 pub use reader::{Asked, ConfigError, Surroundings};
 pub use store::{StoreSettings, Unknown};
 pub use tls::{CertificateFiles, ClientAuthorities, Tls};
+pub use traces::TraceSettings;
 
 /// Largest configuration, in bytes.
 const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;

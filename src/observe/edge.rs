@@ -25,6 +25,7 @@ pub(super) struct Edge {
     reload_failed: IntGauge,
     reloads: IntCounterVec,
     routes_observing: IntGauge,
+    traces: IntCounterVec,
 }
 
 impl Edge {
@@ -65,6 +66,11 @@ impl Edge {
                 "Attempts to take another configuration, by outcome (ok, refused).",
                 &["outcome"],
             )?,
+            traces: make.counters(
+                "callgate_trace_batches_total",
+                "Batches of spans that were sent to the collector, by outcome (ok, failed).",
+                &["outcome"],
+            )?,
             routes_observing: make.gauge("callgate_routes_observing", "Routes on which nothing is refused.")?,
         };
         // A counter that is there from the start can be alerted on from the first time.
@@ -101,6 +107,11 @@ impl Metrics {
         for file in gone.difference(&known) {
             let _ = self.edge.certificate_ends.remove_label_values(&[file]);
         }
+    }
+
+    /// A batch of spans was sent, or could not be.
+    pub fn traces_sent(&self, ok: bool) {
+        self.edge.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
 
     /// A denial there would have been.

@@ -20,12 +20,14 @@ use super::exchange::{Shared, WRITE_TIMEOUT};
 use super::http1::{Fault, Message};
 use super::provider::{Answered, Failed, Patience};
 use super::refuse;
-use super::session::{Caller, continue_if_expected, hand_back, head, known_method, lacks_host, micros};
+use super::session::{
+    Caller, begin_span, continue_if_expected, hand_back, head, known_method, lacks_host, micros,
+};
 use super::slots::BodyMemory;
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::json::{Pointer, find_one};
-use crate::observe::{EgressEntry, redact_path};
+use crate::observe::{EgressEntry, Span, redact_path};
 use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
@@ -71,6 +73,11 @@ pub(super) async fn serve(
     let request_id = shared.request_ids.next();
     session.set_write_timeout(Some(WRITE_TIMEOUT));
     let no_host = matches!(read, Ok(Ok(true))) && lacks_host(&session);
+    // Before a head was read there is none to put a span into.
+    let span = match &read {
+        Ok(Ok(true)) => begin_span(shared, &mut session, "request"),
+        _ => None,
+    };
     let mut exchange = Exchange {
         shared,
         policy: &policy,
@@ -95,7 +102,7 @@ pub(super) async fn serve(
         }
         _ => return None,
     };
-    exchange.record(&ended, began);
+    exchange.record(&ended, began, span);
     let kept = hand_back(session, ended.reusable).await;
     drop(under_way);
     kept
@@ -297,14 +304,16 @@ impl Exchange<'_> {
     }
 
     /// Counts and logs the exchange.
-    fn record(&self, ended: &Ended, began: Instant) {
+    fn record(&self, ended: &Ended, began: Instant, span: Option<Span>) {
         let took = instant().saturating_duration_since(began);
         let (verdict, reason) = match ended.outcome {
             Ok(reason) => ("allow", reason),
             Err(denial) => (denial.verdict(), denial.code()),
         };
         self.shared.metrics.egress(&self.rule, verdict, reason, took.as_secs_f64());
-        let Some(log) = &self.shared.access_log else { return };
+        if self.shared.access_log.is_none() && span.is_none() {
+            return;
+        }
         let readable = self.path != "-";
         let entry = EgressEntry {
             time: self.shared.clock.now(),
@@ -320,8 +329,13 @@ impl Exchange<'_> {
             body_bytes: self.body_bytes,
             duration_us: micros(took),
         };
-        if !log.log(&entry.line()) {
+        if let Some(log) = &self.shared.access_log
+            && !log.log(&entry.line())
+        {
             self.shared.metrics.log_line_lost();
+        }
+        if let Some(span) = span {
+            span.end_egress(&entry);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::exchange::Shared;
 use super::session::{Caller, head, known_method, micros};
 use crate::denial::Denial;
 use crate::ingress::{Denied, Seen};
-use crate::observe::{Entry, redact_path};
+use crate::observe::{Entry, Span, redact_path};
 use crate::trail::Trail;
 
 /// What came of it.
@@ -59,7 +59,7 @@ impl Ended {
 /// Counts and logs one exchange.
 pub(super) fn record(
     shared: &Shared,
-    session: Option<&ServerSession>,
+    (session, span): (Option<&ServerSession>, Option<Span>),
     link: &Link,
     request_id: &str,
     trail: &Trail,
@@ -80,7 +80,9 @@ pub(super) fn record(
     if !ended.deliver.is_zero() {
         shared.metrics.delivery(name, ended.deliver.as_secs_f64());
     }
-    let Some(log) = &shared.access_log else { return };
+    if shared.access_log.is_none() && span.is_none() {
+        return;
+    }
     let path = match (&ended.seen.captures, session) {
         (Some(captures), _) => captures.redacted_path(),
         (None, Some(session)) => redact_path(head(session, Caller::from_outside(link)).raw_path()),
@@ -105,7 +107,12 @@ pub(super) fn record(
         deliver_us: micros(ended.deliver),
         trail,
     };
-    if !log.log(&entry.line()) {
+    if let Some(log) = &shared.access_log
+        && !log.log(&entry.line())
+    {
         shared.metrics.log_line_lost();
+    }
+    if let Some(span) = span {
+        span.end(&entry);
     }
 }

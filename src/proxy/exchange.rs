@@ -27,13 +27,15 @@ use super::provider::Providers;
 use super::rates::Rates;
 use super::refusals::Refusals;
 use super::refuse;
-use super::session::{self, Caller, RequestIds, continue_if_expected, hand_back, head, is_ambiguous};
+use super::session::{
+    self, Caller, RequestIds, begin_span, continue_if_expected, hand_back, head, is_ambiguous,
+};
 use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
 use crate::denial::Denial;
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
-use crate::observe::{AccessLogger, Metrics};
+use crate::observe::{AccessLogger, Metrics, Traces};
 use crate::policy::Policy;
 use crate::store::{Claimed, Store};
 use crate::token::Stamp;
@@ -61,6 +63,8 @@ pub(super) struct Shared {
     /// Brings what is fetched.
     pub(super) fetcher: Fetcher,
     pub(super) access_log: Option<AccessLogger>,
+    /// Where spans go.
+    pub(super) traces: Option<Traces>,
     pub(super) request_ids: RequestIds,
     /// Room for connections.
     pub(super) slots: Arc<Slots>,
@@ -102,6 +106,7 @@ pub(super) async fn serve(
     let request_id = shared.request_ids.next();
     let mut trail = Trail::timed(instant);
     session.set_write_timeout(Some(WRITE_TIMEOUT));
+    let span = begin_span(shared, &mut session, "callback");
     let mut exchange =
         Exchange { shared, policy: &policy, session: &mut session, link, request_id: &request_id };
     let ended = match usable {
@@ -114,7 +119,7 @@ pub(super) async fn serve(
         }
     };
     let took = ended.at.saturating_duration_since(began);
-    record(shared, Some(&session), link, &request_id, &trail, &ended, took);
+    record(shared, (Some(&session), span), link, &request_id, &trail, &ended, took);
     let kept = hand_back(session, ended.reusable).await;
     drop(under_way);
     kept
@@ -132,7 +137,7 @@ pub(super) async fn refuse_head(shared: &Shared, stream: Stream, link: &Link, un
     trail.deny(Check::Head, denial, || detail.to_owned());
     let ended = Ended::refused(Denied { denial, seen: Seen::default() }, 0, told);
     let took = ended.at.saturating_duration_since(began);
-    record(shared, None, link, &request_id, &trail, &ended, took);
+    record(shared, (None, None), link, &request_id, &trail, &ended, took);
 }
 
 /// One exchange: the policy of the moment, and the session it is about.

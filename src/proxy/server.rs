@@ -33,7 +33,7 @@ use super::slots::BodyMemory;
 use super::traffic::Traffic;
 use super::{agent::Pool, egress, overdue};
 use crate::config::{ACTIONS, Startup};
-use crate::observe::{AccessLogger, Metrics};
+use crate::observe::{AccessLogger, Metrics, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
 use crate::store::{Store, StoreError};
@@ -50,6 +50,8 @@ pub struct Options {
     pub store: Arc<Store>,
     /// Where access-log lines go; `None`: nowhere.
     pub access_log: Option<AccessLogger>,
+    /// Where spans go; `None`: nowhere.
+    pub traces: Option<Traces>,
 }
 
 /// Why a server does not start. Nothing is left bound.
@@ -260,8 +262,11 @@ impl Server {
             task.abort();
         }
         let _ = self.stop_admin.send(true);
-        let store = Arc::clone(&shared.store);
-        let closed = tokio::task::spawn_blocking(move || store.close());
+        let last = Arc::clone(shared);
+        let closed = tokio::task::spawn_blocking(move || {
+            last.store.close();
+            last.traces.iter().for_each(Traces::stop);
+        });
         if timeout(STORE_CLOSES, closed).await.is_err() {
             log::error!("the ledger's file could not be closed in time");
         }
@@ -288,6 +293,7 @@ fn shared(
         providers: ArcSwap::from_pointee(providers),
         fetcher,
         access_log: options.access_log,
+        traces: options.traces,
         request_ids: RequestIds::new(),
         slots: Arc::default(),
         body_memory: BodyMemory::default(),

@@ -4,14 +4,19 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::Version;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderName, Version};
 use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 
 use super::accept::Link;
+use super::exchange::Shared;
+use crate::observe::Span;
 use crate::request::{ClientCertificate, RequestHead};
 use crate::source::LOOPBACK;
+
+/// The header of W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Makes the ids by which a caller's complaint is found in the log.
 pub(super) struct RequestIds {
@@ -44,6 +49,17 @@ pub(super) fn known_method(method: &str) -> &str {
         "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,
         _ => "other",
     }
+}
+
+/// Begins the span of a request where there are spans, and puts it in place of the one that the request came with: what
+/// goes on from here belongs to it.
+pub(super) fn begin_span(shared: &Shared, session: &mut ServerSession, name: &'static str) -> Option<Span> {
+    let traces = shared.traces.as_ref()?;
+    let came = session.get_header(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = traces.begin(name, came);
+    let head = session.req_header_mut();
+    head.insert_header(TRACEPARENT, span.traceparent()).ok()?;
+    Some(span)
 }
 
 /// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).

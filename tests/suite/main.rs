@@ -43,4 +43,5 @@ mod schema;
 mod seeds;
 mod stopping;
 mod tls;
+mod traces;
 mod vectors;

@@ -40,6 +40,7 @@ listen:
 agent: { address: 127.0.0.1:1, timeouts: {} }
 store: { kind: memory }
 shutdown: {}
+traces: { endpoint: \"http://127.0.0.1:4318/v1/traces\" }
 limits: {}
 fetch: {}
 client_address: { edge: cloudflare }

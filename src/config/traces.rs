@@ -1,0 +1,43 @@
+//! `traces`: where spans go, and how many.
+
+use super::node::Node;
+use super::reader::Cursor;
+use crate::guard::{Scheme, Url};
+
+/// Where spans go, and how many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceSettings {
+    /// The collector: the whole URL, usually ending in `/v1/traces`.
+    pub endpoint: Box<str>,
+    /// The part of all traces that is recorded, from 0 to 1.
+    pub sample: f64,
+    /// What we are called there.
+    pub service: Box<str>,
+}
+
+/// Reads `traces`.
+pub(super) fn traces(at: &Cursor<'_>) -> Option<TraceSettings> {
+    let mut fields = at.fields()?;
+    let endpoint = fields.required("endpoint").and_then(|at| endpoint(&at));
+    let sample = fields.optional("sample").map_or(Some(1.0), |at| sample(&at));
+    let service = fields.optional("service").map_or(Some("callgate"), |at| at.text());
+    fields.finish();
+    Some(TraceSettings { endpoint: endpoint?, sample: sample?, service: service?.into() })
+}
+
+/// A collector stands in the pod or in the cluster: TLS to somewhere else is its business.
+fn endpoint(at: &Cursor<'_>) -> Option<Box<str>> {
+    let text = at.text()?;
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == Scheme::Http => Some(text.into()),
+        _ => at.error("that is not the address of a collector", "such as http://127.0.0.1:4318/v1/traces"),
+    }
+}
+
+fn sample(at: &Cursor<'_>) -> Option<f64> {
+    let part = match at.node {
+        Node::Number(text) => text.parse().ok().filter(|part| (0.0..=1.0).contains(part)),
+        _ => None,
+    };
+    part.or_else(|| at.error("expected a part of all traces, from 0 to 1", "such as 0.1"))
+}
