@@ -4,6 +4,8 @@
 mod check;
 mod describe;
 mod explain;
+mod health;
+mod inject;
 mod message;
 mod mint;
 mod providers;
@@ -21,6 +23,7 @@ use crate::config::{Config, ConfigError};
 use crate::proxy::Clock;
 use crate::time::Timestamp;
 
+pub use inject::{Injected, Sidecar, inject, remove};
 pub use message::Message;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
@@ -57,6 +60,10 @@ enum Command {
     Providers(providers::ProvidersArgs),
     /// Put a provider's signature on a captured request.
     Sign(sign::SignArgs),
+    /// Ask a running Callgate whether it lives, or takes callbacks. Exits with 0 or 69.
+    Health(health::HealthArgs),
+    /// Put the sidecar into Kubernetes workloads, or take it out again.
+    Inject(inject::InjectArgs),
 }
 
 #[derive(Args, Clone)]
@@ -82,6 +89,8 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Mint(args) => mint::mint(&args),
         Command::Providers(args) => providers::providers(&args),
         Command::Sign(args) => sign::sign(&args),
+        Command::Health(args) => health::health(&args),
+        Command::Inject(args) => inject::run(&args),
     };
     ExitCode::from(code)
 }
