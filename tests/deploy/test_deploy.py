@@ -112,9 +112,10 @@ class Rendering(unittest.TestCase):
 
     def test_inject_reads_and_writes_what_kubernetes_reads(self):
         """PyYAML reads version 1.1, as Kubernetes does."""
-        words = ["yes", "No", "on", "OFF", "y", "n", "0644", "1_000", "0x1F", "0b101", "1e3", "1:30", "+1", "-1", ".5", "~", "null", "true", "2026-01-01", "<<", "=", "a: b", "- a", "", " a", "a\nb\n", "1.2.3", ".inf", "0o17", "12h"]
+        words = ["yes", "No", "on", "OFF", "y", "n", "0644", "1_000", "0x1F", "0b101", "1e3", "1:30", "+1", "-1", ".5", "~", "null", "true", "2026-01-01", "2026-01-01 10:00:00", "<<", "=", "a: b", "- a", "", " a", "a\nb\n", "1.2.3", ".inf", "0o17", "12h"]
         agent = {"name": "agent", "image": "a:1", "env": [{"name": f"V{i}", "value": word} for i, word in enumerate(words)]}
-        labels = {word or "empty": word for word in words}
+        # A key `<<` merges, quoted or not; no label is called so.
+        labels = {word or "empty": word for word in words if word != "<<"}
         manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": labels}, "spec": {"containers": [agent]}}
         text = yaml.safe_dump(manifest, sort_keys=False)
         plain = "  hostNetwork: no\n  volumes: [ { name: v, secret: { secretName: s, defaultMode: 0640, optional: yes } } ]\n"

@@ -32,6 +32,8 @@ const SWITCHES: [&str; 21] = [
 /// What version 1.1 takes for true, and for false; each also capitalised and in capitals.
 const YES: [&str; 3] = ["y", "yes", "on"];
 const NO: [&str; 3] = ["n", "no", "off"];
+/// Text that version 1.1 takes for an operator.
+const OPERATORS: [&str; 2] = ["<<", "="];
 /// Mappings whose keys are anybody's and whose values are text.
 const FREE: [&str; 4] = ["annotations", "labels", "matchLabels", "nodeSelector"];
 /// Marks text that the library would write without the quotes it needs. Nobody writes this.
@@ -83,15 +85,7 @@ fn meant(key: &str, text: &str) -> Option<Value> {
 /// Writes it so that both versions read the same.
 pub(super) fn write(value: &Value) -> Result<String, String> {
     let text = serde_yaml::to_string(&marked(value)).map_err(|error| error.to_string())?;
-    let mut pieces = text.split(MARK);
-    let mut written = pieces.next().unwrap_or_default().to_owned();
-    // Marks come in pairs: what is between two of them is the text.
-    for (i, piece) in pieces.enumerate() {
-        written.push('"');
-        written.push_str(piece);
-        debug_assert!(i % 2 == 1 || !piece.contains(['"', '\\']));
-    }
-    Ok(written)
+    Ok(text.replace(MARK, "\""))
 }
 
 fn marked(value: &Value) -> Value {
@@ -105,12 +99,12 @@ fn marked(value: &Value) -> Value {
     }
 }
 
-/// Whether version 1.1 takes it for something else than text: a word for true or false, or anything like a number
-/// or a date, of which there are many.
+/// Whether version 1.1 takes it for something else than text: a word for true or false, an operator, or anything
+/// like a number or a date, of which there are many.
 fn needs_quotes(text: &str) -> bool {
     let small = text.to_ascii_lowercase();
-    let is_word = YES.contains(&small.as_str()) || NO.contains(&small.as_str());
+    let is_word = [&YES[..], &NO, &OPERATORS].iter().any(|words| words.contains(&small.as_str()));
     let begins_so = text.starts_with(|c: char| c.is_ascii_digit() || ".+-".contains(c));
-    let is_numeric = |c: char| c.is_ascii_hexdigit() || "_.:+-xXoOtTzZ".contains(c);
+    let is_numeric = |c: char| c.is_ascii_hexdigit() || "_.:+- xXoOtTzZ".contains(c);
     is_word || (begins_so && text.contains(|c: char| c.is_ascii_digit()) && text.chars().all(is_numeric))
 }
