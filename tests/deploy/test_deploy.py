@@ -116,10 +116,9 @@ class Rendering(unittest.TestCase):
         agent = {"name": "agent", "image": "a:1", "env": [{"name": f"V{i}", "value": word} for i, word in enumerate(words)]}
         # A key `<<` merges, quoted or not; no label is called so.
         labels = {word or "empty": word for word in words if word != "<<"}
-        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": labels}, "spec": {"containers": [agent]}}
-        text = yaml.safe_dump(manifest, sort_keys=False)
-        plain = "  hostNetwork: no\n  volumes: [ { name: v, secret: { secretName: s, defaultMode: 0640, optional: yes } } ]\n"
-        text = text.replace("spec:\n", "spec:\n" + plain)
+        # JSON, since every version of YAML reads it the same.
+        text = f'apiVersion: v1\nkind: Pod\nmetadata: {json.dumps({"name": "a", "labels": labels})}\nspec:\n  containers: {json.dumps([agent])}\n'
+        text += "  hostNetwork: no\n  volumes: [ { name: v, secret: { secretName: s, defaultMode: 0640, optional: yes } } ]\n"
         expected = yaml.safe_load(text)
         self.assertEqual(expected["spec"]["volumes"][0]["secret"], {"secretName": "s", "defaultMode": 0o640, "optional": True})
         with_sidecar = run("callgate", "inject", "-f", "-", input=text).stdout
