@@ -161,6 +161,43 @@ class Rendering(unittest.TestCase):
             self.assertIn("multiple matches", done.stderr)
 
 
+    def test_two_agents_share_a_namespace(self):
+        """With init containers and volumes of their own, as docs/kubernetes.md says how."""
+        secrets = "volumes: [ { name: callgate-secrets, secret: { secretName: second } } ]"
+        patch = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{ name: x }}\nspec: {{ template: {{ spec: {{ {secrets} }} }} }}\n"
+        kustomization = {
+            "namePrefix": "second-",
+            "resources": ["second.yaml"],
+            "components": ["../component", "../pod-monitor"],
+            "configMapGenerator": [{"name": "callgate", "files": ["callgate.yaml"], "options": {"disableNameSuffixHash": True}}],
+            "patches": [{"target": {"kind": "Deployment"}, "patch": patch}],
+        }
+        agent = yaml.safe_load((DEPLOY / "kustomize/example/base/deployment.yaml").read_text())
+        agent["metadata"]["name"] = "agent"
+        own = agent["spec"]["template"]["spec"]
+        own["initContainers"] = [{"name": "migrate", "image": "migrate:1"}]
+        own["volumes"] = [{"name": "data", "emptyDir": {}}]
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            folder = pathlib.Path(folder)
+            (folder / "second.yaml").write_text(yaml.safe_dump(agent))
+            (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+            shutil.copy(DEPLOY / "kustomize/example/overlay/callgate.yaml", folder)
+            second = documents(run("kubectl", "kustomize", str(folder)).stdout)
+            patched = run("callgate", "inject", "-f", str(folder / "second.yaml"), "--tls-secret", "callgate-tls").stdout
+        for manifests in (second, documents(patched)):
+            self.assertEqual([container["name"] for container in pod(manifests)["initContainers"]], ["callgate", "migrate"])
+            self.assertEqual(sorted(by_name(pod(manifests)["volumes"])), ["callgate-config", "callgate-secrets", "callgate-state", "callgate-tls", "data"])
+        volumes = by_name(pod(second)["volumes"])
+        self.assertEqual(volumes["callgate-config"]["configMap"]["name"], "second-callgate")
+        self.assertEqual(volumes["callgate-secrets"]["secret"], {"secretName": "second", "defaultMode": 292})
+        self.assertEqual(one(second, "Service")["metadata"]["name"], "second-callgate")
+        self.assertEqual(one(second, "Service")["spec"]["selector"], {"callgate.dev/agent": "agent"})
+        values = yaml.safe_dump({"deployment": agent})
+        with_helm = documents(run(*HELM, "--values", "-", input=values).stdout)
+        self.assertEqual([container["name"] for container in pod(with_helm)["initContainers"]], ["callgate", "migrate"])
+        self.assertEqual(len(pod(with_helm)["volumes"]), 5)
+
+
 class Helm(unittest.TestCase):
     def test_lint(self):
         run("helm", "lint", "--strict", "deploy/helm/callgate", *EXAMPLE)
