@@ -4,7 +4,9 @@
 mod check;
 mod describe;
 mod explain;
+mod health;
 mod init;
+mod inject;
 mod message;
 mod mint;
 mod providers;
@@ -24,6 +26,7 @@ use crate::proxy::{Clock, FILE_BYTES_MAX, read_file};
 use crate::time::Timestamp;
 
 pub use init::first_configuration;
+pub use inject::{Injected, Sidecar, inject, remove};
 pub use message::Message;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
@@ -72,6 +75,10 @@ enum Command {
     Schema,
     /// Put a provider's signature on a captured request.
     Sign(sign::SignArgs),
+    /// Ask a running Callgate whether it lives, or takes callbacks. Exits with 0 or 69.
+    Health(health::HealthArgs),
+    /// Put the sidecar into Kubernetes workloads, or take it out again.
+    Inject(inject::InjectArgs),
 }
 
 #[derive(Args, Clone)]
@@ -106,6 +113,8 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Providers(args) => providers::providers(&args),
         Command::Schema => schema::print(),
         Command::Sign(args) => sign::sign(&args),
+        Command::Health(args) => health::health(&args),
+        Command::Inject(args) => inject::run(&args),
     };
     ExitCode::from(code)
 }

@@ -1,0 +1,103 @@
+//! `callgate inject`: puts the sidecar into Kubernetes workloads, and takes it out again.
+
+mod document;
+mod record;
+mod sidecar;
+mod workload;
+mod yaml;
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{EXIT_DATA, EXIT_UNAVAILABLE};
+
+pub use document::{Injected, inject, remove};
+pub use sidecar::Sidecar;
+
+#[derive(Args)]
+pub(super) struct InjectArgs {
+    /// The manifests, one or several documents; `-` is standard input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    file: PathBuf,
+    /// Take the sidecar out: what was there before it was put in.
+    #[arg(long)]
+    remove: bool,
+    /// The sidecar's image.
+    #[arg(long, value_name = "IMAGE", default_value = concat!("callgate:", env!("CARGO_PKG_VERSION")))]
+    image: String,
+    /// The ConfigMap that holds `callgate.yaml`.
+    #[arg(long, value_name = "NAME", default_value = "callgate")]
+    config_map: String,
+    /// The Secret whose keys become files below /secrets.
+    #[arg(long, value_name = "NAME", default_value = "callgate")]
+    secret: String,
+    /// The Secret with `tls.crt` and `tls.key`, which become files below /tls. None: something in front ends TLS.
+    #[arg(long, value_name = "NAME")]
+    tls_secret: Option<String>,
+    /// Where the sidecar listens, as `listen.ingress` says.
+    #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// The agent's port, name or number, that the sidecar stands before. Not needed where only one is declared.
+    #[arg(long, value_name = "PORT")]
+    agent_port: Option<String>,
+    /// Where metrics and health are served, as `listen.admin` says.
+    #[arg(long, value_name = "PORT", default_value_t = 9901, value_parser = clap::value_parser!(u16).range(1..))]
+    admin_port: u16,
+    /// The environment variable by which the agent is told to listen on 127.0.0.1 alone.
+    #[arg(long, value_name = "NAME")]
+    bind_env: Option<String>,
+}
+
+pub(super) fn run(args: &InjectArgs) -> u8 {
+    let text = match args.text() {
+        Ok(text) => text,
+        Err(message) => return args.refuse(&message),
+    };
+    let done = if args.remove { remove(&text) } else { inject(&text, &args.sidecar()) };
+    match done {
+        Ok(injected) => {
+            for note in &injected.notes {
+                eprintln!("note: {note}");
+            }
+            match std::io::stdout().write_all(injected.text.as_bytes()) {
+                Ok(()) => 0,
+                Err(error) => {
+                    eprintln!("error: cannot write: {error}");
+                    EXIT_UNAVAILABLE
+                }
+            }
+        }
+        Err(message) => args.refuse(&message),
+    }
+}
+
+impl InjectArgs {
+    fn text(&self) -> Result<String, String> {
+        if self.file.as_os_str() != "-" {
+            return std::fs::read_to_string(&self.file).map_err(|error| format!("cannot be read: {error}"));
+        }
+        let mut text = String::new();
+        let read = std::io::stdin().read_to_string(&mut text);
+        read.map(|_| text).map_err(|error| format!("cannot be read: {error}"))
+    }
+
+    fn refuse(&self, message: &str) -> u8 {
+        eprintln!("error: {}: {message}", self.file.display());
+        EXIT_DATA
+    }
+
+    fn sidecar(&self) -> Sidecar {
+        Sidecar {
+            image: self.image.clone(),
+            config_map: self.config_map.clone(),
+            secret: self.secret.clone(),
+            tls_secret: self.tls_secret.clone(),
+            port: self.port,
+            agent_port: self.agent_port.clone(),
+            admin_port: self.admin_port,
+            bind_env: self.bind_env.clone(),
+        }
+    }
+}

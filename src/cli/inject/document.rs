@@ -1,0 +1,125 @@
+//! A file of manifests: which documents are workloads; all the others stay as they are, comments included.
+
+use serde_yaml::{Mapping, Value};
+
+use super::sidecar::Sidecar;
+use super::{workload, yaml};
+
+/// The kinds that have pods, and where each has its pod template. The group counts as well: other groups have
+/// a `Job` of their own.
+const KINDS: [(&str, &str, &[&str]); 6] = [
+    ("apps/", "Deployment", &["spec", "template"]),
+    ("apps/", "StatefulSet", &["spec", "template"]),
+    ("apps/", "DaemonSet", &["spec", "template"]),
+    ("batch/", "Job", &["spec", "template"]),
+    ("batch/", "CronJob", &["spec", "jobTemplate", "spec", "template"]),
+    ("v1", "Pod", &[]),
+];
+
+/// Manifests with or without the sidecar.
+#[derive(Debug)]
+pub struct Injected {
+    /// The whole file.
+    pub text: String,
+    /// What its author should know.
+    pub notes: Vec<String>,
+}
+
+/// A change of one workload, of which the pod template is at the given place.
+type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<String>) -> Result<(), String> + 'a;
+
+/// Puts the sidecar into every workload. Where it is already, it is replaced.
+///
+/// # Errors
+/// What cannot be understood, in words.
+pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
+    rewrite(text, &mut |object, template, notes| workload::put(object, template, sidecar, notes))
+}
+
+/// Takes the sidecar out of every workload that `inject` put it into.
+///
+/// # Errors
+/// What cannot be understood, in words.
+pub fn remove(text: &str) -> Result<Injected, String> {
+    rewrite(text, &mut |object, template, _| workload::take(object, template))
+}
+
+fn rewrite(text: &str, change: &mut Change<'_>) -> Result<Injected, String> {
+    let (mut written, mut notes, mut seen) = (String::with_capacity(text.len()), Vec::new(), Seen::default());
+    for (i, part) in parts(text).into_iter().enumerate() {
+        let in_words = |error: String| format!("document {}: {error}", i + 1);
+        let mut value = yaml::read(part).map_err(in_words)?;
+        let before = value.clone();
+        if !value.is_null() {
+            change_all(&mut value, change, &mut seen, &mut notes).map_err(in_words)?;
+        }
+        if value == before {
+            written.push_str(part);
+        } else {
+            if part.starts_with("---") {
+                written.push_str("---\n");
+            }
+            written.push_str(&yaml::write(&value).map_err(in_words)?);
+        }
+    }
+    if seen.workloads > 0 {
+        return Ok(Injected { text: written, notes });
+    }
+    let kinds: Vec<_> = KINDS.iter().map(|(_, kind, _)| *kind).collect();
+    let found = if seen.others.is_empty() { "nothing".to_owned() } else { seen.others.join(", ") };
+    Err(format!("no workload in it: expected one of {}; found {found}", kinds.join(", ")))
+}
+
+#[derive(Default)]
+struct Seen {
+    workloads: usize,
+    others: Vec<String>,
+}
+
+/// Changes the workload that this object is, or those that are in this list.
+fn change_all(
+    value: &mut Value,
+    change: &mut Change<'_>,
+    seen: &mut Seen,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let Some(object) = value.as_mapping_mut() else {
+        return Err("not a Kubernetes object, which is a mapping".to_owned());
+    };
+    let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        return Err("not a Kubernetes object: it needs `apiVersion` and `kind`".to_owned());
+    };
+    if version == "v1" && kind == "List" {
+        let items = object.get_mut("items").and_then(Value::as_sequence_mut);
+        return items.into_iter().flatten().try_for_each(|item| change_all(item, change, seen, notes));
+    }
+    let known = KINDS.iter().find(|(group, name, _)| *name == kind && version.starts_with(group));
+    let Some((_, _, template)) = known else {
+        seen.others.push(kind);
+        return Ok(());
+    };
+    seen.workloads += 1;
+    let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
+    let name = format!("{kind} {}", name.unwrap_or("without a name"));
+    let mut own = Vec::new();
+    change(object, template, &mut own).map_err(|error| format!("{name}: {error}"))?;
+    notes.extend(own.into_iter().map(|note| format!("{name}: {note}")));
+    Ok(())
+}
+
+/// The documents as they are written, each with the `---` before it. A line that begins so ends a document
+/// even within a block of text, so that no parser is needed to find them.
+fn parts(text: &str) -> Vec<&str> {
+    let mut starts = vec![0];
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let rest = line.strip_prefix("---");
+        if at > 0 && rest.is_some_and(|rest| rest.trim_end().is_empty() || rest.starts_with([' ', '\t'])) {
+            starts.push(at);
+        }
+        at += line.len();
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end)).collect()
+}

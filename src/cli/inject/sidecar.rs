@@ -1,0 +1,88 @@
+//! What is put beside the agent: the container and the volumes of the kustomize component, with other names.
+
+use serde_yaml::{Mapping, Value};
+
+use super::yaml;
+
+/// The component's own file, so that both ways to the sidecar cannot differ.
+const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
+/// The volume and mount that are left out without a certificate.
+const TLS: &str = "callgate-tls";
+
+/// What is put beside the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sidecar {
+    /// The image.
+    pub image: String,
+    /// The ConfigMap with `callgate.yaml`.
+    pub config_map: String,
+    /// The Secret whose keys are files below `/secrets`.
+    pub secret: String,
+    /// The Secret with the certificate; `None`: no TLS here.
+    pub tls_secret: Option<String>,
+    /// Where the sidecar takes callbacks.
+    pub port: u16,
+    /// The agent's port, by name or number; `None`: the only one.
+    pub agent_port: Option<String>,
+    /// Where it serves metrics and health.
+    pub admin_port: u16,
+    /// The variable that tells the agent to listen on loopback; `None`: nobody tells it.
+    pub bind_env: Option<String>,
+}
+
+/// The parts that go into a pod.
+pub(super) struct Parts {
+    pub(super) container: Mapping,
+    pub(super) volumes: Vec<Value>,
+}
+
+impl Sidecar {
+    /// The container and the volumes; `public` is the entry of the agent's port, which becomes the sidecar's.
+    pub(super) fn parts(&self, public: Option<&Mapping>) -> Result<Parts, String> {
+        self.read(public).ok_or_else(|| "the sidecar that this program brings is damaged".to_owned())
+    }
+
+    fn read(&self, public: Option<&Mapping>) -> Option<Parts> {
+        let mut component = yaml::read(COMPONENT).ok()?;
+        let pod = component.get_mut("spec")?.get_mut("template")?.get_mut("spec")?;
+        let mut volumes = pod.get("volumes")?.as_sequence()?.clone();
+        let mut container = pod.get("initContainers")?.get(0)?.as_mapping()?.clone();
+        *container.get_mut("image")? = self.image.as_str().into();
+        let ports = container.get_mut("ports")?;
+        let own = ports.get_mut(0)?;
+        if let Some(public) = public {
+            let mut moved = public.clone();
+            if !moved.contains_key("name") {
+                moved.insert("name".into(), own.get("name")?.clone());
+            }
+            *own = moved.into();
+        }
+        *own.get_mut("containerPort")? = self.port.into();
+        *ports.get_mut(1)?.get_mut("containerPort")? = self.admin_port.into();
+        if self.tls_secret.is_none() {
+            volumes.retain(|volume| name(volume) != Some(TLS));
+            let mounts = container.get_mut("volumeMounts")?.as_sequence_mut()?;
+            mounts.retain(|mount| name(mount) != Some(TLS));
+        }
+        for volume in &mut volumes {
+            match (name(volume)?.to_owned().as_str(), &self.tls_secret) {
+                ("callgate-config", _) => {
+                    *volume.get_mut("configMap")?.get_mut("name")? = self.config_map.as_str().into();
+                }
+                ("callgate-secrets", _) => {
+                    *volume.get_mut("secret")?.get_mut("secretName")? = self.secret.as_str().into();
+                }
+                (TLS, Some(secret)) => {
+                    *volume.get_mut("secret")?.get_mut("secretName")? = secret.as_str().into();
+                }
+                _ => {}
+            }
+        }
+        Some(Parts { container, volumes })
+    }
+}
+
+/// The `name` of an element of a list, as most lists of a pod have it.
+pub(super) fn name(item: &Value) -> Option<&str> {
+    item.get("name")?.as_str()
+}

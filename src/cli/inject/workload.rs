@@ -1,0 +1,316 @@
+//! One workload: the sidecar put in, and taken out again.
+
+use serde_yaml::{Mapping, Value};
+
+use super::record::{ANNOTATION, Env, Port, Record};
+use super::sidecar::{Parts, Sidecar, name};
+
+/// The name of the sidecar's container.
+const CONTAINER: &str = "callgate";
+/// Where a container says what asks it something, and by which means a port can be in that.
+const HANDLERS: [(&[&str], &str); 5] = [
+    (&["livenessProbe"], "livenessProbe"),
+    (&["readinessProbe"], "readinessProbe"),
+    (&["startupProbe"], "startupProbe"),
+    (&["lifecycle", "postStart"], "lifecycle.postStart"),
+    (&["lifecycle", "preStop"], "lifecycle.preStop"),
+];
+const MEANS: [&str; 2] = ["httpGet", "tcpSocket"];
+
+/// Puts the sidecar in. One that `put` has put in before is taken out first.
+pub(super) fn put(
+    object: &mut Mapping,
+    template: &[&str],
+    sidecar: &Sidecar,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    take(object, template)?;
+    let mut record = Record::default();
+    let pod = pod(object, template)?;
+    let found = find_port(pod, sidecar)?;
+    refuse(pod, sidecar, found.as_ref())?;
+    let Parts { container, volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
+    record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
+    let own = record.list(pod, "volumes")?;
+    if let Some(taken) = own.iter().filter_map(name).find(|name| record_has(&volumes, name)) {
+        return Err(format!("it has a volume {taken} that `callgate inject` did not put there"));
+    }
+    own.extend(volumes);
+    // The first one, so that whatever else starts in this pod can use it.
+    record.list(pod, "initContainers")?.insert(0, container.into());
+    change_agent(pod, sidecar, found, &mut record, notes)?;
+    let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
+    let metadata = metadata.ok_or("it has no `metadata`")?;
+    let annotations = record.mapping(metadata, "annotations").map(|_| ());
+    annotations?;
+    let kept = serde_yaml::to_string(&record).map_err(|error| error.to_string())?;
+    record.mapping(metadata, "annotations")?.insert(ANNOTATION.into(), kept.into());
+    Ok(())
+}
+
+fn record_has(volumes: &[Value], wanted: &str) -> bool {
+    volumes.iter().any(|volume| name(volume) == Some(wanted))
+}
+
+/// The pod's specification.
+fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping, String> {
+    let mut at = object;
+    for key in template.iter().chain(&["spec"]) {
+        at = at.get_mut(*key).and_then(Value::as_mapping_mut).ok_or_else(|| {
+            format!("it has no pod: `{}.spec` is missing", template.join(".")).replace("`.", "`")
+        })?;
+    }
+    Ok(at)
+}
+
+/// A declared port of the agent.
+struct Found {
+    container: String,
+    at: usize,
+    number: u64,
+    entry: Mapping,
+}
+
+impl Found {
+    fn name(&self) -> Option<&str> {
+        self.entry.get("name").and_then(Value::as_str)
+    }
+
+    fn words(&self) -> String {
+        match self.name() {
+            Some(name) => format!("{name} ({}) of {}", self.number, self.container),
+            None => format!("{} of {}", self.number, self.container),
+        }
+    }
+}
+
+fn containers<'a>(pod: &'a Mapping, key: &str) -> impl Iterator<Item = &'a Value> {
+    pod.get(key).and_then(Value::as_sequence).into_iter().flatten()
+}
+
+/// The TCP ports that a list of containers declares.
+fn declared(pod: &Mapping, key: &str) -> Vec<Found> {
+    let of = |container: &Value| {
+        let owner = name(container).unwrap_or_default().to_owned();
+        let ports = container.get("ports").and_then(Value::as_sequence).cloned().unwrap_or_default();
+        let found = move |(at, port): (usize, Value)| {
+            let entry = port.as_mapping()?.clone();
+            let number = entry.get("containerPort")?.as_u64()?;
+            let is_tcp = entry.get("protocol").is_none_or(|protocol| protocol.as_str() == Some("TCP"));
+            is_tcp.then(|| Found { container: owner.clone(), at, number, entry })
+        };
+        ports.into_iter().enumerate().filter_map(found).collect::<Vec<_>>()
+    };
+    containers(pod, key).flat_map(of).collect()
+}
+
+/// The port that the sidecar is to stand before; `None`: none is declared.
+fn find_port(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Found>, String> {
+    if containers(pod, "containers").next().is_none() {
+        return Err("it has no containers".to_owned());
+    }
+    if containers(pod, "containers").any(|container| name(container).is_none()) {
+        return Err("one of its containers has no name".to_owned());
+    }
+    let mut all = declared(pod, "containers");
+    let words = |all: &[Found]| all.iter().map(Found::words).collect::<Vec<_>>().join(", ");
+    match &sidecar.agent_port {
+        None if all.len() > 1 => {
+            Err(format!("which port is the agent's? Give --agent-port one of {}", words(&all)))
+        }
+        None => Ok(all.pop()),
+        Some(wanted) => {
+            let is_it = |found: &Found| {
+                found.name() == Some(wanted) || wanted.parse().is_ok_and(|number: u64| number == found.number)
+            };
+            match all.iter().position(is_it) {
+                Some(at) => Ok(Some(all.swap_remove(at))),
+                None if all.is_empty() => Err(format!("no container declares port {wanted}, nor any other")),
+                None => Err(format!("no container declares port {wanted}; there is {}", words(&all))),
+            }
+        }
+    }
+}
+
+/// Says why the sidecar cannot stand in this pod, if it cannot.
+fn refuse(pod: &Mapping, sidecar: &Sidecar, found: Option<&Found>) -> Result<(), String> {
+    for key in ["containers", "initContainers"] {
+        if containers(pod, key).filter_map(name).any(|name| name == CONTAINER) {
+            return Err(format!("it has a container {CONTAINER} that `callgate inject` did not put there"));
+        }
+        for (flag, port) in [("--port", sidecar.port), ("--admin-port", sidecar.admin_port)] {
+            if let Some(taken) = declared(pod, key).iter().find(|taken| taken.number == u64::from(port)) {
+                let words = taken.words();
+                return Err(format!("port {port} is taken in this pod by {words}; give {flag} another one"));
+            }
+        }
+    }
+    if sidecar.port == sidecar.admin_port {
+        return Err("--port and --admin-port are the same".to_owned());
+    }
+    if pod.get("hostNetwork").and_then(Value::as_bool) == Some(true) && found.is_some() {
+        return Err("it uses the node's network (`hostNetwork`), where its port cannot be moved".to_owned());
+    }
+    Ok(())
+}
+
+/// The agent's container.
+fn container<'a>(pod: &'a mut Mapping, wanted: &str) -> Option<&'a mut Mapping> {
+    let all = pod.get_mut("containers")?.as_sequence_mut()?;
+    all.iter_mut().find(|container| name(container) == Some(wanted))?.as_mapping_mut()
+}
+
+/// Takes the port from the agent, and tells it where to listen.
+fn change_agent(
+    pod: &mut Mapping,
+    sidecar: &Sidecar,
+    found: Option<Found>,
+    record: &mut Record,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let only = || match containers(pod, "containers").collect::<Vec<_>>().as_slice() {
+        [only] => name(only).map(str::to_owned),
+        _ => None,
+    };
+    let agent = match &found {
+        Some(found) => found.container.clone(),
+        None if sidecar.bind_env.is_none() => {
+            notes.push("no port is declared, so none was moved".to_owned());
+            return Ok(());
+        }
+        None => only().ok_or("which container is the agent's? None declares a port")?,
+    };
+    let container = container(pod, &agent).ok_or("the agent's container is gone")?;
+    if let Some(Found { at, number, entry, .. }) = found {
+        let by_name = entry.get("name").and_then(Value::as_str).map(str::to_owned);
+        record.handlers = renumber(container, by_name.as_deref(), number);
+        let ports = record.list(container, "ports")?;
+        ports.remove(at);
+        let names = by_name.map_or(String::new(), |name| format!("`{name}` or "));
+        notes.push(format!(
+            "a Service that has {number} as its `targetPort` must name {names}{} from now on",
+            sidecar.port
+        ));
+        if sidecar.bind_env.is_some() {
+            notes.extend(asked_from_outside(container, number).map(|handler| {
+                format!("`{handler}` asks the pod's address, where an agent on loopback does not listen; make it `exec`")
+            }));
+        }
+        record.port = Some(Port { at, entry });
+    }
+    if let Some(variable) = &sidecar.bind_env {
+        let mut entry = Mapping::new();
+        entry.insert("name".into(), variable.as_str().into());
+        entry.insert("value".into(), "127.0.0.1".into());
+        let env = record.list(container, "env")?;
+        let old = env.iter_mut().find(|old| name(old) == Some(variable.as_str()));
+        let was = match old {
+            Some(old) => match std::mem::replace(old, entry.into()) {
+                Value::Mapping(was) => Some(was),
+                _ => None,
+            },
+            None => {
+                env.push(entry.into());
+                None
+            }
+        };
+        record.env = Some(Env { name: variable.clone(), was });
+    }
+    record.container = Some(agent);
+    Ok(())
+}
+
+/// The means by which a handler such as `livenessProbe.httpGet` asks.
+fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&'a mut Mapping> {
+    let mut at = container;
+    for key in path {
+        at = at.get_mut(*key)?.as_mapping_mut()?;
+    }
+    at.get_mut(means)?.as_mapping_mut()
+}
+
+/// A probe finds a port's name in its own container alone: the name is no longer there, the number is.
+fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<String> {
+    let mut changed = Vec::new();
+    for (path, handler) in HANDLERS {
+        for kind in MEANS {
+            let Some(asks) = means(container, path, kind) else { continue };
+            if by_name.is_some() && asks.get("port").and_then(Value::as_str) == by_name {
+                asks.insert("port".into(), number.into());
+                changed.push(format!("{handler}.{kind}"));
+            }
+        }
+    }
+    changed
+}
+
+/// The handlers by which the kubelet asks for this port at the pod's address.
+fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Item = String> {
+    let mut all = Vec::new();
+    for (path, handler) in HANDLERS {
+        for kind in MEANS {
+            let asks = means(container, path, kind);
+            if asks.is_some_and(|asks| asks.get("port").and_then(Value::as_u64) == Some(number)) {
+                all.push(format!("{handler}.{kind}"));
+            }
+        }
+    }
+    all.into_iter()
+}
+
+/// Takes the sidecar out, if `put` has put it in.
+pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String> {
+    let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
+    let annotations = metadata.and_then(|metadata| metadata.get_mut("annotations"));
+    let Some(annotations) = annotations.and_then(Value::as_mapping_mut) else { return Ok(()) };
+    let Some(kept) = annotations.get(ANNOTATION) else { return Ok(()) };
+    let record: Record = serde_yaml::from_str(kept.as_str().unwrap_or_default())
+        .map_err(|error| format!("the annotation {ANNOTATION} is not what was written there: {error}"))?;
+    annotations.shift_remove(ANNOTATION);
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_mapping_mut) {
+        record.unmake(metadata, "annotations");
+    }
+    let pod = pod(object, template)?;
+    restore_agent(pod, &record)?;
+    if let Some(all) = pod.get_mut("initContainers").and_then(Value::as_sequence_mut) {
+        all.retain(|container| name(container) != Some(CONTAINER));
+    }
+    record.unmake(pod, "initContainers");
+    if let Some(all) = pod.get_mut("volumes").and_then(Value::as_sequence_mut) {
+        all.retain(|volume| !name(volume).is_some_and(|name| record.volumes.iter().any(|own| own == name)));
+    }
+    record.unmake(pod, "volumes");
+    Ok(())
+}
+
+/// Gives the agent back what was taken from it.
+fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
+    let Some(agent) = &record.container else { return Ok(()) };
+    let container =
+        container(pod, agent).ok_or_else(|| format!("the container {agent} is gone since then"))?;
+    if let Some(Env { name: variable, was }) = &record.env
+        && let Some(all) = container.get_mut("env").and_then(Value::as_sequence_mut)
+        && let Some(at) = all.iter().position(|env| name(env) == Some(variable.as_str()))
+    {
+        let set = all.remove(at);
+        if let Some(was) = was {
+            all.insert(at, was.clone().into());
+        }
+        drop(set);
+    }
+    record.unmake(container, "env");
+    let Some(Port { at, entry }) = &record.port else { return Ok(()) };
+    if let Some(ports) = container.get_mut("ports").and_then(Value::as_sequence_mut) {
+        ports.insert((*at).min(ports.len()), entry.clone().into());
+    }
+    for handler in &record.handlers {
+        let mut path: Vec<_> = handler.split('.').collect();
+        let kind = path.pop().unwrap_or_default();
+        if let Some(asks) = means(container, &path, kind)
+            && let Some(name) = entry.get("name")
+        {
+            asks.insert("port".into(), name.clone());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,448 @@
+"""What is in deploy/ is rendered, judged, and held against the program itself. Run by scripts/deploy-test.sh."""
+
+import functools
+import json
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+import kubernetes_validate
+import kubernetes_validate.utils
+import yaml
+
+import crds
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+OVERLAY = "deploy/kustomize/example/overlay"
+HELM = ["helm", "template", "callgate", "deploy/helm/callgate", "--namespace", "agents"]
+EXAMPLE = ["--values", "deploy/helm/example/values.yaml", "--set-file", f"config={OVERLAY}/callgate.yaml"]
+INJECT = ["callgate", "inject", "-f", "deploy/kustomize/example/base/deployment.yaml"]
+# Groups whose schemas are not Kubernetes' own.
+FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1"}
+
+
+def run(*command, ok=True, **options):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+    if ok and done.returncode:
+        raise AssertionError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stderr}")
+    return done
+
+
+def documents(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+@functools.cache
+def kustomized():
+    return documents(run("kubectl", "kustomize", OVERLAY).stdout)
+
+
+@functools.cache
+def helmed():
+    return documents(run(*HELM, *EXAMPLE).stdout)
+
+
+@functools.cache
+def injected():
+    args = ["--image", "registry.example.com/callgate:0.1.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST"]
+    return documents(run(*INJECT, *args).stdout)
+
+
+def one(manifests, kind):
+    [found] = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return found
+
+
+def pod(manifests):
+    return one(manifests, "Deployment")["spec"]["template"]["spec"]
+
+
+def sidecar(manifests):
+    [found] = [container for container in pod(manifests)["initContainers"] if container["name"] == "callgate"]
+    return found
+
+
+def by_identity(manifests):
+    return {(m["apiVersion"], m["kind"], m["metadata"]["name"]): m for m in manifests}
+
+
+def by_name(items):
+    return {item["name"]: item for item in items}
+
+
+def without_port_name(container):
+    ports = [{**port, "name": i} for i, port in enumerate(container["ports"])]
+    return {**container, "ports": ports}
+
+
+class Rendering(unittest.TestCase):
+    def test_kustomize_makes_everything(self):
+        kinds = sorted(manifest["kind"] for manifest in kustomized())
+        self.assertEqual(kinds, ["Certificate", "ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "PodMonitor", "Service"])
+        self.assertEqual({manifest["metadata"]["namespace"] for manifest in kustomized()}, {"agents"})
+
+    def test_helm_makes_the_same(self):
+        ours, theirs = by_identity(kustomized()), by_identity(helmed())
+        self.assertEqual(ours.keys(), theirs.keys())
+        for identity, manifest in ours.items():
+            with self.subTest(identity):
+                for each in (manifest, theirs[identity]):
+                    for container in each.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
+                        container.get("env", []).sort(key=lambda variable: variable["name"])
+                self.assertEqual(manifest, theirs[identity])
+
+    def test_inject_makes_the_same_sidecar(self):
+        self.assertEqual(without_port_name(sidecar(injected())), without_port_name(sidecar(kustomized())))
+        self.assertEqual(pod(injected())["volumes"], pod(kustomized())["volumes"])
+
+    def test_inject_is_undone(self):
+        text = run(*INJECT).stdout
+        again = run("callgate", "inject", "-f", "-", input=text).stdout
+        self.assertEqual(text, again)
+        removed = run("callgate", "inject", "--remove", "-f", "-", input=text).stdout
+        self.assertEqual(documents(removed), documents((DEPLOY / "kustomize/example/base/deployment.yaml").read_text()))
+
+    def test_inject_reads_and_writes_what_kubernetes_reads(self):
+        """PyYAML reads version 1.1, as Kubernetes does."""
+        words = ["yes", "No", "on", "OFF", "y", "n", "0644", "1_000", "0x1F", "0b101", "1e3", "1:30", "+1", "-1", ".5", "~", "null", "true", "2026-01-01", "2026-01-01 10:00:00", "<<", "=", "a: b", "- a", "", " a", "a\nb\n", "1.2.3", ".inf", "0o17", "12h"]
+        agent = {"name": "agent", "image": "a:1", "env": [{"name": f"V{i}", "value": word} for i, word in enumerate(words)]}
+        # A key `<<` merges, quoted or not; no label is called so.
+        labels = {word or "empty": word for word in words if word != "<<"}
+        # JSON, since every version of YAML reads it the same.
+        text = f'apiVersion: v1\nkind: Pod\nmetadata: {json.dumps({"name": "a", "labels": labels})}\nspec:\n  containers: {json.dumps([agent])}\n'
+        text += "  hostNetwork: no\n  volumes: [ { name: v, secret: { secretName: s, defaultMode: 0640, optional: yes } } ]\n"
+        expected = yaml.safe_load(text)
+        self.assertEqual(expected["spec"]["volumes"][0]["secret"], {"secretName": "s", "defaultMode": 0o640, "optional": True})
+        with_sidecar = run("callgate", "inject", "-f", "-", input=text).stdout
+        [injected] = documents(with_sidecar)
+        self.assertEqual(injected["spec"]["containers"], expected["spec"]["containers"])
+        self.assertEqual(injected["metadata"]["labels"], labels)
+        self.assertEqual(documents(run("callgate", "inject", "--remove", "-f", "-", input=with_sidecar).stdout), [expected])
+
+    def test_the_agent_alone_is_untouched(self):
+        [alone] = documents(run("kubectl", "kustomize", "deploy/kustomize/example/base").stdout)
+        self.assertNotIn("callgate", json.dumps(alone))
+
+    def test_every_manifest_is_valid(self):
+        versions = [version for version in kubernetes_validate.utils.all_versions() if tuple(map(int, version.split(".")[:2])) >= (1, 30)]
+        for version in {versions[0], versions[-1]}:
+            for manifest in [*kustomized(), *helmed(), *injected()]:
+                with self.subTest(version=version, kind=manifest["kind"]):
+                    if manifest["apiVersion"] in FOREIGN:
+                        crds.validate(manifest)
+                    else:
+                        kubernetes_validate.validate(manifest, version, strict=True)
+
+    def test_the_validators_find_mistakes(self):
+        wrong = json.loads(json.dumps(one(kustomized(), "Deployment")))
+        wrong["spec"]["template"]["spec"]["initContainers"][0]["livenessProbe"]["httpGett"] = {}
+        with self.assertRaises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(wrong, kubernetes_validate.utils.latest_version(), strict=True)
+        wrong = {**one(kustomized(), "PodMonitor"), "spec": {"selectr": {}}}
+        with self.assertRaises(crds.ValidationError):
+            crds.validate(wrong)
+
+    def test_two_deployments_in_one_overlay_are_an_error(self):
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            folder = pathlib.Path(folder)
+            agent = (DEPLOY / "kustomize/example/base/deployment.yaml").read_text()
+            (folder / "two.yaml").write_text(agent + "---\n" + agent.replace("name: analysis-agent", "name: other"))
+            (folder / "kustomization.yaml").write_text("resources: [two.yaml]\ncomponents: [../component]\n")
+            done = run("kubectl", "kustomize", str(folder), ok=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("multiple matches", done.stderr)
+
+
+    def test_two_agents_share_a_namespace(self):
+        """With init containers and volumes of their own, as docs/kubernetes.md says how."""
+        secrets = "volumes: [ { name: callgate-secrets, secret: { secretName: second } } ]"
+        patch = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{ name: x }}\nspec: {{ template: {{ spec: {{ {secrets} }} }} }}\n"
+        kustomization = {
+            "namePrefix": "second-",
+            "resources": ["second.yaml"],
+            "components": ["../component", "../pod-monitor"],
+            "configMapGenerator": [{"name": "callgate", "files": ["callgate.yaml"], "options": {"disableNameSuffixHash": True}}],
+            "patches": [{"target": {"kind": "Deployment"}, "patch": patch}],
+        }
+        agent = yaml.safe_load((DEPLOY / "kustomize/example/base/deployment.yaml").read_text())
+        agent["metadata"]["name"] = "agent"
+        own = agent["spec"]["template"]["spec"]
+        own["initContainers"] = [{"name": "migrate", "image": "migrate:1"}]
+        own["volumes"] = [{"name": "data", "emptyDir": {}}]
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            folder = pathlib.Path(folder)
+            (folder / "second.yaml").write_text(yaml.safe_dump(agent))
+            (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+            shutil.copy(DEPLOY / "kustomize/example/overlay/callgate.yaml", folder)
+            second = documents(run("kubectl", "kustomize", str(folder)).stdout)
+            patched = run("callgate", "inject", "-f", str(folder / "second.yaml"), "--tls-secret", "callgate-tls").stdout
+        for manifests in (second, documents(patched)):
+            self.assertEqual([container["name"] for container in pod(manifests)["initContainers"]], ["callgate", "migrate"])
+            self.assertEqual(sorted(by_name(pod(manifests)["volumes"])), ["callgate-config", "callgate-secrets", "callgate-state", "callgate-tls", "data"])
+        volumes = by_name(pod(second)["volumes"])
+        self.assertEqual(volumes["callgate-config"]["configMap"]["name"], "second-callgate")
+        self.assertEqual(volumes["callgate-secrets"]["secret"], {"secretName": "second", "defaultMode": 292})
+        self.assertEqual(one(second, "Service")["metadata"]["name"], "second-callgate")
+        self.assertEqual(one(second, "Service")["spec"]["selector"], {"callgate.dev/agent": "agent"})
+        values = yaml.safe_dump({"deployment": agent})
+        with_helm = documents(run(*HELM, "--values", "-", input=values).stdout)
+        self.assertEqual([container["name"] for container in pod(with_helm)["initContainers"]], ["callgate", "migrate"])
+        self.assertEqual(len(pod(with_helm)["volumes"]), 5)
+
+
+class Helm(unittest.TestCase):
+    def test_lint(self):
+        run("helm", "lint", "--strict", "deploy/helm/callgate", *EXAMPLE)
+
+    def test_wrong_values_are_refused(self):
+        for values in ["ports.ingress=https", "prots.ingress=1", "image.repository=", "podMonitor.interval=soon", "name=Callgate"]:
+            with self.subTest(values):
+                done = run(*HELM, *EXAMPLE, "--set", values, ok=False)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn("schema", done.stderr)
+        done = run(*HELM, ok=False)
+        self.assertIn("agentName is needed", done.stderr)
+
+    def test_values_change_what_they_say(self):
+        less = ["podMonitor.enabled=false", "certificate.enabled=false", "networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "service.enabled=false", "config=", "tls.secretName=", "image.tag=9.9.9", "ports.ingress=7000"]
+        manifests = documents(run(*HELM, "--values", "deploy/helm/example/values.yaml", *(f"--set={value}" for value in less)).stdout)
+        self.assertEqual([manifest["kind"] for manifest in manifests], ["Deployment"])
+        self.assertNotIn("callgate-tls", json.dumps(manifests))
+        self.assertEqual(sidecar(manifests)["image"], "registry.example.com/callgate:9.9.9")
+        self.assertEqual(sidecar(manifests)["ports"][0]["containerPort"], 7000)
+
+    def test_its_parts_serve_another_chart(self):
+        with tempfile.TemporaryDirectory() as folder:
+            chart = pathlib.Path(folder) / "agent"
+            shutil.copytree(DEPLOY / "helm/callgate", chart / "charts/callgate")
+            (chart / "templates").mkdir()
+            (chart / "Chart.yaml").write_text("apiVersion: v2\nname: agent\nversion: 1.0.0\n")
+            (chart / "values.yaml").write_text("callgate: { agentName: mine }\n")
+            (chart / "templates/agent.yaml").write_text(
+                "kind: Deployment\napiVersion: apps/v1\nmetadata: { name: mine }\nspec:\n  template:\n    metadata:\n"
+                '      labels: {{- include "callgate.podLabels" .Subcharts.callgate | nindent 8 }}\n    spec:\n      initContainers:\n'
+                '        - {{- include "callgate.container" .Subcharts.callgate | nindent 10 }}\n      volumes:\n'
+                '        {{- include "callgate.volumes" .Subcharts.callgate | nindent 8 }}\n'
+            )
+            manifests = documents(run("helm", "template", "agent", str(chart)).stdout)
+            expected = {**sidecar(kustomized()), "image": "callgate:0.1.0"}
+            self.assertEqual(sidecar(manifests), expected)
+            self.assertEqual(pod(manifests)["volumes"], pod(kustomized())["volumes"])
+            self.assertEqual(one(manifests, "Service")["spec"]["selector"], {"callgate.dev/agent": "mine"})
+
+
+class Wiring(unittest.TestCase):
+    def all(self):
+        return {"kustomize": kustomized(), "helm": helmed(), "inject": injected()}.items()
+
+    def test_the_sidecar_may_do_nothing_that_it_need_not(self):
+        for way, manifests in self.all():
+            with self.subTest(way):
+                may = sidecar(manifests)["securityContext"]
+                self.assertIs(may["allowPrivilegeEscalation"], False)
+                self.assertIs(may["privileged"], False)
+                self.assertIs(may["readOnlyRootFilesystem"], True)
+                self.assertIs(may["runAsNonRoot"], True)
+                self.assertGreater(may["runAsUser"], 0)
+                self.assertGreater(may["runAsGroup"], 0)
+                self.assertEqual(may["capabilities"], {"drop": ["ALL"]})
+                self.assertEqual(may["seccompProfile"], {"type": "RuntimeDefault"})
+                self.assertEqual(sidecar(manifests)["restartPolicy"], "Always")
+                self.assertIn("memory", sidecar(manifests)["resources"]["limits"])
+
+    def test_what_is_mounted_follows_its_source(self):
+        for way, manifests in self.all():
+            with self.subTest(way):
+                volumes = by_name(pod(manifests)["volumes"])
+                for mount in sidecar(manifests)["volumeMounts"]:
+                    self.assertNotIn("subPath", mount)
+                    self.assertIn(mount["name"], volumes)
+                    self.assertEqual(mount.get("readOnly", False), "emptyDir" not in volumes[mount["name"]])
+
+    def test_everything_selects_the_agents_pods(self):
+        labels = one(kustomized(), "Deployment")["spec"]["template"]["metadata"]["labels"]
+        self.assertEqual(labels["callgate.dev/agent"], "analysis-agent")
+        wanted = {"callgate.dev/agent": "analysis-agent"}
+        self.assertEqual(one(kustomized(), "Service")["spec"]["selector"], wanted)
+        self.assertEqual(one(kustomized(), "NetworkPolicy")["spec"]["podSelector"]["matchLabels"], wanted)
+        for kind in ("PodMonitor", "PodDisruptionBudget"):
+            self.assertEqual(one(kustomized(), kind)["spec"]["selector"]["matchLabels"], wanted)
+
+    def test_ports_are_the_sidecars(self):
+        ports = by_name(sidecar(kustomized())["ports"])
+        config = self.config()
+        [ingress] = config["listen"]["ingress"]
+        self.assertEqual(ingress["address"], f"0.0.0.0:{ports['callgate']['containerPort']}")
+        self.assertEqual(config["listen"]["admin"]["address"], f"0.0.0.0:{ports['callgate-admin']['containerPort']}")
+        [service] = one(kustomized(), "Service")["spec"]["ports"]
+        self.assertEqual((service["port"], service["targetPort"]), (443, 8443))
+        [monitored] = one(kustomized(), "PodMonitor")["spec"]["podMetricsEndpoints"]
+        self.assertIn(monitored["port"], ports)
+        open_ports = {port["port"]: rule.get("from") for rule in one(kustomized(), "NetworkPolicy")["spec"]["ingress"] for port in rule["ports"]}
+        self.assertEqual(open_ports.keys(), {8443, 9901})
+        self.assertIsNone(open_ports[8443])
+        self.assertIsNotNone(open_ports[9901])
+
+    def test_the_agent_is_on_loopback(self):
+        [agent] = pod(kustomized())["containers"]
+        self.assertIn({"name": "HOST", "value": "127.0.0.1"}, agent["env"])
+        self.assertIn({"name": "HOST", "value": "127.0.0.1"}, pod(injected())["containers"][0]["env"])
+        self.assertEqual(self.config()["agent"]["address"], f"127.0.0.1:{agent['ports'][0]['containerPort']}")
+        self.assertEqual(agent["readinessProbe"].keys(), {"exec"})
+
+    def test_there_is_time_to_stop(self):
+        seconds = lambda text: int(text.removesuffix("s"))
+        shutdown = self.config()["shutdown"]
+        sleep = pod(kustomized())["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        needed = sleep + seconds(shutdown["delay"]) + seconds(shutdown["grace"])
+        self.assertGreater(pod(kustomized())["terminationGracePeriodSeconds"], needed)
+
+    def test_versions_are_one(self):
+        version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+        component = (DEPLOY / "kustomize/component/sidecar.yaml").read_text()
+        self.assertIn(f"image: callgate:{version}\n", component)
+        chart = yaml.safe_load((DEPLOY / "helm/callgate/Chart.yaml").read_text())
+        self.assertEqual(chart["appVersion"], version)
+        self.assertIn(f"-t callgate:{version} .", (DEPLOY / "Dockerfile").read_text())
+        self.assertIn(f"newTag: {version} ", (DEPLOY / "kustomize/example/overlay/kustomization.yaml").read_text().replace("}", " }"))
+
+    def config(self):
+        return yaml.safe_load(one(kustomized(), "ConfigMap")["data"]["callgate.yaml"])
+
+
+def free_ports(number):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Program(unittest.TestCase):
+    """The sidecar's own command, with the example's configuration, and what the manifests say of it."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        for name in ("etc", "secrets", "tls", "state"):
+            (self.folder / name).mkdir()
+        (self.folder / "secrets/token-key").write_text("0123456789abcdef0123456789abcdef\n")
+        (self.folder / "secrets/ai-analysis").write_text("whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=\n")
+        for name in ("tls.crt", "tls.key"):
+            shutil.copy(ROOT / "tests/corpora/tls" / name, self.folder / "tls")
+        self.mounts = {mount["mountPath"]: mount["name"] for mount in sidecar(kustomized())["volumeMounts"]}
+        self.assertEqual(self.mounts.keys(), {"/etc/callgate", "/secrets", "/tls", "/var/lib/callgate"})
+
+    def configuration(self, ports=None):
+        """As it is in the pod, with the pod's folders here."""
+        text = one(kustomized(), "ConfigMap")["data"]["callgate.yaml"]
+        for inside, here in (("/secrets/", "secrets"), ("/tls/", "tls"), ("/var/lib/callgate/", "state")):
+            self.assertIn(inside, text)
+            text = text.replace(inside, f"{self.folder / here}/")
+        for port, other in (ports or {}).items():
+            text = re.sub(rf"(0\.0\.0\.0|127\.0\.0\.1):{port}\b", f"127.0.0.1:{other}", text)
+        file = self.folder / "etc/callgate.yaml"
+        file.write_text(text)
+        return str(file)
+
+    def test_the_configuration_is_good(self):
+        done = run("callgate", "check", "-c", self.configuration())
+        self.assertIn("ok, 1 route, 1 provider, 1 egress rule", done.stdout)
+        self.assertEqual(done.stderr, "")
+
+    def test_a_secret_that_is_missing_is_found(self):
+        file = self.configuration()
+        (self.folder / "secrets/token-key").unlink()
+        self.assertEqual(run("callgate", "check", "-c", file, ok=False).returncode, 64)
+
+    def test_probes_ask_for_what_is_there(self):
+        ingress, egress, admin = free_ports(3)
+        file = self.configuration({8443: ingress, 8081: egress, 9901: admin})
+        args = sidecar(kustomized())["args"]
+        self.assertEqual(args[:2], ["run", "-c"])
+        self.assertEqual(args[2], "/etc/callgate/callgate.yaml")
+        child = subprocess.Popen(["callgate", *args[:2], file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        for _ in range(100):
+            up = run("callgate", "health", "--admin", f"127.0.0.1:{admin}", ok=False)
+            if up.returncode == 0:
+                break
+            self.assertEqual(up.returncode, 69)
+            time.sleep(0.1)
+        self.assertEqual(up.stdout, "ok\n")
+        self.assertEqual(run("callgate", "health", "--ready", "--admin", f"127.0.0.1:{admin}").stdout, "ok\n")
+        container = sidecar(kustomized())
+        paths = {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+        paths |= {endpoint["path"] for endpoint in one(kustomized(), "PodMonitor")["spec"]["podMetricsEndpoints"]}
+        self.assertEqual(paths, {"/livez", "/readyz", "/metrics"})
+        for path in paths:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=5) as answer:
+                self.assertEqual(answer.status, 200, path)
+        with self.assertRaises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{admin}/healthz", timeout=5)
+
+
+class Image(unittest.TestCase):
+    def test_the_linter_is_content(self):
+        run("hadolint", "deploy/Dockerfile")
+
+    def test_what_it_says(self):
+        text = (DEPLOY / "Dockerfile").read_text().rsplit("\nFROM ", 1)[1]
+        self.assertRegex(text, r"\nUSER 65532:65532\n")
+        probe = json.loads(re.search(r"^HEALTHCHECK .* CMD (\[.*\])$", text, re.M)[1])
+        self.assertEqual(probe[:2], ["/callgate", "health"])
+        self.assertIn("--admin", run("callgate", "health", "--help").stdout)
+        may = sidecar(kustomized())["securityContext"]
+        self.assertEqual((may["runAsUser"], may["runAsGroup"]), (65532, 65532))
+        command = json.loads(re.search(r"^CMD (\[.*\])$", text, re.M)[1])
+        self.assertEqual(command, sidecar(kustomized())["args"])
+
+    def test_its_folder_has_what_the_build_names(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines():
+                if line.startswith("!"):
+                    source, target = ROOT / line[1:], pathlib.Path(folder) / line[1:]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+            manifest = str(pathlib.Path(folder) / "Cargo.toml")
+            run("cargo", "metadata", "--no-deps", "--format-version=1", "--locked", "--offline", "--manifest-path", manifest)
+            for file in pathlib.Path(folder, "src").rglob("*.rs"):
+                if file.name != "tests.rs" and not file.name.endswith("_tests.rs"):
+                    for name in re.findall(r'include_str!\("([^"]+)"\)', file.read_text()):
+                        self.assertTrue((file.parent / name).exists(), f"{file} includes {name}")
+
+
+class Documentation(unittest.TestCase):
+    # What needs a cluster, a container engine, or a pod.
+    ELSEWHERE = ("docker ", "kubectl apply ", "kubectl -n ", "kubectl port-forward ", "kubectl rollout ")
+
+    def test_its_commands_work(self):
+        text = (ROOT / "docs/kubernetes.md").read_text()
+        commands = re.findall(r"^\$ (.+)$", text, re.M)
+        done = 0
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("token-key", "ai-analysis"):
+                (pathlib.Path(folder) / name).write_text("0123456789abcdef0123456789abcdef")
+            for command in commands:
+                command = command.split("  #")[0].split(" | kubectl apply ")[0].strip()
+                if command.startswith(self.ELSEWHERE):
+                    continue
+                with self.subTest(command):
+                    script = f'cd "$1" && {command}'.replace("./secrets/", f"{folder}/")
+                    out = subprocess.run(["bash", "-c", f"set -o pipefail; {script}", "bash", str(ROOT)], capture_output=True, text=True, timeout=60)
+                    self.assertEqual(out.returncode, 0, out.stderr)
+                    done += 1
+        self.assertEqual(done, 5)
+
+
+if __name__ == "__main__":
+    unittest.main()

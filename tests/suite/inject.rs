@@ -1,0 +1,302 @@
+//! `callgate inject`: the sidecar put into workloads, again, and out again.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use callgate::cli::{Sidecar, inject, remove};
+use proptest::prelude::*;
+use serde_yaml::Value;
+
+const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
+
+const DEPLOYMENT: &str = r#"apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: agent
+  unknownField: { kept: true }
+spec:
+  template:
+    spec:
+      initContainers:
+        - { name: migrate, image: "migrate:1" }
+      containers:
+        - name: agent
+          image: agent:1
+          ports:
+            - { containerPort: 8000, name: http, hostPort: 80 }
+          livenessProbe: { httpGet: { port: http, path: /healthz } }
+          lifecycle: { preStop: { httpGet: { port: http, path: /stop } } }
+          env:
+            - { name: SWITCH, value: "yes" }
+        - { name: logs, image: "logs:1" }
+      volumes:
+        - { name: data, secret: { secretName: data, defaultMode: 0640 } }
+"#;
+
+fn sidecar() -> Sidecar {
+    Sidecar {
+        image: "callgate:1.2.3".to_owned(),
+        config_map: "settings".to_owned(),
+        secret: "keys".to_owned(),
+        tls_secret: Some("certificate".to_owned()),
+        port: 8443,
+        agent_port: None,
+        admin_port: 9901,
+        bind_env: Some("HOST".to_owned()),
+    }
+}
+
+fn value(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap()
+}
+
+/// Order counts here, which it does not when values are compared.
+fn spelled(text: &str) -> String {
+    serde_yaml::to_string(&value(text)).unwrap()
+}
+
+fn put(text: &str) -> String {
+    inject(text, &sidecar()).unwrap().text
+}
+
+#[test]
+fn the_port_and_what_names_it_move() {
+    let injected = inject(DEPLOYMENT, &sidecar()).unwrap();
+    let object = value(&injected.text);
+    let pod = &object["spec"]["template"]["spec"];
+    let (own, agent) = (&pod["initContainers"][0], &pod["containers"][0]);
+    assert_eq!(own["name"], "callgate");
+    assert_eq!(own["image"], "callgate:1.2.3");
+    assert_eq!(own["restartPolicy"], "Always");
+    assert_eq!(own["ports"][0], value("{ containerPort: 8443, name: http, hostPort: 80 }"));
+    assert_eq!(pod["initContainers"][1]["name"], "migrate");
+    assert_eq!(agent["ports"], value("[]"));
+    assert_eq!(agent["livenessProbe"]["httpGet"]["port"], 8000);
+    assert_eq!(agent["lifecycle"]["preStop"]["httpGet"]["port"], 8000);
+    assert_eq!(agent["env"][1], value("{ name: HOST, value: 127.0.0.1 }"));
+    let volumes = pod["volumes"].as_sequence().unwrap();
+    assert_eq!(volumes.len(), 5);
+    assert_eq!(volumes[1]["configMap"]["name"], "settings");
+    assert_eq!(volumes[2]["secret"]["secretName"], "keys");
+    assert_eq!(volumes[3]["secret"]["secretName"], "certificate");
+    assert_eq!(object["metadata"]["unknownField"]["kept"], true);
+    let notes = injected.notes.join("\n");
+    assert!(notes.contains("Deployment agent: a Service that has 8000"), "{notes}");
+    assert!(notes.contains("`livenessProbe.httpGet` asks the pod's address"), "{notes}");
+}
+
+#[test]
+fn kubernetes_reads_what_it_read_before() {
+    let text = put(DEPLOYMENT);
+    // To Kubernetes, which reads version 1.1 of YAML, 0640 is a number and a bare `yes` is true.
+    assert!(text.contains("defaultMode: 416"), "{text}");
+    assert!(text.contains("value: \"yes\""), "{text}");
+}
+
+#[test]
+fn injecting_again_changes_nothing_but_what_is_asked() {
+    let once = put(DEPLOYMENT);
+    assert_eq!(once, put(&once));
+    let other = Sidecar { image: "callgate:2".to_owned(), tls_secret: None, bind_env: None, ..sidecar() };
+    let text = inject(&once, &other).unwrap().text;
+    assert_eq!(text, inject(DEPLOYMENT, &other).unwrap().text);
+    assert!(!text.contains("callgate-tls") && !text.contains("HOST"), "{text}");
+}
+
+#[test]
+fn removing_gives_back_what_was_there() {
+    let removed = remove(&put(DEPLOYMENT)).unwrap().text;
+    assert_eq!(spelled(&removed), spelled(&DEPLOYMENT.replace("0640", "416")));
+    assert_eq!(
+        remove(DEPLOYMENT).unwrap().text,
+        DEPLOYMENT,
+        "where nothing is to be removed, nothing changes"
+    );
+}
+
+#[test]
+fn what_others_changed_since_then_stays() {
+    let text = put(DEPLOYMENT)
+        .replace("image: agent:1", "image: agent:2")
+        .replace("      - name: logs", "      - name: more\n        image: more:1\n      - name: logs");
+    let removed = value(&remove(&text).unwrap().text);
+    let expected = DEPLOYMENT.replace("0640", "416").replace("image: agent:1", "image: agent:2").replace(
+        "        - { name: logs",
+        "        - { name: more, image: 'more:1' }\n        - { name: logs",
+    );
+    assert_eq!(removed, value(&expected));
+}
+
+#[test]
+fn other_documents_come_out_as_they_went_in() {
+    let others =
+        "# Ours.\napiVersion: v1\nkind: ConfigMap\ndata: { a: 'yes', script: |\n    --- not the end\n }\n";
+    let others =
+        others.replace("{ a: 'yes', script: |\n    --- not the end\n }", "\n  script: |\n    a\n   # kept");
+    let foreign = "--- # a job of somebody else\napiVersion: batch.volcano.sh/v1\nkind: Job\nspec: {}\n";
+    let text = format!("{others}---\n{DEPLOYMENT}{foreign}---\n# nothing\n");
+    let injected = put(&text);
+    assert!(injected.starts_with(&others), "{injected}");
+    assert!(injected.ends_with(&format!("{foreign}---\n# nothing\n")), "{injected}");
+    assert_eq!(injected.matches("\n---").count(), 3);
+    assert_eq!(injected.matches("name: callgate-config").count(), 2);
+}
+
+#[test]
+fn every_kind_has_its_pod_somewhere() {
+    let pod = "{ containers: [ { name: a, image: a, ports: [ { containerPort: 80 } ] } ] }";
+    for (version, kind, spec) in [
+        ("apps/v1", "Deployment", format!("{{ template: {{ spec: {pod} }} }}")),
+        ("apps/v1", "StatefulSet", format!("{{ template: {{ spec: {pod} }} }}")),
+        ("apps/v1", "DaemonSet", format!("{{ template: {{ spec: {pod} }} }}")),
+        ("batch/v1", "Job", format!("{{ template: {{ spec: {pod} }} }}")),
+        ("batch/v1", "CronJob", format!("{{ jobTemplate: {{ spec: {{ template: {{ spec: {pod} }} }} }} }}")),
+        ("v1", "Pod", pod.to_owned()),
+    ] {
+        let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{ name: x }}\nspec: {spec}\n");
+        let injected = put(&text);
+        assert!(
+            injected.contains("name: callgate-admin") && injected.contains("callgate.dev/injected"),
+            "{kind}"
+        );
+        // A port without a name gets the component's.
+        assert!(injected.contains("name: callgate\n"), "{injected}");
+        assert_eq!(spelled(&remove(&injected).unwrap().text), spelled(&text), "{kind}");
+        let list = format!(
+            "{{ apiVersion: v1, kind: List, items: [ {} ] }}",
+            serde_json::to_string(&value(&text)).unwrap()
+        );
+        assert!(put(&list).contains("callgate-admin"), "{kind}");
+        assert_eq!(spelled(&remove(&put(&list)).unwrap().text), spelled(&list));
+    }
+}
+
+#[test]
+fn what_cannot_be_is_said_in_words() {
+    let with = |from: &str, to: &str| DEPLOYMENT.replace(from, to);
+    let two = with("- { name: logs,", "- { name: logs, ports: [ { containerPort: 9000 } ],");
+    for (text, words) in [
+        ("", "no workload in it"),
+        ("apiVersion: v1\nkind: Service\n", "found Service"),
+        ("kind: [", "not YAML"),
+        ("just text", "not a Kubernetes object"),
+        ("a: 1\na: 2\n", "not YAML"),
+        ("kind: Deployment\n", "needs `apiVersion`"),
+        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {}\n", "`spec.template.spec` is missing"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "`spec` is missing"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}\nspec: { containers: [] }\n", "no containers"),
+        (&two, "Give --agent-port one of http (8000) of agent, 9000 of logs"),
+        (&with("containerPort: 8000", "containerPort: 8443"), "port 8443 is taken in this pod by http"),
+        (&with("containerPort: 8000", "containerPort: 9901"), "give --admin-port another one"),
+        (&with("name: logs", "name: callgate"), "a container callgate that"),
+        (&with("name: data, secret", "name: callgate-tls, secret"), "a volume callgate-tls that"),
+        (&with("      volumes:", "      hostNetwork: yes\n      volumes:"), "hostNetwork"),
+        (
+            &with("unknownField: { kept: true }", "annotations: { callgate.dev/injected: '7' }"),
+            "callgate.dev/injected",
+        ),
+        (&with("unknownField: { kept: true }", "annotations: [ a ]"), "`annotations` is not a mapping"),
+    ] {
+        let error = inject(text, &sidecar()).unwrap_err();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    let of = |port: &str| Sidecar { agent_port: Some(port.to_owned()), ..sidecar() };
+    assert!(
+        inject(DEPLOYMENT, &of("grpc"))
+            .unwrap_err()
+            .contains("no container declares port grpc; there is http")
+    );
+    assert!(inject(&two, &of("9000")).is_ok() && inject(&two, &of("http")).is_ok());
+    let renamed = put(DEPLOYMENT).replace("- name: agent\n", "- name: other\n");
+    assert!(remove(&renamed).unwrap_err().contains("the container agent is gone"));
+}
+
+fn command(args: &[&str], text: &str) -> Output {
+    let mut command = Command::new(CALLGATE);
+    command.arg("inject").args(args);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_command_and_its_exits() {
+    let out = command(
+        &["-f", "-", "--tls-secret", "certificate", "--bind-env", "HOST", "--image", "callgate:1.2.3"],
+        DEPLOYMENT,
+    );
+    assert_eq!(out.status.code(), Some(0));
+    let expected = inject(
+        DEPLOYMENT,
+        &Sidecar { config_map: "callgate".to_owned(), secret: "callgate".to_owned(), ..sidecar() },
+    );
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), expected.unwrap().text);
+    assert!(String::from_utf8(out.stderr).unwrap().starts_with("note: Deployment agent: "));
+    for (args, code, words) in [
+        (&["-f", "/nonexistent"][..], 65, "cannot be read"),
+        (&["-f", "-"], 65, "no workload in it"),
+        (&["-f", "-", "--port", "0"], 64, "--port"),
+        (&["-f", "-", "--port", "70000"], 64, "--port"),
+        (&[], 64, "--filename"),
+    ] {
+        let out = command(args, "apiVersion: v1\nkind: Service\n");
+        assert_eq!(out.status.code(), Some(code), "{args:?}");
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(said.contains(words) && out.stdout.is_empty(), "{said}");
+    }
+}
+
+fn one_of(texts: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
+    prop::sample::select(texts)
+}
+
+prop_compose! {
+    /// Workloads of many shapes: what may be missing, null, empty or full is each of these.
+    fn workload()(
+        kind in one_of(&["apps/v1 Deployment", "batch/v1 CronJob", "v1 Pod"]),
+        annotations in one_of(&["", "annotations: ~, ", "annotations: {}, ", "annotations: { a: 'no' }, "]),
+        volumes in one_of(&["", "volumes: ~, ", "volumes: [], ", "volumes: [ { name: v, emptyDir: {} } ], "]),
+        first in one_of(&["", "initContainers: ~, ", "initContainers: [], ", "initContainers: [ { name: i, image: i } ], "]),
+        ports in one_of(&[
+            "", "ports: ~, ", "ports: [], ", "ports: [ { containerPort: 80 } ], ",
+            "ports: [ { protocol: UDP, containerPort: 53 }, { protocol: TCP, name: web, containerPort: 80 }, { protocol: UDP, containerPort: 54 } ], ",
+        ]),
+        env in one_of(&["", "env: ~, ", "env: [], ", "env: [ { name: HOST, value: '::' }, { name: B, value: '007' } ], ", "env: [ { valueFrom: { fieldRef: { fieldPath: p } }, name: HOST } ], "]),
+        probe in one_of(&["", "livenessProbe: { httpGet: { port: web } }, ", "startupProbe: { tcpSocket: { host: h, port: web } }, ", "readinessProbe: { httpGet: { port: 80 } }, "]),
+        other in one_of(&["", "{ name: first, image: f }, "]),
+        rest in one_of(&["", "terminationGracePeriodSeconds: 30, "]),
+    ) -> String {
+        let pod = format!("{{ {first}{volumes}containers: [ {other}{{ {env}name: agent, {ports}{probe}image: 'a:1' }} ], {rest}dnsPolicy: Default }}");
+        let (version, kind) = kind.split_once(' ').unwrap();
+        let spec = match kind {
+            "Deployment" => format!("{{ replicas: 2, template: {{ spec: {pod} }}, minReadySeconds: 1 }}"),
+            "CronJob" => format!("{{ jobTemplate: {{ spec: {{ template: {{ spec: {pod} }} }} }}, schedule: '* * * * *' }}"),
+            _ => pod,
+        };
+        format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{ {annotations}name: x }}\nspec: {spec}\n")
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_goes_in_comes_out_again(
+        workloads in prop::collection::vec(workload(), 1..4),
+        tls in any::<bool>(),
+        bind in any::<bool>(),
+    ) {
+        let mut sidecar = sidecar();
+        sidecar.tls_secret = sidecar.tls_secret.filter(|_| tls);
+        // Without a port nobody knows which of two containers is the agent's.
+        let is_clear = workloads.iter().all(|text| text.contains("containerPort: 80") || !text.contains("name: first"));
+        sidecar.bind_env = sidecar.bind_env.filter(|_| bind && is_clear);
+        let text = workloads.join("---\n");
+        let injected = inject(&text, &sidecar).unwrap().text;
+        prop_assert_eq!(injected.matches("callgate.dev/injected").count(), workloads.len());
+        prop_assert_eq!(&inject(&injected, &sidecar).unwrap().text, &injected);
+        let removed = remove(&injected).unwrap().text;
+        for (before, after) in workloads.iter().zip(removed.split("---\n")) {
+            prop_assert_eq!(spelled(before), spelled(after));
+        }
+    }
+}
