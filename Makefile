@@ -6,13 +6,13 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop bench bench-ledger bench-decide deny fuzz build setup clean
+.PHONY: demo test fmt lint core unit doc interop observability bench bench-ledger bench-decide deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
 	python3 tests/demo/play.py --callgate target/release/callgate
 
-test: setup fmt lint core unit doc interop
+test: setup fmt lint core unit doc interop observability
 	@echo "all tests passed"
 
 # cmake, which pingora's zlib needs to build.
@@ -39,6 +39,11 @@ doc: setup
 interop: setup
 	$(CARGO) build --locked
 	scripts/interop.sh $(TOOLS) target/debug/callgate
+
+# Rules, dashboard and metrics against one another, and an incident with a real Prometheus.
+observability: setup
+	$(CARGO) build --locked
+	scripts/observability.sh $(TOOLS) target/debug/callgate
 
 build: setup
 	$(CARGO) build --release --locked

@@ -5,6 +5,7 @@ mod check;
 mod describe;
 mod explain;
 mod message;
+mod metrics;
 mod mint;
 mod providers;
 mod read;
@@ -22,6 +23,7 @@ use crate::proxy::Clock;
 use crate::time::Timestamp;
 
 pub use message::Message;
+pub use metrics::metrics_table;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
 
@@ -51,6 +53,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what would happen to a captured request, and why. Exits with 0 if it is allowed, 1 if not.
     Explain(explain::ExplainArgs),
+    /// List every metric there is: name, type, labels and what they may say, help.
+    Metrics(metrics::MetricsArgs),
     /// Make a callback URL and its token.
     Mint(mint::MintArgs),
     /// List the providers that are known, or print the preset of one.
@@ -79,6 +83,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Metrics(args) => metrics::metrics(&args),
         Command::Mint(args) => mint::mint(&args),
         Command::Providers(args) => providers::providers(&args),
         Command::Sign(args) => sign::sign(&args),

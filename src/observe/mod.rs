@@ -7,10 +7,12 @@ mod edge;
 mod entry;
 mod fetched;
 mod logger;
+mod maker;
 mod metrics;
 
 pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, Refused, Told};
 pub use entry::{EgressEntry, Entry, redact_path};
 pub use logger::install as install_logger;
+pub use maker::{Label, Series, Values};
 pub use metrics::Metrics;
