@@ -36,7 +36,7 @@ else
     fi
     # Both need the C library alone; another system's may be too old for them.
     if ! "$promtool" --version >/dev/null 2>&1; then
-        echo "observability: the rules and the incident are skipped: Debian's promtool does not run here, lacking $(ldd "$promtool" 2>&1 | grep 'not found' | tr -s '[:space:]' ' ')" >&2
+        echo "observability: the rules and the incident are skipped: Debian's promtool does not run here: $("$promtool" --version 2>&1 | head -1)" >&2
         exit 0
     fi
 fi
