@@ -6,13 +6,13 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop deploy-test bench bench-ledger bench-decide deny fuzz build setup clean
+.PHONY: demo test fmt lint core unit doc interop deploy-test observability bench bench-ledger bench-decide deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
 	python3 tests/demo/play.py --callgate target/release/callgate
 
-test: setup fmt lint core unit doc interop deploy-test
+test: setup fmt lint core unit doc interop deploy-test observability
 	@echo "all tests passed"
 
 # cmake, which pingora's zlib needs to build.
@@ -44,6 +44,11 @@ interop: setup
 deploy-test: setup
 	$(CARGO) build --locked
 	scripts/deploy-test.sh $(TOOLS) target/debug/callgate
+
+# Rules, dashboard and metrics against one another, and an incident with a real Prometheus.
+observability: setup
+	$(CARGO) build --locked
+	scripts/observability.sh $(TOOLS) target/debug/callgate
 
 build: setup
 	$(CARGO) build --release --locked

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use callgate::denial::Denial;
+use callgate::observe::Metrics;
 
 const FILE_LINES_MAX: usize = 400;
 
@@ -211,4 +212,91 @@ fn the_threat_model_names_what_exists() {
         }
     }
     assert!(named > 80, "only {named}");
+}
+
+/// Words of a text that begin as our metrics do.
+fn metric_names(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_lowercase() && c != '_' && !c.is_ascii_digit())
+        .filter(|word| word.starts_with("callgate_") && word.len() > "callgate_".len())
+        .collect()
+}
+
+#[test]
+fn the_documentation_lists_every_metric() {
+    let text = fs::read_to_string("docs/metrics.md").unwrap();
+    let table = callgate::cli::metrics_table().unwrap();
+    assert!(
+        text.ends_with(&table),
+        "docs/metrics.md does not hold what `callgate metrics --markdown` prints"
+    );
+}
+
+#[test]
+fn what_is_registered_is_described() {
+    let metrics = Metrics::new().unwrap();
+    let described: BTreeSet<_> = metrics.described().iter().map(|series| &*series.name).collect();
+    let files = rust_files("src/observe").into_iter().map(|file| without_comments(&file));
+    let source = files.collect::<Vec<_>>().join("\n");
+    let written = source.split('"').skip(1).step_by(2).filter(|text| metric_names(text).contains(text));
+    assert_eq!(written.collect::<BTreeSet<_>>(), described);
+    assert_eq!(
+        source.matches(".register(Box::new(").count(),
+        1,
+        "there is one place where metrics are registered"
+    );
+    let outside_tests =
+        |file: &Path| without_comments(file).split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+    let everywhere: String = rust_files("src").iter().map(|file| outside_tests(file)).collect();
+    assert_eq!(everywhere.matches("Registry::new()").count(), 1, "there is one registry");
+    let page = metrics.text().unwrap();
+    let there: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let from_start = metrics.described().iter().filter(|series| series.from_start);
+    assert_eq!(there, from_start.map(|series| &*series.name).collect());
+}
+
+#[test]
+fn documents_name_metrics_that_exist() {
+    let metrics = Metrics::new().unwrap();
+    for file in [
+        "README.md",
+        "docs/operations.md",
+        "docs/metrics.md",
+        "docs/configuration.md",
+        "docs/threat-model.md",
+    ] {
+        let text = fs::read_to_string(file).unwrap();
+        for name in metric_names(&text)
+            .into_iter()
+            .filter(|name| !["callgate_route", "callgate_token"].contains(name))
+        {
+            assert!(metrics.described().iter().any(|series| series.name == name), "{file}: {name}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_a_section_and_a_case() {
+    let rules = fs::read_to_string("deploy/prometheus/rules.yaml").unwrap();
+    let operations = fs::read_to_string("docs/operations.md").unwrap();
+    let cases = ["rules_test", "rules_slow_test"]
+        .map(|file| fs::read_to_string(format!("tests/observability/{file}.yaml")).unwrap());
+    let mut alerts = 0;
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        for key in ["expr:", "labels: { severity: ", "summary: ", "description: "] {
+            assert!(rule.contains(key), "{name} has no {key}");
+        }
+        let url = format!("runbook_url: docs/operations.md#{}\n", name.to_lowercase());
+        assert!(rule.contains(&url), "{name} does not say {url}");
+        assert!(operations.contains(&format!("\n### {name}\n")), "docs/operations.md has no section {name}");
+        let raised = format!("alertname=\"{name}\"");
+        assert!(
+            cases.iter().any(|text| text.contains(&raised)),
+            "{name} is never raised in tests/observability"
+        );
+        alerts += 1;
+    }
+    assert!(alerts > 20, "{alerts}");
+    assert_eq!(operations.matches("\n### Callgate").count(), alerts, "a section without an alert");
 }

@@ -8,6 +8,7 @@ mod health;
 mod init;
 mod inject;
 mod message;
+mod metrics;
 mod mint;
 mod providers;
 mod read;
@@ -28,6 +29,7 @@ use crate::time::Timestamp;
 pub use init::first_configuration;
 pub use inject::{Injected, Sidecar, inject, remove};
 pub use message::Message;
+pub use metrics::metrics_table;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
 pub use schema::schema;
@@ -60,6 +62,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Write a configuration to begin with, for one provider.
     Init(init::InitArgs),
+    /// List every metric there is: name, type, labels and what they may say, help.
+    Metrics(metrics::MetricsArgs),
     /// Make a callback URL and its token.
     Mint(mint::MintArgs),
     /// Print what a shell needs to complete the commands: bash, elvish, fish, powershell or zsh.
@@ -109,6 +113,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Man => {
             u8::from(clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).is_err())
         }
+        Command::Metrics(args) => metrics::metrics(&args),
         Command::Mint(args) => mint::mint(&args),
         Command::Providers(args) => providers::providers(&args),
         Command::Schema => schema::print(),

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::metrics::{Maker, Metrics};
+use super::maker::{Label, Maker};
+use super::metrics::Metrics;
 
 /// Why a connection is closed before its first request.
 const CONNECTIONS_REFUSED: [&str; 6] =
@@ -30,19 +31,19 @@ pub(super) struct Edge {
 
 impl Edge {
     pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
-        let edge = Self {
+        Ok(Self {
             body_bytes: make.gauge("callgate_body_bytes_held", "Memory that is set aside for bodies.")?,
             certificates: Mutex::default(),
             certificate_ends: make.gauges(
                 "callgate_certificate_expiry_timestamp_seconds",
                 "When a certificate that is shown to callers ends, in Unix seconds.",
-                &["certificate"],
+                &[Label::from("certificate", "a file in `listen.ingress[].tls`")],
             )?,
             connections: make.gauge("callgate_ingress_connections", "Connections from outside.")?,
             connections_refused: make.counters(
                 "callgate_ingress_connections_refused_total",
                 "Connections that were closed before their first request, by reason (address_full, full, proxy_header, proxy_untrusted, slow, tls).",
-                &["reason"],
+                &[Label::closed("reason", CONNECTIONS_REFUSED)],
             )?,
             generation: make.gauge(
                 "callgate_config_generation",
@@ -55,7 +56,7 @@ impl Edge {
             observed: make.counters(
                 "callgate_observed_denials_total",
                 "Denials there would have been, on routes that only observe.",
-                &["route", "provider", "reason"],
+                &[Label::route(), Label::provider(), Label::reason(&[])],
             )?,
             reload_failed: make.gauge(
                 "callgate_config_reload_failed",
@@ -64,23 +65,15 @@ impl Edge {
             reloads: make.counters(
                 "callgate_config_reloads_total",
                 "Attempts to take another configuration, by outcome (ok, refused).",
-                &["outcome"],
+                &[Label::closed("outcome", ["ok", "refused"])],
             )?,
             traces: make.counters(
                 "callgate_trace_batches_total",
                 "Batches of spans that were sent to the collector, by outcome (ok, failed).",
-                &["outcome"],
+                &[Label::closed("outcome", ["ok", "failed"])],
             )?,
             routes_observing: make.gauge("callgate_routes_observing", "Routes on which nothing is refused.")?,
-        };
-        // A counter that is there from the start can be alerted on from the first time.
-        for outcome in ["ok", "refused"] {
-            edge.reloads.with_label_values(&[outcome]);
-        }
-        for reason in CONNECTIONS_REFUSED {
-            edge.connections_refused.with_label_values(&[reason]);
-        }
-        Ok(edge)
+        })
     }
 }
 

@@ -1,8 +1,12 @@
 //! Metrics of what is fetched, and of handshakes.
 
-use prometheus::{GaugeVec, IntCounterVec, Opts};
+use prometheus::{GaugeVec, IntCounterVec};
 
-use super::metrics::{Maker, Metrics};
+use super::maker::{Label, Maker};
+use super::metrics::Metrics;
+
+/// How a fetch ends.
+const OUTCOMES: [&str; 2] = ["ok", "failed"];
 
 /// What is fetched from elsewhere, and who made sure of an address of ours.
 #[derive(Debug)]
@@ -15,22 +19,23 @@ pub(super) struct Fetched {
 impl Fetched {
     pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            age_seconds: make.register(GaugeVec::new(
-                Opts::new(
-                    "callgate_feed_age_seconds",
-                    "How long ago a key set or address list was last fetched; no series until the first time.",
-                ),
-                &["feed"],
-            ))?,
+            age_seconds: make.ages(
+                "callgate_feed_age_seconds",
+                "How long ago a key set or address list was last fetched; no series until the first time.",
+                &[Label::from("feed", "an address that is fetched from")],
+            )?,
             fetches: make.counters(
                 "callgate_feed_fetches_total",
                 "Attempts to fetch a key set, an address list or a certificate, by outcome (ok, failed).",
-                &["feed", "outcome"],
+                &[
+                    Label::from("feed", "an address that is fetched from, `certificate` or `confirmation`"),
+                    Label::closed("outcome", OUTCOMES),
+                ],
             )?,
             handshakes: make.counters(
                 "callgate_handshakes_total",
                 "Handshakes of providers that were answered.",
-                &["route", "handshake"],
+                &[Label::route(), Label::from("handshake", "the provider's scheme")],
             )?,
         })
     }
@@ -39,7 +44,12 @@ impl Fetched {
 impl Metrics {
     /// A fetch ended. `feed` is an address from the configuration, `certificate` or `confirmation`.
     pub fn fetched(&self, feed: &str, ok: bool) {
-        let outcome = if ok { "ok" } else { "failed" };
+        // Both are there from the first one on, so that the first failure is an increase.
+        for outcome in OUTCOMES {
+            self.fetched.fetches.with_label_values(&[feed, outcome]);
+        }
+        let [good, bad] = OUTCOMES;
+        let outcome = if ok { good } else { bad };
         self.fetched.fetches.with_label_values(&[feed, outcome]).inc();
     }
 

@@ -1,28 +1,36 @@
 //! The metrics, in base units.
 
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 use super::edge::Edge;
 use super::fetched::Fetched;
+use super::maker::{Label, Maker, Series};
 use crate::guard::Refused;
 
 /// Deciding takes microseconds.
 const DECIDE_BUCKETS: &[f64] = &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2];
 /// Agents take milliseconds to minutes.
 const DELIVER_BUCKETS: &[f64] =
-    &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0];
-
+    &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 /// A commit of the ledger's file takes as long as the disk needs.
-const COMMIT_BUCKETS: &[f64] = &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 5e-1, 1.0];
+const COMMIT_BUCKETS: &[f64] =
+    &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
+/// Where the label `rule` comes from.
+const RULES: &str = "`egress[].name`; `actions` for answers to questions; `none` where no rule was found";
+/// How an interaction ends.
+const OUTCOMES: [&str; 5] = ["done", "failed", "expired", "revoked", "not_sent"];
+/// Of what the agent is told, and what comes of it.
+const CAUSES: [&str; 2] = ["expired", "stalled"];
+const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 
 /// Every metric there is.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    described: Vec<Series>,
     pub(super) edge: Edge,
     egress: Egress,
     pub(super) fetched: Fetched,
@@ -44,6 +52,7 @@ struct Ingress {
     decide_seconds: Histogram,
     deliver_seconds: HistogramVec,
     ingress_requests: IntCounterVec,
+    ingress_refusals: IntCounterVec,
     log_lines_lost: IntCounter,
     reports_unreadable: IntCounterVec,
 }
@@ -67,74 +76,24 @@ struct Ledger {
     store_failed: IntGauge,
 }
 
-/// Makes metrics and registers them.
-pub(super) struct Maker<'r>(&'r Registry);
-
-impl Maker<'_> {
-    pub(super) fn register<C: Collector + Clone + 'static>(
-        &self,
-        made: prometheus::Result<C>,
-    ) -> prometheus::Result<C> {
-        let made = made?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        self.register(IntCounter::new(name, help))
-    }
-
-    pub(super) fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<IntCounterVec> {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        self.register(IntGauge::new(name, help))
-    }
-
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-        labels: &[&str],
-    ) -> prometheus::Result<HistogramVec> {
-        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(opts, labels))
-    }
-}
-
 impl Egress {
     fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             egress_requests: make.counters(
                 "callgate_egress_requests_total",
                 "Requests of the agent, by verdict (allow, deny, fail) and reason.",
-                &["rule", "verdict", "reason"],
+                &[Label::from("rule", RULES), Label::closed("verdict", ["allow", "deny", "fail"]), Label::reason(&["ok", "kept"])],
             )?,
             egress_seconds: make.histograms(
                 "callgate_egress_seconds",
                 "From the agent's whole request to the end of the provider's answer, or to the failure to get one.",
                 DELIVER_BUCKETS,
-                &["rule"],
+                &[Label::from("rule", RULES)],
             )?,
             guard_refusals: make.counters(
                 "callgate_guard_refusals_total",
                 "Action endpoints that were refused, by class.",
-                &["class"],
+                &[Label::closed("class", Refused::classes())],
             )?,
         })
     }
@@ -152,17 +111,27 @@ impl Ingress {
                 "callgate_deliver_seconds",
                 "From a permit to the end of the agent's answer, or to the failure to get one.",
                 DELIVER_BUCKETS,
-                &["route"],
+                &[Label::route()],
             )?,
             ingress_requests: make.counters(
                 "callgate_ingress_requests_total",
                 "Requests that came in, by verdict (allow, observe, deny, fail) and reason.",
-                &["route", "provider", "verdict", "reason"],
+                &[
+                    Label::route(),
+                    Label::provider(),
+                    Label::closed("verdict", ["allow", "observe", "deny", "fail"]),
+                    Label::reason(&["ok", "duplicate", "stale", "handshake", "document"]),
+                ],
+            )?,
+            ingress_refusals: make.counters(
+                "callgate_ingress_refusals_total",
+                "Requests that came in and were refused, or permitted but not delivered, by reason, over all routes.",
+                &[Label::reason(&[])],
             )?,
             reports_unreadable: make.counters(
                 "callgate_reports_unreadable_total",
                 "Callbacks whose status and progress could not be read, because the body is no JSON.",
-                &["route"],
+                &[Label::route()],
             )?,
             log_lines_lost: make.counter(
                 "callgate_access_log_lines_lost_total",
@@ -178,7 +147,7 @@ impl Ledger {
             adopted: make.counters(
                 "callgate_interactions_adopted_total",
                 "Genuine tokens whose interaction was not known and is from then on.",
-                &["route"],
+                &[Label::route()],
             )?,
             commit_seconds: make.histogram(
                 "callgate_store_commit_seconds",
@@ -188,12 +157,12 @@ impl Ledger {
             duplicates: make.counters(
                 "callgate_duplicates_total",
                 "Callbacks that were delivered before, and answered with 200.",
-                &["route"],
+                &[Label::route()],
             )?,
             ended: make.counters(
                 "callgate_interactions_ended_total",
                 "Interactions that ended, by outcome (done, failed, expired, revoked, not_sent).",
-                &["route", "outcome"],
+                &[Label::route(), Label::closed("outcome", OUTCOMES)],
             )?,
             events: make.gauge("callgate_store_events", "Delivered events that are remembered.")?,
             events_forgotten: make.counter(
@@ -208,28 +177,42 @@ impl Ledger {
             minted: make.counters(
                 "callgate_callbacks_minted_total",
                 "Callbacks that were made, by injection or through the API.",
-                &["route"],
+                &[Label::route()],
             )?,
             notices: make.counters(
                 "callgate_notices_total",
                 "Attempts to tell the agent that no callback came, by cause (expired, stalled) and outcome (answered, failed, given_up).",
-                &["route", "cause", "outcome"],
+                &[Label::route(), Label::closed("cause", CAUSES), Label::closed("outcome", NOTICED)],
             )?,
-            oldest_seconds: make.register(GaugeVec::new(
-                Opts::new("callgate_interactions_oldest_age_seconds", "Age of the oldest open interaction."),
-                &["route"],
-            ))?,
-            open: make.gauges("callgate_interactions_open", "Interactions that are open.", &["route"])?,
+            oldest_seconds: make.ages(
+                "callgate_interactions_oldest_age_seconds",
+                "Age of the oldest open interaction.",
+                &[Label::route()],
+            )?,
+            open: make.gauges("callgate_interactions_open", "Interactions that are open.", &[Label::route()])?,
             stale: make.counters(
                 "callgate_stale_total",
                 "Callbacks that report overtaken progress, by what became of them (delivered, dropped).",
-                &["route", "handling"],
+                &[Label::route(), Label::closed("handling", ["delivered", "dropped"])],
             )?,
             store_failed: make.gauge(
                 "callgate_store_failed",
                 "1 once the ledger's file could not be written; nothing is acknowledged then.",
             )?,
         })
+    }
+}
+
+impl Ledger {
+    /// What may become of a route's interactions is counted from the first open one on, so that the first that
+    /// expires is an increase.
+    fn expect(&self, route: &str) {
+        for outcome in OUTCOMES {
+            self.ended.with_label_values(&[route, outcome]);
+        }
+        for (cause, outcome) in CAUSES.iter().flat_map(|cause| NOTICED.map(|outcome| (cause, outcome))) {
+            self.notices.with_label_values(&[route, cause, outcome]);
+        }
     }
 }
 
@@ -240,17 +223,20 @@ impl Metrics {
     /// A name that is registered twice, which would be a mistake in this file.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let make = Maker(&registry);
+        let make = Maker::new(&registry);
+        let version = Label::from("version", "the binary");
         let build =
-            make.gauges("callgate_build_info", "Always 1; the labels tell what is running.", &["version"])?;
+            make.gauges("callgate_build_info", "Always 1; the labels tell what is running.", &[version])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
-        // A counter that is there from the start can be alerted on from the first refusal.
-        for class in Refused::classes() {
-            egress.guard_refusals.with_label_values(&[class]);
-        }
         let (edge, fetched) = (Edge::new(&make)?, Fetched::new(&make)?);
-        Ok(Self { edge, egress, fetched, ingress, ledger, registry })
+        let described = make.described();
+        Ok(Self { described, edge, egress, fetched, ingress, ledger, registry })
+    }
+
+    /// Every metric there is, by name: what was registered, and no list beside it.
+    pub fn described(&self) -> &[Series] {
+        &self.described
     }
 
     // === The ledger ===
@@ -326,6 +312,7 @@ impl Metrics {
     pub fn oldest<'r>(&self, ages: impl Iterator<Item = (&'r str, f64)>) {
         self.ledger.oldest_seconds.reset();
         for (route, seconds) in ages {
+            self.ledger.expect(route);
             self.ledger.oldest_seconds.with_label_values(&[route]).set(seconds);
         }
     }
@@ -348,6 +335,9 @@ impl Metrics {
     /// Counts one request and the time its decision took. `reason` is a denial's code, or `ok`.
     pub fn request(&self, route: &str, provider: &str, verdict: &str, reason: &str, decide_nanos: u64) {
         self.ingress.ingress_requests.with_label_values(&[route, provider, verdict, reason]).inc();
+        if matches!(verdict, "deny" | "fail") {
+            self.ingress.ingress_refusals.with_label_values(&[reason]).inc();
+        }
         self.ingress.decide_seconds.observe(decide_nanos as f64 / 1e9);
     }
 

@@ -7,6 +7,7 @@ mod edge;
 mod entry;
 mod fetched;
 mod logger;
+mod maker;
 mod metrics;
 mod traces;
 
@@ -14,5 +15,6 @@ pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, Refused, Told};
 pub use entry::{EgressEntry, Entry, redact_path};
 pub use logger::install as install_logger;
+pub use maker::{Label, Series, Values};
 pub use metrics::Metrics;
 pub use traces::{Span, Traces};

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Holds rules, dashboard and metrics against one another, and against a real Prometheus. Brings Debian's Prometheus under
+# TOOLS_FOLDER, without touching the system, where none is installed. Usage: observability.sh TOOLS_FOLDER CALLGATE
+set -euo pipefail
+tools=$1
+callgate=$2
+root=$(cd "$(dirname "$0")/.." && pwd)
+tests="$root/tests/observability"
+
+# Without a Prometheus.
+python3 "$root/scripts/dashboard.py" --check
+python3 "$tests/names.py" "$callgate"
+
+bring() {
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    local folder="$tools/prometheus.new"
+    rm -rf "$folder"
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial" "$folder/root"
+    # What the system knows of the archive, or else what the archive says now, kept here.
+    local here=(-o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -o "APT::Sandbox::User=$(id -un)")
+    (cd "$folder" && apt-get -qq -o "APT::Sandbox::User=$(id -un)" download prometheus 2>/dev/null) ||
+        { apt-get -qq "${here[@]}" update 2>/dev/null && (cd "$folder" && apt-get -qq "${here[@]}" download prometheus); } ||
+        return 1
+    dpkg -x "$folder"/prometheus_*.deb "$folder/root"
+    rm -rf "$folder/lists" "$folder/cache" "$folder"/*.deb "$tools/prometheus"
+    mv "$folder" "$tools/prometheus"
+}
+
+if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
+    prometheus=$(command -v prometheus) promtool=$(command -v promtool)
+else
+    prometheus="$tools/prometheus/root/usr/bin/prometheus" promtool="$tools/prometheus/root/usr/bin/promtool"
+    if [ ! -x "$promtool" ] && ! bring; then
+        echo "observability: the rules and the incident are skipped: there is no prometheus and promtool in PATH, and apt-get cannot bring Debian's package 'prometheus'" >&2
+        exit 0
+    fi
+    # Both need the C library alone; another system's may be too old for them.
+    if ! "$promtool" --version >/dev/null 2>&1; then
+        echo "observability: the rules and the incident are skipped: Debian's promtool does not run here: $("$promtool" --version 2>&1 | head -1)" >&2
+        exit 0
+    fi
+fi
+
+"$promtool" check rules "$root/deploy/prometheus/rules.yaml"
+"$promtool" test rules "$tests/rules_test.yaml" "$tests/rules_slow_test.yaml"
+python3 "$tests/incident.py" --callgate "$callgate" --prometheus "$prometheus"

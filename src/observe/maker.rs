@@ -1,0 +1,254 @@
+//! Makes metrics, registers them, and writes down what was registered: what `callgate metrics` lists is what there is.
+
+use std::cell::RefCell;
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricType;
+use prometheus::{
+    Error, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+
+use crate::denial::Denial;
+
+/// A metric, as it was registered.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Its name; of a histogram, what its series begin with.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels, in the order in which they are given.
+    pub labels: Vec<Label>,
+    /// What it says.
+    pub help: String,
+    /// Upper bounds of a histogram's buckets, in its unit; of anything else none.
+    pub buckets: Vec<f64>,
+    /// Whether every series of it is there before anything has happened.
+    pub from_start: bool,
+}
+
+/// A label of a metric.
+#[derive(Clone, Debug)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may say.
+    pub values: Values,
+}
+
+/// What a label may say. Never what a request says.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// One of these.
+    Closed(Vec<&'static str>),
+    /// What stands in the place that these words name: the configuration, or the binary.
+    From(&'static str),
+}
+
+impl Label {
+    /// One whose values are all known.
+    pub(super) fn closed(name: &'static str, values: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { name, values: Values::Closed(values.into_iter().collect()) }
+    }
+
+    /// One whose values come from elsewhere.
+    pub(super) const fn from(name: &'static str, place: &'static str) -> Self {
+        Self { name, values: Values::From(place) }
+    }
+
+    /// The name of a route.
+    pub(super) const fn route() -> Self {
+        Self::from("route", "`routes[].name`; `none` where no route was found")
+    }
+
+    /// The name of a provider.
+    pub(super) const fn provider() -> Self {
+        Self::from("provider", "`providers`; `none` where the route has none")
+    }
+
+    /// A denial's code, or one of a few words besides.
+    pub(super) fn reason(besides: &[&'static str]) -> Self {
+        Self::closed("reason", Denial::ALL.iter().map(|denial| denial.code()).chain(besides.iter().copied()))
+    }
+}
+
+/// Makes metrics and registers them.
+pub(super) struct Maker<'r> {
+    registry: &'r Registry,
+    made: RefCell<Vec<Series>>,
+}
+
+impl<'r> Maker<'r> {
+    pub(super) const fn new(registry: &'r Registry) -> Self {
+        Self { registry, made: RefCell::new(Vec::new()) }
+    }
+
+    /// What was registered, by name. To be asked once all is made: what has a series by then has it from the start.
+    pub(super) fn described(self) -> Vec<Series> {
+        let there = self.registry.gather();
+        let mut made = self.made.into_inner();
+        for series in &mut made {
+            series.from_start = there.iter().any(|family| family.name() == series.name);
+        }
+        made.sort_by(|one, other| one.name.cmp(&other.name));
+        made
+    }
+
+    /// The one place where anything is registered. A label that nothing is said of is an error, so that the list of
+    /// all metrics cannot fall behind.
+    fn register<C: Collector + Clone + 'static>(
+        &self,
+        made: prometheus::Result<C>,
+        labels: &[Label],
+        buckets: &[f64],
+    ) -> prometheus::Result<C> {
+        let made = made?;
+        self.registry.register(Box::new(made.clone()))?;
+        for (desc, family) in made.desc().into_iter().zip(made.collect()) {
+            let known = |name: &String| labels.iter().find(|label| label.name == name).cloned();
+            let said: Vec<_> = desc.variable_labels.iter().filter_map(known).collect();
+            if said.len() != desc.variable_labels.len() {
+                return Err(Error::Msg(format!("a label of {} is not described", desc.fq_name)));
+            }
+            self.made.borrow_mut().push(Series {
+                name: desc.fq_name.clone(),
+                kind: kind(family.get_field_type()),
+                labels: said,
+                help: desc.help.clone(),
+                buckets: buckets.to_vec(),
+                from_start: false,
+            });
+        }
+        Ok(made)
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::new(name, help), &[], &[])
+    }
+
+    /// Counters. Where all values of all labels are known, each is there from the start: then the first time counts
+    /// as an increase, and can be alerted on.
+    pub(super) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[Label],
+    ) -> prometheus::Result<IntCounterVec> {
+        let made = IntCounterVec::new(Opts::new(name, help), &names(labels));
+        let counters = self.register(made, labels, &[])?;
+        for values in combinations(labels) {
+            counters.with_label_values(&values);
+        }
+        Ok(counters)
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::new(name, help), &[], &[])
+    }
+
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[Label]) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
+    }
+
+    /// Gauges of seconds.
+    pub(super) fn ages(&self, name: &str, help: &str, labels: &[Label]) -> prometheus::Result<GaugeVec> {
+        self.register(GaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
+    }
+
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(opts), &[], buckets)
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[Label],
+    ) -> prometheus::Result<HistogramVec> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(opts, &names(labels)), labels, buckets)
+    }
+}
+
+fn names(labels: &[Label]) -> Vec<&'static str> {
+    labels.iter().map(|label| label.name).collect()
+}
+
+const fn kind(kind: MetricType) -> &'static str {
+    match kind {
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE => "gauge",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::SUMMARY => "summary",
+        MetricType::UNTYPED => "untyped",
+    }
+}
+
+/// Every combination of the values of labels; none where the values of one are not known.
+fn combinations(labels: &[Label]) -> Vec<Vec<&'static str>> {
+    let mut rows = vec![Vec::new()];
+    for label in labels {
+        let values = match &label.values {
+            Values::Closed(values) => values.as_slice(),
+            Values::From(_) => &[],
+        };
+        let longer = |row: &Vec<&'static str>| {
+            let row = row.clone();
+            values.iter().map(move |value| row.iter().copied().chain([*value]).collect()).collect::<Vec<_>>()
+        };
+        rows = rows.iter().flat_map(longer).collect();
+    }
+    rows
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use crate::observe::Metrics;
+
+    #[test]
+    fn a_label_that_nothing_is_said_of_cannot_be_registered() {
+        let registry = Registry::new();
+        let make = Maker::new(&registry);
+        let counters = IntCounterVec::new(Opts::new("some_total", "Some."), &["route"]);
+        assert!(make.register(counters, &[Label::provider()], &[]).is_err());
+    }
+
+    #[test]
+    fn closed_labels_are_there_from_the_start_in_every_combination() {
+        let registry = Registry::new();
+        let make = Maker::new(&registry);
+        let labels = [Label::closed("one", ["a", "b"]), Label::closed("other", ["x", "y", "z"])];
+        make.counters("closed_total", "All known.", &labels).unwrap();
+        make.counters("open_total", "Not.", &[Label::closed("one", ["a"]), Label::route()]).unwrap();
+        let families = registry.gather();
+        assert_eq!(families.iter().map(|family| family.get_metric().len()).collect::<Vec<_>>(), [6]);
+        let described = make.described();
+        let told: Vec<_> =
+            described.iter().map(|series| (&*series.name, series.kind, series.from_start)).collect();
+        assert_eq!(told, [("closed_total", "counter", true), ("open_total", "counter", false)]);
+    }
+
+    #[test]
+    fn what_may_become_of_an_interaction_is_counted_from_its_beginning() {
+        let metrics = Metrics::new().unwrap();
+        metrics.oldest([("r", 1.0)].into_iter());
+        metrics.fetched("f", true);
+        metrics.request("r", "p", "deny", "token_missing", 1);
+        metrics.request("r", "p", "observe", "token_missing", 1);
+        let page = metrics.text().unwrap();
+        for line in [
+            "callgate_interactions_ended_total{outcome=\"expired\",route=\"r\"} 0",
+            "callgate_notices_total{cause=\"stalled\",outcome=\"given_up\",route=\"r\"} 0",
+            "callgate_feed_fetches_total{feed=\"f\",outcome=\"failed\"} 0",
+            "callgate_ingress_refusals_total{reason=\"token_missing\"} 1",
+            "callgate_ingress_refusals_total{reason=\"token_forged\"} 0",
+        ] {
+            assert!(page.lines().any(|there| there == line), "{line}\n{page}");
+        }
+    }
+}
