@@ -8,9 +8,11 @@ mod entry;
 mod fetched;
 mod logger;
 mod metrics;
+mod recent;
 
 pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, Refused, Told};
 pub use entry::{EgressEntry, Entry, redact_path};
 pub use logger::install as install_logger;
 pub use metrics::Metrics;
+pub use recent::{Recent, Rows};

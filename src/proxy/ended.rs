@@ -1,4 +1,4 @@
-//! How an exchange on the ingress ended: counted, and told in one line of the access log.
+//! How an exchange on the ingress ended: counted, told in one line of the access log, and kept for the admin page.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Ended {
     }
 }
 
-/// Counts and logs one exchange.
+/// Counts, logs and keeps one exchange.
 pub(super) fn record(
     shared: &Shared,
     session: Option<&ServerSession>,
@@ -80,7 +80,10 @@ pub(super) fn record(
     if !ended.deliver.is_zero() {
         shared.metrics.delivery(name, ended.deliver.as_secs_f64());
     }
-    let Some(log) = &shared.access_log else { return };
+    let recent = shared.recent.as_ref().filter(|recent| recent.is_on());
+    if shared.access_log.is_none() && recent.is_none() {
+        return;
+    }
     let path = match (&ended.seen.captures, session) {
         (Some(captures), _) => captures.redacted_path(),
         (None, Some(session)) => redact_path(head(session, Caller::from_outside(link)).raw_path()),
@@ -105,7 +108,12 @@ pub(super) fn record(
         deliver_us: micros(ended.deliver),
         trail,
     };
-    if !log.log(&entry.line()) {
+    if let Some(recent) = recent {
+        recent.keep(&entry);
+    }
+    if let Some(log) = &shared.access_log
+        && !log.log(&entry.line())
+    {
         shared.metrics.log_line_lost();
     }
 }

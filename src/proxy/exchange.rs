@@ -33,7 +33,7 @@ use super::traffic::Traffic;
 use crate::denial::Denial;
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
-use crate::observe::{AccessLogger, Metrics};
+use crate::observe::{AccessLogger, Metrics, Recent};
 use crate::policy::Policy;
 use crate::store::{Claimed, Store};
 use crate::token::Stamp;
@@ -61,6 +61,8 @@ pub(super) struct Shared {
     /// Brings what is fetched.
     pub(super) fetcher: Fetcher,
     pub(super) access_log: Option<AccessLogger>,
+    /// For the admin page.
+    pub(super) recent: Option<Arc<Recent>>,
     pub(super) request_ids: RequestIds,
     /// Room for connections.
     pub(super) slots: Arc<Slots>,

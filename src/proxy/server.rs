@@ -33,7 +33,7 @@ use super::slots::BodyMemory;
 use super::traffic::Traffic;
 use super::{agent::Pool, egress, overdue};
 use crate::config::{ACTIONS, Startup};
-use crate::observe::{AccessLogger, Metrics};
+use crate::observe::{AccessLogger, Metrics, Recent};
 use crate::policy::Policy;
 use crate::source::reachable;
 use crate::store::{Store, StoreError};
@@ -50,6 +50,8 @@ pub struct Options {
     pub store: Arc<Store>,
     /// Where access-log lines go; `None`: nowhere.
     pub access_log: Option<AccessLogger>,
+    /// Where the last requests are kept for the admin page; `None`: there is none.
+    pub recent: Option<Arc<Recent>>,
 }
 
 /// Why a server does not start. Nothing is left bound.
@@ -288,6 +290,7 @@ fn shared(
         providers: ArcSwap::from_pointee(providers),
         fetcher,
         access_log: options.access_log,
+        recent: options.recent,
         request_ids: RequestIds::new(),
         slots: Arc::default(),
         body_memory: BodyMemory::default(),
