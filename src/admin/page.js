@@ -285,7 +285,10 @@
     for (const name of (route ? route.headers : []).slice(0, 1)) {
       lines.push(name === "authorization" ? "Authorization: Bearer TOKEN-LEFT-OUT" : `${name}: TOKEN-LEFT-OUT`);
     }
-    if (row.client && row.client !== row.peer) lines.push(`X-Forwarded-For: ${row.client}`);
+    if (row.client && row.client !== row.peer && state && state.client_header) {
+      const node = row.client.includes(":") ? `"[${row.client}]"` : row.client;
+      lines.push(`${state.client_header}: ${state.client_header === "forwarded" ? "for=" + node : row.client}`);
+    }
     const bodiless = row.method === "GET" || row.method === "HEAD";
     if (!bodiless) lines.push("Content-Type: application/json");
     return lines.join("\n") + "\n\n" + (bodiless ? "" : "{}\n");

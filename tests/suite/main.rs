@@ -35,6 +35,7 @@ mod http2;
 mod ledger;
 mod limits;
 mod observing;
+mod page;
 mod process;
 mod properties;
 mod providers;
