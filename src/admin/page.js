@@ -314,7 +314,7 @@
   function trail(row) {
     const steps = row.trail.map(([check, outcome, denial, nanos]) => make("tr", {}, make("td", {}, make("code", {}, check)),
       make("td", { className: outcome === "skip" ? "skip-step" : outcome }, denial ? `${outcome}: ${denial}` : outcome),
-      cell(nanos === null ? "with the next" : took(nanos < 1000 ? 0 : Math.round(nanos / 1000)).replace(/^0 µs$/, nanos + " ns"), "num nowrap")));
+      cell(nanos === null ? "with the next" : took(nanos < 1000 ? 0 : Math.round(nanos / 1000)).replace(/^0 µs$/, nanos + " ns"), nanos === null ? "num nowrap faint" : "num nowrap")));
     const head = make("tr", {}, ...["Check", "Outcome", "Time"].map((name, i) => make("th", { scope: "col", className: i === 2 ? "num" : "" }, name)));
     return make("table", {}, make("caption", { className: "unseen" }, "Checks, in the order in which they ran"), make("thead", {}, head), make("tbody", {}, ...steps));
   }
@@ -398,8 +398,8 @@
     deadline.title = one.deadline_at;
     const latest = cell(when(one.last_event_at), "nowrap");
     latest.title = one.last_event_at || "";
-    const node = make("tr", {}, make("td", {}, make("code", {}, id)), cell(one.route), cell(captures), make("td", { className: one.state }, one.state),
-      cell(one.status), progress, cell(one.deliveries, "num"), latest, deadline);
+    const node = make("tr", {}, make("td", { className: "nowrap" }, make("code", {}, id)), cell(one.route, "nowrap"), cell(captures, "free"), make("td", { className: one.state + " nowrap" }, one.state),
+      cell(one.status, "free"), progress, cell(one.deliveries, "num"), latest, deadline);
     if (acts) {
       const button = make("button", { type: "button", className: "danger", disabled: !one.open }, "Revoke");
       button.dataset.id = id;
@@ -421,6 +421,7 @@
       note("act", "fail", "Not revoked: " + error.message);
     }
     await turn();
+    document.querySelector("#view-interactions .scroller").focus();
   });
   for (const id of ["state", "interaction-route"]) $(id).addEventListener("input", () => { after = ""; turn(); });
   $("interaction-filters").addEventListener("submit", (event) => event.preventDefault());
@@ -469,10 +470,10 @@
     $("config").replaceChildren(...facts([["ready", state.ready ? "yes" : "no: " + state.why_not], ["generation", state.config.generation], ["version", state.config.version],
       ["taken", `${state.config.taken} (${when(state.config.taken)})`], ["last refused", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
       ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions" : "only reads"]]).childNodes);
-    fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name),
+    fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name, "nowrap"),
       make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : "enforces"), cell(route.methods.join(", ")),
-      make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody"), cell(route.token || "none"), make("td", {}, make("code", {}, route.forward)))), 7, "none");
-    fill("providers", state.providers.map((one) => make("tr", {}, cell(one.name), cell(one.preset || "a scheme of its own"), cell(one.signs ? "yes" : "no", one.signs ? "" : "fail"),
+      make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody", "nowrap"), cell(route.token || "none"), make("td", {}, make("code", {}, route.forward)))), 7, "none");
+    fill("providers", state.providers.map((one) => make("tr", {}, cell(one.name), cell(one.preset || (one.signs ? "a scheme of its own" : "none")), cell(one.signs ? "yes" : "no", one.signs ? "" : "fail"),
       cell(one.networks === null ? "anywhere" : one.networks, "num"))), 4, "none");
     fill("feeds", state.feeds.map((feed) => make("tr", {}, make("td", {}, make("code", {}, feed.label)),
       cell(feed.count === null ? "nothing so far" : feed.kind === "secret" ? "a secret, handed over" : `${feed.count} ${feed.kind}`, feed.count === null ? "fail" : ""),
@@ -514,7 +515,7 @@
       if (all || count % STATE_EVERY === 0) await pullState();
       if (!Object.keys(reasons).length) reasons = await api("reasons");
       if (!paused || began === null) await pull();
-      if (view === "interactions" && (all || count % STATE_EVERY === 0)) await interactions();
+      if (view === "interactions" && !$("ask").open && (all || count % STATE_EVERY === 0)) await interactions();
       count++;
       linked("on", paused ? "paused" : "live");
     } catch (error) {

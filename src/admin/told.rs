@@ -28,7 +28,7 @@ impl Admin {
             "why_not": readiness.err(),
             "config": self.config.told(),
             "actions": listener.actions,
-            "client_header": policy.ingress.edge().client_address.as_ref().map(|rule| rule.header.name().as_str()),
+            "client_header": policy.ingress.edge().client_address.as_ref().map(|rule| rule.header.name().as_str().to_owned()),
             "public_url": &*policy.ingress.edge().public_url,
             "interactions": interactions,
             "events": events,

@@ -248,6 +248,21 @@ mod tests {
     use super::super::tests::{MINIMAL, mistake, parse};
 
     #[test]
+    fn what_the_page_shows_and_may() {
+        let admin = "admin: { address: 127.0.0.1:0";
+        let with = |fields: &str| format!("{admin}{fields}");
+        let wrong = |fields: &str, at: &str, message: &str| mistake(admin, &with(fields), at, message);
+        wrong(", recent: 10001", "listen.admin.recent", "must be a whole number from 0 to 10000");
+        wrong(", actions: maybe", "listen.admin.actions", "expected true or false");
+        let page = |fields: &str| {
+            let startup = parse(&MINIMAL.replacen(admin, &with(fields), 1)).unwrap().startup;
+            startup.admin.map(|admin| (admin.recent, admin.actions))
+        };
+        assert_eq!(page(""), Some((1000, false)));
+        assert_eq!(page(", recent: 0, actions: true"), Some((0, true)));
+    }
+
+    #[test]
     fn how_long_stopping_takes() {
         let agent = "agent:";
         let with = |fields: &str| format!("shutdown: {{ {fields} }}\n{agent}");
