@@ -1,7 +1,7 @@
 "use strict";
 // Whatever the API says came from outside: it is put into the document as text, never as markup.
 (() => {
-  const ROW = 30, SPARE = 8, EVERY_MS = 2000, STATE_EVERY = 3, SOON_DAYS = 7;
+  const ROW = 30, SPARE = 8, EVERY_MS = 2000, STATE_EVERY = 3, SOON_DAYS = 7, ALOUD_MS = 10000;
   const $ = (id) => document.getElementById(id);
   const make = (tag, properties, ...children) => {
     const node = document.createElement(tag);
@@ -176,6 +176,9 @@
     select.value = wanted.includes(chosen) ? chosen : "";
   }
 
+  // Whoever listens is told now and then, not every two seconds.
+  let unsaid = { all: 0, refused: 0, since: 0 };
+
   /** Takes up new requests; whoever looks at older ones goes on seeing them where they were. */
   function take(news) {
     for (const row of news) {
@@ -196,8 +199,12 @@
       scroller.scrollTop += fresh * ROW;
       paint();
     }
-    const refused = news.filter((row) => row.verdict === "deny" || row.verdict === "fail").length;
-    if (news.length) say(`${many(news.length, "new request")}, ${refused} refused or failed`);
+    unsaid.all += news.length;
+    unsaid.refused += news.filter((row) => row.verdict === "deny" || row.verdict === "fail").length;
+    if (unsaid.all && Date.now() - unsaid.since > ALOUD_MS) {
+      say(`${many(unsaid.all, "new request")}, ${unsaid.refused} refused or failed`);
+      unsaid = { all: 0, refused: 0, since: Date.now() };
+    }
   }
 
   async function pull() {
@@ -458,7 +465,7 @@
     note("observing", "observe", observing.length ? `${many(observing.length, "route")} only observe${observing.length === 1 ? "s" : ""}, nothing is refused there: ${observing.join(", ")}` : "");
     note("ready", "deny", state.ready ? "" : `Not ready: ${state.why_not}`);
     const refused = state.config.refused;
-    note("config", "deny", refused ? `The files hold another configuration, which could not be taken (${when(refused.at)}):\n${refused.errors.join("\n")}` : "");
+    note("config", "deny", refused ? `The files hold another configuration, which could not be taken (${refused.at}):\n${refused.errors.join("\n")}` : "");
     const ending = state.certificates.filter((one) => until(one.ends) < SOON_DAYS * 86400);
     note("certificates", "fail", ending.map((one) => `${one.file} ${until(one.ends) < 0 ? "ended" : "ends"} ${when(one.ends)}`).join("\n"));
     const missing = state.feeds.filter((feed) => feed.count === null && feed.kind !== "secret");
@@ -519,7 +526,7 @@
       count++;
       linked("on", paused ? "paused" : "live");
     } catch (error) {
-      linked("off", error instanceof Refused ? error.message : "Callgate does not answer");
+      linked("off", error instanceof Refused ? error.message.replace(/`/g, "") : "Callgate does not answer");
     }
   }
   function linked(className, text) {

@@ -172,9 +172,9 @@ class Look:
             time.sleep(0.2)
             self.browser.picture(os.path.join(self.pictures, f"{name}-{scheme}.png"))
 
-    def quiet(self, what, gate):
+    def quiet(self, what, gates):
         """Nothing was asked for elsewhere, and nothing complained."""
-        elsewhere = [url for _, url in self.browser.requests if not url.startswith((gate.url, "data:", "about:"))]
+        elsewhere = [url for _, url in self.browser.requests if not url.startswith((*(gate.url for gate in gates), "data:", "about:"))]
         self.check(f"{what}: nothing is asked for elsewhere", not elsewhere, elsewhere)
         self.check(f"{what}: no errors in the console", not self.browser.complaints, self.browser.complaints)
         self.browser.requests.clear()
@@ -388,13 +388,13 @@ def main():
             requests(look, gate)
             interactions(look, gate, minted)
             accessible(look)
-            look.quiet("a page with everything", gate)
+            look.quiet("a page with everything", gates)
             gates.append(gate := Gate(args.callgate, folder, rows=ROWS))
             many(look, gate)
-            look.quiet("a page with many", gate)
+            look.quiet("a page with many", gates)
             gates.append(gate := Gate(args.callgate, folder, more=", token: { env: ADMIN_TOKEN }"))
             with_token(look, gate)
-            look.quiet("a page with a token", gate)
+            look.quiet("a page with a token", gates)
         finally:
             browser.close()
             for gate in gates:
