@@ -36,14 +36,16 @@ ENVIRONMENT = {
 CONFIG = """
 public_url: https://agent.example.com
 listen:
-  ingress: [ {{ address: 127.0.0.1:{ingress} }} ]
+  ingress:
+    - {{ address: 127.0.0.1:{ingress} }}
+    - {{ address: 127.0.0.1:0, tls: {{ certificate: {folder}/tls.crt, key: {folder}/tls.key }} }}
   admin: {{ address: 127.0.0.1:{admin}, recent: {rows}{more} }}
 agent: {{ address: 127.0.0.1:{agent} }}
 client_address: {{ header: x-forwarded-for, trusted_proxies: [127.0.0.1] }}
 callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
 providers:
   ai-analysis: {{ preset: standard-webhooks, secrets: [ {{ env: WHSEC }} ] }}
-  camera: {{ allow: [203.0.113.0/24, 2001:db8::/32] }}
+  camera: {{ allow: [203.0.113.0/24, {{ url: "file:{folder}/list" }}, {{ url: "http://127.0.0.1:1/list" }}] }}
 routes:
   - name: analysis-status
     path: /webhooks/analysis-status/{{document_id}}
@@ -94,7 +96,10 @@ class Gate:
         self.agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
         threading.Thread(target=self.agent.serve_forever, daemon=True).start()
         path = pathlib.Path(folder) / f"callgate-{self.admin}.yaml"
-        path.write_text(CONFIG.format(ingress=self.ingress, admin=self.admin, agent=self.agent.server_port, rows=rows, more=more))
+        self.callgate = callgate
+        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, folder=folder, agent=self.agent.server_port, rows=rows, more=more)
+        self.path = path
+        path.write_text(self.config)
         self.process = subprocess.Popen([callgate, "run", "-c", path], env=ENVIRONMENT, stdout=subprocess.DEVNULL,
                                         stderr=open(pathlib.Path(folder) / "callgate.log", "a"))
         for _ in range(500):
@@ -202,6 +207,18 @@ def traffic(gate):
     return minted
 
 
+def asks_again(look, gate):
+    """What is copied from the details is taken by the commands it is for."""
+    command, skeleton = look.browser.ask("[...document.querySelectorAll('#details pre')].map((pre) => pre.textContent)")
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "callgate.yaml").write_text(gate.config)
+        pathlib.Path(folder, "callback.http").write_text(skeleton)
+        path = f"{pathlib.Path(gate.callgate).resolve().parent}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-ec", command], cwd=folder, env={**ENVIRONMENT, "PATH": path}, capture_output=True, text=True)
+        # The token was left out: refused for that, and for nothing before it.
+        look.check("the command that is copied asks again", done.returncode == 1 and "deny: token_malformed" in done.stdout, done)
+
+
 def requests(look, gate):
     browser = look.browser
     browser.open(gate.url)
@@ -236,6 +253,7 @@ def requests(look, gate):
         look.check(f"the details say {part!r}", part in details, details)
     look.check("the details have the focus", browser.ask("document.activeElement.id") == "details-title")
     look.picture("details")
+    asks_again(look, gate)
     browser.press("Escape")
     look.check("Escape closes them and goes back to the row", browser.ask("document.getElementById('details').hidden") and "signature_mismatch" in (browser.ask(FOCUSED) or ""))
 
@@ -274,8 +292,13 @@ def interactions(look, gate, minted):
     look.check("an interaction is revoked", gate.call_back(minted, "msg_9", {}) == 410)
     browser.ask("location.hash = '#setup'")
     browser.until("!document.getElementById('view-setup').hidden && document.querySelectorAll('#routes tr').length === 3", "the setup")
+    gate.path.write_text(gate.config.replace("forward: /in/{id}", "frward: /in/{id}"))
+    browser.until("document.getElementById('notes').innerText.includes('did you mean `forward`')", "the refused configuration")
+    notes = browser.ask("document.getElementById('notes').innerText")
+    look.check("a certificate that ends soon is said", "tls.crt ends in 2 days" in notes, notes)
+    look.check("what was never fetched is said", "Never fetched so far: http://127.0.0.1:1/list" in notes, notes)
     setup = browser.ask("document.getElementById('view-setup').innerText")
-    for part in ("analysis-status", "standard-webhooks", "OBSERVES", "generation", "/camera/{id}"):
+    for part in ("analysis-status", "standard-webhooks", "OBSERVES", "generation", "/camera/{id}", "2 addresses", "nothing so far", "tls.crt", "unknown key"):
         look.check(f"the setup says {part!r}", part in setup, setup)
     look.picture("setup")
     browser.size(700, 900)
@@ -378,6 +401,9 @@ def main():
     pictures = args.pictures or tempfile.mkdtemp(prefix="callgate-page-pictures-")
     os.makedirs(pictures, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "list").write_text("198.51.100.0/25\n192.0.2.0/24\n")
+        subprocess.run("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=t -keyout tls.key -out tls.crt".split(),
+                       cwd=folder, check=True, stderr=subprocess.DEVNULL)
         browser = Browser(args.browser)
         look = Look(browser, pictures)
         gates = []

@@ -6,8 +6,9 @@ use std::net::TcpStream;
 use callgate::proxy::Clock;
 use serde_json::{Value, json};
 
-use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, open_config, send_to};
+use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, open_config, send_to};
 use crate::ledger;
+use crate::tls::{authority, issued};
 
 /// The page's own headers, as a browser sends them.
 fn ours(callgate: &Callgate) -> String {
@@ -324,6 +325,49 @@ fn interactions_come_in_pages_and_without_their_tokens() {
         assert_eq!(callgate.admin_get(&format!("/ui/api/interactions{query}")).status, 400, "{query}");
     }
     assert!(!first.to_string().contains("eyJ"));
+}
+
+#[test]
+fn the_state_tells_what_is_fetched_and_when_certificates_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    issued(at, "ca", "one", "DNS:one.example");
+    std::fs::write(at.join("list"), "203.0.113.0/24\n198.51.100.0/24\n").unwrap();
+    let file = |name: &str| at.join(name).display().to_string();
+    let tls = format!(
+        "address: 127.0.0.1:0, tls: {{ certificate: {}, key: {} }} }}",
+        file("one.crt"),
+        file("one.key")
+    );
+    let fetched = format!(
+        "[ {{ url: \"file:{}\" }}, {{ url: \"http://127.0.0.1:1/list?key=hunter2\" }} ]",
+        file("list")
+    );
+    let config = open_config("127.0.0.1:1").replacen("address: 127.0.0.1:0 }", &tls, 1).replacen(
+        "open: true",
+        "provider: p\n    mode: observe",
+        1,
+    ) + &format!(
+        "providers: {{ p: {{ preset: gitlab, secrets: [ {{ env: STATIC }} ], allow: {fetched} }} }}\n"
+    );
+    let callgate = Callgate::start(&config, Clock::System);
+    let state = eventually(|| {
+        let state = callgate.admin_get("/ui/api/state").json();
+        state["feeds"][0]["age_seconds"].is_number().then_some(state)
+    });
+    assert_eq!((&state["feeds"][0]["count"], &state["feeds"][0]["kind"]), (&json!(2), &json!("addresses")));
+    assert_eq!(
+        state["feeds"][1],
+        json!({ "label": "http://127.0.0.1:1/list", "kind": "addresses", "count": null, "age_seconds": null })
+    );
+    assert_eq!(
+        (&state["routes"][0]["observes"], &state["providers"][0]["networks"]),
+        (&json!(true), &json!(2))
+    );
+    assert!(state["certificates"][0]["file"].as_str().unwrap().ends_with("one.crt"), "{state}");
+    assert!(state["certificates"][0]["ends"].as_str().unwrap().starts_with("20"), "{state}");
+    assert!(!state.to_string().contains("hunter2"), "{state}");
 }
 
 #[test]
