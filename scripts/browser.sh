@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the command of a headless Chromium. Where none is installed, brings Debian's chromium-headless-shell and the
 # shared libraries it lacks into TOOLS_FOLDER, without root; where that cannot be had, says what is missing and fails.
-# With --present it only looks. Usage: browser.sh TOOLS_FOLDER [--present]
+# Usage: browser.sh TOOLS_FOLDER
 set -euo pipefail
 mkdir -p "$1"
 folder="$(cd "$1" && pwd)/browser"
@@ -10,7 +10,6 @@ start="$folder/headless"
 for candidate in ${CHROMIUM:+"$CHROMIUM"} chromium-headless-shell chromium chromium-browser google-chrome "$start"; do
     command -v "$candidate" && exit 0
 done
-[ "${2:-}" = --present ] && exit 1
 
 missing() {
     echo "missing: a headless Chromium ($1); install Debian's chromium-headless-shell or chromium, or set CHROMIUM to a browser" >&2
