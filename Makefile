@@ -6,13 +6,13 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop deploy-test observability bench bench-ledger bench-decide deny fuzz build setup clean
+.PHONY: demo test fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
 	python3 tests/demo/play.py --callgate target/release/callgate
 
-test: setup fmt lint core unit doc interop deploy-test observability
+test: setup fmt lint core unit doc interop deploy-test observability page
 	@echo "all tests passed"
 
 # cmake, which pingora's zlib needs to build.
@@ -49,6 +49,18 @@ deploy-test: setup
 observability: setup
 	$(CARGO) build --locked
 	scripts/observability.sh $(TOOLS) target/debug/callgate
+
+# The page of the admin listener, in a real browser; brings a headless Chromium into .tools/ where there is none.
+page-test: setup
+	$(CARGO) build --locked
+	@browser=$$(scripts/browser.sh $(TOOLS)) && python3 tests/page/run.py --callgate target/debug/callgate --browser "$$browser"
+
+# The same as a part of `make test`: where a browser is lacking and cannot be had, that is said, and no failure.
+page: setup
+	$(CARGO) build --locked
+	@if browser=$$(timeout 60 scripts/browser.sh $(TOOLS)); then \
+	    python3 tests/page/run.py --callgate target/debug/callgate --browser "$$browser"; \
+	else echo "THE PAGE WAS NOT LOOKED AT: no browser" >&2; fi
 
 build: setup
 	$(CARGO) build --release --locked

@@ -128,10 +128,13 @@ pub struct Step {
     pub nanos: Option<u32>,
 }
 
+/// The checks that ran, in order, `None` behind the last.
+pub type Steps = [Option<Step>; Check::STEPS_MAX];
+
 /// The checks of one request.
 #[derive(Debug)]
 pub struct Trail {
-    steps: [Option<Step>; Check::STEPS_MAX],
+    steps: Steps,
     len: usize,
     details: Option<Vec<String>>,
     refusal: Option<String>,
@@ -222,6 +225,11 @@ impl Trail {
     /// The steps so far.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().flatten()
+    }
+
+    /// The same, as they are kept.
+    pub fn all(&self) -> &Steps {
+        &self.steps
     }
 
     /// The steps with their sentences; the sentences are empty unless the trail is verbose.

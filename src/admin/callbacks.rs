@@ -1,16 +1,14 @@
 //! The callbacks API: mint, list, read, revoke. Whoever may use it can make tokens, so it is for callers on this host
 //! unless a token is configured, and never for a page in somebody's browser.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
-use http::uri::Authority;
+use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use super::Admin;
+use super::{Admin, caller};
 use crate::denial::Refusal;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
@@ -72,7 +70,12 @@ pub(super) fn path(path: &str) -> Option<&str> {
 
 impl Admin {
     pub(super) async fn callbacks(&self, request: &PlainRequest, id: &str) -> PlainResponse {
-        if let Err(response) = self.may(request) {
+        let may = || {
+            caller::from_no_page(request)?;
+            self.asked_as_ours(request)?;
+            self.knows_the_token(request)
+        };
+        if let Err(response) = may() {
             return response;
         }
         match (request.method.as_str(), id) {
@@ -82,55 +85,22 @@ impl Admin {
                 Some(interaction) => answer(200, &view(id, &interaction)),
                 None => problem(404, "no such interaction"),
             },
-            ("DELETE", id) if !id.is_empty() && !is_id(id) && self.store.read(id).is_none() => {
-                problem(404, "no such interaction")
-            }
-            ("DELETE", id) if !id.is_empty() => {
-                match self.store.revoke(id, self.ledger_clock.now(instant())).await {
-                    Ok(true) => PlainResponse { body: String::new(), ..problem(204, "") },
-                    Ok(false) => problem(404, "no such interaction"),
-                    Err(refusal) => refused(&refusal),
-                }
-            }
+            ("DELETE", id) if !id.is_empty() => self.revoke(id).await,
             (_, "") => PlainResponse { allow: "GET, HEAD, POST", ..problem(405, "method not allowed") },
             _ => PlainResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
         }
     }
 
-    /// Whether the caller may use the API at all.
-    fn may(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
-        let header = |name: &HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
-        if request.headers.contains_key(ORIGIN) {
-            return Err(problem(403, "not for pages of a browser"));
+    /// Revokes an interaction, also one that was minted elsewhere.
+    pub(super) async fn revoke(&self, id: &str) -> PlainResponse {
+        if !is_id(id) && self.store.read(id).is_none() {
+            return problem(404, "no such interaction");
         }
-        // A page whose name was made to point here asks for its own name.
-        let host = header(&HOST).unwrap_or_default();
-        if !self.is_ours(host) {
-            return Err(problem(403, "not under this name; list it under `listen.admin.hosts`"));
+        match self.store.revoke(id, self.ledger_clock.now(instant())).await {
+            Ok(true) => PlainResponse { body: String::new(), ..problem(204, "") },
+            Ok(false) => problem(404, "no such interaction"),
+            Err(refusal) => refused(&refusal),
         }
-        match &self.listener.load().token {
-            Some(token) => {
-                let bearer = header(&AUTHORIZATION).and_then(|value| value.split_once(' '));
-                let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-                if bearer.is_some_and(|(_, candidate)| token.matches(candidate.trim().as_bytes())) {
-                    Ok(())
-                } else {
-                    Err(problem(401, "the token of `listen.admin` is needed"))
-                }
-            }
-            None if request.peer.to_canonical().is_loopback() => Ok(()),
-            None => Err(problem(403, "only for callers on this host, unless `listen.admin` has a `token`")),
-        }
-    }
-
-    fn is_ours(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        let Ok(authority) = host.parse::<Authority>() else { return false };
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-        !host.contains('@')
-            && (name == "localhost"
-                || name.parse::<IpAddr>().is_ok()
-                || self.listener.load().hosts.iter().any(|listed| **listed == *name || **listed == *host))
     }
 
     async fn mint(&self, request: &PlainRequest) -> PlainResponse {
@@ -238,14 +208,14 @@ fn is_id(id: &str) -> bool {
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
 }
 
-fn answer(status: u16, value: &Value) -> PlainResponse {
-    PlainResponse { status, content_type: "application/json", body: format!("{value}\n"), allow: "" }
+pub(super) fn answer(status: u16, value: &Value) -> PlainResponse {
+    PlainResponse::new(status, "application/json", format!("{value}\n"))
 }
 
-fn problem(status: u16, detail: &str) -> PlainResponse {
+pub(super) fn problem(status: u16, detail: &str) -> PlainResponse {
     let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let body = json!({ "type": "about:blank", "title": title, "status": status, "detail": detail });
-    PlainResponse { status, content_type: "application/problem+json", body: format!("{body}\n"), allow: "" }
+    PlainResponse::new(status, "application/problem+json", format!("{body}\n"))
 }
 
 fn refused(refusal: &Refusal) -> PlainResponse {
@@ -257,10 +227,5 @@ fn refused(refusal: &Refusal) -> PlainResponse {
         "reason": denial.code(),
         "detail": refusal.detail,
     });
-    PlainResponse {
-        status: denial.status(),
-        content_type: "application/problem+json",
-        body: format!("{body}\n"),
-        allow: "",
-    }
+    PlainResponse::new(denial.status(), "application/problem+json", format!("{body}\n"))
 }

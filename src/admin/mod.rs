@@ -1,7 +1,10 @@
-//! The admin listener: metrics, health, and the callbacks API. Knows nothing of sockets: a request in, an answer
-//! out.
+//! The admin listener: metrics, health, the callbacks API, and a page to look at. Knows nothing of sockets: a request
+//! in, an answer out.
 
 mod callbacks;
+mod caller;
+mod page;
+mod told;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +13,7 @@ use arc_swap::ArcSwap;
 use serde_json::json;
 
 use crate::config::AdminListener;
-use crate::observe::{ConfigState, Metrics};
+use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
 use crate::proxy::{Clock, LedgerClock, PlainRequest, PlainResponse};
 use crate::store::Store;
@@ -32,6 +35,8 @@ pub struct Admin {
     pub ledger_clock: Arc<LedgerClock>,
     /// Which configuration is served by.
     pub config: Arc<ConfigState>,
+    /// The last requests that came in.
+    pub recent: Arc<Recent>,
     /// Who may use the callbacks API; a reload replaces it.
     pub listener: ArcSwap<AdminListener>,
 }
@@ -41,6 +46,9 @@ impl Admin {
     pub async fn respond(&self, request: PlainRequest) -> PlainResponse {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
+        }
+        if let Some(place) = page::Place::of(&request.path) {
+            return self.page(&request, place).await;
         }
         if !matches!(request.method.as_str(), "GET" | "HEAD") {
             return PlainResponse { allow: "GET, HEAD", ..text(405, "method not allowed") };
@@ -59,7 +67,7 @@ impl Admin {
             },
             "/readyz" if wants_more(&request.query) => self.told(),
             "/readyz" => self.readiness().map_or_else(|why| text(503, why), |()| text(200, "ok")),
-            _ => text(404, "not found: /callbacks, /livez, /metrics, /readyz"),
+            _ => text(404, "not found: /, /callbacks, /livez, /metrics, /readyz"),
         }
     }
 }
@@ -98,5 +106,5 @@ impl Admin {
 }
 
 fn text(status: u16, body: &str) -> PlainResponse {
-    PlainResponse { status, content_type: "text/plain; charset=utf-8", body: format!("{body}\n"), allow: "" }
+    PlainResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
 }

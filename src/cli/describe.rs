@@ -76,6 +76,8 @@ fn startup(startup: &Startup) -> Value {
         "admin": startup.admin.as_ref().map(|admin| json!({
             "address": admin.address.to_string(),
             "callbacks": if admin.token.is_some() { "with the token" } else { "for callers on this host" },
+            "page": if admin.actions { "reads, and can revoke" } else { "reads" },
+            "recent": admin.recent,
         })),
         "store": {
             "path": store.path.as_deref().unwrap_or("in memory"),

@@ -14,7 +14,7 @@ use super::reload::Reloader;
 use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
 use crate::config::{AccessLog, Config, Startup};
-use crate::observe::{AccessLogger, ConfigState, Metrics, Traces, install_logger};
+use crate::observe::{AccessLogger, ConfigState, Metrics, Recent, Traces, install_logger};
 use crate::policy::{AgentAddress, Policy};
 use crate::proxy::{Clock, LedgerClock, Options, PlainResponse, Server, StartError, instant};
 use crate::store::Store;
@@ -49,6 +49,7 @@ impl Serving {
         let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())??;
         self.server.install(prepared);
         if let (Some(admin), Some(listener)) = (&self.admin, startup.admin) {
+            admin.recent.resize(listener.recent);
             admin.listener.store(Arc::new(listener));
         }
         Ok(warnings)
@@ -89,13 +90,15 @@ pub fn serve(
             clock: clock.clone(),
             ledger_clock: Arc::clone(&ledger_clock),
             config: state,
+            recent: Arc::new(Recent::new(listener.recent, clock.now())),
             listener: ArcSwap::from_pointee(listener),
         })
     });
     let answering = admin.clone();
     let traces = config.startup.traces.as_ref().map(|to| Traces::start(to, Arc::clone(&metrics)));
     let traces = traces.transpose().map_err(StartError::Fetch)?;
-    let options = Options { clock, ledger_clock, metrics, store, access_log: log, traces };
+    let recent = admin.as_ref().map(|admin| Arc::clone(&admin.recent));
+    let options = Options { clock, ledger_clock, metrics, store, access_log: log, recent, traces };
     let respond = move |request| {
         let admin = answering.clone();
         async move {

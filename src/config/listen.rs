@@ -13,6 +13,10 @@ use crate::source::Networks;
 
 /// Longest delay, and longest grace.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
+/// Most requests that are kept for the page.
+const RECENT_MAX: u64 = 10_000;
+/// How many are, unless the configuration says so.
+const RECENT_DEFAULT: usize = 1000;
 /// Fewest bytes the token of the callbacks API may have.
 const TOKEN_BYTES_MIN: usize = 16;
 
@@ -85,7 +89,7 @@ pub struct Listener {
     pub proxied_by: Option<Networks>,
 }
 
-/// Where metrics, health and the callbacks API are served.
+/// Where metrics, health, the callbacks API and the page are served.
 #[derive(Clone, Debug)]
 pub struct AdminListener {
     /// The address.
@@ -94,6 +98,10 @@ pub struct AdminListener {
     pub token: Option<Secret>,
     /// Names under which the callbacks API may be asked for, besides addresses and `localhost`.
     pub hosts: Vec<Box<str>>,
+    /// How many requests the page can show; 0: none.
+    pub recent: usize,
+    /// Whether the page can change anything.
+    pub actions: bool,
 }
 
 /// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `traces`.
@@ -176,9 +184,13 @@ fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
             at.list()?.iter().map(|at| at.text().map(|t| t.to_ascii_lowercase().into())).collect();
         read.into_iter().collect()
     });
+    let recent = fields.optional("recent").map_or(Some(RECENT_DEFAULT), |at| {
+        at.whole_number(0..=RECENT_MAX).and_then(|number| usize::try_from(number).ok())
+    });
+    let actions = fields.optional("actions").map_or(Some(false), |at| at.boolean());
     fields.finish();
     let token = token.map_or(Some(None), |read| read.map(Some))?;
-    Some(AdminListener { address: address?, token, hosts: hosts? })
+    Some(AdminListener { address: address?, token, hosts: hosts?, recent: recent?, actions: actions? })
 }
 
 fn listeners(at: &Cursor<'_>) -> Option<Vec<Listener>> {
@@ -241,6 +253,21 @@ mod tests {
     use std::time::Duration;
 
     use super::super::tests::{MINIMAL, mistake, parse};
+
+    #[test]
+    fn what_the_page_shows_and_may() {
+        let admin = "admin: { address: 127.0.0.1:0";
+        let with = |fields: &str| format!("{admin}{fields}");
+        let wrong = |fields: &str, at: &str, message: &str| mistake(admin, &with(fields), at, message);
+        wrong(", recent: 10001", "listen.admin.recent", "must be a whole number from 0 to 10000");
+        wrong(", actions: maybe", "listen.admin.actions", "expected true or false");
+        let page = |fields: &str| {
+            let startup = parse(&MINIMAL.replacen(admin, &with(fields), 1)).unwrap().startup;
+            startup.admin.map(|admin| (admin.recent, admin.actions))
+        };
+        assert_eq!(page(""), Some((1000, false)));
+        assert_eq!(page(", recent: 0, actions: true"), Some((0, true)));
+    }
 
     #[test]
     fn how_long_stopping_takes() {

@@ -107,6 +107,13 @@ impl Metrics {
         self.edge.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
 
+    /// When each certificate of the moment ends, by file, in Unix seconds.
+    pub fn certificate_ends(&self) -> Vec<(String, i64)> {
+        let known = self.edge.certificates.lock();
+        let end = |file: &String| self.edge.certificate_ends.with_label_values(&[file]).get();
+        known.iter().map(|file| (file.clone(), end(file))).collect()
+    }
+
     /// A denial there would have been.
     pub fn observed(&self, route: &str, provider: &str, reason: &str) {
         self.edge.observed.with_label_values(&[route, provider, reason]).inc();

@@ -1,5 +1,8 @@
 //! Metrics of what is fetched, and of handshakes.
 
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec};
 
 use super::maker::{Label, Maker};
@@ -12,6 +15,7 @@ const OUTCOMES: [&str; 2] = ["ok", "failed"];
 #[derive(Debug)]
 pub(super) struct Fetched {
     age_seconds: GaugeVec,
+    ages: Mutex<BTreeMap<String, f64>>,
     fetches: IntCounterVec,
     handshakes: IntCounterVec,
 }
@@ -19,6 +23,7 @@ pub(super) struct Fetched {
 impl Fetched {
     pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
         Ok(Self {
+            ages: Mutex::default(),
             age_seconds: make.ages(
                 "callgate_feed_age_seconds",
                 "How long ago a key set or address list was last fetched; no series until the first time.",
@@ -57,12 +62,19 @@ impl Metrics {
     pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
         if let Some(seconds) = seconds {
             self.fetched.age_seconds.with_label_values(&[feed]).set(seconds);
+            self.fetched.ages.lock().insert(feed.to_owned(), seconds);
         }
     }
 
     /// Something is not fetched any more.
     pub fn feed_gone(&self, feed: &str) {
         let _ = self.fetched.age_seconds.remove_label_values(&[feed]);
+        self.fetched.ages.lock().remove(feed);
+    }
+
+    /// How old each thing is that was fetched, in seconds.
+    pub fn feed_ages(&self) -> BTreeMap<String, f64> {
+        self.fetched.ages.lock().clone()
     }
 
     /// A handshake was answered.

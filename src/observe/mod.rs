@@ -9,6 +9,7 @@ mod fetched;
 mod logger;
 mod maker;
 mod metrics;
+mod recent;
 mod traces;
 
 pub use access_log::AccessLogger;
@@ -17,4 +18,5 @@ pub use entry::{EgressEntry, Entry, redact_path};
 pub use logger::install as install_logger;
 pub use maker::{Label, Series, Values};
 pub use metrics::Metrics;
+pub use recent::{Recent, Rows};
 pub use traces::{Span, Traces};

@@ -1,4 +1,4 @@
-//! How an exchange on the ingress ended: counted, and told in one line of the access log.
+//! How an exchange on the ingress ended: counted, told in one line of the access log, and kept for the admin page.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Ended {
     }
 }
 
-/// Counts and logs one exchange.
+/// Counts, logs and keeps one exchange.
 pub(super) fn record(
     shared: &Shared,
     (session, span): (Option<&ServerSession>, Option<Span>),
@@ -80,7 +80,8 @@ pub(super) fn record(
     if !ended.deliver.is_zero() {
         shared.metrics.delivery(name, ended.deliver.as_secs_f64());
     }
-    if shared.access_log.is_none() && span.is_none() {
+    let recent = shared.recent.as_ref().filter(|recent| recent.is_on());
+    if shared.access_log.is_none() && recent.is_none() && span.is_none() {
         return;
     }
     let path = match (&ended.seen.captures, session) {
@@ -107,6 +108,9 @@ pub(super) fn record(
         deliver_us: micros(ended.deliver),
         trail,
     };
+    if let Some(recent) = recent {
+        recent.keep(&entry);
+    }
     if let Some(log) = &shared.access_log
         && !log.log(&entry.line())
     {

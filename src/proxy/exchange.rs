@@ -35,7 +35,7 @@ use super::traffic::Traffic;
 use crate::denial::Denial;
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
-use crate::observe::{AccessLogger, Metrics, Traces};
+use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::store::{Claimed, Store};
 use crate::token::Stamp;
@@ -65,6 +65,8 @@ pub(super) struct Shared {
     pub(super) access_log: Option<AccessLogger>,
     /// Where spans go.
     pub(super) traces: Option<Traces>,
+    /// For the admin page.
+    pub(super) recent: Option<Arc<Recent>>,
     pub(super) request_ids: RequestIds,
     /// Room for connections.
     pub(super) slots: Arc<Slots>,

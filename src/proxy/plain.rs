@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue};
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -49,12 +49,19 @@ pub struct PlainResponse {
     pub body: String,
     /// The methods that are allowed, of a 405.
     pub allow: &'static str,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl PlainResponse {
+    /// An answer with nothing special about it.
+    pub fn new(status: u16, content_type: &'static str, body: String) -> Self {
+        Self { status, content_type, body, allow: "", headers: Vec::new() }
+    }
+
     /// There is nothing.
     pub fn not_found() -> Self {
-        Self { status: 404, content_type: "text/plain", body: String::new(), allow: "" }
+        Self::new(404, "text/plain", String::new())
     }
 }
 
@@ -133,6 +140,9 @@ fn head_of(response: &PlainResponse) -> pingora::Result<ResponseHeader> {
     }
     if response.status == 405 {
         header.insert_header(ALLOW, response.allow)?;
+    }
+    for (name, value) in &response.headers {
+        header.insert_header(name, value)?;
     }
     Ok(header)
 }

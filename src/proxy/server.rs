@@ -33,7 +33,7 @@ use super::slots::BodyMemory;
 use super::traffic::Traffic;
 use super::{agent::Pool, egress, overdue};
 use crate::config::{ACTIONS, Startup};
-use crate::observe::{AccessLogger, Metrics, Traces};
+use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
 use crate::store::{Store, StoreError};
@@ -52,6 +52,8 @@ pub struct Options {
     pub access_log: Option<AccessLogger>,
     /// Where spans go; `None`: nowhere.
     pub traces: Option<Traces>,
+    /// Where the last requests are kept for the admin page; `None`: there is none.
+    pub recent: Option<Arc<Recent>>,
 }
 
 /// Why a server does not start. Nothing is left bound.
@@ -294,6 +296,7 @@ fn shared(
         fetcher,
         access_log: options.access_log,
         traces: options.traces,
+        recent: options.recent,
         request_ids: RequestIds::new(),
         slots: Arc::default(),
         body_memory: BodyMemory::default(),

@@ -37,6 +37,7 @@ mod inject;
 mod ledger;
 mod limits;
 mod observing;
+mod page;
 mod process;
 mod properties;
 mod providers;

@@ -1,0 +1,558 @@
+"use strict";
+// Whatever the API says came from outside: it is put into the document as text, never as markup.
+(() => {
+  const ROW = 30, SPARE = 8, EVERY_MS = 2000, STATE_EVERY = 3, SOON_DAYS = 7, ALOUD_MS = 10000;
+  const $ = (id) => document.getElementById(id);
+  const make = (tag, properties, ...children) => {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(properties || {})) {
+      if (name in node) node[name] = value; else node.setAttribute(name, value);
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+    return node;
+  };
+  const cell = (text, className) => make("td", { className: className || "" }, text === null || text === undefined ? "" : String(text));
+  const badge = (word, className) => make("span", { className: "badge " + className }, word);
+  const many = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+  const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+  let said = "";
+  const say = (text) => { said = said === text ? text + "\u00a0" : text; $("say").textContent = said; };
+
+  // === The API ===
+
+  let token = null, paused = false, offset = 0;
+  class Refused extends Error {}
+
+  async function api(path, more) {
+    const headers = Object.assign({}, more && more.headers);
+    if (token !== null) headers.authorization = "Bearer " + token;
+    const options = Object.assign({ cache: "no-store", credentials: "omit", redirect: "error" }, more, { headers });
+    const response = await fetch("/ui/api/" + path, options);
+    if (response.status === 204) return null;
+    const answer = await response.json();
+    if (response.ok) return answer;
+    if (response.status === 401) askForToken();
+    throw new Refused(answer.detail || answer.title || String(response.status));
+  }
+
+  function askForToken() {
+    if ($("token-form").hidden) {
+      if (token !== null) $("token-why").textContent = "That token is not the one.";
+      token = null;
+      $("token-form").hidden = false;
+      $("token").focus();
+    }
+    show();
+  }
+
+  $("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    token = $("token").value;
+    $("token").value = "";
+    $("token-form").hidden = true;
+    show();
+    turn();
+  });
+
+  // === Words ===
+
+  const clock = (time) => time.slice(11).replace("Z", "");
+  function took(us) {
+    if (us < 1000) return us + " µs";
+    if (us < 1e6) return (us / 1000).toFixed(us < 1e4 ? 2 : 1) + " ms";
+    return (us / 1e6).toFixed(2) + " s";
+  }
+  function span(seconds) {
+    const s = Math.round(Math.abs(seconds));
+    if (s < 90) return s + " s";
+    if (s < 5400) return Math.round(s / 60) + " min";
+    if (s < 129600) return Math.round(s / 3600) + " h";
+    return Math.round(s / 86400) + " days";
+  }
+  const until = (time) => (Date.parse(time) - Date.now() - offset) / 1000;
+  function when(time) {
+    if (!time) return "never";
+    const seconds = until(time);
+    return seconds < 0 ? span(seconds) + " ago" : "in " + span(seconds);
+  }
+
+  // === Requests ===
+
+  let began = null, last = 0, max = 0, rows = [], shown = [];
+  let current = null, opened = null, reasons = {}, state = null;
+  const drawn = new Map(), scroller = $("scroller"), body = $("rows");
+  const filter = { words: [], route: "", verdict: "", reason: "" };
+  const known = { route: new Set(), reason: new Set() };
+
+  function hay(row) {
+    return [row.time, row.route, row.provider, row.verdict, row.reason, row.status, row.method, row.path, row.client || "",
+      row.peer, row.interaction, row.request_id, row.detail, row.observed.join(" ")].join(" ").toLowerCase();
+  }
+  const fits = (row) =>
+    (!filter.route || row.route === filter.route) && (!filter.verdict || row.verdict === filter.verdict) &&
+    (!filter.reason || row.reason === filter.reason || row.observed.includes(filter.reason)) &&
+    filter.words.every((word) => row.hay.includes(word));
+
+  /** The place of a request among those shown, newest first; -1: it is not. */
+  function place(n) {
+    let low = 0, high = shown.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      if (shown[middle].n === n) return shown.length - 1 - middle;
+      if (shown[middle].n < n) low = middle + 1; else high = middle - 1;
+    }
+    return -1;
+  }
+  const at = (index) => shown[shown.length - 1 - index];
+
+  function draw(row) {
+    const button = make("button", { type: "button", tabIndex: -1 }, clock(row.time));
+    button.setAttribute("aria-label", `${clock(row.time)}, details`);
+    const node = make("tr", { className: opened === row.n ? "chosen" : "" }, make("td", { title: row.time }, button),
+      make("td", {}, badge(row.verdict, row.verdict)), cell(row.reason), cell(row.status || "gone"), cell(row.method),
+      cell(row.route), cell(row.provider), cell(row.path), cell(row.client || row.peer), cell(took(row.duration_us), "num"));
+    node.children[2].title = row.reason;
+    node.children[7].title = row.path;
+    node.dataset.n = row.n;
+    return node;
+  }
+
+  /** Puts the requests that can be seen into the table, and leaves alone those that are there already. */
+  function paint() {
+    const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE);
+    const end = Math.min(shown.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + SPARE);
+    const start = Math.min(first, Math.max(0, end - 1));
+    const wanted = [];
+    for (let i = start; i < end; i++) wanted.push(at(i));
+    const keep = new Set(wanted.map((row) => row.n));
+    for (const [n, node] of drawn) {
+      if (!keep.has(n)) {
+        if (node.contains(document.activeElement)) scroller.focus({ preventScroll: true });
+        node.remove();
+        drawn.delete(n);
+      }
+    }
+    $("before").firstChild.style.height = start * ROW + "px";
+    $("behind").firstChild.style.height = Math.max(0, shown.length - end) * ROW + "px";
+    const reachable = keep.has(current) ? current : wanted.length ? wanted[Math.min(wanted.length - 1, Math.ceil(scroller.scrollTop / ROW) - start)].n : null;
+    let next = $("before").nextSibling;
+    wanted.forEach((row, i) => {
+      let node = drawn.get(row.n);
+      if (!node) drawn.set(row.n, node = draw(row));
+      if (node === next) next = next.nextSibling; else body.insertBefore(node, next);
+      node.setAttribute("aria-rowindex", start + i + 2);
+      node.firstChild.firstChild.tabIndex = row.n === reachable ? 0 : -1;
+    });
+    $("requests").setAttribute("aria-rowcount", shown.length + 1);
+    setText($("count"), shown.length === rows.length ? many(rows.length, "request") : `${shown.length.toLocaleString("en")} of ${many(rows.length, "request")}`);
+    $("empty").hidden = shown.length > 0;
+    setText($("empty"), rows.length ? "No request is like that." : max === 0 && began ? "Requests are not kept: listen.admin.recent is 0." : "Nothing came in so far.");
+  }
+
+  function apply() {
+    filter.words = $("text").value.toLowerCase().split(/\s+/).filter(Boolean);
+    filter.route = $("route").value;
+    filter.verdict = $("verdict").value;
+    filter.reason = $("reason").value;
+    shown = rows.filter(fits);
+    scroller.scrollTop = 0;
+    paint();
+  }
+  let telling = 0;
+  function applyAloud() {
+    apply();
+    clearTimeout(telling);
+    telling = setTimeout(() => say(many(shown.length, "request") + " shown"), 600);
+  }
+  for (const id of ["text", "route", "verdict", "reason"]) $(id).addEventListener("input", applyAloud);
+  $("filters").addEventListener("submit", (event) => event.preventDefault());
+  $("filters").addEventListener("reset", () => setTimeout(applyAloud));
+
+  function offer(id, names) {
+    const select = $(id), chosen = select.value;
+    const wanted = ["", ...[...names].sort()];
+    if (wanted.length === select.options.length && wanted.every((name, i) => select.options[i].value === name)) return;
+    select.replaceChildren(...wanted.map((name) => make("option", { value: name }, name || "all")));
+    select.value = wanted.includes(chosen) ? chosen : "";
+  }
+
+  // Whoever listens is told now and then, not every two seconds.
+  let unsaid = { all: 0, refused: 0, since: 0 };
+
+  /** Takes up new requests; whoever looks at older ones goes on seeing them where they were. */
+  function take(news) {
+    for (const row of news) {
+      row.hay = hay(row);
+      known.route.add(row.route);
+      known.reason.add(row.reason);
+      row.observed.forEach((reason) => known.reason.add(reason));
+    }
+    rows = rows.concat(news);
+    if (rows.length > max) rows = rows.slice(rows.length - max);
+    const fresh = news.filter(fits).length;
+    const holds = scroller.scrollTop > 0 || body.contains(document.activeElement);
+    shown = rows.filter(fits);
+    offer("route", known.route);
+    offer("reason", known.reason);
+    paint();
+    if (holds && fresh) {
+      scroller.scrollTop += fresh * ROW;
+      paint();
+    }
+    unsaid.all += news.length;
+    unsaid.refused += news.filter((row) => row.verdict === "deny" || row.verdict === "fail").length;
+    if (unsaid.all && Date.now() - unsaid.since > ALOUD_MS) {
+      say(`${many(unsaid.all, "new request")}, ${unsaid.refused} refused or failed`);
+      unsaid = { all: 0, refused: 0, since: Date.now() };
+    }
+  }
+
+  async function pull() {
+    let news = [], more = true;
+    while (more) {
+      const answer = await api(`recent?after=${last}`);
+      if (began !== answer.began) {
+        const again = began !== null;
+        began = answer.began;
+        if (again) { last = 0; rows = []; shown = []; news = []; close(false); continue; }
+      }
+      max = answer.max;
+      more = answer.more;
+      last = answer.rows.length ? answer.rows[answer.rows.length - 1].n : last;
+      news = news.concat(answer.rows);
+    }
+    if (news.length || !rows.length || rows.length > max) take(news);
+  }
+
+  let framed = false;
+  scroller.addEventListener("scroll", () => {
+    if (framed) return;
+    framed = true;
+    requestAnimationFrame(() => { framed = false; paint(); });
+  });
+  addEventListener("resize", paint);
+
+  function go(index) {
+    if (!shown.length) return;
+    const to = Math.max(0, Math.min(shown.length - 1, index));
+    current = at(to).n;
+    const head = scroller.querySelector("thead").offsetHeight;
+    const top = to * ROW, room = scroller.clientHeight - head - ROW;
+    if (top < scroller.scrollTop) scroller.scrollTop = top;
+    else if (top > scroller.scrollTop + room) scroller.scrollTop = top - room;
+    paint();
+    drawn.get(current).firstChild.firstChild.focus({ preventScroll: true });
+  }
+  scroller.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const inRow = body.contains(document.activeElement);
+    const from = inRow ? place(Number(document.activeElement.closest("tr").dataset.n)) : -1;
+    const page = Math.max(1, Math.floor(scroller.clientHeight / ROW) - 2);
+    const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: shown.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    go(inRow ? to : event.key === "End" ? to : Math.ceil(scroller.scrollTop / ROW));
+  });
+  body.addEventListener("click", (event) => {
+    const node = event.target.closest("tr[data-n]");
+    if (node && String(getSelection()) === "") open(Number(node.dataset.n));
+  });
+  addEventListener("keydown", (event) => {
+    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
+    if (event.key === "/" && !typing && !$("view-requests").hidden && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      $("text").focus();
+    }
+    if (event.key === "Escape" && !$("details").hidden && !typing && !$("ask").open) close(true);
+  });
+
+  // === The details of one request ===
+
+  function facts(pairs) {
+    return make("dl", {}, ...pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .flatMap(([name, value]) => [make("dt", {}, name), make("dd", { className: "mono" }, String(value))]));
+  }
+
+  const quoted = (text) => /^[A-Za-z0-9._:\/@-]+$/.test(text) ? text : "'" + text.replace(/'/g, "'\\''") + "'";
+
+  /** Nothing in it that a caller chose, but for addresses: it is made to be pasted into a shell. */
+  function command(row, route) {
+    const lines = [];
+    const signed = route && route.signed && route.provider;
+    if (signed) lines.push(`callgate sign -c callgate.yaml --provider ${quoted(route.provider)} --request callback.http --at ${quoted(row.time)} > signed.http`);
+    lines.push(`callgate explain -c callgate.yaml --request ${signed ? "signed.http" : "callback.http"} --peer ${quoted(row.peer)} --at ${quoted(row.time)}`);
+    return lines.join("\n");
+  }
+
+  function skeleton(row, route) {
+    let host = "localhost", path = row.path;
+    try { host = new URL(state.public_url).host || host; } catch { /* There is none. */ }
+    if (route && route.parameters.length) path += "?" + encodeURIComponent(route.parameters[0]) + "=TOKEN-LEFT-OUT";
+    const lines = [`${row.method === "other" ? "POST" : row.method} ${path} HTTP/1.1`, `Host: ${host}`];
+    for (const name of (route ? route.headers : []).slice(0, 1)) {
+      lines.push(name === "authorization" ? "Authorization: Bearer TOKEN-LEFT-OUT" : `${name}: TOKEN-LEFT-OUT`);
+    }
+    if (row.client && row.client !== row.peer && state && state.client_header) {
+      const node = row.client.includes(":") ? `"[${row.client}]"` : row.client;
+      lines.push(`${state.client_header}: ${state.client_header === "forwarded" ? "for=" + node : row.client}`);
+    }
+    const bodiless = row.method === "GET" || row.method === "HEAD";
+    if (!bodiless) lines.push("Content-Type: application/json");
+    return lines.join("\n") + "\n\n" + (bodiless ? "" : "{}\n");
+  }
+
+  function copyable(title, text) {
+    const pre = make("pre", { tabIndex: 0 }, text), button = make("button", { type: "button" }, "Copy");
+    button.setAttribute("aria-label", "Copy: " + title);
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        say("Copied: " + title);
+        button.textContent = "Copied";
+        setTimeout(() => { button.textContent = "Copy"; }, 1500);
+      } catch {
+        getSelection().selectAllChildren(pre);
+        say("Marked; copy it with the keyboard");
+      }
+    });
+    return [make("div", { className: "titled" }, make("h4", {}, title), button), pre];
+  }
+
+  function trail(row) {
+    const steps = row.trail.map(([check, outcome, denial, nanos]) => make("tr", {}, make("td", {}, make("code", {}, check)),
+      make("td", { className: outcome === "skip" ? "skip-step" : outcome }, denial ? `${outcome}: ${denial}` : outcome),
+      cell(nanos === null ? "with the next" : took(nanos < 1000 ? 0 : Math.round(nanos / 1000)).replace(/^0 µs$/, nanos + " ns"), nanos === null ? "num nowrap faint" : "num nowrap")));
+    const head = make("tr", {}, ...["Check", "Outcome", "Time"].map((name, i) => make("th", { scope: "col", className: i === 2 ? "num" : "" }, name)));
+    return make("table", {}, make("caption", { className: "unseen" }, "Checks, in the order in which they ran"), make("thead", {}, head), make("tbody", {}, ...steps));
+  }
+
+  function open(n) {
+    const row = rows.find((candidate) => candidate.n === n);
+    if (!row) return;
+    current = opened = n;
+    for (const [number, node] of drawn) node.classList.toggle("chosen", number === n);
+    const route = state && state.routes.find((candidate) => candidate.name === row.route);
+    const reason = reasons[row.reason];
+    const title = make("h3", { id: "details-title", tabIndex: -1 }, badge(row.verdict, row.verdict), ` ${row.reason}`);
+    const shut = make("button", { type: "button", id: "shut" }, "Close");
+    shut.addEventListener("click", () => close(true));
+    const observed = row.observed.map((code) => make("p", {}, make("code", {}, code), ": ", (reasons[code] || {}).help || ""));
+    $("details").replaceChildren(
+      make("div", { className: "top" }, title, shut),
+      reason ? make("p", { id: "meaning" }, reason.help) : "",
+      row.detail ? make("p", { id: "sentence", className: row.verdict === "deny" || row.verdict === "fail" ? "deny" : "" }, row.detail) : "",
+      ...(observed.length ? [make("h4", {}, "Delivered all the same; it would have been refused for"), ...observed] : []),
+      make("h4", {}, "Request"),
+      facts([["time", row.time], ["request", `${row.method} ${row.path}`], ["status", row.status || "the caller was gone"], ["route", row.route],
+        ["provider", row.provider], ["client", row.client], ["peer", row.peer !== row.client ? row.peer : ""], ["interaction", row.interaction],
+        ["request id", row.request_id], ["body", `${row.body_bytes.toLocaleString("en")} bytes`], ["took", took(row.duration_us)],
+        ["with the agent", row.deliver_us ? took(row.deliver_us) : ""]]),
+      make("h4", {}, "Checks"), trail(row),
+      ...copyable("Ask again: command", command(row, route)),
+      ...copyable("Ask again: callback.http", skeleton(row, route)),
+      make("p", { className: "hint" }, "The token, the query, the body and the signature are not known here: put in what the caller sent."));
+    $("details").hidden = false;
+    $("split").classList.add("open");
+    paint();
+    $("details").scrollTop = 0;
+    title.focus({ preventScroll: true });
+  }
+
+  function close(back) {
+    const n = opened;
+    opened = null;
+    $("details").hidden = true;
+    $("split").classList.remove("open");
+    for (const node of drawn.values()) node.classList.remove("chosen");
+    paint();
+    if (!back) return;
+    const index = n === null ? -1 : place(n);
+    if (index >= 0) go(index); else scroller.focus();
+  }
+
+  // === Interactions ===
+
+  let after = "", next = null, asked = null;
+
+  async function interactions() {
+    const query = new URLSearchParams({ state: $("state").value, after });
+    if ($("interaction-route").value) query.set("route", $("interaction-route").value);
+    const answer = await api("interactions?" + query);
+    next = answer.next;
+    const focused = document.activeElement.dataset ? document.activeElement.dataset.id : undefined;
+    const acts = Boolean(state && state.actions);
+    $("act-head").hidden = !acts;
+    $("interactions").replaceChildren(...answer.interactions.map((one) => interaction(one, acts)));
+    $("interactions-empty").hidden = answer.interactions.length > 0;
+    $("first").disabled = after === "";
+    $("next").disabled = next === null;
+    const total = state ? `; ${state.interactions.toLocaleString("en")} known` : "";
+    setText($("interaction-count"), many(answer.interactions.length, "interaction") + (next ? " of more" : "") + total);
+    if (focused) for (const button of $("interactions").querySelectorAll("button")) if (button.dataset.id === focused) button.focus();
+  }
+
+  function interaction(one, acts) {
+    const id = one.interaction;
+    const captures = Object.entries(one.captures).map(([name, value]) => `${name}=${value}`).join(", ");
+    const progress = make("td", { className: "nowrap" });
+    if (one.progress !== null) {
+      const bar = make("progress", { max: 100, value: Math.max(0, Math.min(100, one.progress)) });
+      bar.setAttribute("aria-label", "progress");
+      progress.append(bar, ` ${one.progress} %`);
+    }
+    const late = one.open && until(one.deadline_at) < 0;
+    const deadline = cell(when(one.deadline_at), (late ? "deny " : "") + "nowrap");
+    deadline.title = one.deadline_at;
+    const latest = cell(when(one.last_event_at), "nowrap");
+    latest.title = one.last_event_at || "";
+    const node = make("tr", {}, make("td", { className: "nowrap" }, make("code", {}, id)), cell(one.route, "nowrap"), cell(captures, "free"), make("td", { className: one.state + " nowrap" }, one.state),
+      cell(one.status, "free"), progress, cell(one.deliveries, "num"), latest, deadline);
+    if (acts) {
+      const button = make("button", { type: "button", className: "danger", disabled: !one.open }, "Revoke");
+      button.dataset.id = id;
+      button.setAttribute("aria-label", "Revoke " + id);
+      button.addEventListener("click", () => { asked = id; $("ask-id").textContent = id; $("ask").showModal(); $("ask-no").focus(); });
+      node.append(make("td", {}, button));
+    }
+    return node;
+  }
+
+  $("ask-no").addEventListener("click", () => $("ask").close());
+  $("ask-yes").addEventListener("click", async () => {
+    $("ask").close();
+    try {
+      await api("interactions/" + encodeURIComponent(asked), { method: "DELETE", headers: { "callgate-action": "revoke" } });
+      say("Revoked: " + asked);
+    } catch (error) {
+      say("Not revoked: " + error.message);
+      note("act", "fail", "Not revoked: " + error.message);
+    }
+    await turn();
+    document.querySelector("#view-interactions .scroller").focus();
+  });
+  for (const id of ["state", "interaction-route"]) $(id).addEventListener("input", () => { after = ""; turn(); });
+  $("interaction-filters").addEventListener("submit", (event) => event.preventDefault());
+  $("first").addEventListener("click", () => { after = ""; turn(); });
+  $("next").addEventListener("click", () => { if (next) { after = next; turn(); } });
+
+  // === Setup, and what is worth a warning ===
+
+  const notes = new Map();
+  function note(key, className, text) {
+    const old = notes.get(key);
+    if (!text) {
+      if (old) { old.remove(); notes.delete(key); }
+      return;
+    }
+    const node = old || make("p", {});
+    node.className = className;
+    setText(node, text);
+    if (!old) { notes.set(key, node); $("notes").append(node); }
+  }
+
+  function fill(id, made, columns, none) {
+    $(id).replaceChildren(...(made.length ? made : [make("tr", {}, make("td", { colSpan: columns, className: "skip-step" }, none))]));
+  }
+
+  async function pullState() {
+    state = await api("state");
+    offset = Date.parse(state.now) - Date.now();
+    setText($("version"), state.version);
+    offer("interaction-route", state.routes.map((route) => route.name));
+    state.routes.forEach((route) => known.route.add(route.name));
+    offer("route", known.route);
+    const observing = state.routes.filter((route) => route.observes).map((route) => route.name);
+    note("observing", "observe", observing.length ? `${many(observing.length, "route")} only observe${observing.length === 1 ? "s" : ""}, nothing is refused there: ${observing.join(", ")}` : "");
+    note("ready", "deny", state.ready ? "" : `Not ready: ${state.why_not}`);
+    const refused = state.config.refused;
+    note("config", "deny", refused ? `The files hold another configuration, which could not be taken (${refused.at}):\n${refused.errors.join("\n")}` : "");
+    const ending = state.certificates.filter((one) => until(one.ends) < SOON_DAYS * 86400);
+    note("certificates", "fail", ending.map((one) => `${one.file} ${until(one.ends) < 0 ? "ended" : "ends"} ${when(one.ends)}`).join("\n"));
+    const missing = state.feeds.filter((feed) => feed.count === null && feed.kind !== "secret");
+    note("feeds", "fail", missing.length ? `Never fetched so far: ${missing.map((feed) => feed.label).join(", ")}` : "");
+    setup(refused);
+  }
+
+  function setup(refused) {
+    $("config").replaceChildren(...facts([["ready", state.ready ? "yes" : "no: " + state.why_not], ["generation", state.config.generation], ["version", state.config.version],
+      ["taken", `${state.config.taken} (${when(state.config.taken)})`], ["last refused", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
+      ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions" : "only reads"]]).childNodes);
+    fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name, "nowrap"),
+      make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : "enforces"), cell(route.methods.join(", ")),
+      make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody", "nowrap"), cell(route.token || "none"), make("td", {}, make("code", {}, route.forward)))), 7, "none");
+    fill("providers", state.providers.map((one) => make("tr", {}, cell(one.name), cell(one.preset || (one.signs ? "a scheme of its own" : "none")), cell(one.signs ? "yes" : "no", one.signs ? "" : "fail"),
+      cell(one.networks === null ? "anywhere" : one.networks, "num"))), 4, "none");
+    fill("feeds", state.feeds.map((feed) => make("tr", {}, make("td", {}, make("code", {}, feed.label)),
+      cell(feed.count === null ? "nothing so far" : feed.kind === "secret" ? "a secret, handed over" : `${feed.count} ${feed.kind}`, feed.count === null ? "fail" : ""),
+      cell(feed.age_seconds === null ? "-" : span(feed.age_seconds), "nowrap"))), 3, "nothing is fetched");
+    fill("certificates", state.certificates.map((one) => make("tr", {}, make("td", {}, make("code", {}, one.file)),
+      cell(`${when(one.ends)} (${one.ends.slice(0, 10)})`, until(one.ends) < SOON_DAYS * 86400 ? "fail" : ""))), 2, "no TLS here");
+  }
+
+  // === Views, and the pulse ===
+
+  const views = ["requests", "interactions", "setup"];
+  let view = "requests";
+  function show() {
+    const wanted = location.hash.slice(1);
+    if (views.includes(wanted)) view = wanted;
+    const locked = !$("token-form").hidden;
+    for (const name of views) $("view-" + name).hidden = locked || name !== view;
+    for (const link of document.querySelectorAll("nav a")) {
+      if (link.hash === "#" + view) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+    }
+    document.title = `${view[0].toUpperCase()}${view.slice(1)} - Callgate`;
+    paint();
+  }
+  addEventListener("hashchange", () => { show(); turn(); });
+
+  let timer = 0, turning = null, count = 0;
+  /** Brings everything up to date, now. */
+  async function turn() {
+    clearTimeout(timer);
+    while (turning) await turning;
+    turning = once(true);
+    await turning;
+    turning = null;
+    beat();
+  }
+  async function once(all) {
+    if (!$("token-form").hidden) return;
+    try {
+      if (all || count % STATE_EVERY === 0) await pullState();
+      if (!Object.keys(reasons).length) reasons = await api("reasons");
+      if (!paused || began === null) await pull();
+      if (view === "interactions" && !$("ask").open && (all || count % STATE_EVERY === 0)) await interactions();
+      count++;
+      linked("on", paused ? "paused" : "live");
+    } catch (error) {
+      linked("off", error instanceof Refused ? error.message.replace(/`/g, "") : "Callgate does not answer");
+    }
+  }
+  function linked(className, text) {
+    $("link").className = "dot " + className;
+    setText($("link"), text);
+  }
+  function beat() {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      if (!turning && !paused && !document.hidden) {
+        turning = once(false);
+        await turning;
+        turning = null;
+      }
+      beat();
+    }, EVERY_MS);
+  }
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && !paused) turn(); });
+  $("pause").addEventListener("click", () => {
+    paused = !paused;
+    $("pause").setAttribute("aria-pressed", String(paused));
+    $("pause").textContent = paused ? "Go on" : "Pause";
+    say(paused ? "Paused" : "Live");
+    if (paused) linked("", "paused"); else turn();
+  });
+
+  show();
+  turn();
+})();

@@ -1,0 +1,208 @@
+//! A page to look at, and what it asks for under `/ui/api`. It is one document that brings its style and script along;
+//! whatever came from outside reaches it as JSON and is shown as text. It reads; where `listen.admin.actions` says so, it
+//! can revoke an interaction.
+
+use std::sync::{Arc, LazyLock};
+
+use data_encoding::BASE64;
+use http::HeaderValue;
+use http::header::{
+    CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::callbacks::{answer, problem};
+use super::{Admin, caller, told};
+use crate::denial::Denial;
+use crate::interaction::{Interaction, State};
+use crate::path::{Parameter, parameter};
+use crate::proxy::{PlainRequest, PlainResponse};
+
+/// Most requests, and most interactions, of one answer.
+const ROWS_MAX: usize = 1000;
+const INTERACTIONS_DEFAULT: usize = 100;
+/// What the page says before it changes anything: a form, or a page from elsewhere, cannot set a header of this name
+/// without being asked.
+const ACTION: HeaderName = HeaderName::from_static("callgate-action");
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Place<'r> {
+    /// The page.
+    Page,
+    /// What the page asks for, by name.
+    Api(&'r str),
+}
+
+impl<'r> Place<'r> {
+    /// The place that a path names; `None`: it is none of ours.
+    pub(super) fn of(path: &'r str) -> Option<Self> {
+        match path {
+            "/" | "/ui" | "/ui/" => Some(Self::Page),
+            _ => path.strip_prefix("/ui/api/").map(Self::Api),
+        }
+    }
+}
+
+/// The page as it is sent.
+struct Page {
+    html: String,
+    policy: HeaderValue,
+}
+
+/// Put together once. Its style and its script are allowed by their digests, and nothing else is.
+static PAGE: LazyLock<Page> = LazyLock::new(|| {
+    let (style, script) = (include_str!("page.css"), include_str!("page.js"));
+    let digest = |text: &str| BASE64.encode(&Sha256::digest(text));
+    let policy = format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        digest(script),
+        digest(style)
+    );
+    let html = include_str!("page.html").replace("/*style*/", style).replace("/*script*/", script);
+    // Base64 and the words above are characters of a header.
+    Page { html, policy: HeaderValue::from_str(&policy).unwrap_or_else(|_| NOTHING.clone()) }
+});
+
+/// The policy of what is no page.
+static NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+impl Admin {
+    /// Answers for the page and for what it asks for.
+    pub(super) async fn page(&self, request: &PlainRequest, place: Place<'_>) -> PlainResponse {
+        let response = match (self.asked_as_ours(request), place) {
+            (Err(refused), _) => refused,
+            (Ok(()), Place::Api(name)) => self.api(request, name).await,
+            (Ok(()), Place::Page) => match request.method.as_str() {
+                "GET" | "HEAD" => {
+                    let html = PlainResponse::new(200, "text/html; charset=utf-8", PAGE.html.clone());
+                    return guarded(html, PAGE.policy.clone());
+                }
+                _ => not_allowed("GET, HEAD"),
+            },
+        };
+        guarded(response, NOTHING.clone())
+    }
+
+    async fn api(&self, request: &PlainRequest, name: &str) -> PlainResponse {
+        let may = || {
+            caller::from_our_page(request)?;
+            self.knows_the_token(request)
+        };
+        if let Err(response) = may() {
+            return response;
+        }
+        let reads = matches!(request.method.as_str(), "GET" | "HEAD");
+        match (name, name.strip_prefix("interactions/")) {
+            ("interactions" | "reasons" | "recent" | "state", _) if !reads => not_allowed("GET, HEAD"),
+            ("interactions", _) => self.told_interactions(request),
+            ("reasons", _) => told_reasons(),
+            ("recent", _) => self.told_recent(request),
+            ("state", _) => answer(200, &self.told_state()),
+            (_, Some(id)) if request.method == "DELETE" => match self.may_act(request) {
+                Ok(()) => self.revoke(id).await,
+                Err(response) => response,
+            },
+            (_, Some(_)) => not_allowed("DELETE"),
+            _ => problem(404, "not found: interactions, reasons, recent, state"),
+        }
+    }
+
+    /// Refuses to change anything, unless the configuration says otherwise and our page asks.
+    fn may_act(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
+        if !self.listener.load().actions {
+            return Err(problem(403, "the page only reads, unless `listen.admin.actions` is true"));
+        }
+        caller::surely_from_our_page(request)?;
+        match request.headers.get(&ACTION).is_some_and(|action| action == "revoke") {
+            true => Ok(()),
+            false => Err(problem(403, "the header callgate-action: revoke is missing")),
+        }
+    }
+
+    fn told_recent(&self, request: &PlainRequest) -> PlainResponse {
+        let number = |name, default| match parameter(&request.query, name) {
+            Parameter::Missing => Some(default),
+            Parameter::One(text) => text.parse::<u64>().ok(),
+            Parameter::Several => None,
+        };
+        let limit = number("limit", ROWS_MAX as u64).and_then(|limit| usize::try_from(limit).ok());
+        let (Some(after), Some(limit)) = (number("after", 0), limit.filter(|limit| is_page(*limit))) else {
+            return problem(400, "after is a number, limit one from 1 to 1000");
+        };
+        let rows = self.recent.after(after, limit);
+        let told = json!({
+            "began": rows.began.to_string(),
+            "last": rows.last,
+            "max": rows.max,
+            "more": rows.more,
+            "rows": rows.rows,
+        });
+        answer(200, &told)
+    }
+
+    fn told_interactions(&self, request: &PlainRequest) -> PlainResponse {
+        let query = |name| match parameter(&request.query, name) {
+            Parameter::One(value) => Some(value.into_owned()),
+            Parameter::Missing | Parameter::Several => None,
+        };
+        let state = query("state").unwrap_or_else(|| "open".to_owned());
+        let only = State::from_name(&state).filter(|_| state != "open");
+        if only.is_none() && !matches!(&*state, "all" | "open") {
+            return problem(400, "no such state");
+        }
+        let limit = query("limit").map_or(Some(INTERACTIONS_DEFAULT), |text| text.parse().ok());
+        let Some(limit) = limit.filter(|limit| is_page(*limit)) else {
+            return problem(400, "limit is a number from 1 to 1000");
+        };
+        let route = query("route");
+        let wanted = |interaction: &Interaction| {
+            let fits = match only {
+                Some(only) => interaction.state == only,
+                // Open, here, is whatever is not over: what asks or progresses, too.
+                None => state == "all" || interaction.state.is_open(),
+            };
+            fits && route.as_deref().is_none_or(|route| *interaction.route == *route)
+        };
+        let found = self.store.list(&query("after").unwrap_or_default(), limit, wanted);
+        let next = found.last_key_value().filter(|_| found.len() == limit).map(|(id, _)| Arc::clone(id));
+        let interactions: Vec<_> = found.iter().map(|(id, found)| told::interaction(id, found)).collect();
+        answer(200, &json!({ "interactions": interactions, "next": next }))
+    }
+}
+
+/// What each reason means.
+fn told_reasons() -> PlainResponse {
+    let reasons: serde_json::Map<_, _> = Denial::ALL
+        .iter()
+        .map(|denial| {
+            let told = json!({ "status": denial.status(), "title": denial.title(), "help": denial.help() });
+            (denial.code().to_owned(), told)
+        })
+        .collect();
+    answer(200, &json!(reasons))
+}
+
+fn is_page(limit: usize) -> bool {
+    (1..=ROWS_MAX).contains(&limit)
+}
+
+fn not_allowed(allow: &'static str) -> PlainResponse {
+    PlainResponse { allow, ..problem(405, "method not allowed") }
+}
+
+/// With what keeps a browser from taking it for something else, or from showing it to somebody else.
+fn guarded(mut response: PlainResponse, policy: HeaderValue) -> PlainResponse {
+    let fixed = |name, value| (name, HeaderValue::from_static(value));
+    response.headers.extend([
+        (CONTENT_SECURITY_POLICY, policy),
+        fixed(X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        fixed(REFERRER_POLICY, "no-referrer"),
+        fixed(X_FRAME_OPTIONS, "DENY"),
+        fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ]);
+    response
+}

@@ -1,0 +1,111 @@
+//! What the page is told of the moment: routes, providers, what is fetched, certificates, configuration, interactions.
+
+use serde_json::{Map, Value, json};
+
+use super::Admin;
+use crate::feed::FeedId;
+use crate::ingress::{Provider, Route, TokenRule};
+use crate::interaction::Interaction;
+use crate::policy::{Feed, FeedKind, Policy};
+use crate::time::Timestamp;
+
+impl Admin {
+    /// The state of the moment. Of fetched things and certificates it says what the metrics say.
+    pub(super) fn told_state(&self) -> Value {
+        let (policy, listener) = (self.policy.load(), self.listener.load());
+        let readiness = self.readiness();
+        let (interactions, events) = self.store.counts();
+        let ages = self.metrics.feed_ages();
+        let feeds = policy.feeds.iter().enumerate();
+        let certificates =
+            self.metrics.certificate_ends().into_iter().map(
+                |(file, end)| json!({ "file": file, "ends": Timestamp::from_unix_secs(end).to_string() }),
+            );
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "now": self.clock.now().to_string(),
+            "ready": readiness.is_ok(),
+            "why_not": readiness.err(),
+            "config": self.config.told(),
+            "actions": listener.actions,
+            "client_header": policy.ingress.edge().client_address.as_ref().map(|rule| rule.header.name().as_str().to_owned()),
+            "public_url": &*policy.ingress.edge().public_url,
+            "interactions": interactions,
+            "events": events,
+            "routes": policy.ingress.routes().iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+            "providers": policy.providers.iter().map(|provider| self::provider(&policy, provider)).collect::<Vec<_>>(),
+            "feeds": feeds.map(|(at, feed)| {
+                self::feed(&policy, feed, FeedId(at), ages.get(feed.label()).copied())
+            }).collect::<Vec<_>>(),
+            "certificates": certificates.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn route(route: &Route) -> Value {
+    json!({
+        "name": *route.name,
+        "path": route.path.as_str(),
+        "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+        "provider": route.provider.as_ref().map(|provider| &*provider.name),
+        "forward": route.forward.as_str(),
+        "observes": route.observes(),
+        "token": route.token.as_ref().map(token),
+        // Where the page puts placeholders into the request that it writes down.
+        "headers": route.token.iter().flat_map(TokenRule::headers).map(|name| name.as_str()).collect::<Vec<_>>(),
+        "parameters": route.token.iter().flat_map(TokenRule::parameters).collect::<Vec<_>>(),
+        "signed": route.verifier().is_some_and(|verifier| verifier.scheme().proves()),
+    })
+}
+
+/// Which token a route asks for, in words.
+fn token(rule: &TokenRule) -> String {
+    let (kind, carriers) = match rule {
+        TokenRule::Callback { carriers, .. } => ("minted here", carriers),
+        TokenRule::Jwt { carriers, .. } => ("a JWT", carriers),
+        TokenRule::Static { header, .. } => return format!("a secret, in the header {header}"),
+    };
+    let places: Vec<_> = carriers.iter().map(ToString::to_string).collect();
+    format!("{kind}, in {}", places.join(" or "))
+}
+
+fn provider(policy: &Policy, provider: &Provider) -> Value {
+    let lists = &policy.ingress.edge().outside.lists;
+    json!({
+        "name": *provider.name,
+        "preset": provider.preset,
+        "signs": provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().proves()),
+        "networks": provider.allow.as_ref().map(|allow| allow.len(lists)),
+    })
+}
+
+/// One thing that is fetched; never what is in it.
+fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> Value {
+    let outside = &policy.ingress.edge().outside;
+    let (kind, count) = match feed.kind {
+        FeedKind::Addresses(_) => ("addresses", outside.lists.get(id).map(|list| list.len())),
+        FeedKind::Keys => ("keys", outside.keyring.set(id).map(|set| set.keys().len())),
+        FeedKind::Secret => ("secret", outside.keyring.secret(id).map(|_| 1)),
+    };
+    json!({ "label": feed.label(), "kind": kind, "count": count, "age_seconds": age_seconds })
+}
+
+/// An interaction, for the page. No token is in it, and no address that a message brought.
+pub(super) fn interaction(id: &str, interaction: &Interaction) -> Value {
+    let captures: Map<_, _> =
+        interaction.captures().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    json!({
+        "interaction": id,
+        "route": &*interaction.route,
+        "provider": interaction.provider.as_deref(),
+        "captures": captures,
+        "state": interaction.state.name(),
+        "open": interaction.state.is_open(),
+        "status": interaction.status(),
+        "progress": interaction.progress(),
+        "deliveries": interaction.deliveries,
+        "created_at": interaction.created().to_string(),
+        "last_event_at": interaction.last_event().map(|at| at.to_string()),
+        "deadline_at": interaction.deadline().to_string(),
+    })
+}

@@ -1,0 +1,434 @@
+#!/usr/bin/env python3
+"""Looks at the page of the admin listener with a real browser: a real Callgate, real requests, and somebody who uses
+the keyboard. Exits with 0 only if all came out right; leaves pictures in a folder that it names."""
+
+import argparse
+import base64
+import hashlib
+import hmac
+import http.client
+import http.server
+import json
+import os
+import pathlib
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from browser import Browser
+
+ROWS = 10_000
+FILTER_MS_MAX = 100
+SECRET = secrets.token_bytes(32)
+TOKEN = "the-token-of-the-page-" + secrets.token_hex(8)
+MARKUP = "<img src=x onerror=window.hacked=1>"
+ENVIRONMENT = {
+    **os.environ,
+    "TOKEN_KEY": secrets.token_hex(32),
+    "WHSEC": "whsec_" + base64.b64encode(SECRET).decode(),
+    "ADMIN_TOKEN": TOKEN,
+    "STATIC": "the static secret of a route",
+}
+CONFIG = """
+public_url: https://agent.example.com
+listen:
+  ingress:
+    - {{ address: 127.0.0.1:{ingress} }}
+    - {{ address: 127.0.0.1:0, tls: {{ certificate: {folder}/tls.crt, key: {folder}/tls.key }} }}
+  admin: {{ address: 127.0.0.1:{admin}, recent: {rows}{more} }}
+agent: {{ address: 127.0.0.1:{agent} }}
+client_address: {{ header: x-forwarded-for, trusted_proxies: [127.0.0.1] }}
+callback_tokens: {{ keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
+providers:
+  ai-analysis: {{ preset: standard-webhooks, secrets: [ {{ env: WHSEC }} ] }}
+  camera: {{ allow: [203.0.113.0/24, {{ url: "file:{folder}/list" }}, {{ url: "http://127.0.0.1:1/list" }}] }}
+routes:
+  - name: analysis-status
+    path: /webhooks/analysis-status/{{document_id}}
+    provider: ai-analysis
+    token: {{ kind: callback, from: [bearer] }}
+    forward: /internal/agents/analysis/{{document_id}}/status
+    interaction: {{ status: /status, progress: /progress, done: [completed], deadline: 1h }}
+  - name: open
+    path: /open/{{id}}
+    open: true
+    methods: [GET, POST]
+    forward: /in/{{id}}
+  - name: new-camera
+    path: /camera/{{id}}
+    mode: observe
+    provider: camera
+    token: {{ kind: static, header: x-camera-key, secrets: [ {{ env: STATIC }} ] }}
+    forward: /camera/{{id}}
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Agent(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *_):
+        pass
+
+
+class Gate:
+    """A Callgate between a toy agent and whoever sends."""
+
+    def __init__(self, callgate, folder, rows=1000, more=""):
+        self.ingress, self.admin = free_port(), free_port()
+        self.agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+        threading.Thread(target=self.agent.serve_forever, daemon=True).start()
+        path = pathlib.Path(folder) / f"callgate-{self.admin}.yaml"
+        self.callgate = callgate
+        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, folder=folder, agent=self.agent.server_port, rows=rows, more=more)
+        self.path = path
+        path.write_text(self.config)
+        self.process = subprocess.Popen([callgate, "run", "-c", path], env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+                                        stderr=open(pathlib.Path(folder) / "callgate.log", "a"))
+        for _ in range(500):
+            try:
+                socket.create_connection(("127.0.0.1", self.admin), timeout=1).close()
+                break
+            except OSError:
+                if self.process.poll() is not None:
+                    sys.exit("Callgate did not start: " + (pathlib.Path(folder) / "callgate.log").read_text())
+                time.sleep(0.01)
+        self.url = f"http://127.0.0.1:{self.admin}/"
+
+    def close(self):
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.agent.shutdown()
+
+    def send(self, bytes_):
+        """One request as it is, and the status of the answer."""
+        with socket.create_connection(("127.0.0.1", self.ingress), timeout=20) as stream:
+            stream.sendall(bytes_)
+            return int(stream.recv(4096)[9:12])
+
+    def get(self, path, *headers):
+        lines = "".join(f"{header}\r\n" for header in headers)
+        return self.send(f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{lines}\r\n".encode())
+
+    def mint(self, document):
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=20)
+        body = json.dumps({"route": "analysis-status", "params": {"document_id": document}})
+        connection.request("POST", "/callbacks", body, {"content-type": "application/json"})
+        return json.loads(connection.getresponse().read())
+
+    def call_back(self, minted, event, report, key=SECRET):
+        body, now = json.dumps(report), str(int(time.time()))
+        digest = hmac.new(key, f"{event}.{now}.{body}".encode(), hashlib.sha256).digest()
+        path = minted["callback_url"].removeprefix("https://agent.example.com")
+        return self.send((
+            f"POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {minted['callback_token']}\r\n"
+            f"webhook-id: {event}\r\nwebhook-timestamp: {now}\r\nwebhook-signature: v1,{base64.b64encode(digest).decode()}\r\n"
+            f"X-Forwarded-For: 203.0.113.{len(event)}\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode())
+
+    def flood(self, count):
+        """Many requests over kept connections, one behind the other."""
+        with socket.create_connection(("127.0.0.1", self.ingress), timeout=60) as stream:
+            reader = stream.makefile("rb")
+            for number in range(count):
+                stream.sendall(f"GET /open/{number} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+                head = []
+                while (line := reader.readline()) not in (b"\r\n", b""):
+                    head.append(line.lower())
+                length = [int(line.split(b":")[1]) for line in head if line.startswith(b"content-length")]
+                reader.read(length[0] if length else 0)
+
+
+ROW_TEXT = "[...document.querySelectorAll('#rows tr[data-n]')].map(tr => tr.innerText.replaceAll('\\n', ' ').replaceAll('\\t', ' '))"
+FOCUSED = "document.activeElement.closest('tr') && document.activeElement.closest('tr').innerText"
+
+
+class Look:
+    def __init__(self, browser, pictures):
+        self.browser, self.pictures, self.wrong = browser, pictures, []
+
+    def check(self, what, right, seen=""):
+        print(("ok    " if right else "WRONG ") + what + ("" if right else f": {seen}"), flush=True)
+        if not right:
+            self.wrong.append(what)
+
+    def picture(self, name):
+        for scheme in ("light", "dark"):
+            self.browser.light(scheme)
+            time.sleep(0.2)
+            self.browser.picture(os.path.join(self.pictures, f"{name}-{scheme}.png"))
+
+    def quiet(self, what, gates):
+        """Nothing was asked for elsewhere, and nothing complained."""
+        elsewhere = [url for _, url in self.browser.requests if not url.startswith((*(gate.url for gate in gates), "data:", "about:"))]
+        self.check(f"{what}: nothing is asked for elsewhere", not elsewhere, elsewhere)
+        self.check(f"{what}: no errors in the console", not self.browser.complaints, self.browser.complaints)
+        self.browser.requests.clear()
+        self.browser.complaints.clear()
+
+
+def traffic(gate):
+    """Some requests of each verdict, and somebody who tries to get markup into the page."""
+    minted = gate.mint("doc-7f3a")
+    odd = gate.mint("doc-odd")
+    statuses = [
+        gate.call_back(minted, "msg_1", {"status": "processing", "progress": 25}),
+        gate.call_back(minted, "msg_1", {"status": "processing", "progress": 25}),
+        gate.call_back(minted, "msg_forged", {"status": "completed"}, key=b"guessed"),
+        gate.call_back(odd, "msg_odd", {"status": MARKUP, "progress": 50}),
+        gate.call_back({**minted, "callback_url": "/webhooks/analysis-status/doc-else"}, "msg_2", {}),
+        gate.get("/open/1?callback_token=eyJsecret&code=hunter2"),
+        gate.get("/nope/" + "%3Cimg%20src=x%20onerror=window.hacked=1%3E"),
+        gate.get("/nope/'\"><script>window.hacked=1</script>".replace("<", "%3C").replace(">", "%3E").replace('"', "%22")),
+        gate.get("/open/2", f"X-Forwarded-For: {MARKUP}", f"User-Agent: {MARKUP}"),
+        gate.get("/camera/7", f"X-Camera-Key: {MARKUP}", "X-Forwarded-For: 198.51.100.4"),
+        gate.send(f"GET /{MARKUP} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode()),
+    ]
+    assert statuses == [200, 200, 401, 200, 401, 200, 404, 404, 403, 200, 400], statuses
+    return minted
+
+
+def asks_again(look, gate):
+    """What is copied from the details is taken by the commands it is for."""
+    command, skeleton = look.browser.ask("[...document.querySelectorAll('#details pre')].map((pre) => pre.textContent)")
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "callgate.yaml").write_text(gate.config)
+        pathlib.Path(folder, "callback.http").write_text(skeleton)
+        path = f"{pathlib.Path(gate.callgate).resolve().parent}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-ec", command], cwd=folder, env={**ENVIRONMENT, "PATH": path}, capture_output=True, text=True)
+        # The token was left out: refused for that, and for nothing before it.
+        look.check("the command that is copied asks again", done.returncode == 1 and "deny: token_malformed" in done.stdout, done)
+
+
+def requests(look, gate):
+    browser = look.browser
+    browser.open(gate.url)
+    browser.until("document.querySelectorAll('#rows tr[data-n]').length >= 11", "eleven rows")
+    rows = browser.ask(ROW_TEXT)
+    look.check("a row says what happened", any("deny" in row and "signature_mismatch" in row and "401" in row for row in rows), rows)
+    look.check("no token and no query is shown", "eyJ" not in browser.ask("document.body.innerText") and "hunter2" not in str(rows), rows)
+    look.check("the observing route is loud", "new-camera" in browser.ask("document.querySelector('#notes').innerText"))
+    look.picture("requests")
+
+    gate.get("/open/live")
+    browser.until("document.querySelector('#rows tr[data-n]').innerText.includes('/open/live')", "a row that appears by itself", 6)
+    look.check("a row appears by itself", True)
+
+    browser.press("/")
+    look.check("the slash goes to the search", browser.ask("document.activeElement.id") == "text")
+    browser.type("signature_mismatch")
+    browser.until("document.querySelectorAll('#rows tr[data-n]').length === 1", "one row is left")
+    look.check("the search filters", "signature_mismatch" in browser.ask(ROW_TEXT)[0])
+    for _ in range(20):
+        browser.press("Tab")
+        if browser.ask("document.activeElement.id") == "scroller":
+            break
+    browser.press("ArrowDown")
+    look.check("an arrow key goes to a row", "signature_mismatch" in (browser.ask(FOCUSED) or ""), browser.ask("document.activeElement.outerHTML"))
+    browser.press("Enter")
+    browser.until("!document.getElementById('details').hidden", "details")
+    details = browser.ask("document.getElementById('details').innerText")
+    for part in ("deny: signature_mismatch", "token", "pass", "callgate sign -c callgate.yaml --provider ai-analysis",
+                 "callgate explain -c callgate.yaml --request signed.http --peer 127.0.0.1 --at 20", "Authorization: Bearer TOKEN-LEFT-OUT",
+                 "POST /webhooks/analysis-status/doc-7f3a HTTP/1.1", "Host: agent.example.com"):
+        look.check(f"the details say {part!r}", part in details, details)
+    look.check("the details have the focus", browser.ask("document.activeElement.id") == "details-title")
+    look.picture("details")
+    asks_again(look, gate)
+    browser.press("Escape")
+    look.check("Escape closes them and goes back to the row", browser.ask("document.getElementById('details').hidden") and "signature_mismatch" in (browser.ask(FOCUSED) or ""))
+
+    browser.ask("document.querySelector('#filters button[type=reset]').click()")
+    browser.until("document.querySelectorAll('#rows tr[data-n]').length >= 12", "all rows again")
+    browser.ask("document.getElementById('scroller').focus()")
+    browser.press("ArrowDown", "ArrowDown", "ArrowDown")
+    before = browser.ask(FOCUSED)
+    gate.get("/open/while-reading")
+    browser.until("document.getElementById('rows').innerText.includes('while-reading')", "another row", 6)
+    look.check("who is at a row stays there when others come", browser.ask(FOCUSED) == before, (before, browser.ask(FOCUSED)))
+
+    browser.ask("document.getElementById('pause').click()")
+    gate.get("/open/unseen")
+    time.sleep(3)
+    look.check("paused, nothing changes", not browser.ask("document.getElementById('rows').innerText.includes('unseen')"))
+    browser.ask("document.getElementById('pause').click()")
+    browser.until("document.getElementById('rows').innerText.includes('unseen')", "a row after the pause")
+    look.check("and what came meanwhile is there afterwards", True)
+
+
+def interactions(look, gate, minted):
+    browser = look.browser
+    browser.ask("location.hash = '#interactions'")
+    browser.until("document.querySelectorAll('#interactions tr').length === 2", "two interactions")
+    text = browser.ask("document.getElementById('interactions').innerText")
+    look.check("an interaction is shown with its progress", minted["interaction"] in text and "25 %" in text, text)
+    look.check("markup from outside is text", MARKUP in text and browser.ask("window.hacked") is None and browser.ask("document.images.length") == 0, text)
+    look.picture("interactions")
+    browser.ask(f"document.querySelector('button[data-id=\"{minted['interaction']}\"]').click()")
+    browser.until("document.getElementById('ask').open", "the question")
+    look.check("the safe answer has the focus", browser.ask("document.activeElement.id") == "ask-no")
+    look.picture("revoke")
+    browser.ask("document.getElementById('ask-yes').click()")
+    browser.until("document.querySelectorAll('#interactions tr').length === 1", "it is gone from those that are not over")
+    look.check("an interaction is revoked", gate.call_back(minted, "msg_9", {}) == 410)
+    browser.ask("location.hash = '#setup'")
+    browser.until("!document.getElementById('view-setup').hidden && document.querySelectorAll('#routes tr').length === 3", "the setup")
+    gate.path.write_text(gate.config.replace("forward: /in/{id}", "frward: /in/{id}"))
+    browser.until("document.getElementById('notes').innerText.includes('did you mean `forward`')", "the refused configuration")
+    notes = browser.ask("document.getElementById('notes').innerText")
+    look.check("a certificate that ends soon is said", "tls.crt ends in 2 days" in notes, notes)
+    look.check("what was never fetched is said", "Never fetched so far: http://127.0.0.1:1/list" in notes, notes)
+    setup = browser.ask("document.getElementById('view-setup').innerText")
+    for part in ("analysis-status", "standard-webhooks", "OBSERVES", "generation", "/camera/{id}", "2 addresses", "nothing so far", "tls.crt", "unknown key"):
+        look.check(f"the setup says {part!r}", part in setup, setup)
+    look.picture("setup")
+    browser.size(700, 900)
+    browser.ask("location.hash = '#requests'")
+    time.sleep(0.5)
+    look.picture("narrow")
+    browser.size(1440, 900)
+
+
+def accessible(look):
+    """What a tool can tell: everything that is operated has a name, text has contrast in both schemes."""
+    names = look.browser.ask("""[...document.querySelectorAll('button, input, select, a, table, [role=region]')]
+        .filter((node) => !(node.ariaLabel || node.labels && node.labels.length || node.innerText && node.tagName !== 'TABLE' || node.getAttribute('aria-labelledby') || node.caption
+            || node.closest('[hidden]'))).map((node) => node.outerHTML)""")
+    look.check("everything has a name", not names, names)
+    contrast = """(() => {
+        const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+        const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4).reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+        const ground = (node) => { for (; node; node = node.parentElement) { const c = parse(getComputedStyle(node).backgroundColor); if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+        const poor = new Set();
+        for (const node of document.querySelectorAll('body *')) {
+            const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+            if (!own || !node.checkVisibility() || node.disabled || node.className === 'skip') continue;
+            const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))];
+            const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+            if (ratio < 4.5) poor.add(`${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 20)} ${ratio.toFixed(1)}`);
+        }
+        return [...poor];
+    })()"""
+    for view in ("requests", "interactions", "setup"):
+        look.browser.ask(f"location.hash = '#{view}'")
+        time.sleep(0.4)
+        for scheme in ("light", "dark"):
+            look.browser.light(scheme)
+            time.sleep(0.1)
+            poor = look.browser.ask(contrast)
+            look.check(f"contrast of {view}, {scheme}", not poor, poor)
+    look.browser.ask("location.hash = '#requests'")
+
+
+def many(look, gate):
+    browser = look.browser
+    threads = [threading.Thread(target=gate.flood, args=(ROWS // 4,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gate.get("/nope/needle")
+    browser.open(gate.url)
+    browser.until(f"document.getElementById('count').textContent === '{ROWS:,} requests'", f"{ROWS} requests", 60)
+    drawn = browser.ask("document.querySelectorAll('#rows tr').length")
+    look.check(f"{ROWS} requests, few of them drawn ({drawn})", drawn < 100, drawn)
+    measure = """(() => {
+        const text = document.getElementById('text'), times = [];
+        for (const words of ['needle', 'open 99', 'nothing at all', '', 'allow 127', 'needle']) {
+            const began = performance.now();
+            text.value = words;
+            text.dispatchEvent(new Event('input'));
+            document.body.offsetHeight;
+            times.push(performance.now() - began);
+        }
+        return times;
+    })()"""
+    times = browser.ask(measure)
+    look.check(f"filtering {ROWS} takes {max(times):.1f} ms at most", max(times) < FILTER_MS_MAX, times)
+    look.check("and finds the one", browser.ask("document.getElementById('count').textContent").startswith("1 of"))
+    browser.ask("document.querySelector('#filters button[type=reset]').click()")
+    time.sleep(0.3)
+    browser.ask("document.getElementById('scroller').focus()")
+    browser.press("End")
+    look.check("the End key goes to the oldest", "/open/" in (browser.ask(FOCUSED) or ""), browser.ask(FOCUSED))
+    look.check("which is the last row", browser.ask("document.activeElement.closest('tr').ariaRowIndex") == str(ROWS + 1))
+    look.picture("many")
+
+
+def with_token(look, gate):
+    browser = look.browser
+    browser.open(gate.url)
+    browser.until("!document.getElementById('token-form').hidden", "the question for the token")
+    look.picture("token")
+    browser.complaints.clear()
+    browser.type("wrong")
+    browser.press("Enter")
+    browser.until("document.getElementById('token-why').textContent.includes('not the one')", "a wrong token is one")
+    browser.complaints.clear()
+    browser.type(TOKEN)
+    browser.press("Enter")
+    browser.until("document.getElementById('link').textContent === 'live'", "live with the token")
+    look.check("the token opens the page", browser.ask("document.getElementById('token-form').hidden"))
+    kept = browser.ask("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, document.documentElement.outerHTML])")
+    look.check("and is kept nowhere", TOKEN not in kept)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--callgate", required=True)
+    parser.add_argument("--browser", required=True)
+    parser.add_argument("--pictures", help="where pictures go; a temporary folder otherwise")
+    args = parser.parse_args()
+    pictures = args.pictures or tempfile.mkdtemp(prefix="callgate-page-pictures-")
+    os.makedirs(pictures, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "list").write_text("198.51.100.0/25\n192.0.2.0/24\n")
+        subprocess.run("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=t -keyout tls.key -out tls.crt".split(),
+                       cwd=folder, check=True, stderr=subprocess.DEVNULL)
+        browser = Browser(args.browser)
+        look = Look(browser, pictures)
+        gates = []
+        try:
+            gates.append(gate := Gate(args.callgate, folder, more=", actions: true"))
+            browser.size(1440, 900)
+            minted = traffic(gate)
+            requests(look, gate)
+            interactions(look, gate, minted)
+            accessible(look)
+            look.quiet("a page with everything", gates)
+            gates.append(gate := Gate(args.callgate, folder, rows=ROWS))
+            many(look, gate)
+            look.quiet("a page with many", gates)
+            gates.append(gate := Gate(args.callgate, folder, more=", token: { env: ADMIN_TOKEN }"))
+            with_token(look, gate)
+            look.quiet("a page with a token", gates)
+        finally:
+            browser.close()
+            for gate in gates:
+                gate.close()
+    print(f"pictures: {pictures}")
+    if look.wrong:
+        sys.exit(f"{len(look.wrong)} wrong: " + "; ".join(look.wrong))
+
+
+if __name__ == "__main__":
+    main()
