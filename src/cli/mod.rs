@@ -32,7 +32,7 @@ pub use message::Message;
 pub use metrics::metrics_table;
 pub use providers::provider_table;
 pub use run::{Serving, serve};
-pub use schema::schema;
+pub use schema::{reference, schema};
 
 /// Bad usage or a bad configuration (sysexits.h EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;
@@ -76,7 +76,7 @@ enum Command {
     /// List the providers that are known, or print the preset of one.
     Providers(providers::ProvidersArgs),
     /// Print the configuration language as JSON Schema, for editors.
-    Schema,
+    Schema(schema::SchemaArgs),
     /// Put a provider's signature on a captured request.
     Sign(sign::SignArgs),
     /// Ask a running Callgate whether it lives, or takes callbacks. Exits with 0 or 69.
@@ -90,6 +90,14 @@ struct ConfigArg {
     /// The configuration.
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     config: PathBuf,
+}
+
+/// Whether these are words that the command line understands; what is wrong with them, if not.
+///
+/// # Errors
+/// What it would say.
+pub fn understands(args: &[&str]) -> Result<(), String> {
+    Cli::try_parse_from(args).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// Runs the command line.
@@ -116,7 +124,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Metrics(args) => metrics::metrics(&args),
         Command::Mint(args) => mint::mint(&args),
         Command::Providers(args) => providers::providers(&args),
-        Command::Schema => schema::print(),
+        Command::Schema(args) => schema::print(&args),
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
         Command::Inject(args) => inject::run(&args),

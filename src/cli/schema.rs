@@ -1,16 +1,90 @@
-//! `callgate schema`: the configuration language for editors.
+//! `callgate schema`: the configuration language for editors, and as a table for people.
 
 use std::io::Write as _;
+
+use clap::Args;
+use serde_json::Value;
 
 use super::EXIT_DATA;
 use crate::config::SCHEMA;
 
+#[derive(Args)]
+pub(super) struct SchemaArgs {
+    /// Print the table of the documentation.
+    #[arg(long)]
+    markdown: bool,
+}
+
 /// The configuration language as JSON Schema.
-pub fn schema() -> Option<serde_json::Value> {
+pub fn schema() -> Option<Value> {
     serde_yaml::from_str(SCHEMA).ok()
 }
 
-pub(super) fn print() -> u8 {
+pub(super) fn print(args: &SchemaArgs) -> u8 {
     let Some(schema) = schema() else { return EXIT_DATA };
-    u8::from(writeln!(std::io::stdout(), "{schema:#}").is_err())
+    let text = if args.markdown { reference() } else { format!("{schema:#}\n") };
+    u8::from(std::io::stdout().write_all(text.as_bytes()).is_err())
+}
+
+/// Every key, one line each.
+pub fn reference() -> String {
+    let mut out = "| key | | default |\n|---|---|---|\n".to_owned();
+    if let Some(schema) = schema() {
+        rows(&schema, &schema, "", &mut out);
+    }
+    out
+}
+
+/// What a schema refers to.
+fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
+    let target = schema["$ref"].as_str().and_then(|to| root.pointer(to.trim_start_matches('#')));
+    target.unwrap_or(schema)
+}
+
+/// The keys of a mapping, and below each of them its own.
+fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
+    let schema = resolved(root, schema);
+    for (key, own) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let target = resolved(root, own);
+        let required = schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == key));
+        let said = own["description"].as_str().or_else(|| target["description"].as_str()).unwrap_or_default();
+        let words = target["enum"].as_array().map(|all| all.iter().map(word).collect::<Vec<_>>().join(", "));
+        let text =
+            [Some(said.trim_end_matches('.').to_owned()), words.map(|words| format!("one of {words}"))];
+        let text: Vec<_> = text.into_iter().flatten().filter(|text| !text.is_empty()).collect();
+        let default = match (&own["default"], required) {
+            (Value::Null, true) => "required".to_owned(),
+            (Value::Null, false) => String::new(),
+            (default, _) => word(default),
+        };
+        out.push_str(&format!("| `{path}` | {} | {default} |\n", text.join("; ").replace('|', "\\|")));
+        within(root, target, &path, out);
+    }
+}
+
+/// The keys within a value: of a list's elements, of entries by name, of each of several forms.
+fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
+    // A reference to a secret is the same everywhere, and said at the top of the documentation.
+    if Some(schema) == root.pointer("/$defs/secret") {
+        return;
+    }
+    rows(root, schema, path, out);
+    if schema["items"].is_object() {
+        within(root, resolved(root, &schema["items"]), &format!("{path}[]"), out);
+    }
+    if schema["additionalProperties"].is_object() {
+        within(root, resolved(root, &schema["additionalProperties"]), &format!("{path}.NAME"), out);
+    }
+    for form in schema["anyOf"].as_array().into_iter().flatten() {
+        within(root, resolved(root, form), path, out);
+    }
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("`{text}`"),
+        Value::Array(all) => format!("[{}]", all.iter().map(word).collect::<Vec<_>>().join(", ")),
+        other => format!("`{other}`"),
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use callgate::cli::{first_configuration, schema};
+use callgate::cli::{first_configuration, reference, schema, understands};
 use callgate::config::{Config, PRESETS, Surroundings, keys_asked, preset as preset_of};
 use serde_json::Value;
 
@@ -187,4 +187,29 @@ fn every_configuration_of_the_repository_compiles() {
         count += 1;
     }
     assert!(count >= 9, "{count}");
+}
+
+#[test]
+fn the_reference_is_made_from_the_schema() {
+    let text = fs::read_to_string("docs/reference.md").unwrap();
+    assert!(text.ends_with(&reference()), "docs/reference.md: callgate schema --markdown");
+}
+
+/// The commands that documents show, less what a shell makes of them.
+#[test]
+fn commands_in_documents_are_commands() {
+    let mut files: Vec<_> = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.extend(["README.md", "CONTRIBUTING.md"].map(Into::into));
+    let mut count = 0;
+    for path in files.iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        let text = fs::read_to_string(path).unwrap();
+        for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("$ callgate ")) {
+            let line = line.split(['>', '|', '#', '&']).next().unwrap().trim();
+            let words: Vec<_> = line.split_whitespace().filter(|word| *word != "\\").collect();
+            let understood = understands(&[&["callgate"], &words[..]].concat());
+            assert!(understood.is_ok(), "{}: {line}: {understood:?}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "{count}");
 }
