@@ -12,7 +12,7 @@ demo: setup
 	$(CARGO) build --release --locked
 	python3 tests/demo/play.py --callgate target/release/callgate
 
-test: setup fmt lint core unit doc interop deploy-test observability page
+test: setup fmt lint core unit doc interop deploy-test observability page deny
 	@echo "all tests passed"
 
 # cmake, which pingora's zlib needs to build.
@@ -80,7 +80,7 @@ bench-decide: setup
 	$(CARGO) bench --locked --bench decide
 
 # Licences, sources and banned crates, and the known vulnerabilities where the database of them can be had.
-deny:
+deny: setup
 	@scripts/deny.sh $(TOOLS)
 
 # Each fuzz target for SECONDS_EACH, or those that TARGETS names; the first finding stops. Needs a nightly compiler.
