@@ -1,6 +1,6 @@
 //! Delivering: everything that reaches the agent goes through here, as one finished message. A [`Delivery`] is made
-//! from a [`Permit`] or from a [`Notice`], on a route that only observes from an [`Observed`], and from nothing else. A request whose bytes may have reached the agent
-//! is never sent a second time.
+//! from a [`Permit`] or from a [`Notice`], on a route that only observes from an [`Observed`], and from nothing else. A
+//! request whose bytes may have reached the agent is never sent a second time.
 
 use std::time::Instant;
 
@@ -8,11 +8,14 @@ use bytes::Bytes;
 use http::Method;
 
 use super::agent::Pool;
+use super::clock::instant;
+use super::exchange::Shared;
 use super::http1::{Answer, Message, exchange};
 use crate::denial::Denial;
 use crate::ingress::{Notice, Observed, Permit};
 use crate::policy::Agent;
 use crate::request::RequestHead;
+use crate::store::Claimed;
 use crate::token::Stamp;
 
 /// Room made for the head of a message.
@@ -62,6 +65,21 @@ pub(super) async fn deliver(
 ) -> Result<Answer, Denial> {
     let stream = pool.connection(agent, now).await?;
     exchange(stream, delivery.message, agent.response_timeout).await.map_err(|fault| fault.of_agent())
+}
+
+/// The agent took the callback: that is safe before the provider is told.
+///
+/// # Errors
+/// What the store answers when the settlement could not be made safe.
+pub(super) async fn settle(shared: &Shared, permit: &Permit, claimed: Claimed<'_>) -> Result<(), Denial> {
+    if claimed.is_stale() {
+        shared.metrics.stale(&permit.route().name, "delivered");
+    }
+    let event_id = permit.event_id().and_then(|id| id.to_str().ok());
+    claimed
+        .settle(permit.report(), event_id, shared.ledger_clock.now(instant()))
+        .await
+        .map_err(|refusal| refusal.denial)
 }
 
 /// Gives the connection of an answer that was read to its end back, if it can be used again.

@@ -21,7 +21,7 @@ use super::http1::{Fault, Message};
 use super::provider::{Answered, Failed, Patience};
 use super::refuse;
 use super::session::{
-    Caller, begin_span, continue_if_expected, hand_back, head, known_method, lacks_host, micros,
+    Caller, begin_span, continue_if_expected, go_on_with, hand_back, head, known_method, lacks_host, micros,
 };
 use super::slots::BodyMemory;
 use crate::denial::{Denial, Refusal};
@@ -75,9 +75,10 @@ pub(super) async fn serve(
     let no_host = matches!(read, Ok(Ok(true))) && lacks_host(&session);
     // Before a head was read there is none to put a span into.
     let span = match &read {
-        Ok(Ok(true)) => begin_span(shared, &mut session, "request"),
+        Ok(Ok(true)) => begin_span(shared, &session, "request"),
         _ => None,
     };
+    go_on_with(&mut session, span.as_ref());
     let mut exchange = Exchange {
         shared,
         policy: &policy,

@@ -16,7 +16,7 @@ use super::agent::Pool;
 use super::answer::{self, Broken};
 use super::body;
 use super::clock::{Clock, LedgerClock, instant};
-use super::deliver::{self, Delivery, deliver};
+use super::deliver::{self, Delivery, deliver, settle};
 use super::ended::{Ended, Outcome, record};
 use super::fetch::Fetcher;
 use super::handshake;
@@ -28,14 +28,14 @@ use super::rates::Rates;
 use super::refusals::Refusals;
 use super::refuse;
 use super::session::{
-    self, Caller, RequestIds, begin_span, continue_if_expected, hand_back, head, is_ambiguous,
+    self, Caller, RequestIds, begin_span, continue_if_expected, go_on_with, hand_back, head, is_ambiguous,
 };
 use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
 use crate::denial::Denial;
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
-use crate::observe::{AccessLogger, Metrics, Recent, Traces};
+use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};
 use crate::policy::Policy;
 use crate::store::{Claimed, Store};
 use crate::token::Stamp;
@@ -108,9 +108,15 @@ pub(super) async fn serve(
     let request_id = shared.request_ids.next();
     let mut trail = Trail::timed(instant);
     session.set_write_timeout(Some(WRITE_TIMEOUT));
-    let span = begin_span(shared, &mut session, "callback");
-    let mut exchange =
-        Exchange { shared, policy: &policy, session: &mut session, link, request_id: &request_id };
+    let span = begin_span(shared, &session, "callback");
+    let mut exchange = Exchange {
+        shared,
+        policy: &policy,
+        session: &mut session,
+        link,
+        request_id: &request_id,
+        span: span.as_ref(),
+    };
     let ended = match usable {
         false => exchange.refuse_head().await,
         true => {
@@ -149,6 +155,7 @@ struct Exchange<'x> {
     session: &'x mut ServerSession,
     link: &'x Link,
     request_id: &'x str,
+    span: Option<&'x Span>,
 }
 
 impl Exchange<'_> {
@@ -234,6 +241,7 @@ impl Exchange<'_> {
     async fn pass_by(&mut self, caller: Caller<'_>, observed: Observed, body: Bytes) -> Ended {
         let (shared, agent) = (self.shared, &self.policy.agent);
         let began = instant();
+        go_on_with(self.session, self.span);
         let delivery = Delivery::observed(&observed, &head(self.session, caller), body);
         let outcome = Outcome::Observed(observed.instead(), observed.denials().to_vec());
         let seen = observed.into_seen();
@@ -281,6 +289,7 @@ impl Exchange<'_> {
         let began = trail.last().unwrap_or_else(instant);
         let body = permit.rewritten(&body, &shared.actions_url).map_or(body, Bytes::from);
         let stamp = Stamp { id: self.request_id, now: shared.clock.now() };
+        go_on_with(self.session, self.span);
         let delivery = Delivery::callback(&permit, &head(self.session, caller), body, stamp);
         let delivered = deliver(&shared.pool, agent, delivery, began).await;
         let settled = match (&delivered, claimed) {
@@ -382,16 +391,4 @@ impl Exchange<'_> {
         let told = answer::deny(self.session, denial, &[], self.request_id, explain).await;
         Ended { reusable: false, ..Ended::refused(Denied { denial, seen: Seen::default() }, 0, told) }
     }
-}
-
-/// The agent took the callback: that is safe before the provider is told.
-async fn settle(shared: &Shared, permit: &Permit, claimed: Claimed<'_>) -> Result<(), Denial> {
-    if claimed.is_stale() {
-        shared.metrics.stale(&permit.route().name, "delivered");
-    }
-    let event_id = permit.event_id().and_then(|id| id.to_str().ok());
-    claimed
-        .settle(permit.report(), event_id, shared.ledger_clock.now(instant()))
-        .await
-        .map_err(|refusal| refusal.denial)
 }

@@ -51,15 +51,19 @@ pub(super) fn known_method(method: &str) -> &str {
     }
 }
 
-/// Begins the span of a request where there are spans, and puts it in place of the one that the request came with: what
-/// goes on from here belongs to it.
-pub(super) fn begin_span(shared: &Shared, session: &mut ServerSession, name: &'static str) -> Option<Span> {
-    let traces = shared.traces.as_ref()?;
+/// Begins the span of a request where there are spans.
+pub(super) fn begin_span(shared: &Shared, session: &ServerSession, name: &'static str) -> Option<Span> {
     let came = session.get_header(TRACEPARENT).and_then(|value| value.to_str().ok());
-    let span = traces.begin(name, came);
-    let head = session.req_header_mut();
-    head.insert_header(TRACEPARENT, span.traceparent()).ok()?;
-    Some(span)
+    shared.traces.as_ref().map(|traces| traces.begin(name, came))
+}
+
+/// Puts a span in place of the one that the request came with: what goes on from here belongs to it. Not before everything
+/// is verified, since the header may be under a signature.
+pub(super) fn go_on_with(session: &mut ServerSession, span: Option<&Span>) {
+    if let Some(span) = span {
+        // What is made of hexadecimal digits is always a header.
+        let _ = session.req_header_mut().insert_header(TRACEPARENT, span.traceparent());
+    }
 }
 
 /// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
