@@ -115,7 +115,7 @@ fn request_line(line: &[u8]) -> Result<bool, HeadFault> {
         return Err(fault);
     }
     // Parsers repair such a target, or cut it: it would not be the one that was sent, or signed.
-    if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>')) {
+    if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
         return Err(HeadFault::Malformed("a character in the target that no target has"));
     }
     // A tunnel is not what anybody comes here for.
