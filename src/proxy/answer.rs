@@ -48,9 +48,21 @@ pub(super) async fn deny(
     write(session, header, body.into()).await
 }
 
+/// Refuses a head that could not be read. Nothing of the request is asked for: where there is none, pingora panics.
+pub(super) async fn deny_unread(session: &mut ServerSession, request_id: &str, explain: bool) -> bool {
+    let denial = Denial::RequestMalformed;
+    let body = problem(denial, request_id, explain);
+    let Ok(header) = problem_header(denial, &[], body.len()) else { return false };
+    put(session, header, body.into()).await
+}
+
 /// Writes a whole answer; to HEAD without its body, which HTTP/2 would send. Returns whether the caller could be told.
 async fn write(session: &mut ServerSession, header: ResponseHeader, body: Bytes) -> bool {
     let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
+    put(session, header, body).await
+}
+
+async fn put(session: &mut ServerSession, header: ResponseHeader, body: Bytes) -> bool {
     session.write_response_header(Box::new(header)).await.is_ok()
         && session.write_response_body(body, true).await.is_ok()
 }

@@ -91,7 +91,7 @@ pub(super) async fn serve(
         body_bytes: 0,
     };
     let ended = match read {
-        Ok(Ok(true)) if no_host => exchange.refuse_head().await,
+        Ok(Ok(true)) if no_host => exchange.refuse_head(true).await,
         Ok(Ok(true)) => {
             if *stopping.borrow() {
                 exchange.session.set_keepalive(None);
@@ -99,7 +99,7 @@ pub(super) async fn serve(
             exchange.run().await
         }
         Ok(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => {
-            exchange.refuse_head().await
+            exchange.refuse_head(false).await
         }
         _ => return None,
     };
@@ -297,10 +297,13 @@ impl Exchange<'_> {
         Ended { outcome: Err(refusal.denial), status, reusable: refused.reusable }
     }
 
-    async fn refuse_head(&mut self) -> Ended {
+    async fn refuse_head(&mut self, parsed: bool) -> Ended {
         self.session.set_keepalive(None);
         let denial = Denial::RequestMalformed;
-        let told = answer::deny(self.session, denial, &[], self.request_id, true).await;
+        let told = match parsed {
+            true => answer::deny(self.session, denial, &[], self.request_id, true).await,
+            false => answer::deny_unread(self.session, self.request_id, true).await,
+        };
         Ended { outcome: Err(denial), status: if told { denial.status() } else { 0 }, reusable: false }
     }
 

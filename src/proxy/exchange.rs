@@ -96,8 +96,8 @@ pub(super) async fn serve(
 ) -> Option<ReusedHttpStream> {
     // The head is here, whole: this only parses it. Nothing is waited for that might not come.
     let read = within(WRITE_TIMEOUT, session.read_request()).await;
-    let usable = match read {
-        Some(Ok(true)) => !is_ambiguous(&session),
+    let parsed = match read {
+        Some(Ok(true)) => true,
         Some(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => false,
         _ => return None,
     };
@@ -108,7 +108,8 @@ pub(super) async fn serve(
     let request_id = shared.request_ids.next();
     let mut trail = Trail::timed(instant);
     session.set_write_timeout(Some(WRITE_TIMEOUT));
-    let span = begin_span(shared, &session, "callback");
+    let usable = parsed && !is_ambiguous(&session);
+    let span = if parsed { begin_span(shared, &session, "callback") } else { None };
     let mut exchange = Exchange {
         shared,
         policy: &policy,
@@ -118,7 +119,7 @@ pub(super) async fn serve(
         span: span.as_ref(),
     };
     let ended = match usable {
-        false => exchange.refuse_head().await,
+        false => exchange.refuse_head(parsed).await,
         true => {
             if shared.leaving.load(Ordering::Relaxed) {
                 exchange.session.set_keepalive(None);
@@ -127,7 +128,7 @@ pub(super) async fn serve(
         }
     };
     let took = ended.at.saturating_duration_since(began);
-    record(shared, (Some(&session), span), link, &request_id, &trail, &ended, took);
+    record(shared, (parsed.then_some(&session), span), link, &request_id, &trail, &ended, took);
     let kept = hand_back(session, ended.reusable).await;
     drop(under_way);
     kept
@@ -384,11 +385,14 @@ impl Exchange<'_> {
         Ended { reusable: refused.reusable, ..Ended::refused(denied, body_bytes, refused.told) }
     }
 
-    /// Answers a head that can be read in more than one way, and closes the connection.
-    async fn refuse_head(&mut self) -> Ended {
+    /// Answers a head that can be read in more than one way, or could not be parsed, and closes the connection.
+    async fn refuse_head(&mut self, parsed: bool) -> Ended {
         self.session.set_keepalive(None);
         let (denial, explain) = (Denial::RequestMalformed, self.policy.explain_denials);
-        let told = answer::deny(self.session, denial, &[], self.request_id, explain).await;
+        let told = match parsed {
+            true => answer::deny(self.session, denial, &[], self.request_id, explain).await,
+            false => answer::deny_unread(self.session, self.request_id, explain).await,
+        };
         Ended { reusable: false, ..Ended::refused(Denied { denial, seen: Seen::default() }, 0, told) }
     }
 }

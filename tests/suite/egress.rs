@@ -315,6 +315,17 @@ fn a_refused_request_is_never_read_as_another_one() {
     assert_eq!(bodies, [b"y".to_vec()]);
 }
 
+#[test]
+fn a_head_that_cannot_be_parsed_is_answered() {
+    let world = World::new();
+    let mut stream = std::net::TcpStream::connect(world.callgate.egress.unwrap()).unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    stream.write_all(b"GET /plain` HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let refused = Response::read(&mut stream);
+    assert_eq!((refused.status, refused.header("connection")), (400, Some("close")));
+    assert!(world.provider.received().is_empty());
+}
+
 /// An authority, and a certificate of it for `localhost`.
 pub fn certificates(folder: &std::path::Path) {
     let run = |args: &str| {

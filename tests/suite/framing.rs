@@ -81,6 +81,22 @@ fn ambiguous_heads_are_refused() {
 }
 
 #[test]
+fn every_byte_in_a_target_is_answered_and_recorded() {
+    let (_agent, callgate) = start();
+    let bytes = || (0..=u8::MAX).filter(|b| *b != b'\n');
+    for byte in bytes() {
+        let request = [b"GET /open/x", &[byte][..], b" HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
+        let status = callgate.send(&request).status;
+        assert!(matches!(status, 200 | 400 | 404), "{byte:#x}: {status}");
+    }
+    let mut logged = 0;
+    while logged < bytes().count() {
+        logged += callgate.log().len();
+    }
+    assert_eq!(logged, bytes().count());
+}
+
+#[test]
 fn bytes_behind_a_broken_body_are_never_a_request() {
     let (agent, callgate) = start();
     for broken in ["zz\r\n", "-3\r\n", "10000000000000003\r\n", "3\r\nabcXX", "3\r\nabc\r\nzz\r\n"] {
