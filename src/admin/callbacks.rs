@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Admin, caller};
+use super::{Admin, caller, told};
 use crate::denial::Refusal;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
@@ -170,10 +170,8 @@ impl Admin {
     }
 }
 
-/// An interaction, for people and programs. No token is in it.
+/// An interaction, for programs.
 fn view(id: &str, interaction: &Interaction) -> Value {
-    let captures: Map<_, _> =
-        interaction.captures().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
     let questions: Vec<_> = interaction
         .questions()
         .iter()
@@ -181,25 +179,15 @@ fn view(id: &str, interaction: &Interaction) -> Value {
             json!({ "number": question.number, "endpoint": question.endpoint, "answered": question.answered })
         })
         .collect();
-    json!({
-        "interaction": id,
-        "route": &*interaction.route,
-        "provider": interaction.provider.as_deref(),
-        "captures": captures,
-        "state": interaction.state.name(),
-        "status": interaction.status(),
-        "progress": interaction.progress(),
-        "deliveries": interaction.deliveries,
-        "uses_left": interaction.uses_left(),
-        "event_ids": interaction.event_ids(),
-        "questions": questions,
-        "provider_id": interaction.provider_id(),
-        "notice": interaction.notice().map(|notice| notice.name()),
-        "created_at": interaction.created().to_string(),
-        "last_event_at": interaction.last_event().map(|at| at.to_string()),
-        "deadline_at": interaction.deadline().to_string(),
-        "expires_at": interaction.expires().to_string(),
-    })
+    let besides = [
+        ("uses_left", json!(interaction.uses_left())),
+        ("event_ids", json!(interaction.event_ids())),
+        ("questions", json!(questions)),
+        ("provider_id", json!(interaction.provider_id())),
+        ("notice", json!(interaction.notice().map(|notice| notice.name()))),
+        ("expires_at", json!(interaction.expires().to_string())),
+    ];
+    told::interaction(id, interaction, besides)
 }
 
 /// Whether it could be the id of an interaction that was minted elsewhere.

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::header::{
     CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::callbacks::{answer, problem};
@@ -168,9 +168,14 @@ impl Admin {
         };
         let found = self.store.list(&query("after").unwrap_or_default(), limit, wanted);
         let next = found.last_key_value().filter(|_| found.len() == limit).map(|(id, _)| Arc::clone(id));
-        let interactions: Vec<_> = found.iter().map(|(id, found)| told::interaction(id, found)).collect();
+        let interactions: Vec<_> = found.iter().map(|(id, found)| shown(id, found)).collect();
         answer(200, &json!({ "interactions": interactions, "next": next }))
     }
+}
+
+/// An interaction, for the page.
+fn shown(id: &str, interaction: &Interaction) -> Value {
+    told::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
 }
 
 /// What each reason means.

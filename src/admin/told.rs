@@ -1,6 +1,6 @@
 //! What the page is told of the moment: routes, providers, what is fetched, certificates, configuration, interactions.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Admin;
 use crate::feed::FeedId;
@@ -90,22 +90,26 @@ fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> V
     json!({ "label": feed.label(), "kind": kind, "count": count, "age_seconds": age_seconds })
 }
 
-/// An interaction, for the page. No token is in it, and no address that a message brought.
-pub(super) fn interaction(id: &str, interaction: &Interaction) -> Value {
-    let captures: Map<_, _> =
-        interaction.captures().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-    json!({
-        "interaction": id,
-        "route": &*interaction.route,
-        "provider": interaction.provider.as_deref(),
-        "captures": captures,
-        "state": interaction.state.name(),
-        "open": interaction.state.is_open(),
-        "status": interaction.status(),
-        "progress": interaction.progress(),
-        "deliveries": interaction.deliveries,
-        "created_at": interaction.created().to_string(),
-        "last_event_at": interaction.last_event().map(|at| at.to_string()),
-        "deadline_at": interaction.deadline().to_string(),
-    })
+/// An interaction: what everybody is told who may see it, and what is told `besides`. No token is in it, and no address
+/// that a message brought.
+pub(super) fn interaction<const N: usize>(
+    id: &str,
+    interaction: &Interaction,
+    besides: [(&str, Value); N],
+) -> Value {
+    let captures: Value = interaction.captures().collect();
+    let told = [
+        ("interaction", json!(id)),
+        ("route", json!(&*interaction.route)),
+        ("provider", json!(interaction.provider.as_deref())),
+        ("captures", captures),
+        ("state", json!(interaction.state.name())),
+        ("status", json!(interaction.status())),
+        ("progress", json!(interaction.progress())),
+        ("deliveries", json!(interaction.deliveries)),
+        ("created_at", json!(interaction.created().to_string())),
+        ("last_event_at", json!(interaction.last_event().map(|at| at.to_string()))),
+        ("deadline_at", json!(interaction.deadline().to_string())),
+    ];
+    told.into_iter().chain(besides).collect()
 }

@@ -195,7 +195,7 @@ async fn http2(shared: Arc<Shared>, stream: Stream, link: Arc<Link>, mut stoppin
                     connection.graceful_shutdown();
                     continue;
                 }
-                patience = shared.policy.load().limits.idle_timeout;
+                patience = now.idle_timeout;
                 let (shared, link, under_way) = (Arc::clone(&shared), Arc::clone(&link), streams.begin());
                 tokio::spawn(async move {
                     let _held = (under_way, head);
