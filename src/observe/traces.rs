@@ -66,7 +66,7 @@ impl Traces {
             .build();
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
-            // Whoever calls from outside does not decide how much is recorded.
+            // A caller's flag does not decide what is recorded. Its trace id does, where it brings one.
             .with_sampler(Sampler::TraceIdRatioBased(settings.sample))
             .with_batch_exporter(exporter)
             .build();
