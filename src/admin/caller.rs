@@ -85,6 +85,15 @@ impl Admin {
         !host.contains('@')
             && (name == "localhost"
                 || name.parse::<IpAddr>().is_ok()
+                || is_of_no_zone(name)
                 || self.listener.load().hosts.iter().any(|listed| **listed == *name || **listed == *host))
     }
+}
+
+/// Whether it is a name that no zone of the public DNS has, as scrapers within a cluster use: whoever is to be made to
+/// ask here under a name of his own cannot have such a one.
+fn is_of_no_zone(name: &str) -> bool {
+    let of_a_host =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    of_a_host || [".svc", ".cluster.local", ".internal"].iter().any(|zone| name.ends_with(zone))
 }

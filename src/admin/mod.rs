@@ -57,15 +57,10 @@ impl Admin {
             // Only a new process can open the file again.
             "/livez" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
             "/livez" => text(200, "ok"),
-            "/metrics" => match self.scrape() {
-                Ok(body) => PlainResponse {
-                    content_type: "text/plain; version=0.0.4; charset=utf-8",
-                    body,
-                    ..text(200, "")
-                },
-                Err(error) => text(500, &error.to_string()),
-            },
-            "/readyz" if wants_more(&request.query) => self.told(),
+            "/metrics" => self.asked_as_ours(&request).map_or_else(|refused| refused, |()| self.scraped()),
+            "/readyz" if wants_more(&request.query) => {
+                self.asked_as_ours(&request).map_or_else(|refused| refused, |()| self.told(&request))
+            }
             "/readyz" => self.readiness().map_or_else(|why| text(503, why), |()| text(200, "ok")),
             _ => text(404, "not found: /, /callbacks, /livez, /metrics, /readyz"),
         }
@@ -78,13 +73,20 @@ fn wants_more(query: &str) -> bool {
 }
 
 impl Admin {
-    /// Readiness, and which configuration is served by.
-    fn told(&self) -> PlainResponse {
+    /// Readiness, and which configuration is served by. The mistakes of one that was not taken name files, routes and
+    /// providers: they are for those who may ask for the callbacks too.
+    fn told(&self, request: &PlainRequest) -> PlainResponse {
         let readiness = self.readiness();
+        let mut config = self.config.told();
+        if let Some(refused) = config.refused.as_mut().filter(|_| self.knows_the_token(request).is_err()) {
+            let words =
+                format!("{} of them, told to callers on this host or with the token", refused.errors.len());
+            refused.errors = vec![words];
+        }
         let told = json!({
             "ready": readiness.is_ok(),
             "why_not": readiness.err(),
-            "config": self.config.told(),
+            "config": config,
         });
         let status = if readiness.is_ok() { 200 } else { 503 };
         PlainResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
@@ -99,9 +101,16 @@ impl Admin {
         }
     }
 
-    fn scrape(&self) -> prometheus::Result<String> {
+    fn scraped(&self) -> PlainResponse {
         self.metrics.store_counts(self.store.counts());
-        self.metrics.text()
+        match self.metrics.text() {
+            Ok(body) => PlainResponse {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                body,
+                ..text(200, "")
+            },
+            Err(error) => text(500, &error.to_string()),
+        }
     }
 }
 

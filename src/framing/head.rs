@@ -1,5 +1,7 @@
 //! The head: every line is looked at as soon as it is there.
 
+use std::net::Ipv6Addr;
+
 use super::{is_control, is_token};
 
 /// What is wrong with a head.
@@ -99,8 +101,13 @@ impl Head {
                     "a transfer coding that is not `chunked`, once, in HTTP/1.1",
                 ));
             }
-        } else if is(b"host") && std::mem::replace(&mut self.host, true) {
-            return Err(HeadFault::Malformed("more than one host"));
+        } else if is(b"host") {
+            if std::mem::replace(&mut self.host, true) {
+                return Err(HeadFault::Malformed("more than one host"));
+            }
+            if !is_authority(value) {
+                return Err(HeadFault::Malformed("the host is none"));
+            }
         }
         Ok(())
     }
@@ -127,6 +134,30 @@ fn request_line(line: &[u8]) -> Result<bool, HeadFault> {
         b"HTTP/1.0" => Ok(false),
         _ => Err(fault),
     }
+}
+
+/// `HOST` or `HOST:PORT` (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
+fn is_authority(value: &[u8]) -> bool {
+    let (host, port) = match value.strip_prefix(b"[").and_then(|rest| split(rest, b']')) {
+        Some((address, rest)) => {
+            let address = std::str::from_utf8(address).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
+            if address.is_none() {
+                return false;
+            }
+            (&b"v6"[..], rest)
+        }
+        None => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
+    };
+    let of_a_name = |b: &u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'('..=b',' | b';' | b'='
+            )
+    };
+    let port = port.is_empty()
+        || port.strip_prefix(b":").is_some_and(|digits| digits.iter().all(u8::is_ascii_digit));
+    !host.is_empty() && host.iter().all(of_a_name) && port
 }
 
 /// What is before the first `at`, and what is behind it.
@@ -217,5 +248,21 @@ mod tests {
         assert!(whole("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         let many = "A: b\r\n".repeat(4);
         assert_eq!(whole(&format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n")), Err(HeadFault::TooLarge));
+    }
+
+    #[test]
+    fn what_is_a_host() {
+        for good in
+            ["h", "h:", "a_b.example:8443", "1.2.3.4:80", "[::1]", "[2001:db8::1]:443", "\t h ", "a%20b"]
+        {
+            assert_eq!(whole(&format!("GET / HTTP/1.1\r\nHost: {good}\r\n\r\n")), Ok(()), "{good:?}");
+        }
+        for bad in [
+            "", ":80", "a b", "a\tb", "a/b", "a?b", "a@b", "a:b", "a:1:2", "[::", "[::1", "[::1]x", "[v1.a]",
+            "[]", "é", "a\\b", "a,b@c",
+        ] {
+            let refused = whole(&format!("GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n"));
+            assert!(matches!(refused, Err(HeadFault::Malformed(_))), "{bad:?}: {refused:?}");
+        }
     }
 }

@@ -189,7 +189,7 @@ impl Exchange {
 
 impl Texts {
     fn of(parts: [&str; TEXTS]) -> Self {
-        let parts = parts.map(|part| part.get(..cut(part)).unwrap_or_default());
+        let parts = parts.map(shortened);
         let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
         let ends = parts.map(|part| {
             text.push_str(part);
@@ -207,9 +207,10 @@ impl Texts {
     }
 }
 
-/// Where a text is cut: between two characters.
-fn cut(text: &str) -> usize {
-    (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+/// The beginning of a text, whole characters.
+pub(super) fn shortened(text: &str) -> &str {
+    let cut = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    cut.and_then(|cut| text.get(..cut)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,17 +8,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
 use opentelemetry::trace::{
-    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
-    Tracer as _, TracerProvider as _,
+    Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
+    TraceState, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span as SdkSpan};
+use opentelemetry_sdk::trace::{
+    SamplingDecision, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample, Span as SdkSpan,
+};
 
 use super::entry::{EgressEntry, Entry};
 use super::metrics::Metrics;
+use super::recent::shortened;
 use crate::config::TraceSettings;
 
 /// How long a batch may take.
@@ -27,6 +30,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_secs(2);
 /// Longest answer of a collector that is looked at, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// How many numbers a lot is drawn from: as many as there are of 32 bits.
+const NUMBERS: f64 = 4_294_967_296.0;
 
 /// Makes spans and sends them.
 #[derive(Debug)]
@@ -66,8 +72,7 @@ impl Traces {
             .build();
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
-            // A caller's flag does not decide what is recorded. Its trace id does, where it brings one.
-            .with_sampler(Sampler::TraceIdRatioBased(settings.sample))
+            .with_sampler(Share(settings.sample))
             .with_batch_exporter(exporter)
             .build();
         let tracer = provider.tracer("callgate");
@@ -133,7 +138,7 @@ impl Span {
     fn told(&mut self, method: &str, path: &str, status: u16, verdict: &'static str, reason: &'static str) {
         self.0.set_attributes([
             KeyValue::new("http.request.method", method.to_owned()),
-            KeyValue::new("url.path", path.to_owned()),
+            KeyValue::new("url.path", shortened(path).to_owned()),
             KeyValue::new("http.response.status_code", i64::from(status)),
             KeyValue::new("callgate.verdict", verdict),
             KeyValue::new("callgate.reason", reason),
@@ -147,6 +152,36 @@ impl Span {
         if let Some(interaction) = interaction {
             self.0.set_attribute(KeyValue::new("callgate.interaction", interaction.to_owned()));
         }
+    }
+}
+
+/// Which spans are recorded: this share of them, by lot. Neither the flag nor the id of a caller's trace counts, or
+/// callers could have all of theirs recorded, or none.
+#[derive(Clone, Debug)]
+struct Share(f64);
+
+impl Share {
+    fn has(&self, drawn: u32) -> bool {
+        f64::from(drawn) < self.0 * NUMBERS
+    }
+}
+
+impl ShouldSample for Share {
+    fn should_sample(
+        &self,
+        _: Option<&Context>,
+        _: TraceId,
+        _: &str,
+        _: &SpanKind,
+        _: &[KeyValue],
+        _: &[Link],
+    ) -> SamplingResult {
+        // Without a source of randomness only what is recorded in any case is.
+        let decision = match self.has(getrandom::u32().unwrap_or(u32::MAX)) {
+            true => SamplingDecision::RecordAndSample,
+            false => SamplingDecision::Drop,
+        };
+        SamplingResult { decision, attributes: Vec::new(), trace_state: TraceState::default() }
     }
 }
 
@@ -192,7 +227,18 @@ impl HttpClient for Post {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Share, parse};
+
+    #[test]
+    fn a_share_is_of_every_number_there_is() {
+        let (none, half, all) = (Share(0.0), Share(0.5), Share(1.0));
+        for drawn in [0, 1, u32::MAX / 2, u32::MAX / 2 + 1, u32::MAX] {
+            assert_eq!(
+                [none.has(drawn), half.has(drawn), all.has(drawn)],
+                [false, drawn <= u32::MAX / 2, true]
+            );
+        }
+    }
 
     #[test]
     fn what_is_a_traceparent() {

@@ -219,6 +219,13 @@ class Helm(unittest.TestCase):
         self.assertEqual(sidecar(manifests)["image"], "registry.example.com/callgate:9.9.9")
         self.assertEqual(sidecar(manifests)["ports"][0]["containerPort"], 7000)
 
+    def test_the_pods_that_scrape_can_be_named(self):
+        label = "networkPolicy.monitoringPods.app\\.kubernetes\\.io/name=prometheus"
+        policy = one(documents(run(*HELM, *EXAMPLE, "--set", label).stdout), "NetworkPolicy")
+        [source] = policy["spec"]["ingress"][1]["from"]
+        self.assertEqual(source["podSelector"], {"matchLabels": {"app.kubernetes.io/name": "prometheus"}})
+        self.assertEqual(source.keys(), {"namespaceSelector", "podSelector"})
+
     def test_its_parts_serve_another_chart(self):
         with tempfile.TemporaryDirectory() as folder:
             chart = pathlib.Path(folder) / "agent"

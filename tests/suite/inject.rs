@@ -192,6 +192,10 @@ fn what_cannot_be_is_said_in_words() {
         (&with("name: data, secret", "name: callgate-tls, secret"), "a volume callgate-tls that"),
         (&with("      volumes:", "      hostNetwork: yes\n      volumes:"), "hostNetwork"),
         (
+            "apiVersion: v1\nkind: Pod\nmetadata: {}\nspec: { hostNetwork: true, containers: [ { name: a } ] }\n",
+            "hostNetwork",
+        ),
+        (
             &with("unknownField: { kept: true }", "annotations: { callgate.dev/injected: '7' }"),
             "callgate.dev/injected",
         ),
@@ -209,6 +213,31 @@ fn what_cannot_be_is_said_in_words() {
     assert!(inject(&two, &of("9000")).is_ok() && inject(&two, &of("http")).is_ok());
     let renamed = put(DEPLOYMENT).replace("- name: agent\n", "- name: other\n");
     assert!(remove(&renamed).unwrap_err().contains("the container agent is gone"));
+}
+
+#[test]
+fn what_stays_open_and_what_was_left_is_said() {
+    let notes = |text: &str, sidecar: &Sidecar| inject(text, sidecar).unwrap().notes.join("\n");
+    let unbound = Sidecar { bind_env: None, ..sidecar() };
+    assert!(notes(DEPLOYMENT, &unbound).contains("still reaches the agent's own port"));
+    let all = notes(DEPLOYMENT, &sidecar());
+    assert!(!all.contains("own port") && !all.contains("other ports"), "{all}");
+    let two = DEPLOYMENT.replace("- { name: logs,", "- { name: logs, ports: [ { containerPort: 9000 } ],");
+    let of_http = Sidecar { agent_port: Some("http".to_owned()), ..sidecar() };
+    assert!(notes(&two, &of_http).contains("nothing of theirs is checked: 9000 of logs"));
+    let none = "apiVersion: v1\nkind: Pod\nmetadata: { name: p }\nspec: { containers: [ { name: a } ] }\n";
+    assert!(notes(none, &unbound).contains("Pod p: whoever reaches the pod still reaches"));
+    for (other, known) in [
+        (DEPLOYMENT.replace("kind: Deployment", "kind: ReplicaSet"), false),
+        (DEPLOYMENT.replace("apps/v1", "v1"), false),
+        ("apiVersion: apps/v1\nkind: DeploymentList\nitems: []\n".to_owned(), false),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\n".to_owned(), true),
+    ] {
+        let text = format!("{DEPLOYMENT}---\n{other}");
+        let injected = inject(&text, &sidecar()).unwrap();
+        assert_eq!(!injected.notes.iter().any(|note| note.contains("left as it is")), known, "{other}");
+        assert!(injected.text.ends_with(&other));
+    }
 }
 
 fn command(args: &[&str], text: &str) -> Output {

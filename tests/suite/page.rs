@@ -191,18 +191,39 @@ fn the_page_is_one_document_that_lets_nothing_else_in() {
 
 #[test]
 fn other_names_and_other_pages_get_nothing() {
-    let callgate = Callgate::start(&with("hosts: [gate.internal]"), Clock::System);
+    let callgate = Callgate::start(&with("hosts: [gate.example]"), Clock::System);
     let address = callgate.admin.unwrap().to_string();
     let own = ours(&callgate);
-    let paths = ["/", "/ui", "/ui/api/recent", "/ui/api/state", "/ui/api/interactions", "/ui/api/reasons"];
+    let paths = [
+        "/",
+        "/ui",
+        "/ui/api/recent",
+        "/ui/api/state",
+        "/ui/api/interactions",
+        "/ui/api/reasons",
+        "/metrics",
+        "/readyz?verbose",
+    ];
     for path in paths {
-        for host in ["evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example"]
-        {
+        for host in [
+            "evil.example",
+            "evil.example:9901",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "svc.evil.example",
+            "cluster.local.example",
+        ] {
             let answer = ask(&callgate, "GET", path, &[("host", host)]);
             assert!(matches!(answer.status, 400 | 403), "{path} {host}: {}", answer.status);
-            assert!(!answer.text().contains("<html"), "{path} {host}");
+            let text = answer.text();
+            assert!(
+                !["<html", "callgate_", "ready"].iter().any(|told| text.contains(told)),
+                "{path} {host}: {text}"
+            );
         }
-        for host in [&*address, "localhost:9901", "gate.internal", "[::1]:9901"] {
+        for host in
+            [&*address, "localhost:9901", "gate.example", "[::1]:9901", "callgate:9901", "a.agents.svc:9901"]
+        {
             assert_eq!(ask(&callgate, "GET", path, &[("host", host)]).status, 200, "{path} {host}");
         }
     }
@@ -219,6 +240,10 @@ fn other_names_and_other_pages_get_nothing() {
         }
         let page = [("host", &*address), ("sec-fetch-site", "same-origin"), ("origin", &*own)];
         assert_eq!(ask(&callgate, "GET", path, &page).status, 200, "{path}");
+    }
+    // A kubelet, or a balancer, asks under whatever name it has been told.
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(ask(&callgate, "GET", path, &[("host", "evil.example")]).status, 200, "{path}");
     }
     // Somebody who follows a link to the page gets the page.
     let link = [("host", &*address), ("sec-fetch-site", "cross-site")];

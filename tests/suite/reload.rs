@@ -204,6 +204,34 @@ fn reloads_under_load_every_second_one_bad() {
     }
 }
 
+/// The mistakes name files and routes; who may not ask for callbacks hears how many there are.
+#[test]
+fn mistakes_are_for_those_who_know_the_token() {
+    let agent = Agent::start(ANSWER);
+    let folder = tempfile::tempdir().unwrap();
+    let (at, key) = (folder.path().to_owned(), "a token of sixteen bytes");
+    fs::write(at.join("token"), key).unwrap();
+    let open = open_config(&agent.address.to_string());
+    let text = format!("reload: signal\n{open}").replace(
+        "admin: { address: 127.0.0.1:0",
+        &format!("admin: {{ address: 127.0.0.1:0, token: {{ file: {} }}", at.join("token").display()),
+    );
+    let process = Process::start_in(folder, &text);
+    fs::write(at.join("callgate.yaml"), text.replace("forward:", "frward:")).unwrap();
+    process.signal("HUP");
+    let ask = |token: &str| {
+        let headers = [("authorization", token)];
+        send_to(process.admin, "GET", "/readyz?verbose", &headers, b"").json()["config"]["refused"].clone()
+    };
+    let (bearer, wrong) = (format!("Bearer {key}"), format!("Bearer {key}x"));
+    let errors = |told: &Value| told["errors"].to_string();
+    let told = eventually(|| Some(ask(&bearer)).filter(Value::is_object));
+    assert!(errors(&told).contains("frward"), "{told}");
+    let hidden = ask(&wrong);
+    assert!(!errors(&hidden).contains("frward") && errors(&hidden).contains("of them"), "{hidden}");
+    assert_eq!(hidden["version"], told["version"]);
+}
+
 /// A volume as Kubernetes mounts it: files are links into a folder that a link names, which is swapped whole.
 fn swap(volume: &Path, version: usize, files: &[(&str, &[u8])]) {
     let data = volume.join(format!("..{version}"));

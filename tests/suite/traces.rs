@@ -123,6 +123,26 @@ fn what_is_not_sampled_is_not_sent_and_says_so() {
     assert_eq!(agent.received()[1].header("traceparent"), [format!("00-{TRACE}-{PARENT}-01")]);
 }
 
+/// The id of a trace is its sender's to choose.
+#[test]
+fn what_is_recorded_is_not_for_callers_to_choose() {
+    let (agent, collector) = (Agent::start(ANSWER), Collector::start());
+    let traces = format!("traces: {{ endpoint: \"http://{}/v1/traces\", sample: 0.5 }}\n", collector.address);
+    let callgate =
+        Callgate::start(&format!("{traces}{}", open_config(&agent.address.to_string())), Clock::System);
+    let ids = ["00000000000000000000000000000001", "ffffffffffffffffffffffffffffffff"];
+    for _ in 0..64 {
+        assert_eq!(ids.map(|id| ask(&callgate, "/open/x", id)), [200, 200]);
+    }
+    drop(callgate);
+    let (spans, _) = collector.spans();
+    for id in ids {
+        // One of 2^63 runs has none or all of them.
+        let recorded = spans.iter().filter(|span| hex(&span.trace_id) == id).count();
+        assert!((1..64).contains(&recorded), "{id}: {recorded}");
+    }
+}
+
 #[test]
 fn the_agents_requests_have_spans_too() {
     let (agent, provider, collector) = (Agent::start(ANSWER), Agent::start(ANSWER), Collector::start());

@@ -95,17 +95,31 @@ fn change_all(
         return items.into_iter().flatten().try_for_each(|item| change_all(item, change, seen, notes));
     }
     let known = KINDS.iter().find(|(group, name, _)| *name == kind && version.starts_with(group));
+    let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
+    let name = format!("{kind} {}", name.unwrap_or("without a name"));
     let Some((_, _, template)) = known else {
+        if has_pods(object) {
+            notes.push(format!("{name}: left as it is: {version} {kind} is none that is known here"));
+        }
         seen.others.push(kind);
         return Ok(());
     };
     seen.workloads += 1;
-    let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
-    let name = format!("{kind} {}", name.unwrap_or("without a name"));
     let mut own = Vec::new();
     change(object, template, &mut own).map_err(|error| format!("{name}: {error}"))?;
     notes.extend(own.into_iter().map(|note| format!("{name}: {note}")));
     Ok(())
+}
+
+/// Whether it looks like something that has pods, or a list of such.
+fn has_pods(object: &Mapping) -> bool {
+    let has_containers = |template: &&[&str]| {
+        let mut path = template.iter().chain(&["spec", "containers"]);
+        let first = path.next().and_then(|key| object.get(*key));
+        path.try_fold(first, |at, key| at.map(|at| at.get(*key))).flatten().is_some()
+    };
+    object.get("items").is_some_and(Value::is_sequence)
+        || KINDS.iter().any(|(_, _, template)| has_containers(template))
 }
 
 /// The documents as they are written, each with the `---` before it. A line that begins so ends a document

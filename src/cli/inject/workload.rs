@@ -28,7 +28,8 @@ pub(super) fn put(
     let mut record = Record::default();
     let pod = pod(object, template)?;
     let found = find_port(pod, sidecar)?;
-    refuse(pod, sidecar, found.as_ref())?;
+    refuse(pod, sidecar)?;
+    notes.extend(stays_open(pod, sidecar, found.as_ref()));
     let Parts { container, volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
     let own = record.list(pod, "volumes")?;
@@ -133,7 +134,7 @@ fn find_port(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Found>, String> 
 }
 
 /// Says why the sidecar cannot stand in this pod, if it cannot.
-fn refuse(pod: &Mapping, sidecar: &Sidecar, found: Option<&Found>) -> Result<(), String> {
+fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     for key in ["containers", "initContainers"] {
         if containers(pod, key).filter_map(name).any(|name| name == CONTAINER) {
             return Err(format!("it has a container {CONTAINER} that `callgate inject` did not put there"));
@@ -148,10 +149,36 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar, found: Option<&Found>) -> Result<(),
     if sidecar.port == sidecar.admin_port {
         return Err("--port and --admin-port are the same".to_owned());
     }
-    if pod.get("hostNetwork").and_then(Value::as_bool) == Some(true) && found.is_some() {
-        return Err("it uses the node's network (`hostNetwork`), where its port cannot be moved".to_owned());
+    if pod.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+        return Err(
+            "it uses the node's network (`hostNetwork`): its port cannot be moved there, and loopback, \
+                    which the sidecar trusts, is the whole node's"
+                .to_owned(),
+        );
     }
     Ok(())
+}
+
+/// What reaches the pod without passing the sidecar.
+fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&Found>) -> Vec<String> {
+    let agents = |other: &Found| {
+        found.is_some_and(|found| (&*found.container, found.number) == (&*other.container, other.number))
+    };
+    let mut others = declared(pod, "containers");
+    others.retain(|other| !agents(other));
+    let mut notes = Vec::new();
+    if !others.is_empty() {
+        let others: Vec<_> = others.iter().map(Found::words).collect();
+        notes.push(format!("other ports stay open, and nothing of theirs is checked: {}", others.join(", ")));
+    }
+    if sidecar.bind_env.is_none() {
+        notes.push(
+            "whoever reaches the pod still reaches the agent's own port, past the sidecar: have the agent listen on \
+             127.0.0.1 (--bind-env, or its own setting), or keep others away with a NetworkPolicy"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
 /// The agent's container.
