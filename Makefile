@@ -65,10 +65,11 @@ page: setup
 build: setup
 	$(CARGO) build --release --locked
 
-# CPU per request with every check on, as a ratio to a bare pingora pass-through in the same run.
+# Beside bare pingora, HAProxy, nginx with Lua and Envoy in one run; BENCH="--help" tells how to run parts of it.
+BENCH ?= --write
 bench: build
 	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
-	python3 benches/compare.py
+	python3 benches/bench.py $(BENCH)
 
 # Memory and time of a million interactions; the file store beside SQLite, in turns; a restart with a million.
 bench-ledger: setup

@@ -87,7 +87,8 @@ async fn settle(store: &Store, config: &Config, id: &str, event: u64) -> Result<
     let at = now();
     let expires = at.plus(Duration::from_secs(3600));
     let granted = Granted { interaction: id.into(), issued: at, expires, uses: None };
-    let report = Report { status: Some("processing".into()), progress: Some(event as f64), ..Report::default() };
+    let report =
+        Report { status: Some("processing".into()), progress: Some(event as f64), ..Report::default() };
     let events = [EventKey::of_id(&route.name, Scope::Interaction(id), &event.to_le_bytes())];
     let follow = Follow::default();
     let ask = Ask {
@@ -145,14 +146,17 @@ fn memory(count: usize) -> Result<(), Failure> {
 
 /// Durable settles a second.
 fn file(folder: &str, seconds: usize, waiters: usize) -> Result<(), Failure> {
-    let config = Arc::new(config(&format!("{{ kind: file, path: {folder}/ledger, interactions_max: 100000000 }}"))?);
+    let config =
+        Arc::new(config(&format!("{{ kind: file, path: {folder}/ledger, interactions_max: 100000000 }}"))?);
     let store = Arc::new(start(&config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (settled, until) = (Arc::new(AtomicUsize::new(0)), Instant::now() + Duration::from_secs(seconds as u64));
+    let (settled, until) =
+        (Arc::new(AtomicUsize::new(0)), Instant::now() + Duration::from_secs(seconds as u64));
     runtime.block_on(async {
         let tasks: Vec<_> = (0..waiters)
             .map(|waiter| {
-                let (store, config, settled) = (Arc::clone(&store), Arc::clone(&config), Arc::clone(&settled));
+                let (store, config, settled) =
+                    (Arc::clone(&store), Arc::clone(&config), Arc::clone(&settled));
                 tokio::spawn(async move {
                     let mut event = 0;
                     while Instant::now() < until {
@@ -177,7 +181,9 @@ fn file(folder: &str, seconds: usize, waiters: usize) -> Result<(), Failure> {
 }
 
 fn fill(folder: &str, count: usize) -> Result<(), Failure> {
-    let config = Arc::new(config(&format!("{{ kind: file, path: {folder}/ledger, interactions_max: 100000000, events_max: 100000000 }}"))?);
+    let config = Arc::new(config(&format!(
+        "{{ kind: file, path: {folder}/ledger, interactions_max: 100000000, events_max: 100000000 }}"
+    ))?);
     let store = Arc::new(start(&config)?);
     let runtime = runtime()?;
     runtime.block_on(async {
@@ -186,7 +192,8 @@ fn fill(folder: &str, count: usize) -> Result<(), Failure> {
                 let (store, config) = (Arc::clone(&store), Arc::clone(&config));
                 async move {
                     for i in 0..count / 500 {
-                        let id = open(&store, &config, task * count / 500 + i).await.map_err(|e| e.to_string())?;
+                        let id =
+                            open(&store, &config, task * count / 500 + i).await.map_err(|e| e.to_string())?;
                         settle(&store, &config, &id, i as u64).await.map_err(|e| e.to_string())?;
                     }
                     Ok::<_, String>(())
@@ -211,11 +218,17 @@ fn fill(folder: &str, count: usize) -> Result<(), Failure> {
 }
 
 fn restart(folder: &str) -> Result<(), Failure> {
-    let config = config(&format!("{{ kind: file, path: {folder}/ledger, interactions_max: 100000000, events_max: 100000000 }}"))?;
+    let config = config(&format!(
+        "{{ kind: file, path: {folder}/ledger, interactions_max: 100000000, events_max: 100000000 }}"
+    ))?;
     let began = Instant::now();
     let store = start(&config)?;
     let (interactions, events) = store.counts();
-    println!("{interactions} interactions and {events} events after {:.2} s, {} MiB resident", began.elapsed().as_secs_f64(), rss_bytes() >> 20);
+    println!(
+        "{interactions} interactions and {events} events after {:.2} s, {} MiB resident",
+        began.elapsed().as_secs_f64(),
+        rss_bytes() >> 20
+    );
     Ok(())
 }
 
@@ -223,7 +236,7 @@ fn restart(folder: &str) -> Result<(), Failure> {
 mod sqlite {
     use std::sync::mpsc;
 
-    use super::{AtomicUsize, Arc, Duration, Failure, Instant, Ordering};
+    use super::{Arc, AtomicUsize, Duration, Failure, Instant, Ordering};
 
     struct Change {
         number: i64,
@@ -253,7 +266,9 @@ mod sqlite {
                         for _ in 0..20 {
                             let (safe, done) = mpsc::channel();
                             let (record, event) = (vec![b'x'; 220], vec![b'y'; 24]);
-                            if sender.send(Change { number, record, event, safe }).is_err() || done.recv().is_err() {
+                            if sender.send(Change { number, record, event, safe }).is_err()
+                                || done.recv().is_err()
+                            {
                                 return;
                             }
                             settled.fetch_add(1, Ordering::Relaxed);

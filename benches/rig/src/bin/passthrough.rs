@@ -1,6 +1,7 @@
-//! A bare pingora pass-through proxy: no checks, one worker. `passthrough LISTEN UPSTREAM`.
+//! A bare pingora pass-through proxy: no checks, one worker. `passthrough LISTEN UPSTREAM [TLS_LISTEN CERTIFICATE KEY]`.
 
 use async_trait::async_trait;
+use pingora::listeners::tls::TlsSettings;
 use pingora::prelude::{HttpPeer, Opt, Result, Server, Session, http_proxy_service};
 use pingora::proxy::ProxyHttp;
 
@@ -25,6 +26,11 @@ fn main() {
     server.bootstrap();
     let mut service = http_proxy_service(&server.configuration, Pass { upstream: args[2].clone() });
     service.add_tcp(&args[1]);
+    if let [address, certificate, key] = &args[3..] {
+        let mut settings = TlsSettings::intermediate(certificate, key).expect("tls");
+        settings.enable_h2();
+        service.add_tls_with_settings(address, None, settings);
+    }
     server.add_service(service);
     server.run_forever();
 }

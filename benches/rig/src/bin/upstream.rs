@@ -3,7 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"ok\":true}";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -48,7 +49,9 @@ async fn serve(mut stream: TcpStream) {
 
 fn length(head: &[u8]) -> usize {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-    head.lines().find_map(|line| line.strip_prefix("content-length:")).map_or(0, |v| v.trim().parse().expect("length"))
+    head.lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .map_or(0, |v| v.trim().parse().expect("length"))
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

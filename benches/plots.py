@@ -1,0 +1,50 @@
+"""Bars as SVG, with what the standard library has."""
+
+from html import escape
+
+COLOURS = {"Callgate": "#0b7a75", "Callgate, checks alone": "#5fb3ae"}
+OTHERS = ["#7a8594", "#b08b4f", "#8f6aa8", "#b5605d", "#5d7fb5", "#94a36b"]
+WIDTH, LEFT, ROW, BAR = 760, 190, 26, 16
+
+
+def bars(title, unit, groups, mark=None):
+    """One group of bars for each label: `groups` is {label: {name: value}}; `mark` draws a line at a value."""
+    most = max(value for group in groups.values() for value in group.values()) or 1
+    names = list(next(iter(groups.values())))
+    y, body = 54, []
+    for label, group in groups.items():
+        body.append(f'<text x="12" y="{y + 4}" font-weight="600">{escape(label)}</text>')
+        y += 14
+        for name, value in group.items():
+            colour = COLOURS.get(name) or OTHERS[names.index(name) % len(OTHERS)] if name in names else OTHERS[0]
+            length = (WIDTH - LEFT - 90) * value / most
+            body.append(f'<text x="{LEFT - 8}" y="{y + BAR - 4}" text-anchor="end">{escape(name)}</text>'
+                        f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>'
+                        f'<text x="{LEFT + length + 6:.1f}" y="{y + BAR - 4}">{value:.3g}</text>')
+            y += ROW - 6
+        y += 14
+    if mark is not None:
+        x = LEFT + (WIDTH - LEFT - 90) * mark / most
+        body.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="44" y2="{y - 8}" stroke="#888" stroke-dasharray="3 3"/>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img" font-family="system-ui, sans-serif" font-size="12">'
+            f'<title>{escape(title)}</title><rect width="{WIDTH}" height="{y}" fill="#fff"/>'
+            f'<text x="12" y="24" font-size="15" font-weight="700">{escape(title)}</text>'
+            f'<text x="12" y="40" fill="#555">{escape(unit)}</text>{"".join(body)}</svg>\n')
+
+
+def draw(data):
+    """The pictures that can be drawn of what was measured, by name."""
+    pictures = {}
+    titles = {"checks": "Address, token, signature, rewrite", "full": "With access log, metrics, ledger, duplicates",
+              "tls": "Over TLS 1.3", "h2": "Over HTTP/2"}
+    for key, title in titles.items():
+        if f"{key}_ratio" in data:
+            pictures[key] = bars(title, "CPU per request, bare pingora = 1; less is better", data[f"{key}_ratio"], mark=1)
+    if "refusals" in data:
+        pictures["refusals"] = bars("What a refusal costs", "CPU per request, microseconds; less is better", data["refusals"])
+    if "latency" in data:
+        pictures["latency"] = bars("Latency at a fixed rate, open loop", "microseconds; less is better", data["latency"])
+    growing = {key: data[key] for key in ("routes", "networks", "interactions") if key in data}
+    if growing:
+        pictures["growth"] = bars("What more of something costs", "CPU per request, the first of each group = 1", growing, mark=1)
+    return pictures
