@@ -13,11 +13,13 @@ use crate::proxy::{PlainRequest, PlainResponse};
 /// What a browser says of who asks; pages cannot set it.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses what a page in somebody's browser asks for.
+/// Refuses what a page in somebody's browser asks for: programs send neither header, and a browser says `none` where
+/// nobody but its user asks.
 pub(super) fn from_no_page(request: &PlainRequest) -> Result<(), PlainResponse> {
-    match request.headers.contains_key(ORIGIN) {
-        true => Err(problem(403, "not for pages of a browser")),
-        false => Ok(()),
+    let site = header(request, &FETCH_SITE).is_none_or(|site| site == "none");
+    match site && !request.headers.contains_key(ORIGIN) {
+        true => Ok(()),
+        false => Err(problem(403, "not for pages of a browser")),
     }
 }
 
@@ -55,10 +57,17 @@ impl Admin {
     /// Refuses what is asked for under a name that is none of ours: a page whose name was made to point here asks
     /// for its own name.
     pub(super) fn asked_as_ours(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
-        match self.is_ours(header(request, &HOST).unwrap_or_default()) {
+        match self.is_ours(&host(request)) {
             true => Ok(()),
             false => Err(problem(403, "not under this name; list it under `listen.admin.hosts`")),
         }
+    }
+
+    /// The same for what scrapers ask for, which within a cluster use names that need not be listed.
+    pub(super) fn asked_as_scraped(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
+        let host = host(request);
+        let name = host.split(':').next().unwrap_or_default();
+        if is_of_no_zone(name) { Ok(()) } else { self.asked_as_ours(request) }
     }
 
     /// Refuses who does not know the token; where there is none, who is on another host.
@@ -79,19 +88,22 @@ impl Admin {
     }
 
     fn is_ours(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host().trim_start_matches('[').trim_end_matches(']');
         !host.contains('@')
             && (name == "localhost"
                 || name.parse::<IpAddr>().is_ok()
-                || is_of_no_zone(name)
                 || self.listener.load().hosts.iter().any(|listed| **listed == *name || **listed == *host))
     }
 }
 
-/// Whether it is a name that no zone of the public DNS has, as scrapers within a cluster use: whoever is to be made to
-/// ask here under a name of his own cannot have such a one.
+/// The name that is asked for, with its port.
+fn host(request: &PlainRequest) -> String {
+    header(request, &HOST).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Whether it is a name that no zone of the public DNS has, as scrapers within a cluster use. Whoever answers for names
+/// in a local network can have one of them: it is enough for counts, and for nothing else.
 fn is_of_no_zone(name: &str) -> bool {
     let of_a_host =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -57,9 +57,9 @@ impl Admin {
             // Only a new process can open the file again.
             "/livez" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
             "/livez" => text(200, "ok"),
-            "/metrics" => self.asked_as_ours(&request).map_or_else(|refused| refused, |()| self.scraped()),
+            "/metrics" => self.asked_as_scraped(&request).map_or_else(|refused| refused, |()| self.scraped()),
             "/readyz" if wants_more(&request.query) => {
-                self.asked_as_ours(&request).map_or_else(|refused| refused, |()| self.told(&request))
+                self.asked_as_scraped(&request).map_or_else(|refused| refused, |()| self.told(&request))
             }
             "/readyz" => self.readiness().map_or_else(|why| text(503, why), |()| text(200, "ok")),
             _ => text(404, "not found: /, /callbacks, /livez, /metrics, /readyz"),
@@ -78,7 +78,8 @@ impl Admin {
     fn told(&self, request: &PlainRequest) -> PlainResponse {
         let readiness = self.readiness();
         let mut config = self.config.told();
-        if let Some(refused) = config.refused.as_mut().filter(|_| self.knows_the_token(request).is_err()) {
+        let may_know = self.asked_as_ours(request).and_then(|()| self.knows_the_token(request)).is_ok();
+        if let Some(refused) = config.refused.as_mut().filter(|_| !may_know) {
             let words =
                 format!("{} of them, told to callers on this host or with the token", refused.errors.len());
             refused.errors = vec![words];

@@ -1,23 +1,30 @@
 //! A small HTTP service for one of our own listeners: a whole request in, a finished answer out.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue};
-use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::http::ResponseHeader;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::body;
+use super::guarded::Guarded;
+use super::head::{self, Came, Unusable};
+use super::patience::within;
 use super::session::{continue_if_expected, hand_back, peer};
-use super::slots::BodyMemory;
+use super::slots::{BodyMemory, Slot, Slots};
+use super::traffic::Traffic;
+use super::wire::Wire;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
@@ -65,43 +72,139 @@ impl PlainResponse {
     }
 }
 
-/// How long a connection may wait for its next request, or send one.
+/// How long a connection may wait for its next request, or take an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Largest body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
+/// How long nothing is accepted when the system has no socket left.
+const NO_SOCKET: Duration = Duration::from_millis(100);
+/// How long what is under way may go on once nothing more is accepted.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long a caller is told for that nothing more comes.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves `respond`.
-pub(super) struct PlainApp<F> {
-    pub(super) respond: F,
+/// What a caller may take. Those who are on this host have a share of their own, which nobody else can use up: the
+/// listener may be open to a whole cluster.
+struct Share {
+    limits: Limits,
+    slots: Arc<Slots>,
+    memory: BodyMemory,
 }
 
-#[async_trait]
-impl<F, A> HttpServerApp for PlainApp<F>
+impl Share {
+    fn new(connections_max: usize, connections_per_address_max: usize) -> Self {
+        let limits = Limits {
+            body_memory_bytes_max: 4 << 20,
+            connections_max,
+            connections_per_address_max,
+            head_bytes_max: 16 << 10,
+            head_deadline: Duration::from_secs(10),
+            idle_timeout: IDLE_TIMEOUT,
+            ..Limits::default()
+        };
+        Self { limits, slots: Arc::default(), memory: BodyMemory::default() }
+    }
+
+    fn take(&self, peer: IpAddr) -> Option<Slot> {
+        let mut slot = self.slots.take(self.limits.connections_max)?;
+        slot.count_for(peer, self.limits.connections_per_address_max).then_some(slot)
+    }
+}
+
+/// A listener's answers.
+struct Desk<F> {
+    respond: F,
+    here: Share,
+    elsewhere: Share,
+    traffic: Traffic,
+}
+
+/// Serves `respond` until it is told to stop.
+pub(super) async fn serve<F, A>(listener: TcpListener, respond: F, mut stopping: ShutdownWatch)
 where
     F: Fn(PlainRequest) -> A + Send + Sync + 'static,
     A: Future<Output = PlainResponse> + Send + 'static,
 {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        if !matches!(timeout(IDLE_TIMEOUT, session.read_request()).await, Ok(Ok(true))) {
-            return None;
+    let (here, elsewhere) = (Share::new(256, 256), Share::new(64, 16));
+    let desk = Arc::new(Desk { respond, here, elsewhere, traffic: Traffic::default() });
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.changed() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (desk, stopping) = (Arc::clone(&desk), stopping.clone());
+                tokio::spawn(async move { desk.welcome(stream, peer, stopping).await });
+            }
+            Err(_) => tokio::time::sleep(NO_SOCKET).await,
         }
-        if *shutdown.borrow() {
-            session.set_keepalive(None);
+    }
+    drop(listener);
+    let _ = timeout(LAST_ANSWERS, desk.traffic.ended()).await;
+}
+
+impl<F, A> Desk<F>
+where
+    F: Fn(PlainRequest) -> A + Send + Sync + 'static,
+    A: Future<Output = PlainResponse> + Send + 'static,
+{
+    async fn welcome(&self, stream: TcpStream, peer: SocketAddr, mut stopping: ShutdownWatch) {
+        let is_here = peer.ip().to_canonical().is_loopback();
+        let share = if is_here { &self.here } else { &self.elsewhere };
+        let Some(_slot) = share.take(peer.ip()) else { return };
+        let _ = stream.set_nodelay(true);
+        let mut stream: Stream = Box::new(Wire::new(stream, peer));
+        let mut kept: Option<HttpPersistentSettings> = None;
+        loop {
+            let came = match kept {
+                None => head::first(&mut stream, false, &share.limits).await,
+                Some(_) => tokio::select! {
+                    came = head::next(&mut stream, IDLE_TIMEOUT, || share.limits) => came,
+                    _ = stopping.changed() => Came::Nothing,
+                },
+            };
+            let (bytes, chunks) = match came {
+                Came::Head(bytes, chunks) => (bytes, chunks),
+                Came::Unusable(unusable) => return turn_away(stream, &unusable).await,
+                Came::Preface(_) | Came::Nothing => {
+                    within(FAREWELL, stream.shutdown()).await;
+                    return;
+                }
+            };
+            let Some(_under_way) = self.traffic.begin() else { return };
+            if let Some(chunks) = chunks {
+                stream = Box::new(Guarded::new(stream, chunks));
+            }
+            let mut session = ServerSession::new_http1(stream);
+            match kept.take() {
+                Some(settings) => settings.apply_to_session(&mut session),
+                None => session.set_keepalive(Some(IDLE_TIMEOUT.as_secs())),
+            }
+            session.set_pipelined_prefix(bytes);
+            if *stopping.borrow() {
+                session.set_keepalive(None);
+            }
+            let Some(reused) = Box::pin(self.answer(session, share)).await else { return };
+            let (back, settings) = reused.consume();
+            let Some(back) = Guarded::into_inner(back) else { return };
+            (stream, kept) = (back, settings);
+        }
+    }
+
+    async fn answer(&self, mut session: ServerSession, share: &Share) -> Option<ReusedHttpStream> {
+        if !matches!(session.read_request().await, Ok(true)) {
+            return None;
         }
         session.set_write_timeout(Some(IDLE_TIMEOUT));
         continue_if_expected(&mut session).await;
-        let (limits, memory) = (Limits::default(), BodyMemory::default());
-        let mut reserved = memory.reserve(BODY_BYTES_MAX);
+        let mut reserved = share.memory.reserve(share.limits.body_memory_bytes_max);
         let room = body::Room {
             bytes_max: BODY_BYTES_MAX,
             deadline: BODY_DEADLINE,
-            limits: &limits,
+            limits: &share.limits,
             reserved: &mut reserved,
         };
         let body = match body::read(&mut session, None, room).await {
@@ -126,6 +229,19 @@ where
         session.write_response_body(Bytes::from(response.body), true).await.ok()?;
         hand_back(session, true).await
     }
+}
+
+/// Answers what is no request with its status alone, and closes.
+async fn turn_away(mut stream: Stream, unusable: &Unusable) {
+    let status = unusable.denial.status();
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let reason = reason.unwrap_or_default();
+    let answer = format!("HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    within(FAREWELL, async {
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    })
+    .await;
 }
 
 fn head_of(response: &PlainResponse) -> pingora::Result<ResponseHeader> {

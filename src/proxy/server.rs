@@ -24,7 +24,7 @@ use super::exchange::Shared;
 use super::fetch::Fetcher;
 use super::listen::{Bound, Door, bind, endpoint};
 use super::outside::with_cached;
-use super::plain::{PlainApp, PlainRequest, PlainResponse};
+use super::plain::{self, PlainRequest, PlainResponse};
 use super::provider::Providers;
 use super::rates::Rates;
 use super::refusals::Refusals;
@@ -168,10 +168,8 @@ impl Server {
         let egress = addresses.egress.as_ref().map(|bound| bound.address);
         let admin_address = addresses.admin.as_ref().map(|bound| bound.address);
         let accepting = |(bound, entrance): (Bound, &Arc<ArcSwap<Entrance>>)| {
-            let (shared, entrance, address) = (Arc::clone(&shared), Arc::clone(entrance), bound.address);
-            let listener = TcpListener::from_std(bound.into_listener());
-            let listener = listener.map_err(|error| StartError::Bind(address, error))?;
-            Ok(tokio::spawn(accept::run(shared, entrance, listener, stopping.clone())))
+            let (shared, entrance) = (Arc::clone(&shared), Arc::clone(entrance));
+            Ok(tokio::spawn(accept::run(shared, entrance, listening(bound)?, stopping.clone())))
         };
         let ears = addresses.ingress.into_iter().zip(&entrances).map(accepting);
         let mut tasks = ears.collect::<Result<Vec<_>, StartError>>()?;
@@ -183,8 +181,10 @@ impl Server {
         tasks.push(tokio::spawn(work.run()));
         // The admin listener goes on until the last exchange has ended: readiness is asked for there.
         let (stop_admin, admin_stopping) = watch::channel(false);
-        let admin = addresses.admin.map(|bound| run(PlainApp { respond: admin }, bound, admin_stopping));
-        tasks.extend(admin);
+        if let Some(bound) = addresses.admin {
+            let listener = listening(bound)?;
+            tasks.push(tokio::spawn(plain::serve(listener, admin, admin_stopping)));
+        }
         tell(&shared, &entrances);
         Ok(Self {
             entrances,
@@ -351,6 +351,11 @@ fn tell(shared: &Shared, entrances: &[Arc<ArcSwap<Entrance>>]) {
     shared.metrics.certificates(ends.map(|(file, end)| (&**file, *end)));
     let policy = shared.policy.load();
     shared.metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
+}
+
+fn listening(bound: Bound) -> Result<TcpListener, StartError> {
+    let address = bound.address;
+    TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
 fn run<A: ServerApp + Send + Sync + 'static>(

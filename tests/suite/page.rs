@@ -189,22 +189,24 @@ fn the_page_is_one_document_that_lets_nothing_else_in() {
     assert_eq!(callgate.admin_get("/ui/api/reasons").json()["token_missing"]["status"], 401);
 }
 
+/// What is there for those who ask under a name of ours.
+const PATHS: [&str; 8] = [
+    "/",
+    "/ui",
+    "/ui/api/recent",
+    "/ui/api/state",
+    "/ui/api/interactions",
+    "/ui/api/reasons",
+    "/metrics",
+    "/readyz?verbose",
+];
+
 #[test]
 fn other_names_and_other_pages_get_nothing() {
     let callgate = Callgate::start(&with("hosts: [gate.example]"), Clock::System);
     let address = callgate.admin.unwrap().to_string();
     let own = ours(&callgate);
-    let paths = [
-        "/",
-        "/ui",
-        "/ui/api/recent",
-        "/ui/api/state",
-        "/ui/api/interactions",
-        "/ui/api/reasons",
-        "/metrics",
-        "/readyz?verbose",
-    ];
-    for path in paths {
+    for path in PATHS {
         for host in [
             "evil.example",
             "evil.example:9901",
@@ -221,13 +223,11 @@ fn other_names_and_other_pages_get_nothing() {
                 "{path} {host}: {text}"
             );
         }
-        for host in
-            [&*address, "localhost:9901", "gate.example", "[::1]:9901", "callgate:9901", "a.agents.svc:9901"]
-        {
+        for host in [&*address, "localhost:9901", "gate.example", "[::1]:9901"] {
             assert_eq!(ask(&callgate, "GET", path, &[("host", host)]).status, 200, "{path} {host}");
         }
     }
-    for path in paths.iter().filter(|path| path.starts_with("/ui/api")) {
+    for path in PATHS.iter().filter(|path| path.starts_with("/ui/api")) {
         for (name, value) in [
             ("origin", "http://evil.example"),
             ("origin", "null"),
@@ -241,13 +241,31 @@ fn other_names_and_other_pages_get_nothing() {
         let page = [("host", &*address), ("sec-fetch-site", "same-origin"), ("origin", &*own)];
         assert_eq!(ask(&callgate, "GET", path, &page).status, 200, "{path}");
     }
+    // Somebody who follows a link to the page gets the page.
+    let link = [("host", &*address), ("sec-fetch-site", "cross-site")];
+    assert_eq!(ask(&callgate, "GET", "/", &link).status, 200);
+}
+
+#[test]
+fn names_of_a_local_network_are_enough_for_counts_alone() {
+    let callgate = Callgate::start(&with("hosts: [gate.example]"), Clock::System);
+    let address = callgate.admin.unwrap().to_string();
+    // Whoever answers for names in a local network can have one of these.
+    for host in ["callgate:9901", "a.agents.svc", "a.svc.cluster.local:9901", "gate.internal"] {
+        for path in PATHS {
+            let wanted = if matches!(path, "/metrics" | "/readyz?verbose") { 200 } else { 403 };
+            assert_eq!(ask(&callgate, "GET", path, &[("host", host)]).status, wanted, "{path} {host}");
+        }
+        assert_eq!(ask(&callgate, "GET", "/callbacks", &[("host", host)]).status, 403, "{host}");
+    }
+    for site in ["same-origin", "same-site", "cross-site", "anything"] {
+        let page = [("host", &*address), ("sec-fetch-site", site)];
+        assert_eq!(ask(&callgate, "GET", "/callbacks", &page).status, 403, "{site}");
+    }
     // A kubelet, or a balancer, asks under whatever name it has been told.
     for path in ["/livez", "/readyz"] {
         assert_eq!(ask(&callgate, "GET", path, &[("host", "evil.example")]).status, 200, "{path}");
     }
-    // Somebody who follows a link to the page gets the page.
-    let link = [("host", &*address), ("sec-fetch-site", "cross-site")];
-    assert_eq!(ask(&callgate, "GET", "/", &link).status, 200);
 }
 
 #[test]
@@ -414,4 +432,46 @@ fn the_state_tells_routes_providers_and_configuration_and_no_secret() {
     for secret in ["whsec", "AQIDBAUG", "0123456789abcdef0123456789abcdef"] {
         assert!(!state.to_string().contains(secret), "{state}");
     }
+}
+
+/// The listener may be open to a cluster, and has sockets and memory in common with the callbacks.
+#[test]
+fn what_the_admin_listener_takes_is_bounded() {
+    let agent = Agent::start(ANSWER);
+    let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+    let begin = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(callgate.admin.unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    // Of bodies that do not end, 4 MiB are held: whoever comes after that is let go.
+    let mut body = b"POST /callbacks HTTP/1.1\r\nhost: localhost\r\ncontent-length: 65500\r\n\r\n".to_vec();
+    body.resize(body.len() + 40_000, b' ');
+    let mut all: Vec<_> = (0..200).map(|_| begin(&body)).collect();
+    eventually(|| {
+        all.iter_mut().any(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            !matches!(std::io::Read::read(stream, &mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        }).then_some(())
+    });
+    all.clear();
+    // And 256 callers of this host.
+    let mut all = Vec::new();
+    eventually(|| {
+        all.extend((0..256).map(|_| begin(b"G")));
+        let mut one = begin(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n");
+        (std::io::Read::read(&mut one, &mut [0]).unwrap_or(0) == 0).then_some(())
+    });
+    assert_eq!(callgate.send(b"GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n").status, 200, "callbacks go on");
+    all.clear();
+    eventually(|| {
+        let mut one = begin(b"GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        let mut answer = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut one, &mut answer);
+        answer.starts_with(b"HTTP/1.1 200 ").then_some(())
+    });
+    let long = format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "a".repeat(20_000));
+    assert_eq!(Response::read(&mut begin(long.as_bytes())).status, 431);
+    assert_eq!(Response::read(&mut begin(b"GET /livez HTTP/1.1\r\nhost: a b\r\n\r\n")).status, 400);
 }
