@@ -87,7 +87,7 @@ ROWS = [
               says="On routes that only observe."),
         graph("Against what is usual", "reqps",
               ('job_reason:callgate_ingress_refusals:rate5m{job=~"$job"} > 0', "{{reason}}"),
-              ('job_reason:callgate_ingress_refusals:rate5m_avg1d{job=~"$job"} > 0', "{{reason}}: a day's average"),
+              ('job_reason:callgate_ingress_refusals:rate5m_median1d{job=~"$job"} > 0', "{{reason}}: a day's median"),
               says="Recording rules of deploy/prometheus/rules.yaml."),
         graph("Action endpoints refused", "reqps", (rate("callgate_guard_refusals_total", by="class") + " > 0", "{{class}}")),
     ]),
@@ -138,6 +138,8 @@ ROWS = [
         graph("Memory for bodies", "bytes", (gauge("max", "callgate_body_bytes_held", by="instance"), "{{instance}}"),
               ("callgate:body_memory_max:bytes", "limit")),
         graph("Access-log lines lost", "cps", (rate("callgate_access_log_lines_lost_total", by="instance"), "{{instance}}")),
+        graph("Batches of spans", "cps", (rate("callgate_trace_batches_total", by="outcome"), "{{outcome}}"),
+              says="Handed to the collector of traces, or lost."),
     ]),
 ]
 

@@ -1,5 +1,5 @@
-"""The part of two custom resources that is used here, written by hand after their API references:
-PodMonitor of the Prometheus operator and Certificate of cert-manager. Nothing else may stand there."""
+"""The part of three custom resources that is used here, written by hand after their API references:
+PodMonitor and PrometheusRule of the Prometheus operator and Certificate of cert-manager. Nothing else may stand there."""
 
 import jsonschema
 
@@ -18,13 +18,19 @@ def resource(version, kind, spec):
     return fields(["apiVersion", "kind", "metadata", "spec"], apiVersion={"const": version}, kind={"const": kind}, metadata=metadata, spec=spec)
 
 
-DURATION = {"type": "string", "pattern": "^([0-9]+(ms|s|m|h))+$"}
+DURATION = {"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$"}
 ENDPOINT = fields([], port=TEXT, path={"type": "string", "pattern": "^/"}, interval=DURATION, scheme={"enum": ["http", "https"]})
 POD_MONITOR = fields(
     ["selector", "podMetricsEndpoints"],
     selector=fields([], matchLabels=TEXTS),
     podMetricsEndpoints={"type": "array", "minItems": 1, "items": ENDPOINT},
 )
+RULE = {
+    **fields(["expr"], record=TEXT, alert=TEXT, expr=TEXT, labels=TEXTS, annotations=TEXTS, **{"for": DURATION}),
+    "oneOf": [{"required": ["record"]}, {"required": ["alert"]}],
+}
+GROUP = fields(["name", "rules"], name=TEXT, interval=DURATION, rules={"type": "array", "minItems": 1, "items": RULE})
+PROMETHEUS_RULE = fields(["groups"], groups={"type": "array", "minItems": 1, "items": GROUP})
 CERTIFICATE = fields(
     ["secretName", "issuerRef"],
     secretName=TEXT,
@@ -34,6 +40,7 @@ CERTIFICATE = fields(
 )
 SCHEMAS = {
     "PodMonitor": resource("monitoring.coreos.com/v1", "PodMonitor", POD_MONITOR),
+    "PrometheusRule": resource("monitoring.coreos.com/v1", "PrometheusRule", PROMETHEUS_RULE),
     "Certificate": resource("cert-manager.io/v1", "Certificate", CERTIFICATE),
 }
 

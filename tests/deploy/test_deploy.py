@@ -160,6 +160,47 @@ class Rendering(unittest.TestCase):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn("multiple matches", done.stderr)
 
+    def overlaid(self, components, config, agent=None):
+        """The example's agent, or another, in an overlay of its own with these components."""
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            folder = pathlib.Path(folder)
+            (folder / "agent.yaml").write_text(agent or (DEPLOY / "kustomize/example/base/deployment.yaml").read_text())
+            (folder / "callgate.yaml").write_text(config)
+            maps = [{"name": "callgate", "files": ["callgate.yaml"], "options": {"disableNameSuffixHash": True}}]
+            (folder / "kustomization.yaml").write_text(yaml.safe_dump({"resources": ["agent.yaml"], "components": components, "configMapGenerator": maps}))
+            return documents(run("kubectl", "kustomize", str(folder)).stdout)
+
+    def test_tls_can_end_in_front(self):
+        with_tls = "      tls: { certificate: /tls/tls.crt, key: /tls/tls.key }\n"
+        config = (DEPLOY / "kustomize/example/overlay/callgate.yaml").read_text()
+        self.assertIn(with_tls, config)
+        manifests = self.overlaid(["../component", "../without-tls"], config.replace(with_tls, ""))
+        self.assertNotIn("/tls", json.dumps(manifests))
+        self.assertNotIn("callgate-tls", json.dumps(manifests))
+        self.assertEqual(sorted(by_name(pod(manifests)["volumes"])), ["callgate-config", "callgate-secrets", "callgate-state"])
+        self.assertEqual(len(sidecar(manifests)["volumeMounts"]), 3)
+        [port] = one(manifests, "Service")["spec"]["ports"]
+        self.assertEqual(port, {"name": "http", "port": 80, "targetPort": 8443, "protocol": "TCP", "appProtocol": "http"})
+        for manifest in manifests:
+            kubernetes_validate.validate(manifest, kubernetes_validate.utils.latest_version(), strict=True)
+        less = ["tls.secretName=", "certificate.enabled=false", "service.port=80"]
+        same = documents(run(*HELM, *EXAMPLE, *(f"--set={value}" for value in less)).stdout)
+        self.assertEqual(sidecar(manifests)["volumeMounts"], sidecar(same)["volumeMounts"])
+        self.assertEqual(pod(manifests)["volumes"], pod(same)["volumes"])
+        self.assertEqual(one(manifests, "Service")["spec"]["ports"], one(same, "Service")["spec"]["ports"])
+
+    def test_the_component_takes_the_nodes_network_away(self):
+        agent = yaml.safe_load((DEPLOY / "kustomize/example/base/deployment.yaml").read_text())
+        agent["spec"]["template"]["spec"]["hostNetwork"] = True
+        manifests = self.overlaid(["../component"], "", yaml.safe_dump(agent))
+        self.assertIs(pod(manifests)["hostNetwork"], False)
+
+    def test_the_operators_rules_are_the_rules(self):
+        run("scripts/prometheus_rule.py", "--check")
+        [rule] = documents(run("kubectl", "kustomize", "deploy/kustomize/prometheus-rule").stdout)
+        crds.validate(rule)
+        rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
+        self.assertEqual(rule["spec"], rules)
 
     def test_two_agents_share_a_namespace(self):
         """With init containers and volumes of their own, as docs/kubernetes.md says how."""
@@ -210,6 +251,49 @@ class Helm(unittest.TestCase):
                 self.assertIn("schema", done.stderr)
         done = run(*HELM, ok=False)
         self.assertIn("agentName is needed", done.stderr)
+
+    def test_words_that_are_no_names_are_refused(self):
+        """Whatever they would become within the YAML around them."""
+        words = {
+            "tls.secretName": ["Callgate", "a b", "x}", "a: b", "-a", 'a"'],
+            "state.sizeLimit": ["", "1Gib", "much", "1Gi }", "-1Gi"],
+            "agentName": ["a b", "-a", "a/b", "a" * 64, "a: b", "a\nb"],
+        }
+        for key, wrong in words.items():
+            for word in wrong:
+                with self.subTest(key=key, word=word):
+                    outer, inner = key.split(".") if "." in key else (key, None)
+                    values = yaml.safe_dump({outer: {inner: word} if inner else word})
+                    done = run(*HELM, *EXAMPLE, "--values", "-", input=values, ok=False)
+                    self.assertNotEqual(done.returncode, 0)
+                    self.assertIn("schema", done.stderr)
+        for key, right in {"state.sizeLimit": ["500Mi", "1.5Gi", "2G"], "tls.secretName": ["a.b-c"], "agentName": ["", "A_b.c-1"]}.items():
+            for word in right:
+                with self.subTest(key=key, word=word):
+                    run(*HELM, *EXAMPLE, "--set-string", f"{key}={word}")
+
+    def test_a_name_that_is_a_number_or_a_word_of_yaml_stays_a_name(self):
+        names = {"agentName": "123", "name": "1e3", "secretName": "true", "tls.secretName": "0644", "networkPolicy.monitoringNamespace": "null", "podDisruptionBudget.maxUnavailable": "50%"}
+        manifests = documents(run(*HELM, *EXAMPLE, *(f"--set-string={key}={name}" for key, name in names.items())).stdout)
+        volumes = by_name(pod(manifests)["volumes"])
+        self.assertEqual(volumes["callgate-config"]["configMap"]["name"], "1e3")
+        self.assertEqual(volumes["callgate-secrets"]["secret"]["secretName"], "true")
+        self.assertEqual(volumes["callgate-tls"]["secret"]["secretName"], "0644")
+        self.assertEqual(one(manifests, "Certificate")["spec"]["secretName"], "0644")
+        self.assertEqual(one(manifests, "Service")["spec"]["selector"], {"callgate.dev/agent": "123"})
+        self.assertEqual(one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]["callgate.dev/agent"], "123")
+        self.assertEqual(one(manifests, "PodDisruptionBudget")["spec"]["maxUnavailable"], "50%")
+        for manifest in manifests:
+            if manifest["apiVersion"] in FOREIGN:
+                crds.validate(manifest)
+            else:
+                kubernetes_validate.validate(manifest, kubernetes_validate.utils.latest_version(), strict=True)
+
+    def test_the_nodes_network_is_refused(self):
+        done = run(*HELM, *EXAMPLE, "--set", "deployment.spec.template.spec.hostNetwork=true", ok=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("hostNetwork", done.stderr)
+        run(*HELM, *EXAMPLE, "--set", "deployment.spec.template.spec.hostNetwork=false")
 
     def test_values_change_what_they_say(self):
         less = ["podMonitor.enabled=false", "certificate.enabled=false", "networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "service.enabled=false", "config=", "tls.secretName=", "image.tag=9.9.9", "ports.ingress=7000"]
@@ -304,6 +388,26 @@ class Wiring(unittest.TestCase):
         self.assertIn({"name": "HOST", "value": "127.0.0.1"}, pod(injected())["containers"][0]["env"])
         self.assertEqual(self.config()["agent"]["address"], f"127.0.0.1:{agent['ports'][0]['containerPort']}")
         self.assertEqual(agent["readinessProbe"].keys(), {"exec"})
+
+    def test_the_example_is_one_whose_ledger_is_whole(self):
+        """One pod, since `store` is not shared, and interactions that can end by what comes."""
+        for manifests in (kustomized(), helmed()):
+            self.assertEqual(one(manifests, "Deployment")["spec"]["replicas"], 1)
+        for route in self.config()["routes"]:
+            self.assertTrue(route["interaction"]["done"], route["name"])
+
+    def test_connections_fit_into_the_memory(self):
+        mebibytes = int(sidecar(kustomized())["resources"]["limits"]["memory"].removesuffix("Mi"))
+        limits = self.config()["limits"]
+        # Idle, the bodies that are held by default, and 36 KiB for each connection with TLS.
+        self.assertLess(13 + 64 + limits["connections_max"] * 36 / 1024, mebibytes * 0.75)
+        self.assertLess(limits["connections_per_address_max"], limits["connections_max"])
+
+    def test_kubernetes_is_new_enough_for_the_sleep(self):
+        chart = yaml.safe_load((DEPLOY / "helm/callgate/Chart.yaml").read_text())
+        self.assertEqual(chart["kubeVersion"], ">=1.30.0-0")
+        done = run(*HELM, *EXAMPLE, "--kube-version", "1.29.0", ok=False)
+        self.assertIn("kubeVersion", done.stderr)
 
     def test_there_is_time_to_stop(self):
         seconds = lambda text: int(text.removesuffix("s"))
@@ -430,7 +534,7 @@ class Image(unittest.TestCase):
 
 class Documentation(unittest.TestCase):
     # What needs a cluster, a container engine, or a pod.
-    ELSEWHERE = ("docker ", "kubectl apply ", "kubectl -n ", "kubectl port-forward ", "kubectl rollout ")
+    ELSEWHERE = ("docker ", "kubectl create namespace ", "kubectl apply ", "kubectl -n ", "kubectl port-forward ", "kubectl rollout ")
 
     def test_its_commands_work(self):
         text = (ROOT / "docs/kubernetes.md").read_text()
@@ -448,7 +552,31 @@ class Documentation(unittest.TestCase):
                     out = subprocess.run(["bash", "-c", f"set -o pipefail; {script}", "bash", str(ROOT)], capture_output=True, text=True, timeout=60)
                     self.assertEqual(out.returncode, 0, out.stderr)
                     done += 1
-        self.assertEqual(done, 5)
+        self.assertEqual(done, 9)
+
+
+class Scripts(unittest.TestCase):
+    """What cannot be tested for want of a tool is no failure where somebody runs it by hand, and one in CI."""
+
+    def skipped(self, script, ci):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            # The shell's own tools and a python3 that can do all but bring others.
+            for name in ("bash", "dirname", "cmp", "rm", "mkdir", "cat"):
+                (path / name).symlink_to(shutil.which(name))
+            (path / "python3").write_text('#!/bin/sh\n[ "$1" != -m ]\n')
+            (path / "python3").chmod(0o755)
+            environment = {"PATH": folder, **({"CI": "true"} if ci else {})}
+            command = [f"scripts/{script}.sh", str(path / "tools"), "callgate"]
+            done = subprocess.run(["bash", *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+            self.assertIn(" NOT T", done.stderr)
+            return done.returncode
+
+    def test_a_skip_is_a_failure_in_ci(self):
+        for script in ("observability", "interop"):
+            with self.subTest(script):
+                self.assertEqual(self.skipped(script, ci=False), 0)
+                self.assertEqual(self.skipped(script, ci=True), 1)
 
 
 if __name__ == "__main__":

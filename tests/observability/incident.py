@@ -32,7 +32,7 @@ RULES = ROOT / "deploy/prometheus/rules.yaml"
 # What may return nothing although all is well, and why. Anything else of the dashboard must return data.
 EMPTY = {
     'callgate_interactions_adopted_total': "only a token that another Callgate made is adopted",
-    'callgate_ingress_refusals:rate5m_avg1d': "there is no day before",
+    'callgate_ingress_refusals:rate5m_median1d': "there is no day before",
 }
 
 # Every alert, and whether its expression returns something when the incidents are over and Callgate still runs.
@@ -45,7 +45,8 @@ AFTERWARDS = {
     "CallgateFeedFailing": True, "CallgateKeysUnavailable": True, "CallgateStoreFailed": False,
     "CallgateStoreFull": False, "CallgateStoreFilling": False, "CallgateEventsForgotten": False,
     "CallgateConnectionsRefused": True, "CallgateHandshakesFailing": False, "CallgateBodyMemoryNearlyFull": False,
-    "CallgateOverloaded": False, "CallgateAccessLogLinesLost": False,
+    "CallgateOverloaded": False, "CallgateAccessLogLinesLost": False, "CallgateJobGone": False,
+    "CallgateNothingTaken": False, "CallgateTracesFailing": False,
     # It depends on the disk of whoever runs this.
     "CallgateStoreCommitSlow": None,
 }

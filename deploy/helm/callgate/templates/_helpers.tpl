@@ -8,7 +8,7 @@
 {{- end }}
 
 {{- define "callgate.podLabels" -}}
-callgate.dev/agent: {{ include "callgate.agent" . }}
+callgate.dev/agent: {{ include "callgate.agent" . | quote }}
 {{- end }}
 
 {{- define "callgate.container" -}}
@@ -55,23 +55,23 @@ volumeMounts:
 
 {{- define "callgate.volumes" -}}
 - name: callgate-config
-  configMap: { name: {{ .Values.name }} }
+  configMap: { name: {{ .Values.name | quote }} }
 - name: callgate-secrets
-  secret: { secretName: {{ .Values.secretName }}, defaultMode: 292 }
+  secret: { secretName: {{ .Values.secretName | quote }}, defaultMode: 292 }
 {{- if .Values.tls.secretName }}
 - name: callgate-tls
-  secret: { secretName: {{ .Values.tls.secretName }}, defaultMode: 292 }
+  secret: { secretName: {{ .Values.tls.secretName | quote }}, defaultMode: 292 }
 {{- end }}
 - name: callgate-state
-  emptyDir: { sizeLimit: {{ .Values.state.sizeLimit }} }
+  emptyDir: { sizeLimit: {{ .Values.state.sizeLimit | quote }} }
 {{- end }}
 
 {{- define "callgate.metadata" -}}
-name: {{ .Values.name }}
-namespace: {{ .Release.Namespace }}
+name: {{ .Values.name | quote }}
+namespace: {{ .Release.Namespace | quote }}
 labels: { app.kubernetes.io/name: callgate }
 {{- end }}
 
 {{- define "callgate.selector" -}}
-matchLabels: { callgate.dev/agent: {{ include "callgate.agent" . }} }
+matchLabels: { callgate.dev/agent: {{ include "callgate.agent" . | quote }} }
 {{- end }}
