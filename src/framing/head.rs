@@ -80,7 +80,8 @@ impl Head {
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(HeadFault::Malformed("a header name that is none"));
         }
-        if value.iter().any(|b| is_control(*b)) {
+        // Without an early end, so that many are looked at at once.
+        if value.iter().fold(false, |any, b| any | is_control(*b)) {
             return Err(HeadFault::Malformed("a control character in a header"));
         }
         let value = value.trim_ascii();

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer as _, Visitor};
 use serde_json::value::RawValue;
 
 use super::pointer::{POINTERS_MAX, Pointer};
+use super::scan::{Begins, Scan};
 
 /// What stands at a pointer.
 #[derive(Clone, Copy, Debug)]
@@ -50,13 +51,8 @@ pub struct NotJson;
 pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'t>>, NotJson> {
     let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
     let mut found = vec![Found::Missing; pointers.len()];
-    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with(['{', '[']) {
-        return serde_json::from_str::<IgnoredAny>(text).map(|_| found).map_err(|_| NotJson);
-    }
     let wanted = pointers.iter().take(POINTERS_MAX).enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let walk = Walk { pointers, depth: 0, wanted, found: &mut found };
-    walk.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|_| NotJson)?;
+    Walk { pointers, depth: 0, wanted, found: &mut found }.through(text).ok_or(NotJson)?;
     Ok(found)
 }
 
@@ -74,6 +70,71 @@ pub(super) struct Walk<'w, 'p, 't> {
 }
 
 impl<'t> Walk<'_, '_, 't> {
+    /// Goes through the whole text; `None`: it is no JSON.
+    pub(super) fn through(mut self, text: &'t str) -> Option<()> {
+        let mut scan = Scan::new(text);
+        match scan.begins() {
+            Begins::Object => self.members(&mut scan)?,
+            Begins::List => self.elements(&mut scan)?,
+            Begins::Other => drop(scan.value()?),
+        }
+        scan.end()
+    }
+
+    fn members(&mut self, scan: &mut Scan<'t>) -> Option<()> {
+        scan.step();
+        if scan.takes(b'}') {
+            return Some(());
+        }
+        loop {
+            let through = self.named(scan.string()?);
+            scan.takes(b':').then_some(())?;
+            let value = scan.value()?;
+            self.take(through, value)?;
+            if scan.takes(b'}') {
+                return Some(());
+            }
+            scan.takes(b',').then_some(())?;
+        }
+    }
+
+    fn elements(&mut self, scan: &mut Scan<'t>) -> Option<()> {
+        scan.step();
+        if scan.takes(b']') {
+            return Some(());
+        }
+        let wanted = self.indices();
+        for index in 0_usize.. {
+            let value = scan.value()?;
+            let through = wanted.iter().filter(|(at, _)| *at == index).fold(0, |mask, (_, bit)| mask | bit);
+            self.take(through, value)?;
+            if scan.takes(b']') {
+                break;
+            }
+            scan.takes(b',').then_some(())?;
+        }
+        Some(())
+    }
+
+    /// The pointers that go through a member of this name, one bit each.
+    fn named(&self, name: &str) -> u32 {
+        if !name.contains('\\') {
+            return self.goes(name.as_bytes());
+        }
+        // As bytes: a name may hold half of a surrogate pair, which no text can, and is a name all the same.
+        let quoted = format!("\"{name}\"");
+        let mut deserializer = serde_json::Deserializer::from_str(&quoted);
+        deserializer.deserialize_bytes(Unescaped(self)).unwrap_or(0)
+    }
+
+    fn goes(&self, name: &[u8]) -> u32 {
+        let through =
+            |pointer: &Pointer| pointer.tokens.get(self.depth).is_some_and(|token| token.as_bytes() == name);
+        let wanted = self.pointers.iter().enumerate();
+        let matching = wanted.filter(|(i, pointer)| self.wanted & (1 << i) != 0 && through(pointer));
+        matching.fold(0, |mask, (i, _)| mask | 1 << i)
+    }
+
     /// The elements of a list that the wanted pointers go through here: index and bit. `01` is no index.
     fn indices(&self) -> Vec<(usize, u32)> {
         let wanted = self.pointers.iter().enumerate().filter(|(i, _)| self.wanted & (1 << i) != 0);
@@ -85,7 +146,12 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    fn take(&mut self, through: u32, raw: &'t RawValue) -> Result<(), serde_json::Error> {
+    /// Takes note of a value for the pointers that go through it.
+    fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
+        if through == 0 {
+            return Some(());
+        }
+        let raw: &RawValue = serde_json::from_str(value).ok()?;
         let mut deeper = 0;
         for (i, (pointer, found)) in self.pointers.iter().zip(&mut *self.found).enumerate() {
             if through & (1 << i) == 0 {
@@ -101,107 +167,18 @@ impl<'t> Walk<'_, '_, 't> {
             }
         }
         // A scalar has no members: what is looked for below it is not there.
-        if deeper == 0 || !raw.get().starts_with(['{', '[']) {
-            return Ok(());
+        if deeper == 0 || !value.starts_with(['{', '[']) {
+            return Some(());
         }
-        let walk = Walk { pointers: self.pointers, depth: self.depth + 1, wanted: deeper, found: self.found };
-        walk.deserialize(&mut serde_json::Deserializer::from_str(raw.get()))
+        Walk { pointers: self.pointers, depth: self.depth + 1, wanted: deeper, found: self.found }
+            .through(value)
     }
 }
 
-fn through(pointers: &[&Pointer], depth: usize, wanted: u32, name: &[u8]) -> u32 {
-    let goes = |pointer: &Pointer| pointer.tokens.get(depth).is_some_and(|token| token.as_bytes() == name);
-    let matching = pointers.iter().enumerate().filter(|(i, pointer)| wanted & (1 << i) != 0 && goes(pointer));
-    matching.fold(0, |mask, (i, _)| mask | 1 << i)
-}
+/// Which pointers go through a member, once the escapes of its name are resolved.
+struct Unescaped<'w, 'a, 'p, 't>(&'w Walk<'a, 'p, 't>);
 
-impl<'t> DeserializeSeed<'t> for Walk<'_, '_, 't> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'t> Visitor<'t> for Walk<'_, '_, 't> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
-        loop {
-            let name = Name { pointers: self.pointers, depth: self.depth, wanted: self.wanted };
-            match map.next_key_seed(name)? {
-                None => return Ok(()),
-                Some(0) => drop(map.next_value::<IgnoredAny>()?),
-                Some(through) => {
-                    let raw = map.next_value()?;
-                    self.take(through, raw).map_err(A::Error::custom)?;
-                }
-            }
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'t>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        let wanted = self.indices();
-        for index in 0_usize.. {
-            let through = wanted.iter().filter(|(at, _)| *at == index).fold(0, |mask, (_, bit)| mask | bit);
-            if through == 0 {
-                if seq.next_element::<IgnoredAny>()?.is_none() {
-                    break;
-                }
-                continue;
-            }
-            let Some(raw) = seq.next_element()? else { break };
-            self.take(through, raw).map_err(A::Error::custom)?;
-        }
-        Ok(())
-    }
-}
-
-/// Tells by a member's name which pointers go through it.
-struct Name<'w, 'p> {
-    pointers: &'w [&'p Pointer],
-    depth: usize,
-    wanted: u32,
-}
-
-impl<'t> DeserializeSeed<'t> for Name<'_, '_> {
-    type Value = u32;
-
-    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<u32, D::Error> {
-        // As bytes: a name may hold half of a surrogate pair, which no text can, and is a name all the same.
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_, '_> {
+impl Visitor<'_> for Unescaped<'_, '_, '_, '_> {
     type Value = u32;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,11 +186,11 @@ impl Visitor<'_> for Name<'_, '_> {
     }
 
     fn visit_bytes<E>(self, name: &[u8]) -> Result<u32, E> {
-        Ok(through(self.pointers, self.depth, self.wanted, name))
+        Ok(self.0.goes(name))
     }
 
     fn visit_str<E>(self, name: &str) -> Result<u32, E> {
-        Ok(through(self.pointers, self.depth, self.wanted, name.as_bytes()))
+        Ok(self.0.goes(name.as_bytes()))
     }
 }
 

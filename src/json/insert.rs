@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use serde::de::DeserializeSeed;
 use serde_json::value::RawValue;
 
 use super::find::{Found, Walk, find_one};
@@ -52,8 +51,7 @@ fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
     let pointer = Pointer { text: "".into(), tokens: vec![token.into()] };
     let mut found = [Found::Missing];
     let walk = Walk { pointers: &[&pointer], depth: 0, wanted: 1, found: &mut found };
-    let walked = walk.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
-    walked.map(|()| found[0]).map_err(|_| InsertFault::NotJson)
+    walk.through(raw.get()).map(|()| found[0]).ok_or(InsertFault::NotJson)
 }
 
 /// Puts a member behind the last one of `object`, which is a part of `document`.

@@ -4,6 +4,7 @@
 mod find;
 mod insert;
 mod pointer;
+mod scan;
 mod strict;
 
 pub use find::{Found, NotJson, find, find_one};
