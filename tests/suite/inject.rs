@@ -93,6 +93,110 @@ fn kubernetes_reads_what_it_read_before() {
     assert!(text.contains("value: \"yes\""), "{text}");
 }
 
+/// A pod of which the specification begins so; what is written as YAML is kept as it is.
+fn pod_with(spec: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: p }}\n{spec}\n")
+}
+
+#[test]
+fn merge_keys_count_however_deep_they_are() {
+    let agent = "containers: [ { name: a, image: a, ports: [ { containerPort: 80 } ] } ]";
+    let common = "x-base: &base { hostPID: true }\nx-hard: &hard { <<: *base, enableServiceLinks: no }";
+    for merged in ["<<: *hard", "<<: { <<: { <<: *hard } }", "<<: [ *base, { <<: *hard } ]"] {
+        let text = pod_with(&format!("{common}\nspec: {{ {merged}, {agent} }}"));
+        let injected = put(&text);
+        assert!(!injected.contains("<<"), "{injected}");
+        let pod = &value(&injected)["spec"];
+        assert_eq!((&pod["hostPID"], &pod["enableServiceLinks"]), (&true.into(), &false.into()));
+        assert_eq!(pod["containers"][0]["name"], "a");
+        let refused = inject(&text.replace("hostPID: true", "hostNetwork: true"), &sidecar());
+        assert!(refused.unwrap_err().contains("hostNetwork"), "{merged}");
+    }
+    // Kubernetes lets what is merged win over what is before it.
+    let before = |own: &str| {
+        inject(&pod_with(&format!("{common}\nspec: {{ hostPID: {own}, <<: *hard, {agent} }}")), &sidecar())
+    };
+    assert!(before("false").unwrap_err().contains("`hostPID` is before the `<<`"));
+    assert!(before("true").is_ok());
+    for wrong in ["<<: 7", "<<: [ 7 ]", "<<: [ [ *base ] ]", "<<: *base, <<: *hard"] {
+        let error = inject(&pod_with(&format!("{common}\nspec: {{ {wrong}, {agent} }}")), &sidecar());
+        assert!(error.unwrap_err().contains("not YAML"), "{wrong}");
+    }
+}
+
+/// Text of which readers disagree what it is, as it stands in a file.
+const DOUBTFUL: [&str; 14] = [
+    "\"yes\"",
+    "'no'",
+    "\"0644\"",
+    "'0755'",
+    "\"<<\"",
+    "'y'",
+    "y",
+    "1_000",
+    "0899",
+    "2026-01-01",
+    "'12: 30'",
+    "1:30",
+    "=",
+    "!!str yes",
+];
+
+#[test]
+fn what_is_text_stays_text_and_what_is_not_does_not_become_it() {
+    let own: String = DOUBTFUL
+        .iter()
+        .enumerate()
+        .map(|(i, text)| format!("mode{i}: {text}, readOnly{i}: {text}, "))
+        .collect();
+    let data = format!("{{ {own}mode: \"0644\", readOnly: \"no\", \"on\": 'off', \"yes\":\"0640\" }}");
+    let spec = format!(
+        "# \u{fc}\u{20ac}\nspec:\n  tty: no\n  containers: [ {{ name: a, ports: [ {{ containerPort: 80 }} ] }} ]\n  volumes: \
+         [ {{ name: v, csi: {{ driver: d, readOnly: &yes yes, volumeAttributes: {data} }} }}, {{ name: w, secret: \
+         {{ optional: *yes, defaultMode: 0640 }} }} ]"
+    );
+    let pod = pod_with(&spec);
+    let injected = put(&pod);
+    let volumes = &value(&injected)["spec"]["volumes"];
+    assert_eq!(volumes[0]["csi"]["volumeAttributes"], value(&data));
+    assert_eq!(volumes[0]["csi"]["readOnly"], true);
+    assert_eq!(volumes[1]["secret"], value("{ optional: true, defaultMode: 416 }"));
+    assert_eq!(value(&injected)["spec"]["tty"], false);
+    for text in DOUBTFUL {
+        let text = text.replace('\'', "\"").replace("!!str yes", "\"yes\"").replace("\"12: 30\"", "'12: 30'");
+        assert!(injected.matches(&format!(": {text}\n")).count() > 1, "{text} in {injected}");
+    }
+    let restored = value(&remove(&injected).unwrap().text);
+    assert_eq!(restored["spec"]["volumes"][0]["csi"]["volumeAttributes"], value(&data));
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {{ apiVersion: v1, kind: ConfigMap, data: {data} }}\n- {}",
+        pod.trim_end().replace('\n', "\n  ")
+    );
+    let injected = put(&list);
+    assert_eq!(value(&injected)["items"][0]["data"], value(&data));
+    assert!(
+        injected.contains("    readOnly: \"no\"\n") && injected.contains("    mode: \"0644\"\n"),
+        "{injected}"
+    );
+}
+
+#[test]
+fn no_text_is_taken_for_a_sign_of_our_own() {
+    for sign in ["__callgate_quoted__", "__callgate_bare__", "__callgate_quoted__evil__callgate_quoted__"] {
+        let text =
+            DEPLOYMENT.replace("value: \"yes\"", &format!("value: \"{sign}\", other: \"yes\", {sign}_: y"));
+        let injected = put(&text);
+        let env = &value(&injected)["spec"]["template"]["spec"]["containers"][0]["env"][0];
+        assert_eq!((&env["value"], &env["other"]), (&sign.into(), &"yes".into()));
+        assert!(
+            injected.contains("other: \"yes\"\n") && injected.contains(&format!("{sign}_: y\n")),
+            "{injected}"
+        );
+    }
+    let tagged = inject(&DEPLOYMENT.replace("\"yes\"", "!callgate.dev/plain \"yes\""), &sidecar());
+    assert!(tagged.unwrap_err().contains("none to be written"));
+}
+
 #[test]
 fn injecting_again_changes_nothing_but_what_is_asked() {
     let once = put(DEPLOYMENT);
