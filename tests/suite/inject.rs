@@ -304,6 +304,19 @@ fn what_cannot_be_is_said_in_words() {
             "callgate.dev/injected",
         ),
         (&with("unknownField: { kept: true }", "annotations: [ a ]"), "`annotations` is not a mapping"),
+        (
+            &with("name: SWITCH, value: \"yes\" }", "name: HOST }\n            - { name: HOST }"),
+            "HOST more than once",
+        ),
+        (&with("containerPort: 8000", "containerPort: 8e3"), "of agent is 8000.0, which is no whole number"),
+        (&with("containerPort: 8000", "containerPort: \"8000\""), "of agent is \"8000\", which is no whole"),
+        (&with("containerPort: 8000, ", ""), "of agent is null, which is no whole number"),
+        (&with("containerPort: 8000", "containerPort: 70000"), "whole number from 1 to 65535"),
+        (&with("- { name: logs,", "- { name: logs, ports: 80,"), "`ports` of logs is not a list"),
+        (
+            &with("- { name: migrate,", "- { name: migrate, ports: [ 80 ],"),
+            "a `containerPort` of migrate is null",
+        ),
     ] {
         let error = inject(text, &sidecar()).unwrap_err();
         assert!(error.contains(words), "{words}: {error}");
@@ -342,6 +355,129 @@ fn what_stays_open_and_what_was_left_is_said() {
         assert_eq!(!injected.notes.iter().any(|note| note.contains("left as it is")), known, "{other}");
         assert!(injected.text.ends_with(&other));
     }
+}
+
+/// All notes on a pod of this specification.
+fn notes_on(spec: &str, sidecar: &Sidecar) -> String {
+    inject(&pod_with(&format!("spec: {spec}")), sidecar).unwrap().notes.join("\n")
+}
+
+#[test]
+fn every_port_that_stays_open_is_named() {
+    let of_http = Sidecar { agent_port: Some("http".to_owned()), ..sidecar() };
+    let said = notes_on(
+        "{ initContainers: [ { name: side, restartPolicy: Always, ports: [ { containerPort: 7000 } ] } ], containers: [ { name: a, \
+         ports: [ { containerPort: 8000, name: web }, { containerPort: 8000, name: http }, { containerPort: 53, protocol: UDP } ] }, \
+         { name: b, ports: [ { containerPort: 8443, protocol: SCTP, name: s } ] } ] }",
+        &of_http,
+    );
+    let open =
+        "nothing of theirs is checked: web (8000) of a, 53/UDP of a, s (8443/SCTP) of b, 7000 of side\n";
+    assert!(said.contains(open), "{said}");
+    let without = notes_on(
+        "{ containers: [ { name: a, ports: [ { containerPort: 53, protocol: UDP } ] } ] }",
+        &sidecar(),
+    );
+    assert!(
+        without.contains("no port is declared, so none was moved") && without.contains("53/UDP of a"),
+        "{without}"
+    );
+}
+
+#[test]
+fn what_lets_others_at_the_secrets_is_said() {
+    let said = |pod: &str, container: &str| {
+        let agent = format!("{{ name: a, ports: [ {{ containerPort: 80 }} ], {container} }}");
+        notes_on(&format!("{{ {pod}, containers: [ {agent} ] }}"), &sidecar())
+    };
+    assert!(
+        said("shareProcessNamespace: true", "")
+            .contains("`shareProcessNamespace`: its containers see the pod's")
+    );
+    assert!(said("hostPID: yes", "").contains("`hostPID`: its containers see the node's"));
+    let ours = "securityContext: { runAsUser: 65532 }";
+    let others = "securityContext: { runAsUser: 1000 }";
+    for (pod, container, is_said) in [
+        (ours, "", true),
+        ("hostPID: no", ours, true),
+        (ours, others, false),
+        (others, ours, true),
+        (others, "", false),
+    ] {
+        let all = said(pod, container);
+        assert_eq!(all.contains("`runAsUser` 65532 is the sidecar's UID, and that of a:"), is_said, "{all}");
+        assert!(!all.contains("/proc"), "{all}");
+    }
+}
+
+#[test]
+fn what_happens_at_the_end_is_said() {
+    let sleeps = "lifecycle: { preStop: { sleep: { seconds: 5 } } }";
+    for (pod, container, grace, stop) in [
+        ("a: 1", "", false, true),
+        ("terminationGracePeriodSeconds: 14", sleeps, true, false),
+        ("terminationGracePeriodSeconds: 15", sleeps, false, false),
+        ("terminationGracePeriodSeconds: ~", "lifecycle: { preStop: ~ }", false, true),
+        ("terminationGracePeriodSeconds: 0", "lifecycle: ~", true, true),
+    ] {
+        let agent = format!("{{ name: a, ports: [ {{ containerPort: 80 }} ], {container} }}");
+        let other = format!("{{ name: b, {sleeps} }}");
+        let said = notes_on(&format!("{{ {pod}, containers: [ {other}, {agent} ] }}"), &sidecar());
+        assert_eq!(said.contains("`terminationGracePeriodSeconds` is "), grace, "{pod} {container}: {said}");
+        assert_eq!(said.contains("the agent has no `lifecycle.preStop`"), stop, "{pod} {container}: {said}");
+    }
+}
+
+#[test]
+fn what_the_configuration_must_say_is_said_once() {
+    let own = Sidecar { port: 7443, admin_port: 7901, ..sidecar() };
+    let notes = inject(&format!("{DEPLOYMENT}---\n{DEPLOYMENT}"), &own).unwrap().notes;
+    let of_it: Vec<_> = notes.iter().filter(|note| note.contains("callgate.yaml")).collect();
+    assert_eq!(of_it.len(), 1, "{notes:?}");
+    assert!(of_it[0].contains("ConfigMap settings must have `listen.ingress` on port 7443"), "{of_it:?}");
+    assert!(of_it[0].contains("`listen.admin` on 0.0.0.0:7901"), "{of_it:?}");
+    assert!(remove(&put(DEPLOYMENT)).unwrap().notes.is_empty());
+}
+
+#[test]
+fn an_annotation_is_not_believed() {
+    let annotated = |record: &str, spec: &str| {
+        let text = DEPLOYMENT.replace(
+            "unknownField: { kept: true }",
+            &format!("annotations: {{ callgate.dev/injected: '{record}' }}"),
+        );
+        text.replace("      initContainers:\n", &format!("      initContainers:\n        - {spec}\n"))
+    };
+    let mounts = "volumeMounts: [ { name: callgate-config, mountPath: /etc/callgate } ]";
+    let args = "args: [ run, -c, /etc/callgate/callgate.yaml ]";
+    for (record, spec, words) in [
+        ("{volumes: [data], container: agent}", "{ name: other }", "names the volume data, which"),
+        ("{volumes: [callgate-policy]}", "{ name: other }", "names the volume callgate-policy, which"),
+        (
+            "{volumes: [], container: agent}",
+            "{ name: callgate, image: a }",
+            "its container callgate is not what",
+        ),
+        ("{volumes: []}", &format!("{{ name: callgate, {mounts} }}"), "its container callgate is not what"),
+        (
+            "{volumes: []}",
+            &format!("{{ name: callgate, {args}, {mounts} }}"),
+            "its container callgate is not what",
+        ),
+    ] {
+        let text = annotated(record, spec);
+        for done in [remove(&text), inject(&text, &sidecar())] {
+            let error = done.unwrap_err();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+    // What others added to the container since then, or that it is gone, is no obstacle.
+    let more = put(DEPLOYMENT)
+        .replace("volumeMounts:\n", "volumeMounts:\n        - { name: data, mountPath: /data }\n");
+    assert!(more.contains("/data") && !remove(&more).unwrap().text.contains("callgate"));
+    assert!(remove(&annotated("{volumes: []}", "{ name: other }")).is_ok());
+    let plain = inject(DEPLOYMENT, &Sidecar { tls_secret: None, ..sidecar() }).unwrap().text;
+    assert!(!remove(&plain).unwrap().text.contains("callgate"));
 }
 
 fn command(args: &[&str], text: &str) -> Output {
