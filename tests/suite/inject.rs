@@ -133,7 +133,7 @@ const DOUBTFUL: [&str; 14] = [
     "\"<<\"",
     "'y'",
     "y",
-    "1_000",
+    "08",
     "0899",
     "2026-01-01",
     "'12: 30'",
@@ -153,14 +153,14 @@ fn what_is_text_stays_text_and_what_is_not_does_not_become_it() {
     let spec = format!(
         "# \u{fc}\u{20ac}\nspec:\n  tty: no\n  containers: [ {{ name: a, ports: [ {{ containerPort: 80 }} ] }} ]\n  volumes: \
          [ {{ name: v, csi: {{ driver: d, readOnly: &yes yes, volumeAttributes: {data} }} }}, {{ name: w, secret: \
-         {{ optional: *yes, defaultMode: 0640 }} }} ]"
+         {{ optional: *yes, defaultMode: 06_40, n: 1_000 }} }} ]"
     );
     let pod = pod_with(&spec);
     let injected = put(&pod);
     let volumes = &value(&injected)["spec"]["volumes"];
     assert_eq!(volumes[0]["csi"]["volumeAttributes"], value(&data));
     assert_eq!(volumes[0]["csi"]["readOnly"], true);
-    assert_eq!(volumes[1]["secret"], value("{ optional: true, defaultMode: 416 }"));
+    assert_eq!(volumes[1]["secret"], value("{ optional: true, defaultMode: 416, n: 1000 }"));
     assert_eq!(value(&injected)["spec"]["tty"], false);
     for text in DOUBTFUL {
         let text = text.replace('\'', "\"").replace("!!str yes", "\"yes\"").replace("\"12: 30\"", "'12: 30'");
@@ -178,6 +178,19 @@ fn what_is_text_stays_text_and_what_is_not_does_not_become_it() {
         injected.contains("    readOnly: \"no\"\n") && injected.contains("    mode: \"0644\"\n"),
         "{injected}"
     );
+}
+
+#[test]
+fn what_readers_disagree_about_comes_back_as_it_was() {
+    let pod = "spec:\n  containers:\n  - name: a\n    env:\n    - name: HOST\n      value: y\n    ports:\n    - \
+               containerPort: 80\n      name: n\n      hostPort: 08\n";
+    let text = pod_with(pod).trim_end().replace("{ name: p }", "\n  name: p") + "\n";
+    let injected = put(&text);
+    assert!(
+        injected.contains("      name: n\n      hostPort: 08\n") && put(&injected) == injected,
+        "{injected}"
+    );
+    assert_eq!(remove(&injected).unwrap().text, text.replace("metadata: \n", "metadata:\n"));
 }
 
 #[test]
@@ -295,6 +308,7 @@ fn what_cannot_be_is_said_in_words() {
         (&with("name: logs", "name: callgate"), "a container callgate that"),
         (&with("name: data, secret", "name: callgate-tls, secret"), "a volume callgate-tls that"),
         (&with("      volumes:", "      hostNetwork: yes\n      volumes:"), "hostNetwork"),
+        (&with("      volumes:", "      hostNetwork: y\n      volumes:"), "hostNetwork"),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {}\nspec: { hostNetwork: true, containers: [ { name: a } ] }\n",
             "hostNetwork",

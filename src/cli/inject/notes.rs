@@ -4,6 +4,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::ports::{Found, LISTS, containers, declared, words};
 use super::sidecar::{Sidecar, name};
+use super::yaml;
 
 /// The user that the sidecar's container runs as.
 const UID: u64 = 65532;
@@ -57,7 +58,7 @@ fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&Found>) -> Result
 fn is_shared(pod: &Mapping) -> Vec<String> {
     let mut notes = Vec::new();
     for (switch, whose) in [("shareProcessNamespace", "the pod's"), ("hostPID", "the node's")] {
-        if pod.get(switch).and_then(Value::as_bool) == Some(true) {
+        if pod.get(switch).is_some_and(yaml::is_true) {
             notes.push(format!(
                 "`{switch}`: its containers see {whose} processes, and one that runs as root or as UID {UID} reads the \
                  sidecar's secrets through /proc"

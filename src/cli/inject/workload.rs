@@ -6,6 +6,7 @@ use super::notes;
 use super::ports::{self, Found, LISTS, containers, declared};
 use super::record::{ANNOTATION, Env, Port, Record};
 use super::sidecar::{self, Parts, Sidecar, name};
+use super::yaml;
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
@@ -83,7 +84,7 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     if sidecar.port == sidecar.admin_port {
         return Err("--port and --admin-port are the same".to_owned());
     }
-    if pod.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+    if pod.get("hostNetwork").is_some_and(yaml::is_true) {
         return Err(
             "it uses the node's network (`hostNetwork`): its port cannot be moved there, and loopback, \
                     which the sidecar trusts, is the whole node's"

@@ -50,12 +50,22 @@ fn resolved(text: &str) -> Value {
     if NO.contains(&small.as_str()) {
         return false.into();
     }
-    if text.starts_with('0')
-        && let Ok(number) = u64::from_str_radix(text, 8)
-    {
+    let digits = text.replace('_', "");
+    let number = match text.chars().next() {
+        Some('0') => u64::from_str_radix(&digits, 8).ok(),
+        Some('1'..='9') => digits.parse().ok(),
+        _ => None,
+    };
+    if let Some(number) = number {
         return number.into();
     }
     if needs_quotes(text) { plain(text) } else { text.into() }
+}
+
+/// Whether Kubernetes takes it for true.
+pub(super) fn is_true(value: &Value) -> bool {
+    // Its own reader does so with a bare `y`, others do not.
+    value.as_bool() == Some(true) || *value == plain("y") || *value == plain("Y")
 }
 
 fn plain(text: &str) -> Value {
@@ -199,9 +209,10 @@ fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     let again = |value: &Value| marked(value, quote, bare);
     match value {
         Value::String(text) if needs_quotes(text) => format!("{quote}{text}{quote}").into(),
-        Value::Tagged(it) if it.tag == PLAIN => {
-            format!("{bare}{}{bare}", it.value.as_str().unwrap_or_default()).into()
-        }
+        Value::Tagged(it) if it.tag == PLAIN => match it.value.as_str() {
+            Some(text) if needs_quotes(text) => format!("{bare}{text}{bare}").into(),
+            _ => it.value.clone(),
+        },
         Value::Tagged(it) => tagged(it.tag.clone(), again(&it.value)),
         Value::Sequence(items) => items.iter().map(again).collect::<Vec<_>>().into(),
         Value::Mapping(fields) => {
