@@ -114,8 +114,7 @@ class Rendering(unittest.TestCase):
         """PyYAML reads version 1.1, as Kubernetes does."""
         words = ["yes", "No", "on", "OFF", "y", "n", "0644", "1_000", "0x1F", "0b101", "1e3", "1:30", "+1", "-1", ".5", "~", "null", "true", "2026-01-01", "2026-01-01 10:00:00", "<<", "=", "a: b", "- a", "", " a", "a\nb\n", "1.2.3", ".inf", "0o17", "12h"]
         agent = {"name": "agent", "image": "a:1", "env": [{"name": f"V{i}", "value": word} for i, word in enumerate(words)]}
-        # A key `<<` merges, quoted or not; no label is called so.
-        labels = {word or "empty": word for word in words if word != "<<"}
+        labels = {word or "empty": word for word in words}
         # JSON, since every version of YAML reads it the same.
         text = f'apiVersion: v1\nkind: Pod\nmetadata: {json.dumps({"name": "a", "labels": labels})}\nspec:\n  containers: {json.dumps([agent])}\n'
         text += "  hostNetwork: no\n  volumes: [ { name: v, secret: { secretName: s, defaultMode: 0640, optional: yes } } ]\n"
