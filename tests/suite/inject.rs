@@ -118,6 +118,13 @@ fn merge_keys_count_however_deep_they_are() {
     };
     assert!(before("false").unwrap_err().contains("`hostPID` is before the `<<`"));
     assert!(before("true").is_ok());
+    // Neither is a tag, which would make text of the key.
+    for before in
+        ["# !important\n  <<: *hard\n  ", "dnsPolicy: a !b\n  <<: *hard\n  ", "k: { a: b !c, <<: *hard }\n  "]
+    {
+        let text = pod_with(&format!("{common}\nspec:\n  {before}{agent}"));
+        assert!(!put(&text).contains("<<"), "{before}");
+    }
     for wrong in ["<<: 7", "<<: [ 7 ]", "<<: [ [ *base ] ]", "<<: *base, <<: *hard"] {
         let error = inject(&pod_with(&format!("{common}\nspec: {{ {wrong}, {agent} }}")), &sidecar());
         assert!(error.unwrap_err().contains("not YAML"), "{wrong}");

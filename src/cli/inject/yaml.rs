@@ -35,8 +35,9 @@ impl Reader<'_> {
     fn is_plain(self, part: &str) -> bool {
         let at = part.as_ptr().addr().checked_sub(self.text.as_ptr().addr());
         let Some(before) = at.and_then(|at| self.text.get(..at)) else { return false };
-        let ends_word = |c: char| c.is_whitespace() || "[{,".contains(c);
-        let mut words = before.rsplit(ends_word).filter(|word| !word.is_empty() && !word.starts_with('&'));
+        // A tag is on the same line and of the same item; what else begins with `!` is a comment or text.
+        let item = before.rsplit(['\n', '[', '{', ',']).next().unwrap_or_default();
+        let mut words = item.split_whitespace().rev().skip_while(|word| word.starts_with('&'));
         !before.ends_with(['"', '\'']) && !words.next().is_some_and(|word| word.starts_with('!'))
     }
 }
