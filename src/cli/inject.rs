@@ -1,6 +1,8 @@
 //! `callgate inject`: puts the sidecar into Kubernetes workloads, and takes it out again.
 
 mod document;
+mod notes;
+mod ports;
 mod record;
 mod sidecar;
 mod workload;

@@ -114,8 +114,7 @@ class Rendering(unittest.TestCase):
         """PyYAML reads version 1.1, as Kubernetes does."""
         words = ["yes", "No", "on", "OFF", "y", "n", "0644", "1_000", "0x1F", "0b101", "1e3", "1:30", "+1", "-1", ".5", "~", "null", "true", "2026-01-01", "2026-01-01 10:00:00", "<<", "=", "a: b", "- a", "", " a", "a\nb\n", "1.2.3", ".inf", "0o17", "12h"]
         agent = {"name": "agent", "image": "a:1", "env": [{"name": f"V{i}", "value": word} for i, word in enumerate(words)]}
-        # A key `<<` merges, quoted or not; no label is called so.
-        labels = {word or "empty": word for word in words if word != "<<"}
+        labels = {word or "empty": word for word in words}
         # JSON, since every version of YAML reads it the same.
         text = f'apiVersion: v1\nkind: Pod\nmetadata: {json.dumps({"name": "a", "labels": labels})}\nspec:\n  containers: {json.dumps([agent])}\n'
         text += "  hostNetwork: no\n  volumes: [ { name: v, secret: { secretName: s, defaultMode: 0640, optional: yes } } ]\n"
@@ -126,6 +125,22 @@ class Rendering(unittest.TestCase):
         self.assertEqual(injected["spec"]["containers"], expected["spec"]["containers"])
         self.assertEqual(injected["metadata"]["labels"], labels)
         self.assertEqual(documents(run("callgate", "inject", "--remove", "-f", "-", input=with_sidecar).stdout), [expected])
+
+    def test_inject_reads_and_writes_what_kubectl_reads(self):
+        """It is asked itself, since PyYAML differs from it: in `y`, in `1_000`, in numbers that begin with 0."""
+        words = ["y", "N", "yes", "Off", "'y'", '"no"', "!!str yes", "0644", "'0644'", "08", "-017", "1_000", "1:30", "2026-01-01", "=", "0o17", "0x1F", "1e3", "'12: 30'", "'<<'"]
+        attributes = ", ".join(f"mode{i}: {word}" for i, word in enumerate(words)) + ", y: 1, 'on': 2, '<<': 3"
+        text = "apiVersion: v1\nkind: Pod\nx-a: &a { hostPID: yes }\nx-b: &b { <<: *a, enableServiceLinks: n }\nmetadata: { name: a }\nspec:\n  <<: [ { <<: *b } ]\n"
+        text += "  containers: [ { name: agent, ports: [ { containerPort: 80, name: y } ] } ]\n"
+        text += f"  volumes: [ {{ name: v, csi: {{ driver: d, readOnly: yes, volumeAttributes: {{ {attributes} }} }} }} ]\n"
+
+        def read(manifest):
+            return json.loads(run("kubectl", "label", "--local", "-f", "-", "a=b", "-o", "json", input=manifest).stdout)
+
+        expected = read(text)
+        injected = run("callgate", "inject", "-f", "-", input=text).stdout
+        self.assertEqual(read(injected)["spec"]["volumes"][0], expected["spec"]["volumes"][0])
+        self.assertEqual(read(run("callgate", "inject", "--remove", "-f", "-", input=injected).stdout), expected)
 
     def test_the_agent_alone_is_untouched(self):
         [alone] = documents(run("kubectl", "kustomize", "deploy/kustomize/example/base").stdout)

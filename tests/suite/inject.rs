@@ -93,6 +93,130 @@ fn kubernetes_reads_what_it_read_before() {
     assert!(text.contains("value: \"yes\""), "{text}");
 }
 
+/// A pod of which the specification begins so; what is written as YAML is kept as it is.
+fn pod_with(spec: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: p }}\n{spec}\n")
+}
+
+#[test]
+fn merge_keys_count_however_deep_they_are() {
+    let agent = "containers: [ { name: a, image: a, ports: [ { containerPort: 80 } ] } ]";
+    let common = "x-base: &base { hostPID: true }\nx-hard: &hard { <<: *base, enableServiceLinks: no }";
+    for merged in ["<<: *hard", "<<: { <<: { <<: *hard } }", "<<: [ *base, { <<: *hard } ]"] {
+        let text = pod_with(&format!("{common}\nspec: {{ {merged}, {agent} }}"));
+        let injected = put(&text);
+        assert!(!injected.contains("<<"), "{injected}");
+        let pod = &value(&injected)["spec"];
+        assert_eq!((&pod["hostPID"], &pod["enableServiceLinks"]), (&true.into(), &false.into()));
+        assert_eq!(pod["containers"][0]["name"], "a");
+        let refused = inject(&text.replace("hostPID: true", "hostNetwork: true"), &sidecar());
+        assert!(refused.unwrap_err().contains("hostNetwork"), "{merged}");
+    }
+    // Kubernetes lets what is merged win over what is before it.
+    let before = |own: &str| {
+        inject(&pod_with(&format!("{common}\nspec: {{ hostPID: {own}, <<: *hard, {agent} }}")), &sidecar())
+    };
+    assert!(before("false").unwrap_err().contains("`hostPID` is before the `<<`"));
+    assert!(before("true").is_ok());
+    // Neither is a tag, which would make text of the key.
+    for before in
+        ["# !important\n  <<: *hard\n  ", "dnsPolicy: a !b\n  <<: *hard\n  ", "k: { a: b !c, <<: *hard }\n  "]
+    {
+        let text = pod_with(&format!("{common}\nspec:\n  {before}{agent}"));
+        assert!(!put(&text).contains("<<"), "{before}");
+    }
+    for wrong in ["<<: 7", "<<: [ 7 ]", "<<: [ [ *base ] ]", "<<: *base, <<: *hard"] {
+        let error = inject(&pod_with(&format!("{common}\nspec: {{ {wrong}, {agent} }}")), &sidecar());
+        assert!(error.unwrap_err().contains("not YAML"), "{wrong}");
+    }
+}
+
+/// Text of which readers disagree what it is, as it stands in a file.
+const DOUBTFUL: [&str; 14] = [
+    "\"yes\"",
+    "'no'",
+    "\"0644\"",
+    "'0755'",
+    "\"<<\"",
+    "'y'",
+    "y",
+    "08",
+    "0899",
+    "2026-01-01",
+    "'12: 30'",
+    "1:30",
+    "=",
+    "!!str yes",
+];
+
+#[test]
+fn what_is_text_stays_text_and_what_is_not_does_not_become_it() {
+    let own: String = DOUBTFUL
+        .iter()
+        .enumerate()
+        .map(|(i, text)| format!("mode{i}: {text}, readOnly{i}: {text}, "))
+        .collect();
+    let data = format!("{{ {own}mode: \"0644\", readOnly: \"no\", \"on\": 'off', \"yes\":\"0640\" }}");
+    let spec = format!(
+        "# \u{fc}\u{20ac}\nspec:\n  tty: no\n  containers: [ {{ name: a, ports: [ {{ containerPort: 80 }} ] }} ]\n  volumes: \
+         [ {{ name: v, csi: {{ driver: d, readOnly: &yes yes, volumeAttributes: {data} }} }}, {{ name: w, secret: \
+         {{ optional: *yes, defaultMode: 06_40, n: 1_000 }} }} ]"
+    );
+    let pod = pod_with(&spec);
+    let injected = put(&pod);
+    let volumes = &value(&injected)["spec"]["volumes"];
+    assert_eq!(volumes[0]["csi"]["volumeAttributes"], value(&data));
+    assert_eq!(volumes[0]["csi"]["readOnly"], true);
+    assert_eq!(volumes[1]["secret"], value("{ optional: true, defaultMode: 416, n: 1000 }"));
+    assert_eq!(value(&injected)["spec"]["tty"], false);
+    for text in DOUBTFUL {
+        let text = text.replace('\'', "\"").replace("!!str yes", "\"yes\"").replace("\"12: 30\"", "'12: 30'");
+        assert!(injected.matches(&format!(": {text}\n")).count() > 1, "{text} in {injected}");
+    }
+    let restored = value(&remove(&injected).unwrap().text);
+    assert_eq!(restored["spec"]["volumes"][0]["csi"]["volumeAttributes"], value(&data));
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {{ apiVersion: v1, kind: ConfigMap, data: {data} }}\n- {}",
+        pod.trim_end().replace('\n', "\n  ")
+    );
+    let injected = put(&list);
+    assert_eq!(value(&injected)["items"][0]["data"], value(&data));
+    assert!(
+        injected.contains("    readOnly: \"no\"\n") && injected.contains("    mode: \"0644\"\n"),
+        "{injected}"
+    );
+}
+
+#[test]
+fn what_readers_disagree_about_comes_back_as_it_was() {
+    let pod = "spec:\n  containers:\n  - name: a\n    env:\n    - name: HOST\n      value: y\n    ports:\n    - \
+               containerPort: 80\n      name: n\n      hostPort: 08\n";
+    let text = pod_with(pod).trim_end().replace("{ name: p }", "\n  name: p") + "\n";
+    let injected = put(&text);
+    assert!(
+        injected.contains("      name: n\n      hostPort: 08\n") && put(&injected) == injected,
+        "{injected}"
+    );
+    assert_eq!(remove(&injected).unwrap().text, text.replace("metadata: \n", "metadata:\n"));
+}
+
+#[test]
+fn no_text_is_taken_for_a_sign_of_our_own() {
+    for sign in ["__callgate_quoted__", "__callgate_bare__", "__callgate_quoted__evil__callgate_quoted__"] {
+        let text =
+            DEPLOYMENT.replace("value: \"yes\"", &format!("value: \"{sign}\", other: \"yes\", {sign}_: y"));
+        let injected = put(&text);
+        let env = &value(&injected)["spec"]["template"]["spec"]["containers"][0]["env"][0];
+        assert_eq!((&env["value"], &env["other"]), (&sign.into(), &"yes".into()));
+        assert!(
+            injected.contains("other: \"yes\"\n") && injected.contains(&format!("{sign}_: y\n")),
+            "{injected}"
+        );
+    }
+    let tagged = inject(&DEPLOYMENT.replace("\"yes\"", "!callgate.dev/plain \"yes\""), &sidecar());
+    assert!(tagged.unwrap_err().contains("none to be written"));
+}
+
 #[test]
 fn injecting_again_changes_nothing_but_what_is_asked() {
     let once = put(DEPLOYMENT);
@@ -191,6 +315,7 @@ fn what_cannot_be_is_said_in_words() {
         (&with("name: logs", "name: callgate"), "a container callgate that"),
         (&with("name: data, secret", "name: callgate-tls, secret"), "a volume callgate-tls that"),
         (&with("      volumes:", "      hostNetwork: yes\n      volumes:"), "hostNetwork"),
+        (&with("      volumes:", "      hostNetwork: y\n      volumes:"), "hostNetwork"),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {}\nspec: { hostNetwork: true, containers: [ { name: a } ] }\n",
             "hostNetwork",
@@ -200,6 +325,19 @@ fn what_cannot_be_is_said_in_words() {
             "callgate.dev/injected",
         ),
         (&with("unknownField: { kept: true }", "annotations: [ a ]"), "`annotations` is not a mapping"),
+        (
+            &with("name: SWITCH, value: \"yes\" }", "name: HOST }\n            - { name: HOST }"),
+            "HOST more than once",
+        ),
+        (&with("containerPort: 8000", "containerPort: 8e3"), "of agent is 8000.0, which is no whole number"),
+        (&with("containerPort: 8000", "containerPort: \"8000\""), "of agent is \"8000\", which is no whole"),
+        (&with("containerPort: 8000, ", ""), "of agent is null, which is no whole number"),
+        (&with("containerPort: 8000", "containerPort: 70000"), "whole number from 1 to 65535"),
+        (&with("- { name: logs,", "- { name: logs, ports: 80,"), "`ports` of logs is not a list"),
+        (
+            &with("- { name: migrate,", "- { name: migrate, ports: [ 80 ],"),
+            "a `containerPort` of migrate is null",
+        ),
     ] {
         let error = inject(text, &sidecar()).unwrap_err();
         assert!(error.contains(words), "{words}: {error}");
@@ -238,6 +376,129 @@ fn what_stays_open_and_what_was_left_is_said() {
         assert_eq!(!injected.notes.iter().any(|note| note.contains("left as it is")), known, "{other}");
         assert!(injected.text.ends_with(&other));
     }
+}
+
+/// All notes on a pod of this specification.
+fn notes_on(spec: &str, sidecar: &Sidecar) -> String {
+    inject(&pod_with(&format!("spec: {spec}")), sidecar).unwrap().notes.join("\n")
+}
+
+#[test]
+fn every_port_that_stays_open_is_named() {
+    let of_http = Sidecar { agent_port: Some("http".to_owned()), ..sidecar() };
+    let said = notes_on(
+        "{ initContainers: [ { name: side, restartPolicy: Always, ports: [ { containerPort: 7000 } ] } ], containers: [ { name: a, \
+         ports: [ { containerPort: 8000, name: web }, { containerPort: 8000, name: http }, { containerPort: 53, protocol: UDP } ] }, \
+         { name: b, ports: [ { containerPort: 8443, protocol: SCTP, name: s } ] } ] }",
+        &of_http,
+    );
+    let open =
+        "nothing of theirs is checked: web (8000) of a, 53/UDP of a, s (8443/SCTP) of b, 7000 of side\n";
+    assert!(said.contains(open), "{said}");
+    let without = notes_on(
+        "{ containers: [ { name: a, ports: [ { containerPort: 53, protocol: UDP } ] } ] }",
+        &sidecar(),
+    );
+    assert!(
+        without.contains("no port is declared, so none was moved") && without.contains("53/UDP of a"),
+        "{without}"
+    );
+}
+
+#[test]
+fn what_lets_others_at_the_secrets_is_said() {
+    let said = |pod: &str, container: &str| {
+        let agent = format!("{{ name: a, ports: [ {{ containerPort: 80 }} ], {container} }}");
+        notes_on(&format!("{{ {pod}, containers: [ {agent} ] }}"), &sidecar())
+    };
+    assert!(
+        said("shareProcessNamespace: true", "")
+            .contains("`shareProcessNamespace`: its containers see the pod's")
+    );
+    assert!(said("hostPID: yes", "").contains("`hostPID`: its containers see the node's"));
+    let ours = "securityContext: { runAsUser: 65532 }";
+    let others = "securityContext: { runAsUser: 1000 }";
+    for (pod, container, is_said) in [
+        (ours, "", true),
+        ("hostPID: no", ours, true),
+        (ours, others, false),
+        (others, ours, true),
+        (others, "", false),
+    ] {
+        let all = said(pod, container);
+        assert_eq!(all.contains("`runAsUser` 65532 is the sidecar's UID, and that of a:"), is_said, "{all}");
+        assert!(!all.contains("/proc"), "{all}");
+    }
+}
+
+#[test]
+fn what_happens_at_the_end_is_said() {
+    let sleeps = "lifecycle: { preStop: { sleep: { seconds: 5 } } }";
+    for (pod, container, grace, stop) in [
+        ("a: 1", "", false, true),
+        ("terminationGracePeriodSeconds: 14", sleeps, true, false),
+        ("terminationGracePeriodSeconds: 15", sleeps, false, false),
+        ("terminationGracePeriodSeconds: ~", "lifecycle: { preStop: ~ }", false, true),
+        ("terminationGracePeriodSeconds: 0", "lifecycle: ~", true, true),
+    ] {
+        let agent = format!("{{ name: a, ports: [ {{ containerPort: 80 }} ], {container} }}");
+        let other = format!("{{ name: b, {sleeps} }}");
+        let said = notes_on(&format!("{{ {pod}, containers: [ {other}, {agent} ] }}"), &sidecar());
+        assert_eq!(said.contains("`terminationGracePeriodSeconds` is "), grace, "{pod} {container}: {said}");
+        assert_eq!(said.contains("the agent has no `lifecycle.preStop`"), stop, "{pod} {container}: {said}");
+    }
+}
+
+#[test]
+fn what_the_configuration_must_say_is_said_once() {
+    let own = Sidecar { port: 7443, admin_port: 7901, ..sidecar() };
+    let notes = inject(&format!("{DEPLOYMENT}---\n{DEPLOYMENT}"), &own).unwrap().notes;
+    let of_it: Vec<_> = notes.iter().filter(|note| note.contains("callgate.yaml")).collect();
+    assert_eq!(of_it.len(), 1, "{notes:?}");
+    assert!(of_it[0].contains("ConfigMap settings must have `listen.ingress` on port 7443"), "{of_it:?}");
+    assert!(of_it[0].contains("`listen.admin` on 0.0.0.0:7901"), "{of_it:?}");
+    assert!(remove(&put(DEPLOYMENT)).unwrap().notes.is_empty());
+}
+
+#[test]
+fn an_annotation_is_not_believed() {
+    let annotated = |record: &str, spec: &str| {
+        let text = DEPLOYMENT.replace(
+            "unknownField: { kept: true }",
+            &format!("annotations: {{ callgate.dev/injected: '{record}' }}"),
+        );
+        text.replace("      initContainers:\n", &format!("      initContainers:\n        - {spec}\n"))
+    };
+    let mounts = "volumeMounts: [ { name: callgate-config, mountPath: /etc/callgate } ]";
+    let args = "args: [ run, -c, /etc/callgate/callgate.yaml ]";
+    for (record, spec, words) in [
+        ("{volumes: [data], container: agent}", "{ name: other }", "names the volume data, which"),
+        ("{volumes: [callgate-policy]}", "{ name: other }", "names the volume callgate-policy, which"),
+        (
+            "{volumes: [], container: agent}",
+            "{ name: callgate, image: a }",
+            "its container callgate is not what",
+        ),
+        ("{volumes: []}", &format!("{{ name: callgate, {mounts} }}"), "its container callgate is not what"),
+        (
+            "{volumes: []}",
+            &format!("{{ name: callgate, {args}, {mounts} }}"),
+            "its container callgate is not what",
+        ),
+    ] {
+        let text = annotated(record, spec);
+        for done in [remove(&text), inject(&text, &sidecar())] {
+            let error = done.unwrap_err();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+    // What others added to the container since then, or that it is gone, is no obstacle.
+    let more = put(DEPLOYMENT)
+        .replace("volumeMounts:\n", "volumeMounts:\n        - { name: data, mountPath: /data }\n");
+    assert!(more.contains("/data") && !remove(&more).unwrap().text.contains("callgate"));
+    assert!(remove(&annotated("{volumes: []}", "{ name: other }")).is_ok());
+    let plain = inject(DEPLOYMENT, &Sidecar { tls_secret: None, ..sidecar() }).unwrap().text;
+    assert!(!remove(&plain).unwrap().text.contains("callgate"));
 }
 
 fn command(args: &[&str], text: &str) -> Output {

@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::sidecar::Sidecar;
-use super::{workload, yaml};
+use super::{notes, workload, yaml};
 
 /// The kinds that have pods, and where each has its pod template. The group counts as well: other groups have
 /// a `Job` of their own.
@@ -33,7 +33,11 @@ type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<String>) -> Result<(
 /// # Errors
 /// What cannot be understood, in words.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
-    rewrite(text, &mut |object, template, notes| workload::put(object, template, sidecar, notes))
+    let mut done =
+        rewrite(text, &mut |object, template, notes| workload::put(object, template, sidecar, notes))?;
+    // Once, since it is the same for all of them.
+    done.notes.push(notes::configuration(sidecar));
+    Ok(done)
 }
 
 /// Takes the sidecar out of every workload that `inject` put it into.

@@ -2,12 +2,14 @@
 
 use serde_yaml::{Mapping, Value};
 
+use super::record::ANNOTATION;
 use super::yaml;
 
 /// The component's own file, so that both ways to the sidecar cannot differ.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
 /// The volume and mount that are left out without a certificate.
 const TLS: &str = "callgate-tls";
+const DAMAGED: &str = "the sidecar that this program brings is damaged";
 
 /// What is put beside the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +41,11 @@ pub(super) struct Parts {
 impl Sidecar {
     /// The container and the volumes; `public` is the entry of the agent's port, which becomes the sidecar's.
     pub(super) fn parts(&self, public: Option<&Mapping>) -> Result<Parts, String> {
-        self.read(public).ok_or_else(|| "the sidecar that this program brings is damaged".to_owned())
+        self.read(public).ok_or_else(|| DAMAGED.to_owned())
     }
 
     fn read(&self, public: Option<&Mapping>) -> Option<Parts> {
-        let mut component = yaml::read(COMPONENT).ok()?;
-        let pod = component.get_mut("spec")?.get_mut("template")?.get_mut("spec")?;
-        let mut volumes = pod.get("volumes")?.as_sequence()?.clone();
-        let mut container = pod.get("initContainers")?.get(0)?.as_mapping()?.clone();
+        let Parts { mut container, mut volumes } = component()?;
         *container.get_mut("image")? = self.image.as_str().into();
         let ports = container.get_mut("ports")?;
         let own = ports.get_mut(0)?;
@@ -80,6 +79,42 @@ impl Sidecar {
         }
         Some(Parts { container, volumes })
     }
+}
+
+/// The container and the volumes as they are in the component.
+fn component() -> Option<Parts> {
+    let component = yaml::read(COMPONENT).ok()?;
+    let pod = component.get("spec")?.get("template")?.get("spec")?;
+    let container = pod.get("initContainers")?.get(0)?.as_mapping()?.clone();
+    Some(Parts { container, volumes: pod.get("volumes")?.as_sequence()?.clone() })
+}
+
+/// Whether a container and volumes of these names are what `inject` makes: anybody can write an annotation, and what
+/// it names is taken out. What others added to the container since then does not count.
+pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
+    let made = component().ok_or(DAMAGED)?;
+    let is_made = |volume: &&String| made.volumes.iter().any(|own| name(own) == Some(volume));
+    if let Some(other) = volumes.iter().find(|volume| !is_made(volume)) {
+        return Err(format!(
+            "the annotation {ANNOTATION} names the volume {other}, which `callgate inject` does not make"
+        ));
+    }
+    let Some(container) = container else { return Ok(()) };
+    let mounts = |container: &Value| {
+        let mounts = container.get("volumeMounts").and_then(Value::as_sequence).cloned().unwrap_or_default();
+        let place =
+            |mount: &Value| Some((name(mount)?.to_owned(), mount.get("mountPath")?.as_str()?.to_owned()));
+        mounts.iter().filter_map(place).collect::<Vec<_>>()
+    };
+    let (has, own) = (mounts(container), Value::from(made.container));
+    let has_all = mounts(&own).iter().all(|mount| mount.0 == TLS || has.contains(mount));
+    if has_all && container.get("args") == own.get("args") {
+        return Ok(());
+    }
+    Err(format!(
+        "it has the annotation {ANNOTATION}, but its container callgate is not what `callgate inject` makes: other \
+         `args` or `volumeMounts`; take the annotation or the container out by hand"
+    ))
 }
 
 /// The `name` of an element of a list, as most lists of a pod have it.

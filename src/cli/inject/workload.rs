@@ -1,9 +1,12 @@
 //! One workload: the sidecar put in, and taken out again.
 
-use serde_yaml::{Mapping, Value};
+use serde_yaml::{Mapping, Sequence, Value};
 
+use super::notes;
+use super::ports::{self, Found, LISTS, containers, declared};
 use super::record::{ANNOTATION, Env, Port, Record};
-use super::sidecar::{Parts, Sidecar, name};
+use super::sidecar::{self, Parts, Sidecar, name};
+use super::yaml;
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
@@ -22,14 +25,14 @@ pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
     sidecar: &Sidecar,
-    notes: &mut Vec<String>,
+    said: &mut Vec<String>,
 ) -> Result<(), String> {
     take(object, template)?;
     let mut record = Record::default();
     let pod = pod(object, template)?;
-    let found = find_port(pod, sidecar)?;
+    let found = ports::agents(pod, sidecar)?;
     refuse(pod, sidecar)?;
-    notes.extend(stays_open(pod, sidecar, found.as_ref()));
+    said.extend(notes::all(pod, sidecar, found.as_ref())?);
     let Parts { container, volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
     let own = record.list(pod, "volumes")?;
@@ -39,7 +42,7 @@ pub(super) fn put(
     own.extend(volumes);
     // The first one, so that whatever else starts in this pod can use it.
     record.list(pod, "initContainers")?.insert(0, container.into());
-    change_agent(pod, sidecar, found, &mut record, notes)?;
+    change_agent(pod, sidecar, found, &mut record, said)?;
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let metadata = metadata.ok_or("it has no `metadata`")?;
     let annotations = record.mapping(metadata, "annotations").map(|_| ());
@@ -64,83 +67,15 @@ fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping
     Ok(at)
 }
 
-/// A declared port of the agent.
-struct Found {
-    container: String,
-    at: usize,
-    number: u64,
-    entry: Mapping,
-}
-
-impl Found {
-    fn name(&self) -> Option<&str> {
-        self.entry.get("name").and_then(Value::as_str)
-    }
-
-    fn words(&self) -> String {
-        match self.name() {
-            Some(name) => format!("{name} ({}) of {}", self.number, self.container),
-            None => format!("{} of {}", self.number, self.container),
-        }
-    }
-}
-
-fn containers<'a>(pod: &'a Mapping, key: &str) -> impl Iterator<Item = &'a Value> {
-    pod.get(key).and_then(Value::as_sequence).into_iter().flatten()
-}
-
-/// The TCP ports that a list of containers declares.
-fn declared(pod: &Mapping, key: &str) -> Vec<Found> {
-    let of = |container: &Value| {
-        let owner = name(container).unwrap_or_default().to_owned();
-        let ports = container.get("ports").and_then(Value::as_sequence).cloned().unwrap_or_default();
-        let found = move |(at, port): (usize, Value)| {
-            let entry = port.as_mapping()?.clone();
-            let number = entry.get("containerPort")?.as_u64()?;
-            let is_tcp = entry.get("protocol").is_none_or(|protocol| protocol.as_str() == Some("TCP"));
-            is_tcp.then(|| Found { container: owner.clone(), at, number, entry })
-        };
-        ports.into_iter().enumerate().filter_map(found).collect::<Vec<_>>()
-    };
-    containers(pod, key).flat_map(of).collect()
-}
-
-/// The port that the sidecar is to stand before; `None`: none is declared.
-fn find_port(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Found>, String> {
-    if containers(pod, "containers").next().is_none() {
-        return Err("it has no containers".to_owned());
-    }
-    if containers(pod, "containers").any(|container| name(container).is_none()) {
-        return Err("one of its containers has no name".to_owned());
-    }
-    let mut all = declared(pod, "containers");
-    let words = |all: &[Found]| all.iter().map(Found::words).collect::<Vec<_>>().join(", ");
-    match &sidecar.agent_port {
-        None if all.len() > 1 => {
-            Err(format!("which port is the agent's? Give --agent-port one of {}", words(&all)))
-        }
-        None => Ok(all.pop()),
-        Some(wanted) => {
-            let is_it = |found: &Found| {
-                found.name() == Some(wanted) || wanted.parse().is_ok_and(|number: u64| number == found.number)
-            };
-            match all.iter().position(is_it) {
-                Some(at) => Ok(Some(all.swap_remove(at))),
-                None if all.is_empty() => Err(format!("no container declares port {wanted}, nor any other")),
-                None => Err(format!("no container declares port {wanted}; there is {}", words(&all))),
-            }
-        }
-    }
-}
-
 /// Says why the sidecar cannot stand in this pod, if it cannot.
 fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
-    for key in ["containers", "initContainers"] {
-        if containers(pod, key).filter_map(name).any(|name| name == CONTAINER) {
+    for list in LISTS {
+        if containers(pod, list).filter_map(name).any(|name| name == CONTAINER) {
             return Err(format!("it has a container {CONTAINER} that `callgate inject` did not put there"));
         }
         for (flag, port) in [("--port", sidecar.port), ("--admin-port", sidecar.admin_port)] {
-            if let Some(taken) = declared(pod, key).iter().find(|taken| taken.number == u64::from(port)) {
+            let is_taken = |other: &&Found| other.is_tcp() && other.number == u64::from(port);
+            if let Some(taken) = declared(pod, list)?.iter().find(is_taken) {
                 let words = taken.words();
                 return Err(format!("port {port} is taken in this pod by {words}; give {flag} another one"));
             }
@@ -149,7 +84,7 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     if sidecar.port == sidecar.admin_port {
         return Err("--port and --admin-port are the same".to_owned());
     }
-    if pod.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+    if pod.get("hostNetwork").is_some_and(yaml::is_true) {
         return Err(
             "it uses the node's network (`hostNetwork`): its port cannot be moved there, and loopback, \
                     which the sidecar trusts, is the whole node's"
@@ -157,28 +92,6 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
         );
     }
     Ok(())
-}
-
-/// What reaches the pod without passing the sidecar.
-fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&Found>) -> Vec<String> {
-    let agents = |other: &Found| {
-        found.is_some_and(|found| (&*found.container, found.number) == (&*other.container, other.number))
-    };
-    let mut others = declared(pod, "containers");
-    others.retain(|other| !agents(other));
-    let mut notes = Vec::new();
-    if !others.is_empty() {
-        let others: Vec<_> = others.iter().map(Found::words).collect();
-        notes.push(format!("other ports stay open, and nothing of theirs is checked: {}", others.join(", ")));
-    }
-    if sidecar.bind_env.is_none() {
-        notes.push(
-            "whoever reaches the pod still reaches the agent's own port, past the sidecar: have the agent listen on \
-             127.0.0.1 (--bind-env, or its own setting), or keep others away with a NetworkPolicy"
-                .to_owned(),
-        );
-    }
-    notes
 }
 
 /// The agent's container.
@@ -201,14 +114,11 @@ fn change_agent(
     };
     let agent = match &found {
         Some(found) => found.container.clone(),
-        None if sidecar.bind_env.is_none() => {
-            notes.push("no port is declared, so none was moved".to_owned());
-            return Ok(());
-        }
+        None if sidecar.bind_env.is_none() => return Ok(()),
         None => only().ok_or("which container is the agent's? None declares a port")?,
     };
     let container = container(pod, &agent).ok_or("the agent's container is gone")?;
-    if let Some(Found { at, number, entry, .. }) = found {
+    if let Some(Found { at: (.., at), number, entry, .. }) = found {
         let by_name = entry.get("name").and_then(Value::as_str).map(str::to_owned);
         record.handlers = renumber(container, by_name.as_deref(), number);
         let ports = record.list(container, "ports")?;
@@ -226,25 +136,34 @@ fn change_agent(
         record.port = Some(Port { at, entry });
     }
     if let Some(variable) = &sidecar.bind_env {
-        let mut entry = Mapping::new();
-        entry.insert("name".into(), variable.as_str().into());
-        entry.insert("value".into(), "127.0.0.1".into());
-        let env = record.list(container, "env")?;
-        let old = env.iter_mut().find(|old| name(old) == Some(variable.as_str()));
-        let was = match old {
-            Some(old) => match std::mem::replace(old, entry.into()) {
-                Value::Mapping(was) => Some(was),
-                _ => None,
-            },
-            None => {
-                env.push(entry.into());
-                None
-            }
-        };
+        let was = set(record.list(container, "env")?, variable)?;
         record.env = Some(Env { name: variable.clone(), was });
     }
     record.container = Some(agent);
     Ok(())
+}
+
+/// Sets the variable to loopback; what was there is given back.
+fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
+    let mut entry = Mapping::new();
+    entry.insert("name".into(), variable.into());
+    entry.insert("value".into(), "127.0.0.1".into());
+    let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
+    let (first, second) = (old.next(), old.next());
+    match (first, second) {
+        // Kubernetes takes the last one, and undoing would have to know them all.
+        (Some(_), Some(_)) => {
+            Err(format!("`env` of the agent has {variable} more than once; leave one of them"))
+        }
+        (Some(old), None) => match std::mem::replace(old, entry.into()) {
+            Value::Mapping(was) => Ok(Some(was)),
+            _ => Ok(None),
+        },
+        (None, _) => {
+            env.push(entry.into());
+            Ok(None)
+        }
+    }
 }
 
 /// The means by which a handler such as `livenessProbe.httpGet` asks.
@@ -298,6 +217,8 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
         record.unmake(metadata, "annotations");
     }
     let pod = pod(object, template)?;
+    let own = containers(pod, "initContainers").find(|container| name(container) == Some(CONTAINER));
+    sidecar::is_own(own, &record.volumes)?;
     restore_agent(pod, &record)?;
     if let Some(all) = pod.get_mut("initContainers").and_then(Value::as_sequence_mut) {
         all.retain(|container| name(container) != Some(CONTAINER));
