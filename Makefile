@@ -6,13 +6,13 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide deny fuzz build setup clean
+.PHONY: demo test fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
 	python3 tests/demo/play.py --callgate target/release/callgate
 
-test: setup fmt lint core unit doc interop deploy-test observability page deny
+test: setup fmt lint core unit doc interop deploy-test observability page count deny
 	@echo "all tests passed"
 
 # cmake, which pingora's zlib needs to build.
@@ -79,6 +79,10 @@ bench-ledger: setup
 # Nanoseconds and allocations per decision.
 bench-decide: setup
 	$(CARGO) bench --locked --bench decide
+
+# Instructions and allocations of one decision and one delivered callback, against benches/baseline.txt.
+count: setup
+	scripts/count.sh $(TOOLS) $(WRITE)
 
 # Licences, sources and banned crates, and the known vulnerabilities where the database of them can be had.
 deny: setup

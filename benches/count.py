@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Compares what one decision and one delivered callback cost with benches/baseline.txt. Run by scripts/count.sh."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+BASELINE = pathlib.Path(__file__).resolve().parent / "baseline.txt"
+# Where a hash table has its seed from, and how often a thread is asked to wait, differs a little from run to run: in
+# twenty runs by this share at most, a third of the margin.
+MARGINS = {"instructions": {"decide": 0.03, "deliver": 0.06}, "allocations": {"decide": 0.0, "deliver": 0.02}}
+FEW, MANY = {"decide": 100, "deliver": 200}, {"decide": 1100, "deliver": 1200}
+
+
+def instructions(valgrind, binary, job, times):
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([valgrind, "--tool=callgrind", f"--callgrind-out-file={folder}/out", binary, job, str(times)],
+                              capture_output=True, text=True, timeout=600)
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or not found:
+        raise SystemExit(f"{job}: {done.stderr[-2000:]}")
+    return int(found.group(1))
+
+
+def measured(valgrind, binary):
+    figures = {}
+    for job in ("decide", "deliver"):
+        few, many = (instructions(valgrind, binary, job, times[job]) for times in (FEW, MANY))
+        figures[f"{job} instructions"] = (many - few) / (MANY[job] - FEW[job])
+        done = subprocess.run([binary, job, "1000"], capture_output=True, text=True, check=True, timeout=120)
+        figures[f"{job} allocations"] = float(done.stdout)
+    return figures
+
+
+def main():
+    valgrind, binary, *options = sys.argv[1:]
+    compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    figures = measured(valgrind, binary)
+    if "--write" in options:
+        lines = [f"compiler: {compiler}", *(f"{name}: {figure:.1f}" for name, figure in figures.items())]
+        BASELINE.write_text("\n".join(lines) + "\n")
+    baseline = dict(line.split(": ", 1) for line in BASELINE.read_text().splitlines())
+    worse = False
+    for name, figure in figures.items():
+        job, what = name.split()
+        margin, known = MARGINS[what][job], float(baseline[name])
+        is_worse = figure > known * (1 + margin) + 0.5
+        worse |= is_worse
+        print(f"{name}: {figure:.1f}, baseline {known:.1f} ({figure / known - 1:+.1%}, margin {margin:.0%}){' TOO MUCH' if is_worse else ''}")
+    if baseline["compiler"] != compiler:
+        print(f"the baseline is of {baseline['compiler']}, this is {compiler}: nothing is refused")
+        return 0
+    if worse:
+        print("more than the margin: find out why, or, where it is worth it, write a new baseline with `make count WRITE=--write`", file=sys.stderr)
+    return int(worse)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
