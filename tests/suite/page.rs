@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use callgate::interaction::State;
+use callgate::observe::{Metrics, Values};
 use callgate::proxy::Clock;
 use serde_json::{Value, json};
 
@@ -414,4 +416,39 @@ fn the_state_tells_routes_providers_and_configuration_and_no_secret() {
     for secret in ["whsec", "AQIDBAUG", "0123456789abcdef0123456789abcdef"] {
         assert!(!state.to_string().contains(secret), "{state}");
     }
+}
+
+/// What a list of the page offers: the value of each option, or its text where it has no other value.
+fn offered(id: &str) -> Vec<String> {
+    let page = std::fs::read_to_string("src/admin/page.html").unwrap();
+    let list =
+        page.split(&format!("<select id=\"{id}\">")).nth(1).unwrap().split("</select>").next().unwrap();
+    let options = list.split("<option").skip(1).map(|option| {
+        let (head, text) = option.split_once('>').unwrap();
+        let value = head.split("value=\"").nth(1).map(|rest| rest.split('"').next().unwrap());
+        value.unwrap_or_else(|| text.trim_end_matches("</option>")).to_owned()
+    });
+    options.collect()
+}
+
+#[test]
+fn the_page_offers_every_state_and_every_verdict() {
+    // `open` stands for every interaction that is not over.
+    let mut states = vec!["all".to_owned()];
+    states.extend(State::ALL.map(|state| state.name().to_owned()));
+    states.sort();
+    let mut shown = offered("state");
+    shown.sort();
+    assert_eq!(shown, states);
+
+    let metrics = Metrics::new().unwrap();
+    let requests =
+        metrics.described().iter().find(|one| one.name == "callgate_ingress_requests_total").unwrap();
+    let verdict = requests.labels.iter().find(|label| label.name == "verdict").unwrap();
+    let Values::Closed(verdicts) = &verdict.values else { panic!("verdicts are known") };
+    let mut verdicts: Vec<_> = verdicts.iter().map(ToString::to_string).chain([String::new()]).collect();
+    verdicts.sort();
+    let mut shown = offered("verdict");
+    shown.sort();
+    assert_eq!(shown, verdicts);
 }
