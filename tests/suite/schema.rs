@@ -192,7 +192,25 @@ fn every_configuration_of_the_repository_compiles() {
 #[test]
 fn the_reference_is_made_from_the_schema() {
     let text = fs::read_to_string("docs/reference.md").unwrap();
-    assert!(text.ends_with(&reference()), "docs/reference.md: callgate schema --markdown");
+    let reference = reference();
+    assert!(text.ends_with(&reference), "docs/reference.md: callgate schema --markdown");
+    let (mut rows, mut bare) = (0, Vec::new());
+    for row in reference.lines().skip(2) {
+        let cells: Vec<_> = row.replace("\\|", "/").split('|').map(|cell| cell.trim().to_owned()).collect();
+        let [_, key, said, _, _] = &cells[..] else { panic!("{row}") };
+        let (words, one_of) = said.split_once("one of `").unwrap_or((said, ""));
+        if words.is_empty() {
+            bare.push(key.clone());
+        }
+        let mut known: Vec<_> = one_of.split(", ").map(|word| word.trim_matches('`')).collect();
+        let count = known.len();
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!(known.len(), count, "{row}");
+        rows += 1;
+    }
+    assert!(rows > 150, "{rows}");
+    assert!(bare.is_empty(), "src/config/schema.yaml has no description of {bare:#?}");
 }
 
 /// The commands that documents show, less what a shell makes of them.
