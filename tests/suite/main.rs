@@ -20,6 +20,7 @@ mod attack_jwt_spellings;
 mod attack_paths;
 mod attack_spoof;
 mod bodies;
+mod check;
 mod command_line;
 mod conventions;
 mod crash;
