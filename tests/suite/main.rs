@@ -42,6 +42,7 @@ mod page;
 mod process;
 mod properties;
 mod providers;
+mod readme;
 mod reload;
 mod schema;
 mod seeds;
