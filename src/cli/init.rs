@@ -55,6 +55,9 @@ const SECRETS: [&str; 6] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
 
+/// What a provider says whose secrets are ours to make.
+const DERIVED: &str = "secrets: derived";
+
 /// A configuration that compiles, with comments that say what to change; `None` where none could be made.
 pub fn first_configuration(name: &str, entry: &Entry) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
@@ -62,9 +65,9 @@ pub fn first_configuration(name: &str, entry: &Entry) -> Option<String> {
     });
     let what = if entry.secret.is_empty() { "the secret" } else { &*entry.secret };
     let own = format!("    secrets: [ {{ env: {} }} ]  # {what}\n", variable(name));
-    let derived = "    secrets: derived  # made for each interaction, handed over by the rule below\n";
+    let derived = format!("    {DERIVED}  # made for each interaction, handed over by the rule below\n");
     // Keys that are published are fetched: a secret is asked for only where it does not go without one.
-    let secrets = [Some(""), hands_over.then_some(derived), Some(&own)];
+    let secrets = [Some(""), hands_over.then_some(&*derived), Some(&own)];
     let expected =
         entry.expect.iter().map(|key| format!("{key}: {CHANGE_ME}")).collect::<Vec<_>>().join(", ");
     let expect = format!("    expect: {{ {expected} }}\n");
@@ -93,7 +96,8 @@ fn configuration(name: &str, entry: &Entry, provider: &str) -> String {
     // Without a signature, the token that is made for each interaction is all there is.
     let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.proves());
     let one = signs && entry.callback.is_none();
-    let (listen, route) = if one { one_address(name, entry) } else { addresses(name, entry) };
+    let (listen, route) =
+        if one { one_address(name, entry) } else { addresses(name, entry, provider.contains(DERIVED)) };
     let change = format!(" and write what {CHANGE_ME} stands for");
     let fill = if provider.contains(CHANGE_ME) { &*change } else { "" };
     format!(
@@ -131,8 +135,9 @@ fn one_address(name: &str, entry: &Entry) -> (&'static str, String) {
     ("", route)
 }
 
-/// A route with an address for each request, how it is made, and the listener that a rule for it needs.
-fn addresses(name: &str, entry: &Entry) -> (&'static str, String) {
+/// A route with an address for each request, how it is made, and the listener that a rule for it needs. `derived`: a
+/// secret goes along with it, which only a rule hands over.
+fn addresses(name: &str, entry: &Entry, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
     // A provider that no convention is known of is told the address where its own documentation says.
     let (how, place) = match entry.callback {
@@ -143,6 +148,12 @@ fn addresses(name: &str, entry: &Entry) -> (&'static str, String) {
             (String::new(), place)
         }
     };
+    let by_hand = match derived {
+        true => "# An address, its token and its secret are made ".to_owned(),
+        false => format!(
+            "# An address and its token are made by hand: callgate mint -c FILE --route {name} --param id=ID\n# Or "
+        ),
+    };
     let route = format!(
         "  - name: {name}
     path: /webhooks/{name}/{{id}}  # every request to {title} gets such an address of its own, with a token: see below
@@ -150,8 +161,7 @@ fn addresses(name: &str, entry: &Entry) -> (&'static str, String) {
     token: {{ kind: callback, from: [query] }}  # minted for each interaction, bound to {{id}}
     forward: /webhooks/{name}/{{id}}  # where your agent takes it
 {OBSERVE}
-# An address and its token are made by hand: callgate mint -c FILE --route {name} --param id=ID
-# Or by a rule, where the agent sends its requests to http://127.0.0.1:8081/{name}: take `# ` away below, and at `listen`.
+{by_hand}by a rule, where the agent sends its requests to http://127.0.0.1:8081/{name}: take `# ` away below, and at `listen`.
 # egress:
 #   - name: {name}
 #     path: /{name}
