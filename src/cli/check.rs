@@ -1,11 +1,14 @@
 //! `callgate check`: compile a configuration without serving it.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::json;
 
 use super::describe::describe;
+use super::read::{Read, Root};
 use super::{ConfigArg, EXIT_USAGE, counted, print_json};
-use crate::config::{Config, ConfigError};
+use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls};
 use crate::proxy::check_tls;
 
 #[derive(Args)]
@@ -15,13 +18,18 @@ pub(super) struct CheckArgs {
     /// Print what every route does, defaults included, secrets hidden.
     #[arg(long)]
     print: bool,
+    /// Look up the absolute paths in the configuration below this folder, such as `/tls/tls.crt` of a pod.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
-    let checked = args.config.parse().and_then(with_usable_tls);
+    let root = Root(args.root.clone());
+    let read = Read::below(&args.config, args.config.text(), &root);
+    let checked = read.config.and_then(|config| with_usable_tls(config, &root));
     match checked {
         Ok(config) if args.json => {
             let policy = args.print.then(|| describe(&config));
@@ -68,14 +76,31 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
     })
 }
 
-fn with_usable_tls(config: Config) -> Result<Config, Vec<ConfigError>> {
+fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
     let listeners = config.startup.ingress.iter().enumerate();
     let errors: Vec<_> = listeners
         .filter_map(|(i, listener)| {
-            let message = check_tls(listener.tls.as_ref()?).err()?;
+            let message = check_tls(&below(root, listener.tls.as_ref()?)).err()?;
             let path = format!("listen.ingress[{i}].tls");
             Some(ConfigError { path, place: None, message, hint: String::new() })
         })
         .collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }
+}
+
+/// The same TLS with the files that stand below a root.
+fn below(root: &Root, tls: &Tls) -> Tls {
+    let find = |path: &str| Box::from(root.find(path).to_string_lossy());
+    let files = |files: &CertificateFiles| CertificateFiles {
+        certificate: find(&files.certificate),
+        key: find(&files.key),
+    };
+    Tls {
+        certificates: tls.certificates.iter().map(files).collect(),
+        clients: tls
+            .clients
+            .as_ref()
+            .map(|clients| ClientAuthorities { file: find(&clients.file), ..clients.clone() }),
+        tls_1_2: tls.tls_1_2,
+    }
 }

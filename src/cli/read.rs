@@ -22,6 +22,28 @@ pub(super) fn stamp(path: &Path) -> Stamp {
     Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
 }
 
+/// The folder below which another machine's files stand, such as those of a pod; none: the files are this machine's.
+#[derive(Default)]
+pub(super) struct Root(pub(super) Option<PathBuf>);
+
+impl Root {
+    /// Where a file is. One that is not absolute is the same everywhere.
+    pub(super) fn find(&self, path: &str) -> PathBuf {
+        match (&self.0, path.strip_prefix('/')) {
+            (Some(root), Some(rest)) => root.join(rest),
+            _ => path.into(),
+        }
+    }
+
+    /// The configuration names another path than was looked at: both are worth saying.
+    fn explain(&self, found: &Path, error: std::io::Error) -> std::io::Error {
+        match self.0 {
+            Some(_) => std::io::Error::new(error.kind(), format!("{}: {error}", found.display())),
+            None => error,
+        }
+    }
+}
+
 /// A configuration as it was read: its text, what it says, and the files it is made of.
 pub(super) struct Read {
     pub(super) text: String,
@@ -37,6 +59,11 @@ impl Read {
 
     /// Reads the files that a configuration needs whose text is known.
     pub(super) fn of(args: &ConfigArg, text: Result<String, Vec<ConfigError>>) -> Self {
+        Self::below(args, text, &Root::default())
+    }
+
+    /// Reads the files that a configuration needs from where another machine's stand.
+    pub(super) fn below(args: &ConfigArg, text: Result<String, Vec<ConfigError>>, root: &Root) -> Self {
         let stamps = Mutex::new(Stamps::new());
         // Looked at before it is read: what changes in between is seen the next time.
         let look = |path: &Path| {
@@ -44,8 +71,9 @@ impl Read {
         };
         look(&args.config);
         let file = |path: &str| {
-            look(Path::new(path));
-            read_file(path, FILE_BYTES_MAX)
+            let found = root.find(path);
+            look(&found);
+            read_file(&found, FILE_BYTES_MAX).map_err(|error| root.explain(&found, error))
         };
         let surroundings = Surroundings { env: &super::environment, file: &file };
         let config = match &text {

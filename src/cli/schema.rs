@@ -49,7 +49,7 @@ fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
         let target = resolved(root, own);
         let required = schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == key));
         let said = own["description"].as_str().or_else(|| target["description"].as_str()).unwrap_or_default();
-        let words = target["enum"].as_array().map(|all| all.iter().map(word).collect::<Vec<_>>().join(", "));
+        let words = target["enum"].as_array().map(|all| words(all));
         let text =
             [Some(said.trim_end_matches('.').to_owned()), words.map(|words| format!("one of {words}"))];
         let text: Vec<_> = text.into_iter().flatten().filter(|text| !text.is_empty()).collect();
@@ -79,6 +79,14 @@ fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     for form in schema["anyOf"].as_array().into_iter().flatten() {
         within(root, resolved(root, form), path, out);
     }
+}
+
+/// Each word once: a version may stand as a number and as text.
+fn words(all: &[Value]) -> String {
+    let mut words: Vec<_> = all.iter().map(word).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    words.retain(|word| seen.insert(word.clone()));
+    words.join(", ")
 }
 
 fn word(value: &Value) -> String {

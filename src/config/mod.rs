@@ -44,7 +44,7 @@ pub use egress::ACTIONS;
 pub use listen::{AccessLog, AdminListener, Listener, Startup};
 pub use node::Place;
 pub use presets::{Addresses, EDGES, Entry, Evidence, PRESETS, Preset, preset};
-pub use reader::{Asked, ConfigError, Surroundings};
+pub use reader::{Asked, CHANGE_ME, ConfigError, Surroundings};
 pub use store::{StoreSettings, Unknown};
 pub use tls::{CertificateFiles, ClientAuthorities, Tls};
 pub use traces::TraceSettings;

@@ -20,6 +20,9 @@ use crate::time::parse_duration;
 /// How much is read again, in bytes, for the lines of mistakes: each takes a pass, and the last of many have none.
 const LOCATED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// What stands in a first configuration where only its owner knows what belongs there.
+pub const CHANGE_ME: &str = "CHANGE-ME";
+
 /// One mistake in a configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
@@ -211,6 +214,9 @@ impl<'n> Cursor<'n> {
     pub(super) fn text(&self) -> Option<&'n str> {
         match self.node {
             Node::Text(text) if text.is_empty() => self.error("the text is empty", ""),
+            Node::Text(text) if text.contains(CHANGE_ME) => {
+                self.error(format!("{CHANGE_ME} was left in it"), "only you know what belongs there")
+            }
             Node::Text(text) => Some(text),
             _ => self.expected("text"),
         }

@@ -162,4 +162,9 @@ impl Asserter {
     pub fn audience(&self) -> &str {
         &self.audience
     }
+
+    /// How long it is good for.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
 }

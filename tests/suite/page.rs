@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use callgate::interaction::State;
+use callgate::observe::{Metrics, Values};
 use callgate::proxy::Clock;
 use serde_json::{Value, json};
 
@@ -474,4 +476,39 @@ fn what_the_admin_listener_takes_is_bounded() {
     let long = format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "a".repeat(20_000));
     assert_eq!(Response::read(&mut begin(long.as_bytes())).status, 431);
     assert_eq!(Response::read(&mut begin(b"GET /livez HTTP/1.1\r\nhost: a b\r\n\r\n")).status, 400);
+}
+
+/// What a list of the page offers: the value of each option, or its text where it has no other value.
+fn offered(id: &str) -> Vec<String> {
+    let page = std::fs::read_to_string("src/admin/page.html").unwrap();
+    let list =
+        page.split(&format!("<select id=\"{id}\">")).nth(1).unwrap().split("</select>").next().unwrap();
+    let options = list.split("<option").skip(1).map(|option| {
+        let (head, text) = option.split_once('>').unwrap();
+        let value = head.split("value=\"").nth(1).map(|rest| rest.split('"').next().unwrap());
+        value.unwrap_or_else(|| text.trim_end_matches("</option>")).to_owned()
+    });
+    options.collect()
+}
+
+#[test]
+fn the_page_offers_every_state_and_every_verdict() {
+    // `open` stands for every interaction that is not over.
+    let mut states = vec!["all".to_owned()];
+    states.extend(State::ALL.map(|state| state.name().to_owned()));
+    states.sort();
+    let mut shown = offered("state");
+    shown.sort();
+    assert_eq!(shown, states);
+
+    let metrics = Metrics::new().unwrap();
+    let requests =
+        metrics.described().iter().find(|one| one.name == "callgate_ingress_requests_total").unwrap();
+    let verdict = requests.labels.iter().find(|label| label.name == "verdict").unwrap();
+    let Values::Closed(verdicts) = &verdict.values else { panic!("verdicts are known") };
+    let mut verdicts: Vec<_> = verdicts.iter().map(ToString::to_string).chain([String::new()]).collect();
+    verdicts.sort();
+    let mut shown = offered("verdict");
+    shown.sort();
+    assert_eq!(shown, verdicts);
 }

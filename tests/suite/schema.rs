@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use callgate::cli::{first_configuration, reference, schema, understands};
-use callgate::config::{Config, PRESETS, Surroundings, keys_asked, preset as preset_of};
+use callgate::config::{
+    CHANGE_ME, Config, ConfigError, PRESETS, Surroundings, keys_asked, preset as preset_of,
+};
+use callgate::signature::{Keys, KeysAt};
 use serde_json::Value;
 
 use crate::harness::env;
@@ -151,19 +154,97 @@ fn the_schema_and_the_compiler_know_the_same_keys() {
     }
 }
 
+/// A first configuration as its owner would go on with it.
+fn filled_in(text: &str) -> Result<Config, Vec<ConfigError>> {
+    let secrets = [
+        "a secret of thirty-two bytes, or more",
+        "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
+        "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056",
+        "PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=",
+        "user:and a long password",
+        JWKS,
+    ];
+    let text = text.replace(CHANGE_ME, "changed");
+    let compile = |secret: &str| {
+        let env =
+            |name: &str| Some(if name == "CALLGATE_TOKEN_KEY" { secrets[0] } else { secret }.to_owned());
+        Config::parse(&text, &Surroundings { env: &env, file: &|path| fs::read(path) })
+    };
+    let mut all = secrets.map(compile).into_iter();
+    let first = all.next().unwrap();
+    all.fold(first, |before, next| if before.is_ok() { before } else { next })
+}
+
+const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#;
+
 #[test]
 fn a_first_configuration_can_be_made_for_every_provider() {
+    let mut fetched = Vec::new();
     let mut without = Vec::new();
     for preset in PRESETS {
         let (_, entry) = preset_of(preset.name).unwrap();
-        match first_configuration(preset.name, &entry) {
-            Some(text) => assert!(text.contains(&format!("preset: {}", preset.name)), "{text}"),
-            None => without.push(preset.name),
+        let Some(text) = first_configuration(preset.name, &entry) else {
+            without.push(preset.name);
+            continue;
+        };
+        assert!(text.contains(&format!("preset: {}", preset.name)), "{text}");
+        let config = filled_in(&text).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}"));
+        let published = entry.scheme.as_ref().is_some_and(|s| matches!(s.keys, Some(KeysAt::Url(_))));
+        let verifier = config.policy.providers[0].verifier.as_ref();
+        let fetches = verifier.is_some_and(|verifier| matches!(verifier.keys(), Keys::Fetched(_)));
+        assert_eq!(fetches, published, "{text}");
+        if fetches {
+            assert!(!text.contains("secrets:"), "{text}");
+            fetched.push(preset.name);
         }
     }
-    // What they need is a file, or an address of one's own.
-    println!("{without:?}");
-    assert!(without.len() <= 6, "{without:?}");
+    assert!(without.is_empty(), "{without:?}");
+    for name in ["azure-event-grid-entra", "fal", "google-pubsub"] {
+        assert!(fetched.contains(&name), "{fetched:?}");
+    }
+}
+
+/// Where every request gets an address of its own, the file says how, and the rule in it is one.
+#[test]
+fn a_first_configuration_says_how_addresses_are_made() {
+    let mut count = 0;
+    for preset in PRESETS {
+        let (_, entry) = preset_of(preset.name).unwrap();
+        let text = first_configuration(preset.name, &entry).unwrap();
+        let many = text.contains("{id}");
+        assert_eq!(many, text.contains("\n# egress:\n"), "{text}");
+        assert!(text.contains("admin on 0.0.0.0:9901"), "{text}");
+        if !many {
+            continue;
+        }
+        count += 1;
+        let mint = format!("callgate mint -c FILE --route {} --param id=ID", preset.name);
+        // A secret that is made for an interaction is handed over by a rule alone.
+        assert_eq!(text.contains(&mint), !text.contains("secrets: derived"), "{text}");
+        assert!(!text.contains("what you give to"), "{text}");
+        let words: Vec<_> = mint.split(' ').collect();
+        assert!(understands(&words).is_ok(), "{mint}");
+        let (before, rule) = text.split_once("\n# egress:\n").unwrap();
+        let rule = rule.lines().map(|line| line.strip_prefix("# ").unwrap_or_else(|| panic!("{text}")));
+        let rule: String = rule.map(|line| format!("{line}\n")).collect();
+        let whole = format!("{}\negress:\n{rule}", before.replace("  # egress: {", "  egress: {"));
+        let config = filled_in(&whole).unwrap_or_else(|errors| panic!("{whole}\n{errors:#?}"));
+        assert_eq!(config.policy.egress.rules().len(), 1);
+    }
+    assert!(count > 20, "{count}");
+}
+
+#[test]
+fn what_was_to_be_changed_is_refused_until_it_is() {
+    let (_, entry) = preset_of("google-pubsub").unwrap();
+    let text = first_configuration("google-pubsub", &entry).unwrap();
+    let surroundings = Surroundings { env: &|_| Some("a".repeat(32)), file: &|path| fs::read(path) };
+    let errors = Config::parse(&text, &surroundings).unwrap_err();
+    assert!(!errors.is_empty());
+    for error in errors {
+        assert!(error.path.starts_with("providers.google-pubsub.expect."), "{error}");
+        assert!(error.place.is_some() && error.message.contains(CHANGE_ME), "{error}");
+    }
 }
 
 #[test]
@@ -192,7 +273,25 @@ fn every_configuration_of_the_repository_compiles() {
 #[test]
 fn the_reference_is_made_from_the_schema() {
     let text = fs::read_to_string("docs/reference.md").unwrap();
-    assert!(text.ends_with(&reference()), "docs/reference.md: callgate schema --markdown");
+    let reference = reference();
+    assert!(text.ends_with(&reference), "docs/reference.md: callgate schema --markdown");
+    let (mut rows, mut bare) = (0, Vec::new());
+    for row in reference.lines().skip(2) {
+        let cells: Vec<_> = row.replace("\\|", "/").split('|').map(|cell| cell.trim().to_owned()).collect();
+        let [_, key, said, _, _] = &cells[..] else { panic!("{row}") };
+        let (words, one_of) = said.split_once("one of `").unwrap_or((said, ""));
+        if words.is_empty() {
+            bare.push(key.clone());
+        }
+        let mut known: Vec<_> = one_of.split(", ").map(|word| word.trim_matches('`')).collect();
+        let count = known.len();
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!(known.len(), count, "{row}");
+        rows += 1;
+    }
+    assert!(rows > 150, "{rows}");
+    assert!(bare.is_empty(), "src/config/schema.yaml has no description of {bare:#?}");
 }
 
 /// The commands that documents show, less what a shell makes of them.

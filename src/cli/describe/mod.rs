@@ -1,10 +1,12 @@
 //! The compiled policy in words, defaults included, secrets hidden.
 
+mod startup;
+
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::config::{Config, Startup, Tls, Unknown};
+use crate::config::Config;
 use crate::egress::Rule;
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
@@ -17,19 +19,13 @@ use crate::time::{Rate, format_duration};
 /// Most ranges of a list that are printed.
 const RANGES_MAX: usize = 50;
 
-/// What `check --print` shows.
+/// What `check --print` shows: the sections of the configuration, whole, each route with all it brings together.
 pub(super) fn describe(config: &Config) -> Value {
-    let (policy, edge) = (&config.policy, config.policy.ingress.edge());
-    json!({
-        "startup": startup(&config.startup),
-        "public_url": *edge.public_url,
-        "client_address": edge.client_address.as_ref().map_or_else(
-            || json!("the peer's"),
-            |rule| json!({
-                "header": rule.header.name().as_str(),
-                "trusted_proxies": allowlist(policy, &rule.trusted_proxies),
-            }),
-        ),
+    let policy = &config.policy;
+    let mut shown = startup::startup(&config.startup);
+    let rest = json!({
+        "public_url": *policy.ingress.edge().public_url,
+        "client_address": client_address(policy),
         "agent": {
             "address": policy.agent.address.to_string(),
             "timeouts": {
@@ -41,66 +37,72 @@ pub(super) fn describe(config: &Config) -> Value {
         "callback_tokens": policy.minting.as_ref().map(|minting| json!({
             "ttl": format_duration(minting.ttl),
             "minted_with": format!("{:?}", minting.minter),
+            "keys": callback_keys(policy).unwrap_or_else(|| vec![format!("{:?}", minting.minter)]),
         })),
-        "limits": {
-            "body_deadline": format_duration(policy.limits.body_deadline),
-            "body_memory_max": policy.limits.body_memory_bytes_max,
-            "connections_max": policy.limits.connections_max,
-            "connections_per_address_max": policy.limits.connections_per_address_max,
-            "head_deadline": format_duration(policy.limits.head_deadline),
-            "head_max": policy.limits.head_bytes_max,
-            "headers_max": policy.limits.headers_max,
-            "idle_timeout": format_duration(policy.limits.idle_timeout),
-            "throughput_min": policy.limits.bytes_per_second_min,
-            "rate_per_address": policy.limits.rate_per_address.map(rate),
-            "streams_max": policy.limits.streams_max,
-        },
+        "assertion": policy.ingress.routes().iter().find_map(|route| route.asserter.as_ref()).map(|asserter| json!({
+            "key": asserter.algorithm().name(),
+            "audience": asserter.audience(),
+            "ttl": format_duration(asserter.ttl()),
+        })),
+        "limits": limits(policy),
         "trusted_roots": policy.trusted_roots.as_ref().map_or("the platform's", |roots| &*roots.path),
         "explain_denials": policy.explain_denials,
+        "providers": policy.providers.iter().map(|one| (one.name.to_string(), provider(policy, one))).collect::<Map<_, _>>(),
         "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
         "routes": policy.ingress.routes().iter().map(|route| self::route(policy, route)).collect::<Vec<_>>(),
         "fetch": fetching(policy),
+    });
+    if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, rest) {
+        shown.extend(rest);
+    }
+    shown
+}
+
+fn client_address(policy: &Policy) -> Value {
+    policy.ingress.edge().client_address.as_ref().map_or_else(
+        || json!("the peer's"),
+        |rule| {
+            json!({
+                "header": rule.header.name().as_str(),
+                "trusted_proxies": allowlist(policy, &rule.trusted_proxies),
+            })
+        },
+    )
+}
+
+/// The keys that verify callback tokens: the same ones on every route that takes such tokens.
+fn callback_keys(policy: &Policy) -> Option<Vec<String>> {
+    policy.ingress.routes().iter().find_map(|route| match &route.token {
+        Some(TokenRule::Callback { verifier, .. }) => {
+            Some(verifier.keys().iter().map(|key| format!("{key:?}")).collect())
+        }
+        _ => None,
     })
 }
 
-/// What only a restart changes.
-fn startup(startup: &Startup) -> Value {
-    let store = &startup.store;
+fn limits(policy: &Policy) -> Value {
+    let limits = &policy.limits;
     json!({
-        "ingress": startup.ingress.iter().map(|listener| json!({
-            "address": listener.address.to_string(),
-            "tls": listener.tls.as_ref().map(tls),
-            "proxy_protocol": listener.proxied_by.as_ref().map(ranges),
-        })).collect::<Vec<_>>(),
-        "egress": startup.egress.map(|address| address.to_string()),
-        "admin": startup.admin.as_ref().map(|admin| json!({
-            "address": admin.address.to_string(),
-            "callbacks": if admin.token.is_some() { "with the token" } else { "for callers on this host" },
-            "page": if admin.actions { "reads, and can revoke" } else { "reads" },
-            "recent": admin.recent,
-        })),
-        "store": {
-            "path": store.path.as_deref().unwrap_or("in memory"),
-            "unknown": if store.unknown == Unknown::Adopt { "adopt" } else { "refuse" },
-            "interactions_max": store.interactions_max,
-            "events_max": store.events_max,
-            "remember": format_duration(store.remember),
-        },
-        "shutdown": {
-            "delay": format_duration(startup.shutdown_delay),
-            "grace": format_duration(startup.shutdown_grace),
-        },
+        "body_deadline": format_duration(limits.body_deadline),
+        "body_memory_max": limits.body_memory_bytes_max,
+        "connections_max": limits.connections_max,
+        "connections_per_address_max": limits.connections_per_address_max,
+        "head_deadline": format_duration(limits.head_deadline),
+        "head_max": limits.head_bytes_max,
+        "headers_max": limits.headers_max,
+        "idle_timeout": format_duration(limits.idle_timeout),
+        "throughput_min": limits.bytes_per_second_min,
+        "rate_per_address": limits.rate_per_address.map(rate),
+        "streams_max": limits.streams_max,
     })
 }
 
-fn tls(tls: &Tls) -> Value {
+fn provider(policy: &Policy, provider: &Provider) -> Value {
     json!({
-        "certificates": tls.certificates.iter().map(|files| &*files.certificate).collect::<Vec<_>>(),
-        "min_version": if tls.tls_1_2 { "1.2" } else { "1.3" },
-        "client_certificates": tls.clients.as_ref().map_or_else(|| json!("not asked for"), |clients| json!({
-            "authorities": *clients.file,
-            "required": clients.required,
-        })),
+        "preset": provider.preset,
+        "allow": address(policy, provider),
+        "signature": provider.verifier.as_ref().map_or_else(|| json!("none"), signature),
+        "well_known": provider.published.as_ref().map_or("none", |_| "publish"),
     })
 }
 

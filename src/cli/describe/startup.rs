@@ -1,0 +1,74 @@
+//! What is bound and begun before anything is decided, in words.
+
+use serde_json::{Value, json};
+
+use super::ranges;
+use crate::config::{AccessLog, AdminListener, Listener, Startup, Tls, Unknown};
+use crate::time::format_duration;
+
+/// The sections that a startup is made of.
+pub(super) fn startup(startup: &Startup) -> Value {
+    let store = &startup.store;
+    json!({
+        "listen": {
+            "ingress": startup.ingress.iter().map(listener).collect::<Vec<_>>(),
+            "egress": startup.egress.map(|address| json!({ "address": address.to_string() })),
+            "admin": startup.admin.as_ref().map(admin),
+        },
+        "access_log": match startup.access_log {
+            AccessLog::Off => "off",
+            AccessLog::Stdout => "stdout",
+        },
+        "reload": if startup.watches { "watch" } else { "signal" },
+        "threads": startup.threads.map_or_else(|| json!("one per processor, 2 at most"), |count| json!(count)),
+        "store": {
+            "kind": if store.path.is_some() { "file" } else { "memory" },
+            "path": store.path,
+            "unknown": if store.unknown == Unknown::Adopt { "adopt" } else { "refuse" },
+            "interactions_max": store.interactions_max,
+            "events_max": store.events_max,
+            "remember": format_duration(store.remember),
+        },
+        "shutdown": {
+            "delay": format_duration(startup.shutdown_delay),
+            "grace": format_duration(startup.shutdown_grace),
+        },
+        "traces": startup.traces.as_ref().map_or_else(|| json!("off"), |traces| json!({
+            "endpoint": traces.endpoint,
+            "sample": traces.sample,
+            "service": traces.service,
+        })),
+    })
+}
+
+fn admin(admin: &AdminListener) -> Value {
+    json!({
+        "address": admin.address.to_string(),
+        "token": if admin.token.is_some() { "given" } else { "none: callbacks API and page are for callers on this host" },
+        "hosts": admin.hosts,
+        "recent": admin.recent,
+        "actions": admin.actions,
+    })
+}
+
+fn listener(listener: &Listener) -> Value {
+    json!({
+        "address": listener.address.to_string(),
+        "tls": listener.tls.as_ref().map(tls),
+        "proxy_protocol": listener.proxied_by.as_ref().map(|trusted| json!({ "trusted_proxies": ranges(trusted) })),
+    })
+}
+
+fn tls(tls: &Tls) -> Value {
+    json!({
+        "certificates": tls.certificates.iter().map(|files| json!({
+            "certificate": files.certificate,
+            "key": files.key,
+        })).collect::<Vec<_>>(),
+        "min_version": if tls.tls_1_2 { "1.2" } else { "1.3" },
+        "client_certificates": tls.clients.as_ref().map_or_else(|| json!("not asked for"), |clients| json!({
+            "authorities": clients.file,
+            "required": clients.required,
+        })),
+    })
+}

@@ -1,0 +1,187 @@
+//! `callgate check`: what it prints, where it looks for files, and what it refuses that `callgate init` wrote.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use callgate::cli::schema;
+use serde_json::Value;
+
+const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
+
+fn callgate(args: &[&str]) -> Output {
+    let mut command = Command::new(CALLGATE);
+    command.env_clear().env("CALLGATE_TOKEN_KEY", "0123456789abcdef0123456789abcdef");
+    command.env("SECRET", "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=");
+    command.args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_first_configuration_is_refused_until_it_is_filled_in_and_fetches_its_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("callgate.yaml");
+    let file = path.to_str().unwrap();
+    assert!(callgate(&["init", "--provider", "google-pubsub", "-o", file]).status.success());
+    let refused = callgate(&["check", "-c", file]);
+    assert_eq!(refused.status.code(), Some(64));
+    assert!(text(&refused.stderr).contains("CHANGE-ME was left in it"), "{refused:?}");
+    let filled = fs::read_to_string(&path).unwrap().replace("CHANGE-ME", "https://agent.example.com/x");
+    fs::write(&path, filled).unwrap();
+    let printed = callgate(&["check", "-c", file, "--print"]);
+    assert!(printed.status.success(), "{printed:?}");
+    assert!(text(&printed.stdout).contains("keys: fetched"), "{printed:?}");
+}
+
+/// Every section there is, so that what is printed of each can be held to the schema.
+const SECTIONS: &str = "
+public_url: https://agent.example.com
+listen:
+  ingress: [ { address: 127.0.0.1:8080, proxy_protocol: { trusted_proxies: [10.0.0.0/8] } } ]
+  egress: { address: 127.0.0.1:8081 }
+  admin: { address: 127.0.0.1:9901, hosts: [callgate.example.com] }
+agent: { address: 127.0.0.1:8000 }
+access_log: \"off\"
+reload: signal
+threads: 3
+traces: { endpoint: \"http://127.0.0.1:4318/v1/traces\", sample: 0.25 }
+client_address: { edge: cloudflare }
+callback_tokens: { keys: [ { id: k1, algorithm: HS256, secret: { env: CALLGATE_TOKEN_KEY } } ] }
+assertion: { ttl: 30s, key: { id: a1, algorithm: HS256, secret: { env: SECRET } } }
+providers:
+  signed: { preset: standard-webhooks, secrets: [ { env: SECRET } ] }
+routes:
+  - { name: r, path: \"/r/{id}\", provider: signed, token: { kind: callback }, forward: \"/r/{id}\" }
+";
+
+/// What the printed policy says otherwise: routes say their `mode`, and an edge is the header and networks it brings.
+const SAID_OTHERWISE: [&str; 2] = ["mode", "client_address.edge"];
+
+/// The keys of the schema that what is printed lacks, sections within sections.
+fn lacking(root: &Value, schema: &Value, shown: &Value, path: &str, out: &mut Vec<String>) {
+    for (key, own) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        if SAID_OTHERWISE.contains(&&*path) {
+            continue;
+        }
+        let target =
+            own["$ref"].as_str().and_then(|to| root.pointer(to.trim_start_matches('#'))).unwrap_or(own);
+        match shown.get(key) {
+            None => out.push(path),
+            Some(shown) if shown.is_object() => lacking(root, target, shown, &path, out),
+            Some(shown) if path == "listen.ingress" => lacking(root, &target["items"], &shown[0], &path, out),
+            Some(_) => {}
+        }
+    }
+}
+
+#[test]
+fn what_is_printed_has_every_section_defaults_included() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("callgate.yaml");
+    fs::write(&path, SECTIONS).unwrap();
+    let out = callgate(&["check", "-c", path.to_str().unwrap(), "--print", "--json"]);
+    let shown: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"));
+    let policy = &shown["policy"];
+    let root = schema().unwrap();
+    let mut missing = Vec::new();
+    lacking(&root, &root, policy, "", &mut missing);
+    assert!(missing.is_empty(), "`check --print` lacks {missing:#?}");
+    let said =
+        |pointer: &str| policy.pointer(pointer).unwrap_or_else(|| panic!("{pointer}: {policy:#}")).clone();
+    for (pointer, value) in [
+        ("/access_log", "off"),
+        ("/reload", "signal"),
+        ("/traces/service", "callgate"),
+        ("/listen/admin/hosts/0", "callgate.example.com"),
+        ("/assertion/ttl", "30s"),
+        ("/store/kind", "memory"),
+        ("/store/remember", "3d"),
+        ("/limits/idle_timeout", "1m"),
+        ("/providers/signed/preset", "standard-webhooks"),
+    ] {
+        assert_eq!(said(pointer), value, "{pointer}");
+    }
+    assert_eq!((said("/threads"), said("/traces/sample")), (3.into(), 0.25.into()));
+    assert!(!text(&out.stdout).contains("AQIDBAUG"), "no secret is printed");
+}
+
+/// What a pod has in its volumes, in a folder of this machine.
+fn pod() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tls", "secrets"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let at = |name: &str| folder.path().join(name);
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+        ])
+        .args(["-subj", "/CN=pod", "-keyout"])
+        .arg(at("tls/tls.key"))
+        .arg("-out")
+        .arg(at("tls/tls.crt"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    fs::write(at("secrets/token-key"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::write(at("secrets/ai-analysis"), "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=\n").unwrap();
+    folder
+}
+
+#[test]
+fn the_files_of_a_pod_are_looked_up_below_a_folder() {
+    let config = "deploy/kustomize/example/overlay/callgate.yaml";
+    let pod = pod();
+    let root = pod.path().to_str().unwrap();
+    let without = callgate(&["check", "-c", config]);
+    assert!(text(&without.stderr).contains("cannot read /tls/tls.crt"), "{without:?}");
+    let with = callgate(&["check", "-c", config, "--root", root]);
+    assert!(with.status.success(), "{with:?}");
+    // What is printed is what the pod will see.
+    let printed = callgate(&["check", "-c", config, "--root", root, "--print"]);
+    let printed = text(&printed.stdout);
+    assert!(printed.contains("certificate: /tls/tls.crt") && !printed.contains(root), "{printed}");
+    // A file that is not there is said with the place that was looked at.
+    let key = pod.path().join("secrets/token-key");
+    fs::remove_file(&key).unwrap();
+    let lacking = callgate(&["check", "-c", config, "--root", root]);
+    assert_eq!(lacking.status.code(), Some(64));
+    let said = text(&lacking.stderr);
+    assert!(said.contains(&format!("cannot read /secrets/token-key: {}", key.display())), "{said}");
+    // Certificates are held against their keys there, too.
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    let other = self::pod();
+    fs::copy(other.path().join("tls/tls.key"), pod.path().join("tls/tls.key")).unwrap();
+    let unfit = callgate(&["check", "-c", config, "--root", root]);
+    assert!(text(&unfit.stderr).contains("does not go with"), "{unfit:?}");
+}
+
+#[test]
+fn paths_that_are_not_absolute_stay_where_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("key"), "0123456789abcdef0123456789abcdef").unwrap();
+    let config = "
+listen: { ingress: [ { address: 127.0.0.1:8080 } ] }
+agent: { address: 127.0.0.1:8000 }
+routes:
+  - { name: s, path: /s, token: { kind: static, header: x-key, secrets: [ { file: key } ] }, forward: /s }
+";
+    fs::write(folder.path().join("callgate.yaml"), config).unwrap();
+    let mut command = Command::new(CALLGATE);
+    let out = command.args(["check", "-c", "callgate.yaml", "--root", "/nowhere"]).current_dir(folder.path());
+    let out = out.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    assert!(Path::new("/nowhere").metadata().is_err());
+}
