@@ -81,7 +81,9 @@ impl Callback {
         let mut callback = Self { headers, body: body.into_bytes() };
         let verifier = policy.providers[0].verifier.clone().unwrap();
         let signed = Signed::alone(callback.head(), "", now);
-        for (name, value) in verifier.sign(&signed, &callback.body, "").unwrap().headers {
+        for (name, value) in
+            verifier.sign(&signed, &callback.body, &format!("delivery-{event}")).unwrap().headers
+        {
             callback.headers.insert(name, value);
         }
         callback

@@ -28,5 +28,5 @@ if ! "$valgrind" --version >/dev/null 2>&1; then
 fi
 
 binary=$(cargo bench --locked --bench count --no-run --message-format json-render-diagnostics |
-    python3 -c 'import json, sys; print(next(m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable") and m["target"]["name"] == "count"))')
+    python3 -c 'import json, sys; print(*[m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable") and m["target"]["name"] == "count"])')
 exec python3 "$root/benches/count.py" "$valgrind" "$binary" "${@:2}"
