@@ -82,13 +82,11 @@ impl<'t> Walk<'_, '_, 't> {
     }
 
     fn members(&mut self, scan: &mut Scan<'t>) -> Option<()> {
-        scan.step();
         if scan.takes(b'}') {
             return Some(());
         }
         loop {
-            let through = self.named(scan.string()?);
-            scan.takes(b':').then_some(())?;
+            let through = self.named(scan.name()?);
             let value = scan.value()?;
             self.take(through, value)?;
             if scan.takes(b'}') {
@@ -99,7 +97,6 @@ impl<'t> Walk<'_, '_, 't> {
     }
 
     fn elements(&mut self, scan: &mut Scan<'t>) -> Option<()> {
-        scan.step();
         if scan.takes(b']') {
             return Some(());
         }
