@@ -13,7 +13,7 @@ use crate::framing::{Chunks, Head, HeadFault};
 use crate::policy::Limits;
 
 /// Room for a head, and for a small body behind it.
-const READ_BYTES: usize = 4 << 10;
+const READ_BYTES: usize = 8 << 10;
 /// How a connection of HTTP/2 begins (RFC 9113 section 3.4); no method begins with these bytes.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
