@@ -24,7 +24,7 @@ import plots
 ROOT = peers.ROOT
 SIZES = {"200 B": (200, 30000), "4 KiB": (4096, 20000), "64 KiB": (65536, 4000), "1 MiB": (1 << 20, 300)}
 KINDS = ["token", "foreign", "expired", "unsigned", "tokenless", "signature", "changed"]
-ELSEWHERE = "127.0.0.2"  # an address that no peer's list has
+ELSEWHERE = "127.0.1.0"  # addresses that no peer's list has
 RATE = 5000
 
 

@@ -2,21 +2,21 @@
 
 from html import escape
 
-COLOURS = {"Callgate": "#0b7a75", "Callgate, checks alone": "#5fb3ae"}
-OTHERS = ["#7a8594", "#b08b4f", "#8f6aa8", "#b5605d", "#5d7fb5", "#94a36b"]
+COLOURS = {"Callgate": "#0b7a75", "bare pingora": "#7a8594", "HAProxy": "#5d7fb5", "nginx + Lua": "#b08b4f", "Envoy": "#8f6aa8"}
+OTHER = "#5fb3ae"
 WIDTH, LEFT, ROW, BAR = 760, 190, 26, 16
 
 
 def bars(title, unit, groups, mark=None):
     """One group of bars for each label: `groups` is {label: {name: value}}; `mark` draws a line at a value."""
     most = max(value for group in groups.values() for value in group.values()) or 1
-    names = list(next(iter(groups.values())))
     y, body = 54, []
     for label, group in groups.items():
         body.append(f'<text x="12" y="{y + 4}" font-weight="600">{escape(label)}</text>')
         y += 14
         for name, value in group.items():
-            colour = COLOURS.get(name) or OTHERS[names.index(name) % len(OTHERS)] if name in names else OTHERS[0]
+            # With its log a peer is still the same one.
+            colour = COLOURS.get(name.removesuffix(", log"), OTHER)
             length = (WIDTH - LEFT - 90) * value / most
             body.append(f'<text x="{LEFT - 8}" y="{y + BAR - 4}" text-anchor="end">{escape(name)}</text>'
                         f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>'

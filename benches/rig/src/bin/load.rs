@@ -1,15 +1,16 @@
 //! A load generator. `load ADDRESS [--NAME VALUE]...`, with
 //! `protocol` (h1, tls, h2), `kind` (see `requests`), `size` of the body in bytes, `requests`, `connections`,
 //! `interactions` (how many documents the requests are of), `first` (number of the first event and document), `from`
-//! (source address), `ca` (PEM), `rate` (requests a second, as they would come from outside: an answer that is late
+//! (source addresses: 256 in turn), `ca` (PEM), `rate` (requests a second, as they would come from outside: an answer that is late
 //! delays no other request, and its latency counts from when it was due; without it each connection sends when it is
 //! answered). Prints one line of JSON: statuses, seconds, latencies in microseconds.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -174,7 +175,13 @@ fn tls(authority: &str, protocol: &str) -> TlsConnector {
 async fn connect(job: &Job) -> TcpStream {
     let socket =
         if job.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
-    if let Some(from) = job.from {
+    if let Some(mut from) = job.from {
+        // One address has not enough ports for a peer that closes every connection it refuses.
+        static TURN: AtomicU8 = AtomicU8::new(0);
+        if let IpAddr::V4(v4) = &mut from {
+            let [a, b, c, _] = v4.octets();
+            *v4 = Ipv4Addr::new(a, b, c, TURN.fetch_add(1, Ordering::Relaxed));
+        }
         socket.bind((from, 0).into()).expect("a source address");
     }
     let stream = socket.connect(job.address).await.expect("connect");
