@@ -66,7 +66,7 @@ impl Admin {
     /// The same for what scrapers ask for, which within a cluster use names that need not be listed.
     pub(super) fn asked_as_scraped(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
         let host = host(request);
-        let name = host.split(':').next().unwrap_or_default();
+        let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');
         if is_of_no_zone(name) { Ok(()) } else { self.asked_as_ours(request) }
     }
 

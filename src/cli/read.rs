@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use parking_lot::Mutex;
 
@@ -27,12 +27,20 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 pub(super) struct Root(pub(super) Option<PathBuf>);
 
 impl Root {
-    /// Where a file is. One that is not absolute is the same everywhere.
+    /// Where a file is. One that is not absolute is the same everywhere; no way leads out of the folder.
     pub(super) fn find(&self, path: &str) -> PathBuf {
-        match (&self.0, path.strip_prefix('/')) {
-            (Some(root), Some(rest)) => root.join(rest),
-            _ => path.into(),
+        let path = Path::new(path);
+        let Some(root) = self.0.as_ref().filter(|_| path.is_absolute()) else { return path.into() };
+        let mut found = Vec::new();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => found.push(name),
+                // At the top it leads nowhere.
+                Component::ParentDir => drop(found.pop()),
+                Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            }
         }
+        root.join(found.iter().collect::<PathBuf>())
     }
 
     /// The configuration names another path than was looked at: both are worth saying.

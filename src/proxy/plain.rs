@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,6 +77,8 @@ impl PlainResponse {
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a request may take in all, its answer included.
+const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// Largest body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
 /// How long nothing is accepted when the system has no socket left.
@@ -91,6 +94,8 @@ struct Share {
     limits: Limits,
     slots: Arc<Slots>,
     memory: BodyMemory,
+    /// Whether it was said that there is no room.
+    told: AtomicBool,
 }
 
 impl Share {
@@ -104,12 +109,12 @@ impl Share {
             idle_timeout: IDLE_TIMEOUT,
             ..Limits::default()
         };
-        Self { limits, slots: Arc::default(), memory: BodyMemory::default() }
+        Self { limits, slots: Arc::default(), memory: BodyMemory::default(), told: AtomicBool::new(false) }
     }
 
     fn take(&self, peer: IpAddr) -> Option<Slot> {
         let mut slot = self.slots.take(self.limits.connections_max)?;
-        slot.count_for(peer, self.limits.connections_per_address_max).then_some(slot)
+        slot.count_exactly(peer.to_canonical(), self.limits.connections_per_address_max).then_some(slot)
     }
 }
 
@@ -154,7 +159,15 @@ where
     async fn welcome(&self, stream: TcpStream, peer: SocketAddr, mut stopping: ShutdownWatch) {
         let is_here = peer.ip().to_canonical().is_loopback();
         let share = if is_here { &self.here } else { &self.elsewhere };
-        let Some(_slot) = share.take(peer.ip()) else { return };
+        let Some(_slot) = share.take(peer.ip()) else {
+            if !share.told.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "the admin listener closed a connection from {}: it has as many as it may; others like it are closed without a word",
+                    peer.ip()
+                );
+            }
+            return;
+        };
         let _ = stream.set_nodelay(true);
         let mut stream: Stream = Box::new(Wire::new(stream, peer));
         let mut kept: Option<HttpPersistentSettings> = None;
@@ -187,7 +200,9 @@ where
             if *stopping.borrow() {
                 session.set_keepalive(None);
             }
-            let Some(reused) = Box::pin(self.answer(session, share)).await else { return };
+            // A caller that does not take its answer does not keep its place.
+            let answered = within(EXCHANGE_DEADLINE, Box::pin(self.answer(session, share))).await;
+            let Some(reused) = answered.flatten() else { return };
             let (back, settings) = reused.consume();
             let Some(back) = Guarded::into_inner(back) else { return };
             (stream, kept) = (back, settings);
@@ -213,7 +228,12 @@ where
                 session.set_keepalive(None);
                 None
             }
-            Err(_) => return None,
+            Err(denial) => {
+                session.set_keepalive(None);
+                let refusal = PlainResponse::new(denial.status(), "text/plain; charset=utf-8", String::new());
+                session.write_response_header(Box::new(head_of(&refusal).ok()?)).await.ok()?;
+                return hand_back(session, false).await;
+            }
         };
         let head = session.req_header();
         let request = PlainRequest {

@@ -67,9 +67,13 @@ impl Slots {
 }
 
 impl Slot {
-    /// Counts it for an address. Returns whether that one may have so many.
+    /// Counts it for whom an address stands for. Returns whether that one may have so many.
     pub(super) fn count_for(&mut self, address: IpAddr, max: usize) -> bool {
-        let address = whose(address);
+        self.count_exactly(whose(address), max)
+    }
+
+    /// Counts it for this very address: in a cluster, all pods of a node may share a network of 64 bits.
+    pub(super) fn count_exactly(&mut self, address: IpAddr, max: usize) -> bool {
         let mut by_address = self.slots.by_address.lock();
         let count = by_address.entry(address).or_default();
         *count += 1;

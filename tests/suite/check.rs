@@ -160,6 +160,19 @@ fn the_files_of_a_pod_are_looked_up_below_a_folder() {
     assert_eq!(lacking.status.code(), Some(64));
     let said = text(&lacking.stderr);
     assert!(said.contains(&format!("cannot read /secrets/token-key: {}", key.display())), "{said}");
+    // No way of writing a path leads out of the folder.
+    for outside in [
+        "//secrets/token-key",
+        "/../../../../../../secrets/token-key",
+        "/secrets/../../../secrets/./token-key",
+    ] {
+        let text = fs::read_to_string(config).unwrap().replace("/secrets/token-key", outside);
+        let path = pod.path().join("outside.yaml");
+        fs::write(&path, text).unwrap();
+        let said = callgate(&["check", "-c", path.to_str().unwrap(), "--root", root]);
+        let said = self::text(&said.stderr);
+        assert!(said.contains(&format!("{}: No such file", key.display())), "{outside}: {said}");
+    }
     // Certificates are held against their keys there, too.
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
     let other = self::pod();

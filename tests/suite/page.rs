@@ -473,6 +473,10 @@ fn what_the_admin_listener_takes_is_bounded() {
         let _ = std::io::Read::read_to_end(&mut one, &mut answer);
         answer.starts_with(b"HTTP/1.1 200 ").then_some(())
     });
+    // A body that does not come is told of.
+    let mut short = begin(b"POST /callbacks HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{");
+    short.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(Response::read(&mut short).status, 400);
     let long = format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "a".repeat(20_000));
     assert_eq!(Response::read(&mut begin(long.as_bytes())).status, 431);
     assert_eq!(Response::read(&mut begin(b"GET /livez HTTP/1.1\r\nhost: a b\r\n\r\n")).status, 400);
