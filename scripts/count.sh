@@ -8,24 +8,11 @@ tools=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
-bring() {
-    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
-    local folder="$tools/valgrind.new"
-    rm -rf "$folder"
-    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial" "$folder/root"
-    # What the system knows of the archive, or else what the archive says now, kept here.
-    local here=(-o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -o "APT::Sandbox::User=$(id -un)")
-    (cd "$folder" && apt-get -qq -o "APT::Sandbox::User=$(id -un)" download valgrind 2>/dev/null) ||
-        { apt-get -qq "${here[@]}" update 2>/dev/null && (cd "$folder" && apt-get -qq "${here[@]}" download valgrind 2>/dev/null); } ||
-        return 1
-    dpkg -x "$folder"/valgrind_*.deb "$folder/root"
-    rm -rf "$folder/lists" "$folder/cache" "$folder"/*.deb "$tools/valgrind"
-    mv "$folder" "$tools/valgrind"
-}
+. "$root/scripts/debian.sh"
 
 valgrind=$(command -v valgrind || true)
 if [ -z "$valgrind" ]; then
-    [ -x "$tools/valgrind/root/usr/bin/valgrind" ] || bring || true
+    [ -x "$tools/valgrind/root/usr/bin/valgrind" ] || bring_debian valgrind "$tools" || true
     valgrind="$tools/valgrind/root/usr/bin/valgrind"
     export VALGRIND_LIB="$tools/valgrind/root/usr/libexec/valgrind"
 fi

@@ -19,26 +19,13 @@ skip() {
     exit 0
 }
 
-bring() {
-    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
-    local folder="$tools/prometheus.new"
-    rm -rf "$folder"
-    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial" "$folder/root"
-    # What the system knows of the archive, or else what the archive says now, kept here.
-    local here=(-o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -o "APT::Sandbox::User=$(id -un)")
-    (cd "$folder" && apt-get -qq -o "APT::Sandbox::User=$(id -un)" download prometheus 2>/dev/null) ||
-        { apt-get -qq "${here[@]}" update 2>/dev/null && (cd "$folder" && apt-get -qq "${here[@]}" download prometheus); } ||
-        return 1
-    dpkg -x "$folder"/prometheus_*.deb "$folder/root"
-    rm -rf "$folder/lists" "$folder/cache" "$folder"/*.deb "$tools/prometheus"
-    mv "$folder" "$tools/prometheus"
-}
+. "$root/scripts/debian.sh"
 
 if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
     prometheus=$(command -v prometheus) promtool=$(command -v promtool)
 else
     prometheus="$tools/prometheus/root/usr/bin/prometheus" promtool="$tools/prometheus/root/usr/bin/promtool"
-    if [ ! -x "$promtool" ] && ! bring; then
+    if [ ! -x "$promtool" ] && ! bring_debian prometheus "$tools"; then
         skip "there is no prometheus and promtool in PATH, and apt-get cannot bring Debian's package 'prometheus'"
     fi
     # Both need the C library alone; another system's may be too old for them.

@@ -109,19 +109,25 @@ pub(super) async fn run(
     listener: TcpListener,
     mut stopping: ShutdownWatch,
 ) {
+    while let Some((stream, peer)) = next(&listener, &mut stopping).await {
+        let (shared, entrance, stopping) = (Arc::clone(&shared), Arc::clone(&entrance), stopping.clone());
+        tokio::spawn(welcome(shared, entrance, stream, peer, stopping));
+    }
+}
+
+/// The next connection; `None`: it is told to stop.
+pub(super) async fn next(
+    listener: &TcpListener,
+    stopping: &mut ShutdownWatch,
+) -> Option<(TcpStream, SocketAddr)> {
     let mut starved = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopping.changed() => return,
+            _ = stopping.changed() => return None,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                starved = false;
-                let (shared, entrance, stopping) =
-                    (Arc::clone(&shared), Arc::clone(&entrance), stopping.clone());
-                tokio::spawn(welcome(shared, entrance, stream, peer, stopping));
-            }
+            Ok(connection) => return Some(connection),
             // A caller that is gone before it was let in is nobody's fault.
             Err(error) if is_of_the_caller(&error) => {}
             Err(error) => {

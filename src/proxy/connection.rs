@@ -20,6 +20,7 @@ use super::patience::within;
 use super::slots::Reserved;
 use super::wire::Wire;
 use crate::denial::Denial;
+use crate::framing::Chunks;
 use crate::policy::Limits;
 
 /// Most requests of one connection of HTTP/2 that are none: whoever sends more has a reason.
@@ -33,7 +34,7 @@ const CROWD: usize = 2;
 /// What a header line takes besides its text, in bytes.
 const LINE_BYTES: usize = 128;
 /// How long a caller is told for that nothing more comes.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, link: Link, stopping: ShutdownWatch) {
@@ -73,19 +74,31 @@ async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<
         if kept.is_some() && !link.holds() {
             return None;
         }
-        if let Some(chunks) = chunks {
-            stream = Box::new(Guarded::new(stream, chunks));
-        }
-        let mut session = ServerSession::new_http1(stream);
-        match kept.take() {
-            Some(settings) => settings.apply_to_session(&mut session),
-            None => session.set_keepalive(Some(idle.as_secs().max(1))),
-        }
-        session.set_pipelined_prefix(bytes);
+        let session = session(stream, (bytes, chunks), kept.take(), idle);
         // Boxed: an idle connection should not carry the room of an exchange.
         (stream, kept) = Box::pin(exchange::serve(shared, session, link)).await?.consume();
         stream = Guarded::into_inner(stream)?;
     }
+}
+
+/// The session of a request whose head was read from `stream`; `kept`: what was agreed on with the one before.
+pub(super) fn session(
+    stream: Stream,
+    (bytes, chunks): (BytesMut, Option<Chunks>),
+    kept: Option<HttpPersistentSettings>,
+    idle: Duration,
+) -> ServerSession {
+    let stream = match chunks {
+        Some(chunks) => Box::new(Guarded::new(stream, chunks)),
+        None => stream,
+    };
+    let mut session = ServerSession::new_http1(stream);
+    match kept {
+        Some(settings) => settings.apply_to_session(&mut session),
+        None => session.set_keepalive(Some(idle.as_secs().max(1))),
+    }
+    session.set_pipelined_prefix(bytes);
+    session
 }
 
 fn put_back(stream: Stream, bytes: BytesMut) -> Option<Stream> {

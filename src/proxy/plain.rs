@@ -18,7 +18,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use super::accept;
 use super::body;
+use super::connection::{FAREWELL, session};
 use super::guarded::Guarded;
 use super::head::{self, Came, Unusable};
 use super::patience::within;
@@ -73,7 +75,7 @@ impl PlainResponse {
     }
 }
 
-/// How long a connection may wait for its next request, or take an answer.
+/// How long a connection may wait for its next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -81,12 +83,8 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// Largest body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// How long nothing is accepted when the system has no socket left.
-const NO_SOCKET: Duration = Duration::from_millis(100);
 /// How long what is under way may go on once nothing more is accepted.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// How long a caller is told for that nothing more comes.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a caller may take. Those who are on this host have a share of their own, which nobody else can use up: the
 /// listener may be open to a whole cluster.
@@ -134,18 +132,9 @@ where
 {
     let (here, elsewhere) = (Share::new(256, 256), Share::new(64, 16));
     let desk = Arc::new(Desk { respond, here, elsewhere, traffic: Traffic::default() });
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.changed() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (desk, stopping) = (Arc::clone(&desk), stopping.clone());
-                tokio::spawn(async move { desk.welcome(stream, peer, stopping).await });
-            }
-            Err(_) => tokio::time::sleep(NO_SOCKET).await,
-        }
+    while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
+        let (desk, stopping) = (Arc::clone(&desk), stopping.clone());
+        tokio::spawn(async move { desk.welcome(stream, peer, stopping).await });
     }
     drop(listener);
     let _ = timeout(LAST_ANSWERS, desk.traffic.ended()).await;
@@ -188,15 +177,7 @@ where
                 }
             };
             let Some(_under_way) = self.traffic.begin() else { return };
-            if let Some(chunks) = chunks {
-                stream = Box::new(Guarded::new(stream, chunks));
-            }
-            let mut session = ServerSession::new_http1(stream);
-            match kept.take() {
-                Some(settings) => settings.apply_to_session(&mut session),
-                None => session.set_keepalive(Some(IDLE_TIMEOUT.as_secs())),
-            }
-            session.set_pipelined_prefix(bytes);
+            let mut session = session(stream, (bytes, chunks), kept.take(), IDLE_TIMEOUT);
             if *stopping.borrow() {
                 session.set_keepalive(None);
             }
@@ -213,7 +194,6 @@ where
         if !matches!(session.read_request().await, Ok(true)) {
             return None;
         }
-        session.set_write_timeout(Some(IDLE_TIMEOUT));
         continue_if_expected(&mut session).await;
         let mut reserved = share.memory.reserve(share.limits.body_memory_bytes_max);
         let room = body::Room {

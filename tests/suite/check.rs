@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 use callgate::cli::schema;
 use serde_json::Value;
 
+use crate::http2::certificate;
+
 const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
 
 fn callgate(args: &[&str]) -> Output {
@@ -116,25 +118,7 @@ fn pod() -> tempfile::TempDir {
         fs::create_dir(folder.path().join(name)).unwrap();
     }
     let at = |name: &str| folder.path().join(name);
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "1",
-        ])
-        .args(["-subj", "/CN=pod", "-keyout"])
-        .arg(at("tls/tls.key"))
-        .arg("-out")
-        .arg(at("tls/tls.crt"))
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
+    certificate(&at("tls"));
     fs::write(at("secrets/token-key"), "0123456789abcdef0123456789abcdef\n").unwrap();
     fs::write(at("secrets/ai-analysis"), "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=\n").unwrap();
     folder
