@@ -65,28 +65,32 @@ impl Chunks {
         self.at == At::Done
     }
 
-    /// Looks at the next bytes. What is behind the end of the body is not looked at.
+    /// Takes the next bytes, and hands the data among them to `data`. Returns how many of them belong to the body: what is
+    /// behind its end is not looked at.
     ///
     /// # Errors
     /// They are not chunks.
-    pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), ChunkFault> {
-        while let Some((first, rest)) = bytes.split_first() {
+    pub fn read(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, ChunkFault> {
+        let mut rest = bytes;
+        while let Some((first, behind)) = rest.split_first() {
             if self.at == At::Data {
-                let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest.len());
+                let (piece, behind) = rest.split_at_checked(here).unwrap_or((rest, &[]));
+                data(piece);
                 self.left -= here as u64;
-                bytes = bytes.get(here..).unwrap_or_default();
+                rest = behind;
                 if self.left == 0 {
                     self.at = At::DataCr;
                 }
                 continue;
             }
             if self.is_done() {
-                return Ok(());
+                break;
             }
             self.byte(*first)?;
-            bytes = rest;
+            rest = behind;
         }
-        Ok(())
+        Ok(bytes.len() - rest.len())
     }
 
     fn byte(&mut self, b: u8) -> Result<(), ChunkFault> {
@@ -135,12 +139,27 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    fn read(body: &str, step: usize) -> Result<bool, ChunkFault> {
-        let mut chunks = Chunks::default();
+    fn decoded(body: &str, step: usize) -> Result<(bool, String, usize), ChunkFault> {
+        let (mut chunks, mut data, mut taken) = (Chunks::default(), Vec::new(), 0);
         for piece in body.as_bytes().chunks(step) {
-            chunks.read(piece)?;
+            taken += chunks.read(piece, |bytes| data.extend_from_slice(bytes))?;
         }
-        Ok(chunks.is_done())
+        Ok((chunks.is_done(), String::from_utf8(data).unwrap(), taken))
+    }
+
+    fn read(body: &str, step: usize) -> Result<bool, ChunkFault> {
+        decoded(body, step).map(|(done, ..)| done)
+    }
+
+    #[test]
+    fn what_is_data_and_where_it_ends() {
+        let body = "3;a=b\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\nX: y\r\n\r\n";
+        let more = format!("{body}GET / HTTP/1.1\r\n");
+        for step in 1..=more.len() {
+            let whole = (true, "abc0123456789abcdef".to_owned(), body.len());
+            assert_eq!(decoded(&more, step), Ok(whole), "by {step}");
+        }
+        assert_eq!(decoded("3\r\nab", 2), Ok((false, "ab".to_owned(), 5)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{is_control, is_token};
+use super::{Chunks, Framing, is_control, is_token};
 
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,7 +14,7 @@ pub enum HeadFault {
 }
 
 /// A head whose bytes keep coming.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Head {
     /// How many bytes were looked at.
     looked: usize,
@@ -25,9 +25,11 @@ pub struct Head {
     /// Whether an empty line came first, which is left over from something else (RFC 9112 section 2.2).
     blank: bool,
     http_1_1: bool,
-    length: bool,
+    length: Option<u64>,
     coding: bool,
     host: bool,
+    /// Whose the target is, where it says so (the absolute form, RFC 9112 section 3.2.2).
+    authority: Option<Box<[u8]>>,
 }
 
 impl Head {
@@ -48,7 +50,7 @@ impl Head {
             }
             self.lines += 1;
             match self.lines {
-                1 => self.http_1_1 = request_line(line)?,
+                1 => self.request_line(line)?,
                 _ if line.is_empty() => return self.whole().map(|()| Some(end + 1)),
                 // The first line is none of a header.
                 lines if lines > headers_max + 1 => return Err(HeadFault::TooLarge),
@@ -59,18 +61,69 @@ impl Head {
         Ok(None)
     }
 
-    /// Whether the body has chunks, once the head is whole.
-    pub fn has_chunks(&self) -> bool {
-        self.coding
+    /// How the end of the body is found, once the head is whole.
+    pub fn framing(&self) -> Framing {
+        match (self.coding, self.length) {
+            (true, _) => Framing::Chunks(Chunks::default()),
+            (false, length) => Framing::Length(length.unwrap_or(0)),
+        }
+    }
+
+    /// Whether it says that it is of HTTP/1.1 and not of HTTP/1.0, once it is whole.
+    pub fn is_http_1_1(&self) -> bool {
+        self.http_1_1
+    }
+
+    /// How many header lines it has, once it is whole.
+    pub fn header_lines(&self) -> usize {
+        // The first line is none of a header, nor is the last.
+        self.lines.saturating_sub(2)
+    }
+
+    /// How many bytes an empty line before it takes, which is left over from something else.
+    pub fn begins_at(&self) -> usize {
+        if self.blank { 2 } else { 0 }
     }
 
     fn whole(&self) -> Result<(), HeadFault> {
-        if self.length && self.coding {
+        if self.length.is_some() && self.coding {
             return Err(HeadFault::Malformed("a length and a transfer coding"));
         }
         if self.http_1_1 && !self.host {
             return Err(HeadFault::Malformed("no host"));
         }
+        Ok(())
+    }
+
+    /// `METHOD SP TARGET SP HTTP/1.x` (RFC 9112 section 3).
+    fn request_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
+        let fault = HeadFault::Malformed("the first line is no request line");
+        let (method, rest) = split(line, b' ').ok_or(fault)?;
+        let (target, version) = split(rest, b' ').ok_or(fault)?;
+        if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
+            return Err(fault);
+        }
+        // Parsers repair such a target, or cut it: it would not be the one that was sent, or signed.
+        if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
+            return Err(HeadFault::Malformed("a character in the target that no target has"));
+        }
+        // A tunnel is not what anybody comes here for.
+        if method == b"CONNECT" {
+            return Err(HeadFault::Malformed("a tunnel is asked for"));
+        }
+        let absolute = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"));
+        if let Some(rest) = absolute {
+            let authority = rest.split(|b| matches!(b, b'/' | b'?')).next().unwrap_or_default();
+            if !is_authority(authority) {
+                return Err(HeadFault::Malformed("the target's host is none"));
+            }
+            self.authority = Some(authority.into());
+        }
+        self.http_1_1 = match version {
+            b"HTTP/1.1" => true,
+            b"HTTP/1.0" => false,
+            _ => return Err(fault),
+        };
         Ok(())
     }
 
@@ -92,9 +145,10 @@ impl Head {
         };
         if is(b"content-length") {
             let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-            if std::mem::replace(&mut self.length, true) || !digits || name.contains(&b'_') {
+            if self.length.is_some() || !digits || name.contains(&b'_') {
                 return Err(HeadFault::Malformed("the length is said twice, or is no length"));
             }
+            self.length = Some(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')));
         } else if is(b"transfer-encoding") {
             let chunked = self.http_1_1 && value.eq_ignore_ascii_case(b"chunked");
             if std::mem::replace(&mut self.coding, true) || !chunked || name.contains(&b'_') {
@@ -109,31 +163,11 @@ impl Head {
             if !is_authority(value) {
                 return Err(HeadFault::Malformed("the host is none"));
             }
+            if self.authority.as_deref().is_some_and(|authority| authority != value) {
+                return Err(HeadFault::Malformed("the host is another than the target's"));
+            }
         }
         Ok(())
-    }
-}
-
-/// `METHOD SP TARGET SP HTTP/1.x` (RFC 9112 section 3); whether the version is 1.1.
-fn request_line(line: &[u8]) -> Result<bool, HeadFault> {
-    let fault = HeadFault::Malformed("the first line is no request line");
-    let (method, rest) = split(line, b' ').ok_or(fault)?;
-    let (target, version) = split(rest, b' ').ok_or(fault)?;
-    if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
-        return Err(fault);
-    }
-    // Parsers repair such a target, or cut it: it would not be the one that was sent, or signed.
-    if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
-        return Err(HeadFault::Malformed("a character in the target that no target has"));
-    }
-    // A tunnel is not what anybody comes here for.
-    if method == b"CONNECT" {
-        return Err(HeadFault::Malformed("a tunnel is asked for"));
-    }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
-        _ => Err(fault),
     }
 }
 
@@ -249,6 +283,28 @@ mod tests {
         assert!(whole("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         let many = "A: b\r\n".repeat(4);
         assert_eq!(whole(&format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n")), Err(HeadFault::TooLarge));
+    }
+
+    #[test]
+    fn whose_a_target_is() {
+        let said = |target: &str, host: &str| whole(&format!("GET {target} HTTP/1.1\r\n{host}\r\n"));
+        for good in ["http://h:80/a", "https://h:80?b", "http://h:80"] {
+            assert_eq!(said(good, "Host: h:80\r\n"), Ok(()), "{good}");
+        }
+        for bad in [
+            "http://h/a",
+            "http://other:80/a",
+            "http://u@h:80/a",
+            "http://h:80@x/a",
+            "http:///a",
+            "http://?h:80",
+            "http://h:80\\x/a",
+            "http://h:80:80/",
+        ] {
+            assert!(said(bad, "Host: h:80\r\n").is_err(), "{bad}");
+        }
+        assert_eq!(whole("GET http://h/ HTTP/1.0\r\n\r\n"), Ok(()));
+        assert!(whole("GET http://a@h/ HTTP/1.0\r\n\r\n").is_err());
     }
 
     #[test]

@@ -7,6 +7,28 @@ mod head;
 pub use chunks::{ChunkFault, Chunks};
 pub use head::{Head, HeadFault};
 
+/// How the end of a body is found (RFC 9112 section 6.3), and how much of it is still to come.
+#[derive(Clone, Copy, Debug)]
+pub enum Framing {
+    /// By its chunks.
+    Chunks(Chunks),
+    /// By the end of the connection: answers alone.
+    Close,
+    /// By counting: this many bytes are still to come.
+    Length(u64),
+}
+
+impl Framing {
+    /// Whether nothing is still to come.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Chunks(chunks) => chunks.is_done(),
+            Self::Close => false,
+            Self::Length(left) => *left == 0,
+        }
+    }
+}
+
 /// A character of a method, of a header's name (RFC 9110 section 5.6.2).
 const fn is_token(b: u8) -> bool {
     matches!(

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::clock::instant;
 use super::egress::{Ended, Exchange};
-use super::http1::{Fault, Message};
+use super::http1_client::{Fault, Message};
 use super::provider::{Answered, Failed, Guarded, Patience};
 use super::session::{Caller, head};
 use crate::config::ACTIONS;
@@ -94,7 +94,7 @@ impl Exchange<'_> {
         };
         match sent {
             Ok(answered) => {
-                let status = answered.answer.status();
+                let status = answered.answer.status().as_u16();
                 if (300..400).contains(&status) {
                     let refusal = Refusal::new(Denial::ProviderRedirected, format!("a redirect, {status}"));
                     return self.refuse(refusal, &[]).await;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::http1_client::Connection;
 use crate::denial::Denial;
 use crate::policy::{Agent, AgentAddress};
 
@@ -18,7 +19,7 @@ use crate::policy::{Agent, AgentAddress};
 const IDLE_MAX: usize = 128;
 
 struct Idle {
-    stream: Stream,
+    connection: Connection,
     address: AgentAddress,
     since: Instant,
 }
@@ -34,15 +35,15 @@ impl Pool {
     ///
     /// # Errors
     /// `agent_unreachable`; nothing was sent.
-    pub(super) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Stream, Denial> {
+    pub(super) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
         while let Some(mut idle) = self.take() {
             let young = now.saturating_duration_since(idle.since) < agent.idle_timeout;
-            if young && idle.address == agent.address && is_quiet(&mut idle.stream) {
-                return Ok(idle.stream);
+            if young && idle.address == agent.address && is_quiet(&mut idle.connection.stream) {
+                return Ok(idle.connection);
             }
         }
         match timeout(agent.connect_timeout, connect(&agent.address)).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => Ok(stream.into()),
             Ok(Err(_)) | Err(_) => Err(Denial::AgentUnreachable),
         }
     }
@@ -52,8 +53,8 @@ impl Pool {
     }
 
     /// Keeps a connection whose last answer was read to its end.
-    pub(super) fn keep(&self, agent: &Agent, stream: Stream, now: Instant) {
-        let idle = Idle { stream, address: agent.address.clone(), since: now };
+    pub(super) fn keep(&self, agent: &Agent, connection: Connection, now: Instant) {
+        let idle = Idle { connection, address: agent.address.clone(), since: now };
         let mut connections = self.idle.lock();
         if connections.len() >= IDLE_MAX {
             connections.remove(0);

@@ -7,13 +7,13 @@ use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
     TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
-use super::http1::{Answer, Fault};
+use super::http1_client::{Answer, Fault};
 use super::patience::Pace;
+use super::session::Session;
 use crate::denial::Denial;
 use crate::ingress::Document;
 use crate::policy::Limits;
@@ -37,7 +37,7 @@ struct Problem<'a> {
 
 /// Answers with a denial. Returns whether the caller could be told.
 pub(super) async fn deny(
-    session: &mut ServerSession,
+    session: &mut Session,
     denial: Denial,
     methods: &[Method],
     request_id: &str,
@@ -49,7 +49,7 @@ pub(super) async fn deny(
 }
 
 /// Refuses a head that could not be read. Nothing of the request is asked for: where there is none, pingora panics.
-pub(super) async fn deny_unread(session: &mut ServerSession, request_id: &str, explain: bool) -> bool {
+pub(super) async fn deny_unread(session: &mut Session, request_id: &str, explain: bool) -> bool {
     let denial = Denial::RequestMalformed;
     let body = problem(denial, request_id, explain);
     let Ok(header) = problem_header(denial, &[], body.len()) else { return false };
@@ -57,14 +57,13 @@ pub(super) async fn deny_unread(session: &mut ServerSession, request_id: &str, e
 }
 
 /// Writes a whole answer; to HEAD without its body, which HTTP/2 would send. Returns whether the caller could be told.
-async fn write(session: &mut ServerSession, header: ResponseHeader, body: Bytes) -> bool {
-    let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
+async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
+    let body = if session.method() == Method::HEAD { Bytes::new() } else { body };
     put(session, header, body).await
 }
 
-async fn put(session: &mut ServerSession, header: ResponseHeader, body: Bytes) -> bool {
-    session.write_response_header(Box::new(header)).await.is_ok()
-        && session.write_response_body(body, true).await.is_ok()
+async fn put(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
+    session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
 }
 
 /// The document a refused caller gets.
@@ -106,17 +105,17 @@ pub(super) enum Broken {
 }
 
 /// Acknowledges a callback that needs no delivering; `result` says why. Returns whether the caller could be told.
-pub(super) async fn acknowledge(session: &mut ServerSession, status: u16, result: &'static str) -> bool {
+pub(super) async fn acknowledge(session: &mut Session, status: u16, result: &'static str) -> bool {
     let body = if status == 204 { String::new() } else { format!("{{\"result\":\"{result}\"}}") };
     json(session, status, body, "no-store").await
 }
 
 /// Answers with a document that anybody may read. Returns whether the caller could be told.
-pub(super) async fn document(session: &mut ServerSession, document: &Document) -> bool {
+pub(super) async fn document(session: &mut Session, document: &Document) -> bool {
     json(session, 200, document.body.clone(), "max-age=300").await
 }
 
-async fn json(session: &mut ServerSession, status: u16, body: String, cache: &'static str) -> bool {
+async fn json(session: &mut Session, status: u16, body: String, cache: &'static str) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(status, Some(3))?;
         if status != 204 {
@@ -132,7 +131,7 @@ async fn json(session: &mut ServerSession, status: u16, body: String, cache: &'s
 
 /// Answers a handshake: as data, never as something that a browser would run. Returns whether the caller could be
 /// told.
-pub(super) async fn reply(session: &mut ServerSession, reply: &Reply) -> bool {
+pub(super) async fn reply(session: &mut Session, reply: &Reply) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(reply.status, Some(8))?;
         header.insert_header(CACHE_CONTROL, "no-store")?;
@@ -154,18 +153,17 @@ pub(super) async fn reply(session: &mut ServerSession, reply: &Reply) -> bool {
 
 /// Passes an answer on as it comes; `gathered` is what was read of its body before.
 pub(super) async fn relay(
-    session: &mut ServerSession,
+    session: &mut Session,
     answer: &mut Answer,
     gathered: Vec<Bytes>,
     limits: &Limits,
 ) -> Result<(), Broken> {
     // A length the agent did not give is not known before its end: HTTP/1.1 callers get chunks, HTTP/1.0
     // callers the end of the connection.
-    let request = session.req_header();
-    let chunks = request.version == Version::HTTP_11 && request.method != Method::HEAD;
-    let header = answer.head().and_then(|head| relayed_header(head, chunks).ok());
-    let header = header.ok_or(Broken::Upstream(Fault::Garbled))?;
-    session.write_response_header(Box::new(header)).await.map_err(|_| Broken::Caller)?;
+    let chunks = session.version() == Version::HTTP_11 && session.method() != Method::HEAD;
+    let header = relayed_header(answer.status(), answer.headers(), chunks);
+    let header = header.map_err(|_| Broken::Upstream(Fault::Garbled))?;
+    session.write_head(header).await.map_err(|_| Broken::Caller)?;
     let mut gathered = gathered.into_iter();
     // A caller may take its time, but not for as long as it likes.
     let (mut pace, mut bytes) = (Pace::new(limits, Duration::MAX), 0);
@@ -178,28 +176,28 @@ pub(super) async fn relay(
             Some(piece) => {
                 let end = gathered.len() == 0 && answer.is_complete();
                 bytes += piece.len() as u64;
-                let written = pace.step(bytes, session.write_response_body(piece, end)).await;
+                let written = pace.step(bytes, session.write_body(piece, end)).await;
                 written.and_then(Result::ok).ok_or(Broken::Caller)?;
                 if end {
                     return Ok(());
                 }
             }
-            None => return session.write_response_body(Bytes::new(), true).await.map_err(|_| Broken::Caller),
+            None => return session.write_body(Bytes::new(), true).await.map_err(|_| Broken::Caller),
         }
     }
 }
 
-fn relayed_header(head: &ResponseHeader, chunks: bool) -> pingora::Result<ResponseHeader> {
-    let mut header = ResponseHeader::build_no_case(head.status, Some(head.headers.len() + 2))?;
-    let options: Vec<_> = connection_options(&head.headers).collect();
+fn relayed_header(status: StatusCode, headers: &HeaderMap, chunks: bool) -> pingora::Result<ResponseHeader> {
+    let mut header = ResponseHeader::build_no_case(status, Some(headers.len() + 2))?;
+    let options: Vec<_> = connection_options(headers).collect();
     let listed = |name: &HeaderName| options.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()));
-    for (name, value) in &head.headers {
+    for (name, value) in headers {
         if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !listed(name) {
             header.append_header(name.clone(), value.clone())?;
         }
     }
-    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if head.status == StatusCode::NO_CONTENT {
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if status == StatusCode::NO_CONTENT {
         header.remove_header(&CONTENT_LENGTH);
     }
     if !bodiless && chunks && !header.headers.contains_key(CONTENT_LENGTH) {

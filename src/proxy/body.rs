@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pingora::protocols::http::ServerSession;
 use tokio::time::timeout;
 
 use super::patience::Pace;
+use super::session::Session;
 use super::slots::Reserved;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
-/// Room made in advance, at most; a caller that declares more must send it first.
-const RESERVE_BYTES_MAX: usize = 64 << 10;
+/// Room made in advance; a caller that declares more must send it first.
+const FIRST_ROOM_BYTES: usize = 64 << 10;
 /// What is set aside at first for a body, in bytes.
 const STEP_BYTES: u64 = 16 << 10;
 
@@ -30,12 +30,11 @@ pub(super) struct Room<'r> {
 /// `body_too_large` as soon as it is, `overloaded` before anything is read for which there is no memory,
 /// `body_timeout`, `body_incomplete`.
 pub(super) async fn read(
-    session: &mut ServerSession,
+    session: &mut Session,
     declared: Option<u64>,
     room: Room<'_>,
 ) -> Result<Bytes, Denial> {
-    // On HTTP/2 a body may come where the head says that there is none.
-    if session.is_body_empty() && !session.is_http2() {
+    if session.has_no_body() {
         return Ok(Bytes::new());
     }
     let Room { bytes_max, deadline, limits, reserved } = room;
@@ -46,45 +45,56 @@ pub(super) async fn read(
         return Err(Denial::Overloaded);
     }
     let mut pace = Pace::new(limits, deadline);
-    let Some(first) = piece(session, &mut pace, 0).await? else { return Ok(Bytes::new()) };
+    let Some(first) = step(&mut pace, 0, session.read_body()).await? else { return Ok(Bytes::new()) };
     let complete = declared == Some(first.len() as u64) || session.is_body_done();
     if complete {
         return if first.len() as u64 > bytes_max { Err(Denial::BodyTooLarge) } else { Ok(first) };
     }
-    let expected = declared.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-    let mut body = BytesMut::with_capacity(expected.clamp(first.len(), RESERVE_BYTES_MAX));
-    let mut next = Some(first);
-    while let Some(piece_read) = next {
-        let bytes = (body.len() + piece_read.len()) as u64;
-        if bytes > bytes_max {
+    let mut body = BytesMut::new();
+    let mut first = Some(first);
+    loop {
+        let bytes = first.as_ref().map_or(body.len(), Bytes::len);
+        if bytes as u64 > bytes_max {
             return Err(Denial::BodyTooLarge);
         }
-        // As much more is set aside as there was.
-        if !reserved.at_least((bytes * 2).min(most).max(bytes)) {
+        let room = if bytes < body.capacity() { body.capacity() } else { room_for(bytes, most) };
+        if !reserved.at_least(room as u64) {
             return Err(Denial::Overloaded);
         }
-        body.extend_from_slice(&piece_read);
-        next = piece(session, &mut pace, bytes).await?;
+        if room > body.capacity() {
+            let mut larger = BytesMut::with_capacity(room);
+            larger.extend_from_slice(first.take().as_ref().unwrap_or(&body.freeze()));
+            body = larger;
+        }
+        if step(&mut pace, bytes as u64, session.read_body_into(&mut body)).await? == 0 {
+            return Ok(body.freeze());
+        }
     }
-    Ok(body.freeze())
 }
 
-async fn piece(
-    session: &mut ServerSession,
+/// How much room a body takes of which this much has come: four times as much, or all that can come.
+fn room_for(bytes: usize, most: u64) -> usize {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    bytes.saturating_mul(4).max(FIRST_ROOM_BYTES).min(most).max(bytes)
+}
+
+async fn step<T>(
     pace: &mut Pace<'_>,
     bytes: u64,
-) -> Result<Option<Bytes>, Denial> {
-    match pace.step(bytes, session.read_request_body()).await {
+    read: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, Denial> {
+    match pace.step(bytes, read).await {
         Some(read) => read.map_err(|_| Denial::BodyIncomplete),
         None => Err(Denial::BodyTimeout),
     }
 }
+
 /// Throws away a body that was refused, so that the answer is not lost in a reset: at most this many bytes
 /// and this long.
-pub(super) async fn discard(session: &mut ServerSession, bytes_max: usize, deadline: Duration) {
+pub(super) async fn discard(session: &mut Session, bytes_max: usize, deadline: Duration) {
     let mut left = bytes_max;
     let _ = timeout(deadline, async {
-        while let Ok(Some(piece)) = session.read_request_body().await {
+        while let Ok(Some(piece)) = session.read_body().await {
             match left.checked_sub(piece.len()) {
                 Some(rest) => left = rest,
                 None => return,

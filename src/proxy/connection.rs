@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora::apps::HttpPersistentSettings;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, Stream};
@@ -14,13 +13,13 @@ use tokio::sync::Notify;
 
 use super::accept::{Link, agreed_on_http2};
 use super::exchange::{self, Shared};
-use super::guarded::Guarded;
 use super::head::{self, Came};
-use super::patience::within;
+use super::http1_server::Http1;
+use super::patience::{Alarm, within};
+use super::session::Session;
 use super::slots::Reserved;
 use super::wire::Wire;
 use crate::denial::Denial;
-use crate::framing::Chunks;
 use crate::policy::Limits;
 
 /// Most requests of one connection of HTTP/2 that are none: whoever sends more has a reason.
@@ -49,17 +48,25 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, link: Link, stopp
 
 /// Serves one request after the other. Hands the connection back when it begins as HTTP/2 does.
 async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<Stream> {
-    let mut kept: Option<HttpPersistentSettings> = None;
     let plain = stream.get_ssl_digest().is_none();
+    // What was read behind the last request; `None` before the first.
+    let (mut behind, mut alarm) = (None, Alarm::default());
     loop {
         let limits = || shared.policy.load().limits;
-        let idle = limits().idle_timeout;
-        let came = match kept {
-            None => head::first(&mut stream, plain, &limits()).await,
-            Some(_) => head::next(&mut stream, idle, limits).await,
+        let came = match behind.take() {
+            None => head::first(&mut stream, plain, &mut alarm, &limits()).await,
+            Some(behind) => {
+                let idle = limits().idle_timeout;
+                let came = head::next(&mut stream, behind, idle, &mut alarm, limits).await;
+                // What a reload has taken the ground from ends here; whoever calls again is judged anew.
+                if matches!(came, Came::Request(..)) && !link.holds() {
+                    return None;
+                }
+                came
+            }
         };
-        let (bytes, chunks) = match came {
-            Came::Head(bytes, chunks) => (bytes, chunks),
+        let session = match came {
+            Came::Request(request, behind) => Http1::new(stream, request, behind),
             Came::Preface(bytes) => return put_back(stream, bytes),
             Came::Unusable(unusable) => {
                 Box::pin(exchange::refuse_head(shared, stream, link, unusable)).await;
@@ -70,35 +77,11 @@ async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<
                 return None;
             }
         };
-        // What a reload has taken the ground from ends here; whoever calls again is judged anew.
-        if kept.is_some() && !link.holds() {
-            return None;
-        }
-        let session = session(stream, (bytes, chunks), kept.take(), idle);
         // Boxed: an idle connection should not carry the room of an exchange.
-        (stream, kept) = Box::pin(exchange::serve(shared, session, link)).await?.consume();
-        stream = Guarded::into_inner(stream)?;
+        let session = Session::Http1(Box::new(session));
+        let (back, read) = Box::pin(exchange::serve(shared, session, link)).await?;
+        (stream, behind) = (back, Some(read));
     }
-}
-
-/// The session of a request whose head was read from `stream`; `kept`: what was agreed on with the one before.
-pub(super) fn session(
-    stream: Stream,
-    (bytes, chunks): (BytesMut, Option<Chunks>),
-    kept: Option<HttpPersistentSettings>,
-    idle: Duration,
-) -> ServerSession {
-    let stream = match chunks {
-        Some(chunks) => Box::new(Guarded::new(stream, chunks)),
-        None => stream,
-    };
-    let mut session = ServerSession::new_http1(stream);
-    match kept {
-        Some(settings) => settings.apply_to_session(&mut session),
-        None => session.set_keepalive(Some(idle.as_secs().max(1))),
-    }
-    session.set_pipelined_prefix(bytes);
-    session
 }
 
 fn put_back(stream: Stream, bytes: BytesMut) -> Option<Stream> {
@@ -212,7 +195,7 @@ async fn http2(shared: Arc<Shared>, stream: Stream, link: Arc<Link>, mut stoppin
                 let (shared, link, under_way) = (Arc::clone(&shared), Arc::clone(&link), streams.begin());
                 tokio::spawn(async move {
                     let _held = (under_way, head);
-                    exchange::serve(&shared, ServerSession::new_http2(session), &link).await;
+                    exchange::serve(&shared, ServerSession::new_http2(session).into(), &link).await;
                 });
             }
             Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,

@@ -10,7 +10,7 @@ use http::Method;
 use super::agent::Pool;
 use super::clock::instant;
 use super::exchange::Shared;
-use super::http1::{Answer, Message, exchange};
+use super::http1_client::{Answer, Message, exchange};
 use crate::denial::Denial;
 use crate::ingress::{Notice, Observed, Permit};
 use crate::policy::Agent;
@@ -63,8 +63,8 @@ pub(super) async fn deliver(
     delivery: Delivery,
     now: Instant,
 ) -> Result<Answer, Denial> {
-    let stream = pool.connection(agent, now).await?;
-    exchange(stream, delivery.message, agent.response_timeout).await.map_err(|fault| fault.of_agent())
+    let connection = pool.connection(agent, now).await?;
+    exchange(connection, delivery.message, agent.response_timeout).await.map_err(|fault| fault.of_agent())
 }
 
 /// The agent took the callback: that is safe before the provider is told.
@@ -83,8 +83,8 @@ pub(super) async fn settle(shared: &Shared, permit: &Permit, claimed: Claimed<'_
 }
 
 /// Gives the connection of an answer that was read to its end back, if it can be used again.
-pub(super) async fn finish(pool: &Pool, agent: &Agent, answer: Answer, now: Instant) {
-    if let Some(stream) = answer.into_connection().await {
-        pool.keep(agent, stream, now);
+pub(super) fn finish(pool: &Pool, agent: &Agent, answer: Answer, now: Instant) {
+    if let Some(connection) = answer.into_connection() {
+        pool.keep(agent, connection, now);
     }
 }

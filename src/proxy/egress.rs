@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use pingora::ErrorType;
-use pingora::apps::ReusedHttpStream;
+use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
@@ -17,11 +17,11 @@ use super::answer::{self, Broken};
 use super::body;
 use super::clock::instant;
 use super::exchange::{Shared, WRITE_TIMEOUT};
-use super::http1::{Fault, Message};
+use super::http1_client::{Fault, Message};
 use super::provider::{Answered, Failed, Patience};
 use super::refuse;
 use super::session::{
-    Caller, begin_span, continue_if_expected, go_on_with, hand_back, head, known_method, lacks_host, micros,
+    Caller, Session, begin_span, continue_if_expected, go_on_with, head, known_method, lacks_host, micros,
 };
 use super::slots::BodyMemory;
 use crate::denial::{Denial, Refusal};
@@ -49,7 +49,7 @@ pub(super) struct Ended {
 pub(super) struct Exchange<'x> {
     pub(super) shared: &'x Shared,
     pub(super) policy: &'x Policy,
-    pub(super) session: &'x mut ServerSession,
+    pub(super) session: &'x mut Session,
     pub(super) request_id: &'x str,
     /// For the log and the metrics, as far as it got.
     pub(super) rule: Box<str>,
@@ -71,7 +71,8 @@ pub(super) async fn serve(
     let under_way = shared.egress.begin()?;
     let began = instant();
     let request_id = shared.request_ids.next();
-    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    let mut session = Session::from(session);
+    session.set_write_timeout(WRITE_TIMEOUT);
     let no_host = matches!(read, Ok(Ok(true))) && lacks_host(&session);
     // Before a head was read there is none to put a span into.
     let span = match &read {
@@ -94,7 +95,7 @@ pub(super) async fn serve(
         Ok(Ok(true)) if no_host => exchange.refuse_head(true).await,
         Ok(Ok(true)) => {
             if *stopping.borrow() {
-                exchange.session.set_keepalive(None);
+                exchange.session.close_behind();
             }
             exchange.run().await
         }
@@ -104,7 +105,8 @@ pub(super) async fn serve(
         _ => return None,
     };
     exchange.record(&ended, began, span);
-    let kept = hand_back(session, ended.reusable).await;
+    let Session::Pingora(session) = session else { return None };
+    let kept = hand_back(*session, ended.reusable).await;
     drop(under_way);
     kept
 }
@@ -236,13 +238,13 @@ impl Exchange<'_> {
         reason: &'static str,
     ) -> Ended {
         let status = answered.answer.status();
-        if status >= 400 {
+        if status.as_u16() >= 400 {
             self.not_sent(minted, false).await;
         }
         let mut gathered = Vec::new();
         let pointer = rule.inject.as_ref().and_then(|inject| inject.response.as_ref());
         if let (Some(pointer), Some(minted), true) = (pointer, minted, answered.answer.is_success())
-            && answered.answer.head().is_some_and(|head| is_json(&head.headers))
+            && is_json(answered.answer.headers())
         {
             gathered = match answered.answer.gather(ANSWER_BYTES_MAX).await {
                 Ok(gathered) => gathered,
@@ -274,10 +276,10 @@ impl Exchange<'_> {
         gathered: Vec<Bytes>,
         reason: &'static str,
     ) -> Ended {
-        let status = answered.answer.status();
+        let status = answered.answer.status().as_u16();
         match answer::relay(self.session, &mut answered.answer, gathered, &self.policy.limits).await {
             Ok(()) => {
-                self.shared.providers.load_full().finish(answered).await;
+                self.shared.providers.load_full().finish(answered);
                 Ended { outcome: Ok(reason), status, reusable: true }
             }
             Err(Broken::Upstream(fault)) => {
@@ -298,7 +300,7 @@ impl Exchange<'_> {
     }
 
     async fn refuse_head(&mut self, parsed: bool) -> Ended {
-        self.session.set_keepalive(None);
+        self.session.close_behind();
         let denial = Denial::RequestMalformed;
         let told = match parsed {
             true => answer::deny(self.session, denial, &[], self.request_id, true).await,
@@ -326,7 +328,7 @@ impl Exchange<'_> {
             verdict,
             reason,
             status: ended.status,
-            method: if readable { known_method(self.session.req_header().method.as_str()) } else { "-" },
+            method: if readable { known_method(self.session.method().as_str()) } else { "-" },
             path: &self.path,
             detail: self.detail.as_deref(),
             interaction: self.interaction.as_deref(),
@@ -342,6 +344,17 @@ impl Exchange<'_> {
             span.end_egress(&entry);
         }
     }
+}
+
+/// Ends an exchange: hands the connection back for another request, or closes it.
+async fn hand_back(mut session: ServerSession, reusable: bool) -> Option<ReusedHttpStream> {
+    if !reusable {
+        session.shutdown().await;
+        return None;
+    }
+    let settings = HttpPersistentSettings::for_session(&session);
+    let stream = session.finish().await.ok().flatten()?;
+    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
 }
 
 impl Failed {

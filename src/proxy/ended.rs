@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use pingora::protocols::http::ServerSession;
-
 use super::accept::Link;
 use super::clock::instant;
 use super::exchange::Shared;
-use super::session::{Caller, head, known_method, micros};
+use super::session::{Caller, Session, head, known_method, micros};
 use crate::denial::Denial;
 use crate::ingress::{Denied, Seen};
 use crate::observe::{Entry, Span, redact_path};
@@ -59,7 +57,7 @@ impl Ended {
 /// Counts, logs and keeps one exchange.
 pub(super) fn record(
     shared: &Shared,
-    (session, span): (Option<&ServerSession>, Option<Span>),
+    (session, span): (Option<&Session>, Option<Span>),
     link: &Link,
     request_id: &str,
     trail: &Trail,
@@ -97,7 +95,7 @@ pub(super) fn record(
         verdict,
         reason,
         status: ended.status,
-        method: session.map_or("-", |session| known_method(session.req_header().method.as_str())),
+        method: session.map_or("-", |session| known_method(session.method().as_str())),
         path: &path,
         client: ended.seen.client,
         peer: link.peer,

@@ -5,11 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use pingora::ErrorType;
-use pingora::apps::ReusedHttpStream;
+use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
 
 use super::accept::Link;
 use super::agent::Pool;
@@ -21,14 +18,13 @@ use super::ended::{Ended, Outcome, record};
 use super::fetch::Fetcher;
 use super::handshake;
 use super::head::Unusable;
-use super::http1::Answer;
-use super::patience::within;
+use super::http1_client::Answer;
 use super::provider::Providers;
 use super::rates::Rates;
 use super::refusals::Refusals;
 use super::refuse;
 use super::session::{
-    self, Caller, RequestIds, begin_span, continue_if_expected, go_on_with, hand_back, head, is_ambiguous,
+    self, Caller, RequestIds, Session, begin_span, continue_if_expected, go_on_with, head, is_ambiguous,
 };
 use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
@@ -88,28 +84,18 @@ pub(super) struct Shared {
     pub(super) leaving: AtomicBool,
 }
 
-/// Serves the next request of a connection. `None` closes it.
-pub(super) async fn serve(
-    shared: &Shared,
-    mut session: ServerSession,
-    link: &Link,
-) -> Option<ReusedHttpStream> {
-    // The head is here, whole: this only parses it. Nothing is waited for that might not come.
-    let read = within(WRITE_TIMEOUT, session.read_request()).await;
-    let parsed = match read {
-        Some(Ok(true)) => true,
-        Some(Err(error)) if matches!(error.etype(), ErrorType::InvalidHTTPHeader) => false,
-        _ => return None,
-    };
+/// Serves a request. Of HTTP/1 it hands back the connection, with what was read behind the request, where another one
+/// may follow.
+pub(super) async fn serve(shared: &Shared, mut session: Session, link: &Link) -> Option<(Stream, BytesMut)> {
     // The policy of the moment in which there is a request: the connection may have waited for it for long.
     let policy = shared.policy.load_full();
     let under_way = shared.ingress.begin()?;
     let began = instant();
     let request_id = shared.request_ids.next();
     let mut trail = Trail::timed(instant);
-    session.set_write_timeout(Some(WRITE_TIMEOUT));
-    let usable = parsed && !is_ambiguous(&session);
-    let span = if parsed { begin_span(shared, &session, "callback") } else { None };
+    session.set_write_timeout(WRITE_TIMEOUT);
+    let span = begin_span(shared, &session, "callback");
+    let ambiguous = is_ambiguous(&session);
     let mut exchange = Exchange {
         shared,
         policy: &policy,
@@ -118,18 +104,16 @@ pub(super) async fn serve(
         request_id: &request_id,
         span: span.as_ref(),
     };
-    let ended = match usable {
-        false => exchange.refuse_head(parsed).await,
-        true => {
-            if shared.leaving.load(Ordering::Relaxed) {
-                exchange.session.set_keepalive(None);
-            }
-            exchange.decide_and_deliver(&mut trail).await
-        }
+    if ambiguous || shared.leaving.load(Ordering::Relaxed) {
+        exchange.session.close_behind();
+    }
+    let ended = match ambiguous {
+        true => Box::pin(exchange.refuse_head()).await,
+        false => exchange.decide_and_deliver(&mut trail).await,
     };
     let took = ended.at.saturating_duration_since(began);
-    record(shared, (parsed.then_some(&session), span), link, &request_id, &trail, &ended, took);
-    let kept = hand_back(session, ended.reusable).await;
+    record(shared, (Some(&session), span), link, &request_id, &trail, &ended, took);
+    let kept = session.end(ended.reusable).await;
     drop(under_way);
     kept
 }
@@ -153,7 +137,7 @@ pub(super) async fn refuse_head(shared: &Shared, stream: Stream, link: &Link, un
 struct Exchange<'x> {
     shared: &'x Shared,
     policy: &'x Policy,
-    session: &'x mut ServerSession,
+    session: &'x mut Session,
     link: &'x Link,
     request_id: &'x str,
     span: Option<&'x Span>,
@@ -350,11 +334,11 @@ impl Exchange<'_> {
 
     /// Relays the agent's answer.
     async fn pass_on(&mut self, mut answer: Answer, seen: Seen, outcome: Outcome) -> Ended {
-        let status = answer.status();
+        let status = answer.status().as_u16();
         match answer::relay(self.session, &mut answer, Vec::new(), &self.policy.limits).await {
             Ok(()) => {
                 let ended = Ended::answered(seen, outcome, status, true);
-                deliver::finish(&self.shared.pool, &self.policy.agent, answer, ended.at).await;
+                deliver::finish(&self.shared.pool, &self.policy.agent, answer, ended.at);
                 ended
             }
             Err(Broken::Upstream(fault)) => {
@@ -385,14 +369,10 @@ impl Exchange<'_> {
         Ended { reusable: refused.reusable, ..Ended::refused(denied, body_bytes, refused.told) }
     }
 
-    /// Answers a head that can be read in more than one way, or could not be parsed, and closes the connection.
-    async fn refuse_head(&mut self, parsed: bool) -> Ended {
-        self.session.set_keepalive(None);
+    /// Answers a head that can be read in more than one way.
+    async fn refuse_head(&mut self) -> Ended {
         let (denial, explain) = (Denial::RequestMalformed, self.policy.explain_denials);
-        let told = match parsed {
-            true => answer::deny(self.session, denial, &[], self.request_id, explain).await,
-            false => answer::deny_unread(self.session, self.request_id, explain).await,
-        };
+        let told = answer::deny(self.session, denial, &[], self.request_id, explain).await;
         Ended { reusable: false, ..Ended::refused(Denied { denial, seen: Seen::default() }, 0, told) }
     }
 }

@@ -1,10 +1,9 @@
 //! Answering a provider's handshake: what it hands over is kept first.
 
-use pingora::protocols::http::ServerSession;
-
 use super::answer;
 use super::ended::{Ended, Outcome};
 use super::exchange::Shared;
+use super::session::Session;
 use crate::denial::Denial;
 use crate::ingress::{Denied, Route, Seen};
 use crate::policy::Policy;
@@ -17,7 +16,7 @@ use crate::signature::{Keys, Reply, Verifier};
 pub(super) async fn answer(
     shared: &Shared,
     policy: &Policy,
-    session: &mut ServerSession,
+    session: &mut Session,
     (reply, seen): (Reply, Seen),
 ) -> Result<Ended, Denied> {
     let route = seen.route.as_deref();

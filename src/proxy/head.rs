@@ -6,10 +6,11 @@ use bytes::BytesMut;
 use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
-use super::patience::within;
+use super::http1_server::RequestLines;
+use super::patience::Alarm;
 use super::wire::Wire;
 use crate::denial::Denial;
-use crate::framing::{Chunks, Head, HeadFault};
+use crate::framing::{Framing, Head, HeadFault};
 use crate::policy::Limits;
 
 /// Room for a head, and for a small body behind it.
@@ -19,8 +20,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What came first on a connection, or next.
 pub(super) enum Came {
-    /// A head, what was read behind it, and, of a body of chunks, where that ends.
-    Head(BytesMut, Option<Chunks>),
+    /// A request, and what was read behind its head.
+    Request(RequestLines, BytesMut),
     /// The beginning of HTTP/2.
     Preface(BytesMut),
     /// Nothing: the connection idled for too long, or has ended.
@@ -39,26 +40,38 @@ pub(super) struct Unusable {
 }
 
 /// Reads the first head, or the beginning of HTTP/2 where that `may_be`; all of it within one deadline.
-pub(super) async fn first(stream: &mut Stream, may_be_http2: bool, limits: &Limits) -> Came {
+pub(super) async fn first(
+    stream: &mut Stream,
+    may_be_http2: bool,
+    alarm: &mut Alarm,
+    limits: &Limits,
+) -> Came {
     let mut coming = Coming { stream, bytes: BytesMut::new(), head: Head::default(), may_be_http2 };
-    match within(limits.head_deadline, coming.rest(limits)).await {
+    match alarm.within(limits.head_deadline, coming.rest(limits)).await {
         Some(came) => came,
         None => coming.late(),
     }
 }
 
-/// Reads the next head. How long it may take is asked for once it begins: the connection may have waited for long.
-pub(super) async fn next(stream: &mut Stream, idle: Duration, limits: impl Fn() -> Limits) -> Came {
-    let mut coming = Coming { stream, bytes: BytesMut::new(), head: Head::default(), may_be_http2: false };
-    match within(idle, coming.more()).await {
-        Some(Ok(1..)) => {}
-        _ => return Came::Nothing,
+/// Reads the next head, of which `behind` was read before. How long it may take is asked for once it begins: the
+/// connection may have waited for long.
+pub(super) async fn next(
+    stream: &mut Stream,
+    behind: BytesMut,
+    idle: Duration,
+    alarm: &mut Alarm,
+    limits: impl Fn() -> Limits,
+) -> Came {
+    let waits = behind.is_empty();
+    let mut coming = Coming { stream, bytes: behind, head: Head::default(), may_be_http2: false };
+    if waits && !matches!(alarm.within(idle, coming.more()).await, Some(Ok(1..))) {
+        return Came::Nothing;
     }
     let limits = limits();
     if let Some(came) = coming.look(&limits) {
         return came;
     }
-    match within(limits.head_deadline, coming.rest(&limits)).await {
+    match alarm.within(limits.head_deadline, coming.rest(&limits)).await {
         Some(came) => came,
         None => coming.late(),
     }
@@ -111,13 +124,16 @@ impl Coming<'_> {
             Ok(_) => return Some(self.unusable(HeadFault::TooLarge)),
             Err(fault) => return Some(self.unusable(fault)),
         };
-        let mut chunks = self.head.has_chunks().then(Chunks::default);
-        if let (Some(chunks), Some(body)) = (&mut chunks, bytes.get(found..))
-            && chunks.read(body).is_err()
+        let behind = bytes.split_off(found);
+        if let Framing::Chunks(mut chunks) = self.head.framing()
+            && chunks.read(&behind, |_| {}).is_err()
         {
             return Some(self.unusable(HeadFault::Malformed("the body is not made of chunks")));
         }
-        Some(Came::Head(std::mem::take(bytes), chunks))
+        match RequestLines::parse(&self.head, std::mem::take(bytes).freeze()) {
+            Some(request) => Some(Came::Request(request, behind)),
+            None => Some(self.unusable(HeadFault::Malformed("the head cannot be taken apart"))),
+        }
     }
 
     fn unusable(&self, fault: HeadFault) -> Came {

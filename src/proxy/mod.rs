@@ -1,7 +1,8 @@
 //! The only module that names pingora: listeners, the exchanges of ingress and egress, delivering to the agent.
 //!
-//! pingora gives the server half (TLS, HTTP/1.1 and HTTP/2, keep-alive) and reads the agent's answers; its
-//! streaming forward path is not used, because a callback is read whole, decided whole, delivered whole.
+//! pingora gives TLS, HTTP/2, the connections to providers and the server that the agent talks to; its streaming forward
+//! path is not used, because a callback is read whole, decided whole, delivered whole. HTTP/1 with callers and with the
+//! agent is read and written here, in one reading by the rules of [`crate::framing`]: it is what a callback is made of.
 
 mod accept;
 mod action;
@@ -17,10 +18,10 @@ mod ended;
 mod exchange;
 mod fetch;
 mod file;
-mod guarded;
 mod handshake;
 mod head;
-mod http1;
+mod http1_client;
+mod http1_server;
 mod http_client;
 mod listen;
 mod outside;

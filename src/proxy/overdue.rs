@@ -103,7 +103,7 @@ async fn deliver_notice(shared: &Shared, due: &DueNotice) -> Option<bool> {
     };
     let success = answer.is_success();
     if answer.gather(ANSWER_BYTES_MAX).await.is_ok() {
-        finish(&shared.pool, &policy.agent, answer, instant()).await;
+        finish(&shared.pool, &policy.agent, answer, instant());
     }
     Some(success)
 }

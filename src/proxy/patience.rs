@@ -2,20 +2,53 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::clock::instant;
 use crate::policy::Limits;
 
+/// Longer than anything is waited for.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// What comes of `future`, unless it takes longer than this.
 pub(super) async fn within<F: Future>(patience: Duration, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    match at_once(future.as_mut()).await {
-        Some(output) => Some(output),
-        None => timeout(patience, future).await.ok(),
+    Alarm::default().within(patience, future).await
+}
+
+/// The timer of a connection, kept from one wait to the next: to move it further into the future is much cheaper than
+/// to make one and to take it away again.
+#[derive(Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// What comes of `future`, unless it takes longer than this.
+    pub(super) async fn within<F: Future>(&mut self, patience: Duration, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut is_set = false;
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            if !std::mem::replace(&mut is_set, true) {
+                self.set(patience);
+            }
+            if let Some(sleep) = &mut self.0 {
+                ready!(sleep.as_mut().poll(context));
+            }
+            Poll::Ready(None)
+        })
+        .await
+    }
+
+    fn set(&mut self, patience: Duration) {
+        let end = Instant::from_std(instant()) + patience.min(FOR_EVER);
+        match &mut self.0 {
+            Some(sleep) => sleep.as_mut().reset(end),
+            None => self.0 = Some(Box::pin(sleep_until(end))),
+        }
     }
 }
 

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,11 +18,11 @@ use tokio::time::timeout;
 
 use super::accept;
 use super::body;
-use super::connection::{FAREWELL, session};
-use super::guarded::Guarded;
+use super::connection::FAREWELL;
 use super::head::{self, Came, Unusable};
-use super::patience::within;
-use super::session::{continue_if_expected, hand_back, peer};
+use super::http1_server::Http1;
+use super::patience::{Alarm, within};
+use super::session::{Caller, Session, continue_if_expected, head};
 use super::slots::{BodyMemory, Slot, Slots};
 use super::traffic::Traffic;
 use super::wire::Wire;
@@ -159,17 +157,17 @@ where
         };
         let _ = stream.set_nodelay(true);
         let mut stream: Stream = Box::new(Wire::new(stream, peer));
-        let mut kept: Option<HttpPersistentSettings> = None;
+        let (mut behind, mut alarm) = (None, Alarm::default());
         loop {
-            let came = match kept {
-                None => head::first(&mut stream, false, &share.limits).await,
-                Some(_) => tokio::select! {
-                    came = head::next(&mut stream, IDLE_TIMEOUT, || share.limits) => came,
+            let came = match behind.take() {
+                None => head::first(&mut stream, false, &mut alarm, &share.limits).await,
+                Some(behind) => tokio::select! {
+                    came = head::next(&mut stream, behind, IDLE_TIMEOUT, &mut alarm, || share.limits) => came,
                     _ = stopping.changed() => Came::Nothing,
                 },
             };
-            let (bytes, chunks) = match came {
-                Came::Head(bytes, chunks) => (bytes, chunks),
+            let mut session = match came {
+                Came::Request(request, behind) => Http1::new(stream, request, behind),
                 Came::Unusable(unusable) => return turn_away(stream, &unusable).await,
                 Came::Preface(_) | Came::Nothing => {
                     within(FAREWELL, stream.shutdown()).await;
@@ -177,23 +175,19 @@ where
                 }
             };
             let Some(_under_way) = self.traffic.begin() else { return };
-            let mut session = session(stream, (bytes, chunks), kept.take(), IDLE_TIMEOUT);
             if *stopping.borrow() {
-                session.set_keepalive(None);
+                session.close_behind();
             }
+            let session = Session::Http1(Box::new(session));
             // A caller that does not take its answer does not keep its place.
-            let answered = within(EXCHANGE_DEADLINE, Box::pin(self.answer(session, share))).await;
-            let Some(reused) = answered.flatten() else { return };
-            let (back, settings) = reused.consume();
-            let Some(back) = Guarded::into_inner(back) else { return };
-            (stream, kept) = (back, settings);
+            let answered = within(EXCHANGE_DEADLINE, Box::pin(self.answer(session, peer.ip(), share))).await;
+            let Some((back, read)) = answered.flatten() else { return };
+            (stream, behind) = (back, Some(read));
         }
     }
 
-    async fn answer(&self, mut session: ServerSession, share: &Share) -> Option<ReusedHttpStream> {
-        if !matches!(session.read_request().await, Ok(true)) {
-            return None;
-        }
+    /// Answers a request. Hands back the connection where another one may follow.
+    async fn answer(&self, mut session: Session, peer: IpAddr, share: &Share) -> Option<(Stream, BytesMut)> {
         continue_if_expected(&mut session).await;
         let mut reserved = share.memory.reserve(share.limits.body_memory_bytes_max);
         let room = body::Room {
@@ -205,29 +199,29 @@ where
         let body = match body::read(&mut session, None, room).await {
             Ok(body) => Some(body),
             Err(Denial::BodyTooLarge) => {
-                session.set_keepalive(None);
+                session.close_behind();
                 None
             }
             Err(denial) => {
-                session.set_keepalive(None);
+                session.close_behind();
                 let refusal = PlainResponse::new(denial.status(), "text/plain; charset=utf-8", String::new());
-                session.write_response_header(Box::new(head_of(&refusal).ok()?)).await.ok()?;
-                return hand_back(session, false).await;
+                session.write_head(head_of(&refusal).ok()?).await.ok()?;
+                return session.end(true).await;
             }
         };
-        let head = session.req_header();
+        let head = head(&session, Caller::at(peer));
         let request = PlainRequest {
-            method: head.method.as_str().to_owned(),
-            path: head.uri.path().to_owned(),
-            query: head.uri.query().unwrap_or_default().to_owned(),
+            method: head.method.to_owned(),
+            path: head.raw_path().to_owned(),
+            query: head.raw_query().unwrap_or_default().to_owned(),
             headers: head.headers.clone(),
             body,
-            peer: peer(&session),
+            peer,
         };
         let response = (self.respond)(request).await;
-        session.write_response_header(Box::new(head_of(&response).ok()?)).await.ok()?;
-        session.write_response_body(Bytes::from(response.body), true).await.ok()?;
-        hand_back(session, true).await
+        session.write_head(head_of(&response).ok()?).await.ok()?;
+        session.write_body(Bytes::from(response.body), true).await.ok()?;
+        session.end(true).await
     }
 }
 

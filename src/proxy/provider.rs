@@ -14,7 +14,7 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::http1::{Answer, Fault, Message, exchange};
+use super::http1_client::{Answer, Fault, Message, exchange};
 use crate::guard::{Guard, Refused, Scheme, Url, classify};
 use crate::policy::AgentAddress;
 
@@ -114,7 +114,7 @@ impl Providers {
     ) -> Result<Answered, Failed> {
         let connected = timeout(patience.connect, self.connect(url, guarded)).await;
         let (stream, key) = connected.unwrap_or(Err(Failed::Fault(Fault::Unreachable)))?;
-        let answer = exchange(stream, message, patience.response).await.map_err(Failed::Fault)?;
+        let answer = exchange(stream.into(), message, patience.response).await.map_err(Failed::Fault)?;
         Ok(Answered { answer, key })
     }
 
@@ -141,9 +141,9 @@ impl Providers {
     }
 
     /// Gives the connection of an answer that was read to its end back, if it can be used again.
-    pub(super) async fn finish(&self, answered: Answered) {
-        if let (Some(connector), Some(stream)) = (&self.connector, answered.answer.into_connection().await) {
-            connector.release_stream(stream, answered.key, Some(IDLE_TIMEOUT));
+    pub(super) fn finish(&self, answered: Answered) {
+        if let (Some(connector), Some(connection)) = (&self.connector, answered.answer.into_connection()) {
+            connector.release_stream(connection.stream, answered.key, Some(IDLE_TIMEOUT));
         }
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::header::EXPECT;
 use http::{Method, StatusCode};
 use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::session::Session;
 use super::{answer, body};
 use crate::denial::Denial;
 
@@ -79,7 +79,7 @@ async fn linger(stream: &mut Stream) {
 /// connection stays usable, any other one ends the connection. `declared` is the length of the body, where the head
 /// says it; `methods` are the ones that are allowed, for whoever used another.
 pub(super) async fn refuse(
-    session: &mut ServerSession,
+    session: &mut Session,
     denial: Denial,
     declared: Option<u64>,
     methods: &[Method],
@@ -87,25 +87,17 @@ pub(super) async fn refuse(
     explain: bool,
 ) -> Refused {
     let unread = !session.is_body_done();
-    let expects = session.get_header(EXPECT).is_some();
+    let expects = session.headers().contains_key(EXPECT);
     let short = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
     let broken = matches!(denial, Denial::BodyIncomplete | Denial::BodyTimeout);
     // Where a body broke, nobody knows where the next request begins, whatever the parser says.
     let keep = !broken && (!unread || (short && !expects));
-    if let ServerSession::H1(h1) = session {
-        h1.set_close_on_response_before_downstream_finish(!keep);
-        h1.set_total_drain_timeout(Some(DRAIN_DEADLINE));
-    }
-    if !keep {
-        session.set_keepalive(None);
-    }
-    // Whoever was refused is not waited for: on HTTP/2 its window may never open.
-    session.set_write_timeout(Some(DRAIN_DEADLINE));
+    session.refuses(keep, DRAIN_DEADLINE);
     let told = answer::deny(session, denial, methods, request_id, explain).await;
     // A stream that is let go of with its body unread is reset right behind the answer, and some callers (curl 7.88
     // among them) then take the answer for lost. On HTTP/1.1 a short body is drained with the connection.
     let linger = !keep || session.is_http2();
-    if unread && linger && !expects && !broken {
+    if unread && linger && !expects && !broken && session.leave().await.is_ok() {
         body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
     }
     Refused { told, reusable: told && (keep || session.is_http2()) }

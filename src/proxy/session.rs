@@ -1,16 +1,20 @@
-//! What every exchange needs of a server's session, whoever is at the other end.
+//! What every exchange needs of a request and its connection, whichever way it came and whoever is at the other end.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderName, Version};
-use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use pingora::http::ResponseHeader;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
 use super::accept::Link;
 use super::exchange::Shared;
+use super::http1_server::Http1;
 use crate::observe::Span;
 use crate::request::{ClientCertificate, RequestHead};
 use crate::source::LOOPBACK;
@@ -51,57 +55,226 @@ pub(super) fn known_method(method: &str) -> &str {
     }
 }
 
+/// A request, and where its answer goes.
+pub(super) enum Session {
+    /// HTTP/1 from outside, which is read and written by code of our own.
+    Http1(Box<Http1>),
+    /// HTTP/2 from outside, and HTTP/1 from the agent.
+    Pingora(Box<ServerSession>),
+}
+
+impl From<ServerSession> for Session {
+    fn from(session: ServerSession) -> Self {
+        Self::Pingora(Box::new(session))
+    }
+}
+
+impl Session {
+    pub(super) fn method(&self) -> &Method {
+        match self {
+            Self::Http1(http1) => &http1.request().method,
+            Self::Pingora(session) => &session.req_header().method,
+        }
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        match self {
+            Self::Http1(http1) => &http1.request().headers,
+            Self::Pingora(session) => &session.req_header().headers,
+        }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        match self {
+            Self::Http1(http1) => http1.request().version,
+            Self::Pingora(session) => session.req_header().version,
+        }
+    }
+
+    /// The target as it was sent.
+    fn target(&self) -> &str {
+        match self {
+            Self::Http1(http1) => http1.target(),
+            Self::Pingora(session) => {
+                std::str::from_utf8(session.req_header().raw_path()).unwrap_or_default()
+            }
+        }
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, Self::Pingora(session) if session.is_http2())
+    }
+
+    /// The connection ends with this answer.
+    pub(super) fn close_behind(&mut self) {
+        match self {
+            Self::Http1(http1) => http1.close_behind(),
+            Self::Pingora(session) => session.set_keepalive(None),
+        }
+    }
+
+    /// How long each write may take.
+    pub(super) fn set_write_timeout(&mut self, patience: Duration) {
+        match self {
+            Self::Http1(http1) => http1.set_write_timeout(patience),
+            Self::Pingora(session) => session.set_write_timeout(Some(patience)),
+        }
+    }
+
+    /// Whether no body comes. On HTTP/2 one may come where the head says that there is none.
+    pub(super) fn has_no_body(&mut self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.is_body_done(),
+            Self::Pingora(session) => session.is_body_empty() && !session.is_http2(),
+        }
+    }
+
+    /// Whether the body is read to its end.
+    pub(super) fn is_body_done(&mut self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.is_body_done(),
+            Self::Pingora(session) => session.is_body_done(),
+        }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    pub(super) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Http1(http1) => http1.read_body().await,
+            Self::Pingora(session) => session.read_request_body().await.map_err(io::Error::other),
+        }
+    }
+
+    /// Reads the next piece of the body behind what is in `body`. Returns how many bytes came: none at the end.
+    pub(super) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Http1(http1) => http1.read_body_into(body).await,
+            Self::Pingora(session) => {
+                let piece = session.read_request_body().await.map_err(io::Error::other)?.unwrap_or_default();
+                body.extend_from_slice(&piece);
+                Ok(piece.len())
+            }
+        }
+    }
+
+    /// Begins the answer; it may leave with its body.
+    pub(super) async fn write_head(&mut self, header: ResponseHeader) -> io::Result<()> {
+        match self {
+            Self::Http1(http1) => {
+                http1.write_head(&header);
+                Ok(())
+            }
+            Self::Pingora(session) => {
+                session.write_response_header(Box::new(header)).await.map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// Writes a piece of the answer's body, the last one where this is its `end`.
+    pub(super) async fn write_body(&mut self, piece: Bytes, end: bool) -> io::Result<()> {
+        match self {
+            Self::Http1(http1) => http1.write_body(&piece, end).await,
+            Self::Pingora(session) => session.write_response_body(piece, end).await.map_err(io::Error::other),
+        }
+    }
+
+    /// Ends the exchange. Hands back a connection of HTTP/1, with what was read behind the request, where another one may
+    /// follow; closes it otherwise.
+    pub(super) async fn end(self, reusable: bool) -> Option<(Stream, BytesMut)> {
+        match self {
+            Self::Http1(http1) if reusable => http1.finish().await,
+            Self::Http1(mut http1) => {
+                http1.shutdown().await;
+                None
+            }
+            Self::Pingora(mut session) => {
+                match reusable {
+                    true => drop(session.finish().await),
+                    false => session.shutdown().await,
+                }
+                None
+            }
+        }
+    }
+
+    /// Sees to it that what was written leaves.
+    pub(super) async fn leave(&mut self) -> io::Result<()> {
+        match self {
+            Self::Http1(http1) => http1.leave().await,
+            Self::Pingora(_) => Ok(()),
+        }
+    }
+
+    /// A refusal is answered: the rest of the body is not waited for unless the connection is to be kept, and then not
+    /// for longer than this.
+    pub(super) fn refuses(&mut self, keep: bool, patience: Duration) {
+        if let Self::Pingora(session) = self
+            && let ServerSession::H1(h1) = &mut **session
+        {
+            h1.set_close_on_response_before_downstream_finish(!keep);
+            h1.set_total_drain_timeout(Some(patience));
+        }
+        if !keep {
+            self.close_behind();
+        }
+        // Whoever was refused is not waited for: on HTTP/2 its window may never open.
+        self.set_write_timeout(patience);
+    }
+}
+
 /// Begins the span of a request where there are spans.
-pub(super) fn begin_span(shared: &Shared, session: &ServerSession, name: &'static str) -> Option<Span> {
-    let came = session.get_header(TRACEPARENT).and_then(|value| value.to_str().ok());
-    shared.traces.as_ref().map(|traces| traces.begin(name, came))
+pub(super) fn begin_span(shared: &Shared, session: &Session, name: &'static str) -> Option<Span> {
+    let traces = shared.traces.as_ref()?;
+    let came = session.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    Some(traces.begin(name, came))
 }
 
 /// Puts a span in place of the one that the request came with: what goes on from here belongs to it. Not before everything
 /// is verified, since the header may be under a signature.
-pub(super) fn go_on_with(session: &mut ServerSession, span: Option<&Span>) {
-    if let Some(span) = span {
-        // What is made of hexadecimal digits is always a header.
-        let _ = session.req_header_mut().insert_header(TRACEPARENT, span.traceparent());
+pub(super) fn go_on_with(session: &mut Session, span: Option<&Span>) {
+    let Some(span) = span else { return };
+    match session {
+        Session::Http1(http1) => {
+            if let Ok(value) = HeaderValue::from_str(&span.traceparent()) {
+                http1.headers_mut().insert(TRACEPARENT, value);
+            }
+        }
+        Session::Pingora(session) => {
+            // What is made of hexadecimal digits is always a header.
+            let _ = session.req_header_mut().insert_header(TRACEPARENT, span.traceparent());
+        }
     }
 }
 
 /// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
-pub(super) async fn continue_if_expected(session: &mut ServerSession) {
-    let expects =
-        session.get_header(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects && let ServerSession::H1(h1) = session {
-        // A caller that is gone is noticed when its body is read.
-        let _ = h1.write_continue_response().await;
+pub(super) async fn continue_if_expected(session: &mut Session) {
+    let value = session.headers().get(EXPECT);
+    if !value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return;
+    }
+    // A caller that is gone is noticed when its body is read.
+    match session {
+        Session::Http1(http1) => {
+            let _ = http1.write_continue().await;
+        }
+        Session::Pingora(session) => {
+            if let ServerSession::H1(h1) = &mut **session {
+                let _ = h1.write_continue_response().await;
+            }
+        }
     }
 }
 
 /// Whether a head of HTTP/2 can be read in more than one way; one of HTTP/1 was looked at before it was parsed.
-pub(super) fn is_ambiguous(session: &ServerSession) -> bool {
-    let headers = &session.req_header().headers;
+pub(super) fn is_ambiguous(session: &Session) -> bool {
+    let headers = session.headers();
     let doubled = || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
     session.is_http2() && (doubled() || headers.contains_key(TRANSFER_ENCODING))
 }
 
 /// HTTP/1.1 requests name their host (RFC 9112 section 3.2); pingora leaves that to us.
-pub(super) fn lacks_host(session: &ServerSession) -> bool {
-    let request = session.req_header();
-    request.version == Version::HTTP_11 && !request.headers.contains_key(HOST)
-}
-
-pub(super) fn peer(session: &ServerSession) -> IpAddr {
-    session.client_addr().and_then(|address| address.as_inet()).map_or(LOOPBACK, |address| address.ip())
-}
-
-/// Ends an exchange: hands the connection back for another request, or closes it.
-pub(super) async fn hand_back(mut session: ServerSession, reusable: bool) -> Option<ReusedHttpStream> {
-    if !reusable {
-        session.shutdown().await;
-        return None;
-    }
-    let settings = HttpPersistentSettings::for_session(&session);
-    let stream = session.finish().await.ok().flatten()?;
-    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+pub(super) fn lacks_host(session: &Session) -> bool {
+    session.version() == Version::HTTP_11 && !session.headers().contains_key(HOST)
 }
 
 /// What is known of a request besides its head.
@@ -113,9 +286,19 @@ pub(super) struct Caller<'c> {
 }
 
 impl<'c> Caller<'c> {
-    /// The agent, or whoever else is at the other end.
-    pub(super) fn of(session: &ServerSession) -> Self {
-        Self { peer: peer(session), certificate: None, fragment: has_fragment(session) }
+    /// The agent.
+    pub(super) fn of(session: &Session) -> Self {
+        let Session::Pingora(session) = session else {
+            return Self::at(LOOPBACK);
+        };
+        let peer = session.client_addr().and_then(|address| address.as_inet());
+        let peer = peer.map_or(LOOPBACK, |address| address.ip());
+        Self { peer, certificate: None, fragment: has_fragment(session) }
+    }
+
+    /// Whoever is at this address.
+    pub(super) fn at(peer: IpAddr) -> Self {
+        Self { peer, certificate: None, fragment: false }
     }
 
     /// Who calls from outside.
@@ -126,11 +309,9 @@ impl<'c> Caller<'c> {
     }
 }
 
-pub(super) fn head<'h>(session: &'h ServerSession, caller: Caller<'h>) -> RequestHead<'h> {
-    let request = session.req_header();
-    let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
-    let target = if caller.fragment { "" } else { raw };
-    RequestHead::new(request.method.as_str(), target, &request.headers, caller.peer)
+pub(super) fn head<'h>(session: &'h Session, caller: Caller<'h>) -> RequestHead<'h> {
+    let target = if caller.fragment { "" } else { session.target() };
+    RequestHead::new(session.method().as_str(), target, session.headers(), caller.peer)
         .with_certificate(caller.certificate)
 }
 

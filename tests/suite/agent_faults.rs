@@ -89,6 +89,11 @@ fn an_agent_that_talks_nonsense() {
         b"HTTP/1.1 abc\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1, 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: \x01\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n",
     ] {
         let agent = Agent::start(nonsense);
@@ -129,6 +134,9 @@ fn answers_of_every_framing_are_passed_on() {
         (b"HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", 302, ""),
         (b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok", 201, "ok"),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nold", 200, "old"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\ncontent-length: 2\r\n\r\nok", 200, "ok"),
+        (b"HTTP/1.1 200 OK\r\nx-words : one\r\n two\r\ncontent-length: 2\r\n\r\nok", 200, "ok"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n", 200, "ok"),
     ] {
         let agent = Agent::start(answer);
         let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
@@ -137,6 +145,24 @@ fn answers_of_every_framing_are_passed_on() {
         if status == 404 {
             assert_eq!(response.header("x-why"), Some("agent"));
         }
+    }
+}
+
+#[test]
+fn an_answer_that_can_be_read_in_two_ways_is_the_last_of_its_connection() {
+    for (answer, connections) in [
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".as_slice(), 1),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 2),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 2),
+        (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n", 1),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nmore", 2),
+    ] {
+        let agent = Agent::start(answer);
+        let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+        for _ in 0..2 {
+            assert_eq!(callgate.send(REQUEST).status, 200);
+        }
+        assert_eq!(agent.connections(), connections, "{}", String::from_utf8_lossy(answer));
     }
 }
 

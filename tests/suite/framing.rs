@@ -178,13 +178,24 @@ fn http_1_0_gets_its_answer_and_the_end_of_the_connection() {
 }
 
 #[test]
-fn pipelined_requests_are_never_mixed_up() {
+fn pipelined_requests_are_answered_in_their_order() {
     let (agent, callgate) = start();
     let mut stream = callgate.connect();
-    let one = "POST /open/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na";
-    let two = "POST /open/2 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nb";
-    write!(stream, "{one}{two}").unwrap();
-    assert_eq!(Response::read(&mut stream).status, 200);
-    let received = agent.received();
-    assert_eq!((received[0].target(), received[0].body.as_slice()), ("/in/1", b"a".as_slice()));
+    let requests = [
+        "POST /open/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na",
+        "GET /open/2 HTTP/1.1\r\nHost: h\r\n\r\n",
+        "POST /open/3 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n0\r\nX: y\r\n\r\n",
+        "POST /none/4 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nGET",
+        "POST /open/5 HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1\r\n\r\nc",
+        "GET /open/6 HTTP/1.1\r\nHost: h\r\n\r\n",
+    ];
+    stream.write_all(requests.concat().as_bytes()).unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    let statuses: Vec<_> =
+        all.match_indices("HTTP/1.1 ").filter_map(|(at, _)| all.get(at + 9..at + 12)).collect();
+    assert_eq!(statuses, ["200", "200", "200", "404", "200"], "{all}");
+    let received: Vec<_> = agent.received().iter().map(|r| (r.target().to_owned(), r.body.clone())).collect();
+    let expected = [("/in/1", "a"), ("/in/2", ""), ("/in/3", "b"), ("/in/5", "c")];
+    assert_eq!(received, expected.map(|(target, body)| (target.to_owned(), body.as_bytes().to_vec())));
 }

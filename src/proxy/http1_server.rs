@@ -1,0 +1,330 @@
+//! The server's side of HTTP/1: a request whose head has been judged by its bytes, its body as it comes, and an answer
+//! that leaves in as few writes as it can.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::protocols::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::patience::within;
+use crate::framing::{Framing, Head};
+use crate::request::{connection_options, write_line};
+
+/// What is read of a body at once, at most, in bytes.
+const PIECE_BYTES: usize = 64 << 10;
+/// What is read of a body of chunks at once, in bytes.
+const CHUNKS_BYTES: usize = 16 << 10;
+/// Up to this size a piece of an answer is copied behind what waits to leave, which costs less than another write.
+const GATHERED_BYTES_MAX: usize = 16 << 10;
+/// Room made for an answer's head and a small body.
+const ANSWER_BYTES: usize = 512;
+/// A rest of a body up to this size is read to its end, so that the connection can be kept.
+const DRAIN_BYTES_MAX: u64 = 64 << 10;
+/// How long that may take.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The head of a request.
+#[derive(Debug)]
+pub(super) struct RequestLines {
+    pub(super) method: Method,
+    /// As it was sent; visible ASCII.
+    target: Bytes,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+    framing: Framing,
+}
+
+impl RequestLines {
+    /// Takes apart a head that was judged: `bytes` is all of it, and nothing more. `None` where it says something that
+    /// the judge should not have let through.
+    pub(super) fn parse(head: &Head, mut bytes: Bytes) -> Option<Self> {
+        bytes.advance(head.begins_at());
+        let line = line(&mut bytes)?;
+        let method_ends = memchr::memchr(b' ', &line)?;
+        let target_ends = memchr::memrchr(b' ', &line)?;
+        let method = Method::from_bytes(line.get(..method_ends)?).ok()?;
+        let target = (method_ends < target_ends).then(|| line.slice(method_ends + 1..target_ends))?;
+        let version = if head.is_http_1_1() { Version::HTTP_11 } else { Version::HTTP_10 };
+        let mut headers = HeaderMap::with_capacity(head.header_lines());
+        loop {
+            let line = self::line(&mut bytes)?;
+            if line.is_empty() {
+                break;
+            }
+            let colon = memchr::memchr(b':', &line)?;
+            let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
+            let value = line.get(colon + 1..)?.trim_ascii();
+            let value = HeaderValue::from_maybe_shared(line.slice_ref(value)).ok()?;
+            headers.try_append(name, value).ok()?;
+        }
+        Some(Self { method, target, version, headers, framing: head.framing() })
+    }
+}
+
+/// Takes the next line, without its end.
+fn line(bytes: &mut Bytes) -> Option<Bytes> {
+    let end = memchr::memchr(b'\n', bytes)?;
+    let line = bytes.slice(..end.checked_sub(1)?);
+    bytes.advance(end + 1);
+    Some(line)
+}
+
+/// A request that came in, and the connection that it came on.
+pub(super) struct Http1 {
+    stream: Stream,
+    request: RequestLines,
+    /// What was read and not taken: of the body, and of what comes behind it.
+    read: BytesMut,
+    /// What is still to come of the body.
+    body: Framing,
+    /// Whether another request may follow.
+    keep: bool,
+    /// What is still to leave of the answer; `None`: it has none, or is not begun.
+    answer: Option<Framing>,
+    /// What waits to leave.
+    waiting: Vec<u8>,
+    write_timeout: Duration,
+}
+
+impl Http1 {
+    /// `read`: what was read behind the head.
+    pub(super) fn new(stream: Stream, request: RequestLines, read: BytesMut) -> Self {
+        let (says_close, says_keep) = says(&request.headers);
+        let keep = !says_close && (request.version == Version::HTTP_11 || says_keep);
+        let body = request.framing;
+        Self {
+            stream,
+            request,
+            read,
+            body,
+            keep,
+            answer: None,
+            waiting: Vec::new(),
+            write_timeout: Duration::MAX,
+        }
+    }
+
+    /// The head.
+    pub(super) fn request(&self) -> &RequestLines {
+        &self.request
+    }
+
+    /// The headers, to be changed.
+    pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.request.headers
+    }
+
+    /// The target as it was sent.
+    pub(super) fn target(&self) -> &str {
+        std::str::from_utf8(&self.request.target).unwrap_or_default()
+    }
+
+    /// The connection ends with this answer.
+    pub(super) fn close_behind(&mut self) {
+        self.keep = false;
+    }
+
+    /// How long each write may take.
+    pub(super) fn set_write_timeout(&mut self, patience: Duration) {
+        self.write_timeout = patience;
+    }
+
+    /// Whether the body is read to its end.
+    pub(super) fn is_body_done(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// The connection ended before the body, or the body is not framed as it must be.
+    pub(super) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
+        if self.body.is_done() {
+            return Ok(None);
+        }
+        if let Framing::Length(left) = &mut self.body
+            && !self.read.is_empty()
+        {
+            let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read.len());
+            *left -= here as u64;
+            return Ok(Some(self.read.split_to(here).freeze()));
+        }
+        let mut piece = BytesMut::new();
+        self.read_body_into(&mut piece).await?;
+        Ok((!piece.is_empty()).then(|| piece.freeze()))
+    }
+
+    /// Reads the next piece of the body behind what is in `body`, into the room that is there, or is made. Returns how
+    /// many bytes came: none at the end.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
+        match &mut self.body {
+            Framing::Length(0) => Ok(0),
+            Framing::Length(left) => {
+                let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
+                let here = wanted.min(self.read.len());
+                let came = if here > 0 {
+                    body.extend_from_slice(&self.read.split_to(here));
+                    here
+                } else {
+                    if body.capacity() == body.len() {
+                        body.reserve(wanted.min(PIECE_BYTES));
+                    }
+                    // Never more than the body: what is behind it is the next request's.
+                    let room = body.capacity() - body.len();
+                    (&mut self.stream).take(wanted.min(room) as u64).read_buf(body).await?
+                };
+                *left -= came as u64;
+                if came == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(came) }
+            }
+            Framing::Chunks(chunks) => {
+                let before = body.len();
+                while body.len() == before && !chunks.is_done() {
+                    if self.read.is_empty() {
+                        self.read.reserve(CHUNKS_BYTES);
+                        if self.stream.read_buf(&mut self.read).await? == 0 {
+                            return Err(io::ErrorKind::UnexpectedEof.into());
+                        }
+                    }
+                    let taken = chunks.read(&self.read, |data| body.extend_from_slice(data));
+                    self.read.advance(taken.map_err(|_| io::ErrorKind::InvalidData)?);
+                }
+                Ok(body.len() - before)
+            }
+            // No request is framed so.
+            Framing::Close => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
+    pub(super) async fn write_continue(&mut self) -> io::Result<()> {
+        self.waiting.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.leave().await
+    }
+
+    /// Begins the answer. It leaves with the first piece of its body.
+    pub(super) fn write_head(&mut self, header: &ResponseHeader) {
+        let status = header.status;
+        let bodiless = self.request.method == Method::HEAD
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = || header.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        self.answer = match (bodiless, header.headers.contains_key(TRANSFER_ENCODING)) {
+            (true, _) => None,
+            (false, true) => Some(Framing::Chunks(Default::default())),
+            (false, false) => Some(length().map_or(Framing::Close, Framing::Length)),
+        };
+        if matches!(self.answer, Some(Framing::Close)) {
+            self.keep = false;
+        }
+        let out = &mut self.waiting;
+        out.reserve(ANSWER_BYTES);
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        for (name, value) in &header.headers {
+            write_line(out, name.as_str(), value.as_bytes());
+        }
+        write_line(out, "connection", if self.keep { b"keep-alive" } else { b"close" });
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes a piece of the answer's body, the last one where this is its `end`. To whom gets no body, none is written.
+    /// The last one leaves when the exchange ends: by then it has been counted and told of.
+    ///
+    /// # Errors
+    /// The caller is gone, or took too long; or the piece is more, or at the end less, than was said in the head.
+    pub(super) async fn write_body(&mut self, piece: &[u8], end: bool) -> io::Result<()> {
+        let chunked = match &mut self.answer {
+            None => return Ok(()),
+            Some(Framing::Chunks(_)) => true,
+            Some(Framing::Close) => false,
+            Some(Framing::Length(left)) => {
+                let rest = left.checked_sub(piece.len() as u64).filter(|rest| !end || *rest == 0);
+                *left = rest.ok_or(io::ErrorKind::InvalidData)?;
+                false
+            }
+        };
+        if chunked && !piece.is_empty() {
+            // Writing to a vector cannot fail.
+            let _ = write!(self.waiting, "{:x}\r\n", piece.len());
+        }
+        if piece.len() <= GATHERED_BYTES_MAX {
+            self.waiting.extend_from_slice(piece);
+        } else {
+            self.leave().await?;
+            let written = within(self.write_timeout, self.stream.write_all(piece)).await;
+            written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        }
+        if chunked && !piece.is_empty() {
+            self.waiting.extend_from_slice(b"\r\n");
+        }
+        if chunked && end {
+            self.waiting.extend_from_slice(b"0\r\n\r\n");
+        }
+        if end { Ok(()) } else { self.leave().await }
+    }
+
+    /// Writes what waits.
+    pub(super) async fn leave(&mut self) -> io::Result<()> {
+        let (stream, waiting) = (&mut self.stream, &self.waiting);
+        let write = async {
+            stream.write_all(waiting).await?;
+            stream.flush().await
+        };
+        within(self.write_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Ends the exchange: hands back the connection, with what was read behind the request, if another one may follow,
+    /// or closes it.
+    pub(super) async fn finish(mut self) -> Option<(Stream, BytesMut)> {
+        let left = self.leave().await.is_ok();
+        if !left || !self.keep || !within(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
+            self.shutdown().await;
+            return None;
+        }
+        // An idle connection holds no buffer.
+        let behind = if self.read.is_empty() { BytesMut::new() } else { self.read };
+        Some((self.stream, behind))
+    }
+
+    /// Reads what is left of the body, if that is not much.
+    async fn drain(&mut self) -> bool {
+        let mut left = DRAIN_BYTES_MAX;
+        while !self.body.is_done() {
+            match self.read_body().await {
+                Ok(Some(piece)) if piece.len() as u64 <= left => left -= piece.len() as u64,
+                Ok(None) => {}
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Closes the connection.
+    pub(super) async fn shutdown(&mut self) {
+        let _ = self.leave().await;
+        // A peer that is gone is told nothing, and one that does not listen is not waited for.
+        let _ = within(DRAIN_DEADLINE, self.stream.shutdown()).await;
+    }
+}
+
+/// Whether a message says that the connection is to be closed, or kept, behind it (RFC 9112 section 9.3).
+pub(super) fn says(headers: &HeaderMap) -> (bool, bool) {
+    let (mut close, mut keep) = (false, false);
+    for option in connection_options(headers) {
+        close |= option.eq_ignore_ascii_case("close");
+        keep |= option.eq_ignore_ascii_case("keep-alive");
+    }
+    (close, keep)
+}
