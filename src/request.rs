@@ -6,7 +6,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 /// Headers of one connection (RFC 9110 section 7.6.1) and of the framing, which is made anew.
 pub const HOP_BY_HOP: [HeaderName; 12] = [
@@ -110,6 +110,16 @@ pub enum Single<'a> {
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty())
+}
+
+/// Whether another message may follow on a connection behind one with these headers (RFC 9112 section 9.3).
+pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
+    let (mut close, mut keep) = (false, version == Version::HTTP_11);
+    for option in connection_options(headers) {
+        close |= option.eq_ignore_ascii_case("close");
+        keep |= option.eq_ignore_ascii_case("keep-alive");
+    }
+    keep && !close
 }
 
 /// One header line. A value that would break the framing is left out: no parser in front lets one through,

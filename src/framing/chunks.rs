@@ -1,9 +1,9 @@
-//! The chunks of a body (RFC 9112 section 7.1), as strictly as their grammar is: parsers behind this one forgive
-//! what it does not.
+//! The chunks of a body (RFC 9112 section 7.1), as strictly as their grammar is: other parsers forgive more, and
+//! somebody in front of us or behind may be one of them.
 
 use super::{is_control, is_token};
 
-/// Largest chunk, in bytes: sixteen times the largest body there can be.
+/// Largest chunk, in bytes: sixteen times the largest body of a request.
 const SIZE_MAX: u64 = 1 << 30;
 /// Most bytes of a line that is no data: a size with its extensions, or a trailer.
 const LINE_BYTES_MAX: usize = 4 << 10;
@@ -19,6 +19,8 @@ pub struct ChunkFault;
 enum At {
     /// In a size; how many digits it has.
     Size(u8),
+    /// Behind a size, in blanks.
+    Padding,
     /// Behind a size, in an extension.
     Extension,
     /// Behind the CR of a line with a size.
@@ -51,15 +53,23 @@ pub struct Chunks {
     left: u64,
     line: usize,
     trailers: usize,
+    /// Whether blanks may stand behind a size.
+    padded: bool,
 }
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { at: At::Size(0), left: 0, line: 0, trailers: 0 }
+        Self { at: At::Size(0), left: 0, line: 0, trailers: 0, padded: false }
     }
 }
 
 impl Chunks {
+    /// Those of an answer: some servers have always put blanks behind a size. What a caller may not do, since others read
+    /// its requests as well, is forgiven whoever was asked.
+    pub fn of_an_answer() -> Self {
+        Self { padded: true, ..Self::default() }
+    }
+
     /// Whether the body is at its end.
     pub fn is_done(&self) -> bool {
         self.at == At::Done
@@ -107,8 +117,9 @@ impl Chunks {
                 }
                 At::Size(digits + 1)
             }
-            (At::Size(1..), b';') => At::Extension,
-            (At::Size(1..) | At::Extension, b'\r') => At::SizeEnd,
+            (At::Size(1..) | At::Padding, b' ' | b'\t') if self.padded => At::Padding,
+            (At::Size(1..) | At::Padding, b';') => At::Extension,
+            (At::Size(1..) | At::Padding | At::Extension, b'\r') => At::SizeEnd,
             (At::Extension, _) if !is_control(b) => At::Extension,
             (At::SizeEnd, b'\n') => self.next_line(if self.left == 0 { At::Trailer } else { At::Data }),
             (At::DataCr, b'\r') => At::DataLf,
@@ -177,6 +188,18 @@ mod tests {
                 assert_eq!(read(body, step), Ok(done), "{body:?} by {step}");
             }
         }
+    }
+
+    #[test]
+    fn blanks_behind_a_size_are_forgiven_in_answers() {
+        for body in ["3  \r\nabc\r\n0 \t\r\n\r\n", "3 ;a\r\nabc\r\n0\r\n\r\n"] {
+            assert_eq!(read(body, body.len()), Err(ChunkFault));
+            let mut data = Vec::new();
+            let taken = Chunks::of_an_answer().read(body.as_bytes(), |bytes| data.extend_from_slice(bytes));
+            assert_eq!((taken, data.as_slice()), (Ok(body.len()), b"abc".as_slice()));
+        }
+        assert!(Chunks::of_an_answer().read(b" 3\r\n", |_| {}).is_err());
+        assert!(Chunks::of_an_answer().read(b"3 a\r\n", |_| {}).is_err());
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(super) async fn next(
     alarm: &mut Alarm,
     limits: impl Fn() -> Limits,
 ) -> Came {
+    // Some put an empty line behind a body (RFC 9112 section 2.2): the next request has not begun.
+    let behind = if behind == b"\r\n"[..] { BytesMut::new() } else { behind };
     let waits = behind.is_empty();
     let mut coming = Coming { stream, bytes: behind, head: Head::default(), may_be_http2: false };
     if waits && !matches!(alarm.within(idle, coming.more()).await, Some(Ok(1..))) {
@@ -141,7 +143,12 @@ impl Coming<'_> {
             HeadFault::Malformed(detail) => (Denial::RequestMalformed, detail),
             HeadFault::TooLarge => (Denial::HeadTooLarge, Denial::HeadTooLarge.help()),
         };
-        Came::Unusable(Unusable { denial, detail, bodiless: self.bytes.starts_with(b"HEAD ") })
+        Came::Unusable(Unusable { denial, detail, bodiless: self.is_bodiless() })
+    }
+
+    /// Whether the answer has no body.
+    fn is_bodiless(&self) -> bool {
+        self.bytes.get(self.head.begins_at()..).is_some_and(|bytes| bytes.starts_with(b"HEAD "))
     }
 
     /// It did not come in time. Whoever sent nothing, or has only begun with HTTP/2, is not told.
@@ -149,7 +156,7 @@ impl Coming<'_> {
         if self.bytes.is_empty() || (self.may_be_http2 && PREFACE.starts_with(&self.bytes)) {
             return Came::Nothing;
         }
-        let (denial, bodiless) = (Denial::HeadTimeout, self.bytes.starts_with(b"HEAD "));
+        let (denial, bodiless) = (Denial::HeadTimeout, self.is_bodiless());
         Came::Unusable(Unusable { denial, detail: denial.help(), bodiless })
     }
 }

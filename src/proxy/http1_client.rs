@@ -11,10 +11,10 @@ use httparse::Status;
 use pingora::protocols::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::http1_server::says;
 use super::patience::Alarm;
 use crate::denial::Denial;
 use crate::framing::{Chunks, Framing};
+use crate::request::lasts;
 
 /// Up to this size the body is copied behind the head, which costs less than a second buffer in the write.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
@@ -108,16 +108,15 @@ pub(super) async fn exchange(
     let Connection { stream, alarm } = &mut connection;
     let answered = alarm.within(patience, converse(stream, message)).await;
     let (head, read) = answered.unwrap_or(Err(Fault::Timeout))?;
-    let (body, framed_once) = framing(&head, expects_body)?;
+    let (body, length, unambiguous) = framing(&head, expects_body)?;
     let AnswerLines { status, version, mut headers } = head;
-    let (says_close, says_keep) = says(&headers);
-    let lasts = !says_close && (version == Version::HTTP_11 || says_keep);
-    let keep = lasts && framed_once && !matches!(body, Framing::Close);
-    // One length that was said more than once is passed on once, and one that does not count is not.
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    } else if let Some(length) = length(&headers)? {
-        headers.insert(CONTENT_LENGTH, length.into());
+    let lasts = lasts(version, &headers) && !matches!(body, Framing::Close);
+    // Whoever sends a body behind an answer to HEAD all the same does so when nobody looks.
+    let keep = lasts && unambiguous && expects_body;
+    // A length that was said more than once is passed on once, and one that does not count is not.
+    match length {
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
+        None => drop(headers.remove(CONTENT_LENGTH)),
     }
     Ok(Answer { connection, status, headers, body, read, keep, patience })
 }
@@ -203,9 +202,9 @@ fn unfolded(value: &[u8]) -> Bytes {
     value.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect()
 }
 
-/// How the end of the body is found (RFC 9112 section 6.3), and whether there is one way to find it: an answer that could
-/// be read in another way is the last one of its connection.
-fn framing(head: &AnswerLines, expects_body: bool) -> Result<(Framing, bool), Fault> {
+/// How the end of the body is found (RFC 9112 section 6.3), the length that is said, and whether there is one way to find
+/// that end: an answer that could be read in another way is the last one of its connection.
+fn framing(head: &AnswerLines, expects_body: bool) -> Result<(Framing, Option<u64>, bool), Fault> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next().map(|value| value.as_bytes().trim_ascii());
     // A transfer coding besides `chunked` is one that nobody here can undo.
@@ -214,15 +213,15 @@ fn framing(head: &AnswerLines, expects_body: bool) -> Result<(Framing, bool), Fa
     }
     let length = if coding.is_some() { None } else { length(&head.headers)? };
     let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let framed_once =
+    let unambiguous =
         coding.is_none() || (head.version == Version::HTTP_11 && !head.headers.contains_key(CONTENT_LENGTH));
     let framing = match (expects_body && !bodiless, coding, length) {
         (false, ..) => Framing::Length(0),
-        (true, Some(_), _) => Framing::Chunks(Chunks::default()),
+        (true, Some(_), _) => Framing::Chunks(Chunks::of_an_answer()),
         (true, None, Some(length)) => Framing::Length(length),
         (true, None, None) => Framing::Close,
     };
-    Ok((framing, framed_once))
+    Ok((framing, length, unambiguous))
 }
 
 /// The one length that is said, however often (RFC 9110 section 8.6).
@@ -264,7 +263,7 @@ impl Answer {
                 let came = self.more().await.ok_or(Fault::Timeout)?;
                 if came.map_err(|_| Fault::Reset)? == 0 {
                     let is_end = matches!(self.body, Framing::Close);
-                    self.body = Framing::Length(0);
+                    self.is_over();
                     return if is_end { Ok(None) } else { Err(Fault::Reset) };
                 }
             }
@@ -277,8 +276,11 @@ impl Answer {
                 }
                 Framing::Chunks(chunks) => {
                     let mut data = BytesMut::new();
-                    let taken = chunks.read(&self.read, |bytes| data.extend_from_slice(bytes));
-                    self.read.advance(taken.map_err(|_| Fault::Garbled)?);
+                    let Ok(taken) = chunks.read(&self.read, |bytes| data.extend_from_slice(bytes)) else {
+                        self.is_over();
+                        return Err(Fault::Garbled);
+                    };
+                    self.read.advance(taken);
                     if !data.is_empty() {
                         return Ok(Some(data.freeze()));
                     }
@@ -286,6 +288,11 @@ impl Answer {
             }
         }
         Ok(None)
+    }
+
+    /// Nothing more is read of this connection.
+    fn is_over(&mut self) {
+        (self.body, self.keep) = (Framing::Length(0), false);
     }
 
     /// Reads on, for as long as that may take, and returns how many bytes came.

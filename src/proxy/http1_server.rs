@@ -5,15 +5,16 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
+use pingora::protocols::http::date::get_cached_date;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::patience::within;
 use crate::framing::{Framing, Head};
-use crate::request::{connection_options, write_line};
+use crate::request::{lasts, write_line};
 
 /// What is read of a body at once, at most, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
@@ -24,9 +25,9 @@ const GATHERED_BYTES_MAX: usize = 16 << 10;
 /// Room made for an answer's head and a small body.
 const ANSWER_BYTES: usize = 512;
 /// A rest of a body up to this size is read to its end, so that the connection can be kept.
-const DRAIN_BYTES_MAX: u64 = 64 << 10;
+pub(super) const DRAIN_BYTES_MAX: u64 = 64 << 10;
 /// How long that may take.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The head of a request.
 #[derive(Debug)]
@@ -74,6 +75,19 @@ fn line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
+/// How the body of an answer is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Answering {
+    /// In chunks.
+    Chunks,
+    /// Up to the end of the connection.
+    Close,
+    /// So many bytes are still to come.
+    Length(u64),
+    /// Not at all: it has none, or is not begun.
+    Nothing,
+}
+
 /// A request that came in, and the connection that it came on.
 pub(super) struct Http1 {
     stream: Stream,
@@ -84,8 +98,9 @@ pub(super) struct Http1 {
     body: Framing,
     /// Whether another request may follow.
     keep: bool,
-    /// What is still to leave of the answer; `None`: it has none, or is not begun.
-    answer: Option<Framing>,
+    /// Whether what is left of the body is read to its end behind the answer, so that the connection can be kept.
+    drains: bool,
+    answer: Answering,
     /// What waits to leave.
     waiting: Vec<u8>,
     write_timeout: Duration,
@@ -94,8 +109,7 @@ pub(super) struct Http1 {
 impl Http1 {
     /// `read`: what was read behind the head.
     pub(super) fn new(stream: Stream, request: RequestLines, read: BytesMut) -> Self {
-        let (says_close, says_keep) = says(&request.headers);
-        let keep = !says_close && (request.version == Version::HTTP_11 || says_keep);
+        let keep = lasts(request.version, &request.headers);
         let body = request.framing;
         Self {
             stream,
@@ -103,7 +117,8 @@ impl Http1 {
             read,
             body,
             keep,
-            answer: None,
+            drains: false,
+            answer: Answering::Nothing,
             waiting: Vec::new(),
             write_timeout: Duration::MAX,
         }
@@ -127,6 +142,11 @@ impl Http1 {
     /// The connection ends with this answer.
     pub(super) fn close_behind(&mut self) {
         self.keep = false;
+    }
+
+    /// What is left of the body is not what the answer hangs on: it is read to its end behind it.
+    pub(super) fn drain_behind(&mut self) {
+        self.drains = true;
     }
 
     /// How long each write may take.
@@ -193,12 +213,16 @@ impl Http1 {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
                     }
-                    let taken = chunks.read(&self.read, |data| body.extend_from_slice(data));
-                    self.read.advance(taken.map_err(|_| io::ErrorKind::InvalidData)?);
+                    let Ok(taken) = chunks.read(&self.read, |data| body.extend_from_slice(data)) else {
+                        // Nobody knows any more where anything begins.
+                        self.body = Framing::Close;
+                        return Err(io::ErrorKind::InvalidData.into());
+                    };
+                    self.read.advance(taken);
                 }
                 Ok(body.len() - before)
             }
-            // No request is framed so.
+            // No request is framed so; what is broken is left so.
             Framing::Close => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -209,20 +233,19 @@ impl Http1 {
         self.leave().await
     }
 
-    /// Begins the answer. It leaves with the first piece of its body.
+    /// Begins the answer. It leaves with what comes first of its body. Where the body of the request was not read, another
+    /// request does not follow: whoever waits to be told to go on may send that body, or not.
     pub(super) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
         let bodiless = self.request.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let length = || header.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         self.answer = match (bodiless, header.headers.contains_key(TRANSFER_ENCODING)) {
-            (true, _) => None,
-            (false, true) => Some(Framing::Chunks(Default::default())),
-            (false, false) => Some(length().map_or(Framing::Close, Framing::Length)),
+            (true, _) => Answering::Nothing,
+            (false, true) => Answering::Chunks,
+            (false, false) => length().map_or(Answering::Close, Answering::Length),
         };
-        if matches!(self.answer, Some(Framing::Close)) {
-            self.keep = false;
-        }
+        self.keep &= self.answer != Answering::Close && (self.drains || self.body.is_done());
         let out = &mut self.waiting;
         out.reserve(ANSWER_BYTES);
         out.extend_from_slice(b"HTTP/1.1 ");
@@ -233,21 +256,24 @@ impl Http1 {
         for (name, value) in &header.headers {
             write_line(out, name.as_str(), value.as_bytes());
         }
+        // Of an origin server with a clock (RFC 9110 section 6.6.1).
+        if !header.headers.contains_key(DATE) {
+            write_line(out, "date", get_cached_date().as_bytes());
+        }
         write_line(out, "connection", if self.keep { b"keep-alive" } else { b"close" });
         out.extend_from_slice(b"\r\n");
     }
 
     /// Writes a piece of the answer's body, the last one where this is its `end`. To whom gets no body, none is written.
-    /// The last one leaves when the exchange ends: by then it has been counted and told of.
     ///
     /// # Errors
     /// The caller is gone, or took too long; or the piece is more, or at the end less, than was said in the head.
     pub(super) async fn write_body(&mut self, piece: &[u8], end: bool) -> io::Result<()> {
         let chunked = match &mut self.answer {
-            None => return Ok(()),
-            Some(Framing::Chunks(_)) => true,
-            Some(Framing::Close) => false,
-            Some(Framing::Length(left)) => {
+            Answering::Nothing => return self.leave().await,
+            Answering::Chunks => true,
+            Answering::Close => false,
+            Answering::Length(left) => {
                 let rest = left.checked_sub(piece.len() as u64).filter(|rest| !end || *rest == 0);
                 *left = rest.ok_or(io::ErrorKind::InvalidData)?;
                 false
@@ -270,26 +296,23 @@ impl Http1 {
         if chunked && end {
             self.waiting.extend_from_slice(b"0\r\n\r\n");
         }
-        if end { Ok(()) } else { self.leave().await }
+        self.leave().await
     }
 
-    /// Writes what waits.
-    pub(super) async fn leave(&mut self) -> io::Result<()> {
-        let (stream, waiting) = (&mut self.stream, &self.waiting);
+    /// Writes what waits. What breaks off is not begun again.
+    async fn leave(&mut self) -> io::Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
         let write = async {
-            stream.write_all(waiting).await?;
-            stream.flush().await
+            self.stream.write_all(&waiting).await?;
+            self.stream.flush().await
         };
-        within(self.write_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
-        self.waiting.clear();
-        Ok(())
+        within(self.write_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Ends the exchange: hands back the connection, with what was read behind the request, if another one may follow,
     /// or closes it.
     pub(super) async fn finish(mut self) -> Option<(Stream, BytesMut)> {
-        let left = self.leave().await.is_ok();
-        if !left || !self.keep || !within(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
+        if !self.keep || !within(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
             self.shutdown().await;
             return None;
         }
@@ -313,18 +336,11 @@ impl Http1 {
 
     /// Closes the connection.
     pub(super) async fn shutdown(&mut self) {
-        let _ = self.leave().await;
+        // A head without a body waits for none.
+        if !self.waiting.is_empty() {
+            let _ = self.leave().await;
+        }
         // A peer that is gone is told nothing, and one that does not listen is not waited for.
         let _ = within(DRAIN_DEADLINE, self.stream.shutdown()).await;
     }
-}
-
-/// Whether a message says that the connection is to be closed, or kept, behind it (RFC 9112 section 9.3).
-pub(super) fn says(headers: &HeaderMap) -> (bool, bool) {
-    let (mut close, mut keep) = (false, false);
-    for option in connection_options(headers) {
-        close |= option.eq_ignore_ascii_case("close");
-        keep |= option.eq_ignore_ascii_case("keep-alive");
-    }
-    (close, keep)
 }

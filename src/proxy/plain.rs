@@ -11,6 +11,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderNam
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
+use pingora::protocols::http::date::get_cached_date;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -230,7 +231,11 @@ async fn turn_away(mut stream: Stream, unusable: &Unusable) {
     let status = unusable.denial.status();
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let reason = reason.unwrap_or_default();
-    let answer = format!("HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let date = get_cached_date();
+    let date = date.to_str().unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n"
+    );
     within(FAREWELL, async {
         let _ = stream.write_all(answer.as_bytes()).await;
         let _ = stream.shutdown().await;
@@ -239,7 +244,7 @@ async fn turn_away(mut stream: Stream, unusable: &Unusable) {
 }
 
 fn head_of(response: &PlainResponse) -> pingora::Result<ResponseHeader> {
-    let mut header = ResponseHeader::build(response.status, Some(5))?;
+    let mut header = ResponseHeader::build_no_case(response.status, Some(5))?;
     header.insert_header(CONTENT_TYPE, response.content_type)?;
     if response.status != 204 {
         header.insert_header(CONTENT_LENGTH, response.body.len())?;

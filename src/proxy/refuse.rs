@@ -1,21 +1,17 @@
 //! Refusing: the answer, and what becomes of a body that nobody will read.
 
-use std::time::Duration;
-
 use http::header::EXPECT;
 use http::{Method, StatusCode};
 use pingora::protocols::Stream;
+use pingora::protocols::http::date::get_cached_date;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::http1_server::{DRAIN_BYTES_MAX, DRAIN_DEADLINE};
 use super::session::Session;
 use super::{answer, body};
 use crate::denial::Denial;
 
-/// A refused body up to this size is read to its end, so that the connection can be kept.
-const DRAIN_BYTES_MAX: u64 = 64 << 10;
-/// How long the rest of a refused body may take.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 /// How much of a larger refused body is thrown away before the connection is closed.
 const LINGER_BYTES_MAX: usize = 2 << 20;
 
@@ -43,10 +39,11 @@ pub(super) async fn refuse_head(
     let problem = answer::problem(denial, request_id, explain);
     let reason = StatusCode::from_u16(denial.status()).ok().and_then(|status| status.canonical_reason());
     let mut written = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\ndate: {}\r\nconnection: close\r\n\r\n",
         denial.status(),
         reason.unwrap_or_default(),
-        problem.len()
+        problem.len(),
+        get_cached_date().to_str().unwrap_or_default()
     )
     .into_bytes();
     if !bodiless {
@@ -97,7 +94,7 @@ pub(super) async fn refuse(
     // A stream that is let go of with its body unread is reset right behind the answer, and some callers (curl 7.88
     // among them) then take the answer for lost. On HTTP/1.1 a short body is drained with the connection.
     let linger = !keep || session.is_http2();
-    if unread && linger && !expects && !broken && session.leave().await.is_ok() {
+    if unread && linger && !expects && !broken {
         body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
     }
     Refused { told, reusable: told && (keep || session.is_http2()) }

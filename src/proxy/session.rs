@@ -57,7 +57,7 @@ pub(super) fn known_method(method: &str) -> &str {
 
 /// A request, and where its answer goes.
 pub(super) enum Session {
-    /// HTTP/1 from outside, which is read and written by code of our own.
+    /// HTTP/1 on the ingress and on the admin listener, which is read and written by code of our own.
     Http1(Box<Http1>),
     /// HTTP/2 from outside, and HTTP/1 from the agent.
     Pingora(Box<ServerSession>),
@@ -197,22 +197,18 @@ impl Session {
         }
     }
 
-    /// Sees to it that what was written leaves.
-    pub(super) async fn leave(&mut self) -> io::Result<()> {
-        match self {
-            Self::Http1(http1) => http1.leave().await,
-            Self::Pingora(_) => Ok(()),
-        }
-    }
-
     /// A refusal is answered: the rest of the body is not waited for unless the connection is to be kept, and then not
     /// for longer than this.
     pub(super) fn refuses(&mut self, keep: bool, patience: Duration) {
-        if let Self::Pingora(session) = self
-            && let ServerSession::H1(h1) = &mut **session
-        {
-            h1.set_close_on_response_before_downstream_finish(!keep);
-            h1.set_total_drain_timeout(Some(patience));
+        match self {
+            Self::Http1(http1) if keep => http1.drain_behind(),
+            Self::Pingora(session) => {
+                if let ServerSession::H1(h1) = &mut **session {
+                    h1.set_close_on_response_before_downstream_finish(!keep);
+                    h1.set_total_drain_timeout(Some(patience));
+                }
+            }
+            Self::Http1(_) => {}
         }
         if !keep {
             self.close_behind();
@@ -249,7 +245,8 @@ pub(super) fn go_on_with(session: &mut Session, span: Option<&Span>) {
 /// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
 pub(super) async fn continue_if_expected(session: &mut Session) {
     let value = session.headers().get(EXPECT);
-    if !value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    let expects = value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if !expects || session.version() != Version::HTTP_11 || session.is_body_done() {
         return;
     }
     // A caller that is gone is noticed when its body is read.
@@ -289,7 +286,7 @@ impl<'c> Caller<'c> {
     /// The agent.
     pub(super) fn of(session: &Session) -> Self {
         let Session::Pingora(session) = session else {
-            return Self::at(LOOPBACK);
+            return Self::at(IpAddr::from([0, 0, 0, 0]));
         };
         let peer = session.client_addr().and_then(|address| address.as_inet());
         let peer = peer.map_or(LOOPBACK, |address| address.ip());

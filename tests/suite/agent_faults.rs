@@ -137,6 +137,7 @@ fn answers_of_every_framing_are_passed_on() {
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\ncontent-length: 2\r\n\r\nok", 200, "ok"),
         (b"HTTP/1.1 200 OK\r\nx-words : one\r\n two\r\ncontent-length: 2\r\n\r\nok", 200, "ok"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n", 200, "ok"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2  \r\nok\r\n0\t\r\n\r\n", 200, "ok"),
     ] {
         let agent = Agent::start(answer);
         let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);

@@ -199,3 +199,80 @@ fn pipelined_requests_are_answered_in_their_order() {
     let expected = [("/in/1", "a"), ("/in/2", ""), ("/in/3", "b"), ("/in/5", "c")];
     assert_eq!(received, expected.map(|(target, body)| (target.to_owned(), body.as_bytes().to_vec())));
 }
+
+/// Sends `requests` in one piece and reads until the connection ends.
+fn all_answers(callgate: &Callgate, requests: &str) -> String {
+    let mut stream = callgate.connect();
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    all
+}
+
+#[test]
+fn a_connection_is_kept_as_long_as_both_want() {
+    let (_agent, callgate) = start();
+    let behind = "GET /open/2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    for (first, answers) in [
+        ("GET /open/1 HTTP/1.1\r\nHost: h\r\n\r\n", 2),
+        ("GET /open/1 HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", 2),
+        ("GET /open/1 HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n", 1),
+        ("GET /open/1 HTTP/1.1\r\nHost: h\r\nConnection: x\r\nConnection: Close\r\n\r\n", 1),
+        ("GET /open/1 HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, close\r\n\r\n", 1),
+        ("GET /open/1 HTTP/1.0\r\n\r\n", 1),
+        ("GET /open/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 2),
+        ("HEAD /open/1 HTTP/1.1\r\nHost: h\r\n\r\n", 2),
+        ("POST /none HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd\r\n", 2),
+        // A body that was refused, whose caller waits to be told to go on, may come or not.
+        ("POST /none HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", 1),
+    ] {
+        let all = all_answers(&callgate, &format!("{first}{behind}"));
+        assert_eq!(all.matches("HTTP/1.1 ").count(), answers, "{first}\n{all}");
+        assert_eq!(all.matches("connection: close").count(), 1, "{first}\n{all}");
+    }
+}
+
+#[test]
+fn every_answer_has_a_date() {
+    let (_agent, callgate) = start();
+    for request in [
+        "GET /open/1 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "GET /none HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "GET /\r\n\r\n",
+    ] {
+        let all = all_answers(&callgate, request);
+        let date = all.lines().find_map(|line| line.strip_prefix("date: ")).unwrap_or_default();
+        assert!(date.ends_with(" GMT") && date.len() == 29, "{all}");
+    }
+    assert!(callgate.admin_get("/livez").header("date").is_some());
+}
+
+#[test]
+fn who_is_told_to_go_on() {
+    let (_agent, callgate) = start();
+    let expecting = |version: &str, length: usize, body: &str| {
+        let head =
+            format!("POST /open/1 HTTP/{version}\r\nHost: h\r\nConnection: close\r\nExpect: 100-continue");
+        all_answers(&callgate, &format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}"))
+    };
+    assert!(expecting("1.1", 2, "hi").starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 "));
+    assert!(expecting("1.1", 0, "").starts_with("HTTP/1.1 200 "));
+    assert!(expecting("1.0", 2, "hi").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn chunks_that_break_in_a_later_piece() {
+    let (agent, callgate) = start();
+    let mut stream = callgate.connect();
+    stream
+        .write_all(b"POST /open/1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab")
+        .unwrap();
+    // The verdict on the head is out, and the body is waited for, before the rest comes.
+    stream.flush().unwrap();
+    std::thread::yield_now();
+    stream.write_all(b"cX\r\n0\r\n\r\nGET /open/2 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut all = String::new();
+    let _ = stream.read_to_string(&mut all);
+    assert!(all.starts_with("HTTP/1.1 400 ") && all.matches("HTTP/1.1 ").count() == 1, "{all}");
+    assert!(agent.received().is_empty());
+}

@@ -277,6 +277,15 @@ impl Callgate {
         String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Waits for so many lines of it.
+    pub fn logged(&self, lines: usize) -> Vec<Value> {
+        let mut all = Vec::new();
+        while all.len() < lines {
+            all.extend(self.log());
+        }
+        all
+    }
+
     /// Asks the server to stop, with patience, and tells how many exchanges were cut off.
     pub fn stop_in_background(&mut self) -> std::thread::JoinHandle<usize> {
         let serving = self.serving.take().unwrap();
