@@ -108,8 +108,10 @@ pub enum Single<'a> {
 
 /// The header names that `Connection` declares to be of one hop (RFC 9110 section 7.6.1), as written.
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty())
+    let options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    options
+        .filter_map(|option| std::str::from_utf8(option.trim_ascii()).ok())
+        .filter(|option| !option.is_empty())
 }
 
 /// Whether another message may follow on a connection behind one with these headers (RFC 9112 section 9.3).

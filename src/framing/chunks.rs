@@ -7,8 +7,10 @@ use super::{is_control, is_token};
 const SIZE_MAX: u64 = 1 << 30;
 /// Most bytes of a line that is no data: a size with its extensions, or a trailer.
 const LINE_BYTES_MAX: usize = 4 << 10;
-/// Most trailers.
+/// Most trailers of a request.
 const TRAILERS_MAX: usize = 32;
+/// Most trailers of an answer.
+const ANSWER_TRAILERS_MAX: usize = 256;
 
 /// A body's chunks are not what they must be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,13 +55,13 @@ pub struct Chunks {
     left: u64,
     line: usize,
     trailers: usize,
-    /// Whether blanks may stand behind a size.
-    padded: bool,
+    /// Whether they are an answer's.
+    of_an_answer: bool,
 }
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { at: At::Size(0), left: 0, line: 0, trailers: 0, padded: false }
+        Self { at: At::Size(0), left: 0, line: 0, trailers: 0, of_an_answer: false }
     }
 }
 
@@ -67,7 +69,7 @@ impl Chunks {
     /// Those of an answer: some servers have always put blanks behind a size. What a caller may not do, since others read
     /// its requests as well, is forgiven whoever was asked.
     pub fn of_an_answer() -> Self {
-        Self { padded: true, ..Self::default() }
+        Self { of_an_answer: true, ..Self::default() }
     }
 
     /// Whether the body is at its end.
@@ -117,7 +119,7 @@ impl Chunks {
                 }
                 At::Size(digits + 1)
             }
-            (At::Size(1..) | At::Padding, b' ' | b'\t') if self.padded => At::Padding,
+            (At::Size(1..) | At::Padding, b' ' | b'\t') if self.of_an_answer => At::Padding,
             (At::Size(1..) | At::Padding, b';') => At::Extension,
             (At::Size(1..) | At::Padding | At::Extension, b'\r') => At::SizeEnd,
             (At::Extension, _) if !is_control(b) => At::Extension,
@@ -125,7 +127,7 @@ impl Chunks {
             (At::DataCr, b'\r') => At::DataLf,
             (At::DataLf, b'\n') => self.next_line(At::Size(0)),
             (At::Trailer, b'\r') => At::End,
-            (At::Trailer, _) if is_token(b) && self.trailers < TRAILERS_MAX => At::Name,
+            (At::Trailer, _) if is_token(b) && self.trailers < self.trailers_max() => At::Name,
             (At::Name, b':') => At::Value,
             (At::Name, _) if is_token(b) => At::Name,
             (At::Value, b'\r') => At::ValueEnd,
@@ -138,6 +140,10 @@ impl Chunks {
             _ => return Err(ChunkFault),
         };
         Ok(())
+    }
+
+    fn trailers_max(&self) -> usize {
+        if self.of_an_answer { ANSWER_TRAILERS_MAX } else { TRAILERS_MAX }
     }
 
     fn next_line(&mut self, at: At) -> At {

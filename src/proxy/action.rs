@@ -102,7 +102,7 @@ impl Exchange<'_> {
                 if let Err(refusal) = settled {
                     return self.refuse(refusal, &[]).await;
                 }
-                self.relay(answered, Vec::new(), "ok").await
+                self.relay(answered, Bytes::new(), "ok").await
             }
             Err(failed) => {
                 if let Failed::Guarded(refused) = failed {

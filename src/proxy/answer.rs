@@ -155,7 +155,7 @@ pub(super) async fn reply(session: &mut Session, reply: &Reply) -> bool {
 pub(super) async fn relay(
     session: &mut Session,
     answer: &mut Answer,
-    gathered: Vec<Bytes>,
+    gathered: Bytes,
     limits: &Limits,
 ) -> Result<(), Broken> {
     // A length the agent did not give is not known before its end: HTTP/1.1 callers get chunks, HTTP/1.0
@@ -164,17 +164,17 @@ pub(super) async fn relay(
     let header = relayed_header(answer.status(), answer.headers(), chunks);
     let header = header.map_err(|_| Broken::Upstream(Fault::Garbled))?;
     session.write_head(header).await.map_err(|_| Broken::Caller)?;
-    let mut gathered = gathered.into_iter();
+    let mut gathered = Some(gathered).filter(|gathered| !gathered.is_empty());
     // A caller may take its time, but not for as long as it likes.
     let (mut pace, mut bytes) = (Pace::new(limits, Duration::MAX), 0);
     loop {
-        let piece = match gathered.next() {
+        let piece = match gathered.take() {
             Some(piece) => Some(piece),
             None => answer.piece().await.map_err(Broken::Upstream)?,
         };
         match piece {
             Some(piece) => {
-                let end = gathered.len() == 0 && answer.is_complete();
+                let end = answer.is_complete();
                 bytes += piece.len() as u64;
                 let written = pace.step(bytes, session.write_body(piece, end)).await;
                 written.and_then(Result::ok).ok_or(Broken::Caller)?;

@@ -57,11 +57,13 @@ pub(super) async fn read(
         if bytes as u64 > bytes_max {
             return Err(Denial::BodyTooLarge);
         }
-        let room = if bytes < body.capacity() { body.capacity() } else { room_for(bytes, most) };
-        if !reserved.at_least(room as u64) {
+        let grows = bytes >= body.capacity();
+        let room = if grows { room_for(bytes, most) } else { body.capacity() };
+        // What a library made more room for than can come is never touched.
+        if !reserved.at_least((room as u64).min(most.max(bytes as u64))) {
             return Err(Denial::Overloaded);
         }
-        if room > body.capacity() {
+        if grows && room > body.capacity() {
             let mut larger = BytesMut::with_capacity(room);
             larger.extend_from_slice(first.take().as_ref().unwrap_or(&body.freeze()));
             body = larger;

@@ -241,7 +241,7 @@ impl Exchange<'_> {
         if status.as_u16() >= 400 {
             self.not_sent(minted, false).await;
         }
-        let mut gathered = Vec::new();
+        let mut gathered = Bytes::new();
         let pointer = rule.inject.as_ref().and_then(|inject| inject.response.as_ref());
         if let (Some(pointer), Some(minted), true) = (pointer, minted, answered.answer.is_success())
             && is_json(answered.answer.headers())
@@ -256,8 +256,8 @@ impl Exchange<'_> {
     }
 
     /// The provider's own id is known from now on.
-    async fn bind(&mut self, minted: &Minted, pointer: &Pointer, gathered: &[Bytes]) {
-        let id = find_one(&gathered.concat(), pointer).word();
+    async fn bind(&mut self, minted: &Minted, pointer: &Pointer, gathered: &[u8]) {
+        let id = find_one(gathered, pointer).word();
         match id.filter(|id| id.len() <= 256) {
             Some(id) => {
                 let now = self.shared.ledger_clock.now(instant());
@@ -273,7 +273,7 @@ impl Exchange<'_> {
     pub(super) async fn relay(
         &mut self,
         mut answered: Answered,
-        gathered: Vec<Bytes>,
+        gathered: Bytes,
         reason: &'static str,
     ) -> Ended {
         let status = answered.answer.status().as_u16();

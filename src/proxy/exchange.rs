@@ -335,7 +335,7 @@ impl Exchange<'_> {
     /// Relays the agent's answer.
     async fn pass_on(&mut self, mut answer: Answer, seen: Seen, outcome: Outcome) -> Ended {
         let status = answer.status().as_u16();
-        match answer::relay(self.session, &mut answer, Vec::new(), &self.policy.limits).await {
+        match answer::relay(self.session, &mut answer, Bytes::new(), &self.policy.limits).await {
             Ok(()) => {
                 let ended = Ended::answered(seen, outcome, status, true);
                 deliver::finish(&self.shared.pool, &self.policy.agent, answer, ended.at);

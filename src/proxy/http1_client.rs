@@ -21,7 +21,9 @@ const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// Room for the head of an answer, and a small body behind it, in bytes.
 const READ_BYTES: usize = 4 << 10;
 /// Longest head of an answer, in bytes.
-const HEAD_BYTES_MAX: usize = 256 << 10;
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most heads before the one that counts (RFC 9110 section 15.2).
+const INTERIM_MAX: usize = 32;
 /// Most header lines of an answer.
 const HEADERS_MAX: usize = 256;
 /// What is read of a body at once, at most, in bytes.
@@ -148,26 +150,37 @@ struct AnswerLines {
 
 /// Reads heads until one is final, and what came behind it. A switch of protocols was never asked for.
 async fn final_head(stream: &mut Stream) -> Result<(AnswerLines, Bytes), Fault> {
-    let mut bytes = BytesMut::with_capacity(READ_BYTES);
+    let (mut bytes, mut interim) = (BytesMut::with_capacity(READ_BYTES), 0);
     loop {
         if bytes.len() > HEAD_BYTES_MAX {
             return Err(Fault::Garbled);
         }
         bytes.reserve(READ_BYTES / 2);
+        let before = bytes.len();
         if stream.read_buf(&mut bytes).await.map_err(|_| Fault::Reset)? == 0 {
             return Err(Fault::Reset);
+        }
+        // Gone over once, however slowly it comes.
+        if !has_empty_line(bytes.get(before.saturating_sub(2)..).unwrap_or_default()) {
+            continue;
         }
         let mut whole = bytes.freeze();
         while let Some((head, length)) = parse(&whole)? {
             whole.advance(length);
             match head.status.as_u16() {
                 200..=599 => return Ok((head, whole)),
-                100 | 102..=199 => {}
+                100 | 102..=199 if interim < INTERIM_MAX => interim += 1,
                 _ => return Err(Fault::Garbled),
             }
         }
         bytes = whole.try_into_mut().unwrap_or_else(|whole| BytesMut::from(&whole[..]));
     }
+}
+
+/// Whether a line ends here that has nothing in it.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    let behind = |at: usize| bytes.get(at + 1..).unwrap_or_default();
+    memchr::memchr_iter(b'\n', bytes).any(|at| matches!(behind(at), [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// Takes a head apart, if it is whole, and says how long it is. Servers are forgiven what they have always been
@@ -309,19 +322,15 @@ impl Answer {
     }
 
     /// Reads what is left of the body, as long as it is not more than this many bytes.
-    pub(super) async fn gather(&mut self, bytes_max: usize) -> Result<Vec<Bytes>, Fault> {
-        let mut pieces = Vec::new();
-        let mut bytes = 0;
-        while bytes <= bytes_max
+    pub(super) async fn gather(&mut self, bytes_max: usize) -> Result<Bytes, Fault> {
+        // Copied: a piece of one byte would hold the room of many.
+        let mut gathered = BytesMut::new();
+        while gathered.len() <= bytes_max
             && let Some(piece) = self.piece().await?
         {
-            bytes += piece.len();
-            pieces.push(piece);
-            if self.is_complete() {
-                break;
-            }
+            gathered.extend_from_slice(&piece);
         }
-        Ok(pieces)
+        Ok(gathered.freeze())
     }
 
     /// Whether the last piece was the last.

@@ -16,10 +16,12 @@ use super::patience::within;
 use crate::framing::{Framing, Head};
 use crate::request::{lasts, write_line};
 
-/// What is read of a body at once, at most, in bytes.
-const PIECE_BYTES: usize = 64 << 10;
+/// What is read of a body at once where no room was made for it, in bytes.
+const PIECE_BYTES: usize = 16 << 10;
 /// What is read of a body of chunks at once, in bytes.
-const CHUNKS_BYTES: usize = 16 << 10;
+const CHUNKS_BYTES: usize = 8 << 10;
+/// What is looked at of it where there is no room left: it may be the end.
+const LAST_CHUNK_BYTES: usize = 512;
 /// Up to this size a piece of an answer is copied behind what waits to leave, which costs less than another write.
 const GATHERED_BYTES_MAX: usize = 16 << 10;
 /// Room made for an answer's head and a small body.
@@ -213,7 +215,10 @@ impl Http1 {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
                     }
-                    let Ok(taken) = chunks.read(&self.read, |data| body.extend_from_slice(data)) else {
+                    // Not more than there is room for: who reads makes the room, and answers for it.
+                    let room = (body.capacity() - body.len()).max(LAST_CHUNK_BYTES);
+                    let next = self.read.get(..room).unwrap_or(&self.read);
+                    let Ok(taken) = chunks.read(next, |data| body.extend_from_slice(data)) else {
                         // Nobody knows any more where anything begins.
                         self.body = Framing::Close;
                         return Err(io::ErrorKind::InvalidData.into());

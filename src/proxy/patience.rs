@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::clock::instant;
@@ -36,7 +37,8 @@ impl Alarm {
                 self.set(patience);
             }
             if let Some(sleep) = &mut self.0 {
-                ready!(sleep.as_mut().poll(context));
+                // Whatever the future has used up: a flood must not keep the time from passing.
+                ready!(pin!(unconstrained(sleep.as_mut())).poll(context));
             }
             Poll::Ready(None)
         })
@@ -86,5 +88,37 @@ impl<'l> Pace<'l> {
         let output = timeout(left, future).await.ok();
         self.waited += instant().saturating_duration_since(began);
         output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::task::coop::consume_budget;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn an_alarm_goes_off_however_often_it_was_set() {
+        let mut alarm = Alarm::default();
+        assert_eq!(alarm.within(FOR_EVER, async { 1 }).await, Some(1));
+        assert_eq!(alarm.within(SOON, pending::<()>()).await, None);
+        assert_eq!(alarm.within(FOR_EVER, tokio::time::sleep(SOON)).await, Some(()));
+        assert_eq!(alarm.within(SOON, pending::<()>()).await, None, "a shorter wait behind a longer one");
+        assert_eq!(alarm.within(Duration::MAX, tokio::time::sleep(SOON)).await, Some(()));
+    }
+
+    #[tokio::test]
+    async fn a_flood_does_not_keep_the_time_from_passing() {
+        let busy = async {
+            loop {
+                consume_budget().await;
+            }
+        };
+        let ended: Option<()> = within(SOON, busy).await;
+        assert!(ended.is_none());
     }
 }

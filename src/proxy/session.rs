@@ -150,9 +150,14 @@ impl Session {
         match self {
             Self::Http1(http1) => http1.read_body_into(body).await,
             Self::Pingora(session) => {
-                let piece = session.read_request_body().await.map_err(io::Error::other)?.unwrap_or_default();
-                body.extend_from_slice(&piece);
-                Ok(piece.len())
+                while let Some(piece) = session.read_request_body().await.map_err(io::Error::other)? {
+                    // One that is empty is not the end.
+                    if !piece.is_empty() {
+                        body.extend_from_slice(&piece);
+                        return Ok(piece.len());
+                    }
+                }
+                Ok(0)
             }
         }
     }

@@ -150,6 +150,35 @@ fn answers_of_every_framing_are_passed_on() {
 }
 
 #[test]
+fn heads_before_the_one_that_counts() {
+    let interim = b"HTTP/1.1 102 Processing\r\n\r\n";
+    for (count, status) in [(1, 200), (32, 200), (33, 502)] {
+        let agent = Agent::start(&[&interim.repeat(count), ANSWER].concat());
+        let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+        assert_eq!(callgate.send(REQUEST).status, status, "{count}");
+    }
+    // One head is taken in pieces of any size, and not for ever.
+    let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(80_000));
+    for (answer, status) in [(ANSWER, 200), (long.as_bytes(), 502)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let callgate =
+            Callgate::start(&open_config(&listener.local_addr().unwrap().to_string()), Clock::System);
+        let answer = answer.to_vec();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.set_nodelay(true);
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).unwrap();
+            let step = answer.len().div_ceil(100);
+            answer.chunks(step).all(|piece| stream.write_all(piece).is_ok());
+            // Held open: what was read of it decides.
+            let _ = stream.read(&mut buffer);
+        });
+        assert_eq!(callgate.send(REQUEST).status, status);
+    }
+}
+
+#[test]
 fn an_answer_that_can_be_read_in_two_ways_is_the_last_of_its_connection() {
     for (answer, connections) in [
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".as_slice(), 1),

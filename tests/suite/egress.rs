@@ -316,6 +316,51 @@ fn a_refused_request_is_never_read_as_another_one() {
 }
 
 #[test]
+fn a_body_of_many_chunks_arrives_whole() {
+    let world = World::new();
+    let mut stream = std::net::TcpStream::connect(world.callgate.egress.unwrap()).unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let chunks = "a\r\n0123456789\r\n".repeat(20_000);
+    let request =
+        format!("POST /plain HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    // Wherever a read ends, within a size, too.
+    for (i, piece) in request.as_bytes().chunks(997).enumerate() {
+        stream.write_all(piece).unwrap();
+        if i % 16 == 0 {
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(Response::read(&mut stream).status, 202);
+    assert_eq!(world.provider.received()[0].body.len(), 200_000);
+}
+
+#[test]
+fn an_id_is_found_in_an_answer_that_comes_in_drops() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let provider = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.set_nodelay(true);
+        let mut buffer = [0; 4096];
+        let _ = std::io::Read::read(&mut stream, &mut buffer).unwrap();
+        let body = r#"{"job": {"id": "job-1"}}"#;
+        let head = "HTTP/1.1 202 Accepted\r\ncontent-type: application/json";
+        write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
+        body.bytes().for_each(|byte| stream.write_all(&[byte]).unwrap());
+        let _ = std::io::Read::read(&mut stream, &mut buffer);
+    });
+    let agent = Agent::start(ANSWER);
+    let callgate = Callgate::start(&config(agent.address, &provider, ""), Clock::System);
+    let request = r#"{"document": {"id": "d"}, "callback": {}}"#;
+    let mut stream = std::net::TcpStream::connect(callgate.egress.unwrap()).unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    write!(stream, "POST /body HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}", request.len()).unwrap();
+    let answer = Response::read(&mut stream);
+    assert_eq!((answer.status, answer.text().as_str()), (202, r#"{"job": {"id": "job-1"}}"#));
+}
+
+#[test]
 fn a_head_that_cannot_be_parsed_is_answered() {
     let world = World::new();
     let mut stream = std::net::TcpStream::connect(world.callgate.egress.unwrap()).unwrap();

@@ -229,6 +229,37 @@ fn a_caller_that_does_not_read_its_answer_is_let_go() {
 }
 
 #[test]
+fn a_body_of_chunks_takes_no_more_memory_than_it_needs() {
+    let (agent, callgate) = with_limits("body_memory_max: 2100KiB");
+    let chunks = format!("4000\r\n{}\r\n", "x".repeat(0x4000)).repeat(119);
+    let request =
+        format!("POST /open/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    assert_eq!(callgate.send(request.as_bytes()).status, 200);
+    assert_eq!(agent.received()[0].body.len(), 119 * 0x4000);
+}
+
+#[test]
+fn an_answer_that_broke_off_is_not_begun_again() {
+    let (agent, callgate) = with_limits("throughput_min: 1MiB");
+    let body = "x".repeat(15_000);
+    agent.answers(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    let mut stream = callgate.connect();
+    stream.write_all("GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2000).as_bytes()).unwrap();
+    // Nothing is read until one was given up on.
+    while callgate.log().iter().all(|line| line["status"] != 0) {}
+    let mut all = String::new();
+    let _ = stream.read_to_string(&mut all);
+    let mut rest = all.as_str();
+    while let Some((head, behind)) = rest.split_once("\r\n\r\n") {
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.matches("HTTP/1.1").count() == 1, "{head}");
+        let (this, next) = behind.split_at(behind.len().min(body.len()));
+        assert!(this.bytes().all(|b| b == b'x'), "another answer within one");
+        rest = next;
+    }
+    assert!(all.len() < 2000 * 15_000);
+}
+
+#[test]
 fn what_was_delivered_before_takes_nothing_of_a_routes_rate() {
     let agent = Agent::start(ANSWER);
     let provider = "providers: { p: { preset: github, secrets: [ { env: HMAC_SECRET } ] } }
