@@ -6,9 +6,9 @@ use super::reader::Cursor;
 use crate::policy::Limits;
 use crate::time::Rate;
 
-/// Largest head that can be allowed, in bytes: pingora's own limit.
+/// Largest head that can be allowed, in bytes.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
-/// Most header lines that can be allowed: pingora's own limit.
+/// Most header lines that can be allowed.
 const HEADERS_MAX: u64 = 256;
 /// Most memory for bodies that can be allowed, in bytes.
 const BODY_MEMORY_MAX: u64 = 1 << 40;

@@ -1,5 +1,6 @@
-//! What the bytes of an HTTP/1 request must be before anybody parses them. What two readers could take for two
-//! different things is refused here: what is ambiguous to somebody before or behind us is not repaired.
+//! What the bytes of an HTTP/1 request must be before they are taken apart, and how the end of a body is found. What two
+//! readers could take for two different things is refused here: what is ambiguous to somebody before or behind us is not
+//! repaired.
 
 mod chunks;
 mod head;

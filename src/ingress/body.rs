@@ -20,10 +20,9 @@ const EVENT_ID_BYTES_MAX: usize = 256;
 
 /// What a request is that passed every check which needs no memory.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "the large one is the common one, and is moved once")]
 pub enum Decided {
     /// A callback: what is left is to ask the ledger.
-    Callback(Verified),
+    Callback(Box<Verified>),
     /// A provider's handshake, which is answered here and now.
     Handshake(Box<(Reply, Seen)>),
     /// A request that would have been refused, or answered here, on a route that only observes.
@@ -44,7 +43,7 @@ impl Admitted {
     /// [`Denied`] when the body is too large, no signature matches it, or it says to answer where the route does
     /// not allow.
     pub fn decide_body(
-        mut self,
+        mut self: Box<Self>,
         head: &RequestHead<'_>,
         body: &[u8],
         trail: &mut Trail,
@@ -54,7 +53,8 @@ impl Admitted {
                 let report = Report { question, ..self.route.follow.report(head, body) };
                 let event_id = self.event_id(body);
                 let events = self.events(&tags, event_id.as_ref());
-                Ok(Decided::Callback(Verified { admitted: self, target, report, events, event_id }))
+                let verified = Verified { admitted: self, target, report, events, event_id };
+                Ok(Decided::Callback(Box::new(verified)))
             }
             Ok(Body::Observed { instead, target }) => {
                 Ok(Decided::Observed(Box::new(Observed { admitted: self, target, instead })))

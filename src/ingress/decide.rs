@@ -138,7 +138,7 @@ impl Ingress {
         head: &RequestHead<'_>,
         now: Timestamp,
         trail: &mut Trail,
-    ) -> Result<Admitted, Box<Denied>> {
+    ) -> Result<Box<Admitted>, Box<Denied>> {
         let client = self.client(head);
         let mut seen = Seen { client: client.ok(), ..Seen::default() };
         let (route, captures) = match self.find(head, trail) {
@@ -148,7 +148,10 @@ impl Ingress {
         let mut found = Found::default();
         let run = gate::Run { route: &route, captures: &captures, head, now, edge: &self.edge };
         match run.run(client, &mut found, trail) {
-            Ok(client) => Ok(Admitted { route, captures, client, found, now, edge: Arc::clone(&self.edge) }),
+            // Boxed: it is handed on from check to check.
+            Ok(client) => {
+                Ok(Box::new(Admitted { route, captures, client, found, now, edge: Arc::clone(&self.edge) }))
+            }
             Err(denial) => {
                 seen.route = Some(route);
                 seen.captures = Some(captures);
@@ -212,7 +215,11 @@ impl Admitted {
     ///
     /// # Errors
     /// The denial, elsewhere.
-    pub fn too_many(mut self, detail: &'static str, trail: &mut Trail) -> Result<Self, Box<Denied>> {
+    pub fn too_many(
+        mut self: Box<Self>,
+        detail: &'static str,
+        trail: &mut Trail,
+    ) -> Result<Box<Self>, Box<Denied>> {
         let denial = trail.deny(Check::Rate, Denial::RateLimited, || detail.to_owned());
         match self.found.heed::<()>(&self.route, Err(denial)) {
             Ok(_) => Ok(self),

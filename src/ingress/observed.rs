@@ -19,7 +19,7 @@ pub enum Turned {
 /// A request that is delivered though its route's gate would not have let it through.
 #[derive(Debug)]
 pub struct Observed {
-    pub(super) admitted: Admitted,
+    pub(super) admitted: Box<Admitted>,
     pub(super) target: String,
     /// What would have become of it: a denial's code, `handshake`, `duplicate` or `stale`.
     pub(super) instead: &'static str,

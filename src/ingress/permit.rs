@@ -16,7 +16,7 @@ use crate::trail::{Check, Trail};
 /// A request that every check passed which needs no memory: what is left is to ask the ledger.
 #[derive(Debug)]
 pub struct Verified {
-    pub(super) admitted: Admitted,
+    pub(super) admitted: Box<Admitted>,
     pub(super) target: String,
     pub(super) report: Report,
     pub(super) events: Vec<EventKey>,
@@ -27,7 +27,7 @@ pub struct Verified {
 /// in one place, by [`Verified::permit`], and delivering takes one.
 #[derive(Debug)]
 pub struct Permit {
-    verified: Verified,
+    verified: Box<Verified>,
     cleared: Cleared,
 }
 
@@ -98,7 +98,11 @@ impl Verified {
     ///
     /// # Errors
     /// [`Halted`] when it holds the callback back.
-    pub fn permit(self, ruling: Result<Cleared, Held>, trail: &mut Trail) -> Result<Permit, Box<Halted>> {
+    pub fn permit(
+        self: Box<Self>,
+        ruling: Result<Cleared, Held>,
+        trail: &mut Trail,
+    ) -> Result<Permit, Box<Halted>> {
         let in_flight = |held: &Held| matches!(held, Held::Refused(r) if r.denial == Denial::EventInFlight);
         match &ruling {
             Err(Held::Duplicate) => trail.hold(Check::Duplicate, "the event was delivered before"),

@@ -199,9 +199,9 @@ impl Exchange<'_> {
     /// for behind the head's checks, because they know whose address it is.
     fn within_rate(
         &self,
-        decided: Result<Admitted, Box<Denied>>,
+        decided: Result<Box<Admitted>, Box<Denied>>,
         trail: &mut Trail,
-    ) -> Result<Admitted, Box<Denied>> {
+    ) -> Result<Box<Admitted>, Box<Denied>> {
         let Some(rate) = self.policy.limits.rate_per_address else { return decided };
         let client = match &decided {
             Ok(admitted) => Some(admitted.client()),
@@ -245,7 +245,7 @@ impl Exchange<'_> {
     async fn ask_and_deliver(
         &mut self,
         caller: Caller<'_>,
-        verified: Verified,
+        verified: Box<Verified>,
         body: Bytes,
         trail: &mut Trail,
     ) -> Ended {

@@ -168,6 +168,8 @@ async fn final_head(stream: &mut Stream) -> Result<(AnswerLines, Bytes), Fault> 
         while let Some((head, length)) = parse(&whole)? {
             whole.advance(length);
             match head.status.as_u16() {
+                // However much of it came at once.
+                _ if length > HEAD_BYTES_MAX => return Err(Fault::Garbled),
                 200..=599 => return Ok((head, whole)),
                 100 | 102..=199 if interim < INTERIM_MAX => interim += 1,
                 _ => return Err(Fault::Garbled),

@@ -1,5 +1,7 @@
 //! Asking for callbacks as each provider wants to be asked, and reading what comes back: every preset that says how.
 
+use std::io::{Read, Write};
+
 use callgate::config::{Callback, Entry, PRESETS, TokenBack};
 use callgate::egress::Place;
 use callgate::interaction::StatusAt;
@@ -294,4 +296,11 @@ routes: [ {{ name: r, path: \"/mcp/{{id}}\", provider: p, token: {{ kind: callba
     let document = send_to(public.ingress, "GET", path, &[], b"");
     assert_eq!((document.status, document.json()), (200, json!({ "receivers": ["/mcp/"] })));
     assert_eq!(send_to(public.ingress, "POST", path, &[], b"{}").status, 404);
+    // A body that nobody reads, and that its caller may not send at all, is not read as another request.
+    let mut stream = public.connect();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        .unwrap();
+    let mut all = String::new();
+    let _ = stream.read_to_string(&mut all);
+    assert!(all.starts_with("HTTP/1.1 200 ") && all.contains("connection: close\r\n"), "{all}");
 }

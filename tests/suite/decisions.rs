@@ -346,7 +346,13 @@ impl Pure {
         verdict
     }
 
-    async fn ask(&self, verified: Verified, prepared: &Prepared, case: &Case, trail: &mut Trail) -> Verdict {
+    async fn ask(
+        &self,
+        verified: Box<Verified>,
+        prepared: &Prepared,
+        case: &Case,
+        trail: &mut Trail,
+    ) -> Verdict {
         let route = Some(verified.route().name.to_string());
         let claimed = self.store.claim(&verified.ask(), prepared.at, Duration::ZERO).await;
         let ruling = claimed.as_ref().map(Claimed::cleared).map_err(Clone::clone);
