@@ -251,9 +251,9 @@ def run(rig, report, args):
     plain = [make(rig) for make in makers.values()]
     logging = [make(rig, f"{name}, log", log=True) for name, make in makers.items()]
     checks = peers.callgate(rig, "Callgate, checks alone", full=False)
-    full = peers.callgate(rig)
+    full, reading = peers.callgate(rig), peers.callgate(rig, "Callgate, reading the body", reads=True)
     others = [peers.callgate(rig, "Callgate, other build", binary=args.other)] if args.other else []
-    everyone = [bare, *plain, *logging, checks, full, *others]
+    everyone = [bare, *plain, *logging, checks, full, reading, *others]
     report.table("Start and rest", ["to the first answer, ms", "memory, MiB"],
                  [(peer.name, [f"{peer.started_ms:.0f}", f"{peer.memory_mib():.1f}"]) for peer in everyone])
     for peer in everyone:
@@ -263,7 +263,7 @@ def run(rig, report, args):
     if "checks" in args.parts:
         sizes(rig, report, [bare, *plain, checks], args, "Address, token, signature, rewrite", "checks")
     if "full" in args.parts:
-        sizes(rig, report, [bare, *logging, *others, full], args, "The same with access log and metrics; Callgate with ledger and duplicates, too", "full")
+        sizes(rig, report, [bare, *logging, *others, full, reading], args, "The same with access log and metrics; Callgate with ledger and duplicates, too", "full")
     if "tls" in args.parts:
         sizes(rig, report, [bare, *plain, *others, full], args, "Over TLS 1.3", "tls", "tls", ("200 B", "4 KiB", "64 KiB"))
     if "h2" in args.parts:

@@ -204,13 +204,13 @@ def envoy(rig, name="Envoy", log=False, network_count=100):
     return peer.start(binary, "-c", path, "--concurrency", 1, "--log-level", "warn", "--use-dynamic-base-id")
 
 
-def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binary=CALLGATE, more=""):
-    """`full`: everything a default install switches on, the ledger reading the body included; else what the peers check."""
+def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binary=CALLGATE, more="", reads=False):
+    """`full`: everything a default install switches on; else what the peers check. `reads`: status and progress from the body, too."""
     peer = Peer(name, rig.folder, rig)
-    ledger = "interaction: { status: /status, progress: /progress, done: [completed], failed: [failed] }"
+    reading = "interaction: { status: /status, progress: /progress, done: [completed], failed: [failed] }"
     values = peer.values | {"NETWORKS": json.dumps(networks(network_count)),
                             "MORE": more if full else "access_log: off",
-                            "ROUTE": ledger if full else "duplicates: deliver"}
+                            "ROUTE": reading if reads else "" if full else "duplicates: deliver"}
     text = fill("callgate.yaml", values)
     for i in range(routes - 1):
         text += (f"  - {{ name: r{i}, path: \"/webhooks/other-{i}/{{id}}\", provider: analysis, "
