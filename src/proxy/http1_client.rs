@@ -160,8 +160,8 @@ async fn final_head(stream: &mut Stream) -> Result<(AnswerLines, Bytes), Fault> 
         if stream.read_buf(&mut bytes).await.map_err(|_| Fault::Reset)? == 0 {
             return Err(Fault::Reset);
         }
-        // Gone over once, however slowly it comes.
-        if !has_empty_line(bytes.get(before.saturating_sub(2)..).unwrap_or_default()) {
+        // Gone over once, however slowly it comes; what begins as no answer does is told at once.
+        if before > 0 && !has_empty_line(bytes.get(before.saturating_sub(2)..).unwrap_or_default()) {
             continue;
         }
         let mut whole = bytes.freeze();

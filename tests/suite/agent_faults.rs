@@ -86,6 +86,8 @@ fn an_agent_that_closed_while_idle_is_connected_to_anew() {
 fn an_agent_that_talks_nonsense() {
     for nonsense in [
         b"hello, who is there?\r\n\r\n".as_slice(),
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
         b"HTTP/1.1 abc\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
