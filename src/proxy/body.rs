@@ -50,10 +50,9 @@ pub(super) async fn read(
     if complete {
         return if first.len() as u64 > bytes_max { Err(Denial::BodyTooLarge) } else { Ok(first) };
     }
-    let mut body = BytesMut::new();
-    let mut first = Some(first);
+    let mut body = BytesMut::from(first);
     loop {
-        let bytes = first.as_ref().map_or(body.len(), Bytes::len);
+        let bytes = body.len();
         if bytes as u64 > bytes_max {
             return Err(Denial::BodyTooLarge);
         }
@@ -65,7 +64,7 @@ pub(super) async fn read(
         }
         if grows && room > body.capacity() {
             let mut larger = BytesMut::with_capacity(room);
-            larger.extend_from_slice(first.take().as_ref().unwrap_or(&body.freeze()));
+            larger.extend_from_slice(&body);
             body = larger;
         }
         if step(&mut pace, bytes as u64, session.read_body_into(&mut body)).await? == 0 {

@@ -77,6 +77,32 @@ fn line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
+/// Writes the head of an answer; `keep`: another request may follow on its connection.
+pub(super) fn write_answer_head<'l>(
+    out: &mut Vec<u8>,
+    status: u16,
+    lines: impl IntoIterator<Item = (&'l str, &'l [u8])>,
+    keep: bool,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    out.extend_from_slice(reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let mut has_date = false;
+    for (name, value) in lines {
+        has_date |= name == DATE.as_str();
+        write_line(out, name, value);
+    }
+    // Of an origin server with a clock (RFC 9110 section 6.6.1).
+    if !has_date {
+        write_line(out, "date", get_cached_date().as_bytes());
+    }
+    write_line(out, "connection", if keep { b"keep-alive" } else { b"close" });
+    out.extend_from_slice(b"\r\n");
+}
+
 /// How the body of an answer is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Answering {
@@ -251,22 +277,9 @@ impl Http1 {
             (false, false) => length().map_or(Answering::Close, Answering::Length),
         };
         self.keep &= self.answer != Answering::Close && (self.drains || self.body.is_done());
-        let out = &mut self.waiting;
-        out.reserve(ANSWER_BYTES);
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(status.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        out.extend_from_slice(b"\r\n");
-        for (name, value) in &header.headers {
-            write_line(out, name.as_str(), value.as_bytes());
-        }
-        // Of an origin server with a clock (RFC 9110 section 6.6.1).
-        if !header.headers.contains_key(DATE) {
-            write_line(out, "date", get_cached_date().as_bytes());
-        }
-        write_line(out, "connection", if self.keep { b"keep-alive" } else { b"close" });
-        out.extend_from_slice(b"\r\n");
+        self.waiting.reserve(ANSWER_BYTES);
+        let lines = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        write_answer_head(&mut self.waiting, status.as_u16(), lines, self.keep);
     }
 
     /// Writes a piece of the answer's body, the last one where this is its `end`. To whom gets no body, none is written.

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
-use pingora::protocols::http::date::get_cached_date;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +20,7 @@ use super::accept;
 use super::body;
 use super::connection::FAREWELL;
 use super::head::{self, Came, Unusable};
-use super::http1_server::Http1;
+use super::http1_server::{Http1, write_answer_head};
 use super::patience::{Alarm, within};
 use super::session::{Caller, Session, continue_if_expected, head};
 use super::slots::{BodyMemory, Slot, Slots};
@@ -228,16 +227,11 @@ where
 
 /// Answers what is no request with its status alone, and closes.
 async fn turn_away(mut stream: Stream, unusable: &Unusable) {
-    let status = unusable.denial.status();
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    let reason = reason.unwrap_or_default();
-    let date = get_cached_date();
-    let date = date.to_str().unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n"
-    );
+    let mut answer = Vec::new();
+    let nothing = [("content-length", b"0".as_slice())];
+    write_answer_head(&mut answer, unusable.denial.status(), nothing, false);
     within(FAREWELL, async {
-        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.write_all(&answer).await;
         let _ = stream.shutdown().await;
     })
     .await;

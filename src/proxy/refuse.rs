@@ -1,13 +1,12 @@
 //! Refusing: the answer, and what becomes of a body that nobody will read.
 
+use http::Method;
 use http::header::EXPECT;
-use http::{Method, StatusCode};
 use pingora::protocols::Stream;
-use pingora::protocols::http::date::get_cached_date;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::http1_server::{DRAIN_BYTES_MAX, DRAIN_DEADLINE};
+use super::http1_server::{DRAIN_BYTES_MAX, DRAIN_DEADLINE, write_answer_head};
 use super::session::Session;
 use super::{answer, body};
 use crate::denial::Denial;
@@ -37,15 +36,14 @@ pub(super) async fn refuse_head(
     explain: bool,
 ) -> bool {
     let problem = answer::problem(denial, request_id, explain);
-    let reason = StatusCode::from_u16(denial.status()).ok().and_then(|status| status.canonical_reason());
-    let mut written = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\ndate: {}\r\nconnection: close\r\n\r\n",
-        denial.status(),
-        reason.unwrap_or_default(),
-        problem.len(),
-        get_cached_date().to_str().unwrap_or_default()
-    )
-    .into_bytes();
+    let length = problem.len().to_string();
+    let lines = [
+        ("content-type", b"application/problem+json".as_slice()),
+        ("content-length", length.as_bytes()),
+        ("cache-control", b"no-store"),
+    ];
+    let mut written = Vec::new();
+    write_answer_head(&mut written, denial.status(), lines, false);
     if !bodiless {
         written.extend_from_slice(&problem);
     }
