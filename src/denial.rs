@@ -71,7 +71,7 @@ denials! {
     AddressUnreadable, "address_unreadable", Deny, 403, "Forbidden",
         "A trusted proxy sent an address header that is empty, doubled or not an address.";
     AgentGarbled, "agent_garbled", Fail, 502, "Bad Gateway",
-        "The agent answered with something that is not HTTP/1.1.";
+        "The agent's answer is not HTTP/1.1, or it reports success before the agent was sent the whole callback.";
     AgentReset, "agent_reset", Fail, 502, "Bad Gateway",
         "The agent closed the connection before it answered; the callback may have reached it.";
     AgentTimeout, "agent_timeout", Fail, 504, "Gateway Timeout",
@@ -125,7 +125,7 @@ denials! {
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
         "The path or query is not in the one canonical form: dot segments, encoded separators and the like.";
     ProviderGarbled, "provider_garbled", Fail, 502, "Bad Gateway",
-        "The provider answered with something that is not HTTP/1.1.";
+        "The provider's answer is not HTTP/1.1, or it reports success before the provider was sent the whole request.";
     ProviderRedirected, "provider_redirected", Fail, 502, "Bad Gateway",
         "The provider answered a question's answer with a redirect, which is neither followed nor passed on.";
     ProviderReset, "provider_reset", Fail, 502, "Bad Gateway",

@@ -102,7 +102,7 @@ pub struct Agent {
 }
 
 /// Where the agent listens.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum AgentAddress {
     /// `host:port`.
     Tcp(Box<str>),

@@ -50,23 +50,50 @@ pub(super) struct Link {
     certificate: Option<Shown>,
     /// The balancer that says so.
     passed_on_by: Option<IpAddr>,
+    /// How the connection is protected.
+    protection: Protection,
     entrance: Arc<ArcSwap<Entrance>>,
     /// Its room, for as long as it lasts.
     _slot: Slot,
 }
 
+/// How a connection is protected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Protection {
+    None,
+    Tls1_2,
+    Tls1_3,
+}
+
+impl Protection {
+    /// Returns that of a stream whose handshake, if it has one, is over.
+    fn of(stream: &impl Ssl) -> Self {
+        match stream.get_ssl_digest() {
+            None => Self::None,
+            // rustls writes `TLSv1_3`, other libraries `TLSv1.3`.
+            Some(digest) if digest.version.ends_with('3') => Self::Tls1_3,
+            Some(_) => Self::Tls1_2,
+        }
+    }
+}
+
 impl Link {
-    /// Whether the connection could still be made as it was: its balancer is trusted, and its client is believed where
-    /// nobody gets in without.
+    /// Whether the connection could still be made as it was: its balancer is trusted, its client is believed where
+    /// nobody gets in without, and the listener accepts its version of TLS.
     pub(super) fn holds(&self) -> bool {
         let entrance = self.entrance.load();
+        let protected = match (self.protection, &entrance.tls) {
+            (Protection::None, None) | (Protection::Tls1_3, Some(_)) => true,
+            (Protection::Tls1_2, Some(tls)) => tls.has_1_2,
+            (Protection::None, Some(_)) | (Protection::Tls1_2 | Protection::Tls1_3, None) => false,
+        };
         let trusted = match (self.passed_on_by, &entrance.proxied_by) {
             (Some(balancer), Some(trusted)) => trusted.contains(balancer),
             (None, None) => true,
             _ => false,
         };
         let required = entrance.tls.as_ref().and_then(|tls| tls.clients.as_ref()).is_some_and(|c| c.required);
-        trusted && (!required || self.certificate().is_some())
+        protected && trusted && (!required || self.certificate().is_some())
     }
 
     /// What the caller proved to be, as long as those who vouch for it are believed.
@@ -199,15 +226,23 @@ async fn begin(
         return Err(Turned::AddressFull);
     }
     let passed_on_by = rules.proxied_by.as_ref().map(|_| peer.ip());
-    let link = |certificate| Link { peer: address, certificate, passed_on_by, entrance, _slot: slot };
-    let Some(tls) = &rules.tls else { return Ok((Box::new(wire), link(None))) };
+    let link = |certificate, protection| Link {
+        peer: address,
+        certificate,
+        passed_on_by,
+        protection,
+        entrance,
+        _slot: slot,
+    };
+    let Some(tls) = &rules.tls else { return Ok((Box::new(wire), link(None, Protection::None))) };
     let stream = tls.acceptor.tls_handshake(wire).await.map_err(|error| {
         log::debug!("TLS with {peer}: {error}");
         Turned::Tls
     })?;
     let chain = stream.get_ssl().and_then(|ssl| ssl.peer_cert_chain_der());
     let shown = chain.zip(tls.clients.as_ref()).and_then(|(chain, clients)| Shown::new(chain, clients));
-    Ok((Box::new(stream), link(shown)))
+    let protection = Protection::of(&stream);
+    Ok((Box::new(stream), link(shown, protection)))
 }
 
 /// Whether HTTP/2 was agreed on in the handshake.

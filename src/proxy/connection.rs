@@ -55,16 +55,12 @@ async fn http1(shared: &Arc<Shared>, mut stream: Stream, link: &Link) -> Option<
         let limits = || shared.policy.load().limits;
         let came = match behind.take() {
             None => head::first(&mut stream, plain, &mut alarm, &limits()).await,
-            Some(behind) => {
-                let idle = limits().idle_timeout;
-                let came = head::next(&mut stream, behind, idle, &mut alarm, limits).await;
-                // What a reload has taken the ground from ends here; whoever calls again is judged anew.
-                if matches!(came, Came::Request(..)) && !link.holds() {
-                    return None;
-                }
-                came
-            }
+            Some(behind) => head::next(&mut stream, behind, limits().idle_timeout, &mut alarm, limits).await,
         };
+        // A connection whose settings a reload has withdrawn ends here. A caller that connects again is judged anew.
+        if matches!(came, Came::Request(..)) && !link.holds() {
+            return None;
+        }
         let session = match came {
             Came::Request(request, behind) => Http1::new(stream, request, behind),
             Came::Preface(bytes) => return put_back(stream, bytes),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::Method;
 
-use super::agent::Pool;
+use super::agent::{self, Pool};
 use super::clock::instant;
 use super::exchange::Shared;
 use super::http1_client::{Answer, Message, exchange};
@@ -63,7 +63,7 @@ pub(super) async fn deliver(
     delivery: Delivery,
     now: Instant,
 ) -> Result<Answer, Denial> {
-    let connection = pool.connection(agent, now).await?;
+    let connection = agent::connection(pool, agent, now).await?;
     exchange(connection, delivery.message, agent.response_timeout).await.map_err(|fault| fault.of_agent())
 }
 
@@ -85,6 +85,6 @@ pub(super) async fn settle(shared: &Shared, permit: &Permit, claimed: Claimed<'_
 /// Gives the connection of an answer that was read to its end back, if it can be used again.
 pub(super) fn finish(pool: &Pool, agent: &Agent, answer: Answer, now: Instant) {
     if let Some(connection) = answer.into_connection() {
-        pool.keep(agent, connection, now);
+        agent::keep(pool, agent, connection, now);
     }
 }

@@ -279,7 +279,7 @@ impl Exchange<'_> {
         let status = answered.answer.status().as_u16();
         match answer::relay(self.session, &mut answered.answer, gathered, &self.policy.limits).await {
             Ok(()) => {
-                self.shared.providers.load_full().finish(answered);
+                answered.finish();
                 Ended { outcome: Ok(reason), status, reusable: true }
             }
             Err(Broken::Upstream(fault)) => {

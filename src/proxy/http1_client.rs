@@ -1,31 +1,23 @@
-//! One message out, one answer back, over a connection that is there: to the agent and to providers alike. A
-//! message is one write, and it is never sent a second time.
+//! The client's side of HTTP/1, towards the agent and towards providers: one message out, one answer back, over a
+//! connection that is already there. A message is never sent a second time.
 
-use std::mem::MaybeUninit;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use httparse::Status;
-use pingora::protocols::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::patience::Alarm;
+use super::answer_head::{AnswerLines, final_head, framing};
+use super::patience::{Alarm, at_once};
+use super::upstream::Upstream;
 use crate::denial::Denial;
-use crate::framing::{Chunks, Framing};
+use crate::framing::Framing;
 use crate::request::lasts;
 
 /// Up to this size the body is copied behind the head, which costs less than a second buffer in the write.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
-/// Room for the head of an answer, and a small body behind it, in bytes.
-const READ_BYTES: usize = 4 << 10;
-/// Longest head of an answer, in bytes.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Most heads before the one that counts (RFC 9110 section 15.2).
-const INTERIM_MAX: usize = 32;
-/// Most header lines of an answer.
-const HEADERS_MAX: usize = 256;
 /// What is read of a body at once, at most, in bytes.
 const PIECE_BYTES: usize = 32 << 10;
 
@@ -42,6 +34,8 @@ pub(super) struct Message {
 /// Why there is no whole answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
+    /// It reports success although the message was not sent to its end.
+    Early,
     /// It is not HTTP/1.1.
     Garbled,
     /// The connection ended; the message may have arrived.
@@ -56,7 +50,7 @@ impl Fault {
     /// The reason, when it is the agent's.
     pub(super) const fn of_agent(self) -> Denial {
         match self {
-            Self::Garbled => Denial::AgentGarbled,
+            Self::Early | Self::Garbled => Denial::AgentGarbled,
             Self::Reset => Denial::AgentReset,
             Self::Timeout => Denial::AgentTimeout,
             Self::Unreachable => Denial::AgentUnreachable,
@@ -66,7 +60,7 @@ impl Fault {
     /// The reason, when it is a provider's.
     pub(super) const fn of_provider(self) -> Denial {
         match self {
-            Self::Garbled => Denial::ProviderGarbled,
+            Self::Early | Self::Garbled => Denial::ProviderGarbled,
             Self::Reset => Denial::ProviderReset,
             Self::Timeout => Denial::ProviderTimeout,
             Self::Unreachable => Denial::ProviderUnreachable,
@@ -76,13 +70,15 @@ impl Fault {
 
 /// A connection to whoever answers, and its timer.
 pub(super) struct Connection {
-    pub(super) stream: Stream,
+    pub(super) stream: Upstream,
+    /// The generation of the pool when the connection was made.
+    pub(super) generation: u64,
     alarm: Alarm,
 }
 
-impl From<Stream> for Connection {
-    fn from(stream: Stream) -> Self {
-        Self { stream, alarm: Alarm::default() }
+impl Connection {
+    pub(super) fn new(stream: Upstream, generation: u64) -> Self {
+        Self { stream, generation, alarm: Alarm::default() }
     }
 }
 
@@ -101,20 +97,26 @@ pub(super) struct Answer {
 }
 
 /// Sends a message and reads the head of the answer, which, like each further piece, may take `patience`.
+///
+/// An answer may come before the message was sent to its end: a peer that refuses a large body need not read it. Such an
+/// answer ends its connection, and it counts only if it reports a failure.
 pub(super) async fn exchange(
     mut connection: Connection,
     message: Message,
     patience: Duration,
 ) -> Result<Answer, Fault> {
     let expects_body = message.expects_body;
-    let Connection { stream, alarm } = &mut connection;
+    let Connection { stream, alarm, .. } = &mut connection;
     let answered = alarm.within(patience, converse(stream, message)).await;
-    let (head, read) = answered.unwrap_or(Err(Fault::Timeout))?;
+    let Conversation { head, read, is_sent } = answered.unwrap_or(Err(Fault::Timeout))?;
+    if !is_sent && head.status.is_success() {
+        return Err(Fault::Early);
+    }
     let (body, length, unambiguous) = framing(&head, expects_body)?;
     let AnswerLines { status, version, mut headers } = head;
     let lasts = lasts(version, &headers) && !matches!(body, Framing::Close);
     // Whoever sends a body behind an answer to HEAD all the same does so when nobody looks.
-    let keep = lasts && unambiguous && expects_body;
+    let keep = lasts && unambiguous && expects_body && is_sent;
     // A length that was said more than once is passed on once, and one that does not count is not.
     match length {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
@@ -123,136 +125,54 @@ pub(super) async fn exchange(
     Ok(Answer { connection, status, headers, body, read, keep, patience })
 }
 
-/// Writes the message and reads the head of the answer. A peer may answer and close before it has read everything;
-/// such an answer still counts, so a failed write is followed by a look at what came back.
-async fn converse(stream: &mut Stream, message: Message) -> Result<(AnswerLines, Bytes), Fault> {
-    let _ = send(stream, message).await;
-    final_head(stream).await
+/// The head of an answer, and how far the message had been sent when it came.
+struct Conversation {
+    head: AnswerLines,
+    /// What was read behind the head.
+    read: Bytes,
+    /// Whether the whole message was sent.
+    is_sent: bool,
 }
 
-async fn send(stream: &mut Stream, message: Message) -> std::io::Result<()> {
+/// Writes the message and reads the head of the answer: one after the other if the message can be written without
+/// waiting, else at the same time. A failed write is followed by a look at what came back.
+async fn converse(stream: &mut Upstream, message: Message) -> Result<Conversation, Fault> {
     let Message { mut head, body, .. } = message;
-    if body.len() <= ONE_BUFFER_BYTES_MAX {
+    let behind = if body.len() <= ONE_BUFFER_BYTES_MAX {
         head.extend_from_slice(&body);
-        stream.write_all(&head).await?;
+        Bytes::new()
     } else {
-        stream.write_all_buf(&mut Bytes::from(head).chain(body)).await?;
+        body
+    };
+    let mut rest = Bytes::from(head).chain(behind);
+    let sent = at_once(pin!(send(stream, &mut rest)).as_mut()).await;
+    if let Some(sent) = sent {
+        let (head, read) = final_head(stream).await?;
+        return Ok(Conversation { head, read, is_sent: sent.is_ok() });
     }
+    // Boxed: most messages need no such room.
+    Box::pin(converse_both_ways(stream, rest)).await
+}
+
+async fn converse_both_ways(stream: &mut Upstream, mut rest: impl Buf) -> Result<Conversation, Fault> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut answer = pin!(final_head(&mut reader));
+    let sent = tokio::select! {
+        biased;
+        early = &mut answer => {
+            let (head, read) = early?;
+            return Ok(Conversation { head, read, is_sent: false });
+        }
+        sent = send(&mut writer, &mut rest) => sent,
+    };
+    let (head, read) = answer.await?;
+    Ok(Conversation { head, read, is_sent: sent.is_ok() })
+}
+
+/// Writes what is left of a message. Can be dropped and begun again.
+async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> std::io::Result<()> {
+    stream.write_all_buf(rest).await?;
     stream.flush().await
-}
-
-/// The head of an answer.
-struct AnswerLines {
-    status: StatusCode,
-    version: Version,
-    headers: HeaderMap,
-}
-
-/// Reads heads until one is final, and what came behind it. A switch of protocols was never asked for.
-async fn final_head(stream: &mut Stream) -> Result<(AnswerLines, Bytes), Fault> {
-    let (mut bytes, mut interim) = (BytesMut::with_capacity(READ_BYTES), 0);
-    loop {
-        if bytes.len() > HEAD_BYTES_MAX {
-            return Err(Fault::Garbled);
-        }
-        bytes.reserve(READ_BYTES / 2);
-        let before = bytes.len();
-        if stream.read_buf(&mut bytes).await.map_err(|_| Fault::Reset)? == 0 {
-            return Err(Fault::Reset);
-        }
-        // Gone over once, however slowly it comes; what begins as no answer does is told at once.
-        if before > 0 && !has_empty_line(bytes.get(before.saturating_sub(2)..).unwrap_or_default()) {
-            continue;
-        }
-        let mut whole = bytes.freeze();
-        while let Some((head, length)) = parse(&whole)? {
-            whole.advance(length);
-            match head.status.as_u16() {
-                // However much of it came at once.
-                _ if length > HEAD_BYTES_MAX => return Err(Fault::Garbled),
-                200..=599 => return Ok((head, whole)),
-                100 | 102..=199 if interim < INTERIM_MAX => interim += 1,
-                _ => return Err(Fault::Garbled),
-            }
-        }
-        bytes = whole.try_into_mut().unwrap_or_else(|whole| BytesMut::from(&whole[..]));
-    }
-}
-
-/// Whether a line ends here that has nothing in it.
-fn has_empty_line(bytes: &[u8]) -> bool {
-    let behind = |at: usize| bytes.get(at + 1..).unwrap_or_default();
-    memchr::memchr_iter(b'\n', bytes).any(|at| matches!(behind(at), [b'\n', ..] | [b'\r', b'\n', ..]))
-}
-
-/// Takes a head apart, if it is whole, and says how long it is. Servers are forgiven what they have always been
-/// forgiven; the headers are written anew.
-fn parse(bytes: &Bytes) -> Result<Option<(AnswerLines, usize)>, Fault> {
-    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut []);
-    let mut parser = httparse::ParserConfig::default();
-    parser.allow_spaces_after_header_name_in_responses(true);
-    parser.allow_obsolete_multiline_headers_in_responses(true);
-    let parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, &mut lines);
-    let length = match parsed.map_err(|_| Fault::Garbled)? {
-        Status::Complete(length) => length,
-        Status::Partial => return Ok(None),
-    };
-    let status = StatusCode::from_u16(response.code.unwrap_or_default()).map_err(|_| Fault::Garbled)?;
-    let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let mut headers = HeaderMap::with_capacity(response.headers.len());
-    for line in response.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Fault::Garbled)?;
-        let value = match memchr::memchr2(b'\r', b'\n', line.value) {
-            None => HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)),
-            // A value of several lines is one of several words (RFC 9112 section 5.2).
-            Some(_) => HeaderValue::from_maybe_shared(unfolded(line.value)),
-        };
-        headers.try_append(name, value.map_err(|_| Fault::Garbled)?).map_err(|_| Fault::Garbled)?;
-    }
-    Ok(Some((AnswerLines { status, version, headers }, length)))
-}
-
-fn unfolded(value: &[u8]) -> Bytes {
-    value.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect()
-}
-
-/// How the end of the body is found (RFC 9112 section 6.3), the length that is said, and whether there is one way to find
-/// that end: an answer that could be read in another way is the last one of its connection.
-fn framing(head: &AnswerLines, expects_body: bool) -> Result<(Framing, Option<u64>, bool), Fault> {
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next().map(|value| value.as_bytes().trim_ascii());
-    // A transfer coding besides `chunked` is one that nobody here can undo.
-    if codings.next().is_some() || coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
-        return Err(Fault::Garbled);
-    }
-    let length = if coding.is_some() { None } else { length(&head.headers)? };
-    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let unambiguous =
-        coding.is_none() || (head.version == Version::HTTP_11 && !head.headers.contains_key(CONTENT_LENGTH));
-    let framing = match (expects_body && !bodiless, coding, length) {
-        (false, ..) => Framing::Length(0),
-        (true, Some(_), _) => Framing::Chunks(Chunks::of_an_answer()),
-        (true, None, Some(length)) => Framing::Length(length),
-        (true, None, None) => Framing::Close,
-    };
-    Ok((framing, length, unambiguous))
-}
-
-/// The one length that is said, however often (RFC 9110 section 8.6).
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
-    let mut length = None;
-    for value in headers.get_all(CONTENT_LENGTH) {
-        for said in value.to_str().map_err(|_| Fault::Garbled)?.split(',') {
-            let said = said.trim();
-            let digits = !said.is_empty() && said.bytes().all(|b| b.is_ascii_digit());
-            let said: u64 = said.parse().ok().filter(|_| digits).ok_or(Fault::Garbled)?;
-            if length.replace(said).is_some_and(|before| before != said) {
-                return Err(Fault::Garbled);
-            }
-        }
-    }
-    Ok(length)
 }
 
 impl Answer {
@@ -317,7 +237,7 @@ impl Answer {
             Framing::Chunks(_) | Framing::Close => PIECE_BYTES,
         };
         let mut read = BytesMut::with_capacity(room);
-        let Connection { stream, alarm } = &mut self.connection;
+        let Connection { stream, alarm, .. } = &mut self.connection;
         let came = alarm.within(self.patience, stream.read_buf(&mut read)).await;
         self.read = read.freeze();
         came

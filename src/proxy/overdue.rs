@@ -36,6 +36,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        shared.pool.sweep(instant());
+        shared.providers.load().sweep();
         shared.metrics.held(shared.slots.count(), shared.body_memory.bytes());
         let now = shared.ledger_clock.now(instant());
         for due in shared.store.pass(now) {

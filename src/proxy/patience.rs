@@ -55,7 +55,7 @@ impl Alarm {
 }
 
 /// What comes of `future` without waiting.
-async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+pub(super) async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => Poll::Ready(None),

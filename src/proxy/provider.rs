@@ -2,34 +2,51 @@
 //! roots, kept between requests. Redirects are not followed, since nobody here follows them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::connectors::{ConnectorOptions, TransportConnector};
-use pingora::protocols::Stream;
 use pingora::tls::{
-    RootCertStore, install_default_crypto_provider, load_ca_file_into_store,
-    load_platform_certs_incl_env_into_store,
+    ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
+    load_ca_file_into_store, load_platform_certs_incl_env_into_store,
 };
-use pingora::upstreams::peer::{HttpPeer, Peer};
-use tokio::net::lookup_host;
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::http1_client::{Answer, Fault, Message, exchange};
+use super::clock::instant;
+use super::http1_client::{Answer, Connection, Fault, Message, exchange};
+use super::idle_pool::IdlePool;
+use super::upstream::{Records, Upstream};
 use crate::guard::{Guard, Refused, Scheme, Url, classify};
 use crate::policy::AgentAddress;
 
-/// Most idle connections kept.
-const IDLE_MAX: usize = 128;
 /// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
-/// The way to providers.
+/// The way to providers, and the connections that were made by it. Other trusted roots are another way with connections
+/// of its own.
 pub(super) struct Providers {
-    connector: Option<TransportConnector>,
+    tls: Option<Trust>,
+    idle: IdlePool<Target>,
     /// The addresses that are listened on here.
     own: Vec<SocketAddr>,
+}
+
+/// Who is believed.
+struct Trust {
+    connector: TlsConnector,
+    /// What tells these authorities from others.
+    digest: [u8; 32],
+}
+
+/// What a connection leads to.
+#[derive(Clone, Eq, Hash, PartialEq)]
+struct Target {
+    address: SocketAddr,
+    /// The name that its certificate was verified for; `None` without TLS.
+    name: Option<Box<str>>,
 }
 
 /// What judges the addresses of a host that came from outside.
@@ -61,19 +78,24 @@ pub(super) enum Failed {
 /// An answer of a provider.
 pub(super) struct Answered {
     pub(super) answer: Answer,
-    /// By which its connection is known.
-    key: u64,
+    target: Target,
+    /// Whose connection it came on.
+    providers: Arc<Providers>,
+}
+
+impl Answered {
+    /// Gives the connection of an answer that was read to its end back to where it was made, if it can be used again.
+    pub(super) fn finish(self) {
+        if let Some(connection) = self.answer.into_connection() {
+            self.providers.idle.keep(self.target, connection, IDLE_TIMEOUT, instant());
+        }
+    }
 }
 
 impl Providers {
     /// Nothing goes out.
     pub(super) fn none() -> Self {
-        Self { connector: None, own: Vec::new() }
-    }
-
-    /// Whether anything can go out.
-    pub(super) fn are_reachable(&self) -> bool {
-        self.connector.is_some()
+        Self { tls: None, idle: IdlePool::default(), own: Vec::new() }
     }
 
     /// The same, where these addresses are listened on.
@@ -81,10 +103,16 @@ impl Providers {
         Self { own, ..self }
     }
 
+    /// Whether these and others believe the same authorities.
+    pub(super) fn trust_the_same_as(&self, others: &Self) -> bool {
+        let digest = |providers: &Self| providers.tls.as_ref().map(|trust| trust.digest);
+        digest(self) == digest(others)
+    }
+
     /// A way out that believes the authorities in this file; `None`: the platform's.
     ///
     /// # Errors
-    /// What is wrong with them, in words: pingora would end the process.
+    /// What is wrong with them, in words.
     pub(super) fn new(roots: Option<&str>) -> Result<Self, String> {
         install_default_crypto_provider();
         let mut store = RootCertStore::empty();
@@ -98,29 +126,31 @@ impl Providers {
                 "no trusted roots: no provider can be reached with TLS; install ca-certificates, or name `trusted_roots`"
             );
         }
-        let mut options = ConnectorOptions::new(IDLE_MAX);
-        options.ca_file = roots.map(str::to_owned);
-        Ok(Self { connector: Some(TransportConnector::new(Some(options))), own: Vec::new() })
+        let digest = digest(&store);
+        let mut config = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let trust = Trust { connector: TlsConnector::from(Arc::new(config)), digest };
+        Ok(Self { tls: Some(trust), ..Self::none() })
     }
 
     /// Sends a message and reads the head of the answer. With a guard, every address of the host must be one that may
     /// be dialled.
     pub(super) async fn send(
-        &self,
+        self: Arc<Self>,
         url: &Url,
         guarded: Option<Guarded<'_>>,
         message: Message,
         patience: Patience,
     ) -> Result<Answered, Failed> {
         let connected = timeout(patience.connect, self.connect(url, guarded)).await;
-        let (stream, key) = connected.unwrap_or(Err(Failed::Fault(Fault::Unreachable)))?;
-        let answer = exchange(stream.into(), message, patience.response).await.map_err(Failed::Fault)?;
-        Ok(Answered { answer, key })
+        let (connection, target) = connected.unwrap_or(Err(Failed::Fault(Fault::Unreachable)))?;
+        let answer = exchange(connection, message, patience.response).await.map_err(Failed::Fault)?;
+        Ok(Answered { answer, target, providers: self })
     }
 
-    async fn connect(&self, url: &Url, guarded: Option<Guarded<'_>>) -> Result<(Stream, u64), Failed> {
+    async fn connect(&self, url: &Url, guarded: Option<Guarded<'_>>) -> Result<(Connection, Target), Failed> {
         let unreachable = Failed::Fault(Fault::Unreachable);
-        let connector = self.connector.as_ref().ok_or(unreachable)?;
+        let trust = self.tls.as_ref().ok_or(unreachable)?;
         let addresses = resolve(url).await.map_err(|_| unreachable)?;
         if let Some(guarded) = guarded {
             for address in &addresses {
@@ -130,22 +160,64 @@ impl Providers {
                 }
             }
         }
+        let name = (url.scheme() == Scheme::Https).then(|| url.host());
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
             // An address, not a name: nothing is resolved a second time.
-            let peer = HttpPeer::new(address, url.scheme() == Scheme::Https, url.host().to_owned());
-            if let Ok((stream, _)) = connector.get_stream(&peer).await {
-                return Ok((stream, peer.reuse_hash()));
+            let target = Target { address, name: name.map(Box::from) };
+            if let Some(connection) = self.idle.take(&target, instant()) {
+                return Ok((connection, target));
+            }
+            let generation = self.idle.generation();
+            if let Ok(stream) = trust.dial(address, name).await {
+                return Ok((Connection::new(stream, generation), target));
             }
         }
         Err(unreachable)
     }
 
-    /// Gives the connection of an answer that was read to its end back, if it can be used again.
-    pub(super) fn finish(&self, answered: Answered) {
-        if let (Some(connector), Some(connection)) = (&self.connector, answered.answer.into_connection()) {
-            connector.release_stream(connection.stream, answered.key, Some(IDLE_TIMEOUT));
+    /// Closes the idle connections whose time is over.
+    pub(super) fn sweep(&self) {
+        self.idle.sweep(instant());
+    }
+}
+
+impl Trust {
+    /// Connects to an address, with TLS if its certificate is to be valid for a name.
+    async fn dial(&self, address: SocketAddr, name: Option<&str>) -> std::io::Result<Upstream> {
+        // A name that no certificate can have is not connected to without one.
+        let name = name.map(|name| ServerName::try_from(name.to_owned())).transpose();
+        let name = name.map_err(std::io::Error::other)?;
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        match name {
+            None => Ok(Upstream::Tcp(stream)),
+            Some(name) => {
+                let stream = self.connector.connect(name, Records::new(stream)).await?;
+                Ok(Upstream::Tls(Box::new(stream)))
+            }
         }
     }
+}
+
+/// The SHA-256 of the authorities, in whatever order they were read.
+fn digest(store: &RootCertStore) -> [u8; 32] {
+    let mut roots: Vec<[u8; 32]> = store
+        .roots
+        .iter()
+        .map(|root| {
+            let constraints = root.name_constraints.as_ref().map(|der| der.as_ref()).unwrap_or_default();
+            let parts = [root.subject.as_ref(), root.subject_public_key_info.as_ref(), constraints];
+            let mut hash = Sha256::new();
+            for part in parts {
+                hash.update(part.len().to_be_bytes());
+                hash.update(part);
+            }
+            hash.finalize().into()
+        })
+        .collect();
+    roots.sort_unstable();
+    roots.dedup();
+    Sha256::digest(roots.concat()).into()
 }
 
 /// Whether `address` leads to what listens on `own`.

@@ -212,11 +212,8 @@ impl Server {
         let shared = Arc::clone(&self.shared);
         move || {
             let entrances = entrances(&startup)?;
-            let same_roots = shared.policy.load().trusted_roots == policy.trusted_roots;
-            let providers = match shared.providers.load().are_reachable() && same_roots {
-                true => None,
-                false => Some(providers(&startup, &policy).map_err(|error| error.to_string())?),
-            };
+            let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
+            let providers = (!providers.trust_the_same_as(&shared.providers.load())).then_some(providers);
             Ok(Prepared { entrances, providers, policy: with_cached(policy)? })
         }
     }
@@ -229,7 +226,10 @@ impl Server {
             shared.providers.store(Arc::new(providers.beside(self.own.clone())));
         }
         // The rules first: a route that asks for more than its listener gives refuses.
-        shared.policy.rcu(|old| policy.carrying_on(old));
+        let before = shared.policy.rcu(|old| policy.carrying_on(old));
+        if before.agent.address != policy.agent.address {
+            shared.pool.renew();
+        }
         for (place, entrance) in self.entrances.iter().zip(entrances) {
             place.store(Arc::new(entrance));
         }

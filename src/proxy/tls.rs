@@ -28,6 +28,8 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The TLS of a listener, ready.
 pub(super) struct Ready {
     pub(super) acceptor: Acceptor,
+    /// Whether version 1.2 is accepted besides 1.3.
+    pub(super) has_1_2: bool,
     /// When each certificate ends, in Unix seconds, by its file.
     pub(super) ends: Vec<(Box<str>, i64)>,
     /// Whose client certificates are believed; `None`: nobody's.
@@ -114,7 +116,8 @@ pub(super) fn ready(tls: &Tls) -> Result<Ready, String> {
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-    Ok(Ready { acceptor: Acceptor::from_server_config(Arc::new(config)), ends, clients })
+    let acceptor = Acceptor::from_server_config(Arc::new(config));
+    Ok(Ready { acceptor, has_1_2: tls.tls_1_2, ends, clients })
 }
 
 /// A certificate and its key, which belong together.

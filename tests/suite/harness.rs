@@ -372,12 +372,15 @@ impl Response {
         let status = head[9..12].parse().unwrap();
         let mut body = bytes[end + 4..].to_vec();
         let field = |name: &str| head.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        if matches!(status, 204 | 304) {
+            return Self { status, head, body };
+        }
         if let Some(length) = field("content-length:") {
             while body.len() < length.parse().unwrap() && more(stream, &mut body).is_some() {}
         } else if field("transfer-encoding:").is_some() {
             while !body.ends_with(b"0\r\n\r\n") && more(stream, &mut body).is_some() {}
             body = dechunk(&body);
-        } else if status != 204 && status != 304 && status >= 200 {
+        } else if status >= 200 {
             while more(stream, &mut body).is_some() {}
         }
         Self { status, head, body }

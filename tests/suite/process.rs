@@ -14,6 +14,12 @@ pub struct Process {
     _folder: tempfile::TempDir,
 }
 
+/// The binary that is tested; `CALLGATE_BINARY` names another build.
+#[allow(clippy::disallowed_methods, reason = "another build is asked for by the environment")]
+fn binary() -> String {
+    std::env::var("CALLGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_callgate").to_owned())
+}
+
 impl Process {
     /// Starts it with a configuration.
     pub fn start(config: &str) -> Self {
@@ -24,7 +30,7 @@ impl Process {
     pub fn start_in(folder: tempfile::TempDir, config: &str) -> Self {
         let path = folder.path().join("callgate.yaml");
         fs::write(&path, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_callgate"))
+        let mut child = Command::new(binary())
             .args(["run", "-c"])
             .arg(&path)
             .stdout(Stdio::null())
