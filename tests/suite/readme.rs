@@ -1,4 +1,4 @@
-//! The five minutes of README.md, as somebody types them.
+//! The commands that README.md and docs/commands.md show, run as a reader types them: each prints what is shown below it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -37,43 +37,50 @@ fn is_as_shown(shown: &str, line: &str) -> bool {
     rest.is_empty() || shown.ends_with("...")
 }
 
-/// Ports that nobody has at the moment, in place of those that the text names.
-fn on_free_ports(text: &str) -> String {
-    let listeners = ["8080", "8081", "9901"].map(|port| (port, TcpListener::bind("127.0.0.1:0").unwrap()));
-    listeners.iter().fold(text.to_owned(), |text, (port, listener)| {
+/// A text with free ports in place of the ports that it names.
+fn on_free_ports(text: &str, ports: &[(&str, TcpListener)]) -> String {
+    ports.iter().fold(text.to_owned(), |text, (port, listener)| {
         let free = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
         text.replace(&format!("127.0.0.1:{port}"), &free)
     })
 }
 
-#[test]
-fn the_five_minutes_are_as_they_are_shown() {
-    let text = fs::read_to_string("README.md").unwrap();
-    let section = text.split_once("\n## Five minutes\n").unwrap().1.split("\n## ").next().unwrap();
-    let section = on_free_ports(section);
+/// What starts in the background has to listen before the next command is typed.
+const WAIT: &str = "for address in $listeners; do
+  for _ in {1..400}; do (: 3<>/dev/tcp/${address/:/\\/}) 2> /dev/null && break; sleep 0.05; done
+done
+";
+
+/// Runs the commands of a section in a copy of the files that they name, and compares what they print.
+fn runs_as_shown(document: &str, section: &str, background: &[&[&str]]) {
+    let ports = ["8000", "8080", "8081", "8090", "9901"];
+    let ports = ports.map(|port| (port, TcpListener::bind("127.0.0.1:0").unwrap()));
+    let text = fs::read_to_string(document).unwrap();
+    let text = text.split_once(&format!("\n## {section}\n")).unwrap().1.split("\n## ").next().unwrap();
+    let commands = commands(&on_free_ports(text, &ports));
+    assert!(commands.len() >= 5, "{commands:?}");
     let folder = tempfile::tempdir().unwrap();
-    let (config, rest) = section.split_once("```yaml\n").unwrap().1.split_once("```").unwrap();
-    assert!(!rest.contains("```yaml"), "there is one file");
-    fs::write(folder.path().join("callgate.yaml"), config).unwrap();
-    let commands = commands(rest);
-    assert!(commands.len() > 10, "{commands:?}");
-    let mut script = String::new();
+    for file in ["config/quickstart.yaml", "tests/demo/quickstart.py"] {
+        let copy = folder.path().join(file);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::write(copy, on_free_ports(&fs::read_to_string(file).unwrap(), &ports)).unwrap();
+    }
+    let mut script = "exec 2>&1\ntrap 'kill $(jobs -p) 2> /dev/null' EXIT\n".to_owned();
+    let mut background = background.iter();
     for (i, (command, _)) in commands.iter().enumerate() {
         script.push_str(&format!("echo '@{i}'\n{command}\n"));
         if command.ends_with('&') {
-            // A reader does not type the next command before this one says that it serves.
-            script.push_str(
-                "trap \"kill $!\" EXIT\nfor _ in {1..200}; do callgate health --admin $ADMIN 2> health > health && break; sleep 0.05; done\n",
-            );
+            let listeners = background.next().unwrap().iter().map(|port| format!("127.0.0.1:{port} "));
+            let listeners = on_free_ports(&listeners.collect::<String>(), &ports);
+            script.push_str(&format!("listeners='{listeners}'\n{WAIT}"));
         }
     }
     script.push_str(&format!("echo '@{}'\n", commands.len()));
-    let admin = config.split("admin: { address: ").nth(1).unwrap().split(' ').next().unwrap();
+    drop(ports);
     let binaries = Path::new(env!("CARGO_BIN_EXE_callgate")).parent().unwrap();
     let out = Command::new("bash")
-        .args(["-c", &format!("exec 2>&1\n{script}")])
+        .args(["-c", &script])
         .current_dir(folder.path())
-        .env("ADMIN", admin)
         .env("PATH", format!("{}:{}", binaries.display(), env!("PATH")))
         .output()
         .unwrap();
@@ -88,9 +95,44 @@ fn the_five_minutes_are_as_they_are_shown() {
             }
             continue;
         }
-        assert_eq!(lines.len(), shown.len(), "{command}\n{part}");
+        assert_eq!(lines.len(), shown.len(), "{command}\n{part}\nof\n{said}");
         for (shown, line) in shown.iter().zip(lines) {
             assert!(is_as_shown(shown, line), "{command}:\n{shown}\n{line}");
         }
     }
+}
+
+#[test]
+fn the_quick_start_is_as_it_is_shown() {
+    runs_as_shown("README.md", "Try it in sixty seconds", &[&["8000", "8090"], &["8080", "8081", "9901"]]);
+}
+
+#[test]
+fn the_configuration_that_is_shown_is_the_one_that_runs() {
+    let text = fs::read_to_string("README.md").unwrap();
+    let shown = text.split_once("```yaml\n").unwrap().1.split("```").next().unwrap();
+    assert_eq!(shown, fs::read_to_string("config/quickstart.yaml").unwrap());
+}
+
+#[test]
+fn mint_sign_and_explain_are_as_they_are_shown() {
+    runs_as_shown("docs/commands.md", "Mint, sign and explain", &[]);
+}
+
+/// A route with callback tokens and no status that ends an interaction lets every interaction expire, the answered
+/// ones included.
+#[test]
+fn the_interactions_of_the_examples_can_end() {
+    let mut count = 0;
+    for path in fs::read_dir("config").unwrap().map(|entry| entry.unwrap().path()) {
+        let config: serde_json::Value = serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let routes = config["routes"].as_array().unwrap().iter();
+        for route in routes.filter(|route| route["token"]["kind"] == "callback") {
+            let interaction = &route["interaction"];
+            let ends = interaction["done"].is_array() || interaction["preset"].is_string();
+            assert!(ends, "{}: {}", path.display(), route["name"]);
+            count += 1;
+        }
+    }
+    assert!(count >= 7, "{count}");
 }
