@@ -37,6 +37,7 @@ mod http2;
 mod inject;
 mod ledger;
 mod limits;
+mod named;
 mod observing;
 mod page;
 mod process;
