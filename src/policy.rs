@@ -10,6 +10,7 @@ use crate::feed::FeedId;
 use crate::ingress::{Carrier, Ingress, Outside, Provider, Route, TokenRule};
 use crate::interaction::pairs;
 use crate::path::{TOKEN_CAPTURE, with_parameter};
+use crate::signature::Verifier;
 use crate::source::Selection;
 use crate::time::{Rate, Timestamp};
 use crate::token::{Grant, Minter};
@@ -269,7 +270,7 @@ impl Policy {
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().outside.clone();
         let had = &old.ingress.edge().outside;
-        outside.keyring.take_certificates(&had.keyring);
+        outside.keyring.take_certificates(&had.keyring, |url| self.may_be_named(url));
         for (id, feed) in self.feeds.iter().enumerate().map(|(i, feed)| (FeedId(i), feed)) {
             // A secret that was handed over is in a file of ours: it is what that says now.
             let Some(before) = old.feed(feed).filter(|_| feed.kind != FeedKind::Secret) else { continue };
@@ -282,6 +283,16 @@ impl Policy {
             outside.lists.take(id, &had.lists, before);
         }
         self.with_outside(outside)
+    }
+
+    /// Whether a message of any provider may name the certificate at this address.
+    pub fn may_be_named(&self, url: &str) -> bool {
+        self.verifiers().any(|verifier| verifier.may_name(url))
+    }
+
+    /// How the providers sign that sign.
+    pub fn verifiers(&self) -> impl Iterator<Item = &Verifier> {
+        self.providers.iter().filter_map(|provider| provider.verifier.as_ref())
     }
 
     /// The same policy with other things fetched.

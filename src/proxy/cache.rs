@@ -1,5 +1,7 @@
 //! The folder in which what was fetched survives a restart, and the files of secrets that were handed over.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,8 +13,27 @@ use sha2::{Digest, Sha256};
 
 use super::clock::age_of;
 use super::file::{FILE_BYTES_MAX, read};
-use super::http_client::DOCUMENT_BYTES_MAX;
+use super::http_client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::secret::Secret;
+
+/// Where certificates are, in the folder: each file begins with the address it was fetched from, on a line of its own.
+const CERTIFICATES: &str = "certificates";
+/// Most files that are looked at there.
+const FILES_MAX: usize = 1 << 16;
+/// Longest address on such a line, with its end, in bytes.
+const LINE_BYTES_MAX: u64 = 1 << 10;
+/// The name of what is not yet written whole.
+const DRAFT: &str = "new";
+
+/// A certificate that was kept.
+pub(super) struct KeptCertificate {
+    /// Where it was fetched.
+    pub url: String,
+    /// As it came.
+    pub bytes: Vec<u8>,
+    /// How long ago.
+    pub age: Duration,
+}
 
 /// A folder, or none.
 pub(super) struct Cache {
@@ -44,15 +65,73 @@ impl Cache {
 
     /// Keeps what was fetched: all of it or nothing.
     pub(super) fn write(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
-        let Some(path) = self.path(url) else { return Ok(()) };
-        let draft = path.with_extension("new");
-        fs::write(&draft, bytes)?;
-        fs::rename(&draft, &path)
+        self.path(url).map_or(Ok(()), |path| replace(&path, bytes))
     }
 
     fn path(&self, url: &str) -> Option<PathBuf> {
-        let digest = HEXLOWER.encode(&Sha256::digest(url));
-        Some(self.folder.as_ref()?.join(digest.get(..32)?))
+        Some(self.folder.as_ref()?.join(file_name(url)))
+    }
+
+    /// Keeps a certificate.
+    pub(super) fn keep_certificate(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let Some(folder) = self.certificates_folder() else { return Ok(()) };
+        fs::create_dir_all(&folder)?;
+        replace(&folder.join(file_name(url)), &[url.as_bytes(), b"\n", bytes].concat())
+    }
+
+    /// How long ago a certificate was fetched that is kept.
+    pub(super) fn certificate_age(&self, url: &str) -> Option<Duration> {
+        let path = self.certificates_folder()?.join(file_name(url));
+        Some(age_of(fs::metadata(path).ok()?.modified().ok()?))
+    }
+
+    /// Lets go of a certificate.
+    pub(super) fn forget_certificate(&self, url: &str) {
+        if let Some(folder) = self.certificates_folder() {
+            let _ = fs::remove_file(folder.join(file_name(url)));
+        }
+    }
+
+    /// The certificates that are kept, the latest first.
+    pub(super) fn certificates(&self) -> Vec<KeptCertificate> {
+        let read_one = |path: PathBuf| {
+            let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
+            let bytes = read(&path, LINE_BYTES_MAX + CERTIFICATE_BYTES_MAX).ok()?;
+            let end = bytes.iter().position(|byte| *byte == b'\n')?;
+            let (url, document) = bytes.split_at_checked(end)?;
+            let url = std::str::from_utf8(url).ok()?.to_owned();
+            let named = path.file_name().is_some_and(|name| *name == *file_name(&url));
+            named.then(|| KeptCertificate { url, bytes: document.trim_ascii_start().to_owned(), age })
+        };
+        let mut kept: Vec<_> = self.certificate_files().filter_map(read_one).collect();
+        kept.sort_by_key(|one| one.age);
+        kept
+    }
+
+    /// Lets go of all certificates but those from these addresses, and of drafts that somebody was interrupted at.
+    pub(super) fn keep_only<'u>(&self, urls: impl Iterator<Item = &'u str>) {
+        let names: HashSet<_> = urls.map(file_name).collect();
+        for path in self.certificate_files() {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            if !names.contains(name) {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
+    fn certificates_folder(&self) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(CERTIFICATES))
+    }
+
+    /// The files that are named as certificates and their drafts are.
+    fn certificate_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let entries = self.certificates_folder().and_then(|folder| fs::read_dir(folder).ok());
+        entries.into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path()).filter(|path| {
+            let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+            let digest =
+                stem.len() == 32 && stem.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            digest && path.extension().is_none_or(|end| end == DRAFT)
+        })
     }
 
     /// The secret in a file; `None` when there is none so far.
@@ -78,4 +157,18 @@ impl Cache {
         };
         write().map_err(|error| format!("{path}: {error}"))
     }
+}
+
+/// What the file of something is called that was fetched from an address.
+fn file_name(url: &str) -> String {
+    let mut name = HEXLOWER.encode(&Sha256::digest(url));
+    name.truncate(32);
+    name
+}
+
+/// Writes a file: all of it or nothing.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let draft = path.with_extension(DRAFT);
+    fs::write(&draft, bytes)?;
+    fs::rename(&draft, path)
 }

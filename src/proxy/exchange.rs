@@ -230,9 +230,7 @@ impl Exchange<'_> {
         let delivery = Delivery::observed(&observed, &head(self.session, caller), body);
         let outcome = Outcome::Observed(observed.instead(), observed.denials().to_vec());
         let seen = observed.into_seen();
-        if let Some(url) = &seen.wanted {
-            shared.fetcher.want(url);
-        }
+        shared.fetcher.want(&seen);
         let mut ended = match deliver(&shared.pool, agent, delivery, began).await {
             Ok(answer) => self.pass_on(answer, seen, outcome).await,
             Err(denial) => self.refuse(Denied { denial, seen }, 0).await,
@@ -358,9 +356,7 @@ impl Exchange<'_> {
         if let Some(class) = denied.seen.guarded {
             self.shared.metrics.guard_refusal(class);
         }
-        if let Some(url) = &denied.seen.wanted {
-            self.shared.fetcher.want(url);
-        }
+        self.shared.fetcher.want(&denied.seen);
         let declared = head(self.session, Caller::from_outside(self.link)).body_bytes_declared;
         let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);
         let explain = self.policy.explain_denials;

@@ -3,52 +3,36 @@
 //! certificates at addresses that their provider's scheme lists.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
 
 use super::cache::Cache;
+use super::certificates;
 use super::clock::instant;
+use super::errands::{Errand, Errands};
+use super::flight::{Landed, Lasting, Target, fetch};
 use super::http_client::HttpClient;
-use super::outside::{apply, put, take_cached, update};
+use super::outside::{put, take_cached, update};
 use crate::feed::FeedId;
+use crate::ingress::Seen;
 use crate::observe::Metrics;
 use crate::policy::{Feed, FeedKind, Policy, TrustedRoots};
 use crate::secret::Secret;
-use crate::signature::KeySet;
+use crate::signature::Verifier;
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// The first wait after a failure; it doubles until it is the usual one.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
-/// Most flights at once.
+/// Most flights at once, besides those that messages ask for.
 const FLIGHTS_MAX: usize = 4;
-/// Most of them for certificates and confirmations, which messages ask for.
-const ERRAND_FLIGHTS_MAX: usize = 2;
-/// Most certificates that are remembered, and most errands under way.
-const CERTIFICATES_MAX: usize = 64;
-/// How often an errand is tried before it is given up: whoever needs it will ask again.
-const ERRAND_TRIES_MAX: u32 = 4;
-/// Most errands that wait.
-const ERRANDS_MAX: usize = 64;
 
-/// Something that somebody asks for.
-enum Errand {
-    Certificate(Box<str>),
-    Confirm(Box<str>),
-}
-
-/// What a flight is about.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-enum Target {
-    Certificate(Box<str>),
-    Confirm(Box<str>),
-    Feed(Feed),
-}
-
-/// Where a target stands.
+/// Where something lasting stands.
 #[derive(Default)]
 struct State {
     in_flight: bool,
@@ -64,20 +48,27 @@ impl State {
     }
 }
 
+/// What messages ask for, and the bell that is rung when they do.
+#[derive(Default)]
+struct Asked {
+    errands: Mutex<Errands>,
+    bell: Notify,
+}
+
 /// Brings what is fetched.
 pub(super) struct Fetcher {
-    errands: mpsc::Sender<Errand>,
+    asked: Arc<Asked>,
     policy: Arc<ArcSwap<Policy>>,
 }
 
 /// What the fetching task works with.
 pub(super) struct Work {
-    errands: mpsc::Receiver<Errand>,
+    asked: Arc<Asked>,
     policy: Arc<ArcSwap<Policy>>,
     /// The way to elsewhere, how long a fetch may take, and who is believed; made when it is needed first.
     client: Option<(Duration, Option<TrustedRoots>, HttpClient)>,
     metrics: Arc<Metrics>,
-    states: HashMap<Target, State>,
+    states: HashMap<Lasting, State>,
 }
 
 impl Fetcher {
@@ -86,35 +77,40 @@ impl Fetcher {
     /// # Errors
     /// The trusted roots cannot be used, or the cache's folder.
     pub(super) fn new(policy: &Arc<ArcSwap<Policy>>, metrics: &Arc<Metrics>) -> Result<(Self, Work), String> {
-        let (errands, receiver) = mpsc::channel(ERRANDS_MAX);
         let now = policy.load_full();
-        let verifiers = now.providers.iter().filter_map(|provider| provider.verifier.as_ref());
-        let names = verifiers.into_iter().any(|verifier| verifier.fetches());
+        let asked = Arc::<Asked>::default();
         let mut work = Work {
-            errands: receiver,
+            asked: Arc::clone(&asked),
             policy: Arc::clone(policy),
             client: None,
             metrics: Arc::clone(metrics),
             states: HashMap::new(),
         };
-        if !now.feeds.is_empty() || names {
+        if !now.feeds.is_empty() || now.verifiers().any(Verifier::fetches) {
             work.connect(&now)?;
         }
         work.start(&now)?;
-        Ok((Self { errands, policy: Arc::clone(policy) }, work))
+        Ok((Self { asked, policy: Arc::clone(policy) }, work))
     }
 
-    /// Asks for a certificate that a message names.
-    pub(super) fn want(&self, url: &str) {
-        // Whoever asks too often is not heard: the provider will try again.
-        let _ = self.errands.try_send(Errand::Certificate(url.into()));
-    }
-
-    /// Agrees to a subscription.
-    pub(super) fn confirm(&self, url: &str) {
-        if self.errands.try_send(Errand::Confirm(url.into())).is_err() {
-            log::warn!("a subscription was not confirmed: too much is to be fetched");
+    /// Asks for the certificate that a message names, if it needs one that is not there.
+    pub(super) fn want(&self, seen: &Seen) {
+        let provider = seen.route.as_ref().and_then(|route| route.provider.as_ref());
+        let (Some(url), Some(provider)) = (&seen.wanted, provider) else { return };
+        // It may have come since the message was decided.
+        if self.policy.load().ingress.edge().outside.keyring.certificate(url).is_some() {
+            return;
         }
+        let caller = seen.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.asked.errands.lock().certificate(&provider.name, url, caller, instant());
+        self.asked.bell.notify_one();
+    }
+
+    /// Agrees to a subscription. Returns whether that will be tried: too many others may be waiting.
+    pub(super) fn confirm(&self, url: &str) -> bool {
+        let taken = self.asked.errands.lock().confirmation(url, instant());
+        self.asked.bell.notify_one();
+        taken
     }
 
     /// Keeps the secret that a handshake handed over. The first one stays.
@@ -140,13 +136,17 @@ impl Work {
             if feed.kind == FeedKind::Secret {
                 continue;
             }
-            let state = self.states.entry(Target::Feed(feed.clone())).or_default();
+            let state = self.states.entry(Lasting::Feed(feed.clone())).or_default();
             state.due = Some(instant());
             // What is there is used at once, and fetched anew soon: nobody knows what became of it meanwhile.
             if let Some(age) = age {
                 state.had = Some((instant(), age));
             }
         }
+        certificates::take_kept(&self.policy)?;
+        let now = self.policy.load_full();
+        let keyring = &now.ingress.edge().outside.keyring;
+        Cache::new(policy.fetching.cache.as_deref())?.keep_only(keyring.certificate_urls());
         Ok(())
     }
 
@@ -155,32 +155,48 @@ impl Work {
         let (done, mut landed) = mpsc::channel::<Landed>(FLIGHTS_MAX);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let asked = Arc::clone(&self.asked);
+        let mut more = None::<Instant>;
         loop {
+            let opens = async {
+                match more {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                _ = ticks.tick() => {}
-                Some(errand) = self.errands.recv() => self.take(errand),
-                Some((target, result)) = landed.recv() => self.land(&target, result),
+                _ = ticks.tick() => self.look_after(),
+                Some((target, result)) = landed.recv() => {
+                    self.land(&target, result);
+                    self.look_after();
+                }
+                // Anybody can ring: no more is done than looking whether something may take off.
+                () = asked.bell.notified() => {}
+                () = opens => {}
             }
-            self.follow();
-            self.age();
-            self.take_off(&done);
+            more = self.take_off(&done);
         }
+    }
+
+    fn look_after(&mut self) {
+        self.follow();
+        self.follow_certificates();
+        self.age();
     }
 
     /// Takes up what a reload asks for, and lets go of what nobody needs any more.
     fn follow(&mut self) {
         let policy = self.policy.load_full();
         let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);
-        self.states.retain(|target, _| match target {
-            Target::Feed(feed) if !needed(feed) => {
+        self.states.retain(|lasting, _| match lasting {
+            Lasting::Feed(feed) if !needed(feed) => {
                 self.metrics.feed_gone(feed.label());
                 false
             }
             _ => true,
         });
         for feed in policy.feeds.iter().filter(|feed| needed(feed)) {
-            let target = Target::Feed(feed.clone());
-            self.states.entry(target).or_insert_with(|| {
+            self.states.entry(Lasting::Feed(feed.clone())).or_insert_with(|| {
                 // What the reload took from the cache is as old as it is there.
                 let age = match feed.url.starts_with("file:") {
                     true => Some(Duration::ZERO),
@@ -189,6 +205,29 @@ impl Work {
                         .and_then(|cache| cache.age(&feed.url)),
                 };
                 State { due: Some(instant()), had: age.map(|age| (instant(), age)), ..State::default() }
+            });
+        }
+    }
+
+    /// Lets go of the files of certificates that are not there any more, and of what no message may name any more.
+    fn follow_certificates(&mut self) {
+        let policy = self.policy.load_full();
+        let keyring = &policy.ingress.edge().outside.keyring;
+        let verifier = |provider: &str| policy.provider(provider).and_then(|known| known.verifier.as_ref());
+        self.asked.errands.lock().keep(verifier);
+        let cache = || Cache::new(policy.fetching.cache.as_deref()).ok();
+        self.states.retain(|lasting, _| match lasting {
+            Lasting::Certificate(url) if keyring.certificate(url).is_none() => {
+                cache().iter().for_each(|cache| cache.forget_certificate(url));
+                false
+            }
+            _ => true,
+        });
+        for url in keyring.certificate_urls() {
+            self.states.entry(Lasting::Certificate(url.into())).or_insert_with(|| {
+                let age = cache().and_then(|cache| cache.certificate_age(url)).unwrap_or_default();
+                let again = instant() + (policy.fetching.stale_ok / 2).saturating_sub(age);
+                State { due: Some(again), had: Some((instant(), age)), ..State::default() }
             });
         }
     }
@@ -206,52 +245,31 @@ impl Work {
         Ok(client)
     }
 
-    fn take(&mut self, errand: Errand) {
-        let target = match errand {
-            Errand::Certificate(url) => Target::Certificate(url),
-            Errand::Confirm(url) => Target::Confirm(url),
-        };
-        if let Target::Certificate(url) = &target
-            && self.policy.load().ingress.edge().outside.keyring.certificate(url).is_some()
-        {
-            return;
-        }
-        let errands = self.states.keys().filter(|known| !matches!(known, Target::Feed(_))).count();
-        if !self.states.contains_key(&target) && errands >= CERTIFICATES_MAX {
-            log::warn!(
-                "not fetched: {CERTIFICATES_MAX} certificates and confirmations are known or under way"
-            );
-            return;
-        }
-        let state = self.states.entry(target).or_default();
-        // One that failed lately is tried again when its time comes.
-        state.due.get_or_insert_with(instant);
-    }
-
-    fn take_off(&mut self, done: &mpsc::Sender<Landed>) {
+    /// Begins what is due, as far as there is room. Returns when more may take off.
+    fn take_off(&mut self, done: &mpsc::Sender<Landed>) -> Option<Instant> {
         let policy = self.policy.load_full();
         let now = instant();
         let is_due = |state: &State| !state.in_flight && state.due.is_some_and(|due| due <= now);
-        if !self.states.values().any(is_due) {
-            return;
+        if self.asked.errands.lock().is_empty() && !self.states.values().any(is_due) {
+            return None;
         }
         let client = match self.connect(&policy) {
             Ok(client) => client,
-            Err(error) => return log::error!("nothing can be fetched: {error}"),
-        };
-        let flying = |states: &HashMap<Target, State>, errands: bool| {
-            let fits = |target: &Target| !matches!(target, Target::Feed(_)) == errands;
-            states.iter().filter(|(target, state)| state.in_flight && fits(target)).count()
-        };
-        let (feeds, errands) = (flying(&self.states, false), flying(&self.states, true));
-        let mut room = (FLIGHTS_MAX.saturating_sub(feeds), ERRAND_FLIGHTS_MAX.saturating_sub(errands));
-        for (target, state) in &mut self.states {
-            let left = if matches!(target, Target::Feed(_)) { &mut room.0 } else { &mut room.1 };
-            if *left == 0 || !is_due(state) {
-                continue;
+            Err(error) => {
+                log::error!("nothing can be fetched: {error}");
+                return Some(now + TICK);
             }
-            (*left, state.in_flight) = (*left - 1, true);
-            let (client, done, target) = (client.clone(), done.clone(), target.clone());
+        };
+        let flying = self.states.values().filter(|state| state.in_flight).count();
+        let mut due: Vec<_> = self.states.iter_mut().filter(|(_, state)| is_due(state)).collect();
+        due.sort_by_key(|(_, state)| state.due);
+        let lasting = due.into_iter().take(FLIGHTS_MAX.saturating_sub(flying)).map(|(lasting, state)| {
+            state.in_flight = true;
+            Target::Lasting(lasting.clone())
+        });
+        let (errands, more) = self.asked.errands.lock().take_off(now);
+        for target in lasting.chain(errands.into_iter().map(Target::Errand)) {
+            let (client, done) = (client.clone(), done.clone());
             let (policy, published) = (Arc::clone(&policy), Arc::clone(&self.policy));
             tokio::task::spawn_blocking(move || {
                 let result = fetch(&client, &policy, &published, &target);
@@ -259,45 +277,53 @@ impl Work {
                 let _ = done.blocking_send((target, result));
             });
         }
+        more
     }
 
     fn land(&mut self, target: &Target, result: Result<Option<String>, String>) {
         let policy = self.policy.load_full();
-        if let Target::Feed(feed) = target
-            && !policy.feeds.contains(feed)
-        {
+        let label = target.label().to_owned();
+        self.metrics.fetched(&label, result.is_ok());
+        match &result {
+            Ok(change) => change.iter().for_each(|change| log::info!("{change}")),
+            Err(error) => log::warn!("{label} could not be fetched: {error}"),
+        }
+        let lasting = match target {
+            Target::Lasting(lasting) => lasting.clone(),
+            Target::Errand(errand) => {
+                self.asked.errands.lock().land(errand, result.is_ok(), instant());
+                match errand {
+                    Errand::Certificate(_, url) if result.is_ok() => Lasting::Certificate(url.clone()),
+                    _ => return,
+                }
+            }
+        };
+        let there = match &lasting {
+            Lasting::Feed(feed) => policy.feeds.contains(feed),
+            Lasting::Certificate(url) => policy.ingress.edge().outside.keyring.certificate(url).is_some(),
+        };
+        if !there {
             return;
         }
-        let label = label(target).to_owned();
-        self.metrics.fetched(&label, result.is_ok());
-        let state = self.states.entry(target.clone()).or_default();
+        let state = self.states.entry(lasting.clone()).or_default();
         state.in_flight = false;
-        match result {
-            Ok(change) => {
-                change.into_iter().for_each(|change| log::info!("{change}"));
-                (state.failures, state.had) = (0, Some((instant(), Duration::ZERO)));
-                // A certificate is fetched anew before it is let go of.
-                let again = match target {
-                    Target::Feed(_) => policy.fetching.every,
-                    _ => policy.fetching.stale_ok / 2,
-                };
-                state.due = Some(instant() + again);
-                if matches!(target, Target::Confirm(_)) {
-                    self.states.remove(target);
-                }
-            }
-            Err(error) => {
-                log::warn!("{label} could not be fetched: {error}");
-                let wait = RETRY_FIRST * 2_u32.saturating_pow(state.failures.min(16));
-                state.failures += 1;
-                state.due = Some(instant() + wait.min(policy.fetching.every));
-                if !matches!(target, Target::Feed(_))
-                    && state.failures >= ERRAND_TRIES_MAX
-                    && state.had.is_none()
-                {
-                    self.states.remove(target);
-                }
-            }
+        if result.is_ok() {
+            (state.failures, state.had) = (0, Some((instant(), Duration::ZERO)));
+            // A certificate is fetched anew before it is let go of.
+            let again = match lasting {
+                Lasting::Feed(_) => policy.fetching.every,
+                Lasting::Certificate(_) => policy.fetching.stale_ok / 2,
+            };
+            state.due = Some(instant() + again);
+        } else {
+            let wait = RETRY_FIRST * 2_u32.saturating_pow(state.failures.min(16));
+            state.failures += 1;
+            state.due = Some(instant() + wait.min(policy.fetching.every));
+        }
+        if let Lasting::Certificate(url) = &lasting {
+            let (states, now) = (&self.states, instant());
+            let age = |url: &str| states.get(&Lasting::Certificate(url.into()))?.age(now);
+            certificates::make_room(&self.policy, url, |url| age(url).unwrap_or_default());
         }
     }
 
@@ -306,7 +332,7 @@ impl Work {
         let policy = self.policy.load_full();
         let now = instant();
         for (i, feed) in policy.feeds.iter().enumerate().filter(|(_, feed)| feed.kind != FeedKind::Secret) {
-            let Some(state) = self.states.get(&Target::Feed(feed.clone())) else { continue };
+            let Some(state) = self.states.get(&Lasting::Feed(feed.clone())) else { continue };
             let age = state.age(now);
             self.metrics.feed_age(feed.label(), age.map(|age| age.as_secs_f64()));
             let stale = age.is_some_and(|age| age > policy.fetching.stale_ok);
@@ -316,65 +342,12 @@ impl Work {
                 put(&self.policy, feed, |outside, id| outside.keyring.drop_set(id));
             }
         }
-        let old: Vec<_> = self
-            .states
-            .iter()
-            .filter(|(target, state)| {
-                let age = state.age(now);
-                matches!(target, Target::Certificate(_))
-                    && age.is_some_and(|age| age > policy.fetching.stale_ok)
-            })
-            .map(|(target, _)| target.clone())
-            .collect();
-        for target in old {
-            self.states.remove(&target);
-            if let Target::Certificate(url) = &target {
+        for (lasting, state) in &self.states {
+            if let Lasting::Certificate(url) = lasting
+                && state.age(now).is_some_and(|age| age > policy.fetching.stale_ok)
+            {
                 update(&self.policy, |outside| outside.keyring.drop_certificate(url));
             }
-        }
-    }
-}
-
-/// What a flight came back with: what changed, in words, or what went wrong.
-type Landed = (Target, Result<Option<String>, String>);
-
-/// What a target is called in metrics and in the log.
-fn label(target: &Target) -> &str {
-    match target {
-        Target::Certificate(_) => "certificate",
-        Target::Confirm(_) => "confirmation",
-        Target::Feed(feed) => feed.label(),
-    }
-}
-
-/// Fetches one thing and puts it in its place. Blocks.
-fn fetch(
-    client: &HttpClient,
-    policy: &Policy,
-    published: &ArcSwap<Policy>,
-    target: &Target,
-) -> Result<Option<String>, String> {
-    match target {
-        Target::Confirm(url) => {
-            client.get(url)?;
-            Ok(Some("a subscription was confirmed".to_owned()))
-        }
-        Target::Certificate(url) => {
-            let set = KeySet::parse(&client.get(url)?).map_err(|fault| format!("it {fault}"))?;
-            update(published, |outside| outside.keyring.put_certificate(url, set.clone()));
-            Ok(Some(format!("a certificate was fetched: {url}")))
-        }
-        Target::Feed(feed) => {
-            let bytes = client.get(&feed.url)?;
-            let change = apply(published, feed, &bytes)?;
-            if !feed.url.starts_with("file:") {
-                let kept = Cache::new(policy.fetching.cache.as_deref())
-                    .and_then(|cache| cache.write(&feed.url, &bytes).map_err(|error| error.to_string()));
-                if let Err(error) = kept {
-                    log::warn!("{} could not be kept: {error}", feed.label());
-                }
-            }
-            Ok(change)
         }
     }
 }

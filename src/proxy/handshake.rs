@@ -12,7 +12,7 @@ use crate::signature::{Keys, Reply, Verifier};
 /// Answers a handshake.
 ///
 /// # Errors
-/// `store_unavailable`: what it hands over could not be kept.
+/// `store_unavailable`: what it hands over could not be kept. `keys_unavailable`: too many confirmations wait.
 pub(super) async fn answer(
     shared: &Shared,
     policy: &Policy,
@@ -32,8 +32,11 @@ pub(super) async fn answer(
         let client = seen.client.map_or_else(String::new, |client| client.to_string());
         log::warn!("{client} handed over the secret of the route {name}");
     }
-    if let Some(url) = &reply.fetch {
-        shared.fetcher.confirm(url);
+    if let Some(url) = &reply.fetch
+        && !shared.fetcher.confirm(url)
+    {
+        log::warn!("a subscription of the route {name} was not confirmed: too many others wait to be");
+        return Err(Denied { denial: Denial::KeysUnavailable, seen });
     }
     shared.metrics.handshake(name, &reply.name);
     let told = answer::reply(session, &reply).await;

@@ -9,6 +9,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Largest document, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
+/// Largest document with a certificate that a message names, in bytes.
+pub(super) const CERTIFICATE_BYTES_MAX: u64 = 64 << 10;
 
 /// A client for documents.
 #[derive(Clone)]
@@ -42,19 +44,19 @@ impl HttpClient {
         Ok(Self { agent: config.new_agent() })
     }
 
-    /// The document at an address. Blocks.
+    /// The document at an address, of at most so many bytes. Blocks.
     ///
     /// # Errors
     /// What went wrong, in words.
-    pub(super) fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+    pub(super) fn get(&self, url: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
         if let Some(path) = url.strip_prefix("file:") {
-            return read(path, DOCUMENT_BYTES_MAX).map_err(|error| error.to_string());
+            return read(path, bytes_max).map_err(|error| error.to_string());
         }
         let mut response = self.agent.get(url).call().map_err(|error| error.to_string())?;
         if response.status() != 200 {
             return Err(format!("HTTP {}", response.status().as_u16()));
         }
-        let body = response.body_mut().with_config().limit(DOCUMENT_BYTES_MAX);
+        let body = response.body_mut().with_config().limit(bytes_max);
         body.read_to_vec().map_err(|error| error.to_string())
     }
 }

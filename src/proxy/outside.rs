@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cache::Cache;
+use super::certificates::take_kept;
 use super::file::read;
 use super::http_client::DOCUMENT_BYTES_MAX;
 use crate::feed::FeedId;
@@ -39,6 +40,7 @@ pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Ou
 pub fn with_cached(policy: Policy) -> Result<Policy, String> {
     let policy = ArcSwap::from_pointee(policy);
     take_cached(&policy)?;
+    take_kept(&policy)?;
     Ok(Policy::clone(&policy.load()))
 }
 

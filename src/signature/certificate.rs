@@ -70,14 +70,17 @@ impl CertificateRule {
         Err(Refusal::new(Denial::HandshakeRefused, detail))
     }
 
-    fn allows(&self, url: &str) -> bool {
+    /// Whether an address is at a listed host and a listed path, in the one spelling that there is of it: a segment
+    /// that is empty or begins with a dot could make many names of one certificate.
+    pub(super) fn allows(&self, url: &str) -> bool {
         let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
             return false;
         };
         let (host, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or_default();
         let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b));
         let whole = path.len() >= self.path.len() && path.starts_with(&*self.path);
-        plain && whole && !path.contains("..") && self.hosts.iter().any(|pattern| is_host(pattern, host))
+        let single = !path.contains("..") && !path.contains("//") && !path.contains("/.");
+        plain && whole && single && self.hosts.iter().any(|pattern| is_host(pattern, host))
     }
 }
 
@@ -119,6 +122,8 @@ mod tests {
             "http://api.paypal.com/certs/a",
             "https://api.paypal.com/other/a",
             "https://api.paypal.com/certs/../a",
+            "https://api.paypal.com/certs//a",
+            "https://api.paypal.com/certs/./a",
             "https://api.paypal.com/certs/a?x",
             "https://api.paypal.com:443/certs/a",
             "https://api.paypal.com@evil.test/certs/a",

@@ -139,7 +139,10 @@ impl Verifier {
                 contents.iter().find_map(|content| {
                     let mut valid = keys.usable(signed.now);
                     let made = |key| shown.iter().any(|one| algorithm.verifies(key, content, one));
-                    valid.any(made).then(|| vec![Tag::new(&Sha256::digest(content))])
+                    valid.any(made).then(|| {
+                        keys.prove();
+                        vec![Tag::new(&Sha256::digest(content))]
+                    })
                 })
             }
             _ => None,

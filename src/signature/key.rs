@@ -1,9 +1,9 @@
 //! Public keys in the forms in which providers publish them: JWK and JWKS (RFC 7517), PEM, X.509 certificates,
 //! base64 of a SubjectPublicKeyInfo, and raw Ed25519 keys in base64 or hexadecimal.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
@@ -11,8 +11,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey as Spki;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::feed::FeedId;
-use crate::secret::Secret;
 use crate::time::Timestamp;
 
 /// Most keys in one set.
@@ -135,6 +133,8 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Material> {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
+    /// Whether a message was genuine under one of them. Clones share it.
+    proved: Arc<AtomicBool>,
 }
 
 /// Why text holds no keys, or not only keys.
@@ -221,7 +221,7 @@ impl KeySet {
             bare(text).map(|key| vec![key])
         };
         match keys {
-            Some(keys) if (1..=KEYS_MAX).contains(&keys.len()) => Ok(Self { keys }),
+            Some(keys) if (1..=KEYS_MAX).contains(&keys.len()) => Ok(Self { keys, proved: Arc::default() }),
             _ => Err(NoKeys),
         }
     }
@@ -233,7 +233,20 @@ impl KeySet {
 
     /// All keys of several sets.
     pub fn merged(sets: impl IntoIterator<Item = Self>) -> Self {
-        Self { keys: sets.into_iter().flat_map(|set| set.keys).collect() }
+        Self { keys: sets.into_iter().flat_map(|set| set.keys).collect(), proved: Arc::default() }
+    }
+
+    /// Whether a message was genuine under one of the keys.
+    pub fn has_proved_itself(&self) -> bool {
+        self.proved.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that a message was genuine under one of the keys.
+    pub fn prove(&self) {
+        // Most of the time it is known, and nothing is written that other threads read.
+        if !self.has_proved_itself() {
+            self.proved.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The keys that may be used at a moment.
@@ -289,80 +302,4 @@ fn bare(text: &str) -> Option<PublicKey> {
     }
     let der = BASE64_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok()?;
     if der.len() == 32 { raw(der) } else { PublicKey::from_spki(&der) }
-}
-
-/// The fetched keys of the moment: key sets by their number, certificates by the address a message names.
-#[derive(Clone, Debug, Default)]
-pub struct Keyring {
-    sets: Vec<Option<Arc<KeySet>>>,
-    certificates: BTreeMap<Box<str>, Arc<KeySet>>,
-    secrets: BTreeMap<usize, Secret>,
-}
-
-/// Nothing was fetched.
-pub(super) static NOTHING: Keyring =
-    Keyring { sets: Vec::new(), certificates: BTreeMap::new(), secrets: BTreeMap::new() };
-
-impl Keyring {
-    /// The secret that a handshake handed over.
-    pub fn secret(&self, id: FeedId) -> Option<&Secret> {
-        self.secrets.get(&id.0)
-    }
-
-    /// Remembers the secret that a handshake handed over.
-    pub fn put_secret(&mut self, id: FeedId, secret: Secret) {
-        self.secrets.insert(id.0, secret);
-    }
-
-    /// Forgets a set that has become too old.
-    pub fn drop_set(&mut self, id: FeedId) {
-        if let Some(place) = self.sets.get_mut(id.0) {
-            *place = None;
-        }
-    }
-
-    /// A fetched set; `None`: it was not to be had so far.
-    pub fn set(&self, id: FeedId) -> Option<&Arc<KeySet>> {
-        self.sets.get(id.0)?.as_ref()
-    }
-
-    /// The certificate at an address.
-    pub fn certificate(&self, url: &str) -> Option<&Arc<KeySet>> {
-        self.certificates.get(url)
-    }
-
-    /// Puts a set in its place.
-    pub fn put(&mut self, id: FeedId, set: KeySet) {
-        if self.sets.len() <= id.0 {
-            self.sets.resize(id.0 + 1, None);
-        }
-        if let Some(place) = self.sets.get_mut(id.0) {
-            *place = Some(Arc::new(set));
-        }
-    }
-
-    /// Takes over what was in a place of another keyring.
-    pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
-        if let Some(set) = from.set(before) {
-            self.put(id, KeySet::clone(set));
-        }
-        if let Some(secret) = from.secret(before) {
-            self.put_secret(id, secret.clone());
-        }
-    }
-
-    /// Takes over the certificates of another keyring.
-    pub fn take_certificates(&mut self, from: &Self) {
-        self.certificates.clone_from(&from.certificates);
-    }
-
-    /// Remembers the certificate at an address.
-    pub fn put_certificate(&mut self, url: &str, set: KeySet) {
-        self.certificates.insert(url.into(), Arc::new(set));
-    }
-
-    /// Forgets a certificate that has become too old.
-    pub fn drop_certificate(&mut self, url: &str) {
-        self.certificates.remove(url);
-    }
 }

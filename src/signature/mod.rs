@@ -16,6 +16,7 @@ mod handshake;
 mod id;
 mod jwt;
 mod key;
+mod keyring;
 mod mac;
 mod message;
 mod place;
@@ -41,7 +42,8 @@ pub use format::{Format, FormatFault};
 pub use handshake::{Answer, Handshake, HandshakeToken, Piece, Reply, Template, Value, When};
 pub use id::IdSource;
 pub use jwt::{Expected, JwtScheme};
-pub use key::{KeySet, Keyring, NoKeys, PublicKey};
+pub use key::{KeySet, NoKeys, PublicKey};
+pub use keyring::Keyring;
 pub use mac::{Algorithm, Encoding, KeyFault, KeyForm, Tag};
 pub use message::MessageScheme;
 pub use place::Place;
@@ -147,7 +149,7 @@ pub struct Signed<'a> {
 impl<'a> Signed<'a> {
     /// A head at a moment, with nothing fetched and no secret of its own.
     pub fn alone(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
-        Self { head, public_url, keyring: &key::NOTHING, derived: &[], now }
+        Self { head, public_url, keyring: &keyring::NOTHING, derived: &[], now }
     }
 }
 
@@ -225,8 +227,17 @@ impl Verifier {
 
     /// Whether messages or handshakes of this provider make us fetch something.
     pub fn fetches(&self) -> bool {
+        self.names_certificates() || self.scheme.handshakes.iter().any(|handshake| handshake.fetch.is_some())
+    }
+
+    /// Whether its messages name certificates, to be fetched.
+    pub fn names_certificates(&self) -> bool {
         matches!(self.keys, Keys::Named(_, None))
-            || self.scheme.handshakes.iter().any(|handshake| handshake.fetch.is_some())
+    }
+
+    /// Whether a message may name the certificate at this address, to be fetched.
+    pub fn may_name(&self, url: &str) -> bool {
+        matches!(&self.keys, Keys::Named(rule, None) if rule.allows(url))
     }
 
     /// How many secrets verify.

@@ -102,6 +102,7 @@ impl Message {
             return Err(Refusal::new(Denial::SignatureMismatch, detail));
         }
         super::timestamp::within(self.at, now, PAST, FUTURE)?;
+        keys.prove();
         Ok(vec![Tag::new(&Sha256::digest(content))])
     }
 }

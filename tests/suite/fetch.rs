@@ -136,6 +136,9 @@ fn keys_are_fetched_kept_and_let_go_of() {
     elsewhere.answers(NOT_NOW);
     let again = Callgate::start(&text, clock());
     assert_eq!(send_as_fal(&again, &signer).status, 200);
+    // After a reload, too.
+    again.reload(&text.replace("name: r,", "name: s,")).unwrap();
+    assert_eq!(send_as_fal(&again, &signer).status, 200);
     drop(again);
     // But not for ever.
     let text = config(&agent, &provider, &fetch("1s"));
@@ -307,37 +310,4 @@ fn hmac(key: &[u8], message: &[u8]) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
     mac.update(message);
     HEXLOWER.encode(&mac.finalize().into_bytes())
-}
-
-#[test]
-fn names_that_nobody_has_do_not_keep_certificates_from_being_fetched() {
-    let folder = tempfile::tempdir().unwrap();
-    certificates(folder.path());
-    let (agent, elsewhere) = (Agent::start(ANSWER), Agent::start(NOT_NOW));
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let front = front(folder.path(), &elsewhere);
-    let host = format!("localhost:{}", front.ingress.port());
-    let provider = format!(
-        "signature: {{ scheme: asymmetric, algorithm: rsa-pkcs1-sha256, header: x-sig, content: \"{{body}}\", encoding: base64, \
-         keys: {{ certificate: {{ header: x-cert, hosts: [\"{host}\"], path: /open/ }} }}, secrets: [ {{ env: STATIC }} ] }}"
-    );
-    let more = format!("trusted_roots: {}\nfetch: {{ every: 50ms }}", file("ca.crt"));
-    let callgate = Callgate::start(&config(&agent, &provider, &more), Clock::System);
-    let ask = |name: &str| {
-        let url = format!("https://{host}/open/{name}");
-        send_to(callgate.ingress, "POST", "/hook", &[("x-sig", "AQI="), ("x-cert", &url)], b"{}").status
-    };
-    for i in 0..70 {
-        assert_eq!(ask(&format!("none-{i}")), 503);
-    }
-    openssl(
-        folder.path(),
-        "req -x509 -newkey rsa:2048 -nodes -days 9999 -subj /CN=p -keyout p.key -out p.crt",
-    );
-    // Each was tried a few times and forgotten.
-    let given_up = "callgate_feed_fetches_total{feed=\"certificate\",outcome=\"failed\"} 256";
-    eventually(|| callgate.metrics().contains(given_up).then_some(()));
-    elsewhere.answers(&document(&std::fs::read_to_string(folder.path().join("p.crt")).unwrap()));
-    // Genuine but for its signature: that is how the certificate shows to be there.
-    eventually(|| (ask("real") == 401).then_some(()));
 }

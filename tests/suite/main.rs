@@ -38,6 +38,7 @@ mod inject;
 mod kept_connections;
 mod ledger;
 mod limits;
+mod named;
 mod observing;
 mod page;
 mod process;

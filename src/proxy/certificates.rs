@@ -1,0 +1,148 @@
+//! The certificates that messages name, of those that were fetched: so many of each provider, over restarts too.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::cache::Cache;
+use super::outside::update;
+use crate::policy::Policy;
+use crate::signature::{KeySet, Keyring, Verifier};
+
+/// Most certificates of one provider that are remembered.
+const CERTIFICATES_MAX: usize = 256;
+
+/// Takes the certificates that are in the cache, as far as messages may name them now.
+///
+/// # Errors
+/// The cache's folder cannot be used, in words.
+pub(super) fn take_kept(policy: &ArcSwap<Policy>) -> Result<(), String> {
+    let now = policy.load_full();
+    if !now.verifiers().any(Verifier::names_certificates) {
+        return Ok(());
+    }
+    for kept in Cache::new(now.fetching.cache.as_deref())?.certificates() {
+        let fresh = kept.age <= now.fetching.stale_ok;
+        let Some(set) = KeySet::parse(&kept.bytes).ok().filter(|_| fresh) else { continue };
+        let full = {
+            let now = policy.load();
+            let keyring = &now.ingress.edge().outside.keyring;
+            shared_rooms(&now, &kept.url).any(|rule| room_of(rule, keyring).count() >= CERTIFICATES_MAX)
+        };
+        if !full {
+            put(policy, &kept.url, &set);
+        }
+    }
+    Ok(())
+}
+
+/// Puts a certificate in its place. Returns whether a message may name it, as the policy of the moment says.
+pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
+    let before = policy.rcu(|old| {
+        if !old.may_be_named(url) {
+            return Policy::clone(old);
+        }
+        let mut outside = old.ingress.edge().outside.clone();
+        outside.keyring.put_certificate(url, set.clone());
+        old.with_outside(outside)
+    });
+    before.may_be_named(url)
+}
+
+/// Lets go of certificates where there are too many of one provider: first of those under which no message was genuine
+/// so far, and of them the oldest. Never of the newest one, at `url`.
+pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
+    loop {
+        let now = policy.load_full();
+        let keyring = &now.ingress.edge().outside.keyring;
+        let proved = |url: &str| keyring.certificate(url).is_some_and(|set| set.has_proved_itself());
+        let worst = shared_rooms(&now, url)
+            .filter(|rule| room_of(rule, keyring).count() > CERTIFICATES_MAX)
+            .find_map(|rule| {
+                room_of(rule, keyring)
+                    .filter(|other| *other != url)
+                    .min_by_key(|other| (proved(other), Reverse(age(other))))
+            });
+        let Some(worst) = worst else { return };
+        update(policy, |outside| outside.keyring.drop_certificate(worst));
+    }
+}
+
+/// The providers whose messages may name an address.
+fn shared_rooms<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
+    policy.verifiers().filter(move |verifier| verifier.may_name(url))
+}
+
+/// The certificates there are that messages of a provider may name.
+fn room_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
+    keyring.certificate_urls().filter(|url| verifier.may_name(url))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Surroundings};
+
+    fn policy() -> ArcSwap<Policy> {
+        let text = "public_url: https://agent.example.com
+listen: { ingress: [ { address: 127.0.0.1:0 } ] }
+agent: { address: 127.0.0.1:1 }
+providers:
+  paypal: { preset: paypal, secrets: [ { env: ID } ] }
+  sns: { preset: aws-sns, secrets: [ { env: TOPIC } ] }
+routes:
+  - { name: p, path: /p, provider: paypal, forward: /p }
+  - { name: s, path: /s, provider: sns, forward: /s }
+";
+        let env = |name: &str| match name {
+            "ID" => Some("8PT597110X687430LKGECATA".to_owned()),
+            "TOPIC" => Some("arn:aws:sns:eu-west-1:123456789012:jobs".to_owned()),
+            _ => None,
+        };
+        let nothing = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+        let config = Config::parse(text, &Surroundings { env: &env, file: &nothing });
+        ArcSwap::from_pointee(
+            config
+                .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())
+                .unwrap()
+                .policy,
+        )
+    }
+
+    #[test]
+    fn what_proved_itself_stays_and_the_room_is_each_providers_own() {
+        let policy = policy();
+        let set = KeySet::parse(b"PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
+        let paypal = |i: usize| format!("https://api.paypal.com/v1/notifications/certs/CERT-{i}");
+        let sns = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem";
+        let has = |url: &str| policy.load().ingress.edge().outside.keyring.certificate(url).is_some();
+        assert!(put(&policy, sns, &KeySet::merged([set.clone()])));
+        assert!(!put(&policy, "https://evil.example/v1/notifications/certs/CERT-1", &set));
+        for i in 0..CERTIFICATES_MAX * 2 {
+            let one = KeySet::merged([set.clone()]);
+            // A message was genuine under the second one.
+            if i == 1 {
+                one.prove();
+            }
+            put(&policy, &paypal(i), &one);
+            // The later it was fetched, the younger it is.
+            let age = |url: &str| {
+                let number = url.rsplit('-').next().and_then(|end| end.parse::<u64>().ok()).unwrap_or(0);
+                Duration::from_secs(10_000 - number)
+            };
+            make_room(&policy, &paypal(i), age);
+        }
+        assert!(has(sns) && has(&paypal(1)) && !has(&paypal(0)) && !has(&paypal(2)));
+        assert!(has(&paypal(CERTIFICATES_MAX * 2 - 1)) && has(&paypal(CERTIFICATES_MAX + 1)));
+        assert_eq!(
+            policy.load().ingress.edge().outside.keyring.certificate_urls().count(),
+            CERTIFICATES_MAX + 1
+        );
+        // Fetched anew, it has proved itself still.
+        put(&policy, &paypal(1), &KeySet::merged([set]));
+        let now = policy.load();
+        assert!(now.ingress.edge().outside.keyring.certificate(&paypal(1)).unwrap().has_proved_itself());
+    }
+}

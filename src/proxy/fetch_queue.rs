@@ -1,0 +1,351 @@
+//! What messages ask to have fetched before anybody knows whether they are genuine. Callers who name what does not
+//! exist must not keep a genuine name from being fetched, so the turns go round among the networks of the callers, and
+//! a name that is asked for again goes first, as a provider does when it tries again and a flood of new names does not.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::RandomState;
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Most addresses that wait.
+const WAITING_MAX: usize = 64;
+/// Most flights at once.
+const FLIGHTS_MAX: usize = 4;
+/// Most of them for what one network of callers asks for.
+const FLIGHTS_OF_A_NETWORK_MAX: usize = 3;
+/// Most of them for what was asked for only once.
+const FIRST_FLIGHTS_MAX: usize = 2;
+/// How soon one flight may follow the other, in the long run.
+const GAP: Duration = Duration::from_millis(500);
+/// How many may take off without a gap after a while without any.
+const BURST: u32 = 8;
+/// How often something is tried before it is given up: whoever needs it will ask again.
+const TRIES_MAX: u32 = 4;
+/// The first wait after a failure; it doubles.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+/// After so many names, those before them are forgotten.
+const LATELY_MAX: usize = 1 << 15;
+/// Most networks of which it is known when they had their last turn.
+const TURNS_MAX: usize = 256;
+
+/// The addresses that wait to be fetched, and those in flight.
+#[derive(Debug, Default)]
+pub(super) struct FetchQueue {
+    /// Those of one network side by side.
+    entries: Vec<Entry>,
+    lately: Lately,
+    /// Who had a turn, the latest first.
+    turns: VecDeque<IpAddr>,
+    number: u64,
+    /// When the gap after the last flight is over.
+    free_at: Option<Instant>,
+}
+
+/// What may take off.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Turn {
+    /// This address.
+    Now(Box<str>),
+    /// Something, at this moment.
+    At(Instant),
+    /// Nothing, as things are.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Entry {
+    url: Box<str>,
+    network: IpAddr,
+    /// Whether it was asked for more than once.
+    again: bool,
+    failures: u32,
+    due: Instant,
+    in_flight: bool,
+    /// Which of all it is, in the order in which they were asked for last.
+    number: u64,
+}
+
+/// The names that were asked for lately, by their hashes: the last [`LATELY_MAX`] at least, twice as many at most.
+#[derive(Debug, Default)]
+struct Lately {
+    hasher: RandomState,
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl Lately {
+    /// Remembers a name. Returns whether it was known.
+    fn remember(&mut self, name: &str) -> bool {
+        let hash = self.hasher.hash_one(name);
+        let known = self.new.contains(&hash) || self.old.contains(&hash);
+        if self.new.len() >= LATELY_MAX {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(hash);
+        known
+    }
+}
+
+impl FetchQueue {
+    /// Asks for an address on behalf of a caller. Somebody else's makes room if need be.
+    pub(super) fn ask(&mut self, url: &str, caller: IpAddr, now: Instant) {
+        let (again, network) = (self.lately.remember(url), network(caller));
+        let known = self.entries.iter().position(|entry| *entry.url == *url);
+        self.number += 1;
+        let number = self.number;
+        let mut entry = match known {
+            None => {
+                if self.is_full() {
+                    self.make_room(network);
+                }
+                Entry { url: url.into(), network, again, failures: 0, due: now, in_flight: false, number }
+            }
+            Some(at) => {
+                let entry = self.entries.remove(at);
+                // Whose turn comes first gets it sooner.
+                let sooner = !entry.in_flight && self.last_turn(network) > self.last_turn(entry.network);
+                Entry { again, network: if sooner { network } else { entry.network }, number, ..entry }
+            }
+        };
+        entry.again |= again;
+        let at = self.entries.partition_point(|other| other.network < entry.network);
+        self.entries.insert(at, entry);
+    }
+
+    /// Whether something must go before something new comes in.
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= WAITING_MAX
+    }
+
+    /// Whether nothing waits, and nothing is in flight.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether an address waits or is in flight.
+    pub(super) fn holds(&self, url: &str) -> bool {
+        self.entries.iter().any(|entry| *entry.url == *url)
+    }
+
+    /// Lets go of one address: one that failed; else of the network with most of them, with the newcomer; else one that
+    /// was asked for only once; else the one not asked for for the longest time.
+    fn make_room(&mut self, newcomer: IpAddr) {
+        let runs = self.entries.chunk_by(|a, b| a.network == b.network);
+        let rated = runs.flat_map(|run| {
+            let own = run.first().is_some_and(|entry| entry.network == newcomer);
+            let share = run.len() + usize::from(own);
+            run.iter().map(move |entry| (share, entry))
+        });
+        let worst = rated
+            .filter(|(_, entry)| !entry.in_flight)
+            .max_by_key(|(share, entry)| (entry.failures > 0, *share, !entry.again, Reverse(entry.number)))
+            .map(|(_, entry)| entry.number);
+        self.entries.retain(|entry| Some(entry.number) != worst);
+    }
+
+    /// Whose turn it is. What takes off is in flight from here on, until [`Self::land`].
+    pub(super) fn turn(&mut self, now: Instant) -> Turn {
+        let flights: Vec<_> = self.entries.iter().filter(|entry| entry.in_flight).collect();
+        if flights.len() >= FLIGHTS_MAX {
+            return Turn::Nothing;
+        }
+        let first_may = flights.iter().filter(|entry| !entry.again).count() < FIRST_FLIGHTS_MAX;
+        let of = |network: IpAddr| flights.iter().filter(|entry| entry.network == network).count();
+        let may = |entry: &&Entry| {
+            !entry.in_flight
+                && entry.due <= now
+                && (entry.again || first_may)
+                && of(entry.network) < FLIGHTS_OF_A_NETWORK_MAX
+        };
+        let mut ready = self.entries.iter().filter(may).peekable();
+        if ready.peek().is_none() {
+            return Turn::Nothing;
+        }
+        let free_at = self.free_at.unwrap_or(now).max(now);
+        let (ahead, burst) = (free_at.saturating_duration_since(now), GAP * (BURST - 1));
+        if ahead > burst {
+            return Turn::At(now + (ahead - burst));
+        }
+        let rank = |entry: &&Entry| {
+            (entry.failures > 0, !entry.again, Reverse(self.last_turn(entry.network)), Reverse(entry.number))
+        };
+        let next = ready.min_by_key(rank).map(|entry| entry.number);
+        let Some(entry) = self.entries.iter_mut().find(|entry| Some(entry.number) == next) else {
+            return Turn::Nothing;
+        };
+        entry.in_flight = true;
+        let (url, network) = (entry.url.clone(), entry.network);
+        self.free_at = Some(free_at + GAP);
+        self.turns.retain(|other| *other != network);
+        self.turns.truncate(TURNS_MAX - 1);
+        self.turns.push_front(network);
+        Turn::Now(url)
+    }
+
+    /// A flight has ended. What failed is tried again a few times; what was had is not waited for any more.
+    pub(super) fn land(&mut self, url: &str, had: bool, now: Instant) {
+        let Some(at) = self.entries.iter().position(|entry| *entry.url == *url) else { return };
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        entry.in_flight = false;
+        entry.due = now + RETRY_FIRST * 2_u32.saturating_pow(entry.failures.min(TRIES_MAX));
+        entry.failures += 1;
+        if had || entry.failures >= TRIES_MAX {
+            self.entries.remove(at);
+        }
+    }
+
+    /// Lets go of what nobody needs any more. Flights end in their own time.
+    pub(super) fn keep(&mut self, needed: impl Fn(&str) -> bool) {
+        self.entries.retain(|entry| entry.in_flight || needed(&entry.url));
+    }
+
+    /// How many other networks had a turn since this one had its last; one that had none so far comes before all.
+    fn last_turn(&self, network: IpAddr) -> usize {
+        self.turns.iter().position(|turn| *turn == network).unwrap_or(usize::MAX)
+    }
+}
+
+/// The network that a caller is of: addresses of one are had together.
+fn network(caller: IpAddr) -> IpAddr {
+    match caller.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            IpAddr::V4(Ipv4Addr::new(a, b, c, 0))
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::instant;
+
+    const FLOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+    const PROVIDER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+
+    /// What takes off if this many are asked for in vain before each turn, for so many turns.
+    fn turns(
+        queue: &mut FetchQueue,
+        mut now: Instant,
+        count: usize,
+        flood: impl Fn(usize) -> (String, IpAddr),
+    ) -> Vec<Box<str>> {
+        let mut taken = Vec::new();
+        for turn in 0..count {
+            for i in 0..100 {
+                let (name, caller) = flood(turn * 100 + i);
+                queue.ask(&name, caller, now);
+            }
+            now += GAP;
+            if let Turn::Now(url) = queue.turn(now) {
+                queue.land(&url, false, now);
+                taken.push(url);
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn a_flood_of_one_network_leaves_the_turns_of_others() {
+        // Each name once, or a few times.
+        for times in [1, 5] {
+            let (mut queue, now) = (FetchQueue::default(), instant());
+            turns(&mut queue, now, 20, |i| (format!("none-{}", i / times), FLOOD));
+            queue.ask("real", PROVIDER, now);
+            queue.ask("real", PROVIDER, now);
+            let taken = turns(&mut queue, now + GAP * 20, 2, |i| (format!("more-{}", i / times), FLOOD));
+            assert!(taken.contains(&"real".into()), "{times}: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn the_turns_go_round_among_the_networks_that_ask_again_and_again() {
+        let (mut queue, now) = (FetchQueue::default(), instant());
+        // The provider's network had many turns before.
+        turns(&mut queue, now, 50, |i| (format!("old-{}", i / 5), PROVIDER));
+        let from = |i: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(i % 10 * 256).unwrap()));
+        let flood = |i: usize| (format!("none-{}", i / 100 * 10 + i % 10), from(i));
+        turns(&mut queue, now + GAP * 50, 20, flood);
+        queue.ask("real", PROVIDER, now);
+        queue.ask("real", PROVIDER, now);
+        let taken = turns(&mut queue, now + GAP * 70, 11, |i| flood(i + 2000));
+        assert!(taken.contains(&"real".into()), "{taken:?}");
+    }
+
+    #[test]
+    fn what_is_asked_for_again_goes_before_new_names_wherever_they_come_from() {
+        let (mut queue, now) = (FetchQueue::default(), instant());
+        let from = |i: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(i * 256).unwrap()));
+        turns(&mut queue, now, 20, |i| (format!("none-{i}"), from(i)));
+        queue.ask("real", PROVIDER, now);
+        let between = turns(&mut queue, now + GAP * 20, 20, |i| (format!("more-{i}"), from(i)));
+        queue.ask("real", PROVIDER, now);
+        let taken = turns(&mut queue, now + GAP * 40, 1, |i| (format!("last-{i}"), from(i)));
+        assert!(taken == ["real".into()] || between.contains(&"real".into()), "{taken:?}");
+    }
+
+    #[test]
+    fn what_hangs_leaves_flights_for_others() {
+        let (mut queue, now) = (FetchQueue::default(), instant());
+        let take = |queue: &mut FetchQueue| match queue.turn(now) {
+            Turn::Now(url) => Some(url),
+            _ => None,
+        };
+        for i in 0..10 {
+            queue.ask(&format!("none-{i}"), FLOOD, now);
+        }
+        assert_eq!([take(&mut queue), take(&mut queue), take(&mut queue)].iter().flatten().count(), 2);
+        for i in 0..10 {
+            queue.ask(&format!("none-{i}"), FLOOD, now);
+        }
+        // What is asked for again, but one flight is left for somebody else.
+        assert_eq!([take(&mut queue), take(&mut queue)].iter().flatten().count(), 1);
+        queue.ask("real", PROVIDER, now);
+        queue.ask("real", PROVIDER, now);
+        assert_eq!(take(&mut queue), Some("real".into()));
+        assert_eq!(queue.turn(now), Turn::Nothing);
+    }
+
+    #[test]
+    fn the_rate_the_room_and_the_tries_are_bounded() {
+        let (mut queue, now) = (FetchQueue::default(), instant());
+        let mut count = 0;
+        for i in 0..1000 {
+            queue.ask(&format!("none-{i}"), FLOOD, now);
+            if let Turn::Now(url) = queue.turn(now) {
+                queue.land(&url, false, now);
+                count += 1;
+            }
+        }
+        assert_eq!((count, queue.entries.len()), (8, WAITING_MAX));
+        assert_eq!(queue.turn(now), Turn::At(now + GAP));
+        let mut queue = FetchQueue::default();
+        queue.ask("real", PROVIDER, now);
+        let mut tries = 0;
+        for second in 0..300 {
+            let now = now + Duration::from_secs(second);
+            if let Turn::Now(url) = queue.turn(now) {
+                queue.land(&url, false, now);
+                tries += 1;
+            }
+        }
+        assert_eq!((tries, queue.holds("real")), (TRIES_MAX, false));
+    }
+
+    #[test]
+    fn a_stranger_who_names_the_genuine_one_does_not_hold_it_back() {
+        let (mut queue, now) = (FetchQueue::default(), instant());
+        turns(&mut queue, now, 20, |i| (format!("none-{}", i / 5), FLOOD));
+        queue.ask("real", FLOOD, now);
+        queue.ask("real", PROVIDER, now);
+        queue.ask("real", FLOOD, now);
+        let taken = turns(&mut queue, now + GAP * 20, 1, |i| (format!("more-{}", i / 5), FLOOD));
+        assert_eq!(taken, ["real".into()]);
+    }
+}
