@@ -36,7 +36,15 @@ pub mod config;
 pub mod observe;
 
 #[cfg(feature = "proxy")]
+pub mod clock;
+#[cfg(feature = "proxy")]
+pub mod file;
+
+#[cfg(feature = "proxy")]
 pub mod store;
+
+#[cfg(feature = "proxy")]
+pub mod fetch;
 
 #[cfg(feature = "proxy")]
 pub mod proxy;

@@ -130,7 +130,7 @@ fn only_the_proxy_names_pingora() {
 
 #[test]
 fn only_the_clock_reads_the_clock() {
-    for file in rust_files("src").into_iter().filter(|file| !file.ends_with("proxy/clock.rs")) {
+    for file in rust_files("src").into_iter().filter(|file| !file.ends_with("src/clock.rs")) {
         let text = without_comments(&file);
         assert!(!text.contains("Instant::now") && !text.contains("SystemTime::now"), "{}", file.display());
     }

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{ConfigArg, EXIT_DATA, Message, moment, now_unless, print_json};
+use crate::fetch::with_cached;
 use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;
-use crate::proxy::with_cached;
 use crate::request::RequestHead;
 use crate::signature::Reply;
 use crate::source::LOOPBACK;

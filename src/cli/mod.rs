@@ -22,8 +22,9 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
-use crate::proxy::{Clock, FILE_BYTES_MAX, read_file};
+use crate::file::{FILE_BYTES_MAX, read as read_file};
 use crate::time::Timestamp;
 
 pub use init::first_configuration;

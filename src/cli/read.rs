@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use super::ConfigArg;
 use crate::config::{Config, ConfigError, Surroundings};
+use crate::file::{FILE_BYTES_MAX, read as read_file};
 use crate::policy::FeedKind;
-use crate::proxy::{FILE_BYTES_MAX, read_file};
 
 /// What tells that a file is another one than before, symbolic links followed; `None`: it is not there.
 pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;

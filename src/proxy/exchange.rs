@@ -15,7 +15,6 @@ use super::body;
 use super::clock::{Clock, LedgerClock, instant};
 use super::deliver::{self, Delivery, deliver, settle};
 use super::ended::{Ended, Outcome, record};
-use super::fetch::Fetcher;
 use super::handshake;
 use super::head::Unusable;
 use super::http1_client::Answer;
@@ -29,6 +28,7 @@ use super::session::{
 use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
 use crate::denial::Denial;
+use crate::fetch::Fetcher;
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
 use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};

@@ -13,6 +13,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use pingora::tls::install_default_crypto_provider;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,9 +22,7 @@ use tokio::time::timeout;
 use super::accept::{self, Entrance};
 use super::clock::{Clock, LedgerClock, instant};
 use super::exchange::Shared;
-use super::fetch::Fetcher;
 use super::listen::{Bound, Door, bind, endpoint};
-use super::outside::with_cached;
 use super::plain::{self, PlainRequest, PlainResponse};
 use super::provider::Providers;
 use super::rates::Rates;
@@ -33,6 +32,8 @@ use super::slots::BodyMemory;
 use super::traffic::Traffic;
 use super::{agent::Pool, egress, overdue};
 use crate::config::{ACTIONS, Startup};
+use crate::fetch::Fetcher;
+use crate::fetch::with_cached;
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -147,6 +148,7 @@ impl Server {
         F: Fn(PlainRequest) -> A + Send + Sync + 'static,
         A: Future<Output = PlainResponse> + Send + 'static,
     {
+        install_default_crypto_provider();
         let providers = providers(startup, &policy.load())?;
         let (fetcher, work) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
         // Every certificate is tried before the first address is bound.

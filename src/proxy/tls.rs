@@ -17,8 +17,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::clock::Clock;
-use super::file::{FILE_BYTES_MAX, read};
 use crate::config::{CertificateFiles, ClientAuthorities, Tls};
+use crate::file::{FILE_BYTES_MAX, read};
 use crate::request::ClientCertificate;
 use crate::time::Timestamp;
 

@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 
 use super::cache::Cache;
 use super::certificates::take_kept;
-use super::file::read;
-use super::http_client::DOCUMENT_BYTES_MAX;
+use super::client::DOCUMENT_BYTES_MAX;
 use crate::feed::FeedId;
+use crate::file::read;
 use crate::ingress::Outside;
 use crate::policy::{Feed, FeedKind, Policy};
 use crate::signature::KeySet;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use super::clock::age_of;
-use super::file::{FILE_BYTES_MAX, read};
-use super::http_client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX};
+use super::client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX};
+use crate::clock::age_of;
+use crate::file::{FILE_BYTES_MAX, read};
 use crate::secret::Secret;
 
 /// Where certificates are, in the folder: each file begins with the address it was fetched from, on a line of its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cache::Cache;
-use super::outside::update;
+use super::fetched_data::update;
 use crate::policy::Policy;
 use crate::signature::{KeySet, Keyring, Verifier};
 

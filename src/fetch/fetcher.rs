@@ -13,11 +13,11 @@ use tokio::sync::{Notify, mpsc};
 
 use super::cache::Cache;
 use super::certificates;
-use super::clock::instant;
+use super::client::HttpClient;
 use super::errands::{Errand, Errands};
+use super::fetched_data::{put, take_cached, update};
 use super::flight::{Landed, Lasting, Target, fetch};
-use super::http_client::HttpClient;
-use super::outside::{put, take_cached, update};
+use crate::clock::instant;
 use crate::feed::FeedId;
 use crate::ingress::Seen;
 use crate::observe::Metrics;
@@ -56,13 +56,13 @@ struct Asked {
 }
 
 /// Brings what is fetched.
-pub(super) struct Fetcher {
+pub struct Fetcher {
     asked: Arc<Asked>,
     policy: Arc<ArcSwap<Policy>>,
 }
 
 /// What the fetching task works with.
-pub(super) struct Work {
+pub struct Work {
     asked: Arc<Asked>,
     policy: Arc<ArcSwap<Policy>>,
     /// The way to elsewhere, how long a fetch may take, and who is believed; made when it is needed first.
@@ -76,7 +76,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// The trusted roots cannot be used, or the cache's folder.
-    pub(super) fn new(policy: &Arc<ArcSwap<Policy>>, metrics: &Arc<Metrics>) -> Result<(Self, Work), String> {
+    pub fn new(policy: &Arc<ArcSwap<Policy>>, metrics: &Arc<Metrics>) -> Result<(Self, Work), String> {
         let now = policy.load_full();
         let asked = Arc::<Asked>::default();
         let mut work = Work {
@@ -94,7 +94,7 @@ impl Fetcher {
     }
 
     /// Asks for the certificate that a message names, if it needs one that is not there.
-    pub(super) fn want(&self, seen: &Seen) {
+    pub fn want(&self, seen: &Seen) {
         let provider = seen.route.as_ref().and_then(|route| route.provider.as_ref());
         let (Some(url), Some(provider)) = (&seen.wanted, provider) else { return };
         // It may have come since the message was decided.
@@ -107,14 +107,14 @@ impl Fetcher {
     }
 
     /// Agrees to a subscription. Returns whether that will be tried: too many others may be waiting.
-    pub(super) fn confirm(&self, url: &str) -> bool {
+    pub fn confirm(&self, url: &str) -> bool {
         let taken = self.asked.errands.lock().confirmation(url, instant());
         self.asked.bell.notify_one();
         taken
     }
 
     /// Keeps the secret that a handshake handed over. The first one stays.
-    pub(super) async fn learn(&self, policy: &Policy, id: FeedId, secret: &Secret) -> Result<(), String> {
+    pub async fn learn(&self, policy: &Policy, id: FeedId, secret: &Secret) -> Result<(), String> {
         let feed = policy.feeds.get(id.0).cloned();
         let Some((feed, path)) = feed.as_ref().and_then(|feed| Some((feed, feed.url.strip_prefix("file:")?)))
         else {
@@ -151,7 +151,7 @@ impl Work {
     }
 
     /// Runs until it is aborted.
-    pub(super) async fn run(mut self) {
+    pub async fn run(mut self) {
         let (done, mut landed) = mpsc::channel::<Landed>(FLIGHTS_MAX);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

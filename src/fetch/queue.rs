@@ -224,7 +224,7 @@ fn network(caller: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::instant;
+    use crate::clock::instant;
 
     const FLOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     const PROVIDER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));

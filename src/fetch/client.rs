@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::{FILE_BYTES_MAX, read};
+use crate::file::{FILE_BYTES_MAX, read};
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
@@ -24,7 +24,6 @@ impl HttpClient {
     /// # Errors
     /// What is wrong with them, in words.
     pub(super) fn new(roots: Option<&str>, timeout: Duration) -> Result<Self, String> {
-        pingora::tls::install_default_crypto_provider();
         let certificates = match roots {
             Some(path) => from_file(path)?,
             None => rustls_native_certs::load_native_certs()

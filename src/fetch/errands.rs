@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::fetch_queue::{FetchQueue, Turn};
+use super::queue::{FetchQueue, Turn};
 use crate::signature::Verifier;
 
 /// Something that a message asks for.
@@ -90,7 +90,7 @@ impl Errands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::instant;
+    use crate::clock::instant;
 
     const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

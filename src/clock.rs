@@ -42,7 +42,7 @@ pub fn instant() -> Instant {
 
 /// How long ago a file was written; nothing at all, if that lies ahead.
 #[allow(clippy::disallowed_methods, reason = "this is the clock that is handed to everybody else")]
-pub(super) fn age_of(written: SystemTime) -> Duration {
+pub(crate) fn age_of(written: SystemTime) -> Duration {
     SystemTime::now().duration_since(written).unwrap_or_default()
 }
 

@@ -4,9 +4,9 @@ use arc_swap::ArcSwap;
 
 use super::cache::Cache;
 use super::certificates;
+use super::client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX, HttpClient};
 use super::errands::Errand;
-use super::http_client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX, HttpClient};
-use super::outside::apply;
+use super::fetched_data::apply;
 use crate::policy::{Feed, Policy};
 use crate::signature::KeySet;
 
