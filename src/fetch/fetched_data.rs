@@ -6,7 +6,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cache::Cache;
-use super::certificates::take_kept;
 use super::client::DOCUMENT_BYTES_MAX;
 use crate::feed::FeedId;
 use crate::file::read;
@@ -31,17 +30,6 @@ pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Ou
         change(&mut outside, id);
         old.with_outside(outside)
     });
-}
-
-/// The policy with what is in files and in the cache.
-///
-/// # Errors
-/// The cache's folder cannot be used, in words.
-pub fn with_cached(policy: Policy) -> Result<Policy, String> {
-    let policy = ArcSwap::from_pointee(policy);
-    take_cached(&policy)?;
-    take_kept(&policy)?;
-    Ok(Policy::clone(&policy.load()))
 }
 
 /// Takes what is in files and in the cache. Returns how old each thing is that could be used.

@@ -71,6 +71,17 @@ pub struct Work {
     states: HashMap<Lasting, State>,
 }
 
+/// The policy with what is in files and in the cache.
+///
+/// # Errors
+/// The cache's folder cannot be used, in words.
+pub fn with_cached(policy: Policy) -> Result<Policy, String> {
+    let policy = ArcSwap::from_pointee(policy);
+    take_cached(&policy)?;
+    certificates::take_kept(&policy)?;
+    Ok(Policy::clone(&policy.load()))
+}
+
 impl Fetcher {
     /// A fetcher, and what its task runs with. What is in the cache is there at once.
     ///

@@ -10,5 +10,4 @@ mod fetcher;
 mod flight;
 mod queue;
 
-pub use fetched_data::with_cached;
-pub use fetcher::{Fetcher, Work};
+pub use fetcher::{Fetcher, Work, with_cached};

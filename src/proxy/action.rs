@@ -6,7 +6,8 @@ use http::Method;
 
 use super::clock::instant;
 use super::egress::{Ended, Exchange};
-use super::http1_client::{Fault, Message};
+use super::fault::Fault;
+use super::http1_client::Message;
 use super::provider::{Answered, Failed, Guarded, Patience};
 use super::session::{Caller, head};
 use crate::config::ACTIONS;

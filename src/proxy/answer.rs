@@ -11,7 +11,8 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use serde::Serialize;
 
-use super::http1_client::{Answer, Fault};
+use super::fault::Fault;
+use super::http1_client::Answer;
 use super::patience::Pace;
 use super::session::Session;
 use crate::denial::Denial;

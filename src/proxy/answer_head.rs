@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use httparse::Status;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::http1_client::Fault;
+use super::fault::Fault;
 use crate::framing::{Chunks, Framing};
 
 /// Room for the head of an answer, and a small body behind it, in bytes.

@@ -17,7 +17,8 @@ use super::answer::{self, Broken};
 use super::body;
 use super::clock::instant;
 use super::exchange::{Shared, WRITE_TIMEOUT};
-use super::http1_client::{Fault, Message};
+use super::fault::Fault;
+use super::http1_client::Message;
 use super::provider::{Answered, Failed, Patience};
 use super::refuse;
 use super::session::{

@@ -15,6 +15,7 @@ mod deliver;
 mod egress;
 mod ended;
 mod exchange;
+mod fault;
 mod handshake;
 mod head;
 mod http1_client;

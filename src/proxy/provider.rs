@@ -14,7 +14,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::clock::instant;
-use super::http1_client::{Answer, Connection, Fault, Message, exchange};
+use super::fault::Fault;
+use super::http1_client::{Answer, Connection, Message, exchange};
 use super::idle_pool::IdlePool;
 use super::upstream::{Records, Upstream};
 use crate::guard::{Guard, Refused, Scheme, Url, classify};
