@@ -41,7 +41,7 @@ use words::{did_you_mean, shown};
 
 pub use callback::{Callback, TokenBack};
 pub use egress::ACTIONS;
-pub use listen::{AccessLog, AdminListener, Listener, Startup};
+pub use listen::{AccessLog, AdminListener, EgressListener, Listener, Startup};
 pub use node::Place;
 pub use presets::{Addresses, EDGES, Entry, Evidence, PRESETS, Preset, preset};
 pub use reader::{Asked, CHANGE_ME, ConfigError, Surroundings};

@@ -24,6 +24,7 @@ use super::session::{
     Caller, Session, begin_span, continue_if_expected, go_on_with, head, known_method, lacks_host, micros,
 };
 use super::slots::BodyMemory;
+use crate::browser::{Foreign, refuse_pages};
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::json::{Pointer, find_one};
@@ -116,6 +117,9 @@ impl Exchange<'_> {
         let caller = Caller::of(self.session);
         let head = head(self.session, caller);
         self.path = redact_path(head.raw_path());
+        if let Err(refusal) = self.refuse_pages() {
+            return self.refuse(refusal, &[]).await;
+        }
         if let Some(question) = Question::of(&head) {
             self.rule = action::RULE.into();
             return self.answer_question(caller, question).await;
@@ -134,6 +138,18 @@ impl Exchange<'_> {
                 self.refuse(refusal, rule.as_ref().map_or(&[], |rule| &rule.methods)).await
             }
         }
+    }
+
+    /// Refuses what a web page may be behind, whatever it asks for: the agent's requests carry credentials.
+    fn refuse_pages(&self) -> Result<(), Refusal> {
+        let listener = self.shared.egress_listener.load();
+        let hosts = listener.as_ref().map_or(&[] as &[_], |listener| &listener.hosts);
+        let denial = match refuse_pages(self.session.headers(), hosts) {
+            Ok(()) => return Ok(()),
+            Err(Foreign::Host) => Denial::HostNotAllowed,
+            Err(Foreign::Page) => Denial::PageNotAllowed,
+        };
+        Err(Refusal::new(denial, denial.help()))
     }
 
     async fn run_rule(&mut self, caller: Caller<'_>, rule: &Arc<Rule>, captures: &Captures) -> Ended {

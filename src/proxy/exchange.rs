@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 
@@ -28,6 +28,7 @@ use super::session::{
 };
 use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
+use crate::config::EgressListener;
 use crate::denial::Denial;
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     /// What the agent's local URL of an action endpoint begins with.
     pub(super) actions_url: Box<str>,
+    /// Who may use the egress listener; a reload replaces it. `None`: there is none.
+    pub(super) egress_listener: ArcSwapOption<EgressListener>,
     /// Connections to providers.
     pub(super) providers: ArcSwap<Providers>,
     /// Brings what is fetched.

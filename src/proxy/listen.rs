@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
@@ -13,6 +14,9 @@ use socket2::SockRef;
 /// Per-connection buffers, in bytes: enough for a head and a small body, and an idle connection costs no more.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 const WRITE_BUFFER_BYTES: usize = 4 << 10;
+
+/// How long what has arrived at a closed door is let in.
+const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// A bound address that nobody accepts on yet.
 #[derive(Debug)]
@@ -31,6 +35,14 @@ impl Door {
     pub(super) fn close(&self) {
         // On a socket that listens already this changes the length of its queue, and nothing else.
         let _ = SockRef::from(&self.0).listen(0);
+    }
+}
+
+/// Lets in who stands at a door already, and gives the addresses up.
+pub(super) async fn close(doors: Vec<Door>, grace: Duration) {
+    if !grace.is_zero() {
+        doors.iter().for_each(Door::close);
+        tokio::time::sleep(LAST_ACCEPTS).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
@@ -22,7 +22,7 @@ use super::accept::{self, Entrance};
 use super::clock::{Clock, LedgerClock, instant};
 use super::exchange::Shared;
 use super::fetch::Fetcher;
-use super::listen::{Bound, Door, bind, endpoint};
+use super::listen::{Bound, Door, bind, close, endpoint};
 use super::outside::with_cached;
 use super::plain::{self, PlainRequest, PlainResponse};
 use super::provider::Providers;
@@ -32,7 +32,7 @@ use super::session::RequestIds;
 use super::slots::BodyMemory;
 use super::traffic::Traffic;
 use super::{agent::Pool, egress, overdue};
-use crate::config::{ACTIONS, Startup};
+use crate::config::{ACTIONS, EgressListener, Startup};
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -101,6 +101,7 @@ pub struct Server {
 
 /// Another configuration, ready to be served by.
 pub struct Prepared {
+    egress_listener: Option<Arc<EgressListener>>,
     entrances: Vec<Entrance>,
     providers: Option<Providers>,
     policy: Policy,
@@ -121,7 +122,7 @@ impl Addresses {
                 .iter()
                 .map(|listener| bind_named(listener.address))
                 .collect::<Result<_, _>>()?,
-            egress: startup.egress.map(bind_named).transpose()?,
+            egress: startup.egress.as_ref().map(|egress| bind_named(egress.address)).transpose()?,
             admin: startup.admin.as_ref().map(|admin| bind_named(admin.address)).transpose()?,
         })
     }
@@ -158,7 +159,7 @@ impl Server {
         let addresses = Addresses::bind(startup)?;
         let own = addresses.own();
         let providers = providers.beside(own.clone());
-        let shared = Arc::new(shared(policy, options, &addresses, providers, fetcher));
+        let shared = Arc::new(shared(startup, policy, options, &addresses, providers, fetcher));
         shared.slots.provide(shared.policy.load().limits.connections_max);
         let (stop, stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
@@ -217,19 +218,21 @@ impl Server {
                 true => None,
                 false => Some(providers(&startup, &policy).map_err(|error| error.to_string())?),
             };
-            Ok(Prepared { entrances, providers, policy: with_cached(policy)? })
+            let egress_listener = startup.egress.map(Arc::new);
+            Ok(Prepared { egress_listener, entrances, providers, policy: with_cached(policy)? })
         }
     }
 
     /// Serves by another configuration from here on. Requests that are under way end by the one they began with.
     pub fn install(&self, prepared: Prepared) {
-        let (shared, Prepared { entrances, providers, policy }) = (&self.shared, prepared);
+        let (shared, Prepared { egress_listener, entrances, providers, policy }) = (&self.shared, prepared);
         shared.slots.provide(policy.limits.connections_max);
         if let Some(providers) = providers {
             shared.providers.store(Arc::new(providers.beside(self.own.clone())));
         }
         // The rules first: a route that asks for more than its listener gives refuses.
         shared.policy.rcu(|old| policy.carrying_on(old));
+        shared.egress_listener.store(egress_listener);
         for (place, entrance) in self.entrances.iter().zip(entrances) {
             place.store(Arc::new(entrance));
         }
@@ -278,6 +281,7 @@ impl Server {
 
 /// What all exchanges share, with nothing under way.
 fn shared(
+    startup: &Startup,
     policy: Arc<ArcSwap<Policy>>,
     options: Options,
     addresses: &Addresses,
@@ -292,6 +296,7 @@ fn shared(
         metrics: options.metrics,
         store: options.store,
         actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
+        egress_listener: ArcSwapOption::new(startup.egress.clone().map(Arc::new)),
         providers: ArcSwap::from_pointee(providers),
         fetcher,
         access_log: options.access_log,
@@ -307,14 +312,6 @@ fn shared(
         notices: Traffic::default(),
         http2: Traffic::default(),
         leaving: AtomicBool::new(false),
-    }
-}
-
-/// Lets in who stands at a door already, and gives the addresses up.
-async fn close(doors: Vec<Door>, grace: Duration) {
-    if !grace.is_zero() {
-        doors.iter().for_each(Door::close);
-        tokio::time::sleep(LAST_ACCEPTS).await;
     }
 }
 
@@ -374,9 +371,6 @@ const LAST_EXCHANGES: Duration = Duration::from_secs(1);
 
 /// Longest wait for a disk, once everything that is acknowledged is on it.
 const STORE_CLOSES: Duration = Duration::from_secs(5);
-
-/// How long what has arrived at a closed door is let in.
-const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// The egress: HTTP/1.1 from the agent.
 struct EgressApp {

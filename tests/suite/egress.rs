@@ -303,13 +303,17 @@ fn large_answers_stream_and_heads_alone_are_heads() {
 #[test]
 fn a_refused_request_is_never_read_as_another_one() {
     let world = World::new();
-    let smuggled = "POST /plain HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nxx";
+    let smuggled = "POST /plain HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\nxx";
     let mut stream = std::net::TcpStream::connect(world.callgate.egress.unwrap()).unwrap();
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-    write!(stream, "POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{smuggled}", smuggled.len())
-        .unwrap();
+    write!(
+        stream,
+        "POST /nope HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{smuggled}",
+        smuggled.len()
+    )
+    .unwrap();
     assert_eq!(Response::read(&mut stream).status, 404);
-    write!(stream, "POST /plain HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\ny").unwrap();
+    write!(stream, "POST /plain HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\ny").unwrap();
     assert_eq!(Response::read(&mut stream).status, 202);
     let bodies: Vec<_> = world.provider.received().into_iter().map(|received| received.body).collect();
     assert_eq!(bodies, [b"y".to_vec()]);
@@ -322,8 +326,9 @@ fn a_body_of_many_chunks_arrives_whole() {
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     let chunks = "a\r\n0123456789\r\n".repeat(20_000);
-    let request =
-        format!("POST /plain HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    let request = format!(
+        "POST /plain HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    );
     // Wherever a read ends, within a size, too.
     for (i, piece) in request.as_bytes().chunks(997).enumerate() {
         stream.write_all(piece).unwrap();
@@ -355,7 +360,7 @@ fn an_id_is_found_in_an_answer_that_comes_in_drops() {
     let request = r#"{"document": {"id": "d"}, "callback": {}}"#;
     let mut stream = std::net::TcpStream::connect(callgate.egress.unwrap()).unwrap();
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-    write!(stream, "POST /body HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}", request.len()).unwrap();
+    write!(stream, "POST /body HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}", request.len()).unwrap();
     let answer = Response::read(&mut stream);
     assert_eq!((answer.status, answer.text().as_str()), (202, r#"{"job": {"id": "job-1"}}"#));
 }
@@ -365,7 +370,7 @@ fn a_head_that_cannot_be_parsed_is_answered() {
     let world = World::new();
     let mut stream = std::net::TcpStream::connect(world.callgate.egress.unwrap()).unwrap();
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-    stream.write_all(b"GET /plain` HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /plain` HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let refused = Response::read(&mut stream);
     assert_eq!((refused.status, refused.header("connection")), (400, Some("close")));
     assert!(world.provider.received().is_empty());
@@ -454,4 +459,136 @@ fn a_full_ledger_sends_nothing() {
         callgate.admin_send("POST", "/callbacks", r#"{"route":"doc","params":{"id":"c"}}"#).status,
         201
     );
+}
+
+/// Heads of requests that a page in a browser may be behind, and whether each of them is answered.
+const ASKED_BY: &[(&str, bool)] = &[
+    ("host: localhost", true),
+    ("host: LocalHost:8081", true),
+    ("host: 127.0.0.1:8081", true),
+    ("host: [::1]:8081", true),
+    ("host: 192.0.2.7", true),
+    ("host: gate.example", true),
+    ("host: GATE.example:1", true),
+    ("host: localhost\r\nsec-fetch-site: none", true),
+    ("host: evil.example", false),
+    ("host: evil.example:8081", false),
+    ("host: localhost.evil.example", false),
+    ("host: 127.0.0.1.evil.example", false),
+    ("host: a.gate.example", false),
+    ("host: gate.example.", false),
+    ("host: localhost.", false),
+    ("host: localhost@evil.example", false),
+    ("host: evil@localhost", false),
+    ("host: [::1%25lo]", false),
+    ("host: ::1", false),
+    ("host: 2130706433", false),
+    ("host: 127.1", false),
+    ("host: 0x7f.1", false),
+    ("host:", false),
+    ("host: :8081", false),
+    ("host: localhost\r\nhost: localhost", false),
+    ("host: localhost\r\nhost: evil.example", false),
+    ("host: localhost\r\norigin: http://evil.example", false),
+    ("host: localhost\r\norigin: null", false),
+    ("host: localhost\r\norigin:", false),
+    ("host: localhost\r\nOrigin: http://localhost", false),
+    ("host: localhost\r\norigin: http://localhost\r\norigin: http://localhost", false),
+    ("host: localhost\r\nsec-fetch-site: cross-site", false),
+    ("host: localhost\r\nSec-Fetch-Site: same-site", false),
+    ("host: localhost\r\nsec-fetch-site: same-origin", false),
+    ("host: localhost\r\nsec-fetch-site: NONE", false),
+    ("host: localhost\r\nsec-fetch-site:", false),
+    ("host: localhost\r\nsec-fetch-site: none\r\nsec-fetch-site: none", false),
+    ("host: localhost\r\nsec-fetch-site: none\r\nsec-fetch-site: cross-site", false),
+];
+
+/// Sends a head of one's own and a JSON body, and returns the answer's status.
+fn asked(address: SocketAddr, line: &str, head: &str, body: &str) -> Response {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    let more = format!("content-type: application/json\r\ncontent-length: {}", body.len());
+    write!(stream, "{line}\r\n{head}\r\n{more}\r\n\r\n{body}").unwrap();
+    Response::read(&mut stream)
+}
+
+#[test]
+fn pages_get_nothing_from_the_listeners_of_this_host() {
+    let (provider, agent) = (Agent::start(TAKEN), Agent::start(ANSWER));
+    let text = config(agent.address, &format!("http://{}", provider.address), "")
+        .replace(
+            "egress: { address: 127.0.0.1:0 }",
+            "egress: { address: 127.0.0.1:0, hosts: [Gate.example] }",
+        )
+        .replace("admin: { address: 127.0.0.1:0 }", "admin: { address: 127.0.0.1:0, hosts: [gate.example] }");
+    let callgate = Callgate::start(&text, Clock::System);
+    let (egress, admin) = (callgate.egress.unwrap(), callgate.admin.unwrap());
+    // Where each is asked, and what whoever may ask is answered.
+    let places = [
+        (egress, "POST /keep", r#"{"id":"a"}"#, 202),
+        (egress, "POST /actions/int_aaaaaaaaaaaaaaaaaaaaaaaaaa", "{}", 404),
+        (egress, "POST /nowhere/at/all", "{}", 404),
+        (egress, "OPTIONS /keep", "", 405),
+        (admin, "POST /callbacks", r#"{"route":"doc","params":{"id":"a"}}"#, 201),
+        (admin, "OPTIONS /callbacks", "", 405),
+    ];
+    let (mut sent, mut minted, mut logged) = (0, 0, Vec::new());
+    for (address, line, body, status) in places {
+        for (head, answered) in ASKED_BY {
+            let answer = asked(address, &format!("{line} HTTP/1.1"), head, body);
+            let case = format!("{line} {head:?}: {answer:?}");
+            match answered {
+                true => assert_eq!(answer.status, status, "{case}"),
+                false => assert!(matches!(answer.status, 400 | 403), "{case}"),
+            }
+            assert_eq!(answer.header("access-control-allow-origin"), None, "{case}");
+            sent += usize::from(answer.status == 202);
+            minted += usize::from(matches!(answer.status, 201 | 202));
+            if answer.status == 403 && address == egress {
+                logged.push(answer.json()["reason"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    assert_eq!(provider.received().len(), sent, "what is refused is not sent");
+    let all = callgate.admin_get("/callbacks?limit=1000").json();
+    assert_eq!(all["interactions"].as_array().unwrap().len(), minted, "nor is anything minted for it");
+    for reason in ["host_not_allowed", "page_not_allowed"] {
+        assert!(logged.iter().any(|logged| logged == reason), "{reason}");
+        let line = format!("reason=\"{reason}\",rule=\"none\",verdict=\"deny\"");
+        assert!(callgate.metrics().contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn whoever_names_no_host_is_refused() {
+    let world = World::new();
+    // A browser always names one; a proxy of HTTP/1.0 between a browser and us need not.
+    for address in [world.callgate.egress.unwrap(), world.callgate.admin.unwrap()] {
+        let answer = asked(address, "POST /callbacks HTTP/1.0", "accept: */*", "{}");
+        assert_eq!(answer.status, 403, "{answer:?}");
+    }
+    let answer =
+        asked(world.callgate.egress.unwrap(), "POST /keep HTTP/1.0", "host: localhost", r#"{"id":"a"}"#);
+    assert_eq!(answer.status, 202);
+    assert_eq!(world.provider.received().len(), 1);
+}
+
+#[test]
+fn a_reload_changes_under_which_names_the_egress_is_asked() {
+    let world = World::new();
+    let text = |hosts: &str| {
+        let text = config(world.agent.address, &format!("http://{}", world.provider.address), "");
+        text.replace("egress: { address: 127.0.0.1:0", &format!("egress: {{ address: 127.0.0.1:0{hosts}"))
+    };
+    let status = |line: &str| {
+        let head = "host: gate.example\r\nconnection: close";
+        asked(world.callgate.egress.unwrap(), line, head, r#"{"id":"a"}"#).status
+    };
+    assert_eq!(status("POST /keep HTTP/1.1"), 403);
+    world.callgate.reload(&text(", hosts: [gate.example]")).unwrap();
+    assert_eq!(status("POST /keep HTTP/1.1"), 202);
+    world.callgate.reload(&text("")).unwrap();
+    assert_eq!(status("POST /keep HTTP/1.1"), 403);
+    let moved = text("").replace("egress: { address: 127.0.0.1:0", "egress: { address: 127.0.0.1:1");
+    assert!(world.callgate.reload(&moved).unwrap_err().contains("listen.egress.address"));
 }
