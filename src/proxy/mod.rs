@@ -33,6 +33,7 @@ mod proxied;
 mod rates;
 mod refusals;
 mod refuse;
+mod requests;
 mod server;
 mod session;
 mod slots;
