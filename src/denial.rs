@@ -121,7 +121,7 @@ denials! {
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route does not list this method.";
     Overloaded, "overloaded", Fail, 503, "Service Unavailable",
-        "The bodies that are held already take all of `limits.body_memory_max`; a retry will find room.";
+        "The bodies that are held already take all of `limits.body_memory_max`, or the agent's of `listen.egress.body_memory_max`; a retry will find room.";
     PageNotAllowed, "page_not_allowed", Deny, 403, "Forbidden",
         "The egress listener was asked by a web page: with `Origin`, or with another `Sec-Fetch-Site` than `none`.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",

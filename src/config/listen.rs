@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::fields::Fields;
+use super::limits::BODY_MEMORY_MAX;
 use super::reader::Cursor;
 use super::store::StoreSettings;
 use super::tls::{Tls, tls};
@@ -17,6 +18,10 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 const RECENT_MAX: u64 = 10_000;
 /// How many are, unless the configuration says so.
 const RECENT_DEFAULT: usize = 1000;
+/// Most memory that the agent's bodies take, unless the configuration says so, in bytes.
+const EGRESS_BODY_MEMORY_DEFAULT: u64 = 64 << 20;
+/// Most connections of the agent, unless the configuration says so.
+const EGRESS_CONNECTIONS_DEFAULT: usize = 1024;
 /// Fewest bytes the token of the callbacks API may have.
 const TOKEN_BYTES_MIN: usize = 16;
 
@@ -110,6 +115,10 @@ pub struct AdminListener {
 pub struct EgressListener {
     /// The address.
     pub address: SocketAddr,
+    /// Most bytes of all bodies that are held at one time.
+    pub body_memory_bytes_max: u64,
+    /// Most connections at one time.
+    pub connections_max: usize,
     /// Names under which it may be asked, besides addresses and `localhost`; in lower case.
     pub hosts: Vec<Box<str>>,
 }
@@ -210,9 +219,23 @@ fn hosts(fields: &mut Fields<'_>) -> Option<Vec<Box<str>>> {
 fn egress(at: &Cursor<'_>) -> Option<EgressListener> {
     let mut fields = at.fields()?;
     let address = fields.required("address").and_then(|at| address(&at));
+    let body_memory = fields.optional("body_memory_max").map_or(Some(EGRESS_BODY_MEMORY_DEFAULT), |at| {
+        match at.size(BODY_MEMORY_MAX)? {
+            0 => at.error("must be more than nothing", ""),
+            size => Some(size),
+        }
+    });
+    let connections = fields.optional("connections_max").map_or(Some(EGRESS_CONNECTIONS_DEFAULT), |at| {
+        at.whole_number(1..=1_000_000).and_then(|number| usize::try_from(number).ok())
+    });
     let hosts = hosts(&mut fields);
     fields.finish();
-    Some(EgressListener { address: address?, hosts: hosts? })
+    Some(EgressListener {
+        address: address?,
+        body_memory_bytes_max: body_memory?,
+        connections_max: connections?,
+        hosts: hosts?,
+    })
 }
 
 fn listeners(at: &Cursor<'_>) -> Option<Vec<Listener>> {
@@ -282,6 +305,23 @@ mod tests {
         };
         assert_eq!(page(""), Some((1000, false)));
         assert_eq!(page(", recent: 0, actions: true"), Some((0, true)));
+    }
+
+    #[test]
+    fn what_the_egress_listener_takes() {
+        let admin = "admin: { address: 127.0.0.1:0";
+        let with = |fields: &str| format!("egress: {{ address: 127.0.0.1:0{fields} }}, {admin}");
+        let wrong = |fields: &str, at: &str, message: &str| mistake(admin, &with(fields), at, message);
+        wrong(", hosts: [1]", "listen.egress.hosts[0]", "expected text");
+        wrong(", connections_max: 0", "listen.egress.connections_max", "from 1");
+        wrong(", body_memory_max: 0", "listen.egress.body_memory_max", "more than nothing");
+        let listener = |fields: &str| {
+            let startup = parse(&MINIMAL.replacen(admin, &with(fields), 1)).unwrap().startup;
+            startup.egress.map(|l| (l.connections_max, l.body_memory_bytes_max, l.hosts.concat()))
+        };
+        assert_eq!(listener(""), Some((1024, 64 << 20, String::new())));
+        let stated = listener(", connections_max: 7, body_memory_max: 2KiB, hosts: [Gate.example]");
+        assert_eq!(stated, Some((7, 2 << 10, "gate.example".to_owned())));
     }
 
     #[test]

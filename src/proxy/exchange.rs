@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 
@@ -14,6 +14,7 @@ use super::answer::{self, Broken};
 use super::body;
 use super::clock::{Clock, LedgerClock, instant};
 use super::deliver::{self, Delivery, deliver, settle};
+use super::egress_server;
 use super::ended::{Ended, Outcome, record};
 use super::fetch::Fetcher;
 use super::handshake;
@@ -28,7 +29,6 @@ use super::session::{
 };
 use super::slots::{BodyMemory, Slots};
 use super::traffic::Traffic;
-use crate::config::EgressListener;
 use crate::denial::Denial;
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
@@ -55,8 +55,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     /// What the agent's local URL of an action endpoint begins with.
     pub(super) actions_url: Box<str>,
-    /// Who may use the egress listener; a reload replaces it. `None`: there is none.
-    pub(super) egress_listener: ArcSwapOption<EgressListener>,
+    /// The egress listener.
+    pub(super) egress_listener: egress_server::Listener,
     /// Connections to providers.
     pub(super) providers: ArcSwap<Providers>,
     /// Brings what is fetched.

@@ -6,13 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::http::ServerSession;
-use pingora::server::ShutdownWatch;
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,7 +16,7 @@ use super::accept::{self, Entrance};
 use super::clock::{Clock, LedgerClock, instant};
 use super::exchange::Shared;
 use super::fetch::Fetcher;
-use super::listen::{Bound, Door, bind, close, endpoint};
+use super::listen::{Bound, Door, bind, close};
 use super::outside::with_cached;
 use super::plain::{self, PlainRequest, PlainResponse};
 use super::provider::Providers;
@@ -31,7 +25,7 @@ use super::refusals::Refusals;
 use super::session::RequestIds;
 use super::slots::BodyMemory;
 use super::traffic::Traffic;
-use super::{agent::Pool, egress, overdue};
+use super::{agent::Pool, egress_server, overdue};
 use crate::config::{ACTIONS, EgressListener, Startup};
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
@@ -160,7 +154,9 @@ impl Server {
         let own = addresses.own();
         let providers = providers.beside(own.clone());
         let shared = Arc::new(shared(startup, policy, options, &addresses, providers, fetcher));
-        shared.slots.provide(shared.policy.load().limits.connections_max);
+        shared
+            .slots
+            .provide(shared.policy.load().limits.connections_max, shared.egress_listener.connections_max());
         let (stop, stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
         let doors = addresses.ingress.iter().filter_map(Bound::door).collect();
@@ -174,10 +170,10 @@ impl Server {
         };
         let ears = addresses.ingress.into_iter().zip(&entrances).map(accepting);
         let mut tasks = ears.collect::<Result<Vec<_>, StartError>>()?;
-        tasks.extend(addresses.egress.map(|bound| {
-            let app = EgressApp { shared: Arc::clone(&shared), options: HttpServerOptions::default() };
-            run(app, bound, egress_stopping)
-        }));
+        if let Some(bound) = addresses.egress {
+            let listener = listening(bound)?;
+            tasks.push(tokio::spawn(egress_server::run(Arc::clone(&shared), listener, egress_stopping)));
+        }
         tasks.push(tokio::spawn(overdue::run(Arc::clone(&shared))));
         tasks.push(tokio::spawn(work.run()));
         // The admin listener goes on until the last exchange has ended: readiness is asked for there.
@@ -226,13 +222,13 @@ impl Server {
     /// Serves by another configuration from here on. Requests that are under way end by the one they began with.
     pub fn install(&self, prepared: Prepared) {
         let (shared, Prepared { egress_listener, entrances, providers, policy }) = (&self.shared, prepared);
-        shared.slots.provide(policy.limits.connections_max);
         if let Some(providers) = providers {
             shared.providers.store(Arc::new(providers.beside(self.own.clone())));
         }
         // The rules first: a route that asks for more than its listener gives refuses.
         shared.policy.rcu(|old| policy.carrying_on(old));
-        shared.egress_listener.store(egress_listener);
+        shared.egress_listener.settings.store(egress_listener);
+        shared.slots.provide(policy.limits.connections_max, shared.egress_listener.connections_max());
         for (place, entrance) in self.entrances.iter().zip(entrances) {
             place.store(Arc::new(entrance));
         }
@@ -296,7 +292,7 @@ fn shared(
         metrics: options.metrics,
         store: options.store,
         actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
-        egress_listener: ArcSwapOption::new(startup.egress.clone().map(Arc::new)),
+        egress_listener: egress_server::Listener::new(startup.egress.clone()),
         providers: ArcSwap::from_pointee(providers),
         fetcher,
         access_log: options.access_log,
@@ -355,40 +351,8 @@ fn listening(bound: Bound) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-fn run<A: ServerApp + Send + Sync + 'static>(
-    app: A,
-    bound: Bound,
-    stopping: ShutdownWatch,
-) -> JoinHandle<()> {
-    let (sockets, listener) = endpoint(bound);
-    let mut service = Service::new("callgate".to_owned(), app);
-    service.add_listener(listener);
-    tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await })
-}
-
 /// Longest wait, once no exchange begins any more, for one that had just begun.
 const LAST_EXCHANGES: Duration = Duration::from_secs(1);
 
 /// Longest wait for a disk, once everything that is acknowledged is on it.
 const STORE_CLOSES: Duration = Duration::from_secs(5);
-
-/// The egress: HTTP/1.1 from the agent.
-struct EgressApp {
-    shared: Arc<Shared>,
-    options: HttpServerOptions,
-}
-
-#[async_trait]
-impl HttpServerApp for EgressApp {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        egress::serve(&self.shared, session, shutdown).await
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-}

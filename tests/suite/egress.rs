@@ -592,3 +592,164 @@ fn a_reload_changes_under_which_names_the_egress_is_asked() {
     let moved = text("").replace("egress: { address: 127.0.0.1:0", "egress: { address: 127.0.0.1:1");
     assert!(world.callgate.reload(&moved).unwrap_err().contains("listen.egress.address"));
 }
+
+/// A Callgate whose egress listener has more fields, its provider and its agent.
+fn with_listener(fields: &str, provider: &str, more: &str) -> (Callgate, Agent) {
+    let agent = Agent::start(ANSWER);
+    let listener = "egress: { address: 127.0.0.1:0";
+    let text = config(agent.address, provider, more).replace(listener, &format!("{listener}, {fields}"));
+    (Callgate::start(&text, Clock::System), agent)
+}
+
+fn connect(address: SocketAddr) -> std::net::TcpStream {
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    stream
+}
+
+/// A request to a rule that passes on, without its body.
+fn head_of(length: usize, more: &str) -> String {
+    format!("POST /plain HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{more}\r\n")
+}
+
+#[test]
+fn the_egress_has_so_many_connections_of_its_own() {
+    let provider = Agent::start(TAKEN);
+    let (callgate, agent) = with_listener(
+        "connections_max: 2",
+        &format!("http://{}", provider.address),
+        "limits: { connections_max: 1 }",
+    );
+    let egress = callgate.egress.unwrap();
+    let kept = || {
+        let mut stream = connect(egress);
+        write!(stream, "{}x", head_of(1, "")).unwrap();
+        assert_eq!(Response::read(&mut stream).status, 202);
+        stream
+    };
+    let (first, _second) = (kept(), kept());
+    let mut rest = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut connect(egress), &mut rest);
+    assert!(rest.is_empty(), "the third is closed without a word");
+    // The ingress has room of its own, and the other way about.
+    let mut outside = callgate.connect();
+    outside.write_all(b"GET /nope HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(Response::read(&mut outside).status, 404);
+    drop(first);
+    eventually(|| {
+        let mut stream = connect(egress);
+        write!(stream, "{}x", head_of(1, "connection: close\r\n")).unwrap();
+        let mut all = String::new();
+        let _ = std::io::Read::read_to_string(&mut stream, &mut all);
+        all.starts_with("HTTP/1.1 202 ").then_some(())
+    });
+    assert!(agent.received().is_empty());
+}
+
+#[test]
+fn bodies_of_the_agent_have_so_much_memory_in_all_until_they_are_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let provider = format!("http://{}", listener.local_addr().unwrap());
+    let (callgate, _agent) = with_listener("body_memory_max: 1MiB", &provider, "");
+    let egress = callgate.egress.unwrap();
+    let mut first = connect(egress);
+    first.write_all(head_of(900_000, "").as_bytes()).unwrap();
+    first.write_all(&vec![b'x'; 900_000]).unwrap();
+    // The provider has all of it, and does not answer.
+    let (mut taken, _) = listener.accept().unwrap();
+    let received = read_request(&mut taken, &mut Vec::new()).unwrap();
+    assert_eq!(received.body.len(), 900_000);
+    let mut second = connect(egress);
+    second.write_all(head_of(300_000, "expect: 100-continue\r\n").as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    std::io::Read::read_exact(&mut second, &mut interim).unwrap();
+    let full = Response::read(&mut second);
+    assert_eq!((full.status, full.json()["reason"].as_str()), (503, Some("overloaded")));
+    taken.write_all(TAKEN).unwrap();
+    assert_eq!(Response::read(&mut first).status, 202);
+    let answering = std::thread::spawn(move || {
+        for stream in std::iter::once(taken).chain(listener.incoming().map_while(Result::ok)) {
+            let mut stream = stream;
+            if read_request(&mut stream, &mut Vec::new()).is_some() {
+                return stream.write_all(TAKEN).unwrap();
+            }
+        }
+    });
+    eventually(|| {
+        let answer = send_to(egress, "POST", "/plain", &[], &vec![b'y'; 300_000]);
+        (answer.status == 202).then_some(())
+    });
+    answering.join().unwrap();
+}
+
+#[test]
+fn what_the_agent_sends_has_deadlines() {
+    let provider = Agent::start(TAKEN);
+    let limits =
+        "limits: { head_deadline: 300ms, body_deadline: 300ms, idle_timeout: 300ms, head_max: 2KiB }";
+    let (callgate, _agent) = with_listener("", &format!("http://{}", provider.address), limits);
+    let egress = callgate.egress.unwrap();
+    for (sent, reason) in [
+        ("POST /plain HTTP/1.1\r\nhost: localh".to_owned(), "head_timeout"),
+        (format!("{}half", head_of(8, "")), "body_timeout"),
+        (head_of(1, &format!("x: {}\r\n", "x".repeat(3000))), "head_too_large"),
+    ] {
+        let mut stream = connect(egress);
+        stream.write_all(sent.as_bytes()).unwrap();
+        let refused = Response::read(&mut stream);
+        assert_eq!(refused.json()["reason"], reason);
+        assert_eq!(refused.header("connection"), Some("close"), "{reason}");
+        drop(stream);
+        assert_eq!(callgate.log()[0]["reason"], reason);
+    }
+    assert!(provider.received().is_empty());
+    // A kept connection is closed without a word once it has idled.
+    let mut stream = connect(egress);
+    write!(stream, "{}x", head_of(1, "")).unwrap();
+    assert_eq!(Response::read(&mut stream).status, 202);
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut rest).unwrap();
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn the_egress_goes_on_until_callbacks_have_ended() {
+    let provider = Agent::start(TAKEN);
+    let route = "  - { name: open, path: \"/open/{id}\", open: true, forward: \"/in/{id}\" }\n";
+    let agent = Agent::start(ANSWER);
+    let text = config(agent.address, &format!("http://{}", provider.address), "")
+        .replace("egress:\n", &format!("{route}egress:\n"));
+    let mut callgate = Callgate::start(&text, Clock::System);
+    let egress = callgate.egress.unwrap();
+    let send = |stream: &mut std::net::TcpStream| {
+        write!(stream, "{}x", head_of(1, "")).unwrap();
+        let answer = Response::read(stream);
+        (answer.status, answer.header("connection").unwrap().to_owned())
+    };
+    let mut kept = connect(egress);
+    assert_eq!(send(&mut kept), (202, "keep-alive".to_owned()));
+    let mut callback = callgate.begin_exchange();
+    let stopping = callgate.stop_in_background();
+    eventually(|| (callgate.admin_get("/readyz").status == 503).then_some(()));
+    eventually(|| std::net::TcpStream::connect(callgate.ingress).is_err().then_some(()));
+    assert_eq!(send(&mut kept), (202, "keep-alive".to_owned()));
+    assert_eq!(send(&mut connect(egress)), (202, "keep-alive".to_owned()));
+    let mut begun = connect(egress);
+    begun.write_all(head_of(1, "expect: 100-continue\r\n").as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    std::io::Read::read_exact(&mut begun, &mut interim).unwrap();
+    let mut half = connect(egress);
+    half.write_all(b"POST /plain HTTP/1.1\r\nhost: localhost\r\n").unwrap();
+    callback.write_all(b"hi").unwrap();
+    assert_eq!(Response::read(&mut callback).status, 200);
+    // Now that the last callback has ended, the egress ends: idle connections at once, requests with their answer.
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut kept, &mut rest).unwrap();
+    assert!(rest.is_empty());
+    half.write_all(b"content-length: 0\r\n\r\n").unwrap();
+    let answer = Response::read(&mut half);
+    assert_eq!((answer.status, answer.header("connection")), (202, Some("close")));
+    begun.write_all(b"x").unwrap();
+    assert_eq!(Response::read(&mut begun).status, 202);
+    assert_eq!(stopping.join().unwrap(), 0);
+}
