@@ -102,6 +102,8 @@ denials! {
         "The head is larger than `limits.head_max`, or has more lines than `limits.headers_max`.";
     HeaderDuplicated, "header_duplicated", Deny, 400, "Bad Request",
         "A header that decides about access occurs more than once.";
+    HostNotAllowed, "host_not_allowed", Deny, 403, "Forbidden",
+        "The egress listener was asked under a name that is neither an address, nor `localhost`, nor in `listen.egress.hosts`.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
         "The place for the callback's URL or token is within a value that has no members, or is there twice.";
     InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
@@ -119,7 +121,9 @@ denials! {
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route does not list this method.";
     Overloaded, "overloaded", Fail, 503, "Service Unavailable",
-        "The bodies that are held already take all of `limits.body_memory_max`; a retry will find room.";
+        "The bodies that are held already take all of `limits.body_memory_max`, or the agent's of `listen.egress.body_memory_max`; a retry will find room.";
+    PageNotAllowed, "page_not_allowed", Deny, 403, "Forbidden",
+        "The egress listener was asked by a web page: with `Origin`, or with another `Sec-Fetch-Site` than `none`.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
         "A value for a capture is missing from the agent's request, or is no path segment of [A-Za-z0-9._~-].";
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",

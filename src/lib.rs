@@ -5,6 +5,7 @@
 //! everything up to there compiles without pingora and tokio (`--no-default-features`), so that `explain`,
 //! tests, benchmarks and fuzzers drive the very code that production runs.
 
+pub mod browser;
 pub mod denial;
 pub mod feed;
 pub mod framing;

@@ -1,63 +1,49 @@
 //! Who may ask for what on the admin listener: under which name, from where, with which token, and for which page of a
 //! browser.
 
-use std::net::IpAddr;
-
-use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
-use http::uri::Authority;
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
 
 use super::Admin;
 use super::callbacks::problem;
+use crate::browser::{self, SEC_FETCH_SITE, once};
 use crate::proxy::{PlainRequest, PlainResponse};
 
-/// What a browser says of who asks; pages cannot set it.
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// Refuses what a page in somebody's browser asks for: programs send neither header, and a browser says `none` where
-/// nobody but its user asks.
+/// Refuses what a page in somebody's browser asks for.
 pub(super) fn from_no_page(request: &PlainRequest) -> Result<(), PlainResponse> {
-    let site = header(request, &FETCH_SITE).is_none_or(|site| site == "none");
-    match site && !request.headers.contains_key(ORIGIN) {
-        true => Ok(()),
-        false => Err(problem(403, "not for pages of a browser")),
+    match browser::is_from_page(&request.headers) {
+        true => Err(problem(403, "not for pages of a browser")),
+        false => Ok(()),
     }
 }
 
 /// Refuses what another page than ours asks for. What no browser sends has neither of these headers.
 pub(super) fn from_our_page(request: &PlainRequest) -> Result<(), PlainResponse> {
-    let site = header(request, &FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
+    let site =
+        once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
     let origin = !request.headers.contains_key(ORIGIN) || has_our_origin(request);
     if site && origin { Ok(()) } else { Err(problem(403, "not for pages from elsewhere")) }
 }
 
 /// Refuses whatever is not known to be asked for by our page.
 pub(super) fn surely_from_our_page(request: &PlainRequest) -> Result<(), PlainResponse> {
-    let site = header(request, &FETCH_SITE).is_none_or(|site| site == "same-origin");
+    let site = once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     if site && has_our_origin(request) { Ok(()) } else { Err(problem(403, "only for the page itself")) }
 }
 
 /// Whether the page that asks is from where it asks.
 fn has_our_origin(request: &PlainRequest) -> bool {
-    let host = header(request, &HOST).unwrap_or_default();
-    let origin = header(request, &ORIGIN).and_then(|origin| origin.split_once("://"));
+    let host = once(&request.headers, &HOST).unwrap_or_default();
+    let origin = once(&request.headers, &ORIGIN).and_then(|origin| origin.split_once("://"));
     origin.is_some_and(|(scheme, authority)| {
         matches!(scheme, "http" | "https") && !host.is_empty() && authority.eq_ignore_ascii_case(host)
     })
-}
-
-/// A header that is there once.
-fn header<'r>(request: &'r PlainRequest, name: &HeaderName) -> Option<&'r str> {
-    let mut values = request.headers.get_all(name).iter();
-    let value = values.next().and_then(|value| value.to_str().ok());
-    // Of two, nobody can say which one somebody else went by: none of the names and origins there are.
-    if values.next().is_some() { Some("") } else { value }
 }
 
 impl Admin {
     /// Refuses what is asked for under a name that is none of ours: a page whose name was made to point here asks
     /// for its own name.
     pub(super) fn asked_as_ours(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
-        match self.is_ours(&host(request)) {
+        match browser::names_this_host(&request.headers, &self.listener.load().hosts) {
             true => Ok(()),
             false => Err(problem(403, "not under this name; list it under `listen.admin.hosts`")),
         }
@@ -65,7 +51,7 @@ impl Admin {
 
     /// The same for what scrapers ask for, which within a cluster use names that need not be listed.
     pub(super) fn asked_as_scraped(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
-        let host = host(request);
+        let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');
         if is_of_no_zone(name) { Ok(()) } else { self.asked_as_ours(request) }
     }
@@ -74,7 +60,7 @@ impl Admin {
     pub(super) fn knows_the_token(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
         match &self.listener.load().token {
             Some(token) => {
-                let bearer = header(request, &AUTHORIZATION).and_then(|value| value.split_once(' '));
+                let bearer = once(&request.headers, &AUTHORIZATION).and_then(|value| value.split_once(' '));
                 let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
                 if bearer.is_some_and(|(_, candidate)| token.matches(candidate.trim().as_bytes())) {
                     Ok(())
@@ -86,20 +72,6 @@ impl Admin {
             None => Err(problem(403, "only for callers on this host, unless `listen.admin` has a `token`")),
         }
     }
-
-    fn is_ours(&self, host: &str) -> bool {
-        let Ok(authority) = host.parse::<Authority>() else { return false };
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-        !host.contains('@')
-            && (name == "localhost"
-                || name.parse::<IpAddr>().is_ok()
-                || self.listener.load().hosts.iter().any(|listed| **listed == *name || **listed == *host))
-    }
-}
-
-/// The name that is asked for, with its port.
-fn host(request: &PlainRequest) -> String {
-    header(request, &HOST).unwrap_or_default().to_ascii_lowercase()
 }
 
 /// Whether it is a name that no zone of the public DNS has, as scrapers within a cluster use. Whoever answers for names

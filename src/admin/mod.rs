@@ -50,19 +50,32 @@ impl Admin {
         if let Some(place) = page::Place::of(&request.path) {
             return self.page(&request, place).await;
         }
-        if !matches!(request.method.as_str(), "GET" | "HEAD") {
-            return PlainResponse { allow: "GET, HEAD", ..text(405, "method not allowed") };
+        self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
+    }
+
+    /// Answers probes, which a kubelet or a balancer sends under whatever name it was told, and scrapers.
+    fn probe_or_scrape(&self, request: &PlainRequest) -> Result<PlainResponse, PlainResponse> {
+        caller::from_our_page(request)?;
+        let (reads, named) =
+            (matches!(request.method.as_str(), "GET" | "HEAD"), self.asked_as_scraped(request));
+        let probed = match request.path.as_str() {
+            "/livez" => Some(self.liveness()),
+            "/readyz" if !wants_more(&request.query) => Some(self.readiness()),
+            _ => None,
+        };
+        if let Some(state) = probed.filter(|_| reads) {
+            return Ok(match state {
+                Ok(()) => text(200, "ok"),
+                // A page whose name was made to resolve to this host could read why.
+                Err(why) => text(503, if named.is_ok() { why } else { "unavailable" }),
+            });
         }
+        named?;
         match request.path.as_str() {
-            // Only a new process can open the file again.
-            "/livez" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
-            "/livez" => text(200, "ok"),
-            "/metrics" => self.asked_as_scraped(&request).map_or_else(|refused| refused, |()| self.scraped()),
-            "/readyz" if wants_more(&request.query) => {
-                self.asked_as_scraped(&request).map_or_else(|refused| refused, |()| self.told(&request))
-            }
-            "/readyz" => self.readiness().map_or_else(|why| text(503, why), |()| text(200, "ok")),
-            _ => text(404, "not found: /, /callbacks, /livez, /metrics, /readyz"),
+            _ if !reads => Ok(PlainResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
+            "/metrics" => Ok(self.scraped()),
+            "/readyz" => Ok(self.told(request)),
+            _ => Ok(text(404, "not found: /, /callbacks, /livez, /metrics, /readyz")),
         }
     }
 }
@@ -91,6 +104,12 @@ impl Admin {
         });
         let status = if readiness.is_ok() { 200 } else { 503 };
         PlainResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
+    }
+
+    /// Whether a new process would be of no use; why it would.
+    fn liveness(&self) -> Result<(), &'static str> {
+        // Only a new process can open the file again.
+        if self.store.is_healthy() { Ok(()) } else { Err("the ledger's file cannot be written") }
     }
 
     /// Whether callbacks are taken; why not.

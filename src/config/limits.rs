@@ -11,7 +11,7 @@ const HEAD_BYTES_MAX: u64 = 1 << 20;
 /// Most header lines that can be allowed.
 const HEADERS_MAX: u64 = 256;
 /// Most memory for bodies that can be allowed, in bytes.
-const BODY_MEMORY_MAX: u64 = 1 << 40;
+pub(super) const BODY_MEMORY_MAX: u64 = 1 << 40;
 
 /// Reads `limits`.
 pub(super) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::fields::Fields;
+use super::limits::BODY_MEMORY_MAX;
 use super::reader::Cursor;
 use super::store::StoreSettings;
 use super::tls::{Tls, tls};
@@ -17,6 +18,10 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 const RECENT_MAX: u64 = 10_000;
 /// How many are, unless the configuration says so.
 const RECENT_DEFAULT: usize = 1000;
+/// Most memory that the agent's bodies take, unless the configuration says so, in bytes.
+const EGRESS_BODY_MEMORY_DEFAULT: u64 = 64 << 20;
+/// Most connections of the agent, unless the configuration says so.
+const EGRESS_CONNECTIONS_DEFAULT: usize = 1024;
 /// Fewest bytes the token of the callbacks API may have.
 const TOKEN_BYTES_MIN: usize = 16;
 
@@ -29,7 +34,7 @@ pub struct Startup {
     /// Where metrics, health and the callbacks API are served; `None`: nowhere.
     pub admin: Option<AdminListener>,
     /// Where the agent's own requests come in; `None`: nowhere.
-    pub egress: Option<SocketAddr>,
+    pub egress: Option<EgressListener>,
     /// Where callbacks come in.
     pub ingress: Vec<Listener>,
     /// From being asked to stop to taking no connection any more.
@@ -51,11 +56,12 @@ impl Startup {
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
         let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
+        let egress = |startup: &Self| startup.egress.as_ref().map(|egress| egress.address);
         let times = |startup: &Self| (startup.shutdown_delay, startup.shutdown_grace);
         [
             ("access_log", self.access_log == other.access_log),
             ("listen.admin.address", admin(self) == admin(other)),
-            ("listen.egress", self.egress == other.egress),
+            ("listen.egress.address", egress(self) == egress(other)),
             ("listen.ingress[].address", addresses(self) == addresses(other)),
             ("shutdown", times(self) == times(other)),
             ("store", self.store == other.store),
@@ -104,6 +110,19 @@ pub struct AdminListener {
     pub actions: bool,
 }
 
+/// Where the agent's own requests come in.
+#[derive(Clone, Debug)]
+pub struct EgressListener {
+    /// The address.
+    pub address: SocketAddr,
+    /// Most bytes of all bodies that are held at one time.
+    pub body_memory_bytes_max: u64,
+    /// Most connections at one time.
+    pub connections_max: usize,
+    /// Names under which it may be asked, besides addresses and `localhost`; in lower case.
+    pub hosts: Vec<Box<str>>,
+}
+
 /// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `traces`.
 pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
@@ -124,8 +143,9 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         fields.at().warn("no admin listener: no metrics, no health checks");
     }
     let egress = fields.optional("egress");
-    let egress_read = egress.as_ref().map(plain);
-    if let (Some(at), Some(Some(address))) = (egress, egress_read)
+    let egress_read = egress.as_ref().map(self::egress);
+    let egress_address = egress_read.as_ref().and_then(|read| read.as_ref()).map(|egress| egress.address);
+    if let (Some(at), Some(address)) = (egress, egress_address)
         && !address.ip().is_loopback()
     {
         at.warn(
@@ -134,7 +154,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     }
     fields.finish();
     let admin_address = admin.as_ref().and_then(|admin| admin.as_ref()).map(|admin| admin.address);
-    let taken = doubled(ingress.as_deref().unwrap_or_default(), [admin_address, egress_read.flatten()]);
+    let taken = doubled(ingress.as_deref().unwrap_or_default(), [admin_address, egress_address]);
     if let Some(address) = taken {
         return at.error(format!("{address} is listened on twice"), "");
     }
@@ -179,11 +199,7 @@ fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
         }
         token => Some(token),
     });
-    let hosts = fields.optional("hosts").map_or(Some(Vec::new()), |at| {
-        let read: Vec<_> =
-            at.list()?.iter().map(|at| at.text().map(|t| t.to_ascii_lowercase().into())).collect();
-        read.into_iter().collect()
-    });
+    let hosts = hosts(&mut fields);
     let recent = fields.optional("recent").map_or(Some(RECENT_DEFAULT), |at| {
         at.whole_number(0..=RECENT_MAX).and_then(|number| usize::try_from(number).ok())
     });
@@ -191,6 +207,35 @@ fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
     fields.finish();
     let token = token.map_or(Some(None), |read| read.map(Some))?;
     Some(AdminListener { address: address?, token, hosts: hosts?, recent: recent?, actions: actions? })
+}
+
+/// `hosts`: names, in lower case.
+fn hosts(fields: &mut Fields<'_>) -> Option<Vec<Box<str>>> {
+    let Some(at) = fields.optional("hosts") else { return Some(Vec::new()) };
+    let read: Vec<_> = at.list()?.iter().map(|at| at.text().map(|t| t.to_ascii_lowercase().into())).collect();
+    read.into_iter().collect()
+}
+
+fn egress(at: &Cursor<'_>) -> Option<EgressListener> {
+    let mut fields = at.fields()?;
+    let address = fields.required("address").and_then(|at| address(&at));
+    let body_memory = fields.optional("body_memory_max").map_or(Some(EGRESS_BODY_MEMORY_DEFAULT), |at| {
+        match at.size(BODY_MEMORY_MAX)? {
+            0 => at.error("must be more than nothing", ""),
+            size => Some(size),
+        }
+    });
+    let connections = fields.optional("connections_max").map_or(Some(EGRESS_CONNECTIONS_DEFAULT), |at| {
+        at.whole_number(1..=1_000_000).and_then(|number| usize::try_from(number).ok())
+    });
+    let hosts = hosts(&mut fields);
+    fields.finish();
+    Some(EgressListener {
+        address: address?,
+        body_memory_bytes_max: body_memory?,
+        connections_max: connections?,
+        hosts: hosts?,
+    })
 }
 
 fn listeners(at: &Cursor<'_>) -> Option<Vec<Listener>> {
@@ -221,13 +266,6 @@ fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
         at.warn("every address is trusted: any caller can claim any address");
     }
     Some(trusted)
-}
-
-fn plain(at: &Cursor<'_>) -> Option<SocketAddr> {
-    let mut fields = at.fields()?;
-    let read = fields.required("address").and_then(|at| address(&at));
-    fields.finish();
-    read
 }
 
 fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
@@ -267,6 +305,23 @@ mod tests {
         };
         assert_eq!(page(""), Some((1000, false)));
         assert_eq!(page(", recent: 0, actions: true"), Some((0, true)));
+    }
+
+    #[test]
+    fn what_the_egress_listener_takes() {
+        let admin = "admin: { address: 127.0.0.1:0";
+        let with = |fields: &str| format!("egress: {{ address: 127.0.0.1:0{fields} }}, {admin}");
+        let wrong = |fields: &str, at: &str, message: &str| mistake(admin, &with(fields), at, message);
+        wrong(", hosts: [1]", "listen.egress.hosts[0]", "expected text");
+        wrong(", connections_max: 0", "listen.egress.connections_max", "from 1");
+        wrong(", body_memory_max: 0", "listen.egress.body_memory_max", "more than nothing");
+        let listener = |fields: &str| {
+            let startup = parse(&MINIMAL.replacen(admin, &with(fields), 1)).unwrap().startup;
+            startup.egress.map(|l| (l.connections_max, l.body_memory_bytes_max, l.hosts.concat()))
+        };
+        assert_eq!(listener(""), Some((1024, 64 << 20, String::new())));
+        let stated = listener(", connections_max: 7, body_memory_max: 2KiB, hosts: [Gate.example]");
+        assert_eq!(stated, Some((7, 2 << 10, "gate.example".to_owned())));
     }
 
     #[test]

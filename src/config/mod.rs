@@ -30,6 +30,7 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::egress::Egress;
 use crate::ingress::{Edge, Ingress, Mode, Outside, Provider, Route};
 use crate::policy::{Agent, AgentAddress, Limits, Policy};
 use crate::source::{AddressHeader, Allowlist, ClientAddress, Networks};
@@ -41,7 +42,7 @@ use words::{did_you_mean, shown};
 
 pub use callback::{Callback, TokenBack};
 pub use egress::ACTIONS;
-pub use listen::{AccessLog, AdminListener, Listener, Startup};
+pub use listen::{AccessLog, AdminListener, EgressListener, Listener, Startup};
 pub use node::Place;
 pub use presets::{Addresses, EDGES, Entry, Evidence, PRESETS, Preset, preset};
 pub use reader::{Asked, CHANGE_ME, ConfigError, Surroundings};
@@ -133,7 +134,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let fetching = feeds::fetching(fields.optional("fetch"));
     fields.finish();
     if let Some(startup) = &startup {
-        listens(root, startup, routes.as_deref().unwrap_or_default(), egress_at.as_ref());
+        listens(root, startup, routes.as_deref().unwrap_or_default(), egress_at.as_ref(), egress.as_ref());
     }
     if let (Some(routes), Some(tokens)) = (&routes, token_keys) {
         warn_of_short_tokens(root, routes, tokens.minting.ttl);
@@ -164,9 +165,21 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     Some((startup?, policy))
 }
 
-/// Whatever the agent is to send, somebody has to listen for.
-fn listens(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: Option<&Cursor<'_>>) {
-    if startup.egress.is_some() {
+/// Whatever the agent is to send, somebody has to listen for, and has to have room for.
+fn listens(
+    root: &Cursor<'_>,
+    startup: &Startup,
+    routes: &[Arc<Route>],
+    egress: Option<&Cursor<'_>>,
+    compiled: Option<&Egress>,
+) {
+    if let Some(listener) = &startup.egress {
+        let rules = compiled.into_iter().flat_map(Egress::rules);
+        for rule in rules.filter(|rule| rule.body_bytes_max > listener.body_memory_bytes_max) {
+            let message =
+                format!("the rule {} allows bodies larger than `listen.egress.body_memory_max`", rule.name);
+            let _: Option<()> = root.error(message, "none of them could ever be sent");
+        }
         return;
     }
     if let Some(at) = egress {

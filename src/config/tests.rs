@@ -322,6 +322,7 @@ fn actions_that_could_not_be_guarded() {
 #[test]
 fn rules_that_would_send_nothing_right() {
     let at = "egress[0].inject";
+    loop_mistake("1:0 }, admin", "1:0, body_memory_max: 1KiB }, admin", "", "the rule e allows");
     loop_mistake(", egress: { address: 127.0.0.1:0 }", "", "egress", "nothing listens");
     loop_mistake("https://provider", "ftp://provider", "egress[0].target", "not a URL to send to");
     loop_mistake("provider.example.com/e", "user@provider.example.com/e", "egress[0].target", "url_userinfo");

@@ -9,7 +9,7 @@ use super::egress::{Ended, Exchange};
 use super::fault::Fault;
 use super::http1_client::Message;
 use super::provider::{Answered, Failed, Guarded, Patience};
-use super::session::{Caller, head};
+use super::session::head;
 use crate::config::ACTIONS;
 use crate::denial::{Denial, Refusal};
 use crate::egress::answer_head;
@@ -58,8 +58,8 @@ impl Exchange<'_> {
     }
 
     /// Sends the agent's answer.
-    pub(super) async fn answer_question(&mut self, caller: Caller<'_>, question: Question) -> Ended {
-        let head = head(self.session, caller);
+    pub(super) async fn answer_question(&mut self, question: Question) -> Ended {
+        let head = head(self.session, self.caller);
         if METHODS.iter().all(|method| method.as_str() != head.method) {
             let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer is a POST, PUT or PATCH");
             return self.refuse(refusal, &METHODS).await;
@@ -78,13 +78,13 @@ impl Exchange<'_> {
             Ok(taken) => taken,
             Err(fault) => return self.refuse(refusal(fault), &[]).await,
         };
-        self.interaction = Some(question.interaction);
+        self.told.interaction = Some(question.interaction);
         let policy = self.policy;
         let Some(actions) = policy.route(&taken.route).and_then(|route| route.actions.as_ref()) else {
             let refusal = Refusal::new(Denial::ActionUnknown, "the route has no `actions` any more");
             return self.refuse(refusal, &[]).await;
         };
-        let sent = self.send(caller, actions, &taken, body).await;
+        let sent = self.send(actions, &taken, body).await;
         // Settled before the agent is told: it may answer again at once.
         let settled = match &sent {
             Ok(answered) if answered.answer.is_success() => taken.answered().await,
@@ -114,16 +114,10 @@ impl Exchange<'_> {
         }
     }
 
-    async fn send(
-        &mut self,
-        caller: Caller<'_>,
-        actions: &Actions,
-        taken: &Taken<'_>,
-        body: Bytes,
-    ) -> Result<Answered, Failed> {
+    async fn send(&mut self, actions: &Actions, taken: &Taken<'_>, body: Bytes) -> Result<Answered, Failed> {
         // The list may have changed since the callback came.
         let url: Url = actions.guard.admit(&taken.endpoint).map_err(Failed::Guarded)?;
-        let head = head(self.session, caller);
+        let head = head(self.session, self.caller);
         let signature = match &actions.signer {
             None => Vec::new(),
             Some(signer) => {

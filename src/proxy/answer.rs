@@ -49,21 +49,9 @@ pub(super) async fn deny(
     write(session, header, body.into()).await
 }
 
-/// Refuses a head that could not be read. Nothing of the request is asked for: where there is none, pingora panics.
-pub(super) async fn deny_unread(session: &mut Session, request_id: &str, explain: bool) -> bool {
-    let denial = Denial::RequestMalformed;
-    let body = problem(denial, request_id, explain);
-    let Ok(header) = problem_header(denial, &[], body.len()) else { return false };
-    put(session, header, body.into()).await
-}
-
 /// Writes a whole answer; to HEAD without its body, which HTTP/2 would send. Returns whether the caller could be told.
 async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
     let body = if session.method() == Method::HEAD { Bytes::new() } else { body };
-    put(session, header, body).await
-}
-
-async fn put(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
 }
 

@@ -14,6 +14,7 @@ use super::answer::{self, Broken};
 use super::body;
 use super::clock::{Clock, LedgerClock, instant};
 use super::deliver::{self, Delivery, deliver, settle};
+use super::egress_server;
 use super::ended::{Ended, Outcome, record};
 use super::handshake;
 use super::head::Unusable;
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     /// What the agent's local URL of an action endpoint begins with.
     pub(super) actions_url: Box<str>,
+    /// The egress listener.
+    pub(super) egress_listener: egress_server::Listener,
     /// Connections to providers.
     pub(super) providers: ArcSwap<Providers>,
     /// Brings what is fetched.

@@ -2,17 +2,12 @@
 //! for.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
-use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::server::{Fds, ListenFds};
 use socket2::SockRef;
 
-/// Per-connection buffers, in bytes: enough for a head and a small body, and an idle connection costs no more.
-const READ_BUFFER_BYTES: usize = 8 << 10;
-const WRITE_BUFFER_BYTES: usize = 4 << 10;
+/// How long what has arrived at a closed door is let in.
+const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// A bound address that nobody accepts on yet.
 #[derive(Debug)]
@@ -34,6 +29,14 @@ impl Door {
     }
 }
 
+/// Lets in who stands at a door already, and gives the addresses up.
+pub(super) async fn close(doors: Vec<Door>, grace: Duration) {
+    if !grace.is_zero() {
+        doors.iter().for_each(Door::close);
+        tokio::time::sleep(LAST_ACCEPTS).await;
+    }
+}
+
 impl Bound {
     /// Its socket.
     pub(super) fn into_listener(self) -> TcpListener {
@@ -51,13 +54,4 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<Bound> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(Bound { address: listener.local_addr()?, listener })
-}
-
-/// Hands a bound address over to pingora: its table of sockets, and the endpoint.
-pub(super) fn endpoint(bound: Bound) -> (ListenFds, ListenerConfig) {
-    let mut sockets = Fds::new();
-    let name = bound.address.to_string();
-    sockets.add(name.clone(), bound.listener.into_raw_fd());
-    let buffers = L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES);
-    (Arc::new(Mutex::new(sockets)), ListenerConfig::tcp(name).l4_buffer(buffers))
 }

@@ -1,8 +1,8 @@
 //! The only module that names pingora: listeners, the exchanges of ingress and egress, delivering to the agent.
 //!
-//! pingora gives TLS, HTTP/2, the connections to providers and the server that the agent talks to; its streaming forward
-//! path is not used, because a callback is read whole, decided whole, delivered whole. HTTP/1 with callers and with the
-//! agent is read and written here, in one reading by the rules of [`crate::framing`]: it is what a callback is made of.
+//! pingora gives TLS, HTTP/2 and the connections to providers; its streaming forward path is not used, because a callback
+//! is read whole, decided whole, delivered whole. HTTP/1 is read and written here, on every listener and towards agent and
+//! providers, in one reading by the rules of [`crate::framing`].
 
 mod accept;
 mod action;
@@ -13,6 +13,7 @@ mod body;
 mod connection;
 mod deliver;
 mod egress;
+mod egress_server;
 mod ended;
 mod exchange;
 mod fault;
@@ -30,6 +31,7 @@ mod proxied;
 mod rates;
 mod refusals;
 mod refuse;
+mod requests;
 mod server;
 mod session;
 mod slots;

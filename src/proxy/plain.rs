@@ -19,13 +19,13 @@ use tokio::time::timeout;
 use super::accept;
 use super::body;
 use super::connection::FAREWELL;
-use super::head::{self, Came, Unusable};
-use super::http1_server::{Http1, write_answer_head};
-use super::patience::{Alarm, within};
+use super::head::Unusable;
+use super::http1_server::write_answer_head;
+use super::patience::within;
+use super::requests::{Next, Requests};
 use super::session::{Caller, Session, continue_if_expected, head};
 use super::slots::{BodyMemory, Slot, Slots};
 use super::traffic::Traffic;
-use super::wire::Wire;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
@@ -143,7 +143,7 @@ where
     F: Fn(PlainRequest) -> A + Send + Sync + 'static,
     A: Future<Output = PlainResponse> + Send + 'static,
 {
-    async fn welcome(&self, stream: TcpStream, peer: SocketAddr, mut stopping: ShutdownWatch) {
+    async fn welcome(&self, stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) {
         let is_here = peer.ip().to_canonical().is_loopback();
         let share = if is_here { &self.here } else { &self.elsewhere };
         let Some(_slot) = share.take(peer.ip()) else {
@@ -155,34 +155,18 @@ where
             }
             return;
         };
-        let _ = stream.set_nodelay(true);
-        let mut stream: Stream = Box::new(Wire::new(stream, peer));
-        let (mut behind, mut alarm) = (None, Alarm::default());
+        let mut requests = Requests::new(stream, peer, stopping);
         loop {
-            let came = match behind.take() {
-                None => head::first(&mut stream, false, &mut alarm, &share.limits).await,
-                Some(behind) => tokio::select! {
-                    came = head::next(&mut stream, behind, IDLE_TIMEOUT, &mut alarm, || share.limits) => came,
-                    _ = stopping.changed() => Came::Nothing,
-                },
-            };
-            let mut session = match came {
-                Came::Request(request, behind) => Http1::new(stream, request, behind),
-                Came::Unusable(unusable) => return turn_away(stream, &unusable).await,
-                Came::Preface(_) | Came::Nothing => {
-                    within(FAREWELL, stream.shutdown()).await;
-                    return;
-                }
+            let session = match requests.next(|| share.limits).await {
+                Some(Next::Request(session)) => session,
+                Some(Next::Unusable(stream, unusable)) => return turn_away(stream, &unusable).await,
+                None => return,
             };
             let Some(_under_way) = self.traffic.begin() else { return };
-            if *stopping.borrow() {
-                session.close_behind();
-            }
-            let session = Session::Http1(Box::new(session));
             // A caller that does not take its answer does not keep its place.
             let answered = within(EXCHANGE_DEADLINE, Box::pin(self.answer(session, peer.ip(), share))).await;
-            let Some((back, read)) = answered.flatten() else { return };
-            (stream, behind) = (back, Some(read));
+            let Some((stream, behind)) = answered.flatten() else { return };
+            requests.take_back(stream, behind);
         }
     }
 

@@ -7,12 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::http::ServerSession;
-use pingora::server::ShutdownWatch;
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
 use pingora::tls::install_default_crypto_provider;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,7 +16,7 @@ use tokio::time::timeout;
 use super::accept::{self, Entrance};
 use super::clock::{Clock, LedgerClock, instant};
 use super::exchange::Shared;
-use super::listen::{Bound, Door, bind, endpoint};
+use super::listen::{Bound, Door, bind, close};
 use super::plain::{self, PlainRequest, PlainResponse};
 use super::provider::Providers;
 use super::rates::Rates;
@@ -30,10 +24,9 @@ use super::refusals::Refusals;
 use super::session::RequestIds;
 use super::slots::BodyMemory;
 use super::traffic::Traffic;
-use super::{agent::Pool, egress, overdue};
-use crate::config::{ACTIONS, Startup};
-use crate::fetch::Fetcher;
-use crate::fetch::with_cached;
+use super::{agent::Pool, egress_server, overdue};
+use crate::config::{ACTIONS, EgressListener, Startup};
+use crate::fetch::{Fetcher, with_cached};
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -102,6 +95,7 @@ pub struct Server {
 
 /// Another configuration, ready to be served by.
 pub struct Prepared {
+    egress_listener: Option<Arc<EgressListener>>,
     entrances: Vec<Entrance>,
     providers: Option<Providers>,
     policy: Policy,
@@ -122,7 +116,7 @@ impl Addresses {
                 .iter()
                 .map(|listener| bind_named(listener.address))
                 .collect::<Result<_, _>>()?,
-            egress: startup.egress.map(bind_named).transpose()?,
+            egress: startup.egress.as_ref().map(|egress| bind_named(egress.address)).transpose()?,
             admin: startup.admin.as_ref().map(|admin| bind_named(admin.address)).transpose()?,
         })
     }
@@ -160,8 +154,10 @@ impl Server {
         let addresses = Addresses::bind(startup)?;
         let own = addresses.own();
         let providers = providers.beside(own.clone());
-        let shared = Arc::new(shared(policy, options, &addresses, providers, fetcher));
-        shared.slots.provide(shared.policy.load().limits.connections_max);
+        let shared = Arc::new(shared(startup, policy, options, &addresses, providers, fetcher));
+        shared
+            .slots
+            .provide(shared.policy.load().limits.connections_max, shared.egress_listener.connections_max());
         let (stop, stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
         let doors = addresses.ingress.iter().filter_map(Bound::door).collect();
@@ -175,10 +171,10 @@ impl Server {
         };
         let ears = addresses.ingress.into_iter().zip(&entrances).map(accepting);
         let mut tasks = ears.collect::<Result<Vec<_>, StartError>>()?;
-        tasks.extend(addresses.egress.map(|bound| {
-            let app = EgressApp { shared: Arc::clone(&shared), options: HttpServerOptions::default() };
-            run(app, bound, egress_stopping)
-        }));
+        if let Some(bound) = addresses.egress {
+            let listener = listening(bound)?;
+            tasks.push(tokio::spawn(egress_server::run(Arc::clone(&shared), listener, egress_stopping)));
+        }
         tasks.push(tokio::spawn(overdue::run(Arc::clone(&shared))));
         tasks.push(tokio::spawn(work.run()));
         // The admin listener goes on until the last exchange has ended: readiness is asked for there.
@@ -216,14 +212,14 @@ impl Server {
             let entrances = entrances(&startup)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
             let providers = (!providers.trust_the_same_as(&shared.providers.load())).then_some(providers);
-            Ok(Prepared { entrances, providers, policy: with_cached(policy)? })
+            let egress_listener = startup.egress.map(Arc::new);
+            Ok(Prepared { egress_listener, entrances, providers, policy: with_cached(policy)? })
         }
     }
 
     /// Serves by another configuration from here on. Requests that are under way end by the one they began with.
     pub fn install(&self, prepared: Prepared) {
-        let (shared, Prepared { entrances, providers, policy }) = (&self.shared, prepared);
-        shared.slots.provide(policy.limits.connections_max);
+        let (shared, Prepared { egress_listener, entrances, providers, policy }) = (&self.shared, prepared);
         if let Some(providers) = providers {
             shared.providers.store(Arc::new(providers.beside(self.own.clone())));
         }
@@ -232,6 +228,8 @@ impl Server {
         if before.agent.address != policy.agent.address {
             shared.pool.renew();
         }
+        shared.egress_listener.settings.store(egress_listener);
+        shared.slots.provide(policy.limits.connections_max, shared.egress_listener.connections_max());
         for (place, entrance) in self.entrances.iter().zip(entrances) {
             place.store(Arc::new(entrance));
         }
@@ -280,6 +278,7 @@ impl Server {
 
 /// What all exchanges share, with nothing under way.
 fn shared(
+    startup: &Startup,
     policy: Arc<ArcSwap<Policy>>,
     options: Options,
     addresses: &Addresses,
@@ -294,6 +293,7 @@ fn shared(
         metrics: options.metrics,
         store: options.store,
         actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
+        egress_listener: egress_server::Listener::new(startup.egress.clone()),
         providers: ArcSwap::from_pointee(providers),
         fetcher,
         access_log: options.access_log,
@@ -309,14 +309,6 @@ fn shared(
         notices: Traffic::default(),
         http2: Traffic::default(),
         leaving: AtomicBool::new(false),
-    }
-}
-
-/// Lets in who stands at a door already, and gives the addresses up.
-async fn close(doors: Vec<Door>, grace: Duration) {
-    if !grace.is_zero() {
-        doors.iter().for_each(Door::close);
-        tokio::time::sleep(LAST_ACCEPTS).await;
     }
 }
 
@@ -360,43 +352,8 @@ fn listening(bound: Bound) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-fn run<A: ServerApp + Send + Sync + 'static>(
-    app: A,
-    bound: Bound,
-    stopping: ShutdownWatch,
-) -> JoinHandle<()> {
-    let (sockets, listener) = endpoint(bound);
-    let mut service = Service::new("callgate".to_owned(), app);
-    service.add_listener(listener);
-    tokio::spawn(async move { service.start_service(Some(sockets), stopping, 1).await })
-}
-
 /// Longest wait, once no exchange begins any more, for one that had just begun.
 const LAST_EXCHANGES: Duration = Duration::from_secs(1);
 
 /// Longest wait for a disk, once everything that is acknowledged is on it.
 const STORE_CLOSES: Duration = Duration::from_secs(5);
-
-/// How long what has arrived at a closed door is let in.
-const LAST_ACCEPTS: Duration = Duration::from_millis(20);
-
-/// The egress: HTTP/1.1 from the agent.
-struct EgressApp {
-    shared: Arc<Shared>,
-    options: HttpServerOptions,
-}
-
-#[async_trait]
-impl HttpServerApp for EgressApp {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        egress::serve(&self.shared, session, shutdown).await
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
@@ -17,7 +17,6 @@ use super::exchange::Shared;
 use super::http1_server::Http1;
 use crate::observe::Span;
 use crate::request::{ClientCertificate, RequestHead};
-use crate::source::LOOPBACK;
 
 /// The header of W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -57,15 +56,15 @@ pub(super) fn known_method(method: &str) -> &str {
 
 /// A request, and where its answer goes.
 pub(super) enum Session {
-    /// HTTP/1 on the ingress and on the admin listener, which is read and written by code of our own.
+    /// HTTP/1, on every listener.
     Http1(Box<Http1>),
-    /// HTTP/2 from outside, and HTTP/1 from the agent.
-    Pingora(Box<ServerSession>),
+    /// HTTP/2 from outside, which pingora reads and writes.
+    Http2(Box<ServerSession>),
 }
 
 impl From<ServerSession> for Session {
     fn from(session: ServerSession) -> Self {
-        Self::Pingora(Box::new(session))
+        Self::Http2(Box::new(session))
     }
 }
 
@@ -73,21 +72,21 @@ impl Session {
     pub(super) fn method(&self) -> &Method {
         match self {
             Self::Http1(http1) => &http1.request().method,
-            Self::Pingora(session) => &session.req_header().method,
+            Self::Http2(session) => &session.req_header().method,
         }
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {
         match self {
             Self::Http1(http1) => &http1.request().headers,
-            Self::Pingora(session) => &session.req_header().headers,
+            Self::Http2(session) => &session.req_header().headers,
         }
     }
 
     pub(super) fn version(&self) -> Version {
         match self {
             Self::Http1(http1) => http1.request().version,
-            Self::Pingora(session) => session.req_header().version,
+            Self::Http2(session) => session.req_header().version,
         }
     }
 
@@ -95,21 +94,20 @@ impl Session {
     fn target(&self) -> &str {
         match self {
             Self::Http1(http1) => http1.target(),
-            Self::Pingora(session) => {
-                std::str::from_utf8(session.req_header().raw_path()).unwrap_or_default()
-            }
+            Self::Http2(session) => std::str::from_utf8(session.req_header().raw_path()).unwrap_or_default(),
         }
     }
 
     pub(super) fn is_http2(&self) -> bool {
-        matches!(self, Self::Pingora(session) if session.is_http2())
+        matches!(self, Self::Http2(_))
     }
 
-    /// The connection ends with this answer.
+    /// The connection of HTTP/1 ends with this answer.
     pub(super) fn close_behind(&mut self) {
         match self {
             Self::Http1(http1) => http1.close_behind(),
-            Self::Pingora(session) => session.set_keepalive(None),
+            // A connection of HTTP/2 ends by a frame of its own (GOAWAY).
+            Self::Http2(_) => {}
         }
     }
 
@@ -117,7 +115,7 @@ impl Session {
     pub(super) fn set_write_timeout(&mut self, patience: Duration) {
         match self {
             Self::Http1(http1) => http1.set_write_timeout(patience),
-            Self::Pingora(session) => session.set_write_timeout(Some(patience)),
+            Self::Http2(session) => session.set_write_timeout(Some(patience)),
         }
     }
 
@@ -125,7 +123,7 @@ impl Session {
     pub(super) fn has_no_body(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),
-            Self::Pingora(session) => session.is_body_empty() && !session.is_http2(),
+            Self::Http2(_) => false,
         }
     }
 
@@ -133,7 +131,7 @@ impl Session {
     pub(super) fn is_body_done(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),
-            Self::Pingora(session) => session.is_body_done(),
+            Self::Http2(session) => session.is_body_done(),
         }
     }
 
@@ -141,7 +139,7 @@ impl Session {
     pub(super) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         match self {
             Self::Http1(http1) => http1.read_body().await,
-            Self::Pingora(session) => session.read_request_body().await.map_err(io::Error::other),
+            Self::Http2(session) => session.read_request_body().await.map_err(io::Error::other),
         }
     }
 
@@ -149,7 +147,7 @@ impl Session {
     pub(super) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Http1(http1) => http1.read_body_into(body).await,
-            Self::Pingora(session) => {
+            Self::Http2(session) => {
                 while let Some(piece) = session.read_request_body().await.map_err(io::Error::other)? {
                     // One that is empty is not the end.
                     if !piece.is_empty() {
@@ -169,7 +167,7 @@ impl Session {
                 http1.write_head(&header);
                 Ok(())
             }
-            Self::Pingora(session) => {
+            Self::Http2(session) => {
                 session.write_response_header(Box::new(header)).await.map_err(io::Error::other)
             }
         }
@@ -179,7 +177,7 @@ impl Session {
     pub(super) async fn write_body(&mut self, piece: Bytes, end: bool) -> io::Result<()> {
         match self {
             Self::Http1(http1) => http1.write_body(&piece, end).await,
-            Self::Pingora(session) => session.write_response_body(piece, end).await.map_err(io::Error::other),
+            Self::Http2(session) => session.write_response_body(piece, end).await.map_err(io::Error::other),
         }
     }
 
@@ -192,7 +190,7 @@ impl Session {
                 http1.shutdown().await;
                 None
             }
-            Self::Pingora(mut session) => {
+            Self::Http2(mut session) => {
                 match reusable {
                     true => drop(session.finish().await),
                     false => session.shutdown().await,
@@ -205,15 +203,10 @@ impl Session {
     /// A refusal is answered: the rest of the body is not waited for unless the connection is to be kept, and then not
     /// for longer than this.
     pub(super) fn refuses(&mut self, keep: bool, patience: Duration) {
-        match self {
-            Self::Http1(http1) if keep => http1.drain_behind(),
-            Self::Pingora(session) => {
-                if let ServerSession::H1(h1) = &mut **session {
-                    h1.set_close_on_response_before_downstream_finish(!keep);
-                    h1.set_total_drain_timeout(Some(patience));
-                }
-            }
-            Self::Http1(_) => {}
+        if let Self::Http1(http1) = self
+            && keep
+        {
+            http1.drain_behind();
         }
         if !keep {
             self.close_behind();
@@ -240,7 +233,7 @@ pub(super) fn go_on_with(session: &mut Session, span: Option<&Span>) {
                 http1.headers_mut().insert(TRACEPARENT, value);
             }
         }
-        Session::Pingora(session) => {
+        Session::Http2(session) => {
             // What is made of hexadecimal digits is always a header.
             let _ = session.req_header_mut().insert_header(TRACEPARENT, span.traceparent());
         }
@@ -255,15 +248,8 @@ pub(super) async fn continue_if_expected(session: &mut Session) {
         return;
     }
     // A caller that is gone is noticed when its body is read.
-    match session {
-        Session::Http1(http1) => {
-            let _ = http1.write_continue().await;
-        }
-        Session::Pingora(session) => {
-            if let ServerSession::H1(h1) = &mut **session {
-                let _ = h1.write_continue_response().await;
-            }
-        }
+    if let Session::Http1(http1) = session {
+        let _ = http1.write_continue().await;
     }
 }
 
@@ -274,54 +260,26 @@ pub(super) fn is_ambiguous(session: &Session) -> bool {
     session.is_http2() && (doubled() || headers.contains_key(TRANSFER_ENCODING))
 }
 
-/// HTTP/1.1 requests name their host (RFC 9112 section 3.2); pingora leaves that to us.
-pub(super) fn lacks_host(session: &Session) -> bool {
-    session.version() == Version::HTTP_11 && !session.headers().contains_key(HOST)
-}
-
 /// What is known of a request besides its head.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'c> {
     peer: IpAddr,
     certificate: Option<&'c ClientCertificate>,
-    fragment: bool,
 }
 
 impl<'c> Caller<'c> {
-    /// The agent.
-    pub(super) fn of(session: &Session) -> Self {
-        let Session::Pingora(session) = session else {
-            return Self::at(IpAddr::from([0, 0, 0, 0]));
-        };
-        let peer = session.client_addr().and_then(|address| address.as_inet());
-        let peer = peer.map_or(LOOPBACK, |address| address.ip());
-        Self { peer, certificate: None, fragment: has_fragment(session) }
-    }
-
     /// Whoever is at this address.
     pub(super) fn at(peer: IpAddr) -> Self {
-        Self { peer, certificate: None, fragment: false }
+        Self { peer, certificate: None }
     }
 
     /// Who calls from outside.
     pub(super) fn from_outside(link: &'c Link) -> Self {
-        let certificate = link.certificate();
-        // A target with a fragment was refused by its bytes.
-        Self { peer: link.peer, certificate, fragment: false }
+        Self { peer: link.peer, certificate: link.certificate() }
     }
 }
 
 pub(super) fn head<'h>(session: &'h Session, caller: Caller<'h>) -> RequestHead<'h> {
-    let target = if caller.fragment { "" } else { session.target() };
-    RequestHead::new(session.method().as_str(), target, session.headers(), caller.peer)
+    RequestHead::new(session.method().as_str(), session.target(), session.headers(), caller.peer)
         .with_certificate(caller.certificate)
-}
-
-/// Whether the request target holds a `#`: the URI library cuts it off silently, and a target that was
-/// repaired is not the one that was signed.
-fn has_fragment(session: &ServerSession) -> bool {
-    let ServerSession::H1(h1) = session else { return false };
-    let raw = h1.get_headers_raw_bytes();
-    let line = raw.iter().skip_while(|b| matches!(**b, b'\r' | b'\n')).take_while(|b| **b != b'\n');
-    line.into_iter().any(|b| *b == b'#')
 }

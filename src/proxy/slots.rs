@@ -37,12 +37,13 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// Asks the system for as many sockets as there may be connections: most start with few, and grant more. With
-    /// fewer, the connections are fewer, so that there are some left to reach the agent.
-    pub(super) fn provide(&self, connections: usize) {
-        let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDES);
+    /// Asks the system for as many sockets as there may be connections, those of the `egress` besides: most start with
+    /// few, and grant more. With fewer, the connections are fewer, so that there are some left to reach the agent.
+    pub(super) fn provide(&self, connections: usize, egress: usize) {
+        let besides = FILES_BESIDES.saturating_add(u64::try_from(egress).unwrap_or(u64::MAX));
+        let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(besides);
         let files = rlimit::increase_nofile_limit(wanted).unwrap_or(u64::MAX);
-        let besides = FILES_BESIDES.min(files / 2);
+        let besides = besides.min(files / 2);
         let granted = usize::try_from(files.saturating_sub(besides)).unwrap_or(usize::MAX);
         self.granted.store(granted, Ordering::SeqCst);
         if granted < connections {

@@ -50,6 +50,13 @@ impl Wire {
         if self.front.is_empty() { self.stream.readable().await } else { Ok(()) }
     }
 
+    /// The same, asking the system each time: `readable` may return early, after a read that filled its buffer.
+    pub(super) async fn something_came(&self) {
+        if self.front.is_empty() {
+            let _ = self.stream.peek(&mut [0]).await;
+        }
+    }
+
     fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut gone = 0;
         let result = loop {

@@ -303,13 +303,17 @@ fn large_answers_stream_and_heads_alone_are_heads() {
 #[test]
 fn a_refused_request_is_never_read_as_another_one() {
     let world = World::new();
-    let smuggled = "POST /plain HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nxx";
+    let smuggled = "POST /plain HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\nxx";
     let mut stream = std::net::TcpStream::connect(world.callgate.egress.unwrap()).unwrap();
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-    write!(stream, "POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{smuggled}", smuggled.len())
-        .unwrap();
+    write!(
+        stream,
+        "POST /nope HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{smuggled}",
+        smuggled.len()
+    )
+    .unwrap();
     assert_eq!(Response::read(&mut stream).status, 404);
-    write!(stream, "POST /plain HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\ny").unwrap();
+    write!(stream, "POST /plain HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\ny").unwrap();
     assert_eq!(Response::read(&mut stream).status, 202);
     let bodies: Vec<_> = world.provider.received().into_iter().map(|received| received.body).collect();
     assert_eq!(bodies, [b"y".to_vec()]);
@@ -322,8 +326,9 @@ fn a_body_of_many_chunks_arrives_whole() {
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     let chunks = "a\r\n0123456789\r\n".repeat(20_000);
-    let request =
-        format!("POST /plain HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    let request = format!(
+        "POST /plain HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    );
     // Wherever a read ends, within a size, too.
     for (i, piece) in request.as_bytes().chunks(997).enumerate() {
         stream.write_all(piece).unwrap();
@@ -355,7 +360,7 @@ fn an_id_is_found_in_an_answer_that_comes_in_drops() {
     let request = r#"{"document": {"id": "d"}, "callback": {}}"#;
     let mut stream = std::net::TcpStream::connect(callgate.egress.unwrap()).unwrap();
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-    write!(stream, "POST /body HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}", request.len()).unwrap();
+    write!(stream, "POST /body HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}", request.len()).unwrap();
     let answer = Response::read(&mut stream);
     assert_eq!((answer.status, answer.text().as_str()), (202, r#"{"job": {"id": "job-1"}}"#));
 }
@@ -365,7 +370,7 @@ fn a_head_that_cannot_be_parsed_is_answered() {
     let world = World::new();
     let mut stream = std::net::TcpStream::connect(world.callgate.egress.unwrap()).unwrap();
     stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-    stream.write_all(b"GET /plain` HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /plain` HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let refused = Response::read(&mut stream);
     assert_eq!((refused.status, refused.header("connection")), (400, Some("close")));
     assert!(world.provider.received().is_empty());
@@ -454,4 +459,297 @@ fn a_full_ledger_sends_nothing() {
         callgate.admin_send("POST", "/callbacks", r#"{"route":"doc","params":{"id":"c"}}"#).status,
         201
     );
+}
+
+/// Heads of requests that a page in a browser may be behind, and whether each of them is answered.
+const ASKED_BY: &[(&str, bool)] = &[
+    ("host: localhost", true),
+    ("host: LocalHost:8081", true),
+    ("host: 127.0.0.1:8081", true),
+    ("host: [::1]:8081", true),
+    ("host: 192.0.2.7", true),
+    ("host: gate.example", true),
+    ("host: GATE.example:1", true),
+    ("host: localhost\r\nsec-fetch-site: none", true),
+    ("host: evil.example", false),
+    ("host: evil.example:8081", false),
+    ("host: localhost.evil.example", false),
+    ("host: 127.0.0.1.evil.example", false),
+    ("host: a.gate.example", false),
+    ("host: gate.example.", false),
+    ("host: localhost.", false),
+    ("host: localhost@evil.example", false),
+    ("host: evil@localhost", false),
+    ("host: [::1%25lo]", false),
+    ("host: ::1", false),
+    ("host: 2130706433", false),
+    ("host: 127.1", false),
+    ("host: 0x7f.1", false),
+    ("host:", false),
+    ("host: :8081", false),
+    ("host: localhost\r\nhost: localhost", false),
+    ("host: localhost\r\nhost: evil.example", false),
+    ("host: localhost\r\norigin: http://evil.example", false),
+    ("host: localhost\r\norigin: null", false),
+    ("host: localhost\r\norigin:", false),
+    ("host: localhost\r\nOrigin: http://localhost", false),
+    ("host: localhost\r\norigin: http://localhost\r\norigin: http://localhost", false),
+    ("host: localhost\r\nsec-fetch-site: cross-site", false),
+    ("host: localhost\r\nSec-Fetch-Site: same-site", false),
+    ("host: localhost\r\nsec-fetch-site: same-origin", false),
+    ("host: localhost\r\nsec-fetch-site: NONE", false),
+    ("host: localhost\r\nsec-fetch-site:", false),
+    ("host: localhost\r\nsec-fetch-site: none\r\nsec-fetch-site: none", false),
+    ("host: localhost\r\nsec-fetch-site: none\r\nsec-fetch-site: cross-site", false),
+];
+
+/// Sends a head of one's own and a JSON body, and returns the answer's status.
+fn asked(address: SocketAddr, line: &str, head: &str, body: &str) -> Response {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    let more = format!("content-type: application/json\r\ncontent-length: {}", body.len());
+    write!(stream, "{line}\r\n{head}\r\n{more}\r\n\r\n{body}").unwrap();
+    Response::read(&mut stream)
+}
+
+#[test]
+fn pages_get_nothing_from_the_listeners_of_this_host() {
+    let (provider, agent) = (Agent::start(TAKEN), Agent::start(ANSWER));
+    let text = config(agent.address, &format!("http://{}", provider.address), "")
+        .replace(
+            "egress: { address: 127.0.0.1:0 }",
+            "egress: { address: 127.0.0.1:0, hosts: [Gate.example] }",
+        )
+        .replace("admin: { address: 127.0.0.1:0 }", "admin: { address: 127.0.0.1:0, hosts: [gate.example] }");
+    let callgate = Callgate::start(&text, Clock::System);
+    let (egress, admin) = (callgate.egress.unwrap(), callgate.admin.unwrap());
+    // Where each is asked, and what whoever may ask is answered.
+    let places = [
+        (egress, "POST /keep", r#"{"id":"a"}"#, 202),
+        (egress, "POST /actions/int_aaaaaaaaaaaaaaaaaaaaaaaaaa", "{}", 404),
+        (egress, "POST /nowhere/at/all", "{}", 404),
+        (egress, "OPTIONS /keep", "", 405),
+        (admin, "POST /callbacks", r#"{"route":"doc","params":{"id":"a"}}"#, 201),
+        (admin, "OPTIONS /callbacks", "", 405),
+    ];
+    let (mut sent, mut minted, mut logged) = (0, 0, Vec::new());
+    for (address, line, body, status) in places {
+        for (head, answered) in ASKED_BY {
+            let answer = asked(address, &format!("{line} HTTP/1.1"), head, body);
+            let case = format!("{line} {head:?}: {answer:?}");
+            match answered {
+                true => assert_eq!(answer.status, status, "{case}"),
+                false => assert!(matches!(answer.status, 400 | 403), "{case}"),
+            }
+            assert_eq!(answer.header("access-control-allow-origin"), None, "{case}");
+            sent += usize::from(answer.status == 202);
+            minted += usize::from(matches!(answer.status, 201 | 202));
+            if answer.status == 403 && address == egress {
+                logged.push(answer.json()["reason"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    assert_eq!(provider.received().len(), sent, "what is refused is not sent");
+    let all = callgate.admin_get("/callbacks?limit=1000").json();
+    assert_eq!(all["interactions"].as_array().unwrap().len(), minted, "nor is anything minted for it");
+    for reason in ["host_not_allowed", "page_not_allowed"] {
+        assert!(logged.iter().any(|logged| logged == reason), "{reason}");
+        let line = format!("reason=\"{reason}\",rule=\"none\",verdict=\"deny\"");
+        assert!(callgate.metrics().contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn whoever_names_no_host_is_refused() {
+    let world = World::new();
+    // A browser always names one; a proxy of HTTP/1.0 between a browser and us need not.
+    for address in [world.callgate.egress.unwrap(), world.callgate.admin.unwrap()] {
+        let answer = asked(address, "POST /callbacks HTTP/1.0", "accept: */*", "{}");
+        assert_eq!(answer.status, 403, "{answer:?}");
+    }
+    let answer =
+        asked(world.callgate.egress.unwrap(), "POST /keep HTTP/1.0", "host: localhost", r#"{"id":"a"}"#);
+    assert_eq!(answer.status, 202);
+    assert_eq!(world.provider.received().len(), 1);
+}
+
+#[test]
+fn a_reload_changes_under_which_names_the_egress_is_asked() {
+    let world = World::new();
+    let text = |hosts: &str| {
+        let text = config(world.agent.address, &format!("http://{}", world.provider.address), "");
+        text.replace("egress: { address: 127.0.0.1:0", &format!("egress: {{ address: 127.0.0.1:0{hosts}"))
+    };
+    let status = |line: &str| {
+        let head = "host: gate.example\r\nconnection: close";
+        asked(world.callgate.egress.unwrap(), line, head, r#"{"id":"a"}"#).status
+    };
+    assert_eq!(status("POST /keep HTTP/1.1"), 403);
+    world.callgate.reload(&text(", hosts: [gate.example]")).unwrap();
+    assert_eq!(status("POST /keep HTTP/1.1"), 202);
+    world.callgate.reload(&text("")).unwrap();
+    assert_eq!(status("POST /keep HTTP/1.1"), 403);
+    let moved = text("").replace("egress: { address: 127.0.0.1:0", "egress: { address: 127.0.0.1:1");
+    assert!(world.callgate.reload(&moved).unwrap_err().contains("listen.egress.address"));
+}
+
+/// A Callgate whose egress listener has more fields, its provider and its agent.
+fn with_listener(fields: &str, provider: &str, more: &str) -> (Callgate, Agent) {
+    let agent = Agent::start(ANSWER);
+    let listener = "egress: { address: 127.0.0.1:0";
+    let text = config(agent.address, provider, more).replace(listener, &format!("{listener}, {fields}"));
+    (Callgate::start(&text, Clock::System), agent)
+}
+
+fn connect(address: SocketAddr) -> std::net::TcpStream {
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    stream
+}
+
+/// A request to a rule that passes on, without its body.
+fn head_of(length: usize, more: &str) -> String {
+    format!("POST /plain HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{more}\r\n")
+}
+
+#[test]
+fn the_egress_has_so_many_connections_of_its_own() {
+    let provider = Agent::start(TAKEN);
+    let (callgate, agent) = with_listener(
+        "connections_max: 2",
+        &format!("http://{}", provider.address),
+        "limits: { connections_max: 1 }",
+    );
+    let egress = callgate.egress.unwrap();
+    let kept = || {
+        let mut stream = connect(egress);
+        write!(stream, "{}x", head_of(1, "")).unwrap();
+        assert_eq!(Response::read(&mut stream).status, 202);
+        stream
+    };
+    let (first, _second) = (kept(), kept());
+    let mut rest = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut connect(egress), &mut rest);
+    assert!(rest.is_empty(), "the third is closed without a word");
+    // The ingress has room of its own, and the other way about.
+    let mut outside = callgate.connect();
+    outside.write_all(b"GET /nope HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(Response::read(&mut outside).status, 404);
+    drop(first);
+    eventually(|| {
+        let mut stream = connect(egress);
+        write!(stream, "{}x", head_of(1, "connection: close\r\n")).unwrap();
+        let mut all = String::new();
+        let _ = std::io::Read::read_to_string(&mut stream, &mut all);
+        all.starts_with("HTTP/1.1 202 ").then_some(())
+    });
+    assert!(agent.received().is_empty());
+}
+
+#[test]
+fn bodies_of_the_agent_have_so_much_memory_in_all_until_they_are_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let provider = format!("http://{}", listener.local_addr().unwrap());
+    let (callgate, _agent) = with_listener("body_memory_max: 1MiB", &provider, "");
+    let egress = callgate.egress.unwrap();
+    let mut first = connect(egress);
+    first.write_all(head_of(900_000, "").as_bytes()).unwrap();
+    first.write_all(&vec![b'x'; 900_000]).unwrap();
+    // The provider has all of it, and does not answer.
+    let (mut taken, _) = listener.accept().unwrap();
+    let received = read_request(&mut taken, &mut Vec::new()).unwrap();
+    assert_eq!(received.body.len(), 900_000);
+    let mut second = connect(egress);
+    second.write_all(head_of(300_000, "expect: 100-continue\r\n").as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    std::io::Read::read_exact(&mut second, &mut interim).unwrap();
+    let full = Response::read(&mut second);
+    assert_eq!((full.status, full.json()["reason"].as_str()), (503, Some("overloaded")));
+    taken.write_all(TAKEN).unwrap();
+    assert_eq!(Response::read(&mut first).status, 202);
+    let answering = std::thread::spawn(move || {
+        for stream in std::iter::once(taken).chain(listener.incoming().map_while(Result::ok)) {
+            let mut stream = stream;
+            if read_request(&mut stream, &mut Vec::new()).is_some() {
+                return stream.write_all(TAKEN).unwrap();
+            }
+        }
+    });
+    eventually(|| {
+        let answer = send_to(egress, "POST", "/plain", &[], &vec![b'y'; 300_000]);
+        (answer.status == 202).then_some(())
+    });
+    answering.join().unwrap();
+}
+
+#[test]
+fn what_the_agent_sends_has_deadlines() {
+    let provider = Agent::start(TAKEN);
+    let limits =
+        "limits: { head_deadline: 300ms, body_deadline: 300ms, idle_timeout: 300ms, head_max: 2KiB }";
+    let (callgate, _agent) = with_listener("", &format!("http://{}", provider.address), limits);
+    let egress = callgate.egress.unwrap();
+    for (sent, reason) in [
+        ("POST /plain HTTP/1.1\r\nhost: localh".to_owned(), "head_timeout"),
+        (format!("{}half", head_of(8, "")), "body_timeout"),
+        (head_of(1, &format!("x: {}\r\n", "x".repeat(3000))), "head_too_large"),
+    ] {
+        let mut stream = connect(egress);
+        stream.write_all(sent.as_bytes()).unwrap();
+        let refused = Response::read(&mut stream);
+        assert_eq!(refused.json()["reason"], reason);
+        assert_eq!(refused.header("connection"), Some("close"), "{reason}");
+        drop(stream);
+        assert_eq!(callgate.log()[0]["reason"], reason);
+    }
+    assert!(provider.received().is_empty());
+    // A kept connection is closed without a word once it has idled.
+    let mut stream = connect(egress);
+    write!(stream, "{}x", head_of(1, "")).unwrap();
+    assert_eq!(Response::read(&mut stream).status, 202);
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut rest).unwrap();
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn the_egress_goes_on_until_callbacks_have_ended() {
+    let provider = Agent::start(TAKEN);
+    let route = "  - { name: open, path: \"/open/{id}\", open: true, forward: \"/in/{id}\" }\n";
+    let agent = Agent::start(ANSWER);
+    let text = config(agent.address, &format!("http://{}", provider.address), "")
+        .replace("egress:\n", &format!("{route}egress:\n"));
+    let mut callgate = Callgate::start(&text, Clock::System);
+    let egress = callgate.egress.unwrap();
+    let send = |stream: &mut std::net::TcpStream| {
+        write!(stream, "{}x", head_of(1, "")).unwrap();
+        let answer = Response::read(stream);
+        (answer.status, answer.header("connection").unwrap().to_owned())
+    };
+    let mut kept = connect(egress);
+    assert_eq!(send(&mut kept), (202, "keep-alive".to_owned()));
+    let mut callback = callgate.begin_exchange();
+    let stopping = callgate.stop_in_background();
+    eventually(|| (callgate.admin_get("/readyz").status == 503).then_some(()));
+    eventually(|| std::net::TcpStream::connect(callgate.ingress).is_err().then_some(()));
+    assert_eq!(send(&mut kept), (202, "keep-alive".to_owned()));
+    assert_eq!(send(&mut connect(egress)), (202, "keep-alive".to_owned()));
+    let mut begun = connect(egress);
+    begun.write_all(head_of(1, "expect: 100-continue\r\n").as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    std::io::Read::read_exact(&mut begun, &mut interim).unwrap();
+    let mut half = connect(egress);
+    half.write_all(b"POST /plain HTTP/1.1\r\nhost: localhost\r\n").unwrap();
+    callback.write_all(b"hi").unwrap();
+    assert_eq!(Response::read(&mut callback).status, 200);
+    // Now that the last callback has ended, the egress ends: idle connections at once, requests with their answer.
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut kept, &mut rest).unwrap();
+    assert!(rest.is_empty());
+    half.write_all(b"content-length: 0\r\n\r\n").unwrap();
+    let answer = Response::read(&mut half);
+    assert_eq!((answer.status, answer.header("connection")), (202, Some("close")));
+    begun.write_all(b"x").unwrap();
+    assert_eq!(Response::read(&mut begun).status, 202);
+    assert_eq!(stopping.join().unwrap(), 0);
 }

@@ -271,6 +271,45 @@ fn names_of_a_local_network_are_enough_for_counts_alone() {
 }
 
 #[test]
+fn pages_and_other_names_get_nothing_of_probes_and_scrapes() {
+    let callgate = Callgate::start(&with("hosts: [gate.example]"), Clock::System);
+    let (address, own) = (callgate.admin.unwrap().to_string(), ours(&callgate));
+    let paths =
+        ["/livez", "/readyz", "/readyz?verbose", "/metrics", "/nothing", "/callbacks", "/ui/api/state"];
+    for path in paths {
+        for (name, value) in [
+            ("origin", "http://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            for method in ["GET", "HEAD", "OPTIONS"] {
+                let mut stream = TcpStream::connect(&address).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let head = format!("host: {address}\r\nconnection: close\r\n{name}: {value}");
+                stream.write_all(format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes()).unwrap();
+                let mut answer = String::new();
+                std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 403 "), "{method} {path} {name} {value}: {answer}");
+            }
+        }
+        for name in ["origin", "sec-fetch-site"] {
+            let twice = [("host", &*address), (name, "none"), (name, "none")];
+            assert_eq!(ask(&callgate, "GET", path, &twice).status, 403, "{path} {name} twice");
+        }
+    }
+    let page = [("host", &*address), ("sec-fetch-site", "same-origin"), ("origin", &*own)];
+    assert_eq!(ask(&callgate, "GET", "/metrics", &page).status, 200, "a link of our page");
+    let typed = [("host", &*address), ("sec-fetch-site", "none")];
+    assert_eq!(ask(&callgate, "GET", "/metrics", &typed).status, 200);
+    for path in ["/nothing", "/metrics", "/readyz?verbose"] {
+        assert_eq!(ask(&callgate, "GET", path, &[("host", "evil.example")]).status, 403, "{path}");
+    }
+    assert_eq!(ask(&callgate, "GET", "/nothing", &[("host", "a.agents.svc")]).status, 404);
+    assert_eq!(ask(&callgate, "DELETE", "/livez", &[("host", "localhost")]).status, 405);
+}
+
+#[test]
 fn the_api_needs_the_token_where_there_is_one() {
     let callgate = Callgate::start(&with("token: { env: API_KEY_AND_SECRET }"), Clock::System);
     let token = "Bearer APIkey:a secret of thirty-two bytes, more";

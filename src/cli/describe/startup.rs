@@ -12,7 +12,12 @@ pub(super) fn startup(startup: &Startup) -> Value {
     json!({
         "listen": {
             "ingress": startup.ingress.iter().map(listener).collect::<Vec<_>>(),
-            "egress": startup.egress.map(|address| json!({ "address": address.to_string() })),
+            "egress": startup.egress.as_ref().map(|egress| json!({
+                "address": egress.address.to_string(),
+                "body_memory_max": egress.body_memory_bytes_max,
+                "connections_max": egress.connections_max,
+                "hosts": egress.hosts,
+            })),
             "admin": startup.admin.as_ref().map(admin),
         },
         "access_log": match startup.access_log {

@@ -13,6 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use callgate::proxy::Clock;
 
 use crate::harness::{Callgate, open_config};
+use cases::Case;
 use run::{ByteAgent, Delivered, Heard};
 use strict::{End, read};
 use verdict::{Verdict, dirt, verdict};
@@ -28,34 +29,64 @@ providers: { p: { preset: mcp-events, secrets: derived, well_known: publish } }
 routes:
   - { name: mcp, path: \"/mcp/{id}\", provider: p, token: { kind: callback, from: [query] }, forward: \"/mcp/{id}\" }
 ";
-    config.replace("routes:\n", published)
+    let config = config.replace(
+        "admin: { address: 127.0.0.1:0 }",
+        "admin: { address: 127.0.0.1:0 }, egress: { address: 127.0.0.1:0, hosts: [h] }",
+    );
+    // The provider is the same agent, and sees the same path.
+    let rule = format!(
+        "egress:
+  - {{ name: open, path: \"/open/{{id}}\", target: \"http://{agent}/open/{{id}}\", methods: [POST, GET, HEAD, PUT], body_max: 2MiB, timeouts: {{ connect: 1s, response: 1s }} }}
+"
+    );
+    config.replace("routes:\n", published) + &rule
+}
+
+/// Every listener that speaks HTTP/1, and whether what it takes is delivered to the agent.
+fn listeners(callgate: &Callgate) -> [(&'static str, SocketAddr, bool); 3] {
+    [
+        ("ingress", callgate.ingress, true),
+        ("egress", callgate.egress.unwrap(), true),
+        ("admin", callgate.admin.unwrap(), false),
+    ]
 }
 
 #[test]
 fn what_is_delivered_has_one_reading() {
-    let agent = ByteAgent::start();
-    let callgate = Callgate::start(&config(agent.address), Clock::System);
     let cases = cases::all();
     assert!(cases.len() >= 2_400, "{} cases", cases.len());
-    let began = callgate::proxy::instant();
-    let (heard, strays) = run::run(callgate.ingress, &agent, &cases);
-    let took = began.elapsed();
-    let mut counts = BTreeMap::<&str, usize>::new();
-    let mut bad = Vec::new();
-    for (case, heard) in cases.iter().zip(&heard) {
-        let reading = read(&case.stream());
-        let verdict = verdict(&reading, heard);
-        let class = verdict.class();
-        *counts.entry(class).or_default() += 1;
-        if !matches!(class, "accepted" | "refused" | "closed") {
-            let sent = String::from_utf8_lossy(&case.bytes);
-            bad.push(format!("{}\n  sent {sent:.300?}\n  {verdict:?}", case.name));
+    let agent = ByteAgent::start();
+    let callgate = Callgate::start(&config(agent.address), Clock::System);
+    for (name, address, delivers) in listeners(&callgate) {
+        agent.forget();
+        // The admin listener answers nothing before it has read the body: what waits for its answer waits in vain.
+        // And the client takes the length of an answer to HEAD for a body that comes.
+        let waits = |case: &Case| {
+            let early = read(&case.bytes).end == End::Incomplete || case.bytes.starts_with(b"HEAD ");
+            !case.later.is_empty() && early
+        };
+        let cases: Vec<_> = cases.iter().filter(|case| delivers || !waits(case)).collect();
+        let began = callgate::proxy::instant();
+        let (heard, strays) = run::run(address, &agent, &cases);
+        let took = began.elapsed();
+        let mut counts = BTreeMap::<&str, usize>::new();
+        let mut bad = Vec::new();
+        for (case, heard) in cases.iter().copied().zip(&heard) {
+            let reading = read(&case.stream());
+            let verdict = verdict(&reading, heard);
+            let class = verdict.class();
+            *counts.entry(class).or_default() += 1;
+            if !matches!(class, "accepted" | "refused" | "closed") {
+                let sent = String::from_utf8_lossy(&case.bytes);
+                bad.push(format!("{}\n  sent {sent:.300?}\n  {verdict:?}", case.name));
+            }
         }
+        println!("{name}: {} cases in {took:?}: {counts:?}", cases.len());
+        assert!(bad.is_empty(), "{name}: {} cases, among them\n{}", bad.len(), bad.join("\n"));
+        assert!(strays.is_empty(), "{name}: delivered without a case: {strays:?}");
+        let accepted = counts.get("accepted").is_some_and(|count| *count > 100);
+        assert!(accepted == delivers && counts["refused"] > 2_000, "{name}: {counts:?}");
     }
-    println!("{} cases in {took:?}: {counts:?}", cases.len());
-    assert!(bad.is_empty(), "{} cases, among them\n{}", bad.len(), bad.join("\n"));
-    assert!(strays.is_empty(), "delivered without a case: {strays:?}");
-    assert!(counts["accepted"] > 100 && counts["refused"] > 2_000, "{counts:?}");
 }
 
 /// What is sound must go through, or the rest would prove nothing.
@@ -76,11 +107,14 @@ fn what_has_one_reading_is_delivered() {
         "length and a body beyond it",
         "llhttp:sample:Extended Characters routed",
     ];
-    let cases: Vec<_> = cases.into_iter().filter(|case| sound.contains(&&*case.name)).collect();
+    let cases: Vec<_> = cases.iter().filter(|case| sound.contains(&&*case.name)).collect();
     assert_eq!(cases.len(), sound.len());
-    let (heard, _) = run::run(callgate.ingress, &agent, &cases);
-    for (case, heard) in cases.iter().zip(&heard) {
-        assert_eq!(verdict(&read(&case.stream()), heard), Verdict::Accepted, "{}", case.name);
+    for (name, address, _) in listeners(&callgate).into_iter().filter(|(_, _, delivers)| *delivers) {
+        agent.forget();
+        let (heard, _) = run::run(address, &agent, &cases);
+        for (case, heard) in cases.iter().zip(&heard) {
+            assert_eq!(verdict(&read(&case.stream()), heard), Verdict::Accepted, "{name}: {}", case.name);
+        }
     }
 }
 
@@ -111,8 +145,8 @@ fn naive_gateway(agent: SocketAddr) -> SocketAddr {
 fn a_gateway_that_reads_nothing_is_found_out() {
     let agent = ByteAgent::start();
     let gateway = naive_gateway(agent.address);
-    let cases: Vec<_> =
-        cases::all().into_iter().filter(|case| case.name.starts_with("ps:te:")).step_by(5).collect();
+    let all = cases::all();
+    let cases: Vec<_> = all.iter().filter(|case| case.name.starts_with("ps:te:")).step_by(5).collect();
     let (heard, _) = run::run(gateway, &agent, &cases);
     let mut counts = BTreeMap::<&str, usize>::new();
     for (case, heard) in cases.iter().zip(&heard) {

@@ -59,6 +59,11 @@ impl ByteAgent {
         Self { address, delivered }
     }
 
+    /// Forgets what was delivered so far.
+    pub fn forget(&self) {
+        self.delivered.lock().unwrap().clear();
+    }
+
     /// What was delivered so far, by the beginning of the path's last segment up to the first `-`.
     pub fn delivered(&self) -> HashMap<String, Vec<Delivered>> {
         let mut by_id = HashMap::<String, Vec<Delivered>>::new();
@@ -122,7 +127,7 @@ pub fn length(head: &[u8]) -> usize {
 
 /// Runs every case, each on a connection of its own. Beside what came of them it tells the targets that were
 /// delivered and are of no case.
-pub fn run(ingress: SocketAddr, agent: &ByteAgent, cases: &[Case]) -> (Vec<Heard>, Vec<String>) {
+pub fn run(listener: SocketAddr, agent: &ByteAgent, cases: &[&Case]) -> (Vec<Heard>, Vec<String>) {
     let next = AtomicUsize::new(0);
     let mut heard: Vec<(usize, Heard)> = std::thread::scope(|scope| {
         let work = || {
@@ -130,7 +135,7 @@ pub fn run(ingress: SocketAddr, agent: &ByteAgent, cases: &[Case]) -> (Vec<Heard
             while let number = next.fetch_add(1, Ordering::Relaxed)
                 && let Some(case) = cases.get(number)
             {
-                heard.push((number, send(ingress, case)));
+                heard.push((number, send(listener, case)));
             }
             heard
         };
@@ -146,8 +151,8 @@ pub fn run(ingress: SocketAddr, agent: &ByteAgent, cases: &[Case]) -> (Vec<Heard
     (heard.into_iter().map(|(_, heard)| heard).collect(), delivered.into_keys().collect())
 }
 
-fn send(ingress: SocketAddr, case: &Case) -> Heard {
-    let mut stream = TcpStream::connect(ingress).unwrap();
+fn send(listener: SocketAddr, case: &Case) -> Heard {
+    let mut stream = TcpStream::connect(listener).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let mut heard = Heard::default();

@@ -1,0 +1,98 @@
+//! The requests of one connection to a listener for this host (the egress, the admin listener), one after the other, until
+//! either side ends it or the listener stops.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::connection::FAREWELL;
+use super::head::{self, Came, Unusable};
+use super::http1_server::Http1;
+use super::patience::{Alarm, within};
+use super::session::Session;
+use super::wire::Wire;
+use crate::policy::Limits;
+
+/// A connection between two requests.
+pub(super) struct Requests {
+    alarm: Alarm,
+    stopping: ShutdownWatch,
+    /// The connection, and what was read behind the last request; `None` of it before the first one. `None` of both while
+    /// a request is under way.
+    idle: Option<(Stream, Option<BytesMut>)>,
+}
+
+/// What came next.
+pub(super) enum Next {
+    /// A request.
+    Request(Session),
+    /// Something that is no head. The connection is to be closed behind the answer.
+    Unusable(Stream, Unusable),
+}
+
+impl Requests {
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) -> Self {
+        // Small answers are not held back until the caller has acknowledged the one before.
+        let _ = stream.set_nodelay(true);
+        Self { alarm: Alarm::default(), stopping, idle: Some((Box::new(Wire::new(stream, peer)), None)) }
+    }
+
+    /// Takes back the connection of a request that has ended, with what was read behind it.
+    pub(super) fn take_back(&mut self, stream: Stream, behind: BytesMut) {
+        self.idle = Some((stream, Some(behind)));
+    }
+
+    /// Waits for the next request. `None` when there is none: the connection is closed. Of a listener that stops, the
+    /// request is the last one of its connection, and a connection that waits for one is closed.
+    pub(super) async fn next(&mut self, limits: impl Fn() -> Limits) -> Option<Next> {
+        let (mut stream, behind) = self.idle.take()?;
+        let came = match behind {
+            None => head::first(&mut stream, false, &mut self.alarm, &limits()).await,
+            Some(behind) => {
+                let idle = limits().idle_timeout;
+                match self.is_over(&stream, &behind, idle).await {
+                    true => Came::Nothing,
+                    false => head::next(&mut stream, behind, idle, &mut self.alarm, limits).await,
+                }
+            }
+        };
+        match came {
+            Came::Request(request, behind) => {
+                let mut http1 = Http1::new(stream, request, behind);
+                if *self.stopping.borrow() {
+                    http1.close_behind();
+                }
+                // Boxed: an idle connection should not carry the room of a request.
+                Some(Next::Request(Session::Http1(Box::new(http1))))
+            }
+            Came::Unusable(unusable) => Some(Next::Unusable(stream, unusable)),
+            Came::Preface(_) | Came::Nothing => {
+                within(FAREWELL, stream.shutdown()).await;
+                None
+            }
+        }
+    }
+
+    /// Whether the listener stops, or the time to wait ends, before anything more of a request is there. What has begun to
+    /// come is not broken off.
+    async fn is_over(&mut self, stream: &Stream, behind: &BytesMut, idle: Duration) -> bool {
+        let Some(wire) = (**stream).as_any().downcast_ref::<Wire>() else { return false };
+        if !behind.is_empty() {
+            return false;
+        }
+        let stopping = &mut self.stopping;
+        let stops = async {
+            tokio::select! {
+                biased;
+                () = wire.something_came() => false,
+                _ = stopping.changed() => true,
+            }
+        };
+        self.alarm.within(idle, stops).await.unwrap_or(true)
+    }
+}
