@@ -17,10 +17,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use callgate::cli::serve;
+use callgate::clock::Clock;
 use callgate::config::{Config, Surroundings};
 use callgate::observe::{AccessLogger, ConfigState, Metrics};
 use callgate::policy::{MintRequest, Policy};
-use callgate::proxy::Clock;
 use callgate::request::RequestHead;
 use callgate::signature::Signed;
 use callgate::source::LOOPBACK;
@@ -111,7 +111,7 @@ fn decide(times: usize) -> usize {
     let callback = Callback::new(&policy, 0, now);
     let region = Region::new(ALLOCATOR);
     for _ in 0..times {
-        let mut trail = Trail::timed(callgate::proxy::instant);
+        let mut trail = Trail::timed(callgate::clock::instant);
         let head = callback.head();
         let admitted = policy.ingress.decide_head(&head, now, &mut trail).expect("admitted");
         black_box(admitted.decide_body(&head, &callback.body, &mut trail).expect("permitted"));

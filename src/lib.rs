@@ -48,6 +48,9 @@ pub mod store;
 pub mod fetch;
 
 #[cfg(feature = "proxy")]
+pub mod http;
+
+#[cfg(feature = "proxy")]
 pub mod proxy;
 
 #[cfg(feature = "proxy")]

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
+use super::server::{AdminRequest, AdminResponse};
 use super::{Admin, caller, told};
+use crate::clock::instant;
 use crate::denial::Refusal;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
 use crate::policy::{MintFault, MintRequest};
-use crate::proxy::{PlainRequest, PlainResponse, instant};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
 
@@ -69,7 +70,7 @@ pub(super) fn path(path: &str) -> Option<&str> {
 }
 
 impl Admin {
-    pub(super) async fn callbacks(&self, request: &PlainRequest, id: &str) -> PlainResponse {
+    pub(super) async fn callbacks(&self, request: &AdminRequest, id: &str) -> AdminResponse {
         let may = || {
             caller::from_no_page(request)?;
             self.asked_as_ours(request)?;
@@ -86,24 +87,24 @@ impl Admin {
                 None => problem(404, "no such interaction"),
             },
             ("DELETE", id) if !id.is_empty() => self.revoke(id).await,
-            (_, "") => PlainResponse { allow: "GET, HEAD, POST", ..problem(405, "method not allowed") },
-            _ => PlainResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
+            (_, "") => AdminResponse { allow: "GET, HEAD, POST", ..problem(405, "method not allowed") },
+            _ => AdminResponse { allow: "DELETE, GET, HEAD", ..problem(405, "method not allowed") },
         }
     }
 
     /// Revokes an interaction, also one that was minted elsewhere.
-    pub(super) async fn revoke(&self, id: &str) -> PlainResponse {
+    pub(super) async fn revoke(&self, id: &str) -> AdminResponse {
         if !is_id(id) && self.store.read(id).is_none() {
             return problem(404, "no such interaction");
         }
         match self.store.revoke(id, self.ledger_clock.now(instant())).await {
-            Ok(true) => PlainResponse { body: String::new(), ..problem(204, "") },
+            Ok(true) => AdminResponse { body: String::new(), ..problem(204, "") },
             Ok(false) => problem(404, "no such interaction"),
             Err(refusal) => refused(&refusal),
         }
     }
 
-    async fn mint(&self, request: &PlainRequest) -> PlainResponse {
+    async fn mint(&self, request: &AdminRequest) -> AdminResponse {
         // A page of a browser cannot send this type without being asked first.
         let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
@@ -142,7 +143,7 @@ impl Admin {
         }
     }
 
-    fn list(&self, request: &PlainRequest) -> PlainResponse {
+    fn list(&self, request: &AdminRequest) -> AdminResponse {
         let query = |name| match parameter(&request.query, name) {
             Parameter::One(value) => Some(value.into_owned()),
             Parameter::Missing | Parameter::Several => None,
@@ -196,17 +197,17 @@ fn is_id(id: &str) -> bool {
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
 }
 
-pub(super) fn answer(status: u16, value: &Value) -> PlainResponse {
-    PlainResponse::new(status, "application/json", format!("{value}\n"))
+pub(super) fn answer(status: u16, value: &Value) -> AdminResponse {
+    AdminResponse::new(status, "application/json", format!("{value}\n"))
 }
 
-pub(super) fn problem(status: u16, detail: &str) -> PlainResponse {
+pub(super) fn problem(status: u16, detail: &str) -> AdminResponse {
     let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let body = json!({ "type": "about:blank", "title": title, "status": status, "detail": detail });
-    PlainResponse::new(status, "application/problem+json", format!("{body}\n"))
+    AdminResponse::new(status, "application/problem+json", format!("{body}\n"))
 }
 
-fn refused(refusal: &Refusal) -> PlainResponse {
+fn refused(refusal: &Refusal) -> AdminResponse {
     let denial = refusal.denial;
     let body = json!({
         "type": "about:blank",
@@ -215,5 +216,5 @@ fn refused(refusal: &Refusal) -> PlainResponse {
         "reason": denial.code(),
         "detail": refusal.detail,
     });
-    PlainResponse::new(denial.status(), "application/problem+json", format!("{body}\n"))
+    AdminResponse::new(denial.status(), "application/problem+json", format!("{body}\n"))
 }

@@ -5,11 +5,11 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 
 use super::Admin;
 use super::callbacks::problem;
+use super::server::{AdminRequest, AdminResponse};
 use crate::browser::{self, SEC_FETCH_SITE, once};
-use crate::proxy::{PlainRequest, PlainResponse};
 
 /// Refuses what a page in somebody's browser asks for.
-pub(super) fn from_no_page(request: &PlainRequest) -> Result<(), PlainResponse> {
+pub(super) fn from_no_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     match browser::is_from_page(&request.headers) {
         true => Err(problem(403, "not for pages of a browser")),
         false => Ok(()),
@@ -17,7 +17,7 @@ pub(super) fn from_no_page(request: &PlainRequest) -> Result<(), PlainResponse> 
 }
 
 /// Refuses what another page than ours asks for. What no browser sends has neither of these headers.
-pub(super) fn from_our_page(request: &PlainRequest) -> Result<(), PlainResponse> {
+pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site =
         once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
     let origin = !request.headers.contains_key(ORIGIN) || has_our_origin(request);
@@ -25,13 +25,13 @@ pub(super) fn from_our_page(request: &PlainRequest) -> Result<(), PlainResponse>
 }
 
 /// Refuses whatever is not known to be asked for by our page.
-pub(super) fn surely_from_our_page(request: &PlainRequest) -> Result<(), PlainResponse> {
+pub(super) fn surely_from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site = once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     if site && has_our_origin(request) { Ok(()) } else { Err(problem(403, "only for the page itself")) }
 }
 
 /// Whether the page that asks is from where it asks.
-fn has_our_origin(request: &PlainRequest) -> bool {
+fn has_our_origin(request: &AdminRequest) -> bool {
     let host = once(&request.headers, &HOST).unwrap_or_default();
     let origin = once(&request.headers, &ORIGIN).and_then(|origin| origin.split_once("://"));
     origin.is_some_and(|(scheme, authority)| {
@@ -42,7 +42,7 @@ fn has_our_origin(request: &PlainRequest) -> bool {
 impl Admin {
     /// Refuses what is asked for under a name that is none of ours: a page whose name was made to point here asks
     /// for its own name.
-    pub(super) fn asked_as_ours(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
+    pub(super) fn asked_as_ours(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         match browser::names_this_host(&request.headers, &self.listener.load().hosts) {
             true => Ok(()),
             false => Err(problem(403, "not under this name; list it under `listen.admin.hosts`")),
@@ -50,14 +50,14 @@ impl Admin {
     }
 
     /// The same for what scrapers ask for, which within a cluster use names that need not be listed.
-    pub(super) fn asked_as_scraped(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
+    pub(super) fn asked_as_scraped(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');
         if is_of_no_zone(name) { Ok(()) } else { self.asked_as_ours(request) }
     }
 
     /// Refuses who does not know the token; where there is none, who is on another host.
-    pub(super) fn knows_the_token(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
+    pub(super) fn knows_the_token(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         match &self.listener.load().token {
             Some(token) => {
                 let bearer = once(&request.headers, &AUTHORIZATION).and_then(|value| value.split_once(' '));

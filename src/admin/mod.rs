@@ -4,7 +4,10 @@
 mod callbacks;
 mod caller;
 mod page;
+mod server;
 mod told;
+
+pub use server::{AdminRequest, AdminResponse, serve};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use serde_json::json;
 
+use crate::clock::{Clock, LedgerClock};
 use crate::config::AdminListener;
 use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
-use crate::proxy::{Clock, LedgerClock, PlainRequest, PlainResponse};
 use crate::store::Store;
 
 /// What the admin listener tells about.
@@ -43,7 +46,7 @@ pub struct Admin {
 
 impl Admin {
     /// Answers one request.
-    pub async fn respond(&self, request: PlainRequest) -> PlainResponse {
+    pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
         }
@@ -54,7 +57,7 @@ impl Admin {
     }
 
     /// Answers probes, which a kubelet or a balancer sends under whatever name it was told, and scrapers.
-    fn probe_or_scrape(&self, request: &PlainRequest) -> Result<PlainResponse, PlainResponse> {
+    fn probe_or_scrape(&self, request: &AdminRequest) -> Result<AdminResponse, AdminResponse> {
         caller::from_our_page(request)?;
         let (reads, named) =
             (matches!(request.method.as_str(), "GET" | "HEAD"), self.asked_as_scraped(request));
@@ -72,7 +75,7 @@ impl Admin {
         }
         named?;
         match request.path.as_str() {
-            _ if !reads => Ok(PlainResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
+            _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
             "/metrics" => Ok(self.scraped()),
             "/readyz" => Ok(self.told(request)),
             _ => Ok(text(404, "not found: /, /callbacks, /livez, /metrics, /readyz")),
@@ -88,7 +91,7 @@ fn wants_more(query: &str) -> bool {
 impl Admin {
     /// Readiness, and which configuration is served by. The mistakes of one that was not taken name files, routes and
     /// providers: they are for those who may ask for the callbacks too.
-    fn told(&self, request: &PlainRequest) -> PlainResponse {
+    fn told(&self, request: &AdminRequest) -> AdminResponse {
         let readiness = self.readiness();
         let mut config = self.config.told();
         let may_know = self.asked_as_ours(request).and_then(|()| self.knows_the_token(request)).is_ok();
@@ -103,7 +106,7 @@ impl Admin {
             "config": config,
         });
         let status = if readiness.is_ok() { 200 } else { 503 };
-        PlainResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
+        AdminResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
     }
 
     /// Whether a new process would be of no use; why it would.
@@ -121,10 +124,10 @@ impl Admin {
         }
     }
 
-    fn scraped(&self) -> PlainResponse {
+    fn scraped(&self) -> AdminResponse {
         self.metrics.store_counts(self.store.counts());
         match self.metrics.text() {
-            Ok(body) => PlainResponse {
+            Ok(body) => AdminResponse {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 body,
                 ..text(200, "")
@@ -134,6 +137,6 @@ impl Admin {
     }
 }
 
-fn text(status: u16, body: &str) -> PlainResponse {
-    PlainResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
+fn text(status: u16, body: &str) -> AdminResponse {
+    AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
 }

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::callbacks::{answer, problem};
+use super::server::{AdminRequest, AdminResponse};
 use super::{Admin, caller, told};
 use crate::denial::Denial;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
-use crate::proxy::{PlainRequest, PlainResponse};
 
 /// Most requests, and most interactions, of one answer.
 const ROWS_MAX: usize = 1000;
@@ -71,13 +71,13 @@ static NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; fram
 
 impl Admin {
     /// Answers for the page and for what it asks for.
-    pub(super) async fn page(&self, request: &PlainRequest, place: Place<'_>) -> PlainResponse {
+    pub(super) async fn page(&self, request: &AdminRequest, place: Place<'_>) -> AdminResponse {
         let response = match (self.asked_as_ours(request), place) {
             (Err(refused), _) => refused,
             (Ok(()), Place::Api(name)) => self.api(request, name).await,
             (Ok(()), Place::Page) => match request.method.as_str() {
                 "GET" | "HEAD" => {
-                    let html = PlainResponse::new(200, "text/html; charset=utf-8", PAGE.html.clone());
+                    let html = AdminResponse::new(200, "text/html; charset=utf-8", PAGE.html.clone());
                     return guarded(html, PAGE.policy.clone());
                 }
                 _ => not_allowed("GET, HEAD"),
@@ -86,7 +86,7 @@ impl Admin {
         guarded(response, NOTHING.clone())
     }
 
-    async fn api(&self, request: &PlainRequest, name: &str) -> PlainResponse {
+    async fn api(&self, request: &AdminRequest, name: &str) -> AdminResponse {
         let may = || {
             caller::from_our_page(request)?;
             self.knows_the_token(request)
@@ -111,7 +111,7 @@ impl Admin {
     }
 
     /// Refuses to change anything, unless the configuration says otherwise and our page asks.
-    fn may_act(&self, request: &PlainRequest) -> Result<(), PlainResponse> {
+    fn may_act(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         if !self.listener.load().actions {
             return Err(problem(403, "the page only reads, unless `listen.admin.actions` is true"));
         }
@@ -122,7 +122,7 @@ impl Admin {
         }
     }
 
-    fn told_recent(&self, request: &PlainRequest) -> PlainResponse {
+    fn told_recent(&self, request: &AdminRequest) -> AdminResponse {
         let number = |name, default| match parameter(&request.query, name) {
             Parameter::Missing => Some(default),
             Parameter::One(text) => text.parse::<u64>().ok(),
@@ -143,7 +143,7 @@ impl Admin {
         answer(200, &told)
     }
 
-    fn told_interactions(&self, request: &PlainRequest) -> PlainResponse {
+    fn told_interactions(&self, request: &AdminRequest) -> AdminResponse {
         let query = |name| match parameter(&request.query, name) {
             Parameter::One(value) => Some(value.into_owned()),
             Parameter::Missing | Parameter::Several => None,
@@ -179,7 +179,7 @@ fn shown(id: &str, interaction: &Interaction) -> Value {
 }
 
 /// What each reason means.
-fn told_reasons() -> PlainResponse {
+fn told_reasons() -> AdminResponse {
     let reasons: serde_json::Map<_, _> = Denial::ALL
         .iter()
         .map(|denial| {
@@ -194,12 +194,12 @@ fn is_page(limit: usize) -> bool {
     (1..=ROWS_MAX).contains(&limit)
 }
 
-fn not_allowed(allow: &'static str) -> PlainResponse {
-    PlainResponse { allow, ..problem(405, "method not allowed") }
+fn not_allowed(allow: &'static str) -> AdminResponse {
+    AdminResponse { allow, ..problem(405, "method not allowed") }
 }
 
 /// With what keeps a browser from taking it for something else, or from showing it to somebody else.
-fn guarded(mut response: PlainResponse, policy: HeaderValue) -> PlainResponse {
+fn guarded(mut response: AdminResponse, policy: HeaderValue) -> AdminResponse {
     let fixed = |name, value| (name, HeaderValue::from_static(value));
     response.headers.extend([
         (CONTENT_SECURITY_POLICY, policy),

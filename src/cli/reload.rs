@@ -8,8 +8,8 @@ use tokio::signal::unix::Signal;
 
 use super::read::{Read, Stamps, stamp};
 use super::{ConfigArg, Serving};
+use crate::clock::Clock;
 use crate::observe::{ConfigState, Metrics};
-use crate::proxy::Clock;
 
 /// How often files are looked at. One that changed is read when it stays as it is for as long.
 const LOOK: Duration = Duration::from_millis(500);

@@ -13,10 +13,12 @@ use super::read::Read;
 use super::reload::Reloader;
 use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::admin::Admin;
+use crate::admin::{self, AdminResponse};
+use crate::clock::{Clock, LedgerClock, instant};
 use crate::config::{AccessLog, Config, Startup};
 use crate::observe::{AccessLogger, ConfigState, Metrics, Recent, Traces, install_logger};
 use crate::policy::{AgentAddress, Policy};
-use crate::proxy::{Clock, LedgerClock, Options, PlainResponse, Server, StartError, instant};
+use crate::proxy::{Options, Server, StartError};
 use crate::store::Store;
 
 /// Most worker threads taken without being told.
@@ -104,11 +106,12 @@ pub fn serve(
         async move {
             match admin {
                 Some(admin) => admin.respond(request).await,
-                None => PlainResponse::not_found(),
+                None => AdminResponse::not_found(),
             }
         }
     };
-    let server = Server::start(&config.startup, policy, options, respond)?;
+    let serve_admin = |listener, stopping| admin::serve(listener, respond, stopping);
+    let server = Server::start(&config.startup, policy, options, serve_admin)?;
     Ok(Serving { server, ready, admin, startup: config.startup })
 }
 

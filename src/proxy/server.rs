@@ -3,52 +3,27 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use pingora::server::ShutdownWatch;
 use pingora::tls::install_default_crypto_provider;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::accept::{self, Entrance};
-use super::clock::{Clock, LedgerClock, instant};
-use super::exchange::Shared;
-use super::listen::{Bound, Door, bind, close};
-use super::plain::{self, PlainRequest, PlainResponse};
-use super::provider::Providers;
-use super::rates::Rates;
-use super::refusals::Refusals;
-use super::session::RequestIds;
-use super::slots::BodyMemory;
-use super::traffic::Traffic;
-use super::{agent::Pool, egress_server, overdue};
-use crate::config::{ACTIONS, EgressListener, Startup};
+use super::components::{Components, Options};
+use super::egress::{Providers, listener};
+use super::ingress::{self, IngressContext};
+use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
+use crate::clock::instant;
+use crate::config::{EgressListener, Startup};
 use crate::fetch::{Fetcher, with_cached};
-use crate::observe::{AccessLogger, Metrics, Recent, Traces};
+use crate::observe::Traces;
 use crate::policy::Policy;
-use crate::source::reachable;
-use crate::store::{Store, StoreError};
-
-/// What a server runs with besides its configuration.
-pub struct Options {
-    /// The clock decisions are made by.
-    pub clock: Clock,
-    /// The clock of the ledger.
-    pub ledger_clock: Arc<LedgerClock>,
-    /// The metrics to count in.
-    pub metrics: Arc<Metrics>,
-    /// The ledger.
-    pub store: Arc<Store>,
-    /// Where access-log lines go; `None`: nowhere.
-    pub access_log: Option<AccessLogger>,
-    /// Where spans go; `None`: nowhere.
-    pub traces: Option<Traces>,
-    /// Where the last requests are kept for the admin page; `None`: there is none.
-    pub recent: Option<Arc<Recent>>,
-}
+use crate::store::StoreError;
 
 /// Why a server does not start. Nothing is left bound.
 #[derive(Debug)]
@@ -81,31 +56,31 @@ pub struct Server {
     pub egress: Option<SocketAddr>,
     /// Where metrics, health and the callbacks API are served.
     pub admin: Option<SocketAddr>,
-    entrances: Vec<Arc<ArcSwap<Entrance>>>,
+    listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
     /// Every address that is listened on.
     own: Vec<SocketAddr>,
-    doors: Vec<Door>,
-    egress_door: Vec<Door>,
-    stop: watch::Sender<bool>,
+    ingress_queues: Vec<AcceptQueue>,
+    egress_queues: Vec<AcceptQueue>,
+    stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
-    shared: Arc<Shared>,
+    components: Components,
     tasks: Vec<JoinHandle<()>>,
 }
 
 /// Another configuration, ready to be served by.
 pub struct Prepared {
     egress_listener: Option<Arc<EgressListener>>,
-    entrances: Vec<Entrance>,
+    listeners: Vec<ListenerConfig>,
     providers: Option<Providers>,
     policy: Policy,
 }
 
 /// The addresses of a server, bound.
 struct Addresses {
-    ingress: Vec<Bound>,
-    egress: Option<Bound>,
-    admin: Option<Bound>,
+    ingress: Vec<BoundListener>,
+    egress: Option<BoundListener>,
+    admin: Option<BoundListener>,
 }
 
 impl Addresses {
@@ -128,7 +103,8 @@ impl Addresses {
 }
 
 impl Server {
-    /// Binds every listener of `startup`, then serves. Must be called within a tokio runtime.
+    /// Binds every listener of `startup`, then serves. `admin` serves the admin listener until it is told to stop. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left bound.
@@ -139,65 +115,71 @@ impl Server {
         admin: F,
     ) -> Result<Self, StartError>
     where
-        F: Fn(PlainRequest) -> A + Send + Sync + 'static,
-        A: Future<Output = PlainResponse> + Send + 'static,
+        F: FnOnce(TcpListener, ShutdownWatch) -> A,
+        A: Future<Output = ()> + Send + 'static,
     {
         install_default_crypto_provider();
         let providers = providers(startup, &policy.load())?;
         let (fetcher, work) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
         // Every certificate is tried before the first address is bound.
-        let entrances: Vec<_> = entrances(startup)
-            .map_err(StartError::Tls)?
-            .into_iter()
-            .map(|entrance| Arc::new(ArcSwap::from_pointee(entrance)))
-            .collect();
+        let listeners = listener_configs(startup).map_err(StartError::Tls)?;
+        let listeners: Vec<_> =
+            listeners.into_iter().map(|config| Arc::new(ArcSwap::from_pointee(config))).collect();
         let addresses = Addresses::bind(startup)?;
         let own = addresses.own();
-        let providers = providers.beside(own.clone());
-        let shared = Arc::new(shared(startup, policy, options, &addresses, providers, fetcher));
-        shared
-            .slots
-            .provide(shared.policy.load().limits.connections_max, shared.egress_listener.connections_max());
-        let (stop, stopping) = watch::channel(false);
+        let providers = providers.with_own_addresses(own.clone());
+        let egress_address = addresses.egress.as_ref().map(|bound| bound.address);
+        let components = Components::new(startup, policy, options, egress_address, providers, fetcher);
+        let (stop_ingress, ingress_stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
-        let doors = addresses.ingress.iter().filter_map(Bound::door).collect();
-        let egress_door = addresses.egress.iter().filter_map(Bound::door).collect();
-        let ingress = addresses.ingress.iter().map(|bound| bound.address).collect();
-        let egress = addresses.egress.as_ref().map(|bound| bound.address);
-        let admin_address = addresses.admin.as_ref().map(|bound| bound.address);
-        let accepting = |(bound, entrance): (Bound, &Arc<ArcSwap<Entrance>>)| {
-            let (shared, entrance) = (Arc::clone(&shared), Arc::clone(entrance));
-            Ok(tokio::spawn(accept::run(shared, entrance, listening(bound)?, stopping.clone())))
-        };
-        let ears = addresses.ingress.into_iter().zip(&entrances).map(accepting);
-        let mut tasks = ears.collect::<Result<Vec<_>, StartError>>()?;
-        if let Some(bound) = addresses.egress {
-            let listener = listening(bound)?;
-            tasks.push(tokio::spawn(egress_server::run(Arc::clone(&shared), listener, egress_stopping)));
-        }
-        tasks.push(tokio::spawn(overdue::run(Arc::clone(&shared))));
-        tasks.push(tokio::spawn(work.run()));
         // The admin listener goes on until the last exchange has ended: readiness is asked for there.
         let (stop_admin, admin_stopping) = watch::channel(false);
-        if let Some(bound) = addresses.admin {
-            let listener = listening(bound)?;
-            tasks.push(tokio::spawn(plain::serve(listener, admin, admin_stopping)));
-        }
-        tell(&shared, &entrances);
-        Ok(Self {
-            entrances,
+        let mut server = Self {
+            ingress: addresses.ingress.iter().map(|bound| bound.address).collect(),
+            egress: egress_address,
+            admin: addresses.admin.as_ref().map(|bound| bound.address),
             own,
-            ingress,
-            egress,
-            admin: admin_address,
-            doors,
-            egress_door,
-            stop,
+            ingress_queues: addresses.ingress.iter().filter_map(BoundListener::queue).collect(),
+            egress_queues: addresses.egress.iter().filter_map(BoundListener::queue).collect(),
+            stop_ingress,
             stop_egress,
             stop_admin,
-            shared,
-            tasks,
-        })
+            tasks: Vec::new(),
+            components,
+            listeners,
+        };
+        server.accept_callbacks(addresses.ingress, &ingress_stopping)?;
+        if let Some(bound) = addresses.egress {
+            let egress = Arc::clone(&server.components.egress);
+            server.spawn(listener::run(egress, listening(bound)?, egress_stopping));
+        }
+        if let Some(bound) = addresses.admin {
+            server.spawn(admin(listening(bound)?, admin_stopping));
+        }
+        server.spawn(ingress::run_notices(Arc::clone(&server.components.notices)));
+        server.spawn(server.components.upkeep().run());
+        server.spawn(work.run());
+        server.components.report(&server.listeners);
+        Ok(server)
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(tokio::spawn(task));
+    }
+
+    /// Accepts connections on the ingress listeners, each with its own settings.
+    fn accept_callbacks(
+        &mut self,
+        bound: Vec<BoundListener>,
+        stopping: &ShutdownWatch,
+    ) -> Result<(), StartError> {
+        for (bound, config) in bound.into_iter().zip(self.listeners.clone()) {
+            let (ingress, watch) = (Arc::clone(&self.components.ingress), stopping.clone());
+            let serve = move |stream, info| ingress::serve(Arc::clone(&ingress), stream, info, watch.clone());
+            let admission = Arc::clone(&self.components.admission);
+            self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
+        }
+        Ok(())
     }
 
     /// Makes ready what serving by another configuration needs: everything that can fail, and that takes a while.
@@ -207,108 +189,71 @@ impl Server {
         startup: Startup,
         policy: Policy,
     ) -> impl FnOnce() -> Result<Prepared, String> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
+        let (current, own) = (Arc::clone(&self.components.egress.providers), self.own.clone());
         move || {
-            let entrances = entrances(&startup)?;
+            let listeners = listener_configs(&startup)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
-            let providers = (!providers.trust_the_same_as(&shared.providers.load())).then_some(providers);
+            let providers =
+                (!providers.trust_the_same_as(&current.load())).then(|| providers.with_own_addresses(own));
             let egress_listener = startup.egress.map(Arc::new);
-            Ok(Prepared { egress_listener, entrances, providers, policy: with_cached(policy)? })
+            Ok(Prepared { egress_listener, listeners, providers, policy: with_cached(policy)? })
         }
     }
 
-    /// Serves by another configuration from here on. Requests that are under way end by the one they began with.
+    /// Serves by another configuration from here on. Requests in flight end by the one that they began with.
     pub fn install(&self, prepared: Prepared) {
-        let (shared, Prepared { egress_listener, entrances, providers, policy }) = (&self.shared, prepared);
-        if let Some(providers) = providers {
-            shared.providers.store(Arc::new(providers.beside(self.own.clone())));
+        let Prepared { egress_listener, listeners, providers, policy } = prepared;
+        // The rules first: a route that requires more than its listener provides denies.
+        self.components.install(&policy, providers, egress_listener);
+        for (current, config) in self.listeners.iter().zip(listeners) {
+            current.store(Arc::new(config));
         }
-        // The rules first: a route that asks for more than its listener gives refuses.
-        let before = shared.policy.rcu(|old| policy.carrying_on(old));
-        if before.agent.address != policy.agent.address {
-            shared.pool.renew();
-        }
-        shared.egress_listener.settings.store(egress_listener);
-        shared.slots.provide(policy.limits.connections_max, shared.egress_listener.connections_max());
-        for (place, entrance) in self.entrances.iter().zip(entrances) {
-            place.store(Arc::new(entrance));
-        }
-        tell(shared, &self.entrances);
+        self.components.report(&self.listeners);
     }
 
-    /// Goes on for `delay` with each answer the last one of its connection, so that callers learn to go elsewhere;
-    /// then stops accepting, lets running exchanges end for as long as `grace`, writes what is left of the ledger,
-    /// and returns how many exchanges were left. The agent's own requests are taken until callbacks have ended.
+    /// Goes on for `delay` with each response the last one of its connection, so that callers learn to go elsewhere. Then
+    /// stops accepting, lets running exchanges end for as long as `grace`, writes what is left of the ledger, and returns
+    /// how many exchanges were cut off. The agent's own requests are taken until callbacks have ended.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
-        let shared = &self.shared;
-        shared.leaving.store(true, Ordering::Relaxed);
+        let Components { ingress, egress, notices, .. } = &self.components;
+        ingress.drain.leaving.store(true, Ordering::Relaxed);
         tokio::time::sleep(delay).await;
         let until = instant() + grace;
         let last = grace.min(LAST_EXCHANGES);
         let left = || until.saturating_duration_since(instant()).max(last);
-        shared.notices.close();
-        close(self.doors, grace).await;
-        let _ = self.stop.send(true);
-        let _ = timeout(left(), shared.ingress.ended()).await;
+        notices.drain.close();
+        close(self.ingress_queues, grace).await;
+        let _ = self.stop_ingress.send(true);
+        let _ = timeout(left(), ingress.drain.requests.ended()).await;
         // From here on a request on a kept connection is not begun; one that slipped in before is waited for.
-        shared.ingress.close();
-        let callbacks =
-            async { tokio::join!(shared.ingress.ended(), shared.notices.ended(), shared.http2.ended()) };
+        ingress.drain.requests.close();
+        let callbacks = async {
+            tokio::join!(ingress.drain.requests.ended(), notices.drain.ended(), ingress.drain.http2.ended())
+        };
         let _ = timeout(left(), callbacks).await;
-        close(self.egress_door, grace).await;
+        close(self.egress_queues, grace).await;
         let _ = self.stop_egress.send(true);
-        let _ = timeout(left(), shared.egress.ended()).await;
-        shared.egress.close();
-        let _ = timeout(left(), shared.egress.ended()).await;
+        let _ = timeout(left(), egress.drain.ended()).await;
+        egress.drain.close();
+        let _ = timeout(left(), egress.drain.ended()).await;
         for task in &self.tasks {
             task.abort();
         }
         let _ = self.stop_admin.send(true);
-        let last = Arc::clone(shared);
-        let closed = tokio::task::spawn_blocking(move || {
-            last.store.close();
-            last.traces.iter().for_each(Traces::stop);
-        });
-        if timeout(STORE_CLOSES, closed).await.is_err() {
-            log::error!("the ledger's file could not be closed in time");
-        }
-        shared.ingress.count() + shared.notices.count() + shared.egress.count()
+        close_files(ingress).await;
+        self.components.in_flight()
     }
 }
 
-/// What all exchanges share, with nothing under way.
-fn shared(
-    startup: &Startup,
-    policy: Arc<ArcSwap<Policy>>,
-    options: Options,
-    addresses: &Addresses,
-    providers: Providers,
-    fetcher: Fetcher,
-) -> Shared {
-    Shared {
-        policy,
-        pool: Pool::default(),
-        ledger_clock: options.ledger_clock,
-        clock: options.clock,
-        metrics: options.metrics,
-        store: options.store,
-        actions_url: addresses.egress.as_ref().map(actions_url).unwrap_or_default(),
-        egress_listener: egress_server::Listener::new(startup.egress.clone()),
-        providers: ArcSwap::from_pointee(providers),
-        fetcher,
-        access_log: options.access_log,
-        traces: options.traces,
-        recent: options.recent,
-        request_ids: RequestIds::new(),
-        slots: Arc::default(),
-        body_memory: BodyMemory::default(),
-        rates: Rates::default(),
-        refusals: Refusals::default(),
-        ingress: Traffic::default(),
-        egress: Traffic::default(),
-        notices: Traffic::default(),
-        http2: Traffic::default(),
-        leaving: AtomicBool::new(false),
+/// Closes the ledger's file, and exports the last spans.
+async fn close_files(ingress: &IngressContext) {
+    let (store, recorder) = (Arc::clone(&ingress.store), Arc::clone(&ingress.recorder));
+    let closed = tokio::task::spawn_blocking(move || {
+        store.close();
+        recorder.traces.iter().for_each(Traces::stop);
+    });
+    if timeout(STORE_CLOSES, closed).await.is_err() {
+        log::error!("the ledger's file could not be closed in time");
     }
 }
 
@@ -324,30 +269,16 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
     Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path)).map_err(StartError::Tls)
 }
 
-/// What the agent's local URL of an action endpoint begins with.
-fn actions_url(bound: &Bound) -> Box<str> {
-    format!("http://{}/{ACTIONS}/", reachable(bound.address)).into()
-}
-
-fn bind_named(address: SocketAddr) -> Result<Bound, StartError> {
+fn bind_named(address: SocketAddr) -> Result<BoundListener, StartError> {
     bind(address).map_err(|error| StartError::Bind(address, error))
 }
 
-/// How connections begin at each listener.
-fn entrances(startup: &Startup) -> Result<Vec<Entrance>, String> {
-    startup.ingress.iter().map(Entrance::new).collect()
+/// Reads the files of each ingress listener.
+fn listener_configs(startup: &Startup) -> Result<Vec<ListenerConfig>, String> {
+    startup.ingress.iter().map(ListenerConfig::new).collect()
 }
 
-/// Tells of what is served by: certificates, and routes that only observe.
-fn tell(shared: &Shared, entrances: &[Arc<ArcSwap<Entrance>>]) {
-    let loaded: Vec<_> = entrances.iter().map(|entrance| entrance.load_full()).collect();
-    let ends = loaded.iter().filter_map(|entrance| entrance.tls.as_ref()).flat_map(|tls| &tls.ends);
-    shared.metrics.certificates(ends.map(|(file, end)| (&**file, *end)));
-    let policy = shared.policy.load();
-    shared.metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
-}
-
-fn listening(bound: Bound) -> Result<TcpListener, StartError> {
+fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     let address = bound.address;
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }

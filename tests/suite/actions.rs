@@ -1,6 +1,6 @@
 //! Questions: what a callback may ask, where the answer goes, and how often.
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, read_request, send_to};

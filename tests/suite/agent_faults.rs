@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Mutex;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, Received, Response, converse, open_config};
 

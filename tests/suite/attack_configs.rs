@@ -49,7 +49,7 @@ pub fn bases() -> Vec<(String, String)> {
 /// How long this thread has been on a processor: a busy machine is no slow reader. Where the system does not say, the
 /// time that has passed has to do.
 fn busy() -> Duration {
-    static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(callgate::proxy::instant);
+    static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(callgate::clock::instant);
     let stat = fs::read_to_string("/proc/thread-self/schedstat").ok();
     let on_processor = stat.and_then(|text| text.split(' ').next()?.parse().ok()).map(Duration::from_nanos);
     on_processor.unwrap_or_else(|| BEGAN.elapsed())

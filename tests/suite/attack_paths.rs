@@ -7,9 +7,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use callgate::clock::Clock;
 use callgate::ingress::Decided;
 use callgate::policy::{MintRequest, Policy};
-use callgate::proxy::Clock;
 use callgate::request::RequestHead;
 use callgate::source::LOOPBACK;
 use callgate::time::Timestamp;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Command;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, Response, open_config};
 

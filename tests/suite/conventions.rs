@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 
+use callgate::clock::Clock;
 use callgate::config::{Callback, Entry, PRESETS, TokenBack};
 use callgate::egress::Place;
 use callgate::interaction::StatusAt;
-use callgate::proxy::Clock;
 use callgate::request::RequestHead;
 use callgate::signature::Signed;
 use callgate::source::LOOPBACK;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use callgate::clock::Clock;
 use callgate::config::Config;
 use callgate::denial::Denial;
 use callgate::ingress::{Decided, Observed, Turned, Verified};
 use callgate::interaction::Held;
 use callgate::observe::Metrics;
 use callgate::policy::MintRequest;
-use callgate::proxy::Clock;
 use callgate::request::RequestHead;
 use callgate::signature::Signed;
 use callgate::store::{Claimed, Store};
@@ -315,7 +315,7 @@ impl Pure {
     fn new(text: &str) -> Self {
         let config = parse(&config_text(text, "127.0.0.1:1"));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let store = Store::start(&config.startup.store, metrics, callgate::proxy::instant).unwrap();
+        let store = Store::start(&config.startup.store, metrics, callgate::clock::instant).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { config, store, runtime }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::harness::{ANSWER, Agent, Callgate, Received, Response, eventually, read_request, send_to};

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 use callgate::time::Timestamp;
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 

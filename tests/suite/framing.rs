@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, open_config};
 

@@ -201,12 +201,12 @@ impl Wire {
 
     /// The next thing that comes within `patience`.
     pub fn next(&mut self, patience: Duration) -> Event {
-        let until: Instant = callgate::proxy::instant() + patience;
+        let until: Instant = callgate::clock::instant() + patience;
         loop {
             if let Some(event) = self.whole_frame() {
                 return event;
             }
-            let left = until.saturating_duration_since(callgate::proxy::instant());
+            let left = until.saturating_duration_since(callgate::clock::instant());
             if left.is_zero() {
                 return Event::Nothing;
             }

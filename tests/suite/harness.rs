@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callgate::cli::{Serving, serve};
+use callgate::clock::Clock;
 use callgate::config::{Config, Surroundings};
 use callgate::observe::{AccessLogger, ConfigState, Metrics};
-use callgate::proxy::Clock;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -51,7 +51,7 @@ pub fn parse(text: &str) -> Config {
 
 /// What `look` sees once it sees anything.
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let began = callgate::proxy::instant();
+    let began = callgate::clock::instant();
     loop {
         if let Some(seen) = look() {
             return seen;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, open_config};
 

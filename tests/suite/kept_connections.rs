@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, open_config, read_request};
 use crate::tls::{authority, issued};

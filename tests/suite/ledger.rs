@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use callgate::clock::{Clock, instant};
 use callgate::config::Config;
 use callgate::interaction::{Ask, EventKey, Follow, Held, Report, Scope};
 use callgate::observe::Metrics;
 use callgate::path::CanonicalPath;
 use callgate::policy::MintRequest;
-use callgate::proxy::{Clock, instant};
 use callgate::request::RequestHead;
 use callgate::signature::Signed;
 use callgate::source::LOOPBACK;

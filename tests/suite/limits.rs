@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callgate::proxy::{Clock, instant};
+use callgate::clock::{Clock, instant};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 use callgate::request::RequestHead;
 use callgate::signature::{KeySet, Keyring, Signed};
 use data_encoding::{BASE64, HEXLOWER};
@@ -257,7 +257,7 @@ fn one_providers_flood_takes_no_room_of_another() {
 fn the_providers_host_is_asked_at_a_bounded_rate() {
     let (agent, host) = (Agent::start(ANSWER), Host::start(Nothing::AtOnce));
     let callgate = Callgate::start(&host.config(&agent, ["/open/", "/open/"], ""), Clock::System);
-    let began = callgate::proxy::instant();
+    let began = callgate::clock::instant();
     let flood = Flood::begin(&callgate, &host, "/p", 2, &[[127, 0, 0, 1], [127, 0, 1, 1]]);
     eventually(|| (fetched(&callgate, "failed") >= 10).then_some(()));
     drop(flood);

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, Response, open_config};
 

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use callgate::clock::Clock;
 use callgate::interaction::State;
 use callgate::observe::{Metrics, Values};
-use callgate::proxy::Clock;
 use serde_json::{Value, json};
 
 use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, open_config, send_to};

@@ -1,10 +1,10 @@
 //! The catalogue of providers: what is signed as a provider does is verified, what is changed is not, and the
 //! documentation says what the data says.
 
+use callgate::clock::Clock;
 use callgate::config::{Entry, PRESETS};
 use callgate::ingress::Decided;
 use callgate::policy::Policy;
-use callgate::proxy::Clock;
 use callgate::request::RequestHead;
 use callgate::signature::{Cipher, IdSource, Keys, Place, Proof, Signed, TimestampSource, TokenPlace};
 use callgate::source::LOOPBACK;

@@ -10,7 +10,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::harness::{Callgate, open_config};
 use cases::Case;
@@ -66,7 +66,7 @@ fn what_is_delivered_has_one_reading() {
             !case.later.is_empty() && early
         };
         let cases: Vec<_> = cases.iter().filter(|case| delivers || !waits(case)).collect();
-        let began = callgate::proxy::instant();
+        let began = callgate::clock::instant();
         let (heard, strays) = run::run(address, &agent, &cases);
         let took = began.elapsed();
         let mut counts = BTreeMap::<&str, usize>::new();

@@ -251,7 +251,7 @@ fn floods_hurt_nobody_else() {
     let before = process.resident_kib();
     let mut most = before;
     for flood in FLOODS {
-        let began = callgate::proxy::instant();
+        let began = callgate::clock::instant();
         let ingress = process.ingress;
         let (ends, served) = std::thread::scope(|scope| {
             let flooding: Vec<_> =

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use callgate::proxy::Clock;
+use callgate::clock::Clock;
 
 use crate::h2_wire::{
     ACK, DATA, END_HEADERS, END_STREAM, Event, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, Wire,

@@ -1,0 +1,169 @@
+//! The components of a running server, each with the handles that it needs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::egress::{EgressContext, EgressLimits, Providers};
+use super::ingress::{AgentPool, IngressContext, IngressDrain, Notices, RateLimits};
+use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle};
+use super::runtime::{Clocks, Drain, Recorder, RequestIds};
+use super::upkeep::Upkeep;
+use crate::clock::{Clock, LedgerClock};
+use crate::config::{ACTIONS, EgressListener, Startup};
+use crate::fetch::Fetcher;
+use crate::http::BodyMemory;
+use crate::observe::{AccessLogger, Metrics, Recent, Traces};
+use crate::policy::Policy;
+use crate::source::reachable;
+use crate::store::Store;
+
+/// What a server runs with besides its configuration.
+pub struct Options {
+    /// The clock decisions are made by.
+    pub clock: Clock,
+    /// The clock of the ledger.
+    pub ledger_clock: Arc<LedgerClock>,
+    /// The metrics to count in.
+    pub metrics: Arc<Metrics>,
+    /// The ledger.
+    pub store: Arc<Store>,
+    /// Where access-log lines go; `None`: nowhere.
+    pub access_log: Option<AccessLogger>,
+    /// Where spans go; `None`: nowhere.
+    pub traces: Option<Traces>,
+    /// Where the last requests are kept for the admin page; `None`: there is none.
+    pub recent: Option<Arc<Recent>>,
+}
+
+/// The components of a running server.
+pub(super) struct Components {
+    pub(super) admission: Arc<Admission>,
+    pub(super) egress: Arc<EgressContext>,
+    pub(super) ingress: Arc<IngressContext>,
+    pub(super) notices: Arc<Notices>,
+}
+
+impl Components {
+    /// Makes the components of a server whose egress listener, if it has one, is bound to `egress_address`.
+    pub(super) fn new(
+        startup: &Startup,
+        policy: Arc<ArcSwap<Policy>>,
+        options: Options,
+        egress_address: Option<SocketAddr>,
+        providers: Providers,
+        fetcher: Fetcher,
+    ) -> Self {
+        let clocks = Clocks { wall: options.clock, ledger: options.ledger_clock };
+        let recorder = Arc::new(Recorder {
+            clock: clocks.wall.clone(),
+            metrics: options.metrics,
+            access_log: options.access_log,
+            traces: options.traces,
+            recent: options.recent,
+            request_ids: RequestIds::new(),
+        });
+        let (store, agent_pool) = (options.store, Arc::<AgentPool>::default());
+        let log_throttle = Arc::<LogThrottle>::default();
+        let admission = Admission {
+            policy: Arc::clone(&policy),
+            limits: Arc::<ConnectionLimits>::default(),
+            metrics: Arc::clone(&recorder.metrics),
+            log_throttle: Arc::clone(&log_throttle),
+        };
+        let egress = EgressContext {
+            policy: Arc::clone(&policy),
+            clocks: clocks.clone(),
+            recorder: Arc::clone(&recorder),
+            store: Arc::clone(&store),
+            providers: Arc::new(ArcSwap::from_pointee(providers)),
+            limits: EgressLimits::new(startup.egress.clone()),
+            log_throttle,
+            drain: Drain::default(),
+        };
+        let notices = Notices {
+            policy: Arc::clone(&policy),
+            clocks: clocks.clone(),
+            recorder: Arc::clone(&recorder),
+            store: Arc::clone(&store),
+            agent_pool: Arc::clone(&agent_pool),
+            drain: Drain::default(),
+        };
+        let ingress = IngressContext {
+            policy,
+            clocks,
+            recorder,
+            store,
+            agent_pool,
+            fetcher,
+            rate_limits: RateLimits::default(),
+            body_memory: BodyMemory::default(),
+            actions_url: egress_address.map(actions_url).unwrap_or_default(),
+            drain: IngressDrain::default(),
+        };
+        let components = Self {
+            admission: Arc::new(admission),
+            egress: Arc::new(egress),
+            ingress: Arc::new(ingress),
+            notices: Arc::new(notices),
+        };
+        components.provide_sockets(&components.ingress.policy.load());
+        components
+    }
+
+    /// Asks the system for as many sockets as the limits of a policy and of the egress listener need.
+    fn provide_sockets(&self, policy: &Policy) {
+        self.admission.limits.provide(policy.limits.connections_max, self.egress.limits.connections_max());
+    }
+
+    /// Serves by another policy, other trusted roots and other settings of the egress listener. Requests in flight end by
+    /// those that they began with.
+    pub(super) fn install(
+        &self,
+        policy: &Policy,
+        providers: Option<Providers>,
+        egress: Option<Arc<EgressListener>>,
+    ) {
+        if let Some(providers) = providers {
+            self.egress.providers.store(Arc::new(providers));
+        }
+        let before = self.ingress.policy.rcu(|old| policy.carrying_on(old));
+        if before.agent.address != policy.agent.address {
+            self.ingress.agent_pool.renew();
+        }
+        self.egress.limits.settings.store(egress);
+        self.provide_sockets(policy);
+    }
+
+    /// Returns the upkeep of these components.
+    pub(super) fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            agent_pool: Arc::clone(&self.ingress.agent_pool),
+            body_memory: self.ingress.body_memory.clone(),
+            connection_limits: Arc::clone(&self.admission.limits),
+            metrics: Arc::clone(&self.ingress.recorder.metrics),
+            providers: Arc::clone(&self.egress.providers),
+        }
+    }
+
+    /// Updates the metrics about certificates and about routes that only observe.
+    pub(super) fn report(&self, listeners: &[Arc<ArcSwap<ListenerConfig>>]) {
+        let metrics = &self.ingress.recorder.metrics;
+        let loaded: Vec<_> = listeners.iter().map(|config| config.load_full()).collect();
+        let ends = loaded.iter().filter_map(|config| config.tls.as_ref()).flat_map(|tls| &tls.ends);
+        metrics.certificates(ends.map(|(file, end)| (&**file, *end)));
+        let policy = self.ingress.policy.load();
+        metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
+    }
+
+    /// Returns how many requests and notices are in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.ingress.drain.requests.count() + self.notices.drain.count() + self.egress.drain.count()
+    }
+}
+
+/// Returns the beginning of the agent's local URL for answers to questions.
+fn actions_url(egress: SocketAddr) -> Box<str> {
+    format!("http://{}/{ACTIONS}/", reachable(egress)).into()
+}

@@ -1,0 +1,129 @@
+//! The agent's answer to a question: sent to the action endpoint that a callback of this very interaction brought,
+//! if the route's guard allows the address it is at. One answer per question, and no redirects.
+
+use bytes::Bytes;
+use http::Method;
+
+use super::exchange::AgentExchange;
+use super::providers::{Guarded, ProviderResponse, SendError, Timeouts};
+use super::question::Question;
+use super::record::ExchangeEnd;
+use crate::clock::instant;
+use crate::denial::{Denial, Refusal};
+use crate::egress::answer_head;
+use crate::guard::Url;
+use crate::http::client::{Message, ResponseFault};
+use crate::http::head_of;
+use crate::ingress::Actions;
+use crate::interaction::{FIRST_QUESTION, QuestionFault};
+use crate::random::new_id;
+use crate::signature::Signed;
+use crate::store::Taken;
+
+/// Largest answer, in bytes.
+const BODY_BYTES_MAX: u64 = 1 << 20;
+
+/// The methods an answer may have.
+const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
+
+impl AgentExchange<'_> {
+    /// Whose the address without a number is: the first question's, where the agent finds addresses in the body.
+    fn first_question(&self, interaction: &str) -> Option<u32> {
+        let record = self.context.store.read(interaction)?;
+        self.policy.route(&record.route)?.actions.as_ref()?.rewrite.then_some(FIRST_QUESTION)
+    }
+
+    /// Sends the agent's answer.
+    pub(crate) async fn answer_question(&mut self, question: Question) -> ExchangeEnd {
+        let head = head_of(self.session, self.caller);
+        if METHODS.iter().all(|method| method.as_str() != head.method) {
+            let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer is a POST, PUT or PATCH");
+            return self.refuse(refusal, &METHODS).await;
+        }
+        if head.body_bytes_declared.is_some_and(|declared| declared > BODY_BYTES_MAX) {
+            return self.refuse(Refusal::new(Denial::BodyTooLarge, Denial::BodyTooLarge.help()), &[]).await;
+        }
+        // Read before the question is taken: a slow body must not keep others from answering.
+        let body = match self.body(BODY_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(denial) => return self.refuse(Refusal::new(denial, denial.help()), &[]).await,
+        };
+        let now = self.context.clocks.ledger_now(instant());
+        let number = question.number.or_else(|| self.first_question(&question.interaction));
+        let taken = match self.context.store.take_question(&question.interaction, number, now) {
+            Ok(taken) => taken,
+            Err(fault) => return self.refuse(refusal(fault), &[]).await,
+        };
+        self.told.interaction = Some(question.interaction);
+        let policy = self.policy;
+        let Some(actions) = policy.route(&taken.route).and_then(|route| route.actions.as_ref()) else {
+            let refusal = Refusal::new(Denial::ActionUnknown, "the route has no `actions` any more");
+            return self.refuse(refusal, &[]).await;
+        };
+        let sent = self.send(actions, &taken, body).await;
+        // Settled before the agent is told: it may answer again at once.
+        let settled = match &sent {
+            Ok(answered) if answered.answer.is_success() => taken.answered().await,
+            _ => {
+                drop(taken);
+                Ok(())
+            }
+        };
+        match sent {
+            Ok(answered) => {
+                let status = answered.answer.status().as_u16();
+                if (300..400).contains(&status) {
+                    let refusal = Refusal::new(Denial::ProviderRedirected, format!("a redirect, {status}"));
+                    return self.refuse(refusal, &[]).await;
+                }
+                if let Err(refusal) = settled {
+                    return self.refuse(refusal, &[]).await;
+                }
+                self.relay(answered, Bytes::new(), "ok").await
+            }
+            Err(failed) => {
+                if let SendError::Guarded(refused) = failed {
+                    self.context.recorder.metrics.guard_refusal(refused.class());
+                }
+                self.refuse(failed.refusal(), &[]).await
+            }
+        }
+    }
+
+    async fn send(
+        &mut self,
+        actions: &Actions,
+        taken: &Taken<'_>,
+        body: Bytes,
+    ) -> Result<ProviderResponse, SendError> {
+        // The list may have changed since the callback came.
+        let url: Url = actions.guard.admit(&taken.endpoint).map_err(SendError::Guarded)?;
+        let head = head_of(self.session, self.caller);
+        let signature = match &actions.signer {
+            None => Vec::new(),
+            Some(signer) => {
+                let public_url = &self.policy.ingress.edge().public_url;
+                let signed = Signed::alone(head, public_url, self.context.clocks.now());
+                let signature = new_id("msg_").and_then(|id| Some(signer.sign(&signed, &body, &id)?.headers));
+                signature.ok_or(SendError::ResponseFault(ResponseFault::Unreachable))?
+            }
+        };
+        let head = answer_head(&head, &url, &actions.headers, &signature, body.len());
+        let message = Message { head, body, expects_body: true };
+        let patience = Timeouts { connect: actions.connect_timeout, response: actions.response_timeout };
+        let guarded = Guarded { guard: &actions.guard, agent: &self.policy.agent.address };
+        self.context.providers.load_full().send(&url, Some(guarded), message, patience).await
+    }
+}
+
+fn refusal(fault: QuestionFault) -> Refusal {
+    let denial = match fault {
+        QuestionFault::Answered => Denial::ActionAlreadyAnswered,
+        QuestionFault::Over => Denial::InteractionOver,
+        QuestionFault::Revoked => Denial::InteractionRevoked,
+        QuestionFault::Several => Denial::ActionAmbiguous,
+        QuestionFault::Unavailable => Denial::StoreUnavailable,
+        QuestionFault::Unknown => Denial::ActionUnknown,
+    };
+    Refusal::new(denial, denial.help())
+}

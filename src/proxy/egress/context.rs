@@ -1,0 +1,27 @@
+//! What serving the agent's requests needs.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::limits::EgressLimits;
+use super::providers::Providers;
+use crate::policy::Policy;
+use crate::proxy::listen::LogThrottle;
+use crate::proxy::runtime::{Clocks, Drain, Recorder};
+use crate::store::Store;
+
+/// The components that serve the agent's requests.
+pub(crate) struct EgressContext {
+    /// The policy. A reload replaces it; each request uses one from beginning to end.
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
+    pub(crate) clocks: Clocks,
+    pub(crate) recorder: Arc<Recorder>,
+    /// The ledger.
+    pub(crate) store: Arc<Store>,
+    /// The connections to providers. A reload with other trusted roots replaces them.
+    pub(crate) providers: Arc<ArcSwap<Providers>>,
+    pub(crate) limits: EgressLimits,
+    pub(crate) log_throttle: Arc<LogThrottle>,
+    pub(crate) drain: Drain,
+}

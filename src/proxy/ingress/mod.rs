@@ -1,0 +1,18 @@
+//! Callbacks from outside: one connection, one exchange, delivery to the agent; and the notices that the agent receives when
+//! a callback does not come.
+
+mod agent_pool;
+mod connection;
+mod context;
+mod deliver;
+mod exchange;
+mod handshake;
+mod notices;
+mod rate_limits;
+mod record;
+
+pub(crate) use agent_pool::AgentPool;
+pub(crate) use connection::serve;
+pub(crate) use context::{IngressContext, IngressDrain};
+pub(crate) use notices::{Notices, run as run_notices};
+pub(crate) use rate_limits::RateLimits;

@@ -1,0 +1,27 @@
+//! The two clocks: one for decisions, one for the ledger.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::clock::{Clock, LedgerClock};
+use crate::time::Timestamp;
+
+/// The clocks that a running server goes by.
+#[derive(Clone)]
+pub(crate) struct Clocks {
+    pub(crate) wall: Clock,
+    /// The clock of deadlines, which does not follow jumps of the system's clock.
+    pub(crate) ledger: Arc<LedgerClock>,
+}
+
+impl Clocks {
+    /// Returns the wall-clock time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.wall.now()
+    }
+
+    /// Returns the ledger's time at a reading of the monotonic clock.
+    pub(crate) fn ledger_now(&self, at: Instant) -> Timestamp {
+        self.ledger.now(at)
+    }
+}

@@ -1,0 +1,9 @@
+//! What ingress and egress share: clocks, the records of requests, and the count of what is in flight.
+
+mod clocks;
+mod drain;
+mod recorder;
+
+pub(crate) use clocks::Clocks;
+pub(crate) use drain::Drain;
+pub(crate) use recorder::{Recorder, RequestIds, known_method, micros};

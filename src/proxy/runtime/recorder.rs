@@ -1,0 +1,71 @@
+//! Where requests are recorded: metrics, the access log, trace spans, and the latest requests for the admin page.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::http::{Session, TRACEPARENT};
+use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};
+
+/// The places where requests are recorded.
+pub(crate) struct Recorder {
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access_log: Option<AccessLogger>,
+    pub(crate) traces: Option<Traces>,
+    /// The latest requests, for the admin page.
+    pub(crate) recent: Option<Arc<Recent>>,
+    pub(crate) request_ids: RequestIds,
+}
+
+impl Recorder {
+    /// Begins the trace span of a request, if spans are exported.
+    pub(crate) fn begin_span(&self, session: &Session, name: &'static str) -> Option<Span> {
+        let traces = self.traces.as_ref()?;
+        let parent = session.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        Some(traces.begin(name, parent))
+    }
+
+    /// Writes a line to the access log, if there is one.
+    pub(crate) fn log(&self, line: impl FnOnce() -> Vec<u8>) {
+        if let Some(log) = &self.access_log
+            && !log.log(&line())
+        {
+            self.metrics.log_line_lost();
+        }
+    }
+}
+
+/// Makes the ids by which a caller's complaint is found in the log.
+pub(crate) struct RequestIds {
+    prefix: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(crate) fn new() -> Self {
+        let mut prefix = [0; 4];
+        // Ids need to be told apart between restarts, not to be secret.
+        let _ = getrandom::fill(&mut prefix);
+        Self { prefix: u32::from_le_bytes(prefix), next: AtomicU64::new(1) }
+    }
+
+    pub(crate) fn next(&self) -> String {
+        let number =
+            (u64::from(self.prefix) << 32) | (self.next.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff);
+        data_encoding::HEXLOWER.encode(&number.to_be_bytes())
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A method is text of the caller's choosing: only the ones that exist are logged.
+pub(crate) fn known_method(method: &str) -> &str {
+    match method {
+        "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,
+        _ => "other",
+    }
+}
