@@ -22,6 +22,7 @@ use super::connection::FAREWELL;
 use super::head::Unusable;
 use super::http1_server::write_answer_head;
 use super::patience::within;
+use super::refuse::linger;
 use super::requests::{Next, Requests};
 use super::session::{Caller, Session, continue_if_expected, head};
 use super::slots::{BodyMemory, Slot, Slots};
@@ -209,14 +210,15 @@ where
     }
 }
 
-/// Answers what is no request with its status alone, and closes.
+/// Answers what is no request with its status alone, and closes once what is on its way was thrown away: a reset would
+/// take the answer with it.
 async fn turn_away(mut stream: Stream, unusable: &Unusable) {
     let mut answer = Vec::new();
     let nothing = [("content-length", b"0".as_slice())];
     write_answer_head(&mut answer, unusable.denial.status(), nothing, false);
     within(FAREWELL, async {
         let _ = stream.write_all(&answer).await;
-        let _ = stream.shutdown().await;
+        linger(&mut stream).await;
     })
     .await;
 }

@@ -59,7 +59,7 @@ pub(super) async fn refuse_head(
 }
 
 /// Says that nothing more comes, and reads until the caller has understood.
-async fn linger(stream: &mut Stream) {
+pub(super) async fn linger(stream: &mut Stream) {
     let _ = AsyncWriteExt::shutdown(stream).await;
     let (mut piece, mut left) = (vec![0; LINGER_PIECE_BYTES], LINGER_BYTES_MAX);
     while let Ok(bytes @ 1..) = stream.read(&mut piece).await {
