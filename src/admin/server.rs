@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::denial::Denial;
 use crate::http::{
     BodyMemory, Caller, FAREWELL, HeadError, Next, RequestLoop, Session, body, continue_if_expected, head_of,
-    within, write_answer_head,
+    refuse, within, write_answer_head,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnectionLimits, ConnectionSlot, accept};
@@ -210,14 +210,15 @@ where
     }
 }
 
-/// Answers what is no request with its status alone, and closes.
+/// Answers a malformed head with a status alone, and closes the connection once the rest of what the caller sent was
+/// discarded: a reset would take the answer with it.
 async fn turn_away(mut stream: Stream, unusable: &HeadError) {
     let mut answer = Vec::new();
     let nothing = [("content-length", b"0".as_slice())];
     write_answer_head(&mut answer, unusable.denial.status(), nothing, false);
     within(FAREWELL, async {
         let _ = stream.write_all(&answer).await;
-        let _ = stream.shutdown().await;
+        refuse::linger(&mut stream).await;
     })
     .await;
 }

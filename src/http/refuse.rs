@@ -59,8 +59,8 @@ pub(crate) async fn refuse_head(
     told
 }
 
-/// Says that nothing more comes, and reads until the caller has understood.
-async fn linger(stream: &mut Stream) {
+/// Closes the sending side, and discards what the caller still sends until it closes, too.
+pub(crate) async fn linger(stream: &mut Stream) {
     let _ = AsyncWriteExt::shutdown(stream).await;
     let (mut piece, mut left) = (vec![0; LINGER_PIECE_BYTES], LINGER_BYTES_MAX);
     while let Ok(bytes @ 1..) = stream.read(&mut piece).await {
