@@ -106,19 +106,23 @@ impl Journal {
         self.shared.queue.lock().sequence
     }
 
-    /// Takes changes; returns the number by which [`Journal::durable`] knows the last one.
+    /// Takes changes; returns the number by which [`Journal::durable`] knows the last one. Of no changes that is 0,
+    /// which is always safe: a number that no commit will ever reach would be waited for in vain.
     pub(super) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
             // Nobody writes them any more, and nobody is told that they are safe.
             return u64::MAX;
         }
-        let was_empty = queue.changes.is_empty();
+        let before = queue.changes.len();
         queue.changes.extend(changes);
+        if queue.changes.len() == before {
+            return 0;
+        }
         queue.sequence += 1;
         let sequence = queue.sequence;
         drop(queue);
-        if was_empty {
+        if before == 0 {
             self.shared.wake.notify_one();
         }
         sequence

@@ -27,6 +27,7 @@ mod crash;
 mod decisions;
 mod desync;
 mod egress;
+mod every_route;
 mod fetch;
 mod framing;
 mod h2_strict;
