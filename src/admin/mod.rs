@@ -16,7 +16,7 @@ use crate::config::AdminListener;
 use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
 use crate::proxy::{Clock, LedgerClock, PlainRequest, PlainResponse};
-use crate::store::Store;
+use crate::store::{Health, Store};
 
 /// What the admin listener tells about.
 #[derive(Debug)]
@@ -54,9 +54,7 @@ impl Admin {
             return PlainResponse { allow: "GET, HEAD", ..text(405, "method not allowed") };
         }
         match request.path.as_str() {
-            // Only a new process can open the file again.
-            "/livez" if !self.store.is_healthy() => text(503, "the ledger's file cannot be written"),
-            "/livez" => text(200, "ok"),
+            "/livez" => self.liveness().map_or_else(|why| text(503, why), |()| text(200, "ok")),
             "/metrics" => self.asked_as_scraped(&request).map_or_else(|refused| refused, |()| self.scraped()),
             "/readyz" if wants_more(&request.query) => {
                 self.asked_as_scraped(&request).map_or_else(|refused| refused, |()| self.told(&request))
@@ -93,16 +91,25 @@ impl Admin {
         PlainResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
     }
 
+    /// Whether a restart would help; why. A disk that fails or hangs is no better after one.
+    fn liveness(&self) -> Result<(), &'static str> {
+        match self.store.health() {
+            Health::Well | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
+            gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
+        }
+    }
+
     /// Whether callbacks are taken; why not.
     fn readiness(&self) -> Result<(), &'static str> {
-        match (self.ready.load(Ordering::Relaxed), self.store.is_healthy()) {
-            (false, _) => Err("stopping"),
-            (true, false) => Err("the ledger's file cannot be written"),
-            (true, true) => Ok(()),
+        match self.ready.load(Ordering::Relaxed) {
+            true => self.store.health().why_not().map_or(Ok(()), Err),
+            false => Err("stopping"),
         }
     }
 
     fn scraped(&self) -> PlainResponse {
+        // The gauge tells the moment, also where nothing else has looked since.
+        self.store.health();
         self.metrics.store_counts(self.store.counts());
         match self.metrics.text() {
             Ok(body) => PlainResponse {

@@ -26,6 +26,7 @@ mod conventions;
 mod crash;
 mod decisions;
 mod desync;
+mod disk;
 mod egress;
 mod every_route;
 mod fetch;
