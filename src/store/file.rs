@@ -41,6 +41,9 @@ const FORMAT: u64 = 1;
 /// The pages of the file that are kept in memory; everything is read only once, at start.
 const CACHE_BYTES: usize = 16 << 20;
 
+/// What is said where the file is not ours.
+const TAKEN: &str = "another process uses it";
+
 /// A change to the ledger.
 #[derive(Debug)]
 pub(super) enum Change {
@@ -94,6 +97,9 @@ impl LedgerFile {
         let words = |error: Error| error.to_string();
         if !Path::new(path).exists() {
             let mut made = Self::make_beside(path).map_err(|fault| fault.message)?;
+            if Path::new(path).exists() {
+                return Err(TAKEN.to_owned());
+            }
             made.move_to(path).map_err(|fault| fault.message)?;
             return Ok(made);
         }
@@ -107,8 +113,8 @@ impl LedgerFile {
         let mut opened = Self::over(path, file);
         opened.begin()?;
         // The process that had it may have put another one in its place meanwhile.
-        if std::fs::metadata(path).map_err(words)?.ino() != opened.file.metadata().map_err(words)?.ino() {
-            return Err("another process uses it".to_owned());
+        if !opened.is_at(path).map_err(words)? {
+            return Err(TAKEN.to_owned());
         }
         // What a process that was killed was making.
         let _ = std::fs::remove_file(beside(path));
@@ -129,10 +135,18 @@ impl LedgerFile {
         Ok(made)
     }
 
+    /// Whether this is the file that has this name.
+    fn is_at(&self, path: &str) -> Result<bool, Error> {
+        Ok(std::fs::metadata(path)?.ino() == self.file.metadata()?.ino())
+    }
+
     /// Moves the file to its place, over what is there.
     pub(super) fn move_to(&mut self, path: &str) -> Result<(), Fault> {
         self.file.sync_all().map_err(Fault::of)?;
         std::fs::rename(&*self.path, path).map_err(Fault::of)?;
+        if !self.is_at(path).map_err(Fault::of)? {
+            return Err(Fault::of(TAKEN));
+        }
         self.path = path.into();
         let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(Fault::of)?;
@@ -158,7 +172,7 @@ impl LedgerFile {
         builder.set_cache_size(CACHE_BYTES);
         let opened = builder.create_with_backend(Backend { inner, disk: Arc::clone(&self.disk) });
         let database = opened.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => "another process uses it".to_owned(),
+            redb::DatabaseError::DatabaseAlreadyOpen => TAKEN.to_owned(),
             error => error.to_string(),
         })?;
         make_tables(&database)?;

@@ -130,6 +130,10 @@ impl Journal {
         let shared = Arc::clone(&self.shared);
         let writer = Writer { file, memory, safe, shared: Arc::clone(&shared), clock: self.clock };
         let run = move || {
+            // Dropped from the last to the first: it is said what happened before anybody who waits is refused, and that
+            // it has ended once the file is closed.
+            let _closed = Closed(Arc::clone(&shared));
+            let mut writer = writer;
             let _ending = Ending(shared);
             writer.run();
         };
@@ -277,7 +281,7 @@ impl Shared {
     }
 }
 
-/// Says that the writer has ended, however it did.
+/// Says when dropped that the writer ends, and whether it failed.
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
@@ -288,8 +292,106 @@ impl Drop for Ending {
             self.0.turn(Health::Gone);
         }
         queue.closed = true;
-        queue.ended = true;
         queue.changes = Vec::new();
+    }
+}
+
+/// Says when dropped that the file is closed.
+struct Closed(Arc<Shared>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.queue.lock().ended = true;
         self.0.end.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+
+    /// Seconds by which the clock of the tests is ahead.
+    static AHEAD: AtomicU64 = AtomicU64::new(0);
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+
+    fn clock() -> Instant {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let now = || runtime().block_on(async { tokio::time::sleep(Duration::ZERO).deadline().into_std() });
+        *BEGAN.get_or_init(now) + Duration::from_secs(AHEAD.load(Ordering::SeqCst))
+    }
+
+    /// One that nobody writes.
+    fn journal(grace: Duration) -> (Journal, watch::Sender<u64>) {
+        Journal::new(0, grace, Arc::new(Metrics::new().unwrap()), clock)
+    }
+
+    fn large() -> Change {
+        Change::Interaction(1, "int_a".into(), vec![0; 1 << 20])
+    }
+
+    #[tokio::test]
+    async fn a_change_of_nothing_is_safe_and_any_other_waits_for_its_commit() {
+        let (journal, safe) = journal(Duration::from_millis(20));
+        assert_eq!(journal.record([]), 0);
+        assert!(journal.durable(0).await);
+        let first = journal.record([Change::EventGone(1)]);
+        assert_eq!((journal.record([]), journal.sequence()), (0, first));
+        assert!(!journal.durable(first).await, "nobody wrote it within the grace");
+        safe.send_replace(first);
+        assert!(journal.durable(first).await);
+        drop(safe);
+        assert!(!journal.durable(first + 1).await, "nobody writes any more");
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded() {
+        let (journal, _safe) = journal(Duration::from_secs(1000));
+        let fill = || {
+            let mut taken = 0;
+            while journal.takes_more() {
+                journal.record([large()]);
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!((fill(), journal.look()), (64, Health::Busy));
+        let mut batch = Vec::new();
+        assert!(journal.shared.take(&mut batch, clock).is_some());
+        assert_eq!((batch.len(), fill(), journal.look()), (64, 64, Health::Busy));
+        // What is written from memory waits no longer.
+        assert_eq!(journal.shared.forget(), journal.sequence());
+        assert_eq!(journal.shared.queue.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_noticed_and_forgiven() {
+        let (journal, _safe) = journal(Duration::from_secs(10));
+        let mut batch = Vec::new();
+        journal.record([large()]);
+        assert_eq!(journal.look(), Health::Well);
+        journal.shared.take(&mut batch, clock).unwrap();
+        assert_eq!(journal.look(), Health::Well);
+        AHEAD.fetch_add(10, Ordering::SeqCst);
+        assert_eq!((journal.look(), journal.takes_more()), (Health::Hanging, false));
+        batch.clear();
+        journal.record([large()]);
+        journal.shared.take(&mut batch, clock).unwrap();
+        assert_eq!((journal.look(), journal.takes_more()), (Health::Well, true));
+    }
+
+    #[test]
+    fn a_writer_that_panics_is_said() {
+        let (journal, _safe) = journal(Duration::from_secs(1000));
+        let ending = Ending(Arc::clone(&journal.shared));
+        let thread = std::thread::spawn(move || {
+            let _ending = ending;
+            panic!("as a database might");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!((journal.look(), journal.takes_more()), (Health::Gone, false));
+        assert_eq!(journal.record([large()]), u64::MAX);
+        journal.close();
     }
 }

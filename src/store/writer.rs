@@ -27,7 +27,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes until there is nothing to write any more.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         let mut batch = Vec::new();
         while let Some(last) = self.shared.take(&mut batch, self.clock) {
             let began = (self.clock)();

@@ -64,6 +64,13 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// An answer, unless the other side is gone: the last one of a process that is killed may never come.
 pub fn try_send(
     address: SocketAddr,

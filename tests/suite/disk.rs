@@ -126,7 +126,7 @@ impl World {
     fn is_up_again(&self, delivered: &[&str]) {
         eventually(|| (self.status("/readyz") == 200).then_some(()));
         assert!(!self.failed());
-        assert!(self.running.said.lock().unwrap().contains("is written again"));
+        eventually(|| self.running.said.lock().unwrap().contains("is written again").then_some(()));
         for event in delivered {
             assert_eq!(self.call(event), 200);
             assert_eq!(self.delivered(event), 1, "{event}");
@@ -297,12 +297,12 @@ fn a_writer_that_is_gone_is_said_and_refuses_everybody_at_once() {
     let mut file = OpenOptions::new().write(true).open(&ledger).unwrap();
     file.seek(SeekFrom::Start(4096)).unwrap();
     file.write_all(&vec![0; usize::try_from(bytes).unwrap() - 4096]).unwrap();
-    let refused = ids.iter().step_by(997).find(|id| {
-        let (status, _) =
-            try_send(world.running.admin, "DELETE", &format!("/callbacks/{id}"), "", "").unwrap();
-        status != 204
+    // Sooner or later a page is read that is not in memory. A slow disk is refused, too, and goes on.
+    let gone = ids.iter().step_by(997).any(|id| {
+        let path = format!("/callbacks/{id}");
+        let (status, _) = try_send(world.running.admin, "DELETE", &path, "", "").unwrap();
+        status != 204 && world.status("/livez") == 503
     });
-    assert!(refused.is_some());
-    assert_eq!(world.status("/livez"), 503);
+    assert!(gone);
     world.is_down();
 }
