@@ -6,7 +6,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count deny fuzz build setup clean
+.PHONY: demo test fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count crash-loop deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -83,6 +83,12 @@ bench-decide: setup
 # Instructions and allocations of one decision and one delivered callback, against benches/baseline.txt.
 count: setup
 	scripts/count.sh $(TOOLS) $(WRITE)
+
+# Kills the process under load, and cuts the power of its disk, until CALLBACKS callbacks are acknowledged each way: all
+# must be there afterwards, and none may be delivered again. The suite does the same for a few hundred.
+CALLBACKS ?= 10000
+crash-loop: setup
+	CALLGATE_CALLBACKS=$(CALLBACKS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 nothing_acknowledged
 
 # Licences, sources and banned crates, and the known vulnerabilities where the database of them can be had.
 deny: setup

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
@@ -216,5 +216,9 @@ fn refused(refusal: &Refusal) -> AdminResponse {
         "reason": denial.code(),
         "detail": refusal.detail,
     });
-    AdminResponse::new(denial.status(), "application/problem+json", format!("{body}\n"))
+    let again = denial.retry_after_secs().map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
+    AdminResponse {
+        headers: again.into_iter().collect(),
+        ..AdminResponse::new(denial.status(), "application/problem+json", format!("{body}\n"))
+    }
 }

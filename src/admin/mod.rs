@@ -19,7 +19,7 @@ use crate::clock::{Clock, LedgerClock};
 use crate::config::AdminListener;
 use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
-use crate::store::Store;
+use crate::store::{Health, Store};
 
 /// What the admin listener tells about.
 #[derive(Debug)]
@@ -109,22 +109,25 @@ impl Admin {
         AdminResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
     }
 
-    /// Whether a new process would be of no use; why it would.
+    /// Whether a restart would help; why. A disk that fails or hangs is no better after one.
     fn liveness(&self) -> Result<(), &'static str> {
-        // Only a new process can open the file again.
-        if self.store.is_healthy() { Ok(()) } else { Err("the ledger's file cannot be written") }
+        match self.store.health() {
+            Health::Well | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
+            gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
+        }
     }
 
     /// Whether callbacks are taken; why not.
     fn readiness(&self) -> Result<(), &'static str> {
-        match (self.ready.load(Ordering::Relaxed), self.store.is_healthy()) {
-            (false, _) => Err("stopping"),
-            (true, false) => Err("the ledger's file cannot be written"),
-            (true, true) => Ok(()),
+        match self.ready.load(Ordering::Relaxed) {
+            true => self.store.health().why_not().map_or(Ok(()), Err),
+            false => Err("stopping"),
         }
     }
 
     fn scraped(&self) -> AdminResponse {
+        // Updates the gauge of the store's health, also if nothing else has asked for it since.
+        self.store.health();
         self.metrics.store_counts(self.store.counts());
         match self.metrics.text() {
             Ok(body) => AdminResponse {

@@ -17,6 +17,8 @@ pub struct StoreSettings {
     pub events_max: usize,
     /// How long an event is remembered whose token names no interaction.
     pub remember: Duration,
+    /// How long a file's disk may take for a commit, and the longest wait for one.
+    pub grace: Duration,
 }
 
 /// What becomes of a genuine token whose interaction is not known.
@@ -31,6 +33,7 @@ pub enum Unknown {
 const INTERACTIONS_DEFAULT: u64 = 1_000_000;
 const INTERACTIONS_MAX: u64 = 100_000_000;
 const REMEMBER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
+const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Reads `store`. Without it everything is in memory.
 pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
@@ -62,6 +65,7 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     let interactions_max = count(fields.optional("interactions_max"));
     let events_max = count(fields.optional("events_max"));
     let remember = fields.optional("remember").map_or(Some(REMEMBER_DEFAULT), |at| at.duration());
+    let grace = fields.optional("grace").map_or(Some(GRACE_DEFAULT), |at| at.duration());
     fields.finish();
     Some(StoreSettings {
         path: path.map_or(Some(None), |read| read.map(Some))?,
@@ -69,10 +73,18 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
         interactions_max: interactions_max?,
         events_max: events_max?,
         remember: remember?,
+        grace: grace?,
     })
 }
 
 fn settings(path: Option<Box<str>>, unknown: Unknown) -> StoreSettings {
     let count = usize::try_from(INTERACTIONS_DEFAULT).unwrap_or(usize::MAX);
-    StoreSettings { path, unknown, interactions_max: count, events_max: count, remember: REMEMBER_DEFAULT }
+    StoreSettings {
+        path,
+        unknown,
+        interactions_max: count,
+        events_max: count,
+        remember: REMEMBER_DEFAULT,
+        grace: GRACE_DEFAULT,
+    }
 }

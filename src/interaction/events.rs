@@ -64,6 +64,11 @@ impl Events {
         self.delivered.insert(key, number);
     }
 
+    /// The delivered ones, and the numbers by which a file knows them.
+    pub(super) fn delivered(&self) -> impl Iterator<Item = (EventKey, u64)> {
+        self.delivered.iter().map(|(key, number)| (*key, *number))
+    }
+
     /// The numbers by which a file knows the delivered ones.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
         self.delivered.values().copied()

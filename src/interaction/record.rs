@@ -326,6 +326,11 @@ impl Interaction {
         self.more().events.restore(key, number);
     }
 
+    /// Its delivered events, and the numbers by which a file knows them.
+    pub fn delivered_events(&self) -> impl Iterator<Item = (EventKey, u64)> {
+        self.more.iter().flat_map(|more| more.events.delivered())
+    }
+
     /// The numbers by which a file knows its delivered events.
     pub fn event_numbers(&self) -> impl Iterator<Item = u64> {
         self.more.iter().flat_map(|more| more.events.numbers())

@@ -197,7 +197,7 @@ impl Ledger {
             )?,
             store_failed: make.gauge(
                 "callgate_store_failed",
-                "1 once the ledger's file could not be written; nothing is acknowledged then.",
+                "1 while the ledger's file cannot be written, or its disk does not answer; nothing is taken then.",
             )?,
         })
     }
@@ -303,9 +303,9 @@ impl Metrics {
         self.ledger.commit_seconds.observe(seconds);
     }
 
-    /// The file cannot be written any more.
-    pub fn store_failed(&self) {
-        self.ledger.store_failed.set(1);
+    /// Whether the ledger's file cannot be written now.
+    pub fn store_failed(&self, failed: bool) {
+        self.ledger.store_failed.set(i64::from(failed));
     }
 
     /// The ages of the oldest open interactions, by route; of a route that is not named, there is none.

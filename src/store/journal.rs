@@ -1,99 +1,144 @@
-//! The ledger's file. Changes are gathered while one commit is under way and go into the next one together; who
-//! needs a change to be safe waits for the commit that holds it. One thread writes, and nobody else has the file.
+//! What goes into the ledger's file. Changes are gathered while one commit is under way and go into the next one
+//! together; who needs a change to be safe waits for the commit that holds it. One thread writes
+//! ([`super::writer`]), and nobody else has the file.
 //!
-//! Keys are numbers in the order in which things became known: that keeps what is written close together, and a
-//! commit of many changes cheap.
+//! Health is what the file can do now: while its disk fails or hangs nothing new is begun, and what waits is bounded.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::memory::{LOOSE, Memory};
-use crate::interaction::{EventKey, Interaction};
+use super::file::{Change, LedgerFile};
+use super::memory::Memory;
+use super::writer::Writer;
 use crate::observe::Metrics;
-use crate::time::Timestamp;
 
-/// Number -> id and record (JSON).
-const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("interactions");
-/// Number -> key, until when it is remembered (Unix milliseconds), and the number of its interaction.
-const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
-/// What the file is.
-const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+/// Most bytes of changes that wait for their commit before nothing new is begun. Each exchange waits for its own
+/// change, so that even 50,000 of them at once stay below; beyond it only what has begun adds to it.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// The version of the file's contents.
-const FORMAT: u64 = 1;
-/// Longest wait for a commit.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The pages of the file that are kept in memory; everything is read only once, at start.
-const CACHE_BYTES: usize = 16 << 20;
+/// How the ledger's file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Health {
+    /// It takes everything.
+    Well,
+    /// It takes what waits, and nothing new until then.
+    Busy,
+    /// Its disk has not answered for `store.grace`.
+    Hanging,
+    /// Its disk reported an error, and is tried again.
+    Failing,
+    /// Nobody writes it any more, and only a restart helps.
+    Gone,
+}
 
-/// A change to the ledger.
-#[derive(Debug)]
-pub(super) enum Change {
-    Event(u64, EventKey, Timestamp, u64),
-    EventGone(u64),
-    Interaction(u64, Arc<str>, Vec<u8>),
-    InteractionGone(u64),
+impl Health {
+    fn of(word: u8) -> Self {
+        match word {
+            0 => Self::Well,
+            1 => Self::Busy,
+            2 => Self::Hanging,
+            3 => Self::Failing,
+            _ => Self::Gone,
+        }
+    }
+
+    /// Why nothing is taken, in words; `None`: it is, now or in a moment.
+    pub fn why_not(self) -> Option<&'static str> {
+        match self {
+            Self::Well | Self::Busy => None,
+            Self::Hanging => Some("the disk of the ledger's file does not answer"),
+            Self::Failing => Some("the ledger's file cannot be written"),
+            Self::Gone => Some("nothing writes the ledger's file any more"),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     changes: Vec<Change>,
+    /// About how much memory the changes take.
+    bytes: usize,
     /// The number of the last change.
     sequence: u64,
+    /// Since when the writer is at a commit.
+    writing: Option<Instant>,
+    /// Nothing is taken any more.
     closed: bool,
+    /// The writer is gone.
+    ended: bool,
 }
 
-/// How far the file has got.
-#[derive(Clone, Copy, Debug, Default)]
-struct Done {
-    /// Every change up to this one is safe.
-    sequence: u64,
-    failed: bool,
-}
-
-/// The file, being written.
+/// The changes on their way to the file.
 #[derive(Debug)]
 pub(super) struct Journal {
     shared: Arc<Shared>,
     numbers: AtomicU64,
-    done: watch::Receiver<Done>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Every change up to this one is safe.
+    safe: watch::Receiver<u64>,
+    clock: fn() -> Instant,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
+/// What the journal shares with its writer.
+#[derive(Debug)]
+pub(super) struct Shared {
     queue: Mutex<Queue>,
+    /// There is something to write, or nothing any more.
     wake: Condvar,
+    /// The writer has ended.
+    end: Condvar,
+    /// A [`Health`]; changed under the lock of the queue, read without it.
+    health: AtomicU8,
+    grace: Duration,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Journal {
-    /// Opens or makes the file, hands what it holds to `restore`, and starts writing.
-    pub(super) fn open(
-        path: &str,
+    /// Makes the journal of a file whose last number is known. Returns it with what [`Journal::start`] takes.
+    pub(super) fn new(
+        number_max: u64,
+        grace: Duration,
         metrics: Arc<Metrics>,
         clock: fn() -> Instant,
-    ) -> Result<(Self, Held), String> {
-        let database = open(path)?;
-        let held = Held::read(&database).map_err(|error| error.to_string())?;
-        let numbers = AtomicU64::new(held.number_max.saturating_add(1));
-        let shared = Arc::<Shared>::default();
-        let (sender, done) = watch::channel(Done::default());
-        let writer = Writer { database, shared: Arc::clone(&shared), done: sender, metrics, clock };
-        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run());
-        let thread = Mutex::new(Some(thread.map_err(|error| error.to_string())?));
-        Ok((Self { shared, numbers, done, thread }, held))
+    ) -> (Self, watch::Sender<u64>) {
+        let shared = Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            end: Condvar::new(),
+            health: AtomicU8::new(Health::Well as u8),
+            grace,
+            metrics,
+        };
+        let (sender, safe) = watch::channel(0);
+        let numbers = AtomicU64::new(number_max.saturating_add(1));
+        (Self { shared: Arc::new(shared), numbers, safe, clock }, sender)
+    }
+
+    /// Starts writing.
+    pub(super) fn start(
+        &self,
+        file: LedgerFile,
+        memory: Weak<Memory>,
+        safe: watch::Sender<u64>,
+    ) -> Result<(), String> {
+        let shared = Arc::clone(&self.shared);
+        let writer = Writer { file, memory, safe, shared: Arc::clone(&shared), clock: self.clock };
+        let run = move || {
+            // Dropped from the last to the first: it is said what happened before anybody who waits is refused, and that
+            // it has ended once the file is closed.
+            let _closed = Closed(Arc::clone(&shared));
+            let mut writer = writer;
+            let _ending = Ending(shared);
+            writer.run();
+        };
+        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(run);
+        thread.map(drop).map_err(|error| error.to_string())
     }
 
     /// A number for something new.
@@ -106,224 +151,247 @@ impl Journal {
         self.shared.queue.lock().sequence
     }
 
-    /// Takes changes; returns the number by which [`Journal::durable`] knows the last one.
+    /// Takes changes; returns the number by which [`Journal::durable`] knows the last one. Of no changes that is 0,
+    /// which is always safe: a number that no commit will ever reach would be waited for in vain.
     pub(super) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
             // Nobody writes them any more, and nobody is told that they are safe.
             return u64::MAX;
         }
-        let was_empty = queue.changes.is_empty();
-        queue.changes.extend(changes);
+        let before = queue.changes.len();
+        for change in changes {
+            queue.bytes += change.bytes();
+            queue.changes.push(change);
+        }
+        if queue.changes.len() == before {
+            return 0;
+        }
         queue.sequence += 1;
         let sequence = queue.sequence;
+        if queue.bytes > QUEUE_BYTES_MAX && self.shared.health() == Health::Well {
+            self.shared.turn(Health::Busy);
+        }
         drop(queue);
-        if was_empty {
+        if before == 0 {
             self.shared.wake.notify_one();
         }
         sequence
     }
 
-    /// Waits until everything up to this change is safe; false: it never will be.
+    /// Waits until everything up to this change is safe; false: it is not, and may never be.
     pub(super) async fn durable(&self, sequence: u64) -> bool {
-        let mut done = self.done.clone();
-        let reached = done.wait_for(|done| done.failed || done.sequence >= sequence);
+        let mut safe = self.safe.clone();
+        let reached = safe.wait_for(|safe| *safe >= sequence);
         // A disk that hangs must not hold every exchange for ever; what is not known to be safe is not acknowledged.
-        let reached = timeout(PATIENCE, reached).await;
-        reached.is_ok_and(|reached| reached.is_ok_and(|done| done.sequence >= sequence))
+        timeout(self.shared.grace, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    /// Whether the file can be written.
-    pub(super) fn is_healthy(&self) -> bool {
-        !self.done.borrow().failed
+    /// Whether something new may be begun.
+    pub(super) fn takes_more(&self) -> bool {
+        self.shared.health.load(Ordering::Relaxed) == Health::Well as u8
     }
 
-    /// Writes what is left, and closes the file.
+    /// Looks how the file is: a disk that hangs says nothing by itself.
+    pub(super) fn look(&self) -> Health {
+        let queue = self.shared.queue.lock();
+        let health = self.shared.health();
+        let since = queue.writing.map(|began| (self.clock)().saturating_duration_since(began));
+        let hangs = since.is_some_and(|since| since >= self.shared.grace);
+        if hangs && matches!(health, Health::Well | Health::Busy) {
+            self.shared.turn(Health::Hanging);
+            log::error!(
+                "the disk has not taken the ledger's changes for {} s: nothing is taken until it does",
+                self.shared.grace.as_secs_f64()
+            );
+            return Health::Hanging;
+        }
+        health
+    }
+
+    /// Writes what is left, and closes the file. Waits for a disk that hangs no longer than `store.grace`.
     pub(super) fn close(&self) {
-        self.shared.queue.lock().closed = true;
+        let mut queue = self.shared.queue.lock();
+        if std::mem::replace(&mut queue.closed, true) {
+            return;
+        }
         self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
+        let waited = self.shared.end.wait_while_for(&mut queue, |queue| !queue.ended, self.shared.grace);
+        if waited.timed_out() {
+            log::error!("the ledger's file could not be closed: its disk does not answer");
         }
     }
 }
 
-impl Drop for Journal {
+impl Shared {
+    fn health(&self) -> Health {
+        Health::of(self.health.load(Ordering::Relaxed))
+    }
+
+    /// The queue must be locked.
+    fn turn(&self, to: Health) {
+        self.health.store(to as u8, Ordering::Relaxed);
+        self.metrics.store_failed(to.why_not().is_some());
+    }
+
+    /// What was taken is safe. Waits for changes and takes them into `batch`, which must be empty. Returns the number
+    /// of the last one; `None`: there will be none.
+    pub(super) fn take(&self, batch: &mut Vec<Change>, clock: fn() -> Instant) -> Option<u64> {
+        let mut queue = self.queue.lock();
+        queue.writing = None;
+        match self.health() {
+            Health::Well => {}
+            Health::Busy => self.turn(Health::Well),
+            Health::Hanging | Health::Failing | Health::Gone => {
+                self.turn(Health::Well);
+                log::info!("the ledger's file is written again, and holds everything");
+            }
+        }
+        while queue.changes.is_empty() && !queue.closed {
+            self.wake.wait(&mut queue);
+        }
+        if queue.changes.is_empty() {
+            return None;
+        }
+        std::mem::swap(batch, &mut queue.changes);
+        queue.bytes = 0;
+        queue.writing = Some(clock());
+        Some(queue.sequence)
+    }
+
+    /// The disk does not take what was taken.
+    pub(super) fn fails(&self) {
+        let _queue = self.queue.lock();
+        self.turn(Health::Failing);
+    }
+
+    /// Forgets what waits, because it is written from memory. Returns the number of the last change.
+    pub(super) fn forget(&self) -> u64 {
+        let mut queue = self.queue.lock();
+        queue.changes = Vec::new();
+        queue.bytes = 0;
+        queue.sequence
+    }
+
+    /// Waits for so long; returns whether the journal is being closed.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let mut queue = self.queue.lock();
+        self.wake.wait_while_for(&mut queue, |queue| !queue.closed, pause);
+        queue.closed
+    }
+}
+
+/// Says when dropped that the writer ends, and whether it failed.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
     fn drop(&mut self) {
-        self.close();
-    }
-}
-
-fn open(path: &str) -> Result<Database, String> {
-    let words = |error: std::io::Error| error.to_string();
-    if !Path::new(path).exists() {
-        create(path)?;
-    }
-    // After a crash the whole file is walked through, in no order: read in order before, that takes a moment only.
-    let mut file = File::open(path).map_err(words)?;
-    std::io::copy(&mut file, &mut std::io::sink()).map_err(words)?;
-    let database = builder().open(path).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => "another process uses it".to_owned(),
-        error => error.to_string(),
-    })?;
-    begin(&database)?;
-    Ok(database)
-}
-
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// Makes the file beside its place and moves it there once it is whole: a file whose making was cut off could not
-/// be opened.
-fn create(path: &str) -> Result<(), String> {
-    let words = |error: std::io::Error| error.to_string();
-    let new = format!("{path}.new");
-    let _ = std::fs::remove_file(&new);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new);
-    let backend = FileBackend::new(file.map_err(words)?).map_err(|error| error.to_string())?;
-    let database = builder().create_with_backend(backend).map_err(|error| error.to_string())?;
-    begin(&database)?;
-    drop(database);
-    File::open(&new).and_then(|file| file.sync_all()).map_err(words)?;
-    std::fs::rename(&new, path).map_err(words)?;
-    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(words)
-}
-
-/// Makes the tables of a new file, and refuses one that another version wrote.
-fn begin(database: &Database) -> Result<(), String> {
-    let begun = || -> Result<u64, redb::Error> {
-        let write = database.begin_write()?;
-        write.open_table(INTERACTIONS)?;
-        write.open_table(EVENTS)?;
-        let mut about = write.open_table(ABOUT)?;
-        let format = about.get("format")?.map(|format| format.value());
-        if format.is_none() {
-            about.insert("format", FORMAT)?;
+        let mut queue = self.0.queue.lock();
+        if std::thread::panicking() {
+            log::error!("the ledger's writer has failed: nothing is taken any more, until a restart");
+            self.0.turn(Health::Gone);
         }
-        drop(about);
-        write.commit()?;
-        Ok(format.unwrap_or(FORMAT))
-    };
-    match begun() {
-        Ok(FORMAT) => Ok(()),
-        Ok(other) => Err(format!("its contents have version {other}; this build knows {FORMAT}")),
-        Err(error) => Err(error.to_string()),
+        queue.closed = true;
+        queue.changes = Vec::new();
     }
 }
 
-/// What a file held when it was opened.
-pub(super) struct Held {
-    number_max: u64,
-    interactions: Vec<(u64, Box<str>, Interaction)>,
-    events: Vec<(u64, EventKey, Timestamp, u64)>,
+/// Says when dropped that the file is closed.
+struct Closed(Arc<Shared>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.queue.lock().ended = true;
+        self.0.end.notify_all();
+    }
 }
 
-impl Held {
-    fn read(database: &Database) -> Result<Self, redb::Error> {
-        let read = database.begin_read()?;
-        let mut held = Self { number_max: 0, interactions: Vec::new(), events: Vec::new() };
-        for row in read.open_table(INTERACTIONS)?.iter()? {
-            let (number, value) = row?;
-            let (id, bytes) = value.value();
-            let record = serde_json::from_slice(bytes)
-                .map_err(|error| redb::Error::Corrupted(format!("the record of {id}: {error}")))?;
-            held.number_max = held.number_max.max(number.value());
-            held.interactions.push((number.value(), id.into(), record));
-        }
-        for row in read.open_table(EVENTS)?.iter()? {
-            let (number, value) = row?;
-            let (key, until, owner) = value.value();
-            held.number_max = held.number_max.max(number.value());
-            held.events.push((number.value(), EventKey(key), Timestamp::from_unix_ms(until), owner));
-        }
-        Ok(held)
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+
+    /// Seconds by which the clock of the tests is ahead.
+    static AHEAD: AtomicU64 = AtomicU64::new(0);
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+
+    fn clock() -> Instant {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let now = || runtime().block_on(async { tokio::time::sleep(Duration::ZERO).deadline().into_std() });
+        *BEGAN.get_or_init(now) + Duration::from_secs(AHEAD.load(Ordering::SeqCst))
     }
 
-    /// Hands everything over.
-    pub(super) fn restore(self, memory: &Memory) {
-        let interactions = self.interactions.into_iter();
-        let owners: HashMap<_, _> =
-            interactions.map(|(number, id, record)| (number, memory.restore(number, id, record))).collect();
-        for (number, event, until, owner) in self.events {
-            match owners.get(&owner) {
-                Some(id) => memory.restore_event(number, event, until, Some(id)),
-                None if owner == LOOSE => memory.restore_event(number, event, until, None),
-                None => {}
+    /// One that nobody writes.
+    fn journal(grace: Duration) -> (Journal, watch::Sender<u64>) {
+        Journal::new(0, grace, Arc::new(Metrics::new().unwrap()), clock)
+    }
+
+    fn large() -> Change {
+        Change::Interaction(1, "int_a".into(), vec![0; 1 << 20])
+    }
+
+    #[tokio::test]
+    async fn a_change_of_nothing_is_safe_and_any_other_waits_for_its_commit() {
+        let (journal, safe) = journal(Duration::from_millis(20));
+        assert_eq!(journal.record([]), 0);
+        assert!(journal.durable(0).await);
+        let first = journal.record([Change::EventGone(1)]);
+        assert_eq!((journal.record([]), journal.sequence()), (0, first));
+        assert!(!journal.durable(first).await, "nobody wrote it within the grace");
+        safe.send_replace(first);
+        assert!(journal.durable(first).await);
+        drop(safe);
+        assert!(!journal.durable(first + 1).await, "nobody writes any more");
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded() {
+        let (journal, _safe) = journal(Duration::from_secs(1000));
+        let fill = || {
+            let mut taken = 0;
+            while journal.takes_more() {
+                journal.record([large()]);
+                taken += 1;
             }
-        }
-    }
-}
-
-/// The one thread that writes.
-struct Writer {
-    database: Database,
-    shared: Arc<Shared>,
-    done: watch::Sender<Done>,
-    metrics: Arc<Metrics>,
-    clock: fn() -> Instant,
-}
-
-impl Writer {
-    fn run(self) {
+            taken
+        };
+        assert_eq!((fill(), journal.look()), (64, Health::Busy));
         let mut batch = Vec::new();
-        loop {
-            let mut queue = self.shared.queue.lock();
-            while queue.changes.is_empty() && !queue.closed {
-                self.shared.wake.wait(&mut queue);
-            }
-            if queue.changes.is_empty() {
-                return;
-            }
-            std::mem::swap(&mut batch, &mut queue.changes);
-            let sequence = queue.sequence;
-            drop(queue);
-            let began = (self.clock)();
-            match self.commit(&batch) {
-                Ok(()) => {
-                    let took = (self.clock)().saturating_duration_since(began);
-                    self.metrics.commit(took.as_secs_f64());
-                    self.done.send_replace(Done { sequence, failed: false });
-                }
-                Err(error) => {
-                    // What reached the disk is not known: nothing is acknowledged from here on.
-                    log::error!(
-                        "the ledger's file cannot be written, and nothing is taken any more: {error}"
-                    );
-                    self.metrics.store_failed();
-                    self.done.send_modify(|done| done.failed = true);
-                    let mut queue = self.shared.queue.lock();
-                    queue.closed = true;
-                    queue.changes = Vec::new();
-                    return;
-                }
-            }
-            batch.clear();
-        }
+        assert!(journal.shared.take(&mut batch, clock).is_some());
+        assert_eq!((batch.len(), fill(), journal.look()), (64, 64, Health::Busy));
+        // What is written from memory waits no longer.
+        assert_eq!(journal.shared.forget(), journal.sequence());
+        assert_eq!(journal.shared.queue.lock().bytes, 0);
     }
 
-    fn commit(&self, batch: &[Change]) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
-        {
-            let mut interactions = write.open_table(INTERACTIONS)?;
-            let mut events = write.open_table(EVENTS)?;
-            for change in batch {
-                match change {
-                    Change::Event(number, event, until, owner) => {
-                        events.insert(number, (event.0, until.unix_ms(), *owner))?;
-                    }
-                    Change::EventGone(number) => drop(events.remove(number)?),
-                    Change::Interaction(number, id, bytes) => {
-                        interactions.insert(number, (&**id, bytes.as_slice()))?;
-                    }
-                    Change::InteractionGone(number) => drop(interactions.remove(number)?),
-                }
-            }
-        }
-        write.commit()?;
-        Ok(())
+    #[test]
+    fn a_disk_that_hangs_is_noticed_and_forgiven() {
+        let (journal, _safe) = journal(Duration::from_secs(10));
+        let mut batch = Vec::new();
+        journal.record([large()]);
+        assert_eq!(journal.look(), Health::Well);
+        journal.shared.take(&mut batch, clock).unwrap();
+        assert_eq!(journal.look(), Health::Well);
+        AHEAD.fetch_add(10, Ordering::SeqCst);
+        assert_eq!((journal.look(), journal.takes_more()), (Health::Hanging, false));
+        batch.clear();
+        journal.record([large()]);
+        journal.shared.take(&mut batch, clock).unwrap();
+        assert_eq!((journal.look(), journal.takes_more()), (Health::Well, true));
+    }
+
+    #[test]
+    fn a_writer_that_panics_is_said() {
+        let (journal, _safe) = journal(Duration::from_secs(1000));
+        let ending = Ending(Arc::clone(&journal.shared));
+        let thread = std::thread::spawn(move || {
+            let _ending = ending;
+            panic!("as a database might");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!((journal.look(), journal.takes_more()), (Health::Gone, false));
+        assert_eq!(journal.record([large()]), u64::MAX);
+        journal.close();
     }
 }

@@ -27,6 +27,11 @@ impl Loose {
         self.queue.len()
     }
 
+    /// All that are remembered, with their numbers.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Timestamp, EventKey, u64)> {
+        self.queue.iter().copied()
+    }
+
     /// Claims an event that goes by these keys, unless it is known by any of them.
     pub(super) fn claim(&mut self, keys: &[EventKey], now: Timestamp) -> Known {
         let mut known = Known::Unknown;

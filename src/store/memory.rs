@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::journal::{Change, Journal};
+use super::file::Change;
+use super::journal::Journal;
 use super::loose::Loose;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
@@ -379,7 +380,7 @@ impl Memory {
 }
 
 /// What the file is to hold of a record, which has no number and no key that JSON lacks.
-fn change(id: &Arc<str>, slot: &Slot) -> Change {
+pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
     Change::Interaction(slot.number, Arc::clone(id), serde_json::to_vec(&slot.record).unwrap_or_default())
 }
 

@@ -5,11 +5,13 @@
 //! Who delivers a callback claims it first ([`Store::claim`]) and settles it once the agent took it
 //! ([`Claimed::settle`]); a claim that is dropped is released, so that the provider's retry is delivered.
 
+mod file;
 mod journal;
 mod loose;
 mod memory;
 mod mint;
 mod upkeep;
+mod writer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,9 +26,11 @@ use crate::interaction::{Ask, Cleared, Held, Interaction, QuestionFault, Report}
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
+use file::LedgerFile;
 use journal::Journal;
 use memory::{Hold, Memory, SHARDS};
 
+pub use journal::Health;
 pub use memory::DueNotice;
 pub use mint::{MintRefusal, mint};
 
@@ -51,7 +55,7 @@ impl std::fmt::Display for StoreError {
 /// The ledger.
 #[derive(Debug)]
 pub struct Store {
-    memory: Memory,
+    memory: Arc<Memory>,
     journal: Option<Arc<Journal>>,
     /// Somebody who waits for a claim to end looks again.
     freed: Notify,
@@ -97,20 +101,23 @@ impl Store {
     ) -> Result<Self, StoreError> {
         metrics.store_limits(settings.interactions_max);
         let Some(path) = &settings.path else {
-            let memory = Memory::new(settings.clone(), None, metrics);
+            let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
             return Ok(Self { memory, journal: None, freed: Notify::new() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
-        let (journal, held) = Journal::open(path, Arc::clone(&metrics), clock).map_err(failed)?;
+        let file = LedgerFile::open(path).map_err(failed)?;
+        let held = file.read().map_err(failed)?;
+        let (journal, safe) = Journal::new(held.number_max, settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
-        let memory = Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics);
+        let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
         held.restore(&memory);
+        journal.start(file, Arc::downgrade(&memory), safe).map_err(failed)?;
         Ok(Self { memory, journal: Some(journal), freed: Notify::new() })
     }
 
-    /// Whether everything that is acknowledged can be kept.
-    pub fn is_healthy(&self) -> bool {
-        self.journal.as_ref().is_none_or(|journal| journal.is_healthy())
+    /// Looks whether everything that is acknowledged can be kept.
+    pub fn health(&self) -> Health {
+        self.journal.as_ref().map_or(Health::Well, |journal| journal.look())
     }
 
     /// How many interactions and delivered events are known.
@@ -128,8 +135,13 @@ impl Store {
         durable(self.journal.as_ref(), sequence).await
     }
 
+    /// Whether something new may be begun.
+    fn takes_more(&self) -> bool {
+        self.journal.as_ref().is_none_or(|journal| journal.takes_more())
+    }
+
     fn check(&self) -> Result<(), Refusal> {
-        if self.is_healthy() { Ok(()) } else { Err(unavailable()) }
+        if self.takes_more() { Ok(()) } else { Err(unavailable()) }
     }
 
     /// Asks whether a verified callback may be delivered now. Where the same event is being delivered, or the last
@@ -246,13 +258,16 @@ impl Store {
     }
 
     /// Lets time pass: what is overdue lapses, what nobody needs any more is forgotten. Returns what the agent is to
-    /// be told.
+    /// be told. While the file takes nothing new, time stands still here: what lapses meanwhile lapses afterwards.
     pub fn pass(&self, now: Timestamp) -> Vec<DueNotice> {
         let mut notices = Vec::new();
-        for index in 0..SHARDS {
+        self.health();
+        for index in (0..SHARDS).take_while(|_| self.takes_more()) {
             self.memory.pass(index, now, &mut notices);
         }
-        self.memory.pass_loose(now);
+        if self.takes_more() {
+            self.memory.pass_loose(now);
+        }
         notices
     }
 
@@ -287,6 +302,12 @@ impl Store {
         if let Some(journal) = &self.journal {
             journal.close();
         }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, full};
+use super::file::Change;
+use super::memory::{DueNotice, LOOSE, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
 use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};
@@ -142,6 +143,25 @@ impl Memory {
             }
         }
         shard.interactions.len()
+    }
+
+    /// Everything that a shard knows, as the changes that make it.
+    pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
+        let shard = self.shard(index);
+        let mut changes = Vec::with_capacity(2 * shard.interactions.len());
+        for (id, slot) in &shard.interactions {
+            let (until, owner) = (slot.record.expires(), slot.number);
+            let events = slot.record.delivered_events();
+            changes.extend(events.map(|(key, number)| Change::Event(number, key, until, owner)));
+            changes.push(change(id, slot));
+        }
+        changes
+    }
+
+    /// The events of no interaction, as the changes that make them.
+    pub(super) fn snapshot_loose(&self) -> Vec<Change> {
+        let loose = self.loose.lock();
+        loose.all().map(|(until, key, number)| Change::Event(number, key, until, LOOSE)).collect()
     }
 
     // === Time ===

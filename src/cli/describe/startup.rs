@@ -33,6 +33,7 @@ pub(super) fn startup(startup: &Startup) -> Value {
             "interactions_max": store.interactions_max,
             "events_max": store.events_max,
             "remember": format_duration(store.remember),
+            "grace": format_duration(store.grace),
         },
         "shutdown": {
             "delay": format_duration(startup.shutdown_delay),

@@ -1,0 +1,308 @@
+//! A disk that fails, hangs and heals under the real process. `tests/store/disk.c` stands between it and the kernel.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+use callgate::observe::Metrics;
+use callgate::policy::MintRequest;
+use callgate::clock::{Clock, instant};
+use callgate::store::Store;
+
+use crate::crash::{
+    Acknowledged, Known, Load, Running, call_in_full, config, deliveries, kill_again_and_again, try_send,
+    try_send_in_full, verify,
+};
+use crate::harness::{ANSWER, Agent, eventually, parse};
+
+/// Builds the disk that fails on demand.
+fn build(folder: &Path) -> PathBuf {
+    let library = folder.join("disk.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/store/disk.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args([source, "-ldl", "-lpthread"]);
+    assert!(cc.status().unwrap().success());
+    library
+}
+
+/// A Callgate over a disk that does as it is told, and what was acknowledged so far.
+struct World {
+    folder: tempfile::TempDir,
+    agent: Agent,
+    path: PathBuf,
+    running: Running,
+    acknowledged: Mutex<Acknowledged>,
+    known: Known,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::over(tempfile::tempdir().unwrap(), Agent::start(ANSWER))
+    }
+
+    /// With what is in the folder already.
+    fn over(folder: tempfile::TempDir, agent: Agent) -> Self {
+        let path = config(folder.path(), &agent);
+        let library = build(folder.path());
+        let (control, undo) = (folder.path().join("control"), folder.path().join("undo"));
+        fs::write(&control, "off").unwrap();
+        let environment: [(&str, &Path); 3] =
+            [("LD_PRELOAD", &library), ("DISK_CONTROL", &control), ("DISK_UNDO", &undo)];
+        let running = Running::start_with(&path, &environment);
+        let acknowledged = Mutex::default();
+        let load = Load {
+            running: &running,
+            acknowledged: &acknowledged,
+            operations: &AtomicUsize::new(0),
+            round: 0,
+        };
+        let known = load.mint().unwrap();
+        Self { folder, agent, path, running, acknowledged, known }
+    }
+
+    /// From now on the disk does this.
+    fn disk(&self, word: &str) {
+        // Whole or not at all: it is read at any moment.
+        let new = self.folder.path().join("control.new");
+        fs::write(&new, word).unwrap();
+        fs::rename(new, self.folder.path().join("control")).unwrap();
+    }
+
+    /// Calls back with an event.
+    fn call(&self, event: &str) -> u16 {
+        let (head, body) = call_in_full(self.running.ingress, &self.known, event).unwrap();
+        let status = head[9..12].parse().unwrap();
+        if status == 200 {
+            self.acknowledged.lock().unwrap().events.insert(event.to_owned(), self.known.clone());
+        } else {
+            assert!(status == 503 && body.contains("store_unavailable"), "{head} {body}");
+            assert!(head.contains("\r\nretry-after: "), "{head}");
+        }
+        status
+    }
+
+    fn delivered(&self, event: &str) -> usize {
+        deliveries(&self.agent).get(event).copied().unwrap_or_default()
+    }
+
+    fn status(&self, path: &str) -> u16 {
+        try_send(self.running.admin, "GET", path, "", "").unwrap().0
+    }
+
+    fn failed(&self) -> bool {
+        let (_, page) = try_send(self.running.admin, "GET", "/metrics", "", "").unwrap();
+        page.contains("\ncallgate_store_failed 1\n")
+    }
+
+    fn mint(&self) -> u16 {
+        let wanted = r#"{"route":"doc","params":{"id":"a"}}"#;
+        let (head, body) = try_send_in_full(self.running.admin, "POST", "/callbacks", "", wanted).unwrap();
+        let status = head[9..12].parse().unwrap();
+        if status != 201 {
+            assert!(status == 503 && body.contains("store_unavailable"), "{head} {body}");
+            assert!(head.contains("\r\nretry-after: "), "{head}");
+        }
+        status
+    }
+
+    /// Nothing new is taken, and everybody is told.
+    fn is_down(&self) {
+        eventually(|| (self.status("/readyz") == 503).then_some(()));
+        eventually(|| self.failed().then_some(()));
+        for n in 0..3 {
+            let event = format!("while-down-{n}");
+            assert_eq!(self.call(&event), 503);
+            assert_eq!(self.delivered(&event), 0);
+            assert_eq!(self.mint(), 503);
+        }
+    }
+
+    /// It is as it was before; what was delivered and not acknowledged is known.
+    fn is_up_again(&self, delivered: &[&str]) {
+        eventually(|| (self.status("/readyz") == 200).then_some(()));
+        assert!(!self.failed());
+        eventually(|| self.running.said.lock().unwrap().contains("is written again").then_some(()));
+        for event in delivered {
+            assert_eq!(self.call(event), 200);
+            assert_eq!(self.delivered(event), 1, "{event}");
+        }
+        for n in 0..3 {
+            let event = format!("while-down-{n}");
+            assert_eq!(self.call(&event), 200);
+            assert_eq!(self.delivered(&event), 1);
+        }
+        assert_eq!(self.mint(), 201);
+    }
+
+    /// Everything that was acknowledged is known to a process that is started anew.
+    fn keeps_what_it_acknowledged(self) {
+        self.running.kill();
+        let running = Running::start(&self.path);
+        assert!(verify(&running, &self.acknowledged.into_inner().unwrap(), &self.agent) > 0);
+        running.kill();
+        assert!(!self.folder.path().join("ledger.new").exists());
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_said_and_heals_without_a_restart() {
+    for word in ["eio-write", "eio-sync", "enospc"] {
+        let world = World::new();
+        for n in 0..20 {
+            assert_eq!(world.call(&format!("before-{n}")), 200);
+        }
+        // Twice: what healed once is no worse for it.
+        for time in 0..2 {
+            world.disk(word);
+            let caught = format!("caught-{time}");
+            assert_eq!(world.call(&caught), 503, "{word}");
+            assert_eq!(world.delivered(&caught), 1, "the disk was well when it came");
+            if time == 0 {
+                world.is_down();
+            }
+            assert_eq!(world.status("/livez"), 200, "a restart does not mend a disk");
+            world.disk("off");
+            world.is_up_again(&[&caught]);
+        }
+        world.keeps_what_it_acknowledged();
+    }
+}
+
+#[test]
+fn another_process_does_not_get_the_file_while_it_is_mended() {
+    let world = World::new();
+    for word in ["eio-sync", "enospc"] {
+        world.disk(word);
+        assert_eq!(world.call(&format!("caught-{word}")), 503);
+        world.disk("off");
+        world.is_up_again(&[]);
+        let mut second = Command::new(env!("CARGO_BIN_EXE_callgate"));
+        second.args(["run", "-c"]).arg(&world.path);
+        second.env("TOKEN_KEY", "0123456789abcdef0123456789abcdef");
+        second.env("SECRET", "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=");
+        let second = second.output().unwrap();
+        let said = String::from_utf8(second.stderr).unwrap();
+        assert!(!second.status.success() && said.contains("another process uses it"), "{word}: {said}");
+    }
+    world.keeps_what_it_acknowledged();
+}
+
+#[test]
+fn a_disk_that_hangs_is_said_and_holds_nobody_for_long() {
+    let world = World::new();
+    assert_eq!(world.call("before"), 200);
+    world.disk("hang");
+    assert_eq!(world.call("caught"), 503);
+    world.is_down();
+    assert_eq!(world.status("/livez"), 200);
+    world.disk("off");
+    world.is_up_again(&["caught"]);
+    // Asked to stop, it waits for the disk no longer than for anything else.
+    world.disk("hang");
+    assert_eq!(world.call("caught again"), 503);
+    let mut running = world.running;
+    let pid = running.child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    eventually(|| running.child.try_wait().unwrap());
+}
+
+/// Puts ones of a power cut's making in place of what was written since the last sync: each sector is as it was after
+/// some write, or before them all.
+fn cut_the_power(ledger: &Path, undo: &Path, mut random: u64) {
+    let (Ok(mut file), Ok(log)) = (OpenOptions::new().write(true).open(ledger), fs::read(undo)) else {
+        return;
+    };
+    let inode = file.metadata().unwrap().ino();
+    let mut sectors: BTreeMap<u64, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
+    let mut rest = log.as_slice();
+    while rest.len() >= 24 {
+        let number = |at: usize| u64::from_ne_bytes(rest[8 * at..8 * at + 8].try_into().unwrap());
+        let (whose, mut offset, length) = (number(0), number(1), usize::try_from(number(2)).unwrap());
+        // The last one may have been cut off by the kill: then its write did not happen.
+        let Some(mut former) = rest.get(24..24 + length) else { break };
+        rest = &rest[24 + length..];
+        while whose == inode && !former.is_empty() {
+            let left = usize::try_from(512 - offset % 512).unwrap().min(former.len());
+            sectors.entry(offset / 512).or_default().push((offset, former[..left].to_vec()));
+            former = &former[left..];
+            offset += left as u64;
+        }
+    }
+    for writes in sectors.into_values() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let kept = usize::try_from(random % (writes.len() as u64 + 1)).unwrap();
+        for (offset, former) in writes[kept..].iter().rev() {
+            file.seek(SeekFrom::Start(*offset)).unwrap();
+            file.write_all(former).unwrap();
+        }
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, undo) = (build(folder.path()), folder.path().join("undo"));
+    let ledger = folder.path().join("ledger");
+    let environment: [(&str, &Path); 2] = [("LD_PRELOAD", &library), ("DISK_UNDO", &undo)];
+    let mut cut = 0;
+    kill_again_and_again(&environment, folder.path(), |round| {
+        cut += usize::from(fs::metadata(&undo).is_ok_and(|undo| undo.len() > 0));
+        cut_the_power(&ledger, &undo, 0x9e37_79b9_7f4a_7c15 ^ (round as u64 + 1));
+    });
+    println!("{cut} times there were writes that no sync had made safe");
+}
+
+/// Makes a ledger that is larger than what is kept in memory of its file. Returns the ids.
+fn fill(path: &Path) -> Vec<String> {
+    let text = crate::ledger::config("127.0.0.1:1", &format!("{{ kind: file, path: {} }}", path.display()));
+    let config = parse(&text);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = Store::start(&config.startup.store, Arc::new(Metrics::new().unwrap()), instant).unwrap();
+    let store = Arc::new(store);
+    let now = Clock::System.now();
+    let wide = "a".repeat(255);
+    let ids: Vec<_> = (0..50_000).map(|n| format!("int_{n:026}")).collect();
+    runtime.block_on(async {
+        let mut opening = tokio::task::JoinSet::new();
+        for id in &ids {
+            let request = MintRequest { route: "doc", parameters: &[("id", &wide)], ttl: None, uses: None };
+            let minted = config.policy.mint(&request, id, now).unwrap();
+            let store = Arc::clone(&store);
+            opening.spawn(async move { store.open(&minted, now).await });
+        }
+        while let Some(opened) = opening.join_next().await {
+            opened.unwrap().unwrap();
+        }
+    });
+    store.close();
+    ids
+}
+
+#[test]
+fn a_writer_that_is_gone_is_said_and_refuses_everybody_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let ids = fill(&ledger);
+    let world = World::over(folder, Agent::start(ANSWER));
+    assert_eq!(world.status("/livez"), 200);
+    // Somebody writes over the file.
+    let bytes = fs::metadata(&ledger).unwrap().len();
+    let mut file = OpenOptions::new().write(true).open(&ledger).unwrap();
+    file.seek(SeekFrom::Start(4096)).unwrap();
+    file.write_all(&vec![0; usize::try_from(bytes).unwrap() - 4096]).unwrap();
+    // Sooner or later a page is read that is not in memory. A slow disk is refused, too, and goes on.
+    let gone = ids.iter().step_by(997).any(|id| {
+        let path = format!("/callbacks/{id}");
+        let (status, _) = try_send(world.running.admin, "DELETE", &path, "", "").unwrap();
+        status != 204 && world.status("/livez") == 503
+    });
+    assert!(gone);
+    world.is_down();
+}
