@@ -100,9 +100,9 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
     }
 }
 
-/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. A difference
-/// between them is used only after it has lasted for [`Steady::PATIENCE`]. Use this clock for decisions that cannot
-/// be undone, for example that a deadline has passed.
+/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump, the
+/// new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions that
+/// cannot be undone, for example that a deadline has passed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// The difference between the wall clock and the monotonic clock, in milliseconds.

@@ -2,7 +2,7 @@
 //! because the whole document must be validated although only a few members are used.
 //!
 //! It accepts the same texts as `serde_json` (RFC 8259) in about three quarters of its time. It does not look up
-//! members: see [`find`](super::find).
+//! members: see the module `find`.
 //!
 //! Each function below takes the unread text and returns the text that is left after one token or value. It returns
 //! `None` if the text is not valid JSON.
