@@ -45,7 +45,7 @@ impl<'t> Found<'t> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotJson;
 
-/// Looks up all `pointers` in one pass over the document. Only the first [`POINTERS_MAX`] pointers are looked up.
+/// Looks up all `pointers` in one pass over the document. There must be at most [`POINTERS_MAX`] of them.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a
