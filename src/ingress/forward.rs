@@ -107,7 +107,8 @@ fn write_request(
 
 impl Observed {
     /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps all headers that the
-    /// agent checked before Callgate was installed. It adds no identity headers and no assertion.
+    /// agent checked before Callgate was installed. It adds only the header `Callgate-Observed`: no identity headers
+    /// and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), &*self.admitted.edge.authority);
         let passes =
