@@ -1,55 +1,55 @@
-//! Why a callback was refused: one closed list, from which the status, the problem text, the metric
-//! label, the log field and the documentation anchor all come.
+//! The reasons why Callgate denies or fails a request: one closed list. The HTTP status, the problem document, the
+//! metric label, the log field and the documentation anchor of a reason all come from this list.
 //!
-//! A reason never says anything that an attacker could use as an oracle beyond its own name, and its name
-//! only leaves the process on the caller's side when `explain_denials` is on.
+//! A reason tells an attacker nothing except its own name. The caller sees the name only with `explain_denials:
+//! true`.
 
 use std::borrow::Cow;
 
-/// What kind of "no" a [`Denial`] is.
+/// The two kinds of [`Denial`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Class {
-    /// The gate refused the request: nothing reached the agent.
+    /// The request failed a check. Nothing was delivered or sent.
     Deny,
-    /// The gate permitted the request, but it could not be delivered or answered.
+    /// The request passed all checks, but Callgate could not deliver, send, store or answer it.
     Fail,
 }
 
-/// Declares the closed list: variant, code, class, status, public title, and what the operator should know.
+/// Declares the closed list: variant, code, class, status, public title, and help text for the operator.
 macro_rules! denials {
     ($($variant:ident, $code:literal, $class:ident, $status:literal, $title:literal, $help:literal;)+) => {
-        /// Why a callback was not delivered, or a request of the agent not sent, or either not answered. Alphabetical; the
-        /// codes are stable.
+        /// The reason why Callgate did not deliver a callback, did not send a request of the agent, or could not
+        /// answer one of them. Sorted alphabetically. The codes are stable.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Denial {
             $(#[doc = $help] $variant,)+
         }
 
         impl Denial {
-            /// Every reason there is, in the order of declaration.
+            /// Every reason, in the order of declaration.
             pub const ALL: &'static [Denial] = &[$(Denial::$variant),+];
 
-            /// The stable snake_case code: metric label, log field and documentation anchor.
+            /// Returns the stable snake_case code: metric label, log field and documentation anchor.
             pub const fn code(self) -> &'static str {
                 match self { $(Denial::$variant => $code,)+ }
             }
 
-            /// Whether the gate refused, or the delivery failed.
+            /// Reports whether a check failed or the delivery failed.
             pub const fn class(self) -> Class {
                 match self { $(Denial::$variant => Class::$class,)+ }
             }
 
-            /// The HTTP status for the caller.
+            /// Returns the HTTP status for the caller.
             pub const fn status(self) -> u16 {
                 match self { $(Denial::$variant => $status,)+ }
             }
 
-            /// The text for the caller: says what class of thing is wrong, never which check found it.
+            /// Returns the title for the caller. The title names the class of the error, never the check that failed.
             pub const fn title(self) -> &'static str {
                 match self { $(Denial::$variant => $title,)+ }
             }
 
-            /// One sentence for the operator.
+            /// Returns the help text for the operator: one or two sentences.
             pub const fn help(self) -> &'static str {
                 match self { $(Denial::$variant => $help,)+ }
             }
@@ -59,105 +59,122 @@ macro_rules! denials {
 
 denials! {
     ActionAlreadyAnswered, "action_already_answered", Deny, 409, "Conflict",
-        "The question was answered already, or an answer to it is on its way.";
+        "The agent already answered this question, or its answer is being sent to the provider.";
     ActionAmbiguous, "action_ambiguous", Deny, 409, "Conflict",
-        "Several questions of the interaction are open, and the answer does not say to which it belongs.";
+        "The interaction has several open questions, and the agent's answer does not say which one it belongs to.";
     ActionNotAllowed, "action_not_allowed", Deny, 403, "Forbidden",
         "The action endpoint is not at a host that the route lists, or its address may not be dialled.";
     ActionUnknown, "action_unknown", Deny, 404, "Not Found",
-        "No callback of this interaction asked such a question.";
+        "No callback of this interaction asked this question, or the route no longer has `actions`.";
     AddressNotAllowed, "address_not_allowed", Deny, 403, "Forbidden",
         "The client address is in none of the provider's `allow` networks.";
     AddressUnreadable, "address_unreadable", Deny, 403, "Forbidden",
-        "A trusted proxy sent an address header that is empty, doubled or not an address.";
+        "A trusted proxy sent an address header that is empty, occurs twice, or does not contain an address.";
     AgentGarbled, "agent_garbled", Fail, 502, "Bad Gateway",
-        "The agent's answer is not HTTP/1.1, or it reports success before the agent was sent the whole callback.";
+        "The agent's response is not HTTP/1.1, or the agent reported success before it had received the whole \
+         callback.";
     AgentReset, "agent_reset", Fail, 502, "Bad Gateway",
-        "The agent closed the connection before it answered; the callback may have reached it.";
+        "The agent closed the connection before it sent a response. The callback may have reached the agent.";
     AgentTimeout, "agent_timeout", Fail, 504, "Gateway Timeout",
-        "The agent did not answer within `agent.timeouts.response`; the callback may have reached it.";
+        "The agent did not respond within `agent.timeouts.response`. The callback may have reached the agent.";
     AgentUnreachable, "agent_unreachable", Fail, 503, "Service Unavailable",
-        "No connection to the agent within `agent.timeouts.connect`; the callback did not reach it.";
+        "Callgate could not connect to the agent within `agent.timeouts.connect`. The callback did not reach the \
+         agent.";
     BodyIncomplete, "body_incomplete", Deny, 400, "Bad Request",
-        "The body broke off or its framing is invalid.";
+        "The body ended before it was complete, or its framing is invalid.";
     BodyNotJson, "body_not_json", Deny, 400, "Bad Request",
-        "The route guards what a body asks (`actions`), and this body cannot be read as JSON.";
+        "The route checks the action endpoint in the body (`actions`), and this body is not valid JSON.";
     BodyTimeout, "body_timeout", Deny, 408, "Request Timeout",
-        "The body was not complete within `limits.body_deadline`, or came slower than `limits.throughput_min`.";
+        "The body was not complete within `limits.body_deadline`, or it arrived more slowly than \
+         `limits.throughput_min`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
-        "The body is larger than the route's `body_max`.";
+        "The body is larger than `body_max` of the route or of the egress rule.";
     CallbackPresent, "callback_present", Deny, 409, "Conflict",
-        "The agent's request has something where the callback's URL or token goes, and the rule does not keep it.";
+        "The agent's request already has a value at the place where the callback URL or token belongs, and the \
+         rule does not keep this value.";
     ClientCertificateMissing, "client_certificate_missing", Deny, 403, "Forbidden",
-        "The route asks for a client certificate, and none of a trusted authority came with the connection.";
+        "The route requires a client certificate, and the client sent none that a trusted authority issued.";
     ClientCertificateOther, "client_certificate_other", Deny, 403, "Forbidden",
-        "The client certificate is genuine, but its names are none that the route lists.";
+        "The client certificate is valid, but the route lists none of its names.";
     EventInFlight, "event_in_flight", Fail, 503, "Service Unavailable",
-        "The same event, or the one that has the last use, is being delivered and took too long; a retry will tell.";
+        "Another request with the same event, or with the token's last use, is still being delivered. The provider \
+         should try again.";
     HandshakeRefused, "handshake_refused", Deny, 403, "Forbidden",
-        "The request is a provider's handshake, but does not prove itself: another token, nothing that is in `subscriptions`, or no challenge.";
+        "The request is a provider's handshake, but it fails its check. Examples are a wrong token, a topic that \
+         is not in `subscriptions`, or a missing challenge.";
     HeadTimeout, "head_timeout", Deny, 408, "Request Timeout",
-        "The head of a request was not complete within `limits.head_deadline`.";
+        "The head of the request was not complete within `limits.head_deadline`.";
     HeadTooLarge, "head_too_large", Deny, 431, "Request Header Fields Too Large",
-        "The head is larger than `limits.head_max`, or has more lines than `limits.headers_max`.";
+        "The head is larger than `limits.head_max`, or it has more header lines than `limits.headers_max`.";
     HeaderDuplicated, "header_duplicated", Deny, 400, "Bad Request",
-        "A header that decides about access occurs more than once.";
+        "A header that an access check reads occurs more than once.";
     HostNotAllowed, "host_not_allowed", Deny, 403, "Forbidden",
-        "The egress listener was asked under a name that is neither an address, nor `localhost`, nor in `listen.egress.hosts`.";
+        "The request to the egress listener names a host that is not an IP address, `localhost` or listed in \
+         `listen.egress.hosts`.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
-        "The place for the callback's URL or token is within a value that has no members, or is there twice.";
+        "Callgate cannot add the callback URL or token to the body: the path to its place leads through a value \
+         without members, or a member on the path occurs twice.";
     InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
-        "The callback names other work than the one that the provider named in its answer to the request.";
+        "The provider's id of the work in the callback differs from the id that the provider returned when it \
+         accepted the request.";
     InteractionOver, "interaction_over", Deny, 410, "Gone",
-        "The interaction is over: it ended by a final callback, by its last use, by its deadline, or was never sent.";
+        "The interaction is over: a final callback arrived, the last use was spent, the deadline passed, or the \
+         provider never accepted the request.";
     InteractionRevoked, "interaction_revoked", Deny, 410, "Gone",
         "The interaction was revoked.";
     InteractionUnknown, "interaction_unknown", Deny, 410, "Gone",
-        "The token is genuine, but the ledger does not know its interaction, and `store.unknown` is `refuse`.";
+        "The token is valid, but the ledger has no record of its interaction, and `store.unknown` is `refuse`.";
     KeysUnavailable, "keys_unavailable", Fail, 503, "Service Unavailable",
-        "The provider's public keys could not be fetched so far, and there are none of before that may still be used.";
+        "Callgate could not fetch the keys or certificates that verify the provider's signatures, and it has no \
+         earlier ones that are still usable.";
     ListUnavailable, "list_unavailable", Fail, 503, "Service Unavailable",
-        "The provider's published addresses could not be fetched so far, and there are none of before.";
+        "Callgate could not fetch a published list of addresses yet, and it has no earlier copy.";
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
-        "The route does not list this method.";
+        "The route or the egress rule does not list this method.";
     Overloaded, "overloaded", Fail, 503, "Service Unavailable",
-        "The bodies that are held already take all of `limits.body_memory_max`, or the agent's of `listen.egress.body_memory_max`; a retry will find room.";
+        "The request bodies in memory already use all of `limits.body_memory_max`, or of \
+         `listen.egress.body_memory_max`. The caller should try again.";
     PageNotAllowed, "page_not_allowed", Deny, 403, "Forbidden",
-        "The egress listener was asked by a web page: with `Origin`, or with another `Sec-Fetch-Site` than `none`.";
+        "A web page sent the request to the egress listener: it has an `Origin` header, or a `Sec-Fetch-Site` other \
+         than `none`.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
-        "A value for a capture is missing from the agent's request, or is no path segment of [A-Za-z0-9._~-].";
+        "The agent's request has no value for a capture, or the value is not a path segment of [A-Za-z0-9._~-].";
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
-        "The path or query is not in the one canonical form: dot segments, encoded separators and the like.";
+        "The path or query is not in canonical form. Examples are dot segments and percent-encoded slashes.";
     ProviderGarbled, "provider_garbled", Fail, 502, "Bad Gateway",
-        "The provider's answer is not HTTP/1.1, or it reports success before the provider was sent the whole request.";
+        "The provider's response is not HTTP/1.1, or the provider reported success before it had received the \
+         whole request.";
     ProviderRedirected, "provider_redirected", Fail, 502, "Bad Gateway",
-        "The provider answered a question's answer with a redirect, which is neither followed nor passed on.";
+        "The provider responded to the answer of a question with a redirect. Callgate neither follows the redirect \
+         nor passes it on.";
     ProviderReset, "provider_reset", Fail, 502, "Bad Gateway",
-        "The provider closed the connection before it answered; the request may have reached it.";
+        "The provider closed the connection before it sent a response. The request may have reached the provider.";
     ProviderTimeout, "provider_timeout", Fail, 504, "Gateway Timeout",
-        "The provider did not answer within the rule's `timeouts.response`; the request may have reached it.";
+        "The provider did not respond within the rule's `timeouts.response`. The request may have reached the \
+         provider.";
     ProviderUnreachable, "provider_unreachable", Fail, 502, "Bad Gateway",
-        "No connection to the provider: name, address, TLS, or `timeouts.connect`; nothing was sent.";
+        "Callgate could not connect to the provider: check its name, its address, its TLS certificate and \
+         `timeouts.connect`. Nothing was sent.";
     QuestionsTooMany, "questions_too_many", Deny, 429, "Too Many Requests",
-        "The interaction has as many open questions as are remembered; the agent has to answer one first.";
+        "The interaction has the maximum number of open questions. The agent has to answer one first.";
     RateLimited, "rate_limited", Deny, 429, "Too Many Requests",
-        "More requests than `limits.rate_per_address` lets one address make.";
+        "One client address sent more requests than `limits.rate_per_address` allows.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
-        "The request head is not valid HTTP, has no `Host`, or its framing is ambiguous.";
+        "The request head is not valid HTTP, has no `Host`, or has ambiguous framing.";
     RequestNotForm, "request_not_form", Deny, 400, "Bad Request",
-        "The callback goes into a form, but the agent's request has no form as its body.";
+        "The rule adds the callback URL or token to a form, but the body of the agent's request is not a form.";
     RequestNotJson, "request_not_json", Deny, 400, "Bad Request",
-        "The callback goes into the body, but the agent's request has no JSON body.";
+        "The rule reads or changes the JSON body, but the body of the agent's request is not JSON.";
     RouteBusy, "route_busy", Fail, 503, "Service Unavailable",
-        "The route's `rate` lets no more callbacks through now; the provider's retry will find room.";
+        "More callbacks arrived than the route's `rate` allows. The provider should try again.";
     RouteUnknown, "route_unknown", Deny, 404, "Not Found",
         "No route has this path.";
     RuleUnknown, "rule_unknown", Deny, 404, "Not Found",
         "No egress rule has this path.";
     SignatureClaim, "signature_claim", Deny, 401, "Unauthorized",
-        "The signature is genuine, but what it states is not what it must: issuer, audience, address, topic, lifetime.";
+        "The signature is valid, but a signed value is wrong: issuer, audience, address, topic or lifetime.";
     SignatureKeyUnknown, "signature_key_unknown", Deny, 401, "Unauthorized",
-        "The signature names a key that is none of the provider's, or one for another purpose.";
+        "The signature names a key that is not one of the provider's keys, or a key for another purpose.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",
         "A signature header is not in the scheme's format.";
     SignatureMismatch, "signature_mismatch", Deny, 401, "Unauthorized",
@@ -165,45 +182,46 @@ denials! {
     SignatureMissing, "signature_missing", Deny, 401, "Unauthorized",
         "A header that the provider's signature scheme needs is missing.";
     SignatureTooNew, "signature_too_new", Deny, 401, "Unauthorized",
-        "The signature's timestamp is further ahead than the tolerance.";
+        "The signature's timestamp is further in the future than the tolerance.";
     SignatureTooOld, "signature_too_old", Deny, 401, "Unauthorized",
         "The signature's timestamp is older than the tolerance.";
     StoreFull, "store_full", Fail, 503, "Service Unavailable",
-        "The ledger is full: it holds `store.interactions_max` interactions, or `store.events_max` events of interactions.";
+        "The ledger is full: it contains `store.interactions_max` interactions, or `store.events_max` delivered \
+         events.";
     StoreUnavailable, "store_unavailable", Fail, 503, "Service Unavailable",
-        "The store could not write; nothing is acknowledged that is not safe.";
+        "The store could not write. Callgate acknowledges nothing that is not stored safely.";
     TokenAlgorithm, "token_algorithm", Deny, 401, "Unauthorized",
-        "The token names an algorithm that is not the one of its key.";
+        "The token's `alg` is not the algorithm of its key.";
     TokenAudience, "token_audience", Deny, 401, "Unauthorized",
-        "The token is for another audience, or names none.";
+        "The token's `aud` names another audience, or is missing.";
     TokenBinding, "token_binding", Deny, 401, "Unauthorized",
-        "The token is genuine but was made for another route or other captures.";
+        "The token is valid, but it was minted for another route or for other captures.";
     TokenClaim, "token_claim", Deny, 401, "Unauthorized",
         "A required claim is missing, or a claim has the wrong type.";
     TokenDuplicated, "token_duplicated", Deny, 400, "Bad Request",
-        "More than one token came with the request.";
+        "The request has more than one token.";
     TokenExpired, "token_expired", Deny, 401, "Unauthorized",
         "The token's `exp` has passed.";
     TokenForged, "token_forged", Deny, 401, "Unauthorized",
         "The token's signature does not verify under its key.";
     TokenIssuer, "token_issuer", Deny, 401, "Unauthorized",
-        "The token is from another issuer, or names none.";
+        "The token's `iss` names another issuer, or is missing.";
     TokenKeyUnknown, "token_key_unknown", Deny, 401, "Unauthorized",
-        "The token names a key that is not configured.";
+        "The token's `kid` names a key that is not configured.";
     TokenMalformed, "token_malformed", Deny, 401, "Unauthorized",
-        "The token is not a compact JWS of the plain kind: crit, embedded keys, encryption and oversize included.";
+        "The token is not a plain compact JWS. It may be too long, be encrypted, contain a key, or use `crit`.";
     TokenMismatch, "token_mismatch", Deny, 401, "Unauthorized",
         "The header equals none of the route's static secrets.";
     TokenMissing, "token_missing", Deny, 401, "Unauthorized",
-        "No token where the route expects one.";
+        "The request has no token where the route expects one.";
     TokenNotYetValid, "token_not_yet_valid", Deny, 401, "Unauthorized",
-        "The token's `nbf` or `iat` lies in the future.";
+        "The token's `nbf` or `iat` is in the future.";
     TokenType, "token_type", Deny, 401, "Unauthorized",
         "The token's `typ` is not the expected one.";
 }
 
 impl Denial {
-    /// The metric label and log field of the outcome this denial leads to.
+    /// Returns the verdict, `deny` or `fail`: metric label and log field.
     pub const fn verdict(self) -> &'static str {
         match self.class() {
             Class::Deny => "deny",
@@ -211,7 +229,7 @@ impl Denial {
         }
     }
 
-    /// Seconds for `Retry-After`, for what passes.
+    /// Returns the seconds for `Retry-After`, or `None` if sending the same request again cannot help.
     pub const fn retry_after_secs(self) -> Option<u32> {
         match (self, self.class()) {
             (_, Class::Fail) | (Self::RateLimited, _) => Some(5),
@@ -220,18 +238,17 @@ impl Denial {
     }
 }
 
-/// A denial together with the sentence for the trail. The sentence holds no secret, no token and no
-/// expected value.
+/// A denial and a sentence for the trail. The sentence contains no secret, no token and no expected value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
-    /// The reason.
+    /// The reason, from the closed list.
     pub denial: Denial,
-    /// What was seen.
+    /// What the check saw.
     pub detail: Cow<'static, str>,
 }
 
 impl Refusal {
-    /// A refusal with its sentence.
+    /// Creates a refusal.
     pub fn new(denial: Denial, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { denial, detail: detail.into() }
     }

@@ -1,6 +1,7 @@
-//! What is kept elsewhere and fetched: keys and address lists. Here is only the number by which those who need one
-//! and those who bring it know which is meant.
+//! The number of a feed. A feed is a document that Callgate fetches, such as a key set or an address list. This
+//! module only defines the number, so that the code that uses a feed and the code that fetches it can name the same
+//! one.
 
-/// One of the things that are fetched, by its place in the policy's list of them.
+/// The index of a feed in `Policy::feeds`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FeedId(pub usize);

@@ -1,5 +1,5 @@
-//! The policy: everything a request is decided by, compiled and immutable. A request sees one policy from
-//! its first byte to its log line; a reload replaces the whole of it.
+//! The policy: the compiled, immutable rules. A request uses one policy from its first byte to its log line. A reload
+//! replaces the whole policy.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,91 +18,91 @@ use crate::token::{Grant, Minter};
 /// The compiled rules.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Where permitted callbacks go.
+    /// The agent that receives permitted callbacks.
     pub agent: Agent,
-    /// Where the agent's own requests go, and what callbacks they get.
+    /// The rules for the agent's own requests.
     pub egress: Egress,
-    /// Whether callers are told the reason of a denial.
+    /// Whether callers receive the reason of a denial.
     pub explain_denials: bool,
-    /// What is fetched, each by its number.
+    /// The feeds. The index of a feed is its [`FeedId`].
     pub feeds: Vec<Feed>,
-    /// How it is fetched.
+    /// How feeds are fetched.
     pub fetching: Fetching,
     /// The routes and their gates.
     pub ingress: Ingress,
-    /// Limits that are not a route's own.
+    /// Limits that apply to all routes.
     pub limits: Limits,
-    /// How callback tokens are made; `None`: no `callback_tokens` are configured.
+    /// How callback tokens are minted. `None` if `callback_tokens` is not configured.
     pub minting: Option<Minting>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
-    /// Who is believed about the names of providers; `None`: the platform's authorities.
+    /// The certificate authorities for TLS connections to providers. `None`: the authorities of the operating system.
     pub trusted_roots: Option<TrustedRoots>,
 }
 
-/// The certificates of authorities that providers are believed by.
+/// A file with trusted certificate authorities.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TrustedRoots {
-    /// PEM.
+    /// The path of the PEM file.
     pub path: Box<str>,
-    /// The SHA-256 of the file: another content is another set of authorities.
+    /// The SHA-256 of the file. A changed file is a different set of authorities.
     pub digest: [u8; 32],
 }
 
-/// Something that is fetched.
+/// A document that Callgate fetches.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Feed {
-    /// Where it is: https, `file:` and an absolute path, or plain HTTP on this host.
+    /// The URL: `https:`, `file:` with an absolute path, or plain HTTP to this host.
     pub url: Box<str>,
-    /// What it is.
+    /// The kind of document.
     pub kind: FeedKind,
 }
 
 impl Feed {
-    /// The address without its query, which may hold a key: for metrics and the log.
+    /// Returns the URL without its query, which may contain a secret. For metrics and the log.
     pub fn label(&self) -> &str {
         self.url.split('?').next().unwrap_or_default()
     }
 }
 
-/// What is fetched.
+/// The kind of a fetched document.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum FeedKind {
-    /// A list of addresses, and which texts of the document they are.
+    /// A list of addresses, and the selection of the addresses in the document.
     Addresses(Selection),
-    /// Public keys.
+    /// A set of public keys.
     Keys,
-    /// A secret that a handshake hands over: a file that we write.
+    /// A secret that a provider sends in a handshake. Callgate stores it in a file and reads it from there.
     Secret,
 }
 
-/// How things are fetched.
+/// How feeds are fetched.
 #[derive(Clone, Debug)]
 pub struct Fetching {
-    /// The folder in which what was fetched is kept over restarts; `None`: nowhere.
+    /// The folder in which fetched documents are kept across restarts. `None` keeps none.
     pub cache: Option<Box<str>>,
-    /// How often.
+    /// Time between two fetches.
     pub every: Duration,
-    /// How old keys may get that could not be fetched anew. Lists of addresses stay.
+    /// Maximum age of keys that cannot be fetched again. Address lists have no maximum age.
     pub stale_ok: Duration,
-    /// How long one fetch may take.
+    /// Timeout for one fetch.
     pub timeout: Duration,
 }
 
 /// The agent service.
 #[derive(Clone, Debug)]
 pub struct Agent {
-    /// Where it listens.
+    /// The address at which the agent listens.
     pub address: AgentAddress,
-    /// How long a connection may take.
+    /// Timeout for connecting.
     pub connect_timeout: Duration,
-    /// How long the head of the answer, and each further piece of it, may take.
+    /// Timeout for the head of the agent's response, and for each further read of its body.
     pub response_timeout: Duration,
-    /// How long an idle connection is kept; shorter than what servers usually keep theirs.
+    /// How long an idle connection is kept. Shorter than the usual keep-alive timeout of servers.
     pub idle_timeout: Duration,
 }
 
-/// Where the agent listens.
+/// The address at which the agent listens.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum AgentAddress {
     /// `host:port`.
@@ -120,40 +120,41 @@ impl fmt::Display for AgentAddress {
     }
 }
 
-/// Limits that are not a route's own.
+/// Limits that apply to all routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the end of the head to the end of the body.
+    /// Maximum time from the end of the head to the end of the body.
     pub body_deadline: Duration,
-    /// Most bytes of all bodies that are held at one time.
+    /// Maximum size of all bodies in memory, in bytes.
     pub body_memory_bytes_max: u64,
-    /// How slow a body may come and an answer may be taken, in bytes per second, after a start of
+    /// Minimum rate of receiving a body and of sending a response, in bytes per second. Applies after
     /// [`Limits::SLOW_START`].
     pub bytes_per_second_min: u64,
-    /// Most connections at one time.
+    /// Maximum number of concurrent connections.
     pub connections_max: usize,
-    /// Most of them from one address; of IPv6, from one network of 64 bits.
+    /// Maximum number of concurrent connections from one IPv4 address or one IPv6 /64 network.
     pub connections_per_address_max: usize,
-    /// Largest head of a request, in bytes.
+    /// Maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
-    /// From the first byte of a request, or from the beginning of its connection, to the end of its head; and how
-    /// long what comes before a connection's first request may take.
+    /// Maximum time from the first byte of a request, or for the first request of a connection from its beginning, to
+    /// the end of the head. Also the maximum time for everything that precedes the first request, such as the TLS
+    /// handshake.
     pub head_deadline: Duration,
-    /// Most header lines of a request.
+    /// Maximum number of header lines of a request.
     pub headers_max: usize,
-    /// How long a connection that has served a request may wait for its next one.
+    /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// Most requests from one address; of IPv6, from one network of 64 bits. `None`: any number.
+    /// Rate limit for the requests from one IPv4 address or one IPv6 /64 network. `None` allows any number.
     pub rate_per_address: Option<Rate>,
-    /// Most requests at one time on one connection of HTTP/2.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
 }
 
 impl Limits {
-    /// How long a body or an answer may take however slow it is.
+    /// Time that a body or a response may take regardless of its rate.
     pub const SLOW_START: Duration = Duration::from_secs(5);
 
-    /// How long something may have taken of which this many bytes have come or gone.
+    /// Returns the maximum time for transferring this many bytes.
     pub fn time_for(&self, bytes: u64) -> Duration {
         Self::SLOW_START
             + Duration::from_millis(bytes.saturating_mul(1000) / self.bytes_per_second_min.max(1))
@@ -178,104 +179,104 @@ impl Default for Limits {
     }
 }
 
-/// How callback tokens are made.
+/// How callback tokens are minted.
 #[derive(Clone, Debug)]
 pub struct Minting {
-    /// The key that mints.
+    /// The minter with its key.
     pub minter: Minter,
-    /// How long a token lives unless asked otherwise.
+    /// Default lifetime of a token.
     pub ttl: Duration,
 }
 
-/// What is to be minted.
+/// A request to mint a callback.
 #[derive(Clone, Copy, Debug)]
 pub struct MintRequest<'a> {
-    /// The route the callback comes in by.
+    /// The route that receives the callback.
     pub route: &'a str,
-    /// A value for each of its captures.
+    /// The captures of the route, each with its value.
     pub parameters: &'a [(&'a str, &'a str)],
-    /// How long the token lives; `None`: as the configuration says.
+    /// Lifetime of the token. `None`: the default of the configuration.
     pub ttl: Option<Duration>,
-    /// How many callbacks it is good for; `None`: any number.
+    /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
 }
 
 /// A minted callback.
 #[derive(Clone)]
 pub struct Minted {
-    /// The route it comes in by.
+    /// The route that receives the callback.
     pub route: Arc<Route>,
-    /// `name=value`, `&` between them.
+    /// The captures as `name=value`, separated by `&`.
     pub captures: Box<str>,
-    /// When it was made.
+    /// The time at which the token was minted.
     pub issued: Timestamp,
-    /// How many callbacks it is good for; `None`: any number.
+    /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The interaction.
+    /// The id of the interaction.
     pub interaction: String,
-    /// Where the provider calls back.
+    /// The URL that the provider calls.
     pub callback_url: String,
-    /// The token that guards it; rides in the URL where the route says so.
+    /// The callback token. If the route reads the token from the URL, the URL contains it as well.
     pub callback_token: String,
-    /// When it ends.
+    /// The time at which the token expires.
     pub expires: Timestamp,
 }
 
-/// Why nothing was minted.
+/// The reason why a callback cannot be minted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum MintFault {
-    /// The token cannot be made by this build.
+    /// The cryptography library failed.
     Cryptography,
-    /// A parameter that is not a capture of the route.
+    /// The route has no capture with this name.
     Extra(String),
-    /// A capture without a value, or with one that a path segment cannot have.
+    /// This capture has no value, more than one value, or a value that is not valid in a path segment.
     Parameter(String),
-    /// The route does not take tokens minted here.
+    /// The route accepts no callback tokens, or no `callback_tokens` are configured.
     NotMintable,
-    /// No such route.
+    /// The route does not exist.
     Route,
-    /// A lifetime of nothing, or beyond a year.
+    /// The lifetime is shorter than a second or longer than [`TTL_MAX`].
     Ttl,
-    /// No use at all.
+    /// The number of uses is zero.
     Uses,
 }
 
 impl fmt::Display for MintFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cryptography => write!(f, "the token could not be made"),
+            Self::Cryptography => write!(f, "the token could not be minted"),
             Self::Extra(name) => write!(f, "the route has no capture {name}"),
             Self::Parameter(name) => {
                 write!(f, "the capture {name} needs a value of 1 to 255 characters of [A-Za-z0-9._~-]")
             }
-            Self::NotMintable => write!(f, "the route takes no token of kind callback"),
+            Self::NotMintable => write!(f, "the route accepts no token of kind callback"),
             Self::Route => write!(f, "no such route"),
             Self::Ttl => write!(f, "the lifetime must be between 1s and 366d"),
-            Self::Uses => write!(f, "the uses must be at least 1"),
+            Self::Uses => write!(f, "the number of uses must be at least 1"),
         }
     }
 }
 
-/// Longest lifetime of a token.
+/// Maximum lifetime of a token.
 pub const TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 impl Policy {
-    /// The number of something that is fetched; `None`: it is not.
+    /// Returns the number of a feed, or `None` if the policy does not have it.
     pub fn feed(&self, feed: &Feed) -> Option<FeedId> {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
 
-    /// The same policy with what an older one has fetched of the same things.
+    /// Returns this policy with the documents that an older policy has already fetched from the same feeds.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().outside.clone();
         let had = &old.ingress.edge().outside;
         outside.keyring.take_certificates(&had.keyring, |url| self.may_be_named(url));
         for (id, feed) in self.feeds.iter().enumerate().map(|(i, feed)| (FeedId(i), feed)) {
-            // A secret that was handed over is in a file of ours: it is what that says now.
+            // The file of a learned secret is the source of truth. The new policy has already read it.
             let Some(before) = old.feed(feed).filter(|_| feed.kind != FeedKind::Secret) else { continue };
             let known = outside.keyring.set(id).is_some() || outside.lists.get(id).is_some();
-            // A file on this host is as it is now.
+            // The new policy has already read this local file.
             if known && feed.url.starts_with("file:") {
                 continue;
             }
@@ -285,36 +286,36 @@ impl Policy {
         self.with_outside(outside)
     }
 
-    /// Whether a message of any provider may name the certificate at this address.
+    /// Reports whether a provider's message may name a certificate at this URL.
     pub fn may_be_named(&self, url: &str) -> bool {
         self.verifiers().any(|verifier| verifier.may_name(url))
     }
 
-    /// How the providers sign that sign.
+    /// Returns the signature verifiers of all providers that sign.
     pub fn verifiers(&self) -> impl Iterator<Item = &Verifier> {
         self.providers.iter().filter_map(|provider| provider.verifier.as_ref())
     }
 
-    /// The same policy with other things fetched.
+    /// Returns this policy with other fetched data.
     #[must_use]
     pub fn with_outside(&self, outside: Outside) -> Self {
         Self { ingress: self.ingress.with_outside(outside), ..self.clone() }
     }
 
-    /// The route of this name.
+    /// Returns the route with this name.
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
         self.ingress.routes().iter().find(|route| *route.name == *name)
     }
 
-    /// The provider of this name.
+    /// Returns the provider with this name.
     pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.iter().find(|provider| *provider.name == *name)
     }
 
-    /// Makes a callback URL and its token for one interaction of a route.
+    /// Mints a callback URL and its token for one interaction of a route.
     ///
     /// # Errors
-    /// [`MintFault`].
+    /// Returns a [`MintFault`] if the request does not fit the route.
     pub fn mint(
         &self,
         request: &MintRequest<'_>,
@@ -345,7 +346,7 @@ impl Policy {
         });
         let path = path.ok_or_else(|| MintFault::Parameter(TOKEN_CAPTURE.to_owned()))?;
         let mut url = format!("{}{path}", self.ingress.edge().public_url);
-        // The first carrier is the one new tokens ride in; the others are still believed.
+        // The first carrier is used for new tokens. The others are only accepted.
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }
@@ -362,7 +363,10 @@ impl Policy {
     }
 }
 
-/// One usable value for each capture of the route, and nothing else.
+/// Returns one valid value for each capture of the route.
+///
+/// # Errors
+/// Returns a [`MintFault`] if a value is missing, invalid, given twice, or not for a capture of the route.
 fn bind<'a>(
     route: &'a Route,
     parameters: &[(&'a str, &'a str)],

@@ -1,29 +1,28 @@
-//! The query, as text: one parameter is read or taken out, the rest is passed on byte by byte.
+//! Reads, adds and removes single query parameters. All other bytes of the query stay unchanged.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// Everything but the unreserved characters of RFC 3986.
+/// The characters to percent-encode: all except the unreserved characters of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// How often a parameter occurs.
+/// The result of looking up one parameter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Parameter<'a> {
-    /// Not at all.
+    /// The parameter does not occur.
     Missing,
-    /// Once, with this value, percent-decoded.
+    /// The parameter occurs once. Contains its percent-decoded value.
     One(Cow<'a, str>),
-    /// More than once, or with bytes that are not UTF-8.
+    /// The parameter occurs more than once, or its value is not UTF-8.
     Several,
 }
 
-/// Whether every byte is a visible ASCII character that a query may have (RFC 3986 section 3.4, leniently:
-/// brackets, braces and the like are passed on as providers send them). Returns the offset of the first
-/// other byte.
+/// Checks that every byte of a query is a visible ASCII character and not `#`. This is more lenient than RFC 3986
+/// section 3.4: brackets, braces and similar characters are accepted, because providers send them.
 ///
 /// # Errors
-/// The offset of a control, a space, `#`, or a byte outside ASCII.
+/// Returns the offset of the first other byte: a control character, a space, `#`, or a byte outside ASCII.
 pub fn check_query(query: &str) -> Result<(), usize> {
     match query.bytes().position(|b| !b.is_ascii_graphic() || b == b'#') {
         Some(at) => Err(at),
@@ -35,7 +34,7 @@ fn name_of(pair: &str) -> Cow<'_, str> {
     percent_decode_str(pair.split_once('=').map_or(pair, |(name, _)| name)).decode_utf8_lossy()
 }
 
-/// The value of the parameter `name`, whose own name may come percent-encoded.
+/// Looks up the parameter `name` of a query. The name in the query may be percent-encoded.
 pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     let mut found = query.split('&').filter(|pair| name_of(pair) == name);
     let (Some(pair), None) = (found.next(), found.next()) else {
@@ -49,10 +48,11 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     percent_decode_str(value).decode_utf8().map_or(Parameter::Several, Parameter::One)
 }
 
-/// As [`parameter`], of a form (WHATWG URL, application/x-www-form-urlencoded): a `+` stands for a space.
+/// Looks up a field of a form (WHATWG URL, application/x-www-form-urlencoded). Unlike in [`parameter`], a `+` means a
+/// space.
 pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     match parameter(fields, name) {
-        // Only what was written as it stands may be a space; an encoded `+` is one.
+        // Replace `+` before decoding: a literal `+` means a space, and `%2B` means a plus sign.
         Parameter::One(_) => {
             let mut raw = fields.split('&').filter(|pair| name_of(pair) == name);
             let value = raw.next().and_then(|pair| pair.split_once('=')).map_or("", |(_, value)| value);
@@ -64,12 +64,12 @@ pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     }
 }
 
-/// One field of a form, or parameter of a query, as text.
+/// Returns `name=value` for a form or a query, percent-encoded.
 pub fn pair(name: &str, value: &str) -> String {
     format!("{}={}", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED))
 }
 
-/// The query without any parameter called `name`; `None` when nothing is left.
+/// Returns the query without all parameters called `name`, or `None` if nothing is left.
 pub fn without_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;
@@ -81,7 +81,7 @@ pub fn without_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>>
     if rest.is_empty() { None } else { Some(Cow::Owned(rest.join("&"))) }
 }
 
-/// `url` with one more parameter.
+/// Returns `url` with one more query parameter.
 pub fn with_parameter(url: &str, name: &str, value: &str) -> String {
     let joint = if url.contains('?') { '&' } else { '?' };
     format!("{url}{joint}{name}={}", utf8_percent_encode(value, ENCODED))

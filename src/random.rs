@@ -1,13 +1,13 @@
-//! Ids that nobody can guess.
+//! Ids that cannot be guessed.
 
-/// An id nobody can guess: a prefix and 128 random bits. `None` without a source of randomness.
+/// Returns a new id: `prefix` and 128 random bits in base32. Returns `None` if the system has no random numbers.
 pub fn new_id(prefix: &str) -> Option<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;
     Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
 }
 
-/// A random UUID (RFC 9562 version 4); `None` without a source of randomness.
+/// Returns a random UUID (RFC 9562 version 4). Returns `None` if the system has no random numbers.
 pub fn new_uuid() -> Option<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;

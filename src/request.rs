@@ -1,4 +1,5 @@
-//! The head of a request as the core sees it: borrowed, neutral, free of any server's types.
+//! The head of an HTTP request as the core uses it. It borrows its data and contains no types of an HTTP server. The
+//! grammar of HTTP/1 is in the module `framing`.
 
 use std::net::IpAddr;
 
@@ -8,7 +9,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-/// Headers of one connection (RFC 9110 section 7.6.1) and of the framing, which is made anew.
+/// Headers that concern one connection only (RFC 9110 section 7.6.1), and headers of the framing. Callgate writes its
+/// own for each connection.
 pub const HOP_BY_HOP: [HeaderName; 12] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -24,32 +26,32 @@ pub const HOP_BY_HOP: [HeaderName; 12] = [
     UPGRADE,
 ];
 
-/// The head of a request that came in.
+/// The head of a received request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// The method as sent.
+    /// The method, as received.
     pub method: &'a str,
-    /// The request target in origin form, as sent: raw path and query.
+    /// The request target in origin form, as received: raw path and query.
     pub target: &'a str,
-    /// All headers, in order per name.
+    /// All headers. Values of one name keep their order.
     pub headers: &'a HeaderMap,
-    /// Who is at the other end of the connection.
+    /// The address of the peer of the connection.
     pub peer: IpAddr,
-    /// `Content-Length`, where the framing declares one.
+    /// The value of `Content-Length`. `None` if the header is missing, or if the body is chunked.
     pub body_bytes_declared: Option<u64>,
-    /// What the caller proved to be when the connection was made; `None`: it did not.
+    /// The verified client certificate of the TLS connection. `None` if the client sent none.
     pub certificate: Option<&'a ClientCertificate>,
 }
 
-/// A client certificate that a trusted authority issued, and whose key the caller has.
+/// A client certificate that a trusted authority issued. The TLS handshake proved that the client has its key.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ClientCertificate {
-    /// The DNS names and URIs among its alternative names (RFC 5280 section 4.2.1.6).
+    /// The DNS names and URIs of its subject alternative names (RFC 5280 section 4.2.1.6).
     pub names: Vec<Box<str>>,
 }
 
 impl<'a> RequestHead<'a> {
-    /// The head of a request whose target is `target` as sent, in origin or absolute form.
+    /// Creates a head. `target` is the request target as received, in origin form or absolute form.
     pub fn new(method: &'a str, target: &'a str, headers: &'a HeaderMap, peer: IpAddr) -> Self {
         Self {
             method,
@@ -61,30 +63,30 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The same, from a caller that proved to be somebody.
+    /// Returns this head with the client certificate of its connection.
     #[must_use]
     pub fn with_certificate(self, certificate: Option<&'a ClientCertificate>) -> Self {
         Self { certificate, ..self }
     }
 
-    /// The raw path: the target up to the first `?`.
+    /// Returns the raw path: the target up to the first `?`.
     pub fn raw_path(&self) -> &'a str {
         self.target.split_once('?').map_or(self.target, |(path, _)| path)
     }
 
-    /// The raw query: what follows the first `?`.
+    /// Returns the raw query: the part of the target after the first `?`.
     pub fn raw_query(&self) -> Option<&'a str> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// Whether the body is said to be a form (application/x-www-form-urlencoded).
+    /// Reports whether `Content-Type` is `application/x-www-form-urlencoded`.
     pub fn is_form(&self) -> bool {
         let media = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media = media.split(';').next().unwrap_or_default().trim();
         media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
     }
 
-    /// The one value of a header that decides about access.
+    /// Looks up a header that must not occur more than once, because an access check reads it.
     pub fn single(&self, name: &HeaderName) -> Single<'a> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -95,18 +97,18 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// How often a header occurs that may occur once.
+/// The result of [`RequestHead::single`].
 #[derive(Clone, Copy, Debug)]
 pub enum Single<'a> {
-    /// Not at all.
+    /// The header does not occur.
     Missing,
-    /// Once, as it should.
+    /// The header occurs once.
     One(&'a HeaderValue),
-    /// More than once: which one a reader would take is anyone's guess, so nobody takes any.
+    /// The header occurs more than once. HTTP implementations differ in which value they use, so Callgate uses none.
     Several,
 }
 
-/// The header names that `Connection` declares to be of one hop (RFC 9110 section 7.6.1), as written.
+/// Returns the header names that `Connection` lists as hop-by-hop (RFC 9110 section 7.6.1), as written.
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
     options
@@ -114,7 +116,7 @@ pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|option| !option.is_empty())
 }
 
-/// Whether another message may follow on a connection behind one with these headers (RFC 9112 section 9.3).
+/// Reports whether the connection stays open after a message with these headers (RFC 9112 section 9.3).
 pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
     let (mut close, mut keep) = (false, version == Version::HTTP_11);
     for option in connection_options(headers) {
@@ -124,8 +126,8 @@ pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
     keep && !close
 }
 
-/// One header line. A value that would break the framing is left out: no parser in front lets one through,
-/// and none is trusted to.
+/// Writes one header line. Skips a value that contains CR, LF or NUL, because it would break the framing. The parsers
+/// already deny such values. This check does not rely on them.
 pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         return;
@@ -136,7 +138,7 @@ pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The absolute form (RFC 9112 section 3.2.2) cut to its path and query; anything else as it is.
+/// Reduces an absolute-form target (RFC 9112 section 3.2.2) to its path and query. Returns other targets unchanged.
 fn origin_form(target: &str) -> &str {
     let absolute = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
     match absolute {
@@ -144,15 +146,15 @@ fn origin_form(target: &str) -> &str {
         Some(rest) => match rest.find(['/', '?', '#']).and_then(|end| rest.get(end..)) {
             None => "/",
             Some(path) if path.starts_with('/') => path,
-            // A query right behind the authority: there is no path, and a front that sees `/` must not be
-            // outwitted by slashes in the query. Such a target has no canonical path.
+            // The target has a query, but no path. It is returned without a leading slash, so it has no canonical
+            // path and is denied. If it became `/`, slashes in the query could mislead a proxy in front of Callgate.
             Some(query) => query,
         },
     }
 }
 
-/// `Content-Length`, where the framing goes by it. Doubled and misspelt ones are refused by whoever parsed
-/// the head.
+/// Returns `Content-Length`, or `None` if the body is chunked. The parser of the head has already denied repeated and
+/// malformed lengths.
 fn declared(headers: &HeaderMap) -> Option<u64> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return None;

@@ -1,5 +1,5 @@
-//! Bytes that must not leak: they are wiped when dropped, print as `[secret]`, and cannot be compared with
-//! `==` because the type has no `PartialEq`.
+//! A type for secrets. It overwrites its bytes when it is dropped and prints as `[secret]`. It has no `PartialEq`, so
+//! that secrets cannot be compared with `==`, which would leak timing.
 
 use std::fmt;
 
@@ -7,35 +7,36 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A secret, or key material in its raw form.
+/// A secret, or raw key material.
 #[derive(Clone)]
 pub struct Secret {
     bytes: Zeroizing<Vec<u8>>,
 }
 
 impl Secret {
-    /// Takes the bytes over.
+    /// Creates a secret from its bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self { bytes: Zeroizing::new(bytes) }
     }
 
-    /// The raw bytes, for a key schedule or a decoder. Never for a log, an error or a comparison.
+    /// Returns the raw bytes, for a key schedule or a decoder. Do not log them, put them into an error, or compare
+    /// them.
     pub fn expose(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there is nothing in it.
+    /// Reports whether the secret has no bytes.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Whether `candidate` is this secret, in a time that depends on neither content nor on where two
-    /// lengths part: both sides are hashed first, so equal-length digests are what is compared.
+    /// Compares the secret with `candidate` in constant time. The time depends neither on the content nor on a common
+    /// prefix, because both sides are hashed and the digests have equal length.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         Sha256::digest(&*self.bytes).ct_eq(&Sha256::digest(candidate)).into()
     }

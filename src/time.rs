@@ -1,5 +1,5 @@
-//! Moments and durations as the configuration and the wire write them. Nothing here reads a clock: `now`
-//! is an argument everywhere below the proxy.
+//! Timestamps and durations in the formats of the configuration and of HTTP. Nothing here reads a clock: below the
+//! `proxy` module, the current time is always an argument.
 
 use std::fmt;
 use std::num::NonZero;
@@ -8,44 +8,44 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A moment: milliseconds since the Unix epoch.
+/// A point in time, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp {
     unix_ms: i64,
 }
 
 impl Timestamp {
-    /// From whole Unix seconds; saturates at the ends of the range.
+    /// Creates a timestamp from Unix seconds. Saturates at the ends of the range.
     pub const fn from_unix_secs(secs: i64) -> Self {
         Self { unix_ms: secs.saturating_mul(1000) }
     }
 
-    /// From Unix milliseconds.
+    /// Creates a timestamp from Unix milliseconds.
     pub const fn from_unix_ms(unix_ms: i64) -> Self {
         Self { unix_ms }
     }
 
-    /// Unix seconds, rounded down.
+    /// Returns Unix seconds, rounded down.
     pub const fn unix_secs(self) -> i64 {
         self.unix_ms.div_euclid(1000)
     }
 
-    /// Unix milliseconds.
+    /// Returns Unix milliseconds.
     pub const fn unix_ms(self) -> i64 {
         self.unix_ms
     }
 
-    /// This moment and `duration` more; saturates.
+    /// Returns this time plus `duration`. Saturates.
     pub fn plus(self, duration: Duration) -> Self {
         Self { unix_ms: self.unix_ms.saturating_add(millis(duration)) }
     }
 
-    /// This moment less `duration`; saturates.
+    /// Returns this time minus `duration`. Saturates.
     pub fn minus(self, duration: Duration) -> Self {
         Self { unix_ms: self.unix_ms.saturating_sub(millis(duration)) }
     }
 
-    /// Reads RFC 3339, or Unix seconds. `None` for anything else.
+    /// Parses an RFC 3339 timestamp or Unix seconds. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return text.parse().ok().map(Self::from_unix_secs);
@@ -55,14 +55,15 @@ impl Timestamp {
     }
 }
 
-/// RFC 3339 in UTC, with milliseconds where there are any. Written digit by digit: the access log has one
-/// on every line.
+/// Times before the Unix epoch become the epoch.
 impl From<Timestamp> for std::time::SystemTime {
     fn from(at: Timestamp) -> Self {
         Self::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.unix_ms).unwrap_or(0))
     }
 }
 
+/// Formats the timestamp in RFC 3339, in UTC, with milliseconds unless they are zero. Does not use the formatter of
+/// the `time` crate, which is slower: the access log has a timestamp on every line.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {
@@ -91,7 +92,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Appends `number` with as many digits as `scale` has.
+/// Appends `number` in decimal, with as many digits as `scale` has. Pads with leading zeros.
 fn digits(text: &mut String, number: u32, mut scale: u32) {
     while scale > 0 {
         text.push(char::from_digit(number / scale % 10, 10).unwrap_or('0'));
@@ -99,23 +100,24 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
     }
 }
 
-/// A wall clock that is not believed when it jumps: it is held against one that cannot, and a jump counts once it
-/// has lasted for a while. What is decided for good, such as that a deadline has passed, is decided by it.
+/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump, the
+/// new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions that
+/// cannot be undone, for example that a deadline has passed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
-    /// What the wall clock shows when the other one shows nothing, in milliseconds.
+    /// The difference between the wall clock and the monotonic clock, in milliseconds.
     offset_ms: Option<i64>,
-    /// Since when, by the other clock, the wall clock shows something else.
+    /// The monotonic time at which the difference changed. `None` while it is unchanged.
     apart_since: Option<Duration>,
 }
 
 impl Steady {
-    /// How far the clocks may drift apart between two looks without anybody having set one.
+    /// Maximum change of the difference between two calls that counts as normal drift, in milliseconds.
     const DRIFT_MS: i64 = 2_000;
-    /// How long a jump must last to be believed.
+    /// How long a changed difference must last before it is used.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// The time to go by, when the wall clock shows `wall` and a clock that cannot jump `steady`.
+    /// Returns the protected time. `wall` is the current wall clock time, `steady` the current monotonic time.
     pub fn look(&mut self, wall: Timestamp, steady: Duration) -> Timestamp {
         let offset = wall.unix_ms.saturating_sub(millis(steady));
         let believed = *self.offset_ms.get_or_insert(offset);
@@ -137,7 +139,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Reads a duration: a whole number and one unit of `ms`, `s`, `m`, `h`, `d`. `None` for anything else.
+/// Parses a duration: a whole number and one unit of `ms`, `s`, `m`, `h`, `d`. Returns `None` for any other text.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (digits, unit) = text.split_at_checked(split)?;
@@ -154,7 +156,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     i64::try_from(ms).ok().map(|_| Duration::from_millis(ms))
 }
 
-/// Writes a duration the way [`parse_duration`] reads it, in the largest unit that leaves no rest.
+/// Formats a duration in the format of [`parse_duration`], in the largest unit without a remainder.
 pub fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
@@ -165,12 +167,12 @@ pub fn format_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// So many requests in so much time, any number of which may come at once.
+/// A rate limit: `requests` per duration `per`. All of these requests may arrive at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
-    /// How many.
+    /// Maximum number of requests.
     pub requests: NonZero<u32>,
-    /// In how long.
+    /// The duration in which the requests are counted.
     pub per: Duration,
 }
 
@@ -196,11 +198,11 @@ mod tests {
         let at = Duration::from_secs;
         assert_eq!(clock.look(wall, at(10)), wall);
         assert_eq!(clock.look(wall.plus(at(5)), at(15)), wall.plus(at(5)));
-        // A day ahead for a while, and back: nothing happened.
+        // The clock is a day ahead for a while and then correct again: the jump has no effect.
         assert_eq!(clock.look(wall.plus(at(86_400)), at(20)), wall.plus(at(10)));
         assert_eq!(clock.look(wall.plus(at(86_430)), at(50)), wall.plus(at(40)));
         assert_eq!(clock.look(wall.plus(at(50)), at(60)), wall.plus(at(50)));
-        // Back an hour: time goes on, and after a minute the new one counts.
+        // The clock is set back an hour: time continues, and after a minute the new time is used.
         let set = wall.minus(at(3600));
         assert_eq!(clock.look(set, at(61)), wall.plus(at(51)));
         assert_eq!(clock.look(set.plus(at(60)), at(121)), set.plus(at(60)));

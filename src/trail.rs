@@ -1,7 +1,7 @@
-//! The trail: which checks ran for one request, in order, what each said and how long it took.
+//! The trail of one request: the checks that ran, in order, each with its result and its duration.
 //!
-//! Production fills in outcomes and times only; the sentences are made when somebody will read them, which
-//! is `explain` and a denial.
+//! In production a trail records outcomes, durations and the sentence of the first denial. Only `callgate explain`
+//! records the sentences of all checks.
 
 use std::time::Instant;
 
@@ -9,37 +9,38 @@ use serde::Serialize;
 
 use crate::denial::Denial;
 
-/// The checks, in the order in which they run: cheap first, the body behind the head, the ledger last.
+/// The checks, in the order in which they run. Cheap checks come first, checks of the body follow those of the head,
+/// and the ledger comes last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// The head is one; noted only where it is not.
+    /// The head is valid HTTP. Recorded only if it is not.
     Head,
-    /// The path is in its one canonical form.
+    /// The path is canonical.
     Path,
     /// A route has this path.
     Route,
     /// The route lists the method.
     Method,
-    /// The declared size fits.
+    /// The declared size is within the limit.
     Size,
     /// The client address is allowed.
     Address,
-    /// The client certificate is one that the route takes.
+    /// The route accepts the client certificate.
     Certificate,
-    /// The token is genuine, current, and bound to this very path.
+    /// The token is genuine, has not expired, and is bound to this path.
     Token,
-    /// The signature headers are present, readable and fresh.
+    /// The signature headers are present, well-formed and fresh.
     SignatureHeaders,
-    /// The address, and in the end the route, has not had more requests than it may.
+    /// The client address and the route are within their rate limits.
     Rate,
-    /// The body is complete and fits.
+    /// The body is complete and within the size limit.
     Body,
-    /// The MAC over the raw bytes matches.
+    /// The signature over the raw bytes is valid.
     Signature,
     /// The request is a provider's handshake.
     Handshake,
-    /// Where the body says to answer is a host that the route lists.
+    /// The action endpoint in the body is at a host that the route lists.
     Action,
     /// The event was not delivered before.
     Duplicate,
@@ -48,11 +49,11 @@ pub enum Check {
 }
 
 impl Check {
-    /// Each of them, and the rate once more.
+    /// Maximum number of steps of one request: each check once, and the rate check a second time.
     const STEPS_MAX: usize = 17;
 
-    /// Whether the clock is read when the check passes. Reading it costs more than the others take; their time
-    /// is counted with the next check's.
+    /// Reports whether a passed check reads the clock. The other checks take less time than reading the clock. Their
+    /// time is included in the next timed check.
     const fn is_timed(self) -> bool {
         !matches!(
             self,
@@ -69,7 +70,7 @@ impl Check {
         )
     }
 
-    /// The stable snake_case name: log field and `explain` output.
+    /// Returns the stable snake_case name: log field and `explain` output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Head => "head",
@@ -92,21 +93,21 @@ impl Check {
     }
 }
 
-/// What a check said.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// Passed.
+    /// The check passed.
     Pass,
-    /// The route does not ask for this check.
+    /// The route does not use this check.
     Skip,
-    /// Refused, and why.
+    /// The check failed, for this reason.
     Deny(Denial),
-    /// Genuine, but not delivered: the caller is told that all is well.
+    /// The request is valid but is not delivered. The caller receives a success status.
     Hold,
 }
 
 impl Outcome {
-    /// `pass`, `skip`, `deny` or `hold`.
+    /// Returns `pass`, `skip`, `deny` or `hold`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -120,15 +121,15 @@ impl Outcome {
 /// One check that ran.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// Which.
+    /// The check.
     pub check: Check,
-    /// What it said.
+    /// Its result.
     pub outcome: Outcome,
-    /// Nanoseconds since the timed step before it; `None` where the clock was not read.
+    /// Nanoseconds since the previous timed step. `None` if the clock was not read.
     pub nanos: Option<u32>,
 }
 
-/// The checks that ran, in order, `None` behind the last.
+/// The checks that ran, in order, followed by `None`.
 pub type Steps = [Option<Step>; Check::STEPS_MAX];
 
 /// The checks of one request.
@@ -143,7 +144,7 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// A trail for a reader: every step keeps its sentence, nothing is timed.
+    /// Creates a trail for `explain`: it keeps the sentence of every step and measures no durations.
     pub fn verbose() -> Self {
         Self {
             steps: [None; Check::STEPS_MAX],
@@ -155,7 +156,7 @@ impl Trail {
         }
     }
 
-    /// A trail for production: outcomes and times.
+    /// Creates a trail for production: it measures durations and keeps the sentence of the first denial.
     pub fn timed(clock: fn() -> Instant) -> Self {
         let last = Some(clock());
         Self {
@@ -168,12 +169,12 @@ impl Trail {
         }
     }
 
-    /// Restarts the clock, so that waiting for the network is not counted as deciding.
+    /// Restarts the clock, so that the time spent waiting for the network is not included.
     pub fn resume(&mut self) {
         self.last = self.clock.map(|clock| clock());
     }
 
-    /// The check passed; `detail` says what it saw.
+    /// Records that `check` passed. `detail` describes what the check saw.
     pub fn pass(&mut self, check: Check, detail: impl FnOnce() -> String) {
         if check.is_timed() {
             self.push(check, Outcome::Pass, detail);
@@ -182,17 +183,17 @@ impl Trail {
         }
     }
 
-    /// The route does not ask for this check.
+    /// Records that the route does not use `check`.
     pub fn skip(&mut self, check: Check, detail: &'static str) {
         self.record(Step { check, outcome: Outcome::Skip, nanos: None }, || detail.to_owned());
     }
 
-    /// The check found that the callback is not to be delivered, though nothing is wrong with it.
+    /// Records that `check` found a valid callback that must not be delivered, such as a duplicate.
     pub fn hold(&mut self, check: Check, detail: &'static str) {
         self.push(check, Outcome::Hold, || detail.to_owned());
     }
 
-    /// The check refused; `detail` says what it saw. Hands the denial back for `Err`.
+    /// Records that `check` failed. `detail` describes what the check saw. Returns `denial`, for use in `Err`.
     pub fn deny(&mut self, check: Check, denial: Denial, detail: impl FnOnce() -> String) -> Denial {
         self.push(check, Outcome::Deny(denial), detail);
         denial
@@ -222,33 +223,33 @@ impl Trail {
         }
     }
 
-    /// The steps so far.
+    /// Returns the steps so far.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().flatten()
     }
 
-    /// The same, as they are kept.
+    /// Returns the array of steps, including its unused `None` entries.
     pub fn all(&self) -> &Steps {
         &self.steps
     }
 
-    /// The steps with their sentences; the sentences are empty unless the trail is verbose.
+    /// Returns the steps with their sentences. The sentences are empty unless the trail is verbose.
     pub fn details(&self) -> impl Iterator<Item = (&Step, &str)> {
         let details = self.details.as_deref().unwrap_or_default();
         self.steps().enumerate().map(|(i, step)| (step, details.get(i).map_or("", String::as_str)))
     }
 
-    /// When the last timed check ended; `None` without a clock.
+    /// Returns the time at which the last timed check ended. `None` without a clock.
     pub fn last(&self) -> Option<Instant> {
         self.last
     }
 
-    /// The sentence of the check that refused first, in production.
+    /// Returns the sentence of the first check that failed. `None` in a verbose trail.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
 
-    /// Nanoseconds spent deciding, waiting not counted.
+    /// Returns the nanoseconds spent on checks, without waiting for the network.
     pub fn nanos(&self) -> u64 {
         self.steps().filter_map(|step| step.nanos).map(u64::from).sum()
     }

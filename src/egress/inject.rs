@@ -1,4 +1,4 @@
-//! Where in a request a callback's address and token go, and where the values of its captures come from.
+//! Puts the callback URL and token into a request, and reads the values of the captures from it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,45 +13,45 @@ use crate::path::Captures;
 use crate::query::{Parameter, pair, parameter};
 use crate::request::RequestHead;
 
-/// A place in a request.
+/// A place in a request that a value can be inserted at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Place {
-    /// A member of the JSON body.
+    /// A member of a JSON body.
     Body(Pointer),
-    /// A field of a form that is the body.
+    /// A field of a form body.
     Form(Box<str>),
     /// A header.
     Header(HeaderName),
-    /// A parameter of the query.
+    /// A query parameter.
     Query(Box<str>),
 }
 
-/// Something that is put into a request.
+/// A value that is inserted into a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Insertion {
-    /// Where it goes.
+    /// The place.
     pub place: Place,
-    /// What it is.
+    /// The value.
     pub shape: Shape,
 }
 
-/// Where a value comes from.
+/// The source of the value of a capture.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
-    /// A member of the JSON body: a string, or a number as it stands.
+    /// A string or number in the JSON body.
     Body(Pointer),
     /// A header.
     Header(HeaderName),
-    /// Nowhere: a new id.
+    /// A new id.
     New,
-    /// A capture of the rule's own path.
+    /// A capture of the path of the egress rule.
     Path(Box<str>),
-    /// A parameter of the query.
+    /// A query parameter.
     Query(Box<str>),
 }
 
 impl Place {
-    /// Whether the request has something there already.
+    /// Reports whether the request already has a value at this place.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
             Self::Body(pointer) => !matches!(find_one(body, pointer), Found::Missing),
@@ -69,7 +69,8 @@ impl Place {
 }
 
 impl Source {
-    /// The value in a request.
+    /// Returns the value from a request. Returns `None` if the request has no such value or has it more than once,
+    /// and for [`Source::New`].
     pub(super) fn read(&self, head: &RequestHead<'_>, body: &[u8], captures: &Captures) -> Option<String> {
         match self {
             Self::Body(pointer) => find_one(body, pointer).word().map(Into::into),
@@ -111,17 +112,17 @@ impl fmt::Display for Source {
     }
 }
 
-/// The body as the text of a JSON document.
+/// Returns the body as text if it is valid JSON.
 pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     let not_json = |detail| Refusal::new(Denial::RequestNotJson, detail);
-    let text = std::str::from_utf8(body).map_err(|_| not_json("the body is not UTF-8"))?;
+    let text = std::str::from_utf8(body).map_err(|_| not_json("the body of the request is not UTF-8"))?;
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(text),
-        Err(_) => Err(not_json("the body is not JSON")),
+        Err(_) => Err(not_json("the body of the request is not valid JSON")),
     }
 }
 
-/// The body with what the rule puts into it.
+/// Returns the body with all insertions.
 pub(super) fn body<'b>(
     inject: &Inject,
     head: &RequestHead<'_>,
@@ -153,25 +154,29 @@ pub(super) fn body<'b>(
     Ok(text.map_or(Cow::Borrowed(body), |text| Cow::Owned(text.into_bytes())))
 }
 
-/// The body as the text of a form.
+/// Returns the body as text if it is a form.
 fn form<'b>(head: &RequestHead<'_>, body: &'b [u8]) -> Result<&'b str, Refusal> {
     let text = std::str::from_utf8(body).ok();
     match text.filter(|_| head.is_form()) {
         Some(text) => Ok(text),
-        None => Err(Refusal::new(Denial::RequestNotForm, "the body is no form")),
+        None => Err(Refusal::new(Denial::RequestNotForm, "the body of the request is not a form")),
     }
 }
 
 fn refusal(fault: InsertFault, pointer: &Pointer) -> Refusal {
     let at = pointer.as_str();
     match fault {
-        InsertFault::NotJson => Refusal::new(Denial::RequestNotJson, "the body is not JSON"),
-        InsertFault::Present => Refusal::new(Denial::CallbackPresent, format!("there is something at {at}")),
+        InsertFault::NotJson => {
+            Refusal::new(Denial::RequestNotJson, "the body of the request is not valid JSON")
+        }
+        InsertFault::Present => {
+            Refusal::new(Denial::CallbackPresent, format!("the request already has a value at {at}"))
+        }
         InsertFault::Doubled => {
-            Refusal::new(Denial::InjectionImpossible, format!("there are two members on the way to {at}"))
+            Refusal::new(Denial::InjectionImpossible, format!("a member on the path {at} occurs twice"))
         }
         InsertFault::NoMembers => {
-            Refusal::new(Denial::InjectionImpossible, format!("something on the way to {at} has no members"))
+            Refusal::new(Denial::InjectionImpossible, format!("a value on the path {at} has no members"))
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The egress core: find the rule for a request of the agent, see what its callback needs, and write the request
-//! that leaves. Pure: nothing here resolves, dials, mints or reads a clock.
+//! The egress core: it finds the rule for a request of the agent, decides which callback the request needs, and
+//! writes the request to the provider. It has no side effects: it does not resolve names, connect, mint tokens or
+//! read a clock.
 //!
-//! [`Egress::find`] finds the rule, [`Rule::plan`] says what is to be minted, and [`Rule::request`] puts address and
-//! token where the rule says. Nothing else of the agent's request changes.
+//! [`Egress::find`] finds the rule. [`Rule::plan`] returns what must be minted. [`Rule::request`] puts the callback
+//! URL and token into the request. Other parts of the body and the query stay unchanged.
 
 mod inject;
 mod rule;

@@ -1,4 +1,4 @@
-//! The rules of the egress: which of the agent's requests go where, and what callback they get.
+//! Egress rules: where the agent's requests are sent, and which callbacks they get.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,100 +15,101 @@ use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// One rule.
+/// An egress rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Its name: metric label and log field.
     pub name: Box<str>,
-    /// The path at which the agent calls.
+    /// The path at which the agent sends its request to Callgate.
     pub path: Template,
-    /// The methods it takes.
+    /// The methods that the rule accepts.
     pub methods: Vec<Method>,
-    /// Where the request goes.
+    /// The destination of the request.
     pub target: Target,
-    /// The callback it gets; `None`: none.
+    /// The callback for the request. `None` if the rule inserts no callback.
     pub inject: Option<Inject>,
-    /// Headers it is sent with, credentials of the provider among them; they replace the agent's.
+    /// Headers that Callgate adds to the request, including the provider's credentials. They replace the agent's
+    /// headers of the same name.
     pub headers: Vec<(HeaderName, Secret)>,
-    /// Largest body, in bytes.
+    /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,
-    /// How long a connection may take, TLS included.
+    /// Timeout for connecting to the provider, including TLS.
     pub connect_timeout: Duration,
-    /// How long the head of the answer, and each further piece of it, may take.
+    /// Timeout for the head of the provider's response, and for each further read of its body.
     pub response_timeout: Duration,
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The URL; of one with captures in its path, the origin.
+    /// The URL. If the path has captures, only the origin of the URL is used.
     pub url: Url,
-    /// The path, where it has captures.
+    /// The template of the path, if it has captures.
     pub path: Option<Template>,
 }
 
-/// The callback a request gets.
+/// The callback that a rule inserts.
 #[derive(Clone, Debug)]
 pub struct Inject {
-    /// The route the callback comes in by.
+    /// The route that receives the callback.
     pub route: Arc<str>,
-    /// Where the value for each of its captures comes from.
+    /// The captures of this route, each with the source of its value.
     pub params: Vec<(Box<str>, Source)>,
-    /// What goes where.
+    /// The values to insert, each with its place.
     pub insertions: Vec<Insertion>,
-    /// A request that has something in one of these places is sent as it is, without a callback of ours.
+    /// Whether a request that already has a value in one of the places is sent unchanged. Otherwise it is denied.
     pub keep: bool,
-    /// How long the token lives; `None`: as `callback_tokens` says.
+    /// Lifetime of the token. `None`: the default of `callback_tokens`.
     pub ttl: Option<Duration>,
-    /// How many callbacks it is good for; `None`: any number.
+    /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// Where the provider's own id stands in its answer.
+    /// The place of the provider's own id in its response.
     pub response: Option<Pointer>,
 }
 
-/// What is to be done with a request.
+/// What Callgate does with a request of the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Plan {
-    /// Mint a callback for these captures, then send.
+    /// Mint a callback with these captures, then send the request.
     Mint(Vec<(Box<str>, String)>),
-    /// Send as it is.
+    /// Send the request without a callback.
     Pass {
-        /// The agent brought a callback of its own, which the rule keeps.
+        /// Whether the request already had a callback, which the rule keeps.
         kept: bool,
     },
 }
 
-/// A request that no rule takes.
+/// A request that no rule accepts.
 #[derive(Clone, Debug)]
 pub struct Unruled {
-    /// Why.
+    /// The reason.
     pub refusal: Refusal,
-    /// The rule that has the path, but not the method or not the size.
+    /// The rule that matches the path. It does not accept the method or the size of the request.
     pub rule: Option<Arc<Rule>>,
 }
 
-/// The rules.
+/// All egress rules.
 #[derive(Clone, Debug, Default)]
 pub struct Egress {
     rules: Vec<Arc<Rule>>,
 }
 
 impl Egress {
-    /// Rules, which are known to differ in shape.
+    /// Creates the set of rules. No two rules may have the same shape.
     pub fn new(mut rules: Vec<Arc<Rule>>) -> Self {
         rules.sort_by(|a, b| a.path.precedence(&b.path));
         Self { rules }
     }
 
-    /// The rules, the most literal path first.
+    /// Returns the rules. Rules with more literal paths come first.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
 
-    /// The rule for a request, and what its path captured.
+    /// Returns the rule for a request, and the captures of its path.
     ///
     /// # Errors
-    /// [`Unruled`].
+    /// Returns [`Unruled`] if no rule accepts the request.
     pub fn find(&self, head: &RequestHead<'_>) -> Result<(Arc<Rule>, Captures), Unruled> {
         let unruled = |denial, detail: String, rule: Option<&Arc<Rule>>| Unruled {
             refusal: Refusal::new(denial, detail),
@@ -117,13 +118,13 @@ impl Egress {
         let malformed = |detail: String| unruled(Denial::PathMalformed, detail, None);
         let path = CanonicalPath::parse(head.raw_path()).map_err(|fault| malformed(fault.to_string()))?;
         check_query(head.raw_query().unwrap_or_default())
-            .map_err(|at| malformed(format!("forbidden character at byte {at} of the query")))?;
+            .map_err(|at| malformed(format!("the query has a forbidden character at byte {at}")))?;
         let Some(rule) = self.rules.iter().find(|rule| rule.path.matches(&path)) else {
-            let detail = format!("none of {} rules has this path", self.rules.len());
+            let detail = format!("none of the {} rules has this path", self.rules.len());
             return Err(unruled(Denial::RuleUnknown, detail, None));
         };
         if rule.methods.iter().all(|method| method.as_str() != head.method) {
-            let detail = format!("{} is none of {:?}", head.method, rule.methods);
+            let detail = format!("{} is not one of {:?}", head.method, rule.methods);
             return Err(unruled(Denial::MethodNotAllowed, detail, Some(rule)));
         }
         if let Some(declared) = head.body_bytes_declared.filter(|declared| *declared > rule.body_bytes_max) {
@@ -135,10 +136,10 @@ impl Egress {
 }
 
 impl Rule {
-    /// Says what is to be minted for a request. `fresh` makes a new id for a capture that wants one.
+    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is [`Source::New`].
     ///
     /// # Errors
-    /// Why the request cannot be given a callback; nothing is sent then.
+    /// Returns a [`Refusal`] if the request cannot get its callback. It must not be sent then.
     pub fn plan(
         &self,
         head: &RequestHead<'_>,
@@ -151,7 +152,10 @@ impl Rule {
             if inject.keep {
                 return Ok(Plan::Pass { kept: true });
             }
-            return Err(Refusal::new(Denial::CallbackPresent, format!("there is something at {place}")));
+            return Err(Refusal::new(
+                Denial::CallbackPresent,
+                format!("the request already has a value at {place}"),
+            ));
         }
         let mut params = Vec::with_capacity(inject.params.len());
         for (name, source) in &inject.params {
@@ -162,7 +166,7 @@ impl Rule {
             match value.filter(|value| is_capturable(name, value)) {
                 Some(value) => params.push((name.clone(), value)),
                 None => {
-                    let detail = format!("{source} gives no usable value for {name}");
+                    let detail = format!("{source} has no valid value for the capture {name}");
                     let denial = match inject::parse(body) {
                         Err(refusal) if matches!(source, Source::Body(_)) => return Err(refusal),
                         _ => Denial::ParameterUnusable,
@@ -171,7 +175,8 @@ impl Rule {
                 }
             }
         }
-        // Tried before anything is minted: what cannot be put in must not leave an interaction behind.
+        // Try the insertion with empty values before anything is minted. A request that cannot get its callback must
+        // not leave an interaction in the ledger.
         let nothing = Callback { url: "", token: "", secret: "", expires: Timestamp::from_unix_secs(0) };
         inject::body(inject, head, body, &nothing)?;
         Ok(Plan::Mint(params))
@@ -179,13 +184,14 @@ impl Rule {
 }
 
 impl Inject {
-    /// The places that must be free: what only says how to call back may be said by the agent.
+    /// Returns the places that must be free. Places of constant values are not included: the agent may set those
+    /// itself.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
         moving.map(|insertion| &insertion.place)
     }
 
-    /// What is put into a request: what only says how to call back is left as the agent said it.
+    /// Returns the values to insert into a request. A constant value is left out if the agent has set it itself.
     pub(super) fn wanted<'i>(
         &'i self,
         head: &'i RequestHead<'_>,

@@ -1,67 +1,68 @@
-//! What is put into a request: a text or a JSON value with the address, the token or the secret of the callback in it.
+//! The values that egress inserts into a request: texts or JSON values that contain the URL, the token or the secret
+//! of a callback.
 
 use data_encoding::BASE64;
 
 use crate::json::quoted;
 use crate::time::Timestamp;
 
-/// The callback a request gets.
+/// The callback for a request.
 #[derive(Clone, Copy)]
 pub struct Callback<'a> {
-    /// Its address.
+    /// The callback URL.
     pub url: &'a str,
-    /// Its token; rides in the URL where the route says so.
+    /// The callback token. If the route reads the token from the URL, the URL contains it as well.
     pub token: &'a str,
-    /// The secret it is to be signed with, for providers that are given one.
+    /// The secret that the provider must sign the callback with. Empty for providers with another kind of key.
     pub secret: &'a str,
-    /// When the token ends.
+    /// The time at which the token expires.
     pub expires: Timestamp,
 }
 
-/// What of a callback is put in.
+/// A part of a callback that can be inserted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Slot {
-    /// When the token ends, RFC 3339.
+    /// The time at which the token expires, in RFC 3339.
     Expires,
-    /// The secret it is to be signed with.
+    /// The secret that the provider must sign the callback with.
     Secret,
-    /// The token.
+    /// The callback token.
     Token,
-    /// The address.
+    /// The callback URL.
     Url,
 }
 
-/// A piece of a text.
+/// A part of a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
-    /// This very text.
+    /// A literal text.
     Literal(Box<str>),
-    /// Something of the callback.
+    /// A part of the callback.
     Slot(Slot),
 }
 
-/// A value that is put in.
+/// A value to insert.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shape {
-    /// The base64 of a JSON value.
+    /// The base64 of the JSON text of another value.
     Base64(Box<Shape>),
     /// A list.
     List(Vec<Shape>),
     /// An object.
     Object(Vec<(Box<str>, Shape)>),
-    /// A number, `true`, `false`: JSON as it stands.
+    /// A JSON text that is inserted unchanged: a number, `true` or `false`.
     Raw(Box<str>),
     /// A text.
     Text(Vec<Segment>),
 }
 
 impl Shape {
-    /// A text that is one thing of the callback.
+    /// Creates a text that consists of one part of the callback.
     pub fn slot(slot: Slot) -> Self {
         Self::Text(vec![Segment::Slot(slot)])
     }
 
-    /// Reads a text with `{url}`, `{token}`, `{secret}` and `{expires}` in it; other braces are just braces.
+    /// Parses a text with the placeholders `{url}`, `{token}`, `{secret}` and `{expires}`. Other braces are literal.
     pub fn text(text: &str) -> Self {
         let slots = [
             ("{expires}", Slot::Expires),
@@ -89,7 +90,7 @@ impl Shape {
         Self::Text(segments)
     }
 
-    /// Whether it holds this of the callback.
+    /// Reports whether the value contains this part of the callback.
     pub fn holds(&self, slot: Slot) -> bool {
         match self {
             Self::Base64(inner) => inner.holds(slot),
@@ -100,12 +101,12 @@ impl Shape {
         }
     }
 
-    /// Whether nothing of the callback is in it: it says how to call back, not where.
+    /// Reports whether the value is constant: it contains no part of the callback.
     pub fn is_constant(&self) -> bool {
         [Slot::Expires, Slot::Secret, Slot::Token, Slot::Url].iter().all(|slot| !self.holds(*slot))
     }
 
-    /// As JSON.
+    /// Returns the value as JSON.
     pub(super) fn json(&self, callback: &Callback<'_>) -> String {
         match self {
             Self::Raw(raw) => raw.to_string(),
@@ -122,7 +123,7 @@ impl Shape {
         }
     }
 
-    /// As text, for a header, a query or a form.
+    /// Returns the value as text, for a header, a query or a form.
     pub(super) fn plain(&self, callback: &Callback<'_>) -> String {
         match self {
             Self::Base64(inner) => BASE64.encode(inner.json(callback).as_bytes()),

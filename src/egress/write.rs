@@ -1,4 +1,5 @@
-//! The requests that leave: the agent's, with its callback put in, and its answers to questions.
+//! Writes the requests to providers: the agent's requests with the callback URL and token in them, and the agent's
+//! answers to questions.
 
 use std::borrow::Cow;
 
@@ -14,22 +15,23 @@ use crate::path::{Captures, with_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line};
 use crate::secret::Secret;
 
-/// A request that is ready to leave.
+/// A request that is ready to be sent.
 #[derive(Debug)]
 pub struct Outgoing<'b> {
-    /// Where to.
+    /// The URL of the provider.
     pub url: Url,
-    /// The HTTP/1.1 head, blank line included.
+    /// The head of the HTTP/1.1 request, including the blank line.
     pub head: Vec<u8>,
     /// The body.
     pub body: Cow<'b, [u8]>,
 }
 
 impl Rule {
-    /// Writes the request that leaves, with the callback it gets.
+    /// Writes the request to the provider, with its callback.
     ///
     /// # Errors
-    /// When the callback cannot be put in, which [`Rule::plan`] would have said before.
+    /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] has already returned the same error
+    /// for such a request.
     pub fn request<'b>(
         &self,
         head: &RequestHead<'_>,
@@ -53,7 +55,7 @@ impl Rule {
         let url = self.target.url.with_target(&target);
         let unpacked = self.inject.as_ref().is_some_and(|inject| inject.response.is_some());
         let skip = |name: &HeaderName| {
-            // An answer that is to be read must not come compressed.
+            // The response must not be compressed, because the provider's id is read from it.
             (unpacked && *name == ACCEPT_ENCODING) || extra.iter().any(|(extra, _)| *extra == name)
         };
         let mut out = Vec::with_capacity(1024);
@@ -65,9 +67,11 @@ impl Rule {
         Ok(Outgoing { url, head: out, body: sent })
     }
 
-    /// Path and query: the rule's, and the query of the agent's request.
+    /// Returns path and query: the path of the rule's target, its query, and the query of the agent's request.
     fn target(&self, head: &RequestHead<'_>, captures: &Captures) -> Result<String, Refusal> {
-        let unusable = || Refusal::new(Denial::ParameterUnusable, "no such target path with these captures");
+        let unusable = || {
+            Refusal::new(Denial::ParameterUnusable, "a capture has no valid value for the path of the target")
+        };
         let mut target = match &self.target.path {
             Some(template) => template.fill(|name| captures.value(name)).ok_or_else(unusable)?,
             None => self.target.url.target().to_owned(),
@@ -80,7 +84,8 @@ impl Rule {
     }
 }
 
-/// The head of an agent's answer to a question: its own headers, with the route's in their place.
+/// Writes the head of an agent's answer to a question. The configured headers and the signature replace headers of
+/// the agent with the same names.
 pub fn answer_head(
     head: &RequestHead<'_>,
     url: &Url,
@@ -97,7 +102,7 @@ pub fn answer_head(
     out
 }
 
-/// Request line, `Host`, and what is left of the agent's headers.
+/// Writes the request line, `Host`, and the agent's headers that pass.
 fn begin(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,
@@ -124,7 +129,7 @@ fn one_hop(headers: &HeaderMap) -> Vec<&str> {
     connection_options(headers).take(32).collect()
 }
 
-/// The configured headers, the length, and the blank line.
+/// Writes the configured headers, `Content-Length`, and the blank line.
 fn end(out: &mut Vec<u8>, method: &str, headers: &[(HeaderName, Secret)], body_bytes: usize) {
     for (name, value) in headers {
         write_line(out, name.as_str(), value.expose());

@@ -1,61 +1,62 @@
-//! The chunks of a body (RFC 9112 section 7.1), as strictly as their grammar is: other parsers forgive more, and
-//! somebody in front of us or behind may be one of them.
+//! A strict parser for the chunked transfer coding (RFC 9112 section 7.1). It accepts only what the grammar allows.
+//! More lenient parsers exist before and after Callgate. They must not find other chunk boundaries in a body that
+//! this parser accepts.
 
 use super::{is_control, is_token};
 
-/// Largest chunk, in bytes: sixteen times the largest body of a request.
+/// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that can be configured.
 const SIZE_MAX: u64 = 1 << 30;
-/// Most bytes of a line that is no data: a size with its extensions, or a trailer.
+/// Maximum length of a line outside the data, in bytes: a chunk size with its extensions, or a trailer.
 const LINE_BYTES_MAX: usize = 4 << 10;
-/// Most trailers of a request.
+/// Maximum number of trailers of a request.
 const TRAILERS_MAX: usize = 32;
-/// Most trailers of an answer.
+/// Maximum number of trailers of a response.
 const ANSWER_TRAILERS_MAX: usize = 256;
 
-/// A body's chunks are not what they must be.
+/// The body violates the grammar of the chunked coding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkFault;
 
-/// Where in a body of chunks the next byte stands.
+/// The state of the parser: where the next byte belongs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
-    /// In a size; how many digits it has.
+    /// In a chunk size. Contains the number of digits so far.
     Size(u8),
-    /// Behind a size, in blanks.
+    /// In the white space after a chunk size.
     Padding,
-    /// Behind a size, in an extension.
+    /// In a chunk extension.
     Extension,
-    /// Behind the CR of a line with a size.
+    /// After the CR of a chunk size line.
     SizeEnd,
-    /// In data.
+    /// In the data of a chunk.
     Data,
-    /// Behind data.
+    /// After the data of a chunk.
     DataCr,
-    /// Behind the CR behind data.
+    /// After the CR that follows the data.
     DataLf,
-    /// At the beginning of a line behind the last chunk.
+    /// At the beginning of a trailer line.
     Trailer,
     /// In a trailer's name.
     Name,
     /// In a trailer's value.
     Value,
-    /// Behind the CR of a trailer.
+    /// After the CR of a trailer line.
     ValueEnd,
-    /// Behind the CR of the empty line.
+    /// After the CR of the final empty line.
     End,
-    /// Behind everything.
+    /// After the end of the body.
     Done,
 }
 
-/// A body of chunks whose bytes keep coming.
+/// A parser for one chunked body. It accepts the body in pieces of any size.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks {
     at: At,
-    /// Bytes of the chunk that are still to come.
+    /// Bytes that are left of the current chunk.
     left: u64,
     line: usize,
     trailers: usize,
-    /// Whether they are an answer's.
+    /// Whether the body belongs to a response.
     of_an_answer: bool,
 }
 
@@ -66,22 +67,22 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Those of an answer: some servers have always put blanks behind a size. What a caller may not do, since others read
-    /// its requests as well, is forgiven whoever was asked.
+    /// Creates a parser for a response. It accepts white space after a chunk size, which some servers have always
+    /// sent. This is an error in requests, because other parsers read the same requests.
     pub fn of_an_answer() -> Self {
         Self { of_an_answer: true, ..Self::default() }
     }
 
-    /// Whether the body is at its end.
+    /// Reports whether the end of the body was read.
     pub fn is_done(&self) -> bool {
         self.at == At::Done
     }
 
-    /// Takes the next bytes, and hands the data among them to `data`. Returns how many of them belong to the body: what is
-    /// behind its end is not looked at.
+    /// Reads the next bytes and passes the decoded data to `data`. Returns how many bytes belong to the body. Bytes
+    /// after its end are not read.
     ///
     /// # Errors
-    /// They are not chunks.
+    /// Returns [`ChunkFault`] if the bytes violate the grammar.
     pub fn read(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, ChunkFault> {
         let mut rest = bytes;
         while let Some((first, behind)) = rest.split_first() {

@@ -1,49 +1,49 @@
-//! The head: every line is looked at as soon as it is there.
+//! A strict parser for the head of an HTTP/1 request. It checks each line as soon as the line is complete.
 
 use std::net::Ipv6Addr;
 
 use super::{Chunks, Framing, is_control, is_token};
 
-/// What is wrong with a head.
+/// The reason why a head is invalid.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HeadFault {
-    /// It is not a head of HTTP/1.0 or HTTP/1.1 (RFC 9112), or its framing can be read in more than one way.
+    /// The head violates the grammar of HTTP/1.0 and HTTP/1.1 (RFC 9112), or its framing is ambiguous.
     Malformed(&'static str),
-    /// It is larger, or has more header lines, than is allowed.
+    /// The head is larger than allowed, or has more header lines than allowed.
     TooLarge,
 }
 
-/// A head whose bytes keep coming.
+/// A parser for the head of one request.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
-    /// How many bytes were looked at.
+    /// Number of bytes that were searched for line ends.
     looked: usize,
-    /// Where the line begins that is not whole so far.
+    /// Offset of the first incomplete line.
     line: usize,
-    /// How many lines there are.
+    /// Number of complete lines.
     lines: usize,
-    /// Whether an empty line came first, which is left over from something else (RFC 9112 section 2.2).
+    /// Whether an empty line preceded the request line (RFC 9112 section 2.2). Some clients send one after a body.
     blank: bool,
     http_1_1: bool,
     length: Option<u64>,
     coding: bool,
     host: bool,
-    /// Whose the target is, where it says so (the absolute form, RFC 9112 section 3.2.2).
+    /// The authority of a target in absolute form (RFC 9112 section 3.2.2).
     authority: Option<Box<[u8]>>,
 }
 
 impl Head {
-    /// How long the head is, its empty line included; `None` while there is more of it to come. `bytes` is what was
-    /// there the last time, and more.
+    /// Continues to parse. `bytes` are all bytes received so far, from the beginning of the head. Returns the length
+    /// of the head, including its empty line, or `None` if the head is incomplete.
     ///
     /// # Errors
-    /// What is wrong with one of its lines, or with all of them together.
+    /// Returns a [`HeadFault`] if a line is invalid, or if the lines contradict each other.
     pub fn read(&mut self, bytes: &[u8], headers_max: usize) -> Result<Option<usize>, HeadFault> {
         while let Some(found) = bytes.get(self.looked..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let end = self.looked + found;
             let line = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r"));
-            // Some readers take a bare LF for the end of a line and some do not.
-            let line = line.ok_or(HeadFault::Malformed("a line ends without CR"))?;
+            // Some parsers accept a bare LF as the end of a line, and others do not.
+            let line = line.ok_or(HeadFault::Malformed("a line does not end with CR LF"))?;
             (self.looked, self.line) = (end + 1, end + 1);
             if self.lines == 0 && line.is_empty() && !std::mem::replace(&mut self.blank, true) {
                 continue;
@@ -52,7 +52,7 @@ impl Head {
             match self.lines {
                 1 => self.request_line(line)?,
                 _ if line.is_empty() => return self.whole().map(|()| Some(end + 1)),
-                // The first line is none of a header.
+                // The request line is not a header line.
                 lines if lines > headers_max + 1 => return Err(HeadFault::TooLarge),
                 _ => self.header_line(line)?,
             }
@@ -61,7 +61,7 @@ impl Head {
         Ok(None)
     }
 
-    /// How the end of the body is found, once the head is whole.
+    /// Returns the framing of the body. Valid after the head is complete.
     pub fn framing(&self) -> Framing {
         match (self.coding, self.length) {
             (true, _) => Framing::Chunks(Chunks::default()),
@@ -69,53 +69,54 @@ impl Head {
         }
     }
 
-    /// Whether it says that it is of HTTP/1.1 and not of HTTP/1.0, once it is whole.
+    /// Reports whether the version is HTTP/1.1. Valid after the head is complete.
     pub fn is_http_1_1(&self) -> bool {
         self.http_1_1
     }
 
-    /// How many header lines it has, once it is whole.
+    /// Returns the number of header lines. Valid after the head is complete.
     pub fn header_lines(&self) -> usize {
-        // The first line is none of a header, nor is the last.
+        // Neither the request line nor the final empty line is a header line.
         self.lines.saturating_sub(2)
     }
 
-    /// How many bytes an empty line before it takes, which is left over from something else.
+    /// Returns the offset of the request line: 2 if an empty line precedes it, otherwise 0.
     pub fn begins_at(&self) -> usize {
         if self.blank { 2 } else { 0 }
     }
 
     fn whole(&self) -> Result<(), HeadFault> {
         if self.length.is_some() && self.coding {
-            return Err(HeadFault::Malformed("a length and a transfer coding"));
+            return Err(HeadFault::Malformed("the head has both Content-Length and Transfer-Encoding"));
         }
         if self.http_1_1 && !self.host {
-            return Err(HeadFault::Malformed("no host"));
+            return Err(HeadFault::Malformed("the Host header is missing"));
         }
         Ok(())
     }
 
-    /// `METHOD SP TARGET SP HTTP/1.x` (RFC 9112 section 3).
+    /// Parses the request line, `METHOD SP TARGET SP HTTP/1.x` (RFC 9112 section 3).
     fn request_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
-        let fault = HeadFault::Malformed("the first line is no request line");
+        let fault = HeadFault::Malformed("the first line is not a valid request line");
         let (method, rest) = split(line, b' ').ok_or(fault)?;
         let (target, version) = split(rest, b' ').ok_or(fault)?;
         if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
             return Err(fault);
         }
-        // Parsers repair such a target, or cut it: it would not be the one that was sent, or signed.
+        // Some parsers repair or truncate such a target. They would then use another target than the one that was
+        // sent or signed.
         if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
-            return Err(HeadFault::Malformed("a character in the target that no target has"));
+            return Err(HeadFault::Malformed("the request target contains a forbidden character"));
         }
-        // A tunnel is not what anybody comes here for.
+        // Callgate is not a forward proxy, so it opens no tunnels.
         if method == b"CONNECT" {
-            return Err(HeadFault::Malformed("a tunnel is asked for"));
+            return Err(HeadFault::Malformed("the method CONNECT is not supported"));
         }
         let absolute = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"));
         if let Some(rest) = absolute {
             let authority = rest.split(|b| matches!(b, b'/' | b'?')).next().unwrap_or_default();
             if !is_authority(authority) {
-                return Err(HeadFault::Malformed("the target's host is none"));
+                return Err(HeadFault::Malformed("the host in the request target is invalid"));
             }
             self.authority = Some(authority.into());
         }
@@ -128,17 +129,18 @@ impl Head {
     }
 
     fn header_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
-        // A line that goes on the one before begins with whitespace, which no name does (RFC 9112 section 5.2).
-        let (name, value) = split(line, b':').ok_or(HeadFault::Malformed("a header line without a colon"))?;
+        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). No header name does, so it
+        // fails here.
+        let (name, value) = split(line, b':').ok_or(HeadFault::Malformed("a header line has no colon"))?;
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-            return Err(HeadFault::Malformed("a header name that is none"));
+            return Err(HeadFault::Malformed("a header name is invalid"));
         }
-        // Without an early end, so that many are looked at at once.
+        // A fold without an early exit, so that the compiler can vectorize the loop.
         if value.iter().fold(false, |any, b| any | is_control(*b)) {
-            return Err(HeadFault::Malformed("a control character in a header"));
+            return Err(HeadFault::Malformed("a header value contains a control character"));
         }
         let value = value.trim_ascii();
-        // What some readers write with `_` where others write `-` must not be framing to anybody.
+        // Some servers treat `_` in a header name as `-`. For them, `Content_Length` would be framing.
         let is = |known: &[u8]| {
             name.len() == known.len()
                 && name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a, *b) == (b'_', b'-'))
@@ -146,32 +148,34 @@ impl Head {
         if is(b"content-length") {
             let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
             if self.length.is_some() || !digits || name.contains(&b'_') {
-                return Err(HeadFault::Malformed("the length is said twice, or is no length"));
+                return Err(HeadFault::Malformed("Content-Length occurs twice or is not a number"));
             }
             self.length = Some(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')));
         } else if is(b"transfer-encoding") {
             let chunked = self.http_1_1 && value.eq_ignore_ascii_case(b"chunked");
             if std::mem::replace(&mut self.coding, true) || !chunked || name.contains(&b'_') {
                 return Err(HeadFault::Malformed(
-                    "a transfer coding that is not `chunked`, once, in HTTP/1.1",
+                    "Transfer-Encoding is not exactly `chunked`, or the version is not HTTP/1.1",
                 ));
             }
         } else if is(b"host") {
             if std::mem::replace(&mut self.host, true) {
-                return Err(HeadFault::Malformed("more than one host"));
+                return Err(HeadFault::Malformed("the Host header occurs more than once"));
             }
             if !is_authority(value) {
-                return Err(HeadFault::Malformed("the host is none"));
+                return Err(HeadFault::Malformed("the Host header is invalid"));
             }
             if self.authority.as_deref().is_some_and(|authority| authority != value) {
-                return Err(HeadFault::Malformed("the host is another than the target's"));
+                return Err(HeadFault::Malformed(
+                    "the Host header and the request target name different hosts",
+                ));
             }
         }
         Ok(())
     }
 }
 
-/// `HOST` or `HOST:PORT` (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
+/// Reports whether a value is `HOST` or `HOST:PORT` (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
 fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.strip_prefix(b"[").and_then(|rest| split(rest, b']')) {
         Some((address, rest)) => {
@@ -195,7 +199,7 @@ fn is_authority(value: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(of_a_name) && port
 }
 
-/// What is before the first `at`, and what is behind it.
+/// Splits at the first `at`. Returns the parts before and after it.
 fn split(line: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let found = memchr::memchr(at, line)?;
     Some((line.get(..found)?, line.get(found + 1..)?))

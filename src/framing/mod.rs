@@ -1,6 +1,6 @@
-//! What the bytes of an HTTP/1 request must be before they are taken apart, and how the end of a body is found. What two
-//! readers could take for two different things is refused here: what is ambiguous to somebody before or behind us is not
-//! repaired.
+//! The strict grammar of HTTP/1 messages: heads and chunked bodies. It works on bytes and does no I/O. A message that
+//! two parsers could understand differently is an error and is never repaired, because a proxy before or after
+//! Callgate may understand it in the other way (request smuggling).
 
 mod chunks;
 mod head;
@@ -8,19 +8,19 @@ mod head;
 pub use chunks::{ChunkFault, Chunks};
 pub use head::{Head, HeadFault};
 
-/// How the end of a body is found (RFC 9112 section 6.3), and how much of it is still to come.
+/// How the end of a body is found (RFC 9112 section 6.3), and how much of the body is left.
 #[derive(Clone, Copy, Debug)]
 pub enum Framing {
-    /// By its chunks.
+    /// Chunked transfer coding.
     Chunks(Chunks),
-    /// By the end of the connection: answers alone.
+    /// The body ends when the connection closes. Responses only.
     Close,
-    /// By counting: this many bytes are still to come.
+    /// `Content-Length`. Contains the number of bytes that are left.
     Length(u64),
 }
 
 impl Framing {
-    /// Whether nothing is still to come.
+    /// Reports whether the whole body has been read. Always false for [`Framing::Close`].
     pub fn is_done(&self) -> bool {
         match self {
             Self::Chunks(chunks) => chunks.is_done(),
@@ -30,7 +30,7 @@ impl Framing {
     }
 }
 
-/// A character of a method, of a header's name (RFC 9110 section 5.6.2).
+/// Reports whether a byte is allowed in a method or a header name: `tchar` of RFC 9110 section 5.6.2.
 const fn is_token(b: u8) -> bool {
     matches!(
         b,
@@ -51,7 +51,7 @@ const fn is_token(b: u8) -> bool {
     ) || b.is_ascii_alphanumeric()
 }
 
-/// Whether a byte has no place in a header's value (RFC 9110 section 5.5).
+/// Reports whether a byte is a control character that is not allowed in a header value (RFC 9110 section 5.5).
 const fn is_control(b: u8) -> bool {
     (b < b' ' && b != b'\t') || b == 0x7f
 }

@@ -1,39 +1,40 @@
-//! Which addresses are public, and what the others are: the special-purpose registries of IANA, the forms of
-//! IPv6 that carry an IPv4 address, and the metadata services of the clouds, some of which have public numbers.
+//! Classifies IP addresses as public or special. The special addresses are those of the IANA special-purpose
+//! registries, IPv6 addresses that contain an IPv4 address, and the metadata services of cloud providers, some of
+//! which have public addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What an address that is not public is. Alphabetical.
+/// The class of an address that is not public. Sorted alphabetically.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AddressClass {
-    /// `100.64.0.0/10`: between a carrier and its customers (RFC 6598).
+    /// `100.64.0.0/10`: carrier-grade NAT (RFC 6598).
     CarrierNat,
-    /// Carries an IPv4 address: mapped, compatible, translated.
+    /// An IPv6 address that contains an IPv4 address: mapped, compatible, translated, or ISATAP.
     Embedded,
-    /// `169.254.0.0/16`, `fe80::/10`.
+    /// `169.254.0.0/16` and `fe80::/10`.
     LinkLocal,
-    /// `127.0.0.0/8`, `::1`.
+    /// `127.0.0.0/8` and `::1`.
     Loopback,
-    /// The metadata service of a cloud.
+    /// The metadata service of a cloud provider.
     Metadata,
-    /// To many at once.
+    /// `224.0.0.0/4` and `ff00::/8`.
     Multicast,
-    /// `64:ff9b::/96`, `64:ff9b:1::/48`: through a NAT64 (RFC 6052, RFC 8215).
+    /// `64:ff9b::/96` and `64:ff9b:1::/48`: NAT64 (RFC 6052, RFC 8215).
     Nat64,
-    /// RFC 1918, and unique local (RFC 4193).
+    /// Private networks (RFC 1918), unique local (RFC 4193) and site-local addresses.
     Private,
-    /// Set aside for documentation, benchmarks, protocols, or the future.
+    /// Reserved for documentation, benchmarks, protocols, or future use.
     Reserved,
-    /// `2002::/16` (RFC 3056).
+    /// `2002::/16`: 6to4 (RFC 3056).
     SixToFour,
-    /// `2001::/32` (RFC 4380).
+    /// `2001::/32`: Teredo (RFC 4380).
     Teredo,
-    /// `0.0.0.0/8`, `::`: this host.
+    /// `0.0.0.0/8` and `::`.
     Unspecified,
 }
 
 impl AddressClass {
-    /// Every class.
+    /// All classes.
     pub const ALL: &'static [Self] = &[
         Self::CarrierNat,
         Self::Embedded,
@@ -49,7 +50,7 @@ impl AddressClass {
         Self::Unspecified,
     ];
 
-    /// The stable snake_case name.
+    /// Returns the stable snake_case name: metric label and log field.
     pub const fn name(self) -> &'static str {
         match self {
             Self::CarrierNat => "carrier_nat",
@@ -68,7 +69,7 @@ impl AddressClass {
     }
 }
 
-/// What an address is; `None`: public.
+/// Returns the class of an address, or `None` if it is public.
 pub fn classify(address: IpAddr) -> Option<AddressClass> {
     match address {
         IpAddr::V4(address) => classify_v4(address),
@@ -76,7 +77,7 @@ pub fn classify(address: IpAddr) -> Option<AddressClass> {
     }
 }
 
-/// Metadata services, by cloud: most of them, Azure, Alibaba, Oracle.
+/// Metadata services: most cloud providers, Azure, Alibaba Cloud, Oracle Cloud.
 const METADATA: [Ipv4Addr; 4] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(168, 63, 129, 16),
@@ -111,21 +112,22 @@ fn classify_v6(address: Ipv6Addr) -> Option<AddressClass> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(C::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(C::Loopback),
-        // Compatible, mapped, translated (RFC 4291, RFC 7915): whatever they carry, the plain form says it plainly.
+        // Compatible, mapped and translated addresses (RFC 4291, RFC 7915). Denied even if the IPv4 address in them
+        // is public, because a caller can use the plain IPv4 form instead.
         [0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(C::Embedded),
         [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(C::Nat64),
         [0x2002, ..] => Some(C::SixToFour),
         [0x2001, 0, ..] => Some(C::Teredo),
         // Protocol assignments, benchmarks, ORCHID, documentation.
         [0x2001, 0x1..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(C::Reserved),
-        // An address of an interface that carries an IPv4 address (ISATAP, RFC 5214).
+        // An interface address that contains an IPv4 address (ISATAP, RFC 5214).
         [_, _, _, _, 0 | 0x200, 0x5efe, ..] => Some(C::Embedded),
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => Some(C::Metadata),
         [0xfc00..=0xfdff, ..] => Some(C::Private),
         [0xfe80..=0xfebf, ..] => Some(C::LinkLocal),
         [0xfec0..=0xfeff, ..] => Some(C::Private),
         [0xff00..=0xffff, ..] => Some(C::Multicast),
-        // Only 2000::/3 is given out for global unicast.
+        // IANA assigns global unicast addresses only from 2000::/3.
         [0x2000..=0x3fff, ..] => None,
         _ => Some(C::Reserved),
     }

@@ -1,6 +1,8 @@
-//! The guard of outgoing requests whose URL came from outside: which URLs can be read in one way only, which
-//! hosts are listed, and which addresses may be dialled. It judges addresses, not names: whoever dials must
-//! ask it about the very address that is dialled.
+//! Protects outgoing requests to URLs from outside against server-side request forgery. It checks that a URL is
+//! unambiguous, that its host is listed, and that its address may be dialled.
+//!
+//! It does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately before it
+//! connects to this address.
 
 mod address;
 mod url;
@@ -13,23 +15,23 @@ use ipnet::IpNet;
 pub use address::{AddressClass, classify};
 pub use url::{Scheme, Url, UrlFault};
 
-/// Why an outgoing request is refused.
+/// The reason why an outgoing request is denied.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// An address of this class, which nobody listed.
+    /// The address belongs to this class and is not listed.
     Address(AddressClass),
-    /// A host that nobody listed.
+    /// The host is not listed.
     Host,
-    /// An address of this very Callgate, or of its agent.
+    /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// Plain HTTP to a public address, or to a host that was not listed for it.
+    /// The URL is plain HTTP. Its host is not listed for plain HTTP, or its address is public.
     PlainHttp,
-    /// Not a URL that can be read in one way only.
+    /// The URL is invalid or ambiguous.
     Url(UrlFault),
 }
 
 impl Refused {
-    /// The stable snake_case class: metric label and log field.
+    /// Returns the stable snake_case name of the reason: metric label and log field.
     pub const fn class(self) -> &'static str {
         match self {
             Self::Address(class) => class.name(),
@@ -40,7 +42,7 @@ impl Refused {
         }
     }
 
-    /// Every class there is, for the metrics.
+    /// Returns the names of all reasons, for the metrics.
     pub fn classes() -> impl Iterator<Item = &'static str> {
         let addresses = AddressClass::ALL.iter().map(|class| class.name());
         let urls = UrlFault::ALL.iter().map(|fault| fault.name());
@@ -51,34 +53,33 @@ impl Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(class) => write!(f, "the address is {}", class.name()),
+            Self::Address(class) => write!(f, "the address is not public and not listed: {}", class.name()),
             Self::Host => f.write_str("the host is not listed"),
-            Self::Own => f.write_str("the address is Callgate's own, or the agent's"),
-            Self::PlainHttp => f.write_str("plain HTTP to this host is not listed"),
-            Self::Url(fault) => write!(f, "the URL is refused: {}", fault.name()),
+            Self::Own => f.write_str("the address belongs to Callgate or to the agent"),
+            Self::PlainHttp => f.write_str("plain HTTP is not allowed to this host"),
+            Self::Url(fault) => write!(f, "the URL is invalid or ambiguous: {}", fault.name()),
         }
     }
 }
 
-/// One entry of a list of hosts.
+/// An entry of a list of allowed hosts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Entry {
-    /// A name, with the scheme and port it is limited to.
+    /// A host name, optionally limited to a port.
     Name {
-        /// In lower case.
+        /// The name in lower case.
         host: Box<str>,
-        /// `None`: any.
+        /// The only allowed port. `None` allows every port.
         port: Option<u16>,
-        /// Plain HTTP is allowed, too.
+        /// Also allows plain HTTP.
         plain: bool,
     },
-    /// Addresses, public or not.
+    /// A network that may be dialled, even if it is not public.
     Network(IpNet),
 }
 
 impl Entry {
-    /// Reads an entry: `host`, `host:port`, `http://host[:port]`, an address, or a network. `None` when it is
-    /// none of them.
+    /// Parses `host`, `host:port`, `http://host[:port]`, an address, or a network. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if let Ok(network) = text.parse::<IpNet>() {
             return (network.trunc() == network).then_some(Self::Network(network));
@@ -102,19 +103,20 @@ impl Entry {
     }
 }
 
-/// A list of hosts: names that may be asked for, and networks that may be dialled although they are not public.
+/// The hosts that outgoing requests may use: host names, and networks that may be dialled although they are not
+/// public.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     entries: Vec<Entry>,
 }
 
 impl Guard {
-    /// A guard with these entries.
+    /// Creates a guard.
     pub fn new(entries: Vec<Entry>) -> Self {
         Self { entries }
     }
 
-    /// The entries, in words.
+    /// Returns the entries as text, in the format of [`Entry::parse`].
     pub fn entries(&self) -> impl Iterator<Item = String> {
         self.entries.iter().map(|entry| match entry {
             Entry::Name { host, port, plain } => {
@@ -125,10 +127,11 @@ impl Guard {
         })
     }
 
-    /// Reads a URL and holds its host against the list: the half that needs no resolver.
+    /// Parses a URL and checks its host against the list. This check needs no name resolution. [`Guard::judge`] then
+    /// checks the resolved address.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// Returns the reason as [`Refused`].
     pub fn admit(&self, text: &str) -> Result<Url, Refused> {
         let url = Url::parse(text).map_err(Refused::Url)?;
         match url.address() {
@@ -142,10 +145,10 @@ impl Guard {
         Ok(url)
     }
 
-    /// Judges an address that `url` resolved to and that is about to be dialled: the other half.
+    /// Checks an address that `url` resolved to. Call it immediately before connecting to this address.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// Returns the reason as [`Refused`].
     pub fn judge(&self, url: &Url, address: IpAddr) -> Result<(), Refused> {
         let class = classify(address);
         let listed = self.lists(address) || (url.host() == "localhost" && address.is_loopback());
@@ -153,16 +156,17 @@ impl Guard {
             return Err(Refused::Address(class));
         }
         match url.address() {
-            // This host's own name for itself leads nowhere else.
+            // `localhost` must not resolve to a public address.
             None if url.host() == "localhost" && !listed => Err(Refused::Host),
             Some(_) if !listed => Err(Refused::Host),
-            // Plain HTTP to an address that was listed is within the house, or it is not.
+            // Plain HTTP to a literal address is allowed only inside a listed network that is not public.
             Some(_) if url.scheme() == Scheme::Http && class.is_none() => Err(Refused::PlainHttp),
             _ => Ok(()),
         }
     }
 
-    /// The entries that name the URL's host and port; whether each allows plain HTTP. `localhost` is this host.
+    /// Returns one item for each entry that matches the URL's host and port: whether the entry allows plain HTTP.
+    /// `localhost` always allows it.
     fn names(&self, url: &Url) -> impl Iterator<Item = bool> {
         let (host, port) = (url.host().to_owned(), url.port());
         self.entries.iter().filter_map(move |entry| match entry {

@@ -1,4 +1,4 @@
-//! The guard against other projects' lists, and against the ways around it.
+//! Tests the guard against lists of addresses and attacks from other projects.
 
 use std::fs;
 
@@ -16,7 +16,8 @@ fn guard(entries: &[&str]) -> Guard {
 fn addresses_of_other_projects_lists_are_classed_as_they_class_them() {
     let file: serde_json::Value = serde_json::from_str(&vectors("addresses.json")).unwrap();
     let mut count = 0;
-    // The lists disagree on what is allowed, since their users can allow it; not on what is dangerous.
+    // The lists disagree about allowed addresses, because their users configure them. They agree about dangerous
+    // ones.
     for row in file["addresses"].as_array().unwrap().iter().filter(|row| row["expect"] == "block") {
         let address = row["ip"].as_str().unwrap().parse().unwrap();
         assert!(classify(address).is_some(), "{row}");
@@ -69,7 +70,7 @@ fn no_url_of_the_attack_lists_is_admitted() {
     assert!(text.lines().count() > 80);
     for line in text.lines() {
         assert!(guard.admit(line).is_err(), "{line}");
-        // Nothing that is an address in disguise is read as a name, and every address is seen for what it is.
+        // An address in an unusual form must not be parsed as a name. Every address must get its class.
         if let Ok(url) = Url::parse(line) {
             let named = url
                 .host()

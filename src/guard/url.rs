@@ -1,25 +1,25 @@
-//! URLs read in one way only. What two readers could understand differently is refused: user names, fragments,
-//! backslashes, white space, numbers that some readers take for addresses, names in other alphabets.
+//! Parses URLs that every parser understands in the same way. All other URLs are an error: user names, fragments,
+//! backslashes, white space, numbers that some parsers accept as addresses, and names outside ASCII.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Longest URL, in bytes.
+/// Maximum length of a URL, in bytes.
 const URL_BYTES_MAX: usize = 2048;
 
 /// The scheme of a URL.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scheme {
-    /// Plain.
+    /// Plain HTTP.
     Http,
-    /// With TLS.
+    /// HTTP over TLS.
     Https,
 }
 
-/// A URL of an outside service.
+/// An absolute URL of an outside service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Url {
     scheme: Scheme,
-    /// In lower case; an IPv6 address without its brackets.
+    /// The host in lower case. An IPv6 address has no brackets.
     host: Box<str>,
     address: Option<IpAddr>,
     port: u16,
@@ -27,29 +27,29 @@ pub struct Url {
     target: Box<str>,
 }
 
-/// Why a text is no such URL. Alphabetical.
+/// The reason why a URL is invalid. Sorted alphabetically.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UrlFault {
-    /// A character that URLs do not have, or a fragment.
+    /// The URL contains a fragment, or a character that URLs must not contain.
     Character,
-    /// No host, or one that is neither a name nor an address in its usual form.
+    /// The host is missing, or is neither a DNS name nor an address in its usual form.
     Host,
-    /// A port that is none.
+    /// The port is not a number from 1 to 65535.
     Port,
-    /// Neither `http` nor `https`, or not an absolute URL.
+    /// The scheme is neither `http` nor `https`, or the URL is not absolute.
     Scheme,
-    /// Longer than 2 KiB.
+    /// The URL is longer than 2 KiB.
     TooLong,
-    /// A user name or password.
+    /// The URL contains a user name or password.
     UserInfo,
 }
 
 impl UrlFault {
-    /// Every fault.
+    /// All faults.
     pub const ALL: &'static [Self] =
         &[Self::Character, Self::Host, Self::Port, Self::Scheme, Self::TooLong, Self::UserInfo];
 
-    /// The stable snake_case name.
+    /// Returns the stable snake_case name: metric label and log field.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Character => "url_character",
@@ -63,10 +63,10 @@ impl UrlFault {
 }
 
 impl Url {
-    /// Reads an absolute URL.
+    /// Parses an absolute URL.
     ///
     /// # Errors
-    /// [`UrlFault`].
+    /// Returns a [`UrlFault`] if the URL is invalid or ambiguous.
     pub fn parse(text: &str) -> Result<Self, UrlFault> {
         if text.len() > URL_BYTES_MAX {
             return Err(UrlFault::TooLong);
@@ -98,37 +98,37 @@ impl Url {
         Ok(Self { scheme, host, address, port, target })
     }
 
-    /// The scheme.
+    /// Returns the scheme.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// The host, in lower case; an IPv6 address without its brackets.
+    /// Returns the host in lower case. An IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The host, where it is an address.
+    /// Returns the host if it is an address, or `None` if it is a name.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// The port.
+    /// Returns the port, or the default port of the scheme.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Path and query.
+    /// Returns path and query, beginning with a slash.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Whether the port is the scheme's own.
+    /// Reports whether the port is the default port of the scheme.
     fn has_own_port(&self) -> bool {
         matches!((self.scheme, self.port), (Scheme::Http, 80) | (Scheme::Https, 443))
     }
 
-    /// What stands in the `Host` header: without the scheme's own port.
+    /// Returns the value for the `Host` header: host and port. Omits the default port.
     pub fn authority(&self) -> String {
         let host = match self.address {
             Some(IpAddr::V6(_)) => format!("[{}]", self.host),
@@ -137,13 +137,13 @@ impl Url {
         if self.has_own_port() { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// The same with another path and query, which begins with a slash.
+    /// Returns this URL with another path and query. `target` begins with a slash.
     pub fn with_target(&self, target: &str) -> Self {
         Self { target: target.into(), ..self.clone() }
     }
 }
 
-/// As it would be written.
+/// Formats the URL in its normalized form.
 impl std::fmt::Display for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = match self.scheme {
@@ -175,7 +175,7 @@ fn read_host(text: &str) -> Result<(Box<str>, Option<IpAddr>), UrlFault> {
         let address: Ipv6Addr = inner.parse().map_err(|_| UrlFault::Host)?;
         return Ok((address.to_string().into(), Some(address.into())));
     }
-    // `127.1`, `0x7f.1`, `2130706433`: some readers take them for addresses. Only the plain form is one.
+    // Some parsers accept `127.1`, `0x7f.1` and `2130706433` as addresses. Only the usual form is valid here.
     let last = text.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X") {
         let address: Ipv4Addr = text.parse().map_err(|_| UrlFault::Host)?;
@@ -185,7 +185,7 @@ fn read_host(text: &str) -> Result<(Box<str>, Option<IpAddr>), UrlFault> {
     if is_name(&host) { Ok((host.into(), None)) } else { Err(UrlFault::Host) }
 }
 
-/// Whether `host`, in lower case, is a name of the domain name system, without a dot at its end.
+/// Reports whether `host` is a valid DNS name in lower case, without a trailing dot.
 pub(super) fn is_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

@@ -1,4 +1,4 @@
-//! The second half: the whole body is verified, and what it says is read.
+//! The second half of the gate: it verifies the whole body and reads what the body reports.
 
 use http::HeaderValue;
 
@@ -15,21 +15,21 @@ use crate::secret::Secret;
 use crate::signature::{IdSource, Keys, Presented, Reply, Signed, Tag};
 use crate::trail::{Check, Trail};
 
-/// Longest id of an event that is taken from a body, in bytes.
+/// Maximum length of an event id from a body, in bytes.
 const EVENT_ID_BYTES_MAX: usize = 256;
 
-/// What a request is that passed every check which needs no memory.
+/// A request that passed all checks except those of the ledger.
 #[derive(Debug)]
 pub enum Decided {
-    /// A callback: what is left is to ask the ledger.
+    /// A callback. The ledger must be asked next.
     Callback(Box<Verified>),
-    /// A provider's handshake, which is answered here and now.
+    /// A provider's handshake. Callgate answers it itself.
     Handshake(Box<(Reply, Seen)>),
-    /// A request that would have been refused, or answered here, on a route that only observes.
+    /// A request on a route in observe mode that would otherwise be denied, or answered by Callgate itself.
     Observed(Box<Observed>),
 }
 
-/// The same, before it is put together.
+/// The result of the body checks, before [`Decided`] is built.
 enum Body {
     Callback { tags: Vec<Tag>, question: Option<Box<str>>, target: String },
     Handshake(Reply),
@@ -37,11 +37,11 @@ enum Body {
 }
 
 impl Admitted {
-    /// Decides on the whole body. `head` is the head that was admitted.
+    /// Checks the whole body. `head` must be the head that was admitted.
     ///
     /// # Errors
-    /// [`Denied`] when the body is too large, no signature matches it, or it says to answer where the route does
-    /// not allow.
+    /// Returns [`Denied`] if the body is too large, if no signature matches, or if the body names an action endpoint
+    /// that the route does not allow.
     pub fn decide_body(
         mut self: Box<Self>,
         head: &RequestHead<'_>,
@@ -67,7 +67,7 @@ impl Admitted {
     fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
         let said = self.check_size(head, body, trail);
         self.heed(said)?;
-        // What is signed is no unsigned handshake, whatever else it says.
+        // A request with a signature in its head is never an unsigned handshake.
         let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
         if !signed {
             let said = self.shake(head, body, false, trail);
@@ -90,7 +90,7 @@ impl Admitted {
         }
         if self.found.only_handshake {
             let denial = trail.deny(Check::Handshake, Denial::MethodNotAllowed, || {
-                "not a handshake after all, and the method is none of the route's".to_owned()
+                "the request is not a handshake, and the route does not list its method".to_owned()
             });
             self.heed::<()>(Err(denial))?;
         }
@@ -106,19 +106,20 @@ impl Admitted {
         }
     }
 
-    /// Takes a check's word: a denial holds, unless the route only observes.
+    /// Applies the result of a check. In observe mode a denial is recorded, and `Ok(None)` is returned.
     fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
 
-    /// Whether the check of the head has refused the signature already, on a route that only observes: then there is
-    /// nothing more to say about it.
+    /// Reports whether the head check already denied the signature in observe mode. The signature is then not checked
+    /// again.
     fn signature_was_refused(&self) -> bool {
         let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().proves());
         self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
     }
 
-    /// A handshake is answered; where the route only observes, the agent does that as it always did.
+    /// Returns the reply to a handshake. In observe mode the handshake is delivered instead, because the agent
+    /// answers it.
     fn shaken(&self, reply: Reply, head: &RequestHead<'_>) -> Result<Body, Denial> {
         match self.route.observes() {
             true => Ok(Body::Observed { instead: "handshake", target: self.internal_target(head)? }),
@@ -126,13 +127,13 @@ impl Admitted {
         }
     }
 
-    /// The configuration made sure that every capture of `forward` is one of the path; if that were ever wrong, there
-    /// is no such internal path, and nothing is delivered anywhere else.
+    /// Returns the internal request target. The configuration ensures that the path has every capture of `forward`.
+    /// If a capture were missing nevertheless, the request would be denied, not delivered to another path.
     fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
         self.target(head).ok_or(Denial::RouteUnknown)
     }
 
-    /// What is signed besides the body.
+    /// Returns the data that a signature can cover besides the body.
     fn signed<'s>(&'s self, head: &RequestHead<'s>) -> Signed<'s> {
         Signed {
             head: *head,
@@ -143,7 +144,7 @@ impl Admitted {
         }
     }
 
-    /// The answer to a handshake, if the request is one.
+    /// Returns the reply if the request is a handshake.
     fn shake(
         &self,
         head: &RequestHead<'_>,
@@ -161,7 +162,7 @@ impl Admitted {
         match verifier.shake(&self.signed(head), body, verified, pending) {
             None => Ok(None),
             Some(Ok(reply)) => {
-                trail.pass(Check::Handshake, || format!("{} is answered", reply.name));
+                trail.pass(Check::Handshake, || format!("Callgate answers the handshake {}", reply.name));
                 Ok(Some(reply))
             }
             Some(Err(refusal)) => {
@@ -170,7 +171,7 @@ impl Admitted {
         }
     }
 
-    /// The provider's id of the event, from a header or from the body.
+    /// Returns the provider's event id, from a header or from the body.
     fn event_id(&self, body: &[u8]) -> Option<HeaderValue> {
         if let Some(id) = self.found.presented.as_ref().and_then(Presented::event_id) {
             return Some(id.clone());
@@ -183,8 +184,8 @@ impl Admitted {
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
     }
 
-    /// By what the event is known. An id that is not under the signature can be changed by whoever sends the
-    /// request again; then the signature tells as well.
+    /// Returns the keys by which duplicates of this event are recognized. If the event id is not signed, the
+    /// signature is a second key: a sender could change such an id when it sends the request again.
     fn events(&self, tags: &[Tag], id: Option<&HeaderValue>) -> Vec<EventKey> {
         if !self.route.tells_duplicates {
             return Vec::new();
@@ -202,20 +203,20 @@ impl Admitted {
         id.into_iter().chain(tags).collect()
     }
 
-    /// Where the body says to answer; refused when that is nowhere the route allows.
+    /// Returns the action endpoint in the body. Denies an endpoint that the route does not allow.
     fn question(&mut self, body: &[u8], trail: &mut Trail) -> Result<Option<Box<str>>, Denial> {
         let Some(actions) = &self.route.actions else { return Ok(None) };
         let refuse = |trail: &mut Trail, detail: String| {
             Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
         };
         let at = actions.pointer.as_str();
-        // Agents read more than is JSON, and some take a member whose name is spelt in another case. What can be read in
-        // more than one way cannot be guarded.
+        // Agents may use lenient JSON parsers, or parsers that ignore the case of member names. A body that two
+        // parsers understand differently cannot be guarded.
         let found = match find_strict(body, &actions.pointer) {
             Ok(found) => found,
             Err(NotJson) if body.is_empty() => Found::Missing,
             Err(NotJson) => {
-                let detail = || "the body cannot be read as JSON".to_owned();
+                let detail = || "the body is not valid JSON".to_owned();
                 return Err(trail.deny(Check::Action, Denial::BodyNotJson, detail));
             }
         };
@@ -226,24 +227,33 @@ impl Admitted {
                 let url = found.word().unwrap_or_default();
                 return match actions.guard.admit(&url) {
                     Ok(_) => {
-                        trail.pass(Check::Action, || format!("{at} is at a listed host"));
+                        trail.pass(Check::Action, || {
+                            format!("the action endpoint at {at} is at a listed host")
+                        });
                         Ok(Some(url))
                     }
                     Err(refused) => {
-                        let refusal = refuse(trail, format!("{at}: {refused}"));
+                        let refusal =
+                            refuse(trail, format!("the action endpoint at {at} is not allowed: {refused}"));
                         self.found.guarded = Some(refused.class());
                         refusal
                     }
                 };
             }
-            Found::One(_) => return refuse(trail, format!("{at} is not text")),
-            Found::Doubled => return refuse(trail, format!("{at} is there twice, or in another spelling")),
+            Found::One(_) => return refuse(trail, format!("the action endpoint at {at} is not a string")),
+            Found::Doubled => {
+                return refuse(
+                    trail,
+                    format!("the member {at} occurs twice, or its name is in another case"),
+                );
+            }
         }
-        trail.skip(Check::Action, "the callback brings no action endpoint");
+        trail.skip(Check::Action, "the callback has no action endpoint");
         Ok(None)
     }
 
-    /// The internal request target: the path from the captures, and the query without the token.
+    /// Returns the internal request target: the path from the captures, and the query without the token. In observe
+    /// mode the query is unchanged.
     fn target(&self, head: &RequestHead<'_>) -> Option<String> {
         let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
         let query = match self.route.query {
@@ -280,7 +290,7 @@ impl Admitted {
         Ok(())
     }
 
-    /// Returns what tells the message from others.
+    /// Verifies the signature. Returns the verified tags, which are unique for each message.
     fn check_signature(
         &mut self,
         head: &RequestHead<'_>,
@@ -292,7 +302,9 @@ impl Admitted {
             return Ok(Vec::new());
         };
         let Some(presented) = &self.found.presented else {
-            let missing = || Refusal::new(Denial::SignatureMissing, "no signature, and no handshake");
+            let missing = || {
+                Refusal::new(Denial::SignatureMissing, "the request has no signature and is not a handshake")
+            };
             let refusal = self.found.unsigned.clone().unwrap_or_else(missing);
             return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
         };
@@ -301,7 +313,7 @@ impl Admitted {
             Ok(tags) => {
                 trail.pass(Check::Signature, || match verifier.scheme().covers().body {
                     true => format!("matches over {} body bytes", body.len()),
-                    false => "genuine; the body is not covered".to_owned(),
+                    false => "valid; it does not cover the body".to_owned(),
                 });
                 Ok(tags)
             }

@@ -1,4 +1,4 @@
-//! The first half of the way from a request to a verdict: the head admits.
+//! The first half of the gate: it finds the route and checks the head.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::source::{ClientAddress, SourceFault};
 use crate::time::Timestamp;
 use crate::trail::{Check, Trail};
 
-/// Largest body that is let through where it is too large and the route only observes, in bytes.
+/// Maximum size of a body that exceeds the route's limit but is read in observe mode, in bytes.
 const OBSERVED_BYTES_MAX: u64 = 8 << 20;
 
-/// The routes, compiled, and what they share.
+/// The compiled routes and the data that they share.
 #[derive(Clone, Debug)]
 pub struct Ingress {
     edge: Arc<Edge>,
@@ -26,55 +26,55 @@ pub struct Ingress {
     documents: Arc<[Document]>,
 }
 
-/// A document that anybody may read.
+/// A JSON document that everybody may read, such as the list of a provider's routes.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Where it is.
+    /// The path of the document.
     pub path: Box<str>,
-    /// JSON.
+    /// The JSON text.
     pub body: String,
 }
 
-/// How Callgate is reached from outside, and what it knows from there.
+/// The external side of Callgate: its public URL, the rule for client addresses, and the fetched keys and lists.
 #[derive(Clone, Debug)]
 pub struct Edge {
-    /// The `Host` the agent sees: the authority of the public URL, or the agent's own.
+    /// The `Host` header for the agent: the authority of the public URL, or of the agent.
     pub authority: Box<str>,
-    /// How the client address is found; `None`: it is the peer's.
+    /// The rule for finding the client address. `None`: the address of the peer.
     pub client_address: Option<ClientAddress>,
-    /// The fetched keys and lists of the moment.
+    /// The fetched keys and address lists.
     pub outside: Outside,
-    /// What every external URL begins with, without a slash at the end; empty when none is configured.
+    /// The beginning of every external URL, without a slash at the end. Empty if it is not configured.
     pub public_url: Box<str>,
 }
 
-/// What was found out about a request, however far it got: for the log and the metrics.
+/// The data about a request for the log and the metrics. A field is empty if the checks ended before they found it.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Who called.
+    /// The client address.
     pub client: Option<IpAddr>,
-    /// Which route.
+    /// The route.
     pub route: Option<Arc<Route>>,
-    /// What the path captured.
+    /// The captures of the path.
     pub captures: Option<Captures>,
-    /// The interaction its token belongs to.
+    /// The interaction of the token.
     pub interaction: Option<Box<str>>,
-    /// The class of what the guard of action endpoints refused.
+    /// The class of the action endpoint that the guard denied.
     pub guarded: Option<&'static str>,
-    /// The address of a certificate that is needed to decide and was not fetched so far.
+    /// The URL of a certificate that the signature needs and that has not been fetched yet.
     pub wanted: Option<Box<str>>,
 }
 
-/// A refused request.
+/// A denied request.
 #[derive(Clone, Debug)]
 pub struct Denied {
-    /// Why.
+    /// The reason.
     pub denial: Denial,
-    /// What is known of it.
+    /// The data about the request for the log and the metrics.
     pub seen: Seen,
 }
 
-/// A request whose head passed every check that needs no body. It is not yet allowed to be delivered.
+/// A request whose head passed all checks. It must not be delivered yet.
 #[derive(Clone, Debug)]
 pub struct Admitted {
     pub(super) route: Arc<Route>,
@@ -86,7 +86,7 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Compiles the routes, which are known to differ in shape.
+    /// Compiles the routes. No two routes may have the same shape.
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();
         for (index, route) in routes.iter().enumerate() {
@@ -100,39 +100,39 @@ impl Ingress {
         }
     }
 
-    /// The same with documents that anybody may read.
+    /// Returns these routes with public documents.
     #[must_use]
     pub fn with_documents(self, documents: Vec<Document>) -> Self {
         Self { documents: documents.into(), ..self }
     }
 
-    /// The document that a request asks for.
+    /// Returns the document that the request asks for, if there is one.
     pub fn document(&self, head: &RequestHead<'_>) -> Option<&Document> {
         let asked = |document: &&Document| head.method == "GET" && head.target == &*document.path;
         self.documents.iter().find(asked)
     }
 
-    /// The same routes with other things fetched.
+    /// Returns the same routes with other fetched data.
     #[must_use]
     pub fn with_outside(&self, outside: Outside) -> Self {
         let edge = Edge { outside, ..Edge::clone(&self.edge) };
         Self { edge: Arc::new(edge), ..self.clone() }
     }
 
-    /// How Callgate is reached from outside.
+    /// Returns the public URL and the other data of the external side.
     pub fn edge(&self) -> &Edge {
         &self.edge
     }
 
-    /// The routes, in the order of the configuration.
+    /// Returns the routes, in the order of the configuration.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }
 
-    /// Decides on the head: canonical path, route, and the checks of the gate that need no body.
+    /// Finds the route and runs the checks that need no body.
     ///
     /// # Errors
-    /// [`Denied`] by the first check that refuses.
+    /// Returns [`Denied`] if the path is not canonical, if no route matches, or if a check fails.
     pub fn decide_head(
         &self,
         head: &RequestHead<'_>,
@@ -148,7 +148,7 @@ impl Ingress {
         let mut found = Found::default();
         let run = gate::Run { route: &route, captures: &captures, head, now, edge: &self.edge };
         match run.run(client, &mut found, trail) {
-            // Boxed: it is handed on from check to check.
+            // Boxed, because it is moved from check to check.
             Ok(client) => {
                 Ok(Box::new(Admitted { route, captures, client, found, now, edge: Arc::clone(&self.edge) }))
             }
@@ -161,7 +161,7 @@ impl Ingress {
         }
     }
 
-    /// Whether an address is a trusted proxy's, who calls for many.
+    /// Reports whether `address` is a trusted proxy, which forwards requests of many clients.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let lists = &self.edge.outside.lists;
         let trusts = |rule: &ClientAddress| rule.trusted_proxies.contains(address.to_canonical(), lists);
@@ -180,14 +180,14 @@ impl Ingress {
             .map_err(|fault| trail.deny(Check::Path, Denial::PathMalformed, || fault.to_string()))?;
         if let Err(at) = check_query(head.raw_query().unwrap_or_default()) {
             return Err(trail.deny(Check::Path, Denial::PathMalformed, || {
-                format!("forbidden character at byte {at} of the query")
+                format!("the query has a forbidden character at byte {at}")
             }));
         }
         trail.pass(Check::Path, || "canonical".to_owned());
         let fits = |index: usize| self.routes.get(index).is_some_and(|route| route.path.matches(&path));
         let Some(route) = self.router.find(&path, fits).and_then(|index| self.routes.get(index)) else {
             return Err(trail.deny(Check::Route, Denial::RouteUnknown, || {
-                format!("none of {} routes has this path", self.routes.len())
+                format!("none of the {} routes has this path", self.routes.len())
             }));
         };
         let captures = route.path.capture(&path);
@@ -197,8 +197,8 @@ impl Ingress {
 }
 
 impl Admitted {
-    /// Largest body this route takes, in bytes; where it only observes, one that would be too large is read all the
-    /// same, within reason.
+    /// Returns the maximum size of the body, in bytes. In observe mode, larger bodies are read as well, up to a fixed
+    /// limit.
     pub fn body_bytes_max(&self) -> u64 {
         match self.route.observes() {
             true => self.route.body_bytes_max.max(OBSERVED_BYTES_MAX),
@@ -206,15 +206,15 @@ impl Admitted {
         }
     }
 
-    /// Who calls.
+    /// Returns the client address.
     pub fn client(&self) -> IpAddr {
         self.client
     }
 
-    /// Notes that more requests came than may. On a route that only observes, that is all.
+    /// Applies a rate limit that was exceeded. In observe mode the denial is only recorded.
     ///
     /// # Errors
-    /// The denial, elsewhere.
+    /// Returns [`Denied`] in enforce mode.
     pub fn too_many(
         mut self: Box<Self>,
         detail: &'static str,
@@ -227,7 +227,7 @@ impl Admitted {
         }
     }
 
-    /// What is known of the request so far.
+    /// Returns the data about this request for the log and the metrics.
     pub fn into_seen(self) -> Seen {
         Seen {
             client: Some(self.client),

@@ -1,4 +1,5 @@
-//! What the agent sees of a permitted request: the internal path, the headers that are left, and ours.
+//! Writes the request to the agent: the internal path, the remaining headers of the caller, and the headers that
+//! Callgate adds.
 
 use std::borrow::Cow;
 
@@ -12,8 +13,8 @@ use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line as 
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp};
 
-/// The query without the route's token, without anything that goes by our token's name, and without any
-/// parameter that holds the verified token; `None` when nothing is left.
+/// Returns the query without the route's token parameters, without parameters called `callback_token`, and without
+/// parameters that contain the verified token. Returns `None` if nothing is left.
 pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> Option<Cow<'q, str>> {
     let mut rest = without_parameter(query, TOKEN_CAPTURE)?;
     for name in route.token.iter().flat_map(TokenRule::parameters) {
@@ -26,13 +27,13 @@ pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> 
     if rest.is_empty() { None } else { Some(rest) }
 }
 
-/// Whether `text` has `token` in it.
+/// Reports whether `text` contains `token`.
 fn holds(text: &[u8], token: &[u8]) -> bool {
     text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
 }
 
-/// Headers by which some frameworks let a caller choose another path, method or address than the ones that
-/// were decided on; and `Proxy`, which CGI gateways read as an environment variable (httpoxy).
+/// Headers that make some frameworks use another path, method or client address than the one that was checked.
+/// Callgate removes them. `Proxy` becomes the environment variable `HTTP_PROXY` in CGI gateways (httpoxy).
 const OVERRIDES: [&str; 12] = [
     "cf-connecting-ip",
     "fastly-client-ip",
@@ -48,28 +49,30 @@ const OVERRIDES: [&str; 12] = [
     "x-rewrite-url",
 ];
 
-/// Most options of a `Connection` header that are looked at.
+/// Maximum number of options of a `Connection` header that are read.
 const CONNECTION_OPTIONS_MAX: usize = 32;
 
-/// Whether a header is one of ours, to whoever reads `_` or `.` as `-`, too.
+/// Reports whether a header name begins with `Callgate`. Some frameworks treat `_` and `.` as `-`, so these are
+/// included.
 fn says_callgate(name: &str) -> bool {
     name.strip_prefix("callgate").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
-/// Whether the caller's `Connection` declares the header to be of one hop. One that the provider signed is not the
-/// caller's to take away.
+/// Reports whether the caller's `Connection` header lists this header as hop-by-hop. Headers that the provider signed
+/// are exempt, because a proxy or attacker must not be able to remove them.
 fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
     let signed = || route.verifier().is_some_and(|verifier| verifier.scheme().signs_header(name));
     listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str())) && !signed()
 }
 
-/// What an agent gets whose own checks go on: everything but what is of one hop, and what only we may say.
+/// Reports whether a header passes in observe mode. All headers pass except hop-by-hop headers and the `Callgate-*`
+/// headers, because the agent still runs its own checks.
 fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
     !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
 
-/// Writes the head of an HTTP/1.1 request for the agent: request line, host, the headers that pass, what `identify`
-/// adds, the length of the body, and the blank line.
+/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers that pass, the headers that
+/// `identify` adds, the length of the body, and the blank line.
 fn write_request(
     (target, authority): (&str, &str),
     head: &RequestHead<'_>,
@@ -89,7 +92,7 @@ fn write_request(
             line(out, name.as_str(), value.as_bytes());
         }
     }
-    // HTTP/2 may split the cookie header; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+    // HTTP/2 may split the cookie header. HTTP/1.1 allows only one (RFC 9113 section 8.2.3).
     let cookies = head.headers.get_all(COOKIE).iter().filter(|value| passes(&COOKIE, value, &listed));
     let cookies: Vec<_> = cookies.map(HeaderValue::as_bytes).collect();
     if !cookies.is_empty() {
@@ -103,8 +106,9 @@ fn write_request(
 }
 
 impl Observed {
-    /// Writes the head of the HTTP/1.1 request for the agent, blank line included. Whatever the agent checked before
-    /// there was a Callgate is still there for it to check; whatever a Callgate says is not.
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps all headers that the
+    /// agent checked before Callgate was installed. It adds only the header `Callgate-Observed`: no identity headers
+    /// and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), &*self.admitted.edge.authority);
         let passes =
@@ -115,8 +119,8 @@ impl Observed {
 }
 
 impl Permit {
-    /// Writes the head of the HTTP/1.1 request for the agent, blank line included. `head` is the head that
-    /// was permitted, `body` the body that will follow.
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head that
+    /// was permitted. `body` is the body that will follow.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], stamp: Stamp<'_>, out: &mut Vec<u8>) {
         let message = Asserted {
             method: head.method,
@@ -146,7 +150,7 @@ impl Permit {
             || OVERRIDES.contains(&text)
             || *name == FORWARDED
             || self.address_header().is_some_and(|header| header == name)
-            // Gateways of the CGI family read `callgate_route`, and some `callgate.route`, as `callgate-route`.
+            // CGI gateways read `callgate_route` as `callgate-route`, and some read `callgate.route` in the same way.
             || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let token = || {
             self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)

@@ -1,5 +1,5 @@
-//! The checks of a gate, in the order they run: method, declared size, client address, token, signature
-//! headers. The order is fixed here; a route only says what each of them holds.
+//! The checks of a gate that need only the head, in their order: method, declared size, client address, client
+//! certificate, token, signature headers. The order is fixed here. A route only configures the checks.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,31 +18,31 @@ use crate::time::Timestamp;
 use crate::token::Granted;
 use crate::trail::{Check, Trail};
 
-/// What the checks found out, as far as they got.
+/// The results of the checks, as far as they ran.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
-    /// What a token of ours grants.
+    /// The rights of the verified callback token.
     pub(super) granted: Option<Granted>,
-    /// The signature fields.
+    /// The values of the signature headers.
     pub(super) presented: Option<Presented>,
-    /// The class of what the guard refused.
+    /// The class of the action endpoint that the guard denied.
     pub(super) guarded: Option<&'static str>,
-    /// The method is none of the route's: whatever this is, it is a handshake or nothing.
+    /// The route does not list the method. The request is denied unless it turns out to be a handshake.
     pub(super) only_handshake: bool,
-    /// The secrets made for this one interaction.
+    /// The derived signing secrets of this interaction.
     pub(super) derived: Vec<Secret>,
-    /// What speaks against the signature, where a handshake would have none.
+    /// The missing signature, on a request that may still turn out to be an unsigned handshake.
     pub(super) unsigned: Option<Refusal>,
-    /// The address of a certificate that was not fetched so far.
+    /// The URL of a certificate that the signature needs and that has not been fetched yet.
     pub(super) wanted: Option<Box<str>>,
-    /// The verified token: wherever it stands on the request, it is not passed on.
+    /// The verified token. It is removed from the request wherever it occurs.
     pub(super) token: Option<Secret>,
-    /// What would have refused the request on a route that only observes.
+    /// The denials that observe mode recorded instead of enforcing them.
     pub(super) observed: Vec<Denial>,
 }
 
 impl Found {
-    /// Takes a check's word: a denial holds, unless the route only observes.
+    /// Applies the result of a check. In observe mode a denial is recorded, and `Ok(None)` is returned.
     pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         match said {
             Err(denial) if route.observes() => {
@@ -54,7 +54,7 @@ impl Found {
     }
 }
 
-/// What the checks look at.
+/// The input of the checks.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'r> {
     pub(super) route: &'r Route,
@@ -65,7 +65,7 @@ pub(super) struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Runs every check that needs the head alone; the client address is the one that was allowed.
+    /// Runs all checks of the head. Returns the client address.
     pub(super) fn run(
         &self,
         client: Result<IpAddr, SourceFault>,
@@ -92,21 +92,21 @@ impl Run<'_> {
             trail.pass(Check::Method, || head.method.to_owned());
             return Ok(());
         }
-        // A handshake comes with a method of its own.
+        // A handshake may use a method that callbacks of the route do not use.
         if route.verifier().is_some_and(|verifier| verifier.could_shake(head)) {
             found.only_handshake = true;
-            trail.pass(Check::Method, || format!("{} for a handshake alone", head.method));
+            trail.pass(Check::Method, || format!("{} is allowed for a handshake only", head.method));
             return Ok(());
         }
         Err(trail.deny(Check::Method, Denial::MethodNotAllowed, || {
-            format!("{} is none of {:?}", head.method, route.methods)
+            format!("{} is not one of {:?}", head.method, route.methods)
         }))
     }
 
     fn token(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
         match token(self.route, self.captures, self.head, self.now, found) {
             Ok(()) if self.route.token.is_none() => {
-                trail.skip(Check::Token, "the route asks for no token");
+                trail.skip(Check::Token, "the route requires no token");
             }
             Ok(()) => trail.pass(Check::Token, || match &found.granted {
                 Some(granted) => format!(
@@ -115,9 +115,9 @@ impl Run<'_> {
                 ),
                 None => "genuine".to_owned(),
             }),
-            // Whoever makes sure of an address does so before there is a token, and proves itself in another way.
+            // A provider that verifies a URL has no token for it yet. The handshake proves itself in another way.
             Err(refusal) if found.only_handshake && refusal.denial == Denial::TokenMissing => {
-                trail.skip(Check::Token, "a handshake brings none");
+                trail.skip(Check::Token, "a handshake has no token");
             }
             Err(refusal) => {
                 return Err(trail.deny(Check::Token, refusal.denial, || refusal.detail.into_owned()));
@@ -148,16 +148,20 @@ impl Run<'_> {
             Ok(presented) => {
                 match presented.is_in_the_head() {
                     true => trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned()),
-                    false => trail.skip(Check::SignatureHeaders, "none; what there is, is in the body"),
+                    false => trail
+                        .skip(Check::SignatureHeaders, "the signature is in the body, not in the headers"),
                 }
                 found.presented = Some(presented);
                 Ok(())
             }
-            // What is not signed may be a handshake: the body will tell.
+            // The unsigned request may be a handshake. The body check decides this.
             Err(refusal)
                 if refusal.denial == Denial::SignatureMissing && verifier.could_shake_unsigned(self.head) =>
             {
-                trail.skip(Check::SignatureHeaders, "none, as a handshake has none");
+                trail.skip(
+                    Check::SignatureHeaders,
+                    "no signature headers; the request may be an unsigned handshake",
+                );
                 found.unsigned = Some(refusal);
                 Ok(())
             }
@@ -179,7 +183,10 @@ fn size(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), 
             Ok(())
         }
         None => {
-            trail.skip(Check::Size, "no length declared; the body is counted as it comes");
+            trail.skip(
+                Check::Size,
+                "the request declares no length; the size is checked while the body is read",
+            );
             Ok(())
         }
     }
@@ -215,29 +222,34 @@ fn address(
             format!("{client} is in none of the {} networks of {}", allow.len(lists), provider.name)
         })),
         Err(ListUnavailable) => Err(trail.deny(Check::Address, Denial::ListUnavailable, || {
-            format!("the published addresses of {} could not be fetched so far", provider.name)
+            format!("the published addresses of {} have not been fetched yet", provider.name)
         })),
     }
 }
 
 fn certificate(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
-    // A route that asks for none says nothing of it: most do not.
+    // If no certificate is required, the check does not appear in the trail, because most routes require none.
     let Some(rule) = &route.certificate else { return Ok(()) };
     match head.certificate {
         None => Err(trail.deny(Check::Certificate, Denial::ClientCertificateMissing, || {
-            "no client certificate of a trusted authority".to_owned()
+            "the client sent no certificate that a trusted authority issued".to_owned()
         })),
         Some(shown) if rule.names.is_empty() || rule.names.iter().any(|name| shown.names.contains(name)) => {
-            trail.pass(Check::Certificate, || format!("issued for {}", shown.names.join(", ")));
+            trail.pass(Check::Certificate, || {
+                format!("the certificate is issued for {}", shown.names.join(", "))
+            });
             Ok(())
         }
         Some(shown) => Err(trail.deny(Check::Certificate, Denial::ClientCertificateOther, || {
-            format!("issued for {}, which is none of the route's names", shown.names.join(", "))
+            format!(
+                "the certificate is issued for {}; the route lists none of these names",
+                shown.names.join(", ")
+            )
         })),
     }
 }
 
-/// Verifies the token, if the route asks for one.
+/// Verifies the token, if the route requires one.
 fn token(
     route: &Route,
     captures: &Captures,
@@ -261,7 +273,7 @@ fn token(
         }
         TokenRule::Static { header, secrets } => {
             let value = one_header(head, header)?;
-            // Every secret is compared, so that the time does not tell which one matched.
+            // Compare all secrets, so that the time does not reveal which one matched.
             if secrets.iter().filter(|secret| secret.matches(value)).count() == 0 {
                 let detail = format!("{header} equals none of the secrets");
                 return Err(Refusal::new(Denial::TokenMismatch, detail));
@@ -273,7 +285,7 @@ fn token(
     Ok(())
 }
 
-/// The one token on the request: none is missing, two are one too many, wherever they came.
+/// Finds the token of the request. The request must have exactly one token in all its carriers together.
 fn find<'a>(
     carriers: &[Carrier],
     captures: &'a Captures,
@@ -283,7 +295,10 @@ fn find<'a>(
     for carrier in carriers {
         let Some(token) = carried(carrier, captures, head)? else { continue };
         if found.replace(token).is_some() {
-            return Err(Refusal::new(Denial::TokenDuplicated, "a token in more than one place"));
+            return Err(Refusal::new(
+                Denial::TokenDuplicated,
+                "the request has a token in more than one place",
+            ));
         }
     }
     found.ok_or_else(|| Refusal::new(Denial::TokenMissing, format!("no token in {}", listed(carriers))))
@@ -337,7 +352,7 @@ fn duplicated(name: &HeaderName) -> Refusal {
     Refusal::new(Denial::HeaderDuplicated, format!("{name} occurs more than once"))
 }
 
-/// The credentials behind `Bearer` (RFC 6750 section 2.1), whose case does not matter.
+/// Returns the credentials of a `Bearer` header (RFC 6750 section 2.1). The scheme is case-insensitive.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))

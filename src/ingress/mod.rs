@@ -1,9 +1,10 @@
-//! The ingress core: find the route, run its gate, give a verdict. Pure: the request, the body and the time
-//! are arguments; the answer is a value. Nothing here awaits, reads a clock or names a server.
+//! The ingress core: it finds the route of a request, runs the route's gate, and returns a verdict. It has no side
+//! effects: the request, the body and the time are arguments. Nothing here awaits, reads a clock or depends on an
+//! HTTP server.
 //!
-//! [`Ingress::decide_head`] admits a request by its head, [`Admitted::decide_body`] verifies it with its whole
-//! body, [`Verified::permit`] takes what the ledger has to say, and only a [`Permit`] can be delivered;
-//! on a route that only observes, an [`Observed`], too.
+//! [`Ingress::decide_head`] checks the head of a request. [`Admitted::decide_body`] checks the whole body.
+//! [`Verified::permit`] applies the verdict of the ledger. Only the resulting [`Permit`] can be delivered. On a route
+//! in observe mode, an [`Observed`] request is delivered, too.
 
 mod body;
 mod decide;

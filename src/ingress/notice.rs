@@ -1,5 +1,5 @@
-//! What the agent is told when no callback comes: a POST on the route's `notify`, through the same door as a
-//! callback.
+//! Writes notices: requests that tell the agent that an expected callback did not arrive. A notice is a POST to the
+//! route's `notify` path and is delivered over the same connection pool as callbacks.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -16,17 +16,17 @@ pub struct Notice<'a> {
     pub route: &'a Route,
     /// The interaction.
     pub id: &'a str,
-    /// What is known of it.
+    /// The record of the interaction.
     pub interaction: &'a Interaction,
-    /// What did not come.
+    /// The reason for the notice.
     pub cause: Overdue,
-    /// The `Host` the agent sees.
+    /// The `Host` header for the agent.
     pub authority: &'a str,
-    /// When it is sent, and under which id.
+    /// The time of sending, and the id of the message.
     pub stamp: Stamp<'a>,
 }
 
-/// The body of a notice; times are RFC 3339.
+/// The JSON body of a notice. Times are in RFC 3339.
 #[derive(Serialize)]
 struct Body<'a> {
     interaction: &'a str,
@@ -46,8 +46,8 @@ struct Body<'a> {
 }
 
 impl Notice<'_> {
-    /// The body, and the head of the HTTP/1.1 request that brings it, blank line included. `None` where the route
-    /// has no `notify`, or no such path with these captures.
+    /// Returns the body, and the head of its HTTP/1.1 request, including the blank line. Returns `None` if the route
+    /// has no `notify`, or if its path cannot be filled with these captures.
     pub fn write(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let captures: Vec<_> = self.interaction.captures().collect();
         let value = |name: &str| captures.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);

@@ -1,5 +1,5 @@
-//! What comes of a request on a route that only observes, where a gate would have refused it: it is delivered as it
-//! came, and is no permit. The ledger does not hear of it, and nothing vouches for it to the agent.
+//! Requests that the gate would deny, on a route in observe mode. They are delivered as received. The ledger does not
+//! record them, and they carry no assertion and no `Callgate-*` headers except `Callgate-Observed`.
 
 use std::sync::Arc;
 
@@ -7,46 +7,46 @@ use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
 
-/// What becomes of a verified request that is not let through after all.
+/// The result of a verified request that gets no permit.
 #[derive(Debug)]
 pub enum Turned {
-    /// It is not delivered.
+    /// The request is not delivered.
     Away(Box<Seen>),
-    /// Its route only observes.
+    /// The request is delivered, because its route is in observe mode.
     Observed(Box<Observed>),
 }
 
-/// A request that is delivered though its route's gate would not have let it through.
+/// A request that is delivered although the gate would not have permitted it.
 #[derive(Debug)]
 pub struct Observed {
     pub(super) admitted: Box<Admitted>,
     pub(super) target: String,
-    /// What would have become of it: a denial's code, `handshake`, `duplicate` or `stale`.
+    /// The verdict in enforce mode: the code of a denial, `handshake`, `duplicate` or `stale`.
     pub(super) instead: &'static str,
 }
 
 impl Observed {
-    /// The internal request target.
+    /// Returns the internal request target.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// What would have become of it: the code of the first denial, `handshake`, `duplicate` or `stale`.
+    /// Returns the verdict in enforce mode: the code of the first denial, `handshake`, `duplicate` or `stale`.
     pub fn instead(&self) -> &'static str {
         self.instead
     }
 
-    /// Every denial there would have been.
+    /// Returns all denials that the request would have received.
     pub fn denials(&self) -> &[Denial] {
         &self.admitted.found.observed
     }
 
-    /// The route.
+    /// Returns the route.
     pub fn route(&self) -> &Arc<Route> {
         &self.admitted.route
     }
 
-    /// What is known of it.
+    /// Returns the data about this request for the log and the metrics.
     pub fn into_seen(self) -> Seen {
         self.admitted.into_seen()
     }

@@ -1,13 +1,13 @@
-//! What was fetched, as it is at one moment: a request sees one of these from its first byte to its last.
+//! The fetched keys and address lists. A request uses one immutable snapshot of them from beginning to end.
 
 use crate::signature::Keyring;
 use crate::source::Lists;
 
-/// The fetched keys and lists of one moment.
+/// A snapshot of the fetched keys and address lists.
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
     /// The keys.
     pub keyring: Keyring,
-    /// The lists of addresses.
+    /// The address lists.
     pub lists: Lists,
 }

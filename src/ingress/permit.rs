@@ -1,4 +1,4 @@
-//! What is left of a verified callback: the ledger's word, and with it the permit to deliver.
+//! The last step of the gate: the ledger's verdict on a verified callback, and the permit to deliver it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::interaction::{Ask, Cleared, EventKey, FIRST_QUESTION, Held, Report};
 use crate::json::{find_one, quoted, replace};
 use crate::trail::{Check, Trail};
 
-/// A request that every check passed which needs no memory: what is left is to ask the ledger.
+/// A request that passed all checks except those of the ledger.
 #[derive(Debug)]
 pub struct Verified {
     pub(super) admitted: Box<Admitted>,
@@ -23,35 +23,35 @@ pub struct Verified {
     pub(super) event_id: Option<HeaderValue>,
 }
 
-/// The proof that every check of a route's gate passed and that the ledger had nothing against it. It is made
-/// in one place, by [`Verified::permit`], and delivering takes one.
+/// The proof that a request passed all checks of its route's gate, including the ledger. [`Verified::permit`] is the
+/// only constructor. Code that delivers a callback requires a permit.
 #[derive(Debug)]
 pub struct Permit {
     verified: Box<Verified>,
     cleared: Cleared,
 }
 
-/// A verified callback that is not delivered.
+/// A verified callback that gets no permit.
 #[derive(Debug)]
 pub struct Halted {
-    /// Why.
+    /// The reason.
     pub held: Held,
-    /// What becomes of it.
+    /// What happens to the request.
     pub turned: Turned,
 }
 
 impl Verified {
-    /// The route.
+    /// Returns the route.
     pub fn route(&self) -> &Arc<Route> {
         &self.admitted.route
     }
 
-    /// The internal request target.
+    /// Returns the internal request target.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// What the ledger is to be asked.
+    /// Returns the input for the check of the ledger.
     pub fn ask(&self) -> Ask<'_> {
         let route = self.route();
         Ask {
@@ -67,7 +67,7 @@ impl Verified {
         }
     }
 
-    /// What becomes of it where it is refused after all.
+    /// Returns what happens to this request when it is denied after all checks of the body passed.
     fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
@@ -94,10 +94,10 @@ impl Verified {
         Halted { held, turned: self.turned(instead) }
     }
 
-    /// Decides by what the ledger answered.
+    /// Applies the verdict of the ledger.
     ///
     /// # Errors
-    /// [`Halted`] when it holds the callback back.
+    /// Returns [`Halted`] if the ledger does not permit the delivery.
     pub fn permit(
         self: Box<Self>,
         ruling: Result<Cleared, Held>,
@@ -105,20 +105,23 @@ impl Verified {
     ) -> Result<Permit, Box<Halted>> {
         let in_flight = |held: &Held| matches!(held, Held::Refused(r) if r.denial == Denial::EventInFlight);
         match &ruling {
-            Err(Held::Duplicate) => trail.hold(Check::Duplicate, "the event was delivered before"),
+            Err(Held::Duplicate) => trail.hold(Check::Duplicate, "the event was already delivered"),
             Err(held @ Held::Refused(refusal)) if in_flight(held) => {
                 trail.deny(Check::Duplicate, refusal.denial, || refusal.detail.to_string());
             }
             Err(Held::Refused(refusal)) if !knows_events(refusal.denial) => {
-                trail.skip(Check::Duplicate, "the ledger could not tell");
+                trail.skip(Check::Duplicate, "not checked, because the ledger denied the callback first");
             }
-            _ if self.events.is_empty() => trail.skip(Check::Duplicate, "nothing to tell a duplicate by"),
-            _ => trail.pass(Check::Duplicate, || "not delivered before".to_owned()),
+            _ if self.events.is_empty() => {
+                trail.skip(Check::Duplicate, "the route delivers duplicates, or the event has no id")
+            }
+            _ => trail.pass(Check::Duplicate, || "the event was not delivered before".to_owned()),
         }
         match &ruling {
             Err(Held::Duplicate) => {}
             Err(held) if in_flight(held) => {}
-            Err(Held::Stale) => trail.hold(Check::Interaction, "the progress is overtaken"),
+            Err(Held::Stale) => trail
+                .hold(Check::Interaction, "the progress is lower than before, or the interaction has ended"),
             Err(Held::Refused(refusal)) => {
                 trail.deny(Check::Interaction, refusal.denial, || refusal.detail.to_string());
             }
@@ -127,7 +130,7 @@ impl Verified {
             }
             Ok(cleared) if cleared.is_stale() => {
                 trail.pass(Check::Interaction, || {
-                    "the progress is overtaken, and delivered all the same".to_owned()
+                    "the progress is out of order; the route delivers it".to_owned()
                 });
             }
             Ok(_) => trail.pass(Check::Interaction, || "open".to_owned()),
@@ -139,61 +142,61 @@ impl Verified {
     }
 }
 
-/// Whether a ledger that refuses so has looked for the event.
+/// Reports whether the ledger looked for the event before it denied the request for this reason.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }
 
 impl Permit {
-    /// What becomes of it where it is not delivered after all.
+    /// Returns what happens to this callback when it is denied nevertheless, for example by a rate limit.
     pub fn turned_away(self, denial: Denial) -> Turned {
         self.verified.turned_away(denial)
     }
 
-    /// The route whose gate was passed.
+    /// Returns the route.
     pub fn route(&self) -> &Arc<Route> {
         self.verified.route()
     }
 
-    /// Who called.
+    /// Returns the client address.
     pub fn client(&self) -> IpAddr {
         self.verified.admitted.client
     }
 
-    /// The interaction, where the token names one.
+    /// Returns the interaction, if the token names one.
     pub fn interaction(&self) -> Option<&str> {
         self.verified.admitted.found.granted.as_ref().map(|granted| &*granted.interaction)
     }
 
-    /// The provider's id of this event, where it sends one.
+    /// Returns the provider's event id, if the provider sends one.
     pub fn event_id(&self) -> Option<&HeaderValue> {
         self.verified.event_id.as_ref()
     }
 
-    /// The number of the question that the callback asks, where it asks one.
+    /// Returns the number of the question that the callback asks, if it asks one.
     pub(super) fn question(&self) -> Option<u32> {
         self.cleared.question()
     }
 
-    /// What the body reports.
+    /// Returns what the body reports.
     pub fn report(&self) -> &Report {
         &self.verified.report
     }
 
-    /// The internal request target.
+    /// Returns the internal request target.
     pub fn target(&self) -> &str {
         &self.verified.target
     }
 
-    /// The body with the action endpoint replaced by a local URL below `local`, where the route says so; `None`
-    /// where the agent gets the body as it came.
+    /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
+    /// the route does not rewrite, or if the callback asks no question.
     pub fn rewritten(&self, body: &[u8], local: &str) -> Option<String> {
         let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
         let number = self.cleared.question()?;
         let text = std::str::from_utf8(body).ok()?;
         let old = find_one(body, &actions.pointer).raw()?;
         let interaction = self.interaction()?;
-        // An answer belongs to the question at whose address it comes, whatever else is open.
+        // The URL identifies the question, so that the agent can answer several open questions.
         let url = match number {
             FIRST_QUESTION => format!("{local}{interaction}"),
             _ => format!("{local}{interaction}/{number}"),
@@ -201,22 +204,22 @@ impl Permit {
         Some(replace(text, old, &quoted(&url)))
     }
 
-    /// The `Host` the agent sees, whatever the caller sent.
+    /// Returns the `Host` header for the agent. It does not depend on the caller.
     pub(super) fn authority(&self) -> &str {
         &self.verified.admitted.edge.authority
     }
 
-    /// The header in which trusted proxies tell the client address, which nobody else may set.
+    /// Returns the header in which trusted proxies send the client address. It never reaches the agent.
     pub(super) fn address_header(&self) -> Option<HeaderName> {
         self.verified.admitted.edge.client_address.as_ref().map(|rule| rule.header.name())
     }
 
-    /// The verified token, which is not passed on wherever it stands.
+    /// Returns the verified token. It is removed from the request wherever it occurs.
     pub(super) fn token(&self) -> Option<&[u8]> {
         self.verified.admitted.token()
     }
 
-    /// What is known of the request.
+    /// Returns the data about this callback for the log and the metrics.
     pub fn into_seen(self) -> Seen {
         self.verified.admitted.into_seen()
     }

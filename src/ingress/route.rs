@@ -1,4 +1,4 @@
-//! What a route is made of, compiled: plain data that the gate runs over.
+//! Compiled routes. This module contains only data. The gate interprets it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +16,27 @@ use crate::source::Allowlist;
 use crate::time::Rate;
 use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 
-/// An outside service that calls back.
+/// An outside service that sends callbacks.
 #[derive(Clone, Debug)]
 pub struct Provider {
     /// Its name in the configuration: metric label and log field.
     pub name: Arc<str>,
-    /// The preset it is made of.
+    /// The preset that it uses.
     pub preset: Option<&'static str>,
-    /// Where its callbacks may come from; `None`: anywhere.
+    /// The addresses that its callbacks may come from. `None` allows all addresses.
     pub allow: Option<Allowlist>,
-    /// How it signs; `None`: it does not.
+    /// Verifies its signatures. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
-    /// The document in which the addresses of its routes are published; `None`: they are not.
+    /// The path of the public document that lists the URLs of its routes. `None` if there is no such document.
     pub published: Option<Box<str>>,
 }
 
-/// Where a token travels.
+/// The place of a token in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Carrier {
-    /// `Authorization: Bearer`.
+    /// The header `Authorization: Bearer`.
     Bearer,
-    /// A header of its own.
+    /// Another header.
     Header(HeaderName),
     /// The path segment `{callback_token}`.
     Path,
@@ -44,34 +44,34 @@ pub enum Carrier {
     Query(Box<str>),
 }
 
-/// Which token a route asks for.
+/// The token that a route requires.
 #[derive(Clone, Debug)]
 pub enum TokenRule {
-    /// One minted here, bound to this route and its captures.
+    /// A callback token, which is bound to this route and its captures.
     Callback {
-        /// Where it may travel; exactly one of them carries it.
+        /// The places where the token may be. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
-        /// The keys.
+        /// Verifies the token.
         verifier: Arc<CallbackVerifier>,
     },
-    /// A JWT that somebody else issues.
+    /// A JWT of another issuer.
     Jwt {
-        /// Where it may travel; exactly one of them carries it.
+        /// The places where the token may be. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
-        /// The keys and what it must say.
+        /// Verifies the token.
         verifier: Box<JwtVerifier>,
     },
-    /// A header that equals one of the secrets.
+    /// A header that must equal one of the secrets.
     Static {
         /// The header.
         header: HeaderName,
-        /// The secrets, any of them.
+        /// The accepted secrets.
         secrets: Vec<Secret>,
     },
 }
 
 impl TokenRule {
-    /// The headers in which this token travels, which therefore never reach the agent.
+    /// Returns the headers that can contain this token. They never reach the agent.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         let (carriers, header) = match self {
             Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => (carriers.as_slice(), None),
@@ -80,7 +80,7 @@ impl TokenRule {
         carriers.iter().filter_map(Carrier::header).chain(header)
     }
 
-    /// The query parameters in which this token travels.
+    /// Returns the query parameters that can contain this token.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         let carriers = match self {
             Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => carriers.as_slice(),
@@ -93,7 +93,7 @@ impl TokenRule {
     }
 }
 
-/// In words, for people.
+/// Formats the carrier for error messages.
 impl std::fmt::Display for Carrier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -115,99 +115,100 @@ impl Carrier {
     }
 }
 
-/// How questions are answered: the action endpoint a callback brings, and what the answer is sent with.
+/// How the agent answers questions of the provider.
 #[derive(Clone, Debug)]
 pub struct Actions {
-    /// Where the endpoint's URL stands in the body of a callback.
+    /// The place of the action endpoint's URL in the body of a callback.
     pub pointer: Pointer,
-    /// The hosts it may be at.
+    /// The hosts that the action endpoint may be at.
     pub guard: Guard,
-    /// The agent is given a local URL in its place.
+    /// Whether the agent receives a local URL instead of the action endpoint.
     pub rewrite: bool,
-    /// Headers the answer is sent with, credentials of the provider among them.
+    /// Headers that Callgate adds to the answer, including the provider's credentials.
     pub headers: Vec<(HeaderName, Secret)>,
-    /// How the answer is signed; `None`: it is not.
+    /// Signs the answers. `None` if answers are not signed.
     pub signer: Option<Verifier>,
-    /// How long a connection may take, and how long the head of the answer and each further piece of it.
+    /// Timeout for connecting to the action endpoint.
     pub connect_timeout: Duration,
-    /// As said.
+    /// Timeout for the head of the provider's response, and for each further read of its body.
     pub response_timeout: Duration,
 }
 
-/// What becomes of the query.
+/// What happens to the query of a callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QueryRule {
-    /// The agent sees none of it.
+    /// The query is removed.
     Drop,
-    /// The agent sees it without the token.
+    /// The agent receives the query without the token.
     Pass,
 }
 
-/// Whether a denial holds.
+/// What happens to a request that a check denies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
-    /// It does.
+    /// The request is denied.
     Enforce,
-    /// It is counted and logged, and the request is delivered all the same.
+    /// Observe mode: the denial is logged and counted, and the request is delivered.
     Observe,
 }
 
-/// Which client certificates a route takes.
+/// The client certificates that a route accepts.
 #[derive(Clone, Debug)]
 pub struct CertificateRule {
-    /// One of these is among its names; empty: any certificate that the listener's authorities issued.
+    /// The accepted names. The certificate must have one of them. If this is empty, every certificate from the
+    /// listener's authorities is accepted.
     pub names: Vec<Box<str>>,
 }
 
-/// A route: external path, checks, internal path.
+/// A route: an external path, the checks for requests to it, and an internal path.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name: metric label, log field, and what tokens are bound to.
+    /// Its name: metric label, log field, and the name that tokens are bound to.
     pub name: Arc<str>,
     /// The external path.
     pub path: Template,
-    /// The methods it takes.
+    /// The methods that the route accepts.
     pub methods: Vec<http::Method>,
-    /// Who calls, and how that is known.
+    /// The provider that sends the callbacks.
     pub provider: Option<Arc<Provider>>,
-    /// The token it asks for.
+    /// The token that a callback must have.
     pub token: Option<TokenRule>,
     /// The internal path, built from the captures.
     pub forward: Template,
-    /// What becomes of the query.
+    /// What happens to the query.
     pub query: QueryRule,
-    /// Largest body, in bytes.
+    /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,
-    /// Whether an event that was delivered is not delivered again.
+    /// Whether events that were already delivered are recognized and not delivered again.
     pub tells_duplicates: bool,
-    /// How interactions are followed.
+    /// How the states of interactions are read from callbacks.
     pub follow: Follow,
-    /// The internal path at which the agent is told that nothing came.
+    /// The internal path for notices. `None` if the agent receives no notices.
     pub notify: Option<Template>,
-    /// How questions are answered; `None`: they are not.
+    /// How questions are answered. `None` if the route does not support questions.
     pub actions: Option<Actions>,
-    /// Whether a denial holds, or is only counted.
+    /// Whether denials are enforced or only logged.
     pub mode: Mode,
-    /// Which client certificates it takes; `None`: it asks for none.
+    /// The client certificates that the route accepts. `None` if it requires no certificate.
     pub certificate: Option<CertificateRule>,
-    /// How many callbacks it lets through; `None`: any number.
+    /// The rate limit for callbacks. `None` allows any number.
     pub rate: Option<Rate>,
-    /// What signs the assertion that the agent gets with each message; `None`: it gets none.
+    /// Signs the assertions for the agent. `None` if messages carry no assertion.
     pub asserter: Option<Arc<Asserter>>,
 }
 
 impl Route {
-    /// Whether nothing is denied.
+    /// Reports whether the route is in observe mode.
     pub fn observes(&self) -> bool {
         self.mode == Mode::Observe
     }
 
-    /// How its provider signs.
+    /// Returns the verifier of the provider's signatures.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
     }
 
-    /// Writes the header with the assertion for a message to the agent, where the route has one.
+    /// Writes the header with the assertion for a message to the agent. Writes nothing if the route has no asserter.
     pub(super) fn assert(&self, message: &Asserted<'_>, out: &mut Vec<u8>) {
         let provider = self.provider.as_ref().map(|provider| &*provider.name);
         let assertion =
@@ -217,7 +218,7 @@ impl Route {
         }
     }
 
-    /// The provider's name; `none` without one.
+    /// Returns the provider's name, or `none` if the route has no provider.
     pub fn provider_name(&self) -> &str {
         self.provider.as_ref().map_or("none", |provider| &provider.name)
     }

@@ -1,11 +1,12 @@
-//! Which route has a path: a tree of segments, so that a thousand routes cost what ten do. At each segment
-//! a literal is tried before a capture, which is the order of [`Template::precedence`].
+//! Finds the route for a path. The routes form a tree of path segments, so that the lookup time depends on the path
+//! and not on the number of routes. At each segment a literal is tried before a capture, which is the order of
+//! [`Template::precedence`].
 
 use std::collections::BTreeMap;
 
 use crate::path::{CanonicalPath, Segment, Segments, Template};
 
-/// The tree.
+/// The tree of all routes.
 #[derive(Clone, Debug, Default)]
 pub struct Router {
     root: Node,
@@ -19,8 +20,8 @@ struct Node {
 }
 
 impl Router {
-    /// Adds a template under an index. The first of two templates of the same shape keeps its place; the
-    /// configuration refuses the second.
+    /// Adds a template with the index of its route. If two templates have the same shape, the first one stays. The
+    /// configuration denies the second one.
     pub fn insert(&mut self, template: &Template, index: usize) {
         let mut node = &mut self.root;
         for segment in template.segments() {
@@ -32,8 +33,8 @@ impl Router {
         node.route.get_or_insert(index);
     }
 
-    /// The index of the route that has this path. `fits` tells whether the captures of a candidate take the
-    /// path's segments; where they do not, the search goes on.
+    /// Returns the index of the route that matches `path`. `fits` reports whether the captures of a route accept the
+    /// segments of the path. If it returns false, the search continues.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
         descend(&self.root, path.segments(), &fits)
     }
@@ -95,7 +96,7 @@ mod tests {
                 }
             }
         }
-        // Every third template is left out, so that literals lead into dead ends.
+        // Leave out every third template, so that some literals lead to dead ends.
         let texts: Vec<_> =
             texts.iter().enumerate().filter(|(i, _)| i % 3 != 1).map(|(_, t)| t.as_str()).collect();
         let templates: Vec<_> = texts.iter().map(|text| Template::parse(text).unwrap()).collect();

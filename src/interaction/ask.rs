@@ -1,4 +1,4 @@
-//! What is asked of the ledger before a verified callback is delivered, and what it may answer.
+//! The check of the ledger before a verified callback is delivered: its input and its possible verdicts.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// The event that a callback is, for telling duplicates within its scope.
+/// Identifies an event within its [`Scope`], to recognize duplicates.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct EventKey(pub u128);
 
 impl EventKey {
-    /// The key of an event by the provider's id of it.
+    /// Creates a key from the provider's event id.
     pub fn of_id(route: &str, scope: Scope<'_>, id: &[u8]) -> Self {
         Self(Self::digest(route, scope, b"id", id) | 1)
     }
 
-    /// The key of an event by its MAC, which is as good as random already: among the events of one interaction nothing
-    /// has to be added to it.
+    /// Creates a key from the MAC of a message. Within one interaction the MAC itself is used, because it is already
+    /// as random as a digest.
     pub fn of_tag(route: &str, scope: Scope<'_>, tag: &[u8]) -> Self {
         let whole = match scope {
             Scope::Interaction(_) => first_half(tag),
@@ -30,7 +30,7 @@ impl EventKey {
     }
 
     fn digest(route: &str, scope: Scope<'_>, kind: &[u8], event: &[u8]) -> u128 {
-        // One buffer and one digest: an update for each field costs more than the digest does.
+        // One digest over one buffer is faster than many updates of the digest.
         let mut bytes = Vec::with_capacity(192);
         let mut field = |field: &[u8]| {
             bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
@@ -49,77 +49,78 @@ impl EventKey {
     }
 }
 
-/// The first 16 bytes; a MAC or digest has more.
+/// Returns the first 16 bytes. Every MAC or digest is longer.
 fn first_half(bytes: &[u8]) -> u128 {
     bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
 
-/// Within what an event's id must be unique.
+/// The scope in which event keys are unique.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// The captures of a route whose tokens name no interaction.
+    /// The captures of a path, for a route whose tokens name no interaction.
     Captures(&'a Captures),
-    /// An interaction.
+    /// The interaction with this id.
     Interaction(&'a str),
 }
 
-/// What the ledger is asked: may this verified callback be delivered now?
+/// The input for the ledger's check whether a verified callback may be delivered now.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The route.
     pub route: &'a Arc<str>,
-    /// Its provider.
+    /// The route's provider.
     pub provider: Option<&'a Arc<str>>,
-    /// What the path captured.
+    /// The captures of the path.
     pub captures: &'a Captures,
-    /// The interaction, where the token names one.
+    /// The rights of the token, if the token names an interaction.
     pub granted: Option<&'a Granted>,
-    /// By what the event is known; any of them that was delivered makes it a duplicate.
+    /// The keys of the event. If one of them was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
-    /// The provider's id of the event, for people.
+    /// The provider's event id, for people who read the log or the API.
     pub event_id: Option<&'a str>,
-    /// How the route follows its interactions.
+    /// How the states of the route's interactions are read from callbacks.
     pub follow: &'a Follow,
-    /// Whether the agent is told when an interaction lapses.
+    /// Whether the agent gets a notice when the interaction expires or stalls.
     pub notifies: bool,
     /// What the body reports.
     pub report: &'a Report,
 }
 
-/// The proof that the ledger was asked and had nothing against it. Only the ledger makes it.
+/// The proof that the ledger permits the delivery. Only the ledger creates it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cleared {
-    /// The number of the question that this callback asks, where it asks one.
+    /// The number of the question that this callback asks, if it asks one.
     question: Option<u32>,
-    /// What it reports is overtaken.
+    /// Whether the reported progress is stale (see [`Stale`](super::Stale)).
     stale: bool,
 }
 
 impl Cleared {
-    /// For the ledger alone.
+    /// Creates the proof. Only the ledger may call this.
     #[cfg(feature = "proxy")]
     pub(crate) fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
         Self { question, stale }
     }
 
-    /// The number of the question that this callback asks, where it asks one.
+    /// Returns the number of the question that this callback asks, if it asks one.
     pub fn question(self) -> Option<u32> {
         self.question
     }
 
-    /// Whether what the callback reports is overtaken, and delivered all the same.
+    /// Reports whether the callback is delivered although its progress is stale (see [`Stale`](super::Stale)).
     pub fn is_stale(self) -> bool {
         self.stale
     }
 }
 
-/// Why a verified callback is not delivered.
+/// The reason why the ledger does not permit the delivery of a verified callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Held {
-    /// It was delivered already: the caller is told so with 200.
+    /// The event was already delivered. The caller receives status 200.
     Duplicate,
-    /// The ledger refuses it.
+    /// The ledger denies the callback.
     Refused(Refusal),
-    /// It reports progress that is overtaken, and the route drops such: 200.
+    /// The reported progress is stale (see [`Stale`](super::Stale)), and the route drops such callbacks. The caller
+    /// receives status 200.
     Stale,
 }

@@ -1,4 +1,4 @@
-//! The events of one interaction: which were delivered, and which are being delivered.
+//! The events of one interaction that were delivered or are being delivered.
 
 use std::collections::HashMap;
 
@@ -7,26 +7,26 @@ use super::ask::EventKey;
 /// The events of one interaction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
-    /// Delivered; a file has each under this number.
+    /// The delivered events. The value is the number under which the file store keeps the event.
     delivered: HashMap<EventKey, u64>,
-    /// Being delivered, and by which claim.
+    /// The events that are being delivered, each with the number of its claim.
     delivering: Vec<(u32, EventKey)>,
     claims: u32,
 }
 
-/// How an event is known.
+/// The state of an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Known {
-    /// It was delivered.
+    /// The event was delivered.
     Delivered,
-    /// It is being delivered.
+    /// The event is being delivered.
     Delivering,
-    /// Not at all.
+    /// The event was never seen, or its delivery failed.
     Unknown,
 }
 
 impl Events {
-    /// What is known of an event that goes by any of these keys.
+    /// Returns the state of the event with these keys.
     pub(super) fn known(&self, keys: &[EventKey]) -> Known {
         if keys.iter().any(|key| self.delivered.contains_key(key)) {
             Known::Delivered
@@ -37,14 +37,15 @@ impl Events {
         }
     }
 
-    /// Claims them; returns the claim's number.
+    /// Marks the event with these keys as being delivered. Returns the number of the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey]) -> u32 {
         self.claims = self.claims.wrapping_add(1);
         self.delivering.extend(keys.iter().map(|key| (self.claims, *key)));
         self.claims
     }
 
-    /// The claim is settled. `number` is told each of its keys, and makes the number by which a file is to know it.
+    /// Marks the events of a claim as delivered. For each key, `number` returns the number under which the file store
+    /// keeps the event.
     pub(super) fn settle(&mut self, claim: u32, mut number: impl FnMut(EventKey) -> u64) {
         let delivered = &mut self.delivered;
         self.delivering.retain(|(of, key)| {
@@ -59,17 +60,17 @@ impl Events {
         self.delivering.retain(|(of, _)| *of != claim);
     }
 
-    /// Takes over an event that a file held.
+    /// Adds a delivered event that was read from the file store.
     pub(super) fn restore(&mut self, key: EventKey, number: u64) {
         self.delivered.insert(key, number);
     }
 
-    /// The delivered ones, and the numbers by which a file knows them.
+    /// Returns the delivered events, and the numbers under which the file store keeps them.
     pub(super) fn delivered(&self) -> impl Iterator<Item = (EventKey, u64)> {
         self.delivered.iter().map(|(key, number)| (*key, *number))
     }
 
-    /// The numbers by which a file knows the delivered ones.
+    /// Returns the numbers under which the file store keeps the delivered events.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
         self.delivered.values().copied()
     }

@@ -1,4 +1,4 @@
-//! What the passing of time does to an interaction: deadlines, silence, and the notices about them.
+//! What happens to an interaction when time passes: deadlines, stalls, and the notices about them.
 
 use std::num::NonZeroI64;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use super::record::Interaction;
 use super::state::Event;
 use crate::time::Timestamp;
 
-/// First and longest wait before an unanswered notice is sent again.
+/// Delay before a notice without a response is sent again. It doubles from the minimum to the maximum.
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// How soon an interaction that is due is looked at again while a callback is being delivered.
+/// Delay before an interaction at its deadline is checked again, while a callback is being delivered.
 const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
-/// How long an agent that does not answer is told.
+/// Time after which a notice without a response is given up.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
-/// The agent is to be told that nothing came.
+/// A notice that must be sent to the agent.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Notice {
-    /// What happened.
+    /// The cause of the notice.
     pub cause: Overdue,
     since: i64,
     #[serde(default)]
@@ -31,10 +31,10 @@ pub struct Notice {
     in_flight: bool,
 }
 
-/// Which notice: a later silence of the same interaction is another one.
+/// Identifies a notice. A later stall of the same interaction has another id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NoticeId {
-    /// What happened.
+    /// The cause of the notice.
     pub cause: Overdue,
     since: i64,
 }
@@ -45,18 +45,18 @@ impl Notice {
     }
 }
 
-/// What did not come in time.
+/// The cause of a notice.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overdue {
-    /// The final callback.
+    /// The final callback did not arrive in time.
     Expired,
-    /// Any callback.
+    /// No callback arrived for too long.
     Stalled,
 }
 
 impl Overdue {
-    /// `expired` or `stalled`.
+    /// Returns `expired` or `stalled`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Expired => "expired",
@@ -65,30 +65,30 @@ impl Overdue {
     }
 }
 
-/// What the passing of time did to an interaction.
+/// The effects of passing time on an interaction.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Due {
-    /// The record changed.
+    /// Whether the record changed.
     pub changed: bool,
-    /// It lapsed just now.
+    /// Whether the interaction expired just now.
     pub lapsed: bool,
-    /// The agent is to be told now.
+    /// The notice that must be sent now.
     pub notice: Option<NoticeId>,
-    /// The agent never answered the notice, and is not told any more.
+    /// The notice that was given up, because the agent never responded to it.
     pub given_up: Option<Overdue>,
-    /// Nobody needs it any more.
+    /// Whether the record can be deleted.
     pub dead: bool,
 }
 
 impl Interaction {
-    /// When to look at it again, at the earliest.
+    /// Returns the time at which [`Interaction::pass`] must be called again.
     pub fn next_look(&self, now: Timestamp) -> Timestamp {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         let notice = notice.map(|notice| if notice.in_flight { i64::MAX } else { notice.next });
         let at = match self.state.is_open() {
             true => {
                 let ends = self.deadline().unix_ms().min(self.stalls_at().unwrap_or(i64::MAX));
-                // What is being delivered may be the end: that is waited for.
+                // A callback that is being delivered may be the final one, so its end is awaited.
                 let soonest = if self.in_flight == 0 { i64::MIN } else { now.plus(IN_FLIGHT_LOOK).unix_ms() };
                 ends.max(soonest).min(notice.unwrap_or(i64::MAX))
             }
@@ -103,7 +103,7 @@ impl Interaction {
         Some(since.saturating_add(i64::try_from(after.get()).unwrap_or(i64::MAX)))
     }
 
-    /// Lets time pass.
+    /// Applies all deadlines up to `now`.
     pub fn pass(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         let ms = now.unix_ms();
@@ -134,7 +134,7 @@ impl Interaction {
         due
     }
 
-    /// Whether the agent still has to be told this.
+    /// Reports whether this notice is still pending.
     pub fn owes(&self, id: NoticeId) -> bool {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         notice.is_some_and(|notice| notice.id() == id)
@@ -146,7 +146,7 @@ impl Interaction {
         }
     }
 
-    /// The agent answered a notice, or did not.
+    /// Records the result of sending a notice. `answered` is whether the agent acknowledged it.
     pub fn noticed(&mut self, id: NoticeId, answered: bool, now: Timestamp) {
         let Some(more) = &mut self.more else { return };
         match &mut more.notice {
@@ -179,7 +179,7 @@ mod tests {
         let mut record = record.followed(&follow, true);
         let first = record.pass(at(11)).notice.unwrap();
         assert_eq!(record.pass(at(12)).notice, None, "it is under way");
-        // A callback came, and then nothing again.
+        // A callback arrived, and then none again.
         record.stall_noticed = false;
         record.last_event = NonZeroI64::new(at(13).unix_ms());
         let second = record.pass(at(23)).notice.unwrap();

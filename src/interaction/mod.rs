@@ -1,6 +1,8 @@
-//! One interaction: the agent's one request and all callbacks it causes. What its state is, what each event
-//! does to it, what a callback's body reports, and what is asked of the ledger before a callback is
-//! delivered. Pure: the time is an argument, and where interactions are kept is not known here.
+//! The state of one interaction: a request of the agent and all callbacks that it causes. This module defines the
+//! states, the effect of each event, what a callback's body reports, and the input of the ledger's check before a
+//! callback is delivered.
+//!
+//! It has no side effects: the time is an argument, and the store keeps the interactions.
 
 mod ask;
 mod events;

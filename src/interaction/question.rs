@@ -1,4 +1,4 @@
-//! The questions of an interaction: asked by callbacks, answered once each.
+//! The questions of an interaction. Callbacks ask them, and the agent answers each of them once.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,45 +9,45 @@ use crate::time::Timestamp;
 /// A question that a callback asked.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Question {
-    /// Counted from 1 within the interaction.
+    /// The number of the question within its interaction, starting at 1.
     pub number: u32,
-    /// Where the answer goes.
+    /// The URL for the answer.
     pub endpoint: Box<str>,
-    /// Whether the provider took the answer.
+    /// Whether the provider accepted an answer.
     pub answered: bool,
-    /// Whether an answer is on its way.
+    /// Whether an answer is being sent.
     #[serde(skip)]
     pub(super) taken: bool,
-    /// The callback that asked it was not delivered after all.
+    /// Whether the callback that asked the question was not delivered.
     #[serde(skip)]
     dropped: bool,
 }
 
-/// Why a question cannot be answered.
+/// The reason why a question cannot be answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QuestionFault {
-    /// It was answered, or an answer is on its way.
+    /// The question was answered, or an answer is being sent.
     Answered,
-    /// The interaction ended other than by its final callback.
+    /// The interaction ended without a final callback.
     Over,
     /// The interaction was revoked.
     Revoked,
-    /// The ledger cannot keep what would be answered.
+    /// The ledger cannot store the answer.
     Unavailable,
-    /// Several are open, and the answer does not say to which it belongs.
+    /// Several questions are open, and the answer does not name one.
     Several,
-    /// No such question was asked.
+    /// The question does not exist.
     Unknown,
 }
 
 /// The number of an interaction's first question.
 pub const FIRST_QUESTION: u32 = 1;
-/// Most questions of one interaction that are remembered.
+/// Maximum number of questions that are stored for one interaction.
 const QUESTIONS_MAX: usize = 8;
 
 impl Interaction {
-    /// A callback asks a question; it can be answered from now on, even before the agent has taken the callback.
-    /// `None`: as many questions as are remembered are open.
+    /// Adds a question of a callback and returns its number. The question can be answered immediately, even before
+    /// the agent has accepted the callback. Returns `None` if the maximum number of questions is open.
     pub(super) fn ask(&mut self, endpoint: &str) -> Option<u32> {
         let more = self.more();
         if more.questions.len() >= QUESTIONS_MAX {
@@ -66,12 +66,13 @@ impl Interaction {
         Some(number)
     }
 
-    /// Whether a question waits for its answer.
+    /// Reports whether a question is not answered yet.
     pub(super) fn has_open_question(&self) -> bool {
         self.questions().iter().any(|question| !question.answered)
     }
 
-    /// The callback that asked it was not delivered after all. What was answered meanwhile was asked.
+    /// Removes a question whose callback was not delivered. Keeps the question if it was answered, or if an answer is
+    /// being sent.
     pub(super) fn unask(&mut self, number: u32) {
         let questions = &mut self.more().questions;
         questions.retain(|question| question.number != number || question.answered || question.taken);
@@ -80,10 +81,11 @@ impl Interaction {
         }
     }
 
-    /// Takes a question to answer it: the one of this number, or the only one that is open.
+    /// Reserves a question for an answer: the question `number`, or the only open question if `number` is `None`.
+    /// Returns its number and the URL for the answer.
     ///
     /// # Errors
-    /// [`QuestionFault`].
+    /// Returns a [`QuestionFault`] if no question can be answered.
     pub fn take_question(
         &mut self,
         number: Option<u32>,
@@ -103,7 +105,7 @@ impl Interaction {
             None => match questions.iter().filter(|question| is_open(question)).count() {
                 0 => questions.last_mut(),
                 1 => questions.iter_mut().find(|question| is_open(question)),
-                // To which of them this is an answer is not for us to guess.
+                // Callgate must not guess which question the answer belongs to.
                 _ => return Err(QuestionFault::Several),
             },
         };
@@ -115,7 +117,7 @@ impl Interaction {
         Ok((question.number, question.endpoint.clone()))
     }
 
-    /// The answer to a question arrived, or did not.
+    /// Records the result of sending an answer. `arrived` is whether the provider accepted it.
     pub fn answer(&mut self, number: u32, arrived: bool) {
         let questions = self.questions_mut();
         if let Some(question) = questions.iter_mut().find(|question| question.number == number) {
@@ -130,7 +132,7 @@ impl Interaction {
         }
     }
 
-    /// Whether the question of this number was answered.
+    /// Reports whether this question was answered.
     pub(super) fn is_answered(&self, number: u32) -> bool {
         self.questions().iter().any(|question| question.number == number && question.answered)
     }

@@ -1,4 +1,4 @@
-//! The record of one interaction, and what each event does to it.
+//! The record of one interaction, and the effect of callbacks on it.
 
 use std::num::{NonZeroI64, NonZeroU64};
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use super::state::{Event, Over, State, next};
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
-/// Most ids of events that are kept for people to read; duplicates are told by other means.
+/// Maximum number of event ids that are kept for display. Duplicates are recognized by [`EventKey`] instead.
 const EVENT_IDS_MAX: usize = 8;
 
-/// All that is known of one interaction, less its id.
+/// The record of one interaction. The ledger stores its id separately.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Interaction {
-    /// The route its callbacks come in by.
+    /// The route that receives its callbacks.
     pub route: Arc<str>,
-    /// Who calls back.
+    /// The provider that sends its callbacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Arc<str>>,
-    /// `name=value`, `&` between them.
+    /// The captures as `name=value`, separated by `&`.
     pub captures: Box<str>,
-    /// Where it stands.
+    /// The current state.
     pub state: State,
-    /// Unix milliseconds, here and below.
+    /// Creation time. This and the times below are in Unix milliseconds.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,42 +39,42 @@ pub struct Interaction {
     pub(super) last_event: Option<NonZeroI64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stalled_after_ms: Option<NonZeroU64>,
-    /// Callbacks that are still allowed; the largest number: any.
+    /// Number of callbacks that are still allowed. `u32::MAX` means any number.
     #[serde(default = "any_number", skip_serializing_if = "is_any_number")]
     uses_left: u32,
-    /// Callbacks that were delivered.
+    /// Number of callbacks that were delivered.
     #[serde(default)]
     pub deliveries: u32,
-    /// Callbacks that are being delivered.
+    /// Number of callbacks that are being delivered.
     #[serde(skip)]
     pub(super) in_flight: u16,
-    /// Whether the agent is told when it lapses or stalls.
+    /// Whether the agent gets a notice when the interaction expires or stalls.
     #[serde(default)]
     pub(super) notifies: bool,
-    /// The silence that began with the last event was noticed.
+    /// Whether the silence since the last event has already caused a notice.
     #[serde(default)]
     pub(super) stall_noticed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) more: Option<Box<More>>,
 }
 
-/// A callback of this interaction that is being delivered.
+/// A callback that is being delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     number: u32,
-    /// The number of the question it asks.
+    /// The number of the question that the callback asks.
     pub question: Option<u32>,
-    /// What it reports is overtaken.
+    /// Whether the reported progress is stale (see [`Stale`]).
     pub stale: bool,
 }
 
-/// What few open interactions have.
+/// Data that few open interactions have. Boxed, to keep the record of the others small.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct More {
-    /// The last status.
+    /// The last reported status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     status: Option<Box<str>>,
-    /// The furthest progress.
+    /// The highest reported progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<f64>,
     #[serde(skip)]
@@ -92,7 +92,7 @@ pub(super) struct More {
 }
 
 impl Interaction {
-    /// A new one, open.
+    /// Creates an open interaction.
     pub fn new(route: Arc<str>, captures: Box<str>, issued: Timestamp, expires: Timestamp) -> Self {
         Self {
             route,
@@ -113,13 +113,13 @@ impl Interaction {
         }
     }
 
-    /// The same, for a limited number of callbacks; `None`: any.
+    /// Limits the number of callbacks. `None` allows any number.
     pub fn limited(mut self, uses: Option<u32>) -> Self {
         self.uses_left = uses.unwrap_or_else(any_number);
         self
     }
 
-    /// The same, followed as the route says.
+    /// Sets the deadlines and the notices of the route.
     pub fn followed(mut self, follow: &Follow, notifies: bool) -> Self {
         let created = Timestamp::from_unix_ms(self.created);
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok().and_then(NonZeroU64::new);
@@ -132,62 +132,62 @@ impl Interaction {
 
     // === Reading ===
 
-    /// When the request was made.
+    /// Returns the time at which the agent's request was made.
     pub fn created(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.created)
     }
 
-    /// When its token ends.
+    /// Returns the time at which the token expires.
     pub fn expires(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.expires)
     }
 
-    /// When the final callback is due, at the latest.
+    /// Returns the latest time for the final callback: the deadline or the expiry of the token, whichever is earlier.
     pub fn deadline(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.deadline.map_or(self.expires, |at| at.get().min(self.expires)))
     }
 
-    /// When the last callback was delivered.
+    /// Returns the time at which the last callback was delivered.
     pub fn last_event(&self) -> Option<Timestamp> {
         self.last_event.map(|at| Timestamp::from_unix_ms(at.get()))
     }
 
-    /// The last status.
+    /// Returns the last reported status.
     pub fn status(&self) -> Option<&str> {
         self.more.as_ref().and_then(|more| more.status.as_deref())
     }
 
-    /// The furthest progress.
+    /// Returns the highest reported progress.
     pub fn progress(&self) -> Option<f64> {
         self.more.as_ref().and_then(|more| more.progress)
     }
 
-    /// Callbacks that are still allowed; `None`: any number.
+    /// Returns the number of callbacks that are still allowed. `None` means any number.
     pub fn uses_left(&self) -> Option<u32> {
         (!is_any_number(&self.uses_left)).then_some(self.uses_left)
     }
 
-    /// Name and value of each capture.
+    /// Returns name and value of each capture.
     pub fn captures(&self) -> impl Iterator<Item = (&str, &str)> {
         self.captures.split('&').filter_map(|pair| pair.split_once('='))
     }
 
-    /// The last few ids of delivered events, latest last.
+    /// Returns the ids of the last delivered events, oldest first.
     pub fn event_ids(&self) -> &[Box<str>] {
         self.more.as_ref().map_or(&[], |more| &more.event_ids)
     }
 
-    /// The questions that were asked.
+    /// Returns the stored questions.
     pub fn questions(&self) -> &[Question] {
         self.more.as_ref().map_or(&[], |more| &more.questions)
     }
 
-    /// What the provider calls it.
+    /// Returns the provider's id of the work.
     pub fn provider_id(&self) -> Option<&str> {
         self.more.as_ref().and_then(|more| more.provider_id.as_deref())
     }
 
-    /// The notice that the agent has not answered yet.
+    /// Returns the cause of the notice that the agent has not acknowledged yet.
     pub fn notice(&self) -> Option<Overdue> {
         self.more.as_ref().and_then(|more| more.notice.as_ref()).map(|notice| notice.cause)
     }
@@ -198,11 +198,11 @@ impl Interaction {
 
     // === Callbacks ===
 
-    /// Claims a callback: whether it may be delivered now. `Ok(None)`: not before what is under way has ended, since it
-    /// is the same event or has the last use.
+    /// Claims a callback for delivery. Returns `Ok(None)` if the caller must wait for another delivery to end,
+    /// because that delivery has the same event or the token's last use.
     ///
     /// # Errors
-    /// [`Held`].
+    /// Returns [`Held`] if the callback must not be delivered.
     pub fn claim(&mut self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Claim>, Held> {
         let known = self.more.as_ref().map_or(Known::Unknown, |more| more.events.known(ask.events));
         match known {
@@ -216,7 +216,7 @@ impl Interaction {
         }
         let question = match &ask.report.question {
             Some(endpoint) => Some(self.ask(endpoint).ok_or_else(|| {
-                refused(Denial::QuestionsTooMany, "as many questions as are remembered are open")
+                refused(Denial::QuestionsTooMany, "the interaction has the maximum number of open questions")
             })?),
             None => None,
         };
@@ -225,21 +225,22 @@ impl Interaction {
         Ok(Some(Claim { number, question, stale }))
     }
 
-    /// Whether a callback is one for this interaction, and whether what it reports is overtaken.
+    /// Checks that the interaction accepts the callback. Returns whether its progress is stale.
     fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, Held> {
         if self.state == State::Revoked {
-            return Err(refused(Denial::InteractionRevoked, "revoked"));
+            return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));
         }
         if self.route != *ask.route {
-            return Err(refused(Denial::InteractionUnknown, "the interaction is one of another route"));
+            return Err(refused(Denial::InteractionUnknown, "the interaction belongs to another route"));
         }
-        // One secret or address may serve all the work of an account: what is said of other work is not for this.
+        // A provider may use one secret or address for all work of an account. A callback about other work must not
+        // affect this interaction.
         if let (Some(ours), Some(theirs)) = (self.provider_id(), &ask.report.id)
             && *ours != **theirs
         {
             return Err(refused(
                 Denial::InteractionMismatch,
-                "the callback is about other work of the provider",
+                "the callback has another id of the provider's work than the interaction",
             ));
         }
         let used_up = self.uses_left == 0;
@@ -250,10 +251,13 @@ impl Interaction {
                 true
             }
             state if !state.is_open() => {
-                return Err(refused(Denial::InteractionOver, format!("it is over: {}", state.name())));
+                return Err(refused(
+                    Denial::InteractionOver,
+                    format!("the interaction is over: {}", state.name()),
+                ));
             }
             _ if now >= self.deadline() => {
-                return Err(refused(Denial::InteractionOver, "its deadline has passed"));
+                return Err(refused(Denial::InteractionOver, "the deadline of the interaction has passed"));
             }
             _ => self.is_overtaken(ask.report),
         };
@@ -265,7 +269,7 @@ impl Interaction {
         report.end.is_none() && less()
     }
 
-    /// The callback was not delivered after all: everything is as before.
+    /// Ends a claim whose callback was not delivered. Restores the previous state.
     pub fn release(&mut self, claim: &Claim) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.more().events.release(claim.number);
@@ -274,8 +278,8 @@ impl Interaction {
         }
     }
 
-    /// The agent took the callback. `number` is told its events, and makes the numbers by which a file knows them.
-    /// Returns whether the interaction was open until now, and is over by it.
+    /// Ends a claim whose callback the agent accepted. For each event key, `number` returns the number under which
+    /// the file store keeps the event. Returns whether this callback ended the interaction.
     pub fn settle(
         &mut self,
         claim: &Claim,
@@ -306,12 +310,13 @@ impl Interaction {
             more.progress = report.progress.or(more.progress);
         }
         let last = self.uses_left == 0 && report.end.is_none();
-        // The agent may have answered the question while it took the callback.
+        // The agent may have answered the question before it responded to the callback.
         let answered = claim.question.is_some_and(|number| self.is_answered(number));
         self.go(match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
-            // Asked by a status, and not any more: the answer went another way.
+            // The status said that the provider waits for an answer, and now says otherwise: the provider received
+            // the answer in another way.
             Event::Progressed
                 if self.state == State::Asking && report.status.is_some() && !self.has_open_question() =>
             {
@@ -321,22 +326,22 @@ impl Interaction {
         })
     }
 
-    /// Takes over a delivered event that a file held.
+    /// Adds a delivered event that was read from the file store.
     pub fn restore_event(&mut self, key: EventKey, number: u64) {
         self.more().events.restore(key, number);
     }
 
-    /// Its delivered events, and the numbers by which a file knows them.
+    /// Returns the delivered events, and the numbers under which the file store keeps them.
     pub fn delivered_events(&self) -> impl Iterator<Item = (EventKey, u64)> {
         self.more.iter().flat_map(|more| more.events.delivered())
     }
 
-    /// The numbers by which a file knows its delivered events.
+    /// Returns the numbers under which the file store keeps the delivered events.
     pub fn event_numbers(&self) -> impl Iterator<Item = u64> {
         self.more.iter().flat_map(|more| more.events.numbers())
     }
 
-    /// Applies an event. Returns whether the interaction was open until now and is over by it.
+    /// Applies an event. Returns whether the event ended the interaction.
     pub fn go(&mut self, event: Event) -> bool {
         match next(self.state, event) {
             Ok(state) => {
@@ -353,13 +358,14 @@ impl Interaction {
         }
     }
 
-    /// The provider's own id of it became known.
+    /// Stores the provider's id of the work.
     pub fn bind(&mut self, provider_id: &str) {
         self.more().provider_id = Some(provider_id.into());
     }
 }
 
-/// Captures as a record keeps them: `name=value`, `&` between them. Neither can have these characters.
+/// Returns captures as the record stores them: `name=value`, separated by `&`. Names and values cannot contain these
+/// characters.
 pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str> {
     let pairs: Vec<_> = captures.map(|(name, value)| format!("{name}={value}")).collect();
     pairs.join("&").into()
@@ -369,7 +375,7 @@ fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) ->
     Held::Refused(Refusal::new(denial, detail))
 }
 
-/// A number of uses that stands for any: an option would make every record larger.
+/// Returns the value of `uses_left` that means any number. An `Option` would make every record larger.
 fn any_number() -> u32 {
     u32::MAX
 }

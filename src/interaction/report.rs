@@ -1,5 +1,5 @@
-//! What the body of a callback reports: status, progress, a question; read by the route's JSON pointers. The
-//! body itself is passed on as it came.
+//! Reads what a callback reports: status, progress, and the provider's id of the work. The body itself is delivered
+//! unchanged.
 
 use std::time::Duration;
 
@@ -10,77 +10,76 @@ use crate::json::{Found, Pointer, find};
 use crate::query::{Parameter, form_parameter};
 use crate::request::{RequestHead, Single};
 
-/// Longest status that is kept, in bytes; a longer one is as good as none.
+/// Maximum length of a status, in bytes. A longer status is ignored.
 const STATUS_BYTES_MAX: usize = 128;
 
-/// What becomes of progress that comes out of order: less than was reported before, or behind a final
-/// callback.
+/// What happens to stale progress: progress that is lower than before, or that arrives after a final callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stale {
-    /// The agent sees it, also behind a final one.
+    /// It is delivered, even after a final callback.
     Deliver,
-    /// It is answered with 200, and the agent does not see it.
+    /// It is not delivered. The caller receives status 200.
     Drop,
 }
 
-/// Where a callback says something of the interaction.
+/// A place in a callback from which a value is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StatusAt {
-    /// In a member of the JSON body.
+    /// A member of the JSON body.
     Body(Pointer),
-    /// In a field of a form.
+    /// A field of a form body.
     Form(Box<str>),
-    /// In a header.
+    /// A header.
     Header(HeaderName),
 }
 
-/// How a route follows its interactions: where status and progress stand in a callback's body, which values
-/// end it, and how long it may take.
+/// How the states of a route's interactions are read from callbacks: the places of status and progress, the final
+/// values, and the deadlines.
 #[derive(Clone, Debug, Default)]
 pub struct Follow {
-    /// Where the status stands: the first of these that is there.
+    /// The places of the status. The first one with a value is used.
     pub status: Vec<StatusAt>,
-    /// Where the progress stands, a number.
+    /// The place of the progress, which is a number.
     pub progress: Option<Pointer>,
-    /// Where the provider's id of the work stands: the first of these that is there. It must be the one that the
-    /// provider gave in its answer to the request.
+    /// The places of the provider's id of the work. The first one with a value is used. It must equal the id that the
+    /// provider returned in its response to the agent's request.
     pub id: Vec<StatusAt>,
-    /// The values of the status with which the provider asks something.
+    /// The status values with which the provider asks a question.
     pub asking: Vec<Box<str>>,
-    /// The values of the status that mean success.
+    /// The status values that mean success.
     pub done: Vec<Box<str>>,
-    /// The values of the status that mean failure.
+    /// The status values that mean failure.
     pub failed: Vec<Box<str>>,
-    /// From the request to the final callback, at most.
+    /// Maximum time from the request to the final callback.
     pub deadline: Option<Duration>,
-    /// From one callback to the next, at most.
+    /// Maximum time between two callbacks.
     pub stalled_after: Option<Duration>,
-    /// What becomes of progress out of order; `None`: less progress is delivered, whatever comes behind a
-    /// final callback is refused.
+    /// What happens to stale progress. With `None`, lower progress is delivered, and everything after a final
+    /// callback is denied.
     pub stale: Option<Stale>,
 }
 
-/// What one callback reports.
+/// The values that one callback reports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The status, where there is one.
+    /// The status, if the callback has one.
     pub status: Option<Box<str>>,
-    /// The progress, where there is one.
+    /// The progress, if the callback has one.
     pub progress: Option<f64>,
-    /// Success or failure, where the status is one of those words.
+    /// [`Event::Completed`] or [`Event::Failed`], if the status is final.
     pub end: Option<Event>,
-    /// What the provider calls the work, where it says so.
+    /// The provider's id of the work, if the callback has one.
     pub id: Option<Box<str>>,
-    /// The status is one with which the provider asks something.
+    /// Whether the status is one with which the provider asks a question.
     pub asks: bool,
-    /// The action endpoint, where the callback asks a question and it was found usable.
+    /// The action endpoint, if the callback has one that the route allows.
     pub question: Option<Box<str>>,
-    /// There was something to read, and the body could not be read as JSON.
+    /// Whether a value should have been read from the body, but the body is not valid JSON.
     pub unreadable: bool,
 }
 
 impl Follow {
-    /// Reads a callback. A body that is no JSON is unreadable; one with two members of one name on the way reports nothing.
+    /// Reads a callback. A body that is not JSON sets `unreadable`. A value that occurs twice in the body is ignored.
     pub fn report(&self, head: &RequestHead<'_>, body: &[u8]) -> Report {
         let places = self.status.iter().chain(&self.id).filter_map(StatusAt::pointer);
         let pointers: Vec<_> = places.chain(&self.progress).collect();
@@ -105,7 +104,7 @@ impl Follow {
             first
         };
         let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
-        // An id that is too long to be one is another one.
+        // An id is not limited in length: an id that is too long is a wrong id, not a missing one.
         let id = first(&self.id);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));
@@ -115,7 +114,7 @@ impl Follow {
             (false, false) => None,
         };
         let asks = is(&self.asking);
-        // A header may have said all there is to say.
+        // A header may already have provided the status.
         let unreadable = unreadable && status.is_none();
         Report { status, progress, end, id, asks, unreadable, ..Report::default() }
     }
@@ -130,7 +129,7 @@ impl StatusAt {
     }
 }
 
-/// In words, for people.
+/// Formats the place for error messages.
 impl std::fmt::Display for StatusAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -156,12 +155,12 @@ fn header(head: &RequestHead<'_>, name: &HeaderName) -> Option<Box<str>> {
 }
 
 impl Report {
-    /// Whether this is a report of progress: something was read, and it ends nothing.
+    /// Reports whether the callback is about progress: it has a status or a progress, and the status is not final.
     pub fn is_progress(&self) -> bool {
         self.end.is_none() && (self.status.is_some() || self.progress.is_some())
     }
 
-    /// The event that this callback is.
+    /// Returns the event of this callback for the state machine.
     pub fn event(&self) -> Event {
         match (self.end, &self.question) {
             (Some(end), _) => end,

@@ -1,4 +1,4 @@
-//! The states of an interaction and what each event does.
+//! The states of an interaction, and the next state for each event.
 //!
 //! | event | open | progressing | asking | done, failed, expired, not sent | revoked |
 //! |---|---|---|---|---|---|
@@ -7,59 +7,59 @@
 //! | the agent answers the last open question | progressing | progressing | progressing | over | over |
 //! | a callback reports success, or is the last one allowed | done | done | done | over | over |
 //! | a callback reports failure | failed | failed | failed | over | over |
-//! | the deadline, or the token's end, passes | expired | expired | expired | over | over |
-//! | the request did not reach the provider | not sent | not sent | not sent | over | over |
-//! | somebody revokes it | revoked | revoked | revoked | revoked | revoked |
+//! | the deadline, or the expiry of the token, passes | expired | expired | expired | over | over |
+//! | the provider did not accept the request | not sent | not sent | not sent | over | over |
+//! | somebody revokes the interaction | revoked | revoked | revoked | revoked | revoked |
 //!
-//! *Over* changes nothing. Whatever is over stays over; revoking is the one thing that can be done to an
-//! interaction that ended, because it is about the token, which may live longer than the work.
+//! *Over* means that the event changes nothing. An interaction that has ended stays ended. It can still be revoked,
+//! because its token may be valid for longer than the work takes.
 
 use serde::{Deserialize, Serialize};
 
-/// Where an interaction stands.
+/// The state of an interaction.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The provider asked something that the agent has not answered.
+    /// The provider asked a question, and the agent has not answered it.
     Asking,
     /// A callback reported success.
     Done,
-    /// The deadline passed, or the token ended, before anything final came.
+    /// The deadline or the expiry of the token passed before a final callback arrived.
     Expired,
     /// A callback reported failure.
     Failed,
-    /// The request did not reach the provider, or the provider refused it.
+    /// The request did not reach the provider, or the provider did not accept it.
     NotSent,
-    /// Nothing came yet.
+    /// No callback has arrived yet.
     Open,
-    /// Something came, nothing final.
+    /// A callback has arrived, but no final one.
     Progressing,
-    /// Somebody ended it.
+    /// Somebody revoked the interaction.
     Revoked,
 }
 
-/// What happens to an interaction.
+/// An event that can change the state of an interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Event {
     /// The agent answered the last open question.
     Answered,
-    /// A callback asks a question.
+    /// A callback asked a question.
     Asked,
     /// A callback reported success, or was the last one allowed.
     Completed,
     /// A callback reported failure.
     Failed,
-    /// The deadline, or the token's end, passed.
+    /// The deadline or the expiry of the token passed.
     Lapsed,
-    /// The request did not reach the provider.
+    /// The request did not reach the provider, or the provider did not accept it.
     NotSent,
-    /// A callback that is neither final nor a question.
+    /// A callback that is neither final nor a question arrived.
     Progressed,
-    /// Somebody revoked it.
+    /// Somebody revoked the interaction.
     Revoked,
 }
 
-/// The event came too late: the interaction is over, as this state says.
+/// The event came too late, because the interaction has ended. Contains its state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Over(pub State);
 
@@ -76,12 +76,12 @@ impl State {
         Self::Revoked,
     ];
 
-    /// Whether callbacks are still taken.
+    /// Reports whether callbacks are still accepted.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Asking | Self::Open | Self::Progressing)
     }
 
-    /// The stable snake_case name: metric label, log, API.
+    /// Returns the stable snake_case name: metric label, log field and API value.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Asking => "asking",
@@ -95,16 +95,16 @@ impl State {
         }
     }
 
-    /// The state of this name.
+    /// Returns the state with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
-/// The state after an event.
+/// Returns the state after an event.
 ///
 /// # Errors
-/// [`Over`]: the event came too late and changes nothing.
+/// Returns [`Over`] if the interaction has ended. The event changes nothing then.
 pub const fn next(state: State, event: Event) -> Result<State, Over> {
     match (state, event) {
         (_, Event::Revoked) => Ok(State::Revoked),

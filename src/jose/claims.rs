@@ -1,4 +1,4 @@
-//! The claims of a token (RFC 7519), each member once and of the type it must have.
+//! The claims of a JWT (RFC 7519), with strict types. Duplicate members are an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,18 +10,19 @@ use serde_json::Value;
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
-/// The claims, each member once.
+/// The claims of a JWT.
 pub(crate) struct Claims {
     members: BTreeMap<String, Value>,
 }
 
 impl Claims {
-    /// A claim of any kind.
+    /// Returns the claim `name`, of any type.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
     }
 
-    /// A NumericDate (RFC 7519 section 2): any JSON number; nothing else will do.
+    /// Returns a NumericDate claim (RFC 7519 section 2), or `None` if it is missing. Any JSON number from 0 to 1e11
+    /// is valid.
     pub(crate) fn moment(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
         let Some(value) = self.members.get(name) else { return Ok(None) };
         let secs = value.as_f64().filter(|secs| (0.0..1e11).contains(secs));
@@ -31,7 +32,7 @@ impl Claims {
         }
     }
 
-    /// A claim that is text.
+    /// Returns a string claim, or `None` if it is missing.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
         match self.members.get(name) {
             None => Ok(None),
@@ -40,7 +41,7 @@ impl Claims {
         }
     }
 
-    /// `aud`, which is text or a list of texts.
+    /// Returns `aud`, which is a string or a list of strings. Returns an empty list if it is missing.
     pub(crate) fn audience(&self) -> Result<Vec<&str>, Refusal> {
         let wrong = || Refusal::new(Denial::TokenClaim, "aud is not a string or a list of strings");
         match self.members.get("aud") {

@@ -1,4 +1,5 @@
-//! The compact JWS (RFC 7515) read strictly: size, parts, header members, one algorithm per key.
+//! A strict parser and verifier for compact JWS (RFC 7515): size, number of parts, header members, and exactly one
+//! algorithm per key. The module `token` checks the claims.
 
 mod claims;
 
@@ -14,26 +15,26 @@ use crate::secret::Secret;
 
 pub(crate) use claims::Claims;
 
-/// Fewest bytes a shared key may have that tokens are made or verified with.
+/// Minimum length of a shared key that signs or verifies tokens, in bytes.
 pub const SHARED_KEY_BYTES_MIN: usize = 24;
 
-/// Longest token, in bytes, before anything of it is parsed.
+/// Maximum length of a token, in bytes. Checked before parsing.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Which kind of key material an algorithm takes.
+/// The kind of key that an algorithm needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
-    /// ECDSA.
+    /// An ECDSA key pair.
     Ecdsa,
-    /// Ed25519.
+    /// An Ed25519 key pair.
     Eddsa,
     /// A shared key.
     Hmac,
-    /// RSA, PKCS#1 v1.5 or PSS.
+    /// An RSA key pair, for PKCS#1 v1.5 or PSS.
     Rsa,
 }
 
-/// The algorithm of a key. There is no `none`.
+/// A JWS signature algorithm. `none` does not exist here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Algorithm {
     name: &'static str,
@@ -42,7 +43,7 @@ pub struct Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm that can be configured.
+    /// All algorithms that the configuration accepts.
     pub const ALL: &'static [Self] = &[
         Self::new("ES256", jsonwebtoken::Algorithm::ES256, Family::Ecdsa),
         Self::new("ES384", jsonwebtoken::Algorithm::ES384, Family::Ecdsa),
@@ -62,17 +63,17 @@ impl Algorithm {
         Self { name, inner, family }
     }
 
-    /// From its JOSE name (RFC 7518 section 3.1), which is case-sensitive.
+    /// Returns the algorithm with this JOSE name (RFC 7518 section 3.1). Names are case-sensitive.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|algorithm| algorithm.name == name).copied()
     }
 
-    /// The JOSE name.
+    /// Returns the JOSE name.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// The kind of key it takes.
+    /// Returns the kind of key that the algorithm needs.
     pub fn family(self) -> Family {
         self.family
     }
@@ -82,7 +83,7 @@ impl Algorithm {
     }
 }
 
-/// What a key is made from.
+/// The key material that a [`Key`] is created from.
 #[derive(Clone, Copy, Debug)]
 pub enum KeyMaterial<'a> {
     /// A private key as PEM (PKCS#8).
@@ -93,31 +94,31 @@ pub enum KeyMaterial<'a> {
     Shared(&'a Secret),
 }
 
-/// Why key material makes no key.
+/// The reason why key material cannot be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KeyFault {
-    /// The PEM holds no private key of the algorithm's family.
+    /// The PEM contains no private key of the algorithm's family.
     NotAPrivateKey,
-    /// The PEM holds no public key of the algorithm's family.
+    /// The PEM contains no public key of the algorithm's family.
     NotAPublicKey,
-    /// The material is of the other kind: a shared key for an asymmetric algorithm, or the reverse.
+    /// The material does not fit the algorithm: a shared key for an asymmetric algorithm, or the reverse.
     OtherKind,
-    /// A shared key of fewer than 24 bytes.
+    /// The shared key is shorter than [`SHARED_KEY_BYTES_MIN`].
     TooShort,
 }
 
 impl fmt::Display for KeyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAPrivateKey => write!(f, "holds no PEM private key of this algorithm's kind"),
-            Self::NotAPublicKey => write!(f, "holds no PEM public key of this algorithm's kind"),
-            Self::OtherKind => write!(f, "is not the kind of key this algorithm takes"),
+            Self::NotAPrivateKey => write!(f, "contains no PEM private key for this algorithm"),
+            Self::NotAPublicKey => write!(f, "contains no PEM public key for this algorithm"),
+            Self::OtherKind => write!(f, "is not the kind of key that this algorithm needs"),
             Self::TooShort => write!(f, "is shorter than {SHARED_KEY_BYTES_MIN} bytes"),
         }
     }
 }
 
-/// A key that verifies, with the one algorithm it is good for.
+/// A verification key and the one algorithm that it may be used with.
 #[derive(Clone)]
 pub struct Key {
     id: Option<Box<str>>,
@@ -125,7 +126,7 @@ pub struct Key {
     decoding: DecodingKey,
 }
 
-/// Prints no key material.
+/// Omits the key material.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:?}, {})", self.id, self.algorithm.name())
@@ -133,10 +134,10 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// Makes a key ready.
+    /// Creates a key.
     ///
     /// # Errors
-    /// [`KeyFault`].
+    /// Returns a [`KeyFault`] if the material does not fit the algorithm.
     pub fn new(id: Option<&str>, algorithm: Algorithm, material: KeyMaterial<'_>) -> Result<Self, KeyFault> {
         let decoding = match (algorithm.family(), material) {
             (Family::Hmac, KeyMaterial::Shared(secret)) if secret.len() < SHARED_KEY_BYTES_MIN => {
@@ -158,21 +159,24 @@ impl Key {
         Self { id, algorithm, decoding: DecodingKey::from_jwk(jwk).unwrap() }
     }
 
-    /// Verifies a token whose header is known to be right; `rest` is what stands behind the header.
+    /// Verifies a token whose header was already compared byte by byte with the expected header. `rest` is the token
+    /// after the header and its dot. Returns the decoded payload.
     pub(crate) fn verify(&self, token: &str, rest: &str) -> Result<Vec<u8>, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         if token.len() > TOKEN_BYTES_MAX {
             return Err(malformed("the token is longer than 8 KiB"));
         }
-        let (payload, signature) = rest.split_once('.').ok_or_else(|| malformed("not a compact JWS"))?;
+        let (payload, signature) =
+            rest.split_once('.').ok_or_else(|| malformed("the token is not a compact JWS"))?;
         let signed = token.get(..token.len() - signature.len() - 1).unwrap_or_default();
         let payload = self.payload(signed, payload, signature)?;
         payload.ok_or_else(|| Refusal::new(Denial::TokenForged, "the token's signature does not verify"))
     }
 
-    /// The payload's bytes, if the signature verifies under this key.
+    /// Returns the decoded payload if the signature is valid, or `None` if it is not.
     fn payload(&self, signed: &str, payload: &str, signature: &str) -> Result<Option<Vec<u8>>, Refusal> {
-        // The library reads the signature's base64url; an error there is a signature that cannot match.
+        // The library decodes the signature. A signature that is not base64url is an error there, and therefore
+        // invalid here.
         let verdict = jsonwebtoken::crypto::verify(
             signature,
             signed.as_bytes(),
@@ -186,18 +190,18 @@ impl Key {
         BASE64URL_NOPAD.decode(payload.as_bytes()).map(Some).map_err(|_| malformed())
     }
 
-    /// The one algorithm it is good for.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The key's id, by which tokens name it.
+    /// Returns the key id, which tokens refer to with `kid`.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 }
 
-/// A token taken apart, nothing of it believed yet.
+/// A parsed token. Its signature has not been verified yet.
 #[derive(Debug)]
 pub(crate) struct Unverified<'t> {
     header: Header,
@@ -206,8 +210,8 @@ pub(crate) struct Unverified<'t> {
     signature: &'t str,
 }
 
-/// The header members that are looked at. The ones that could change what a token means, or where its key
-/// comes from, are recorded so that they can be refused; the rest is ignored, as RFC 7515 section 4 asks.
+/// The header members that Callgate reads. Members that could change the meaning of the token or the source of its
+/// key are recorded only to deny the token. All other members are ignored (RFC 7515 section 4).
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
@@ -235,7 +239,7 @@ struct Header {
     zip: bool,
 }
 
-/// A string; `null` is not the same as being absent.
+/// Deserializes a string. Unlike a missing member, `null` is an error.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
@@ -262,27 +266,31 @@ impl Header {
     }
 }
 
-/// Whether a JSON text is an object, if it is JSON at all.
+/// Reports whether `json`, if it is valid JSON, is an object.
 pub(crate) fn is_object(json: &[u8]) -> bool {
     json.trim_ascii_start().starts_with(b"{")
 }
 
 impl<'t> Unverified<'t> {
-    /// Takes a token apart.
+    /// Parses a token without verifying it.
     pub(crate) fn parse(token: &'t str) -> Result<Self, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         if token.len() > TOKEN_BYTES_MAX {
             return Err(malformed("the token is longer than 8 KiB"));
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or_else(|| malformed("not a compact JWS"))?;
-        let (header, payload) = signed.split_once('.').ok_or_else(|| malformed("not a compact JWS"))?;
+        let (signed, signature) =
+            token.rsplit_once('.').ok_or_else(|| malformed("the token is not a compact JWS"))?;
+        let (header, payload) =
+            signed.split_once('.').ok_or_else(|| malformed("the token is not a compact JWS"))?;
         if payload.contains('.') {
-            return Err(malformed("five parts: an encrypted token (JWE) where a signed one is expected"));
+            return Err(malformed(
+                "the token has more than three parts; an encrypted token (JWE) has five, a signed one three",
+            ));
         }
         let header = BASE64URL_NOPAD
             .decode(header.as_bytes())
             .map_err(|_| malformed("the token's header is not base64url"))?;
-        // A list in the order of our members would do for serde; a header is an object (RFC 7515 section 4).
+        // serde would also accept a list of the members' values. A header must be an object (RFC 7515 section 4).
         let header = Some(header).filter(|header| is_object(header));
         let header: Option<Header> = header.and_then(|header| serde_json::from_slice(&header).ok());
         let header = header
@@ -294,40 +302,39 @@ impl<'t> Unverified<'t> {
         Ok(Self { header, payload, signed, signature })
     }
 
-    /// The header's `typ`, lower case, without the `application/` that may be left out (RFC 7515 section
-    /// 4.1.9).
+    /// Returns the header's `typ` in lower case, without the optional prefix `application/` (RFC 7515 section 4.1.9).
     pub(crate) fn media_type(&self) -> Option<String> {
         let typ = self.header.typ.as_ref()?.to_ascii_lowercase();
         Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
     }
 
-    /// The header's `alg`: whatever the token says of itself.
+    /// Returns the header's `alg`, which is not verified.
     pub(crate) fn algorithm(&self) -> &str {
         &self.header.alg
     }
 
-    /// The header's `kid`: a name to look up among known keys, nothing else.
+    /// Returns the header's `kid`. Use it only to look up a configured key.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header.kid.as_deref()
     }
 
-    /// The bytes under the signature.
+    /// Returns the signed text: header, dot and payload.
     pub(crate) fn signed(&self) -> &'t str {
         self.signed
     }
 
-    /// The signature, base64url.
+    /// Returns the signature in base64url.
     pub(crate) fn signature(&self) -> &'t str {
         self.signature
     }
 
-    /// The payload, base64url, whoever signed it.
+    /// Returns the payload in base64url. It is not verified.
     pub(crate) fn payload(&self) -> &'t str {
         self.payload
     }
 
-    /// Verifies the signature under the key that the token names, or under any of `keys` with its algorithm
-    /// when it names none, and hands out the payload's bytes. A key without an id answers to any name.
+    /// Verifies the signature with the key that `kid` names, or with any key if the token has no `kid`. The key's
+    /// algorithm must be the token's `alg`. A key without an id matches every `kid`. Returns the decoded payload.
     pub(crate) fn verify(&self, keys: &[Key]) -> Result<Vec<u8>, Refusal> {
         let kid = self.header.kid.as_deref();
         let answers = |key: &&Key| kid.is_none() || key.id().is_none() || key.id() == kid;
@@ -338,7 +345,7 @@ impl<'t> Unverified<'t> {
                 "the token names a key that is not configured",
             ));
         }
-        let mut reason = (Denial::TokenAlgorithm, "the token's alg is not the one its key is good for");
+        let mut reason = (Denial::TokenAlgorithm, "the token's alg is not the algorithm of its key");
         for key in candidates {
             if key.algorithm.name() != self.header.alg {
                 continue;

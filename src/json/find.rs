@@ -1,4 +1,4 @@
-//! Finding members: one pass over a document for all the pointers.
+//! Finds the values of several JSON pointers in one pass over a document.
 
 use std::fmt;
 
@@ -8,19 +8,20 @@ use serde_json::value::RawValue;
 use super::pointer::{POINTERS_MAX, Pointer};
 use super::scan::{Begins, Scan};
 
-/// What stands at a pointer.
+/// The result of looking up one JSON pointer.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'t> {
-    /// Two members of one name on the way: which one a reader would take is anyone's guess.
+    /// More than one value matches, because an object on the path has two members with the same name. JSON parsers
+    /// differ in which member they use.
     Doubled,
-    /// Nothing.
+    /// No value matches.
     Missing,
-    /// A value, as text.
+    /// One value matches. Contains its JSON text.
     One(&'t RawValue),
 }
 
 impl<'t> Found<'t> {
-    /// The value's text as it stands in the document.
+    /// Returns the JSON text of the value, exactly as in the document.
     pub fn raw(self) -> Option<&'t str> {
         match self {
             Self::One(raw) => Some(raw.get()),
@@ -28,7 +29,8 @@ impl<'t> Found<'t> {
         }
     }
 
-    /// The text of a string; of a number, `true` and `false` as they stand.
+    /// Returns the decoded text of a string, or the JSON text of a number, `true` or `false`. Returns `None` for
+    /// `null`, objects and lists.
     pub fn word(self) -> Option<Box<str>> {
         match self.raw()? {
             raw if raw.starts_with('"') && !raw.contains('\\') => raw.get(1..raw.len() - 1).map(Into::into),
@@ -43,11 +45,11 @@ impl<'t> Found<'t> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotJson;
 
-/// What stands at each of the pointers, found in one pass.
+/// Looks up all `pointers` in one pass over the document. There must be at most [`POINTERS_MAX`] of them.
 ///
 /// # Errors
-/// [`NotJson`]. What some readers take for JSON all the same (`NaN`, a byte order mark, UTF-16) is not told from what
-/// nobody does: who guards what a document says must refuse it.
+/// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a
+/// byte order mark, UTF-16). A caller that guards the content of a document must therefore deny all of them.
 pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'t>>, NotJson> {
     let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
     let mut found = vec![Found::Missing; pointers.len()];
@@ -56,12 +58,12 @@ pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'
     Ok(found)
 }
 
-/// What stands at one pointer; nothing, where the document is no JSON.
+/// Looks up one pointer. Returns [`Found::Missing`] if the document is not JSON.
 pub fn find_one<'t>(document: &'t [u8], pointer: &Pointer) -> Found<'t> {
     find(document, &[pointer]).ok().and_then(|found| found.into_iter().next()).unwrap_or(Found::Missing)
 }
 
-/// Goes through one value and takes note of what the pointers in `wanted` (one bit each) point at.
+/// Walks through one object or list and records the values of the pointers in `wanted`, a bit mask of their indices.
 pub(super) struct Walk<'w, 'p, 't> {
     pub(super) pointers: &'w [&'p Pointer],
     pub(super) depth: usize,
@@ -70,7 +72,7 @@ pub(super) struct Walk<'w, 'p, 't> {
 }
 
 impl<'t> Walk<'_, '_, 't> {
-    /// Goes through the whole text; `None`: it is no JSON.
+    /// Walks through the whole text. Returns `None` if the text is not JSON.
     pub(super) fn through(mut self, text: &'t str) -> Option<()> {
         let mut scan = Scan::new(text);
         match scan.begins() {
@@ -113,12 +115,13 @@ impl<'t> Walk<'_, '_, 't> {
         Some(())
     }
 
-    /// The pointers that go through a member of this name, one bit each.
+    /// Returns the pointers whose token at this depth is this member name, as a bit mask.
     fn named(&self, name: &str) -> u32 {
         if !name.contains('\\') {
             return self.goes(name.as_bytes());
         }
-        // As bytes: a name may hold half of a surrogate pair, which no text can, and is a name all the same.
+        // Compared as bytes: an escaped name may contain half of a surrogate pair. Such a name is valid JSON, but not
+        // a Rust `str`.
         let quoted = format!("\"{name}\"");
         let mut deserializer = serde_json::Deserializer::from_str(&quoted);
         deserializer.deserialize_bytes(Unescaped(self)).unwrap_or(0)
@@ -132,7 +135,8 @@ impl<'t> Walk<'_, '_, 't> {
         matching.fold(0, |mask, (i, _)| mask | 1 << i)
     }
 
-    /// The elements of a list that the wanted pointers go through here: index and bit. `01` is no index.
+    /// Returns the list elements that the wanted pointers refer to at this depth, as index and bit mask. `01` is not
+    /// an index (RFC 6901 section 4).
     fn indices(&self) -> Vec<(usize, u32)> {
         let wanted = self.pointers.iter().enumerate().filter(|(i, _)| self.wanted & (1 << i) != 0);
         let index = |(i, pointer): (usize, &&Pointer)| {
@@ -143,7 +147,7 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Takes note of a value for the pointers that go through it.
+    /// Records a value for the pointers in `through`, or walks into the value for pointers with more tokens.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());
@@ -163,7 +167,7 @@ impl<'t> Walk<'_, '_, 't> {
                 };
             }
         }
-        // A scalar has no members: what is looked for below it is not there.
+        // A scalar has no members, so deeper pointers find nothing.
         if deeper == 0 || !value.starts_with(['{', '[']) {
             return Some(());
         }
@@ -172,7 +176,7 @@ impl<'t> Walk<'_, '_, 't> {
     }
 }
 
-/// Which pointers go through a member, once the escapes of its name are resolved.
+/// A serde visitor that decodes an escaped member name and returns the pointers that match it, as a bit mask.
 struct Unescaped<'w, 'a, 'p, 't>(&'w Walk<'a, 'p, 't>);
 
 impl Visitor<'_> for Unescaped<'_, '_, '_, '_> {
@@ -241,7 +245,7 @@ mod tests {
         {
             assert_eq!(find(bytes, &[&pointer("/a")]).err(), Some(NotJson));
         }
-        // Half a surrogate pair is no text, and a number may be too large for any machine: JSON all the same.
+        // Half of a surrogate pair and a number beyond the range of `f64` are valid JSON.
         for text in [r#"{"\ud800":1,"a":2}"#, r#"{"b":1e999,"a":2}"#, r#"{"a":2,"b":"\ud800"}"#] {
             assert_eq!(raw(text, "/a").as_deref(), Some("2"), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Putting members in, and replacing strings, in the text of a document.
+//! Inserts members into a JSON text and replaces values in it.
 
 use std::ops::Range;
 
@@ -7,24 +7,24 @@ use serde_json::value::RawValue;
 use super::find::{Found, Walk, find_one};
 use super::pointer::Pointer;
 
-/// Why nothing can be put at a pointer.
+/// The reason why a value cannot be inserted at a pointer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InsertFault {
-    /// Two members of one name on the way.
+    /// An object on the path has two members with the same name.
     Doubled,
-    /// The way leads through a value that has no members, or through an element that a list does not have.
+    /// The path leads through a value that has no members, or through an index that a list does not have.
     NoMembers,
-    /// The document is not JSON (RFC 8259), or not UTF-8.
+    /// The document is not JSON (RFC 8259) in UTF-8.
     NotJson,
-    /// Something is there already.
+    /// A value already exists at the pointer.
     Present,
 }
 
-/// `document` with the JSON text `value` at `pointer`. Objects that are missing on the way are made; nothing
-/// that was there changes.
+/// Returns `document` with the JSON text `value` inserted at `pointer`. Creates objects that are missing on the path.
+/// Changes nothing else.
 ///
 /// # Errors
-/// [`InsertFault`].
+/// Returns an [`InsertFault`] if the path cannot be followed or already has a value.
 pub fn insert(document: &str, pointer: &Pointer, value: &str) -> Result<String, InsertFault> {
     let raw: &RawValue = serde_json::from_str(document).map_err(|_| InsertFault::NotJson)?;
     let mut at = raw;
@@ -43,7 +43,7 @@ pub fn insert(document: &str, pointer: &Pointer, value: &str) -> Result<String, 
     Err(InsertFault::NoMembers)
 }
 
-/// The member or element of `raw` that goes by this token.
+/// Looks up the member or list element of `raw` that `token` names.
 fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
     if !raw.get().starts_with(['{', '[']) {
         return Err(InsertFault::NoMembers);
@@ -54,7 +54,7 @@ fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
     walk.through(raw.get()).map(|()| found[0]).ok_or(InsertFault::NotJson)
 }
 
-/// Puts a member behind the last one of `object`, which is a part of `document`.
+/// Appends a member to `object`, which is a slice of `document`.
 fn insert_member(document: &str, object: &str, name: &str, rest: &[Box<str>], value: &str) -> String {
     let start = span(document, object).start;
     let inner = object.strip_suffix('}').unwrap_or(object).trim_end_matches([' ', '\t', '\r', '\n']);
@@ -66,7 +66,7 @@ fn insert_member(document: &str, object: &str, name: &str, rest: &[Box<str>], va
     format!("{before}{member}{after}")
 }
 
-/// `document` with the JSON text `value` in place of `old`, which is a part of it.
+/// Returns `document` with `old` replaced by the JSON text `value`. `old` must be a slice of `document`.
 pub fn replace(document: &str, old: &str, value: &str) -> String {
     let place = span(document, old);
     let (before, rest) = document.split_at(place.start);
@@ -74,10 +74,10 @@ pub fn replace(document: &str, old: &str, value: &str) -> String {
     format!("{before}{value}{after}")
 }
 
-/// `document` with the JSON text `value` at `pointer`, whatever stood there.
+/// Returns `document` with the JSON text `value` at `pointer`. Replaces the existing value, if there is one.
 ///
 /// # Errors
-/// [`InsertFault`].
+/// Returns an [`InsertFault`] if the path cannot be followed.
 pub fn set(document: &str, pointer: &Pointer, value: &str) -> Result<String, InsertFault> {
     match find_one(document.as_bytes(), pointer) {
         Found::One(old) => Ok(replace(document, old.get(), value)),
@@ -86,12 +86,12 @@ pub fn set(document: &str, pointer: &Pointer, value: &str) -> Result<String, Ins
     }
 }
 
-/// Text as JSON.
+/// Returns `text` as a JSON string.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Where `part` stands in `whole`, which it is a part of.
+/// Returns the byte range of `part` in `whole`. `part` must be a slice of `whole`.
 fn span(whole: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
     start..start + part.len()

@@ -1,5 +1,5 @@
-//! JSON as text: members are found in a document, and put into one, without printing it anew. Whatever is
-//! not touched stays byte for byte as it was: numbers, order, white space, members nobody knows.
+//! Reads and changes single members of a JSON text without serializing the document again. Everything else stays byte
+//! for byte the same: numbers, member order, white space and unknown members.
 
 mod find;
 mod insert;

@@ -1,9 +1,9 @@
 //! JSON pointers (RFC 6901).
 
-/// Most pointers that are looked for in one pass.
+/// Maximum number of pointers that one pass looks up.
 pub const POINTERS_MAX: usize = 32;
 
-/// A JSON pointer (RFC 6901) to a member, never to the whole document.
+/// A JSON pointer (RFC 6901) with at least one token. It never refers to the whole document.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pointer {
     pub(super) text: Box<str>,
@@ -11,7 +11,8 @@ pub struct Pointer {
 }
 
 impl Pointer {
-    /// Reads a pointer. `None` when it does not begin with a slash, or has a `~` that escapes nothing.
+    /// Parses a pointer. Returns `None` if the text does not begin with a slash, or if a `~` is not part of `~0` or
+    /// `~1`.
     pub fn parse(text: &str) -> Option<Self> {
         let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         let rest = text.strip_prefix('/').filter(|_| escapes)?;
@@ -19,12 +20,12 @@ impl Pointer {
         Some(Self { text: text.into(), tokens: tokens.collect() })
     }
 
-    /// As written.
+    /// Returns the pointer as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether one of two pointers goes through the place of the other.
+    /// Reports whether one pointer is a prefix of the other, or both are equal.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.tokens.iter().zip(&other.tokens).all(|(a, b)| a == b)
     }

@@ -1,4 +1,5 @@
-//! Members that somebody signs one by one: found only where every reader would find the same.
+//! Strict lookup for values that are used or signed one by one. It returns a value only if every JSON parser would
+//! find the same value.
 
 use std::fmt;
 
@@ -9,17 +10,18 @@ use serde_json::value::RawValue;
 use super::find::{Found, NotJson};
 use super::pointer::Pointer;
 
-/// What stands at a pointer. Two members of one name anywhere on the way, or two whose names differ in case alone, are
-/// [`Found::Doubled`]: readers differ in which of them they take. A token of digits is an index, never a name.
+/// Looks up one pointer strictly. Returns [`Found::Doubled`] if two members of an object on the path have the same
+/// name, or names that differ only in case: JSON parsers differ in which of them they use. A token of digits is a
+/// list index, never a member name.
 ///
 /// # Errors
-/// [`NotJson`].
+/// Returns [`NotJson`] if the document is not valid JSON in UTF-8.
 pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t>, NotJson> {
     let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
     let mut at: &RawValue = serde_json::from_str(text).map_err(|_| NotJson)?;
     for token in &pointer.tokens {
         let digits = !token.is_empty() && token.bytes().all(|b| b.is_ascii_digit());
-        // `01` is no index (RFC 6901 section 4), and a number beyond every list is none either.
+        // `01` is not an index (RFC 6901 section 4). A number too large for `usize` is not an index either.
         let index = token.parse().ok().filter(|index: &usize| digits && index.to_string() == **token);
         let next = match (at.get().as_bytes().first(), index) {
             (Some(b'['), Some(index)) => {
@@ -32,7 +34,7 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
                 match (named.next(), named.next()) {
                     (Some(_), Some(_)) => return Ok(Found::Doubled),
                     (Some((name, value)), None) if **name == **token => Some(*value),
-                    // Another spelling alone: some readers would take it for the member.
+                    // Only a name in another case exists. Some parsers would accept it as the member.
                     (Some(_), None) => return Ok(Found::Doubled),
                     (None, _) => None,
                 }
@@ -47,7 +49,7 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
     Ok(Found::One(at))
 }
 
-/// The members of an object, in order, doubled ones included.
+/// The members of an object in document order, including duplicates.
 struct Members<'t>(Vec<(String, &'t RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

@@ -1,41 +1,42 @@
-//! The one canonical form of a path. What is decided on is what is matched and what is delivered; a path
-//! that two readers could understand differently is refused, never repaired.
+//! The canonical form of a path. The path that the checks see is the path that is matched and delivered. A path that
+//! two parsers could understand differently is an error. It is never repaired.
 //!
-//! Refused: dot segments, empty segments, `;` parameters, backslashes, controls, bytes outside ASCII, and
-//! the percent-encoded forms of `/ \ . ; % ? #` and of anything that is not valid UTF-8 (overlong forms
-//! included). Normalised, as RFC 3986 section 6.2.2 allows without loss: percent-encoded unreserved
-//! characters are decoded, and the hex digits of what stays encoded are written in upper case.
+//! Errors: dot segments, empty segments, `;` parameters, backslashes, control characters, bytes outside ASCII, and
+//! the percent-encoded forms of `/ \ . ; % ? #` and of bytes that are not valid UTF-8 (also overlong forms).
+//!
+//! Normalized without changing the meaning (RFC 3986 section 6.2.2): percent-encoded unreserved characters are
+//! decoded, and the hex digits of other percent-encodings become upper case.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Longest path, in bytes: a token of 8 KiB may ride in a segment.
+/// Maximum length of a path, in bytes. A path segment can contain a token of up to 8 KiB.
 const PATH_BYTES_MAX: usize = 12 * 1024;
 
-/// A path in its one canonical form.
+/// A path in canonical form.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
 }
 
-/// Why a path has no canonical form, and at which byte.
+/// The reason why a path has no canonical form, with the byte offset.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PathFault {
-    /// A byte that a path may not contain as it stands.
+    /// A byte that a path must not contain.
     Character(usize),
-    /// A segment that is `.` or `..`.
+    /// The segment `.` or `..`.
     DotSegment(usize),
     /// Two slashes in a row.
     EmptySegment(usize),
-    /// A percent-encoding of a character that would change the meaning of the path once decoded.
+    /// A percent-encoded character that would change the meaning of the path if it were decoded.
     Encoded(usize),
-    /// Percent-encoded bytes that are not UTF-8, overlong forms included.
+    /// Percent-encoded bytes that are not valid UTF-8 (also overlong forms).
     NotUtf8(usize),
-    /// The target is not a path that begins with a slash.
+    /// The target does not begin with a slash.
     NotAPath,
     /// A `%` without two hex digits.
     Percent(usize),
-    /// Longer than 12 KiB.
+    /// The path is longer than 12 KiB.
     TooLong,
 }
 
@@ -45,20 +46,22 @@ impl fmt::Display for PathFault {
             Self::Character(at) => write!(f, "forbidden character at byte {at}"),
             Self::DotSegment(at) => write!(f, "dot segment at byte {at}"),
             Self::EmptySegment(at) => write!(f, "empty segment at byte {at}"),
-            Self::Encoded(at) => write!(f, "percent-encoded separator, dot or control at byte {at}"),
+            Self::Encoded(at) => {
+                write!(f, "percent-encoded separator, dot or control character at byte {at}")
+            }
             Self::NotUtf8(at) => write!(f, "percent-encoded bytes at byte {at} are not UTF-8"),
-            Self::NotAPath => write!(f, "the target is not a path"),
-            Self::Percent(at) => write!(f, "stray percent sign at byte {at}"),
+            Self::NotAPath => write!(f, "the target does not begin with a slash"),
+            Self::Percent(at) => write!(f, "percent sign without two hex digits at byte {at}"),
             Self::TooLong => write!(f, "longer than {PATH_BYTES_MAX} bytes"),
         }
     }
 }
 
 impl<'a> CanonicalPath<'a> {
-    /// Reads a raw path: the request target up to the first `?`.
+    /// Parses a raw path: the request target up to the first `?`.
     ///
     /// # Errors
-    /// [`PathFault`] when the path could be read in more than one way.
+    /// Returns a [`PathFault`] if two parsers could understand the path differently.
     pub fn parse(raw: &'a str) -> Result<Self, PathFault> {
         if !raw.starts_with('/') {
             return Err(PathFault::NotAPath);
@@ -74,19 +77,19 @@ impl<'a> CanonicalPath<'a> {
         Ok(Self { text })
     }
 
-    /// The segments, first to last.
+    /// Returns the segments, first to last.
     pub fn segments(&self) -> Segments<'_> {
         Segments::of(&self.text)
     }
 
-    /// The path, beginning with a slash.
+    /// Returns the path, beginning with a slash.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 }
 
-/// The segments of a path. Segments are short, and a plain loop finds the next slash of a short text sooner
-/// than a search does.
+/// An iterator over the segments of a path. It searches for the next slash in a plain loop, which is faster than
+/// `memchr` because segments are short.
 #[derive(Clone, Debug)]
 pub struct Segments<'p> {
     rest: Option<&'p str>,
@@ -116,7 +119,7 @@ impl<'p> Iterator for Segments<'p> {
     }
 }
 
-/// `pchar` and the slash of RFC 3986, less `;`, whose parameters some servers cut off.
+/// Reports whether a byte is a `pchar` or slash of RFC 3986, except `;`. Some servers cut off what follows a `;`.
 fn is_path_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/%".contains(&b)
 }

@@ -1,5 +1,5 @@
-//! Paths: the one canonical form a request path may have, the templates routes are written in, and the
-//! query that rides behind it. Knows nothing of routes, tokens or headers.
+//! Request paths: the canonical form, and the templates of routes, such as `/webhooks/{id}`. Also exports the
+//! functions for queries. This module knows nothing about routes, tokens or headers.
 
 mod canonical;
 mod template;

@@ -1,4 +1,4 @@
-//! Path templates: `/webhooks/{document_id}/status`. A capture is one whole segment.
+//! Path templates such as `/webhooks/{document_id}/status`. A capture is always one whole segment.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::canonical::CanonicalPath;
 
-/// The capture in which a token travels as a path segment. It is read, never passed on.
+/// The name of the capture that contains a token. This capture is verified and never passed to the agent.
 pub const TOKEN_CAPTURE: &str = "callback_token";
 
 const CAPTURE_BYTES_MAX: usize = 255;
@@ -17,13 +17,13 @@ const SEGMENTS_MAX: usize = 32;
 /// One segment of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
-    /// Any one segment of `[A-Za-z0-9._~-]`, at most 255 bytes (8 KiB for the token), under this name.
+    /// A capture with this name. It matches one segment of 1 to 255 bytes (for a token: 8 KiB) of `[A-Za-z0-9._~-]`.
     Capture(Arc<str>),
-    /// This very text.
+    /// A literal segment.
     Literal(Box<str>),
 }
 
-/// A parsed template.
+/// A parsed path template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Template {
     text: Box<str>,
@@ -31,18 +31,18 @@ pub struct Template {
     names: Arc<[Arc<str>]>,
 }
 
-/// Why a template cannot be used.
+/// The reason why a template is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TemplateFault {
-    /// Braces that are not one whole segment.
+    /// A brace that does not enclose a whole segment.
     Braces(String),
-    /// The same capture twice.
+    /// A capture name that occurs twice.
     Doubled(String),
     /// A capture name that is not `[a-z_][a-z0-9_]*`.
     Name(String),
     /// The literal text is not a canonical path.
     Path(String),
-    /// More than 32 segments.
+    /// The template has more than 32 segments.
     TooMany,
 }
 
@@ -61,10 +61,10 @@ impl fmt::Display for TemplateFault {
 }
 
 impl Template {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// [`TemplateFault`] when it is not a canonical path with whole-segment captures.
+    /// Returns a [`TemplateFault`] if the text is not a canonical path, or if a capture is not one whole segment.
     pub fn parse(text: &str) -> Result<Self, TemplateFault> {
         let plain = text.replace(['{', '}'], "");
         let canonical =
@@ -98,28 +98,28 @@ impl Template {
         Ok(Self { text: text.into(), segments, names: names.into() })
     }
 
-    /// As written.
+    /// Returns the template as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The segments, first to last.
+    /// Returns the segments, first to last.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// The names of the captures, first to last, the token's included.
+    /// Returns the names of the captures, first to last, including the token.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }
 
-    /// Whether the template has this capture.
+    /// Reports whether the template has a capture called `name`.
     pub fn has(&self, name: &str) -> bool {
         self.names().any(|n| n == name)
     }
 
-    /// The path with `value(name)` in place of each capture; `None` when a value is missing or could not
-    /// have been captured.
+    /// Returns the path with `value(name)` in place of each capture. Returns `None` if a value is missing or is not
+    /// valid for its capture.
     pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
         let mut path = String::with_capacity(self.text.len() + 32);
         for segment in &self.segments {
@@ -132,14 +132,14 @@ impl Template {
         Some(path)
     }
 
-    /// Whether `path` has this template's segments.
+    /// Reports whether `path` matches this template.
     pub fn matches(&self, path: &CanonicalPath<'_>) -> bool {
         let mut texts = path.segments();
         self.segments.iter().all(|segment| texts.next().is_some_and(|text| segment.matches(text)))
             && texts.next().is_none()
     }
 
-    /// The captures of `path`, whose segments are known to fit this template.
+    /// Returns the captures of `path`. The path must match this template.
     pub fn capture(&self, path: &CanonicalPath<'_>) -> Captures {
         let mut spans = Vec::with_capacity(self.names.len());
         let mut start = 1;
@@ -152,13 +152,13 @@ impl Template {
         Captures { names: self.names.clone(), path: path.as_str().into(), spans }
     }
 
-    /// Whether two templates match the very same paths.
+    /// Reports whether two templates match the same paths.
     pub fn same_shape(&self, other: &Self) -> bool {
         self.precedence(other) == Ordering::Equal
     }
 
-    /// Which of two templates is asked first where both match: at the first difference, a literal goes
-    /// before a capture. `Less` is asked first.
+    /// Compares the precedence of two templates that can match the same path. At the first segment that differs, a
+    /// literal comes before a capture. `Less` is tried first.
     pub fn precedence(&self, other: &Self) -> Ordering {
         fn key(segment: &Segment) -> (bool, &str) {
             match segment {
@@ -176,8 +176,8 @@ fn is_name(name: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// Whether the capture `name` takes `value`: one non-empty segment of unreserved characters that is no dot
-/// segment.
+/// Reports whether `value` is valid for the capture `name`: a non-empty segment of unreserved characters, within the
+/// length limit, and not a dot segment.
 pub fn is_capturable(name: &str, value: &str) -> bool {
     let bytes_max = if name == TOKEN_CAPTURE { TOKEN_BYTES_MAX } else { CAPTURE_BYTES_MAX };
     !value.is_empty()
@@ -188,7 +188,7 @@ pub fn is_capturable(name: &str, value: &str) -> bool {
 }
 
 impl Segment {
-    /// Whether this segment matches `text`.
+    /// Reports whether this segment matches `text`.
     pub fn matches(&self, text: &str) -> bool {
         match self {
             Self::Literal(literal) => **literal == *text,
@@ -197,7 +197,7 @@ impl Segment {
     }
 }
 
-/// The values a template captured from one path.
+/// The values that a template captured from one path.
 #[derive(Clone)]
 pub struct Captures {
     names: Arc<[Arc<str>]>,
@@ -206,12 +206,12 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// The value captured under `name`.
+    /// Returns the value of the capture `name`.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.all().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
-    /// Name and value of each capture in path order, the token left out.
+    /// Returns name and value of each capture, in path order, without the token.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.all().filter(|(name, _)| *name != TOKEN_CAPTURE)
     }
@@ -223,7 +223,8 @@ impl Captures {
             .map(|(name, span)| (&**name, self.path.get(span.clone()).unwrap_or_default()))
     }
 
-    /// The canonical path, fit for a log: the token's segment is blanked, and any that looks like a JWT.
+    /// Returns the canonical path for the log. Replaces the token, and every capture that looks like a JWT, with
+    /// `[token]`.
     pub fn redacted_path(&self) -> String {
         let mut path = String::with_capacity(self.path.len());
         let mut shown = 0;
@@ -240,7 +241,7 @@ impl Captures {
     }
 }
 
-/// `name=value`, comma between them; no token.
+/// Formats the captures as `name=value`, separated by commas, without the token.
 impl fmt::Display for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut pairs = self.iter().peekable();
@@ -254,7 +255,7 @@ impl fmt::Display for Captures {
     }
 }
 
-/// Prints no token.
+/// Omits the token.
 impl fmt::Debug for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()

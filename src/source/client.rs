@@ -1,6 +1,6 @@
-//! The client address: the peer of the connection, unless it is a trusted proxy; then the right-most address
-//! of the chosen header that is not itself a trusted proxy. An address that cannot be read is never skipped:
-//! it refuses.
+//! Finds the client address of a request. This is the peer of the connection, unless the peer is a trusted proxy.
+//! Then it is the right-most address in the proxy's header that is not a trusted proxy. An unreadable address in the
+//! header is never skipped: the request is denied.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -9,20 +9,20 @@ use http::{HeaderMap, HeaderName};
 
 use super::lists::{Allowlist, ListUnavailable, Lists};
 
-/// The header of a trusted proxy that tells who called it.
+/// The header in which a trusted proxy names its own client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AddressHeader {
-    /// `Forwarded` (RFC 7239): the `for` parameters, right-most untrusted wins.
+    /// `Forwarded` (RFC 7239). The `for` parameters form a list.
     Forwarded,
-    /// A comma-separated list that each hop appends to, such as `X-Forwarded-For`.
+    /// A comma-separated list to which each proxy appends, such as `X-Forwarded-For`.
     List(HeaderName),
-    /// One address set by the edge, such as `CF-Connecting-IP`; must occur once.
+    /// A header with one address that the edge proxy sets, such as `CF-Connecting-IP`. It must not occur twice.
     Single(HeaderName),
 }
 
 impl AddressHeader {
-    /// The kind of header that goes by this name: `forwarded` and `x-forwarded-for` are lists, anything
-    /// else holds one address.
+    /// Returns the kind of header for a header name. `forwarded` and `x-forwarded-for` are lists. All other headers
+    /// contain one address.
     pub fn from_name(name: HeaderName) -> Self {
         match name.as_str() {
             "forwarded" => Self::Forwarded,
@@ -31,7 +31,7 @@ impl AddressHeader {
         }
     }
 
-    /// The header's name.
+    /// Returns the header's name.
     pub fn name(&self) -> HeaderName {
         match self {
             Self::Forwarded => http::header::FORWARDED,
@@ -40,23 +40,23 @@ impl AddressHeader {
     }
 }
 
-/// How the client address is found.
+/// The rule for finding the client address.
 #[derive(Clone, Debug)]
 pub struct ClientAddress {
-    /// Hops whose header is believed.
+    /// The proxies whose header is trusted.
     pub trusted_proxies: Allowlist,
-    /// The header they set.
+    /// The header that these proxies set.
     pub header: AddressHeader,
 }
 
-/// Why the client address cannot be told.
+/// The reason why the client address cannot be determined.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SourceFault {
-    /// A header that may hold one address occurs more than once.
+    /// A header that must contain one address occurs more than once.
     Doubled,
-    /// The published addresses of the trusted proxies were not to be had so far.
+    /// The published addresses of the trusted proxies have not been fetched yet.
     ListUnavailable,
-    /// An element that is not an address.
+    /// A part of the header is not an address.
     Unreadable,
 }
 
@@ -71,18 +71,20 @@ impl fmt::Display for SourceFault {
         f.write_str(match self {
             Self::Doubled => "the address header occurs more than once",
             Self::ListUnavailable => {
-                "the published addresses of the trusted proxies could not be fetched so far"
+                "the published addresses of the trusted proxies have not been fetched yet"
             }
-            Self::Unreadable => "the address header of a trusted proxy holds something that is no address",
+            Self::Unreadable => {
+                "the address header of a trusted proxy contains something other than an address"
+            }
         })
     }
 }
 
 impl ClientAddress {
-    /// The client address of a request that came from `peer`. IPv4-mapped IPv6 is folded to IPv4.
+    /// Returns the client address of a request from `peer`. IPv4-mapped IPv6 addresses become IPv4 addresses.
     ///
     /// # Errors
-    /// [`SourceFault`] when a trusted proxy's header cannot be read as far as it has to be.
+    /// Returns a [`SourceFault`] if the header of a trusted proxy cannot be read up to the client address.
     pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap, lists: &Lists) -> Result<IpAddr, SourceFault> {
         let peer = peer.to_canonical();
         if !self.trusted_proxies.contains(peer, lists)? {
@@ -97,8 +99,8 @@ impl ClientAddress {
         }
     }
 
-    /// Walks the hops from the nearest to the farthest. A hop that is trusted vouches for the one before it;
-    /// where all are trusted, the farthest is the client.
+    /// Walks through the hops of a list, from the nearest to the farthest. Returns the first hop that is not a
+    /// trusted proxy. If all hops are trusted, returns the farthest one.
     fn right_most(
         &self,
         peer: IpAddr,
@@ -131,8 +133,8 @@ fn single(peer: IpAddr, headers: &HeaderMap, name: &HeaderName) -> Result<IpAddr
     }
 }
 
-/// Splits at a separator that is not within a quoted string (RFC 9110 section 5.6.4): what a caller put into
-/// a quoted parameter must not become an element of its own.
+/// Splits a text at a separator outside quoted strings (RFC 9110 section 5.6.4). A quoted parameter with the
+/// separator in it must not become several elements.
 fn split_unquoted(text: &str, separator: char) -> Result<Vec<&str>, SourceFault> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, c) in text.char_indices() {
@@ -154,7 +156,7 @@ fn split_unquoted(text: &str, separator: char) -> Result<Vec<&str>, SourceFault>
     Ok(parts)
 }
 
-/// Reads one hop: an address, `v4:port`, `[v6]` or `[v6]:port`. No zone ids, no names, no leading zeros.
+/// Parses one hop: an address, `v4:port`, `[v6]` or `[v6]:port`. Zone ids, names and leading zeros are invalid.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let with_port = || match text.parse::<SocketAddr>().ok()? {
@@ -165,8 +167,8 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     if text.contains('%') { None } else { Some(address.to_canonical()) }
 }
 
-/// Reads one element of `Forwarded`: exactly one `for` parameter, quoted or not. `unknown` and obfuscated
-/// names are no addresses.
+/// Parses one element of `Forwarded`. It must have exactly one `for` parameter, quoted or not. The value `unknown`
+/// and obfuscated names are invalid.
 fn parse_forwarded(element: &str) -> Option<IpAddr> {
     let mut addresses = split_unquoted(element, ';').ok()?.into_iter().filter_map(|pair| {
         let (name, value) = pair.trim_matches([' ', '\t']).split_once('=')?;
@@ -221,7 +223,7 @@ mod tests {
         assert_eq!(xff(&["203.0.113.9:4711"]).unwrap(), "203.0.113.9");
         assert_eq!(xff(&["[2001:db8::1]:4711"]).unwrap(), "2001:db8::1");
         assert_eq!(xff(&["[2001:db8::1]"]).unwrap(), "2001:db8::1");
-        // What stands left of the client is its own claim and is not even read.
+        // The part to the left of the client address is unverified and is not read.
         assert_eq!(xff(&["rubbish, 203.0.113.9"]).unwrap(), "203.0.113.9");
         for bad in ["", " ", "203.0.113.9,", "203.0.113.9, ", "unknown", "010.1.1.1", "1.2.3", "fe80::1%eth0"]
         {

@@ -1,4 +1,4 @@
-//! Allowlists: networks that are written down, and lists that are published and fetched.
+//! Allowlists of networks. An allowlist has networks from the configuration and lists that a provider publishes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use serde_json::Value;
 use super::networks::{Networks, parse_network};
 use crate::feed::FeedId;
 
-/// Most addresses of one published list.
+/// Maximum number of networks of one published list.
 const NETWORKS_MAX: usize = 50_000;
 
-/// The fetched lists of the moment, each by its number.
+/// The fetched lists, by feed number.
 #[derive(Clone, Debug, Default)]
 pub struct Lists {
     lists: Vec<Option<Arc<Networks>>>,
 }
 
 impl Lists {
-    /// Puts a list in its place.
+    /// Stores the list of feed `id`.
     pub fn put(&mut self, id: FeedId, networks: Networks) {
         if self.lists.len() <= id.0 {
             self.lists.resize(id.0 + 1, None);
@@ -28,37 +28,38 @@ impl Lists {
         }
     }
 
-    /// Takes a list over from where it was in others.
+    /// Copies a list from an older [`Lists`], in which it has the number `before`. Its new number is `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(networks) = from.get(before) {
             self.put(id, networks.clone());
         }
     }
 
-    /// A list; `None`: it was not to be had so far.
+    /// Returns the list of feed `id`, or `None` if it has not been fetched yet.
     pub fn get(&self, id: FeedId) -> Option<&Networks> {
         self.lists.get(id.0)?.as_deref()
     }
 }
 
-/// A list that is needed to tell was not to be had so far.
+/// The decision needs a published list that has not been fetched yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListUnavailable;
 
-/// Networks that are written down, and lists that are fetched.
+/// Networks from the configuration, and lists that are fetched.
 #[derive(Clone, Debug)]
 pub struct Allowlist {
-    /// Written down in the configuration or in a preset.
+    /// Networks from the configuration or from a preset.
     pub fixed: Networks,
-    /// Fetched.
+    /// The feeds with the published lists.
     pub feeds: Vec<FeedId>,
 }
 
 impl Allowlist {
-    /// Whether an address is in one of them.
+    /// Reports whether `address` is in the allowlist.
     ///
     /// # Errors
-    /// [`ListUnavailable`] when it is in none, but might be in one that was not to be had.
+    /// Returns [`ListUnavailable`] if the address is in no available list and at least one list has not been fetched
+    /// yet.
     pub fn contains(&self, address: IpAddr, lists: &Lists) -> Result<bool, ListUnavailable> {
         if self.fixed.contains(address) {
             return Ok(true);
@@ -74,27 +75,29 @@ impl Allowlist {
         if missing { Err(ListUnavailable) } else { Ok(false) }
     }
 
-    /// How many networks it holds, by the lists of the moment.
+    /// Returns the number of networks, without lists that have not been fetched yet.
     pub fn len(&self, lists: &Lists) -> usize {
         self.fixed.len() + self.feeds.iter().filter_map(|id| lists.get(*id)).map(Networks::len).sum::<usize>()
     }
 }
 
-/// Which texts of a published document are its networks.
+/// Selects the networks of a published document.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Selection {
-    /// Where they stand: JSON pointers, in which `[*]` steps through a list. Empty: the document is text with one
-    /// network on each line.
+    /// JSON pointers to the networks. The token `[*]` stands for every element of a list. If this is empty, the
+    /// document is a text with one network per line.
     pub pointers: Vec<Box<str>>,
-    /// What an element of the first list that is stepped through must say, or hold.
+    /// Member names and values. An element of the first list that `[*]` steps through is used only if each of these
+    /// members equals its value or contains it.
     pub filter: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Selection {
-    /// Reads the networks of a document.
+    /// Parses a document and returns its networks.
     ///
     /// # Errors
-    /// In words: the document is not what it should be, holds something that is no network, nothing, or everything.
+    /// Returns a sentence if the document has an unexpected form, contains an invalid network, contains no network,
+    /// or contains every address.
     pub fn read(&self, document: &[u8]) -> Result<Networks, String> {
         let mut texts: Vec<String> = Vec::new();
         if self.pointers.is_empty() {
@@ -110,17 +113,19 @@ impl Selection {
         }
         let mut networks = Vec::with_capacity(texts.len());
         for text in &texts {
-            // Some lists hold addresses without a prefix length.
+            // Some lists contain addresses without a prefix length.
             let host = if text.contains(':') { 128 } else { 32 };
             let whole = if text.contains('/') { text.clone() } else { format!("{text}/{host}") };
-            networks.push(parse_network(&whole).map_err(|fault| format!("it holds a network that {fault}"))?);
+            networks.push(parse_network(&whole).map_err(|fault| format!("a network in it {fault}"))?);
         }
         match networks.len() {
-            0 => Err("it holds no network".to_owned()),
-            count if count > NETWORKS_MAX => Err(format!("it holds {count} networks")),
+            0 => Err("it contains no networks".to_owned()),
+            count if count > NETWORKS_MAX => {
+                Err(format!("it contains {count} networks; the limit is {NETWORKS_MAX}"))
+            }
             _ => Some(Networks::new(networks))
                 .filter(|networks| !networks.is_everything())
-                .ok_or_else(|| "it holds every address there is".to_owned()),
+                .ok_or_else(|| "it contains every address".to_owned()),
         }
     }
 
@@ -131,7 +136,7 @@ impl Selection {
         filtered: bool,
         texts: &mut Vec<String>,
     ) -> Result<(), String> {
-        let wrong = || "it is not in the form that is known".to_owned();
+        let wrong = || "its structure is not the expected one".to_owned();
         match (steps, value) {
             ([], Value::String(text)) => texts.push(text.clone()),
             ([], Value::Array(list)) => {
@@ -144,7 +149,7 @@ impl Selection {
                     self.gather(element, rest, true, texts)?;
                 }
             }
-            // An element may lack the member: IPv4 and IPv6 stand in different ones.
+            // An element may lack the member: lists put IPv4 and IPv6 networks into different members.
             ([name, rest @ ..], Value::Object(members)) => match members.get(*name) {
                 Some(member) => self.gather(member, rest, filtered, texts)?,
                 None if filtered => {}

@@ -1,4 +1,4 @@
-//! Who is calling: the client address, and the networks it may come from.
+//! The address of the client of a request, and the networks that it may come from.
 
 mod client;
 mod lists;
@@ -11,8 +11,8 @@ pub use client::{AddressHeader, ClientAddress, SourceFault};
 pub use lists::{Allowlist, ListUnavailable, Lists, Selection};
 pub use networks::{NetworkFault, Networks, parse_network};
 
-/// Writes an address as text. IPv4 is written digit by digit: it is on every line of the log and on every
-/// request to the agent.
+/// Writes an address as text. IPv4 has its own code, which is faster than `Display`: addresses are written on every
+/// log line and every request to the agent.
 pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
@@ -28,10 +28,11 @@ pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// The address that counts as nobody's, for requests made up by `explain`.
+/// The loopback address. `explain` uses it as the peer of a request if none is given.
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// The address at which a listener can be reached from this host.
+/// Returns the address at which a listener can be reached from this host. Replaces an unspecified address with the
+/// loopback address.
 pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         let loopback: IpAddr =

@@ -1,11 +1,11 @@
-//! Networks: sets of addresses, read strictly, looked up in the time of a binary search.
+//! Sets of IP networks, with a strict parser and a fast lookup.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
-/// A set of networks, as sorted ranges: a look-up costs the same for ten as for ten thousand.
+/// A set of networks, stored as sorted ranges. A lookup is a binary search.
 #[derive(Clone, Debug, Default)]
 pub struct Networks {
     v4: Vec<(u32, u32)>,
@@ -13,7 +13,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Builds the set. IPv4-mapped IPv6 networks are folded to IPv4.
+    /// Builds a set of networks. IPv4-mapped IPv6 networks become IPv4 networks.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
@@ -25,7 +25,7 @@ impl Networks {
         Self { v4: merge(v4, |end| end.checked_add(1)), v6: merge(v6, |end| end.checked_add(1)) }
     }
 
-    /// Whether `address` is in one of the networks. IPv4-mapped IPv6 counts as IPv4.
+    /// Reports whether `address` is in one of the networks. An IPv4-mapped IPv6 address is treated as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(v4) => within(&self.v4, u32::from(v4)),
@@ -33,24 +33,24 @@ impl Networks {
         }
     }
 
-    /// How many ranges are left once neighbours are merged.
+    /// Returns the number of ranges. Adjacent and overlapping networks form one range.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether every IPv4 address is in the set, or every IPv6 address.
+    /// Reports whether the set contains every IPv4 address, or every IPv6 address.
     pub fn is_everything(&self) -> bool {
         self.v4 == [(0, u32::MAX)] || self.v6 == [(0, u128::MAX)]
     }
 
-    /// The ranges, first and last address of each.
+    /// Returns the ranges, each as its first and last address.
     pub fn ranges(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
         let v4 = self.v4.iter().map(|(a, b)| (Ipv4Addr::from(*a).into(), Ipv4Addr::from(*b).into()));
         let v6 = self.v6.iter().map(|(a, b)| (Ipv6Addr::from(*a).into(), Ipv6Addr::from(*b).into()));
         v4.chain(v6)
     }
 
-    /// The networks that make up the ranges.
+    /// Returns the networks of the set, after merging.
     pub fn nets(&self) -> Vec<IpNet> {
         let v4 =
             self.v4.iter().flat_map(|(a, b)| Ipv4Subnets::new(Ipv4Addr::from(*a), Ipv4Addr::from(*b), 0));
@@ -59,7 +59,7 @@ impl Networks {
         v4.map(IpNet::V4).chain(v6.map(IpNet::V6)).collect()
     }
 
-    /// Whether no address is in the set.
+    /// Reports whether the set contains no address.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -92,29 +92,29 @@ fn fold_network(network: IpNet) -> IpNet {
     }
 }
 
-/// Why a network cannot be read.
+/// The reason why a text is not a valid network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NetworkFault {
-    /// Bits are set beyond the prefix; the network that was probably meant is given.
+    /// The address has bits set after the prefix. Contains the network that was probably meant.
     HostBits(IpNet),
-    /// Not `address` or `address/prefix`.
+    /// The text is neither `address` nor `address/prefix`.
     Unreadable,
 }
 
 impl fmt::Display for NetworkFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HostBits(meant) => write!(f, "has bits set beyond its prefix; did you mean {meant}?"),
+            Self::HostBits(meant) => write!(f, "has bits set after its prefix; did you mean {meant}?"),
             Self::Unreadable => write!(f, "is not an address or network, such as 203.0.113.0/24"),
         }
     }
 }
 
-/// Reads `address` or `address/prefix`; a bare address is a network of one. Leading zeros, zone ids and
-/// signs are refused (the address is read by the standard library, not by a laxer parser).
+/// Parses `address` or `address/prefix`. An address without a prefix is a network of one address. Leading zeros, zone
+/// ids and signs are errors, because the parser of the standard library is used instead of a more lenient one.
 ///
 /// # Errors
-/// [`NetworkFault`], with the network that was probably meant where host bits are set.
+/// Returns a [`NetworkFault`]. If host bits are set, it contains the network that was probably meant.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkFault> {
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),

@@ -1,5 +1,6 @@
-//! Assertions: a short-lived JWT with every message to the agent, by which it can tell what came through Callgate
-//! from what reached its port another way. It names the very method, target and body it goes with.
+//! Assertions: short-lived JWTs that Callgate adds to every message to the agent. With them the agent can tell
+//! messages from Callgate from other requests to its port. An assertion names the method, the target and the digest
+//! of the body of its message.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,15 +15,15 @@ use super::{CALLGATE_ISSUER, SHARED_KEY_BYTES_MIN};
 use crate::jose::{Algorithm, Family, KeyFault, KeyMaterial};
 use crate::time::Timestamp;
 
-/// The `typ` of an assertion. It differs from that of callback tokens, so that neither passes for the other.
+/// The `typ` of assertions. It differs from the `typ` of callback tokens, so that neither is accepted as the other.
 const ASSERTION_TYPE: &str = "assertion+jwt";
 
-/// What tells one message to the agent from every other.
+/// The id and the time of one message.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp<'a> {
-    /// The request id of the access log, or one like it.
+    /// The request id of the access log, or another unique id.
     pub id: &'a str,
-    /// When it is sent.
+    /// The time at which the message is sent.
     pub now: Timestamp,
 }
 
@@ -33,21 +34,21 @@ pub struct Asserted<'a> {
     pub method: &'a str,
     /// The internal path and query.
     pub target: &'a str,
-    /// The body, after every rewriting.
+    /// The body, after all rewriting.
     pub body: &'a [u8],
-    /// The interaction it belongs to.
+    /// The interaction that the message belongs to.
     pub interaction: Option<&'a str>,
-    /// The provider's id of the event.
+    /// The provider's event id.
     pub event_id: Option<&'a str>,
-    /// The number of the question that it asks.
+    /// The number of the question that the callback asks.
     pub question: Option<u32>,
-    /// What a notice is about; `None`: it is a callback.
+    /// The cause of a notice. `None` for a callback.
     pub notice: Option<&'a str>,
-    /// As said.
+    /// The id and the time of the message.
     pub stamp: Stamp<'a>,
 }
 
-/// The claims.
+/// The claims of an assertion.
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'static str,
@@ -71,18 +72,18 @@ struct Claims<'a> {
     notice: Option<&'a str>,
 }
 
-/// Signs assertions under one key.
+/// Signs assertions with one key.
 #[derive(Clone)]
 pub struct Asserter {
     algorithm: Algorithm,
     key: EncodingKey,
-    /// The header of every assertion as it stands in it, dot included.
+    /// The encoded header of every assertion, including the dot that follows it.
     header: Box<str>,
     audience: Box<str>,
     ttl: Duration,
 }
 
-/// Prints no key material.
+/// Omits the key material.
 impl fmt::Debug for Asserter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Asserter({}, for {})", self.algorithm.name(), self.audience)
@@ -90,10 +91,10 @@ impl fmt::Debug for Asserter {
 }
 
 impl Asserter {
-    /// Makes a key ready: a shared one of at least 24 bytes, or the PEM of a private one.
+    /// Creates an asserter. The material is a shared key of at least 24 bytes, or a private key as PEM.
     ///
     /// # Errors
-    /// [`KeyFault`]: material of another kind, or a private key that does not sign with this algorithm.
+    /// Returns a [`KeyFault`] if the material does not fit the algorithm.
     pub fn new(
         key_id: &str,
         algorithm: Algorithm,
@@ -120,8 +121,8 @@ impl Asserter {
         }
     }
 
-    /// The assertion for a message of a route. `None` where signing fails, for want of randomness say: the message then goes
-    /// without, and the agent refuses it.
+    /// Creates the assertion for a message of a route. Returns `None` if signing fails, for example because the
+    /// system has no random numbers. The message is then sent without an assertion, and the agent must deny it.
     pub fn assert(&self, route: &str, provider: Option<&str>, message: &Asserted<'_>) -> Option<String> {
         let issued = message.stamp.now.unix_secs();
         let ttl = i64::try_from(self.ttl.as_secs()).ok()?;
@@ -153,17 +154,17 @@ impl Asserter {
         jsonwebtoken::crypto::sign(signed, &self.key, self.algorithm.inner()).ok()
     }
 
-    /// The algorithm.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Whom it is for.
+    /// Returns the audience.
     pub fn audience(&self) -> &str {
         &self.audience
     }
 
-    /// How long it is good for.
+    /// Returns the lifetime of an assertion.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }

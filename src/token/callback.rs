@@ -1,4 +1,4 @@
-//! Verifying the tokens minted here: one route, one set of captures, one interaction, until one moment.
+//! Verifies callback tokens. Each is valid for one route, one set of captures and one interaction, until its expiry.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,15 +13,15 @@ use crate::jose::{Key, Unverified, is_object};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The claims of a callback token. Unknown members are refused: nobody but us writes them.
+/// The claims of a callback token. Unknown members are errors, because only Callgate writes these tokens.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Claims<'a> {
-    /// Version of these claims.
+    /// The version of the claims.
     pub(super) v: u8,
     #[serde(borrow)]
     pub(super) iss: Cow<'a, str>,
-    /// The public URL of the Callgate it was minted for.
+    /// The public URL of the Callgate that accepts the token.
     #[serde(borrow)]
     pub(super) aud: Cow<'a, str>,
     /// The interaction.
@@ -32,59 +32,61 @@ pub(super) struct Claims<'a> {
     /// The captures, by name.
     #[serde(borrow)]
     pub(super) cap: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-    /// Unix seconds.
+    /// Issued at, in Unix seconds.
     pub(super) iat: i64,
-    /// Unix seconds.
+    /// Expiry, in Unix seconds.
     pub(super) exp: i64,
-    /// How many callbacks it is good for; absent: any number.
+    /// Number of callbacks that the token allows. Any number if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) uses: Option<u32>,
 }
 
-/// What a callback token grants, once it is verified.
+/// The rights of a verified callback token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Granted {
-    /// The interaction the token belongs to.
+    /// The interaction that the token belongs to.
     pub interaction: Box<str>,
-    /// When it was made.
+    /// The time at which the token was minted.
     pub issued: Timestamp,
-    /// When it ends.
+    /// The time at which the token expires.
     pub expires: Timestamp,
-    /// How many callbacks it is good for; `None`: any number.
+    /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
 }
 
-/// Verifies callback tokens.
+/// A verifier for callback tokens.
 #[derive(Clone, Debug)]
 pub struct CallbackVerifier {
     keys: Vec<Key>,
-    /// For each key, the header of the tokens minted under it.
+    /// For each key, the encoded header of the tokens that were minted with it.
     headers: Vec<Option<Box<str>>>,
-    /// For each key, what makes the secrets of single interactions.
+    /// For each key that can mint, the deriver of interaction secrets.
     derivers: Vec<Deriver>,
     audience: Box<str>,
 }
 
 impl CallbackVerifier {
-    /// A verifier for the Callgate at `audience`, its public URL. Every key verifies; the first one mints.
+    /// Creates a verifier. `audience` is the public URL of this Callgate. All `keys` verify tokens. Only the first
+    /// one mints.
     pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, audience: &str) -> Self {
         let header = |key: &Key| header_text(CALLBACK_TYPE, key.algorithm(), key.id()?);
         Self { headers: keys.iter().map(header).collect(), keys, derivers, audience: audience.into() }
     }
 
-    /// The keys.
+    /// Returns the keys.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// The secrets made for one interaction, under each of the keys that mint: the provider was given one of them.
+    /// Returns the derived secrets of one interaction, one for each minting key. The provider has one of them.
     pub fn derived(&self, interaction: &str) -> Vec<Secret> {
         self.derivers.iter().map(|deriver| deriver.secret(interaction)).collect()
     }
 
-    /// The payload of a token whose signature, type and algorithm are right.
+    /// Returns the payload of a token after checking its signature, `typ` and algorithm.
     fn payload(&self, token: &str) -> Result<Vec<u8>, Refusal> {
-        // Nearly every token begins with the very header it was minted with: then there is nothing to read.
+        // Fast path: nearly every token begins with the encoded header of one of the keys, so the header need not be
+        // parsed.
         for (key, header) in self.keys.iter().zip(&self.headers) {
             if let Some(rest) = header.as_deref().and_then(|header| token.strip_prefix(header)) {
                 return key.verify(token, rest);
@@ -97,10 +99,11 @@ impl CallbackVerifier {
         unverified.verify(&self.keys)
     }
 
-    /// Verifies `token` for a route and exactly these captures at the moment `now`.
+    /// Verifies `token` for a route and exactly these captures, at the time `now`.
     ///
     /// # Errors
-    /// A `token_*` reason; genuine tokens of another route, or for other captures, are `token_binding`.
+    /// Returns a [`Refusal`] with one of the `token_*` reasons. A valid token of another route or for other captures
+    /// is `token_binding`.
     pub fn verify<'c>(
         &self,
         token: &str,
@@ -115,7 +118,10 @@ impl CallbackVerifier {
                 Refusal::new(Denial::TokenClaim, "the claims are not those of a callback token")
             })?;
         if claims.v != CALLBACK_VERSION {
-            return Err(Refusal::new(Denial::TokenClaim, format!("claims of version {}", claims.v)));
+            return Err(Refusal::new(
+                Denial::TokenClaim,
+                format!("the claims have the unsupported version {}", claims.v),
+            ));
         }
         if claims.iss != CALLGATE_ISSUER {
             return Err(Refusal::new(Denial::TokenIssuer, "the token was not minted by Callgate"));
@@ -148,14 +154,17 @@ fn check_binding<'c>(
     let mut captured = 0;
     for (name, value) in captures {
         if claims.cap.get(name).is_none_or(|bound| bound != value) {
-            return Err(Refusal::new(Denial::TokenBinding, format!("the token is bound to another {name}")));
+            return Err(Refusal::new(
+                Denial::TokenBinding,
+                format!("the token is bound to another value of the capture {name}"),
+            ));
         }
         captured += 1;
     }
     if captured != claims.cap.len() {
         return Err(Refusal::new(
             Denial::TokenBinding,
-            "the token is bound to captures the route does not have",
+            "the route lacks captures that the token is bound to",
         ));
     }
     Ok(())

@@ -1,5 +1,6 @@
-//! Secrets made for one interaction: handed to the provider with the request, made again when it calls back, never
-//! stored. For protocols in which whoever asks for callbacks chooses what they are signed with.
+//! Derives a signing secret for each interaction, for protocols in which the party that requests callbacks chooses
+//! their signing key. Callgate sends the secret to the provider with the request. It derives the secret again when a
+//! callback arrives, and never stores it.
 
 use std::fmt;
 
@@ -9,16 +10,16 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// What keeps these secrets apart from everything else that is made with the key.
+/// A prefix for domain separation: these secrets must differ from every other use of the key.
 const PURPOSE: &[u8] = b"callgate secret of an interaction, version 1\0";
 
-/// Makes secrets under one key.
+/// Derives secrets from one key.
 #[derive(Clone)]
 pub struct Deriver {
     mac: Hmac<Sha256>,
 }
 
-/// Prints no key material.
+/// Omits the key material.
 impl fmt::Debug for Deriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Deriver")
@@ -26,12 +27,12 @@ impl fmt::Debug for Deriver {
 }
 
 impl Deriver {
-    /// A deriver under the key that callback tokens are made with; `None` for an empty one.
+    /// Creates a deriver. `key` is a key of callback tokens. Returns `None` if the HMAC does not accept the key.
     pub fn new(key: &Secret) -> Option<Self> {
         Hmac::new_from_slice(key.expose()).ok().map(|mac| Self { mac })
     }
 
-    /// The secret of an interaction, in the form of Standard Webhooks: `whsec_` and the base64 of 32 bytes.
+    /// Returns the secret of an interaction in the format of Standard Webhooks: `whsec_` and the base64 of 32 bytes.
     pub fn secret(&self, interaction: &str) -> Secret {
         let mut mac = self.mac.clone();
         mac.update(PURPOSE);

@@ -1,4 +1,4 @@
-//! Verifying JWTs that somebody else issues, under static keys (RFC 7519, RFC 8725).
+//! Verifies JWTs of other issuers with static keys (RFC 7519, RFC 8725).
 
 use std::time::Duration;
 
@@ -8,37 +8,37 @@ use crate::denial::{Denial, Refusal};
 use crate::jose::{Claims, Key, Unverified};
 use crate::time::Timestamp;
 
-/// What a token must say.
+/// The requirements for the claims and the `typ` of a JWT.
 #[derive(Clone, Debug, Default)]
 pub struct JwtRules {
-    /// One of these must be in `aud`; empty: not looked at.
+    /// The accepted audiences. `aud` must contain one of them. If this is empty, `aud` is not checked.
     pub audience: Vec<String>,
-    /// Capture -> claim: the claim's value must be exactly the capture's.
+    /// Pairs of capture and claim. The claim must equal the value of the capture.
     pub bind: Vec<(String, String)>,
-    /// `iss` must be one of these; empty: not looked at.
+    /// The accepted issuers. `iss` must be one of them. If this is empty, `iss` is not checked.
     pub issuer: Vec<String>,
     /// Allowed clock difference for `exp`, `nbf` and `iat`.
     pub leeway: Duration,
-    /// Claims that must be there and not null. `exp` always must.
+    /// Claims that must exist and must not be null. `exp` is always required.
     pub required: Vec<String>,
-    /// The `typ`, lower case; `None`: absent or `jwt`.
+    /// The required `typ`, in lower case. If this is `None`, `typ` must be missing or `JWT`.
     pub typ: Option<String>,
 }
 
-/// Verifies JWTs.
+/// A verifier for JWTs of other issuers.
 #[derive(Clone, Debug)]
 pub struct JwtVerifier {
-    /// The keys, each with its one algorithm.
+    /// The keys. Each key has exactly one algorithm.
     pub keys: Vec<Key>,
-    /// What a token must say.
+    /// The requirements for a token.
     pub rules: JwtRules,
 }
 
 impl JwtVerifier {
-    /// Verifies `token` against the captures and the moment `now`.
+    /// Verifies `token` at the time `now`, for the captures that `capture` returns.
     ///
     /// # Errors
-    /// A `token_*` reason.
+    /// Returns a [`Refusal`] with one of the `token_*` reasons.
     pub fn verify<'c>(
         &self,
         token: &str,
@@ -58,7 +58,7 @@ impl JwtVerifier {
         }
         let payload = unverified.verify(&self.keys)?;
         let claims: Claims = serde_json::from_slice(&payload).map_err(|_| {
-            Refusal::new(Denial::TokenClaim, "the claims are not a JSON object with each member once")
+            Refusal::new(Denial::TokenClaim, "the claims are not a JSON object, or a member occurs twice")
         })?;
         self.rules.check_times(&claims, now)?;
         self.rules.check_parties(&claims)?;
@@ -86,11 +86,11 @@ impl JwtRules {
     fn check_parties(&self, claims: &Claims) -> Result<(), Refusal> {
         let issuer = claims.text("iss")?;
         if !self.issuer.is_empty() && !issuer.is_some_and(|iss| self.issuer.iter().any(|i| i == iss)) {
-            return Err(Refusal::new(Denial::TokenIssuer, "iss is not the configured issuer"));
+            return Err(Refusal::new(Denial::TokenIssuer, "iss is not a configured issuer"));
         }
         let audience = claims.audience()?;
         if !self.audience.is_empty() && !audience.iter().any(|aud| self.audience.iter().any(|a| a == aud)) {
-            return Err(Refusal::new(Denial::TokenAudience, "aud does not hold the configured audience"));
+            return Err(Refusal::new(Denial::TokenAudience, "aud does not contain a configured audience"));
         }
         Ok(())
     }
@@ -109,10 +109,15 @@ impl JwtRules {
             let bound = match claims.get(claim) {
                 Some(Value::String(text)) => capture(name) == Some(text),
                 Some(Value::Number(number)) if number.is_u64() => capture(name) == Some(&number.to_string()),
-                _ => return Err(Refusal::new(Denial::TokenClaim, format!("the claim {claim} is missing"))),
+                _ => {
+                    return Err(Refusal::new(
+                        Denial::TokenClaim,
+                        format!("the claim {claim} is neither text nor a whole number"),
+                    ));
+                }
             };
             if !bound {
-                let detail = format!("the claim {claim} is not the {name} of the path");
+                let detail = format!("the claim {claim} does not equal the capture {name} of the path");
                 return Err(Refusal::new(Denial::TokenBinding, detail));
             }
         }

@@ -1,4 +1,4 @@
-//! Minting callback tokens. The key that mints is a type of its own, so that no verifier can mint.
+//! Mints callback tokens. The minting key has its own type, so that a verifier cannot mint.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::jose::{Algorithm, Family, KeyFault};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The header of a token made under a key.
+/// Returns the header of a token.
 fn header(typ: &str, algorithm: Algorithm, key_id: &str) -> Header {
     let mut header = Header::new(algorithm.inner());
     header.typ = Some(typ.to_owned());
@@ -21,30 +21,31 @@ fn header(typ: &str, algorithm: Algorithm, key_id: &str) -> Header {
     header
 }
 
-/// That header as it stands in a token, dot included: a verifier that finds it there knows what it says.
+/// Returns the encoded header of a token, including the dot that follows it. A verifier compares it with the
+/// beginning of a token instead of parsing the header.
 pub(super) fn header_text(typ: &str, algorithm: Algorithm, key_id: &str) -> Option<Box<str>> {
     let json = serde_json::to_vec(&header(typ, algorithm, key_id)).ok()?;
     Some((BASE64URL_NOPAD.encode(&json) + ".").into())
 }
 
-/// What a token is made for.
+/// The contents of a new token.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant<'a> {
-    /// The route it opens.
+    /// The route that accepts the token.
     pub route: &'a str,
-    /// The interaction it belongs to.
+    /// The interaction that the token belongs to.
     pub interaction: &'a str,
-    /// The captures it is bound to.
+    /// The captures that the token is bound to.
     pub captures: &'a [(&'a str, &'a str)],
-    /// When it is made.
+    /// The time at which the token is minted.
     pub issued: Timestamp,
-    /// When it ends, in whole seconds.
+    /// The time at which the token expires. Rounded down to whole seconds.
     pub expires: Timestamp,
-    /// How many callbacks it is good for; `None`: any number.
+    /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
 }
 
-/// Mints callback tokens under one key.
+/// Mints callback tokens with one key.
 #[derive(Clone)]
 pub struct Minter {
     key_id: Box<str>,
@@ -54,7 +55,7 @@ pub struct Minter {
     audience: Box<str>,
 }
 
-/// Prints no key material.
+/// Omits the key material.
 impl fmt::Debug for Minter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Minter({}, {})", self.key_id, self.algorithm.name())
@@ -62,10 +63,10 @@ impl fmt::Debug for Minter {
 }
 
 impl Minter {
-    /// A minter for the Callgate at `audience`, its public URL.
+    /// Creates a minter. `audience` is the public URL of this Callgate.
     ///
     /// # Errors
-    /// [`KeyFault`]: only shared keys of at least 24 bytes mint.
+    /// Returns a [`KeyFault`] unless the key is a shared key of at least 24 bytes.
     pub fn new(
         key_id: &str,
         algorithm: Algorithm,
@@ -83,12 +84,13 @@ impl Minter {
         Ok(Self { key_id: key_id.into(), algorithm, key, deriver, audience: audience.into() })
     }
 
-    /// The secret of one interaction, for providers that are to sign with one.
+    /// Returns the derived signing secret of one interaction, for providers that receive their secret with the
+    /// request.
     pub fn secret(&self, interaction: &str) -> Secret {
         self.deriver.secret(interaction)
     }
 
-    /// The token for a grant. `None` only if the cryptography of the process is not there.
+    /// Mints a token. Returns `None` only if the cryptography library fails.
     pub fn mint(&self, grant: &Grant<'_>) -> Option<String> {
         let header = header(CALLBACK_TYPE, self.algorithm, &self.key_id);
         let claims = Claims {

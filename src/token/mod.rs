@@ -1,10 +1,10 @@
-//! Tokens: the ones minted here for one interaction, JWTs of somebody else's, static secrets; and the assertions
-//! that tell the agent what came through here.
+//! Tokens: callback tokens that Callgate mints for one interaction, JWTs of other issuers, static secrets, and the
+//! assertions that prove to the agent that a message came through Callgate.
 //!
-//! Verifying takes the token's text, the captures it must be bound to, and the time. Where on the request a
-//! token travels is not known here. The cryptography is `jsonwebtoken`'s; what a header or claim may say is
-//! decided here, because the library's defaults accept several things that RFC 8725 does not (wrongly typed
-//! `iss` and `aud`, `crit`, embedded keys, any `typ`).
+//! Verification takes the text of the token, the captures that it must be bound to, and the time. The gate of the
+//! route finds the token in the request. The library `jsonwebtoken` provides the cryptography. This module checks
+//! headers and claims itself, because the library's defaults accept tokens that RFC 8725 forbids: wrong types of
+//! `iss` and `aud`, `crit`, embedded keys, and any `typ`.
 
 mod assertion;
 mod callback;
@@ -19,11 +19,11 @@ pub use derive::Deriver;
 pub use jwt::{JwtRules, JwtVerifier};
 pub use mint::{Grant, Minter};
 
-/// The `typ` of tokens minted here.
+/// The `typ` of callback tokens.
 const CALLBACK_TYPE: &str = "callback+jwt";
-/// The `iss` of everything signed here.
+/// The `iss` of callback tokens and assertions.
 const CALLGATE_ISSUER: &str = "callgate";
-/// The version of the claims of tokens minted here.
+/// The version of the claims of callback tokens.
 const CALLBACK_VERSION: u8 = 1;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Tokens against Wycheproof's JWS vectors, and one algorithm per key against the usual confusions.
+//! Tests tokens with Wycheproof's JWS vectors, and with attacks that confuse the algorithm of a key.
 
 use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
@@ -32,13 +32,13 @@ struct Vector {
     result: String,
 }
 
-/// Signature and header only: the vectors' payloads are no claims.
+/// Verifies signature and header only, because the payloads of the vectors are not claims.
 fn verifies(jws: &str, key: &Key) -> bool {
     Unverified::parse(jws).and_then(|token| token.verify(std::slice::from_ref(key))).is_ok()
 }
 
-/// Vectors whose text contradicts their result: 367 and 370 lost the padding they are about and are 357,
-/// which is valid; 372 and 373 hold a `?`, which is in no base64 alphabet.
+/// Vectors whose text contradicts their expected result. 367 and 370 should test padding, but have none, and equal
+/// the valid vector 357. 372 and 373 contain a `?`, which no base64 alphabet has.
 const MISLABELLED: [u32; 4] = [367, 370, 372, 373];
 
 #[test]
@@ -62,7 +62,7 @@ fn wycheproof_jws() {
         }
     }
     assert!(accepted > 10 && refused > 200, "{accepted} {refused}");
-    // RFC 7520's figure 20 is a PS384 token, its key here says PS256: one algorithm per key.
+    // Figure 20 of RFC 7520 is a PS384 token, but its key is declared for PS256.
     assert_eq!(strict, ["346 Figure20", "350 Figure20"], "valid tokens that are refused");
 }
 
@@ -96,7 +96,7 @@ fn key_material_of_the_other_kind_is_refused() {
 
 #[test]
 fn a_public_key_is_no_shared_key() {
-    // The classic confusion: an HS256 token whose MAC is made with the RSA public key's own text.
+    // Algorithm confusion: an HS256 token whose MAC key is the text of the RSA public key.
     use hmac::{Hmac, Mac};
     let encode = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
     let signed = format!("{}.{}", encode(r#"{"alg":"HS256"}"#), encode("{}"));
