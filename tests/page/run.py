@@ -295,10 +295,10 @@ def interactions(look, gate, minted):
     gate.path.write_text(gate.config.replace("forward: /in/{id}", "frward: /in/{id}"))
     browser.until("document.getElementById('notes').innerText.includes('did you mean `forward`')", "the refused configuration")
     notes = browser.ask("document.getElementById('notes').innerText")
-    look.check("a certificate that ends soon is said", "tls.crt ends in 2 days" in notes, notes)
-    look.check("what was never fetched is said", "Never fetched so far: http://127.0.0.1:1/list" in notes, notes)
+    look.check("a certificate that expires soon is reported", "tls.crt expires in 2 days" in notes, notes)
+    look.check("a feed that was never fetched is reported", "Not fetched yet: http://127.0.0.1:1/list" in notes, notes)
     setup = browser.ask("document.getElementById('view-setup').innerText")
-    for part in ("analysis-status", "standard-webhooks", "OBSERVES", "generation", "/camera/{id}", "2 addresses", "nothing so far", "tls.crt", "unknown key"):
+    for part in ("analysis-status", "standard-webhooks", "OBSERVES", "generation", "/camera/{id}", "2 addresses", "nothing yet", "tls.crt", "unknown key"):
         look.check(f"the setup says {part!r}", part in setup, setup)
     look.picture("setup")
     browser.size(700, 900)
@@ -382,7 +382,7 @@ def with_token(look, gate):
     browser.complaints.clear()
     browser.type("wrong")
     browser.press("Enter")
-    browser.until("document.getElementById('token-why').textContent.includes('not the one')", "a wrong token is one")
+    browser.until("document.getElementById('token-why').textContent.includes('is wrong')", "the message about a wrong token")
     browser.complaints.clear()
     browser.type(TOKEN)
     browser.press("Enter")
