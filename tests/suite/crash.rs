@@ -1,4 +1,4 @@
-//! `kill -9` at any moment: what was acknowledged is there afterwards, and no acknowledged event is delivered again.
+//! `kill -9` at any time: acknowledged data exists after the restart, and no acknowledged event is delivered again.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::harness::{ANSWER, Agent, PATIENCE};
 
-/// How often it is killed; `CALLGATE_CRASHES` sets another number.
+/// Number of kills. `CALLGATE_CRASHES` sets another number.
 const CRASHES: usize = 6;
 const CLIENTS: usize = 8;
 
@@ -49,7 +49,7 @@ impl Running {
     }
 }
 
-/// An answer, unless the other side is gone: the last one of a process that is killed may never come.
+/// Sends a request. Returns `None` if the connection fails, because the process may be killed before it responds.
 fn try_send(
     address: SocketAddr,
     method: &str,
@@ -77,11 +77,11 @@ struct Known {
     token: String,
 }
 
-/// What was acknowledged.
+/// Everything that was acknowledged with a response.
 #[derive(Default)]
 struct Acknowledged {
     minted: Vec<Known>,
-    /// Event -> the interaction it belongs to.
+    /// The interaction of each event.
     events: HashMap<String, Known>,
     revoked: Vec<String>,
 }
@@ -94,7 +94,7 @@ struct Load<'l> {
 }
 
 impl Load<'_> {
-    /// Mints, calls back and revokes until nobody answers any more.
+    /// Mints, calls back and revokes until the process no longer responds.
     fn run(&self, client: usize) {
         for i in 0.. {
             let Some(known) = self.mint() else { return };
@@ -185,7 +185,7 @@ fn nothing_acknowledged_is_lost_and_nothing_acknowledged_comes_twice() {
         let mut running = Running::start(&path);
         verify(&running, &acknowledged.lock().unwrap(), &agent);
         let operations = AtomicUsize::new(0);
-        // The moment is one of the work's, not one of the clock's: after so many acknowledgements, in full flight.
+        // The time of the kill depends on the number of acknowledgements, not on a clock.
         let enough = 40 + 61 * (round * 7 % 11);
         let load = Load { running: &running, acknowledged: &acknowledged, operations: &operations, round };
         std::thread::scope(|scope| {
@@ -209,7 +209,7 @@ fn nothing_acknowledged_is_lost_and_nothing_acknowledged_comes_twice() {
     assert!(acknowledged.lock().unwrap().revoked.len() > crashes);
 }
 
-/// Everything acknowledged is known; every acknowledged event, sent again, is told apart and not delivered.
+/// Every acknowledged interaction exists. Every acknowledged event that is sent again is recognized as a duplicate.
 fn verify(running: &Running, acknowledged: &Acknowledged, agent: &Agent) {
     for known in &acknowledged.minted {
         let (status, body) =
@@ -233,7 +233,7 @@ fn a_disk_that_is_full_is_said_and_nothing_is_acknowledged_any_more() {
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(ANSWER);
     let path = config(folder.path(), &agent);
-    // Files of this process may not grow beyond 3 MiB; the ledger begins with half of that.
+    // Files of this process may not exceed 3 MiB. The initial ledger file has half of that size.
     let script = "trap '' XFSZ; ulimit -f 3072; exec \"$0\" run -c \"$1\"";
     let mut command = Command::new("bash");
     let mut running = Running::spawn(command.args(["-c", script, env!("CARGO_BIN_EXE_callgate")]).arg(&path));
@@ -258,7 +258,7 @@ fn a_disk_that_is_full_is_said_and_nothing_is_acknowledged_any_more() {
     assert!(page.contains("callgate_store_failed 1"));
     running.child.kill().unwrap();
     running.child.wait().unwrap();
-    // With room again, everything acknowledged is there.
+    // When there is space again, all acknowledged data exists.
     let mut running = Running::start(&path);
     for value in &minted {
         let id = value["interaction"].as_str().unwrap();

@@ -1,5 +1,5 @@
-//! What stands between one request and the next: nothing refused is read as a request, nothing ambiguous is
-//! delivered, and callers are told in the one form there is.
+//! HTTP/1 framing between requests: the rest of a denied request is never parsed as a request, an ambiguous request is
+//! never delivered, and every denial has the same form.
 
 use std::io::{Read, Write};
 
@@ -105,7 +105,7 @@ fn bytes_behind_a_broken_body_are_never_a_request() {
             .unwrap();
         let refused = Response::read(&mut stream);
         assert_eq!((refused.status, refused.header("connection")), (400, Some("close")), "{broken:?}");
-        // The request comes in a later segment, when the first answer has been seen.
+        // The next request arrives in a later segment, after the first response.
         let _ = stream.write_all(b"GET /open/smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
@@ -122,7 +122,7 @@ fn a_head_that_does_not_come_to_its_end_is_told_and_counted() {
     stream.write_all(b"GET /open/x HTTP/1.1\r\nHost").unwrap();
     assert_eq!(Response::read(&mut stream).status, 408);
     assert_eq!(callgate.log()[0]["reason"], "head_timeout");
-    // A connection that only idles is closed without a word, whatever it meant to speak.
+    // An idle connection is closed without a response, even if the client began to send HTTP/2.
     for beginning in [b"".as_slice(), b"PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut stream = callgate.connect();
         stream.write_all(beginning).unwrap();
@@ -200,7 +200,7 @@ fn pipelined_requests_are_answered_in_their_order() {
     assert_eq!(received, expected.map(|(target, body)| (target.to_owned(), body.as_bytes().to_vec())));
 }
 
-/// Sends `requests` in one piece and reads until the connection ends.
+/// Sends `requests` at once, and reads until the connection ends.
 fn all_answers(callgate: &Callgate, requests: &str) -> String {
     let mut stream = callgate.connect();
     stream.write_all(requests.as_bytes()).unwrap();
@@ -223,7 +223,7 @@ fn a_connection_is_kept_as_long_as_both_want() {
         ("GET /open/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 2),
         ("HEAD /open/1 HTTP/1.1\r\nHost: h\r\n\r\n", 2),
         ("POST /none HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd\r\n", 2),
-        // A body that was refused, whose caller waits to be told to go on, may come or not.
+        // The body may follow or not, because the client waits for `100 Continue`.
         ("POST /none HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", 1),
     ] {
         let all = all_answers(&callgate, &format!("{first}{behind}"));
@@ -267,7 +267,7 @@ fn chunks_that_break_in_a_later_piece() {
     stream
         .write_all(b"POST /open/1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab")
         .unwrap();
-    // The verdict on the head is out, and the body is waited for, before the rest comes.
+    // Before the rest is sent, the head was accepted and Callgate is waiting for the body.
     stream.flush().unwrap();
     std::thread::yield_now();
     stream.write_all(b"cX\r\n0\r\n\r\nGET /open/2 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
