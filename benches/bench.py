@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Callgate beside its peers in one run: CPU per request, throughput, latency, memory, start.
+"""Compares Callgate with other proxies in one run: CPU per request, throughput, latency, memory, start time.
 
-The proxies have one worker, pinned to one core; load generator and agent have another. The peers take turns in rounds,
-so that a machine that slows down slows all; a figure is the median of the rounds, a ratio is taken within each round.
-Before anything counts, each peer is seen to deliver what is good and to refuse what is not. Writes docs/performance/.
+Each proxy has one worker, pinned to one core. Load generator and agent share another core. The proxies take turns in
+rounds, so that a slower phase of the machine affects all of them. A figure is the median of the rounds, and a ratio is
+computed within each round. Before the measurement, each proxy must deliver genuine requests and deny all others. Writes
+docs/performance/.
 """
 
 import argparse
@@ -29,7 +30,7 @@ RATE = 5000
 
 
 class Rig:
-    """What all peers share: agent, certificate, cores."""
+    """The parts that all peers share: agent, certificate, cores."""
 
     def __init__(self, folder):
         self.folder, self.running, self.proxy_core, self.load_core = folder, [], 0, 1
@@ -50,10 +51,10 @@ class Rig:
         pathlib.Path(self.pem).write_text(pathlib.Path(self.certificate).read_text() + pathlib.Path(self.key).read_text())
 
     def load(self, peer, requests, size=200, protocol="h1", **options):
-        """Sends so many requests, and returns what the generator saw."""
+        """Sends requests, and returns the results of the load generator."""
         port = peer.port if protocol == "h1" else peer.tls_port
         options |= {"requests": requests, "size": size, "protocol": protocol, "ca": self.authority, "first": self.number}
-        # Every event is one of its own, or it would be a duplicate.
+        # Every request has a new event id. Otherwise it would be a duplicate.
         self.number += requests
         args = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         done = subprocess.run(["taskset", "-c", str(self.load_core), peers.RIG / "load", f"127.0.0.1:{port}", *args],
@@ -63,7 +64,7 @@ class Rig:
         return json.loads(done.stdout)
 
     def cost(self, peer, requests, statuses, **options):
-        """Microseconds of CPU per request, and what the generator saw; all answers have to be one of these."""
+        """Returns the CPU microseconds per request and the results of the load generator. Any other status is an error."""
         peer = peer.fit(options.get("size", 200))
         before = peer.cpu_nanos()
         seen = self.load(peer, requests, **options)
@@ -81,7 +82,7 @@ GOOD, REFUSED = {"200"}, {"401", "403"}
 
 
 def prove(rig, peer):
-    """The peer delivers what is good, by every protocol, and refuses everything else."""
+    """Checks that the peer delivers genuine requests over every protocol, and denies all others."""
     for protocol in ("h1", "tls", "h2"):
         for size in (200, 65536):
             rig.cost(peer, 20, GOOD, size=size, protocol=protocol)
@@ -93,10 +94,10 @@ def prove(rig, peer):
 
 
 def rounds_of(rig, all_peers, rounds, statuses, requests, **options):
-    """The medians of each peer's figures; every round asks every peer, and the first one only warms up."""
+    """Returns the results of each peer in each round. Every round measures every peer; the first round is a warm-up."""
     rows = {peer.name: [] for peer in all_peers}
     for i in range(rounds + 1):
-        # Who comes first is not always the same one.
+        # The order of the peers changes from round to round.
         for at in range(len(all_peers)):
             peer = all_peers[(at + i) % len(all_peers)]
             row = rig.cost(peer, requests, statuses(peer), **options)
@@ -110,13 +111,13 @@ def median(rows, key):
 
 
 def beside(rows, peer, other, key="cpu_us"):
-    """The ratio of a peer's figure to another's, round by round: median, least, most."""
+    """Returns the ratio of two peers' figures, computed per round: median, minimum, maximum."""
     all = sorted(a[key] / b[key] for a, b in zip(rows[peer], rows[other]))
     return statistics.median(all), all[0], all[-1]
 
 
 class Report:
-    """Tables as they come, and everything in one file at the end."""
+    """Prints the tables during the run, and writes all results into one file at the end."""
 
     def __init__(self):
         self.lines, self.data = [], {}
@@ -171,7 +172,7 @@ def refusals(rig, report, group, args):
 
 
 def latency(rig, report, group, args):
-    """At one fixed rate that each of them can bear; no answer that is late delays the next request."""
+    """Measures latency at a fixed rate that each peer can handle. A late response does not delay the next request."""
     rows = rounds_of(rig, group, args.rounds, lambda _: GOOD, int(RATE * 3 * args.scale) or 1, rate=RATE, connections=64)
     names = [peer.name for peer in group]
     quantiles = ("p50", "p99", "p999")
@@ -181,7 +182,7 @@ def latency(rig, report, group, args):
 
 
 def growth(rig, report, args):
-    """What a request costs with more routes, networks, open interactions: the peers of one row take turns."""
+    """Measures the cost of a request with more routes, networks and open interactions. The peers of a row take turns."""
     count = int(20000 * args.scale) or 1
     def row(title, key, made):
         rows = rounds_of(rig, made, args.rounds, lambda _: GOOD, count)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares what one decision and one delivered callback cost with benches/baseline.txt. Run by scripts/count.sh."""
+"""Compares the cost of one decision and one delivered callback with benches/baseline.txt. scripts/count.sh runs this."""
 
 import pathlib
 import re
@@ -8,8 +8,8 @@ import sys
 import tempfile
 
 BASELINE = pathlib.Path(__file__).resolve().parent / "baseline.txt"
-# Seeds of hash tables, and how threads take turns, differ from run to run: six runs differed by 0.3 % at most. The CPU
-# that callgrind simulates has no instructions for SHA-256, so that hashing weighs more here than it does in service.
+# The seeds of hash tables and the scheduling of threads differ between runs: six runs differed by at most 0.3 %. The
+# CPU of callgrind has no SHA-256 instructions, so hashing has a larger share here than in production.
 MARGINS = {"instructions": {"decide": 0.02, "deliver": 0.03}, "allocations": {"decide": 0.0, "deliver": 0.03}}
 FEW, MANY = {"decide": 100, "deliver": 200}, {"decide": 1100, "deliver": 1200}
 

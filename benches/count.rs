@@ -1,6 +1,6 @@
-//! What one decision and one delivered callback cost in allocations, and, under callgrind, in instructions: figures that
-//! do not depend on how busy a machine is. `count decide|deliver TIMES`; scripts/count.sh compares two runs of each, so
-//! that starting does not count, with benches/baseline.txt.
+//! Counts the allocations of one decision and one delivered callback, and, under callgrind, their instructions. These
+//! counts do not depend on the load of the machine. Usage: `count decide|deliver TIMES`. scripts/count.sh subtracts two
+//! runs, so that the startup is not included, and compares the result with benches/baseline.txt.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -32,11 +32,11 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Most times that one run may ask for.
+/// Maximum of TIMES.
 const TIMES_MAX: usize = 2000;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 
-/// Everything a default install switches on.
+/// A configuration with everything that a default installation switches on.
 fn config(agent: SocketAddr) -> Config {
     let networks: String = (0..99).map(|i| format!("10.{i}.0.0/24, ")).collect();
     let text = format!(
@@ -60,7 +60,7 @@ routes:
     Config::parse(&text, &surroundings).unwrap()
 }
 
-/// One callback: an event of its own.
+/// Returns one callback with a new event id.
 struct Callback {
     headers: HeaderMap,
     body: Vec<u8>,
@@ -119,7 +119,7 @@ fn decide(times: usize) -> usize {
     region.change().allocations
 }
 
-/// An agent that answers whatever comes, as long as a request comes in one piece.
+/// Starts an agent that answers every read. Each request must arrive as one segment.
 fn agent() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -152,12 +152,12 @@ fn deliver(times: usize) -> usize {
         let n = stream.read(&mut buffer).unwrap();
         assert!(buffer[..n].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..n]));
     };
-    // The first one connects to the agent.
+    // The first callback opens the connection to the agent.
     call(&callbacks[0]);
     let region = Region::new(ALLOCATOR);
     callbacks[1..=times].iter().for_each(|raw| call(raw));
     let allocations = region.change().allocations;
-    // What runs in the background would add what it finds to do before the process ends.
+    // Ends the process at once, because background tasks would add instructions.
     std::mem::forget(runtime);
     allocations
 }

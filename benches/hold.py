@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What callers cost that only hold on: idle connections, and readers that take an answer a few bytes at a time.
+"""Measures the cost of slow clients: idle connections, and clients that read a response a few bytes at a time.
 
-Prints the memory of the process before, with them and after, and how long clean requests take meanwhile.
+Prints the memory of the process before, during and after, and the duration of normal requests meanwhile.
 Usage: hold.py [--callgate target/release/callgate] [--idle 10000] [--slow 500]
 """
 
@@ -27,7 +27,7 @@ LARGE = b"x" * (4 << 20)
 
 
 class Agent(socketserver.BaseRequestHandler):
-    """Answers `/large` with 4 MiB and everything else with a word."""
+    """An agent that answers `/large` with 4 MiB and all other paths with one word."""
 
     def handle(self):
         data = b""
@@ -75,7 +75,7 @@ def start(callgate, folder, agent):
 
 def connect(address, i):
     client = socket.socket()
-    # Small buffers: what waits should wait in the process that is measured.
+    # The socket buffers are small, so that waiting data stays in the measured process.
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.bind((f"127.0.0.{2 + i % 200}", 0))
     client.connect(address)
@@ -83,7 +83,7 @@ def connect(address, i):
 
 
 def clean(address, count):
-    """The times of clean requests, each on a connection of its own, in milliseconds, sorted."""
+    """Returns the durations of normal requests in milliseconds, sorted. Each request has a new connection."""
     times = []
     for _ in range(count):
         began = time.perf_counter()

@@ -1,5 +1,5 @@
-"""Whom Callgate is measured beside, how each is configured and started. Programs that are not in PATH are brought into
-.tools/peers, without touching the system."""
+"""The proxies that Callgate is compared with: their configuration and start. Programs that are not in PATH are unpacked
+into .tools/peers, without changes to the system."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ BARE = "bare pingora"
 
 
 def bring():
-    """Brings what is lacking. What cannot be had is left out of the run, and said."""
+    """Installs missing programs. A program that cannot be installed is reported and left out."""
     debian = TOOLS / "debian"
     if not (debian / "usr/sbin/nginx").exists():
         shutil.rmtree(debian, ignore_errors=True)
@@ -52,7 +52,7 @@ def libraries():
 
 
 def networks(count):
-    """So many networks, of which the last one is the callers'."""
+    """Returns this number of networks. The last one contains the clients."""
     return [f"10.{i // 65536 % 256}.{i // 256 % 256}.{i % 256}/32" if count > 200 else f"10.{i}.0.0/24"
             for i in range(count - 1)] + ["127.0.0.1/32"]
 
@@ -62,7 +62,7 @@ def fill(name, values):
 
 
 def end(process):
-    """Ends it and its children, which a killed master would leave behind."""
+    """Stops a process and its children, which would continue if only the parent was killed."""
     process.terminate()
     try:
         process.wait(timeout=5)
@@ -72,7 +72,7 @@ def end(process):
 
 
 class Peer:
-    """One proxy that runs: name, ports, process."""
+    """A running proxy: name, ports, process."""
 
     next_port = 18710
     body_max = 2 << 20
@@ -98,7 +98,7 @@ class Peer:
         return self
 
     def answers(self):
-        """Waits for the first answer, whatever it says."""
+        """Waits for the first response, with any status."""
         for _ in range(20000):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=5).close()
@@ -117,11 +117,11 @@ class Peer:
             self.rig.running.remove(one.process)
 
     def fit(self, size):
-        """The one that takes bodies of this size."""
+        """Returns the peer that accepts bodies of this size."""
         return next(one for one in (self, *self.larger) if size <= one.body_max)
 
     def tasks(self):
-        """The threads of the process and of its children."""
+        """Returns the threads of the process and of its children."""
         pids = [self.process.pid]
         for pid in pids:
             children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -138,7 +138,7 @@ class Peer:
         return total
 
     def memory_mib(self):
-        """Resident, of all its processes; what they share counts once (PSS)."""
+        """Returns the resident memory of all its processes. Shared memory is counted once (PSS)."""
         total = 0
         for pid in self.tasks()[0]:
             lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -153,7 +153,7 @@ def bare(rig, name=BARE):
 
 
 def haproxy(rig, name="HAProxy", log=False, network_count=100):
-    """A signed body has to fit into a buffer, and every request pays for the size of it: one process for each size."""
+    """Several HAProxy processes, one per body size: a signed body must fit into a buffer, and each request pays for its size."""
     peer, *larger = (haproxy_of(rig, name, log, network_count, size) for size in (16384, 140_000, 1_200_000))
     peer.larger = larger
     return peer
@@ -205,7 +205,8 @@ def envoy(rig, name="Envoy", log=False, network_count=100):
 
 
 def callgate(rig, name="Callgate", full=True, network_count=100, routes=1, binary=CALLGATE, more="", reads=False):
-    """`full`: everything a default install switches on; else what the peers check. `reads`: status and progress from the body, too."""
+    """Starts Callgate. `full`: with all default features, else only with the checks of the peers. `reads`: also reads status and
+    progress from the body."""
     peer = Peer(name, rig.folder, rig)
     reading = "interaction: { status: /status, progress: /progress, done: [completed], failed: [failed] }"
     values = peer.values | {"NETWORKS": json.dumps(networks(network_count)),

@@ -1,4 +1,4 @@
-"""Bars as SVG, with what the standard library has."""
+"""Draws bar charts as SVG, with the standard library only."""
 
 from html import escape
 
@@ -8,14 +8,14 @@ WIDTH, LEFT, ROW, BAR = 760, 190, 26, 16
 
 
 def bars(title, unit, groups, mark=None):
-    """One group of bars for each label: `groups` is {label: {name: value}}; `mark` draws a line at a value."""
+    """Returns a chart with one group of bars per label. `groups` is {label: {name: value}}; `mark` draws a line at a value."""
     most = max(value for group in groups.values() for value in group.values()) or 1
     y, body = 54, []
     for label, group in groups.items():
         body.append(f'<text x="12" y="{y + 4}" font-weight="600">{escape(label)}</text>')
         y += 14
         for name, value in group.items():
-            # With its log a peer is still the same one.
+            # A peer with its access log has the same colour as the peer without it.
             colour = COLOURS.get(name.removesuffix(", log"), OTHER)
             length = (WIDTH - LEFT - 90) * value / most
             body.append(f'<text x="{LEFT - 8}" y="{y + BAR - 4}" text-anchor="end">{escape(name)}</text>'
@@ -33,7 +33,7 @@ def bars(title, unit, groups, mark=None):
 
 
 def draw(data):
-    """The pictures that can be drawn of what was measured, by name."""
+    """Returns the charts of the available results, by name."""
     pictures = {}
     titles = {"checks": "Address, token, signature, rewrite", "full": "With access log, metrics, ledger, duplicates",
               "tls": "Over TLS 1.3", "h2": "Over HTTP/2"}

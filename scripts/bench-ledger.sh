@@ -1,5 +1,5 @@
 #!/bin/bash
-# The ledger, measured: bench-ledger.sh LEDGER. What it writes is in a folder of its own, and gone afterwards.
+# Measures the ledger. Its files are in a temporary folder, which is removed afterwards. Usage: bench-ledger.sh LEDGER
 set -euo pipefail
 ledger=$1
 folder=$(mktemp -d)
@@ -12,6 +12,6 @@ for round in 1 2 3; do
     "$ledger" sqlite "$folder/sqlite$round" 4 128
 done
 mkdir "$folder/restart"
-# It ends by aborting, as a crash would.
+# `fill` aborts at its end, which simulates a crash.
 "$ledger" fill "$folder/restart" 1000000 2>/dev/null || true
 "$ledger" restart "$folder/restart"

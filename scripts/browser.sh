@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prints the command of a headless Chromium. Where none is installed, brings Debian's chromium-headless-shell and the
-# shared libraries it lacks into TOOLS_FOLDER, without root; where that cannot be had, says what is missing and fails.
-# Usage: browser.sh TOOLS_FOLDER
+# Prints the command of a headless Chromium. If none is installed, unpacks Debian's chromium-headless-shell and the
+# missing shared libraries into TOOLS_FOLDER, without root. If that is not possible, prints the reason and fails. Usage:
+# browser.sh TOOLS_FOLDER
 set -euo pipefail
 mkdir -p "$1"
 folder="$(cd "$1" && pwd)/browser"
@@ -17,13 +17,13 @@ missing() {
 }
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || missing "there is no apt-get here to bring one"
 [ "$(id -u)" != 0 ] || apt-get update -qq >&2 || true
-# What installing it would bring is what is not installed; each is unpacked beside the system's own.
+# A simulated installation lists the packages that are not installed. Each is unpacked without installing it.
 packages=$(apt-get install --simulate --no-install-recommends chromium-headless-shell 2>/dev/null |
     sed -n 's/^Inst \([^ ]*\).*/\1/p') || true
 [ -n "$packages" ] || missing "apt-get knows no chromium-headless-shell"
 echo "bringing $(wc -w <<<"$packages") packages of a headless Chromium into $folder" >&2
 rm -rf "$folder" && mkdir -p "$folder/debs"
-# Debian's packages are checked against the archive's signed index as they come.
+# apt-get verifies the packages against the signed index of the archive.
 # shellcheck disable=SC2086
 (cd "$folder/debs" && apt-get download -qq -o APT::Sandbox::User=root $packages >&2) || missing "the packages could not be had"
 for deb in "$folder"/debs/*.deb; do dpkg-deb -x "$deb" "$folder"; done
@@ -31,7 +31,7 @@ rm -rf "$folder/debs"
 shell=$(find "$folder/usr" -type f -name 'chromium-headless-shell' -path '*/lib/*' | head -n 1)
 [ -n "$shell" ] || shell=$(find "$folder/usr" -type f -name 'headless_shell' | head -n 1)
 [ -n "$shell" ] || missing "the package holds no program that was expected"
-# Some libraries keep others in folders of their own.
+# Some packages have their libraries in subfolders.
 libraries=$(find "$folder/usr/lib" -name '*.so*' -not -path '*/chromium/*' -printf '%h\n' | sort -u | paste -sd :)
 printf '#!/bin/sh\nLD_LIBRARY_PATH=%q${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec %q "$@"\n' "$libraries" "$shell" >"$start"
 chmod +x "$start"

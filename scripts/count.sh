@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Counts instructions (callgrind) and allocations of one decision and of one delivered callback, and compares them with
-# benches/baseline.txt: more than the margin is a failure. Neither depends on how busy the machine is. Two runs of
-# different length are subtracted, so that starting does not count. Brings Debian's valgrind under TOOLS_FOLDER where none
-# is installed. Usage: count.sh TOOLS_FOLDER [--write]
+# benches/baseline.txt. An increase beyond the margin is a failure. The counts do not depend on the load of the machine.
+# Two runs of different length are subtracted, so that the startup is not included. If valgrind is missing, unpacks
+# Debian's package into TOOLS_FOLDER. Usage: count.sh TOOLS_FOLDER [--write]
 set -euo pipefail
 tools=$1
 root=$(cd "$(dirname "$0")/.." && pwd)

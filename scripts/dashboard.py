@@ -14,19 +14,19 @@ FILE = pathlib.Path(__file__).resolve().parent.parent / "deploy/grafana/callgate
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 WIDTH = 24
 
-# What every query is limited to; ROUTE where the series has a route.
+# The label filters of every query. ROUTE is for series with the label `route`.
 ALL = 'job=~"$job", instance=~"$instance"'
 ROUTE = ALL + ', route=~"$route"'
 
 
 def rate(metric, labels=ALL, by="", more=""):
-    """The rate of a counter, added up by labels."""
+    """Returns a query for the rate of a counter, summed by labels."""
     over = f" by ({by}) " if by else ""
     return f"sum{over}(rate({metric}{{{labels}{more}}}[$__rate_interval]))"
 
 
 def share(metric, labels, of):
-    """How much of a counter's rate is that of some of its series."""
+    """Returns a query for the share of some series in the rate of a counter."""
     return f"{rate(metric, labels, more=', ' + of)} / {rate(metric, labels)}"
 
 
@@ -223,7 +223,7 @@ def main():
     if "--check" in sys.argv:
         same = FILE.exists() and FILE.read_text() == text
         if not same:
-            print(f"{FILE} is not what scripts/dashboard.py makes: run it", file=sys.stderr)
+            print(f"{FILE} is out of date: run scripts/dashboard.py", file=sys.stderr)
         return 0 if same else 1
     FILE.parent.mkdir(parents=True, exist_ok=True)
     FILE.write_text(text)

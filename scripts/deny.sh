@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks the dependencies with cargo-deny. Where it is missing, it is built once and kept in the user's cache folder, so
-# that another clone does not build it again. Licences, sources and bans need no network. Advisories need RustSec's
-# database; where that cannot be had, the script says so. Usage: deny.sh TOOLS_FOLDER
+# Checks the dependencies with cargo-deny. If it is missing, builds it and keeps it in the user's cache folder for other
+# clones. Licences, sources and bans need no network. Advisories need the database of RustSec. If it cannot be
+# downloaded, the script prints a message. Usage: deny.sh TOOLS_FOLDER
 set -euo pipefail
 tools=$1
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ command -v cargo-deny >/dev/null || {
         exit 0
     }
 }
-# One file serves both packages: what only one of them needs is not there in the other.
+# deny.toml serves both packages, so entries that only one package needs are unused in the other.
 deny() {
     cargo deny --locked --config deny.toml --manifest-path "$1" check --hide-inclusion-graph "${@:2}"
 }

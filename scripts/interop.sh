@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the providers' own client libraries under TOOLS_FOLDER and lets them sign.
+# Installs the providers' own client libraries into TOOLS_FOLDER, and tests Callgate with the requests that they sign.
 # Usage: interop.sh TOOLS_FOLDER CALLGATE [--only NAME]...
 set -euo pipefail
 tools=$1
@@ -17,7 +17,7 @@ if ! cmp -s "$here/requirements.txt" "$site/requirements.txt"; then
         pip=(python3 -m pip)
     else
         echo "interop: THE PROVIDERS' LIBRARIES WERE NOT TRIED: python3 has neither venv nor pip (on Debian: apt-get install python3-venv)" >&2
-        # Not every machine has, or can bring, what it takes. With STRICT set that is a failure.
+        # Some machines cannot install the libraries. This is a failure only if STRICT is set.
         [ -z "${STRICT:-}" ] || exit 1
         exit 0
     fi

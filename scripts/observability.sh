@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Holds rules, dashboard and metrics against one another, and against a real Prometheus. Brings Debian's Prometheus under
-# TOOLS_FOLDER, without touching the system, where none is installed. Usage: observability.sh TOOLS_FOLDER CALLGATE
+# Compares rules, dashboard and metrics with each other, and tests them with a real Prometheus. If Prometheus is
+# missing, unpacks Debian's package into TOOLS_FOLDER. Usage: observability.sh TOOLS_FOLDER CALLGATE
 set -euo pipefail
 tools=$1
 callgate=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 tests="$root/tests/observability"
 
-# Without a Prometheus.
+# These checks need no Prometheus.
 python3 "$root/scripts/dashboard.py" --check
 python3 "$root/scripts/prometheus_rule.py" --check
 python3 "$tests/names.py" "$callgate"
 
-# Not every machine has, or can bring, what it takes. With STRICT set that is a failure.
+# Some machines cannot install Prometheus. This is a failure only if STRICT is set.
 skip() {
     echo "observability: THE RULES AND THE INCIDENT WERE NOT TESTED: $1" >&2
     [ -z "${STRICT:-}" ] || exit 1
@@ -28,7 +28,7 @@ else
     if [ ! -x "$promtool" ] && ! bring_debian prometheus "$tools"; then
         skip "there is no prometheus and promtool in PATH, and apt-get cannot bring Debian's package 'prometheus'"
     fi
-    # Both need the C library alone; another system's may be too old for them.
+    # The programs need only the C library, but the one of this system may be too old.
     if ! "$promtool" --version >/dev/null 2>&1; then
         skip "Debian's promtool does not run here: $("$promtool" --version 2>&1 | head -1)"
     fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the PrometheusRule of deploy/kustomize/prometheus-rule from deploy/prometheus/rules.yaml, for clusters with the
-Prometheus operator: the same text, further in.
+"""Generates the PrometheusRule in deploy/kustomize/prometheus-rule from deploy/prometheus/rules.yaml, for clusters with
+the Prometheus operator. It contains the same text, indented.
 
     scripts/prometheus_rule.py            write it
     scripts/prometheus_rule.py --check    exit with 1 if the file is not what would be written
@@ -28,7 +28,7 @@ def main():
     if "--check" in sys.argv:
         same = FILE.exists() and FILE.read_text() == text
         if not same:
-            print(f"{FILE} is not what scripts/prometheus_rule.py makes: run it", file=sys.stderr)
+            print(f"{FILE} is out of date: run scripts/prometheus_rule.py", file=sys.stderr)
         return 0 if same else 1
     FILE.write_text(text)
     return 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that what the build needs is there: Rust, a C compiler, cmake. Brings cmake itself, from PyPI or
-# from the system's packages, whichever is to be had. Usage: setup.sh TOOLS_FOLDER
+# Checks that the build tools exist: Rust, a C compiler, cmake. Installs a missing cmake from PyPI or from the packages
+# of the system. Usage: setup.sh TOOLS_FOLDER
 set -euo pipefail
 tools=$1
 export PATH="$tools/bin:$PATH"

@@ -1,4 +1,4 @@
-//! The clock: one of the few places that read one.
+//! The clocks. All other modules receive the time as an argument, so that tests can choose it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,20 +8,20 @@ use parking_lot::Mutex;
 
 use crate::time::{Steady, Timestamp};
 
-/// What time it is.
+/// A wall clock.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// Always this moment: for tests.
+    /// A clock that always shows this time, for tests.
     Fixed(Timestamp),
-    /// The Unix milliseconds that somebody sets: for tests.
+    /// A clock that shows the stored Unix time in milliseconds, for tests that change it.
     Set(Arc<AtomicI64>),
-    /// The system's.
+    /// The clock of the operating system.
     System,
 }
 
 impl Clock {
-    /// The moment.
-    #[allow(clippy::disallowed_methods, reason = "this is the clock that is handed to everybody else")]
+    /// Returns the current time.
+    #[allow(clippy::disallowed_methods, reason = "all other modules read the time through this module")]
     pub fn now(&self) -> Timestamp {
         match self {
             Self::Fixed(at) => *at,
@@ -34,19 +34,19 @@ impl Clock {
     }
 }
 
-/// A reading of the monotonic clock, for measuring how long things take.
-#[allow(clippy::disallowed_methods, reason = "this is the clock that is handed to everybody else")]
+/// Returns the time of the monotonic clock, for measuring durations.
+#[allow(clippy::disallowed_methods, reason = "all other modules read the time through this module")]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// How long ago a file was written; nothing at all, if that lies ahead.
-#[allow(clippy::disallowed_methods, reason = "this is the clock that is handed to everybody else")]
+/// Returns the time since a file was written, or zero if its modification time is in the future.
+#[allow(clippy::disallowed_methods, reason = "all other modules read the time through this module")]
 pub(crate) fn age_of(written: SystemTime) -> Duration {
     SystemTime::now().duration_since(written).unwrap_or_default()
 }
 
-/// The clock of what ends for good, such as that a deadline has passed: it is not believed when it jumps.
+/// The clock for deadlines of the ledger. A passed deadline is final, so the clock ignores jumps of the wall clock.
 #[derive(Debug)]
 pub struct LedgerClock {
     clock: Clock,
@@ -55,12 +55,12 @@ pub struct LedgerClock {
 }
 
 impl LedgerClock {
-    /// One that begins now.
+    /// Creates a clock that starts now.
     pub fn new(clock: Clock) -> Self {
         Self { clock, began: instant(), steady: Mutex::default() }
     }
 
-    /// The time to go by, at this moment of the clock that cannot jump.
+    /// Returns the wall-clock time, corrected for jumps. `at` is the current time of the monotonic clock.
     pub fn now(&self, at: Instant) -> Timestamp {
         let wall = self.clock.now();
         match self.clock {

@@ -1,19 +1,19 @@
-//! Reading files that somebody else writes: regular ones only, so many bytes, and none that is waited for.
+//! Reads files that other programs write: only regular files, up to a maximum size, and without blocking on pipes.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read};
 use std::path::Path;
 
-/// Largest file that a configuration is made of, in bytes: a configuration, a secret, a certificate.
+/// Maximum size of a configuration file, a secret file or a certificate file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Reads a file of at most this many bytes, symbolic links followed.
+/// Reads a file of at most `bytes_max` bytes. Follows symbolic links.
 ///
 /// # Errors
-/// It cannot be read, is no regular file, or is larger.
+/// Returns an error if the file cannot be read, is not a regular file, or is larger.
 pub fn read(path: impl AsRef<Path>, bytes_max: u64) -> std::io::Result<Vec<u8>> {
-    // Opening a pipe waits for whoever writes to it, so it is looked at before and, since it may have become another
-    // one meanwhile, once more when it is open.
+    // Opening a pipe blocks until somebody writes to it, so the type is checked before opening. It is checked again
+    // afterwards, because the file may have been replaced in between.
     if !std::fs::metadata(&path)?.is_file() {
         return Err(not_regular());
     }
@@ -24,11 +24,14 @@ pub fn read(path: impl AsRef<Path>, bytes_max: u64) -> std::io::Result<Vec<u8>> 
     let mut bytes = Vec::new();
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
-        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {bytes_max} bytes")));
+        return Err(Error::new(
+            ErrorKind::FileTooLarge,
+            format!("the file is larger than {bytes_max} bytes"),
+        ));
     }
     Ok(bytes)
 }
 
 fn not_regular() -> Error {
-    Error::new(ErrorKind::InvalidInput, "it is no regular file")
+    Error::new(ErrorKind::InvalidInput, "not a regular file")
 }

@@ -1,9 +1,9 @@
-//! Callgate: the door through which outside services call back an AI agent.
+//! Callgate: a reverse proxy that verifies the callbacks that outside services send to an AI agent.
 //!
-//! Read from the top, this list is the program from the bottom: a module may name only modules above it,
-//! and `tests/tidy.rs` holds it to that. Nothing up to `config` awaits, opens a socket or reads a clock;
-//! everything up to there compiles without pingora and tokio (`--no-default-features`), so that `explain`,
-//! tests, benchmarks and fuzzers drive the very code that production runs.
+//! The modules are declared in layers, lowest layer first. A module may use only modules that are declared above it;
+//! `tests/tidy.rs` enforces this. The modules up to and including `config` contain no async code, open no sockets and
+//! read no clock. They compile without pingora and tokio (`--no-default-features`), so that `explain`, tests,
+//! benchmarks and fuzzers run the same code as production.
 
 pub mod browser;
 pub mod denial;

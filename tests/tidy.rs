@@ -1,5 +1,5 @@
-//! What keeps the house in order: arrows between modules point down, only `proxy` names pingora, files and
-//! lists stay what they say they are.
+//! Checks of the repository: layers of modules, sizes of files and functions, and documents that must be complete. Only
+//! `proxy` may use pingora.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -31,7 +31,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// `src/ingress/decide.rs` and `src/ingress.rs` -> `ingress`.
+/// Returns the top-level module of a file: `ingress` for `src/ingress/decide.rs` and for `src/ingress.rs`.
 fn top_module(file: &Path) -> String {
     let rest = file.strip_prefix("src").unwrap();
     rest.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
@@ -42,7 +42,7 @@ fn without_comments(file: &Path) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// The modules named right after `crate::`, in `crate::a::B` and in `use crate::{a::B, c::{D, E}}`.
+/// Returns the modules that are named right after `crate::`, as in `crate::a::B` and `use crate::{a::B, c::{D, E}}`.
 fn named(text: &str) -> BTreeSet<String> {
     let word =
         |s: &str| s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
@@ -183,7 +183,8 @@ fn operations_say_what_to_do_about_every_denial() {
     }
 }
 
-/// What the threat model names must be there: files, and tests as `cargo test --test suite NAME` finds them.
+/// The files and tests that the threat model names exist. A test name is one that `cargo test --test suite NAME`
+/// accepts.
 #[test]
 fn the_threat_model_names_what_exists() {
     let text = fs::read_to_string("docs/threat-model.md").unwrap();
@@ -217,7 +218,7 @@ fn the_threat_model_names_what_exists() {
     assert!(named > 80, "only {named}");
 }
 
-/// Words of a text that begin as our metrics do.
+/// Returns the words of a text that look like names of our metrics.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_lowercase() && c != '_' && !c.is_ascii_digit())
         .filter(|word| word.starts_with("callgate_") && word.len() > "callgate_".len())

@@ -1,5 +1,7 @@
-//! The callbacks API: mint, list, read, revoke. Whoever may use it can make tokens, so it is for callers on this host
-//! unless a token is configured, and never for a page in somebody's browser.
+//! The callbacks API of the admin listener: mint, list, read and revoke interactions.
+//!
+//! A client of this API can mint tokens. Therefore only clients on this host may use it, unless an admin token is
+//! configured. Requests from a web page are always denied.
 
 use std::sync::Arc;
 
@@ -18,13 +20,13 @@ use crate::policy::{MintFault, MintRequest};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
 
-/// Most interactions of one page.
+/// Maximum number of interactions in one response.
 const PAGE_MAX: usize = 1000;
 const PAGE_DEFAULT: usize = 100;
-/// Digits of the id of an interaction: 128 bits in base 32.
+/// Number of digits in an interaction id: 128 bits in base 32.
 const ID_DIGITS: usize = 26;
 
-/// What is to be minted.
+/// The body of a request to mint.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -37,7 +39,7 @@ struct Wanted {
     uses: Option<u32>,
 }
 
-/// Values of captures; the policy refuses one that is there twice.
+/// The names and values of the captures. Repeated names are kept, so that the policy can report them as an error.
 #[derive(Default)]
 struct Params(Vec<(String, String)>);
 
@@ -48,7 +50,7 @@ impl<'de> Deserialize<'de> for Params {
             type Value = Params;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object of text")
+                f.write_str("an object whose values are strings")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Params, A::Error> {
@@ -63,7 +65,7 @@ impl<'de> Deserialize<'de> for Params {
     }
 }
 
-/// What follows `/callbacks` in a path of this API.
+/// Returns the part of a path after `/callbacks` or `/callbacks/`. Returns `None` for any other path.
 pub(super) fn path(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/callbacks")?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
@@ -92,7 +94,7 @@ impl Admin {
         }
     }
 
-    /// Revokes an interaction, also one that was minted elsewhere.
+    /// Revokes an interaction. An interaction that another replica minted can be revoked as well.
     pub(super) async fn revoke(&self, id: &str) -> AdminResponse {
         if !is_id(id) && self.store.read(id).is_none() {
             return problem(404, "no such interaction");
@@ -105,7 +107,7 @@ impl Admin {
     }
 
     async fn mint(&self, request: &AdminRequest) -> AdminResponse {
-        // A page of a browser cannot send this type without being asked first.
+        // A web page cannot send this media type to another origin without a CORS preflight.
         let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
@@ -114,7 +116,7 @@ impl Admin {
         let Some(body) = &request.body else { return problem(413, "the body is too large") };
         let wanted: Wanted = match serde_json::from_slice(body) {
             Ok(wanted) => wanted,
-            Err(error) => return problem(400, &format!("the body is not what is expected: {error}")),
+            Err(error) => return problem(400, &format!("the body is not a valid request to mint: {error}")),
         };
         let ttl = match wanted.ttl.as_deref().map(|text| parse_duration(text).ok_or(text)) {
             None => None,
@@ -158,7 +160,7 @@ impl Admin {
         };
         let limit = query("limit").map_or(Some(PAGE_DEFAULT), |text| text.parse().ok());
         let Some(limit) = limit.filter(|limit| (1..=PAGE_MAX).contains(limit)) else {
-            return problem(400, "limit is a number from 1 to 1000");
+            return problem(400, "limit must be a number from 1 to 1000");
         };
         let wanted = |interaction: &Interaction| {
             route.as_deref().is_none_or(|route| *interaction.route == *route)
@@ -171,7 +173,7 @@ impl Admin {
     }
 }
 
-/// An interaction, for programs.
+/// Returns an interaction as JSON for the callbacks API.
 fn view(id: &str, interaction: &Interaction) -> Value {
     let questions: Vec<_> = interaction
         .questions()
@@ -191,7 +193,7 @@ fn view(id: &str, interaction: &Interaction) -> Value {
     told::interaction(id, interaction, besides)
 }
 
-/// Whether it could be the id of an interaction that was minted elsewhere.
+/// Reports whether a text has the form of an interaction id, so that another replica may have minted it.
 fn is_id(id: &str) -> bool {
     let rest = id.strip_prefix("int_").unwrap_or_default();
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))

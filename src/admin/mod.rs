@@ -1,5 +1,6 @@
-//! The admin listener: metrics, health, the callbacks API, and a page to look at. Knows nothing of sockets: a request
-//! in, an answer out.
+//! The requests of the admin listener: metrics, health, the callbacks API and the admin page.
+//!
+//! This module turns a request into a response. The `proxy` module reads and writes the connections.
 
 mod callbacks;
 mod caller;
@@ -21,31 +22,31 @@ use crate::observe::{ConfigState, Metrics, Recent};
 use crate::policy::Policy;
 use crate::store::{Health, Store};
 
-/// What the admin listener tells about.
+/// The parts of Callgate that the admin listener shows or changes.
 #[derive(Debug)]
 pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether callbacks are taken: false from the moment the process is asked to stop.
+    /// Whether callbacks are accepted. It becomes false when the process is asked to stop.
     pub ready: Arc<AtomicBool>,
     /// The ledger.
     pub store: Arc<Store>,
-    /// The policy of the moment.
+    /// The current policy.
     pub policy: Arc<ArcSwap<Policy>>,
-    /// The clock tokens are made by.
+    /// The clock for the times in tokens.
     pub clock: Clock,
     /// The clock of the ledger.
     pub ledger_clock: Arc<LedgerClock>,
-    /// Which configuration is served by.
+    /// The configuration in use, and the result of the last reload.
     pub config: Arc<ConfigState>,
-    /// The last requests that came in.
+    /// The most recent ingress requests.
     pub recent: Arc<Recent>,
-    /// Who may use the callbacks API; a reload replaces it.
+    /// The settings of the admin listener, such as its token. A reload replaces them.
     pub listener: ArcSwap<AdminListener>,
 }
 
 impl Admin {
-    /// Answers one request.
+    /// Returns the response to one request.
     pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
@@ -83,22 +84,22 @@ impl Admin {
     }
 }
 
-/// Whether the query says `verbose`.
+/// Reports whether the query has the parameter `verbose`.
 fn wants_more(query: &str) -> bool {
     query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose="))
 }
 
 impl Admin {
-    /// Readiness, and which configuration is served by. The mistakes of one that was not taken name files, routes and
-    /// providers: they are for those who may ask for the callbacks too.
+    /// Returns readiness and the state of the configuration. The errors of a failed reload name files, routes and
+    /// providers, so they are shown only to clients that may use the callbacks API.
     fn told(&self, request: &AdminRequest) -> AdminResponse {
         let readiness = self.readiness();
         let mut config = self.config.told();
         let may_know = self.asked_as_ours(request).and_then(|()| self.knows_the_token(request)).is_ok();
         if let Some(refused) = config.refused.as_mut().filter(|_| !may_know) {
-            let words =
-                format!("{} of them, told to callers on this host or with the token", refused.errors.len());
-            refused.errors = vec![words];
+            let count = refused.errors.len();
+            refused.errors =
+                vec![format!("errors: {count}, shown only to callers on this host or with the admin token")];
         }
         let told = json!({
             "ready": readiness.is_ok(),

@@ -1,5 +1,5 @@
 "use strict";
-// Whatever the API says came from outside: it is put into the document as text, never as markup.
+// The script of the admin page. Data from the API comes from callers, so it is inserted as text, never as markup.
 (() => {
   const ROW = 30, SPARE = 8, EVERY_MS = 2000, STATE_EVERY = 3, SOON_DAYS = 7, ALOUD_MS = 10000;
   const $ = (id) => document.getElementById(id);
@@ -37,7 +37,7 @@
 
   function askForToken() {
     if ($("token-form").hidden) {
-      if (token !== null) $("token-why").textContent = "That token is not the one.";
+      if (token !== null) $("token-why").textContent = "This token is wrong.";
       token = null;
       $("token-form").hidden = false;
       $("token").focus();
@@ -54,7 +54,7 @@
     turn();
   });
 
-  // === Words ===
+  // === Formats ===
 
   const clock = (time) => time.slice(11).replace("Z", "");
   function took(us) {
@@ -93,7 +93,7 @@
     (!filter.reason || row.reason === filter.reason || row.observed.includes(filter.reason)) &&
     filter.words.every((word) => row.hay.includes(word));
 
-  /** The place of a request among those shown, newest first; -1: it is not. */
+  /** Returns the index of a request in the list shown, newest first, or -1 if it is not in the list. */
   function place(n) {
     let low = 0, high = shown.length - 1;
     while (low <= high) {
@@ -117,7 +117,7 @@
     return node;
   }
 
-  /** Puts the requests that can be seen into the table, and leaves alone those that are there already. */
+  /** Adds table rows for the visible part of the list and removes all others. Rows that stay visible are reused. */
   function paint() {
     const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE);
     const end = Math.min(shown.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + SPARE);
@@ -146,7 +146,7 @@
     $("requests").setAttribute("aria-rowcount", shown.length + 1);
     setText($("count"), shown.length === rows.length ? many(rows.length, "request") : `${shown.length.toLocaleString("en")} of ${many(rows.length, "request")}`);
     $("empty").hidden = shown.length > 0;
-    setText($("empty"), rows.length ? "No request is like that." : max === 0 && began ? "Requests are not kept: listen.admin.recent is 0." : "Nothing came in so far.");
+    setText($("empty"), rows.length ? "No request matches the filter." : max === 0 && began ? "Requests are not kept: listen.admin.recent is 0." : "No requests so far.");
   }
 
   function apply() {
@@ -176,10 +176,10 @@
     select.value = wanted.includes(chosen) ? chosen : "";
   }
 
-  // Whoever listens is told now and then, not every two seconds.
+  // Counts new requests for a screen reader, which announces them at most once in ALOUD_MS.
   let unsaid = { all: 0, refused: 0, since: 0 };
 
-  /** Takes up new requests; whoever looks at older ones goes on seeing them where they were. */
+  /** Adds new requests. If the user has scrolled to older requests, they stay at the same position on the screen. */
   function take(news) {
     for (const row of news) {
       row.hay = hay(row);
@@ -202,7 +202,7 @@
     unsaid.all += news.length;
     unsaid.refused += news.filter((row) => row.verdict === "deny" || row.verdict === "fail").length;
     if (unsaid.all && Date.now() - unsaid.since > ALOUD_MS) {
-      say(`${many(unsaid.all, "new request")}, ${unsaid.refused} refused or failed`);
+      say(`${many(unsaid.all, "new request")}, ${unsaid.refused} denied or failed`);
       unsaid = { all: 0, refused: 0, since: Date.now() };
     }
   }
@@ -275,7 +275,8 @@
 
   const quoted = (text) => /^[A-Za-z0-9._:\/@-]+$/.test(text) ? text : "'" + text.replace(/'/g, "'\\''") + "'";
 
-  /** Nothing in it that a caller chose, but for addresses: it is made to be pasted into a shell. */
+  /** Returns shell commands that repeat the decision. Of the caller's data they contain only addresses, so that they are
+   *  safe to paste into a shell. */
   function command(row, route) {
     const lines = [];
     const signed = route && route.signed && route.provider;
@@ -286,7 +287,7 @@
 
   function skeleton(row, route) {
     let host = "localhost", path = row.path;
-    try { host = new URL(state.public_url).host || host; } catch { /* There is none. */ }
+    try { host = new URL(state.public_url).host || host; } catch { /* The URL is missing or not valid: keep "localhost". */ }
     if (route && route.parameters.length) path += "?" + encodeURIComponent(route.parameters[0]) + "=TOKEN-LEFT-OUT";
     const lines = [`${row.method === "other" ? "POST" : row.method} ${path} HTTP/1.1`, `Host: ${host}`];
     for (const name of (route ? route.headers : []).slice(0, 1)) {
@@ -312,7 +313,7 @@
         setTimeout(() => { button.textContent = "Copy"; }, 1500);
       } catch {
         getSelection().selectAllChildren(pre);
-        say("Marked; copy it with the keyboard");
+        say("Selected; copy it with the keyboard");
       }
     });
     return [make("div", { className: "titled" }, make("h4", {}, title), button), pre];
@@ -321,7 +322,7 @@
   function trail(row) {
     const steps = row.trail.map(([check, outcome, denial, nanos]) => make("tr", {}, make("td", {}, make("code", {}, check)),
       make("td", { className: outcome === "skip" ? "skip-step" : outcome }, denial ? `${outcome}: ${denial}` : outcome),
-      cell(nanos === null ? "with the next" : took(nanos < 1000 ? 0 : Math.round(nanos / 1000)).replace(/^0 µs$/, nanos + " ns"), nanos === null ? "num nowrap faint" : "num nowrap")));
+      cell(nanos === null ? "in the next" : took(nanos < 1000 ? 0 : Math.round(nanos / 1000)).replace(/^0 µs$/, nanos + " ns"), nanos === null ? "num nowrap faint" : "num nowrap")));
     const head = make("tr", {}, ...["Check", "Outcome", "Time"].map((name, i) => make("th", { scope: "col", className: i === 2 ? "num" : "" }, name)));
     return make("table", {}, make("caption", { className: "unseen" }, "Checks, in the order in which they ran"), make("thead", {}, head), make("tbody", {}, ...steps));
   }
@@ -341,16 +342,16 @@
       make("div", { className: "top" }, title, shut),
       reason ? make("p", { id: "meaning" }, reason.help) : "",
       row.detail ? make("p", { id: "sentence", className: row.verdict === "deny" || row.verdict === "fail" ? "deny" : "" }, row.detail) : "",
-      ...(observed.length ? [make("h4", {}, "Delivered all the same; it would have been refused for"), ...observed] : []),
+      ...(observed.length ? [make("h4", {}, "Delivered because the route is in observe mode. It would have been denied because of"), ...observed] : []),
       make("h4", {}, "Request"),
-      facts([["time", row.time], ["request", `${row.method} ${row.path}`], ["status", row.status || "the caller was gone"], ["route", row.route],
+      facts([["time", row.time], ["request", `${row.method} ${row.path}`], ["status", row.status || "the caller closed the connection"], ["route", row.route],
         ["provider", row.provider], ["client", row.client], ["peer", row.peer !== row.client ? row.peer : ""], ["interaction", row.interaction],
         ["request id", row.request_id], ["body", `${row.body_bytes.toLocaleString("en")} bytes`], ["took", took(row.duration_us)],
-        ["with the agent", row.deliver_us ? took(row.deliver_us) : ""]]),
+        ["agent took", row.deliver_us ? took(row.deliver_us) : ""]]),
       make("h4", {}, "Checks"), trail(row),
-      ...copyable("Ask again: command", command(row, route)),
-      ...copyable("Ask again: callback.http", skeleton(row, route)),
-      make("p", { className: "hint" }, "The token, the query, the body and the signature are not known here: put in what the caller sent."));
+      ...copyable("Explain this request: command", command(row, route)),
+      ...copyable("Explain this request: callback.http", skeleton(row, route)),
+      make("p", { className: "hint" }, "Callgate does not keep the token, the query, the body and the signature. Add the ones that the caller sent."));
     $("details").hidden = false;
     $("split").classList.add("open");
     paint();
@@ -386,7 +387,7 @@
     $("interactions-empty").hidden = answer.interactions.length > 0;
     $("first").disabled = after === "";
     $("next").disabled = next === null;
-    const total = state ? `; ${state.interactions.toLocaleString("en")} known` : "";
+    const total = state ? `; ${state.interactions.toLocaleString("en")} in total` : "";
     setText($("interaction-count"), many(answer.interactions.length, "interaction") + (next ? " of more" : "") + total);
     if (focused) for (const button of $("interactions").querySelectorAll("button")) if (button.dataset.id === focused) button.focus();
   }
@@ -435,7 +436,7 @@
   $("first").addEventListener("click", () => { after = ""; turn(); });
   $("next").addEventListener("click", () => { if (next) { after = next; turn(); } });
 
-  // === Setup, and what is worth a warning ===
+  // === Setup and warnings ===
 
   const notes = new Map();
   function note(key, className, text) {
@@ -462,20 +463,20 @@
     state.routes.forEach((route) => known.route.add(route.name));
     offer("route", known.route);
     const observing = state.routes.filter((route) => route.observes).map((route) => route.name);
-    note("observing", "observe", observing.length ? `${many(observing.length, "route")} only observe${observing.length === 1 ? "s" : ""}, nothing is refused there: ${observing.join(", ")}` : "");
+    note("observing", "observe", observing.length ? `${many(observing.length, "route")} in observe mode, where nothing is denied: ${observing.join(", ")}` : "");
     note("ready", "deny", state.ready ? "" : `Not ready: ${state.why_not}`);
     const refused = state.config.refused;
-    note("config", "deny", refused ? `The files hold another configuration, which could not be taken (${refused.at}):\n${refused.errors.join("\n")}` : "");
+    note("config", "deny", refused ? `The last reload failed, and Callgate keeps the previous configuration (${refused.at}):\n${refused.errors.join("\n")}` : "");
     const ending = state.certificates.filter((one) => until(one.ends) < SOON_DAYS * 86400);
-    note("certificates", "fail", ending.map((one) => `${one.file} ${until(one.ends) < 0 ? "ended" : "ends"} ${when(one.ends)}`).join("\n"));
+    note("certificates", "fail", ending.map((one) => `${one.file} ${until(one.ends) < 0 ? "expired" : "expires"} ${when(one.ends)}`).join("\n"));
     const missing = state.feeds.filter((feed) => feed.count === null && feed.kind !== "secret");
-    note("feeds", "fail", missing.length ? `Never fetched so far: ${missing.map((feed) => feed.label).join(", ")}` : "");
+    note("feeds", "fail", missing.length ? `Not fetched yet: ${missing.map((feed) => feed.label).join(", ")}` : "");
     setup(refused);
   }
 
   function setup(refused) {
     $("config").replaceChildren(...facts([["ready", state.ready ? "yes" : "no: " + state.why_not], ["generation", state.config.generation], ["version", state.config.version],
-      ["taken", `${state.config.taken} (${when(state.config.taken)})`], ["last refused", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
+      ["applied", `${state.config.taken} (${when(state.config.taken)})`], ["failed reload", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
       ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions" : "only reads"]]).childNodes);
     fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name, "nowrap"),
       make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : "enforces"), cell(route.methods.join(", ")),
@@ -483,13 +484,13 @@
     fill("providers", state.providers.map((one) => make("tr", {}, cell(one.name), cell(one.preset || (one.signs ? "a scheme of its own" : "none")), cell(one.signs ? "yes" : "no", one.signs ? "" : "fail"),
       cell(one.networks === null ? "anywhere" : one.networks, "num"))), 4, "none");
     fill("feeds", state.feeds.map((feed) => make("tr", {}, make("td", {}, make("code", {}, feed.label)),
-      cell(feed.count === null ? "nothing so far" : feed.kind === "secret" ? "a secret, handed over" : `${feed.count} ${feed.kind}`, feed.count === null ? "fail" : ""),
+      cell(feed.count === null ? "nothing yet" : feed.kind === "secret" ? "a secret from a handshake" : `${feed.count} ${feed.kind}`, feed.count === null ? "fail" : ""),
       cell(feed.age_seconds === null ? "-" : span(feed.age_seconds), "nowrap"))), 3, "nothing is fetched");
     fill("certificates", state.certificates.map((one) => make("tr", {}, make("td", {}, make("code", {}, one.file)),
       cell(`${when(one.ends)} (${one.ends.slice(0, 10)})`, until(one.ends) < SOON_DAYS * 86400 ? "fail" : ""))), 2, "no TLS here");
   }
 
-  // === Views, and the pulse ===
+  // === Views and polling ===
 
   const views = ["requests", "interactions", "setup"];
   let view = "requests";
@@ -507,7 +508,7 @@
   addEventListener("hashchange", () => { show(); turn(); });
 
   let timer = 0, turning = null, count = 0;
-  /** Brings everything up to date, now. */
+  /** Refreshes all data at once. */
   async function turn() {
     clearTimeout(timer);
     while (turning) await turning;
@@ -526,7 +527,7 @@
       count++;
       linked("on", paused ? "paused" : "live");
     } catch (error) {
-      linked("off", error instanceof Refused ? error.message.replace(/`/g, "") : "Callgate does not answer");
+      linked("off", error instanceof Refused ? error.message.replace(/`/g, "") : "no response from Callgate");
     }
   }
   function linked(className, text) {
@@ -548,7 +549,7 @@
   $("pause").addEventListener("click", () => {
     paused = !paused;
     $("pause").setAttribute("aria-pressed", String(paused));
-    $("pause").textContent = paused ? "Go on" : "Pause";
+    $("pause").textContent = paused ? "Resume" : "Pause";
     say(paused ? "Paused" : "Live");
     if (paused) linked("", "paused"); else turn();
   });

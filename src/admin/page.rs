@@ -1,6 +1,8 @@
-//! A page to look at, and what it asks for under `/ui/api`. It is one document that brings its style and script along;
-//! whatever came from outside reaches it as JSON and is shown as text. It reads; where `listen.admin.actions` says so, it
-//! can revoke an interaction.
+//! The admin page, and the API under `/ui/api` that it uses.
+//!
+//! The page is one HTML document that contains its style and script. Data from requests reaches it as JSON, and it
+//! shows the data as text. The page only reads, unless `listen.admin.actions` is true. Then it can also revoke an
+//! interaction.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,24 +21,24 @@ use crate::denial::Denial;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
 
-/// Most requests, and most interactions, of one answer.
+/// Maximum number of requests or interactions in one response.
 const ROWS_MAX: usize = 1000;
 const INTERACTIONS_DEFAULT: usize = 100;
-/// What the page says before it changes anything: a form, or a page from elsewhere, cannot set a header of this name
-/// without being asked.
+/// The header that a request must have to change anything. A form cannot set it, and another site's page can set it
+/// only after a CORS preflight, which Callgate does not allow.
 const ACTION: HeaderName = HeaderName::from_static("callgate-action");
 
-/// What is asked for.
+/// The kind of resource that a path names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Place<'r> {
-    /// The page.
+    /// The page itself.
     Page,
-    /// What the page asks for, by name.
+    /// A resource of the page's API, by its path below `/ui/api/`.
     Api(&'r str),
 }
 
 impl<'r> Place<'r> {
-    /// The place that a path names; `None`: it is none of ours.
+    /// Returns the resource that a path names, or `None` if the path belongs neither to the page nor to its API.
     pub(super) fn of(path: &'r str) -> Option<Self> {
         match path {
             "/" | "/ui" | "/ui/" => Some(Self::Page),
@@ -45,13 +47,13 @@ impl<'r> Place<'r> {
     }
 }
 
-/// The page as it is sent.
+/// The HTML document, and its `Content-Security-Policy`.
 struct Page {
     html: String,
     policy: HeaderValue,
 }
 
-/// Put together once. Its style and its script are allowed by their digests, and nothing else is.
+/// The page, built at first use. The policy allows its style and script by their hashes, and no other resources.
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let (style, script) = (include_str!("page.css"), include_str!("page.js"));
     let digest = |text: &str| BASE64.encode(&Sha256::digest(text));
@@ -62,15 +64,15 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
         digest(style)
     );
     let html = include_str!("page.html").replace("/*style*/", style).replace("/*script*/", script);
-    // Base64 and the words above are characters of a header.
+    // The policy contains only characters that are valid in a header, so the fallback is never used.
     Page { html, policy: HeaderValue::from_str(&policy).unwrap_or_else(|_| NOTHING.clone()) }
 });
 
-/// The policy of what is no page.
+/// The `Content-Security-Policy` of all other responses.
 static NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 impl Admin {
-    /// Answers for the page and for what it asks for.
+    /// Returns the response to a request for the page or its API.
     pub(super) async fn page(&self, request: &AdminRequest, place: Place<'_>) -> AdminResponse {
         let response = match (self.asked_as_ours(request), place) {
             (Err(refused), _) => refused,
@@ -110,7 +112,7 @@ impl Admin {
         }
     }
 
-    /// Refuses to change anything, unless the configuration says otherwise and our page asks.
+    /// Denies a change, unless `listen.admin.actions` is true and the request comes from the page itself.
     fn may_act(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         if !self.listener.load().actions {
             return Err(problem(403, "the page only reads, unless `listen.admin.actions` is true"));
@@ -130,7 +132,7 @@ impl Admin {
         };
         let limit = number("limit", ROWS_MAX as u64).and_then(|limit| usize::try_from(limit).ok());
         let (Some(after), Some(limit)) = (number("after", 0), limit.filter(|limit| is_page(*limit))) else {
-            return problem(400, "after is a number, limit one from 1 to 1000");
+            return problem(400, "after must be a number, and limit must be a number from 1 to 1000");
         };
         let rows = self.recent.after(after, limit);
         let told = json!({
@@ -155,13 +157,13 @@ impl Admin {
         }
         let limit = query("limit").map_or(Some(INTERACTIONS_DEFAULT), |text| text.parse().ok());
         let Some(limit) = limit.filter(|limit| is_page(*limit)) else {
-            return problem(400, "limit is a number from 1 to 1000");
+            return problem(400, "limit must be a number from 1 to 1000");
         };
         let route = query("route");
         let wanted = |interaction: &Interaction| {
             let fits = match only {
                 Some(only) => interaction.state == only,
-                // Open, here, is whatever is not over: what asks or progresses, too.
+                // The filter `open` selects every state that is not final, such as asking and progressing.
                 None => state == "all" || interaction.state.is_open(),
             };
             fits && route.as_deref().is_none_or(|route| *interaction.route == *route)
@@ -173,12 +175,12 @@ impl Admin {
     }
 }
 
-/// An interaction, for the page.
+/// Returns an interaction as JSON for the page.
 fn shown(id: &str, interaction: &Interaction) -> Value {
     told::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
 }
 
-/// What each reason means.
+/// Returns the status, title and explanation of every denial.
 fn told_reasons() -> AdminResponse {
     let reasons: serde_json::Map<_, _> = Denial::ALL
         .iter()
@@ -198,7 +200,7 @@ fn not_allowed(allow: &'static str) -> AdminResponse {
     AdminResponse { allow, ..problem(405, "method not allowed") }
 }
 
-/// With what keeps a browser from taking it for something else, or from showing it to somebody else.
+/// Adds the security headers: the content policy, no type guessing, no framing, and no access for other origins.
 fn guarded(mut response: AdminResponse, policy: HeaderValue) -> AdminResponse {
     let fixed = |name, value| (name, HeaderValue::from_static(value));
     response.headers.extend([

@@ -1,4 +1,5 @@
-//! What the page is told of the moment: routes, providers, what is fetched, certificates, configuration, interactions.
+//! JSON views of the current state for the admin page: routes, providers, feeds, certificates, configuration. Also the
+//! view of one interaction, which the callbacks API uses too.
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,8 @@ use crate::policy::{Feed, FeedKind, Policy};
 use crate::time::Timestamp;
 
 impl Admin {
-    /// The state of the moment. Of fetched things and certificates it says what the metrics say.
+    /// Returns the current state as JSON. The ages of feeds and the expiry times of certificates are those of the
+    /// metrics.
     pub(super) fn told_state(&self) -> Value {
         let (policy, listener) = (self.policy.load(), self.listener.load());
         let readiness = self.readiness();
@@ -51,14 +53,14 @@ fn route(route: &Route) -> Value {
         "forward": route.forward.as_str(),
         "observes": route.observes(),
         "token": route.token.as_ref().map(token),
-        // Where the page puts placeholders into the request that it writes down.
+        // The page shows a request as a curl command, with placeholders in these headers and parameters.
         "headers": route.token.iter().flat_map(TokenRule::headers).map(|name| name.as_str()).collect::<Vec<_>>(),
         "parameters": route.token.iter().flat_map(TokenRule::parameters).collect::<Vec<_>>(),
         "signed": route.verifier().is_some_and(|verifier| verifier.scheme().proves()),
     })
 }
 
-/// Which token a route asks for, in words.
+/// Describes the token that a route requires.
 fn token(rule: &TokenRule) -> String {
     let (kind, carriers) = match rule {
         TokenRule::Callback { carriers, .. } => ("minted here", carriers),
@@ -79,7 +81,7 @@ fn provider(policy: &Policy, provider: &Provider) -> Value {
     })
 }
 
-/// One thing that is fetched; never what is in it.
+/// Returns a feed as JSON: its age and its number of entries, but not the entries.
 fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> Value {
     let outside = &policy.ingress.edge().outside;
     let (kind, count) = match feed.kind {
@@ -90,8 +92,8 @@ fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> V
     json!({ "label": feed.label(), "kind": kind, "count": count, "age_seconds": age_seconds })
 }
 
-/// An interaction: what everybody is told who may see it, and what is told `besides`. No token is in it, and no address
-/// that a message brought.
+/// Returns an interaction as JSON, with the additional members in `besides`. The common members contain no token and no
+/// URL from a message.
 pub(super) fn interaction<const N: usize>(
     id: &str,
     interaction: &Interaction,

@@ -1,4 +1,4 @@
-//! `callgate check`: compile a configuration without serving it.
+//! `callgate check`: reports every mistake in a configuration, without serving it.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ use crate::proxy::check_tls;
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Print what every route does, defaults included, secrets hidden.
+    /// Print every setting, including defaults, and what each route does. Secrets are hidden.
     #[arg(long)]
     print: bool,
-    /// Look up the absolute paths in the configuration below this folder, such as `/tls/tls.crt` of a pod.
+    /// Look up absolute paths below this folder: `/tls/tls.crt` in the configuration becomes `DIR/tls/tls.crt`.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Print JSON.
@@ -88,7 +88,7 @@ fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigErro
     if errors.is_empty() { Ok(config) } else { Err(errors) }
 }
 
-/// The same TLS with the files that stand below a root.
+/// Returns the TLS settings with all file paths resolved below `root`.
 fn below(root: &Root, tls: &Tls) -> Tls {
     let find = |path: &str| Box::from(root.find(path).to_string_lossy());
     let files = |files: &CertificateFiles| CertificateFiles {

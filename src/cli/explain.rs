@@ -1,4 +1,7 @@
-//! `callgate explain`: the decision on a captured request, by the code that decides in production.
+//! `callgate explain`: shows the result of each check for a captured request, and the verdict.
+//!
+//! The decision is made by the same code that runs in production. The ledger is not consulted, so `explain` cannot
+//! detect duplicates or interactions that are over.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -20,13 +23,13 @@ use crate::trail::{Outcome, Trail};
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The request: a raw HTTP/1.1 message.
+    /// File with the request: a raw HTTP/1.1 message.
     #[arg(long, value_name = "FILE.http")]
     request: PathBuf,
-    /// When it is supposed to arrive: RFC 3339 or Unix seconds. Now, unless given.
+    /// Time at which the request arrives: RFC 3339 or Unix seconds. Default: now.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
-    /// Who is supposed to send it. 127.0.0.1, unless given.
+    /// Source address of the connection. Default: 127.0.0.1.
     #[arg(long, value_name = "IP")]
     peer: Option<IpAddr>,
     /// Print JSON.
@@ -46,7 +49,7 @@ pub(super) fn explain(args: &ExplainArgs) -> u8 {
             return EXIT_DATA;
         }
     };
-    // What the running Callgate has fetched is taken from its cache.
+    // Uses the keys and address lists that the running Callgate has in its cache; `explain` fetches nothing itself.
     let policy = match with_cached(config.policy) {
         Ok(policy) => policy,
         Err(error) => {
@@ -84,9 +87,9 @@ struct Explanation<'a> {
     route: Option<String>,
     provider: Option<String>,
     forward: Option<String>,
-    /// What a handshake is answered with.
+    /// Callgate's response to the provider's handshake.
     answer: Option<Reply>,
-    /// Whether the route only observes: then it is delivered whatever the verdict would be.
+    /// Whether the route is in observe mode. The request is then delivered even if the verdict is a denial.
     observes: bool,
     trail: &'a Trail,
 }
@@ -162,12 +165,12 @@ impl<'a> Explanation<'a> {
                 println!("{}: {reason} (HTTP {})", self.verdict, self.status.unwrap_or_default());
                 println!("  {}", self.help.unwrap_or_default());
                 if self.observes {
-                    println!("  but the route only observes: it is delivered, and counted");
+                    println!("  but the route has `mode: observe`: the request is counted and delivered");
                 }
             }
             (None, None) => {
                 let answer = self.answer.as_ref();
-                println!("{}: answered here, a handshake", self.verdict);
+                println!("{}: a handshake, answered by Callgate", self.verdict);
                 if let Some(reply) = answer {
                     println!("  {} with HTTP {}", reply.name, reply.status);
                 }
@@ -175,14 +178,14 @@ impl<'a> Explanation<'a> {
             (None, forward) => {
                 println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/"));
                 println!(
-                    "  unless the ledger of the running Callgate knows it as a duplicate, or its interaction as over"
+                    "  unless the ledger of the running Callgate has it as a duplicate, or its interaction is over"
                 );
             }
         }
     }
 }
 
-/// What came from outside must not steer a terminal.
+/// Replaces control characters, so that text from a request cannot send escape sequences to the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

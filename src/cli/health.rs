@@ -1,4 +1,6 @@
-//! `callgate health`: asks a running Callgate how it is, for images and probes that have neither shell nor curl.
+//! `callgate health`: asks a running Callgate for `/livez` or `/readyz`.
+//!
+//! It serves as a probe in container images that have neither a shell nor curl.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,17 +11,17 @@ use clap::Args;
 use super::EXIT_UNAVAILABLE;
 use crate::source::reachable;
 
-/// How long each step may take; less than the timeout of a usual probe.
+/// Timeout for the connection and for each read and write. It is shorter than the timeout of a typical probe.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest answer that is read, in bytes.
+/// Maximum size of the response, in bytes. The rest is not read.
 const ANSWER_BYTES_MAX: u64 = 4 << 10;
 
 #[derive(Args)]
 pub(super) struct HealthArgs {
-    /// The admin listener.
+    /// Address of the admin listener.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
-    /// Whether it takes callbacks, and not only whether it lives.
+    /// Ask whether Callgate accepts callbacks (`/readyz`), not only whether it is alive (`/livez`).
     #[arg(long)]
     ready: bool,
 }
@@ -43,7 +45,7 @@ pub(super) fn health(args: &HealthArgs) -> u8 {
     }
 }
 
-/// The status and the first line of the answer.
+/// Sends a GET request. Returns the status and the first line of the response body, without control characters.
 fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     let words = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(words)?;
@@ -58,7 +60,7 @@ fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     match (head.parse(&answer), head.code) {
         (Ok(httparse::Status::Complete(end)), Some(status)) => {
             let body = String::from_utf8_lossy(answer.get(end..).unwrap_or_default());
-            // Whoever answers on that port is not known yet: nothing of it may control a terminal.
+            // The server on that port may not be Callgate: its text must not send escape sequences to the terminal.
             let line = body.lines().next().unwrap_or_default();
             Ok((status, line.chars().filter(|c| !c.is_control()).collect()))
         }

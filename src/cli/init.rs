@@ -1,4 +1,6 @@
-//! `callgate init`: a configuration to begin with, for one provider. It is tried before it is written.
+//! `callgate init`: writes a first configuration for one provider.
+//!
+//! The configuration is compiled before it is written, so that `callgate check` accepts it.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -12,10 +14,10 @@ use crate::egress::Slot;
 
 #[derive(Args)]
 pub(super) struct InitArgs {
-    /// The provider; `callgate providers` lists them.
+    /// Name of the provider. `callgate providers` lists the names.
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// Where it is written; a file that is there stays. Without it, on standard output.
+    /// File to write. An existing file is not overwritten. Default: standard output.
     #[arg(short = 'o', long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -26,7 +28,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
         return EXIT_DATA;
     };
     let Some(text) = first_configuration(preset.name, &entry) else {
-        eprintln!("error: {} needs more than can be guessed: see docs/providers.md", entry.title);
+        eprintln!("error: {} needs settings that init cannot guess: see docs/providers.md", entry.title);
         return EXIT_DATA;
     };
     let Some(path) = &args.output else {
@@ -35,7 +37,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     let written = OpenOptions::new().write(true).create_new(true).open(path);
     match written.and_then(|mut file| file.write_all(text.as_bytes())) {
         Ok(()) => {
-            eprintln!("{} is written; what it needs is said in it", path.display());
+            eprintln!("wrote {}; its comments say what to change", path.display());
             0
         }
         Err(error) => {
@@ -45,7 +47,8 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     }
 }
 
-/// Secrets of every form that a scheme may ask for: one of them fits, so that it can be tried whether the rest does.
+/// Example secrets, one in each form that a signature scheme can require. The generated configuration is compiled with
+/// each of them; if one compiles, the rest of the configuration is correct.
 const SECRETS: [&str; 6] = [
     "a secret of thirty-two bytes, or more",
     "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
@@ -55,18 +58,21 @@ const SECRETS: [&str; 6] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
 
-/// What a provider says whose secrets are ours to make.
+/// The setting of a provider whose secret Callgate derives for each interaction.
 const DERIVED: &str = "secrets: derived";
 
-/// A configuration that compiles, with comments that say what to change; `None` where none could be made.
+/// Returns a configuration that compiles, with comments that say what to change. Returns `None` if the preset needs
+/// settings that cannot be guessed.
 pub fn first_configuration(name: &str, entry: &Entry) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
         callback.insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
     });
     let what = if entry.secret.is_empty() { "the secret" } else { &*entry.secret };
     let own = format!("    secrets: [ {{ env: {} }} ]  # {what}\n", variable(name));
-    let derived = format!("    {DERIVED}  # made for each interaction, handed over by the rule below\n");
-    // Keys that are published are fetched: a secret is asked for only where it does not go without one.
+    let derived = format!(
+        "    {DERIVED}  # one secret per interaction, sent to the provider by the egress rule below\n"
+    );
+    // A provider with published keys needs no secret. So the variant without a secret is tried first.
     let secrets = [Some(""), hands_over.then_some(&*derived), Some(&own)];
     let expected =
         entry.expect.iter().map(|key| format!("{key}: {CHANGE_ME}")).collect::<Vec<_>>().join(", ");
@@ -86,28 +92,28 @@ fn compiles(text: &str, secret: &str) -> bool {
     Config::parse(&text.replace(CHANGE_ME, "changed"), &Surroundings { env: &env, file: &file }).is_ok()
 }
 
-/// `stripe` -> `STRIPE_SECRET`.
+/// Returns the environment variable for a provider's secret: `stripe` becomes `STRIPE_SECRET`.
 fn variable(name: &str) -> String {
     let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     format!("{}_SECRET", name.chars().map(upper).collect::<String>())
 }
 
 fn configuration(name: &str, entry: &Entry, provider: &str) -> String {
-    // Without a signature, the token that is made for each interaction is all there is.
+    // If the provider does not sign, only the callback token protects the route. So it needs a URL per interaction.
     let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.proves());
     let one = signs && entry.callback.is_none();
     let (listen, route) =
         if one { one_address(name, entry) } else { addresses(name, entry, provider.contains(DERIVED)) };
-    let change = format!(" and write what {CHANGE_ME} stands for");
+    let change = format!(" and replace every {CHANGE_ME}");
     let fill = if provider.contains(CHANGE_ME) { &*change } else { "" };
     format!(
         "# Callgate in front of an agent, for {title}: {source}
 # Set the environment variables below{fill}, then: callgate check -c FILE && callgate run -c FILE
-public_url: https://agent.example.com  # yours
-listen:  # in a pod: ingress on 0.0.0.0:8443 with `tls`, admin on 0.0.0.0:9901, where the probes of deploy/ ask
-  ingress: [ {{ address: 0.0.0.0:8080 }} ]  # plain HTTP: see `tls` in docs/configuration.md where nothing in front ends TLS
-{listen}  admin: {{ address: 127.0.0.1:9901 }}  # metrics, health, the callbacks API
-agent: {{ address: 127.0.0.1:8000 }}  # your agent
+public_url: https://agent.example.com  # change this to your URL
+listen:  # in a pod: ingress on 0.0.0.0:8443 with `tls`, admin on 0.0.0.0:9901 for the probes in deploy/
+  ingress: [ {{ address: 0.0.0.0:8080 }} ]  # plain HTTP; add `tls` (docs/configuration.md) unless a proxy in front terminates TLS
+{listen}  admin: {{ address: 127.0.0.1:9901 }}  # metrics, health checks, callbacks API, admin page
+agent: {{ address: 127.0.0.1:8000 }}  # the address of your agent
 callback_tokens:
   keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: CALLGATE_TOKEN_KEY }} }} ]  # openssl rand -base64 32
 providers:
@@ -119,59 +125,59 @@ providers:
     )
 }
 
-const OBSERVE: &str =
-    "    # mode: observe  # nothing is refused, everything is counted: for traffic that is there already\n";
+const OBSERVE: &str = "    # mode: observe  # counts denials but denies nothing; use it to introduce Callgate for existing traffic\n";
 
-/// A route with one address for all callbacks, and nothing to listen on besides.
+/// Returns a route with one fixed path for all callbacks. It needs no further listener.
 fn one_address(name: &str, entry: &Entry) -> (&'static str, String) {
     let route = format!(
         "  - name: {name}
-    path: /webhooks/{name}  # what you give to {title}, behind public_url
+    path: /webhooks/{name}  # give {title} the URL with this path, after public_url
     provider: {name}
-    forward: /webhooks/{name}  # where your agent takes it
+    forward: /webhooks/{name}  # the path at your agent
 {OBSERVE}",
         title = entry.title
     );
     ("", route)
 }
 
-/// A route with an address for each request, how it is made, and the listener that a rule for it needs. `derived`: a
-/// secret goes along with it, which only a rule hands over.
+/// Returns the egress listener and a route with a callback URL per interaction, followed by a commented-out egress rule
+/// that injects the URL. `derived`: the provider has a secret per interaction, which only an egress rule can send.
 fn addresses(name: &str, entry: &Entry, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
-    // A provider that no convention is known of is told the address where its own documentation says.
+    // If the preset does not know where the provider expects the URL, the user must say it with `url`.
     let (how, place) = match entry.callback {
         Some(_) => (format!("preset: {name}, "), " }".to_owned()),
         None => {
             let place =
-                format!(", url: /callback_url }}  # the member of the request in which {title} looks for it");
+                format!(", url: /callback_url }}  # where {title} expects the URL in the request body");
             (String::new(), place)
         }
     };
     let by_hand = match derived {
-        true => "# An address, its token and its secret are made ".to_owned(),
+        true => "# An egress rule mints the URL, its token and its secret. ".to_owned(),
         false => format!(
-            "# An address and its token are made by hand: callgate mint -c FILE --route {name} --param id=ID\n# Or "
+            "# Mint a URL and its token by hand: callgate mint -c FILE --route {name} --param id=ID\n\
+             # Or let an egress rule mint them. "
         ),
     };
     let route = format!(
         "  - name: {name}
-    path: /webhooks/{name}/{{id}}  # every request to {title} gets such an address of its own, with a token: see below
+    path: /webhooks/{name}/{{id}}  # each request to {title} gets a URL and a token of its own, see below
     provider: {name}
     token: {{ kind: callback, from: [query] }}  # minted for each interaction, bound to {{id}}
-    forward: /webhooks/{name}/{{id}}  # where your agent takes it
+    forward: /webhooks/{name}/{{id}}  # the path at your agent
 {OBSERVE}
-{by_hand}by a rule, where the agent sends its requests to http://127.0.0.1:8081/{name}: take `# ` away below, and at `listen`.
+{by_hand}For this, remove `# ` below and in `listen`. The agent then sends its requests to http://127.0.0.1:8081/{name}.
 # egress:
 #   - name: {name}
 #     path: /{name}
-#     target: https://{CHANGE_ME}.example.com  # where requests to {title} go
-#     # id: of each request anew; or from its body, such as /document_id
+#     target: https://{CHANGE_ME}.example.com  # the URL of {title} for requests
+#     # `id` is a new UUID for each request. It can also be a value in the body, such as /document_id.
 #     inject: {{ route: {name}, {how}params: {{ id: {{ new: uuid }} }}{place}
 "
     );
     (
-        "  # egress: { address: 127.0.0.1:8081 }  # where the agent's own requests come in, for the rule at the end\n",
+        "  # egress: { address: 127.0.0.1:8081 }  # the agent sends its requests here, for the rule at the end\n",
         route,
     )
 }

@@ -1,4 +1,4 @@
-//! `.http` files: a raw HTTP/1.1 request message, as captured or written by hand.
+//! Reads and writes `.http` files: one raw HTTP/1.1 request, captured or written by hand.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -16,22 +16,22 @@ pub struct Message {
     method: String,
     target: String,
     headers: HeaderMap,
-    /// The raw body.
+    /// The raw body, without the newline that an editor adds at the end of the file.
     pub body: Vec<u8>,
 }
 
 impl Message {
-    /// Reads a message: request line, headers, blank line, body bytes. Line ends may be bare newlines.
+    /// Parses a request: request line, headers, empty line, body. A line may end with LF instead of CRLF.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// Returns a description of the first error.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let head_bytes = match request.parse(bytes) {
             Ok(httparse::Status::Complete(end)) => end,
             Ok(httparse::Status::Partial) => {
-                return Err("the message ends before the blank line behind the headers".to_owned());
+                return Err("the empty line after the headers is missing".to_owned());
             }
             Err(error) => return Err(format!("not an HTTP/1.1 request message: {error}")),
         };
@@ -42,7 +42,9 @@ impl Message {
             map.append(name, value);
         }
         if map.contains_key(TRANSFER_ENCODING) {
-            return Err("write the body as it is, without Transfer-Encoding".to_owned());
+            return Err(
+                "Transfer-Encoding is not supported: remove it, and write the body without chunks".to_owned()
+            );
         }
         let lengths: Vec<_> = map.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes).collect();
         if lengths.len() > 1
@@ -60,16 +62,16 @@ impl Message {
         Ok(message.without_last_newline())
     }
 
-    /// Reads a file.
+    /// Reads and parses a file.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// Returns the path and a description of the error.
     pub fn read(path: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(path).map_err(|error| error.to_string());
         bytes.and_then(|bytes| Self::parse(&bytes)).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Editors end a file with a newline; where `Content-Length` says so, it is not part of the body.
+    /// Removes the newline that an editor adds at the end of a file, if `Content-Length` excludes it from the body.
     fn without_last_newline(mut self) -> Self {
         let declared = self.head(LOOPBACK).body_bytes_declared.and_then(|bytes| usize::try_from(bytes).ok());
         if let Some(declared) = declared
@@ -80,22 +82,22 @@ impl Message {
         self
     }
 
-    /// The head, as if it had come from `peer`.
+    /// Returns the request head, with `peer` as the source address of the connection.
     pub fn head(&self, peer: IpAddr) -> RequestHead<'_> {
         RequestHead::new(&self.method, &self.target, &self.headers, peer)
     }
 
-    /// The text of a header.
+    /// Returns the first value of a header, or `None` if the header is missing or is not ASCII text.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         self.headers.get(name)?.to_str().ok().map(str::to_owned)
     }
 
-    /// Sets a header, replacing what was there.
+    /// Sets a header and removes its previous values.
     pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.insert(name, value);
     }
 
-    /// The message as it would go over the wire.
+    /// Serializes the request as HTTP/1.1.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
         for (name, value) in &self.headers {

@@ -1,4 +1,4 @@
-//! `callgate metrics`: every metric there is, as it is registered.
+//! `callgate metrics`: lists every registered metric as text, as JSON, or as the table in `docs/metrics.md`.
 
 use std::io::Write as _;
 
@@ -14,7 +14,7 @@ pub(super) struct MetricsArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Print the table of the documentation.
+    /// Print the Markdown table of docs/metrics.md.
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
 }
@@ -33,7 +33,7 @@ pub(super) fn metrics(args: &MetricsArgs) -> u8 {
         (_, true) => table(all),
         _ => all.iter().map(plain).collect(),
     };
-    // Whoever reads only the beginning has what they want.
+    // A closed pipe is not an error: `callgate metrics | head` reads only the beginning.
     u8::from(
         std::io::stdout()
             .write_all(text.as_bytes())
@@ -41,7 +41,7 @@ pub(super) fn metrics(args: &MetricsArgs) -> u8 {
     )
 }
 
-/// The names under which Prometheus knows a metric.
+/// Returns the names of the time series that Prometheus stores for a metric.
 fn exposed(series: &Series) -> Vec<String> {
     match series.kind {
         "histogram" => ["_bucket", "_count", "_sum"].map(|end| format!("{}{end}", series.name)).to_vec(),
@@ -77,7 +77,7 @@ fn plain(series: &Series) -> String {
     text
 }
 
-/// The values of a label in a cell. The denials have a page of their own.
+/// Formats a label and its values for a table cell. Links to the list of denials instead of repeating all of them.
 fn cell(label: &Label) -> String {
     let values = match &label.values {
         Values::From(place) => return format!("`{}` from {place}", label.name),
@@ -93,7 +93,7 @@ fn cell(label: &Label) -> String {
 
 fn table(all: &[Series]) -> String {
     let mut table =
-        String::from("| metric | type | labels | from the start | says |\n|---|---|---|---|---|\n");
+        String::from("| metric | type | labels | from the start | description |\n|---|---|---|---|---|\n");
     for series in all {
         let labels: Vec<_> = series.labels.iter().map(cell).collect();
         let buckets: Vec<_> = series.buckets.iter().map(ToString::to_string).collect();
@@ -114,10 +114,10 @@ fn table(all: &[Series]) -> String {
     table
 }
 
-/// The table of `docs/metrics.md`.
+/// Returns the Markdown table in `docs/metrics.md`.
 ///
 /// # Errors
-/// A metric that cannot be registered.
+/// Returns an error if a metric cannot be registered.
 pub fn metrics_table() -> prometheus::Result<String> {
     Ok(table(Metrics::new()?.described()))
 }

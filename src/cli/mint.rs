@@ -1,5 +1,7 @@
-//! `callgate mint`: a callback URL and its token, from the running Callgate, which records the interaction; or from
-//! the configuration alone.
+//! `callgate mint`: mints a callback URL and its token.
+//!
+//! It asks the running Callgate, which records the interaction in its ledger. With `--offline`, or if no Callgate is
+//! running, it mints from the configuration alone, and no interaction is recorded.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,31 +17,31 @@ use crate::random::new_id;
 use crate::source::reachable;
 use crate::time::{Timestamp, format_duration, parse_duration};
 
-/// How long the running Callgate may take.
+/// Timeout for the connection to the running Callgate, and for each read.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer of it, in bytes.
+/// Maximum size of its response, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Args)]
 pub(super) struct MintArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The route.
+    /// Name of the route.
     #[arg(long, value_name = "NAME")]
     route: String,
-    /// A value for one of the route's captures; once for each.
+    /// Value of one capture of the route. Repeat the option for each capture.
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
     params: Vec<(String, String)>,
-    /// How long it lives, such as 2h. What the configuration says, unless given.
+    /// Lifetime of the token, such as 2h. Default: the lifetime in the configuration.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<Duration>,
-    /// How many callbacks it is good for. Any number, unless given.
+    /// Number of callbacks for which the token is valid. Default: unlimited.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     uses: Option<u32>,
-    /// Make it from the configuration alone, whether a Callgate runs or not.
+    /// Mint from the configuration alone, without asking a running Callgate.
     #[arg(long)]
     offline: bool,
-    /// When it is supposed to be made: RFC 3339 or Unix seconds. Now, unless given; implies --offline.
+    /// Time at which the token is minted: RFC 3339 or Unix seconds. Default: now. Implies --offline.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
     /// Print JSON.
@@ -64,7 +66,7 @@ pub(super) fn mint(args: &MintArgs) -> u8 {
     let doubled =
         |(i, (name, _)): (usize, &(String, String))| args.params.iter().take(i).any(|(n, _)| n == name);
     if args.params.iter().enumerate().any(doubled) {
-        eprintln!("error: route {}: a parameter is there twice", args.route);
+        eprintln!("error: route {}: the same --param is given twice", args.route);
         return EXIT_DATA;
     }
     let asked = match &config.startup.admin {
@@ -88,15 +90,16 @@ pub(super) fn mint(args: &MintArgs) -> u8 {
 }
 
 impl MintArgs {
-    /// Makes it from the configuration alone.
+    /// Mints from the configuration alone. On failure, returns the exit code and the message.
     fn make(&self, config: &Config) -> Result<Value, (u8, String)> {
         let store = &config.startup.store;
         if store.unknown == Unknown::Refuse {
             eprintln!(
-                "warning: `store.unknown` is `refuse`: the ledger does not know this interaction and will refuse it"
+                "warning: `store.unknown` is `refuse`, and this interaction is not in the ledger: its \
+                 callbacks will be denied"
             );
         }
-        let no_randomness = || (EXIT_UNAVAILABLE, "the system has no randomness to give".to_owned());
+        let no_randomness = || (EXIT_UNAVAILABLE, "the system's random number generator failed".to_owned());
         let interaction = new_id("int_").ok_or_else(no_randomness)?;
         let parameters: Vec<_> =
             self.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -112,11 +115,11 @@ impl MintArgs {
         }))
     }
 
-    /// Asks the running Callgate; `None`: none runs.
+    /// Asks the running Callgate to mint. Returns `None` if no Callgate is running.
     fn ask(&self, admin: &AdminListener) -> Option<Result<Value, (u8, String)>> {
         let address = reachable(admin.address);
         let Ok(stream) = TcpStream::connect_timeout(&address, PATIENCE) else {
-            eprintln!("note: no Callgate answers on {address}; made from the configuration alone");
+            eprintln!("note: no Callgate is running on {address}; minting from the configuration alone");
             return None;
         };
         let body = json!({
@@ -133,7 +136,7 @@ impl MintArgs {
                 Err((code, format!("route {}: {detail} (HTTP {status} from {address})", self.route)))
             }
             Err(error) => {
-                let message = format!("what answers on {address} is no Callgate ({error}); try --offline");
+                let message = format!("the server on {address} is not Callgate ({error}); try --offline");
                 Err((EXIT_UNAVAILABLE, message))
             }
         })

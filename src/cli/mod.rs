@@ -1,4 +1,7 @@
-//! The command line: the only place that prints.
+//! The command line: arguments, exit codes and output of each subcommand.
+//!
+//! No other module prints to standard output or standard error. Each subcommand has a file of its own. The files parse
+//! arguments and print results; the work is done in the modules that they call.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
 mod check;
@@ -35,18 +38,18 @@ pub use providers::provider_table;
 pub use run::{Serving, serve};
 pub use schema::{reference, schema};
 
-/// Bad usage or a bad configuration (sysexits.h EX_USAGE).
+/// Exit code for wrong usage or a wrong configuration (`EX_USAGE` in sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
-/// An input file that cannot be used (sysexits.h EX_DATAERR).
+/// Exit code for an input file that cannot be used (`EX_DATAERR` in sysexits.h).
 pub const EXIT_DATA: u8 = 65;
-/// A service that cannot be had, such as a port that is taken (sysexits.h EX_UNAVAILABLE).
+/// Exit code for a resource that is unavailable, such as a port in use (`EX_UNAVAILABLE` in sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
 #[derive(Parser)]
 #[command(
     name = "callgate",
     version,
-    about = "The door through which outside services call back an AI agent"
+    about = "A reverse proxy that verifies the callbacks outside services send to an AI agent"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -55,53 +58,54 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve.
+    /// Serve until SIGTERM or SIGINT.
     Run(ConfigArg),
-    /// Compile a configuration and print every mistake in it.
+    /// Check a configuration and print every mistake in it.
     Check(check::CheckArgs),
-    /// Say what would happen to a captured request, and why. Exits with 0 if it is allowed, 1 if not.
+    /// Show the result of each check for a captured request, and the verdict. Exits with 0 if the request is allowed,
+    /// and with 1 if it is denied.
     Explain(explain::ExplainArgs),
-    /// Write a configuration to begin with, for one provider.
+    /// Write a first configuration for one provider.
     Init(init::InitArgs),
-    /// List every metric there is: name, type, labels and what they may say, help.
+    /// List every metric with its type, labels, label values and help text.
     Metrics(metrics::MetricsArgs),
-    /// Make a callback URL and its token.
+    /// Mint a callback URL and its token.
     Mint(mint::MintArgs),
-    /// Print what a shell needs to complete the commands: bash, elvish, fish, powershell or zsh.
+    /// Print the completions for a shell: bash, elvish, fish, powershell or zsh.
     Completions {
-        /// The shell.
+        /// Name of the shell.
         shell: clap_complete::Shell,
     },
     /// Print the man page.
     Man,
-    /// List the providers that are known, or print the preset of one.
+    /// List the known providers, or print the preset of one of them.
     Providers(providers::ProvidersArgs),
     /// Print the configuration language as JSON Schema, for editors.
     Schema(schema::SchemaArgs),
-    /// Put a provider's signature on a captured request.
+    /// Sign a captured request as a provider does.
     Sign(sign::SignArgs),
-    /// Ask a running Callgate whether it lives, or takes callbacks. Exits with 0 or 69.
+    /// Ask a running Callgate whether it is alive, or whether it accepts callbacks. Exits with 0 for yes and 69 for no.
     Health(health::HealthArgs),
-    /// Put the sidecar into Kubernetes workloads, or take it out again.
+    /// Add the sidecar to Kubernetes workloads, or remove it.
     Inject(inject::InjectArgs),
 }
 
 #[derive(Args, Clone)]
 struct ConfigArg {
-    /// The configuration.
+    /// Configuration file.
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     config: PathBuf,
 }
 
-/// Whether these are words that the command line understands; what is wrong with them, if not.
+/// Checks whether the command line accepts these arguments, without running them.
 ///
 /// # Errors
-/// What it would say.
+/// Returns the message that the command line would print.
 pub fn understands(args: &[&str]) -> Result<(), String> {
     Cli::try_parse_from(args).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Runs the command line.
+/// Parses the arguments, runs the subcommand, and returns its exit code.
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -147,7 +151,7 @@ impl ConfigArg {
         read::Read::new(self).config
     }
 
-    /// The configuration, or the exit code after every mistake was printed.
+    /// Returns the configuration. If it has mistakes, prints all of them and returns the exit code.
     fn load(&self) -> Result<Config, u8> {
         self.parse().map_err(|errors| {
             self.print_errors(&errors);
@@ -163,12 +167,15 @@ impl ConfigArg {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is the environment that is handed to the configuration")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the configuration receives the environment as an argument, from here"
+)]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Reads `--at`: RFC 3339 or Unix seconds.
+/// Parses the value of `--at`: RFC 3339 or Unix seconds.
 fn moment(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text)
         .ok_or_else(|| "expected RFC 3339, such as 2026-01-01T00:00:00Z, or Unix seconds".to_owned())
@@ -178,7 +185,7 @@ fn now_unless(at: Option<Timestamp>) -> Timestamp {
     at.unwrap_or_else(|| Clock::System.now())
 }
 
-/// `1 route`, `2 routes`.
+/// Returns a number with its noun in singular or plural: `1 route`, `2 routes`.
 fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

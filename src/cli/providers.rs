@@ -1,4 +1,4 @@
-//! `callgate providers`: the providers that are known, and what each of them is protected by.
+//! `callgate providers`: lists the known providers with their signature schemes, or prints the preset of one.
 
 use std::io::Write as _;
 
@@ -10,12 +10,12 @@ use crate::config::{Addresses, Entry, PRESETS, Preset, preset};
 
 #[derive(Args)]
 pub(super) struct ProvidersArgs {
-    /// Print this one's preset.
+    /// Name of a provider whose preset to print.
     name: Option<String>,
     /// Print JSON.
     #[arg(long, conflicts_with = "name")]
     json: bool,
-    /// Print the table of the documentation.
+    /// Print the Markdown table of docs/providers.md.
     #[arg(long, conflicts_with_all = ["name", "json"])]
     markdown: bool,
 }
@@ -43,7 +43,7 @@ pub(super) fn providers(args: &ProvidersArgs) -> u8 {
     print(&known().map(line).collect::<String>())
 }
 
-/// Whoever reads only the beginning has what they want.
+/// Prints a text. A closed pipe is not an error: `callgate providers | head` reads only the beginning.
 fn print(text: &str) -> u8 {
     u8::from(
         std::io::stdout()
@@ -67,12 +67,12 @@ fn words(entry: &Entry) -> String {
     }
 }
 
-/// What is under the signature, in words.
+/// Returns the names of the parts of a request that the signature covers.
 fn covered(entry: &Entry) -> Vec<&'static str> {
     entry.scheme.as_ref().map(|scheme| scheme.covers().words()).unwrap_or_default()
 }
 
-/// What anybody could change or send again, in words.
+/// Returns the parts of a request that the signature does not cover: an attacker can change or replay them.
 fn uncovered(entry: &Entry) -> String {
     let mut open = Vec::new();
     let covers = entry.scheme.as_ref().map(crate::signature::Scheme::covers).unwrap_or_default();
@@ -118,7 +118,7 @@ fn handshakes(entry: &Entry) -> Vec<&str> {
         .collect()
 }
 
-/// The table of `docs/providers.md`.
+/// Returns the Markdown table in `docs/providers.md`.
 pub fn provider_table() -> String {
     let mut table = String::from(
         "| preset | provider | scheme | covers | does not cover | handshakes | `allow: published` | `inject` | `secrets` | checked against |\n\

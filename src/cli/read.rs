@@ -1,4 +1,6 @@
-//! Reading a configuration and all files that it is made of, and telling later whether one of them has changed.
+//! Reads a configuration and the files that it names, and records their metadata.
+//!
+//! The recorded metadata later shows whether one of the files has changed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -11,10 +13,11 @@ use crate::config::{Config, ConfigError, Surroundings};
 use crate::file::{FILE_BYTES_MAX, read as read_file};
 use crate::policy::FeedKind;
 
-/// What tells that a file is another one than before, symbolic links followed; `None`: it is not there.
+/// Metadata that differs when a file was changed or replaced: device, inode, size, modification and change time.
+/// Symbolic links are followed. `None`: the file does not exist.
 pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
 
-/// The files a configuration was read from.
+/// The files that a configuration was read from, with their metadata.
 pub(super) type Stamps = BTreeMap<PathBuf, Stamp>;
 
 pub(super) fn stamp(path: &Path) -> Stamp {
@@ -22,12 +25,13 @@ pub(super) fn stamp(path: &Path) -> Stamp {
     Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
 }
 
-/// The folder below which another machine's files stand, such as those of a pod; none: the files are this machine's.
+/// A folder that contains the files of another machine, such as those of a pod. `None`: the files of this machine.
 #[derive(Default)]
 pub(super) struct Root(pub(super) Option<PathBuf>);
 
 impl Root {
-    /// Where a file is. One that is not absolute is the same everywhere; no way leads out of the folder.
+    /// Resolves a path. An absolute path is resolved below the folder, and `..` cannot leave the folder. A relative
+    /// path is returned unchanged.
     pub(super) fn find(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
         let Some(root) = self.0.as_ref().filter(|_| path.is_absolute()) else { return path.into() };
@@ -35,7 +39,7 @@ impl Root {
         for component in path.components() {
             match component {
                 Component::Normal(name) => found.push(name),
-                // At the top it leads nowhere.
+                // `..` in the root folder is the root folder itself.
                 Component::ParentDir => drop(found.pop()),
                 Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
             }
@@ -43,7 +47,7 @@ impl Root {
         root.join(found.iter().collect::<PathBuf>())
     }
 
-    /// The configuration names another path than was looked at: both are worth saying.
+    /// Adds the path below the folder to an error, because the configuration names a different path.
     fn explain(&self, found: &Path, error: std::io::Error) -> std::io::Error {
         match self.0 {
             Some(_) => std::io::Error::new(error.kind(), format!("{}: {error}", found.display())),
@@ -52,7 +56,7 @@ impl Root {
     }
 }
 
-/// A configuration as it was read: its text, what it says, and the files it is made of.
+/// The result of reading a configuration: its text, the compiled configuration, and the files that were read.
 pub(super) struct Read {
     pub(super) text: String,
     pub(super) config: Result<Config, Vec<ConfigError>>,
@@ -60,20 +64,20 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Reads a configuration.
+    /// Reads the configuration file and the files that it names.
     pub(super) fn new(args: &ConfigArg) -> Self {
         Self::of(args, args.text())
     }
 
-    /// Reads the files that a configuration needs whose text is known.
+    /// Compiles a configuration whose text was already read, and reads the files that it names.
     pub(super) fn of(args: &ConfigArg, text: Result<String, Vec<ConfigError>>) -> Self {
         Self::below(args, text, &Root::default())
     }
 
-    /// Reads the files that a configuration needs from where another machine's stand.
+    /// Does the same as [`Self::of`], with absolute paths resolved below `root`.
     pub(super) fn below(args: &ConfigArg, text: Result<String, Vec<ConfigError>>, root: &Root) -> Self {
         let stamps = Mutex::new(Stamps::new());
-        // Looked at before it is read: what changes in between is seen the next time.
+        // Metadata is recorded before the file is read, so that a change in between is noticed at the next look.
         let look = |path: &Path| {
             stamps.lock().insert(path.to_owned(), stamp(path));
         };

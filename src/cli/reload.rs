@@ -1,5 +1,6 @@
-//! Another configuration while serving: on SIGHUP, and when a file changes that the one of the moment was read from.
-//! It is taken whole or not at all, and the last good one goes on.
+//! Reloads the configuration while Callgate serves: on SIGHUP, and when one of its files changes.
+//!
+//! A new configuration is applied completely or not at all. If it has a mistake, Callgate keeps the last good one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,30 +12,30 @@ use super::{ConfigArg, Serving};
 use crate::clock::Clock;
 use crate::observe::{ConfigState, Metrics};
 
-/// How often files are looked at. One that changed is read when it stays as it is for as long.
+/// Interval at which files are checked for changes. A changed file is read once it is unchanged for one more interval.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Takes other configurations.
+/// Reloads the configuration.
 pub(super) struct Reloader {
     args: ConfigArg,
     state: Arc<ConfigState>,
     metrics: Arc<Metrics>,
-    /// The text of the last good one, and the files it was made of.
+    /// Text of the last good configuration, and the files that it was read from.
     good: (String, Stamps),
-    /// The files of what was read last, whether or not it was taken, and of the last good one.
+    /// Files of the configuration that was read last, even if it was not applied, and of the last good one.
     stamps: Stamps,
-    /// How they were when they were found changed.
+    /// Metadata of these files when a change was noticed, until the change is complete.
     changed: Option<Stamps>,
 }
 
 impl Reloader {
-    /// One that goes on from what was read at the start.
+    /// Creates a reloader. `read` is the configuration that was read at startup.
     pub(super) fn new(args: ConfigArg, read: &Read, state: Arc<ConfigState>, metrics: Arc<Metrics>) -> Self {
         let good = (read.text.clone(), read.stamps.clone());
         Self { args, state, metrics, good, stamps: read.stamps.clone(), changed: None }
     }
 
-    /// Takes another configuration whenever somebody asks for it, or its files change. Never ends.
+    /// Reloads whenever the signal arrives, and with `watches` also when a file changes. Never returns.
     pub(super) async fn run(&mut self, serving: &Serving, asked: &mut Signal, watches: bool) {
         let mut looks = tokio::time::interval(LOOK);
         loop {
@@ -47,7 +48,7 @@ impl Reloader {
         }
     }
 
-    /// Whether files have changed, and are done changing.
+    /// Reports whether files have changed and were then unchanged for one interval.
     async fn is_due(&mut self) -> bool {
         let Some(now) = off_thread(now(&self.stamps)).await else { return false };
         if now == self.stamps {
@@ -59,11 +60,11 @@ impl Reloader {
         settled
     }
 
-    /// Reads what is there, and takes it if all of it can be used.
+    /// Reads the configuration, and applies it if it has no mistake.
     async fn reload(&mut self, serving: &Serving) {
         let args = self.args.clone();
         let Some(read) = off_thread(move || Read::new(&args)).await else {
-            return self.refused("", vec!["it could not be read".to_owned()]);
+            return self.refused("", vec!["the configuration could not be read".to_owned()]);
         };
         let Read { text, config, stamps } = read;
         self.stamps.clone_from(&stamps);
@@ -78,13 +79,13 @@ impl Reloader {
                 let generation = self.state.taken(&text, now);
                 self.metrics.config_taken(generation, now.unix_secs());
                 warnings.iter().for_each(|warning| log::warn!("{warning}"));
-                log::info!("configuration {generation} is served, {}", self.state.told().version);
+                log::info!("reloaded: generation {generation}, version {}", self.state.told().version);
                 self.good = (text, stamps);
             }
             Err(errors) => {
                 self.refused(&text, errors);
                 self.renew(serving).await;
-                // The next one may need files again that the last good one needs.
+                // The next configuration may name files of the last good one again, so they are watched as well.
                 for (path, is) in &self.good.1 {
                     self.stamps.entry(path.clone()).or_insert(*is);
                 }
@@ -94,13 +95,13 @@ impl Reloader {
 
     fn refused(&self, text: &str, errors: Vec<String>) {
         errors.iter().for_each(|error| log::error!("not reloaded: {error}"));
-        log::error!("the configuration was not taken; the last good one goes on");
+        log::error!("the new configuration has mistakes; Callgate keeps the last good one");
         self.state.refused(text, errors, Clock::System.now());
         self.metrics.config_refused();
     }
 
-    /// Takes the secrets and certificates of the last good one as they are now: their rotation does not wait for
-    /// somebody to mend the file that names them.
+    /// Reads the secrets and certificates of the last good configuration again. So they can be rotated even while the
+    /// configuration file has a mistake.
     async fn renew(&mut self, serving: &Serving) {
         let (text, stamps) = self.good.clone();
         let config = &self.args.config;
@@ -113,21 +114,25 @@ impl Reloader {
         let Ok(config) = read.config else { return };
         match serving.apply(config).await {
             Ok(_) => {
-                log::info!("files that the last good configuration names were read anew");
+                log::info!("reloaded the changed secrets and certificates of the last good configuration");
                 self.good = (read.text, read.stamps);
             }
-            Err(error) => log::error!("nor were files read anew that the last good one names: {error}"),
+            Err(error) => {
+                log::error!(
+                    "cannot reload the secrets and certificates of the last good configuration: {error}"
+                );
+            }
         }
     }
 }
 
-/// Looks at files.
+/// Returns a closure that reads the current metadata of the same files.
 fn now(stamps: &Stamps) -> impl FnOnce() -> Stamps + Send + 'static {
     let paths: Vec<_> = stamps.keys().cloned().collect();
     move || paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
 }
 
-/// Reading and compiling takes milliseconds, which callers should not wait for.
+/// Runs blocking work on another thread: reading and compiling takes milliseconds and must not delay requests.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }

@@ -1,4 +1,6 @@
-//! `callgate run`: serve until asked to stop.
+//! `callgate run`: starts all parts of Callgate and serves until a signal stops it.
+//!
+//! [`serve`] connects the parts and starts the listeners. The `reload` module replaces the configuration later.
 
 use std::io::Write;
 use std::num::NonZero;
@@ -21,10 +23,10 @@ use crate::policy::{AgentAddress, Policy};
 use crate::proxy::{Options, Server, StartError};
 use crate::store::Store;
 
-/// Most worker threads taken without being told.
+/// Maximum number of worker threads if the configuration does not set `threads`.
 const THREADS_DEFAULT_MAX: usize = 2;
 
-/// A server, the switch for its readiness, and what a reload replaces.
+/// A running server, its readiness flag, and the parts that a reload replaces.
 pub struct Serving {
     /// The server.
     pub server: Server,
@@ -34,16 +36,17 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves by another configuration from here on: all of it, or the old one. Returns what is worth a line.
+    /// Applies another configuration, completely or not at all. Returns its warnings.
     ///
     /// # Errors
-    /// Why it cannot be taken, in words.
+    /// Returns the reason as text if the configuration cannot be applied. The old one then stays in use.
     pub async fn apply(&self, config: Config) -> Result<Vec<String>, String> {
         let Config { startup, policy, warnings } = config;
         let differences = self.startup.differences(&startup);
         if !differences.is_empty() {
             return Err(format!(
-                "only a restart changes {0}: restart, or put {0} back; nothing else of this file was taken",
+                "{0} can be changed only by a restart: restart, or undo the change of {0}. No part of the new \
+                 configuration was applied",
                 differences.join(", ")
             ));
         }
@@ -57,18 +60,18 @@ impl Serving {
         Ok(warnings)
     }
 
-    /// Says "not ready", goes on for `delay`, lets running exchanges end for as long as `grace`, and returns how many
-    /// were cut off.
+    /// Stops the server. It reports "not ready" but still accepts requests for `delay`, then accepts no more, and waits
+    /// up to `grace` for the running exchanges. Returns the number of exchanges that were cut off.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         self.ready.store(false, Ordering::Relaxed);
         self.server.stop(delay, grace).await
     }
 }
 
-/// Starts everything a configuration asks for. Must be called within a tokio runtime.
+/// Starts the store, the listeners and the traces of a configuration. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// [`StartError`]; nothing is left bound.
+/// Returns a [`StartError`] if one of them cannot start. No listener stays bound then.
 pub fn serve(
     config: Config,
     clock: Clock,
@@ -135,13 +138,13 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
             code
         }
         Err(error) => {
-            log::error!("no threads: {error}");
+            log::error!("cannot start the worker threads: {error}");
             EXIT_UNAVAILABLE
         }
     }
 }
 
-/// With one thread there is nobody to steal work from, and a scheduler that knows it is cheaper.
+/// Creates the tokio runtime. One thread needs no work stealing, and the single-threaded scheduler costs less.
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     match threads {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -154,7 +157,7 @@ fn threads(startup: &Startup) -> usize {
     startup.threads.unwrap_or_else(|| processors().min(THREADS_DEFAULT_MAX))
 }
 
-/// What is said of a configuration when it begins to be served.
+/// The facts about a configuration that are logged when Callgate starts to serve.
 struct Served {
     routes: String,
     rules: String,
@@ -183,7 +186,7 @@ fn announce(server: &Server, Served { routes, rules, agent }: &Served) {
     }
 }
 
-/// What the process is asked from outside.
+/// The signals that the process handles.
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
@@ -206,7 +209,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         AccessLog::Stdout => match AccessLogger::start(std::io::stdout()) {
             Ok(log) => Some(log),
             Err(error) => {
-                log::error!("no access log: {error}");
+                log::error!("cannot start the access log: {error}");
                 return EXIT_UNAVAILABLE;
             }
         },
@@ -215,7 +218,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
     let shutdown = (config.startup.shutdown_delay, config.startup.shutdown_grace);
     let watches = config.startup.watches;
     let (Ok(metrics), Ok(mut signals)) = (Metrics::new(), Signals::new()) else {
-        log::error!("metrics or signals could not be set up");
+        log::error!("cannot set up the metrics or the signal handlers");
         return EXIT_UNAVAILABLE;
     };
     let (metrics, now) = (Arc::new(metrics), Clock::System.now());
@@ -230,19 +233,19 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         }
     };
     announce(&serving.server, &served);
-    // Files may take as long as they like: who asks to stop is heard meanwhile.
+    // Reading files can block for long, so the stop signals are awaited at the same time as the reloads.
     let (delay, grace) = tokio::select! {
         _ = signals.terminate.recv() => shutdown,
         _ = signals.interrupt.recv() => (Duration::ZERO, Duration::ZERO),
         () = reloader.run(&serving, &mut signals.hangup, watches) => shutdown,
     };
     log::info!("stopping");
-    // Whoever interrupts a stop does not want to wait for the rest of it.
+    // A SIGINT while stopping ends the grace period at once.
     tokio::select! {
         left = serving.stop(delay, grace) => if left > 0 {
             log::warn!("{left} exchanges were cut off");
         },
-        _ = signals.interrupt.recv() => log::warn!("interrupted: exchanges that had not ended are cut off"),
+        _ = signals.interrupt.recv() => log::warn!("interrupted: the running exchanges were cut off"),
     }
     let _ = std::io::stdout().flush();
     0

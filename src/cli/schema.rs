@@ -1,4 +1,5 @@
-//! `callgate schema`: the configuration language for editors, and as a table for people.
+//! `callgate schema`: prints the configuration language as JSON Schema for editors, or as the table in
+//! `docs/reference.md`.
 
 use std::io::Write as _;
 
@@ -10,12 +11,12 @@ use crate::config::SCHEMA;
 
 #[derive(Args)]
 pub(super) struct SchemaArgs {
-    /// Print the table of the documentation.
+    /// Print the Markdown table of docs/reference.md.
     #[arg(long)]
     markdown: bool,
 }
 
-/// The configuration language as JSON Schema.
+/// Returns the configuration language as JSON Schema.
 pub fn schema() -> Option<Value> {
     serde_yaml::from_str(SCHEMA).ok()
 }
@@ -26,7 +27,7 @@ pub(super) fn print(args: &SchemaArgs) -> u8 {
     u8::from(std::io::stdout().write_all(text.as_bytes()).is_err())
 }
 
-/// Every key, one line each.
+/// Returns a Markdown table with one row for each configuration key.
 pub fn reference() -> String {
     let mut out = "| key | | default |\n|---|---|---|\n".to_owned();
     if let Some(schema) = schema() {
@@ -35,13 +36,13 @@ pub fn reference() -> String {
     out
 }
 
-/// What a schema refers to.
+/// Returns the schema that `$ref` names, or the schema itself if it has no `$ref`.
 fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
     let target = schema["$ref"].as_str().and_then(|to| root.pointer(to.trim_start_matches('#')));
     target.unwrap_or(schema)
 }
 
-/// The keys of a mapping, and below each of them its own.
+/// Appends a row for each key of a mapping, followed by the keys of its value.
 fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
     let schema = resolved(root, schema);
     for (key, own) in schema["properties"].as_object().into_iter().flatten() {
@@ -63,9 +64,9 @@ fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// The keys within a value: of a list's elements, of entries by name, of each of several forms.
+/// Appends the keys within a value: of a mapping, of list elements, of entries by name, and of each `anyOf` form.
 fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
-    // A reference to a secret is the same everywhere, and said at the top of the documentation.
+    // A reference to a secret has the same keys everywhere. The documentation explains them once, at the top.
     if Some(schema) == root.pointer("/$defs/secret") {
         return;
     }
@@ -81,7 +82,7 @@ fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// Each word once: a version may stand as a number and as text.
+/// Joins the values without repetition: a version can be allowed both as a number and as text.
 fn words(all: &[Value]) -> String {
     let mut words: Vec<_> = all.iter().map(word).collect();
     let mut seen = std::collections::BTreeSet::new();

@@ -1,11 +1,12 @@
-//! `callgate sign`: a request as the provider would send it.
+//! `callgate sign`: signs a request as the provider does, for tests. It works for schemes with a shared secret.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use http::header::CONTENT_LENGTH;
-use serde_json::json;
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
 
 use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json};
 use crate::policy::Policy;
@@ -19,19 +20,19 @@ use crate::time::Timestamp;
 pub(super) struct SignArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The provider whose first secret signs.
+    /// Name of the provider. Its first secret signs the request.
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// The request: a raw HTTP/1.1 message.
+    /// File with the request: a raw HTTP/1.1 message.
     #[arg(long, value_name = "FILE.http")]
     request: PathBuf,
-    /// When it is supposed to be signed: RFC 3339 or Unix seconds. Now, unless given.
+    /// Time of the signature: RFC 3339 or Unix seconds. Default: now.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
-    /// The event id, where the scheme has one. A random one, unless given.
+    /// Event id, if the scheme has one. Default: the id in the file, or else a random id.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// The interaction whose own secret signs, for providers that are given one.
+    /// Interaction whose secret signs the request, for providers with `secrets: derived`.
     #[arg(long, value_name = "ID")]
     interaction: Option<String>,
     /// Print the signature headers as JSON instead of the message.
@@ -53,23 +54,27 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     };
     let Some(provider) = config.policy.provider(&args.provider) else {
         let known: Vec<_> = config.policy.providers.iter().map(|provider| &*provider.name).collect();
-        eprintln!("error: there is no provider {}; known are: {}", args.provider, known.join(", "));
+        eprintln!(
+            "error: there is no provider {} in the configuration; it has: {}",
+            args.provider,
+            known.join(", ")
+        );
         return EXIT_DATA;
     };
     let Some(verifier) = &provider.verifier else {
         eprintln!("error: the provider {} does not sign", args.provider);
         return EXIT_DATA;
     };
-    // The id in the file, if there is one, is the one the provider gave it.
+    // If the captured request has an event id, it is kept.
     let named =
         verifier.scheme().id.as_ref().and_then(IdSource::header).and_then(|name| message.header(name));
     let Some(id) = args.id.clone().or(named).or_else(|| new_id("msg_")) else {
-        eprintln!("error: the system has no randomness to give");
+        eprintln!("error: the system's random number generator failed");
         return EXIT_UNAVAILABLE;
     };
     let head = message.head(LOOPBACK);
     let Some(derived) = derived(args, verifier, &config.policy) else {
-        eprintln!("error: the secret is one interaction's own: say which with --interaction");
+        eprintln!("error: each interaction has a secret of its own: name the interaction with --interaction");
         return EXIT_DATA;
     };
     let public_url = &config.policy.ingress.edge().public_url;
@@ -77,8 +82,8 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     let body = message.body.clone();
     let Some(Signature { headers, body }) = verifier.sign(&signed, &body, &id) else {
         eprintln!(
-            "error: this cannot be signed: the key is the provider's alone, the request is not in its form, or it takes \
-             no event id like {id:?}"
+            "error: this request cannot be signed: only the provider has the key, or the request does not have the \
+             form that the scheme requires, or the scheme does not allow the event id {id:?}"
         );
         return EXIT_DATA;
     };
@@ -88,13 +93,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     }
     message.body = body.into_owned();
     if args.json {
-        let shown =
-            headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
-        let mut printed = json!({ "headers": shown.collect::<serde_json::Map<_, _>>() });
-        if changed && let Some(printed) = printed.as_object_mut() {
-            printed.insert("body".to_owned(), String::from_utf8_lossy(&message.body).into());
-        }
-        print_json(&printed);
+        print_json(&as_json(&headers, changed.then_some(&*message.body)));
         return 0;
     }
     for (name, value) in headers {
@@ -103,7 +102,19 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     u8::from(std::io::stdout().write_all(&message.to_bytes()).is_err())
 }
 
-/// The interaction's own secret, where the provider signs with one. `None`: the interaction is not said.
+/// Returns the signature headers as JSON, with the body if signing changed it.
+fn as_json(headers: &[(HeaderName, HeaderValue)], body: Option<&[u8]>) -> Value {
+    let headers =
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
+    let mut printed = json!({ "headers": headers.collect::<Map<_, _>>() });
+    if let (Some(body), Some(printed)) = (body, printed.as_object_mut()) {
+        printed.insert("body".to_owned(), String::from_utf8_lossy(body).into());
+    }
+    printed
+}
+
+/// Returns the secret of the interaction if the provider signs with one, and else an empty list. Returns `None` if the
+/// secret is needed but `--interaction` is missing.
 fn derived(args: &SignArgs, verifier: &Verifier, policy: &Policy) -> Option<Vec<Secret>> {
     match (verifier.keys(), &args.interaction, &policy.minting) {
         (Keys::Derived, Some(interaction), Some(minting)) => Some(vec![minting.minter.secret(interaction)]),

@@ -1,4 +1,4 @@
-//! The folder in which what was fetched survives a restart, and the files of secrets that were handed over.
+//! The cache folder for fetched documents, and the files for secrets that providers handed over in a handshake.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -16,54 +16,54 @@ use crate::clock::age_of;
 use crate::file::{FILE_BYTES_MAX, read};
 use crate::secret::Secret;
 
-/// Where certificates are, in the folder: each file begins with the address it was fetched from, on a line of its own.
+/// Subfolder for certificates. The first line of each file is the URL that the certificate was fetched from.
 const CERTIFICATES: &str = "certificates";
-/// Most files that are looked at there.
+/// Maximum number of files that are read from this subfolder.
 const FILES_MAX: usize = 1 << 16;
-/// Longest address on such a line, with its end, in bytes.
+/// Maximum length of the first line, including its newline, in bytes.
 const LINE_BYTES_MAX: u64 = 1 << 10;
-/// The name of what is not yet written whole.
+/// File extension of a file that is still being written.
 const DRAFT: &str = "new";
 
-/// A certificate that was kept.
+/// A certificate from the cache.
 pub(super) struct KeptCertificate {
-    /// Where it was fetched.
+    /// URL that the certificate was fetched from.
     pub url: String,
-    /// As it came.
+    /// The document as it was received.
     pub bytes: Vec<u8>,
-    /// How long ago.
+    /// Time since the fetch.
     pub age: Duration,
 }
 
-/// A folder, or none.
+/// The cache folder. Without a folder, nothing is kept and nothing is found.
 pub(super) struct Cache {
     folder: Option<PathBuf>,
 }
 
 impl Cache {
-    /// The cache in a folder, which is made if need be.
+    /// Opens the cache. Creates the folder if it does not exist.
     ///
     /// # Errors
-    /// The folder cannot be used, in words.
+    /// Returns the reason as text if the folder cannot be created.
     pub(super) fn new(folder: Option<&str>) -> Result<Self, String> {
         let Some(folder) = folder else { return Ok(Self { folder: None }) };
         fs::create_dir_all(folder).map_err(|error| format!("fetch.cache: {folder}: {error}"))?;
         Ok(Self { folder: Some(folder.into()) })
     }
 
-    /// What was fetched from an address, and how long ago.
+    /// Returns the document that was fetched from a URL, and the time since the fetch.
     pub(super) fn read(&self, url: &str) -> Option<(Vec<u8>, Duration)> {
         let path = self.path(url)?;
         let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
         Some((read(&path, DOCUMENT_BYTES_MAX).ok()?, age))
     }
 
-    /// How long ago something was fetched that is there.
+    /// Returns the time since a cached document was fetched.
     pub(super) fn age(&self, url: &str) -> Option<Duration> {
         Some(age_of(fs::metadata(self.path(url)?).ok()?.modified().ok()?))
     }
 
-    /// Keeps what was fetched: all of it or nothing.
+    /// Stores a document. The file is replaced atomically.
     pub(super) fn write(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
         self.path(url).map_or(Ok(()), |path| replace(&path, bytes))
     }
@@ -72,27 +72,27 @@ impl Cache {
         Some(self.folder.as_ref()?.join(file_name(url)))
     }
 
-    /// Keeps a certificate.
+    /// Stores a certificate. The file is replaced atomically.
     pub(super) fn keep_certificate(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
         let Some(folder) = self.certificates_folder() else { return Ok(()) };
         fs::create_dir_all(&folder)?;
         replace(&folder.join(file_name(url)), &[url.as_bytes(), b"\n", bytes].concat())
     }
 
-    /// How long ago a certificate was fetched that is kept.
+    /// Returns the time since a cached certificate was fetched.
     pub(super) fn certificate_age(&self, url: &str) -> Option<Duration> {
         let path = self.certificates_folder()?.join(file_name(url));
         Some(age_of(fs::metadata(path).ok()?.modified().ok()?))
     }
 
-    /// Lets go of a certificate.
+    /// Deletes a certificate.
     pub(super) fn forget_certificate(&self, url: &str) {
         if let Some(folder) = self.certificates_folder() {
             let _ = fs::remove_file(folder.join(file_name(url)));
         }
     }
 
-    /// The certificates that are kept, the latest first.
+    /// Returns the cached certificates, newest first. Skips files whose name does not match their URL.
     pub(super) fn certificates(&self) -> Vec<KeptCertificate> {
         let read_one = |path: PathBuf| {
             let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
@@ -108,7 +108,7 @@ impl Cache {
         kept
     }
 
-    /// Lets go of all certificates but those from these addresses, and of drafts that somebody was interrupted at.
+    /// Deletes all certificates except those from these URLs. Also deletes files that were never completed.
     pub(super) fn keep_only<'u>(&self, urls: impl Iterator<Item = &'u str>) {
         let names: HashSet<_> = urls.map(file_name).collect();
         for path in self.certificate_files() {
@@ -123,7 +123,7 @@ impl Cache {
         Some(self.folder.as_ref()?.join(CERTIFICATES))
     }
 
-    /// The files that are named as certificates and their drafts are.
+    /// Returns the certificate files and the incomplete ones, recognized by their names.
     fn certificate_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let entries = self.certificates_folder().and_then(|folder| fs::read_dir(folder).ok());
         entries.into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path()).filter(|path| {
@@ -134,17 +134,21 @@ impl Cache {
         })
     }
 
-    /// The secret in a file; `None` when there is none so far.
+    /// Reads a secret from a file. Returns `None` if the file does not exist, is empty or cannot be read.
     pub(super) fn secret(path: &str) -> Option<Secret> {
         read(path, FILE_BYTES_MAX).ok().filter(|bytes| !bytes.is_empty()).map(Secret::new)
     }
 
-    /// Keeps a secret in a file that nobody else may read. One that is there stays.
+    /// Stores a secret in a file that only the owner may read.
+    ///
+    /// # Errors
+    /// Returns the reason as text if the file cannot be written, or if it already exists: it is never overwritten.
     pub(super) fn keep_secret(path: &str, secret: &Secret) -> Result<(), String> {
         let write = || -> std::io::Result<()> {
             let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(folder)?;
-            // Written whole beside its place, then put there: half a secret would be one that nobody signs with.
+            // The secret is written to another file, which is then linked to its place. So no incomplete secret is
+            // used.
             let draft = format!("{path}.new");
             let _ = fs::remove_file(&draft);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
@@ -159,14 +163,14 @@ impl Cache {
     }
 }
 
-/// What the file of something is called that was fetched from an address.
+/// Returns the file name for a document: the first 32 hexadecimal characters of the SHA-256 of its URL.
 fn file_name(url: &str) -> String {
     let mut name = HEXLOWER.encode(&Sha256::digest(url));
     name.truncate(32);
     name
 }
 
-/// Writes a file: all of it or nothing.
+/// Replaces a file atomically.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let draft = path.with_extension(DRAFT);
     fs::write(&draft, bytes)?;

@@ -1,4 +1,7 @@
-//! The certificates that messages name, of those that were fetched: so many of each provider, over restarts too.
+//! Certificates that messages of a provider name by URL.
+//!
+//! Fetched certificates are kept in memory and, across restarts, in the cache folder. The number per provider is
+//! limited, so that messages with invented URLs cannot fill the memory.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -10,13 +13,13 @@ use super::fetched_data::update;
 use crate::policy::Policy;
 use crate::signature::{KeySet, Keyring, Verifier};
 
-/// Most certificates of one provider that are remembered.
+/// Maximum number of certificates that are kept for one provider.
 const CERTIFICATES_MAX: usize = 256;
 
-/// Takes the certificates that are in the cache, as far as messages may name them now.
+/// Loads the certificates in the cache that are not stale and that messages may name under the current policy.
 ///
 /// # Errors
-/// The cache's folder cannot be used, in words.
+/// Returns the reason as text if the cache folder cannot be used.
 pub(super) fn take_kept(policy: &ArcSwap<Policy>) -> Result<(), String> {
     let now = policy.load_full();
     if !now.verifiers().any(Verifier::names_certificates) {
@@ -37,7 +40,8 @@ pub(super) fn take_kept(policy: &ArcSwap<Policy>) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts a certificate in its place. Returns whether a message may name it, as the policy of the moment says.
+/// Publishes a policy with this certificate. Does nothing and returns `false` if no provider's messages may name its
+/// URL under the current policy.
 pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     let before = policy.rcu(|old| {
         if !old.may_be_named(url) {
@@ -50,8 +54,8 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     before.may_be_named(url)
 }
 
-/// Lets go of certificates where there are too many of one provider: first of those under which no message was genuine
-/// so far, and of them the oldest. Never of the newest one, at `url`.
+/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`]. Certificates that have not verified
+/// any message yet are removed first, and of these the oldest. The new certificate, at `url`, is never removed.
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();
@@ -69,12 +73,12 @@ pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) 
     }
 }
 
-/// The providers whose messages may name an address.
+/// Returns the verifiers of the providers whose messages may name a URL.
 fn shared_rooms<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
     policy.verifiers().filter(move |verifier| verifier.may_name(url))
 }
 
-/// The certificates there are that messages of a provider may name.
+/// Returns the URLs of the kept certificates that messages of a provider may name.
 fn room_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
     keyring.certificate_urls().filter(|url| verifier.may_name(url))
 }
@@ -122,12 +126,12 @@ routes:
         assert!(!put(&policy, "https://evil.example/v1/notifications/certs/CERT-1", &set));
         for i in 0..CERTIFICATES_MAX * 2 {
             let one = KeySet::merged([set.clone()]);
-            // A message was genuine under the second one.
+            // A message was verified with the second certificate.
             if i == 1 {
                 one.prove();
             }
             put(&policy, &paypal(i), &one);
-            // The later it was fetched, the younger it is.
+            // A certificate with a higher number was fetched later.
             let age = |url: &str| {
                 let number = url.rsplit('-').next().and_then(|end| end.parse::<u64>().ok()).unwrap_or(0);
                 Duration::from_secs(10_000 - number)
@@ -140,7 +144,7 @@ routes:
             policy.load().ingress.edge().outside.keyring.certificate_urls().count(),
             CERTIFICATES_MAX + 1
         );
-        // Fetched anew, it has proved itself still.
+        // A certificate that is fetched again keeps its mark.
         put(&policy, &paypal(1), &KeySet::merged([set]));
         let now = policy.load();
         assert!(now.ingress.edge().outside.keyring.certificate(&paypal(1)).unwrap().has_proved_itself());

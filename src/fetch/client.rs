@@ -1,4 +1,5 @@
-//! Fetching a document: https by the platform's roots or the configured ones, without redirects, whole, bounded.
+//! The HTTP client for documents. It verifies TLS with the configured or the platform's trusted roots, follows no
+//! redirects, uses no proxy, and limits the size.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,27 +8,27 @@ use crate::file::{FILE_BYTES_MAX, read};
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-/// Largest document, in bytes.
+/// Maximum size of a document, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
-/// Largest document with a certificate that a message names, in bytes.
+/// Maximum size of a certificate that a message names, in bytes.
 pub(super) const CERTIFICATE_BYTES_MAX: u64 = 64 << 10;
 
-/// A client for documents.
+/// A client that fetches documents from URLs and files.
 #[derive(Clone)]
 pub(super) struct HttpClient {
     agent: Agent,
 }
 
 impl HttpClient {
-    /// A client that believes the authorities in this file; `None`: the platform's.
+    /// Creates a client. `roots` is a PEM file with trusted roots; `None` selects the roots of the platform.
     ///
     /// # Errors
-    /// What is wrong with them, in words.
+    /// Returns the reason as text if the trusted roots cannot be read.
     pub(super) fn new(roots: Option<&str>, timeout: Duration) -> Result<Self, String> {
         let certificates = match roots {
             Some(path) => from_file(path)?,
             None => rustls_native_certs::load_native_certs()
-                .map_err(|error| format!("the platform's roots cannot be read: {error}"))?
+                .map_err(|error| format!("cannot read the trusted roots of the platform: {error}"))?
                 .iter()
                 .map(|der| Certificate::from_der(der).to_owned())
                 .collect(),
@@ -43,10 +44,10 @@ impl HttpClient {
         Ok(Self { agent: config.new_agent() })
     }
 
-    /// The document at an address, of at most so many bytes. Blocks.
+    /// Fetches the document at an `https:` or `file:` URL, of at most `bytes_max` bytes. Blocks.
     ///
     /// # Errors
-    /// What went wrong, in words.
+    /// Returns the reason as text. Every HTTP status except 200 is an error.
     pub(super) fn get(&self, url: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
         if let Some(path) = url.strip_prefix("file:") {
             return read(path, bytes_max).map_err(|error| error.to_string());

@@ -1,4 +1,7 @@
-//! What messages make us fetch: certificates they name, each provider's apart from the others', and confirmations.
+//! Fetches that a message causes: the certificate that it names, or the confirmation of a subscription.
+//!
+//! Each provider has a queue of its own for certificates, so that a flood of invented URLs for one provider does not
+//! delay the others.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,16 +11,16 @@ use std::time::Instant;
 use super::queue::{FetchQueue, Turn};
 use crate::signature::Verifier;
 
-/// Something that a message asks for.
+/// A fetch that a message causes.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Errand {
-    /// A certificate that a message of a provider names.
+    /// The name of a provider, and the URL of a certificate that its message names.
     Certificate(Arc<str>, Box<str>),
-    /// The address that agrees to a subscription.
+    /// The URL that confirms a subscription when it is fetched.
     Confirmation(Box<str>),
 }
 
-/// What is to be fetched because messages ask for it.
+/// The queues of fetches that messages cause.
 #[derive(Debug, Default)]
 pub(super) struct Errands {
     certificates: BTreeMap<Arc<str>, FetchQueue>,
@@ -25,13 +28,13 @@ pub(super) struct Errands {
 }
 
 impl Errands {
-    /// Asks for a certificate that a message of a provider names.
+    /// Queues the certificate that a message of a provider names. `caller` is the client address of the message.
     pub(super) fn certificate(&mut self, provider: &Arc<str>, url: &str, caller: IpAddr, now: Instant) {
         self.certificates.entry(Arc::clone(provider)).or_default().ask(url, caller, now);
     }
 
-    /// Asks for a confirmation. Returns whether there is room: none makes room for another one, since each belongs to
-    /// a message that was verified.
+    /// Queues a confirmation. Returns `false` if the queue is full. A waiting confirmation is never dropped for a new
+    /// one, because each belongs to a verified message.
     pub(super) fn confirmation(&mut self, url: &str, now: Instant) -> bool {
         let room = !self.confirmations.is_full() || self.confirmations.holds(url);
         if room {
@@ -40,12 +43,12 @@ impl Errands {
         room
     }
 
-    /// Whether nobody waits for anything.
+    /// Reports whether all queues are empty.
     pub(super) fn is_empty(&self) -> bool {
         self.confirmations.is_empty() && self.certificates.values().all(FetchQueue::is_empty)
     }
 
-    /// What takes off now, and when more may.
+    /// Returns the fetches to start now, and the time at which the next one may start.
     pub(super) fn take_off(&mut self, now: Instant) -> (Vec<Errand>, Option<Instant>) {
         let (mut errands, mut more) = (Vec::new(), None::<Instant>);
         let mut drain = |queue: &mut FetchQueue, errand: &dyn Fn(Box<str>) -> Errand| loop {
@@ -62,7 +65,7 @@ impl Errands {
         (errands, more)
     }
 
-    /// A flight has ended.
+    /// Records that a fetch has ended. `had`: it succeeded. A certificate that was fetched is removed from all queues.
     pub(super) fn land(&mut self, errand: &Errand, had: bool, now: Instant) {
         match errand {
             Errand::Confirmation(url) => self.confirmations.land(url, had, now),
@@ -77,7 +80,7 @@ impl Errands {
         }
     }
 
-    /// Lets go of what no message may name any more. `verifier` is that of a provider.
+    /// Removes certificates that no message may name any more. `verifier` returns the verifier of a provider.
     pub(super) fn keep<'p>(&mut self, verifier: impl Fn(&str) -> Option<&'p Verifier>) {
         self.certificates.retain(|provider, queue| {
             let Some(verifier) = verifier(provider) else { return false };
@@ -101,7 +104,7 @@ mod tests {
         for i in 0..10_000 {
             errands.certificate(&flooded, &format!("none-{}", i / 2), CALLER, now);
         }
-        // All flights of that provider hang.
+        // All running fetches of that provider hang.
         errands.take_off(now);
         errands.certificate(&other, "real", CALLER, now);
         assert!(errands.confirmation("agreed", now));

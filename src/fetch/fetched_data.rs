@@ -1,5 +1,6 @@
-//! What was fetched, put in its place: a policy in which nothing else is different, published whole. Places are known
-//! by what stands in them, since a reload may have moved them.
+//! Publishes fetched documents: each update replaces the policy by a copy that differs only in the fetched data.
+//!
+//! A feed is found by its contents, not by its index, because a reload can change the index.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::ingress::Outside;
 use crate::policy::{Feed, FeedKind, Policy};
 use crate::signature::KeySet;
 
-/// Publishes a policy in which other things are fetched.
+/// Publishes a policy with changed fetched data.
 pub(super) fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut Outside)) {
     policy.rcu(|old| {
         let mut outside = old.ingress.edge().outside.clone();
@@ -22,7 +23,7 @@ pub(super) fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut Outside)) {
     });
 }
 
-/// Publishes a policy in which one thing is another; none, where the policy of the moment does not need it.
+/// Publishes a policy with changed data of one feed. Does nothing if the current policy does not contain the feed.
 pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Outside, FeedId)) {
     policy.rcu(|old| {
         let Some(id) = old.feed(feed) else { return Policy::clone(old) };
@@ -32,7 +33,11 @@ pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Ou
     });
 }
 
-/// Takes what is in files and in the cache. Returns how old each thing is that could be used.
+/// Loads the documents from files and from the cache. Returns the age of each feed, in the order of the policy, or
+/// `None` if it could not be loaded.
+///
+/// # Errors
+/// Returns the reason as text if the cache folder cannot be used.
 pub(super) fn take_cached(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duration>>, String> {
     let now = policy.load_full();
     let cache = Cache::new(now.fetching.cache.as_deref())?;
@@ -52,11 +57,14 @@ pub(super) fn take_cached(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duratio
     Ok(now.feeds.iter().map(take).collect())
 }
 
-/// Reads what was fetched and puts it in its place, whole or not at all. Returns what changed, in words.
+/// Parses a fetched document and publishes it, completely or not at all. Returns a log line if its contents changed.
+///
+/// # Errors
+/// Returns the reason as text if the document cannot be parsed, or if the current policy does not contain the feed.
 pub(super) fn apply(policy: &ArcSwap<Policy>, feed: &Feed, bytes: &[u8]) -> Result<Option<String>, String> {
     let before = policy.load_full();
     let outside = &before.ingress.edge().outside;
-    let id = before.feed(feed).ok_or_else(|| "it is not needed any more".to_owned())?;
+    let id = before.feed(feed).ok_or_else(|| "the configuration does not need it any more".to_owned())?;
     match &feed.kind {
         FeedKind::Keys => {
             let set = KeySet::parse(bytes).map_err(|fault| format!("it {fault}"))?;

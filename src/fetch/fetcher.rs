@@ -1,6 +1,8 @@
-//! What is kept elsewhere: key sets, address lists, certificates. Fetched before it is needed, again from time to
-//! time, one flight for each at a time; the last good one stays. Nothing is fetched because a message says so, but for
-//! certificates at addresses that their provider's scheme lists.
+//! The task that fetches key sets, address lists and certificates.
+//!
+//! Documents that the configuration names are fetched before they are needed, and then at intervals. If a fetch fails,
+//! the last good document stays in use. At most one fetch runs for each document. A message cannot make Callgate fetch
+//! an arbitrary URL: it can name a certificate or a confirmation only at URLs that the provider's scheme allows.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,20 +27,20 @@ use crate::policy::{Feed, FeedKind, Policy, TrustedRoots};
 use crate::secret::Secret;
 use crate::signature::Verifier;
 
-/// How often it is looked whether something is due.
+/// Interval at which the task checks whether a fetch is due.
 const TICK: Duration = Duration::from_secs(1);
-/// The first wait after a failure; it doubles until it is the usual one.
+/// Wait after the first failure. It doubles with each further failure, up to the normal interval.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
-/// Most flights at once, besides those that messages ask for.
+/// Maximum number of fetches at the same time, without those that messages ask for.
 const FLIGHTS_MAX: usize = 4;
 
-/// Where something lasting stands.
+/// The state of a document that is fetched at intervals.
 #[derive(Default)]
 struct State {
     in_flight: bool,
     failures: u32,
     due: Option<Instant>,
-    /// When it was had last, and how old it was then.
+    /// Time at which the document was last loaded, and its age at that time.
     had: Option<(Instant, Duration)>,
 }
 
@@ -48,33 +50,33 @@ impl State {
     }
 }
 
-/// What messages ask for, and the bell that is rung when they do.
+/// The fetches that messages ask for, and the signal that wakes the task.
 #[derive(Default)]
 struct Asked {
     errands: Mutex<Errands>,
     bell: Notify,
 }
 
-/// Brings what is fetched.
+/// The handle through which requests ask for a fetch.
 pub struct Fetcher {
     asked: Arc<Asked>,
     policy: Arc<ArcSwap<Policy>>,
 }
 
-/// What the fetching task works with.
+/// The state of the fetching task.
 pub struct Work {
     asked: Arc<Asked>,
     policy: Arc<ArcSwap<Policy>>,
-    /// The way to elsewhere, how long a fetch may take, and who is believed; made when it is needed first.
+    /// The HTTP client, with the timeout and the trusted roots for which it was created. It is created at first use.
     client: Option<(Duration, Option<TrustedRoots>, HttpClient)>,
     metrics: Arc<Metrics>,
     states: HashMap<Lasting, State>,
 }
 
-/// The policy with what is in files and in the cache.
+/// Returns the policy with the documents from files and from the cache. Uses no network.
 ///
 /// # Errors
-/// The cache's folder cannot be used, in words.
+/// Returns the reason as text if the cache folder cannot be used.
 pub fn with_cached(policy: Policy) -> Result<Policy, String> {
     let policy = ArcSwap::from_pointee(policy);
     take_cached(&policy)?;
@@ -83,10 +85,10 @@ pub fn with_cached(policy: Policy) -> Result<Policy, String> {
 }
 
 impl Fetcher {
-    /// A fetcher, and what its task runs with. What is in the cache is there at once.
+    /// Creates the handle and the state of its task. Loads the documents in the cache at once.
     ///
     /// # Errors
-    /// The trusted roots cannot be used, or the cache's folder.
+    /// Returns the reason as text if the trusted roots or the cache folder cannot be used.
     pub fn new(policy: &Arc<ArcSwap<Policy>>, metrics: &Arc<Metrics>) -> Result<(Self, Work), String> {
         let now = policy.load_full();
         let asked = Arc::<Asked>::default();
@@ -104,11 +106,11 @@ impl Fetcher {
         Ok((Self { asked, policy: Arc::clone(policy) }, work))
     }
 
-    /// Asks for the certificate that a message names, if it needs one that is not there.
+    /// Queues the certificate that a message names, if its verification needed the certificate and did not have it.
     pub fn want(&self, seen: &Seen) {
         let provider = seen.route.as_ref().and_then(|route| route.provider.as_ref());
         let (Some(url), Some(provider)) = (&seen.wanted, provider) else { return };
-        // It may have come since the message was decided.
+        // The certificate may have been fetched since the decision about the message.
         if self.policy.load().ingress.edge().outside.keyring.certificate(url).is_some() {
             return;
         }
@@ -117,19 +119,22 @@ impl Fetcher {
         self.asked.bell.notify_one();
     }
 
-    /// Agrees to a subscription. Returns whether that will be tried: too many others may be waiting.
+    /// Queues the URL that confirms a subscription. Returns `false` if too many confirmations are waiting.
     pub fn confirm(&self, url: &str) -> bool {
         let taken = self.asked.errands.lock().confirmation(url, instant());
         self.asked.bell.notify_one();
         taken
     }
 
-    /// Keeps the secret that a handshake handed over. The first one stays.
+    /// Stores the secret that a provider handed over in a handshake, and publishes it in the policy.
+    ///
+    /// # Errors
+    /// Returns the reason as text if the secret cannot be stored, or if a secret is already stored.
     pub async fn learn(&self, policy: &Policy, id: FeedId, secret: &Secret) -> Result<(), String> {
         let feed = policy.feeds.get(id.0).cloned();
         let Some((feed, path)) = feed.as_ref().and_then(|feed| Some((feed, feed.url.strip_prefix("file:")?)))
         else {
-            return Err("there is no file for it".to_owned());
+            return Err("no file is configured for the secret".to_owned());
         };
         let (path, bytes) = (path.to_owned(), secret.clone());
         let written = tokio::task::spawn_blocking(move || Cache::keep_secret(&path, &bytes)).await;
@@ -140,7 +145,7 @@ impl Fetcher {
 }
 
 impl Work {
-    /// Takes what is there already, and has everything fetched.
+    /// Loads the documents in files and in the cache, and schedules a fetch of every feed.
     fn start(&mut self, policy: &Policy) -> Result<(), String> {
         let ages = take_cached(&self.policy)?;
         for (feed, age) in policy.feeds.iter().zip(ages) {
@@ -149,7 +154,7 @@ impl Work {
             }
             let state = self.states.entry(Lasting::Feed(feed.clone())).or_default();
             state.due = Some(instant());
-            // What is there is used at once, and fetched anew soon: nobody knows what became of it meanwhile.
+            // A cached document is used at once, and fetched again soon because it may have changed meanwhile.
             if let Some(age) = age {
                 state.had = Some((instant(), age));
             }
@@ -161,7 +166,7 @@ impl Work {
         Ok(())
     }
 
-    /// Runs until it is aborted.
+    /// Runs the task. Never returns; abort the task to stop it.
     pub async fn run(mut self) {
         let (done, mut landed) = mpsc::channel::<Landed>(FLIGHTS_MAX);
         let mut ticks = tokio::time::interval(TICK);
@@ -181,7 +186,7 @@ impl Work {
                     self.land(&target, result);
                     self.look_after();
                 }
-                // Anybody can ring: no more is done than looking whether something may take off.
+                // Any caller can cause this wake-up, so it only checks whether a fetch can start.
                 () = asked.bell.notified() => {}
                 () = opens => {}
             }
@@ -195,7 +200,7 @@ impl Work {
         self.age();
     }
 
-    /// Takes up what a reload asks for, and lets go of what nobody needs any more.
+    /// Adds the feeds that a reload has added, and removes those that it has removed.
     fn follow(&mut self) {
         let policy = self.policy.load_full();
         let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);
@@ -208,7 +213,7 @@ impl Work {
         });
         for feed in policy.feeds.iter().filter(|feed| needed(feed)) {
             self.states.entry(Lasting::Feed(feed.clone())).or_insert_with(|| {
-                // What the reload took from the cache is as old as it is there.
+                // The reload loaded this document from the cache, so it has the age of the cache file.
                 let age = match feed.url.starts_with("file:") {
                     true => Some(Duration::ZERO),
                     false => Cache::new(policy.fetching.cache.as_deref())
@@ -220,7 +225,8 @@ impl Work {
         }
     }
 
-    /// Lets go of the files of certificates that are not there any more, and of what no message may name any more.
+    /// Deletes cache files of certificates that are no longer in use. Removes queued certificates that no message may
+    /// name any more. Schedules a later fetch of new certificates.
     fn follow_certificates(&mut self) {
         let policy = self.policy.load_full();
         let keyring = &policy.ingress.edge().outside.keyring;
@@ -243,7 +249,7 @@ impl Work {
         }
     }
 
-    /// The way to elsewhere, as the policy of the moment says.
+    /// Returns the HTTP client for the timeout and trusted roots of `policy`. Creates it if they have changed.
     fn connect(&mut self, policy: &Policy) -> Result<HttpClient, String> {
         let (timeout, roots) = (policy.fetching.timeout, &policy.trusted_roots);
         if let Some((of, with, client)) = &self.client
@@ -256,7 +262,7 @@ impl Work {
         Ok(client)
     }
 
-    /// Begins what is due, as far as there is room. Returns when more may take off.
+    /// Starts the fetches that are due, within the limits. Returns the time at which the next queued one may start.
     fn take_off(&mut self, done: &mpsc::Sender<Landed>) -> Option<Instant> {
         let policy = self.policy.load_full();
         let now = instant();
@@ -267,7 +273,7 @@ impl Work {
         let client = match self.connect(&policy) {
             Ok(client) => client,
             Err(error) => {
-                log::error!("nothing can be fetched: {error}");
+                log::error!("cannot fetch anything: {error}");
                 return Some(now + TICK);
             }
         };
@@ -284,7 +290,7 @@ impl Work {
             let (policy, published) = (Arc::clone(&policy), Arc::clone(&self.policy));
             tokio::task::spawn_blocking(move || {
                 let result = fetch(&client, &policy, &published, &target);
-                // When nobody is there any more, nobody needs it.
+                // Sending fails only if the task has ended, and then nobody needs the result.
                 let _ = done.blocking_send((target, result));
             });
         }
@@ -320,7 +326,7 @@ impl Work {
         state.in_flight = false;
         if result.is_ok() {
             (state.failures, state.had) = (0, Some((instant(), Duration::ZERO)));
-            // A certificate is fetched anew before it is let go of.
+            // A certificate is fetched again before it is so old that it is removed.
             let again = match lasting {
                 Lasting::Feed(_) => policy.fetching.every,
                 Lasting::Certificate(_) => policy.fetching.stale_ok / 2,
@@ -338,7 +344,7 @@ impl Work {
         }
     }
 
-    /// Tells how old things are, and lets go of keys that are too old.
+    /// Updates the age metrics. Removes keys and certificates that are older than `stale_ok`.
     fn age(&mut self) {
         let policy = self.policy.load_full();
         let now = instant();
@@ -349,7 +355,7 @@ impl Work {
             let stale = age.is_some_and(|age| age > policy.fetching.stale_ok);
             let held = policy.ingress.edge().outside.keyring.set(FeedId(i)).is_some();
             if stale && held {
-                log::error!("{} is too old: nothing is verified with these keys any more", feed.label());
+                log::error!("{} is older than fetch.stale_ok: its keys are not used any more", feed.label());
                 put(&self.policy, feed, |outside, id| outside.keyring.drop_set(id));
             }
         }

@@ -1,4 +1,4 @@
-//! One flight: something is fetched, put in its place, and kept over restarts.
+//! One fetch: gets a document, publishes it in the policy, and stores it in the cache.
 
 use arc_swap::ArcSwap;
 
@@ -10,29 +10,29 @@ use super::fetched_data::apply;
 use crate::policy::{Feed, Policy};
 use crate::signature::KeySet;
 
-/// What a flight is about.
+/// The document to fetch.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Target {
-    /// What a message asks for.
+    /// A document that a message asks for.
     Errand(Errand),
-    /// What is had again and again.
+    /// A document that is fetched at intervals.
     Lasting(Lasting),
 }
 
-/// What is fetched anew from time to time.
+/// A document that is fetched at intervals.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Lasting {
-    /// A certificate that was had once.
+    /// URL of a certificate that was fetched once because a message named it.
     Certificate(Box<str>),
-    /// What the configuration names.
+    /// A key set or address list that the configuration names.
     Feed(Feed),
 }
 
-/// What a flight came back with: what changed, in words, or what went wrong.
+/// The result of a fetch: a log line if something changed, or the reason of the failure.
 pub(super) type Landed = (Target, Result<Option<String>, String>);
 
 impl Target {
-    /// What it is called in metrics and in the log.
+    /// Returns the name of the document in metrics and in the log.
     pub(super) fn label(&self) -> &str {
         match self {
             Self::Errand(Errand::Certificate(..)) | Self::Lasting(Lasting::Certificate(_)) => "certificate",
@@ -42,7 +42,8 @@ impl Target {
     }
 }
 
-/// Fetches one thing and puts it in its place. Blocks.
+/// Fetches one document, publishes it in `published`, and stores it in the cache that `policy` configures. Blocks.
+/// Returns a log line if something changed.
 pub(super) fn fetch(
     client: &HttpClient,
     policy: &Policy,
@@ -58,7 +59,7 @@ pub(super) fn fetch(
             let bytes = client.get(url, CERTIFICATE_BYTES_MAX)?;
             let set = KeySet::parse(&bytes).map_err(|fault| format!("it {fault}"))?;
             if !certificates::put(published, url, &set) {
-                return Err("it is not needed any more".to_owned());
+                return Err("the configuration does not need it any more".to_owned());
             }
             keep(policy, target, |cache| cache.keep_certificate(url, &bytes));
             Ok(Some(format!("a certificate was fetched: {url}")))
@@ -74,11 +75,11 @@ pub(super) fn fetch(
     }
 }
 
-/// Keeps what was fetched over a restart, if it can be.
+/// Stores a fetched document in the cache. A failure is logged and has no other effect.
 fn keep(policy: &Policy, target: &Target, write: impl Fn(&Cache) -> std::io::Result<()>) {
     let kept = Cache::new(policy.fetching.cache.as_deref())
         .and_then(|cache| write(&cache).map_err(|error| error.to_string()));
     if let Err(error) = kept {
-        log::warn!("{} could not be kept: {error}", target.label());
+        log::warn!("cannot store {} in the cache: {error}", target.label());
     }
 }

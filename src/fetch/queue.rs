@@ -1,6 +1,8 @@
-//! What messages ask to have fetched before anybody knows whether they are genuine. Callers who name what does not
-//! exist must not keep a genuine name from being fetched, so the turns go round among the networks of the callers, and
-//! a name that is asked for again goes first, as a provider does when it tries again and a flood of new names does not.
+//! The queue of URLs that unverified messages ask Callgate to fetch.
+//!
+//! An attacker can send messages with many invented URLs. They must not delay the URL in a genuine message. Therefore
+//! the client networks take turns. In addition, a URL that was requested more than once is fetched first: a provider
+//! repeats its request, and a flood of invented URLs does not. A fetch in progress is called a flight.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
@@ -9,48 +11,48 @@ use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Most addresses that wait.
+/// Maximum number of URLs in the queue, including those in flight.
 const WAITING_MAX: usize = 64;
-/// Most flights at once.
+/// Maximum number of flights at the same time.
 const FLIGHTS_MAX: usize = 4;
-/// Most of them for what one network of callers asks for.
+/// Maximum number of flights for URLs that one client network requested.
 const FLIGHTS_OF_A_NETWORK_MAX: usize = 3;
-/// Most of them for what was asked for only once.
+/// Maximum number of flights for URLs that were requested only once.
 const FIRST_FLIGHTS_MAX: usize = 2;
-/// How soon one flight may follow the other, in the long run.
+/// Average time between the starts of two flights.
 const GAP: Duration = Duration::from_millis(500);
-/// How many may take off without a gap after a while without any.
+/// Number of flights that may start without a gap after a pause.
 const BURST: u32 = 8;
-/// How often something is tried before it is given up: whoever needs it will ask again.
+/// Number of attempts to fetch a URL before it is removed. A later message can request it again.
 const TRIES_MAX: u32 = 4;
-/// The first wait after a failure; it doubles.
+/// Wait after the first failure. It doubles with each further failure.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
-/// After so many names, those before them are forgotten.
+/// Minimum number of recently requested URLs that are remembered.
 const LATELY_MAX: usize = 1 << 15;
-/// Most networks of which it is known when they had their last turn.
+/// Maximum number of networks whose last turn is remembered.
 const TURNS_MAX: usize = 256;
 
-/// The addresses that wait to be fetched, and those in flight.
+/// The URLs that wait to be fetched, and those in flight.
 #[derive(Debug, Default)]
 pub(super) struct FetchQueue {
-    /// Those of one network side by side.
+    /// The URLs, sorted by network.
     entries: Vec<Entry>,
     lately: Lately,
-    /// Who had a turn, the latest first.
+    /// The networks that had a turn, latest first.
     turns: VecDeque<IpAddr>,
     number: u64,
-    /// When the gap after the last flight is over.
+    /// Time at which the gap after the last flight ends.
     free_at: Option<Instant>,
 }
 
-/// What may take off.
+/// The result of [`FetchQueue::turn`].
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Turn {
-    /// This address.
+    /// The URL to fetch now.
     Now(Box<str>),
-    /// Something, at this moment.
+    /// A URL is ready, but its flight may not start before this time.
     At(Instant),
-    /// Nothing, as things are.
+    /// No flight can start until the queue changes or a retry is due.
     Nothing,
 }
 
@@ -58,16 +60,16 @@ pub(super) enum Turn {
 struct Entry {
     url: Box<str>,
     network: IpAddr,
-    /// Whether it was asked for more than once.
+    /// Whether the URL was requested more than once.
     again: bool,
     failures: u32,
     due: Instant,
     in_flight: bool,
-    /// Which of all it is, in the order in which they were asked for last.
+    /// Sequence number of the latest request for the URL.
     number: u64,
 }
 
-/// The names that were asked for lately, by their hashes: the last [`LATELY_MAX`] at least, twice as many at most.
+/// Hashes of the recently requested URLs: at least the last [`LATELY_MAX`], and at most twice as many.
 #[derive(Debug, Default)]
 struct Lately {
     hasher: RandomState,
@@ -76,7 +78,7 @@ struct Lately {
 }
 
 impl Lately {
-    /// Remembers a name. Returns whether it was known.
+    /// Remembers a URL. Returns whether it was already remembered.
     fn remember(&mut self, name: &str) -> bool {
         let hash = self.hasher.hash_one(name);
         let known = self.new.contains(&hash) || self.old.contains(&hash);
@@ -89,7 +91,7 @@ impl Lately {
 }
 
 impl FetchQueue {
-    /// Asks for an address on behalf of a caller. Somebody else's makes room if need be.
+    /// Queues a URL for a client. If the queue is full, another URL is removed first, as [`Self::make_room`] describes.
     pub(super) fn ask(&mut self, url: &str, caller: IpAddr, now: Instant) {
         let (again, network) = (self.lately.remember(url), network(caller));
         let known = self.entries.iter().position(|entry| *entry.url == *url);
@@ -104,7 +106,7 @@ impl FetchQueue {
             }
             Some(at) => {
                 let entry = self.entries.remove(at);
-                // Whose turn comes first gets it sooner.
+                // Assigns the URL to the network whose turn comes first.
                 let sooner = !entry.in_flight && self.last_turn(network) > self.last_turn(entry.network);
                 Entry { again, network: if sooner { network } else { entry.network }, number, ..entry }
             }
@@ -114,23 +116,23 @@ impl FetchQueue {
         self.entries.insert(at, entry);
     }
 
-    /// Whether something must go before something new comes in.
+    /// Reports whether the queue is full.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= WAITING_MAX
     }
 
-    /// Whether nothing waits, and nothing is in flight.
+    /// Reports whether no URL waits and none is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether an address waits or is in flight.
+    /// Reports whether a URL waits or is in flight.
     pub(super) fn holds(&self, url: &str) -> bool {
         self.entries.iter().any(|entry| *entry.url == *url)
     }
 
-    /// Lets go of one address: one that failed; else of the network with most of them, with the newcomer; else one that
-    /// was asked for only once; else the one not asked for for the longest time.
+    /// Removes one waiting URL. The criteria are, in this order: its fetch has failed before; its network has the most
+    /// URLs, where the new URL counts for `newcomer`; it was requested only once; its latest request is the oldest.
     fn make_room(&mut self, newcomer: IpAddr) {
         let runs = self.entries.chunk_by(|a, b| a.network == b.network);
         let rated = runs.flat_map(|run| {
@@ -145,7 +147,7 @@ impl FetchQueue {
         self.entries.retain(|entry| Some(entry.number) != worst);
     }
 
-    /// Whose turn it is. What takes off is in flight from here on, until [`Self::land`].
+    /// Chooses the next URL to fetch. The URL is in flight from this call until [`Self::land`].
     pub(super) fn turn(&mut self, now: Instant) -> Turn {
         let flights: Vec<_> = self.entries.iter().filter(|entry| entry.in_flight).collect();
         if flights.len() >= FLIGHTS_MAX {
@@ -184,7 +186,8 @@ impl FetchQueue {
         Turn::Now(url)
     }
 
-    /// A flight has ended. What failed is tried again a few times; what was had is not waited for any more.
+    /// Ends a flight. `had`: the fetch succeeded, and the URL is removed. Otherwise it is tried again later, up to
+    /// [`TRIES_MAX`] times in total.
     pub(super) fn land(&mut self, url: &str, had: bool, now: Instant) {
         let Some(at) = self.entries.iter().position(|entry| *entry.url == *url) else { return };
         let Some(entry) = self.entries.get_mut(at) else { return };
@@ -196,18 +199,19 @@ impl FetchQueue {
         }
     }
 
-    /// Lets go of what nobody needs any more. Flights end in their own time.
+    /// Removes the waiting URLs for which `needed` returns `false`. Flights are not interrupted.
     pub(super) fn keep(&mut self, needed: impl Fn(&str) -> bool) {
         self.entries.retain(|entry| entry.in_flight || needed(&entry.url));
     }
 
-    /// How many other networks had a turn since this one had its last; one that had none so far comes before all.
+    /// Returns the number of other networks that had a turn after this network's last turn. Returns `usize::MAX` for a
+    /// network without a remembered turn, so that it comes first.
     fn last_turn(&self, network: IpAddr) -> usize {
         self.turns.iter().position(|turn| *turn == network).unwrap_or(usize::MAX)
     }
 }
 
-/// The network that a caller is of: addresses of one are had together.
+/// Returns the network of a client address: `/24` for IPv4 and `/48` for IPv6. One party usually owns all of it.
 fn network(caller: IpAddr) -> IpAddr {
     match caller.to_canonical() {
         IpAddr::V4(v4) => {
@@ -229,7 +233,7 @@ mod tests {
     const FLOOD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     const PROVIDER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
-    /// What takes off if this many are asked for in vain before each turn, for so many turns.
+    /// Queues 100 URLs from `flood` before each of `count` turns, and lets every fetch fail. Returns the fetched URLs.
     fn turns(
         queue: &mut FetchQueue,
         mut now: Instant,
@@ -253,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_network_leaves_the_turns_of_others() {
-        // Each name once, or a few times.
+        // The flood requests each URL once, or five times.
         for times in [1, 5] {
             let (mut queue, now) = (FetchQueue::default(), instant());
             turns(&mut queue, now, 20, |i| (format!("none-{}", i / times), FLOOD));
@@ -267,7 +271,7 @@ mod tests {
     #[test]
     fn the_turns_go_round_among_the_networks_that_ask_again_and_again() {
         let (mut queue, now) = (FetchQueue::default(), instant());
-        // The provider's network had many turns before.
+        // The provider's network had many turns before the flood.
         turns(&mut queue, now, 50, |i| (format!("old-{}", i / 5), PROVIDER));
         let from = |i: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(i % 10 * 256).unwrap()));
         let flood = |i: usize| (format!("none-{}", i / 100 * 10 + i % 10), from(i));
@@ -304,7 +308,7 @@ mod tests {
         for i in 0..10 {
             queue.ask(&format!("none-{i}"), FLOOD, now);
         }
-        // What is asked for again, but one flight is left for somebody else.
+        // URLs that were requested again may start, but one flight stays free for another network.
         assert_eq!([take(&mut queue), take(&mut queue)].iter().flatten().count(), 1);
         queue.ask("real", PROVIDER, now);
         queue.ask("real", PROVIDER, now);

@@ -1,5 +1,7 @@
-//! The access log: one JSON line per request. A line is put together where the request ends and written by
-//! a thread of its own, many at a time, so that a slow terminal never holds up a callback.
+//! The access log: one JSON line per request.
+//!
+//! The task that handles a request formats its line. A separate thread writes the lines in batches, so that a slow
+//! reader of the log never delays a callback.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,24 +9,24 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Lines wait at most about this long.
+/// Maximum time for which a line waits for more lines before it is written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
-/// Longest wait for a reader of the log that does not read, when the process stops.
+/// When the process stops: maximum time to wait until the reader of the log has taken the remaining lines.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// From this many bytes on, lines are written without waiting for more.
+/// Size at which a batch of lines is written at once, in bytes.
 const BATCH_BYTES: usize = 64 << 10;
-/// Bytes of lines that may wait; beyond it lines are lost and counted.
+/// Maximum size of all waiting lines, in bytes. Lines beyond it are dropped; the caller of `log` counts them.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug, Default)]
 struct Pending {
     bytes: Vec<u8>,
     closed: bool,
-    /// Everything is written and the writer is gone.
+    /// Everything is written and the writer thread has ended.
     done: bool,
-    /// The writer sleeps until there is a line.
+    /// The writer thread is waiting for the first line of a batch.
     writer_waits: bool,
-    /// The writer lets lines gather, until there is a batch or the interval is over.
+    /// The writer thread is waiting for the batch to fill or for the interval to end.
     gathering: bool,
 }
 
@@ -35,17 +37,17 @@ struct Shared {
     written: Condvar,
 }
 
-/// Takes entries and writes them.
+/// Queues lines for the thread that writes the access log.
 #[derive(Debug)]
 pub struct AccessLogger {
     shared: Arc<Shared>,
 }
 
 impl AccessLogger {
-    /// Starts writing to `out`.
+    /// Starts the thread that writes to `out`.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// Returns an error if the thread cannot be started.
     pub fn start(out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
@@ -53,7 +55,7 @@ impl AccessLogger {
         Ok(Self { shared })
     }
 
-    /// Takes one line. Returns whether there was room for it.
+    /// Queues one line. Returns `false` if the queue is full; the line is then dropped.
     pub fn log(&self, line: &[u8]) -> bool {
         let mut pending = self.shared.pending.lock();
         if pending.bytes.len() + line.len() > PENDING_BYTES_MAX {
@@ -71,7 +73,7 @@ impl AccessLogger {
     }
 }
 
-/// Writes what is left, unless nobody reads it.
+/// Waits up to [`CLOSE_DEADLINE`] until the queued lines are written.
 impl Drop for AccessLogger {
     fn drop(&mut self) {
         let mut pending = self.shared.pending.lock();
@@ -91,7 +93,7 @@ fn write(shared: &Shared, mut out: impl Write) {
             pending.writer_waits = true;
             shared.wake.wait(&mut pending);
         }
-        // Let a few more lines gather: one write for many requests.
+        // Waits for more lines, so that one write serves many requests.
         if !pending.closed && pending.bytes.len() < BATCH_BYTES {
             pending.gathering = true;
             let _ = shared.wake.wait_for(&mut pending, FLUSH_INTERVAL);
@@ -100,7 +102,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut batch, &mut pending.bytes);
         let closed = pending.closed;
         drop(pending);
-        // A reader that went away is no reason to stop serving.
+        // If the reader of the log has gone, Callgate continues to serve.
         let _ = out.write_all(&batch).and_then(|()| out.flush());
         batch.clear();
         batch.shrink_to(4 * BATCH_BYTES);
@@ -108,7 +110,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         if closed && pending.bytes.is_empty() {
             pending.done = true;
             drop(pending);
-            // The reader may wait for the end of what is written.
+            // Closes the output before `drop` returns: the reader may be waiting for its end.
             drop(out);
             shared.written.notify_one();
             return;

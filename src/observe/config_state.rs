@@ -1,4 +1,4 @@
-//! Which configuration is served by, and why not another one.
+//! The configuration in use, and the errors of the last one that could not be applied.
 
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -7,40 +7,40 @@ use sha2::{Digest, Sha256};
 
 use crate::time::Timestamp;
 
-/// How many characters tell one configuration from another.
+/// Length of a version: the number of hexadecimal characters of the SHA-256 that are kept.
 const VERSION_CHARS: usize = 12;
 
-/// Which configuration is served by, and what became of the last attempt to take another.
+/// Records which configuration is in use, and the result of the last reload.
 #[derive(Debug)]
 pub struct ConfigState(Mutex<Told>);
 
-/// The same, as it is told.
+/// A snapshot of [`ConfigState`], for the admin listener.
 #[derive(Clone, Debug, Serialize)]
 pub struct Told {
-    /// How often a configuration was taken, the one of the start included.
+    /// Number of configurations applied so far, including the first one.
     pub generation: u64,
-    /// The beginning of the SHA-256 of its text: what is in other files does not count.
+    /// The first characters of the SHA-256 of the configuration file. Files that it names are not part of the hash.
     pub version: String,
-    /// When it was taken (RFC 3339).
+    /// Time at which the configuration was applied (RFC 3339).
     pub taken: String,
-    /// Why the files that are there now were not taken; `None`: they were.
+    /// The errors of the last reload. `None`: the last reload succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
 }
 
-/// Why a configuration was not taken.
+/// A configuration that was not applied, with its errors.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refused {
-    /// When (RFC 3339).
+    /// Time of the attempt (RFC 3339).
     pub at: String,
-    /// As [`Told::version`].
+    /// Version of this configuration, computed like [`Told::version`].
     pub version: String,
-    /// Every mistake.
+    /// Every error in it.
     pub errors: Vec<String>,
 }
 
 impl ConfigState {
-    /// The first one was taken.
+    /// Creates the state with the configuration of the start, which has generation 1.
     pub fn new(text: &str, now: Timestamp) -> Self {
         Self(Mutex::new(Told {
             generation: 1,
@@ -50,7 +50,7 @@ impl ConfigState {
         }))
     }
 
-    /// Another one was taken. Returns which it is.
+    /// Records that another configuration was applied. Returns its generation.
     pub fn taken(&self, text: &str, now: Timestamp) -> u64 {
         let mut told = self.0.lock();
         *told = Told {
@@ -62,12 +62,12 @@ impl ConfigState {
         told.generation
     }
 
-    /// Another one was not taken.
+    /// Records that another configuration was not applied.
     pub fn refused(&self, text: &str, errors: Vec<String>, now: Timestamp) {
         self.0.lock().refused = Some(Refused { at: now.to_string(), version: version(text), errors });
     }
 
-    /// What there is to tell.
+    /// Returns a snapshot.
     pub fn told(&self) -> Told {
         self.0.lock().clone()
     }

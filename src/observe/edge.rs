@@ -1,4 +1,4 @@
-//! Metrics of the public edge: connections, certificates, what is held, and the configuration of the moment.
+//! Metrics of ingress connections, memory for bodies, certificates, the configuration, observe mode and trace exports.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 use super::maker::{Label, Maker};
 use super::metrics::Metrics;
 
-/// Why a connection is closed before its first request.
+/// Values of the label `reason` for connections that were closed before their first request.
 const CONNECTIONS_REFUSED: [&str; 6] =
     ["address_full", "full", "proxy_header", "proxy_untrusted", "slow", "tls"];
 
-/// What faces the outside.
+/// The registered metrics of this file.
 #[derive(Debug)]
 pub(super) struct Edge {
     body_bytes: IntGauge,
@@ -32,64 +32,64 @@ pub(super) struct Edge {
 impl Edge {
     pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
         Ok(Self {
-            body_bytes: make.gauge("callgate_body_bytes_held", "Memory that is set aside for bodies.")?,
+            body_bytes: make.gauge("callgate_body_bytes_held", "Memory reserved for request bodies, in bytes.")?,
             certificates: Mutex::default(),
             certificate_ends: make.gauges(
                 "callgate_certificate_expiry_timestamp_seconds",
-                "When a certificate that is shown to callers ends, in Unix seconds.",
+                "Expiry time of a server certificate, in Unix seconds.",
                 &[Label::from("certificate", "a file in `listen.ingress[].tls`")],
             )?,
-            connections: make.gauge("callgate_ingress_connections", "Connections from outside.")?,
+            connections: make.gauge("callgate_ingress_connections", "Open connections to the ingress listeners.")?,
             connections_refused: make.counters(
                 "callgate_ingress_connections_refused_total",
-                "Connections that were closed before their first request, by reason (address_full, full, proxy_header, proxy_untrusted, slow, tls).",
+                "Connections closed before their first request, by reason (address_full, full, proxy_header, proxy_untrusted, slow, tls).",
                 &[Label::closed("reason", CONNECTIONS_REFUSED)],
             )?,
             generation: make.gauge(
                 "callgate_config_generation",
-                "How often a configuration was taken, the one of the start included.",
+                "Number of configurations applied since the start, including the first one.",
             )?,
             loaded: make.gauge(
                 "callgate_config_loaded_timestamp_seconds",
-                "When the configuration of the moment was taken, in Unix seconds.",
+                "Time at which the current configuration was applied, in Unix seconds.",
             )?,
             observed: make.counters(
                 "callgate_observed_denials_total",
-                "Denials there would have been, on routes that only observe.",
+                "Requests on routes in observe mode that would have been denied, by reason.",
                 &[Label::route(), Label::provider(), Label::reason(&[])],
             )?,
             reload_failed: make.gauge(
                 "callgate_config_reload_failed",
-                "1 while the files hold something else than what is served, because it could not be taken.",
+                "1 if the last reload failed and Callgate still uses the previous configuration, else 0.",
             )?,
             reloads: make.counters(
                 "callgate_config_reloads_total",
-                "Attempts to take another configuration, by outcome (ok, refused).",
+                "Reloads of the configuration, by outcome (ok, refused).",
                 &[Label::closed("outcome", ["ok", "refused"])],
             )?,
             traces: make.counters(
                 "callgate_trace_batches_total",
-                "Batches of spans that were sent to the collector, by outcome (ok, failed).",
+                "Batches of trace spans sent to the collector, by outcome (ok, failed).",
                 &[Label::closed("outcome", ["ok", "failed"])],
             )?,
-            routes_observing: make.gauge("callgate_routes_observing", "Routes on which nothing is refused.")?,
+            routes_observing: make.gauge("callgate_routes_observing", "Routes in observe mode.")?,
         })
     }
 }
 
 impl Metrics {
-    /// A connection was closed before its first request.
+    /// Counts a connection that was closed before its first request.
     pub fn connection_refused(&self, reason: &str) {
         self.edge.connections_refused.with_label_values(&[reason]).inc();
     }
 
-    /// What there is at the moment: connections, and bytes of bodies.
+    /// Sets the number of open ingress connections and the memory reserved for bodies, in bytes.
     pub fn held(&self, connections: usize, body_bytes: u64) {
         self.edge.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
         self.edge.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
     }
 
-    /// The certificates of the moment, by file, and when each ends.
+    /// Sets the server certificates in use: each file with its expiry time in Unix seconds. Removes all other files.
     pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
         let mut known = self.edge.certificates.lock();
         let gone = std::mem::take(&mut *known);
@@ -102,29 +102,29 @@ impl Metrics {
         }
     }
 
-    /// A batch of spans was sent, or could not be.
+    /// Counts a batch of spans that was sent, or that could not be sent.
     pub fn traces_sent(&self, ok: bool) {
         self.edge.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
 
-    /// When each certificate of the moment ends, by file, in Unix seconds.
+    /// Returns the files of the server certificates in use, each with its expiry time in Unix seconds.
     pub fn certificate_ends(&self) -> Vec<(String, i64)> {
         let known = self.edge.certificates.lock();
         let end = |file: &String| self.edge.certificate_ends.with_label_values(&[file]).get();
         known.iter().map(|file| (file.clone(), end(file))).collect()
     }
 
-    /// A denial there would have been.
+    /// Counts a request on a route in observe mode that would have been denied for this reason.
     pub fn observed(&self, route: &str, provider: &str, reason: &str) {
         self.edge.observed.with_label_values(&[route, provider, reason]).inc();
     }
 
-    /// How many routes only observe.
+    /// Sets the number of routes in observe mode.
     pub fn routes_observing(&self, count: usize) {
         self.edge.routes_observing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// A configuration was taken: which one, and when.
+    /// Records that a configuration was applied, with its generation and the time. Generation 1 is not a reload.
     pub fn config_taken(&self, generation: u64, unix_secs: i64) {
         self.edge.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.edge.loaded.set(unix_secs);
@@ -134,7 +134,7 @@ impl Metrics {
         }
     }
 
-    /// Another configuration could not be taken.
+    /// Counts a failed reload.
     pub fn config_refused(&self) {
         self.edge.reload_failed.set(1);
         self.edge.reloads.with_label_values(&["refused"]).inc();

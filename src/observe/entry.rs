@@ -1,4 +1,4 @@
-//! The lines of the access log: what is said of one request, and how it is written.
+//! The entries of the access log, and their JSON format.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -8,58 +8,58 @@ use crate::source::write_address;
 use crate::time::Timestamp;
 use crate::trail::Trail;
 
-/// Longest explanation of a denial, in bytes; a longer one is cut if that is possible.
+/// Maximum length of `detail`, in bytes. A longer text is cut, unless the cut would split a UTF-8 character.
 const DETAIL_BYTES_MAX: usize = 300;
 
-/// What the log says of one request. Never a token, a secret, a query or a body.
+/// The access-log entry of one ingress request. It never contains a token, a secret, a query or a body.
 #[derive(Debug)]
 pub struct Entry<'a> {
-    /// When the request ended.
+    /// Time at which the request ended.
     pub time: Timestamp,
-    /// The id the caller was told, too.
+    /// The request id, which the caller also receives.
     pub request_id: &'a str,
-    /// `none` where no route has the path.
+    /// Name of the route, or `none` if no route matches the path.
     pub route: &'a str,
-    /// `none` without one.
+    /// Name of the provider, or `none` if the route has no provider.
     pub provider: &'a str,
     /// `allow`, `observe`, `deny` or `fail`.
     pub verdict: &'static str,
-    /// A denial's code, or `ok`.
+    /// The code of a denial, or another reason such as `ok` or `duplicate`.
     pub reason: &'static str,
-    /// Every denial there would have been, on a route that only observes.
+    /// On a route in observe mode: every denial that would have occurred.
     pub observed: &'a [Denial],
-    /// The status the caller saw; 0 when it saw none.
+    /// HTTP status that the caller received, or 0 if it received none.
     pub status: u16,
-    /// As sent, if it is one of the methods that exist.
+    /// The method, if it is a known one.
     pub method: &'a str,
     /// The path, redacted.
     pub path: &'a str,
-    /// Who called, as far as it could be told.
+    /// The client address, if it could be determined.
     pub client: Option<IpAddr>,
-    /// Who is at the other end of the connection.
+    /// Source address of the connection.
     pub peer: IpAddr,
-    /// The interaction, where the token named one.
+    /// The interaction, if the token named one.
     pub interaction: Option<&'a str>,
-    /// Bytes of the body that came in.
+    /// Number of body bytes that were received.
     pub body_bytes: u64,
-    /// From the end of the head to the end of the answer, in microseconds.
+    /// Time from the end of the request head to the end of the response, in microseconds.
     pub duration_us: u64,
-    /// Spent with the agent, in microseconds.
+    /// Time that the agent took, in microseconds.
     pub deliver_us: u64,
-    /// The checks that ran; the log gives the nanoseconds of each, or null where they count with the next.
+    /// The checks that ran. The log contains the nanoseconds of each, or null if they are included in the next one.
     pub trail: &'a Trail,
 }
 
 impl Entry<'_> {
-    /// The line.
+    /// Returns the entry as one line of JSON.
     pub fn line(&self) -> Vec<u8> {
         let mut line = Vec::with_capacity(640);
         self.write(&mut line);
         line
     }
 
-    /// Writes the line. By hand, because it is written for every request and a serializer takes four times
-    /// as long; only what a caller can choose is looked at for characters that JSON escapes.
+    /// Writes the line without a serializer, which would take four times as long. Only the values that a caller can
+    /// choose are searched for characters that JSON escapes.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
         // Writing to a vector cannot fail.
@@ -106,37 +106,37 @@ impl Entry<'_> {
     }
 }
 
-/// What the log says of one request of the agent. Never a token, a secret, a query or a body.
+/// The access-log entry of one egress request. It never contains a token, a secret, a query or a body.
 #[derive(Debug)]
 pub struct EgressEntry<'a> {
-    /// When the request ended.
+    /// Time at which the request ended.
     pub time: Timestamp,
-    /// The id the agent was told, too.
+    /// The request id, which the agent also receives.
     pub request_id: &'a str,
-    /// `none` where no rule has the path.
+    /// Name of the egress rule, or `none` if no rule matches the path.
     pub rule: &'a str,
     /// `allow`, `deny` or `fail`.
     pub verdict: &'static str,
-    /// A denial's code, `ok` or `kept`.
+    /// The code of a denial, `ok` or `kept`.
     pub reason: &'static str,
-    /// The status the agent saw; 0 when it saw none.
+    /// HTTP status that the agent received, or 0 if it received none.
     pub status: u16,
-    /// As sent, if it is one of the methods that exist.
+    /// The method, if it is a known one.
     pub method: &'a str,
     /// The path, redacted.
     pub path: &'a str,
-    /// Why the request was not sent or not answered.
+    /// The reason why the request was not sent or not answered.
     pub detail: Option<&'a str>,
-    /// The interaction that was opened, or that the answer belongs to.
+    /// The interaction that this request started, or whose question it answers.
     pub interaction: Option<&'a str>,
-    /// Bytes of the agent's body.
+    /// Size of the request body, in bytes.
     pub body_bytes: u64,
-    /// From the end of the head to the end of the answer, in microseconds.
+    /// Time from the end of the request head to the end of the response, in microseconds.
     pub duration_us: u64,
 }
 
 impl EgressEntry<'_> {
-    /// The line.
+    /// Returns the entry as one line of JSON.
     pub fn line(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(b"{\"time\":\"");
@@ -161,14 +161,13 @@ impl EgressEntry<'_> {
     }
 }
 
-/// A value that needs no escaping: names of the configuration, codes, hexadecimal. `before` is what stands
-/// before it in the line.
+/// Appends `before` and a value that needs no escaping, such as a configured name, a code or a hexadecimal number.
 fn word(out: &mut Vec<u8>, before: &str, value: &str) {
     out.extend_from_slice(before.as_bytes());
     out.extend_from_slice(value.as_bytes());
 }
 
-/// A value that may hold anything.
+/// Appends `before` and a JSON string with any value, escaped if necessary.
 fn text(out: &mut Vec<u8>, before: &str, value: &str) {
     out.extend_from_slice(before.as_bytes());
     let plain = value.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\');
@@ -192,7 +191,8 @@ fn address(out: &mut Vec<u8>, before: &str, value: IpAddr) {
     out.push(b'"');
 }
 
-/// A path that no route has, made fit for a log: what could be a token is blanked, controls are escaped.
+/// Redacts a path that matches no route. Segments that could be tokens are replaced, control and non-ASCII characters
+/// are escaped, and only the first 16 segments are kept.
 pub fn redact_path(path: &str) -> String {
     let blank = |segment: &str| segment.len() > 40 || segment.contains("eyJ");
     let shown = path.split('/').map(|segment| if blank(segment) { "[redacted]" } else { segment });

@@ -1,4 +1,4 @@
-//! Metrics of what is fetched, and of handshakes.
+//! Metrics of fetched documents (key sets, address lists, certificates) and of provider handshakes.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use prometheus::{GaugeVec, IntCounterVec};
 use super::maker::{Label, Maker};
 use super::metrics::Metrics;
 
-/// How a fetch ends.
+/// Values of the label `outcome` of a fetch.
 const OUTCOMES: [&str; 2] = ["ok", "failed"];
 
-/// What is fetched from elsewhere, and who made sure of an address of ours.
+/// The registered metrics of this file.
 #[derive(Debug)]
 pub(super) struct Fetched {
     age_seconds: GaugeVec,
@@ -26,20 +26,20 @@ impl Fetched {
             ages: Mutex::default(),
             age_seconds: make.ages(
                 "callgate_feed_age_seconds",
-                "How long ago a key set or address list was last fetched; no series until the first time.",
-                &[Label::from("feed", "an address that is fetched from")],
+                "Time since the last successful fetch of a key set or address list, in seconds. No series exists before the first one.",
+                &[Label::from("feed", "a configured URL")],
             )?,
             fetches: make.counters(
                 "callgate_feed_fetches_total",
-                "Attempts to fetch a key set, an address list or a certificate, by outcome (ok, failed).",
+                "Attempts to fetch a key set, an address list or a certificate, or to confirm a subscription, by outcome (ok, failed).",
                 &[
-                    Label::from("feed", "an address that is fetched from, `certificate` or `confirmation`"),
+                    Label::from("feed", "a configured URL, or `certificate` or `confirmation`"),
                     Label::closed("outcome", OUTCOMES),
                 ],
             )?,
             handshakes: make.counters(
                 "callgate_handshakes_total",
-                "Handshakes of providers that were answered.",
+                "Provider handshakes that Callgate answered.",
                 &[Label::route(), Label::from("handshake", "the provider's scheme")],
             )?,
         })
@@ -47,9 +47,9 @@ impl Fetched {
 }
 
 impl Metrics {
-    /// A fetch ended. `feed` is an address from the configuration, `certificate` or `confirmation`.
+    /// Counts a finished fetch. `feed` is a configured URL, `certificate` or `confirmation`.
     pub fn fetched(&self, feed: &str, ok: bool) {
-        // Both are there from the first one on, so that the first failure is an increase.
+        // Creates both series with the first fetch, so that the first failure is an increase that an alert can detect.
         for outcome in OUTCOMES {
             self.fetched.fetches.with_label_values(&[feed, outcome]);
         }
@@ -58,7 +58,7 @@ impl Metrics {
         self.fetched.fetches.with_label_values(&[feed, outcome]).inc();
     }
 
-    /// How old something fetched is; `None`: it was never had.
+    /// Sets the age of a feed, in seconds. `None`: it was not fetched yet, and the call has no effect.
     pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
         if let Some(seconds) = seconds {
             self.fetched.age_seconds.with_label_values(&[feed]).set(seconds);
@@ -66,18 +66,18 @@ impl Metrics {
         }
     }
 
-    /// Something is not fetched any more.
+    /// Removes the age of a feed that is no longer fetched.
     pub fn feed_gone(&self, feed: &str) {
         let _ = self.fetched.age_seconds.remove_label_values(&[feed]);
         self.fetched.ages.lock().remove(feed);
     }
 
-    /// How old each thing is that was fetched, in seconds.
+    /// Returns the age of each fetched feed, in seconds.
     pub fn feed_ages(&self) -> BTreeMap<String, f64> {
         self.fetched.ages.lock().clone()
     }
 
-    /// A handshake was answered.
+    /// Counts a handshake that was answered.
     pub fn handshake(&self, route: &str, handshake: &str) {
         self.fetched.handshakes.with_label_values(&[route, handshake]).inc();
     }

@@ -1,7 +1,7 @@
-//! The event log: a few plain lines on standard error for whoever starts and stops the process.
+//! The event log: plain lines on standard error about the process, such as start, reload and stop.
 //!
-//! Libraries log through the same door, but only their errors pass: pingora's finer levels print request
-//! lines and headers, in which tokens travel.
+//! Of the libraries, only errors are logged: the lower levels of pingora print request lines and headers, which contain
+//! tokens.
 
 use std::io::Write;
 
@@ -26,7 +26,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Installs the event log; the first caller wins, and a second call does nothing.
+/// Installs the event log. A second call has no effect.
 pub fn install() {
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(LevelFilter::Info);

@@ -1,4 +1,6 @@
-//! Makes metrics, registers them, and writes down what was registered: what `callgate metrics` lists is what there is.
+//! Creates and registers metrics, and records a description of each.
+//!
+//! `callgate metrics` and `docs/metrics.md` are generated from these descriptions, so they always list every metric.
 
 use std::cell::RefCell;
 
@@ -11,69 +13,69 @@ use prometheus::{
 
 use crate::denial::Denial;
 
-/// A metric, as it was registered.
+/// The description of a registered metric.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Its name; of a histogram, what its series begin with.
+    /// Name of the metric. For a histogram: the common prefix of its series.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Its labels, in the order in which they are given.
+    /// Labels, in the order of their declaration.
     pub labels: Vec<Label>,
-    /// What it says.
+    /// Help text.
     pub help: String,
-    /// Upper bounds of a histogram's buckets, in its unit; of anything else none.
+    /// Upper bounds of the buckets, in the unit of the metric. Empty unless the metric is a histogram.
     pub buckets: Vec<f64>,
-    /// Whether every series of it is there before anything has happened.
+    /// Whether all series of the metric exist when Callgate starts.
     pub from_start: bool,
 }
 
 /// A label of a metric.
 #[derive(Clone, Debug)]
 pub struct Label {
-    /// Its name.
+    /// Name of the label.
     pub name: &'static str,
-    /// What it may say.
+    /// Possible values of the label.
     pub values: Values,
 }
 
-/// What a label may say. Never what a request says.
+/// The possible values of a label. They never come from a request.
 #[derive(Clone, Debug)]
 pub enum Values {
-    /// One of these.
+    /// A fixed list of values.
     Closed(Vec<&'static str>),
-    /// What stands in the place that these words name: the configuration, or the binary.
+    /// The source of the values, in words: a configuration key or the binary.
     From(&'static str),
 }
 
 impl Label {
-    /// One whose values are all known.
+    /// Creates a label with a fixed list of values.
     pub(super) fn closed(name: &'static str, values: impl IntoIterator<Item = &'static str>) -> Self {
         Self { name, values: Values::Closed(values.into_iter().collect()) }
     }
 
-    /// One whose values come from elsewhere.
+    /// Creates a label whose values come from `place`, such as a configuration key.
     pub(super) const fn from(name: &'static str, place: &'static str) -> Self {
         Self { name, values: Values::From(place) }
     }
 
     /// The name of a route.
     pub(super) const fn route() -> Self {
-        Self::from("route", "`routes[].name`; `none` where no route was found")
+        Self::from("route", "`routes[].name`, or `none` if no route matches")
     }
 
     /// The name of a provider.
     pub(super) const fn provider() -> Self {
-        Self::from("provider", "`providers`; `none` where the route has none")
+        Self::from("provider", "`providers`, or `none` if the route has no provider")
     }
 
-    /// A denial's code, or one of a few words besides.
+    /// The code of a denial, or one of `besides`.
     pub(super) fn reason(besides: &[&'static str]) -> Self {
         Self::closed("reason", Denial::ALL.iter().map(|denial| denial.code()).chain(besides.iter().copied()))
     }
 }
 
-/// Makes metrics and registers them.
+/// Creates metrics and registers them.
 pub(super) struct Maker<'r> {
     registry: &'r Registry,
     made: RefCell<Vec<Series>>,
@@ -84,7 +86,8 @@ impl<'r> Maker<'r> {
         Self { registry, made: RefCell::new(Vec::new()) }
     }
 
-    /// What was registered, by name. To be asked once all is made: what has a series by then has it from the start.
+    /// Returns the descriptions of all metrics, sorted by name. Call it after all metrics were created: a metric that
+    /// has a series by then has it from the start.
     pub(super) fn described(self) -> Vec<Series> {
         let there = self.registry.gather();
         let mut made = self.made.into_inner();
@@ -95,8 +98,8 @@ impl<'r> Maker<'r> {
         made
     }
 
-    /// The one place where anything is registered. A label that nothing is said of is an error, so that the list of
-    /// all metrics cannot fall behind.
+    /// Registers a metric and records its description. All metrics are registered here. A label without a description
+    /// is an error, so that the list of metrics is always complete.
     fn register<C: Collector + Clone + 'static>(
         &self,
         made: prometheus::Result<C>,
@@ -127,8 +130,8 @@ impl<'r> Maker<'r> {
         self.register(IntCounter::new(name, help), &[], &[])
     }
 
-    /// Counters. Where all values of all labels are known, each is there from the start: then the first time counts
-    /// as an increase, and can be alerted on.
+    /// Creates counters with labels. If all labels have fixed values, every series is created at once with the value 0.
+    /// The first event is then an increase that an alert can detect.
     pub(super) fn counters(
         &self,
         name: &str,
@@ -151,7 +154,7 @@ impl<'r> Maker<'r> {
         self.register(IntGaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }
 
-    /// Gauges of seconds.
+    /// Creates gauges with fractional values, for seconds.
     pub(super) fn ages(&self, name: &str, help: &str, labels: &[Label]) -> prometheus::Result<GaugeVec> {
         self.register(GaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }
@@ -187,7 +190,7 @@ const fn kind(kind: MetricType) -> &'static str {
     }
 }
 
-/// Every combination of the values of labels; none where the values of one are not known.
+/// Returns every combination of label values. Returns no combination if the values of a label are not fixed.
 fn combinations(labels: &[Label]) -> Vec<Vec<&'static str>> {
     let mut rows = vec![Vec::new()];
     for label in labels {

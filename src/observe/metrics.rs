@@ -1,4 +1,6 @@
-//! The metrics, in base units.
+//! The metrics of ingress, egress and the ledger, in base units (seconds, bytes).
+//!
+//! `edge` and `fetched` contain the other metrics, and `maker` registers all of them.
 
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -10,23 +12,24 @@ use super::fetched::Fetched;
 use super::maker::{Label, Maker, Series};
 use crate::guard::Refused;
 
-/// Deciding takes microseconds.
+/// Buckets for the time of a decision, which is microseconds, in seconds.
 const DECIDE_BUCKETS: &[f64] = &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2];
-/// Agents take milliseconds to minutes.
+/// Buckets for the response times of agents and providers, which are milliseconds to minutes, in seconds.
 const DELIVER_BUCKETS: &[f64] =
     &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// A commit of the ledger's file takes as long as the disk needs.
+/// Buckets for commits to the ledger file, which depend on the disk, in seconds.
 const COMMIT_BUCKETS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
-/// Where the label `rule` comes from.
-const RULES: &str = "`egress[].name`; `actions` for answers to questions; `none` where no rule was found";
-/// How an interaction ends.
+/// Source of the values of the label `rule`.
+const RULES: &str = "`egress[].name`, or `actions` for answers to questions, or `none` if no rule matches";
+/// Final states of an interaction.
 const OUTCOMES: [&str; 5] = ["done", "failed", "expired", "revoked", "not_sent"];
-/// Of what the agent is told, and what comes of it.
+/// Causes of a notice to the agent.
 const CAUSES: [&str; 2] = ["expired", "stalled"];
+/// Outcomes of an attempt to send a notice.
 const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 
-/// Every metric there is.
+/// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -38,7 +41,7 @@ pub struct Metrics {
     ledger: Ledger,
 }
 
-/// What the agent sends.
+/// Metrics of requests that the agent sends.
 #[derive(Debug)]
 struct Egress {
     egress_requests: IntCounterVec,
@@ -46,7 +49,7 @@ struct Egress {
     guard_refusals: IntCounterVec,
 }
 
-/// What comes in.
+/// Metrics of requests from outside.
 #[derive(Debug)]
 struct Ingress {
     decide_seconds: Histogram,
@@ -57,7 +60,7 @@ struct Ingress {
     reports_unreadable: IntCounterVec,
 }
 
-/// What is known of interactions.
+/// Metrics of interactions and of the store.
 #[derive(Debug)]
 struct Ledger {
     adopted: IntCounterVec,
@@ -86,13 +89,13 @@ impl Egress {
             )?,
             egress_seconds: make.histograms(
                 "callgate_egress_seconds",
-                "From the agent's whole request to the end of the provider's answer, or to the failure to get one.",
+                "Time from the agent's complete request to the end of the provider's response, or to the failure, in seconds.",
                 DELIVER_BUCKETS,
                 &[Label::from("rule", RULES)],
             )?,
             guard_refusals: make.counters(
                 "callgate_guard_refusals_total",
-                "Action endpoints that were refused, by class.",
+                "Action endpoints that were denied, by class.",
                 &[Label::closed("class", Refused::classes())],
             )?,
         })
@@ -104,18 +107,18 @@ impl Ingress {
         Ok(Self {
             decide_seconds: make.histogram(
                 "callgate_ingress_decide_seconds",
-                "Time spent deciding on a callback, waiting for its bytes not counted.",
+                "Time to decide about a request, without the time to receive it, in seconds.",
                 DECIDE_BUCKETS,
             )?,
             deliver_seconds: make.histograms(
                 "callgate_deliver_seconds",
-                "From a permit to the end of the agent's answer, or to the failure to get one.",
+                "Time from the permit to the end of the agent's response, or to the failure, in seconds.",
                 DELIVER_BUCKETS,
                 &[Label::route()],
             )?,
             ingress_requests: make.counters(
                 "callgate_ingress_requests_total",
-                "Requests that came in, by verdict (allow, observe, deny, fail) and reason.",
+                "Ingress requests, by verdict (allow, observe, deny, fail) and reason.",
                 &[
                     Label::route(),
                     Label::provider(),
@@ -125,12 +128,12 @@ impl Ingress {
             )?,
             ingress_refusals: make.counters(
                 "callgate_ingress_refusals_total",
-                "Requests that came in and were refused, or permitted but not delivered, by reason, over all routes.",
+                "Ingress requests that were denied, or permitted but not delivered, by reason, over all routes.",
                 &[Label::reason(&[])],
             )?,
             reports_unreadable: make.counters(
                 "callgate_reports_unreadable_total",
-                "Callbacks whose status and progress could not be read, because the body is no JSON.",
+                "Callbacks whose status and progress could not be read because the body is not JSON.",
                 &[Label::route()],
             )?,
             log_lines_lost: make.counter(
@@ -146,17 +149,17 @@ impl Ledger {
         Ok(Self {
             adopted: make.counters(
                 "callgate_interactions_adopted_total",
-                "Genuine tokens whose interaction was not known and is from then on.",
+                "Interactions that were not in the ledger and were added because of a valid token.",
                 &[Label::route()],
             )?,
             commit_seconds: make.histogram(
                 "callgate_store_commit_seconds",
-                "Writing a batch of changes to the ledger's file, until it is safe.",
+                "Time to write a batch of changes to the ledger file durably, in seconds.",
                 COMMIT_BUCKETS,
             )?,
             duplicates: make.counters(
                 "callgate_duplicates_total",
-                "Callbacks that were delivered before, and answered with 200.",
+                "Callbacks that were duplicates: already delivered, and answered with 200.",
                 &[Label::route()],
             )?,
             ended: make.counters(
@@ -164,48 +167,48 @@ impl Ledger {
                 "Interactions that ended, by outcome (done, failed, expired, revoked, not_sent).",
                 &[Label::route(), Label::closed("outcome", OUTCOMES)],
             )?,
-            events: make.gauge("callgate_store_events", "Delivered events that are remembered.")?,
+            events: make.gauge("callgate_store_events", "Delivered events that the store remembers.")?,
             events_forgotten: make.counter(
                 "callgate_store_events_forgotten_total",
-                "Delivered events that were forgotten before their time, to make room.",
+                "Delivered events that the store removed early because it was full.",
             )?,
-            interactions: make.gauge("callgate_store_interactions", "Interactions that are known.")?,
+            interactions: make.gauge("callgate_store_interactions", "Interactions in the store.")?,
             interactions_max: make.gauge(
                 "callgate_store_interactions_max",
-                "Most interactions that are taken; beyond it nothing is minted.",
+                "Maximum number of interactions in the store. When it is reached, nothing is minted.",
             )?,
             minted: make.counters(
                 "callgate_callbacks_minted_total",
-                "Callbacks that were made, by injection or through the API.",
+                "Callback URLs that were minted, by injection or through the API.",
                 &[Label::route()],
             )?,
             notices: make.counters(
                 "callgate_notices_total",
-                "Attempts to tell the agent that no callback came, by cause (expired, stalled) and outcome (answered, failed, given_up).",
+                "Attempts to send the agent a notice of a missing callback, by cause (expired, stalled) and outcome (answered, failed, given_up).",
                 &[Label::route(), Label::closed("cause", CAUSES), Label::closed("outcome", NOTICED)],
             )?,
             oldest_seconds: make.ages(
                 "callgate_interactions_oldest_age_seconds",
-                "Age of the oldest open interaction.",
+                "Age of the oldest open interaction, in seconds.",
                 &[Label::route()],
             )?,
-            open: make.gauges("callgate_interactions_open", "Interactions that are open.", &[Label::route()])?,
+            open: make.gauges("callgate_interactions_open", "Open interactions.", &[Label::route()])?,
             stale: make.counters(
                 "callgate_stale_total",
-                "Callbacks that report overtaken progress, by what became of them (delivered, dropped).",
+                "Callbacks that report less progress than an earlier one, or progress after the end, by handling (delivered, dropped).",
                 &[Label::route(), Label::closed("handling", ["delivered", "dropped"])],
             )?,
             store_failed: make.gauge(
                 "callgate_store_failed",
-                "1 while the ledger's file cannot be written, or its disk does not answer; nothing is taken then.",
+                "1 while the ledger file cannot be written or its disk does not answer, else 0. While it is 1, Callgate accepts nothing.",
             )?,
         })
     }
 }
 
 impl Ledger {
-    /// What may become of a route's interactions is counted from the first open one on, so that the first that
-    /// expires is an increase.
+    /// Creates the series of all outcomes of a route's interactions, with the value 0. So the first interaction that
+    /// expires is an increase that an alert can detect.
     fn expect(&self, route: &str) {
         for outcome in OUTCOMES {
             self.ended.with_label_values(&[route, outcome]);
@@ -217,16 +220,19 @@ impl Ledger {
 }
 
 impl Metrics {
-    /// A fresh set, registered.
+    /// Creates and registers all metrics.
     ///
     /// # Errors
-    /// A name that is registered twice, which would be a mistake in this file.
+    /// Returns an error if a name is registered twice, which is a mistake in the code.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let make = Maker::new(&registry);
         let version = Label::from("version", "the binary");
-        let build =
-            make.gauges("callgate_build_info", "Always 1; the labels tell what is running.", &[version])?;
+        let build = make.gauges(
+            "callgate_build_info",
+            "Always 1. The label contains the version of Callgate.",
+            &[version],
+        )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
         let (edge, fetched) = (Edge::new(&make)?, Fetched::new(&make)?);
@@ -234,81 +240,82 @@ impl Metrics {
         Ok(Self { described, edge, egress, fetched, ingress, ledger, registry })
     }
 
-    /// Every metric there is, by name: what was registered, and no list beside it.
+    /// Returns the descriptions of all registered metrics, sorted by name.
     pub fn described(&self) -> &[Series] {
         &self.described
     }
 
     // === The ledger ===
 
-    /// An interaction is open.
+    /// Counts an interaction that was opened.
     pub fn interaction_opened(&self, route: &str) {
         self.ledger.open.with_label_values(&[route]).inc();
     }
 
-    /// An open interaction ended.
+    /// Counts an open interaction that ended. `outcome` is its final state.
     pub fn interaction_ended(&self, route: &str, outcome: &str) {
         self.ledger.open.with_label_values(&[route]).dec();
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
     }
 
-    /// An interaction that was not known is.
+    /// Counts an interaction that was added to the ledger because of a valid token.
     pub fn interaction_adopted(&self, route: &str) {
         self.ledger.adopted.with_label_values(&[route]).inc();
     }
 
-    /// A callback was made.
+    /// Counts a callback URL that was minted.
     pub fn minted(&self, route: &str) {
         self.ledger.minted.with_label_values(&[route]).inc();
     }
 
-    /// A delivered callback came again.
+    /// Counts a duplicate.
     pub fn duplicate(&self, route: &str) {
         self.ledger.duplicates.with_label_values(&[route]).inc();
     }
 
-    /// A callback could not be read.
+    /// Counts a callback whose status and progress could not be read.
     pub fn report_unreadable(&self, route: &str) {
         self.ingress.reports_unreadable.with_label_values(&[route]).inc();
     }
 
-    /// Overtaken progress came. `handling` is `delivered` or `dropped`.
+    /// Counts a callback that reports less progress than an earlier one, or progress after the end of the interaction.
+    /// `handling` is `delivered` or `dropped`.
     pub fn stale(&self, route: &str, handling: &str) {
         self.ledger.stale.with_label_values(&[route, handling]).inc();
     }
 
-    /// The agent was told, or not, that no callback came.
+    /// Counts an attempt to send the agent a notice. `cause` is `expired` or `stalled`.
     pub fn notice(&self, route: &str, cause: &str, outcome: &str) {
         self.ledger.notices.with_label_values(&[route, cause, outcome]).inc();
     }
 
-    /// An event had to make room.
+    /// Counts a delivered event that was removed early because the store was full.
     pub fn event_forgotten(&self) {
         self.ledger.events_forgotten.inc();
     }
 
-    /// Most interactions that are taken.
+    /// Sets the maximum number of interactions in the store.
     pub fn store_limits(&self, interactions_max: usize) {
         self.ledger.interactions_max.set(i64::try_from(interactions_max).unwrap_or(i64::MAX));
     }
 
-    /// How many interactions and events are known.
+    /// Sets the number of interactions and of events in the store.
     pub fn store_counts(&self, (interactions, events): (usize, usize)) {
         self.ledger.interactions.set(i64::try_from(interactions).unwrap_or(i64::MAX));
         self.ledger.events.set(i64::try_from(events).unwrap_or(i64::MAX));
     }
 
-    /// A batch was written.
+    /// Records the time of a commit to the ledger file.
     pub fn commit(&self, seconds: f64) {
         self.ledger.commit_seconds.observe(seconds);
     }
 
-    /// Whether the ledger's file cannot be written now.
+    /// Records whether the ledger file cannot be written at present.
     pub fn store_failed(&self, failed: bool) {
         self.ledger.store_failed.set(i64::from(failed));
     }
 
-    /// The ages of the oldest open interactions, by route; of a route that is not named, there is none.
+    /// Sets the age in seconds of the oldest open interaction, for each route that has one. Removes all other routes.
     pub fn oldest<'r>(&self, ages: impl Iterator<Item = (&'r str, f64)>) {
         self.ledger.oldest_seconds.reset();
         for (route, seconds) in ages {
@@ -317,22 +324,23 @@ impl Metrics {
         }
     }
 
-    // === The egress ===
+    // === Egress ===
 
-    /// Counts one request of the agent. `reason` is a denial's code, `ok`, or `kept`.
+    /// Counts one egress request and records its time. `reason` is the code of a denial, `ok` or `kept`.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
     }
 
-    /// The guard refused an action endpoint.
+    /// Counts an action endpoint that the guard denied. `class` is the kind of address or URL.
     pub fn guard_refusal(&self, class: &str) {
         self.egress.guard_refusals.with_label_values(&[class]).inc();
     }
 
-    // === The ingress ===
+    // === Ingress ===
 
-    /// Counts one request and the time its decision took. `reason` is a denial's code, or `ok`.
+    /// Counts one ingress request and records the time of its decision. `reason` is the code of a denial, or one of the
+    /// other values in the label's list, such as `ok`.
     pub fn request(&self, route: &str, provider: &str, verdict: &str, reason: &str, decide_nanos: u64) {
         self.ingress.ingress_requests.with_label_values(&[route, provider, verdict, reason]).inc();
         if matches!(verdict, "deny" | "fail") {
@@ -341,7 +349,7 @@ impl Metrics {
         self.ingress.decide_seconds.observe(decide_nanos as f64 / 1e9);
     }
 
-    /// Records one delivery.
+    /// Records the time of one delivery to the agent.
     pub fn delivery(&self, route: &str, seconds: f64) {
         self.ingress.deliver_seconds.with_label_values(&[route]).observe(seconds);
     }
@@ -351,10 +359,10 @@ impl Metrics {
         self.ingress.log_lines_lost.inc();
     }
 
-    /// The text exposition format.
+    /// Returns all metrics in the Prometheus text exposition format.
     ///
     /// # Errors
-    /// A metric that cannot be encoded, which would be a mistake in this file.
+    /// Returns an error if a metric cannot be encoded, which is a mistake in the code.
     pub fn text(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

@@ -1,5 +1,7 @@
-//! What happened, for people and machines: metrics and the access log. Labels come from the configuration
-//! and from closed lists, never from a request.
+//! Metrics, access log, event log, traces, and the recent requests of the admin page.
+//!
+//! Label values come from the configuration and from fixed lists, never from a request. This module only records
+//! events; `admin` serves the metrics and the recent requests.
 
 mod access_log;
 mod config_state;

@@ -1,4 +1,6 @@
-//! The last requests that came in, for whoever looks at the admin page: what the access log says of each, and no more.
+//! Keeps the most recent ingress requests in memory, for the admin page.
+//!
+//! It keeps the same data as the access log, and nothing else.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -13,13 +15,13 @@ use crate::denial::Denial;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Steps};
 
-/// Longest text that is kept of one field, in bytes; a longer one is cut. Callers choose their paths, and must not
-/// choose how much memory is held.
+/// Maximum length of one text field, in bytes. Longer texts are cut, because callers choose the path and must not be
+/// able to choose the memory that it needs.
 const TEXT_BYTES_MAX: usize = 400;
-/// Fields that are text.
+/// Number of text fields.
 const TEXTS: usize = 7;
 
-/// The last requests, in a ring.
+/// A ring buffer of the most recent ingress requests.
 #[derive(Debug)]
 pub struct Recent {
     began: Timestamp,
@@ -29,7 +31,7 @@ pub struct Recent {
 
 #[derive(Debug, Default)]
 struct Ring {
-    /// The number of the newest; the first one has 1.
+    /// Number of the newest request. The first request has number 1.
     last: u64,
     exchanges: VecDeque<Arc<Exchange>>,
 }
@@ -51,40 +53,41 @@ struct Exchange {
     texts: Texts,
 }
 
-/// The texts of one request, one behind the other: one piece of memory instead of seven.
+/// The text fields of one request, concatenated, so that they need one allocation instead of seven.
 #[derive(Debug)]
 struct Texts {
     text: Box<str>,
     ends: [u16; TEXTS],
 }
 
-/// Some of the requests, for a reader.
+/// A page of recent requests.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    /// When numbering began: a reader that knows another beginning begins anew.
+    /// Time at which the numbering began. If it differs from the previous page, Callgate has restarted, and the reader
+    /// must start again at number 0.
     pub began: Timestamp,
-    /// The number of the newest request there is.
+    /// Number of the newest request.
     pub last: u64,
-    /// Most that are kept.
+    /// Maximum number of requests that are kept.
     pub max: usize,
     /// The requests, oldest first.
     pub rows: Vec<Value>,
-    /// Whether newer ones are left.
+    /// Whether there are newer requests after this page.
     pub more: bool,
 }
 
 impl Recent {
-    /// A ring for `max` requests; 0: it keeps nothing.
+    /// Creates a ring buffer for `max` requests. With 0, it keeps none.
     pub fn new(max: usize, began: Timestamp) -> Self {
         Self { began, max: AtomicUsize::new(max), ring: Mutex::default() }
     }
 
-    /// Whether anything is kept.
+    /// Reports whether requests are kept.
     pub fn is_on(&self) -> bool {
         self.max.load(Ordering::Relaxed) > 0
     }
 
-    /// Keeps another number of requests from here on.
+    /// Changes the maximum number of requests, and drops the oldest ones beyond it.
     pub fn resize(&self, max: usize) {
         let mut ring = self.ring.lock();
         self.max.store(max, Ordering::Relaxed);
@@ -93,7 +96,7 @@ impl Recent {
         ring.exchanges.shrink_to(max);
     }
 
-    /// Keeps one request. What takes time happens before the lock is taken and after it is given back.
+    /// Adds one request. Memory is allocated before the lock is taken, and freed after it is released.
     pub fn keep(&self, entry: &Entry<'_>) {
         let exchange = Arc::new(Exchange::of(entry));
         let mut ring = self.ring.lock();
@@ -108,7 +111,7 @@ impl Recent {
         drop(gone);
     }
 
-    /// The oldest requests behind number `after`, at most `limit`.
+    /// Returns the requests with numbers greater than `after`, oldest first, and at most `limit` of them.
     pub fn after(&self, after: u64, limit: usize) -> Rows {
         let ring = self.ring.lock();
         let (last, held) = (ring.last, ring.exchanges.len());
@@ -207,7 +210,7 @@ impl Texts {
     }
 }
 
-/// The beginning of a text, whole characters.
+/// Returns the text, cut to [`TEXT_BYTES_MAX`] bytes at a character boundary.
 pub(super) fn shortened(text: &str) -> &str {
     let cut = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     cut.and_then(|cut| text.get(..cut)).unwrap_or_default()

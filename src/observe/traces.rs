@@ -1,5 +1,6 @@
-//! Traces: one span for each request, with the checks of its trail as events, sent to a collector in OTLP. Off unless
-//! asked for; what cannot be sent in time is dropped.
+//! Traces: one span per request, with the checks of its trail as span events, sent to a collector by OTLP over HTTP.
+//!
+//! Traces are off by default. Spans that cannot be sent in time are dropped.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,17 +25,17 @@ use super::metrics::Metrics;
 use super::recent::shortened;
 use crate::config::TraceSettings;
 
-/// How long a batch may take.
+/// Timeout for sending a batch.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the last batch may take when the process ends.
+/// Timeout for sending the last batch when the process stops.
 const LAST: Duration = Duration::from_secs(2);
-/// Longest answer of a collector that is looked at, in bytes.
+/// Maximum size of a response of the collector, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// How many numbers a lot is drawn from: as many as there are of 32 bits.
+/// Number of different 32-bit values, from which the sampler draws.
 const NUMBERS: f64 = 4_294_967_296.0;
 
-/// Makes spans and sends them.
+/// Creates spans and sends them to the collector.
 #[derive(Debug)]
 pub struct Traces {
     provider: SdkTracerProvider,
@@ -46,10 +47,10 @@ pub struct Traces {
 pub struct Span(SdkSpan);
 
 impl Traces {
-    /// Begins to send. Nothing is asked of the collector before there is a span.
+    /// Starts the exporter. It connects to the collector only when there are spans to send.
     ///
     /// # Errors
-    /// The exporter cannot be made, in words.
+    /// Returns the reason as text if the exporter cannot be created.
     pub fn start(settings: &TraceSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
@@ -79,28 +80,28 @@ impl Traces {
         Ok(Self { provider, tracer })
     }
 
-    /// Begins the span of a request that came with this `traceparent`, if with any.
+    /// Starts the span of a request. `came` is the `traceparent` header of the request, if it has one.
     pub fn begin(&self, name: &'static str, came: Option<&str>) -> Span {
         let parent = came.and_then(parse).map(|parent| Context::new().with_remote_span_context(parent));
         let builder = self.tracer.span_builder(name).with_kind(SpanKind::Server);
         Span(self.tracer.build_with_context(builder, &parent.unwrap_or_default()))
     }
 
-    /// Sends what is left. Blocks.
+    /// Sends the remaining spans. Blocks for up to [`LAST`].
     pub fn stop(&self) {
-        // What cannot be sent now is lost, as it would be at any other time.
+        // Spans that cannot be sent are dropped, as they are while Callgate is running.
         let _ = self.provider.shutdown_with_timeout(LAST);
     }
 }
 
 impl Span {
-    /// What the next one is told (W3C Trace Context, `traceparent`).
+    /// Returns the `traceparent` header for the request that Callgate sends on (W3C Trace Context, section 3.2).
     pub fn traceparent(&self) -> String {
         let context = self.0.span_context();
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
     }
 
-    /// Ends the span of a callback.
+    /// Ends the span of an ingress request, with the data of its access-log entry.
     pub fn end(mut self, entry: &Entry<'_>) {
         if !self.0.is_recording() {
             return;
@@ -127,7 +128,7 @@ impl Span {
         self.0.end();
     }
 
-    /// Ends the span of a request of the agent's.
+    /// Ends the span of an egress request, with the data of its access-log entry.
     pub fn end_egress(mut self, entry: &EgressEntry<'_>) {
         self.told(entry.method, entry.path, entry.status, entry.verdict, entry.reason);
         self.0.set_attribute(KeyValue::new("callgate.rule", entry.rule.to_owned()));
@@ -155,8 +156,8 @@ impl Span {
     }
 }
 
-/// Which spans are recorded: this share of them, by lot. Neither the flag nor the id of a caller's trace counts, or
-/// callers could have all of theirs recorded, or none.
+/// A sampler that records a random fraction of the spans, from 0 to 1. It ignores the sampled flag and the trace id of
+/// the caller, because callers could otherwise choose that all or none of their requests are recorded.
 #[derive(Clone, Debug)]
 struct Share(f64);
 
@@ -176,7 +177,7 @@ impl ShouldSample for Share {
         _: &[KeyValue],
         _: &[Link],
     ) -> SamplingResult {
-        // Without a source of randomness only what is recorded in any case is.
+        // If the random number generator fails, the span is recorded only if the fraction is 1.
         let decision = match self.has(getrandom::u32().unwrap_or(u32::MAX)) {
             true => SamplingDecision::RecordAndSample,
             false => SamplingDecision::Drop,
@@ -185,7 +186,7 @@ impl ShouldSample for Share {
     }
 }
 
-/// Reads a `traceparent`; `None`: it is none, and a new trace begins.
+/// Parses a `traceparent` header. Returns `None` if it is not valid; the request then starts a new trace.
 fn parse(text: &str) -> Option<SpanContext> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -201,7 +202,7 @@ fn parse(text: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// Posts batches.
+/// The HTTP client that sends batches of spans.
 #[derive(Debug)]
 struct Post {
     agent: ureq::Agent,
@@ -210,7 +211,7 @@ struct Post {
 
 #[async_trait]
 impl HttpClient for Post {
-    // Batches have a thread of their own, which may wait.
+    // Blocking is allowed here: the exporter runs on a thread of its own.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (head, body) = request.into_parts();
         let sent = self.agent.run(Request::from_parts(head, body.to_vec()));

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A toy agent that knows nothing of Callgate: it sends requests to a URL it was configured with, takes POSTs, and
-answers a question at the URL that the question brings.
+"""A toy agent that knows nothing of Callgate. It sends requests to a configured URL, accepts POST requests, and answers
+a question at the URL in the question.
 
-Reads one JSON command a line: {url, body}; prints one JSON line for whatever happens: {answer}, {got}, {replied}.
+Reads one JSON command a line: {url, body}; prints one JSON line per event: {answer}, {got}, {replied}.
 """
 
 import http.client

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Plays both founding interactions, a silence and six forgeries against a real Callgate between a toy agent and toy
-providers: three processes with real sockets. The agent sends its requests without a word about callbacks. Exits
-with 0 only if all came out right."""
+"""Plays two interactions, a missing callback and six forgeries with a real Callgate, a toy agent and toy providers: three
+processes with real sockets. The agent's requests contain no callback fields. Exits with 0 only if all results are as
+expected."""
 
 import argparse
 import base64
@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 
 class Process:
-    """A toy: takes JSON lines, and says JSON lines, which are sorted by their first member."""
+    """A toy process that reads JSON lines and prints JSON lines. Its output is sorted by the first member of each line."""
 
     def __init__(self, *command):
         self.process = subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, text=True, stdin=subprocess.PIPE,
@@ -124,7 +124,7 @@ class Demo:
         print(f"         {step['check']}: {step['detail']}")
 
     def agent_sends(self, path, text):
-        """The agent's request, and what the provider got of it."""
+        """Lets the agent send a request, and returns the request that the provider received."""
         self.agent.tell(url=f"http://127.0.0.1:{EGRESS}{path}", body=text)
         took = self.provider.next("took")
         self.expect("the agent's request is answered", self.agent.next("answer")["answer"], 202)

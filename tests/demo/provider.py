@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Two toy providers in one process: they take requests, and call back over HTTP, signing as their real counterparts
-would, with no help from Callgate.
+"""Two toy providers in one process. They accept requests and call back over HTTP. They sign as real providers do, with
+code that is independent of Callgate.
 
 Reads one JSON command a line: {scheme, url, token?, body, signed_body?, from?, event?}; prints {called, sent} for it,
-and {took, headers, body} for every request that comes in.
+and {took, headers, body} for every request that they receive.
 """
 
 import base64

@@ -1,5 +1,5 @@
-"""The part of three custom resources that is used here, written by hand after their API references:
-PodMonitor and PrometheusRule of the Prometheus operator and Certificate of cert-manager. Nothing else may stand there."""
+"""Schemas of three custom resources, written by hand after their API references: PodMonitor and PrometheusRule of the
+Prometheus operator, and Certificate of cert-manager. They contain only the fields that deploy/ uses."""
 
 import jsonschema
 

@@ -1,4 +1,4 @@
-"""What is in deploy/ is rendered, judged, and held against the program itself. Run by scripts/deploy-test.sh."""
+"""Renders the manifests in deploy/, and checks them against schemas and the program. scripts/deploy-test.sh runs this."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ OVERLAY = "deploy/kustomize/example/overlay"
 HELM = ["helm", "template", "callgate", "deploy/helm/callgate", "--namespace", "agents"]
 EXAMPLE = ["--values", "deploy/helm/example/values.yaml", "--set-file", f"config={OVERLAY}/callgate.yaml"]
 INJECT = ["callgate", "inject", "-f", "deploy/kustomize/example/base/deployment.yaml"]
-# Groups whose schemas are not Kubernetes' own.
+# API groups that are not part of Kubernetes itself, and have no schema here.
 FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1"}
 
 
@@ -111,11 +111,11 @@ class Rendering(unittest.TestCase):
         self.assertEqual(documents(removed), documents((DEPLOY / "kustomize/example/base/deployment.yaml").read_text()))
 
     def test_inject_reads_and_writes_what_kubernetes_reads(self):
-        """PyYAML reads version 1.1, as Kubernetes does."""
+        """Parses with PyYAML, which reads YAML 1.1 as Kubernetes does."""
         words = ["yes", "No", "on", "OFF", "y", "n", "0644", "1_000", "0x1F", "0b101", "1e3", "1:30", "+1", "-1", ".5", "~", "null", "true", "2026-01-01", "2026-01-01 10:00:00", "<<", "=", "a: b", "- a", "", " a", "a\nb\n", "1.2.3", ".inf", "0o17", "12h"]
         agent = {"name": "agent", "image": "a:1", "env": [{"name": f"V{i}", "value": word} for i, word in enumerate(words)]}
         labels = {word or "empty": word for word in words}
-        # JSON, since every version of YAML reads it the same.
+        # The manifests are passed as JSON, which every YAML version reads in the same way.
         text = f'apiVersion: v1\nkind: Pod\nmetadata: {json.dumps({"name": "a", "labels": labels})}\nspec:\n  containers: {json.dumps([agent])}\n'
         text += "  hostNetwork: no\n  volumes: [ { name: v, secret: { secretName: s, defaultMode: 0640, optional: yes } } ]\n"
         expected = yaml.safe_load(text)
@@ -127,7 +127,7 @@ class Rendering(unittest.TestCase):
         self.assertEqual(documents(run("callgate", "inject", "--remove", "-f", "-", input=with_sidecar).stdout), [expected])
 
     def test_inject_reads_and_writes_what_kubectl_reads(self):
-        """It is asked itself, since PyYAML differs from it: in `y`, in `1_000`, in numbers that begin with 0."""
+        """Parses with kubectl itself: PyYAML differs in `y`, in `1_000`, and in numbers that begin with 0."""
         words = ["y", "N", "yes", "Off", "'y'", '"no"', "!!str yes", "0644", "'0644'", "08", "-017", "1_000", "1:30", "2026-01-01", "=", "0o17", "0x1F", "1e3", "'12: 30'", "'<<'"]
         attributes = ", ".join(f"mode{i}: {word}" for i, word in enumerate(words)) + ", y: 1, 'on': 2, '<<': 3"
         text = "apiVersion: v1\nkind: Pod\nx-a: &a { hostPID: yes }\nx-b: &b { <<: *a, enableServiceLinks: n }\nmetadata: { name: a }\nspec:\n  <<: [ { <<: *b } ]\n"
@@ -176,7 +176,7 @@ class Rendering(unittest.TestCase):
             self.assertIn("multiple matches", done.stderr)
 
     def overlaid(self, components, config, agent=None):
-        """The example's agent, or another, in an overlay of its own with these components."""
+        """Renders a new overlay with these components, for the agent of the example or for another one."""
         with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
             folder = pathlib.Path(folder)
             (folder / "agent.yaml").write_text(agent or (DEPLOY / "kustomize/example/base/deployment.yaml").read_text())
@@ -218,7 +218,7 @@ class Rendering(unittest.TestCase):
         self.assertEqual(rule["spec"], rules)
 
     def test_two_agents_share_a_namespace(self):
-        """With init containers and volumes of their own, as docs/kubernetes.md says how."""
+        """Each agent has init containers and volumes of its own, with the patches of docs/kubernetes.md."""
         secrets = "volumes: [ { name: callgate-secrets, secret: { secretName: second } } ]"
         patch = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{ name: x }}\nspec: {{ template: {{ spec: {{ {secrets} }} }} }}\n"
         kustomization = {
@@ -268,7 +268,7 @@ class Helm(unittest.TestCase):
         self.assertIn("agentName is needed", done.stderr)
 
     def test_words_that_are_no_names_are_refused(self):
-        """Whatever they would become within the YAML around them."""
+        """A value that is not a valid name is an error, even if it would change the YAML around it."""
         words = {
             "tls.secretName": ["Callgate", "a b", "x}", "a: b", "-a", 'a"'],
             "state.sizeLimit": ["", "1Gib", "much", "1Gi }", "-1Gi"],
@@ -405,7 +405,7 @@ class Wiring(unittest.TestCase):
         self.assertEqual(agent["readinessProbe"].keys(), {"exec"})
 
     def test_the_example_is_one_whose_ledger_is_whole(self):
-        """One pod, since `store` is not shared, and interactions that can end by what comes."""
+        """The example has one pod, because the ledger is not shared, and its interactions can end by a callback."""
         for manifests in (kustomized(), helmed()):
             self.assertEqual(one(manifests, "Deployment")["spec"]["replicas"], 1)
         for route in self.config()["routes"]:
@@ -414,7 +414,7 @@ class Wiring(unittest.TestCase):
     def test_connections_fit_into_the_memory(self):
         mebibytes = int(sidecar(kustomized())["resources"]["limits"]["memory"].removesuffix("Mi"))
         limits = self.config()["limits"]
-        # Idle, the bodies that are held by default, and 36 KiB for each connection with TLS.
+        # The memory when idle, the default memory for bodies, and 36 KiB for each TLS connection.
         self.assertLess(13 + 64 + limits["connections_max"] * 36 / 1024, mebibytes * 0.75)
         self.assertLess(limits["connections_per_address_max"], limits["connections_max"])
 
@@ -453,7 +453,7 @@ def free_ports(number):
 
 
 class Program(unittest.TestCase):
-    """The sidecar's own command, with the example's configuration, and what the manifests say of it."""
+    """Runs the command of the sidecar with the example configuration, and compares it with the manifests."""
 
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp())
@@ -468,7 +468,7 @@ class Program(unittest.TestCase):
         self.assertEqual(self.mounts.keys(), {"/etc/callgate", "/secrets", "/tls", "/var/lib/callgate"})
 
     def configuration(self, ports=None):
-        """As it is in the pod, with the pod's folders here."""
+        """Returns the configuration of the pod, with the paths of local folders."""
         text = one(kustomized(), "ConfigMap")["data"]["callgate.yaml"]
         for inside, here in (("/secrets/", "secrets"), ("/tls/", "tls"), ("/var/lib/callgate/", "state")):
             self.assertIn(inside, text)
@@ -548,7 +548,7 @@ class Image(unittest.TestCase):
 
 
 class Documentation(unittest.TestCase):
-    # What needs a cluster, a container engine, or a pod.
+    # Commands in the documents that can be run only with a cluster, a container engine, or a pod.
     ELSEWHERE = ("docker ", "kubectl create namespace ", "kubectl apply ", "kubectl -n ", "kubectl port-forward ", "kubectl rollout ")
 
     def test_its_commands_work(self):
@@ -571,12 +571,12 @@ class Documentation(unittest.TestCase):
 
 
 class Scripts(unittest.TestCase):
-    """What cannot be tested for want of a tool is said, and is a failure where STRICT is set."""
+    """If a tool is missing, the script reports the skipped tests. With STRICT set, this is a failure."""
 
     def skipped(self, script, strict):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder)
-            # The shell's own tools and a python3 that can do all but bring others.
+            # The tools of the shell, and a python3 without venv and pip.
             for name in ("bash", "dirname", "cmp", "rm", "mkdir", "cat"):
                 (path / name).symlink_to(shutil.which(name))
             (path / "python3").write_text('#!/bin/sh\n[ "$1" != -m ]\n')

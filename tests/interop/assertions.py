@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Callgate signs assertions with keys of every kind; the very lines of docs/assertion.md verify them, with PyJWT and
-with jose. Anything else than the message as it was sent is refused: another body, target, method, key, audience, an
-assertion that has ended, a callback token in its place."""
+"""Callgate signs assertions with every kind of key. The code in docs/assertion.md verifies them, with PyJWT and with jose.
+That code must deny every changed message: another body, target, method, key or audience, an expired assertion, or a
+callback token in its place."""
 
 import argparse
 import base64
@@ -54,12 +54,12 @@ for (const job of jobs) {
 
 
 def block(language):
-    """The code of the documentation in one language."""
+    """Returns the example code of the documentation in one language."""
     return re.search(rf"```{language}\n(.*?)```", DOCS.read_text(), re.S).group(1)
 
 
 class Agent(http.server.BaseHTTPRequestHandler):
-    """Keeps what reaches it."""
+    """An agent that records the requests it receives."""
     protocol_version = "HTTP/1.1"
     seen = []
 
@@ -81,7 +81,7 @@ def pem(key, public):
 
 
 def delivered(callgate, folder, algorithm, generate, agent_port):
-    """A message as it reached the agent, the callback token of its request, the agent's key and a foreign one."""
+    """Returns a message as the agent received it, the callback token of its request, the agent's key and another key."""
     keys = (SECRET, FOREIGN)
     material = {"secret": {"env": "ASSERTION_KEY"}}
     if generate:
@@ -112,7 +112,7 @@ def delivered(callgate, folder, algorithm, generate, agent_port):
 
 
 def cases(message, token, keys, algorithm, other):
-    """The message, and what it must not be taken for: (name, whether it holds, the arguments)."""
+    """Yields the genuine message and changed ones: (name, whether it must be accepted, arguments)."""
     method, target, headers, body = message
     key, foreign = keys
     genuine = dict(key=key, algorithm=algorithm, audience=AUDIENCE, headers=headers, method=method, target=target, body=body)
@@ -138,7 +138,7 @@ def cases(message, token, keys, algorithm, other):
 
 
 def flipped(text):
-    """With one bit changed in the middle, where every bit counts."""
+    """Returns the token with one bit changed in the middle, where every bit is significant."""
     at = len(text) // 2
     return text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1:]
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""PyJWT signs with fresh keys of every asymmetric kind, `callgate explain` verifies with the public key: genuine
-tokens are allowed, ones for another path, with a changed signature, or under another key are not."""
+"""PyJWT signs tokens with new keys of every asymmetric algorithm, and `callgate explain` verifies them with the public
+key. Genuine tokens are allowed. Tokens for another path, with a changed signature, or with another key are denied."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ def config(algorithm, public_key):
 
 
 def flipped(token):
-    """The token with one bit of its signature flipped, in the middle, where every bit counts."""
+    """Returns the token with one bit of its signature flipped, in the middle, where every bit is significant."""
     at = len(token) - 20
     return token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1:]
 

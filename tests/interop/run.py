@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""The providers' own client libraries sign, a real Callgate verifies: each message is accepted as it is, and refused
-after any one bit of a signed part is flipped. Where a library can only verify, `callgate sign` signs (or this test, if
-the scheme is a private key's or a JWT), and the library has to accept that message too, and to refuse it with another body.
+"""The providers' own client libraries sign messages, and a real Callgate verifies them. Each message is accepted
+unchanged, and denied after any single bit of a signed part was flipped. If a library can only verify, `callgate sign`
+signs (or this test, for private keys and JWTs). The library must accept that message, and deny it with another body.
 
 `signers.py sign` and `signers.mjs sign` print the messages, one line of JSON each:
 
-    name                the provider in the configuration, and the last part of the route
+    name                name of the provider in the configuration, and last segment of the route
     library, version    as in the registry
     signs, sends        the library signed this message; it can also send one itself
-    complete            nothing is missing; otherwise `callgate sign` signs
-    preset, settings    the provider's preset, and what else its configuration needs
-    secret              what Callgate verifies with
-    public_url, method, target, headers, body_b64, at   the message, and when it is signed (Unix seconds)
-    signed_headers      the headers of which every bit counts
-    signed_body         true: every bit of the body counts; or the texts in it that do; or false
-    signed_query        every bit of the query counts"""
+    complete            the message is complete; otherwise `callgate sign` signs it
+    preset, settings    the preset, and further settings of the provider
+    secret              the secret with which Callgate verifies
+    public_url, method, target, headers, body_b64, at   the message, and the time of its signature (Unix seconds)
+    signed_headers      the headers that the signature covers
+    signed_body         true: it covers the whole body; a list: it covers these texts in the body; or false
+    signed_query        true: it covers the query"""
 
 import argparse
 import base64
@@ -37,7 +37,7 @@ REFUSED = (400, 401)
 
 
 class Agent(http.server.BaseHTTPRequestHandler):
-    """Where Callgate forwards what it accepts."""
+    """The agent that receives the accepted messages."""
     protocol_version = "HTTP/1.1"
     seen = collections.defaultdict(list)
 
@@ -52,7 +52,7 @@ class Agent(http.server.BaseHTTPRequestHandler):
 
 
 class Connection:
-    """A kept HTTP/1.1 connection that sends header values as they are."""
+    """A kept HTTP/1.1 connection that sends header values unchanged."""
 
     def __init__(self, port):
         self.port, self.stream = port, None
@@ -89,7 +89,7 @@ class Connection:
 
 
 class Check:
-    """One library's message, and what became of it."""
+    """The message of one library, and the results for it."""
 
     def __init__(self, row):
         self.row, self.name, self.target = row, row["name"], row["target"]
@@ -114,7 +114,7 @@ class Check:
         return {"preset": self.row["preset"], "secrets": [{"env": self.env}], **self.row["settings"]}
 
     def sign(self, callgate, folder):
-        """Callgate signs, for a library that only verifies."""
+        """Signs the message with Callgate, for a library that only verifies."""
         lines = [f"{self.row['method']} {self.target} HTTP/1.1".encode(), b"host: agent.example.com"]
         lines += [name.encode() + b": " + value for name, value in self.headers.items()]
         request = folder / "request.http"
@@ -126,14 +126,14 @@ class Check:
             self.headers |= {name.lower(): value.encode() for name, value in json.loads(signed.stdout)["headers"].items()}
 
     def given(self, body):
-        """The message as the library's verifying half is given it."""
+        """Returns the message in the form in which the library verifies it."""
         return {"name": self.name, "secret": self.row["secret"], "url": PUBLIC_URL + self.target,
                 "headers": {name: value.decode() for name, value in self.headers.items()},
                 "body_b64": base64.b64encode(body).decode()}
 
     def changes(self):
-        """The message after each single-bit change of a signed part; None for one that says the same or that HTTP
-        cannot carry."""
+        """Yields the message after each single-bit change of a signed part. Yields None if the change has no meaning or
+        is not valid in HTTP."""
         texts = self.row["signed_body"]
         parts = [text.encode() for text in texts] if isinstance(texts, list) else [self.body] if texts else []
         for body in flips(self.body, parts):
@@ -157,7 +157,7 @@ class Check:
         return parse(body.decode("latin-1")) == parse(self.body.decode("latin-1"))
 
     def run(self, port):
-        """Against the running Callgate."""
+        """Sends the genuine message and all changed ones to the running Callgate."""
         connection, seen = Connection(port), Agent.seen[self.name]
         before = list(seen)
         genuine = lambda: connection.status(self.target, self.headers, self.body)
@@ -173,7 +173,7 @@ class Check:
             self.refused += status in REFUSED
         self.expect(self.refused, "nothing was changed")
         self.expect(seen == before + [self.body], "something forged reached the agent")
-        # So it was each change that was refused, and nothing else.
+        # The genuine message is still accepted, so each denial was caused by the change.
         status = genuine()
         self.expect(status in (200, 202, 204), f"the genuine message got {status} when it came again")
         return self
@@ -190,7 +190,7 @@ class Check:
 
 
 def flips(data, parts):
-    """The data after flipping each bit of these parts of it."""
+    """Yields the data after flipping each single bit in these parts."""
     for part in parts:
         assert data.count(part) == 1, f"{part} is there {data.count(part)} times"
         start = data.index(part)
@@ -201,13 +201,13 @@ def flips(data, parts):
 
 
 def is_same_scheme(value, genuine):
-    """`bearer` is `Bearer`."""
+    """Reports whether only the case of the scheme `Bearer` has changed."""
     (scheme, _, rest), (genuine_scheme, _, genuine_rest) = value.partition(b" "), genuine.partition(b" ")
     return bool(rest) and rest == genuine_rest and scheme.lower() == genuine_scheme.lower()
 
 
 class Signers:
-    """`signers.py` and `signers.mjs`."""
+    """Runs `signers.py` and `signers.mjs`."""
 
     def __init__(self, modules):
         self.commands = {"pypi": ([sys.executable, HERE / "signers.py"], None)}
@@ -215,7 +215,7 @@ class Signers:
             self.commands["npm"] = (["node", "signers.mjs"], modules)
 
     def ask(self, language, command, lines=(), *arguments):
-        """Their answers. What they and the libraries say on the side is shown only if they fail."""
+        """Returns the answers of a program. Its other output is shown only if it fails."""
         start, folder = self.commands[language]
         given = "".join(json.dumps(line) + "\n" for line in lines)
         done = subprocess.run([*start, command, *arguments], input=given, capture_output=True, text=True, cwd=folder)
@@ -224,12 +224,12 @@ class Signers:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def verify(self, checks):
-        """The libraries that only verify: they accept the message, and refuse it with another body."""
+        """Checks the libraries that only verify: they accept the message, and deny it with another body."""
         for language in self.commands:
             asked = [check for check in checks if not check.row["signs"] and check.language == language and not check.wrong]
             if not asked:
                 continue
-            # In the middle of a word of the text that all bodies have.
+            # The change is in the middle of a word that all bodies contain.
             others = [check.body.replace(b"text", b"texu", 1) for check in asked]
             assert all(other != check.body for other, check in zip(others, asked))
             answers = self.ask(language, "verify", [check.given(check.body) for check in asked]
@@ -240,7 +240,7 @@ class Signers:
                 check.expect(not answer["accepted"], "the library accepted another body")
 
     def send(self, checks, port):
-        """The libraries that send do so."""
+        """Lets the libraries that can send send their message."""
         for language in self.commands:
             asked = [check for check in checks if check.row["sends"] and check.language == language]
             if not asked:
@@ -260,7 +260,7 @@ def config(checks, agent_port):
 
 
 def start(callgate, path):
-    """A running Callgate and its port."""
+    """Starts Callgate and returns the process and its port."""
     gate = subprocess.Popen([callgate, "run", "-c", path], text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     said = []
     for line in gate.stderr:

@@ -1,5 +1,5 @@
-// The JavaScript client libraries as a table; `signers.py` explains the commands, and does the same for Python.
-// Runs beside the `node_modules` folder.
+// The JavaScript client libraries as a table. `signers.py` does the same for Python, and describes the commands.
+// This file must be in the folder that contains `node_modules`.
 import { createHash, createHmac, generateKeyPairSync, randomBytes, sign as signWithKey } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -28,7 +28,7 @@ import Stripe from "stripe";
 import { Webhook as SvixWebhook } from "svix";
 import Telnyx from "telnyx";
 import { getExpectedBodyHash, getExpectedTwilioSignature } from "twilio/lib/webhooks/webhooks.js";
-// Not exported, but what the libraries sign and verify with.
+// Internal functions with which the libraries sign and verify.
 import { signDataWithKey as inngestHmac } from "./node_modules/inngest/helpers/net.js";
 import square from "./node_modules/square/core/crypto/createHmacOverride.js";
 
@@ -50,7 +50,7 @@ async function livekit(m) {
   return { authorization: await token.toJwt() };
 }
 
-/// The JWT that QStash signs.
+/// Returns the JWT that QStash signs.
 function qstashByHand(m) {
   const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const body = createHash("sha256").update(m.text).digest("base64url");
@@ -61,7 +61,7 @@ function qstashByHand(m) {
 
 const ed25519 = (text, encoding) => signWithKey(null, Buffer.from(text), privateKey).toString(encoding);
 
-/// Zoom's receiver is a server.
+/// Verifies with Zoom's receiver, which is a server.
 async function verifyZoom(m) {
   const receiver = new ZoomReceiver({ webhooksSecretToken: m.secret, port: 0 });
   const server = await receiver.start(0);
@@ -71,7 +71,7 @@ async function verifyZoom(m) {
   if (answer.status !== 200) throw new Error(await answer.text());
 }
 
-/// After the signature this library also wants one of its own events, whole.
+/// This library also requires a complete event of its own, after it has verified the signature.
 function verifyPolarSignature(m) {
   try {
     verifyPolar(m.text, m.headers, m.secret);
@@ -86,7 +86,7 @@ function verifyTwitch(m) {
   return middleware._verifyData(id, timestamp, m.text, signature);
 }
 
-/// The A2A server's own sender tells about a finished task.
+/// Sends the notification of a finished task with the sender of the A2A server.
 const a2a = (how) => async (url, secret) => {
   const [store, context] = [new InMemoryPushNotificationStore(), new ServerCallContext({ requestedVersion: "1.0" })];
   await store.save("task-1", context, { id: "1", taskId: "task-1", tenant: "", token: "", url, ...how(secret) });
@@ -98,9 +98,9 @@ const a2a = (how) => async (url, secret) => {
 const standard = (prefix) => [`${prefix}-id`, `${prefix}-timestamp`, `${prefix}-signature`];
 const svixRequest = (m) => new Request(m.url, { method: "POST", headers: m.headers, body: m.text });
 
-// Keys as in `signers.py`.
+// The keys are the same as in `signers.py`.
 const LIBRARIES = [
-  // They sign.
+  // Libraries that sign.
   { package: "standardwebhooks", preset: "standard-webhooks", secret: WHSEC,
     sign: standardWebhooks("webhook", StandardWebhook) },
   { package: "svix", preset: "svix", secret: WHSEC, sign: standardWebhooks("svix", SvixWebhook) },
@@ -127,12 +127,12 @@ const LIBRARIES = [
     { "x-inngest-signature": `t=${m.now}&s=${await inngestHmac(m.text, m.secret, `${m.now}`, console)}` }) },
   { package: "livekit-server-sdk", preset: "livekit", secret: "APIkey:" + TEXT, sign: livekit,
     headers: { "content-type": "application/webhook+json" } },
-  // They send.
+  // Libraries that send.
   { package: "@a2a-js/sdk", preset: "a2a-token", signed: ["x-a2a-notification-token"], signed_body: false,
     send: a2a((secret) => ({ authentication: undefined, token: secret })) },
   { package: "@a2a-js/sdk", preset: "a2a-bearer", signed: ["authorization"], signed_body: false,
     send: a2a((secret) => ({ authentication: { scheme: "Bearer", credentials: secret } })) },
-  // They only verify.
+  // Libraries that only verify.
   { package: "@slack/bolt", preset: "slack", signed: ["x-slack-request-timestamp", "x-slack-signature"],
     verify: (m) => bolt.verifySlackRequest({ signingSecret: m.secret, body: m.text, headers: m.headers }) },
   { package: "@linear/sdk", preset: "linear", signed: ["linear-signature"], settings: () => ({ tolerance: "10m" }),
@@ -163,7 +163,7 @@ for (const library of LIBRARIES) library.name = `npm-${library.preset}`;
 
 const version = (name) => JSON.parse(readFileSync(new URL(`node_modules/${name}/package.json`, import.meta.url))).version;
 
-/// The body and the headers of what a library sends.
+/// Returns the body and the headers of the message that a library sends.
 async function recorded(library) {
   let seen;
   const server = createServer(async (request, response) => {

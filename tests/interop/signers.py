@@ -3,9 +3,9 @@
 
     signers.py sign URL   prints a line of JSON per library: the message, signed if the library can sign
     signers.py verify     reads lines {name, secret, url, headers, body_b64}, answers each with {name, accepted, fault}
-    signers.py send       reads lines {name, secret, url}: the library itself sends there
+    signers.py send       reads lines {name, secret, url}: the library itself sends a message to the URL
 
-`signers.mjs` does the same for JavaScript; `run.py` says what is in a line."""
+`signers.mjs` does the same for JavaScript. `run.py` describes the members of a line."""
 
 import asyncio
 import base64
@@ -79,17 +79,17 @@ class Message:
 class Library:
     package: str                        # its name on PyPI
     preset: str                         # of Callgate
-    secret: str = TEXT                  # what Callgate is given
+    secret: str = TEXT                  # the secret in the configuration of Callgate
     sign: Callable | None = None        # Message -> the signed headers; may change the body
     send: Callable | None = None        # (url, secret): sends a message there
-    verify: Callable | None = None      # Message -> False, or an exception, if it is not genuine
-    by_hand: Callable | None = None     # like `sign`, but ours: neither the library nor Callgate can sign
-    signed: tuple | None = None         # the signed headers: those that `sign` returned, unless said
-    signed_body: bool | list = True     # all of it, nothing, or these texts in it
-    headers: dict = field(default_factory=dict)             # those not signed
+    verify: Callable | None = None      # Message -> False or an exception if the message is not genuine
+    by_hand: Callable | None = None     # like `sign`, but by this test: neither the library nor Callgate can sign
+    signed: tuple | None = None         # the signed headers; default: the ones that `sign` returned
+    signed_body: bool | list = True     # the whole body, nothing, or these texts in the body
+    headers: dict = field(default_factory=dict)             # unsigned headers
     body: str = BODY
-    query: str = ""                     # signed, if there is one
-    settings: Callable = lambda url: {}                     # more of the provider's configuration
+    query: str = ""                     # the signed query, if there is one
+    settings: Callable = lambda url: {}                     # further settings of the provider
 
     @property
     def name(self):
@@ -192,7 +192,7 @@ def rfc9421(algorithm, key, components):
 
 
 def a2a(**how):
-    """The A2A server's own sender tells about a finished task."""
+    """Sends the notification of a finished task with the sender of the A2A server."""
     async def sending(url, secret):
         store = InMemoryPushNotificationConfigStore()
         config = TaskPushNotificationConfig(task_id="task-1", id="1", url=url, **{k: v(secret) for k, v in how.items()})
@@ -219,7 +219,7 @@ def discord_by_hand(m):
 
 
 LIBRARIES = [
-    # They sign.
+    # Libraries that sign.
     Library("standardwebhooks", "standard-webhooks", WHSEC, standard_webhooks("webhook", StandardWebhook)),
     Library("svix", "svix", WHSEC, standard_webhooks("svix", SvixWebhook)),
     Library("stripe", "stripe", sign=lambda m: {
@@ -246,12 +246,12 @@ LIBRARIES = [
             rfc9421(algorithms.ECDSA_P256_SHA256, ECDSA, UCP), query="?foo=1"),
     Library("http-message-signatures", "mailchannels", spki(ED25519, Encoding.PEM).decode(),
             rfc9421(algorithms.ED25519, ED25519, ["content-digest"])),
-    # They send.
+    # Libraries that send.
     Library("a2a-sdk", "a2a-token", secrets.token_hex(16), send=a2a(token=str),
             signed=("x-a2a-notification-token",), signed_body=False),
     Library("a2a-sdk", "a2a-bearer", secrets.token_hex(16), signed=("authorization",), signed_body=False,
             send=a2a(authentication=lambda secret: AuthenticationInfo(scheme="Bearer", credentials=secret))),
-    # They only verify.
+    # Libraries that only verify.
     Library("openai", "openai", WHSEC, signed=STANDARD,
             verify=lambda m: openai.OpenAI(api_key="-").webhooks.unwrap(m.text, m.headers, secret=m.secret)),
     Library("anthropic", "anthropic", WHSEC, signed=STANDARD,
@@ -278,7 +278,7 @@ LIBRARIES = [
 
 
 def recorded(library):
-    """The body and the headers of what a library sends."""
+    """Returns the body and the headers of the message that a library sends."""
     seen = []
 
     class Recorder(http.server.BaseHTTPRequestHandler):

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Plays incidents on a real Callgate that a real Prometheus scrapes every second: forged signatures, a clock that is
-wrong, an agent that is away, a provider that never calls back, a list that cannot be fetched, a configuration that
-cannot be read, too many connections, and in the end a Callgate that is gone. After each the expression of its alert
-must return what it must, and before it nothing; in the end all alerts are held against what should be. Then every query
-of the dashboard must return data. Exits with 0 only if all came out right."""
+"""Plays incidents on a real Callgate that a real Prometheus scrapes every second: forged signatures, a wrong clock, an
+agent that is down, a provider that never calls back, a list that cannot be fetched, a configuration with an error, too
+many connections, and finally a Callgate that is down. Before each incident, the expression of its alert must return
+nothing, and afterwards the expected result. At the end, the state of all alerts is compared with the expected state, and
+every query of the dashboard must return data. Exits with 0 on success."""
 
 import argparse
 import base64
@@ -29,13 +29,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RULES = ROOT / "deploy/prometheus/rules.yaml"
 
-# What may return nothing although all is well, and why. Anything else of the dashboard must return data.
+# Queries of the dashboard that may return nothing, with the reason. All other queries must return data.
 EMPTY = {
     'callgate_interactions_adopted_total': "only a token that another Callgate made is adopted",
     'callgate_ingress_refusals:rate5m_median1d': "there is no day before",
 }
 
-# Every alert, and whether its expression returns something when the incidents are over and Callgate still runs.
+# Every alert, and whether its expression returns something after the incidents, while Callgate is still running.
 AFTERWARDS = {
     "CallgateDown": False, "CallgateAbsent": False, "CallgateRefusalsRising": True, "CallgateRotatedOnOneSide": True,
     "CallgateClockSkew": True, "CallgateObservingForLong": True, "CallgateActionsGuarded": True,
@@ -47,7 +47,7 @@ AFTERWARDS = {
     "CallgateConnectionsRefused": True, "CallgateHandshakesFailing": False, "CallgateBodyMemoryNearlyFull": False,
     "CallgateOverloaded": False, "CallgateAccessLogLinesLost": False, "CallgateJobGone": False,
     "CallgateNothingTaken": False, "CallgateTracesFailing": False,
-    # It depends on the disk of whoever runs this.
+    # This alert depends on the speed of the disk.
     "CallgateStoreCommitSlow": None,
 }
 
@@ -64,14 +64,14 @@ class Incident:
         self.provider = Served(self.take)
         self.lists = Served(lambda path, body: (200, b'{"hooks":["127.0.0.0/8"]}') if path == "/good" else (503, b"{}"))
         self.nowhere = socket.socket()
-        # Bound and not listening: nobody else gets the port, and nobody answers at it.
+        # The port is bound but does not listen: no other process can use it, and connections to it fail.
         self.nowhere.bind(("127.0.0.1", 0))
 
     def take(self, _, body):
         self.took.append(json.loads(body))
         return 202, b'{"id":"job"}'
 
-    # === The pieces ===
+    # === Setup ===
 
     def begin(self):
         subprocess.run("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost "
@@ -107,7 +107,7 @@ class Incident:
         assert status == 201, (status, answer)
         return json.loads(answer)["callback_token"]
 
-    # === What is held against what ===
+    # === Checks ===
 
     def expect(self, what, got, wanted):
         right = got == wanted
@@ -116,18 +116,18 @@ class Incident:
         print(f"  {'ok ' if right else 'BAD'} {what}: {got}", flush=True)
 
     def scraped(self, selector, least):
-        """Waits until Prometheus has seen series that add up to `least` or more."""
+        """Waits until Prometheus has scraped series whose sum is `least` or more."""
         def there():
             seen = self.prometheus.query(selector)
             return seen and sum(value for _, value in seen) >= least
         wait(f"{selector} >= {least}", there)
 
     def returned(self, alert, *labels):
-        """What an alert's expression returns now, by some labels."""
+        """Returns the current result of an alert's expression, by some labels."""
         return sorted(tuple(sample.get(label) for label in labels) for sample, _ in self.prometheus.query(self.alerts[alert]["query"]))
 
     def raised(self, alert, wanted, *labels):
-        """The expression comes to return exactly this."""
+        """Waits until the expression returns exactly this result."""
         end = time.monotonic() + 15
         while self.returned(alert, *labels) != wanted and time.monotonic() < end:
             time.sleep(0.1)
@@ -137,7 +137,7 @@ class Incident:
         for alert in alerts:
             self.expect(f"{alert} is not", self.returned(alert), [])
 
-    # === The incidents ===
+    # === Incidents ===
 
     def healthy(self):
         print("\n1. All is well")
@@ -155,7 +155,7 @@ class Incident:
         self.expect("the end", call({"status": "completed", "progress": 100}), 200)
         token = self.mint("impatient", "first")
         self.expect("no JSON", self.caller.call("/hooks/impatient/first", token, b"<progress/>"), 200)
-        # From here on, what fails or expires is an increase.
+        # From now on, failures and expired interactions are increases of existing series.
         self.scraped('callgate_interactions_ended_total{route="impatient",outcome="expired"}', 0)
         self.scraped('callgate_notices_total{route="impatient",outcome="failed"}', 0)
         challenge = b'{"type":"url_verification","challenge":"c"}'
@@ -176,7 +176,7 @@ class Incident:
         self.raised("CallgateFeedFailing", [(f"http://127.0.0.1:{self.lists.port}/bad",)], "feed")
 
     def several(self, what, series, times, call):
-        """Once, until it is seen: a series that has just begun has not risen. Then more often."""
+        """Causes the event once and waits for a scrape, because a new series has no increase. Then causes it again."""
         self.expect(what, call(0), True)
         self.scraped(series, 1)
         self.expect(f"{what}, {times} times", all(call(i + 1) for i in range(times)), True)
@@ -242,7 +242,7 @@ class Incident:
         except (OSError, http.client.HTTPException):
             return False
 
-    # === All of it ===
+    # === The whole run ===
 
     def everything(self):
         print("\n7. All alerts, and what they say")
@@ -255,7 +255,7 @@ class Incident:
         self.expect("rules that cannot be evaluated", broken, {})
         wanted = sorted(alert for alert, is_due in due.items() if is_due)
         end, told = time.monotonic() + 15, {}
-        # Prometheus holds the rules against the series by itself, a moment later than we ask.
+        # Prometheus evaluates the alerts itself, shortly after this query.
         while sorted(told) != wanted and time.monotonic() < end:
             told = {alert["labels"]["alertname"]: alert for alert in self.prometheus.get("alerts")["alerts"]}
             time.sleep(0.2)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Holds what deploy/ asks of Prometheus against what Callgate can show (`callgate metrics --json`): every metric that a
-rule or a panel names exists, every label that it is picked by is one of its labels, and every value that a closed label
-is compared with is one of its values. Needs no Prometheus."""
+"""Compares the queries in deploy/ with the metrics of Callgate (`callgate metrics --json`): every metric in a rule or a
+panel exists, every label in its selector is one of its labels, and every value of a closed label is one of its values.
+Needs no Prometheus."""
 
 import json
 import pathlib
@@ -10,13 +10,13 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# What Prometheus adds to every series, and the series that it makes itself.
+# Labels that Prometheus adds to every series, and series that it creates itself.
 OF_PROMETHEUS = {"job", "instance"}
 BESIDES = {"up": OF_PROMETHEUS, "ALERTS": OF_PROMETHEUS | {"alertname", "alertstate"}}
 
 
 def expressions():
-    """(where, expression) of every rule and every query."""
+    """Yields (place, expression) for every rule and every query."""
     rules = (ROOT / "deploy/prometheus/rules.yaml").read_text()
     for rule in re.split(r"\n *- (?=alert: |record: )", rules)[1:]:
         inline = re.search(r"\n +expr: (?!\|)(.+)", rule)
@@ -28,7 +28,7 @@ def expressions():
 
 
 def compared(label, how, value):
-    """Values of a closed label that are compared with and do not exist."""
+    """Yields the values of closed labels in an expression that do not exist."""
     if value.startswith("$"):
         return []
     pieces = value.split("|") if how in ("=~", "!~") else [re.escape(value)]

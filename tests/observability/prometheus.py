@@ -19,7 +19,7 @@ scrape_configs:
 
 
 def wait(what, probe, seconds=20):
-    """The first value of `probe` that is not false, or the end."""
+    """Polls `probe` until it returns a true value. Exits after the time limit."""
     end = time.monotonic() + seconds
     while True:
         got = probe()
@@ -63,14 +63,14 @@ class Prometheus:
         return answer["data"]
 
     def query(self, expr):
-        """What an expression returns now: [(labels, value)]."""
+        """Returns the current result of an expression: [(labels, value)]."""
         result = self.get("query", query=expr)
         if result["resultType"] == "scalar":
             return [({}, float(result["result"][1]))]
         return [(sample["metric"], float(sample["value"][1])) for sample in result["result"]]
 
     def alerts(self):
-        """Every alert that is loaded, by name."""
+        """Returns every loaded alert, by name."""
         groups = self.get("rules")["groups"]
         return {rule["name"]: rule for group in groups for rule in group["rules"] if rule["type"] == "alerting"}
 

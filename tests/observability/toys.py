@@ -1,5 +1,5 @@
-"""What stands around Callgate in the incident: an agent that can be stopped, a provider, an address list that can fail,
-and somebody who calls back. All on the loopback network, on ports that are free."""
+"""The servers and clients around Callgate in the incidents: an agent that can be stopped, a provider, an address list that
+can fail, and a client that calls back. All of them use free ports of the loopback network."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ class Served:
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
-                # A connection that is kept would outlive the server's end.
+                # A kept connection would stay open after the server has stopped.
                 self.send_header("connection", "close")
                 self.end_headers()
                 self.wfile.write(body)
@@ -51,7 +51,7 @@ class Served:
 
 
 def request(port, method, path, body=b"", headers=None):
-    """Status and body of one request on a connection of its own."""
+    """Sends one request on a new connection, and returns the status and the body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request(method, path, body, headers or {})
@@ -62,7 +62,7 @@ def request(port, method, path, body=b"", headers=None):
 
 
 def signed(secret, body, event=None, at=None):
-    """Headers of Standard Webhooks."""
+    """Returns the signature headers of Standard Webhooks."""
     event, at = event or f"msg_{os.urandom(8).hex()}", str(int(at or time.time()))
     key = base64.b64decode(secret.removeprefix("whsec_"))
     mac = hmac.digest(key, f"{event}.{at}.".encode() + body, hashlib.sha256)
@@ -70,7 +70,7 @@ def signed(secret, body, event=None, at=None):
 
 
 class Caller:
-    """Calls back as the provider would, or nearly so."""
+    """Sends callbacks as the provider does, or with a fault."""
 
     def __init__(self, ingress, secret):
         self.ingress, self.secret = ingress, secret

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Takes docs/admin-page.png, the picture of the admin page in README.md: plays the quick start of README.md with one
+"""Makes docs/admin-page.png, the screenshot of the admin page in README.md. It plays the quick start of README.md with one
 more forged callback, and opens the row of that callback. Needs the ports of config/quickstart.yaml.
 
 Usage: admin_page.py --callgate FILE --browser COMMAND [--picture FILE]

@@ -1,4 +1,4 @@
-"""Drives a headless Chromium over its debugging pipe: no library, no port."""
+"""Controls a headless Chromium over its debugging pipe, without a library and without a port."""
 
 import base64
 import fcntl
@@ -19,13 +19,13 @@ KEYS = {
 
 
 class Browser:
-    """One page of one browser. What it asks for and complains of is noted."""
+    """One page of one browser. Its requests and error messages are recorded."""
 
     def __init__(self, command):
         self.profile = tempfile.mkdtemp(prefix="callgate-page-")
         commands_read, commands = os.pipe()
         answers, answers_write = os.pipe()
-        # The browser reads from 3 and writes to 4: the originals must be neither.
+        # The browser reads from descriptor 3 and writes to 4, so the pipes must first have other numbers.
         theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (commands_read, answers_write)]
         arguments = [command, "--headless", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu",
                      "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
@@ -96,7 +96,7 @@ class Browser:
         self.call("Page.navigate", url=url)
 
     def ask(self, expression):
-        """The value of an expression in the page; promises are awaited."""
+        """Evaluates an expression in the page and returns its value. Promises are awaited."""
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
             raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
@@ -108,7 +108,7 @@ class Browser:
             try:
                 value = self.ask(expression)
             except RuntimeError:
-                # Between two documents there is nothing to ask.
+                # While the page loads, there is no document to ask.
                 value = None
             if value:
                 return value

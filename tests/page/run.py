@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Looks at the page of the admin listener with a real browser: a real Callgate, real requests, and somebody who uses
-the keyboard. Exits with 0 only if all came out right; leaves pictures in a folder that it names."""
+"""Tests the admin page in a real browser, with a real Callgate, real requests, and a user who uses the keyboard. Exits
+with 0 only if all checks pass. Saves screenshots in a folder, and prints its name."""
 
 import argparse
 import base64
@@ -89,7 +89,7 @@ class Agent(http.server.BaseHTTPRequestHandler):
 
 
 class Gate:
-    """A Callgate between a toy agent and whoever sends."""
+    """A Callgate with a toy agent, and methods that send requests to it."""
 
     def __init__(self, callgate, folder, rows=1000, more=""):
         self.ingress, self.admin = free_port(), free_port()
@@ -121,7 +121,7 @@ class Gate:
         self.agent.shutdown()
 
     def send(self, bytes_):
-        """One request as it is, and the status of the answer."""
+        """Sends one raw request, and returns the status of the response."""
         with socket.create_connection(("127.0.0.1", self.ingress), timeout=20) as stream:
             stream.sendall(bytes_)
             return int(stream.recv(4096)[9:12])
@@ -146,7 +146,7 @@ class Gate:
             f"X-Forwarded-For: 203.0.113.{len(event)}\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode())
 
     def flood(self, count):
-        """Many requests over kept connections, one behind the other."""
+        """Sends many requests over kept connections, one after the other."""
         with socket.create_connection(("127.0.0.1", self.ingress), timeout=60) as stream:
             reader = stream.makefile("rb")
             for number in range(count):
@@ -178,7 +178,7 @@ class Look:
             self.browser.picture(os.path.join(self.pictures, f"{name}-{scheme}.png"))
 
     def quiet(self, what, gates):
-        """Nothing was asked for elsewhere, and nothing complained."""
+        """Checks that the page sent no request to another host and reported no error."""
         elsewhere = [url for _, url in self.browser.requests if not url.startswith((*(gate.url for gate in gates), "data:", "about:"))]
         self.check(f"{what}: nothing is asked for elsewhere", not elsewhere, elsewhere)
         self.check(f"{what}: no errors in the console", not self.browser.complaints, self.browser.complaints)
@@ -187,7 +187,7 @@ class Look:
 
 
 def traffic(gate):
-    """Some requests of each verdict, and somebody who tries to get markup into the page."""
+    """Sends requests with each verdict, and requests that try to insert markup into the page."""
     minted = gate.mint("doc-7f3a")
     odd = gate.mint("doc-odd")
     statuses = [
@@ -208,14 +208,15 @@ def traffic(gate):
 
 
 def asks_again(look, gate):
-    """What is copied from the details is taken by the commands it is for."""
+    """Checks that the copied text works as input of `callgate sign` and `callgate explain`."""
     command, skeleton = look.browser.ask("[...document.querySelectorAll('#details pre')].map((pre) => pre.textContent)")
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "callgate.yaml").write_text(gate.config)
         pathlib.Path(folder, "callback.http").write_text(skeleton)
         path = f"{pathlib.Path(gate.callgate).resolve().parent}:{os.environ['PATH']}"
         done = subprocess.run(["sh", "-ec", command], cwd=folder, env={**ENVIRONMENT, "PATH": path}, capture_output=True, text=True)
-        # The token was left out: refused for that, and for nothing before it.
+        # The token is missing in the copied request. So the denial must be about the token, and not about an earlier
+        # check.
         look.check("the command that is copied asks again", done.returncode == 1 and "deny: token_malformed" in done.stdout, done)
 
 
@@ -295,10 +296,10 @@ def interactions(look, gate, minted):
     gate.path.write_text(gate.config.replace("forward: /in/{id}", "frward: /in/{id}"))
     browser.until("document.getElementById('notes').innerText.includes('did you mean `forward`')", "the refused configuration")
     notes = browser.ask("document.getElementById('notes').innerText")
-    look.check("a certificate that ends soon is said", "tls.crt ends in 2 days" in notes, notes)
-    look.check("what was never fetched is said", "Never fetched so far: http://127.0.0.1:1/list" in notes, notes)
+    look.check("a certificate that expires soon is reported", "tls.crt expires in 2 days" in notes, notes)
+    look.check("a feed that was never fetched is reported", "Not fetched yet: http://127.0.0.1:1/list" in notes, notes)
     setup = browser.ask("document.getElementById('view-setup').innerText")
-    for part in ("analysis-status", "standard-webhooks", "OBSERVES", "generation", "/camera/{id}", "2 addresses", "nothing so far", "tls.crt", "unknown key"):
+    for part in ("analysis-status", "standard-webhooks", "OBSERVES", "generation", "/camera/{id}", "2 addresses", "nothing yet", "tls.crt", "unknown key"):
         look.check(f"the setup says {part!r}", part in setup, setup)
     look.picture("setup")
     browser.size(700, 900)
@@ -309,7 +310,7 @@ def interactions(look, gate, minted):
 
 
 def accessible(look):
-    """What a tool can tell: everything that is operated has a name, text has contrast in both schemes."""
+    """Checks accessibility: every control has a name, and text has enough contrast in both colour schemes."""
     names = look.browser.ask("""[...document.querySelectorAll('button, input, select, a, table, [role=region]')]
         .filter((node) => !(node.ariaLabel || node.labels && node.labels.length || node.innerText && node.tagName !== 'TABLE' || node.getAttribute('aria-labelledby') || node.caption
             || node.closest('[hidden]'))).map((node) => node.outerHTML)""")
@@ -382,7 +383,7 @@ def with_token(look, gate):
     browser.complaints.clear()
     browser.type("wrong")
     browser.press("Enter")
-    browser.until("document.getElementById('token-why').textContent.includes('not the one')", "a wrong token is one")
+    browser.until("document.getElementById('token-why').textContent.includes('is wrong')", "the message about a wrong token")
     browser.complaints.clear()
     browser.type(TOKEN)
     browser.press("Enter")

@@ -1,4 +1,4 @@
-//! Questions: what a callback may ask, where the answer goes, and how often.
+//! Questions of providers: which action endpoints are accepted, where the agent's answer is sent, and how often.
 
 use callgate::clock::Clock;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ impl World {
         Self::with(actions, "")
     }
 
-    /// With another agent at this address.
+    /// Returns the world with the agent at this address.
     fn with(actions: &str, address: &str) -> Self {
         let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
         let address = if address.is_empty() { agent.address.to_string() } else { address.to_owned() };
@@ -46,7 +46,7 @@ routes:
         self.minted["interaction"].as_str().unwrap()
     }
 
-    /// Where the provider takes answers.
+    /// Returns the provider's action endpoint.
     fn endpoint(&self, path: &str) -> String {
         format!("http://{}{path}", self.provider.address)
     }
@@ -186,7 +186,7 @@ fn an_answer_is_signed_where_the_route_says_so() {
 
 #[test]
 fn names_are_judged_by_the_address_they_have() {
-    // localhost is listed, and so are the loopback addresses it has; another name for them is not.
+    // `localhost` is listed, and so are its loopback addresses. Another name for these addresses is not listed.
     let world = World::new("hosts: [localhost]");
     let port = world.provider.address.port();
     assert_eq!(world.ask(&format!("http://localhost:{port}/answer")).status, 200);
@@ -196,7 +196,7 @@ fn names_are_judged_by_the_address_they_have() {
     {
         assert_eq!(world.ask(&endpoint).status, 403, "{endpoint}");
     }
-    // A name that is listed, but is known on this machine as a private address.
+    // A listed name that resolves to a private address on this machine.
     let name = String::from_utf8(std::process::Command::new("hostname").output().unwrap().stdout).unwrap();
     let (name, port) = (name.trim().to_ascii_lowercase(), world.provider.address.port());
     let resolved = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port));

@@ -1,4 +1,4 @@
-//! Agents that are down, slow, gone or talk nonsense; and answers of every framing.
+//! Agents that are down, slow, closed, or send malformed responses, and responses in every framing.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ fn fails(callgate: &Callgate, status: u16, reason: &str) {
     assert_eq!((log["verdict"].as_str(), log["reason"].as_str()), (Some("fail"), Some(reason)));
 }
 
-/// An address on which nothing listens.
+/// Returns an address on which nothing listens.
 fn nobody() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -48,7 +48,7 @@ fn an_agent_that_hangs_up_gets_the_request_once() {
 
 #[test]
 fn an_agent_that_closes_a_kept_connection_gets_each_request_once() {
-    // It answers the first request and is gone with the second, which came on the kept connection.
+    // The agent answers the first request, and closes the kept connection when the second request arrives.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let served = std::thread::spawn(move || {
@@ -159,7 +159,7 @@ fn heads_before_the_one_that_counts() {
         let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
         assert_eq!(callgate.send(REQUEST).status, status, "{count}");
     }
-    // One head is taken in pieces of any size, and not for ever.
+    // The head of a response may arrive in pieces of any size, but within a time limit.
     let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(80_000));
     for (answer, status) in [(ANSWER, 200), (long.as_bytes(), 502)] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -173,7 +173,7 @@ fn heads_before_the_one_that_counts() {
             let _ = stream.read(&mut buffer).unwrap();
             let step = answer.len().div_ceil(100);
             answer.chunks(step).all(|piece| stream.write_all(piece).is_ok());
-            // Held open: what was read of it decides.
+            // The connection stays open, so the decision depends on the bytes that were read so far.
             let _ = stream.read(&mut buffer);
         });
         assert_eq!(callgate.send(REQUEST).status, status);
@@ -218,7 +218,7 @@ fn an_answer_until_the_end_of_the_connection_is_passed_on() {
     assert_eq!(Response::read(&mut stream).text(), "until the end");
 }
 
-/// A connection that ends once it was written to.
+/// A connection that reports its end after the first write.
 struct Once {
     stream: std::net::TcpStream,
     written: bool,

@@ -1,4 +1,4 @@
-//! Proof to the agent: what reaches it says of itself that it came through here, and nothing else can say so.
+//! Assertions: the proof to the agent that a request came through Callgate. No other party can create one.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::harness::{ANSWER, Agent, Callgate, Received, env, send_to};
 
 const START: i64 = 1_767_225_600;
 
-/// Two routes, the second of which asserts nothing.
+/// A configuration with two routes. The second route adds no assertion.
 fn config(agent: &str, key: &str) -> String {
     format!(
         "public_url: https://agent.example.com
@@ -33,8 +33,7 @@ routes:
 
 const SHARED: &str = "algorithm: HS256, secret: { env: FOREIGN_KEY }";
 
-/// The header and the claims of the one assertion of a message, as another library reads them at the moment of
-/// [`START`].
+/// Decodes the only assertion of a request with another library, and returns its header and claims.
 fn assertion(message: &Received, algorithm: Algorithm, key: &DecodingKey) -> (jsonwebtoken::Header, Value) {
     let [token] = *message.header("callgate-assertion") else { panic!("{}", message.head) };
     let mut rules = Validation::new(algorithm);
@@ -59,7 +58,7 @@ fn the_agent_is_told_what_came_through_here() {
     let key = DecodingKey::from_secret(env("FOREIGN_KEY").unwrap().as_bytes());
     let target = minted["callback_url"].as_str().unwrap().strip_prefix("https://agent.example.com").unwrap();
 
-    // What a caller claims of itself does not pass, whatever becomes of it.
+    // A caller's own assertion header is removed, whatever the verdict is.
     let forged = [("callgate-assertion", "forged"), ("callgate_assertion", "forged")];
     let bodies: [&[u8]; 2] = [b"{\"n\": 1}", b""];
     for body in bodies {
@@ -99,7 +98,7 @@ fn openssl(arguments: &[&str]) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
-/// A private key and its public half, as files.
+/// Creates a private key and its public key as files.
 fn key_pair(folder: &Path, name: &str, arguments: &[&str]) -> (String, Vec<u8>) {
     let private = folder.join(name).display().to_string();
     let public = format!("{private}.pub");

@@ -1,5 +1,5 @@
-//! Broken configurations, made from good ones: every one is read in time and without a panic, and a key that nobody
-//! knows is never passed over.
+//! Broken configurations, derived from valid ones. Each must be read within a time limit and without a panic, and an
+//! unknown key must always be an error.
 
 use std::fs;
 use std::process::Command;
@@ -13,12 +13,12 @@ use serde_yaml::{Mapping, Value};
 use crate::attack_configs_text::{broken_routes, texts};
 use crate::harness::env;
 
-/// Longest time for one file.
+/// Maximum time to read one file.
 const PARSE_MAX: Duration = Duration::from_secs(1);
 const UNKNOWN: &str = "zzz_nobody_knows";
 
 pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
-    // Every variable is set; the ones of the other tests as they need them.
+    // Every variable is set. Variables that other tests use have the values that these tests need.
     let env = |name: &str| {
         Some(env(name).unwrap_or_else(|| "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=".to_owned()))
     };
@@ -29,7 +29,8 @@ pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
     Config::parse(text, &Surroundings { env: &env, file: &file })
 }
 
-/// The configurations that everything is made from: those of the repository, and those of the decision cases.
+/// Returns the configurations that all variants are made from: those in the repository, and those of the decision
+/// cases.
 pub fn bases() -> Vec<(String, String)> {
     let mut bases = Vec::new();
     for path in ["config/callgate.yaml", "tests/demo/callgate.yaml"] {
@@ -46,8 +47,8 @@ pub fn bases() -> Vec<(String, String)> {
     bases
 }
 
-/// How long this thread has been on a processor: a busy machine is no slow reader. Where the system does not say, the
-/// time that has passed has to do.
+/// Returns the CPU time of this thread, so that a busy machine does not count as a slow reader. If the system does not
+/// report the CPU time, returns the elapsed time.
 fn busy() -> Duration {
     static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(callgate::clock::instant);
     let stat = fs::read_to_string("/proc/thread-self/schedstat").ok();
@@ -55,7 +56,7 @@ fn busy() -> Duration {
     on_processor.unwrap_or_else(|| BEGAN.elapsed())
 }
 
-/// Counts what was read, and what went wrong with it.
+/// Counts the files that were read, and collects the failures.
 #[derive(Default)]
 pub struct Tally {
     pub read: usize,
@@ -65,11 +66,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Reads one file; what it says is the caller's to judge.
+    /// Reads one file and returns the result, which the caller checks.
     pub fn read(&mut self, what: &str, text: &str) -> Option<Result<Config, Vec<ConfigError>>> {
         self.read += 1;
         let mut fastest = Duration::MAX;
-        // The best of three counts.
+        // The shortest of three times is used.
         for _ in 0..3 {
             let began = busy();
             let parsed = std::panic::catch_unwind(|| parse(text));
@@ -119,7 +120,7 @@ enum Step {
 
 type Place = Vec<Step>;
 
-/// Every place of a tree, the root first.
+/// Returns the path of every node of a tree, starting with the root.
 fn places(value: &Value, at: &Place, all: &mut Vec<Place>) {
     all.push(at.clone());
     let deeper = |step| [at.clone(), vec![step]].concat();
@@ -144,14 +145,14 @@ fn at<'v>(mut value: &'v mut Value, place: &[Step]) -> &'v mut Value {
     value
 }
 
-/// The tree with something done at one place.
+/// Returns the tree as text after `change` was applied to one node.
 fn changed(tree: &Value, place: &[Step], change: impl FnOnce(&mut Value)) -> String {
     let mut tree = tree.clone();
     change(at(&mut tree, place));
     serde_yaml::to_string(&tree).unwrap()
 }
 
-/// Bases as trees, with their places; each of them compiles.
+/// Returns the base configurations as trees, with the paths of their nodes. Each base configuration compiles.
 fn trees() -> Vec<(String, Value, Vec<Place>)> {
     let bases = bases().into_iter().map(|(name, text)| {
         assert!(parse(&text).is_ok(), "{name}: {:?}", parse(&text).err());
@@ -173,7 +174,7 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
         for place in &places {
             let Value::Mapping(entries) = at(&mut tree, place).clone() else { continue };
             mappings += 1;
-            // First and last, as a number, as text and as a mapping.
+            // The unknown key is placed first and last, with a number, a text and a mapping as its value.
             for (i, value) in
                 [Value::from(1), Value::from("x"), Value::Mapping(Mapping::new())].into_iter().enumerate()
             {
@@ -188,7 +189,8 @@ fn an_unknown_key_is_refused_by_name_wherever_it_stands() {
                 });
                 let what = format!("{name}: {place:?} with {value:?}");
                 let Some(parsed) = tally.read(&what, &text) else { continue };
-                // In a reference to a secret a key need not be repeated: it may be the secret itself.
+                // In a reference to a secret, the error need not name the key, because the key may be the secret
+                // itself.
                 let secret = is_reference(&entries);
                 let named = |error: &ConfigError| {
                     let silent = secret && error.message.contains("exactly one of env and file");
@@ -210,7 +212,7 @@ fn is_reference(entries: &Mapping) -> bool {
     !entries.is_empty() && entries.keys().all(|key| matches!(key.as_str(), Some("env" | "file")))
 }
 
-/// A provider may be called anything, and may do without everything: routes then say themselves what they ask for.
+/// A provider can have any name, and needs no setting at all if the routes say what they require.
 fn is_free(place: &[Step], value: &Value) -> bool {
     let providers = matches!(place, [Step::Key(key)] if key == "providers");
     providers && value.as_mapping().is_some_and(Mapping::is_empty)
@@ -275,7 +277,7 @@ fn values_of_other_types_and_missing_ones_are_read_without_a_panic() {
     let mut next = 0;
     for (name, mut tree, places) in trees() {
         for place in &places {
-            // Each place gets a few of the values; all the values get to every kind of place.
+            // Each node gets a few of the values. Over all nodes, every value is used with every kind of node.
             for _ in 0..4 {
                 next = (next + 7) % replacements.len();
                 let value = &replacements[next];
@@ -344,7 +346,7 @@ fn the_yaml_test_suite_is_read_and_none_of_it_is_a_configuration() {
         let good = &bases()[0].1;
         let indented: String = yaml.lines().map(|line| format!("    {line}\n")).collect();
         for text in [yaml.clone(), format!("{good}\n{yaml}"), format!("{good}\n{UNKNOWN}:\n{indented}")] {
-            // What says nothing may stand behind a configuration: comments, and the mark of a document's end.
+            // Only comments and the end marker of a document may follow a configuration.
             let empty = |line: &str| line.is_empty() || line.starts_with('#') || line.starts_with("...");
             let silent = yaml.lines().map(str::trim_start).all(empty);
             let silent = silent && !text.contains(UNKNOWN);
@@ -360,7 +362,7 @@ fn the_yaml_test_suite_is_read_and_none_of_it_is_a_configuration() {
     tally.finish("the YAML test suite");
 }
 
-/// What is not UTF-8 cannot reach the reader as text: the command is asked.
+/// Text that is not UTF-8 cannot be passed to the parser, so this test runs the command.
 #[test]
 fn a_file_that_is_not_text_is_refused_by_the_command() {
     let good = fs::read("tests/demo/callgate.yaml").unwrap();

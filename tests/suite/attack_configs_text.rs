@@ -1,15 +1,16 @@
-//! Configurations broken as text: cut off, indented by tabs, doubled keys, aliases that grow.
+//! Configurations that are broken as text: truncated, indented with tabs, with repeated keys, or with aliases that
+//! expand.
 
 use crate::attack_configs::Tally;
 
-/// What must be refused whatever the rest says.
+/// Configurations that must be rejected, independent of the rest of the file.
 struct Hostile {
     what: &'static str,
     text: String,
 }
 
 pub fn texts(name: &str, good: &str, tally: &mut Tally) {
-    // Cut off anywhere: what is left may still be a configuration, but it is read.
+    // A configuration that is cut off may still be valid. It only has to be read without a failure.
     for at in (0..good.len()).step_by(good.len() / 60 + 1).filter(|at| good.is_char_boundary(*at)) {
         tally.read(&format!("{name}: cut off at {at}"), &good[..at]);
         tally.read(&format!("{name}: from {at} on"), &good[at..]);
@@ -25,7 +26,7 @@ pub fn texts(name: &str, good: &str, tally: &mut Tally) {
         let indent = line.len() - trimmed.len();
         let tabbed = replaced(&format!("{}{trimmed}", "\t".repeat(indent)));
         let tab = tally.read(&format!("{name}: tabs in line {i}"), &tabbed);
-        // Inside of brackets white space is free; elsewhere a tab does not indent.
+        // Within brackets, tabs are allowed as white space. Everywhere else, a tab is not an indentation.
         if indent > 0
             && trimmed.starts_with("- ")
             && !trimmed.contains(['{', '[', ']', '}'])
@@ -60,7 +61,7 @@ pub fn texts(name: &str, good: &str, tally: &mut Tally) {
     }
 }
 
-/// Aliases of aliases: `levels` of them, each nine times the one before.
+/// Returns a "billion laughs" document: `levels` of aliases, each of which repeats the previous one nine times.
 fn laughs(levels: usize) -> String {
     let mut text = "x0: &x0 [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n".to_owned();
     for level in 1..levels {
@@ -131,7 +132,7 @@ fn hostile(good: &str) -> Vec<Hostile> {
     ]
 }
 
-/// Nothing but mistakes, each of which is to be found in the file.
+/// Returns a configuration in which every route has a mistake.
 pub fn broken_routes(count: usize) -> String {
     let route = |i| format!("  - {{ name: r{i}, path: \"/r{i}/{{a}}\", forward: /in, pathh: x }}\n");
     let routes: String = (0..count).map(route).collect();

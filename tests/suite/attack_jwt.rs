@@ -1,5 +1,5 @@
-//! Forged and misshapen JWTs under four algorithms. A genuine token of each is accepted; nothing that differs from
-//! it in what it says, or in how it is signed, is.
+//! Forged and malformed JWTs under four algorithms. The genuine token of each algorithm is accepted. Every token that
+//! differs in its contents or its signature is denied.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub const ID: &str = "doc-7f3a";
 pub const SHARED: &str = "the key of somebody else's issuer";
 pub const ISSUER: &str = "https://issuer.example.com";
 
-/// An algorithm, its key, and another key of its kind.
+/// An algorithm with its key and with a second key of the same type.
 pub struct Signer {
     pub name: &'static str,
     pub algorithm: Algorithm,
@@ -58,12 +58,12 @@ pub fn sign(signed: &str, key: &EncodingKey, algorithm: Algorithm) -> String {
 }
 
 impl Signer {
-    /// The header of a genuine token.
+    /// Returns the header of a genuine token.
     pub fn header(&self) -> String {
         format!(r#"{{"alg":"{0}","typ":"JWT","kid":"{0}"}}"#, self.name)
     }
 
-    /// The claims of a genuine token: of this algorithm's route, and of no other.
+    /// Returns the claims of a genuine token. They are valid only for the route of this algorithm.
     pub fn claims(&self) -> String {
         format!(
             r#"{{"iss":"{ISSUER}","aud":"{}","sub":"{ID}","scope":"x","exp":{},"nbf":{NOW},"iat":{NOW}}}"#,
@@ -72,12 +72,12 @@ impl Signer {
         )
     }
 
-    /// Whatever is in it, signed as it should be.
+    /// Returns a token with any header and claims, and with a correct signature.
     pub fn token(&self, header: &str, claims: &str) -> String {
         self.seal(&format!("{}.{}", b64(header), b64(claims)))
     }
 
-    /// Two parts, signed as they stand.
+    /// Returns a token whose two parts are signed as they are.
     pub fn seal(&self, signed: &str) -> String {
         format!("{signed}.{}", sign(signed, &self.key, self.algorithm))
     }
@@ -87,7 +87,7 @@ impl Signer {
     }
 }
 
-/// A route for each algorithm, under one key, for one audience; and one under all the keys together.
+/// Returns a policy with one route per algorithm, each with its key, and one route that accepts all the keys.
 fn policy() -> Policy {
     let mut text =
         "listen: { ingress: [ { address: 127.0.0.1:0 } ] }\nagent: { address: 127.0.0.1:1 }\nroutes:\n"
@@ -115,7 +115,7 @@ fn policy() -> Policy {
     parse(&text).policy
 }
 
-/// Whether a route takes a token: by itself, and where it fits into a header, as part of a request.
+/// Reports whether a route accepts a token: by itself, and as part of a request if it can be written into a header.
 fn accepts(policy: &Policy, route: &str, token: &str) -> bool {
     let Some(TokenRule::Jwt { verifier, .. }) = &policy.route(&route.to_lowercase()).unwrap().token else {
         panic!("{route}")
@@ -128,12 +128,12 @@ fn accepts(policy: &Policy, route: &str, token: &str) -> bool {
     let target = format!("/{route}/{ID}");
     let head = RequestHead::new("POST", &target, &headers, LOOPBACK);
     let admitted = policy.ingress.decide_head(&head, now, &mut Trail::verbose()).is_ok();
-    // Blanks in front of the token belong to the header, not to the token.
+    // Spaces before the token are part of the header, not of the token.
     assert!(admitted == alone || token.starts_with(' '), "{route}: {token:?}");
     admitted || alone
 }
 
-/// A map, so that each attack has one name and is made once.
+/// The attacks by name. Each name occurs once.
 pub type Attacks = BTreeMap<String, String>;
 
 fn attacks(signer: &Signer) -> Attacks {
@@ -154,7 +154,7 @@ fn no_token_but_the_genuine_one_is_accepted() {
         assert!(accepts(&policy, signer.name, &signer.genuine()), "{}: the genuine token", signer.name);
         let attacks = attacks(signer);
         println!("{}: {} attacks", signer.name, attacks.len());
-        // Twice: no verdict on one token may come from another one that was seen before.
+        // Every token is tried twice: the result must not depend on a token that was verified before.
         for _ in 0..2 {
             for (name, token) in &attacks {
                 if accepts(&policy, signer.name, token) {
@@ -174,7 +174,8 @@ fn no_token_but_the_genuine_one_is_accepted() {
     assert!(count >= 1_400, "only {count} attacks");
 }
 
-/// Under all the keys together a token is still read under the one that it names, or the one of its algorithm.
+/// If a route accepts several keys, a token is still verified only with the key that it names, or with the key of its
+/// algorithm.
 #[test]
 fn several_keys_side_by_side_let_nothing_more_in() {
     let policy = policy();
@@ -206,7 +207,7 @@ fn several_keys_side_by_side_let_nothing_more_in() {
     assert!(count >= 48);
 }
 
-/// What is genuine in other clothes stays genuine: without these the attacks could fail for another reason.
+/// Valid variants of a genuine token are accepted. Otherwise the attacks could fail for an unrelated reason.
 #[test]
 fn the_same_token_in_other_words_is_accepted() {
     let policy = policy();

@@ -1,4 +1,4 @@
-//! What is tried on the claims of JWTs.
+//! Attacks on the claims of JWTs.
 
 use crate::attack_jwt::{Attacks, ID, ISSUER, NOW, Signer};
 use crate::attack_jwt_headers::VALUES;
@@ -50,7 +50,7 @@ pub fn claims(signer: &Signer, attacks: &mut Attacks) {
     documents(&base, &mut add);
 }
 
-/// What is no object with each member once, or none of a bearable size.
+/// Adds claims that are not a JSON object, that repeat a member, or that are too large.
 fn documents(base: &str, add: &mut impl FnMut(String, &str)) {
     for (what, text) in [
         ("empty", String::new()),

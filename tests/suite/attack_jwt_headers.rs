@@ -1,11 +1,11 @@
-//! What is tried on the headers of JWTs.
+//! Attacks on the headers of JWTs.
 
 use data_encoding::BASE64;
 use jsonwebtoken::{Algorithm, EncodingKey};
 
 use crate::attack_jwt::{Attacks, SHARED, Signer, b64, sign};
 
-/// JSON values of every type, none of them right anywhere.
+/// JSON values of every type. None of them is valid for any tested member.
 pub const VALUES: [&str; 16] = [
     "null",
     "true",
@@ -59,7 +59,7 @@ pub fn headers(signer: &Signer, attacks: &mut Attacks) {
     let mut add = |what: String, header: &str| {
         drop(attacks.insert(format!("header: {what}"), signer.token(header, &claims)))
     };
-    // Members that would bring a key along, or change how the token is to be read. No value makes them right.
+    // Members that would supply a key or change how the token is processed. Every value is denied.
     let url = r#""https://evil.example.com/keys""#;
     let jwk = r#"{"kty":"oct","k":"AAAA"}"#;
     for member in ["b64", "crit", "enc", "jku", "jwk", "p2c", "x5c", "x5u", "zip"] {
@@ -84,7 +84,7 @@ pub fn headers(signer: &Signer, attacks: &mut Attacks) {
     confusions(signer, attacks);
 }
 
-/// Names of algorithms that are no name of this one.
+/// Adds names that differ from the name of this algorithm.
 const ALGORITHMS: &[&str] = &[
     "none",
     "None",
@@ -136,7 +136,7 @@ fn add_unsigned(alg: &str, unsigned: &str, signer: &Signer, attacks: &mut Attack
     attacks.insert(format!("header: alg {alg}, empty signature"), format!("{unsigned}."));
     attacks.insert(format!("header: alg {alg}, no signature"), unsigned.to_owned());
     let shared = EncodingKey::from_secret(SHARED.as_bytes());
-    // The shared key is another route's, except where it is this one's.
+    // The shared key belongs to the route for HS256, so it is no attack there.
     if signer.name != "HS256" {
         attacks.insert(
             format!("header: alg {alg}, a MAC"),
@@ -190,7 +190,8 @@ fn doubled_headers(signer: &Signer, attacks: &mut Attacks) {
     );
 }
 
-/// Public keys, and pieces of them, as the key of a MAC; other hashes under the same private key.
+/// Adds tokens with a MAC whose key is a public key or a part of it, and signatures with another hash under the same
+/// private key.
 fn confusions(signer: &Signer, attacks: &mut Attacks) {
     let mut materials: Vec<Vec<u8>> =
         vec![b" ".to_vec(), vec![0], vec![0; 32], b"secret".to_vec(), b"null".to_vec(), b"\n".to_vec()];

@@ -1,4 +1,4 @@
-//! What is tried on the signatures of JWTs, and on how they are written.
+//! Attacks on the signatures and the encoding of JWTs.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use data_encoding::{BASE64URL, BASE64URL_NOPAD};
 
 use crate::attack_jwt::{Attacks, NOW, Signer, b64, sign};
 
-// === The signature ===
+// === Signatures ===
 
 pub fn signatures(signer: &Signer, attacks: &mut Attacks) {
     let genuine = signer.genuine();
@@ -58,16 +58,16 @@ pub fn signatures(signer: &Signer, attacks: &mut Attacks) {
             format!("{signed}.{}", sign(&text, key, signer.algorithm)),
         );
     }
-    // A genuine signature under other words.
+    // Adds a genuine signature to other contents.
     let payload = signed.split_once('.').unwrap();
     let later = signer.claims().replace(&(NOW + 60).to_string(), &(NOW + 61).to_string());
     attacks.insert("signature: of earlier claims".to_owned(), format!("{}.{}.{text}", payload.0, b64(later)));
     attacks.insert("signature: parts swapped".to_owned(), format!("{}.{}.{text}", payload.1, payload.0));
 }
 
-/// Numbers that are no good in a signature, and encodings that are no good in a JWS.
+/// Adds signatures with invalid numbers, and with encodings that a JWS does not allow.
 fn special(name: &str, first: &[u8], second: &[u8], add: &mut impl FnMut(String, &[u8])) {
-    // The orders of P-256 (RFC 5639 lists it big-endian) and of edwards25519 (RFC 8032, little-endian).
+    // The group orders of P-256 (RFC 5639 lists it big-endian) and of edwards25519 (RFC 8032, little-endian).
     let order = data_encoding::HEXUPPER
         .decode(b"FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551")
         .unwrap();
@@ -91,7 +91,7 @@ fn special(name: &str, first: &[u8], second: &[u8], add: &mut impl FnMut(String,
         add("DER of zeros".to_owned(), &[0x30, 6, 2, 1, 0, 2, 1, 0]);
     }
     if name == "EdDSA" {
-        // S plus the order verifies where nobody checks that S is below it.
+        // S plus the group order is accepted by verifiers that do not check that S is less than the order.
         let mut carry = 0;
         let add_bytes = |(a, b): (&u8, &u8)| {
             let sum = u16::from(*a) + u16::from(*b) + carry;
@@ -106,7 +106,7 @@ fn special(name: &str, first: &[u8], second: &[u8], add: &mut impl FnMut(String,
     }
 }
 
-// === How it is written ===
+// === Encoding ===
 
 pub fn spellings(signer: &Signer, attacks: &mut Attacks) {
     let genuine = signer.genuine();
@@ -131,7 +131,7 @@ pub fn spellings(signer: &Signer, attacks: &mut Attacks) {
                 ("inside", format!("{}{sign}{}", &part[..8], &part[8..])),
                 ("before", format!("{sign}{part}")),
             ] {
-                // A blank in front of the whole token belongs to the header that it stands in.
+                // A space before the whole token is part of the header that contains it.
                 if (i, where_, sign) == (0, "before", " ") {
                     continue;
                 }
@@ -148,7 +148,7 @@ pub fn spellings(signer: &Signer, attacks: &mut Attacks) {
     encrypted(signer, attacks);
 }
 
-/// More parts, fewer, or others.
+/// Adds tokens with more, fewer or different parts.
 fn shapes(signer: &Signer, parts: &[&str], attacks: &mut Attacks) {
     let genuine = signer.genuine();
     let mut add = |what: &str, token: String| drop(attacks.insert(format!("spelling: {what}"), token));
@@ -195,7 +195,7 @@ fn shapes(signer: &Signer, parts: &[&str], attacks: &mut Attacks) {
     add("a megabyte behind", format!("{genuine}{}", "A".repeat(1 << 20)));
 }
 
-/// Tokens that are said to be encrypted.
+/// Adds tokens that claim to be encrypted (JWE).
 fn encrypted(signer: &Signer, attacks: &mut Attacks) {
     let genuine = signer.genuine();
     let mut add = |what: &str, token: String| drop(attacks.insert(format!("spelling: {what}"), token));
@@ -224,11 +224,11 @@ fn encrypted(signer: &Signer, attacks: &mut Attacks) {
     }
 }
 
-/// Bits behind the last byte, which decoders of base64 like to ignore: the same bytes in another spelling.
+/// Adds tokens with unused bits set in the last base64 character. Many decoders ignore these bits.
 fn trailing_bits(signer: &Signer, parts: &[&str], attacks: &mut Attacks) {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     for (i, part) in parts.iter().enumerate() {
-        // Blanks at the end of the JSON bring the part to each of the lengths that leave bits over.
+        // Spaces at the end of the JSON change its length, so that each possible number of unused bits occurs.
         let lengths = if i == 2 { 0..1 } else { 0..3 };
         for blanks in lengths {
             let mut bytes = BASE64URL_NOPAD.decode(part.as_bytes()).unwrap();

@@ -1,5 +1,5 @@
-//! Paths that have fooled gateways, against a route whose token is bound to one id. Whatever is permitted goes to
-//! the internal path of that very id, and only a path that says so in plain text is permitted.
+//! Paths that have deceived gateways, sent to a route whose token is bound to one id. A permitted request must reach
+//! the internal path of exactly this id, and its path must name the id in plain text.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::harness::{ANSWER, Agent, Callgate, parse};
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 const ID: &str = "doc-7f3a";
 
-/// One guarded route, its neighbour for anybody, and a place that a traversal would like to reach.
+/// Returns a configuration with one guarded route and one open route.
 fn config(agent: &str) -> String {
     format!(
         "public_url: https://agent.example.com
@@ -41,14 +41,14 @@ fn token(policy: &Policy) -> String {
     policy.mint(&request, "int_1", NOW).unwrap().callback_token
 }
 
-// === What may happen, told without the code under test ===
+// === The expected result, computed without the tested code ===
 
 fn unreserved(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')
 }
 
-/// A path with percent-encoded letters, digits, `-`, `_` and `~` decoded, once; `None` where anything else is
-/// encoded. None of the routes here has a character that would stay encoded.
+/// Decodes percent-encoded letters, digits, `-`, `_` and `~`, once. Returns `None` if another character is encoded; no
+/// path of these routes needs one.
 fn plain(path: &str) -> Option<String> {
     let mut out = String::new();
     let mut parts = path.split('%');
@@ -65,7 +65,7 @@ fn plain(path: &str) -> Option<String> {
     Some(out)
 }
 
-/// The internal path that a target leads to; `None`: nowhere.
+/// Returns the internal path that a target leads to, or `None` if the target must be denied.
 fn expected(target: &str) -> Option<String> {
     let absolute = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
     let target = match absolute {
@@ -85,9 +85,9 @@ fn expected(target: &str) -> Option<String> {
     takes.then(|| format!("/public/{id}"))
 }
 
-// === What is tried ===
+// === The attacks ===
 
-/// Every line of the corpora, each once.
+/// Returns every line of the corpora, without repetition.
 fn lines() -> Vec<String> {
     let mut lines = BTreeSet::new();
     for entry in fs::read_dir("tests/corpora/paths").unwrap() {
@@ -103,7 +103,7 @@ fn lines() -> Vec<String> {
     lines.into_iter().collect()
 }
 
-/// A line where an attacker could put it.
+/// Returns a line in each position of the path where an attacker could put it.
 fn positions(line: &str) -> [String; 10] {
     [
         line.to_owned(),
@@ -124,7 +124,7 @@ fn encoded(text: &str, which: impl Fn(u8) -> bool) -> String {
     text.bytes().map(byte).collect()
 }
 
-/// A target as it is, and in the disguises that decoders have fallen for.
+/// Returns a target in the encodings that have deceived decoders.
 fn disguises(target: &str) -> [String; 14] {
     let once = encoded(target, |b| !b.is_ascii_alphanumeric() && b != b'/');
     let swapped =
@@ -147,7 +147,7 @@ fn disguises(target: &str) -> [String; 14] {
     ]
 }
 
-/// What ends a path early, or begins another line.
+/// Characters and encodings that end a path early or start another line.
 const PIECES: &[&str] = &[
     "\r\n",
     "\n",
@@ -194,7 +194,7 @@ const PIECES: &[&str] = &[
     "\u{0}.json",
 ];
 
-/// The pieces behind a path, in front of it and inside.
+/// Returns paths with each piece appended, prepended and inserted.
 fn injections() -> Vec<String> {
     let places = PIECES.iter().flat_map(|piece| {
         [
@@ -215,7 +215,7 @@ fn injections() -> Vec<String> {
     places.collect()
 }
 
-/// Spellings of the right path, and of others that are open to anybody: those that must be let through.
+/// Returns valid spellings of the guarded path and of open paths. All of them must be permitted.
 fn controls() -> Vec<String> {
     let mut targets = Vec::new();
     let right = format!("/webhooks/{ID}");
@@ -236,7 +236,7 @@ fn controls() -> Vec<String> {
     targets
 }
 
-/// All of it, each target once.
+/// Returns all targets, without repetition.
 fn targets() -> Vec<String> {
     let mut all: BTreeSet<String> = controls().into_iter().collect();
     for injection in injections() {
@@ -245,7 +245,7 @@ fn targets() -> Vec<String> {
     }
     for (i, line) in lines().iter().enumerate() {
         let positions = positions(line);
-        // Every line in one position, another one for each line, in every disguise.
+        // Each line is encoded in every way in one position. The position changes from line to line.
         all.extend(disguises(&positions[i % positions.len()]));
         all.extend(positions);
     }
@@ -293,7 +293,7 @@ fn no_path_reaches_what_its_token_is_not_for() {
     assert!(controls().iter().all(|target| expected(target).is_some()), "a control that is none");
 }
 
-/// Every n-th of the targets, so that the sample is the same in every run; and all of the controls.
+/// Returns every n-th target, so that the sample is the same in every run, and all valid targets.
 fn sample() -> Vec<String> {
     let targets = targets();
     let step = targets.len() / 1_450;
@@ -302,14 +302,14 @@ fn sample() -> Vec<String> {
     sample
 }
 
-/// The status of the first answer; 0 where the connection ends without one.
+/// Returns the status of the first response, or 0 if the connection ends without one.
 fn status(callgate: &Callgate, target: &str, token: &str) -> u16 {
     let mut stream = callgate.connect();
     let head = format!(
         "POST {target} HTTP/1.1\r\nHost: agent.example.com\r\nAuthorization: Bearer {token}\r\n\
          Content-Length: 0\r\nConnection: close\r\n\r\n"
     );
-    // A server that refuses early may close while the rest is still on its way.
+    // A server that denies a request early may close the connection while the client is still writing.
     let _ = stream.write_all(head.as_bytes());
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
@@ -329,17 +329,18 @@ fn no_path_reaches_another_place_at_the_agent() {
     let sample = sample();
     for target in &sample {
         let status = status(&callgate, target, &token);
-        // Another host than the one of the Host header is refused over a socket; the core does not see it.
+        // Over a socket, a target with a host that differs from the Host header is denied. The core does not compare
+        // them.
         let elsewhere = target.starts_with("http") && !target.starts_with("http://agent.example.com/");
         match expected(target).filter(|_| !elsewhere) {
-            // The parser in front takes fewer characters in a query than the core does.
+            // The HTTP parser allows fewer characters in a query than the core does.
             Some(_) if status == 400 && target.contains(['"', '<', '>', '\\', '^', '`', '{', '|', '}']) => {}
             Some(path) => {
                 assert_eq!(status, 200, "{target:?}");
                 reached.push(path);
             }
-            // A blank, or a line end, ends the target for a reader of request lines: what stands before it is the
-            // target then, and may be right. Then the agent is reached at the very path that it says.
+            // A space or a line end ends the target on the request line. The part before it may be a valid target; the
+            // agent must then receive the path of this part.
             None if status == 200 => {
                 let first = target.split([' ', '\r', '\n']).next().unwrap();
                 reached.push(expected(first).unwrap_or_else(|| panic!("{target:?} was let through")));

@@ -1,5 +1,5 @@
-//! Fake client addresses. Who is calling is worked out a second time here, with readers of addresses that share no
-//! code with the ones under test; both must come to the same end.
+//! Forged client addresses. The expected client address is computed here with a second parser, which shares no code
+//! with the tested one. Both must agree.
 
 use std::net::IpAddr;
 
@@ -14,9 +14,9 @@ use crate::seeds::fuzz::forwarded_oracle::{allowed, client, fold, forwarded_hops
 
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 
-/// An address that is allowed: what every attacker wants to be.
+/// An address in the allowlist, which every attacker wants to appear as.
 const GOOD: &str = "203.0.113.7";
-/// The attacker's own.
+/// The address of the attacker.
 const EVIL: &str = "198.51.100.66";
 
 fn policy(header: &str) -> Policy {
@@ -31,7 +31,7 @@ routes: [ {{ name: r, path: \"/w/{{id}}\", provider: p, open: true, forward: \"/
     parse(&text).policy
 }
 
-// === Running ===
+// === Running the cases ===
 
 #[derive(Default)]
 struct Tally {
@@ -54,7 +54,7 @@ impl Tally {
             let Ok(value) = HeaderValue::from_bytes(line.as_bytes()) else { return };
             headers.append(HeaderName::from_bytes(header.as_bytes()).unwrap(), value);
         }
-        // Headers that nobody asked for must not count, whatever they say.
+        // Headers that are not configured must have no effect.
         for name in ["x-real-ip", "x-client-ip", "true-client-ip", "client-ip", "x-cluster-client-ip"] {
             headers.insert(name, HeaderValue::from_static(GOOD));
         }
@@ -80,7 +80,7 @@ impl Tally {
     fn finish(self, what: &str, cases_min: usize, admitted_min: usize) {
         println!("{what}: {} cases, {} admitted, {} wrong", self.cases, self.admitted, self.wrong.len());
         assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
-        // Where nothing is ever admitted, nothing is admitted wrongly either.
+        // If no request was admitted at all, the test proves nothing.
         assert!(self.cases >= cases_min && self.admitted >= admitted_min);
     }
 }
@@ -90,7 +90,7 @@ fn peers() -> Vec<IpAddr> {
     peers.iter().map(|peer| peer.parse().unwrap()).collect()
 }
 
-/// Ways to write one hop: right, wrong, and nearly right.
+/// Valid, invalid and almost valid ways to write one hop.
 const ELEMENTS: &[&str] = &[
     "",
     " ",
@@ -236,7 +236,7 @@ fn elements() -> Vec<String> {
     elements
 }
 
-/// Lists that an element can be part of: header lines.
+/// Returns lists of header lines that contain the element.
 fn arrangements(element: &str) -> Vec<Vec<String>> {
     let line = |text: String| vec![text];
     vec![

@@ -1,4 +1,4 @@
-//! Bodies of every size and framing arrive byte by byte as they were sent.
+//! Bodies of every size and framing reach the agent unchanged.
 
 use std::io::Write;
 use std::process::Command;
@@ -7,7 +7,7 @@ use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, Response, open_config};
 
-/// Bytes that repeat with no power of two, so that a piece in the wrong place shows.
+/// Returns bytes whose period is not a power of two, so that a misplaced block is detected.
 fn body(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|i| (i % 251) as u8).collect()
 }
@@ -60,7 +60,7 @@ fn too_large_is_refused_before_the_rest_is_read() {
     let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
     let declared = callgate.send(b"POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2097153\r\n\r\nx");
     assert_eq!((declared.status, declared.header("connection")), (413, Some("close")));
-    // Chunks without end: the answer comes once the limit is passed, while the sender is still sending.
+    // A chunked body without end: the response arrives when the limit is exceeded, while the client is still sending.
     let mut stream = callgate.connect();
     stream.write_all(b"POST /open/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     let chunk = [b"10000\r\n".as_slice(), &body(65_536), b"\r\n"].concat();
@@ -80,7 +80,8 @@ fn expect_continue_is_answered_before_the_body_is_asked_for() {
     stream.write_all(b"hi").unwrap();
     assert_eq!(Response::read(&mut stream).status, 200);
     assert!(agent.received()[0].header("expect").is_empty());
-    // A refused head is told so instead, and the connection ends, since the body may or may not come.
+    // If the head is denied, the response replaces `100 Continue`, and the connection closes because the body may
+    // follow or not.
     let refused =
         callgate.send(b"POST /nope HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     assert_eq!((refused.status, refused.header("connection")), (404, Some("close")));

@@ -1,4 +1,4 @@
-//! `callgate check`: what it prints, where it looks for files, and what it refuses that `callgate init` wrote.
+//! `callgate check`: its output, its file paths, and the configurations that `callgate init` writes.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn a_first_configuration_is_refused_until_it_is_filled_in_and_fetches_its_keys()
     assert!(text(&printed.stdout).contains("keys: fetched"), "{printed:?}");
 }
 
-/// Every section there is, so that what is printed of each can be held to the schema.
+/// A configuration with every section, so that the printed policy can be compared with the schema.
 const SECTIONS: &str = "
 public_url: https://agent.example.com
 listen:
@@ -59,10 +59,11 @@ routes:
   - { name: r, path: \"/r/{id}\", provider: signed, token: { kind: callback }, forward: \"/r/{id}\" }
 ";
 
-/// What the printed policy says otherwise: routes say their `mode`, and an edge is the header and networks it brings.
+/// Keys that the printed policy expresses differently: each route has its `mode`, and an `edge` becomes its header and
+/// networks.
 const SAID_OTHERWISE: [&str; 2] = ["mode", "client_address.edge"];
 
-/// The keys of the schema that what is printed lacks, sections within sections.
+/// Collects the schema keys that are missing in the printed policy, with all nested sections.
 fn lacking(root: &Value, schema: &Value, shown: &Value, path: &str, out: &mut Vec<String>) {
     for (key, own) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -111,7 +112,7 @@ fn what_is_printed_has_every_section_defaults_included() {
     assert!(!text(&out.stdout).contains("AQIDBAUG"), "no secret is printed");
 }
 
-/// What a pod has in its volumes, in a folder of this machine.
+/// Creates a folder with the files that a pod has in its volumes.
 fn pod() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["tls", "secrets"] {
@@ -133,18 +134,18 @@ fn the_files_of_a_pod_are_looked_up_below_a_folder() {
     assert!(text(&without.stderr).contains("cannot read /tls/tls.crt"), "{without:?}");
     let with = callgate(&["check", "-c", config, "--root", root]);
     assert!(with.status.success(), "{with:?}");
-    // What is printed is what the pod will see.
+    // The printed policy shows the paths inside the pod.
     let printed = callgate(&["check", "-c", config, "--root", root, "--print"]);
     let printed = text(&printed.stdout);
     assert!(printed.contains("certificate: /tls/tls.crt") && !printed.contains(root), "{printed}");
-    // A file that is not there is said with the place that was looked at.
+    // The error for a missing file shows the path below the folder.
     let key = pod.path().join("secrets/token-key");
     fs::remove_file(&key).unwrap();
     let lacking = callgate(&["check", "-c", config, "--root", root]);
     assert_eq!(lacking.status.code(), Some(64));
     let said = text(&lacking.stderr);
     assert!(said.contains(&format!("cannot read /secrets/token-key: {}", key.display())), "{said}");
-    // No way of writing a path leads out of the folder.
+    // No path can leave the folder.
     for outside in [
         "//secrets/token-key",
         "/../../../../../../secrets/token-key",
@@ -157,7 +158,7 @@ fn the_files_of_a_pod_are_looked_up_below_a_folder() {
         let said = self::text(&said.stderr);
         assert!(said.contains(&format!("{}: No such file", key.display())), "{outside}: {said}");
     }
-    // Certificates are held against their keys there, too.
+    // The certificate in the folder is compared with its key.
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
     let other = self::pod();
     fs::copy(other.path().join("tls/tls.key"), pod.path().join("tls/tls.key")).unwrap();

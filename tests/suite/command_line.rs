@@ -1,4 +1,4 @@
-//! The commands, as a user runs them.
+//! The commands, run as a user runs them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const CALLGATE: &str = env!("CARGO_BIN_EXE_callgate");
 const BODY: &str = r#"{"document_id":"doc-1","status":"processing","progress":25}"#;
 
-/// The founding configuration, on free ports and without TLS, in a folder of its own.
+/// A folder with a copy of `config/callgate.yaml`, with free ports and without TLS.
 struct Place {
     folder: TempDir,
 }
@@ -74,7 +74,7 @@ fn every_configuration_in_the_project_loads() {
     for path in fs::read_dir("config").unwrap().map(|entry| entry.unwrap().path()) {
         let folder = tempfile::tempdir().unwrap();
         let config = fs::read_to_string(&path).unwrap();
-        // Certificates are the one thing that an example cannot bring.
+        // The TLS settings are removed, because an example contains no certificates.
         let config: String =
             config.lines().filter(|l| !l.contains("tls:")).map(|l| format!("{l}\n")).collect();
         let copy = folder.path().join("callgate.yaml");
@@ -217,7 +217,7 @@ fn check_prints_the_policy_and_no_secret() {
     }
 }
 
-/// Waits for a line on standard error that holds `words`.
+/// Waits for a line that contains `words`.
 fn wait_for(lines: &mut impl Iterator<Item = std::io::Result<String>>, words: &str) -> String {
     lines.map(Result::unwrap).find(|line| line.contains(words)).unwrap()
 }
@@ -299,7 +299,7 @@ fn mint_asks_the_running_callgate_unless_told_not_to() {
     let mut child = place.command("run").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let admin = wait_for(&mut lines, "admin on ").split("admin on ").nth(1).unwrap().to_owned();
-    // A second file that names the port which the first process was given.
+    // A second configuration that contains the port which the first process received.
     let path = place.folder.path().join("callgate.yaml");
     let config = fs::read_to_string(&path).unwrap();
     let at = config.find("admin: {").unwrap();
@@ -324,7 +324,7 @@ fn mint_asks_the_running_callgate_unless_told_not_to() {
     assert_eq!(twice.status.code(), Some(65));
     child.kill().unwrap();
     child.wait().unwrap();
-    // Nobody runs any more.
+    // No Callgate is running now.
     let out = place.run("mint", &args);
     assert!(out.status.success() && text(&out.stderr).contains("configuration alone"), "{out:?}");
 }

@@ -1,4 +1,4 @@
-//! Asking for callbacks as each provider wants to be asked, and reading what comes back: every preset that says how.
+//! The callback conventions of every preset: how a request names its callback URL, and how the callback is read.
 
 use std::io::{Read, Write};
 
@@ -17,7 +17,7 @@ use crate::harness::{ANSWER, Agent, Callgate, Received, Response, parse, send_to
 
 const PUBLIC_URL: &str = "https://agent.example.com";
 
-/// The agent, the provider, and Callgate between them, for one preset.
+/// For one preset: the agent, the provider, and Callgate between them.
 struct World {
     name: &'static str,
     callback: Callback,
@@ -27,13 +27,13 @@ struct World {
     text: String,
 }
 
-/// What the provider was given.
+/// The callback URL and token that the provider received.
 struct Given {
     url: String,
     token: Option<String>,
 }
 
-/// A callback in the making.
+/// The parts of a callback.
 #[derive(Default)]
 struct Message {
     body: Value,
@@ -46,7 +46,7 @@ fn conventions() -> Vec<(&'static str, Callback)> {
     PRESETS.iter().filter_map(|preset| read(preset.name, preset.read().unwrap())).collect()
 }
 
-/// `value` at a JSON pointer, with everything on the way.
+/// Returns a JSON document with `value` at this JSON pointer.
 fn at(pointer: &str, value: Value) -> Value {
     pointer.rsplit('/').take(pointer.matches('/').count()).fold(value, |inner, name| json!({ name: inner }))
 }
@@ -98,7 +98,7 @@ egress:
         self.callback.insertions.iter().any(|insertion| matches!(insertion.place, Place::Form(_)))
     }
 
-    /// The agent asks, knowing nothing of callbacks; the provider answers with its id of the work.
+    /// Sends a request without callback fields, as the agent does. The provider answers with its id of the work.
     fn ask(&self) -> Given {
         let answer = match &self.callback.response {
             Some(pointer) => at(pointer.as_str(), json!("work-1")).to_string(),
@@ -117,7 +117,7 @@ egress:
         self.given(&self.provider.received().pop().unwrap())
     }
 
-    /// Finds address and token wherever they were put.
+    /// Finds the callback URL and token in the request that the provider received.
     fn given(&self, sent: &Received) -> Given {
         let body = String::from_utf8(sent.body.clone()).unwrap();
         let mut seen = format!("{}\n{body}\n", sent.head);
@@ -168,7 +168,7 @@ egress:
         send_to(self.callgate.ingress, "POST", target, &headers, body.as_bytes())
     }
 
-    /// Signed with the secret that this very interaction was given.
+    /// Signs with the secret that the provider received for this interaction.
     fn signature(&self, target: &str, body: &str) -> Vec<(String, String)> {
         let policy = parse(&self.text).policy;
         let given = self.provider.received().pop().unwrap();
@@ -223,7 +223,7 @@ fn callbacks_are_asked_for_and_read_as_each_provider_does_it() {
         let given = world.ask();
         if world.callback.response.is_some() && !world.callback.id.is_empty() {
             let other = world.call_back(&given, world.message(None, "work-2"));
-            // The line of the agent's own request may come by itself, before the callback's.
+            // The log line of the agent's own request may arrive before the line of the callback.
             let mut lines = std::iter::repeat_with(|| world.callgate.log()).flatten();
             let line = lines.find(|line| line.get("egress").is_none()).unwrap();
             let reason = line["reason"].as_str();
@@ -296,7 +296,7 @@ routes: [ {{ name: r, path: \"/mcp/{{id}}\", provider: p, token: {{ kind: callba
     let document = send_to(public.ingress, "GET", path, &[], b"");
     assert_eq!((document.status, document.json()), (200, json!({ "receivers": ["/mcp/"] })));
     assert_eq!(send_to(public.ingress, "POST", path, &[], b"{}").status, 404);
-    // A body that nobody reads, and that its caller may not send at all, is not read as another request.
+    // An unread body, which the client sends only after `100 Continue`, is not parsed as the next request.
     let mut stream = public.connect();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
         .unwrap();

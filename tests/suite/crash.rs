@@ -1,4 +1,4 @@
-//! `kill -9` at any moment: what was acknowledged is there afterwards, and no acknowledged event is delivered again.
+//! `kill -9` at any time: acknowledged data exists after the restart, and no acknowledged event is delivered again.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -111,7 +111,7 @@ pub struct Known {
     pub token: String,
 }
 
-/// What was acknowledged.
+/// Everything that was acknowledged with a response.
 #[derive(Default)]
 pub struct Acknowledged {
     pub minted: Vec<Known>,
@@ -128,7 +128,7 @@ pub struct Load<'l> {
 }
 
 impl Load<'_> {
-    /// Mints, calls back and revokes until nobody answers any more.
+    /// Mints, calls back and revokes until the process no longer responds.
     fn run(&self, client: usize) {
         for i in 0.. {
             let Some(known) = self.mint() else { return };
@@ -235,7 +235,7 @@ pub fn kill_again_and_again(environment: &[(&str, &Path)], folder: &Path, mut th
         let mut running = Running::start_with(&path, environment);
         answered_again += verify(&running, &acknowledged.lock().unwrap(), &agent);
         let operations = AtomicUsize::new(0);
-        // The moment is one of the work's, not one of the clock's: after so many acknowledgements, in full flight.
+        // The time of the kill depends on the number of acknowledgements, not on a clock.
         let enough = 40 + 61 * (round * 7 % 11);
         let load = Load { running: &running, acknowledged: &acknowledged, operations: &operations, round };
         std::thread::scope(|scope| {
@@ -299,7 +299,7 @@ fn what_was_acknowledged_before_the_disk_was_full_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(ANSWER);
     let path = config(folder.path(), &agent);
-    // Files of this process may not grow beyond 3 MiB; the ledger begins with half of that.
+    // Files of this process may not exceed 3 MiB. The initial ledger file has half of that size.
     let script = "trap '' XFSZ; ulimit -f 3072; exec \"$0\" run -c \"$1\"";
     let mut command = Command::new("bash");
     let running = Running::spawn(command.args(["-c", script, env!("CARGO_BIN_EXE_callgate")]).arg(&path));

@@ -1,5 +1,5 @@
-//! The decision cases: config + request + time -> verdict + trail, once through the pure core and once over
-//! a socket. Both must agree.
+//! The decision cases: configuration, request and time give a verdict and a trail. Each case runs once in the pure core
+//! and once over a socket, and both results must agree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,10 +34,10 @@ use crate::harness::{ANSWER, Agent, Callgate, Received, Response, env, parse};
 #[serde(deny_unknown_fields)]
 struct File {
     config: String,
-    /// Tokens of ours, used in requests as `<name>`.
+    /// Callback tokens, which requests refer to as `<name>`.
     #[serde(default)]
     minted: BTreeMap<String, Minted>,
-    /// Tokens of any shape, used in requests as `<name>`.
+    /// Tokens of any form, which requests refer to as `<name>`.
     #[serde(default)]
     jwts: BTreeMap<String, Jwt>,
     cases: Vec<Case>,
@@ -55,7 +55,7 @@ struct Minted {
     at: String,
     #[serde(default)]
     ttl: Option<String>,
-    /// Minted by a Callgate whose configuration differs by this replacement.
+    /// A text replacement in the configuration of the Callgate that mints the token.
     #[serde(default)]
     replace: Option<(String, String)>,
 }
@@ -64,7 +64,7 @@ struct Minted {
 #[serde(deny_unknown_fields)]
 struct Jwt {
     header: serde_json::Value,
-    /// JSON, or any text.
+    /// The claims as JSON, or any other text.
     claims: String,
     #[serde(default)]
     key: Option<String>,
@@ -81,10 +81,10 @@ struct Case {
     headers: Vec<(String, String)>,
     #[serde(default)]
     body: String,
-    /// Overrides the Content-Length that goes with the body.
+    /// The Content-Length, if it differs from the length of the body.
     #[serde(default)]
     length: Option<String>,
-    /// Signs as this provider would.
+    /// The provider that signs the request.
     #[serde(default)]
     sign: Option<Sign>,
     #[serde(default = "loopback")]
@@ -92,13 +92,13 @@ struct Case {
     #[serde(default = "new_year")]
     at: String,
     expect: Expect,
-    /// Why the case is not run over a socket.
+    /// The reason why the case does not run over a socket.
     #[serde(default)]
     pure_only: Option<String>,
-    /// What the agent answers.
+    /// Status of the agent's response.
     #[serde(default = "ok")]
     agent: u16,
-    /// What comes afterwards, with the same ledger.
+    /// Later requests to the same ledger.
     #[serde(default)]
     then: Vec<Case>,
 }
@@ -113,7 +113,7 @@ struct Sign {
     body: Option<String>,
     #[serde(default)]
     id: Option<String>,
-    /// The interaction whose own secret signs.
+    /// The interaction whose secret signs the request.
     #[serde(default)]
     interaction: Option<String>,
 }
@@ -128,13 +128,13 @@ struct Expect {
     route: Option<String>,
     #[serde(default)]
     forward: Option<String>,
-    /// The last check, which is the one that refused.
+    /// The last check that ran, which is the one that denied the request.
     #[serde(default)]
     check: Option<String>,
-    /// Headers the agent sees: name -> values.
+    /// Expected headers at the agent: name and values.
     #[serde(default)]
     agent_sees: BTreeMap<String, Vec<String>>,
-    /// What a handshake is answered with.
+    /// Expected response to a handshake.
     #[serde(default)]
     answer: Option<Answer>,
     /// The reason over a socket, where the HTTP parser is stricter than the core.
@@ -304,7 +304,7 @@ struct Verdict {
     checks: Vec<String>,
 }
 
-/// A ledger that outlives one request, and the time.
+/// The pure core, with a ledger that lasts for several requests.
 struct Pure {
     config: Config,
     store: Store,
@@ -396,7 +396,7 @@ impl Verdict {
     }
 }
 
-/// A real one, and the agent beside it.
+/// A Callgate with real sockets, and its agent.
 struct Real {
     agent: Agent,
     callgate: Callgate,
@@ -424,7 +424,7 @@ impl Real {
         let response = Response::read(&mut stream);
         let log = self.callgate.log().remove(0);
         let mut received = self.agent.received().split_off(before);
-        // What the ledger's clock tells the agent is not this case's.
+        // Notices, which the clock of the ledger causes, are not part of the case.
         received.retain(|received| received.header("callgate-notice").is_empty());
         check_log(case, prepared, &log);
         if let Some(received) = received.first() {
@@ -462,13 +462,13 @@ fn check_received(case: &Case, prepared: &Prepared, received: &Received) {
         assert_eq!(&received.header(name), values, "{}: {name} at the agent: {}", case.name, received.head);
     }
     assert_eq!(received.body, prepared.body, "{}", case.name);
-    // What a provider signs with is the agent's to see, tokens of ours are not.
+    // The agent may see the provider's signature headers, but never a callback token.
     let observed = case.expect.verdict == "observe";
     let ours = case.sign.is_none() && !observed && received.head.contains("eyJ");
     assert!(!ours, "{}: token at the agent: {}", case.name, received.head);
 }
 
-/// Runs a case and what follows it, with one ledger, pure and over a socket.
+/// Runs a case and its later requests with one ledger, in the pure core and over a socket.
 fn run(case: &Case, file: &File, tokens: &BTreeMap<String, String>) {
     let pure = Pure::new(&file.config);
     let real = case.pure_only.is_none().then(|| Real::new(&file.config, timestamp(&case.at)));
@@ -497,7 +497,7 @@ fn run_step(case: &Case, tokens: &BTreeMap<String, String>, pure: &Pure, real: O
         assert_eq!(socket.reason.as_ref(), Some(reason), "{}", case.name);
         return;
     }
-    // serde_json's map is sorted; the order of the checks is the pure run's to show.
+    // The log sorts the checks by name, so their order is verified only in the pure core.
     let mut checks = pure.checks.clone();
     checks.sort();
     socket.checks.sort();

@@ -9,9 +9,9 @@ use std::process::Command;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
+use callgate::clock::{Clock, instant};
 use callgate::observe::Metrics;
 use callgate::policy::MintRequest;
-use callgate::clock::{Clock, instant};
 use callgate::store::Store;
 
 use crate::crash::{

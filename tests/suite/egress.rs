@@ -1,4 +1,5 @@
-//! The agent's requests on their way out: what they get, what they keep, where they end.
+//! The egress listener: what is injected into the agent's requests, what stays unchanged, and which requests are
+//! denied.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -72,7 +73,7 @@ impl World {
         self.callgate.admin_get("/callbacks").json()["interactions"].as_array().unwrap().clone()
     }
 
-    /// Calls back with what the provider was given.
+    /// Calls back with the URL and token that the provider received.
     fn call_back(&self, url: &str, token: Option<&str>) -> Response {
         let target = url.strip_prefix("https://agent.example.com").unwrap();
         let bearer = token.map(|token| format!("Bearer {token}"));
@@ -232,7 +233,7 @@ fn a_request_that_does_not_arrive_ends_its_interaction() {
         page.contains("callgate_interactions_ended_total{outcome=\"not_sent\",route=\"doc\"} 4"),
         "{page}"
     );
-    // The provider may have it: whatever comes back is taken.
+    // The provider may have received the request, so the interaction stays open for its callbacks.
     world.provider.answers(b"");
     let reset = world.send("/keep", r#"{"id":"a"}"#);
     assert_eq!((reset.status, reset.json()["reason"].as_str()), (502, Some("provider_reset")));
@@ -380,7 +381,7 @@ fn a_head_that_cannot_be_parsed_is_answered() {
     assert!(world.provider.received().is_empty());
 }
 
-/// An authority, and a certificate of it for `localhost`.
+/// Creates a certificate authority, and a certificate that it issued for `localhost`.
 pub fn certificates(folder: &std::path::Path) {
     let run = |args: &str| {
         let out = Command::new("openssl").current_dir(folder).args(args.split(' ')).output().unwrap();
@@ -398,7 +399,7 @@ fn tls_to_the_provider_is_verified() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let (provider, agent) = (Agent::start(TAKEN), Agent::start(ANSWER));
-    // Another Callgate plays the provider's TLS.
+    // A second Callgate terminates TLS for the provider.
     let file = |name: &str| folder.path().join(name).display().to_string();
     let front = crate::harness::open_config(&provider.address.to_string())
         .replace(
@@ -435,7 +436,8 @@ fn connections_to_the_provider_are_kept() {
         assert_eq!(world.send("/keep", r#"{"id":"a"}"#).status, 202);
     }
     eventually(|| (world.provider.received().len() == 5).then_some(()));
-    // A connection goes back once its answer has been passed on whole, which the next request may be faster than.
+    // A connection is returned to the pool after its response was forwarded completely. The next request can be faster
+    // than that.
     assert!(world.provider.connections() < 5);
 }
 
@@ -452,7 +454,7 @@ fn a_full_ledger_sends_nothing() {
     let full = callgate.agent_sends("/keep", r#"{"id":"b"}"#);
     assert_eq!((full.status, full.json()["reason"].as_str()), (503, Some("store_full")));
     assert_eq!(provider.received().len(), 1);
-    // What was never sent, and whose token nobody has, makes room.
+    // Interactions whose request was never sent are removed, because nobody has their tokens.
     let text = config(agent.address, "http://127.0.0.1:1", "store: { kind: memory, interactions_max: 2 }");
     let callgate = Callgate::start(&text, Clock::System);
     for _ in 0..5 {

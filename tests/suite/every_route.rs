@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use callgate::clock::{Clock, instant};
 use callgate::config::{Config, Unknown};
 use callgate::ingress::{Route, TokenRule};
-use callgate::clock::{Clock, instant};
 use callgate::request::RequestHead;
 use callgate::signature::Signed;
 use callgate::source::LOOPBACK;

@@ -1,5 +1,5 @@
-//! What is kept elsewhere: key sets, address lists, certificates, secrets that are handed over. When it is not to be
-//! had, callbacks wait; what was had last stays, over restarts too.
+//! Fetched documents: key sets, address lists, certificates, and secrets from handshakes. While a document is
+//! unavailable, callbacks receive 503. The last good document stays in use, and a restart keeps it.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn document(text: &str) -> Vec<u8> {
 
 const NOT_NOW: &[u8] = b"HTTP/1.1 503 Not Now\r\ncontent-length: 0\r\n\r\n";
 
-/// A key pair made by somebody else.
+/// A key pair that another library created, and its key set.
 struct Signer {
     folder: tempfile::TempDir,
     jwks: String,
@@ -51,7 +51,7 @@ fn openssl(folder: &Path, args: &str) {
     assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// Another Callgate plays the TLS in front of what is fetched.
+/// Starts a second Callgate that terminates TLS for the server of the documents.
 fn front(folder: &Path, behind: &Agent) -> Callgate {
     let file = |name: &str| folder.join(name).display().to_string();
     let (certificate, key) = (file("tls.crt"), file("tls.key"));
@@ -78,7 +78,7 @@ routes: [ {{ name: r, path: /hook, provider: p, forward: /in, duplicates: delive
     )
 }
 
-/// Sends what fal would send.
+/// Sends a callback as fal does.
 fn send_as_fal(callgate: &Callgate, signer: &Signer) -> Response {
     let hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
     let signature = HEXLOWER.encode(&signer.sign(format!("r1\nu1\n{NOW}\n{hash}").as_bytes()));
@@ -92,7 +92,7 @@ fn send_as_fal(callgate: &Callgate, signer: &Signer) -> Response {
     send_to(callgate.ingress, "POST", "/hook", &headers, b"{}")
 }
 
-/// Status and reason.
+/// Returns the status and the reason of a denial.
 fn why(response: &Response) -> (u16, String) {
     let reason = if response.status < 400 {
         String::new()
@@ -117,13 +117,13 @@ fn keys_are_fetched_kept_and_let_go_of() {
     let waiting = send_as_fal(&callgate, &signer);
     assert_eq!((waiting.status, waiting.header("retry-after")), (503, Some("5")));
     assert_eq!(why(&waiting).1, "keys_unavailable");
-    // What is no key set changes nothing.
+    // A document that is not a key set has no effect.
     elsewhere.answers(&document("<html>"));
     elsewhere.wait_for(elsewhere.received().len() + 1);
     assert_eq!(send_as_fal(&callgate, &signer).status, 503);
     elsewhere.answers(&document(&signer.jwks));
     eventually(|| (send_as_fal(&callgate, &signer).status == 200).then_some(()));
-    // A set without the key: the provider took it back.
+    // The provider has removed the key from the key set.
     elsewhere.answers(&document(&Signer::new().jwks));
     eventually(|| (send_as_fal(&callgate, &signer).status == 401).then_some(()));
     elsewhere.answers(&document(&signer.jwks));
@@ -132,15 +132,15 @@ fn keys_are_fetched_kept_and_let_go_of() {
     assert!(page.contains("callgate_feed_age_seconds{feed=\"http://"), "{page}");
     assert!(page.contains("outcome=\"failed\"} ") && page.contains("outcome=\"ok\"} "), "{page}");
     drop(callgate);
-    // After a restart they are there at once, whether the provider is or not.
+    // After a restart, the cached keys are available at once, even if the provider is down.
     elsewhere.answers(NOT_NOW);
     let again = Callgate::start(&text, clock());
     assert_eq!(send_as_fal(&again, &signer).status, 200);
-    // After a reload, too.
+    // A reload keeps the keys as well.
     again.reload(&text.replace("name: r,", "name: s,")).unwrap();
     assert_eq!(send_as_fal(&again, &signer).status, 200);
     drop(again);
-    // But not for ever.
+    // Keys that are older than `stale_ok` are not used.
     let text = config(&agent, &provider, &fetch("1s"));
     let stale = Callgate::start(&text, clock());
     eventually(|| (send_as_fal(&stale, &signer).status == 503).then_some(()));
@@ -197,7 +197,7 @@ fn published_addresses_follow_the_publisher() {
     assert_eq!(why(&waiting), (503, "list_unavailable".to_owned()));
     elsewhere.answers(&document(r#"{"hooks": ["127.0.0.0/8"]}"#));
     eventually(|| (send(&callgate) == 200).then_some(()));
-    // What is broken, empty, or open to all is not taken over.
+    // A list is not applied if it is malformed, empty, or contains all addresses.
     for bad in ["{", r#"{"hooks": []}"#, r#"{"hooks": ["0.0.0.0/0"]}"#, r#"{"web": ["10.0.0.0/8"]}"#] {
         elsewhere.answers(&document(bad));
         elsewhere.wait_for(elsewhere.received().len() + 2);
@@ -249,7 +249,7 @@ fn a_certificate_that_a_message_names_is_fetched_if_it_may_be_named() {
          secrets: [ {{ env: STATIC }} ] }}"
     );
     let more = format!("trusted_roots: {}\nfetch: {{ every: 200ms }}", file("ca.crt"));
-    // The certificate is younger than the tests' time.
+    // The certificate becomes valid now, later than the fixed time of the other tests.
     let callgate = Callgate::start(&config(&agent, &provider, &more), Clock::System);
     std::fs::write(folder.path().join("content"), "a static secret|{}").unwrap();
     openssl(folder.path(), "dgst -sha256 -sign p.key -out signature content");
@@ -280,7 +280,7 @@ fn a_secret_that_is_handed_over_is_kept_and_only_the_first_time() {
     let text = config(&agent, &provider, "");
     let callgate = Callgate::start(&text, clock());
     let signed = |callgate: &Callgate| {
-        // HMAC-SHA256 of {} under the secret below.
+        // HMAC-SHA256 of `{}` with the secret below.
         let signature = hmac(b"b537207f20cbfa02357cf448134da559", b"{}");
         send_to(callgate.ingress, "POST", "/hook", &[("x-hook-signature", &signature)], b"{}").status
     };

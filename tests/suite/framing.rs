@@ -1,5 +1,5 @@
-//! What stands between one request and the next: nothing refused is read as a request, nothing ambiguous is
-//! delivered, and callers are told in the one form there is.
+//! HTTP/1 framing between requests: the rest of a denied request is never parsed as a request, an ambiguous request is
+//! never delivered, and every denial has the same form.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -355,7 +355,7 @@ fn a_connection_is_kept_as_long_as_both_want() {
         ("GET /open/1 HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", 2),
         ("HEAD /open/1 HTTP/1.1\r\nHost: h\r\n\r\n", 2),
         ("POST /none HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd\r\n", 2),
-        // A body that was refused, whose caller waits to be told to go on, may come or not.
+        // The body may follow or not, because the client waits for `100 Continue`.
         ("POST /none HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", 1),
     ];
     for (side, (first, answers)) in sides.iter().flat_map(|side| cases.iter().map(move |case| (side, case))) {

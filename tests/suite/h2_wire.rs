@@ -1,4 +1,4 @@
-//! HTTP/2 frames, written and read byte by byte, so that what no library would send can be sent.
+//! An HTTP/2 client that writes and reads single frames, so that tests can send frames that no library would send.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,7 +28,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Settings by their numbers.
+/// Returns a SETTINGS frame with these settings, each a number and a value.
 pub fn settings(pairs: &[(u16, u32)]) -> Vec<u8> {
     let payload: Vec<u8> =
         pairs.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
@@ -43,7 +43,8 @@ pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &code.to_be_bytes())
 }
 
-/// A header block in which every field is a literal that enters no table and is not compressed.
+/// Returns a header block in which every field is a literal without indexing and without Huffman coding (RFC 7541
+/// section 6.2.2).
 pub fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -55,7 +56,7 @@ pub fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
 }
 
 fn string(block: &mut Vec<u8>, text: &[u8]) {
-    // RFC 7541 section 5.1, with a prefix of seven bits.
+    // An integer with a prefix of seven bits (RFC 7541 section 5.1).
     let mut length = text.len();
     if length < 127 {
         block.push(u8::try_from(length).unwrap());
@@ -71,7 +72,7 @@ fn string(block: &mut Vec<u8>, text: &[u8]) {
     block.extend_from_slice(text);
 }
 
-/// What a connection brings.
+/// An event on a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
     Frame {
@@ -80,7 +81,7 @@ pub enum Event {
         stream: u32,
         payload: Vec<u8>,
     },
-    /// The end of the connection, in whatever way.
+    /// The connection was closed or reset.
     Closed,
     Nothing,
 }
@@ -90,7 +91,7 @@ impl Event {
         matches!(self, Self::Frame { kind, .. } if *kind == wanted)
     }
 
-    /// The error code of GOAWAY or RST_STREAM.
+    /// Returns the error code of a GOAWAY or RST_STREAM frame.
     pub fn code(&self) -> Option<u32> {
         let Self::Frame { kind, payload, .. } = self else { return None };
         let at = match *kind {
@@ -105,11 +106,11 @@ impl Event {
         matches!(self, Self::Frame { flags, .. } if flags & flag != 0)
     }
 
-    /// The status of an answer's first header block; later ones may refer to the dynamic table.
+    /// Returns the status in the first header block of a response. Later blocks can refer to the dynamic table.
     pub fn status(&self) -> Option<u16> {
         let Self::Frame { kind: HEADERS, payload, .. } = self else { return None };
         match payload.as_slice() {
-            // RFC 7541 appendix A: the statuses that are indexed.
+            // Status codes in the static table (RFC 7541 appendix A).
             [index @ 0x88..=0x8e, ..] => {
                 Some([200, 204, 206, 304, 400, 404, 500][usize::from(*index - 0x88)])
             }
@@ -123,7 +124,7 @@ impl Event {
     }
 }
 
-/// RFC 7541 appendix B, digits alone: 0 to 2 in five bits, 3 to 9 in six.
+/// Decodes digits in Huffman code (RFC 7541 appendix B): 0 to 2 have five bits, 3 to 9 have six.
 fn huffman_digits(bytes: &[u8]) -> Vec<u8> {
     let bits: Vec<u8> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |i| byte >> i & 1)).collect();
     let number = |bits: &[u8]| bits.iter().fold(0, |number, bit| number << 1 | bit);
@@ -147,12 +148,12 @@ fn huffman_digits(bytes: &[u8]) -> Vec<u8> {
 pub struct Wire {
     stream: TcpStream,
     bytes: Vec<u8>,
-    /// What the other end announced.
+    /// The settings that the server announced.
     pub settings: Vec<(u16, u32)>,
 }
 
 impl Wire {
-    /// A connection on which nothing has been said.
+    /// Opens a connection without sending anything.
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -160,7 +161,7 @@ impl Wire {
         Self { stream, bytes: Vec::new(), settings: Vec::new() }
     }
 
-    /// A connection on which both ends have sent and acknowledged settings.
+    /// Opens a connection and exchanges the settings of both ends.
     pub fn open(address: SocketAddr, patience: Duration) -> Self {
         Self::open_with(address, &[], patience)
     }
@@ -190,7 +191,7 @@ impl Wire {
         wire
     }
 
-    /// Sends, and tells whether that was possible: the other end may have had enough.
+    /// Sends bytes. Returns `false` if the server has closed the connection.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.try_send(bytes).is_ok()
     }
@@ -199,7 +200,7 @@ impl Wire {
         self.stream.write_all(bytes)
     }
 
-    /// The next thing that comes within `patience`.
+    /// Returns the next event. Returns `Event::Nothing` if none arrives within `patience`.
     pub fn next(&mut self, patience: Duration) -> Event {
         let until: Instant = callgate::clock::instant() + patience;
         loop {

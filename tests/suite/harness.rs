@@ -1,4 +1,4 @@
-//! A Callgate in this process, an agent that records, and a client that sends exactly what it is told.
+//! The test harness: Callgate in this process, an agent that records its requests, and a client that sends exact bytes.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use callgate::observe::{AccessLogger, ConfigState, Metrics};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-/// Longest wait for anything in a test; reaching it is a failure.
+/// Maximum time to wait for anything in a test. Reaching it fails the test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The secrets of the test configurations, by environment variable.
@@ -49,7 +49,7 @@ pub fn parse(text: &str) -> Config {
     }
 }
 
-/// What `look` sees once it sees anything.
+/// Polls `look` until it returns a value. Panics after [`PATIENCE`].
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let began = callgate::clock::instant();
     loop {
@@ -63,7 +63,7 @@ pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
 
 // === The agent ===
 
-/// A request as it reached the agent.
+/// A request that the agent received.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub head: String,
@@ -75,7 +75,7 @@ impl Received {
         self.head.split(' ').nth(1).unwrap_or_default()
     }
 
-    /// Every value of a header, by its lower-case name.
+    /// Returns every value of a header. `name` is in lower case.
     pub fn header(&self, name: &str) -> Vec<&str> {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         lines.filter(|(n, _)| *n == name).map(|(_, value)| value).collect()
@@ -84,7 +84,8 @@ impl Received {
 
 pub const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello";
 
-/// An agent that records what it gets and answers what it is told. An empty answer closes the connection.
+/// An agent that records its requests and sends the configured response. With an empty response, it closes the
+/// connection.
 pub struct Agent {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
@@ -117,12 +118,12 @@ impl Agent {
         self.received.lock().unwrap().clone()
     }
 
-    /// From now on it answers this.
+    /// Sets the response to all later requests.
     pub fn answers(&self, answer: &[u8]) {
         *self.answer.lock().unwrap() = answer.to_vec();
     }
 
-    /// Waits for as many requests, and returns all there are.
+    /// Waits for at least this number of requests, and returns all received requests.
     pub fn wait_for(&self, count: usize) -> Vec<Received> {
         eventually(|| {
             let received = self.received();
@@ -150,7 +151,7 @@ pub fn converse(
     }
 }
 
-/// Reads one request; `bytes` is what was read beyond the last one.
+/// Reads one request. `bytes` contains the data that was already read after the previous request.
 pub fn read_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<Received> {
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -182,7 +183,7 @@ fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<()> {
 
 // === Callgate ===
 
-/// A running Callgate. Stops when dropped.
+/// A running Callgate, which stops when this value is dropped.
 pub struct Callgate {
     pub ingress: SocketAddr,
     pub egress: Option<SocketAddr>,
@@ -192,7 +193,7 @@ pub struct Callgate {
     runtime: Option<Runtime>,
 }
 
-/// Sends what is written to it, write by write.
+/// A writer that sends the data of each write over a channel.
 struct Wire(Sender<Vec<u8>>);
 
 impl Write for Wire {
@@ -229,7 +230,7 @@ impl Callgate {
         }
     }
 
-    /// Serves by another configuration from here on.
+    /// Applies another configuration.
     pub fn reload(&self, config: &str) -> Result<Vec<String>, String> {
         let serving = self.serving.as_ref().unwrap();
         self.runtime.as_ref().unwrap().block_on(serving.apply(parse(config)))
@@ -239,7 +240,7 @@ impl Callgate {
         self.connect_from(IpAddr::from([127, 0, 0, 1]))
     }
 
-    /// Connects from another address of the loopback network.
+    /// Connects from another loopback address.
     pub fn connect_from(&self, peer: IpAddr) -> TcpStream {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(peer, 0).into()).unwrap();
@@ -250,7 +251,8 @@ impl Callgate {
         stream
     }
 
-    /// Begins an exchange whose body of two bytes is still to come: Callgate has asked for it.
+    /// Starts an exchange and waits until Callgate asks for its body with `100 Continue`. The body of two bytes is not
+    /// sent.
     pub fn begin_exchange(&self) -> TcpStream {
         let mut stream = self.connect();
         stream
@@ -264,7 +266,7 @@ impl Callgate {
         stream
     }
 
-    /// Sends one request on a connection of its own and reads the answer.
+    /// Sends one request on a new connection and reads the response.
     pub fn send(&self, request: &[u8]) -> Response {
         let mut stream = self.connect();
         stream.write_all(request).unwrap();
@@ -277,7 +279,7 @@ impl Callgate {
         String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Waits for so many lines of it.
+    /// Waits for this number of access-log lines and parses them.
     pub fn logged(&self, lines: usize) -> Vec<Value> {
         let mut all = Vec::new();
         while all.len() < lines {
@@ -286,14 +288,14 @@ impl Callgate {
         all
     }
 
-    /// Asks the server to stop, with patience, and tells how many exchanges were cut off.
+    /// Stops the server with a generous grace period. Returns the number of exchanges that were cut off.
     pub fn stop_in_background(&mut self) -> std::thread::JoinHandle<usize> {
         let serving = self.serving.take().unwrap();
         let handle = self.runtime.as_ref().unwrap().handle().clone();
         std::thread::spawn(move || handle.block_on(serving.stop(Duration::ZERO, PATIENCE)))
     }
 
-    /// The metrics page.
+    /// Returns the metrics page.
     pub fn metrics(&self) -> String {
         self.admin_get("/metrics").text()
     }
@@ -302,12 +304,12 @@ impl Callgate {
         self.admin_send("GET", path, "")
     }
 
-    /// A request to the admin listener, with a JSON body.
+    /// Sends a request with a JSON body to the admin listener.
     pub fn admin_send(&self, method: &str, path: &str, body: &str) -> Response {
         send_to(self.admin.unwrap(), method, path, &[("content-type", "application/json")], body.as_bytes())
     }
 
-    /// A request of the agent's.
+    /// Sends a request to the egress listener, as the agent does.
     pub fn agent_sends(&self, path: &str, body: &str) -> Response {
         send_to(self.egress.unwrap(), "POST", path, &[("content-type", "application/json")], body.as_bytes())
     }
@@ -325,7 +327,7 @@ impl Drop for Callgate {
 
 // === The client ===
 
-/// Sends one request on a connection of its own and reads the answer.
+/// Sends one request on a new connection and reads the response.
 pub fn send_to(
     address: SocketAddr,
     method: &str,
@@ -350,7 +352,7 @@ pub fn send_to(
     Response::read(&mut stream)
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
@@ -359,7 +361,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Reads one answer: by length, by chunks, or to the end of the connection.
+    /// Reads one response. Its body ends by length, by chunks, or with the connection.
     pub fn read(stream: &mut impl Read) -> Self {
         let mut bytes = Vec::new();
         let end = loop {
@@ -411,7 +413,7 @@ fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
 
 // === A configuration for tests about bytes rather than decisions ===
 
-/// One open route `/open/{id}`, limits of 2 MiB, and the agent's address.
+/// Returns a configuration with one open route `/open/{id}`, limits of 2 MiB, and the address of the agent.
 pub fn open_config(agent: &str) -> String {
     format!(
         "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}

@@ -1,4 +1,4 @@
-//! `callgate health`, against listeners that answer well, badly, and not at all.
+//! `callgate health` against listeners that answer well, answer badly, or do not answer.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +10,7 @@ fn health(address: SocketAddr, args: &[&str]) -> Output {
     command.arg("health").arg("--admin").arg(address.to_string()).args(args).output().unwrap()
 }
 
-/// One that answers every connection with these bytes; what it was asked comes first in the body of a test's hands.
+/// Starts a listener that answers one connection with these bytes. The thread returns the request that it received.
 fn answering(bytes: &'static [u8]) -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/2: with prior knowledge on plain listeners, by agreement over TLS.
+//! HTTP/2: with prior knowledge on plain listeners, and with ALPN over TLS.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, open_config};
 
-/// A certificate for 127.0.0.1 and its key, as files.
+/// Creates a certificate for 127.0.0.1 and its key, as files.
 pub fn certificate(folder: &std::path::Path) -> (String, String) {
     let (cert, key) = (folder.join("tls.crt"), folder.join("tls.key"));
     let made = Command::new("openssl")

@@ -1,4 +1,4 @@
-//! `callgate inject`: the sidecar put into workloads, again, and out again.
+//! `callgate inject`: adds the sidecar to workloads, adds it again, and removes it.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -50,7 +50,7 @@ fn value(text: &str) -> Value {
     serde_yaml::from_str(text).unwrap()
 }
 
-/// Order counts here, which it does not when values are compared.
+/// Returns the YAML in a form in which the order of keys matters. Comparing values ignores the order.
 fn spelled(text: &str) -> String {
     serde_yaml::to_string(&value(text)).unwrap()
 }
@@ -88,12 +88,12 @@ fn the_port_and_what_names_it_move() {
 #[test]
 fn kubernetes_reads_what_it_read_before() {
     let text = put(DEPLOYMENT);
-    // To Kubernetes, which reads version 1.1 of YAML, 0640 is a number and a bare `yes` is true.
+    // Kubernetes reads YAML 1.1, in which 0640 is an octal number and an unquoted `yes` is true.
     assert!(text.contains("defaultMode: 416"), "{text}");
     assert!(text.contains("value: \"yes\""), "{text}");
 }
 
-/// A pod of which the specification begins so; what is written as YAML is kept as it is.
+/// Returns a Pod with this YAML as the beginning of its specification.
 fn pod_with(spec: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: p }}\n{spec}\n")
 }
@@ -112,13 +112,13 @@ fn merge_keys_count_however_deep_they_are() {
         let refused = inject(&text.replace("hostPID: true", "hostNetwork: true"), &sidecar());
         assert!(refused.unwrap_err().contains("hostNetwork"), "{merged}");
     }
-    // Kubernetes lets what is merged win over what is before it.
+    // In Kubernetes, merged values override values before the `<<` key.
     let before = |own: &str| {
         inject(&pod_with(&format!("{common}\nspec: {{ hostPID: {own}, <<: *hard, {agent} }}")), &sidecar())
     };
     assert!(before("false").unwrap_err().contains("`hostPID` is before the `<<`"));
     assert!(before("true").is_ok());
-    // Neither is a tag, which would make text of the key.
+    // None of these is a tag. A tag would make the key a text.
     for before in
         ["# !important\n  <<: *hard\n  ", "dnsPolicy: a !b\n  <<: *hard\n  ", "k: { a: b !c, <<: *hard }\n  "]
     {
@@ -131,7 +131,7 @@ fn merge_keys_count_however_deep_they_are() {
     }
 }
 
-/// Text of which readers disagree what it is, as it stands in a file.
+/// Scalars whose type depends on the YAML parser, as they are written in a file.
 const DOUBTFUL: [&str; 14] = [
     "\"yes\"",
     "'no'",
@@ -283,7 +283,7 @@ fn every_kind_has_its_pod_somewhere() {
             injected.contains("name: callgate-admin") && injected.contains("callgate.dev/injected"),
             "{kind}"
         );
-        // A port without a name gets the component's.
+        // A port without a name gets the default name of the sidecar's port.
         assert!(injected.contains("name: callgate\n"), "{injected}");
         assert_eq!(spelled(&remove(&injected).unwrap().text), spelled(&text), "{kind}");
         let list = format!(
@@ -378,7 +378,7 @@ fn what_stays_open_and_what_was_left_is_said() {
     }
 }
 
-/// All notes on a pod of this specification.
+/// Returns all notes about a pod with this specification.
 fn notes_on(spec: &str, sidecar: &Sidecar) -> String {
     inject(&pod_with(&format!("spec: {spec}")), sidecar).unwrap().notes.join("\n")
 }
@@ -492,7 +492,7 @@ fn an_annotation_is_not_believed() {
             assert!(error.contains(words), "{words}: {error}");
         }
     }
-    // What others added to the container since then, or that it is gone, is no obstacle.
+    // `remove` succeeds even if the container was changed or removed since then.
     let more = put(DEPLOYMENT)
         .replace("volumeMounts:\n", "volumeMounts:\n        - { name: data, mountPath: /data }\n");
     assert!(more.contains("/data") && !remove(&more).unwrap().text.contains("callgate"));
@@ -542,7 +542,7 @@ fn one_of(texts: &'static [&'static str]) -> impl Strategy<Value = &'static str>
 }
 
 prop_compose! {
-    /// Workloads of many shapes: what may be missing, null, empty or full is each of these.
+    /// Generates workloads in which optional fields are missing, null, empty or filled.
     fn workload()(
         kind in one_of(&["apps/v1 Deployment", "batch/v1 CronJob", "v1 Pod"]),
         annotations in one_of(&["", "annotations: ~, ", "annotations: {}, ", "annotations: { a: 'no' }, "]),
@@ -577,7 +577,7 @@ proptest! {
     ) {
         let mut sidecar = sidecar();
         sidecar.tls_secret = sidecar.tls_secret.filter(|_| tls);
-        // Without a port nobody knows which of two containers is the agent's.
+        // Without a port, it is unclear which of two containers is the agent.
         let is_clear = workloads.iter().all(|text| text.contains("containerPort: 80") || !text.contains("name: first"));
         sidecar.bind_env = sidecar.bind_env.filter(|_| bind && is_clear);
         let text = workloads.join("---\n");

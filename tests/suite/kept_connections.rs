@@ -1,5 +1,5 @@
-//! Connections that are kept between requests: none is reused that the peer has closed or written to, and none outlives
-//! the trust settings that it was made under.
+//! Kept connections are not reused if the peer has closed them or written to them, and are closed when the trust
+//! settings under which they were made change.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,8 +18,8 @@ use crate::tls::{authority, issued};
 
 const REQUEST: &[u8] = b"POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi";
 
-/// An agent that numbers its connections, answers each request with that number, and then does something else with the
-/// connection. `after` returns whether the connection goes on.
+/// An agent that numbers its connections and answers each request with the number. Afterwards it calls `after`, which
+/// acts on the connection and returns whether the connection continues.
 struct Peer {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -73,7 +73,8 @@ fn an_answer_that_nobody_asked_for_is_never_passed_on() {
         let (written, wait) = std::sync::mpsc::channel();
         let written = Mutex::new(written);
         let peer = Peer::start(move |stream| {
-            // Once the answer before it was read: what comes with the answer is found by its framing.
+            // The bytes are written after the response was read. Bytes together with the response are detected by its
+            // framing.
             std::thread::sleep(Duration::from_millis(3));
             let sent = stream.write_all(unasked).is_ok();
             let _ = written.lock().unwrap().send(());
@@ -128,7 +129,7 @@ fn bytes_behind_the_answer_to_head_are_never_passed_on() {
 #[test]
 fn a_connection_that_the_agent_closes_while_idle_is_not_used_and_its_timeout_is_learned() {
     let peer = Peer::start(|stream| {
-        // The peer's idle timeout: a request within it would be answered.
+        // The idle timeout of the peer. A request within this time is answered.
         stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let mut byte = [0];
         let quiet = stream.peek(&mut byte).is_err();
@@ -162,7 +163,7 @@ fn idle_connections_are_closed_when_their_time_is_over() {
 
 // === Early answers ===
 
-/// An agent that answers as soon as it has the head, and reads no further.
+/// An agent that responds after the head of a request, and does not read the body.
 fn early(answer: &'static [u8], then_closes: bool) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -187,7 +188,7 @@ fn early(answer: &'static [u8], then_closes: bool) -> (SocketAddr, Arc<AtomicUsi
 fn an_answer_before_the_body_was_sent_is_heard_and_ends_the_connection() {
     const REFUSAL: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\n\r\nearly";
     const SUCCESS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly";
-    // More than the sockets of both sides hold.
+    // The body is larger than the socket buffers of both sides.
     let body = vec![b'x'; 60 << 20];
     let mut request =
         format!("POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
@@ -216,7 +217,8 @@ fn an_answer_before_the_body_was_sent_is_heard_and_ends_the_connection() {
 
 // === Trust settings across a reload ===
 
-/// A server of TLS that answers every request, counts its connections, and can be asked for.
+/// A TLS server in Python that answers every request with the address of the client, so that connections can be told
+/// apart.
 struct TlsServer {
     child: Child,
     port: u16,
@@ -287,7 +289,7 @@ fn no_connection_to_a_provider_outlives_the_roots_that_vouched_for_it() {
     let agent = Agent::start(ANSWER);
     let config = |roots: &str| egress_config(&agent.address.to_string(), &at.join(roots), server.port);
     let callgate = Callgate::start(&config("a.crt"), Clock::System);
-    // A connection is kept a moment after the agent has the answer that came on it.
+    // A connection is returned to the pool shortly after the agent has its response.
     let kept = || {
         eventually(|| {
             let (one, other) = (callgate.agent_sends("/e", "{}"), callgate.agent_sends("/e", "{}"));
@@ -296,11 +298,11 @@ fn no_connection_to_a_provider_outlives_the_roots_that_vouched_for_it() {
         })
     };
     let first = kept();
-    // The same authority in another file, and with a blank line: nothing has changed.
+    // The same certificate authority, in another file and with an empty line, is no change.
     fs::write(at.join("same.crt"), [b"\n", &fs::read(at.join("a.crt")).unwrap()[..]].concat()).unwrap();
     callgate.reload(&config("same.crt")).unwrap();
     assert_eq!(callgate.agent_sends("/e", "{}").text(), first.text());
-    // Traffic keeps connections warm while the roots change.
+    // Requests keep the connections in use while the trusted roots change.
     let done = AtomicBool::new(false);
     let address = callgate.egress.unwrap();
     std::thread::scope(|scope| {
@@ -346,7 +348,7 @@ fn no_connection_to_the_agent_outlives_its_address() {
     let callgate = Callgate::start(&open_config(&tcp), Clock::System);
     let number =
         || -> usize { callgate.send(REQUEST).text().strip_prefix("connection ").unwrap().parse().unwrap() };
-    // A connection is kept a moment after the caller has the answer that came on it.
+    // A connection is returned to the pool shortly after the caller has its response.
     let kept = || eventually(|| Some(number()).filter(|number| number + 1 == peer.connections()));
     for _ in 0..3 {
         let known = peer.connections();
@@ -356,19 +358,19 @@ fn no_connection_to_the_agent_outlives_its_address() {
         assert_eq!(callgate.send(REQUEST).text(), "unix");
         callgate.reload(&open_config(&tcp)).unwrap();
     }
-    // A reload that leaves the address alone leaves the connection alone.
+    // A reload that does not change the agent's address keeps the connection.
     kept();
     let known = peer.connections();
     callgate.reload(&open_config(&tcp).replace("/in/{id}", "/in2/{id}")).unwrap();
     assert!(number() < known);
 }
 
-/// A configuration whose ingress listener has more to say.
+/// Returns a configuration with more settings on its ingress listener.
 fn listening(agent: &str, more: &str) -> String {
     open_config(agent).replacen("address: 127.0.0.1:0 }", &format!("address: 127.0.0.1:0{more} }}"), 1)
 }
 
-/// A connection that curl would keep: TLS by openssl, so that requests can be sent one by one.
+/// A kept TLS connection by openssl, on which requests can be sent one by one.
 struct TlsClient {
     child: Child,
 }
@@ -387,7 +389,7 @@ impl TlsClient {
         Self { child }
     }
 
-    /// The status of the next request; `None`: the connection is closed instead.
+    /// Sends a request and returns the status. Returns `None` if the connection was closed instead.
     fn send(&mut self) -> Option<u16> {
         self.child.stdin.as_mut()?.write_all(REQUEST).ok()?;
         let stdout = self.child.stdout.as_mut()?;
@@ -410,8 +412,8 @@ impl Drop for TlsClient {
     }
 }
 
-/// Connections that were made before a reload, one that has sent a request and one that has not, are closed by it, or
-/// go on.
+/// A reload closes the earlier connections or keeps them, depending on the change. One of them has sent a request
+/// before, and the other has not.
 #[test]
 fn connections_from_outside_are_judged_anew_after_a_reload() {
     let folder = tempfile::tempdir().unwrap();
@@ -459,7 +461,7 @@ fn connections_from_outside_are_judged_anew_after_a_reload() {
         let mut used = TlsClient::connect(at, callgate.ingress, arguments);
         let mut unused = TlsClient::connect(at, callgate.ingress, arguments);
         assert_eq!(used.send(), Some(200), "{name}");
-        // Its handshake is over once it is counted.
+        // The connection is counted when its handshake is complete.
         eventually(|| callgate.metrics().contains("callgate_ingress_connections 2").then_some(()));
         callgate.reload(&listening(&address, &after)).unwrap();
         for client in [&mut used, &mut unused] {

@@ -1,4 +1,5 @@
-//! Interactions in a running Callgate: made, followed, revoked, ended, and told about when nothing comes.
+//! Interactions in a running Callgate: they are minted, updated, revoked and ended, and the agent receives notices of
+//! missing callbacks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, parse, send_to};
 
-/// One route that follows its interactions, and no signatures.
+/// Returns a configuration with one route that follows its interactions. Its provider does not sign.
 pub fn config(agent: &str, store: &str) -> String {
     format!(
         "public_url: https://agent.example.com
@@ -48,7 +49,7 @@ routes:
     )
 }
 
-/// A Callgate whose time is set by hand, and its agent.
+/// A Callgate whose clock the test sets, and its agent.
 struct World {
     agent: Agent,
     callgate: Callgate,
@@ -57,7 +58,7 @@ struct World {
     events: std::cell::Cell<u32>,
 }
 
-/// The id of an interaction that was made by somebody else.
+/// The id of an interaction that another replica minted.
 const ELSEWHERE: &str = "int_aaaaaaaaaaaaaaaaaaaaaaaaaa";
 const START: i64 = 1_767_225_600_000;
 const MINUTE: i64 = 60_000;
@@ -88,7 +89,7 @@ impl World {
         self.callgate.admin_get(&format!("/callbacks/{}", minted["interaction"].as_str().unwrap())).json()
     }
 
-    /// Calls back with an event of its own.
+    /// Calls back with a new event id.
     fn call(&self, minted: &Value, body: &str) -> Response {
         self.events.set(self.events.get() + 1);
         self.call_as(minted, body, &format!("msg_{}", self.events.get()))
@@ -148,7 +149,7 @@ fn what_is_revoked_opens_nothing_also_when_it_was_made_elsewhere() {
         world.metric("callgate_interactions_ended_total{outcome=\"revoked\",route=\"doc\"}"),
         Some(1.0)
     );
-    // Made by another Callgate with the same key, and revoked before it came in.
+    // An interaction that another Callgate with the same key minted, and that was revoked before its first callback.
     let at = Timestamp::from_unix_ms(START);
     let request = MintRequest { route: "doc", parameters: &[("id", "b")], ttl: None, uses: None };
     let foreign = world.config.policy.mint(&request, ELSEWHERE, at).unwrap();
@@ -164,7 +165,7 @@ fn what_is_revoked_opens_nothing_also_when_it_was_made_elsewhere() {
     {
         assert_eq!(world.callgate.admin_send("DELETE", &format!("/callbacks/{nobodys}"), "").status, 404);
     }
-    // One that was not revoked is adopted.
+    // An interaction that was not revoked is adopted.
     let other = world.config.policy.mint(&request, "int_other", at).unwrap();
     let other = json!({ "callback_url": other.callback_url, "callback_token": other.callback_token });
     assert_eq!(world.call(&other, "{}").status, 200);
@@ -192,7 +193,7 @@ fn silence_is_told_once_for_each_cause() {
         "deadline_at": "2026-01-01T01:00:00Z", "at": "2026-01-01T00:19:00Z",
     });
     assert_eq!(body, expected);
-    // It moves again, and stalls again: that is another silence.
+    // The interaction makes progress and stalls again. The agent receives another notice.
     assert_eq!(world.call(&minted, r#"{"status":"processing","progress":20}"#).status, 200);
     world.at(30);
     assert_eq!(world.agent.wait_for(4)[3].header("callgate-notice"), ["stalled"]);
@@ -209,7 +210,7 @@ fn silence_is_told_once_for_each_cause() {
     );
     world.at(119);
     assert_eq!(world.agent.received().len(), 5);
-    // Nobody needs it once its token has ended.
+    // An interaction is removed when its token has expired.
     world.at(121);
     eventually(|| (world.metric("callgate_store_interactions ") == Some(0.0)).then_some(()));
 }
@@ -269,7 +270,7 @@ fn the_last_use_goes_to_one_of_many() {
     assert_eq!(world.read(&minted)["state"], "done");
 }
 
-/// Calls back as the provider would.
+/// Calls back as the provider does.
 fn call(
     ingress: SocketAddr,
     config: &Config,
@@ -306,7 +307,7 @@ fn a_full_ledger_takes_nothing_new_and_forgets_nothing_open() {
     let refused = world.call(&other, "{}");
     assert_eq!(refused.status, 503);
     assert!(refused.header("retry-after").is_some());
-    // Once their tokens have ended there is room again.
+    // When the tokens have expired, there is room for new interactions.
     world.at(121);
     eventually(|| (world.metric("callgate_store_interactions ") == Some(0.0)).then_some(()));
     world.mint(&json!({ "route": "doc", "params": { "id": "c" } }));
@@ -323,7 +324,7 @@ fn a_file_keeps_everything_over_a_stop() {
     assert_eq!(world.call(&minted[1], r#"{"status":"completed"}"#).status, 200);
     let path = format!("/callbacks/{}", minted[2]["interaction"].as_str().unwrap());
     assert_eq!(world.callgate.admin_send("DELETE", &path, "").status, 204);
-    // One silence was told and answered before the stop; it is not told again.
+    // The notices that were answered before the stop are not sent again.
     world.at(11);
     let told = world.agent.wait_for(4);
     assert_eq!(told.iter().filter(|told| told.header("callgate-notice") == ["stalled"]).count(), 2);
@@ -333,7 +334,7 @@ fn a_file_keeps_everything_over_a_stop() {
     let World { agent, callgate, .. } = world;
     drop(callgate);
 
-    // Down when the deadline passed: the agent is told at the next start.
+    // The deadline passed while Callgate was down. The agent receives the notice after the next start.
     let count = agent.received().len();
     let world = World::with(agent, &store, START + 30 * MINUTE);
     let after: Vec<_> = minted.iter().map(|minted| world.read(minted)).collect();
@@ -512,7 +513,7 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
         second.settle(&report, None, now).await.unwrap();
         let third = store.claim(&ask, now, Duration::ZERO).await;
         assert_eq!(third.unwrap_err(), Held::Duplicate);
-        // Remembered for three days, and no longer.
+        // A delivered event is remembered for three days.
         store.pass(now.plus(Duration::from_secs(3 * 86_400 - 1)));
         assert_eq!(store.counts().1, 1);
         store.pass(now.plus(Duration::from_secs(3 * 86_400)));
@@ -533,7 +534,7 @@ fn a_final_callback_that_is_being_delivered_at_the_deadline_counts() {
             .spawn(|| call(ingress, &parsed, &now, &minted, r#"{"status":"completed"}"#, "msg_1").status);
         let (mut stream, _) = listener.accept().unwrap();
         crate::harness::read_request(&mut stream, &mut Vec::new()).unwrap();
-        // The deadline passes while the agent works; the ledger's clock has looked since, as the gauge shows.
+        // The deadline passes while the agent works. The gauge shows that the ledger has noticed the new time.
         now.store(START + 61 * MINUTE, Ordering::SeqCst);
         let age = "callgate_interactions_oldest_age_seconds{route=\"doc\"} 3660";
         eventually(|| callgate.metrics().contains(age).then_some(()));
@@ -547,7 +548,7 @@ fn a_final_callback_that_is_being_delivered_at_the_deadline_counts() {
 
 #[test]
 fn an_agent_that_hangs_on_its_notices_holds_up_nothing_else() {
-    // It takes connections, and never answers.
+    // An agent that accepts connections but never responds.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let now = Arc::new(AtomicI64::new(START));
     let text = config(&listener.local_addr().unwrap().to_string(), "{ kind: memory, interactions_max: 100 }");
@@ -582,7 +583,8 @@ fn events_that_could_not_be_remembered_are_not_delivered() {
 
 #[test]
 fn a_notice_that_was_overtaken_while_it_waited_is_not_sent() {
-    // Sixteen are under way at once and never answered; the seventeenth waits, and is revoked meanwhile.
+    // Sixteen notices are sent at the same time, and the agent does not answer them. The others wait, and their
+    // interactions are revoked meanwhile.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let now = Arc::new(AtomicI64::new(START));
     let text = config(&listener.local_addr().unwrap().to_string(), "{ kind: memory }")
@@ -609,7 +611,7 @@ fn a_notice_that_was_overtaken_while_it_waited_is_not_sent() {
     }
     let failed = "callgate_notices_total{cause=\"stalled\",outcome=\"failed\",route=\"doc\"} 16";
     eventually(|| callgate.metrics().contains(failed).then_some(()));
-    // The ones that waited had their turn by now: nobody was called about them.
+    // All waiting notices would have been sent by now. None was sent for a revoked interaction.
     now.fetch_add(1000, Ordering::SeqCst);
     for _ in 0..16 {
         assert!(under_way.contains(&told(&mut listener.accept().unwrap().0)));

@@ -1,4 +1,4 @@
-//! What a caller may cost: time, size, room, and how often it may come.
+//! Limits per caller: time, size, memory, and rate.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener};
@@ -22,7 +22,7 @@ fn with_limits(limits: &str) -> (Agent, Callgate) {
     (agent, callgate)
 }
 
-/// Sends a byte every now and then, until somebody has had enough; what was answered.
+/// Sends a byte every 20 ms until the connection closes. Returns the response and the time until it arrived.
 fn drip(callgate: &Callgate, beginning: &str) -> (Response, Duration) {
     let mut stream = callgate.connect();
     stream.write_all(beginning.as_bytes()).unwrap();
@@ -55,7 +55,7 @@ fn a_dripping_caller_renews_no_deadline() {
         assert_eq!((response.status, response.json()["reason"].as_str()), (408, Some(reason)), "{beginning}");
         assert!(took < Duration::from_secs(10), "{took:?}");
     }
-    // Neither does the head of a later request on the same connection.
+    // The deadline also applies to the head of a later request on the same connection.
     let first = "POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok";
     let mut stream = callgate.connect();
     stream.write_all(first.as_bytes()).unwrap();
@@ -84,7 +84,7 @@ fn heads_have_a_size_and_so_many_lines() {
     let refused = (431, Some("head_too_large".to_owned()));
     assert_eq!(send(&format!("X: {}\r\n", "a".repeat(3000))), refused);
     assert_eq!(send(&"X: a\r\n".repeat(10)), refused);
-    // One that is still coming does not lose its answer in a reset.
+    // The caller receives the response even if it is still sending the head, and not a reset.
     assert_eq!(send(&format!("X: {}\r\n", "a".repeat(1_000_000))), refused);
     assert!(agent.received().is_empty());
     let fits = "X: a\r\n".repeat(9);
@@ -106,7 +106,7 @@ fn an_empty_line_may_come_first_however_it_is_cut() {
     }
     assert_eq!(agent.received().len(), request.len() - 1);
     assert_eq!(callgate.send(b"\r\n\r\nGET /open/x HTTP/1.1\r\nHost: h\r\n\r\n").status, 400);
-    // A kept connection is closed without a word once it has idled.
+    // An idle kept connection is closed without a response.
     let mut stream = callgate.connect();
     stream.write_all(&request[2..]).unwrap();
     assert_eq!(Response::read(&mut stream).status, 200);
@@ -128,7 +128,7 @@ fn so_many_connections_in_all_and_of_one_address() {
     };
     let mut held: Vec<_> = [1, 1, 2].map(connect).into_iter().map(Option::unwrap).collect();
     assert!(connect(1).is_none(), "a third one from the same address");
-    // The one that was closed leaves its room behind a moment later.
+    // The slot of a closed connection is released shortly afterwards.
     held.push(eventually(|| connect(3)));
     assert!(connect(4).is_none(), "a fifth one in all");
     held.remove(0);
@@ -151,7 +151,7 @@ fn bodies_have_so_much_memory_in_all() {
     first.write_all(head(2 << 20).as_bytes()).unwrap();
     let mut interim = [0; 25];
     first.read_exact(&mut interim).unwrap();
-    // Words alone hold nothing; what has come, and as much again, is held.
+    // A declared length reserves no memory. Received bytes reserve memory for themselves and for as much again.
     eventually(|| callgate.metrics().contains("callgate_body_bytes_held 16384").then_some(()));
     let (most, rest) = (vec![b'x'; (2 << 20) - 10], [b'x'; 10]);
     first.write_all(&most).unwrap();
@@ -165,7 +165,7 @@ fn bodies_have_so_much_memory_in_all() {
     let refused = Response::read(&mut plain("Content-Length: 1500000"));
     assert_eq!((refused.status, refused.json()["reason"].as_str()), (503, Some("overloaded")));
     assert!(refused.header("retry-after").is_some());
-    // A body that says no length is refused once it is too long for what is left.
+    // A body without a declared length is denied when it needs more memory than is left.
     let mut chunked = plain("Transfer-Encoding: chunked");
     write!(chunked, "{:x}\r\n", 1_600_000).unwrap();
     let _ = chunked.write_all(&vec![b'x'; 1_600_000]);
@@ -190,7 +190,7 @@ fn so_many_requests_of_an_address_and_on_a_route() {
         write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         Response::read(&mut stream)
     };
-    // What leads nowhere counts as well: guessing is what it is for.
+    // Requests to unknown paths are counted as well, because the limit shall prevent guessing.
     let statuses: Vec<_> =
         ["/open/1", "/nope", "/open/2", "/open/3", "/nope"].iter().map(|path| ask(1, path).status).collect();
     assert_eq!(statuses, [200, 404, 200, 429, 429]);
@@ -205,7 +205,7 @@ fn so_many_requests_of_an_address_and_on_a_route() {
         .replace("    open: true\n", "    open: true\n    rate: 2/h\n");
     let callgate = Callgate::start(&config, Clock::System);
     let ask = || callgate.send(b"GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n").status;
-    // What is refused takes nothing of it away.
+    // A denied request does not use up the rate of the route.
     assert_eq!(callgate.send(b"DELETE /open/x HTTP/1.1\r\nHost: h\r\n\r\n").status, 405);
     assert_eq!([ask(), ask(), ask()], [200, 200, 503]);
     assert_eq!(callgate.logged(4).last().unwrap()["reason"], "route_busy");
@@ -223,7 +223,7 @@ fn a_caller_that_does_not_read_its_answer_is_let_go() {
     stream.write_all(b"GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     let mut some = [0; 1000];
     stream.read_exact(&mut some).unwrap();
-    // It is counted as delivered, and as an answer that nobody took.
+    // The log shows a delivered request (`ok`) whose response nobody received (status 0).
     let log = callgate.log();
     assert_eq!((log[0]["status"].as_u64(), log[0]["reason"].as_str()), (Some(0), Some("ok")), "{log:?}");
 }
@@ -245,7 +245,7 @@ fn an_answer_that_broke_off_is_not_begun_again() {
     agent.answers(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes());
     let mut stream = callgate.connect();
     stream.write_all("GET /open/x HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2000).as_bytes()).unwrap();
-    // Nothing is read until one was given up on.
+    // The client reads nothing until Callgate has given up on one response.
     while callgate.log().iter().all(|line| line["status"] != 0) {}
     let mut all = String::new();
     let _ = stream.read_to_string(&mut all);
@@ -285,7 +285,7 @@ routes:
 
 #[test]
 fn streams_that_are_reset_count_until_their_work_is_done() {
-    // An agent that takes its time with everybody.
+    // An agent that accepts connections but does not respond.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (held, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
@@ -329,7 +329,7 @@ fn heads_of_http_2_have_so_many_lines_too() {
     };
     assert_eq!([ask(5), ask(20), ask(5)], [true, false, true]);
     assert_eq!(agent.received().len(), 2);
-    // The answer to a request for a head has no body, which some callers take for a broken protocol.
+    // The response to HEAD must have no body. Some clients treat a body as a protocol error.
     let out = Command::new("curl")
         .args(["-s", "-I", "-w", "%{http_code}", "--http2-prior-knowledge"])
         .arg(format!("http://{}/nope", callgate.ingress))

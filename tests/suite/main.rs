@@ -1,4 +1,5 @@
-//! Everything that is tested with the proxy in it, in one binary.
+//! The integration tests, in one binary. Each module starts Callgate with real sockets, in this process or as the real
+//! binary.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

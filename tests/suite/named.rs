@@ -1,5 +1,5 @@
-//! Certificates whose address stands in the message: anybody can name one that does not exist, and that must cost the
-//! genuine ones nothing. What was fetched stays over restarts and reloads, as long as it may be named.
+//! Certificates whose URL is in the message. Anybody can send a URL that does not exist, and this must not delay
+//! genuine messages. Fetched certificates survive restarts and reloads as long as messages may name them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -18,14 +18,14 @@ use sha2::{Digest, Sha256};
 use crate::egress::certificates;
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, open_config, parse, read_request};
 
-/// What the provider's host answers for a name that does not exist.
+/// The behavior of the provider's host when a certificate does not exist: it answers 404, or never answers.
 #[derive(Clone, Copy, Debug)]
 enum Nothing {
     AtOnce,
     Never,
 }
 
-/// The provider's host: it has what is called `…real…`, and counts what it was asked for.
+/// The provider's host. It has every certificate whose name contains `real`, and records the requests.
 struct Host {
     front: Callgate,
     folder: tempfile::TempDir,
@@ -64,7 +64,7 @@ impl Host {
         format!("https://localhost:{}/open/{name}", self.front.ingress.port())
     }
 
-    /// A provider whose messages may name what begins with `path`.
+    /// Returns a provider whose messages may name certificates below `path`.
     fn provider(&self, path: &str) -> String {
         let host = format!("localhost:{}", self.front.ingress.port());
         format!(
@@ -74,7 +74,7 @@ impl Host {
         )
     }
 
-    /// A configuration with the routes `/p` and `/q`, of a provider each.
+    /// Returns a configuration with the routes `/p` and `/q`, each with its own provider.
     fn config(&self, agent: &Agent, paths: [&str; 2], fetch: &str) -> String {
         format!(
             "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
@@ -94,13 +94,13 @@ routes:
         )
     }
 
-    /// A callback as the provider sends it, whose certificate has this name.
+    /// Returns a genuine callback that names this certificate.
     fn callback(&self, path: &str, name: &str) -> String {
         let signature = BASE64.encode(&std::fs::read(self.folder.path().join("signature")).unwrap());
         request(path, &signature, &self.url(name))
     }
 
-    /// One that anybody could send.
+    /// Returns a forged callback that names this certificate.
     fn made_up(&self, path: &str, name: &str) -> String {
         request(path, "AQI=", &self.url(name))
     }
@@ -121,7 +121,7 @@ fn request(path: &str, signature: &str, url: &str) -> String {
     )
 }
 
-/// Answers as the provider's host does.
+/// Serves one connection of the provider's host.
 fn serve(
     mut stream: TcpStream,
     nothing: Nothing,
@@ -137,7 +137,7 @@ fn serve(
         let answer = match (exists, nothing) {
             (true, _) => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len()),
             (false, Nothing::AtOnce) => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
-            // Until whoever asked has gone.
+            // Waits until the client closes the connection.
             (false, Nothing::Never) => return stream.read(&mut [0]).ok().map(|_| ()),
         };
         stream.write_all(answer.as_bytes()).ok()?;
@@ -153,14 +153,15 @@ fn from(callgate: &Callgate, peer: [u8; 4], request: &str) -> u16 {
     ask(&mut callgate.connect_from(IpAddr::from(peer)), request)
 }
 
-/// How many certificates were fetched, or not.
+/// Returns the number of certificate fetches with this outcome.
 fn fetched(callgate: &Callgate, outcome: &str) -> u32 {
     let series = format!("callgate_feed_fetches_total{{feed=\"certificate\",outcome=\"{outcome}\"}} ");
     let page = callgate.metrics();
     page.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |count| count.parse().unwrap())
 }
 
-/// Strangers who name what does not exist, each name once, or `times` times, at full speed until it is dropped.
+/// A flood of messages that name certificates which do not exist, each name `times` times. It runs at full speed until
+/// it is dropped.
 struct Flood {
     over: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -183,7 +184,7 @@ impl Flood {
             std::thread::spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let name = sent.fetch_add(1, Ordering::Relaxed) / times;
-                    // The size of the answer is not of interest: one line after the other tells that it was read.
+                    // The next message is sent after the response to this one was read.
                     assert_eq!(ask(&mut stream, &format!("{before}none-{flood}-{name}{after}")), 503);
                 }
             })
@@ -192,7 +193,7 @@ impl Flood {
         Self { over, threads, sent }
     }
 
-    /// Waits until it has filled whatever there is.
+    /// Waits until the flood has filled the queue.
     fn wait(&self) {
         let seen = self.sent.load(Ordering::Relaxed);
         eventually(|| (self.sent.load(Ordering::Relaxed) > seen + 500).then_some(()));
@@ -206,7 +207,8 @@ impl Drop for Flood {
     }
 }
 
-/// A genuine callback under a flood: the provider tries again once, and then its certificate is there.
+/// Verifies that a genuine callback is accepted during a flood. The provider sends it twice, and then its certificate
+/// is fetched.
 fn is_accepted(callgate: &Callgate, host: &Host, flood: &Flood, peer: [u8; 4], name: &str) {
     let (callback, before) = (host.callback("/p", name), fetched(callgate, "ok"));
     flood.wait();
@@ -226,7 +228,8 @@ fn made_up_names_do_not_keep_a_certificate_from_being_fetched() {
         let host = Host::start(nothing);
         let callgate =
             Callgate::start(&host.config(&agent, ["/open/", "/open/"], ", timeout: 5s"), Clock::System);
-        // From one connection, and from many; the provider beside them, behind the same address or another one.
+        // The flood comes from one connection, and from many. The provider calls from the same address, and from
+        // another one.
         let one: &[[u8; 4]] = &[[127, 0, 0, 1]];
         let many: Vec<_> = (1..=6).map(|i| [127, 0, i, 1]).collect();
         for (i, peers) in [one, &many].into_iter().enumerate() {
@@ -234,7 +237,7 @@ fn made_up_names_do_not_keep_a_certificate_from_being_fetched() {
             is_accepted(&callgate, &host, &flood, [127, 0, 0, 1], &format!("real-{i}-same"));
             is_accepted(&callgate, &host, &flood, [127, 0, 99, 1], &format!("real-{i}-other"));
         }
-        // Names that are asked for again and again.
+        // The flood repeats each name.
         let flood = Flood::begin(&callgate, &host, "/p", 5, one);
         is_accepted(&callgate, &host, &flood, [127, 0, 99, 1], "real-again");
     }
@@ -261,18 +264,18 @@ fn the_providers_host_is_asked_at_a_bounded_rate() {
     let flood = Flood::begin(&callgate, &host, "/p", 2, &[[127, 0, 0, 1], [127, 0, 1, 1]]);
     eventually(|| (fetched(&callgate, "failed") >= 10).then_some(()));
     drop(flood);
-    // Eight at once and two in each second.
+    // At most eight fetches at once, and then two per second.
     let most = 9 + 2 * usize::try_from(began.elapsed().as_secs() + 1).unwrap();
     assert!(host.asked.lock().unwrap().len() <= most, "{:?}", host.asked.lock().unwrap());
 }
 
-/// The files of certificates that are kept.
+/// Returns the files of the cached certificates.
 fn kept(cache: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(cache.join("certificates")) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Has a certificate fetched.
+/// Sends a callback until its certificate is fetched.
 fn bring(callgate: &Callgate, host: &Host, path: &str, name: &str) {
     let callback = host.callback(path, name);
     eventually(|| (from(callgate, [127, 0, 0, 1], &callback) == 200).then_some(()));
@@ -292,7 +295,7 @@ fn a_certificate_that_was_fetched_outlives_a_restart() {
     let send = |callgate: &Callgate, path: &str, name: &str| {
         from(callgate, [127, 0, 0, 1], &host.callback(path, name))
     };
-    // A file of an address that nobody may name, and half a file.
+    // A cache file for a URL that no message may name, and an incomplete file.
     let evil = "https://localhost/open/real-p1";
     let of = HEXLOWER.encode(&Sha256::digest(evil));
     let pem = std::fs::read_to_string(host.folder.path().join("p.crt")).unwrap();
@@ -303,7 +306,7 @@ fn a_certificate_that_was_fetched_outlives_a_restart() {
     assert_eq!(send(&again, "/p", "real-p2"), 503);
     assert_eq!(kept(cache.path()).len(), 2);
     drop(again);
-    // What was fetched too long ago is not used.
+    // A certificate that is too old is not used.
     let written = std::fs::metadata(&kept(cache.path())[0]).unwrap().modified().unwrap();
     let of = HEXLOWER.encode(&Sha256::digest(host.url("real-q1")));
     let old = std::fs::File::options().write(true).open(cache.path().join("certificates").join(&of[..32]));
@@ -312,7 +315,7 @@ fn a_certificate_that_was_fetched_outlives_a_restart() {
     assert_eq!((send(&stale, "/p", "real-p1"), send(&stale, "/q", "real-q1")), (200, 503));
     assert_eq!(kept(cache.path()).len(), 1);
     drop(stale);
-    // What the configuration of now does not allow is let go of.
+    // A certificate that the current configuration does not allow is removed.
     let other = host.config(&agent, ["/open/real-q", "/open/real-q"], &fetch);
     drop(Callgate::start(&other, Clock::System));
     assert!(kept(cache.path()).is_empty());
@@ -331,7 +334,7 @@ fn a_certificate_that_was_fetched_outlives_a_reload_that_still_allows_it() {
     bring(&callgate, &host, "/q", "real-q1");
     host.down.store(true, Ordering::SeqCst);
     let send = |path: &str, name: &str| from(&callgate, [127, 0, 0, 1], &host.callback(path, name));
-    // Another host, another provider's name: what counts is what may be named.
+    // The provider gets another name. The certificate is kept, because a message may still name it.
     callgate.reload(&both.replace("p: {", "r: {").replace("provider: p,", "provider: r,")).unwrap();
     assert_eq!((send("/p", "real-p1"), send("/q", "real-q1")), (200, 200));
     assert_eq!((host.asked_for("real-p1"), host.asked_for("real-q1")), (1, 1));

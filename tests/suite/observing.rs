@@ -1,4 +1,4 @@
-//! Metrics, health and the access log.
+//! Metrics, health checks and the access log.
 
 use std::io::Write;
 
@@ -71,7 +71,7 @@ fn readiness_ends_before_the_admin_listener_does() {
     let config =
         open_config("127.0.0.1:1").replace("limits: { body_deadline: 1s }", "limits: { body_deadline: 20s }");
     let mut callgate = Callgate::start(&config, Clock::System);
-    // An exchange that has begun: its body is still to come.
+    // A request that has started: its body is not sent yet.
     let mut stream = callgate.begin_exchange();
     let stopping = callgate.stop_in_background();
     while callgate.admin_get("/readyz").status == 200 {

@@ -1,4 +1,4 @@
-//! The page of the admin listener: what it is told, what it is not, and who may ask.
+//! The admin page: the data that it receives, the data that it does not receive, and who may request them.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,12 +12,12 @@ use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, op
 use crate::ledger;
 use crate::tls::{authority, issued};
 
-/// The page's own headers, as a browser sends them.
+/// Returns the origin of the page.
 fn ours(callgate: &Callgate) -> String {
     format!("http://{}", callgate.admin.unwrap())
 }
 
-/// A configuration whose admin listener has more fields.
+/// Returns a configuration with more settings on its admin listener.
 fn with(more: &str) -> String {
     let admin = "admin: { address: 127.0.0.1:0 }";
     let text = open_config("127.0.0.1:1");
@@ -25,7 +25,7 @@ fn with(more: &str) -> String {
     text.replace(admin, &format!("admin: {{ address: 127.0.0.1:0, {more} }}"))
 }
 
-/// A request to the admin listener with these headers alone.
+/// Sends a request to the admin listener with only these headers.
 fn ask(callgate: &Callgate, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut stream = TcpStream::connect(callgate.admin.unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -55,7 +55,7 @@ fn what_came_in_is_told_as_the_log_tells_it() {
     let mut lines = Vec::new();
     let mut send = |request: &[u8]| {
         callgate.send(request);
-        // What is told after its answer is in the order of the requests, if each waits for the line of the last.
+        // Waits for the log line of each request, so that the rows are in the order of the requests.
         lines.append(&mut callgate.log());
     };
     send(b"GET /open/x?callback_token=eyJsecret&code=hunter2 HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer eyJother\r\nCookie: hunter2\r\n\r\n");
@@ -125,7 +125,7 @@ fn the_ring_is_bounded_and_told_in_pieces() {
     for query in ["?after=x", "?limit=0", "?limit=1001", "?after=1&after=2"] {
         assert_eq!(callgate.admin_get(&format!("/ui/api/recent{query}")).status, 400, "{query}");
     }
-    // A reload keeps fewer, or none.
+    // A reload can reduce the number of kept requests.
     callgate.reload(&with("recent: 1")).unwrap();
     assert_eq!(paths(&recent(&callgate, "")), ["/nope/4"]);
 }
@@ -191,7 +191,7 @@ fn the_page_is_one_document_that_lets_nothing_else_in() {
     assert_eq!(callgate.admin_get("/ui/api/reasons").json()["token_missing"]["status"], 401);
 }
 
-/// What is there for those who ask under a name of ours.
+/// Paths that are served only under an allowed host name.
 const PATHS: [&str; 8] = [
     "/",
     "/ui",
@@ -243,7 +243,7 @@ fn other_names_and_other_pages_get_nothing() {
         let page = [("host", &*address), ("sec-fetch-site", "same-origin"), ("origin", &*own)];
         assert_eq!(ask(&callgate, "GET", path, &page).status, 200, "{path}");
     }
-    // Somebody who follows a link to the page gets the page.
+    // A link from another site to the page itself works.
     let link = [("host", &*address), ("sec-fetch-site", "cross-site")];
     assert_eq!(ask(&callgate, "GET", "/", &link).status, 200);
 }
@@ -252,7 +252,7 @@ fn other_names_and_other_pages_get_nothing() {
 fn names_of_a_local_network_are_enough_for_counts_alone() {
     let callgate = Callgate::start(&with("hosts: [gate.example]"), Clock::System);
     let address = callgate.admin.unwrap().to_string();
-    // Whoever answers for names in a local network can have one of these.
+    // Names of a local network, which anybody who controls its DNS can have.
     for host in ["callgate:9901", "a.agents.svc", "a.svc.cluster.local:9901", "gate.internal"] {
         for path in PATHS {
             let wanted = if matches!(path, "/metrics" | "/readyz?verbose") { 200 } else { 403 };
@@ -264,7 +264,7 @@ fn names_of_a_local_network_are_enough_for_counts_alone() {
         let page = [("host", &*address), ("sec-fetch-site", site)];
         assert_eq!(ask(&callgate, "GET", "/callbacks", &page).status, 403, "{site}");
     }
-    // A kubelet, or a balancer, asks under whatever name it has been told.
+    // A kubelet or a load balancer may use any host name for the health checks.
     for path in ["/livez", "/readyz"] {
         assert_eq!(ask(&callgate, "GET", path, &[("host", "evil.example")]).status, 200, "{path}");
     }
@@ -323,7 +323,7 @@ fn the_api_needs_the_token_where_there_is_one() {
     }
 }
 
-/// A Callgate with one open interaction, and the path at which the page revokes it.
+/// Returns a Callgate with one open interaction, its agent, and the path at which the page revokes the interaction.
 fn with_interaction(actions: &str) -> (Callgate, Agent, String) {
     let agent = Agent::start(ANSWER);
     let text = ledger::config(&agent.address.to_string(), "{ kind: memory }");
@@ -475,7 +475,7 @@ fn the_state_tells_routes_providers_and_configuration_and_no_secret() {
     }
 }
 
-/// The listener may be open to a cluster, and has sockets and memory in common with the callbacks.
+/// The admin listener may be open to a cluster, and it shares sockets and memory with the ingress listeners.
 #[test]
 fn what_the_admin_listener_takes_is_bounded() {
     let agent = Agent::start(ANSWER);
@@ -486,7 +486,7 @@ fn what_the_admin_listener_takes_is_bounded() {
         stream.write_all(bytes).unwrap();
         stream
     };
-    // Of bodies that do not end, 4 MiB are held: whoever comes after that is let go.
+    // Incomplete bodies may use 4 MiB. A connection beyond this limit is closed.
     let mut body = b"POST /callbacks HTTP/1.1\r\nhost: localhost\r\ncontent-length: 65500\r\n\r\n".to_vec();
     body.resize(body.len() + 40_000, b' ');
     let mut all: Vec<_> = (0..200).map(|_| begin(&body)).collect();
@@ -497,7 +497,7 @@ fn what_the_admin_listener_takes_is_bounded() {
         }).then_some(())
     });
     all.clear();
-    // And 256 callers of this host.
+    // The same holds for more than 256 connections from this host.
     let mut all = Vec::new();
     eventually(|| {
         all.extend((0..256).map(|_| begin(b"G")));
@@ -512,7 +512,7 @@ fn what_the_admin_listener_takes_is_bounded() {
         let _ = std::io::Read::read_to_end(&mut one, &mut answer);
         answer.starts_with(b"HTTP/1.1 200 ").then_some(())
     });
-    // A body that does not come is told of.
+    // The client receives a response if its body is incomplete.
     let mut short = begin(b"POST /callbacks HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{");
     short.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(Response::read(&mut short).status, 400);
@@ -521,7 +521,7 @@ fn what_the_admin_listener_takes_is_bounded() {
     assert_eq!(Response::read(&mut begin(b"GET /livez HTTP/1.1\r\nhost: a b\r\n\r\n")).status, 400);
 }
 
-/// What a list of the page offers: the value of each option, or its text where it has no other value.
+/// Returns the values of the options in a list of the page.
 fn offered(id: &str) -> Vec<String> {
     let page = std::fs::read_to_string("src/admin/page.html").unwrap();
     let list =
@@ -536,7 +536,7 @@ fn offered(id: &str) -> Vec<String> {
 
 #[test]
 fn the_page_offers_every_state_and_every_verdict() {
-    // `open` stands for every interaction that is not over.
+    // `open` selects every interaction that is not over.
     let mut states = vec!["all".to_owned()];
     states.extend(State::ALL.map(|state| state.name().to_owned()));
     states.sort();

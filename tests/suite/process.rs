@@ -1,32 +1,32 @@
-//! The real binary as a process: its addresses are read from what it says at start.
+//! The real binary as a process. Its addresses are read from its log lines at startup.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-/// The real process. Killed when dropped.
+/// A process, which is killed when this value is dropped.
 pub struct Process {
     pub child: Child,
-    /// Where callbacks come in, in the order of the configuration.
+    /// Addresses of the ingress listeners, in the order of the configuration.
     pub ingress: Vec<SocketAddr>,
     pub admin: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
-/// The binary that is tested; `CALLGATE_BINARY` names another build.
+/// Returns the path of the tested binary. `CALLGATE_BINARY` selects another build.
 #[allow(clippy::disallowed_methods, reason = "another build is asked for by the environment")]
 fn binary() -> String {
     std::env::var("CALLGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_callgate").to_owned())
 }
 
 impl Process {
-    /// Starts it with a configuration.
+    /// Starts the process with a configuration in a new folder.
     pub fn start(config: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), config)
     }
 
-    /// Starts it with a configuration that is written into a folder.
+    /// Starts the process with a configuration that is written into this folder.
     pub fn start_in(folder: tempfile::TempDir, config: &str) -> Self {
         let path = folder.path().join("callgate.yaml");
         fs::write(&path, config).unwrap();
@@ -55,7 +55,7 @@ impl Process {
         assert!(sent.success());
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub fn ended(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }

@@ -1,4 +1,4 @@
-//! Properties of paths, signatures and configurations, over made-up input.
+//! Property tests of paths, signatures and configurations with generated input.
 
 use callgate::config::{Config, Surroundings};
 use callgate::ingress::Decided;
@@ -15,7 +15,7 @@ use crate::harness::env;
 
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 
-/// What paths of attackers are made of.
+/// Generates paths from parts that attackers use.
 fn nasty() -> impl Strategy<Value = String> {
     proptest::collection::vec(
         proptest::sample::select(vec![
@@ -58,7 +58,7 @@ fn config(text: &str) -> Config {
         .expect("a configuration")
 }
 
-/// One route whose provider signs with `preset`.
+/// Returns a policy with one route whose provider signs with `preset`.
 fn signing(preset: &str) -> Config {
     config(&format!(
         "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ] }}

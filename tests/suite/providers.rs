@@ -1,5 +1,5 @@
-//! The catalogue of providers: what is signed as a provider does is verified, what is changed is not, and the
-//! documentation says what the data says.
+//! The known providers: a request that is signed as the provider signs is accepted, a changed request is denied, and
+//! the documentation matches the presets.
 
 use callgate::clock::Clock;
 use callgate::config::{Entry, PRESETS};
@@ -21,7 +21,7 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
     PRESETS.iter().map(|preset| (preset.name, preset.read().unwrap()))
 }
 
-/// Whether the key is one that both sides hold.
+/// Reports whether the provider and Callgate share the key.
 fn is_shared(entry: &Entry) -> bool {
     entry.scheme.as_ref().is_some_and(|scheme| match &scheme.proof {
         Proof::Content(content) => matches!(content.cipher, Cipher::Mac(_)),
@@ -52,7 +52,7 @@ routes: [ {{ name: r, path: \"/w/{{id}}\", provider: p, forward: \"/in/{{id}}\" 
     .policy
 }
 
-/// A body in which every scheme finds what it looks for.
+/// A body that contains the members that the schemes require.
 const BODY: &str = r#"{"id":"evt_1","taskId":"t_1","signature":{"token":"abc"},"value":[{"a":1},{"a":2}],"notificationItems":[{"NotificationRequestItem":{"pspReference":"79","additionalData":{}}}]}"#;
 
 fn is_accepted(policy: &Policy, headers: &HeaderMap, target: &str, body: &[u8]) -> bool {
@@ -103,7 +103,7 @@ fn signing_is_the_inverse_of_verifying_wherever_the_key_is_shared() {
     assert!(count >= 85 && bodies >= 70, "{count} {bodies}");
 }
 
-/// Whether two forms are the same to a signature.
+/// Reports whether two forms are equal under the signature.
 fn same_form(a: &[u8], b: &[u8]) -> bool {
     let fields = |bytes: &[u8]| {
         let text = std::str::from_utf8(bytes).ok()?;
@@ -119,13 +119,13 @@ fn same_form(a: &[u8], b: &[u8]) -> bool {
             .collect::<Option<_>>()?;
         pairs.sort();
         pairs.dedup();
-        // Twilio signs names and values with nothing between them: where one ends is not covered.
+        // Twilio signs names and values without separators, so a character may move from a name to its value.
         Some(pairs.into_iter().map(|(name, value)| name + &value).collect::<String>())
     };
     fields(a).is_some() && fields(a) == fields(b)
 }
 
-/// Numbers that look random and are the same each time.
+/// Deterministic pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -153,7 +153,7 @@ impl Numbers {
     }
 }
 
-/// The headers that a scheme signs or is signed with.
+/// Returns the headers that contain the signature or are covered by it.
 fn headers_of(entry: &Entry) -> Vec<HeaderName> {
     let scheme = entry.scheme.as_ref().unwrap();
     let mut names: Vec<HeaderName> = scheme.require.iter().map(|(name, _)| name.clone()).collect();
@@ -180,14 +180,13 @@ fn headers_of(entry: &Entry) -> Vec<HeaderName> {
     names
 }
 
-/// Whether a changed header still says what the original said: the grammars have room for white space and for items
-/// that nobody knows.
+/// Reports whether a changed header has the same meaning. The grammars allow white space and unknown items.
 fn says_the_same(before: &str, after: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         text.split([',', ';', ' ', '&', '\t']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
     };
     let after = words(after);
-    // A rotation sends several signatures: one that is left is enough.
+    // During a key rotation, a header contains several signatures, and one of them is enough.
     let kept = words(before).iter().filter(|word| after.contains(word)).count();
     kept == words(before).len() || (before.matches("v1").count() > 1 && kept > 0)
 }
@@ -201,7 +200,7 @@ fn a_hundred_thousand_changed_requests_are_refused() {
     let (mut refused, mut equal) = (0, 0);
     let worlds: Vec<_> = good
         .iter()
-        // The second label of this one is another signer's, who is nobody here.
+        // This vector is excluded because its second signature is of a signer without a key here.
         .filter(|vector| vector.id != "adcp-pos-003-multiple-signature-labels")
         .filter_map(|vector| {
             let entry = callgate::config::preset(vector.preset())?.1;
@@ -215,7 +214,7 @@ fn a_hundred_thousand_changed_requests_are_refused() {
         let (vector, config, covers, names) = &worlds[numbers.below(worlds.len())];
         let (mut headers, mut body) = (vector.headers(), vector.body.clone().into_bytes());
         let mut there: Vec<_> = names.iter().filter(|name| headers.contains_key(*name)).collect();
-        // Where two headers hold a signature each, one is enough.
+        // If two headers each contain a signature, one of them is enough.
         there.retain(|name| !name.as_str().ends_with("-secondary"));
         if there.is_empty() || (covers.body && numbers.below(2) == 0) {
             if !covers.body {
@@ -273,7 +272,7 @@ routes: [ {{ name: r, path: /hook, provider: p, forward: /in }} ]
         agent.address
     );
     let callgate = Callgate::start(&text, Clock::System);
-    // HMAC-SHA256 of `{}` under `hush`.
+    // HMAC-SHA256 of `{}` with the key `hush`.
     let signature = {
         use hmac::{Hmac, Mac};
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"hush").unwrap();

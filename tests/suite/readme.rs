@@ -1,11 +1,12 @@
-//! The commands that README.md and docs/commands.md show, run as a reader types them: each prints what is shown below it.
+//! Runs the commands in README.md and docs/commands.md as a reader types them, and compares the output with the
+//! documents.
 
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-/// The commands of a text in the order in which they are typed, each with what is shown below it.
+/// Returns the commands of a text in order, each with its expected output.
 fn commands(text: &str) -> Vec<(String, Vec<String>)> {
     let mut all: Vec<(String, Vec<String>)> = Vec::new();
     for block in text.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
@@ -26,7 +27,7 @@ fn commands(text: &str) -> Vec<(String, Vec<String>)> {
     all
 }
 
-/// Whether a line is as shown, where `...` stands for anything.
+/// Reports whether a line has the expected form, in which `...` stands for any text.
 fn is_as_shown(shown: &str, line: &str) -> bool {
     let mut parts = shown.split("...");
     let Some(mut rest) = line.strip_prefix(parts.next().unwrap()) else { return false };
@@ -37,7 +38,7 @@ fn is_as_shown(shown: &str, line: &str) -> bool {
     rest.is_empty() || shown.ends_with("...")
 }
 
-/// A text with free ports in place of the ports that it names.
+/// Replaces the ports in a text by free ports.
 fn on_free_ports(text: &str, ports: &[(&str, TcpListener)]) -> String {
     ports.iter().fold(text.to_owned(), |text, (port, listener)| {
         let free = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
@@ -45,13 +46,13 @@ fn on_free_ports(text: &str, ports: &[(&str, TcpListener)]) -> String {
     })
 }
 
-/// What starts in the background has to listen before the next command is typed.
+/// A shell loop that waits until a background process listens.
 const WAIT: &str = "for address in $listeners; do
   for _ in {1..400}; do (: 3<>/dev/tcp/${address/:/\\/}) 2> /dev/null && break; sleep 0.05; done
 done
 ";
 
-/// Runs the commands of a section in a copy of the files that they name, and compares what they print.
+/// Runs the commands of a section in a copy of the files that they name, and compares the output.
 fn runs_as_shown(document: &str, section: &str, background: &[&[&str]]) {
     let ports = ["8000", "8080", "8081", "8090", "9901"];
     let ports = ports.map(|port| (port, TcpListener::bind("127.0.0.1:0").unwrap()));
@@ -119,8 +120,8 @@ fn mint_sign_and_explain_are_as_they_are_shown() {
     runs_as_shown("docs/commands.md", "Mint, sign and explain", &[]);
 }
 
-/// A route with callback tokens and no status that ends an interaction lets every interaction expire, the answered
-/// ones included.
+/// In every example, a callback can end the interaction. Otherwise every interaction would expire, even if it was
+/// answered.
 #[test]
 fn the_interactions_of_the_examples_can_end() {
     let mut count = 0;

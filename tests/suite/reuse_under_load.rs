@@ -1,7 +1,8 @@
-//! Connections to the agent are reused while the workers are busy, by an agent that writes to idle connections or closes
-//! them. What is told of time is the kernel's: when a request reached the agent's socket.
+//! Reuse of connections to the agent while the workers are busy. The agent writes to idle connections or closes them.
+//! The kernel's timestamps show when a request reached the agent's socket.
 //!
-//! `CALLGATE_REUSE_SECONDS` and `CALLGATE_REUSE_CALLBACKS` make longer runs of it, `CALLGATE_BINARY` names another build.
+//! `CALLGATE_REUSE_SECONDS` and `CALLGATE_REUSE_CALLBACKS` make longer runs, and `CALLGATE_BINARY` selects another
+//! build.
 
 use std::io::{IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,9 +19,9 @@ use nix::sys::time::TimeSpec;
 use crate::harness::{PATIENCE, Response, open_config};
 use crate::process::Process;
 
-/// Bytes that waited on a connection for longer than this could be seen by whoever looked.
+/// Bytes that waited on a connection for longer than this are visible to a check before the reuse.
 const VISIBLE: Duration = Duration::from_micros(50);
-/// The same in a short run on a machine that does other things, too.
+/// The same limit for a short run on a busy machine.
 const VISIBLE_BY_FAR: Duration = Duration::from_millis(5);
 
 #[allow(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
@@ -33,19 +34,19 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// What the agent saw.
+/// The counts of the agent.
 #[derive(Default)]
 struct Seen {
-    /// Requests on a connection that had been written to while it was idle.
+    /// Number of requests on a connection to which the agent had written while it was idle.
     after_bytes: AtomicUsize,
-    /// Those of them where the bytes had waited for longer than [`VISIBLE`].
+    /// Number of these requests whose bytes had waited for longer than [`VISIBLE`].
     visible: AtomicUsize,
-    /// The longest wait of such bytes, in microseconds.
+    /// The longest time that such bytes waited, in microseconds.
     longest: AtomicU64,
 }
 
-/// Reads one request, which comes in one piece. Returns its head and when it reached the socket: the kernel does not know
-/// of the first ones, which came while it began to take notes.
+/// Reads one request, which arrives as one segment. Returns its text and the time when it reached the socket. The
+/// kernel has no timestamp for segments that arrived before timestamps were enabled.
 fn receive(stream: &TcpStream) -> Option<(String, Option<Duration>)> {
     let mut buffer = [0; 4096];
     let mut control = cmsg_space!(TimeSpec);
@@ -60,8 +61,8 @@ fn receive(stream: &TcpStream) -> Option<(String, Option<Duration>)> {
     (bytes > 0).then(|| (String::from_utf8_lossy(&buffer[..bytes]).into_owned(), at))
 }
 
-/// Serves one connection: whoever asks for `/in/evil` gets an answer without a body, and bytes behind it when no other
-/// request has come for a while.
+/// Serves one connection. A request for `/in/evil` gets a response without a body. If no other request follows for some
+/// milliseconds, unrequested bytes follow.
 fn serve(stream: &mut TcpStream, seen: &Seen) {
     setsockopt(stream, ReceiveTimestampns, &true).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -94,7 +95,7 @@ fn serve(stream: &mut TcpStream, seen: &Seen) {
     }
 }
 
-/// Starts an agent whose connections are served by `serve`.
+/// Starts an agent that calls `serve` for each connection.
 fn agent(serve: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, serve) = (listener.local_addr().unwrap(), Arc::new(serve));
@@ -107,7 +108,7 @@ fn agent(serve: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
     address
 }
 
-/// The real process with so many worker threads.
+/// Starts the real process with this number of worker threads.
 fn callgate(agent: SocketAddr, threads: usize) -> Process {
     let limits = "limits: { connections_per_address_max: 1000, ";
     let config = open_config(&agent.to_string()).replace("limits: { ", limits);
@@ -121,7 +122,7 @@ fn connect(process: &Process) -> TcpStream {
     stream
 }
 
-/// Calls on one connection until it is done. Returns what the answers were.
+/// Calls on one connection until `done` returns `true`. Returns the responses.
 fn call(process: &Process, path: &str, done: impl Fn() -> bool) -> Vec<(u16, String)> {
     let mut stream = connect(process);
     let request = format!("POST /open/{path} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi");
@@ -134,7 +135,7 @@ fn call(process: &Process, path: &str, done: impl Fn() -> bool) -> Vec<(u16, Str
     answers
 }
 
-/// Keeps the workers busy with requests that are refused, 32 at once.
+/// Keeps the workers busy with batches of 32 requests that are denied.
 fn pipeline(process: &Process, done: &AtomicBool) {
     let mut stream = connect(process);
     let requests = b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n".repeat(32);
@@ -145,13 +146,13 @@ fn pipeline(process: &Process, done: &AtomicBool) {
         while answers < 32 {
             let read = stream.read(&mut buffer).unwrap();
             assert!(read > 0);
-            // Each answer is one piece for this purpose: the last byte of a body is its only brace.
+            // The only closing brace of a response is its last byte.
             answers += buffer[..read].iter().filter(|byte| **byte == b'}').count();
         }
     }
 }
 
-/// Says that it is done, whatever happens.
+/// Sets the flag when it is dropped, even if the test fails.
 struct Done<'d>(&'d AtomicBool);
 
 impl Drop for Done<'_> {
@@ -163,7 +164,7 @@ impl Drop for Done<'_> {
 #[test]
 fn connections_with_visible_bytes_are_not_reused() {
     let seconds = setting("CALLGATE_REUSE_SECONDS", 1);
-    // A debug build has no time left for anybody else where more of them call.
+    // In a debug build, more of these clients would leave no CPU time for the other threads.
     let pipelines = if seconds > 1 { 20 } else { 2 };
     for threads in [1, 2] {
         let seen = Arc::new(Seen::default());
@@ -207,7 +208,7 @@ fn a_bystander_on_an_idle_machine_gets_its_own_answer() {
     }
 }
 
-/// Done when asked for the second time.
+/// Returns a closure that is `false` at the first call and `true` afterwards.
 fn once() -> impl Fn() -> bool {
     let asked = AtomicBool::new(false);
     move || asked.swap(true, Ordering::Relaxed)
@@ -245,6 +246,7 @@ fn callbacks_get_through_to_an_agent_that_closes_idle_connections_early() {
     let failed = answers.iter().filter(|answer| answer.0 != 200).count();
     println!("{} callbacks, {failed} of them not delivered", answers.len());
     assert_eq!(answers.len(), callbacks);
-    // Of one that crosses the agent's close nobody knows whether it arrived: that is HTTP/1.1's own race.
+    // If a request and the agent's close cross on the wire, nobody knows whether the request arrived. HTTP/1.1 has no
+    // solution for this race.
     assert!(failed <= 1 + callbacks / 1_000, "{failed}");
 }

@@ -1,4 +1,5 @@
-//! The schema for editors and the compiler know the same keys, and every configuration there is passes the schema.
+//! The schema for editors and the configuration parser accept the same keys, and every configuration in the repository
+//! matches the schema.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::env;
 
-/// Every configuration of the repository that compiles or is meant to.
+/// Returns every configuration in the repository, and [`WHOLE`].
 fn configurations() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for folder in ["config", "tests/demo", "tests/decisions"] {
@@ -30,7 +31,7 @@ fn configurations() -> Vec<(String, String)> {
     all
 }
 
-/// What the configurations of the repository do not use, because it needs files or goes with nothing else.
+/// Settings that no configuration in the repository uses, because they need files or cannot be combined with others.
 const WHOLE: &str = "
 public_url: https://agent.example.com
 listen:
@@ -68,7 +69,7 @@ egress:
   - { name: e, path: /e, target: \"https://example.com/e\", inject: { route: r, url: /url, params: { id: /id } }, timeouts: {} }
 ";
 
-/// The schemas that a place may have: references followed, alternatives side by side.
+/// Collects the schemas of a value: references are followed, and alternatives are added side by side.
 fn resolve<'s>(root: &'s Value, schema: &'s Value, out: &mut Vec<&'s Value>) {
     if let Some(reference) = schema["$ref"].as_str() {
         resolve(root, root.pointer(reference.trim_start_matches('#')).unwrap(), out);
@@ -84,7 +85,7 @@ fn resolve<'s>(root: &'s Value, schema: &'s Value, out: &mut Vec<&'s Value>) {
     }
 }
 
-/// The schemas at the end of a way.
+/// Returns the schemas at the end of a path of keys.
 fn walk<'s>(root: &'s Value, way: &[String]) -> Vec<&'s Value> {
     let mut at = Vec::new();
     resolve(root, root, &mut at);
@@ -106,7 +107,8 @@ fn walk<'s>(root: &'s Value, way: &[String]) -> Vec<&'s Value> {
     at
 }
 
-/// Mappings whose fields are a language of their own, described in docs/providers.md and docs/egress.md.
+/// Reports whether a mapping is not described in the schema. docs/providers.md and docs/egress.md describe these
+/// mappings.
 fn is_left_open(way: &[String]) -> bool {
     let inner =
         ["signature", "sign", "expect", "require", "keys", "params", "response", "url", "token", "tolerance"];
@@ -154,7 +156,7 @@ fn the_schema_and_the_compiler_know_the_same_keys() {
     }
 }
 
-/// A first configuration as its owner would go on with it.
+/// Parses a first configuration after its placeholders were filled in.
 fn filled_in(text: &str) -> Result<Config, Vec<ConfigError>> {
     let secrets = [
         "a secret of thirty-two bytes, or more",
@@ -204,7 +206,7 @@ fn a_first_configuration_can_be_made_for_every_provider() {
     }
 }
 
-/// Where every request gets an address of its own, the file says how, and the rule in it is one.
+/// If each request gets a URL of its own, the file says how to mint it, and the egress rule in the comments is valid.
 #[test]
 fn a_first_configuration_says_how_addresses_are_made() {
     let mut count = 0;
@@ -219,9 +221,9 @@ fn a_first_configuration_says_how_addresses_are_made() {
         }
         count += 1;
         let mint = format!("callgate mint -c FILE --route {} --param id=ID", preset.name);
-        // A secret that is made for an interaction is handed over by a rule alone.
+        // A derived secret can be sent only by an egress rule, so `mint` is not mentioned.
         assert_eq!(text.contains(&mint), !text.contains("secrets: derived"), "{text}");
-        assert!(!text.contains("what you give to"), "{text}");
+        assert!(!text.contains("the URL with this path"), "{text}");
         let words: Vec<_> = mint.split(' ').collect();
         assert!(understands(&words).is_ok(), "{mint}");
         let (before, rule) = text.split_once("\n# egress:\n").unwrap();
@@ -252,9 +254,9 @@ fn every_configuration_of_the_repository_compiles() {
     let mut count = 0;
     for entry in fs::read_dir("config").unwrap().map(|entry| entry.unwrap().path()) {
         let text = fs::read_to_string(&entry).unwrap();
-        // The certificate of the founding one is where a pod has it.
+        // The certificate of this example exists only in a pod.
         let text: String = text.lines().filter(|l| !l.contains("tls:")).map(|l| format!("{l}\n")).collect();
-        // One environment serves them all.
+        // One environment contains the variables of all configurations.
         let secret = |name: &str| match name {
             "CALLGATE_TOKEN_KEY" => Some("the key of callback tokens".to_owned()),
             "AI_ANALYSIS_SECRET" => Some("whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=".to_owned()),
@@ -294,7 +296,7 @@ fn the_reference_is_made_from_the_schema() {
     assert!(bare.is_empty(), "src/config/schema.yaml has no description of {bare:#?}");
 }
 
-/// The commands that documents show, less what a shell makes of them.
+/// The commands in the documents are valid, without their shell redirections.
 #[test]
 fn commands_in_documents_are_commands() {
     let mut files: Vec<_> = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect();

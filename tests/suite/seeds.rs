@@ -1,4 +1,4 @@
-//! Every seed of the fuzz targets through the same code that fuzzing drives: what was found once stays found.
+//! Runs every seed of the fuzz targets through the same code as fuzzing, so that fixed findings stay fixed.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn every_seed_holds_what_its_target_asserts() {
         let whole = seeds.iter().map(|seed| fs::read(seed).unwrap());
         let (mut failed, mut accepted) = (Vec::new(), 0);
         for (seed, bytes) in seeds.iter().zip(whole) {
-            // Cut off anywhere, a seed is an input, too.
+            // Each truncated seed is used as an input as well.
             for end in (0..bytes.len()).step_by(bytes.len() / 16 + 1).chain([bytes.len()]) {
                 count += 1;
                 match std::panic::catch_unwind(|| target(&bytes[..end])) {

@@ -1,4 +1,4 @@
-//! Stopping the real process under load: what reached the agent is answered, and answers are whole.
+//! Stops the real process under load: every request that reached the agent is answered, and every response is complete.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -11,18 +11,18 @@ use crate::harness::{ANSWER, Agent, PATIENCE, Received, eventually, open_config,
 use crate::http2::certificate;
 use crate::process::Process;
 
-/// How often it is stopped; `CALLGATE_STOPS` sets another number.
+/// Number of stops. `CALLGATE_STOPS` sets another number.
 const STOPS: usize = 10;
 
-/// What came of one request.
+/// The result of one request.
 enum Heard {
-    /// A whole answer; whether the connection goes on.
+    /// A complete response, and whether the connection is kept.
     Whole(bool),
-    /// Not a byte.
+    /// No byte of a response.
     Nothing,
 }
 
-/// Sends a request and reads its answer, of which there is either all or nothing.
+/// Sends a request and reads its response. An incomplete response fails the test.
 fn ask(stream: &mut TcpStream, id: &str) -> Heard {
     let request = format!("POST /open/{id} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nhi");
     if stream.write_all(request.as_bytes()).is_err() {
@@ -44,8 +44,8 @@ fn ask(stream: &mut TcpStream, id: &str) -> Heard {
     }
 }
 
-/// Calls until nobody answers any more, on kept connections or each time on a new one; returns whose requests were
-/// answered.
+/// Calls until the process no longer responds, on kept connections or on a new one each time. Returns the ids of the
+/// answered requests.
 fn call(address: SocketAddr, name: u32, stopped: &AtomicBool) -> BTreeSet<String> {
     let mut answered = BTreeSet::new();
     let mut kept = None;
@@ -58,14 +58,14 @@ fn call(address: SocketAddr, name: u32, stopped: &AtomicBool) -> BTreeSet<String
                 answered.insert(id);
                 kept = (goes_on && name.is_multiple_of(2)).then_some(stream);
             }
-            // Before it is asked to stop, every request is answered.
+            // Before the process is asked to stop, every request is answered.
             Heard::Nothing => assert!(stopped.load(Ordering::SeqCst), "{id} was not answered"),
         }
     }
     answered
 }
 
-/// The same with HTTP/2, many streams at once on one connection.
+/// Does the same with HTTP/2, with many streams on one connection.
 fn call_http2(address: SocketAddr, certificate: &str) -> BTreeSet<String> {
     let out = Command::new("curl")
         .args(["-s", "-Z", "--parallel-max", "20", "--http2", "--cacert", certificate])
@@ -131,7 +131,7 @@ fn it_is_not_ready_before_it_takes_no_more() {
     process.signal("TERM");
     eventually(|| (send_to(process.admin, "GET", "/readyz", &[], b"").status == 503).then_some(()));
     assert_eq!(send_to(process.admin, "GET", "/livez", &[], b"").status, 200);
-    // Kept connections and new ones are served, and told to go elsewhere.
+    // Kept and new connections are served, and the response asks the client to close them.
     assert!(matches!(ask(&mut kept, "b"), Heard::Whole(false)));
     let response = send_to(process.ingress[0], "POST", "/open/c", &[], b"hi");
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));

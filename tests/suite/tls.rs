@@ -1,4 +1,4 @@
-//! TLS of listeners: certificates by name, versions, clients that prove who they are; and whom a balancer passes on.
+//! TLS of listeners: certificates by name, TLS versions, client certificates, and the PROXY protocol of load balancers.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,7 @@ pub fn openssl(folder: &Path, args: &str) {
     assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// An authority `name.crt` and its key.
+/// Creates a certificate authority, `name.crt`, and its key.
 pub fn authority(folder: &Path, name: &str) {
     openssl(
         folder,
@@ -26,7 +26,7 @@ pub fn authority(folder: &Path, name: &str) {
     );
 }
 
-/// A certificate `name.crt` that `ca` issued for these alternative names, and its key.
+/// Creates a certificate `name.crt` that `ca` issued for these alternative names, and its key.
 pub fn issued(folder: &Path, ca: &str, name: &str, names: &str) {
     openssl(
         folder,
@@ -43,13 +43,13 @@ pub fn issued(folder: &Path, ca: &str, name: &str, names: &str) {
     );
 }
 
-/// A configuration whose listener has more to say.
+/// Returns a configuration with more settings on its ingress listener.
 fn listening(agent: &Agent, more: &str) -> String {
     let listener = format!("address: 127.0.0.1:0, {more} }}");
     open_config(&agent.address.to_string()).replacen("address: 127.0.0.1:0 }", &listener, 1)
 }
 
-/// What curl prints.
+/// Runs curl and returns its output.
 fn curl(folder: &Path, args: &[&str]) -> String {
     let out = Command::new("curl").current_dir(folder).args(["-s", "-S"]).args(args).output().unwrap();
     String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
@@ -119,7 +119,7 @@ fn versions_and_a_handshake_that_does_not_come() {
         let with = |args: &[&str]| curl(at, &[&["--cacert", "ca.crt", &*url][..], args].concat());
         assert_eq!(with(&["--tlsv1.3"]), "hello");
         assert_eq!(with(&["--tls-max", "1.2"]) == "hello", ok_1_2, "{min}");
-        // A caller that never begins, and one that speaks something else.
+        // A client that sends nothing, and clients that do not speak TLS.
         let hasty = config.replace("limits: { ", "limits: { head_deadline: 300ms, ");
         let callgate = Callgate::start(&hasty, Clock::System);
         for beginning in [b"".as_slice(), b"GET / HTTP/1.1\r\n\r\n", &[22, 3, 1]] {
@@ -180,7 +180,7 @@ fn clients_prove_who_they_are_where_a_route_asks_for_it() {
         assert!(ask("/named", Some("shop")).contains("client_certificate_other"));
         assert!(ask("/named", None).contains("client_certificate_missing"));
         assert!(ask("/any", None).contains("client_certificate_missing"));
-        // A name alone proves nothing.
+        // A certificate with the right name from another authority is not accepted.
         let stranger = ask("/named", Some("stranger"));
         assert!(!stranger.contains("hello"), "{stranger}");
     }
@@ -189,7 +189,7 @@ fn clients_prove_who_they_are_where_a_route_asks_for_it() {
     assert!(!ask(&callgate, "/open/x", None, "--http1.1").contains("hello"));
 }
 
-/// A connection with a client certificate that is kept.
+/// A kept connection with a client certificate.
 struct Kept(Child);
 
 impl Kept {
@@ -208,7 +208,7 @@ impl Kept {
         Self(child)
     }
 
-    /// The status of another request.
+    /// Sends another request and returns the status.
     fn ask(&mut self, path: &str) -> u16 {
         let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
         self.0.stdin.as_mut().unwrap().write_all(request.as_bytes()).unwrap();
@@ -258,7 +258,7 @@ fn a_kept_connection_is_held_against_the_authorities_of_the_moment() {
     assert_eq!(kept.ask("/named"), 200);
 }
 
-/// A header of version 2 of the PROXY protocol.
+/// Returns a PROXY protocol header, version 2.
 fn version_2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([0x20 | command, family]);
@@ -320,7 +320,7 @@ fn a_balancer_says_whom_it_passes_on() {
     ] {
         assert!(ask(9, &header, 1000).is_none(), "{}", String::from_utf8_lossy(&header));
     }
-    // Whoever is not the balancer is not heard, with a header or without.
+    // A connection that does not come from the load balancer is closed, with or without a header.
     assert!(ask(2, b"PROXY TCP4 203.0.113.7 127.0.0.1 5 80\r\n", 1000).is_none());
     assert!(ask(2, b"", 1000).is_none());
     assert_eq!(agent.received().len(), before);

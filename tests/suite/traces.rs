@@ -1,4 +1,5 @@
-//! Traces: what a collector receives, read by the types of OpenTelemetry, and what goes on to the agent and to providers.
+//! Traces: the spans that a collector receives, decoded with the types of OpenTelemetry, and the `traceparent` that
+//! Callgate sends on.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use crate::harness::{ANSWER, Agent, Callgate, converse, open_config};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// Something that receives OTLP as a collector does.
+/// A collector that receives OTLP over HTTP.
 struct Collector {
     address: SocketAddr,
     received: Arc<Mutex<Vec<crate::harness::Received>>>,
@@ -36,7 +37,7 @@ impl Collector {
         collector
     }
 
-    /// Every span so far, and what the service calls itself.
+    /// Returns all received spans, and the attributes of the service.
     fn spans(&self) -> (Vec<Span>, Vec<KeyValue>) {
         let (mut spans, mut resource) = (Vec::new(), Vec::new());
         for request in self.received.lock().unwrap().iter() {
@@ -79,14 +80,14 @@ fn a_span_for_each_request_with_its_checks() {
     let callgate = Callgate::start(&config, Clock::System);
     assert_eq!([ask(&callgate, "/open/x?secret=1", TRACE), ask(&callgate, "/open/..%2f", TRACE)], [200, 400]);
     assert_eq!(ask(&callgate, "/open/y", "no trace at all"), 200);
-    // What goes on belongs to our span, and to the trace of the caller.
+    // The request to the agent has Callgate's span as its parent, and the trace id of the caller.
     let received = agent.received();
     let [onward] = received[0].header("traceparent")[..] else { panic!("{}", received[0].head) };
     let parts: Vec<_> = onward.split('-').collect();
     assert_eq!((parts[1], parts[3]), (TRACE, "01"));
     assert_ne!(parts[2], PARENT);
     let ours = parts[2].to_owned();
-    // Stopping sends what is left.
+    // Stopping Callgate sends the remaining spans.
     drop(callgate);
     let (spans, resource) = collector.spans();
     assert_eq!((spans.len(), text(&resource, "service.name")), (3, Some("gate")));
@@ -117,13 +118,13 @@ fn what_is_not_sampled_is_not_sent_and_says_so() {
     assert!(onward.starts_with(&format!("00-{TRACE}-")) && onward.ends_with("-00"), "{onward}");
     drop(callgate);
     assert!(collector.spans().0.is_empty());
-    // Without the section, a caller's header is the agent's to read, as any other.
+    // Without the `traces` section, the caller's header is passed on unchanged.
     let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
     assert_eq!(ask(&callgate, "/open/x", TRACE), 200);
     assert_eq!(agent.received()[1].header("traceparent"), [format!("00-{TRACE}-{PARENT}-01")]);
 }
 
-/// The id of a trace is its sender's to choose.
+/// A caller chooses its trace id, so the sampling must not depend on this id.
 #[test]
 fn what_is_recorded_is_not_for_callers_to_choose() {
     let (agent, collector) = (Agent::start(ANSWER), Collector::start());
@@ -137,7 +138,7 @@ fn what_is_recorded_is_not_for_callers_to_choose() {
     drop(callgate);
     let (spans, _) = collector.spans();
     for id in ids {
-        // One of 2^63 runs has none or all of them.
+        // With a probability of 2^-63, none or all of the spans are recorded.
         let recorded = spans.iter().filter(|span| hex(&span.trace_id) == id).count();
         assert!((1..64).contains(&recorded), "{id}: {recorded}");
     }

@@ -1,5 +1,5 @@
-//! Published vectors and the ones made with the providers' own libraries, through the configuration a user
-//! would write.
+//! Published test vectors, and vectors that were made with the providers' own libraries. They are verified with a
+//! configuration that a user would write.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,8 +47,8 @@ struct Answer {
     body: Option<String>,
 }
 
-/// Ones that cannot be told by one request: a nonce seen before (which is a duplicate here), and what the operator
-/// decides by taking a key out of the set.
+/// Vectors whose result depends on more than one request: a repeated nonce, which is a duplicate here, and keys that
+/// the operator has removed.
 const STATEFUL: [&str; 4] = [
     "adcp-neg-016-replayed-nonce",
     "adcp-neg-017-key-revoked",
@@ -56,17 +56,17 @@ const STATEFUL: [&str; 4] = [
     "adcp-neg-019-revocation-stale",
 ];
 
-/// Handshakes whose signature the vectors leave out.
+/// Handshakes whose vectors contain no signature.
 const UNSIGNED: [&str; 2] = ["hs-discord-interaction", "hs-discord-event"];
 
 const BARE: &str = "signature: { scheme: message-signatures, algorithm: hmac-sha256, key: base64, \
      components: [date, '@authority', content-type], unsigned_body: accept, secrets: [ { env: SECRET } ] }";
 
-/// A path that no route here has: the signature alone is looked at.
+/// A vector whose path no route here matches. Only its signature is verified.
 const PATHLESS: &str = "adcp-pos-005-percent-encoded-path";
 
 impl Vector {
-    /// Public URL, and path with query.
+    /// Splits the URL into the public URL and the path with its query.
     fn split(&self) -> (&str, &str) {
         let start = self.url.find("://").unwrap() + 3;
         let slash = self.url[start..].find('/').unwrap() + start;
@@ -80,12 +80,12 @@ impl Vector {
         }
     }
 
-    /// Whether it is a message rather than a handshake, genuine, and one that a route can be made for.
+    /// Reports whether the vector is a genuine message, not a handshake, and a route can be configured for it.
     pub fn is_plain_and_valid(&self) -> bool {
         self.valid && self.kind.is_none() && self.id != PATHLESS && self.provider != "http-message-signatures"
     }
 
-    /// Keys that cannot be used are refused at start.
+    /// Returns a configuration for the vector. Keys that cannot be used are errors.
     pub fn config(&self) -> Result<Config, String> {
         let (public_url, target) = self.split();
         let path: Vec<_> = target.split('?').next().unwrap().split('/').skip(1).collect();
@@ -115,7 +115,7 @@ impl Vector {
         };
         let open = if self.provider == "azure-event-grid" { ", open: true" } else { "" };
         let provider = match self.provider.as_str() {
-            // The bare RFC: no provider says what must be covered.
+            // The plain RFC 9421, without a provider that says which components must be covered.
             "http-message-signatures" => BARE.to_owned(),
             _ => format!("preset: {}", self.preset()),
         };
@@ -152,7 +152,7 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
         map
     }
 
-    /// `None`: a callback that would be delivered.
+    /// Decides about the vector's request. Returns `None` if the callback would be delivered.
     pub fn decide(
         &self,
         config: &Config,
@@ -258,7 +258,7 @@ fn any_flipped_bit_of_body_or_signature_refuses() {
         }
         let headers = vector.headers();
         for (name, value) in headers.iter().filter(|(name, _)| name.as_str().contains("signature")) {
-            // Headers with several signatures stay valid as long as one of them matches.
+            // A header with several signatures is valid if one of them matches.
             if value.as_bytes().contains(&b' ') || value.to_str().unwrap().matches("v1=").count() > 1 {
                 continue;
             }

@@ -1,3 +1,3 @@
-//! What the measuring programs share.
+//! Code that the benchmark programs share.
 
 pub mod requests;

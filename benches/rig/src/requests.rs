@@ -1,41 +1,41 @@
-//! The requests of the measurements: callbacks that are good, or wrong in one way.
+//! The requests of the benchmarks: genuine callbacks, and callbacks with one fault.
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The key of the tokens.
+/// The key of the callback tokens.
 pub const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// The secret of the provider.
 pub const SECRET: &[u8] = b"provider secret of the benchmark";
-/// Where callbacks go, without the id.
+/// The path of callbacks, without the id.
 pub const PATH: &str = "/webhooks/analysis-status/";
-/// Under which name.
+/// The host name in the requests.
 pub const HOST: &str = "agent.example.com";
 
-/// What is wrong with a request.
+/// The fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing.
+    /// No fault.
     Good,
     /// The token is signed with another key.
     Token,
-    /// The token is another document's.
+    /// The token is bound to another document.
     Foreign,
-    /// The token is over.
+    /// The token has expired.
     Expired,
-    /// The token says that it is not signed, and is not.
+    /// The token has the algorithm `none` and no signature.
     Unsigned,
-    /// There is no token.
+    /// The token is missing.
     Tokenless,
     /// The signature is made with another secret.
     Signature,
-    /// The body is not the one that was signed.
+    /// The body differs from the signed body.
     Changed,
 }
 
 impl Kind {
-    /// The kind of this name.
+    /// Returns the kind with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let all = [
@@ -52,18 +52,18 @@ impl Kind {
     }
 }
 
-/// One request, in parts.
+/// The parts of one request.
 pub struct Callback {
     /// The path.
     pub path: String,
-    /// The headers besides host and length.
+    /// The headers except Host and Content-Length.
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl Callback {
-    /// As bytes of HTTP/1.1.
+    /// Serializes the request as HTTP/1.1.
     #[must_use]
     pub fn raw(&self) -> Vec<u8> {
         let mut head = format!("POST {} HTTP/1.1\r\nHost: {HOST}\r\n", self.path);
@@ -83,7 +83,7 @@ fn mac(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// The token of a document.
+/// Returns the callback token of a document.
 #[must_use]
 pub fn token(kind: Kind, route: &str, capture: &str, now: u64) -> String {
     let algorithm = if kind == Kind::Unsigned { "none" } else { "HS256" };
@@ -126,7 +126,7 @@ fn body(capture: &str, event: u64, size: usize) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// The event with this number, of the document with that one.
+/// Returns a request with this event number and this document number.
 #[must_use]
 pub fn callback(kind: Kind, event: u64, document: u64, size: usize, now: u64) -> Callback {
     let capture = format!("doc-{document:x}");

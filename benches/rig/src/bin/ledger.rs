@@ -1,8 +1,9 @@
-//! The ledger, measured: `ledger memory COUNT`, `ledger file FOLDER SECONDS WAITERS`, `ledger sqlite FOLDER SECONDS
+//! Measures the ledger: `ledger memory COUNT`, `ledger file FOLDER SECONDS WAITERS`, `ledger sqlite FOLDER SECONDS
 //! WAITERS`, `ledger fill FOLDER COUNT`, `ledger restart FOLDER`.
 //!
-//! A settle is what one callback costs the store: its record is written anew, and its event is remembered. The file
-//! and SQLite do the same: a batch of what gathered meanwhile is one transaction, and a settle counts once it is safe.
+//! A settle is the work of the store for one callback: it rewrites the record of the interaction and remembers the
+//! event. The file store and SQLite do the same work: all waiting changes are one transaction, and a settle is counted
+//! when it is durable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,7 +80,7 @@ async fn open(store: &Store, config: &Config, i: usize) -> Result<String, Failur
     Ok(id)
 }
 
-/// One callback: claimed, and settled.
+/// Claims and settles one callback.
 async fn settle(store: &Store, config: &Config, id: &str, event: u64) -> Result<(), Failure> {
     let route = config.policy.route("status").ok_or("no route")?;
     let path = CanonicalPath::parse("/w/doc-1").map_err(|fault| fault.to_string())?;
@@ -110,7 +111,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Resident bytes of an open interaction, and what minting and settling cost as the ledger grows.
+/// Measures the resident memory of an open interaction, and the time to mint and settle as the ledger grows.
 fn memory(count: usize) -> Result<(), Failure> {
     let config = config("{ kind: memory, interactions_max: 100000000, events_max: 100000000 }")?;
     let store = start(&config)?;
@@ -144,7 +145,7 @@ fn memory(count: usize) -> Result<(), Failure> {
     })
 }
 
-/// Durable settles a second.
+/// Measures durable settles per second.
 fn file(folder: &str, seconds: usize, waiters: usize) -> Result<(), Failure> {
     let config =
         Arc::new(config(&format!("{{ kind: file, path: {folder}/ledger, interactions_max: 100000000 }}"))?);
@@ -213,7 +214,7 @@ fn fill(folder: &str, count: usize) -> Result<(), Failure> {
     })?;
     let bytes = std::fs::metadata(format!("{folder}/ledger"))?.len();
     println!("{count} interactions with an event each: {} MiB", bytes >> 20);
-    // As kill -9 would: nothing is closed.
+    // Aborts without closing the file, as `kill -9` would.
     std::process::abort();
 }
 
@@ -232,7 +233,7 @@ fn restart(folder: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The yardstick: the same changes through SQLite (WAL, synchronous FULL), batches gathered in the same way.
+/// Measures the same changes with SQLite (WAL, synchronous FULL), with the same batches.
 mod sqlite {
     use std::sync::mpsc;
 

@@ -1,9 +1,12 @@
-//! A load generator. `load ADDRESS [--NAME VALUE]...`, with
-//! `protocol` (h1, tls, h2), `kind` (see `requests`), `size` of the body in bytes, `requests`, `connections`,
-//! `interactions` (how many documents the requests are of), `first` (number of the first event and document), `from`
-//! (source addresses: 256 in turn), `ca` (PEM), `rate` (requests a second, as they would come from outside: an answer that is late
-//! delays no other request, and its latency counts from when it was due; without it each connection sends when it is
-//! answered). Prints one line of JSON: statuses, seconds, latencies in microseconds.
+//! A load generator: `load ADDRESS [--NAME VALUE]...`. Prints one line of JSON with statuses, seconds, and latencies in
+//! microseconds.
+//!
+//! The options are `protocol` (h1, tls, h2), `kind` (see `requests`), `size` (of the body, in bytes), `requests`,
+//! `connections`, `interactions` (number of documents), `first` (number of the first event and document), `from`
+//! (source addresses, 256 in turn), `ca` (PEM) and `rate` (requests per second).
+//!
+//! With `rate`, requests are sent at fixed times. A late response does not delay other requests, and the latency is
+//! measured from the scheduled time. Without `rate`, each connection sends the next request after a response.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// HTTP/2 connections carry this many streams at a time.
+/// Number of parallel streams on an HTTP/2 connection.
 const STREAMS: usize = 4;
 
 struct Options(HashMap<String, String>);
@@ -60,7 +63,7 @@ struct Done {
     nanos: Vec<u64>,
 }
 
-/// What is to be sent, and since when it is due.
+/// The request to send, and the time at which it was due.
 type Due = (usize, Instant);
 
 #[tokio::main(flavor = "current_thread")]
@@ -78,7 +81,8 @@ async fn main() {
         requests: prepared(&options, &protocol, total),
         done: RefCell::default(),
     });
-    // A closed loop takes the next request when it has a free connection; an open one puts it in when it is due.
+    // In a closed loop, a free connection takes the next request. In an open loop, requests are queued when they are
+    // due.
     let (send, receive) = mpsc::unbounded_channel::<Due>();
     let receive = Rc::new(tokio::sync::Mutex::new(receive));
     let local = tokio::task::LocalSet::new();
@@ -109,7 +113,7 @@ async fn main() {
     report(&job, began.elapsed());
 }
 
-/// Puts the requests in: all at once, or each when it is due.
+/// Queues the requests: all at once, or each when it is due.
 async fn feed(send: mpsc::UnboundedSender<Due>, total: usize, rate: u64) {
     if rate == 0 {
         let now = Instant::now();
@@ -119,10 +123,10 @@ async fn feed(send: mpsc::UnboundedSender<Due>, total: usize, rate: u64) {
         return;
     }
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK).expect("a timer");
-    // Its successor can only be called where unsafe code is; this one owns its descriptor.
+    // The replacement of this function is unsafe. The timer owns its descriptor, so the deprecated function is sound.
     #[allow(deprecated)]
     let timer = AsyncFd::new(timer).expect("a timer");
-    // Connections are made meanwhile.
+    // Connections are opened at the same time.
     let began = Instant::now() + Duration::from_millis(200);
     for i in 0..total {
         let due = began + Duration::from_nanos(i as u64 * 1_000_000_000 / rate);
@@ -176,7 +180,7 @@ async fn connect(job: &Job) -> TcpStream {
     let socket =
         if job.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
     if let Some(mut from) = job.from {
-        // One address has not enough ports for a peer that closes every connection it refuses.
+        // One source address has too few ports for a peer that closes each connection after a denial.
         static TURN: AtomicU8 = AtomicU8::new(0);
         if let IpAddr::V4(v4) = &mut from {
             let [a, b, c, _] = v4.octets();
@@ -211,7 +215,7 @@ async fn drive(job: &Job, queue: &tokio::sync::Mutex<mpsc::UnboundedReceiver<Due
         let began = if open { due } else { Instant::now() };
         let Some(connection) = &mut kept else { return };
         let Prepared::Raw(raw) = &job.requests[index] else { return };
-        // A refusal may come, and the connection end, before the whole body is sent.
+        // A denial may arrive, and the connection may close, before the whole body is sent.
         let sent = connection.write_all(raw).await.and(connection.flush().await);
         let (status, keep) = answer(connection, &mut buffer).await.unwrap_or((0, false));
         if !keep || sent.is_err() {
@@ -268,7 +272,7 @@ impl Job {
     }
 }
 
-/// The status, and whether the connection stays; `None`: there is no answer.
+/// Returns the status, and whether the connection stays open. Returns `None` if there is no response.
 async fn answer(stream: &mut dyn Stream, buffer: &mut [u8]) -> Option<(u16, bool)> {
     let mut filled = 0;
     loop {

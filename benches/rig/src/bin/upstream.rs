@@ -1,4 +1,4 @@
-//! An agent that reads requests whole and answers 200 with a short body. `upstream LISTEN`.
+//! An agent that reads complete requests and answers 200 with a short body: `upstream LISTEN`.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
