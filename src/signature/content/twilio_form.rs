@@ -1,0 +1,79 @@
+//! Twilio's content of a form: every parameter of the body, sorted by name, each name and value joined without
+//! anything between them. Other bodies are covered by a hash in the URL, which is signed.
+//! Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
+
+use data_encoding::HEXLOWER;
+use percent_encoding::percent_decode;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::denial::{Denial, Refusal};
+use crate::query::{Parameter, parameter};
+use crate::request::RequestHead;
+
+/// The parameter of the URL that holds the hash of a body that is no form.
+const BODY_HASH: &str = "bodySHA256";
+
+/// Most fields of a form: sorting them comes before anything is proved.
+const FIELDS_MAX: usize = 1000;
+
+/// What of the body is signed, besides the URL.
+pub(in crate::signature) fn content(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
+    let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
+    // Twilio appends it: anywhere else it may be text of somebody else's that was signed as a field of a form.
+    let query = head.raw_query().unwrap_or_default();
+    let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
+    match (last, parameter(query, BODY_HASH)) {
+        (Some(hash), Parameter::One(_)) if hash.len() == 64 && !head.is_form() => {
+            let expected = HEXLOWER.encode(&Sha256::digest(body));
+            return match bool::from(expected.as_bytes().ct_eq(hash.as_bytes())) {
+                true => Ok(String::new()),
+                false => mismatch("bodySHA256 in the URL is not the hash of the body"),
+            };
+        }
+        (_, Parameter::Missing) => {}
+        _ => return mismatch("bodySHA256 in the URL is not where Twilio puts it"),
+    }
+    if body.is_empty() {
+        return Ok(String::new());
+    }
+    if !head.is_form() {
+        return mismatch("neither a form nor a body whose hash is in the URL");
+    }
+    sorted(body)
+}
+
+/// The public URL with its port left out, or with the scheme's where it has none: Twilio signs now the one, now the
+/// other.
+pub(in crate::signature) fn other_port(public_url: &str) -> String {
+    let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
+    let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
+    // The last colon of an IPv6 address stands within its brackets.
+    let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map(|(host, _)| host);
+    match host {
+        Some(host) => format!("{scheme}://{host}{path}"),
+        None => format!("{scheme}://{authority}:{}{path}", if scheme == "http" { 80 } else { 443 }),
+    }
+}
+
+/// A name that comes more than once is followed by each of its different values, sorted, each with the name.
+fn sorted(body: &[u8]) -> Result<String, Refusal> {
+    let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
+    let text = |bytes: &[u8]| {
+        let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+        String::from_utf8(percent_decode(&spaced).collect()).ok()
+    };
+    let mut fields = Vec::new();
+    for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
+        if fields.len() == FIELDS_MAX {
+            return Err(malformed("the form has more fields than any of Twilio's"));
+        }
+        let split = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+        let (name, value) = pair.split_at(split);
+        let field = text(name).zip(text(value.get(1..).unwrap_or_default()));
+        fields.push(field.ok_or_else(|| malformed("the form is not UTF-8"))?);
+    }
+    fields.sort_unstable();
+    fields.dedup();
+    Ok(fields.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect())
+}

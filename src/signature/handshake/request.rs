@@ -1,0 +1,115 @@
+//! A request that may be a handshake: whether it fits a rule, and the texts that an answer takes from it.
+
+use std::borrow::Cow;
+
+use data_encoding::{BASE64, HEXLOWER};
+
+use super::rule::{HandshakeToken, Piece, Template, Value, When};
+use crate::denial::{Denial, Refusal};
+use crate::json::{Found, Pointer, find_one, quoted};
+use crate::query::{Parameter, form_parameter};
+use crate::request::{RequestHead, Single};
+use crate::signature::keys::Keyed;
+
+/// Longest text that is echoed, in bytes.
+const ECHO_BYTES_MAX: usize = 2048;
+/// Longest text that is signed for a caller, in bytes: what is longer is no challenge.
+const CHALLENGE_BYTES_MAX: usize = 256;
+
+impl When {
+    pub(in crate::signature) fn fits_head(&self, head: &RequestHead<'_>) -> bool {
+        let request = Request { head, body: b"", key: None };
+        self.head.iter().all(|(at, wanted)| {
+            request.text(at).is_ok_and(|text| wanted.as_deref().is_none_or(|wanted| *text == *wanted))
+        })
+    }
+
+    /// Whether the body fits, of a head that does.
+    pub(in crate::signature) fn fits_body(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
+        let member = |(pointer, wanted): &(Pointer, Option<Box<str>>)| match find_one(body, pointer) {
+            found @ Found::One(_) => match wanted {
+                None => true,
+                Some(wanted) => found.word().is_some_and(|word| word == *wanted),
+            },
+            Found::Missing | Found::Doubled => false,
+        };
+        let fields = if head.is_form() { std::str::from_utf8(body).unwrap_or_default() } else { "" };
+        let field = |(name, value): &(Box<str>, Box<str>)| matches!(form_parameter(fields, name), Parameter::One(found) if *found == **value);
+        self.body.iter().all(member) && self.form.iter().all(field)
+    }
+}
+
+/// A request that is answered.
+pub(in crate::signature) struct Request<'r> {
+    pub(in crate::signature) head: &'r RequestHead<'r>,
+    pub(in crate::signature) body: &'r [u8],
+    pub(in crate::signature) key: Option<&'r Keyed>,
+}
+
+impl Request<'_> {
+    /// A text of the request: it must be there, once, and short.
+    pub(in crate::signature) fn text(&self, at: &HandshakeToken) -> Result<Cow<'_, str>, Refusal> {
+        let missing = || Refusal::new(Denial::HandshakeRefused, "the handshake lacks what it must hold");
+        let text = match at {
+            HandshakeToken::Body(pointer) => {
+                find_one(self.body, pointer).word().map(|word| word.into_string().into())
+            }
+            HandshakeToken::Header(name) => match self.head.single(name) {
+                Single::One(value) => value.to_str().ok().map(Cow::Borrowed),
+                _ => None,
+            },
+            HandshakeToken::Query(name) => {
+                match form_parameter(self.head.raw_query().unwrap_or_default(), name) {
+                    Parameter::One(value) => Some(value),
+                    Parameter::Missing | Parameter::Several => None,
+                }
+            }
+        };
+        text.filter(|text| !text.is_empty() && text.len() <= ECHO_BYTES_MAX).ok_or_else(missing)
+    }
+
+    /// The HMAC of a text. Only of what looks like a challenge: a signature for a text of the caller's choice must
+    /// not be one of a message.
+    fn hmac(&self, at: &HandshakeToken) -> Result<Vec<u8>, Refusal> {
+        let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
+        let text = self.text(at)?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~+/=".contains(&b);
+        if text.len() > CHALLENGE_BYTES_MAX || !text.bytes().all(plain) {
+            return Err(refused("the challenge has characters that challenges do not have"));
+        }
+        let key = self.key.ok_or_else(|| refused("there is no secret to answer with"))?;
+        let mut mac = key.start();
+        mac.update(text.as_bytes());
+        Ok(mac.finish().as_bytes().to_vec())
+    }
+
+    pub(in crate::signature) fn fill(&self, template: &Template) -> Result<String, Refusal> {
+        let mut out = String::new();
+        for piece in &template.0 {
+            match piece {
+                Piece::Literal(text) => out.push_str(text),
+                Piece::Echo(at) => out.push_str(&self.text(at)?),
+                Piece::HmacBase64(at) => out.push_str(&BASE64.encode(&self.hmac(at)?)),
+                Piece::HmacHex(at) => out.push_str(&HEXLOWER.encode(&self.hmac(at)?)),
+            }
+        }
+        Ok(out)
+    }
+
+    pub(in crate::signature) fn object(&self, members: &[(Box<str>, Value)]) -> Result<String, Refusal> {
+        let mut out = String::from("{");
+        for (i, (name, value)) in members.iter().enumerate() {
+            if i > 0 {
+                out.push(',');
+            }
+            out.push_str(&quoted(name));
+            out.push(':');
+            match value {
+                Value::Raw(raw) => out.push_str(raw),
+                Value::Text(template) => out.push_str(&quoted(&self.fill(template)?)),
+            }
+        }
+        out.push('}');
+        Ok(out)
+    }
+}

@@ -1,0 +1,305 @@
+//! Public keys in the forms in which providers publish them: JWK and JWKS (RFC 7517), PEM, X.509 certificates,
+//! base64 of a SubjectPublicKeyInfo, and raw Ed25519 keys in base64 or hexadecimal.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
+use serde::Deserialize;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey as Spki;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::time::Timestamp;
+
+/// Most keys in one set.
+const KEYS_MAX: usize = 64;
+
+/// The numbers of a key, by kind.
+#[derive(Clone, Eq, PartialEq)]
+pub(in crate::signature) enum Material {
+    Ed25519(Box<[u8]>),
+    /// The point, uncompressed.
+    P256(Box<[u8]>),
+    /// The point, uncompressed.
+    P384(Box<[u8]>),
+    Rsa {
+        modulus: Box<[u8]>,
+        exponent: Box<[u8]>,
+    },
+}
+
+/// A public key.
+#[derive(Clone)]
+pub struct PublicKey {
+    id: Option<Box<str>>,
+    /// The one JOSE algorithm that it says it is for.
+    algorithm: Option<Box<str>>,
+    /// The purpose beyond `use`, where the key states one (`adcp_use`).
+    purpose: Option<Box<str>>,
+    /// When it begins and ends to be valid, for the key of a certificate.
+    valid: Option<(Timestamp, Timestamp)>,
+    material: Material,
+}
+
+/// Prints what kind of key it is.
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.material {
+            Material::Ed25519(_) => "Ed25519",
+            Material::P256(_) => "P-256",
+            Material::P384(_) => "P-384",
+            Material::Rsa { .. } => "RSA",
+        };
+        write!(f, "PublicKey({kind}, {:?})", self.id)
+    }
+}
+
+impl PublicKey {
+    /// Its name in the set.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The one JOSE algorithm that it says it is for.
+    pub fn algorithm(&self) -> Option<&str> {
+        self.algorithm.as_deref()
+    }
+
+    /// The purpose it states.
+    pub fn purpose(&self) -> Option<&str> {
+        self.purpose.as_deref()
+    }
+
+    /// Whether it is neither used too early nor too late.
+    fn is_valid_at(&self, now: Timestamp) -> bool {
+        self.valid.is_none_or(|(from, until)| from <= now && now <= until)
+    }
+
+    pub(in crate::signature) fn material(&self) -> &Material {
+        &self.material
+    }
+
+    fn bare(material: Material) -> Self {
+        Self { id: None, algorithm: None, purpose: None, valid: None, material }
+    }
+
+    fn from_info(info: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
+        let bits: &[u8] = &info.subject_public_key.data;
+        let material = match info.algorithm.algorithm.to_id_string().as_str() {
+            "1.3.101.112" if bits.len() == 32 => Material::Ed25519(bits.into()),
+            "1.2.840.10045.2.1" => point(bits)?,
+            "1.2.840.113549.1.1.1" => match info.parsed().ok()? {
+                Spki::RSA(key) => rsa(key.modulus, key.exponent)?,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(Self::bare(material))
+    }
+
+    fn from_certificate(der: &[u8]) -> Option<Self> {
+        let (rest, certificate) = X509Certificate::from_der(der).ok()?;
+        let from = Timestamp::from_unix_secs(certificate.validity.not_before.timestamp());
+        let until = Timestamp::from_unix_secs(certificate.validity.not_after.timestamp());
+        let key = Self::from_info(certificate.public_key())?;
+        rest.is_empty().then_some(Self { valid: Some((from, until)), ..key })
+    }
+
+    fn from_spki(der: &[u8]) -> Option<Self> {
+        let (rest, info) = SubjectPublicKeyInfo::from_der(der).ok()?;
+        rest.is_empty().then(|| Self::from_info(&info)).flatten()
+    }
+}
+
+/// An uncompressed point; its length tells the curve.
+fn point(bits: &[u8]) -> Option<Material> {
+    match (bits.first()?, bits.len()) {
+        (4, 65) => Some(Material::P256(bits.into())),
+        (4, 97) => Some(Material::P384(bits.into())),
+        _ => None,
+    }
+}
+
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Material> {
+    let trim = |bytes: &[u8]| -> Box<[u8]> { bytes.iter().copied().skip_while(|b| *b == 0).collect() };
+    let (modulus, exponent) = (trim(modulus), trim(exponent));
+    // 2048 bits and more: below that nobody publishes a key that is worth anything.
+    (modulus.len() >= 256 && !exponent.is_empty()).then_some(Material::Rsa { modulus, exponent })
+}
+
+/// The public keys of a provider.
+#[derive(Clone, Debug, Default)]
+pub struct KeySet {
+    keys: Vec<PublicKey>,
+    /// Whether a message was genuine under one of them. Clones share it.
+    proved: Arc<AtomicBool>,
+}
+
+/// Why text holds no keys, or not only keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoKeys;
+
+impl fmt::Display for NoKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "holds no public key that can be used: JWK, JWKS, PEM, a certificate, base64 of a SubjectPublicKeyInfo, \
+             or a raw Ed25519 key in base64 or hexadecimal; RSA from 2048 bits",
+        )
+    }
+}
+
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: Box<str>,
+    #[serde(default)]
+    kid: Option<Box<str>>,
+    #[serde(default)]
+    alg: Option<Box<str>>,
+    #[serde(default, rename = "use")]
+    usage: Option<Box<str>>,
+    #[serde(default)]
+    key_ops: Option<Vec<Box<str>>>,
+    #[serde(default)]
+    adcp_use: Option<Box<str>>,
+    #[serde(default)]
+    crv: Option<Box<str>>,
+    #[serde(default)]
+    x: Option<Box<str>>,
+    #[serde(default)]
+    y: Option<Box<str>>,
+    #[serde(default)]
+    n: Option<Box<str>>,
+    #[serde(default)]
+    e: Option<Box<str>>,
+}
+
+impl Jwk {
+    /// A key for verifying signatures; `None` for keys of other kinds and uses, which sets may hold too.
+    fn key(self) -> Option<PublicKey> {
+        let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
+        let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
+        if !signs || !verifies {
+            return None;
+        }
+        let number = |text: &Option<Box<str>>| BASE64URL_NOPAD.decode(text.as_ref()?.as_bytes()).ok();
+        let material = match (&*self.kty, self.crv.as_deref()) {
+            ("OKP", Some("Ed25519")) => Material::Ed25519(number(&self.x).filter(|x| x.len() == 32)?.into()),
+            ("EC", Some(curve @ ("P-256" | "P-384"))) => {
+                let bytes = if curve == "P-256" { 32 } else { 48 };
+                let (x, y) = (number(&self.x)?, number(&self.y)?);
+                (x.len() == bytes && y.len() == bytes).then_some(())?;
+                point(&[&[4], &*x, &*y].concat())?
+            }
+            ("RSA", _) => rsa(&number(&self.n)?, &number(&self.e)?)?,
+            _ => return None,
+        };
+        let key = PublicKey::bare(material);
+        Some(PublicKey { id: self.kid, algorithm: self.alg, purpose: self.adcp_use, ..key })
+    }
+}
+
+impl KeySet {
+    /// Reads keys; the form is recognised. An unusable key among others of a JWKS is left out, as RFC 7517 section 5
+    /// asks.
+    ///
+    /// # Errors
+    /// [`NoKeys`] when there is none left, or too many.
+    pub fn parse(text: &[u8]) -> Result<Self, NoKeys> {
+        let text = std::str::from_utf8(text).map_err(|_| NoKeys)?.trim();
+        let keys = if text.starts_with('{') {
+            json(text)
+        } else if text.starts_with("-----BEGIN ") {
+            pem(text)
+        } else {
+            bare(text).map(|key| vec![key])
+        };
+        match keys {
+            Some(keys) if (1..=KEYS_MAX).contains(&keys.len()) => Ok(Self { keys, proved: Arc::default() }),
+            _ => Err(NoKeys),
+        }
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+
+    /// All keys of several sets.
+    pub fn merged(sets: impl IntoIterator<Item = Self>) -> Self {
+        Self { keys: sets.into_iter().flat_map(|set| set.keys).collect(), proved: Arc::default() }
+    }
+
+    /// Whether a message was genuine under one of the keys.
+    pub fn has_proved_itself(&self) -> bool {
+        self.proved.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that a message was genuine under one of the keys.
+    pub fn prove(&self) {
+        // Most of the time it is known, and nothing is written that other threads read.
+        if !self.has_proved_itself() {
+            self.proved.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The keys that may be used at a moment.
+    pub(in crate::signature) fn usable(&self, now: Timestamp) -> impl Iterator<Item = &PublicKey> {
+        self.keys.iter().filter(move |key| key.is_valid_at(now))
+    }
+
+    /// The usable keys that answer to a name: all of them where none is named, and those without a name.
+    pub(in crate::signature) fn named<'k>(
+        &'k self,
+        id: Option<&'k str>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'k PublicKey> {
+        self.usable(now).filter(move |key| id.is_none() || key.id().is_none() || key.id() == id)
+    }
+}
+
+fn json(text: &str) -> Option<Vec<PublicKey>> {
+    if let Ok(set) = serde_json::from_str::<Set>(text) {
+        let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()?.key());
+        return Some(keys.collect());
+    }
+    let key = serde_json::from_str::<Jwk>(text).ok()?.key()?;
+    Some(vec![key])
+}
+
+fn pem(text: &str) -> Option<Vec<PublicKey>> {
+    let mut keys = Vec::new();
+    let mut rest = text;
+    while let Some((_, behind)) = rest.split_once("-----BEGIN ") {
+        let (label, behind) = behind.split_once("-----")?;
+        let (base64, behind) = behind.split_once(&format!("-----END {label}-----"))?;
+        let base64: String = base64.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let der = BASE64.decode(base64.as_bytes()).ok()?;
+        keys.push(match label {
+            "PUBLIC KEY" => PublicKey::from_spki(&der)?,
+            "CERTIFICATE" => PublicKey::from_certificate(&der)?,
+            _ => return None,
+        });
+        rest = behind;
+    }
+    Some(keys)
+}
+
+/// One key without anything around it. `whpk_` is Standard Webhooks' mark of a public key.
+fn bare(text: &str) -> Option<PublicKey> {
+    let text = text.strip_prefix("whpk_").unwrap_or(text);
+    let raw = |bytes: Vec<u8>| (bytes.len() == 32).then(|| PublicKey::bare(Material::Ed25519(bytes.into())));
+    if text.len() == 64
+        && let Ok(bytes) = HEXLOWER_PERMISSIVE.decode(text.as_bytes())
+    {
+        return raw(bytes);
+    }
+    let der = BASE64_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok()?;
+    if der.len() == 32 { raw(der) } else { PublicKey::from_spki(&der) }
+}

@@ -1,0 +1,88 @@
+//! Shared tokens and basic authentication: who sends is known, what is sent is not bound.
+
+use data_encoding::BASE64;
+use http::header::AUTHORIZATION;
+use serde_json::value::RawValue;
+
+use crate::denial::{Denial, Refusal};
+use crate::json::{Pointer, find_one};
+use crate::request::RequestHead;
+use crate::secret::Secret;
+use crate::signature::request_parts::{Place, members, required};
+
+/// Where a shared token travels.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TokenPlace {
+    /// In a header or a member of the body.
+    At(Place),
+    /// In a member of every element of a list in the body.
+    Each {
+        /// The list.
+        list: Pointer,
+        /// The member of each element.
+        member: Pointer,
+    },
+    /// As user and password (RFC 7617).
+    Basic,
+}
+
+impl TokenPlace {
+    /// Looks at the head, if the token is there.
+    pub(in crate::signature) fn check_head(
+        &self,
+        head: &RequestHead<'_>,
+        secrets: &[Secret],
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::At(place @ Place::Headers { .. }) => equal(place.one(head)?.as_bytes(), secrets),
+            Self::Basic => {
+                let malformed = || Refusal::new(Denial::SignatureMalformed, "not basic authentication");
+                let value = required(head, &AUTHORIZATION)?.to_str().map_err(|_| malformed())?;
+                let (scheme, text) = value.split_once(' ').ok_or_else(malformed)?;
+                if !scheme.eq_ignore_ascii_case("basic") {
+                    return Err(malformed());
+                }
+                equal(&BASE64.decode(text.trim_start().as_bytes()).map_err(|_| malformed())?, secrets)
+            }
+            Self::At(Place::Body(_)) | Self::Each { .. } => Ok(()),
+        }
+    }
+
+    /// Looks at the body, if the token is there.
+    pub(in crate::signature) fn check_body(&self, body: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
+        let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
+        match self {
+            Self::At(Place::Body(pointer)) => {
+                let members = members(body, &[pointer])?;
+                match members.first().filter(|text| !text.is_empty()) {
+                    Some(text) => equal(text.as_bytes(), secrets),
+                    None => Err(Refusal::new(Denial::SignatureMissing, "the body holds no token")),
+                }
+            }
+            Self::Each { list, member } => {
+                let found = find_one(body, list).raw().unwrap_or("null");
+                let elements: Vec<&RawValue> =
+                    serde_json::from_str(found).map_err(|_| malformed("the body holds no such list"))?;
+                if elements.is_empty() {
+                    return Err(malformed("the list in the body is empty"));
+                }
+                for element in &elements {
+                    let text = find_one(element.get().as_bytes(), member).word().ok_or_else(|| {
+                        Refusal::new(Denial::SignatureMissing, "an element of the body holds no token")
+                    })?;
+                    equal(text.as_bytes(), secrets)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Every secret is compared, so that the time does not tell which one matched.
+fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
+    match secrets.iter().filter(|secret| secret.matches(candidate)).count() {
+        0 => Err(Refusal::new(Denial::SignatureMismatch, "the token is none of the provider's secrets")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,137 @@
+//! Amazon SNS: the signed content is made of members of the body, which of them depends on the kind of message.
+//! Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
+
+use data_encoding::BASE64;
+use http::HeaderName;
+
+use crate::denial::{Denial, Refusal};
+use crate::json::{Found, Pointer, find_strict};
+use crate::secret::Secret;
+use crate::signature::context::Signed;
+use crate::signature::keys::{KeySet, PublicAlgorithm, Tag};
+use crate::signature::request_parts::within;
+use crate::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+const TOPIC: HeaderName = HeaderName::from_static("x-amz-sns-topic-arn");
+const KIND: HeaderName = HeaderName::from_static("x-amz-sns-message-type");
+
+/// How old a message may be: SNS retries for an hour.
+const PAST: std::time::Duration = std::time::Duration::from_secs(3600);
+const FUTURE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// The members that may be signed, and what the signature needs besides.
+const MEMBERS: [&str; 10] = [
+    "Message",
+    "MessageId",
+    "Subject",
+    "SubscribeURL",
+    "Timestamp",
+    "Token",
+    "TopicArn",
+    "Type",
+    "SignatureVersion",
+    "Signature",
+];
+
+/// A message of a topic that is expected.
+pub(in crate::signature) struct SnsMessage {
+    content: String,
+    algorithm: PublicAlgorithm,
+    signature: Vec<u8>,
+    at: Timestamp,
+}
+
+impl SnsMessage {
+    /// Reads a message of one of `topics`.
+    pub(in crate::signature) fn read(
+        signed: &Signed<'_>,
+        topics: &[Secret],
+        body: &[u8],
+    ) -> Result<Self, Refusal> {
+        let members = members(body)?;
+        let word = |name: &str| {
+            let at = MEMBERS.iter().position(|member| *member == name)?;
+            members.get(at)?.as_deref()
+        };
+        let (Some(kind), Some(topic)) = (word("Type"), word("TopicArn")) else {
+            return Err(malformed("the body has no Type or no TopicArn"));
+        };
+        if !topics.iter().any(|ours| ours.matches(topic.as_bytes())) {
+            return Err(claim("the message is of another topic"));
+        }
+        // The headers are not signed: whoever reads them instead of the body must not be misled.
+        for (name, value) in [(TOPIC, topic), (KIND, kind)] {
+            let all = signed.head.headers.get_all(&name);
+            if all.iter().any(|header| header.as_bytes() != value.as_bytes()) {
+                return Err(claim("a header of the message says something else than its body"));
+            }
+        }
+        let names: &[&str] = match kind {
+            "Notification" => &["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"],
+            "SubscriptionConfirmation" | "UnsubscribeConfirmation" => {
+                &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
+            }
+            _ => return Err(malformed("a Type that SNS does not have")),
+        };
+        let mut content = String::new();
+        for name in names {
+            match word(name) {
+                // A line break elsewhere could be where another member begins.
+                Some(value) if *name != "Message" && value.contains('\n') => {
+                    return Err(malformed("a member that is signed holds a line break"));
+                }
+                Some(value) => content.push_str(&format!("{name}\n{value}\n")),
+                None if *name == "Subject" => {}
+                None => return Err(malformed("a member that is signed is missing")),
+            }
+        }
+        let algorithm = match word("SignatureVersion") {
+            Some("1") => PublicAlgorithm::RsaPkcs1Sha1,
+            Some("2") => PublicAlgorithm::RsaPkcs1Sha256,
+            _ => return Err(malformed("a SignatureVersion that SNS does not have")),
+        };
+        let signature = word("Signature").and_then(|text| BASE64.decode(text.as_bytes()).ok());
+        let signature = signature.ok_or_else(|| malformed("the body has no Signature"))?;
+        let at = word("Timestamp").and_then(Timestamp::parse);
+        let at = at.ok_or_else(|| malformed("the body has no readable Timestamp"))?;
+        Ok(Self { content, algorithm, signature, at })
+    }
+
+    /// Verifies it under a certificate.
+    pub(in crate::signature) fn verify(&self, keys: &KeySet, now: Timestamp) -> Result<Vec<Tag>, Refusal> {
+        let content = self.content.as_bytes();
+        if !keys.usable(now).any(|key| self.algorithm.verifies(key, content, &self.signature)) {
+            let detail = "the signature does not verify under the certificate";
+            return Err(Refusal::new(Denial::SignatureMismatch, detail));
+        }
+        within(self.at, now, PAST, FUTURE)?;
+        keys.prove();
+        Ok(vec![Tag::new(&Sha256::digest(content))])
+    }
+}
+
+/// The members, each once, in one spelling, and text; `None` where one is missing or null.
+fn members(body: &[u8]) -> Result<Vec<Option<Box<str>>>, Refusal> {
+    let text = |name: &&str| {
+        let pointer = Pointer::parse(&format!("/{name}")).ok_or_else(|| malformed("no name of a member"))?;
+        match find_strict(body, &pointer).map_err(|_| malformed("the body is not JSON"))? {
+            Found::Missing => Ok(None),
+            Found::One(raw) if raw.get() == "null" => Ok(None),
+            found @ Found::One(raw) if raw.get().starts_with('"') => Ok(found.word()),
+            Found::One(_) => Err(malformed("a member that is signed is no text")),
+            Found::Doubled => {
+                Err(malformed("a member that is signed is there twice, or in another spelling"))
+            }
+        }
+    };
+    MEMBERS.iter().map(text).collect()
+}
+
+fn malformed(detail: &'static str) -> Refusal {
+    Refusal::new(Denial::SignatureMalformed, detail)
+}
+
+fn claim(detail: &'static str) -> Refusal {
+    Refusal::new(Denial::SignatureClaim, detail)
+}

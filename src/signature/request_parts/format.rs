@@ -1,0 +1,213 @@
+//! The grammar of a signature header, written as an example: `t={timestamp},v1={signature}`.
+//!
+//! With a separator the header is a list: items are told apart by what stands before the placeholder,
+//! unknown items are skipped (a provider adds versions), several signatures may come, the timestamp once.
+//! Without one the whole header is prefix and signature.
+
+use std::fmt;
+use std::ops::Range;
+
+use http::HeaderValue;
+
+use crate::denial::{Denial, Refusal};
+
+/// What an item of the header holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Field {
+    Signature,
+    Timestamp,
+}
+
+/// A parsed grammar.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Format {
+    items: Vec<(Box<str>, Field)>,
+    separator: Option<char>,
+    text: Box<str>,
+}
+
+/// Why a grammar cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum FormatFault {
+    /// An item without a placeholder, or with text behind it.
+    Item(String),
+    /// The text before one placeholder begins with the text before the other.
+    Prefix,
+    /// Two placeholders and nothing to tell where one ends: give a `separator`.
+    Separator,
+    /// No `{signature}`, or two.
+    Signature,
+}
+
+impl fmt::Display for FormatFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(item) => write!(f, "`{item}` must be text and then {{signature}} or {{timestamp}}"),
+            Self::Signature => write!(f, "must hold {{signature}} exactly once"),
+            Self::Prefix => write!(f, "needs different text before {{timestamp}} and {{signature}}"),
+            Self::Separator => write!(f, "two placeholders need one of `,` `;` `&` or a space between them"),
+        }
+    }
+}
+
+impl Format {
+    /// Reads a grammar. Without an explicit `separator`, the character behind the first of two placeholders
+    /// is it.
+    ///
+    /// # Errors
+    /// [`FormatFault`].
+    pub fn parse(text: &str, separator: Option<char>) -> Result<Self, FormatFault> {
+        let placeholders = text.matches('{').count();
+        let implied = || text.split_once('}').and_then(|(_, rest)| rest.chars().next());
+        let separator = match separator {
+            None if placeholders > 1 => {
+                Some(implied().filter(|c| ",;& ".contains(*c)).ok_or(FormatFault::Separator)?)
+            }
+            given => given,
+        };
+        let items = match separator {
+            None => vec![item(text)?],
+            Some(c) => text.split(c).map(|part| item(part.trim_matches(' '))).collect::<Result<_, _>>()?,
+        };
+        let signatures = items.iter().filter(|(_, field)| *field == Field::Signature).count();
+        let timestamps = items.len() - signatures;
+        if signatures != 1 || timestamps > 1 {
+            return Err(FormatFault::Signature);
+        }
+        let overlap = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
+        if let [(a, _), (b, _)] = items.as_slice()
+            && overlap(a, b)
+        {
+            return Err(FormatFault::Prefix);
+        }
+        Ok(Self { items, separator, text: text.into() })
+    }
+
+    /// Whether the header itself carries the timestamp.
+    pub fn has_timestamp(&self) -> bool {
+        self.items.iter().any(|(_, field)| *field == Field::Timestamp)
+    }
+
+    /// The grammar as written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Reads a header: hands each signature to `signature`, as text, and returns the timestamp.
+    pub(in crate::signature) fn read<'v>(
+        &self,
+        value: &'v HeaderValue,
+        mut signature: impl FnMut(&'v str),
+    ) -> Result<Option<Slice>, Refusal> {
+        let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
+        let text = value.to_str().map_err(|_| malformed("the signature header is not visible ASCII"))?;
+        let mut timestamp = None;
+        let whole = [text];
+        let items: &mut dyn Iterator<Item = &'v str> = match self.separator {
+            None => &mut whole.into_iter(),
+            Some(c) => &mut text.split(c),
+        };
+        for part in items {
+            let part = part.trim_matches([' ', '\t']);
+            let Some((rest, field)) = self.field(part) else { continue };
+            match field {
+                Field::Signature => signature(rest),
+                Field::Timestamp if timestamp.is_some() => {
+                    return Err(malformed("the signature header holds two timestamps"));
+                }
+                Field::Timestamp => timestamp = Some(Slice::of(value, text, rest)),
+            }
+        }
+        Ok(timestamp)
+    }
+
+    fn field<'t>(&self, part: &'t str) -> Option<(&'t str, Field)> {
+        self.items.iter().find_map(|(prefix, field)| part.strip_prefix(&**prefix).map(|rest| (rest, *field)))
+    }
+
+    /// Writes a header.
+    pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
+        self.text.replace("{timestamp}", timestamp).replace("{signature}", signature)
+    }
+}
+
+fn item(part: &str) -> Result<(Box<str>, Field), FormatFault> {
+    let field = |placeholder, field| part.strip_suffix(placeholder).map(|prefix| (prefix, field));
+    match field("{signature}", Field::Signature).or_else(|| field("{timestamp}", Field::Timestamp)) {
+        Some((prefix, field)) if !prefix.contains(['{', '}']) => Ok((prefix.into(), field)),
+        _ => Err(FormatFault::Item(part.to_owned())),
+    }
+}
+
+/// A part of a header value, kept without copying it.
+#[derive(Clone, Debug)]
+pub(in crate::signature) struct Slice {
+    value: HeaderValue,
+    range: Range<usize>,
+}
+
+impl Slice {
+    pub(in crate::signature) fn whole(value: &HeaderValue) -> Self {
+        Self { value: value.clone(), range: 0..value.len() }
+    }
+
+    /// `part` is a part of `text`, which is the text of `value`.
+    fn of(value: &HeaderValue, text: &str, part: &str) -> Self {
+        let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
+        Self { value: value.clone(), range: start..start + part.len() }
+    }
+
+    pub(in crate::signature) fn as_bytes(&self) -> &[u8] {
+        self.value.as_bytes().get(self.range.clone()).unwrap_or_default()
+    }
+
+    pub(in crate::signature) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(format: &Format, value: &'static str) -> (Vec<&'static str>, Option<String>) {
+        let (value, mut signatures) = (HeaderValue::from_static(value), Vec::new());
+        let timestamp = format.read(&value, |text| signatures.push(text.to_owned())).unwrap();
+        let signatures = signatures.into_iter().map(|text| &*text.leak()).collect();
+        (signatures, timestamp.map(|slice| slice.as_str().to_owned()))
+    }
+
+    #[test]
+    fn a_single_value_is_prefix_and_signature() {
+        let format = Format::parse("sha1={signature}", None).unwrap();
+        assert_eq!(read(&format, "sha1=01"), (vec!["01"], None));
+        assert_eq!(read(&format, "sha1=01,sha1=02"), (vec!["01,sha1=02"], None));
+        for bad in ["01", "SHA1=01", ""] {
+            assert_eq!(read(&format, bad), (vec![], None), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_takes_several_signatures_and_skips_what_it_does_not_know() {
+        let format = Format::parse("t={timestamp},v1={signature}", None).unwrap();
+        let value = "t=12,v0=00,v1=01, v1=02,v1=";
+        assert_eq!(read(&format, value), (vec!["01", "02", ""], Some("12".to_owned())));
+        assert!(format.has_timestamp());
+        let twice = HeaderValue::from_static("t=1,t=2");
+        assert!(format.read(&twice, |_| {}).is_err());
+    }
+
+    #[test]
+    fn grammars_without_one_meaning_are_refused() {
+        assert_eq!(Format::parse("t={timestamp}", None), Err(FormatFault::Signature));
+        assert_eq!(Format::parse("{timestamp}{signature}", None), Err(FormatFault::Separator));
+        assert_eq!(Format::parse("a={signature},b={signature}", None), Err(FormatFault::Signature));
+        assert_eq!(Format::parse("{timestamp},{signature}", None), Err(FormatFault::Prefix));
+        assert_eq!(Format::parse("v={timestamp},v={signature}", None), Err(FormatFault::Prefix));
+        for bad in ["", "v1", "{signature}x", "{id}", "v={sig}", "t={timestamp},x,v1={signature}"] {
+            assert!(matches!(Format::parse(bad, None), Err(FormatFault::Item(_))), "{bad}");
+        }
+        let spaced = Format::parse("v1,{signature}", Some(' ')).unwrap();
+        assert_eq!(spaced.write("", "x"), "v1,x");
+    }
+}

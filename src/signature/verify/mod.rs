@@ -1,0 +1,16 @@
+//! Verifying and signing.
+
+mod body;
+mod content_proof;
+mod handshake;
+mod head;
+mod presented;
+mod sign;
+mod verifier;
+
+pub use self::presented::Presented;
+pub use self::sign::Signature;
+pub use self::verifier::Verifier;
+
+#[cfg(test)]
+mod tests;
