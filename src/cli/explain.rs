@@ -11,7 +11,7 @@ use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;
 use crate::proxy::with_cached;
 use crate::request::RequestHead;
-use crate::signature::Reply;
+use crate::signature::HandshakeReply;
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Trail};
@@ -85,7 +85,7 @@ struct Explanation<'a> {
     provider: Option<String>,
     forward: Option<String>,
     /// What a handshake is answered with.
-    answer: Option<Reply>,
+    answer: Option<HandshakeReply>,
     /// Whether the route only observes: then it is delivered whatever the verdict would be.
     observes: bool,
     trail: &'a Trail,

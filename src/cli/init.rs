@@ -94,7 +94,7 @@ fn variable(name: &str) -> String {
 
 fn configuration(name: &str, entry: &Entry, provider: &str) -> String {
     // Without a signature, the token that is made for each interaction is all there is.
-    let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.proves());
+    let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.has_proof());
     let one = signs && entry.callback.is_none();
     let (listen, route) =
         if one { one_address(name, entry) } else { addresses(name, entry, provider.contains(DERIVED)) };

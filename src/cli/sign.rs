@@ -11,7 +11,7 @@ use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless,
 use crate::policy::Policy;
 use crate::random::new_id;
 use crate::secret::Secret;
-use crate::signature::{IdSource, Keys, Signature, Signed, Verifier};
+use crate::signature::{EventIdSource, SignatureContext, SignedRequest, Verifier, VerifierKeys};
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
 
@@ -62,7 +62,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     };
     // The id in the file, if there is one, is the one the provider gave it.
     let named =
-        verifier.scheme().id.as_ref().and_then(IdSource::header).and_then(|name| message.header(name));
+        verifier.scheme().id.as_ref().and_then(EventIdSource::header).and_then(|name| message.header(name));
     let Some(id) = args.id.clone().or(named).or_else(|| new_id("msg_")) else {
         eprintln!("error: the system has no randomness to give");
         return EXIT_UNAVAILABLE;
@@ -73,9 +73,12 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         return EXIT_DATA;
     };
     let public_url = &config.policy.ingress.edge().public_url;
-    let signed = Signed { derived: &derived, ..Signed::alone(head, public_url, now_unless(args.at)) };
+    let signed = SignatureContext {
+        derived: &derived,
+        ..SignatureContext::new(head, public_url, now_unless(args.at))
+    };
     let body = message.body.clone();
-    let Some(Signature { headers, body }) = verifier.sign(&signed, &body, &id) else {
+    let Some(SignedRequest { headers, body }) = verifier.sign(&signed, &body, &id) else {
         eprintln!(
             "error: this cannot be signed: the key is the provider's alone, the request is not in its form, or it takes \
              no event id like {id:?}"
@@ -106,8 +109,10 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
 /// The interaction's own secret, where the provider signs with one. `None`: the interaction is not said.
 fn derived(args: &SignArgs, verifier: &Verifier, policy: &Policy) -> Option<Vec<Secret>> {
     match (verifier.keys(), &args.interaction, &policy.minting) {
-        (Keys::Derived, Some(interaction), Some(minting)) => Some(vec![minting.minter.secret(interaction)]),
-        (Keys::Derived, ..) => None,
+        (VerifierKeys::Derived, Some(interaction), Some(minting)) => {
+            Some(vec![minting.minter.secret(interaction)])
+        }
+        (VerifierKeys::Derived, ..) => None,
         _ => Some(Vec::new()),
     }
 }

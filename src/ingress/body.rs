@@ -12,7 +12,9 @@ use crate::interaction::{EventKey, Report, Scope};
 use crate::json::{Found, NotJson, find_one, find_strict};
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::{IdSource, Keys, Presented, Reply, Signed, Tag};
+use crate::signature::{
+    AuthenticationTag, EventIdSource, HandshakeReply, PresentedSignature, SignatureContext, VerifierKeys,
+};
 use crate::trail::{Check, Trail};
 
 /// Longest id of an event that is taken from a body, in bytes.
@@ -24,15 +26,15 @@ pub enum Decided {
     /// A callback: what is left is to ask the ledger.
     Callback(Box<Verified>),
     /// A provider's handshake, which is answered here and now.
-    Handshake(Box<(Reply, Seen)>),
+    Handshake(Box<(HandshakeReply, Seen)>),
     /// A request that would have been refused, or answered here, on a route that only observes.
     Observed(Box<Observed>),
 }
 
 /// The same, before it is put together.
 enum Body {
-    Callback { tags: Vec<Tag>, question: Option<Box<str>>, target: String },
-    Handshake(Reply),
+    Callback { tags: Vec<AuthenticationTag>, question: Option<Box<str>>, target: String },
+    Handshake(HandshakeReply),
     Observed { instead: &'static str, target: String },
 }
 
@@ -68,7 +70,7 @@ impl Admitted {
         let said = self.check_size(head, body, trail);
         self.heed(said)?;
         // What is signed is no unsigned handshake, whatever else it says.
-        let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
+        let signed = self.found.presented.as_ref().is_some_and(PresentedSignature::is_in_head);
         if !signed {
             let said = self.shake(head, body, false, trail);
             if let Some(reply) = self.heed(said)?.flatten() {
@@ -114,12 +116,12 @@ impl Admitted {
     /// Whether the check of the head has refused the signature already, on a route that only observes: then there is
     /// nothing more to say about it.
     fn signature_was_refused(&self) -> bool {
-        let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().proves());
+        let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().has_proof());
         self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
     }
 
     /// A handshake is answered; where the route only observes, the agent does that as it always did.
-    fn shaken(&self, reply: Reply, head: &RequestHead<'_>) -> Result<Body, Denial> {
+    fn shaken(&self, reply: HandshakeReply, head: &RequestHead<'_>) -> Result<Body, Denial> {
         match self.route.observes() {
             true => Ok(Body::Observed { instead: "handshake", target: self.internal_target(head)? }),
             false => Ok(Body::Handshake(reply)),
@@ -133,8 +135,8 @@ impl Admitted {
     }
 
     /// What is signed besides the body.
-    fn signed<'s>(&'s self, head: &RequestHead<'s>) -> Signed<'s> {
-        Signed {
+    fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
+        SignatureContext {
             head: *head,
             public_url: &self.edge.public_url,
             keyring: &self.edge.outside.keyring,
@@ -150,15 +152,15 @@ impl Admitted {
         body: &[u8],
         verified: bool,
         trail: &mut Trail,
-    ) -> Result<Option<Reply>, Denial> {
-        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.shakes()) else {
+    ) -> Result<Option<HandshakeReply>, Denial> {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.has_handshakes()) else {
             return Ok(None);
         };
         let pending = match verifier.keys() {
-            Keys::Learned(id) => self.edge.outside.keyring.secret(*id).is_none(),
+            VerifierKeys::Learned(id) => self.edge.outside.keyring.secret(*id).is_none(),
             _ => false,
         };
-        match verifier.shake(&self.signed(head), body, verified, pending) {
+        match verifier.answer_handshake(&self.signed(head), body, verified, pending) {
             None => Ok(None),
             Some(Ok(reply)) => {
                 trail.pass(Check::Handshake, || format!("{} is answered", reply.name));
@@ -172,11 +174,11 @@ impl Admitted {
 
     /// The provider's id of the event, from a header or from the body.
     fn event_id(&self, body: &[u8]) -> Option<HeaderValue> {
-        if let Some(id) = self.found.presented.as_ref().and_then(Presented::event_id) {
+        if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
             return Some(id.clone());
         }
         let scheme_id = self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref());
-        let Some(IdSource::Body(pointer)) = scheme_id else {
+        let Some(EventIdSource::Body(pointer)) = scheme_id else {
             return None;
         };
         let word = find_one(body, pointer).word()?;
@@ -185,7 +187,7 @@ impl Admitted {
 
     /// By what the event is known. An id that is not under the signature can be changed by whoever sends the
     /// request again; then the signature tells as well.
-    fn events(&self, tags: &[Tag], id: Option<&HeaderValue>) -> Vec<EventKey> {
+    fn events(&self, tags: &[AuthenticationTag], id: Option<&HeaderValue>) -> Vec<EventKey> {
         if !self.route.tells_duplicates {
             return Vec::new();
         }
@@ -194,7 +196,7 @@ impl Admitted {
             None => Scope::Captures(&self.captures),
         };
         let signed_id = self.route.verifier().is_some_and(|verifier| verifier.scheme().signs_id());
-        let marks = self.route.verifier().is_some_and(|verifier| verifier.scheme().marks);
+        let marks = self.route.verifier().is_some_and(|verifier| verifier.scheme().duplicates_by_signature);
         let by_tag = if marks && (id.is_none() || !signed_id) { tags } else { &[] };
         let route = &self.route.name;
         let id = id.map(|id| EventKey::of_id(route, scope, id.as_bytes()));
@@ -286,8 +288,8 @@ impl Admitted {
         head: &RequestHead<'_>,
         body: &[u8],
         trail: &mut Trail,
-    ) -> Result<Vec<Tag>, Denial> {
-        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().proves()) else {
+    ) -> Result<Vec<AuthenticationTag>, Denial> {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().has_proof()) else {
             trail.skip(Check::Signature, "the provider does not sign");
             return Ok(Vec::new());
         };
@@ -297,7 +299,7 @@ impl Admitted {
             return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
         };
         let signed = self.signed(head);
-        match verifier.verify(presented, &signed, body) {
+        match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
                 trail.pass(Check::Signature, || match verifier.scheme().covers().body {
                     true => format!("matches over {} body bytes", body.len()),
@@ -307,7 +309,7 @@ impl Admitted {
             }
             Err(refusal) => {
                 let wanted = (refusal.denial == Denial::KeysUnavailable)
-                    .then(|| verifier.wanted(&signed, body).map(Into::into))
+                    .then(|| verifier.missing_certificate(&signed, body).map(Into::into))
                     .flatten();
                 self.found.wanted = wanted;
                 Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()))

@@ -12,7 +12,7 @@ use crate::denial::{Denial, Refusal};
 use crate::path::{Captures, Parameter, TOKEN_CAPTURE, parameter};
 use crate::request::{RequestHead, Single};
 use crate::secret::Secret;
-use crate::signature::{Keys, Presented, Signed};
+use crate::signature::{PresentedSignature, SignatureContext, VerifierKeys};
 use crate::source::{ListUnavailable, Lists, SourceFault};
 use crate::time::Timestamp;
 use crate::token::Granted;
@@ -24,7 +24,7 @@ pub(super) struct Found {
     /// What a token of ours grants.
     pub(super) granted: Option<Granted>,
     /// The signature fields.
-    pub(super) presented: Option<Presented>,
+    pub(super) presented: Option<PresentedSignature>,
     /// The class of what the guard refused.
     pub(super) guarded: Option<&'static str>,
     /// The method is none of the route's: whatever this is, it is a handshake or nothing.
@@ -93,7 +93,7 @@ impl Run<'_> {
             return Ok(());
         }
         // A handshake comes with a method of its own.
-        if route.verifier().is_some_and(|verifier| verifier.could_shake(head)) {
+        if route.verifier().is_some_and(|verifier| verifier.may_be_handshake(head)) {
             found.only_handshake = true;
             trail.pass(Check::Method, || format!("{} for a handshake alone", head.method));
             return Ok(());
@@ -125,7 +125,7 @@ impl Run<'_> {
         }
         if let (Some(TokenRule::Callback { verifier, .. }), Some(granted)) =
             (&self.route.token, &found.granted)
-            && self.route.verifier().is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived))
+            && self.route.verifier().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived))
         {
             found.derived = verifier.derived(&granted.interaction);
         }
@@ -133,20 +133,20 @@ impl Run<'_> {
     }
 
     fn signature_headers(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
-        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().proves()) else {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().has_proof()) else {
             trail.skip(Check::SignatureHeaders, "the provider does not sign");
             return Ok(());
         };
-        let signed = Signed {
+        let signed = SignatureContext {
             head: *self.head,
             public_url: &self.edge.public_url,
             keyring: &self.edge.outside.keyring,
             derived: &found.derived,
             now: self.now,
         };
-        match verifier.present(&signed) {
+        match verifier.verify_head(&signed) {
             Ok(presented) => {
-                match presented.is_in_the_head() {
+                match presented.is_in_head() {
                     true => trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned()),
                     false => trail.skip(Check::SignatureHeaders, "none; what there is, is in the body"),
                 }
@@ -155,7 +155,8 @@ impl Run<'_> {
             }
             // What is not signed may be a handshake: the body will tell.
             Err(refusal)
-                if refusal.denial == Denial::SignatureMissing && verifier.could_shake_unsigned(self.head) =>
+                if refusal.denial == Denial::SignatureMissing
+                    && verifier.may_be_unsigned_handshake(self.head) =>
             {
                 trail.skip(Check::SignatureHeaders, "none, as a handshake has none");
                 found.unsigned = Some(refusal);

@@ -17,7 +17,7 @@ use crate::ingress::Actions;
 use crate::interaction::{FIRST_QUESTION, QuestionFault};
 use crate::random::new_id;
 use crate::request::RequestHead;
-use crate::signature::Signed;
+use crate::signature::SignatureContext;
 use crate::store::Taken;
 
 /// What stands for a rule in the metrics and the log.
@@ -127,7 +127,7 @@ impl Exchange<'_> {
             None => Vec::new(),
             Some(signer) => {
                 let public_url = &self.policy.ingress.edge().public_url;
-                let signed = Signed::alone(head, public_url, self.shared.clock.now());
+                let signed = SignatureContext::new(head, public_url, self.shared.clock.now());
                 let signature = new_id("msg_").and_then(|id| Some(signer.sign(&signed, &body, &id)?.headers));
                 signature.ok_or(Failed::Fault(Fault::Unreachable))?
             }

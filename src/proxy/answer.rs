@@ -18,7 +18,7 @@ use crate::denial::Denial;
 use crate::ingress::Document;
 use crate::policy::Limits;
 use crate::request::connection_options;
-use crate::signature::Reply;
+use crate::signature::HandshakeReply;
 
 /// Headers of one hop in an answer.
 const HOP_BY_HOP: [&str; 7] =
@@ -131,7 +131,7 @@ async fn json(session: &mut Session, status: u16, body: String, cache: &'static 
 
 /// Answers a handshake: as data, never as something that a browser would run. Returns whether the caller could be
 /// told.
-pub(super) async fn reply(session: &mut Session, reply: &Reply) -> bool {
+pub(super) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(reply.status, Some(8))?;
         header.insert_header(CACHE_CONTROL, "no-store")?;

@@ -7,7 +7,7 @@ use super::session::Session;
 use crate::denial::Denial;
 use crate::ingress::{Denied, Route, Seen};
 use crate::policy::Policy;
-use crate::signature::{Keys, Reply, Verifier};
+use crate::signature::{HandshakeReply, Verifier, VerifierKeys};
 
 /// Answers a handshake.
 ///
@@ -17,22 +17,22 @@ pub(super) async fn answer(
     shared: &Shared,
     policy: &Policy,
     session: &mut Session,
-    (reply, seen): (Reply, Seen),
+    (reply, seen): (HandshakeReply, Seen),
 ) -> Result<Ended, Denied> {
     let route = seen.route.as_deref();
     let name = route.map_or("none", |route| &route.name);
     let verifier = route.and_then(Route::verifier);
-    if let (Some(secret), Some(Keys::Learned(feed))) = (&reply.learned, verifier.map(Verifier::keys))
+    if let (Some(secret), Some(VerifierKeys::Learned(feed))) = (&reply.secret, verifier.map(Verifier::keys))
         && let Err(error) = shared.fetcher.learn(policy, *feed, secret).await
     {
         log::error!("the secret handed over by {name} could not be kept: {error}");
         return Err(Denied { denial: Denial::StoreUnavailable, seen });
     }
-    if reply.learned.is_some() {
+    if reply.secret.is_some() {
         let client = seen.client.map_or_else(String::new, |client| client.to_string());
         log::warn!("{client} handed over the secret of the route {name}");
     }
-    if let Some(url) = &reply.fetch
+    if let Some(url) = &reply.confirmation_url
         && !shared.fetcher.confirm(url)
     {
         log::warn!("a subscription of the route {name} was not confirmed: too many others wait to be");

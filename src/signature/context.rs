@@ -7,7 +7,7 @@ use crate::time::Timestamp;
 
 /// What is signed besides the body, and what is known of the world.
 #[derive(Clone, Copy, Debug)]
-pub struct Signed<'a> {
+pub struct SignatureContext<'a> {
     /// The head, as received.
     pub head: RequestHead<'a>,
     /// What every external URL begins with: `{url}` is this and the raw target.
@@ -20,9 +20,9 @@ pub struct Signed<'a> {
     pub now: Timestamp,
 }
 
-impl<'a> Signed<'a> {
+impl<'a> SignatureContext<'a> {
     /// A head at a moment, with nothing fetched and no secret of its own.
-    pub fn alone(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
+    pub fn new(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
         Self { head, public_url, keyring: &NOTHING, derived: &[], now }
     }
 }

@@ -1,14 +1,14 @@
 //! What a scheme protects, read off its data: the table of the providers is made of this.
 
-use super::content::Part;
-use super::keys::Cipher;
-use super::proofs::TokenPlace;
-use super::request_parts::IdSource;
+use super::content::ContentPart;
+use super::keys::SignatureAlgorithm;
+use super::proofs::SharedSecretPlace;
+use super::request_parts::EventIdSource;
 use super::scheme::{Proof, Scheme};
 
 /// What a signature covers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Covers {
+pub struct SignatureCoverage {
     /// The whole body.
     pub body: bool,
     /// Only some members of the body.
@@ -21,9 +21,9 @@ pub struct Covers {
     pub url: bool,
 }
 
-impl Covers {
+impl SignatureCoverage {
     /// In words.
-    pub fn words(self) -> Vec<&'static str> {
+    pub fn names(self) -> Vec<&'static str> {
         let all = [
             (self.body, "body"),
             (self.members && !self.body, "members of the body"),
@@ -37,28 +37,28 @@ impl Covers {
 
 impl Scheme {
     /// What the signature covers.
-    pub fn covers(&self) -> Covers {
+    pub fn covers(&self) -> SignatureCoverage {
         match &self.proof {
             Proof::Content(scheme) => {
                 let content = &scheme.content;
-                Covers {
+                SignatureCoverage {
                     body: content.covers_body(),
                     members: content.members().next().is_some(),
                     time: scheme.timestamp.is_some(),
                     id: self.signs_id(),
-                    url: content.parts().contains(&Part::Url),
+                    url: content.parts().contains(&ContentPart::Url),
                 }
             }
-            Proof::Jwt(jwt) => Covers {
+            Proof::Jwt(jwt) => SignatureCoverage {
                 body: jwt.body_hash.is_some(),
                 members: false,
                 time: jwt.expires || jwt.max_age.is_some(),
                 id: self.signs_id(),
                 url: self.uses_url(),
             },
-            Proof::Message(message) => {
+            Proof::MessageSignature(message) => {
                 let has = |name: &str| message.components.iter().any(|component| **component == *name);
-                Covers {
+                SignatureCoverage {
                     body: message.covers_body(),
                     members: false,
                     time: true,
@@ -66,8 +66,10 @@ impl Scheme {
                     url: has("@target-uri") || has("@path"),
                 }
             }
-            Proof::Sns => Covers { body: false, members: true, time: true, id: self.signs_id(), url: false },
-            Proof::Nothing | Proof::Token(_) => Covers::default(),
+            Proof::Sns => {
+                SignatureCoverage { body: false, members: true, time: true, id: self.signs_id(), url: false }
+            }
+            Proof::None | Proof::SharedSecret(_) => SignatureCoverage::default(),
         }
     }
 
@@ -75,32 +77,32 @@ impl Scheme {
     pub fn signs_id(&self) -> bool {
         match (&self.proof, &self.id) {
             (Proof::Jwt(jwt), None) => jwt.id.is_some(),
-            (Proof::Jwt(jwt), Some(IdSource::Body(_))) => jwt.body_hash.is_some(),
-            (Proof::Content(scheme), Some(IdSource::Header(name))) => {
+            (Proof::Jwt(jwt), Some(EventIdSource::Body(_))) => jwt.body_hash.is_some(),
+            (Proof::Content(scheme), Some(EventIdSource::Header(name))) => {
                 scheme.content.uses_id() || scheme.content.headers().any(|header| header == name)
             }
-            (Proof::Content(scheme), Some(IdSource::Body(pointer))) => {
+            (Proof::Content(scheme), Some(EventIdSource::Body(pointer))) => {
                 scheme.content.covers_body() || scheme.content.signs_member(pointer)
             }
-            (Proof::Message(message), Some(IdSource::Body(_))) => message.covers_body(),
+            (Proof::MessageSignature(message), Some(EventIdSource::Body(_))) => message.covers_body(),
             (Proof::Sns, _) => true,
             _ => false,
         }
     }
 
     /// The scheme in a few words.
-    pub fn words(&self) -> String {
+    pub fn summary(&self) -> String {
         match &self.proof {
-            Proof::Content(scheme) => match scheme.cipher {
-                Cipher::Mac(algorithm) => algorithm.name().to_owned(),
-                Cipher::Public(algorithm) => algorithm.name().to_owned(),
+            Proof::Content(scheme) => match scheme.algorithm {
+                SignatureAlgorithm::Mac(algorithm) => algorithm.name().to_owned(),
+                SignatureAlgorithm::Public(algorithm) => algorithm.name().to_owned(),
             },
             Proof::Jwt(jwt) => format!("JWT, {}", jwt.algorithms.join(" or ")),
-            Proof::Message(_) => "HTTP message signature".to_owned(),
-            Proof::Nothing => "none".to_owned(),
+            Proof::MessageSignature(_) => "HTTP message signature".to_owned(),
+            Proof::None => "none".to_owned(),
             Proof::Sns => "RSA with SHA-1 or SHA-256".to_owned(),
-            Proof::Token(TokenPlace::Basic) => "basic authentication".to_owned(),
-            Proof::Token(_) => "shared token".to_owned(),
+            Proof::SharedSecret(SharedSecretPlace::Basic) => "basic authentication".to_owned(),
+            Proof::SharedSecret(_) => "shared token".to_owned(),
         }
     }
 }

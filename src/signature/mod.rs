@@ -14,17 +14,22 @@ mod request_parts;
 mod scheme;
 mod verify;
 
-pub use content::{Content, ContentFault, ContentScheme, Part};
-pub use context::Signed;
-pub use coverage::Covers;
-pub use handshake::{Answer, Handshake, HandshakeToken, Piece, Reply, Template, Value, When};
-pub use keys::{
-    Algorithm, CertificateRule, CertificateSource, Cipher, Encoding, KeyFault, KeyForm, KeySet, Keyring,
-    Keys, KeysAt, NoKeys, PublicAlgorithm, PublicKey, Tag,
+pub use content::{ContentPart, ContentScheme, ContentTemplate, ContentTemplateError};
+pub use context::SignatureContext;
+pub use coverage::SignatureCoverage;
+pub use handshake::{
+    Handshake, HandshakeCondition, HandshakeReply, HandshakeValueSource, ReplyBody, ReplyTemplate,
+    ReplyTemplatePart, ReplyValue,
 };
-pub use proofs::{Expected, JwtScheme, MessageScheme, TokenPlace};
+pub use keys::{
+    AuthenticationTag, CertificateRule, CertificateSource, Encoding, KeySet, KeySetError, Keyring,
+    MacAlgorithm, PublicKey, PublicKeyAlgorithm, PublicKeySource, SecretFormat, SecretFormatError,
+    SignatureAlgorithm, VerifierKeys,
+};
+pub use proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
 pub use request_parts::{
-    Format, FormatFault, IdSource, Place, TimestampRule, TimestampSource, TimestampUnit,
+    EventIdSource, HeaderFormat, HeaderFormatError, SignaturePlace, TimestampRule, TimestampSource,
+    TimestampUnit,
 };
 pub use scheme::{Proof, Scheme};
-pub use verify::{Presented, Signature, Verifier};
+pub use verify::{PresentedSignature, SignedRequest, Verifier};

@@ -2,11 +2,11 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::content::{ContentScheme, Part};
+use super::content::{ContentPart, ContentScheme};
 use super::handshake::Handshake;
-use super::keys::{Algorithm, Cipher, KeyForm, KeysAt};
-use super::proofs::{Expected, JwtScheme, MessageScheme, TokenPlace, jwt_mac};
-use super::request_parts::{IdSource, TimestampRule};
+use super::keys::{MacAlgorithm, PublicKeySource, SecretFormat, SignatureAlgorithm};
+use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
+use super::request_parts::{EventIdSource, TimestampRule};
 use crate::json::Pointer;
 
 /// How a provider proves that a message is its own.
@@ -17,13 +17,13 @@ pub enum Proof {
     /// A JWT in a header.
     Jwt(JwtScheme),
     /// An HTTP message signature.
-    Message(MessageScheme),
+    MessageSignature(MessageSignatureScheme),
     /// Nothing: the provider only makes sure of the address.
-    Nothing,
+    None,
     /// Amazon SNS.
     Sns,
     /// A token that both sides know.
-    Token(TokenPlace),
+    SharedSecret(SharedSecretPlace),
 }
 
 /// How a provider signs: the whole of it, as data.
@@ -36,13 +36,13 @@ pub struct Scheme {
     /// The handshakes of the provider.
     pub handshakes: Vec<Handshake>,
     /// Where the id of the event is, where the provider sends one.
-    pub id: Option<IdSource>,
+    pub id: Option<EventIdSource>,
     /// How the secret's text becomes a key.
-    pub key_form: KeyForm,
+    pub secret_format: SecretFormat,
     /// Where public keys come from when they are not configured.
-    pub keys: Option<KeysAt>,
+    pub keys: Option<PublicKeySource>,
     /// Whether the signature tells one message from another, where there is no id.
-    pub marks: bool,
+    pub duplicates_by_signature: bool,
     /// How a message is proved.
     pub proof: Proof,
     /// Headers that must say just this.
@@ -51,27 +51,29 @@ pub struct Scheme {
 
 impl Scheme {
     /// No scheme: for providers that only make sure of an address.
-    pub fn nothing() -> Self {
+    pub fn unsigned() -> Self {
         Self {
             acknowledge: 200,
             absent: Vec::new(),
             handshakes: Vec::new(),
             id: None,
-            key_form: KeyForm::Utf8,
+            secret_format: SecretFormat::Utf8,
             keys: None,
-            marks: false,
-            proof: Proof::Nothing,
+            duplicates_by_signature: false,
+            proof: Proof::None,
             require: Vec::new(),
         }
     }
 
     /// The MAC, for schemes that have one.
-    pub fn mac(&self) -> Option<Algorithm> {
+    pub fn mac_algorithm(&self) -> Option<MacAlgorithm> {
         match &self.proof {
-            Proof::Content(ContentScheme { cipher: Cipher::Mac(algorithm), .. }) => Some(*algorithm),
-            Proof::Jwt(jwt) => jwt.algorithms.first().and_then(|name| jwt_mac(name)),
-            Proof::Message(message) => match message.algorithms.first() {
-                Some(Cipher::Mac(algorithm)) => Some(*algorithm),
+            Proof::Content(ContentScheme { algorithm: SignatureAlgorithm::Mac(algorithm), .. }) => {
+                Some(*algorithm)
+            }
+            Proof::Jwt(jwt) => jwt.algorithms.first().and_then(|name| MacAlgorithm::from_jose(name)),
+            Proof::MessageSignature(message) => match message.algorithms.first() {
+                Some(SignatureAlgorithm::Mac(algorithm)) => Some(*algorithm),
                 _ => None,
             },
             _ => None,
@@ -89,25 +91,25 @@ impl Scheme {
     /// Whether the public URL is under the signature.
     pub fn uses_url(&self) -> bool {
         match &self.proof {
-            Proof::Content(scheme) => scheme.content.parts().contains(&Part::Url),
-            Proof::Jwt(jwt) => jwt.claims.iter().any(|(_, expected)| *expected == Expected::Url),
-            Proof::Message(_) => true,
-            Proof::Nothing | Proof::Sns | Proof::Token(_) => false,
+            Proof::Content(scheme) => scheme.content.parts().contains(&ContentPart::Url),
+            Proof::Jwt(jwt) => jwt.claims.iter().any(|(_, expected)| *expected == ExpectedClaim::Url),
+            Proof::MessageSignature(_) => true,
+            Proof::None | Proof::Sns | Proof::SharedSecret(_) => false,
         }
     }
 
     /// Whether messages are proved at all.
-    pub fn proves(&self) -> bool {
-        !matches!(self.proof, Proof::Nothing)
+    pub fn has_proof(&self) -> bool {
+        !matches!(self.proof, Proof::None)
     }
 
     /// Whether verifying takes public keys.
-    pub fn is_public(&self) -> bool {
+    pub fn uses_public_keys(&self) -> bool {
         match &self.proof {
-            Proof::Content(scheme) => matches!(scheme.cipher, Cipher::Public(_)),
-            Proof::Jwt(_) | Proof::Message(_) => self.mac().is_none(),
+            Proof::Content(scheme) => matches!(scheme.algorithm, SignatureAlgorithm::Public(_)),
+            Proof::Jwt(_) | Proof::MessageSignature(_) => self.mac_algorithm().is_none(),
             Proof::Sns => true,
-            Proof::Nothing | Proof::Token(_) => false,
+            Proof::None | Proof::SharedSecret(_) => false,
         }
     }
 
@@ -115,8 +117,10 @@ impl Scheme {
     pub fn signs_header(&self, name: &HeaderName) -> bool {
         match &self.proof {
             Proof::Content(scheme) => scheme.content.headers().any(|header| header == name),
-            Proof::Message(scheme) => scheme.components.iter().any(|component| **component == *name.as_str()),
-            Proof::Jwt(_) | Proof::Nothing | Proof::Sns | Proof::Token(_) => false,
+            Proof::MessageSignature(scheme) => {
+                scheme.components.iter().any(|component| **component == *name.as_str())
+            }
+            Proof::Jwt(_) | Proof::None | Proof::Sns | Proof::SharedSecret(_) => false,
         }
     }
 }

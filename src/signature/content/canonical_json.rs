@@ -9,7 +9,7 @@ use crate::denial::{Denial, Refusal};
 const DEPTH_MAX: usize = 64;
 
 /// The canonical text of a body.
-pub(in crate::signature) fn json(body: &[u8]) -> Result<String, Refusal> {
+pub(in crate::signature) fn canonicalize(body: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(body).ok();
     // Whether it is JSON is not this file's to tell; what is left is to find where each value ends.
     let text = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
@@ -111,15 +111,18 @@ impl<'t> Scan<'t> {
 
 #[cfg(test)]
 mod tests {
-    use super::json;
+    use super::canonicalize;
 
     #[test]
     fn members_are_sorted_and_values_stay() {
         let body = r#" { "b" : [1.50, {"z": null, "a": "x y\u00e9"}], "a":{} } "#;
-        assert_eq!(json(body.as_bytes()).unwrap(), r#"{"a":{},"b":[1.50,{"a":"x y\u00e9","z":null}]}"#);
-        assert!(json(br#"{"a":1,"a":2}"#).is_err());
-        assert_eq!(json(b" 1.0 ").unwrap(), "1.0");
-        assert_eq!(json(br#"{"a\"\\":"\\\"}"}"#).unwrap(), r#"{"a\"\\":"\\\"}"}"#);
-        assert!(json(b"{").is_err());
+        assert_eq!(
+            canonicalize(body.as_bytes()).unwrap(),
+            r#"{"a":{},"b":[1.50,{"a":"x y\u00e9","z":null}]}"#
+        );
+        assert!(canonicalize(br#"{"a":1,"a":2}"#).is_err());
+        assert_eq!(canonicalize(b" 1.0 ").unwrap(), "1.0");
+        assert_eq!(canonicalize(br#"{"a\"\\":"\\\"}"}"#).unwrap(), r#"{"a\"\\":"\\\"}"}"#);
+        assert!(canonicalize(b"{").is_err());
     }
 }

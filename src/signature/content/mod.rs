@@ -6,6 +6,6 @@ mod template;
 mod twilio_form;
 
 pub use self::scheme::ContentScheme;
-pub use self::template::{Content, ContentFault, Part};
-pub(in crate::signature) use self::template::{Values, made};
-pub(in crate::signature) use self::twilio_form::other_port;
+pub use self::template::{ContentPart, ContentTemplate, ContentTemplateError};
+pub(in crate::signature) use self::template::{ContentValues, normalized_body};
+pub(in crate::signature) use self::twilio_form::alternative_port;

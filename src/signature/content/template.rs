@@ -11,11 +11,11 @@ use super::{canonical_json, twilio_form};
 use crate::denial::Refusal;
 use crate::json::Pointer;
 use crate::request::RequestHead;
-use crate::signature::context::Signed;
+use crate::signature::context::SignatureContext;
 
 /// One part of the signed content.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Part {
+pub enum ContentPart {
     /// The raw body.
     Body,
     /// SHA-256 of the body, lower-case hexadecimal.
@@ -46,21 +46,21 @@ pub enum Part {
 
 /// A parsed template.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Content {
-    parts: Vec<Part>,
+pub struct ContentTemplate {
+    parts: Vec<ContentPart>,
     text: Box<str>,
 }
 
 /// Why a template cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ContentFault {
+pub enum ContentTemplateError {
     /// A brace without its partner.
     Brace,
     /// A placeholder that does not exist.
     Unknown(String),
 }
 
-impl fmt::Display for ContentFault {
+impl fmt::Display for ContentTemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Brace => write!(f, "has a brace without its partner"),
@@ -73,33 +73,33 @@ impl fmt::Display for ContentFault {
     }
 }
 
-impl Content {
+impl ContentTemplate {
     /// Reads a template.
     ///
     /// # Errors
-    /// [`ContentFault`].
-    pub fn parse(text: &str) -> Result<Self, ContentFault> {
+    /// [`ContentTemplateError`].
+    pub fn parse(text: &str) -> Result<Self, ContentTemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once('{') {
-            let (name, after) = behind.split_once('}').ok_or(ContentFault::Brace)?;
+            let (name, after) = behind.split_once('}').ok_or(ContentTemplateError::Brace)?;
             if !before.is_empty() {
-                parts.push(Part::Literal(before.into()));
+                parts.push(ContentPart::Literal(before.into()));
             }
             parts.push(placeholder(name)?);
             rest = after;
         }
         if !rest.is_empty() {
-            parts.push(Part::Literal(rest.into()));
+            parts.push(ContentPart::Literal(rest.into()));
         }
-        if parts.iter().any(|part| matches!(part, Part::Literal(text) if text.contains('}'))) {
-            return Err(ContentFault::Brace);
+        if parts.iter().any(|part| matches!(part, ContentPart::Literal(text) if text.contains('}'))) {
+            return Err(ContentTemplateError::Brace);
         }
         Ok(Self { parts, text: text.into() })
     }
 
     /// The parts, first to last.
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[ContentPart] {
         &self.parts
     }
 
@@ -111,15 +111,19 @@ impl Content {
     /// The headers under the MAC.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Header(name) => Some(name),
+            ContentPart::Header(name) => Some(name),
             _ => None,
         })
     }
 
     /// Whether the whole body is under the signature, so that nothing of it can be changed.
     pub fn covers_body(&self) -> bool {
-        let whole =
-            |part: &Part| matches!(part, Part::Body | Part::BodySha256 | Part::CanonicalJson | Part::Form);
+        let whole = |part: &ContentPart| {
+            matches!(
+                part,
+                ContentPart::Body | ContentPart::BodySha256 | ContentPart::CanonicalJson | ContentPart::Form
+            )
+        };
         self.parts.iter().any(whole)
     }
 
@@ -131,7 +135,7 @@ impl Content {
     /// The members of the body that are needed one by one.
     pub fn members(&self) -> impl Iterator<Item = &Pointer> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Member(pointer) => Some(pointer),
+            ContentPart::Member(pointer) => Some(pointer),
             _ => None,
         })
     }
@@ -139,28 +143,28 @@ impl Content {
     /// Hands the signed bytes to `sink`, piece by piece.
     pub(in crate::signature) fn write(
         &self,
-        values: &Values<'_>,
+        values: &ContentValues<'_>,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Refusal> {
-        let (head, body) = (&values.signed.head, values.body);
+        let (head, body) = (&values.context.head, values.body);
         let mut members = values.members.iter();
         for part in &self.parts {
             match part {
-                Part::Literal(text) => sink(text.as_bytes()),
-                Part::Body => sink(body),
-                Part::BodySha256 => sink(HEXLOWER.encode(&Sha256::digest(body)).as_bytes()),
-                Part::CanonicalJson | Part::Form => sink(values.made.as_bytes()),
-                Part::Crc32 => sink(crc32fast::hash(body).to_string().as_bytes()),
-                Part::Timestamp => sink(values.timestamp),
-                Part::Id => sink(values.id.map_or(b"", HeaderValue::as_bytes)),
-                Part::Member(_) => sink(members.next().map_or(b"", |text| text.as_bytes())),
-                Part::Method => sink(head.method.as_bytes()),
-                Part::Secret => sink(values.secret),
-                Part::Url => {
-                    sink(values.signed.public_url.as_bytes());
+                ContentPart::Literal(text) => sink(text.as_bytes()),
+                ContentPart::Body => sink(body),
+                ContentPart::BodySha256 => sink(HEXLOWER.encode(&Sha256::digest(body)).as_bytes()),
+                ContentPart::CanonicalJson | ContentPart::Form => sink(values.normalized_body.as_bytes()),
+                ContentPart::Crc32 => sink(crc32fast::hash(body).to_string().as_bytes()),
+                ContentPart::Timestamp => sink(values.timestamp),
+                ContentPart::Id => sink(values.id.map_or(b"", HeaderValue::as_bytes)),
+                ContentPart::Member(_) => sink(members.next().map_or(b"", |text| text.as_bytes())),
+                ContentPart::Method => sink(head.method.as_bytes()),
+                ContentPart::Secret => sink(values.secret),
+                ContentPart::Url => {
+                    sink(values.context.public_url.as_bytes());
                     sink(head.target.as_bytes());
                 }
-                Part::Header(name) => sink(head.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
+                ContentPart::Header(name) => sink(head.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
             }
         }
         Ok(())
@@ -168,32 +172,32 @@ impl Content {
 
     /// Whether the URL stands right before the body, so that nothing tells where it ends.
     pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
-        self.parts.windows(2).any(|pair| matches!(pair, [Part::Url, Part::Body]))
+        self.parts.windows(2).any(|pair| matches!(pair, [ContentPart::Url, ContentPart::Body]))
     }
 
     /// Whether the event id is under the MAC.
     pub fn uses_id(&self) -> bool {
-        self.parts.contains(&Part::Id)
+        self.parts.contains(&ContentPart::Id)
     }
 
     /// Whether a timestamp is under the MAC.
     pub fn uses_timestamp(&self) -> bool {
-        self.parts.contains(&Part::Timestamp)
+        self.parts.contains(&ContentPart::Timestamp)
     }
 
     /// The byte that follows the event id.
-    pub(in crate::signature) fn after_id(&self) -> Option<u8> {
-        let at = self.parts.iter().position(|part| *part == Part::Id)?;
+    pub(in crate::signature) fn byte_after_id(&self) -> Option<u8> {
+        let at = self.parts.iter().position(|part| *part == ContentPart::Id)?;
         match self.parts.get(at + 1)? {
-            Part::Literal(text) => text.bytes().next(),
+            ContentPart::Literal(text) => text.bytes().next(),
             _ => None,
         }
     }
 }
 
 /// What the parts stand for in one request.
-pub(in crate::signature) struct Values<'v> {
-    pub(in crate::signature) signed: &'v Signed<'v>,
+pub(in crate::signature) struct ContentValues<'v> {
+    pub(in crate::signature) context: &'v SignatureContext<'v>,
     pub(in crate::signature) body: &'v [u8],
     pub(in crate::signature) timestamp: &'v [u8],
     pub(in crate::signature) id: Option<&'v HeaderValue>,
@@ -201,46 +205,46 @@ pub(in crate::signature) struct Values<'v> {
     /// The members, in the order of the template.
     pub(in crate::signature) members: &'v [Cow<'v, str>],
     /// What is made of the whole body: its canonical form, or the sorted fields of a form.
-    pub(in crate::signature) made: &'v str,
+    pub(in crate::signature) normalized_body: &'v str,
 }
 
 /// What a template needs that is made of the whole body; made once, however many keys are tried.
-pub(in crate::signature) fn made(
-    content: &Content,
+pub(in crate::signature) fn normalized_body(
+    content: &ContentTemplate,
     head: &RequestHead<'_>,
     body: &[u8],
 ) -> Result<String, Refusal> {
-    if content.parts.contains(&Part::CanonicalJson) {
-        canonical_json::json(body)
-    } else if content.parts.contains(&Part::Form) {
-        twilio_form::content(head, body)
+    if content.parts.contains(&ContentPart::CanonicalJson) {
+        canonical_json::canonicalize(body)
+    } else if content.parts.contains(&ContentPart::Form) {
+        twilio_form::signed_text(head, body)
     } else {
         Ok(String::new())
     }
 }
 
-fn placeholder(name: &str) -> Result<Part, ContentFault> {
-    let unknown = || ContentFault::Unknown(name.to_owned());
+fn placeholder(name: &str) -> Result<ContentPart, ContentTemplateError> {
+    let unknown = || ContentTemplateError::Unknown(name.to_owned());
     match name {
-        "body" => Ok(Part::Body),
-        "body_sha256" => Ok(Part::BodySha256),
-        "canonical_json" => Ok(Part::CanonicalJson),
-        "crc32" => Ok(Part::Crc32),
-        "form" => Ok(Part::Form),
-        "id" => Ok(Part::Id),
-        "method" => Ok(Part::Method),
-        "secret" => Ok(Part::Secret),
-        "timestamp" => Ok(Part::Timestamp),
-        "url" => Ok(Part::Url),
+        "body" => Ok(ContentPart::Body),
+        "body_sha256" => Ok(ContentPart::BodySha256),
+        "canonical_json" => Ok(ContentPart::CanonicalJson),
+        "crc32" => Ok(ContentPart::Crc32),
+        "form" => Ok(ContentPart::Form),
+        "id" => Ok(ContentPart::Id),
+        "method" => Ok(ContentPart::Method),
+        "secret" => Ok(ContentPart::Secret),
+        "timestamp" => Ok(ContentPart::Timestamp),
+        "url" => Ok(ContentPart::Url),
         _ if name.starts_with("body:") => {
             let pointer = name.strip_prefix("body:").and_then(Pointer::parse);
-            pointer.map(Part::Member).ok_or_else(unknown)
+            pointer.map(ContentPart::Member).ok_or_else(unknown)
         }
         _ => {
             let header = name.strip_prefix("header:").ok_or_else(unknown)?;
             // Headers with an underscore never reach the agent, so nothing signed may depend on one.
             let name = HeaderName::from_bytes(header.as_bytes()).ok().filter(|_| !header.contains('_'));
-            name.map(Part::Header).ok_or_else(unknown)
+            name.map(ContentPart::Header).ok_or_else(unknown)
         }
     }
 }
@@ -251,22 +255,25 @@ mod tests {
 
     #[test]
     fn templates_are_read() {
-        let content = Content::parse("{id}.{timestamp}.{body}").unwrap();
+        let content = ContentTemplate::parse("{id}.{timestamp}.{body}").unwrap();
         assert_eq!(content.parts().len(), 5);
         assert!(content.uses_id() && content.uses_timestamp());
-        assert_eq!(content.after_id(), Some(b'.'));
-        let content = Content::parse("{method}{url}{header:X-A}{body}").unwrap();
-        assert_eq!(content.parts().get(2), Some(&Part::Header(HeaderName::from_static("x-a"))));
+        assert_eq!(content.byte_after_id(), Some(b'.'));
+        let content = ContentTemplate::parse("{method}{url}{header:X-A}{body}").unwrap();
+        assert_eq!(content.parts().get(2), Some(&ContentPart::Header(HeaderName::from_static("x-a"))));
     }
 
     #[test]
     fn templates_with_mistakes_are_refused() {
-        assert!(!Content::parse("{timestamp}{body:/a}").unwrap().covers_body());
-        assert!(Content::parse("{body}").unwrap().covers_body());
-        assert_eq!(Content::parse("{body"), Err(ContentFault::Brace));
-        assert_eq!(Content::parse("body}{body}"), Err(ContentFault::Brace));
+        assert!(!ContentTemplate::parse("{timestamp}{body:/a}").unwrap().covers_body());
+        assert!(ContentTemplate::parse("{body}").unwrap().covers_body());
+        assert_eq!(ContentTemplate::parse("{body"), Err(ContentTemplateError::Brace));
+        assert_eq!(ContentTemplate::parse("body}{body}"), Err(ContentTemplateError::Brace));
         for unknown in ["{Body}", "{header:}{body}", "{header:a_b}{body}", "{body:a}"] {
-            assert!(matches!(Content::parse(unknown), Err(ContentFault::Unknown(_))), "{unknown}");
+            assert!(
+                matches!(ContentTemplate::parse(unknown), Err(ContentTemplateError::Unknown(_))),
+                "{unknown}"
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ const BODY_HASH: &str = "bodySHA256";
 const FIELDS_MAX: usize = 1000;
 
 /// What of the body is signed, besides the URL.
-pub(in crate::signature) fn content(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
+pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
     // Twilio appends it: anywhere else it may be text of somebody else's that was signed as a field of a form.
     let query = head.raw_query().unwrap_or_default();
@@ -40,12 +40,12 @@ pub(in crate::signature) fn content(head: &RequestHead<'_>, body: &[u8]) -> Resu
     if !head.is_form() {
         return mismatch("neither a form nor a body whose hash is in the URL");
     }
-    sorted(body)
+    sorted_fields(body)
 }
 
 /// The public URL with its port left out, or with the scheme's where it has none: Twilio signs now the one, now the
 /// other.
-pub(in crate::signature) fn other_port(public_url: &str) -> String {
+pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
     // The last colon of an IPv6 address stands within its brackets.
@@ -57,7 +57,7 @@ pub(in crate::signature) fn other_port(public_url: &str) -> String {
 }
 
 /// A name that comes more than once is followed by each of its different values, sorted, each with the name.
-fn sorted(body: &[u8]) -> Result<String, Refusal> {
+fn sorted_fields(body: &[u8]) -> Result<String, Refusal> {
     let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
     let text = |bytes: &[u8]| {
         let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();

@@ -4,6 +4,9 @@ mod reply;
 mod request;
 mod rule;
 
-pub use self::reply::Reply;
-pub(in crate::signature) use self::request::Request;
-pub use self::rule::{Answer, Handshake, HandshakeToken, Piece, Template, Value, When};
+pub use self::reply::HandshakeReply;
+pub(in crate::signature) use self::request::HandshakeRequest;
+pub use self::rule::{
+    Handshake, HandshakeCondition, HandshakeValueSource, ReplyBody, ReplyTemplate, ReplyTemplatePart,
+    ReplyValue,
+};

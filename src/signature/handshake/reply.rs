@@ -6,7 +6,7 @@ use crate::secret::Secret;
 
 /// The answer to one handshake.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub struct HandshakeReply {
     /// Which handshake it is.
     pub name: Box<str>,
     /// The status.
@@ -18,7 +18,7 @@ pub struct Reply {
     /// The body.
     pub body: String,
     /// The secret that was handed over.
-    pub learned: Option<Secret>,
+    pub secret: Option<Secret>,
     /// What is to be fetched.
-    pub fetch: Option<String>,
+    pub confirmation_url: Option<String>,
 }

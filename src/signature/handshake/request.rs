@@ -4,21 +4,21 @@ use std::borrow::Cow;
 
 use data_encoding::{BASE64, HEXLOWER};
 
-use super::rule::{HandshakeToken, Piece, Template, Value, When};
+use super::rule::{HandshakeCondition, HandshakeValueSource, ReplyTemplate, ReplyTemplatePart, ReplyValue};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_one, quoted};
 use crate::query::{Parameter, form_parameter};
 use crate::request::{RequestHead, Single};
-use crate::signature::keys::Keyed;
+use crate::signature::keys::MacKey;
 
 /// Longest text that is echoed, in bytes.
 const ECHO_BYTES_MAX: usize = 2048;
 /// Longest text that is signed for a caller, in bytes: what is longer is no challenge.
 const CHALLENGE_BYTES_MAX: usize = 256;
 
-impl When {
+impl HandshakeCondition {
     pub(in crate::signature) fn fits_head(&self, head: &RequestHead<'_>) -> bool {
-        let request = Request { head, body: b"", key: None };
+        let request = HandshakeRequest { head, body: b"", key: None };
         self.head.iter().all(|(at, wanted)| {
             request.text(at).is_ok_and(|text| wanted.as_deref().is_none_or(|wanted| *text == *wanted))
         })
@@ -40,25 +40,25 @@ impl When {
 }
 
 /// A request that is answered.
-pub(in crate::signature) struct Request<'r> {
+pub(in crate::signature) struct HandshakeRequest<'r> {
     pub(in crate::signature) head: &'r RequestHead<'r>,
     pub(in crate::signature) body: &'r [u8],
-    pub(in crate::signature) key: Option<&'r Keyed>,
+    pub(in crate::signature) key: Option<&'r MacKey>,
 }
 
-impl Request<'_> {
+impl HandshakeRequest<'_> {
     /// A text of the request: it must be there, once, and short.
-    pub(in crate::signature) fn text(&self, at: &HandshakeToken) -> Result<Cow<'_, str>, Refusal> {
+    pub(in crate::signature) fn text(&self, at: &HandshakeValueSource) -> Result<Cow<'_, str>, Refusal> {
         let missing = || Refusal::new(Denial::HandshakeRefused, "the handshake lacks what it must hold");
         let text = match at {
-            HandshakeToken::Body(pointer) => {
+            HandshakeValueSource::Body(pointer) => {
                 find_one(self.body, pointer).word().map(|word| word.into_string().into())
             }
-            HandshakeToken::Header(name) => match self.head.single(name) {
+            HandshakeValueSource::Header(name) => match self.head.single(name) {
                 Single::One(value) => value.to_str().ok().map(Cow::Borrowed),
                 _ => None,
             },
-            HandshakeToken::Query(name) => {
+            HandshakeValueSource::Query(name) => {
                 match form_parameter(self.head.raw_query().unwrap_or_default(), name) {
                     Parameter::One(value) => Some(value),
                     Parameter::Missing | Parameter::Several => None,
@@ -70,7 +70,7 @@ impl Request<'_> {
 
     /// The HMAC of a text. Only of what looks like a challenge: a signature for a text of the caller's choice must
     /// not be one of a message.
-    fn hmac(&self, at: &HandshakeToken) -> Result<Vec<u8>, Refusal> {
+    fn hmac(&self, at: &HandshakeValueSource) -> Result<Vec<u8>, Refusal> {
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         let text = self.text(at)?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~+/=".contains(&b);
@@ -83,20 +83,20 @@ impl Request<'_> {
         Ok(mac.finish().as_bytes().to_vec())
     }
 
-    pub(in crate::signature) fn fill(&self, template: &Template) -> Result<String, Refusal> {
+    pub(in crate::signature) fn fill(&self, template: &ReplyTemplate) -> Result<String, Refusal> {
         let mut out = String::new();
         for piece in &template.0 {
             match piece {
-                Piece::Literal(text) => out.push_str(text),
-                Piece::Echo(at) => out.push_str(&self.text(at)?),
-                Piece::HmacBase64(at) => out.push_str(&BASE64.encode(&self.hmac(at)?)),
-                Piece::HmacHex(at) => out.push_str(&HEXLOWER.encode(&self.hmac(at)?)),
+                ReplyTemplatePart::Literal(text) => out.push_str(text),
+                ReplyTemplatePart::Echo(at) => out.push_str(&self.text(at)?),
+                ReplyTemplatePart::HmacBase64(at) => out.push_str(&BASE64.encode(&self.hmac(at)?)),
+                ReplyTemplatePart::HmacHex(at) => out.push_str(&HEXLOWER.encode(&self.hmac(at)?)),
             }
         }
         Ok(out)
     }
 
-    pub(in crate::signature) fn object(&self, members: &[(Box<str>, Value)]) -> Result<String, Refusal> {
+    pub(in crate::signature) fn object(&self, members: &[(Box<str>, ReplyValue)]) -> Result<String, Refusal> {
         let mut out = String::from("{");
         for (i, (name, value)) in members.iter().enumerate() {
             if i > 0 {
@@ -105,8 +105,8 @@ impl Request<'_> {
             out.push_str(&quoted(name));
             out.push(':');
             match value {
-                Value::Raw(raw) => out.push_str(raw),
-                Value::Text(template) => out.push_str(&quoted(&self.fill(template)?)),
+                ReplyValue::Raw(raw) => out.push_str(raw),
+                ReplyValue::Text(template) => out.push_str(&quoted(&self.fill(template)?)),
             }
         }
         out.push('}');

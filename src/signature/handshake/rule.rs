@@ -8,7 +8,7 @@ use crate::signature::keys::CertificateRule;
 
 /// Where a text of a request stands.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum HandshakeToken {
+pub enum HandshakeValueSource {
     /// A member of the JSON body.
     Body(Pointer),
     /// A header.
@@ -19,9 +19,9 @@ pub enum HandshakeToken {
 
 /// What a request must hold to be a handshake: each place, and what it must say; `None`: anything.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct When {
+pub struct HandshakeCondition {
     /// What the head must hold.
-    pub head: Vec<(HandshakeToken, Option<Box<str>>)>,
+    pub head: Vec<(HandshakeValueSource, Option<Box<str>>)>,
     /// What the body must hold.
     pub body: Vec<(Pointer, Option<Box<str>>)>,
     /// What the body must hold if it is a form: name and value.
@@ -30,39 +30,39 @@ pub struct When {
 
 /// A text made of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Template(pub Vec<Piece>);
+pub struct ReplyTemplate(pub Vec<ReplyTemplatePart>);
 
 /// One piece of such a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Piece {
+pub enum ReplyTemplatePart {
     /// A text of the request.
-    Echo(HandshakeToken),
+    Echo(HandshakeValueSource),
     /// Its HMAC-SHA256 under the first secret, base64.
-    HmacBase64(HandshakeToken),
+    HmacBase64(HandshakeValueSource),
     /// The same, hexadecimal.
-    HmacHex(HandshakeToken),
+    HmacHex(HandshakeValueSource),
     /// This very text.
     Literal(Box<str>),
 }
 
 /// The value of a member.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Value {
+pub enum ReplyValue {
     /// JSON as it stands.
     Raw(Box<str>),
     /// A text.
-    Text(Template),
+    Text(ReplyTemplate),
 }
 
 /// What is answered.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Answer {
+pub enum ReplyBody {
     /// Nothing.
     Empty,
     /// A JSON object.
-    Json(Vec<(Box<str>, Value)>),
+    Json(Vec<(Box<str>, ReplyValue)>),
     /// Plain text.
-    Text(Template),
+    Text(ReplyTemplate),
 }
 
 /// A handshake, as data.
@@ -75,35 +75,37 @@ pub struct Handshake {
     /// Whether it is signed like any message of the provider.
     pub signed: bool,
     /// What makes a request this handshake.
-    pub when: When,
+    pub condition: HandshakeCondition,
     /// A text that must be the token agreed on with the provider.
-    pub token: Option<HandshakeToken>,
+    pub token: Option<HandshakeValueSource>,
     /// A text that must be one of the configured `subscriptions`.
-    pub of: Option<HandshakeToken>,
+    pub subscription: Option<HandshakeValueSource>,
     /// Where it hands over the secret that messages are signed with from then on.
-    pub learn: Option<HandshakeToken>,
+    pub secret: Option<HandshakeValueSource>,
     /// An address that is to be fetched to agree, and where it may be.
-    pub fetch: Option<CertificateRule>,
+    pub confirmation: Option<CertificateRule>,
     /// The status of the answer.
     pub status: u16,
     /// Headers of the answer.
-    pub headers: Vec<(HeaderName, Template)>,
+    pub headers: Vec<(HeaderName, ReplyTemplate)>,
     /// The body of the answer.
-    pub answer: Answer,
+    pub body: ReplyBody,
 }
 
 impl Handshake {
     /// Whether it has a text of the caller's choice signed, without being signed itself.
-    pub(in crate::signature) fn signs_for_anybody(&self) -> bool {
-        let signs = |template: &Template| {
-            template.0.iter().any(|piece| matches!(piece, Piece::HmacBase64(_) | Piece::HmacHex(_)))
+    pub(in crate::signature) fn signs_unauthenticated_text(&self) -> bool {
+        let signs = |template: &ReplyTemplate| {
+            template.0.iter().any(|piece| {
+                matches!(piece, ReplyTemplatePart::HmacBase64(_) | ReplyTemplatePart::HmacHex(_))
+            })
         };
-        let body = match &self.answer {
-            Answer::Empty => false,
-            Answer::Text(template) => signs(template),
-            Answer::Json(members) => {
-                members.iter().any(|(_, value)| matches!(value, Value::Text(template) if signs(template)))
-            }
+        let body = match &self.body {
+            ReplyBody::Empty => false,
+            ReplyBody::Text(template) => signs(template),
+            ReplyBody::Json(members) => members
+                .iter()
+                .any(|(_, value)| matches!(value, ReplyValue::Text(template) if signs(template))),
         };
         !self.signed && (body || self.headers.iter().any(|(_, template)| signs(template)))
     }

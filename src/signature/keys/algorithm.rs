@@ -1,13 +1,13 @@
 //! The algorithm of a signature: a MAC, or one with a public key.
 
-use super::mac::Algorithm;
-use super::public_key_algorithm::PublicAlgorithm;
+use super::mac::MacAlgorithm;
+use super::public_key_algorithm::PublicKeyAlgorithm;
 
 /// How the content of a message is signed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Cipher {
+pub enum SignatureAlgorithm {
     /// Under a shared secret.
-    Mac(Algorithm),
+    Mac(MacAlgorithm),
     /// With a private key.
-    Public(PublicAlgorithm),
+    Public(PublicKeyAlgorithm),
 }

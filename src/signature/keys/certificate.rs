@@ -6,7 +6,7 @@ use http::HeaderName;
 use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
-use crate::signature::request_parts::{members, required};
+use crate::signature::request_parts::{body_members, required_header};
 
 /// Longest address of a certificate, in bytes.
 const URL_BYTES_MAX: usize = 256;
@@ -50,9 +50,11 @@ impl CertificateRule {
 
     fn text(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
         Ok(match &self.source {
-            CertificateSource::Header(name) => required(head, name)?.to_str().unwrap_or_default().to_owned(),
+            CertificateSource::Header(name) => {
+                required_header(head, name)?.to_str().unwrap_or_default().to_owned()
+            }
             CertificateSource::Body(pointer) => {
-                members(body, &[pointer])?.first().map(ToString::to_string).unwrap_or_default()
+                body_members(body, &[pointer])?.first().map(ToString::to_string).unwrap_or_default()
             }
         })
     }

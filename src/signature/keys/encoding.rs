@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 
-use super::mac::{Algorithm, Tag};
+use super::mac::{AuthenticationTag, MacAlgorithm};
 
 /// How a tag is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,9 +27,13 @@ impl Encoding {
 
     /// Reads a tag of exactly the algorithm's length; `None` for anything else, so that a shortened
     /// signature never gets as far as being compared.
-    pub(in crate::signature) fn decode(self, text: &str, algorithm: Algorithm) -> Option<Tag> {
+    pub(in crate::signature) fn decode(
+        self,
+        text: &str,
+        algorithm: MacAlgorithm,
+    ) -> Option<AuthenticationTag> {
         let encoding = self.encoding();
-        let mut tag = Tag { bytes: [0; 64], len: algorithm.tag_bytes() };
+        let mut tag = AuthenticationTag { bytes: [0; 64], len: algorithm.tag_bytes() };
         if text.len() != encoding.encode_len(tag.len) {
             return None;
         }

@@ -6,7 +6,7 @@ use crate::feed::FeedId;
 
 /// Where public keys are to be had.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum KeysAt {
+pub enum PublicKeySource {
     /// At an address that the message names.
     Certificate(CertificateRule),
     /// At an address of the provider's, as JWKS.
@@ -15,7 +15,7 @@ pub enum KeysAt {
 
 /// Where the keys of a verifier are.
 #[derive(Clone, Debug)]
-pub enum Keys {
+pub enum VerifierKeys {
     /// Each interaction has a secret of its own, which comes with what is signed.
     Derived,
     /// Public keys, fetched.

@@ -7,12 +7,12 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
-use super::secret_format::{KeyFault, KeyForm};
+use super::secret_format::{SecretFormat, SecretFormatError};
 use crate::secret::Secret;
 
 /// The MAC of a scheme.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Algorithm {
+pub enum MacAlgorithm {
     /// HMAC-SHA1: only because some providers still sign with it.
     HmacSha1,
     /// HMAC-SHA256.
@@ -25,7 +25,7 @@ pub enum Algorithm {
     PlainSha256,
 }
 
-impl Algorithm {
+impl MacAlgorithm {
     /// In words.
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,6 +34,16 @@ impl Algorithm {
             Self::HmacSha384 => "hmac-sha384",
             Self::HmacSha512 => "hmac-sha512",
             Self::PlainSha256 => "plain-sha256",
+        }
+    }
+
+    /// The algorithm of a JOSE name (RFC 7518 section 3.1).
+    pub(in crate::signature) fn from_jose(name: &str) -> Option<Self> {
+        match name {
+            "HS256" => Some(Self::HmacSha256),
+            "HS384" => Some(Self::HmacSha384),
+            "HS512" => Some(Self::HmacSha512),
+            _ => None,
         }
     }
 
@@ -50,12 +60,12 @@ impl Algorithm {
 
 /// The result of a MAC, computed or presented.
 #[derive(Clone, Copy)]
-pub struct Tag {
+pub struct AuthenticationTag {
     pub(super) bytes: [u8; 64],
     pub(super) len: usize,
 }
 
-impl Tag {
+impl AuthenticationTag {
     pub(in crate::signature) fn new(bytes: &[u8]) -> Self {
         let mut tag = Self { bytes: [0; 64], len: bytes.len() };
         if let Some(room) = tag.bytes.get_mut(..bytes.len()) {
@@ -76,7 +86,7 @@ impl Tag {
 }
 
 /// A computed tag is as good as the secret for one message: it is not printed.
-impl fmt::Debug for Tag {
+impl fmt::Debug for AuthenticationTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} byte tag]", self.len)
     }
@@ -84,7 +94,7 @@ impl fmt::Debug for Tag {
 
 /// A key whose schedule is made: cloned for each message.
 #[derive(Clone)]
-pub(in crate::signature) enum Keyed {
+pub(in crate::signature) enum MacKey {
     Sha1(Hmac<Sha1>),
     Sha256(Hmac<Sha256>),
     Sha384(Hmac<Sha384>),
@@ -92,22 +102,22 @@ pub(in crate::signature) enum Keyed {
     Plain(Sha256),
 }
 
-impl Keyed {
+impl MacKey {
     pub(in crate::signature) fn new(
-        algorithm: Algorithm,
-        form: &KeyForm,
+        algorithm: MacAlgorithm,
+        form: &SecretFormat,
         secret: &Secret,
-    ) -> Result<Self, KeyFault> {
+    ) -> Result<Self, SecretFormatError> {
         let key = form.key(secret)?;
         // HMAC takes keys of any length; the error type is that of other MACs.
         match algorithm {
-            Algorithm::HmacSha1 => Hmac::new_from_slice(&key).map(Self::Sha1),
-            Algorithm::HmacSha256 => Hmac::new_from_slice(&key).map(Self::Sha256),
-            Algorithm::HmacSha384 => Hmac::new_from_slice(&key).map(Self::Sha384),
-            Algorithm::HmacSha512 => Hmac::new_from_slice(&key).map(Self::Sha512),
-            Algorithm::PlainSha256 => Ok(Self::Plain(Sha256::new())),
+            MacAlgorithm::HmacSha1 => Hmac::new_from_slice(&key).map(Self::Sha1),
+            MacAlgorithm::HmacSha256 => Hmac::new_from_slice(&key).map(Self::Sha256),
+            MacAlgorithm::HmacSha384 => Hmac::new_from_slice(&key).map(Self::Sha384),
+            MacAlgorithm::HmacSha512 => Hmac::new_from_slice(&key).map(Self::Sha512),
+            MacAlgorithm::PlainSha256 => Ok(Self::Plain(Sha256::new())),
         }
-        .map_err(|_| KeyFault::Empty)
+        .map_err(|_| SecretFormatError::Empty)
     }
 
     pub(in crate::signature) fn start(&self) -> Self {
@@ -124,13 +134,13 @@ impl Keyed {
         }
     }
 
-    pub(in crate::signature) fn finish(self) -> Tag {
+    pub(in crate::signature) fn finish(self) -> AuthenticationTag {
         match self {
-            Self::Sha1(mac) => Tag::new(&mac.finalize().into_bytes()),
-            Self::Sha256(mac) => Tag::new(&mac.finalize().into_bytes()),
-            Self::Sha384(mac) => Tag::new(&mac.finalize().into_bytes()),
-            Self::Sha512(mac) => Tag::new(&mac.finalize().into_bytes()),
-            Self::Plain(hash) => Tag::new(&hash.finalize()),
+            Self::Sha1(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Sha256(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Sha384(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Sha512(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Plain(hash) => AuthenticationTag::new(&hash.finalize()),
         }
     }
 }

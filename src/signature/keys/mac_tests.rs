@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::encoding::Encoding;
-use super::mac::{Algorithm, Keyed};
-use super::secret_format::KeyForm;
+use super::mac::{MacAlgorithm, MacKey};
+use super::secret_format::SecretFormat;
 use crate::secret::Secret;
 
 #[derive(Deserialize)]
@@ -34,14 +34,14 @@ fn hex(text: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
 }
 
-fn wycheproof(algorithm: Algorithm, text: &str) {
+fn wycheproof(algorithm: MacAlgorithm, text: &str) {
     let vectors: Vectors = serde_json::from_str(text).unwrap();
     let mut counts = (0, 0);
     for group in vectors.test_groups {
         for vector in &group.tests {
             // An empty key is no key here: it is refused when the configuration is read.
             let Ok(mut mac) =
-                Keyed::new(algorithm, &KeyForm::Hex, &Secret::new(vector.key.clone().into_bytes()))
+                MacKey::new(algorithm, &SecretFormat::Hex, &Secret::new(vector.key.clone().into_bytes()))
             else {
                 assert!(vector.key.is_empty(), "test {}", vector.tc_id);
                 continue;
@@ -61,24 +61,24 @@ fn wycheproof(algorithm: Algorithm, text: &str) {
 
 #[test]
 fn hmac_is_hmac() {
-    wycheproof(Algorithm::HmacSha1, include_str!("../../../tests/vectors/wycheproof/hmac_sha1_test.json"));
+    wycheproof(MacAlgorithm::HmacSha1, include_str!("../../../tests/vectors/wycheproof/hmac_sha1_test.json"));
     wycheproof(
-        Algorithm::HmacSha256,
+        MacAlgorithm::HmacSha256,
         include_str!("../../../tests/vectors/wycheproof/hmac_sha256_test.json"),
     );
     wycheproof(
-        Algorithm::HmacSha384,
+        MacAlgorithm::HmacSha384,
         include_str!("../../../tests/vectors/wycheproof/hmac_sha384_test.json"),
     );
     wycheproof(
-        Algorithm::HmacSha512,
+        MacAlgorithm::HmacSha512,
         include_str!("../../../tests/vectors/wycheproof/hmac_sha512_test.json"),
     );
 }
 
 #[test]
 fn tags_are_read_strictly() {
-    let tag = |text: &str, encoding: Encoding| encoding.decode(text, Algorithm::HmacSha1).is_some();
+    let tag = |text: &str, encoding: Encoding| encoding.decode(text, MacAlgorithm::HmacSha1).is_some();
     let hex = "0123456789abcdef0123456789abcdef01234567";
     assert!(tag(hex, Encoding::Hex));
     for bad in [&hex[1..], &hex.to_uppercase(), &format!("{hex}00"), &hex.replace('0', "g"), ""] {
@@ -94,15 +94,15 @@ fn tags_are_read_strictly() {
 
 #[test]
 fn keys_are_read_in_the_form_of_the_scheme() {
-    let ready = |text: &str, form: &KeyForm| {
-        Keyed::new(Algorithm::HmacSha256, form, &Secret::new(text.into())).is_ok()
+    let ready = |text: &str, form: &SecretFormat| {
+        MacKey::new(MacAlgorithm::HmacSha256, form, &Secret::new(text.into())).is_ok()
     };
-    let whsec = KeyForm::Base64 { prefix: "whsec_".into() };
+    let whsec = SecretFormat::Base64 { prefix: "whsec_".into() };
     for good in ["whsec_AQIDBAUGBwg=", "AQIDBAUGBwg=", "whsec_AQIDBAUGBwg"] {
         assert!(ready(good, &whsec), "{good}");
     }
     for bad in ["whsec_", "whsec_!!!!", "whsec_AQIDBAUGB", ""] {
         assert!(!ready(bad, &whsec), "{bad}");
     }
-    assert!(ready("00FF", &KeyForm::Hex) && !ready("0g", &KeyForm::Hex));
+    assert!(ready("00FF", &SecretFormat::Hex) && !ready("0g", &SecretFormat::Hex));
 }

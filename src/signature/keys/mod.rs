@@ -1,4 +1,4 @@
-//! Keys and algorithms.
+//! VerifierKeys and algorithms.
 
 mod algorithm;
 mod certificate;
@@ -10,17 +10,17 @@ mod public_key;
 mod public_key_algorithm;
 mod secret_format;
 
-pub use self::algorithm::Cipher;
+pub use self::algorithm::SignatureAlgorithm;
 pub use self::certificate::{CertificateRule, CertificateSource};
 pub use self::encoding::Encoding;
-pub use self::key_source::{Keys, KeysAt};
+pub use self::key_source::{PublicKeySource, VerifierKeys};
 pub use self::keyring::Keyring;
 pub(in crate::signature) use self::keyring::NOTHING;
-pub(in crate::signature) use self::mac::Keyed;
-pub use self::mac::{Algorithm, Tag};
-pub use self::public_key::{KeySet, NoKeys, PublicKey};
-pub use self::public_key_algorithm::PublicAlgorithm;
-pub use self::secret_format::{KeyFault, KeyForm};
+pub(in crate::signature) use self::mac::MacKey;
+pub use self::mac::{AuthenticationTag, MacAlgorithm};
+pub use self::public_key::{KeySet, KeySetError, PublicKey};
+pub use self::public_key_algorithm::PublicKeyAlgorithm;
+pub use self::secret_format::{SecretFormat, SecretFormatError};
 
 #[cfg(test)]
 mod mac_tests;

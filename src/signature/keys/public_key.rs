@@ -18,7 +18,7 @@ const KEYS_MAX: usize = 64;
 
 /// The numbers of a key, by kind.
 #[derive(Clone, Eq, PartialEq)]
-pub(in crate::signature) enum Material {
+pub(in crate::signature) enum PublicKeyMaterial {
     Ed25519(Box<[u8]>),
     /// The point, uncompressed.
     P256(Box<[u8]>),
@@ -38,19 +38,19 @@ pub struct PublicKey {
     algorithm: Option<Box<str>>,
     /// The purpose beyond `use`, where the key states one (`adcp_use`).
     purpose: Option<Box<str>>,
-    /// When it begins and ends to be valid, for the key of a certificate.
+    /// HandshakeCondition it begins and ends to be valid, for the key of a certificate.
     valid: Option<(Timestamp, Timestamp)>,
-    material: Material,
+    material: PublicKeyMaterial,
 }
 
 /// Prints what kind of key it is.
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.material {
-            Material::Ed25519(_) => "Ed25519",
-            Material::P256(_) => "P-256",
-            Material::P384(_) => "P-384",
-            Material::Rsa { .. } => "RSA",
+            PublicKeyMaterial::Ed25519(_) => "Ed25519",
+            PublicKeyMaterial::P256(_) => "P-256",
+            PublicKeyMaterial::P384(_) => "P-384",
+            PublicKeyMaterial::Rsa { .. } => "RSA",
         };
         write!(f, "PublicKey({kind}, {:?})", self.id)
     }
@@ -77,18 +77,18 @@ impl PublicKey {
         self.valid.is_none_or(|(from, until)| from <= now && now <= until)
     }
 
-    pub(in crate::signature) fn material(&self) -> &Material {
+    pub(in crate::signature) fn material(&self) -> &PublicKeyMaterial {
         &self.material
     }
 
-    fn bare(material: Material) -> Self {
+    fn bare(material: PublicKeyMaterial) -> Self {
         Self { id: None, algorithm: None, purpose: None, valid: None, material }
     }
 
     fn from_info(info: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
         let bits: &[u8] = &info.subject_public_key.data;
         let material = match info.algorithm.algorithm.to_id_string().as_str() {
-            "1.3.101.112" if bits.len() == 32 => Material::Ed25519(bits.into()),
+            "1.3.101.112" if bits.len() == 32 => PublicKeyMaterial::Ed25519(bits.into()),
             "1.2.840.10045.2.1" => point(bits)?,
             "1.2.840.113549.1.1.1" => match info.parsed().ok()? {
                 Spki::RSA(key) => rsa(key.modulus, key.exponent)?,
@@ -114,19 +114,19 @@ impl PublicKey {
 }
 
 /// An uncompressed point; its length tells the curve.
-fn point(bits: &[u8]) -> Option<Material> {
+fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
     match (bits.first()?, bits.len()) {
-        (4, 65) => Some(Material::P256(bits.into())),
-        (4, 97) => Some(Material::P384(bits.into())),
+        (4, 65) => Some(PublicKeyMaterial::P256(bits.into())),
+        (4, 97) => Some(PublicKeyMaterial::P384(bits.into())),
         _ => None,
     }
 }
 
-fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Material> {
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<PublicKeyMaterial> {
     let trim = |bytes: &[u8]| -> Box<[u8]> { bytes.iter().copied().skip_while(|b| *b == 0).collect() };
     let (modulus, exponent) = (trim(modulus), trim(exponent));
     // 2048 bits and more: below that nobody publishes a key that is worth anything.
-    (modulus.len() >= 256 && !exponent.is_empty()).then_some(Material::Rsa { modulus, exponent })
+    (modulus.len() >= 256 && !exponent.is_empty()).then_some(PublicKeyMaterial::Rsa { modulus, exponent })
 }
 
 /// The public keys of a provider.
@@ -139,9 +139,9 @@ pub struct KeySet {
 
 /// Why text holds no keys, or not only keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct NoKeys;
+pub struct KeySetError;
 
-impl fmt::Display for NoKeys {
+impl fmt::Display for KeySetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "holds no public key that can be used: JWK, JWKS, PEM, a certificate, base64 of a SubjectPublicKeyInfo, \
@@ -190,7 +190,9 @@ impl Jwk {
         }
         let number = |text: &Option<Box<str>>| BASE64URL_NOPAD.decode(text.as_ref()?.as_bytes()).ok();
         let material = match (&*self.kty, self.crv.as_deref()) {
-            ("OKP", Some("Ed25519")) => Material::Ed25519(number(&self.x).filter(|x| x.len() == 32)?.into()),
+            ("OKP", Some("Ed25519")) => {
+                PublicKeyMaterial::Ed25519(number(&self.x).filter(|x| x.len() == 32)?.into())
+            }
             ("EC", Some(curve @ ("P-256" | "P-384"))) => {
                 let bytes = if curve == "P-256" { 32 } else { 48 };
                 let (x, y) = (number(&self.x)?, number(&self.y)?);
@@ -210,9 +212,9 @@ impl KeySet {
     /// asks.
     ///
     /// # Errors
-    /// [`NoKeys`] when there is none left, or too many.
-    pub fn parse(text: &[u8]) -> Result<Self, NoKeys> {
-        let text = std::str::from_utf8(text).map_err(|_| NoKeys)?.trim();
+    /// [`KeySetError`] when there is none left, or too many.
+    pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
+        let text = std::str::from_utf8(text).map_err(|_| KeySetError)?.trim();
         let keys = if text.starts_with('{') {
             json(text)
         } else if text.starts_with("-----BEGIN ") {
@@ -222,7 +224,7 @@ impl KeySet {
         };
         match keys {
             Some(keys) if (1..=KEYS_MAX).contains(&keys.len()) => Ok(Self { keys, proved: Arc::default() }),
-            _ => Err(NoKeys),
+            _ => Err(KeySetError),
         }
     }
 
@@ -294,7 +296,9 @@ fn pem(text: &str) -> Option<Vec<PublicKey>> {
 /// One key without anything around it. `whpk_` is Standard Webhooks' mark of a public key.
 fn bare(text: &str) -> Option<PublicKey> {
     let text = text.strip_prefix("whpk_").unwrap_or(text);
-    let raw = |bytes: Vec<u8>| (bytes.len() == 32).then(|| PublicKey::bare(Material::Ed25519(bytes.into())));
+    let raw = |bytes: Vec<u8>| {
+        (bytes.len() == 32).then(|| PublicKey::bare(PublicKeyMaterial::Ed25519(bytes.into())))
+    };
     if text.len() == 64
         && let Ok(bytes) = HEXLOWER_PERMISSIVE.decode(text.as_bytes())
     {

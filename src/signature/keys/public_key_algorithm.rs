@@ -2,11 +2,11 @@
 
 use ring::signature as crypto;
 
-use super::public_key::{Material, PublicKey};
+use super::public_key::{PublicKey, PublicKeyMaterial};
 
 /// An algorithm of public-key signatures.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PublicAlgorithm {
+pub enum PublicKeyAlgorithm {
     /// ECDSA on P-256 with SHA-256, in DER.
     EcdsaP256Der,
     /// ECDSA on P-256 with SHA-256, both numbers one behind the other (IEEE P1363), as in JWS.
@@ -33,7 +33,7 @@ pub enum PublicAlgorithm {
     RsaPssSha512,
 }
 
-impl PublicAlgorithm {
+impl PublicKeyAlgorithm {
     /// In words.
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,28 +69,28 @@ impl PublicAlgorithm {
     /// Whether `signature` is one of `message` under `key`. A key of another kind verifies nothing.
     pub(in crate::signature) fn verifies(self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
         match key.material() {
-            Material::Ed25519(bytes) if self == Self::Ed25519 => {
+            PublicKeyMaterial::Ed25519(bytes) if self == Self::Ed25519 => {
                 crypto::UnparsedPublicKey::new(&crypto::ED25519, bytes).verify(message, signature).is_ok()
             }
-            Material::P256(point) => match self {
+            PublicKeyMaterial::P256(point) => match self {
                 Self::EcdsaP256Der => verify(&crypto::ECDSA_P256_SHA256_ASN1, point, message, signature),
                 Self::EcdsaP256Fixed => verify(&crypto::ECDSA_P256_SHA256_FIXED, point, message, signature),
                 _ => false,
             },
-            Material::P384(point) => match self {
+            PublicKeyMaterial::P384(point) => match self {
                 Self::EcdsaP384Der => verify(&crypto::ECDSA_P384_SHA384_ASN1, point, message, signature),
                 Self::EcdsaP384Fixed => verify(&crypto::ECDSA_P384_SHA384_FIXED, point, message, signature),
                 _ => false,
             },
-            Material::Rsa { modulus, exponent } => self.rsa().is_some_and(|parameters| {
+            PublicKeyMaterial::Rsa { modulus, exponent } => self.rsa().is_some_and(|parameters| {
                 let key = crypto::RsaPublicKeyComponents { n: modulus, e: exponent };
                 key.verify(parameters, message, signature).is_ok()
             }),
-            Material::Ed25519(_) => false,
+            PublicKeyMaterial::Ed25519(_) => false,
         }
     }
 
-    /// Keys of 2048 bits and more.
+    /// VerifierKeys of 2048 bits and more.
     fn rsa(self) -> Option<&'static crypto::RsaParameters> {
         Some(match self {
             Self::RsaPkcs1Sha1 => &crypto::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::public_key::KeySet;
-use super::public_key_algorithm::PublicAlgorithm;
+use super::public_key_algorithm::PublicKeyAlgorithm;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,7 +37,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 /// Returns how many were accepted and how many refused. What the vectors call acceptable may be either.
-fn run(algorithm: PublicAlgorithm, text: &str) -> (usize, usize) {
+fn run(algorithm: PublicKeyAlgorithm, text: &str) -> (usize, usize) {
     let vectors: Vectors = serde_json::from_str(text).unwrap();
     let (mut accepted, mut refused) = (0, 0);
     for group in vectors.test_groups {
@@ -63,33 +63,33 @@ fn run(algorithm: PublicAlgorithm, text: &str) -> (usize, usize) {
 #[test]
 fn wycheproof_agrees() {
     let vectors = [
-        (PublicAlgorithm::Ed25519, include_str!("../../../tests/vectors/wycheproof/ed25519_test.json")),
+        (PublicKeyAlgorithm::Ed25519, include_str!("../../../tests/vectors/wycheproof/ed25519_test.json")),
         (
-            PublicAlgorithm::EcdsaP256Der,
+            PublicKeyAlgorithm::EcdsaP256Der,
             include_str!("../../../tests/vectors/wycheproof/ecdsa_secp256r1_sha256_test.json"),
         ),
         (
-            PublicAlgorithm::EcdsaP256Fixed,
+            PublicKeyAlgorithm::EcdsaP256Fixed,
             include_str!("../../../tests/vectors/wycheproof/ecdsa_secp256r1_sha256_p1363_test.json"),
         ),
         (
-            PublicAlgorithm::EcdsaP384Der,
+            PublicKeyAlgorithm::EcdsaP384Der,
             include_str!("../../../tests/vectors/wycheproof/ecdsa_secp384r1_sha384_test.json"),
         ),
         (
-            PublicAlgorithm::EcdsaP384Fixed,
+            PublicKeyAlgorithm::EcdsaP384Fixed,
             include_str!("../../../tests/vectors/wycheproof/ecdsa_secp384r1_sha384_p1363_test.json"),
         ),
         (
-            PublicAlgorithm::RsaPkcs1Sha256,
+            PublicKeyAlgorithm::RsaPkcs1Sha256,
             include_str!("../../../tests/vectors/wycheproof/rsa_signature_2048_sha256_test.json"),
         ),
         (
-            PublicAlgorithm::RsaPkcs1Sha256,
+            PublicKeyAlgorithm::RsaPkcs1Sha256,
             include_str!("../../../tests/vectors/wycheproof/rsa_signature_3072_sha256_test.json"),
         ),
         (
-            PublicAlgorithm::RsaPssSha256,
+            PublicKeyAlgorithm::RsaPssSha256,
             include_str!("../../../tests/vectors/wycheproof/rsa_pss_2048_sha256_mgf1_32_test.json"),
         ),
     ];
@@ -102,7 +102,7 @@ fn wycheproof_agrees() {
 #[test]
 fn a_key_of_another_kind_verifies_nothing() {
     let key = KeySet::parse(b"whpk_PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
-    for algorithm in [PublicAlgorithm::EcdsaP256Der, PublicAlgorithm::RsaPkcs1Sha256] {
+    for algorithm in [PublicKeyAlgorithm::EcdsaP256Der, PublicKeyAlgorithm::RsaPkcs1Sha256] {
         assert!(!algorithm.verifies(&key.keys()[0], b"", b""));
     }
 }

@@ -8,7 +8,7 @@ use crate::secret::Secret;
 
 /// How the text of a secret becomes the key.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum KeyForm {
+pub enum SecretFormat {
     /// Base64 after an optional prefix, such as `whsec_`.
     Base64 {
         /// Stripped where it is there.
@@ -29,7 +29,7 @@ pub enum KeyForm {
 
 /// Why a secret is no key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum KeyFault {
+pub enum SecretFormatError {
     /// Not base64.
     Base64,
     /// Nothing in it.
@@ -40,7 +40,7 @@ pub enum KeyFault {
     Id,
 }
 
-impl fmt::Display for KeyFault {
+impl fmt::Display for SecretFormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Base64 => "is not base64",
@@ -51,7 +51,7 @@ impl fmt::Display for KeyFault {
     }
 }
 
-impl KeyForm {
+impl SecretFormat {
     /// The name of the key, for the form that has one.
     pub(in crate::signature) fn id<'s>(&self, secret: &'s Secret) -> Option<&'s [u8]> {
         match self {
@@ -60,25 +60,27 @@ impl KeyForm {
         }
     }
 
-    pub(super) fn key(&self, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
+    pub(super) fn key(&self, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, SecretFormatError> {
         let text = secret.expose();
         let key = match self {
             Self::Utf8 => text.to_vec(),
             Self::Utf8After { prefix } => behind(text, prefix).unwrap_or(text).to_vec(),
             Self::IdAndSecret => {
-                let colon = text.iter().position(|b| *b == b':').ok_or(KeyFault::Id)?;
+                let colon = text.iter().position(|b| *b == b':').ok_or(SecretFormatError::Id)?;
                 text.get(colon + 1..).unwrap_or_default().to_vec()
             }
-            Self::Hex => data_encoding::HEXLOWER_PERMISSIVE.decode(text).map_err(|_| KeyFault::Hex)?,
+            Self::Hex => {
+                data_encoding::HEXLOWER_PERMISSIVE.decode(text).map_err(|_| SecretFormatError::Hex)?
+            }
             Self::Base64 { prefix } => {
                 let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
                 // Some tools print the padding and some do not; the key is the same.
                 let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
                 let text = text.get(..end).unwrap_or_default();
-                data_encoding::BASE64_NOPAD.decode(text).map_err(|_| KeyFault::Base64)?
+                data_encoding::BASE64_NOPAD.decode(text).map_err(|_| SecretFormatError::Base64)?
             }
         };
-        if key.is_empty() { Err(KeyFault::Empty) } else { Ok(Zeroizing::new(key)) }
+        if key.is_empty() { Err(SecretFormatError::Empty) } else { Ok(Zeroizing::new(key)) }
     }
 }
 

@@ -9,9 +9,13 @@ use subtle::ConstantTimeEq;
 
 use crate::denial::{Denial, Refusal};
 use crate::secret::Secret;
-use crate::signature::context::Signed;
-use crate::signature::keys::{Cipher, KeySet, Keyed, PublicAlgorithm, PublicKey, Tag};
-use crate::signature::request_parts::{Input, byte_members, bytes, inputs, required, within};
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{
+    AuthenticationTag, KeySet, MacKey, PublicKey, PublicKeyAlgorithm, SignatureAlgorithm,
+};
+use crate::signature::request_parts::{
+    SignatureInput, byte_sequence, byte_sequences, check_tolerance, parse_signature_input, required_header,
+};
 use crate::time::Timestamp;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
@@ -23,9 +27,9 @@ const FUTURE: Duration = Duration::from_secs(60);
 
 /// How a provider puts message signatures to use.
 #[derive(Clone, Debug, Default)]
-pub struct MessageScheme {
+pub struct MessageSignatureScheme {
     /// The algorithms it may sign with (RFC 9421 section 3.3). The one with a shared key stands alone.
-    pub algorithms: Vec<Cipher>,
+    pub algorithms: Vec<SignatureAlgorithm>,
     /// What a signature must cover at least.
     pub components: Vec<Box<str>>,
     /// Whether `expires` must be there, at most `max_age` behind `created`.
@@ -42,47 +46,49 @@ pub struct MessageScheme {
 
 /// A signature that was found genuine: what is left is to hold the body against its digest.
 #[derive(Clone, Debug)]
-pub(in crate::signature) struct Sealed {
+pub(in crate::signature) struct VerifiedMessageSignature {
     digest: Option<HeaderValue>,
-    mark: Tag,
+    tag: AuthenticationTag,
 }
 
-impl MessageScheme {
+impl MessageSignatureScheme {
     /// Whether the body is bound, by its digest.
     pub fn covers_body(&self) -> bool {
         self.components.iter().any(|name| **name == *CONTENT_DIGEST.as_str())
     }
 
     /// Verifies the signature of a head.
-    pub(in crate::signature) fn read(
+    pub(in crate::signature) fn verify_head(
         &self,
-        signed: &Signed<'_>,
+        context: &SignatureContext<'_>,
         keys: &MessageKeys<'_>,
         now: Timestamp,
-    ) -> Result<Sealed, Refusal> {
-        let input = text(required(&signed.head, &SIGNATURE_INPUT)?)?;
-        let signatures = text(required(&signed.head, &SIGNATURE)?)?;
-        let inputs = inputs(input).ok_or_else(|| malformed("signature-input is not readable"))?;
-        let ours = |input: &&Input<'_>| self.tag.is_none() || input.text("tag") == self.tag.as_deref();
+    ) -> Result<VerifiedMessageSignature, Refusal> {
+        let input = text(required_header(&context.head, &SIGNATURE_INPUT)?)?;
+        let signatures = text(required_header(&context.head, &SIGNATURE)?)?;
+        let inputs =
+            parse_signature_input(input).ok_or_else(|| malformed("signature-input is not readable"))?;
+        let ours =
+            |input: &&SignatureInput<'_>| self.tag.is_none() || input.text("tag") == self.tag.as_deref();
         let mut ours = inputs.iter().filter(ours);
         let input = match (ours.next(), ours.next()) {
             (Some(input), None) => input,
             (None, _) => return Err(claim("no signature has the tag it must have")),
             (Some(_), Some(_)) => return Err(malformed("more than one signature could be meant")),
         };
-        let signature =
-            bytes(signatures, input.label).ok_or_else(|| malformed("the signature is not readable"))?;
+        let signature = byte_sequence(signatures, input.label)
+            .ok_or_else(|| malformed("the signature is not readable"))?;
         self.check(input, now)?;
-        let base = base(input, signed)?;
+        let base = base(input, context)?;
         self.check_key(input, keys, base.as_bytes(), &signature, now)?;
         let digest = match self.covers_body() {
-            true => Some(required(&signed.head, &CONTENT_DIGEST)?.clone()),
+            true => Some(required_header(&context.head, &CONTENT_DIGEST)?.clone()),
             false => None,
         };
-        Ok(Sealed { digest, mark: Tag::new(&Sha256::digest(base.as_bytes())) })
+        Ok(VerifiedMessageSignature { digest, tag: AuthenticationTag::new(&Sha256::digest(base.as_bytes())) })
     }
 
-    fn check(&self, input: &Input<'_>, now: Timestamp) -> Result<(), Refusal> {
+    fn check(&self, input: &SignatureInput<'_>, now: Timestamp) -> Result<(), Refusal> {
         for name in &self.components {
             if !input.components.iter().any(|component| **component == **name) {
                 return Err(claim(format!("the signature does not cover {name}")));
@@ -90,7 +96,7 @@ impl MessageScheme {
         }
         let moment = |name: &'static str| input.integer(name).map(Timestamp::from_unix_secs);
         let created = moment("created").ok_or_else(|| malformed("the signature has no `created`"))?;
-        within(created, now, self.max_age, FUTURE)?;
+        check_tolerance(created, now, self.max_age, FUTURE)?;
         let expires = moment("expires");
         if self.expires && expires.is_none() {
             return Err(malformed("the signature has no `expires`"));
@@ -112,16 +118,17 @@ impl MessageScheme {
     /// Whether a key of the provider with the name that is given made the signature.
     fn check_key(
         &self,
-        input: &Input<'_>,
+        input: &SignatureInput<'_>,
         keys: &MessageKeys<'_>,
         base: &[u8],
         signature: &[u8],
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let stated = input.text("alg");
-        let fits = |cipher: &&Cipher| stated.is_none_or(|name| name == name_of(**cipher));
-        let ciphers: Vec<_> = self.algorithms.iter().filter(fits).copied().collect();
-        if ciphers.is_empty() {
+        let fits =
+            |algorithm: &&SignatureAlgorithm| stated.is_none_or(|name| name == registered_name(**algorithm));
+        let algorithms: Vec<_> = self.algorithms.iter().filter(fits).copied().collect();
+        if algorithms.is_empty() {
             return Err(claim("the signature's alg is not one of the provider's"));
         }
         let made = match keys {
@@ -145,9 +152,9 @@ impl MessageScheme {
                     return unknown("the key is for another purpose");
                 }
                 let verifies = |key: &&PublicKey| {
-                    ciphers.iter().any(|cipher| match cipher {
-                        Cipher::Public(algorithm) => algorithm.verifies(key, base, signature),
-                        Cipher::Mac(_) => false,
+                    algorithms.iter().any(|algorithm| match algorithm {
+                        SignatureAlgorithm::Public(public) => public.verifies(key, base, signature),
+                        SignatureAlgorithm::Mac(_) => false,
                     })
                 };
                 keys.iter().any(verifies)
@@ -168,24 +175,24 @@ pub(in crate::signature) enum MessageKeys<'k> {
     /// Public ones.
     Public(&'k KeySet),
     /// Shared ones.
-    Shared(&'k [(Keyed, Secret)]),
+    Shared(&'k [(MacKey, Secret)]),
 }
 
 /// The name in RFC 9421's registry.
-fn name_of(cipher: Cipher) -> &'static str {
-    match cipher {
-        Cipher::Public(PublicAlgorithm::RsaPkcs1Sha256) => "rsa-v1_5-sha256",
-        Cipher::Public(algorithm) => algorithm.name(),
-        Cipher::Mac(algorithm) => algorithm.name(),
+fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
+    match algorithm {
+        SignatureAlgorithm::Public(PublicKeyAlgorithm::RsaPkcs1Sha256) => "rsa-v1_5-sha256",
+        SignatureAlgorithm::Public(algorithm) => algorithm.name(),
+        SignatureAlgorithm::Mac(algorithm) => algorithm.name(),
     }
 }
 
-impl Sealed {
+impl VerifiedMessageSignature {
     /// Holds the body against its digest.
-    pub(in crate::signature) fn verify(&self, body: &[u8]) -> Result<Vec<Tag>, Refusal> {
+    pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let Some(digest) = &self.digest else { return Ok(Vec::new()) };
         let members =
-            byte_members(text(digest)?).ok_or_else(|| malformed("content-digest is not readable"))?;
+            byte_sequences(text(digest)?).ok_or_else(|| malformed("content-digest is not readable"))?;
         let mut known = 0;
         for (name, bytes) in &members {
             let same: bool = match *name {
@@ -204,31 +211,31 @@ impl Sealed {
         if known == 0 {
             return Err(malformed("content-digest has neither sha-256 nor sha-512"));
         }
-        Ok(vec![self.mark])
+        Ok(vec![self.tag])
     }
 }
 
 /// The signature base (RFC 9421 section 2.5).
-fn base(input: &Input<'_>, signed: &Signed<'_>) -> Result<String, Refusal> {
+fn base(input: &SignatureInput<'_>, context: &SignatureContext<'_>) -> Result<String, Refusal> {
     let mut base = String::new();
     for (i, component) in input.components.iter().enumerate() {
         if input.components.iter().take(i).any(|earlier| earlier == component) {
             return Err(malformed("a component is listed twice"));
         }
-        base.push_str(&format!("\"{component}\": {}\n", value(component, signed)?));
+        base.push_str(&format!("\"{component}\": {}\n", value(component, context)?));
     }
     base.push_str("\"@signature-params\": ");
     base.push_str(input.raw);
     Ok(base)
 }
 
-fn value(component: &str, signed: &Signed<'_>) -> Result<String, Refusal> {
-    let head = &signed.head;
+fn value(component: &str, context: &SignatureContext<'_>) -> Result<String, Refusal> {
+    let head = &context.head;
     Ok(match component {
         "@method" => head.method.to_owned(),
-        "@authority" => authority(signed.public_url),
-        "@scheme" => signed.public_url.split("://").next().unwrap_or_default().to_ascii_lowercase(),
-        "@target-uri" => target_uri(signed),
+        "@authority" => authority(context.public_url),
+        "@scheme" => context.public_url.split("://").next().unwrap_or_default().to_ascii_lowercase(),
+        "@target-uri" => target_uri(context),
         "@request-target" => head.target.to_owned(),
         "@path" => head.raw_path().to_owned(),
         "@query" => format!("?{}", head.raw_query().unwrap_or_default()),
@@ -258,11 +265,11 @@ fn authority(public_url: &str) -> String {
     authority.strip_suffix(default).map_or_else(|| authority.clone(), str::to_owned)
 }
 
-fn target_uri(signed: &Signed<'_>) -> String {
-    let (scheme, rest) = signed.public_url.split_once("://").unwrap_or(("https", signed.public_url));
+fn target_uri(context: &SignatureContext<'_>) -> String {
+    let (scheme, rest) = context.public_url.split_once("://").unwrap_or(("https", context.public_url));
     let path = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
-    let target = uppercase_escapes(signed.head.target);
-    format!("{}://{}{path}{target}", scheme.to_ascii_lowercase(), authority(signed.public_url))
+    let target = uppercase_escapes(context.head.target);
+    format!("{}://{}{path}{target}", scheme.to_ascii_lowercase(), authority(context.public_url))
 }
 
 /// Percent-encoding in upper case (RFC 3986 section 6.2.2.1).

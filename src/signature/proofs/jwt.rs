@@ -11,9 +11,9 @@ use subtle::ConstantTimeEq;
 use crate::denial::{Denial, Refusal};
 use crate::jose::{Claims, Unverified};
 use crate::secret::Secret;
-use crate::signature::context::Signed;
-use crate::signature::keys::{Algorithm, Encoding, KeySet, Keyed, PublicAlgorithm, Tag};
-use crate::signature::request_parts::Place;
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{AuthenticationTag, Encoding, KeySet, MacKey, PublicKeyAlgorithm};
+use crate::signature::request_parts::SignaturePlace;
 use crate::time::Timestamp;
 
 /// Allowed clock difference for `exp`, `nbf` and `iat`.
@@ -21,7 +21,7 @@ const LEEWAY: Duration = Duration::from_secs(60);
 
 /// What a claim is compared with.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Expected {
+pub enum ExpectedClaim {
     /// The name that stands with the key.
     KeyId,
     /// One of these texts.
@@ -34,11 +34,11 @@ pub enum Expected {
 #[derive(Clone, Debug)]
 pub struct JwtScheme {
     /// Where the token travels.
-    pub place: Place,
+    pub place: SignaturePlace,
     /// The JOSE names of the algorithms it may be signed with.
     pub algorithms: Vec<Box<str>>,
     /// What claims must say: `iss`, `aud`, `sub` and others by their names.
-    pub claims: Vec<(Box<str>, Expected)>,
+    pub claims: Vec<(Box<str>, ExpectedClaim)>,
     /// The claim that holds the SHA-256 of the body, and how it is written; `None`: the body is not bound.
     pub body_hash: Option<(Box<str>, Encoding)>,
     /// How old `iat` may be; `None`: it is not looked at.
@@ -51,40 +51,30 @@ pub struct JwtScheme {
 
 /// A token that was found genuine.
 #[derive(Clone, Debug)]
-pub(in crate::signature) struct Statement {
+pub(in crate::signature) struct VerifiedJwt {
     /// The hash that the body must have.
     body_hash: Option<Box<[u8]>>,
     pub(in crate::signature) id: Option<Box<str>>,
-    mark: Tag,
+    tag: AuthenticationTag,
 }
 
 /// The keys of a JWT scheme.
 pub(in crate::signature) enum JwtKeys<'k> {
     /// Shared ones, each with the name it may have.
-    Shared(&'k [(Keyed, Secret)], &'k dyn Fn(&Secret) -> Option<Box<str>>),
+    Shared(&'k [(MacKey, Secret)], &'k dyn Fn(&Secret) -> Option<Box<str>>),
     /// Public ones.
     Public(&'k KeySet),
 }
 
-/// The MAC behind a JOSE name.
-pub(in crate::signature) fn jwt_mac(name: &str) -> Option<Algorithm> {
-    match name {
-        "HS256" => Some(Algorithm::HmacSha256),
-        "HS384" => Some(Algorithm::HmacSha384),
-        "HS512" => Some(Algorithm::HmacSha512),
-        _ => None,
-    }
-}
-
 impl JwtScheme {
     /// Verifies the token of a request.
-    pub(in crate::signature) fn read(
+    pub(in crate::signature) fn verify_head(
         &self,
-        signed: &Signed<'_>,
+        context: &SignatureContext<'_>,
         keys: &JwtKeys<'_>,
         now: Timestamp,
-    ) -> Result<Statement, Refusal> {
-        let token = self.place.one(&signed.head)?;
+    ) -> Result<VerifiedJwt, Refusal> {
+        let token = self.place.single(&context.head)?;
         let token = Unverified::parse(token).map_err(as_signature)?;
         if !self.algorithms.iter().any(|name| **name == *token.algorithm()) {
             return Err(Refusal::new(Denial::SignatureMismatch, "the token's alg is not the provider's"));
@@ -98,7 +88,7 @@ impl JwtScheme {
         })?;
         self.check_times(&claims, now)?;
         for (name, expected) in &self.claims {
-            check(&claims, name, expected, key_id.as_deref(), signed)?;
+            check(&claims, name, expected, key_id.as_deref(), context)?;
         }
         let body_hash = match &self.body_hash {
             None => None,
@@ -114,7 +104,7 @@ impl JwtScheme {
             None => None,
             Some(name) => claims.text(name).map_err(as_signature)?.map(Into::into),
         };
-        Ok(Statement { body_hash, id, mark: Tag::new(&Sha256::digest(token.signed())) })
+        Ok(VerifiedJwt { body_hash, id, tag: AuthenticationTag::new(&Sha256::digest(token.signed())) })
     }
 
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(), Refusal> {
@@ -144,18 +134,18 @@ impl JwtScheme {
     /// A token with which the provider would send this body. Only for schemes whose key is shared.
     pub(in crate::signature) fn sign(
         &self,
-        signed: &Signed<'_>,
+        context: &SignatureContext<'_>,
         body: &[u8],
-        (keyed, key_id): (&Keyed, Option<&str>),
+        (keyed, key_id): (&MacKey, Option<&str>),
         id: &str,
     ) -> Option<String> {
-        let now = signed.now;
+        let now = context.now;
         let mut claims = serde_json::Map::new();
         for (name, expected) in &self.claims {
             let value = match expected {
-                Expected::KeyId => key_id?.to_owned(),
-                Expected::OneOf(texts) => texts.first()?.to_string(),
-                Expected::Url => format!("{}{}", signed.public_url, signed.head.target),
+                ExpectedClaim::KeyId => key_id?.to_owned(),
+                ExpectedClaim::OneOf(texts) => texts.first()?.to_string(),
+                ExpectedClaim::Url => format!("{}{}", context.public_url, context.head.target),
             };
             claims.insert(name.to_string(), value.into());
         }
@@ -177,13 +167,13 @@ impl JwtScheme {
     }
 }
 
-impl Statement {
+impl VerifiedJwt {
     /// Holds the body against the hash, where the token says one.
-    pub(in crate::signature) fn verify(&self, body: &[u8]) -> Result<Vec<Tag>, Refusal> {
+    pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let same = |hash: &[u8]| bool::from(Sha256::digest(body).ct_eq(hash));
         if self.body_hash.as_deref().is_none_or(same) {
             // One token may come with many messages: it tells one from another only if it is about the body.
-            return Ok(self.body_hash.iter().map(|_| self.mark).collect());
+            return Ok(self.body_hash.iter().map(|_| self.tag).collect());
         }
         Err(Refusal::new(Denial::SignatureMismatch, "the token says another hash than the body's"))
     }
@@ -203,7 +193,7 @@ fn genuine(token: &Unverified<'_>, keys: &JwtKeys<'_>, now: Timestamp) -> Result
             found.map(|(_, secret)| name(secret)).ok_or_else(forged)
         }
         JwtKeys::Public(set) => {
-            let algorithm = PublicAlgorithm::from_jose(token.algorithm()).ok_or_else(forged)?;
+            let algorithm = PublicKeyAlgorithm::from_jose(token.algorithm()).ok_or_else(forged)?;
             // One algorithm per key: a key that names one is good for that alone.
             let fits = |alg: Option<&str>| alg.is_none_or(|alg| alg == token.algorithm());
             let mut keys = set.named(token.key_id(), now).filter(|key| fits(key.algorithm())).peekable();
@@ -222,18 +212,18 @@ fn genuine(token: &Unverified<'_>, keys: &JwtKeys<'_>, now: Timestamp) -> Result
 fn check(
     claims: &Claims,
     name: &str,
-    expected: &Expected,
+    expected: &ExpectedClaim,
     key_id: Option<&str>,
-    signed: &Signed<'_>,
+    context: &SignatureContext<'_>,
 ) -> Result<(), Refusal> {
     let right = if name == "aud" {
         let audience = claims.audience().map_err(as_signature)?;
-        audience.iter().any(|text| says(expected, text, key_id, signed))
+        audience.iter().any(|text| says(expected, text, key_id, context))
     } else if let Some(Value::Bool(value)) = claims.get(name) {
-        says(expected, if *value { "true" } else { "false" }, key_id, signed)
+        says(expected, if *value { "true" } else { "false" }, key_id, context)
     } else {
         let text = claims.text(name).map_err(as_signature)?;
-        text.is_some_and(|text| says(expected, text, key_id, signed))
+        text.is_some_and(|text| says(expected, text, key_id, context))
     };
     if right {
         return Ok(());
@@ -241,11 +231,11 @@ fn check(
     Err(Refusal::new(Denial::SignatureClaim, format!("the claim {name} does not say what it must")))
 }
 
-fn says(expected: &Expected, text: &str, key_id: Option<&str>, signed: &Signed<'_>) -> bool {
+fn says(expected: &ExpectedClaim, text: &str, key_id: Option<&str>, context: &SignatureContext<'_>) -> bool {
     match expected {
-        Expected::KeyId => key_id == Some(text),
-        Expected::OneOf(texts) => texts.iter().any(|one| **one == *text),
-        Expected::Url => text.strip_prefix(signed.public_url) == Some(signed.head.target),
+        ExpectedClaim::KeyId => key_id == Some(text),
+        ExpectedClaim::OneOf(texts) => texts.iter().any(|one| **one == *text),
+        ExpectedClaim::Url => text.strip_prefix(context.public_url) == Some(context.head.target),
     }
 }
 

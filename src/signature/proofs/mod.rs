@@ -5,9 +5,9 @@ mod jwt;
 mod shared_secret;
 mod sns;
 
-pub use self::http_message_signatures::MessageScheme;
-pub(in crate::signature) use self::http_message_signatures::{MessageKeys, Sealed};
-pub use self::jwt::{Expected, JwtScheme};
-pub(in crate::signature) use self::jwt::{JwtKeys, Statement, jwt_mac};
-pub use self::shared_secret::TokenPlace;
+pub use self::http_message_signatures::MessageSignatureScheme;
+pub(in crate::signature) use self::http_message_signatures::{MessageKeys, VerifiedMessageSignature};
+pub use self::jwt::{ExpectedClaim, JwtScheme};
+pub(in crate::signature) use self::jwt::{JwtKeys, VerifiedJwt};
+pub use self::shared_secret::SharedSecretPlace;
 pub(in crate::signature) use self::sns::SnsMessage;

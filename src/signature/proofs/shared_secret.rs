@@ -8,13 +8,13 @@ use crate::denial::{Denial, Refusal};
 use crate::json::{Pointer, find_one};
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::request_parts::{Place, members, required};
+use crate::signature::request_parts::{SignaturePlace, body_members, required_header};
 
 /// Where a shared token travels.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum TokenPlace {
+pub enum SharedSecretPlace {
     /// In a header or a member of the body.
-    At(Place),
+    At(SignaturePlace),
     /// In a member of every element of a list in the body.
     Each {
         /// The list.
@@ -26,7 +26,7 @@ pub enum TokenPlace {
     Basic,
 }
 
-impl TokenPlace {
+impl SharedSecretPlace {
     /// Looks at the head, if the token is there.
     pub(in crate::signature) fn check_head(
         &self,
@@ -34,17 +34,19 @@ impl TokenPlace {
         secrets: &[Secret],
     ) -> Result<(), Refusal> {
         match self {
-            Self::At(place @ Place::Headers { .. }) => equal(place.one(head)?.as_bytes(), secrets),
+            Self::At(place @ SignaturePlace::Headers { .. }) => {
+                equal(place.single(head)?.as_bytes(), secrets)
+            }
             Self::Basic => {
                 let malformed = || Refusal::new(Denial::SignatureMalformed, "not basic authentication");
-                let value = required(head, &AUTHORIZATION)?.to_str().map_err(|_| malformed())?;
+                let value = required_header(head, &AUTHORIZATION)?.to_str().map_err(|_| malformed())?;
                 let (scheme, text) = value.split_once(' ').ok_or_else(malformed)?;
                 if !scheme.eq_ignore_ascii_case("basic") {
                     return Err(malformed());
                 }
                 equal(&BASE64.decode(text.trim_start().as_bytes()).map_err(|_| malformed())?, secrets)
             }
-            Self::At(Place::Body(_)) | Self::Each { .. } => Ok(()),
+            Self::At(SignaturePlace::Body(_)) | Self::Each { .. } => Ok(()),
         }
     }
 
@@ -52,8 +54,8 @@ impl TokenPlace {
     pub(in crate::signature) fn check_body(&self, body: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
         match self {
-            Self::At(Place::Body(pointer)) => {
-                let members = members(body, &[pointer])?;
+            Self::At(SignaturePlace::Body(pointer)) => {
+                let members = body_members(body, &[pointer])?;
                 match members.first().filter(|text| !text.is_empty()) {
                     Some(text) => equal(text.as_bytes(), secrets),
                     None => Err(Refusal::new(Denial::SignatureMissing, "the body holds no token")),

@@ -7,9 +7,9 @@ use http::HeaderName;
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
 use crate::secret::Secret;
-use crate::signature::context::Signed;
-use crate::signature::keys::{KeySet, PublicAlgorithm, Tag};
-use crate::signature::request_parts::within;
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{AuthenticationTag, KeySet, PublicKeyAlgorithm};
+use crate::signature::request_parts::check_tolerance;
 use crate::time::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -37,15 +37,15 @@ const MEMBERS: [&str; 10] = [
 /// A message of a topic that is expected.
 pub(in crate::signature) struct SnsMessage {
     content: String,
-    algorithm: PublicAlgorithm,
+    algorithm: PublicKeyAlgorithm,
     signature: Vec<u8>,
     at: Timestamp,
 }
 
 impl SnsMessage {
     /// Reads a message of one of `topics`.
-    pub(in crate::signature) fn read(
-        signed: &Signed<'_>,
+    pub(in crate::signature) fn parse(
+        context: &SignatureContext<'_>,
         topics: &[Secret],
         body: &[u8],
     ) -> Result<Self, Refusal> {
@@ -62,7 +62,7 @@ impl SnsMessage {
         }
         // The headers are not signed: whoever reads them instead of the body must not be misled.
         for (name, value) in [(TOPIC, topic), (KIND, kind)] {
-            let all = signed.head.headers.get_all(&name);
+            let all = context.head.headers.get_all(&name);
             if all.iter().any(|header| header.as_bytes() != value.as_bytes()) {
                 return Err(claim("a header of the message says something else than its body"));
             }
@@ -87,8 +87,8 @@ impl SnsMessage {
             }
         }
         let algorithm = match word("SignatureVersion") {
-            Some("1") => PublicAlgorithm::RsaPkcs1Sha1,
-            Some("2") => PublicAlgorithm::RsaPkcs1Sha256,
+            Some("1") => PublicKeyAlgorithm::RsaPkcs1Sha1,
+            Some("2") => PublicKeyAlgorithm::RsaPkcs1Sha256,
             _ => return Err(malformed("a SignatureVersion that SNS does not have")),
         };
         let signature = word("Signature").and_then(|text| BASE64.decode(text.as_bytes()).ok());
@@ -99,15 +99,19 @@ impl SnsMessage {
     }
 
     /// Verifies it under a certificate.
-    pub(in crate::signature) fn verify(&self, keys: &KeySet, now: Timestamp) -> Result<Vec<Tag>, Refusal> {
+    pub(in crate::signature) fn verify(
+        &self,
+        keys: &KeySet,
+        now: Timestamp,
+    ) -> Result<Vec<AuthenticationTag>, Refusal> {
         let content = self.content.as_bytes();
         if !keys.usable(now).any(|key| self.algorithm.verifies(key, content, &self.signature)) {
             let detail = "the signature does not verify under the certificate";
             return Err(Refusal::new(Denial::SignatureMismatch, detail));
         }
-        within(self.at, now, PAST, FUTURE)?;
+        check_tolerance(self.at, now, PAST, FUTURE)?;
         keys.prove();
-        Ok(vec![Tag::new(&Sha256::digest(content))])
+        Ok(vec![AuthenticationTag::new(&Sha256::digest(content))])
     }
 }
 

@@ -6,7 +6,7 @@ use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
 
 /// Reads members of a body that a signature is made of: one that is there twice could be read either way.
-pub(in crate::signature) fn members<'b>(
+pub(in crate::signature) fn body_members<'b>(
     body: &'b [u8],
     pointers: &[&Pointer],
 ) -> Result<Vec<Cow<'b, str>>, Refusal> {

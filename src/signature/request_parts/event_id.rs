@@ -6,14 +6,14 @@ use crate::json::Pointer;
 
 /// Where the id of an event is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum IdSource {
+pub enum EventIdSource {
     /// At a JSON pointer into the body, which is signed.
     Body(Pointer),
     /// A header.
     Header(HeaderName),
 }
 
-impl IdSource {
+impl EventIdSource {
     /// The header, if that is where it is.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {

@@ -9,7 +9,7 @@ use crate::request::{RequestHead, Single};
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
 /// A header that takes part in a signature, where it is there.
-pub(in crate::signature) fn optional<'a>(
+pub(in crate::signature) fn optional_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,
 ) -> Result<Option<&'a HeaderValue>, Refusal> {
@@ -26,9 +26,10 @@ pub(in crate::signature) fn optional<'a>(
 }
 
 /// A header that takes part in a signature.
-pub(in crate::signature) fn required<'a>(
+pub(in crate::signature) fn required_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,
 ) -> Result<&'a HeaderValue, Refusal> {
-    optional(head, name)?.ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("no {name} header")))
+    optional_header(head, name)?
+        .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("no {name} header")))
 }

@@ -2,18 +2,20 @@
 
 mod body_member;
 mod event_id;
-mod format;
 mod header;
-mod place;
+mod header_format;
+mod signature_place;
 mod structured_fields;
 mod timestamp;
 
-pub(in crate::signature) use self::body_member::members;
-pub use self::event_id::IdSource;
-pub(in crate::signature) use self::format::Slice;
-pub use self::format::{Format, FormatFault};
-pub(in crate::signature) use self::header::{optional, required};
-pub use self::place::Place;
-pub(in crate::signature) use self::structured_fields::{Input, byte_members, bytes, inputs};
-pub(in crate::signature) use self::timestamp::within;
+pub(in crate::signature) use self::body_member::body_members;
+pub use self::event_id::EventIdSource;
+pub(in crate::signature) use self::header::{optional_header, required_header};
+pub(in crate::signature) use self::header_format::HeaderSlice;
+pub use self::header_format::{HeaderFormat, HeaderFormatError};
+pub use self::signature_place::SignaturePlace;
+pub(in crate::signature) use self::structured_fields::{
+    SignatureInput, byte_sequence, byte_sequences, parse_signature_input,
+};
+pub(in crate::signature) use self::timestamp::check_tolerance;
 pub use self::timestamp::{TimestampRule, TimestampSource, TimestampUnit};

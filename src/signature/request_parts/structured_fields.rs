@@ -10,25 +10,25 @@ const ITEMS_MAX: usize = 32;
 
 /// One signature of `Signature-Input`.
 #[derive(Debug)]
-pub(in crate::signature) struct Input<'t> {
+pub(in crate::signature) struct SignatureInput<'t> {
     pub(in crate::signature) label: &'t str,
     pub(in crate::signature) components: Vec<&'t str>,
-    parameters: Vec<(&'t str, Value<'t>)>,
+    parameters: Vec<(&'t str, ParameterValue<'t>)>,
     /// List and parameters as they stand.
     pub(in crate::signature) raw: &'t str,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Value<'t> {
+enum ParameterValue<'t> {
     Integer(i64),
     Text(&'t str),
 }
 
-impl<'t> Input<'t> {
+impl<'t> SignatureInput<'t> {
     /// A parameter that is text.
     pub(in crate::signature) fn text(&self, name: &str) -> Option<&'t str> {
         self.parameters.iter().find_map(|(n, value)| match value {
-            Value::Text(text) if *n == name => Some(*text),
+            ParameterValue::Text(text) if *n == name => Some(*text),
             _ => None,
         })
     }
@@ -36,15 +36,15 @@ impl<'t> Input<'t> {
     /// A parameter that is a whole number.
     pub(in crate::signature) fn integer(&self, name: &str) -> Option<i64> {
         self.parameters.iter().find_map(|(n, value)| match value {
-            Value::Integer(number) if *n == name => Some(*number),
+            ParameterValue::Integer(number) if *n == name => Some(*number),
             _ => None,
         })
     }
 }
 
 /// Reads `Signature-Input`. Labels, components and parameters each once.
-pub(in crate::signature) fn inputs(text: &str) -> Option<Vec<Input<'_>>> {
-    let mut inputs: Vec<Input<'_>> = Vec::new();
+pub(in crate::signature) fn parse_signature_input(text: &str) -> Option<Vec<SignatureInput<'_>>> {
+    let mut inputs: Vec<SignatureInput<'_>> = Vec::new();
     let mut rest = text.trim_matches([' ', '\t']);
     loop {
         let (label, behind) = rest.split_once('=')?;
@@ -54,7 +54,7 @@ pub(in crate::signature) fn inputs(text: &str) -> Option<Vec<Input<'_>>> {
         let (components, behind_list) = list(behind)?;
         let (parameters, after) = parameters(behind_list)?;
         let raw = behind.get(..behind.len() - after.len())?;
-        inputs.push(Input { label, components, parameters, raw });
+        inputs.push(SignatureInput { label, components, parameters, raw });
         match next(after)? {
             None => return Some(inputs),
             Some(following) => rest = following,
@@ -90,9 +90,9 @@ fn list(text: &str) -> Option<(Vec<&str>, &str)> {
     }
 }
 
-fn parameters(text: &str) -> Option<(Vec<(&str, Value<'_>)>, &str)> {
+fn parameters(text: &str) -> Option<(Vec<(&str, ParameterValue<'_>)>, &str)> {
     let mut rest = text;
-    let mut found: Vec<(&str, Value<'_>)> = Vec::new();
+    let mut found: Vec<(&str, ParameterValue<'_>)> = Vec::new();
     while let Some(after) = rest.strip_prefix(';') {
         let (name, behind) = after.trim_start_matches(' ').split_once('=')?;
         if !is_key(name) || found.iter().any(|(n, _)| *n == name) || found.len() == ITEMS_MAX {
@@ -100,12 +100,12 @@ fn parameters(text: &str) -> Option<(Vec<(&str, Value<'_>)>, &str)> {
         }
         let (value, after) = if behind.starts_with('"') {
             let (text, after) = string(behind)?;
-            (Value::Text(text), after)
+            (ParameterValue::Text(text), after)
         } else {
             let end = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
             let (digits, after) = behind.split_at_checked(end)?;
             let number = (1..=15).contains(&digits.len()).then(|| digits.parse().ok()).flatten()?;
-            (Value::Integer(number), after)
+            (ParameterValue::Integer(number), after)
         };
         found.push((name, value));
         rest = after;
@@ -126,7 +126,7 @@ fn is_key(text: &str) -> bool {
 }
 
 /// A dictionary of byte sequences: `sig1=:…:, sig2=:…:`.
-pub(in crate::signature) fn byte_members(text: &str) -> Option<Vec<(&str, Vec<u8>)>> {
+pub(in crate::signature) fn byte_sequences(text: &str) -> Option<Vec<(&str, Vec<u8>)>> {
     let mut members: Vec<(&str, Vec<u8>)> = Vec::new();
     let mut rest = text.trim_matches([' ', '\t']);
     loop {
@@ -144,8 +144,8 @@ pub(in crate::signature) fn byte_members(text: &str) -> Option<Vec<(&str, Vec<u8
 }
 
 /// The bytes of one member.
-pub(in crate::signature) fn bytes(text: &str, label: &str) -> Option<Vec<u8>> {
-    byte_members(text)?.into_iter().find(|(name, _)| *name == label).map(|(_, bytes)| bytes)
+pub(in crate::signature) fn byte_sequence(text: &str, label: &str) -> Option<Vec<u8>> {
+    byte_sequences(text)?.into_iter().find(|(name, _)| *name == label).map(|(_, bytes)| bytes)
 }
 
 /// Base64 as the RFC has it, or base64url without padding, as some senders write it; never a mixture.
@@ -161,7 +161,7 @@ mod tests {
     fn inputs_are_read_strictly() {
         let text =
             r#"sig1=("@method" "content-digest");created=17;keyid="k 1";alg="ed25519", b=();created=1"#;
-        let inputs = inputs(text).unwrap();
+        let inputs = parse_signature_input(text).unwrap();
         assert_eq!(inputs.len(), 2);
         assert_eq!(inputs[0].components, ["@method", "content-digest"]);
         assert_eq!((inputs[0].integer("created"), inputs[0].text("keyid")), (Some(17), Some("k 1")));
@@ -182,16 +182,16 @@ mod tests {
             r#"SIG=("a")"#,
             r#"sig1=("a");created=-1"#,
         ] {
-            assert!(super::inputs(bad).is_none(), "{bad}");
+            assert!(super::parse_signature_input(bad).is_none(), "{bad}");
         }
     }
 
     #[test]
     fn byte_sequences_are_read_strictly() {
-        assert_eq!(bytes("a=:AQI=:, b=:_-8:", "a").unwrap(), [1, 2]);
-        assert_eq!(bytes("a=:AQI=:, b=:_-8:", "b").unwrap(), [0xff, 0xef]);
+        assert_eq!(byte_sequence("a=:AQI=:, b=:_-8:", "a").unwrap(), [1, 2]);
+        assert_eq!(byte_sequence("a=:AQI=:, b=:_-8:", "b").unwrap(), [0xff, 0xef]);
         for bad in ["a=:AQJ=:", "a=AQI=", "a=:AQI=", "a=:+_8=:", "a=:AQI=:,", "a=:AQI=:;x=1"] {
-            assert!(bytes(bad, "a").is_none(), "{bad}");
+            assert!(byte_sequence(bad, "a").is_none(), "{bad}");
         }
     }
 }

@@ -52,12 +52,12 @@ impl TimestampRule {
         let at = self.unit.read(text).ok_or_else(|| {
             Refusal::new(Denial::SignatureMalformed, "the timestamp is not in the scheme's form")
         })?;
-        within(at, now, self.past, self.future)
+        check_tolerance(at, now, self.past, self.future)
     }
 }
 
 /// Whether `at` is neither older nor newer than allowed.
-pub(in crate::signature) fn within(
+pub(in crate::signature) fn check_tolerance(
     at: Timestamp,
     now: Timestamp,
     past: Duration,

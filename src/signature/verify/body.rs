@@ -1,12 +1,12 @@
 //! The second half of verifying: what the body says.
 
-use super::presented::{Presented, Shown};
+use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find};
-use crate::signature::context::Signed;
+use crate::signature::context::SignatureContext;
 use crate::signature::handshake::Handshake;
-use crate::signature::keys::Tag;
+use crate::signature::keys::AuthenticationTag;
 use crate::signature::proofs::SnsMessage;
 use crate::signature::scheme::Proof;
 
@@ -19,23 +19,25 @@ impl Verifier {
     ///
     /// # Errors
     /// `signature_mismatch` and its like.
-    pub fn verify(
+    pub fn verify_body(
         &self,
-        presented: &Presented,
-        signed: &Signed<'_>,
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
         body: &[u8],
-    ) -> Result<Vec<Tag>, Refusal> {
+    ) -> Result<Vec<AuthenticationTag>, Refusal> {
         self.check_absent(body)?;
-        self.check_beginning(body)?;
-        match (&self.scheme.proof, &presented.shown) {
-            (Proof::Content(scheme), _) => self.verify_content(scheme, presented, signed, body),
-            (Proof::Jwt(_), Shown::Statement(statement)) => statement.verify(body),
-            (Proof::Message(_), Shown::Sealed(sealed)) => sealed.verify(body),
+        self.check_body_start(body)?;
+        match (&self.scheme.proof, &presented.proof) {
+            (Proof::Content(scheme), _) => self.verify_content_body(scheme, presented, context, body),
+            (Proof::Jwt(_), PresentedProof::Jwt(jwt)) => jwt.verify_body(body),
+            (Proof::MessageSignature(_), PresentedProof::MessageSignature(signature)) => {
+                signature.verify_body(body)
+            }
             // Of another topic, nothing is fetched.
-            (Proof::Sns, _) => SnsMessage::read(signed, &self.secrets, body)?
-                .verify(&*self.public_keys(signed, body)?, signed.now),
-            (Proof::Nothing, _) => Ok(Vec::new()),
-            (Proof::Token(place), _) => {
+            (Proof::Sns, _) => SnsMessage::parse(context, &self.secrets, body)?
+                .verify(&*self.public_keys(context, body)?, context.now),
+            (Proof::None, _) => Ok(Vec::new()),
+            (Proof::SharedSecret(place), _) => {
                 place.check_body(body, &self.secrets)?;
                 Ok(Vec::new())
             }
@@ -45,10 +47,10 @@ impl Verifier {
 
     /// A body that could be something else to the signature, the end of a URL or a challenge that anybody may have
     /// signed, must begin as neither does.
-    fn check_beginning(&self, body: &[u8]) -> Result<(), Refusal> {
+    fn check_body_start(&self, body: &[u8]) -> Result<(), Refusal> {
         let joined =
             matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.joins_url_and_body());
-        let ambiguous = joined || self.scheme.handshakes.iter().any(Handshake::signs_for_anybody);
+        let ambiguous = joined || self.scheme.handshakes.iter().any(Handshake::signs_unauthenticated_text);
         if !ambiguous || body.is_empty() && joined || body.starts_with(b"{") || body.starts_with(b"[") {
             return Ok(());
         }

@@ -4,26 +4,30 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use super::presented::{Presented, Shown};
+use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::content::{ContentScheme, Part, Values, made, other_port};
-use crate::signature::context::Signed;
-use crate::signature::keys::{Cipher, Keyed, Keys, Tag};
-use crate::signature::request_parts::{Place, Slice, TimestampSource, members, required};
+use crate::signature::content::{
+    ContentPart, ContentScheme, ContentValues, alternative_port, normalized_body,
+};
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{AuthenticationTag, MacKey, SignatureAlgorithm, VerifierKeys};
+use crate::signature::request_parts::{
+    HeaderSlice, SignaturePlace, TimestampSource, body_members, required_header,
+};
 
 /// What a scheme has in the body.
-pub(super) struct Within<'b> {
-    shown: Option<Shown>,
+pub(super) struct SignedBodyParts<'b> {
+    proof: Option<PresentedProof>,
     timestamp: Cow<'b, [u8]>,
     members: Vec<Cow<'b, str>>,
-    made: String,
+    normalized_body: String,
 }
 
-impl<'b> Within<'b> {
+impl<'b> SignedBodyParts<'b> {
     /// For signing: nothing is read but the members of the content.
     pub(super) fn signing(
         scheme: &ContentScheme,
@@ -32,36 +36,36 @@ impl<'b> Within<'b> {
         body: &'b [u8],
     ) -> Result<Self, Refusal> {
         let pointers: Vec<&Pointer> = scheme.content.members().collect();
-        let members = members(body, &pointers)?;
-        let made = made(&scheme.content, head, body)?;
-        Ok(Self { shown: None, timestamp: Cow::Owned(timestamp.to_vec()), members, made })
+        let members = body_members(body, &pointers)?;
+        let normalized_body = normalized_body(&scheme.content, head, body)?;
+        Ok(Self { proof: None, timestamp: Cow::Owned(timestamp.to_vec()), members, normalized_body })
     }
 }
 
 impl Verifier {
-    pub(super) fn present_content(
+    pub(super) fn verify_content_head(
         &self,
         scheme: &ContentScheme,
-        signed: &Signed<'_>,
-    ) -> Result<(Shown, Option<Slice>), Refusal> {
-        let head = &signed.head;
-        let (shown, mut timestamp) = match scheme.cipher {
-            Cipher::Mac(algorithm) => {
+        context: &SignatureContext<'_>,
+    ) -> Result<(PresentedProof, Option<HeaderSlice>), Refusal> {
+        let head = &context.head;
+        let (proof, mut timestamp) = match scheme.algorithm {
+            SignatureAlgorithm::Mac(algorithm) => {
                 let mut tags = Vec::new();
                 let timestamp =
                     scheme.place.read(head, |text| tags.extend(scheme.encoding.decode(text, algorithm)))?;
-                (Shown::Tags(tags), timestamp)
+                (PresentedProof::Macs(tags), timestamp)
             }
-            Cipher::Public(_) => {
+            SignatureAlgorithm::Public(_) => {
                 let mut signatures = Vec::new();
                 let timestamp = scheme.place.read(head, |text| {
                     signatures.extend(scheme.encoding.decode_any(text).map(Vec::into_boxed_slice));
                 })?;
-                (Shown::Signatures(signatures), timestamp)
+                (PresentedProof::Signatures(signatures), timestamp)
             }
         };
-        if matches!(scheme.place, Place::Headers { .. }) {
-            shown.check_count(scheme.place.name())?;
+        if matches!(scheme.place, SignaturePlace::Headers { .. }) {
+            proof.check_count(scheme.place.name())?;
         }
         if let Some(rule) = &scheme.timestamp {
             let text = match &rule.source {
@@ -69,60 +73,60 @@ impl Verifier {
                     let detail = format!("{} holds no timestamp", scheme.place.name());
                     Refusal::new(Denial::SignatureMalformed, detail)
                 })?),
-                TimestampSource::Header(name) => Some(Slice::whole(required(head, name)?)),
+                TimestampSource::Header(name) => Some(HeaderSlice::whole(required_header(head, name)?)),
                 TimestampSource::Body(_) => None,
             };
             if let Some(text) = &text {
-                rule.check(text.as_str(), signed.now)?;
+                rule.check(text.as_str(), context.now)?;
             }
             timestamp = text;
         }
         // A signed header that came twice would be verified once and delivered twice.
         for name in scheme.content.headers() {
-            required(head, name)?;
+            required_header(head, name)?;
         }
-        Ok((shown, timestamp))
+        Ok((proof, timestamp))
     }
 
-    pub(super) fn verify_content(
+    pub(super) fn verify_content_body(
         &self,
         scheme: &ContentScheme,
-        presented: &Presented,
-        signed: &Signed<'_>,
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
         body: &[u8],
-    ) -> Result<Vec<Tag>, Refusal> {
-        let within = self.read_body(scheme, presented, signed, body)?;
-        let shown = within.shown.as_ref().unwrap_or(&presented.shown);
-        let matched = match (scheme.cipher, shown) {
-            (Cipher::Mac(_), Shown::Tags(shown)) => {
+    ) -> Result<Vec<AuthenticationTag>, Refusal> {
+        let parts = self.read_body(scheme, presented, context, body)?;
+        let proof = parts.proof.as_ref().unwrap_or(&presented.proof);
+        let matched = match (scheme.algorithm, proof) {
+            (SignatureAlgorithm::Mac(_), PresentedProof::Macs(presented_macs)) => {
                 // Which secret matches is no secret; how far a comparison got would be.
-                let mut tags = Vec::with_capacity(self.macs.len());
+                let mut tags = Vec::with_capacity(self.mac_keys.len());
                 let derived: Vec<_>;
-                let macs = match &self.keys {
-                    Keys::Derived => {
-                        derived = signed.derived.iter().filter_map(|secret| self.ready(secret)).collect();
+                let mac_keys = match &self.keys {
+                    VerifierKeys::Derived => {
+                        derived = context.derived.iter().filter_map(|secret| self.mac_key(secret)).collect();
                         &derived
                     }
-                    Keys::Learned(id) => {
-                        let secret = signed.keyring.secret(*id).ok_or_else(|| {
+                    VerifierKeys::Learned(id) => {
+                        let secret = context.keyring.secret(*id).ok_or_else(|| {
                             let detail = "the provider has not handed over its secret so far";
                             Refusal::new(Denial::KeysUnavailable, detail)
                         })?;
-                        derived = self.ready(secret).into_iter().collect();
+                        derived = self.mac_key(secret).into_iter().collect();
                         &derived
                     }
-                    _ => &self.macs,
+                    _ => &self.mac_keys,
                 };
                 let mut matched = false;
-                for key in macs {
-                    let tag = self.tag(scheme, key, presented, signed, body, &within)?;
+                for key in mac_keys {
+                    let tag = self.mac(scheme, key, presented, context, body, &parts)?;
                     tags.push(tag);
-                    matched = shown.iter().any(|signature| tag.matches(signature));
-                    if !matched && scheme.content.parts().contains(&Part::Form) {
-                        let other = other_port(signed.public_url);
-                        let signed = Signed { public_url: &other, ..*signed };
-                        let tag = self.tag(scheme, key, presented, &signed, body, &within)?;
-                        matched = shown.iter().any(|signature| tag.matches(signature));
+                    matched = presented_macs.iter().any(|signature| tag.matches(signature));
+                    if !matched && scheme.content.parts().contains(&ContentPart::Form) {
+                        let other = alternative_port(context.public_url);
+                        let context = SignatureContext { public_url: &other, ..*context };
+                        let tag = self.mac(scheme, key, presented, &context, body, &parts)?;
+                        matched = presented_macs.iter().any(|signature| tag.matches(signature));
                         tags.push(tag);
                     }
                     if matched {
@@ -131,30 +135,30 @@ impl Verifier {
                 }
                 matched.then_some(tags)
             }
-            (Cipher::Public(algorithm), Shown::Signatures(shown)) => {
-                let keys = self.public_keys(signed, body)?;
+            (SignatureAlgorithm::Public(algorithm), PresentedProof::Signatures(signatures)) => {
+                let keys = self.public_keys(context, body)?;
                 // The place of the secret is taken by what stands in `secrets` beside the keys: an id of a webhook.
-                let contents = self.contents(scheme, presented, signed, body, &within)?;
+                let contents = self.signed_contents(scheme, presented, context, body, &parts)?;
                 contents.iter().find_map(|content| {
-                    let mut valid = keys.usable(signed.now);
-                    let made = |key| shown.iter().any(|one| algorithm.verifies(key, content, one));
+                    let mut valid = keys.usable(context.now);
+                    let made = |key| signatures.iter().any(|one| algorithm.verifies(key, content, one));
                     valid.any(made).then(|| {
                         keys.prove();
-                        vec![Tag::new(&Sha256::digest(content))]
+                        vec![AuthenticationTag::new(&Sha256::digest(content))]
                     })
                 })
             }
             _ => None,
         };
         matched.ok_or_else(|| {
-            let detail = format!("none of {} signatures matches over {} body bytes", shown.len(), body.len());
+            let detail = format!("none of {} signatures matches over {} body bytes", proof.len(), body.len());
             Refusal::new(Denial::SignatureMismatch, detail)
         })
     }
 
     /// A secret made ready for this scheme.
-    pub(super) fn ready(&self, secret: &Secret) -> Option<(Keyed, Secret)> {
-        let keyed = Keyed::new(self.scheme.mac()?, &self.scheme.key_form, secret).ok()?;
+    pub(super) fn mac_key(&self, secret: &Secret) -> Option<(MacKey, Secret)> {
+        let keyed = MacKey::new(self.scheme.mac_algorithm()?, &self.scheme.secret_format, secret).ok()?;
         Some((keyed, secret.clone()))
     }
 
@@ -162,10 +166,10 @@ impl Verifier {
     fn read_body<'b>(
         &self,
         scheme: &ContentScheme,
-        presented: &'b Presented,
-        signed: &Signed<'_>,
+        presented: &'b PresentedSignature,
+        context: &SignatureContext<'_>,
         body: &'b [u8],
-    ) -> Result<Within<'b>, Refusal> {
+    ) -> Result<SignedBodyParts<'b>, Refusal> {
         let mut pointers: Vec<&Pointer> = scheme.content.members().collect();
         let members_count = pointers.len();
         let rule = scheme.timestamp.as_ref();
@@ -174,90 +178,90 @@ impl Verifier {
             _ => None,
         });
         pointers.extend(timestamp_at);
-        if let Place::Body(pointer) = &scheme.place {
+        if let SignaturePlace::Body(pointer) = &scheme.place {
             pointers.push(pointer);
         }
-        let mut found = members(body, &pointers)?;
-        let shown = match &scheme.place {
-            Place::Headers { .. } => None,
-            Place::Body(_) => {
+        let mut found = body_members(body, &pointers)?;
+        let proof = match &scheme.place {
+            SignaturePlace::Headers { .. } => None,
+            SignaturePlace::Body(_) => {
                 let text = found.pop().unwrap_or_default();
-                let shown = match scheme.cipher {
-                    Cipher::Mac(algorithm) => {
-                        Shown::Tags(scheme.encoding.decode(&text, algorithm).into_iter().collect())
+                let proof = match scheme.algorithm {
+                    SignatureAlgorithm::Mac(algorithm) => {
+                        PresentedProof::Macs(scheme.encoding.decode(&text, algorithm).into_iter().collect())
                     }
-                    Cipher::Public(_) => {
+                    SignatureAlgorithm::Public(_) => {
                         let bytes = scheme.encoding.decode_any(&text).map(Vec::into_boxed_slice);
-                        Shown::Signatures(bytes.into_iter().collect())
+                        PresentedProof::Signatures(bytes.into_iter().collect())
                     }
                 };
                 if text.is_empty() {
                     return Err(Refusal::new(Denial::SignatureMissing, "the body holds no signature"));
                 }
-                shown.check_count("the body")?;
-                Some(shown)
+                proof.check_count("the body")?;
+                Some(proof)
             }
         };
         let timestamp = match (rule, timestamp_at) {
             (Some(rule), Some(_)) => {
                 let text = found.pop().unwrap_or_default();
-                rule.check(&text, signed.now)?;
+                rule.check(&text, context.now)?;
                 Cow::Owned(text.into_owned().into_bytes())
             }
-            _ => Cow::Borrowed(presented.timestamp.as_ref().map_or(b"".as_slice(), Slice::as_bytes)),
+            _ => Cow::Borrowed(presented.timestamp.as_ref().map_or(b"".as_slice(), HeaderSlice::as_bytes)),
         };
         found.truncate(members_count);
-        let made = made(&scheme.content, &signed.head, body)?;
-        Ok(Within { shown, timestamp, members: found, made })
+        let normalized_body = normalized_body(&scheme.content, &context.head, body)?;
+        Ok(SignedBodyParts { proof, timestamp, members: found, normalized_body })
     }
 
     /// The MAC of a message under one secret.
-    pub(super) fn tag(
+    pub(super) fn mac(
         &self,
         scheme: &ContentScheme,
-        (keyed, secret): &(Keyed, Secret),
-        presented: &Presented,
-        signed: &Signed<'_>,
+        (keyed, secret): &(MacKey, Secret),
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
         body: &[u8],
-        within: &Within<'_>,
-    ) -> Result<Tag, Refusal> {
+        parts: &SignedBodyParts<'_>,
+    ) -> Result<AuthenticationTag, Refusal> {
         let mut mac = keyed.start();
-        let values = Values {
-            signed,
+        let values = ContentValues {
+            context,
             body,
-            timestamp: &within.timestamp,
+            timestamp: &parts.timestamp,
             id: presented.id.as_ref(),
             secret: secret.expose(),
-            members: &within.members,
-            made: &within.made,
+            members: &parts.members,
+            normalized_body: &parts.normalized_body,
         };
         scheme.content.write(&values, &mut |bytes| mac.update(bytes))?;
         Ok(mac.finish())
     }
 
     /// The signed content, once for each of `secrets`, or once where there are none.
-    fn contents(
+    fn signed_contents(
         &self,
         scheme: &ContentScheme,
-        presented: &Presented,
-        signed: &Signed<'_>,
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
         body: &[u8],
-        within: &Within<'_>,
+        parts: &SignedBodyParts<'_>,
     ) -> Result<Vec<Vec<u8>>, Refusal> {
-        let uses_secret = scheme.content.parts().contains(&Part::Secret);
+        let uses_secret = scheme.content.parts().contains(&ContentPart::Secret);
         let secrets: Vec<&[u8]> = match uses_secret {
             true => self.secrets.iter().map(Secret::expose).collect(),
             false => vec![b""],
         };
         let content = |secret: &[u8]| {
-            let values = Values {
-                signed,
+            let values = ContentValues {
+                context,
                 body,
-                timestamp: &within.timestamp,
+                timestamp: &parts.timestamp,
                 id: presented.id.as_ref(),
                 secret,
-                members: &within.members,
-                made: &within.made,
+                members: &parts.members,
+                normalized_body: &parts.normalized_body,
             };
             let mut bytes = Vec::with_capacity(body.len() + 64);
             scheme.content.write(&values, &mut |part| bytes.extend_from_slice(part)).map(|()| bytes)

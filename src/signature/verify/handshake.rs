@@ -6,28 +6,28 @@ use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::context::Signed;
-use crate::signature::handshake::{Answer, Handshake, Reply, Request};
+use crate::signature::context::SignatureContext;
+use crate::signature::handshake::{Handshake, HandshakeReply, HandshakeRequest, ReplyBody};
 
 impl Verifier {
     /// Whether the provider has handshakes.
-    pub fn shakes(&self) -> bool {
+    pub fn has_handshakes(&self) -> bool {
         !self.scheme.handshakes.is_empty()
     }
 
     /// Whether a head could be that of a handshake with its method.
-    pub fn could_shake(&self, head: &RequestHead<'_>) -> bool {
+    pub fn may_be_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).next().is_some()
     }
 
     /// Whether a head could be that of a handshake that is not signed.
-    pub fn could_shake_unsigned(&self, head: &RequestHead<'_>) -> bool {
+    pub fn may_be_unsigned_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).any(|handshake| !handshake.signed)
     }
 
     fn candidates<'v>(&'v self, head: &'v RequestHead<'_>) -> impl Iterator<Item = &'v Handshake> {
         self.scheme.handshakes.iter().filter(move |handshake| {
-            handshake.method.as_str() == head.method && handshake.when.fits_head(head)
+            handshake.method.as_str() == head.method && handshake.condition.fits_head(head)
         })
     }
 
@@ -36,24 +36,33 @@ impl Verifier {
     ///
     /// # Errors
     /// `handshake_refused` when it is one but does not prove itself.
-    pub fn shake(
+    pub fn answer_handshake(
         &self,
-        signed: &Signed<'_>,
+        context: &SignatureContext<'_>,
         body: &[u8],
         verified: bool,
         pending: bool,
-    ) -> Option<Result<Reply, Refusal>> {
+    ) -> Option<Result<HandshakeReply, Refusal>> {
         let fits = |handshake: &&Handshake| {
             handshake.signed == verified
-                && (handshake.learn.is_none() || pending)
-                && handshake.when.fits_body(&signed.head, body)
+                && (handshake.secret.is_none() || pending)
+                && handshake.condition.fits_body(&context.head, body)
         };
-        let handshake = self.candidates(&signed.head).find(fits)?;
-        Some(self.answer(handshake, signed, body))
+        let handshake = self.candidates(&context.head).find(fits)?;
+        Some(self.answer(handshake, context, body))
     }
 
-    fn answer(&self, handshake: &Handshake, signed: &Signed<'_>, body: &[u8]) -> Result<Reply, Refusal> {
-        let request = Request { head: &signed.head, body, key: self.macs.first().map(|(keyed, _)| keyed) };
+    fn answer(
+        &self,
+        handshake: &Handshake,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+    ) -> Result<HandshakeReply, Refusal> {
+        let request = HandshakeRequest {
+            head: &context.head,
+            body,
+            key: self.mac_keys.first().map(|(keyed, _)| keyed),
+        };
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         if let Some(at) = &handshake.token {
             let given = request.text(at)?;
@@ -65,13 +74,13 @@ impl Verifier {
                 return Err(refused("the handshake does not name the agreed token"));
             }
         }
-        if let Some(at) = &handshake.of {
+        if let Some(at) = &handshake.subscription {
             let given = request.text(at)?;
-            if !self.origins.iter().any(|ours| **ours == *given) {
+            if !self.subscriptions.iter().any(|ours| **ours == *given) {
                 return Err(refused("the handshake is about nothing that is in `subscriptions`"));
             }
         }
-        let learned = match &handshake.learn {
+        let secret = match &handshake.secret {
             None => None,
             Some(at) => {
                 let secret = request.text(at)?;
@@ -81,21 +90,21 @@ impl Verifier {
                 Some(Secret::new(secret.as_bytes().to_vec()))
             }
         };
-        let fetch = match &handshake.fetch {
+        let confirmation_url = match &handshake.confirmation {
             None => None,
-            Some(rule) => Some(rule.confirmation(&signed.head, body)?),
+            Some(rule) => Some(rule.confirmation(&context.head, body)?),
         };
         let mut headers = Vec::new();
         for (name, template) in &handshake.headers {
             let value = HeaderValue::from_str(&request.fill(template)?);
             headers.push((name.clone(), value.map_err(|_| refused("a header cannot hold the echo"))?));
         }
-        let (media_type, body) = match &handshake.answer {
-            Answer::Empty => (None, String::new()),
-            Answer::Text(template) => (Some("text/plain; charset=utf-8"), request.fill(template)?),
-            Answer::Json(members) => (Some("application/json"), request.object(members)?),
+        let (media_type, body) = match &handshake.body {
+            ReplyBody::Empty => (None, String::new()),
+            ReplyBody::Text(template) => (Some("text/plain; charset=utf-8"), request.fill(template)?),
+            ReplyBody::Json(members) => (Some("application/json"), request.object(members)?),
         };
         let (name, status) = (handshake.name.clone(), handshake.status);
-        Ok(Reply { name, status, headers, media_type, body, learned, fetch })
+        Ok(HandshakeReply { name, status, headers, media_type, body, secret, confirmation_url })
     }
 }

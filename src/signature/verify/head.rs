@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use http::HeaderValue;
 
-use super::presented::{Presented, Shown};
+use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
 use crate::secret::Secret;
-use crate::signature::context::Signed;
-use crate::signature::keys::{KeySet, Keys};
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{KeySet, VerifierKeys};
 use crate::signature::proofs::{JwtKeys, MessageKeys};
-use crate::signature::request_parts::{IdSource, optional, required};
+use crate::signature::request_parts::{EventIdSource, optional_header, required_header};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
@@ -20,71 +20,73 @@ impl Verifier {
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new`, `header_duplicated`; and
     /// where the head is all there is to look at, whatever speaks against it.
-    pub fn present(&self, signed: &Signed<'_>) -> Result<Presented, Refusal> {
-        let head = &signed.head;
+    pub fn verify_head(&self, context: &SignatureContext<'_>) -> Result<PresentedSignature, Refusal> {
+        let head = &context.head;
         for (name, value) in &self.scheme.require {
-            if required(head, name)? != value {
+            if required_header(head, name)? != value {
                 let detail = format!("{name} does not say what the provider's signatures go with");
                 return Err(Refusal::new(Denial::SignatureMalformed, detail));
             }
         }
         let mut timestamp = None;
         let mut token_id = None;
-        let shown = match &self.scheme.proof {
+        let proof = match &self.scheme.proof {
             Proof::Content(scheme) => {
-                let shown;
-                (shown, timestamp) = self.present_content(scheme, signed)?;
-                shown
+                let proof;
+                (proof, timestamp) = self.verify_content_head(scheme, context)?;
+                proof
             }
             Proof::Jwt(jwt) => {
                 // Whether there is a token at all is known without any key.
-                jwt.place.one(head)?;
+                jwt.place.single(head)?;
                 let name = |secret: &Secret| self.key_id(secret);
                 let set;
                 let keys = match &self.keys {
-                    Keys::Shared | Keys::Derived | Keys::Learned(_) => JwtKeys::Shared(&self.macs, &name),
+                    VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => {
+                        JwtKeys::Shared(&self.mac_keys, &name)
+                    }
                     _ => {
-                        set = self.public_keys(signed, b"")?;
+                        set = self.public_keys(context, b"")?;
                         JwtKeys::Public(&set)
                     }
                 };
-                let statement = jwt.read(signed, &keys, signed.now)?;
-                token_id = statement.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
-                Shown::Statement(statement.into())
+                let token = jwt.verify_head(context, &keys, context.now)?;
+                token_id = token.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
+                PresentedProof::Jwt(token.into())
             }
-            Proof::Message(scheme) => {
+            Proof::MessageSignature(scheme) => {
                 let set;
                 let keys = match &self.keys {
-                    Keys::Shared => MessageKeys::Shared(&self.macs),
+                    VerifierKeys::Shared => MessageKeys::Shared(&self.mac_keys),
                     _ => {
-                        set = self.public_keys(signed, b"")?;
+                        set = self.public_keys(context, b"")?;
                         MessageKeys::Public(&set)
                     }
                 };
-                Shown::Sealed(scheme.read(signed, &keys, signed.now)?.into())
+                PresentedProof::MessageSignature(scheme.verify_head(context, &keys, context.now)?.into())
             }
-            Proof::Nothing | Proof::Sns => Shown::Nothing,
-            Proof::Token(place) => {
+            Proof::None | Proof::Sns => PresentedProof::None,
+            Proof::SharedSecret(place) => {
                 place.check_head(head, &self.secrets)?;
-                Shown::Nothing
+                PresentedProof::None
             }
         };
-        let id = match self.scheme.id.as_ref().and_then(IdSource::header) {
-            Some(name) if self.signs_header_id() => Some(required(head, name)?.clone()),
-            Some(name) => optional(head, name)?.cloned(),
+        let id = match self.scheme.id.as_ref().and_then(EventIdSource::header) {
+            Some(name) if self.signs_header_id() => Some(required_header(head, name)?.clone()),
+            Some(name) => optional_header(head, name)?.cloned(),
             None => token_id,
         };
-        self.check_id(id.as_ref())?;
-        Ok(Presented { shown, timestamp, id })
+        self.check_event_id(id.as_ref())?;
+        Ok(PresentedSignature { proof, timestamp, id })
     }
 
     /// An id must not contain what follows it in the signed content, or a signature for one pair of id and
     /// timestamp would also be one for another split of the same bytes.
-    pub(super) fn check_id(&self, id: Option<&HeaderValue>) -> Result<(), Refusal> {
+    pub(super) fn check_event_id(&self, id: Option<&HeaderValue>) -> Result<(), Refusal> {
         let Some(id) = id else { return Ok(()) };
         let visible = !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic);
         let after = match &self.scheme.proof {
-            Proof::Content(scheme) => scheme.content.after_id(),
+            Proof::Content(scheme) => scheme.content.byte_after_id(),
             _ => None,
         };
         let splits = after.is_some_and(|byte| id.as_bytes().contains(&byte));
@@ -99,7 +101,7 @@ impl Verifier {
     }
 
     fn key_id(&self, secret: &Secret) -> Option<Box<str>> {
-        std::str::from_utf8(self.scheme.key_form.id(secret)?).ok().map(Into::into)
+        std::str::from_utf8(self.scheme.secret_format.id(secret)?).ok().map(Into::into)
     }
 
     /// The public keys that a message is verified under.
@@ -108,23 +110,23 @@ impl Verifier {
     /// `keys_unavailable` when they could not be fetched so far.
     pub(super) fn public_keys<'k>(
         &'k self,
-        signed: &'k Signed<'_>,
+        context: &'k SignatureContext<'_>,
         body: &[u8],
     ) -> Result<Cow<'k, KeySet>, Refusal> {
         let unavailable =
             || Refusal::new(Denial::KeysUnavailable, "the provider's keys could not be fetched so far");
         match &self.keys {
-            Keys::Public(set) => Ok(Cow::Borrowed(set)),
-            Keys::Fetched(id) => {
-                signed.keyring.set(*id).map(|set| Cow::Borrowed(&**set)).ok_or_else(unavailable)
+            VerifierKeys::Public(set) => Ok(Cow::Borrowed(set)),
+            VerifierKeys::Fetched(id) => {
+                context.keyring.set(*id).map(|set| Cow::Borrowed(&**set)).ok_or_else(unavailable)
             }
-            Keys::Named(rule, given) => {
-                let url = rule.url(&signed.head, body)?;
+            VerifierKeys::Named(rule, given) => {
+                let url = rule.url(&context.head, body)?;
                 let given = given.as_ref();
-                let set = given.or_else(|| signed.keyring.certificate(&url).map(|set| &**set));
+                let set = given.or_else(|| context.keyring.certificate(&url).map(|set| &**set));
                 set.map(Cow::Borrowed).ok_or_else(unavailable)
             }
-            Keys::Shared | Keys::Derived | Keys::Learned(_) => Err(unavailable()),
+            VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => Err(unavailable()),
         }
     }
 }

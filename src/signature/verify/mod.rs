@@ -8,8 +8,8 @@ mod presented;
 mod sign;
 mod verifier;
 
-pub use self::presented::Presented;
-pub use self::sign::Signature;
+pub use self::presented::PresentedSignature;
+pub use self::sign::SignedRequest;
 pub use self::verifier::Verifier;
 
 #[cfg(test)]

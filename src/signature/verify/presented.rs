@@ -3,55 +3,55 @@
 use http::HeaderValue;
 
 use crate::denial::{Denial, Refusal};
-use crate::signature::keys::Tag;
-use crate::signature::proofs::{Sealed, Statement};
-use crate::signature::request_parts::Slice;
+use crate::signature::keys::AuthenticationTag;
+use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
+use crate::signature::request_parts::HeaderSlice;
 
 /// Most signatures looked at in one message: rotation needs two, an attacker would like thousands.
 const SIGNATURES_MAX: usize = 16;
 
 /// What the head of one request shows, read once.
 #[derive(Clone, Debug)]
-pub struct Presented {
-    pub(super) shown: Shown,
-    pub(super) timestamp: Option<Slice>,
+pub struct PresentedSignature {
+    pub(super) proof: PresentedProof,
+    pub(super) timestamp: Option<HeaderSlice>,
     pub(super) id: Option<HeaderValue>,
 }
 
 /// The proof, as far as the head shows it.
 #[derive(Clone, Debug)]
-pub(super) enum Shown {
+pub(super) enum PresentedProof {
     /// It is in the body, or has been looked at.
-    Nothing,
-    Sealed(Box<Sealed>),
+    None,
+    MessageSignature(Box<VerifiedMessageSignature>),
     Signatures(Vec<Box<[u8]>>),
-    Statement(Box<Statement>),
-    Tags(Vec<Tag>),
+    Jwt(Box<VerifiedJwt>),
+    Macs(Vec<AuthenticationTag>),
 }
 
-impl Presented {
+impl PresentedSignature {
     /// The id of the event, where the head says it.
     pub fn event_id(&self) -> Option<&HeaderValue> {
         self.id.as_ref()
     }
 
     /// Whether the head shows the proof, so that the message is no unsigned handshake.
-    pub fn is_in_the_head(&self) -> bool {
-        !matches!(self.shown, Shown::Nothing)
+    pub fn is_in_head(&self) -> bool {
+        !matches!(self.proof, PresentedProof::None)
     }
 
     /// What a message shows that is about to be signed.
-    pub(super) fn unsigned(timestamp: Option<Slice>, id: Option<HeaderValue>) -> Self {
-        Self { shown: Shown::Nothing, timestamp, id }
+    pub(super) fn unsigned(timestamp: Option<HeaderSlice>, id: Option<HeaderValue>) -> Self {
+        Self { proof: PresentedProof::None, timestamp, id }
     }
 }
 
-impl Shown {
+impl PresentedProof {
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Tags(tags) => tags.len(),
+            Self::Macs(tags) => tags.len(),
             Self::Signatures(signatures) => signatures.len(),
-            Self::Nothing | Self::Sealed(_) | Self::Statement(_) => 1,
+            Self::None | Self::MessageSignature(_) | Self::Jwt(_) => 1,
         }
     }
 

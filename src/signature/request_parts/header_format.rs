@@ -13,22 +13,22 @@ use crate::denial::{Denial, Refusal};
 
 /// What an item of the header holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Field {
+enum Placeholder {
     Signature,
     Timestamp,
 }
 
 /// A parsed grammar.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Format {
-    items: Vec<(Box<str>, Field)>,
+pub struct HeaderFormat {
+    items: Vec<(Box<str>, Placeholder)>,
     separator: Option<char>,
     text: Box<str>,
 }
 
 /// Why a grammar cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum FormatFault {
+pub enum HeaderFormatError {
     /// An item without a placeholder, or with text behind it.
     Item(String),
     /// The text before one placeholder begins with the text before the other.
@@ -39,7 +39,7 @@ pub enum FormatFault {
     Signature,
 }
 
-impl fmt::Display for FormatFault {
+impl fmt::Display for HeaderFormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Item(item) => write!(f, "`{item}` must be text and then {{signature}} or {{timestamp}}"),
@@ -50,18 +50,18 @@ impl fmt::Display for FormatFault {
     }
 }
 
-impl Format {
+impl HeaderFormat {
     /// Reads a grammar. Without an explicit `separator`, the character behind the first of two placeholders
     /// is it.
     ///
     /// # Errors
-    /// [`FormatFault`].
-    pub fn parse(text: &str, separator: Option<char>) -> Result<Self, FormatFault> {
+    /// [`HeaderFormatError`].
+    pub fn parse(text: &str, separator: Option<char>) -> Result<Self, HeaderFormatError> {
         let placeholders = text.matches('{').count();
         let implied = || text.split_once('}').and_then(|(_, rest)| rest.chars().next());
         let separator = match separator {
             None if placeholders > 1 => {
-                Some(implied().filter(|c| ",;& ".contains(*c)).ok_or(FormatFault::Separator)?)
+                Some(implied().filter(|c| ",;& ".contains(*c)).ok_or(HeaderFormatError::Separator)?)
             }
             given => given,
         };
@@ -69,23 +69,23 @@ impl Format {
             None => vec![item(text)?],
             Some(c) => text.split(c).map(|part| item(part.trim_matches(' '))).collect::<Result<_, _>>()?,
         };
-        let signatures = items.iter().filter(|(_, field)| *field == Field::Signature).count();
+        let signatures = items.iter().filter(|(_, field)| *field == Placeholder::Signature).count();
         let timestamps = items.len() - signatures;
         if signatures != 1 || timestamps > 1 {
-            return Err(FormatFault::Signature);
+            return Err(HeaderFormatError::Signature);
         }
         let overlap = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
         if let [(a, _), (b, _)] = items.as_slice()
             && overlap(a, b)
         {
-            return Err(FormatFault::Prefix);
+            return Err(HeaderFormatError::Prefix);
         }
         Ok(Self { items, separator, text: text.into() })
     }
 
     /// Whether the header itself carries the timestamp.
     pub fn has_timestamp(&self) -> bool {
-        self.items.iter().any(|(_, field)| *field == Field::Timestamp)
+        self.items.iter().any(|(_, field)| *field == Placeholder::Timestamp)
     }
 
     /// The grammar as written.
@@ -98,7 +98,7 @@ impl Format {
         &self,
         value: &'v HeaderValue,
         mut signature: impl FnMut(&'v str),
-    ) -> Result<Option<Slice>, Refusal> {
+    ) -> Result<Option<HeaderSlice>, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
         let text = value.to_str().map_err(|_| malformed("the signature header is not visible ASCII"))?;
         let mut timestamp = None;
@@ -111,17 +111,17 @@ impl Format {
             let part = part.trim_matches([' ', '\t']);
             let Some((rest, field)) = self.field(part) else { continue };
             match field {
-                Field::Signature => signature(rest),
-                Field::Timestamp if timestamp.is_some() => {
+                Placeholder::Signature => signature(rest),
+                Placeholder::Timestamp if timestamp.is_some() => {
                     return Err(malformed("the signature header holds two timestamps"));
                 }
-                Field::Timestamp => timestamp = Some(Slice::of(value, text, rest)),
+                Placeholder::Timestamp => timestamp = Some(HeaderSlice::of(value, text, rest)),
             }
         }
         Ok(timestamp)
     }
 
-    fn field<'t>(&self, part: &'t str) -> Option<(&'t str, Field)> {
+    fn field<'t>(&self, part: &'t str) -> Option<(&'t str, Placeholder)> {
         self.items.iter().find_map(|(prefix, field)| part.strip_prefix(&**prefix).map(|rest| (rest, *field)))
     }
 
@@ -131,22 +131,24 @@ impl Format {
     }
 }
 
-fn item(part: &str) -> Result<(Box<str>, Field), FormatFault> {
+fn item(part: &str) -> Result<(Box<str>, Placeholder), HeaderFormatError> {
     let field = |placeholder, field| part.strip_suffix(placeholder).map(|prefix| (prefix, field));
-    match field("{signature}", Field::Signature).or_else(|| field("{timestamp}", Field::Timestamp)) {
+    match field("{signature}", Placeholder::Signature)
+        .or_else(|| field("{timestamp}", Placeholder::Timestamp))
+    {
         Some((prefix, field)) if !prefix.contains(['{', '}']) => Ok((prefix.into(), field)),
-        _ => Err(FormatFault::Item(part.to_owned())),
+        _ => Err(HeaderFormatError::Item(part.to_owned())),
     }
 }
 
 /// A part of a header value, kept without copying it.
 #[derive(Clone, Debug)]
-pub(in crate::signature) struct Slice {
+pub(in crate::signature) struct HeaderSlice {
     value: HeaderValue,
     range: Range<usize>,
 }
 
-impl Slice {
+impl HeaderSlice {
     pub(in crate::signature) fn whole(value: &HeaderValue) -> Self {
         Self { value: value.clone(), range: 0..value.len() }
     }
@@ -170,7 +172,7 @@ impl Slice {
 mod tests {
     use super::*;
 
-    fn read(format: &Format, value: &'static str) -> (Vec<&'static str>, Option<String>) {
+    fn read(format: &HeaderFormat, value: &'static str) -> (Vec<&'static str>, Option<String>) {
         let (value, mut signatures) = (HeaderValue::from_static(value), Vec::new());
         let timestamp = format.read(&value, |text| signatures.push(text.to_owned())).unwrap();
         let signatures = signatures.into_iter().map(|text| &*text.leak()).collect();
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_single_value_is_prefix_and_signature() {
-        let format = Format::parse("sha1={signature}", None).unwrap();
+        let format = HeaderFormat::parse("sha1={signature}", None).unwrap();
         assert_eq!(read(&format, "sha1=01"), (vec!["01"], None));
         assert_eq!(read(&format, "sha1=01,sha1=02"), (vec!["01,sha1=02"], None));
         for bad in ["01", "SHA1=01", ""] {
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_list_takes_several_signatures_and_skips_what_it_does_not_know() {
-        let format = Format::parse("t={timestamp},v1={signature}", None).unwrap();
+        let format = HeaderFormat::parse("t={timestamp},v1={signature}", None).unwrap();
         let value = "t=12,v0=00,v1=01, v1=02,v1=";
         assert_eq!(read(&format, value), (vec!["01", "02", ""], Some("12".to_owned())));
         assert!(format.has_timestamp());
@@ -199,15 +201,18 @@ mod tests {
 
     #[test]
     fn grammars_without_one_meaning_are_refused() {
-        assert_eq!(Format::parse("t={timestamp}", None), Err(FormatFault::Signature));
-        assert_eq!(Format::parse("{timestamp}{signature}", None), Err(FormatFault::Separator));
-        assert_eq!(Format::parse("a={signature},b={signature}", None), Err(FormatFault::Signature));
-        assert_eq!(Format::parse("{timestamp},{signature}", None), Err(FormatFault::Prefix));
-        assert_eq!(Format::parse("v={timestamp},v={signature}", None), Err(FormatFault::Prefix));
+        assert_eq!(HeaderFormat::parse("t={timestamp}", None), Err(HeaderFormatError::Signature));
+        assert_eq!(HeaderFormat::parse("{timestamp}{signature}", None), Err(HeaderFormatError::Separator));
+        assert_eq!(
+            HeaderFormat::parse("a={signature},b={signature}", None),
+            Err(HeaderFormatError::Signature)
+        );
+        assert_eq!(HeaderFormat::parse("{timestamp},{signature}", None), Err(HeaderFormatError::Prefix));
+        assert_eq!(HeaderFormat::parse("v={timestamp},v={signature}", None), Err(HeaderFormatError::Prefix));
         for bad in ["", "v1", "{signature}x", "{id}", "v={sig}", "t={timestamp},x,v1={signature}"] {
-            assert!(matches!(Format::parse(bad, None), Err(FormatFault::Item(_))), "{bad}");
+            assert!(matches!(HeaderFormat::parse(bad, None), Err(HeaderFormatError::Item(_))), "{bad}");
         }
-        let spaced = Format::parse("v1,{signature}", Some(' ')).unwrap();
+        let spaced = HeaderFormat::parse("v1,{signature}", Some(' ')).unwrap();
         assert_eq!(spaced.write("", "x"), "v1,x");
     }
 }

@@ -2,15 +2,15 @@
 
 use http::HeaderName;
 
-use super::format::{Format, Slice};
-use super::header::optional;
+use super::header::optional_header;
+use super::header_format::{HeaderFormat, HeaderSlice};
 use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
 
 /// Where a signature travels.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Place {
+pub enum SignaturePlace {
     /// A member of the JSON body.
     Body(Pointer),
     /// A header and its alternatives; signatures are gathered from all that are there.
@@ -18,11 +18,11 @@ pub enum Place {
         /// Their names.
         names: Vec<HeaderName>,
         /// How the signature is written in them.
-        format: Format,
+        format: HeaderFormat,
     },
 }
 
-impl Place {
+impl SignaturePlace {
     /// Hands every signature that the headers hold to `signature`, and returns the timestamp among them.
     ///
     /// # Errors
@@ -31,11 +31,11 @@ impl Place {
         &self,
         head: &RequestHead<'a>,
         mut signature: impl FnMut(&'a str),
-    ) -> Result<Option<Slice>, Refusal> {
+    ) -> Result<Option<HeaderSlice>, Refusal> {
         let Self::Headers { names, format } = self else { return Ok(None) };
         let (mut timestamp, mut found) = (None, false);
         for name in names {
-            let Some(value) = optional(head, name)? else { continue };
+            let Some(value) = optional_header(head, name)? else { continue };
             found = true;
             timestamp = format.read(value, &mut signature)?.or(timestamp);
         }
@@ -46,7 +46,7 @@ impl Place {
     }
 
     /// The one text that the header holds.
-    pub(in crate::signature) fn one<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Refusal> {
+    pub(in crate::signature) fn single<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Refusal> {
         let mut texts = Vec::new();
         self.read(head, |text| texts.push(text))?;
         match texts.as_slice() {
