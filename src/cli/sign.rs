@@ -73,10 +73,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         return EXIT_DATA;
     };
     let public_url = &config.policy.ingress.edge().public_url;
-    let signed = SignatureContext {
-        derived: &derived,
-        ..SignatureContext::new(head, public_url, now_unless(args.at))
-    };
+    let signed = SignatureContext::new(head, public_url, now_unless(args.at)).with_derived(&derived);
     let body = message.body.clone();
     let Some(SignedRequest { headers, body }) = verifier.sign(&signed, &body, &id) else {
         eprintln!(

@@ -170,9 +170,8 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) 
             .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
     }
     let timestamp = timestamp_rule(fields.at(), in_format, &content, read, tolerance)?;
-    if cipher == Some(SignatureAlgorithm::Mac(MacAlgorithm::PlainSha256))
-        && !content.parts().contains(&ContentPart::Secret)
-    {
+    let plain = cipher == Some(SignatureAlgorithm::Mac(MacAlgorithm::PlainSha256));
+    if plain && !content.parts().contains(&ContentPart::Secret) {
         return fields.at().error(
             "a plain hash without the secret is one that anybody can make",
             "put {secret} into `content`, or take sha256",
@@ -313,10 +312,8 @@ enum Id {
 
 fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<Id> {
     let mut fields = at.fields()?;
-    let header =
-        fields.optional("header").map(|at| at.header_name().map(|name| Id::At(EventIdSource::Header(name))));
-    let body =
-        fields.optional("body").map(|at| at.pointer().map(|pointer| Id::At(EventIdSource::Body(pointer))));
+    let header = fields.optional("header").map(|at| at.header_name().map(EventIdSource::Header).map(Id::At));
+    let body = fields.optional("body").map(|at| at.pointer().map(EventIdSource::Body).map(Id::At));
     let claim = match kind {
         Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| Id::Claim(name.into()))),
         _ => None,

@@ -1,28 +1,34 @@
-//! What verifying and signing need besides the body.
+//! The context of a signature: everything besides the body that verifying and signing need.
 
 use super::keys::{Keyring, NOTHING};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// What is signed besides the body, and what is known of the world.
+/// The request head, and the keys, time and settings that verifying and signing need.
 #[derive(Clone, Copy, Debug)]
 pub struct SignatureContext<'a> {
-    /// The head, as received.
+    /// The request head, as received.
     pub head: RequestHead<'a>,
-    /// What every external URL begins with: `{url}` is this and the raw target.
+    /// The configured `public_url`. With the raw request target, it is the URL that the provider called.
     pub public_url: &'a str,
     /// The fetched keys.
     pub keyring: &'a Keyring,
-    /// The secrets of this one interaction, for providers that were given one with the request.
+    /// The secrets of this interaction, if each interaction has its own.
     pub derived: &'a [Secret],
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
 }
 
 impl<'a> SignatureContext<'a> {
-    /// A head at a moment, with nothing fetched and no secret of its own.
+    /// Returns a context without fetched keys and without secrets of an interaction.
     pub fn new(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
         Self { head, public_url, keyring: &NOTHING, derived: &[], now }
+    }
+
+    /// Returns the context with the secrets of an interaction.
+    #[must_use]
+    pub fn with_derived(self, derived: &'a [Secret]) -> Self {
+        Self { derived, ..self }
     }
 }

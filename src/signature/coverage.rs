@@ -1,4 +1,4 @@
-//! What a scheme protects, read off its data: the table of the providers is made of this.
+//! The coverage of a scheme: the parts of a request that a signature protects. The table of providers shows it.
 
 use super::content::ContentPart;
 use super::keys::SignatureAlgorithm;
@@ -6,23 +6,23 @@ use super::proofs::SharedSecretPlace;
 use super::request_parts::EventIdSource;
 use super::scheme::{Proof, Scheme};
 
-/// What a signature covers.
+/// The parts of a request that a signature covers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SignatureCoverage {
     /// The whole body.
     pub body: bool,
-    /// Only some members of the body.
+    /// Some members of the body.
     pub members: bool,
-    /// A time, which is held against the clock.
+    /// A time, which Callgate compares with its clock.
     pub time: bool,
-    /// The event's id.
+    /// The event id.
     pub id: bool,
-    /// The address it was sent to.
+    /// The URL that the provider called.
     pub url: bool,
 }
 
 impl SignatureCoverage {
-    /// In words.
+    /// Returns the names of the covered parts.
     pub fn names(self) -> Vec<&'static str> {
         let all = [
             (self.body, "body"),
@@ -36,7 +36,7 @@ impl SignatureCoverage {
 }
 
 impl Scheme {
-    /// What the signature covers.
+    /// Returns the parts of a request that the signature covers.
     pub fn covers(&self) -> SignatureCoverage {
         match &self.proof {
             Proof::Content(scheme) => {
@@ -73,7 +73,7 @@ impl Scheme {
         }
     }
 
-    /// Whether the id of the event is under the signature, so that nobody can change it.
+    /// Returns whether the signature covers the event id.
     pub fn signs_id(&self) -> bool {
         match (&self.proof, &self.id) {
             (Proof::Jwt(jwt), None) => jwt.id.is_some(),
@@ -90,7 +90,7 @@ impl Scheme {
         }
     }
 
-    /// The scheme in a few words.
+    /// Returns a short name of the scheme.
     pub fn summary(&self) -> String {
         match &self.proof {
             Proof::Content(scheme) => match scheme.algorithm {

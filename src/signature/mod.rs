@@ -1,8 +1,22 @@
-//! Provider signatures: a scheme is data, and verifying is the same few lines for every scheme.
+//! Verifies the signatures of providers.
 //!
-//! A scheme says how a provider proves that a message is its own ([`Proof`]), and where the id of an event is.
-//! Verification has two halves: [`Verifier::present`] needs the head alone and refuses what is missing, unreadable or
-//! stale before a byte of body is read; [`Verifier::verify`] takes the raw bytes.
+//! A [`Scheme`] describes how a provider signs, as data. Its [`Proof`] says which part of a request proves that the
+//! message is from the provider. A [`Verifier`] is a scheme with its keys.
+//!
+//! Verification has two halves. [`Verifier::verify_head`] needs the request head only. It denies a request with a
+//! missing, malformed or outdated signature before Callgate reads the body. [`Verifier::verify_body`] verifies the raw
+//! body.
+//!
+//! | folder | contents |
+//! |---|---|
+//! | `request_parts` | reads headers, body members, timestamps, event ids and structured fields |
+//! | `keys` | algorithms, shared secrets, public keys, fetched keys |
+//! | `content` | the bytes under a signature: templates, canonical JSON, Twilio's forms |
+//! | `proofs` | JWTs, HTTP message signatures, SNS messages, shared secrets |
+//! | `handshake` | the rules of handshakes, and the parts of a reply |
+//! | `verify` | the verifier: head, body, handshakes, signing |
+//!
+//! A folder depends only on the folders above it in this table.
 
 mod content;
 mod context;

@@ -1,4 +1,4 @@
-//! How a provider signs, as data.
+//! The signature scheme of a provider, as data.
 
 use http::{HeaderName, HeaderValue};
 
@@ -9,48 +9,48 @@ use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecr
 use super::request_parts::{EventIdSource, TimestampRule};
 use crate::json::Pointer;
 
-/// How a provider proves that a message is its own.
+/// The proof that a message is from the provider.
 #[derive(Clone, Debug)]
 pub enum Proof {
-    /// A signature over a content.
+    /// A signature over the content that a template describes.
     Content(ContentScheme),
     /// A JWT in a header.
     Jwt(JwtScheme),
     /// An HTTP message signature.
     MessageSignature(MessageSignatureScheme),
-    /// Nothing: the provider only makes sure of the address.
+    /// No proof. The provider only has handshakes.
     None,
-    /// Amazon SNS.
+    /// The signature of Amazon SNS.
     Sns,
-    /// A token that both sides know.
+    /// A shared secret in the request.
     SharedSecret(SharedSecretPlace),
 }
 
-/// How a provider signs: the whole of it, as data.
+/// The signature scheme of a provider.
 #[derive(Clone, Debug)]
 pub struct Scheme {
-    /// The status with which a message is acknowledged that is not delivered, such as a duplicate.
+    /// The HTTP status for a message that is accepted but not delivered, such as a duplicate.
     pub acknowledge: u16,
-    /// Members that must not be there: what is not covered by a signature must not hide behind it.
+    /// Members that the body must not have, because the signature does not cover them.
     pub absent: Vec<Pointer>,
     /// The handshakes of the provider.
     pub handshakes: Vec<Handshake>,
-    /// Where the id of the event is, where the provider sends one.
+    /// The source of the event id, if the provider sends one.
     pub id: Option<EventIdSource>,
-    /// How the secret's text becomes a key.
+    /// The format of the shared secrets.
     pub secret_format: SecretFormat,
-    /// Where public keys come from when they are not configured.
+    /// The source of public keys that are not configured.
     pub keys: Option<PublicKeySource>,
-    /// Whether the signature tells one message from another, where there is no id.
+    /// Whether messages with the same signature are duplicates, if there is no event id.
     pub duplicates_by_signature: bool,
-    /// How a message is proved.
+    /// The proof of a message.
     pub proof: Proof,
-    /// Headers that must say just this.
+    /// Headers with the value that they must have.
     pub require: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Scheme {
-    /// No scheme: for providers that only make sure of an address.
+    /// Returns a scheme without a proof.
     pub fn unsigned() -> Self {
         Self {
             acknowledge: 200,
@@ -65,7 +65,7 @@ impl Scheme {
         }
     }
 
-    /// The MAC, for schemes that have one.
+    /// Returns the MAC algorithm, if the scheme uses one.
     pub fn mac_algorithm(&self) -> Option<MacAlgorithm> {
         match &self.proof {
             Proof::Content(ContentScheme { algorithm: SignatureAlgorithm::Mac(algorithm), .. }) => {
@@ -80,7 +80,7 @@ impl Scheme {
         }
     }
 
-    /// The timestamp, where the provider sends one.
+    /// Returns the timestamp rule, if the scheme has one.
     pub fn timestamp_mut(&mut self) -> Option<&mut TimestampRule> {
         match &mut self.proof {
             Proof::Content(scheme) => scheme.timestamp.as_mut(),
@@ -88,7 +88,7 @@ impl Scheme {
         }
     }
 
-    /// Whether the public URL is under the signature.
+    /// Returns whether the signature covers the URL that the provider called.
     pub fn uses_url(&self) -> bool {
         match &self.proof {
             Proof::Content(scheme) => scheme.content.parts().contains(&ContentPart::Url),
@@ -98,12 +98,12 @@ impl Scheme {
         }
     }
 
-    /// Whether messages are proved at all.
+    /// Returns whether messages have a proof.
     pub fn has_proof(&self) -> bool {
         !matches!(self.proof, Proof::None)
     }
 
-    /// Whether verifying takes public keys.
+    /// Returns whether public keys verify the messages.
     pub fn uses_public_keys(&self) -> bool {
         match &self.proof {
             Proof::Content(scheme) => matches!(scheme.algorithm, SignatureAlgorithm::Public(_)),
@@ -113,7 +113,7 @@ impl Scheme {
         }
     }
 
-    /// Whether a header is under the signature.
+    /// Returns whether the signature covers a header.
     pub fn signs_header(&self, name: &HeaderName) -> bool {
         match &self.proof {
             Proof::Content(scheme) => scheme.content.headers().any(|header| header == name),

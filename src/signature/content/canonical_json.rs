@@ -1,25 +1,28 @@
-//! JSON written anew with sorted members and without white space, for the few who sign that instead of the bytes
-//! they send. Numbers and strings stay as they stand; a name that occurs twice has no canonical form.
+//! Canonical JSON: sorted members and no white space. A few providers sign it instead of the bytes that they send.
+//! Numbers and strings stay as received. An object with two members of the same name has no canonical form.
 
 use serde::de::IgnoredAny;
 
 use crate::denial::{Denial, Refusal};
 
-/// Deepest nesting that is written anew.
+/// Depth limit of nested values.
 const DEPTH_MAX: usize = 64;
 
-/// The canonical text of a body.
+/// Returns the canonical JSON of a body.
+///
+/// # Errors
+/// `signature_malformed` if the body is not JSON, is nested too deeply, or has two members of the same name.
 pub(in crate::signature) fn canonicalize(body: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(body).ok();
-    // Whether it is JSON is not this file's to tell; what is left is to find where each value ends.
+    // `serde_json` checks the syntax. The scanner below only has to find where each value ends.
     let text = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     match text.and_then(|text| Scan { rest: text }.value(0)) {
         Some(canonical) => Ok(canonical),
-        None => Err(Refusal::new(Denial::SignatureMalformed, "the body has no canonical form as JSON")),
+        None => Err(Refusal::new(Denial::SignatureMalformed, "the body has no canonical JSON form")),
     }
 }
 
-/// What is left of a text that is known to be JSON.
+/// A scanner over text that is known to be JSON.
 struct Scan<'t> {
     rest: &'t str,
 }
@@ -75,7 +78,7 @@ impl<'t> Scan<'t> {
         Some(format!("[{}]", items.join(",")))
     }
 
-    /// A string with its quotes, as it stands.
+    /// Returns a string with its quotes, as received.
     fn string(&mut self) -> Option<&'t str> {
         let mut escaped = false;
         let inside = |c: char| {
@@ -92,7 +95,7 @@ impl<'t> Scan<'t> {
         self.take(self.rest.find(ends).unwrap_or(self.rest.len()))
     }
 
-    /// The byte with which the next token begins.
+    /// Skips white space and returns the first byte of the next token.
     fn next(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
         self.rest.bytes().next()

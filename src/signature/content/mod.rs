@@ -1,4 +1,4 @@
-//! The content: the bytes that a signature is made over.
+//! The signed content: the bytes under a signature.
 
 mod canonical_json;
 mod scheme;

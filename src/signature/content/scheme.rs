@@ -1,20 +1,20 @@
-//! A signature over a content, as data.
+//! The scheme of a signature over a content.
 
 use super::template::ContentTemplate;
 use crate::signature::keys::{Encoding, SignatureAlgorithm};
 use crate::signature::request_parts::{SignaturePlace, TimestampRule};
 
-/// A signature over a content made by a template.
+/// A signature over the content that a template describes.
 #[derive(Clone, Debug)]
 pub struct ContentScheme {
-    /// The algorithm.
+    /// The algorithm of the signature.
     pub algorithm: SignatureAlgorithm,
-    /// The bytes under the signature.
+    /// The template of the signed content.
     pub content: ContentTemplate,
-    /// How the signature is written.
+    /// The encoding of the signature.
     pub encoding: Encoding,
-    /// Where the signature travels, and in which grammar.
+    /// The place of the signature in the request.
     pub place: SignaturePlace,
-    /// The timestamp, where the provider sends one.
+    /// The timestamp, if the provider sends one.
     pub timestamp: Option<TimestampRule>,
 }

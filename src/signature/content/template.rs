@@ -1,4 +1,4 @@
-//! The signed content: the bytes under the signature, written as a template such as `{timestamp}.{body}`.
+//! Templates of signed contents, such as `{timestamp}.{body}`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,71 +13,72 @@ use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::signature::context::SignatureContext;
 
-/// One part of the signed content.
+/// One part of a content template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ContentPart {
     /// The raw body.
     Body,
-    /// SHA-256 of the body, lower-case hexadecimal.
+    /// The SHA-256 digest of the body in lower-case hexadecimal.
     BodySha256,
-    /// The body as JSON with sorted members and without white space.
+    /// The JSON body with sorted members and without white space.
     CanonicalJson,
-    /// CRC-32 of the body, decimal.
+    /// The CRC-32 checksum of the body in decimal.
     Crc32,
-    /// The sorted names and values of a form; nothing for other bodies.
+    /// The sorted names and values of a form. It is empty for other bodies.
     Form,
-    /// The value of a header, as received; nothing when it is missing.
+    /// The value of a header, as received. It is empty if the header is missing.
     Header(HeaderName),
     /// The event id, as received.
     Id,
-    /// This very text.
+    /// Fixed text.
     Literal(Box<str>),
-    /// A member of the JSON body: the text of a string, anything else as it stands; nothing when it is missing.
+    /// A member of the JSON body. Strings are decoded, other values are as received. It is empty if the member is
+    /// missing.
     Member(Pointer),
     /// The method.
     Method,
-    /// The secret itself.
+    /// The secret.
     Secret,
     /// The timestamp, as received.
     Timestamp,
-    /// The public URL: `public_url`, raw path, raw query.
+    /// The URL that the provider called: `public_url`, raw path and raw query.
     Url,
 }
 
-/// A parsed template.
+/// A parsed content template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ContentTemplate {
     parts: Vec<ContentPart>,
     text: Box<str>,
 }
 
-/// Why a template cannot be used.
+/// The reason why the text of a content template is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ContentTemplateError {
-    /// A brace without its partner.
+    /// A brace has no matching brace.
     Brace,
-    /// A placeholder that does not exist.
+    /// A placeholder is unknown.
     Unknown(String),
 }
 
 impl fmt::Display for ContentTemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Brace => write!(f, "has a brace without its partner"),
+            Self::Brace => write!(f, "has a brace without a matching brace"),
             Self::Unknown(name) => write!(
                 f,
-                "`{{{name}}}` is none of {{body}} {{timestamp}} {{id}} {{method}} {{url}} {{header:name}} \
-                 {{body:/pointer}} {{body_sha256}} {{canonical_json}} {{crc32}} {{form}} {{secret}}"
+                "contains the unknown placeholder `{{{name}}}`. Placeholders are {{body}} {{timestamp}} {{id}} {{method}} \
+                 {{url}} {{header:name}} {{body:/pointer}} {{body_sha256}} {{canonical_json}} {{crc32}} {{form}} {{secret}}"
             ),
         }
     }
 }
 
 impl ContentTemplate {
-    /// Reads a template.
+    /// Parses a content template.
     ///
     /// # Errors
-    /// [`ContentTemplateError`].
+    /// [`ContentTemplateError`] if the text is not a content template.
     pub fn parse(text: &str) -> Result<Self, ContentTemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -98,17 +99,17 @@ impl ContentTemplate {
         Ok(Self { parts, text: text.into() })
     }
 
-    /// The parts, first to last.
+    /// Returns the parts in order.
     pub fn parts(&self) -> &[ContentPart] {
         &self.parts
     }
 
-    /// The template as written.
+    /// Returns the text of the template.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The headers under the MAC.
+    /// Returns the names of the signed headers.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Header(name) => Some(name),
@@ -116,7 +117,7 @@ impl ContentTemplate {
         })
     }
 
-    /// Whether the whole body is under the signature, so that nothing of it can be changed.
+    /// Returns whether the whole body is signed.
     pub fn covers_body(&self) -> bool {
         let whole = |part: &ContentPart| {
             matches!(
@@ -127,12 +128,12 @@ impl ContentTemplate {
         self.parts.iter().any(whole)
     }
 
-    /// Whether this very member of the body is under the signature.
+    /// Returns whether the template names this member of the body.
     pub fn signs_member(&self, pointer: &Pointer) -> bool {
         self.members().any(|member| member == pointer)
     }
 
-    /// The members of the body that are needed one by one.
+    /// Returns the members of the body that the template names, in order.
     pub fn members(&self) -> impl Iterator<Item = &Pointer> {
         self.parts.iter().filter_map(|part| match part {
             ContentPart::Member(pointer) => Some(pointer),
@@ -140,7 +141,7 @@ impl ContentTemplate {
         })
     }
 
-    /// Hands the signed bytes to `sink`, piece by piece.
+    /// Passes the signed content to `sink`, part by part.
     pub(in crate::signature) fn write(
         &self,
         values: &ContentValues<'_>,
@@ -170,22 +171,22 @@ impl ContentTemplate {
         Ok(())
     }
 
-    /// Whether the URL stands right before the body, so that nothing tells where it ends.
+    /// Returns whether the body follows the URL without a separator, so that the end of the URL is ambiguous.
     pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
         self.parts.windows(2).any(|pair| matches!(pair, [ContentPart::Url, ContentPart::Body]))
     }
 
-    /// Whether the event id is under the MAC.
+    /// Returns whether the event id is signed.
     pub fn uses_id(&self) -> bool {
         self.parts.contains(&ContentPart::Id)
     }
 
-    /// Whether a timestamp is under the MAC.
+    /// Returns whether the timestamp is signed.
     pub fn uses_timestamp(&self) -> bool {
         self.parts.contains(&ContentPart::Timestamp)
     }
 
-    /// The byte that follows the event id.
+    /// Returns the byte after the event id, if fixed text follows it.
     pub(in crate::signature) fn byte_after_id(&self) -> Option<u8> {
         let at = self.parts.iter().position(|part| *part == ContentPart::Id)?;
         match self.parts.get(at + 1)? {
@@ -195,20 +196,21 @@ impl ContentTemplate {
     }
 }
 
-/// What the parts stand for in one request.
+/// The values of the parts of a template for one request.
 pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) context: &'v SignatureContext<'v>,
     pub(in crate::signature) body: &'v [u8],
     pub(in crate::signature) timestamp: &'v [u8],
     pub(in crate::signature) id: Option<&'v HeaderValue>,
     pub(in crate::signature) secret: &'v [u8],
-    /// The members, in the order of the template.
+    /// The members of the body, in the order of the template.
     pub(in crate::signature) members: &'v [Cow<'v, str>],
-    /// What is made of the whole body: its canonical form, or the sorted fields of a form.
+    /// The result of [`normalized_body`].
     pub(in crate::signature) normalized_body: &'v str,
 }
 
-/// What a template needs that is made of the whole body; made once, however many keys are tried.
+/// Returns the canonical JSON of the body or the sorted fields of the form, if the template needs one of them. It is
+/// computed once, however many keys are tried.
 pub(in crate::signature) fn normalized_body(
     content: &ContentTemplate,
     head: &RequestHead<'_>,

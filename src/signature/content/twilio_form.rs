@@ -1,5 +1,5 @@
-//! Twilio's content of a form: every parameter of the body, sorted by name, each name and value joined without
-//! anything between them. Other bodies are covered by a hash in the URL, which is signed.
+//! The content that Twilio signs, besides the URL. For a form it is every field, sorted by name, with name and value
+//! joined without a separator. For other bodies it is empty: their hash is in the URL.
 //! Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
 
 use data_encoding::HEXLOWER;
@@ -11,16 +11,21 @@ use crate::denial::{Denial, Refusal};
 use crate::query::{Parameter, parameter};
 use crate::request::RequestHead;
 
-/// The parameter of the URL that holds the hash of a body that is no form.
+/// The query parameter with the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
 
-/// Most fields of a form: sorting them comes before anything is proved.
+/// Limit of form fields. They are sorted before the signature is verified.
 const FIELDS_MAX: usize = 1000;
 
-/// What of the body is signed, besides the URL.
+/// Returns the signed text of the body.
+///
+/// # Errors
+/// `signature_mismatch` if the URL does not have the hash of a body that is not a form, `signature_malformed` if a form
+/// is malformed.
 pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
-    // Twilio appends it: anywhere else it may be text of somebody else's that was signed as a field of a form.
+    // Twilio appends the parameter. In any other position, it could be text of a third party that was signed as a form
+    // field.
     let query = head.raw_query().unwrap_or_default();
     let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
     match (last, parameter(query, BODY_HASH)) {
@@ -32,23 +37,23 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
             };
         }
         (_, Parameter::Missing) => {}
-        _ => return mismatch("bodySHA256 in the URL is not where Twilio puts it"),
+        _ => return mismatch("bodySHA256 is not the last query parameter, or the body is a form"),
     }
     if body.is_empty() {
         return Ok(String::new());
     }
     if !head.is_form() {
-        return mismatch("neither a form nor a body whose hash is in the URL");
+        return mismatch("the body is not a form, and its hash is not in the URL");
     }
     sorted_fields(body)
 }
 
-/// The public URL with its port left out, or with the scheme's where it has none: Twilio signs now the one, now the
-/// other.
+/// Returns the public URL without its port, or with the default port of the scheme if it has none. Twilio signs either
+/// of them.
 pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
-    // The last colon of an IPv6 address stands within its brackets.
+    // The last colon of an IPv6 address without a port is inside the brackets.
     let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map(|(host, _)| host);
     match host {
         Some(host) => format!("{scheme}://{host}{path}"),
@@ -56,7 +61,7 @@ pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     }
 }
 
-/// A name that comes more than once is followed by each of its different values, sorted, each with the name.
+/// Returns the sorted fields. Fields that have the same name and the same value appear once.
 fn sorted_fields(body: &[u8]) -> Result<String, Refusal> {
     let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
     let text = |bytes: &[u8]| {
@@ -66,7 +71,7 @@ fn sorted_fields(body: &[u8]) -> Result<String, Refusal> {
     let mut fields = Vec::new();
     for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
         if fields.len() == FIELDS_MAX {
-            return Err(malformed("the form has more fields than any of Twilio's"));
+            return Err(malformed("the form has more than 1000 fields"));
         }
         let split = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
         let (name, value) = pair.split_at(split);

@@ -1,4 +1,4 @@
-//! Handshakes.
+//! Handshakes: requests with which a provider checks that an address accepts its messages.
 
 mod reply;
 mod request;

@@ -1,24 +1,24 @@
-//! The answer to a handshake.
+//! The reply to a handshake.
 
 use http::{HeaderName, HeaderValue};
 
 use crate::secret::Secret;
 
-/// The answer to one handshake.
+/// The reply to one handshake.
 #[derive(Clone, Debug)]
 pub struct HandshakeReply {
-    /// Which handshake it is.
+    /// The name of the handshake.
     pub name: Box<str>,
-    /// The status.
+    /// The HTTP status.
     pub status: u16,
-    /// The headers; never a token of ours.
+    /// The headers. They never contain a configured secret.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The media type; `None`: without a body.
+    /// The media type of the body. If it is `None`, there is no body.
     pub media_type: Option<&'static str>,
     /// The body.
     pub body: String,
-    /// The secret that was handed over.
+    /// The secret that the provider sent, if the handshake has one.
     pub secret: Option<Secret>,
-    /// What is to be fetched.
+    /// The URL that Callgate must fetch to confirm a subscription.
     pub confirmation_url: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! A request that may be a handshake: whether it fits a rule, and the texts that an answer takes from it.
+//! A request that may be a handshake: matching it with a condition, and filling reply templates with its values.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,13 @@ use crate::query::{Parameter, form_parameter};
 use crate::request::{RequestHead, Single};
 use crate::signature::keys::MacKey;
 
-/// Longest text that is echoed, in bytes.
+/// Length limit of an echoed value, in bytes.
 const ECHO_BYTES_MAX: usize = 2048;
-/// Longest text that is signed for a caller, in bytes: what is longer is no challenge.
+/// Length limit of a challenge that is signed for a caller, in bytes.
 const CHALLENGE_BYTES_MAX: usize = 256;
 
 impl HandshakeCondition {
+    /// Returns whether the head meets the condition.
     pub(in crate::signature) fn fits_head(&self, head: &RequestHead<'_>) -> bool {
         let request = HandshakeRequest { head, body: b"", key: None };
         self.head.iter().all(|(at, wanted)| {
@@ -24,7 +25,7 @@ impl HandshakeCondition {
         })
     }
 
-    /// Whether the body fits, of a head that does.
+    /// Returns whether the body meets the condition. The head must meet it, too.
     pub(in crate::signature) fn fits_body(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         let member = |(pointer, wanted): &(Pointer, Option<Box<str>>)| match find_one(body, pointer) {
             found @ Found::One(_) => match wanted {
@@ -39,7 +40,7 @@ impl HandshakeCondition {
     }
 }
 
-/// A request that is answered.
+/// A request that may be a handshake.
 pub(in crate::signature) struct HandshakeRequest<'r> {
     pub(in crate::signature) head: &'r RequestHead<'r>,
     pub(in crate::signature) body: &'r [u8],
@@ -47,9 +48,14 @@ pub(in crate::signature) struct HandshakeRequest<'r> {
 }
 
 impl HandshakeRequest<'_> {
-    /// A text of the request: it must be there, once, and short.
+    /// Returns a value of the request.
+    ///
+    /// # Errors
+    /// `handshake_refused` if the value is missing, empty or too long, or occurs more than once.
     pub(in crate::signature) fn text(&self, at: &HandshakeValueSource) -> Result<Cow<'_, str>, Refusal> {
-        let missing = || Refusal::new(Denial::HandshakeRefused, "the handshake lacks what it must hold");
+        let missing = || {
+            Refusal::new(Denial::HandshakeRefused, "the handshake lacks a value, or has it more than once")
+        };
         let text = match at {
             HandshakeValueSource::Body(pointer) => {
                 find_one(self.body, pointer).word().map(|word| word.into_string().into())
@@ -68,21 +74,22 @@ impl HandshakeRequest<'_> {
         text.filter(|text| !text.is_empty() && text.len() <= ECHO_BYTES_MAX).ok_or_else(missing)
     }
 
-    /// The HMAC of a text. Only of what looks like a challenge: a signature for a text of the caller's choice must
-    /// not be one of a message.
+    /// Returns the MAC of a value. The value must look like a challenge: the MAC of a text that the caller chooses must
+    /// never be the signature of a message.
     fn hmac(&self, at: &HandshakeValueSource) -> Result<Vec<u8>, Refusal> {
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         let text = self.text(at)?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~+/=".contains(&b);
         if text.len() > CHALLENGE_BYTES_MAX || !text.bytes().all(plain) {
-            return Err(refused("the challenge has characters that challenges do not have"));
+            return Err(refused("the challenge is too long, or has a character that challenges do not have"));
         }
-        let key = self.key.ok_or_else(|| refused("there is no secret to answer with"))?;
+        let key = self.key.ok_or_else(|| refused("there is no secret that could sign the challenge"))?;
         let mut mac = key.start();
         mac.update(text.as_bytes());
         Ok(mac.finish().as_bytes().to_vec())
     }
 
+    /// Fills a template.
     pub(in crate::signature) fn fill(&self, template: &ReplyTemplate) -> Result<String, Refusal> {
         let mut out = String::new();
         for piece in &template.0 {
@@ -96,6 +103,7 @@ impl HandshakeRequest<'_> {
         Ok(out)
     }
 
+    /// Returns a JSON object with these members.
     pub(in crate::signature) fn object(&self, members: &[(Box<str>, ReplyValue)]) -> Result<String, Refusal> {
         let mut out = String::from("{");
         for (i, (name, value)) in members.iter().enumerate() {

@@ -1,63 +1,63 @@
-//! Handshakes: how a provider makes sure that an address wants its messages, before it sends any. Each is answered only
-//! when the request is what the provider's would be, and the answer is never HTML.
+//! The rules of handshakes. Callgate answers a request only if it meets the condition of a rule. The reply is never
+//! HTML.
 
 use http::{HeaderName, Method};
 
 use crate::json::Pointer;
 use crate::signature::keys::CertificateRule;
 
-/// Where a text of a request stands.
+/// The part of a request that holds a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HandshakeValueSource {
     /// A member of the JSON body.
     Body(Pointer),
     /// A header.
     Header(HeaderName),
-    /// A parameter of the query, decoded once.
+    /// A query parameter. It is percent-decoded once.
     Query(Box<str>),
 }
 
-/// What a request must hold to be a handshake: each place, and what it must say; `None`: anything.
+/// The condition that makes a request a handshake. If an expected value is `None`, every value is accepted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HandshakeCondition {
-    /// What the head must hold.
+    /// The values that the head must have.
     pub head: Vec<(HandshakeValueSource, Option<Box<str>>)>,
-    /// What the body must hold.
+    /// The members that the JSON body must have.
     pub body: Vec<(Pointer, Option<Box<str>>)>,
-    /// What the body must hold if it is a form: name and value.
+    /// The names and values of the fields that the form must have.
     pub form: Vec<(Box<str>, Box<str>)>,
 }
 
-/// A text made of a request.
+/// A template that is filled with values of the request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ReplyTemplate(pub Vec<ReplyTemplatePart>);
 
-/// One piece of such a text.
+/// One part of a reply template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReplyTemplatePart {
-    /// A text of the request.
+    /// A value of the request.
     Echo(HandshakeValueSource),
-    /// Its HMAC-SHA256 under the first secret, base64.
+    /// The MAC of a value of the request under the first secret, in base64.
     HmacBase64(HandshakeValueSource),
-    /// The same, hexadecimal.
+    /// The MAC of a value of the request under the first secret, in hexadecimal.
     HmacHex(HandshakeValueSource),
-    /// This very text.
+    /// Fixed text.
     Literal(Box<str>),
 }
 
-/// The value of a member.
+/// The value of a member of a JSON reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReplyValue {
-    /// JSON as it stands.
+    /// Fixed JSON.
     Raw(Box<str>),
-    /// A text.
+    /// A string.
     Text(ReplyTemplate),
 }
 
-/// What is answered.
+/// The body of a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReplyBody {
-    /// Nothing.
+    /// No body.
     Empty,
     /// A JSON object.
     Json(Vec<(Box<str>, ReplyValue)>),
@@ -65,35 +65,35 @@ pub enum ReplyBody {
     Text(ReplyTemplate),
 }
 
-/// A handshake, as data.
+/// The rule for one handshake.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Handshake {
-    /// Its name: metric label.
+    /// The name of the handshake. It is also a metric label.
     pub name: Box<str>,
-    /// The method it comes with.
+    /// The method of the request.
     pub method: Method,
-    /// Whether it is signed like any message of the provider.
+    /// Whether the provider signs the request like a message.
     pub signed: bool,
-    /// What makes a request this handshake.
+    /// The condition that makes a request this handshake.
     pub condition: HandshakeCondition,
-    /// A text that must be the token agreed on with the provider.
+    /// The value that must be the verify token.
     pub token: Option<HandshakeValueSource>,
-    /// A text that must be one of the configured `subscriptions`.
+    /// The value that must be one of the configured `subscriptions`.
     pub subscription: Option<HandshakeValueSource>,
-    /// Where it hands over the secret that messages are signed with from then on.
+    /// The value that is the secret of all later messages.
     pub secret: Option<HandshakeValueSource>,
-    /// An address that is to be fetched to agree, and where it may be.
+    /// The allowed URLs of the confirmation that Callgate fetches.
     pub confirmation: Option<CertificateRule>,
-    /// The status of the answer.
+    /// The status of the reply.
     pub status: u16,
-    /// Headers of the answer.
+    /// The headers of the reply.
     pub headers: Vec<(HeaderName, ReplyTemplate)>,
-    /// The body of the answer.
+    /// The body of the reply.
     pub body: ReplyBody,
 }
 
 impl Handshake {
-    /// Whether it has a text of the caller's choice signed, without being signed itself.
+    /// Returns whether an unsigned request gets the MAC of a text that the caller chooses.
     pub(in crate::signature) fn signs_unauthenticated_text(&self) -> bool {
         let signs = |template: &ReplyTemplate| {
             template.0.iter().any(|piece| {

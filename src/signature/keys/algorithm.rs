@@ -1,13 +1,13 @@
-//! The algorithm of a signature: a MAC, or one with a public key.
+//! The algorithm of a signature: a MAC or a public-key algorithm.
 
 use super::mac::MacAlgorithm;
 use super::public_key_algorithm::PublicKeyAlgorithm;
 
-/// How the content of a message is signed.
+/// The algorithm of a signature.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SignatureAlgorithm {
-    /// Under a shared secret.
+    /// A MAC under a shared secret.
     Mac(MacAlgorithm),
-    /// With a private key.
+    /// A signature that a public key verifies.
     Public(PublicKeyAlgorithm),
 }

@@ -1,5 +1,5 @@
-//! Certificates whose address stands in the message they are needed for (SNS, PayPal). The message only chooses among
-//! what the scheme allows: https, a listed host, a listed path.
+//! Certificates whose URL is in the message (SNS, PayPal). The scheme lists the hosts and the path that a message may
+//! name.
 
 use http::HeaderName;
 
@@ -8,43 +8,44 @@ use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::signature::request_parts::{body_members, required_header};
 
-/// Longest address of a certificate, in bytes.
+/// Length limit of a certificate URL, in bytes.
 const URL_BYTES_MAX: usize = 256;
 
-/// Longest query of an address that confirms a subscription, in bytes.
+/// Length limit of the query of a confirmation URL, in bytes.
 const CONFIRMATION_BYTES_MAX: usize = 2048;
 
-/// Where the address of the certificate stands.
+/// The part of a message that holds the certificate URL.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateSource {
-    /// In a member of the body.
+    /// A member of the JSON body.
     Body(Pointer),
-    /// In a header.
+    /// A header.
     Header(HeaderName),
 }
 
-/// Which certificates a message may name.
+/// The certificate URLs that a message may name. The scheme is always `https`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateRule {
-    /// Where the address stands.
+    /// The part of the message that holds the URL.
     pub source: CertificateSource,
-    /// The hosts it may be at; a `*` stands for a region, such as `us-east-1`.
+    /// The allowed hosts. The label `*` matches a cloud region, such as `us-east-1`.
     pub hosts: Vec<Box<str>>,
-    /// What its path begins with.
+    /// The prefix of the allowed paths.
     pub path: Box<str>,
 }
 
 impl CertificateRule {
-    /// The address that a message names, if it may.
+    /// Returns the certificate URL of a message.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_key_unknown`.
+    /// `signature_missing` or `signature_malformed` if the URL cannot be read, `signature_key_unknown` if the URL is
+    /// not allowed.
     pub(in crate::signature) fn url(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
         let url = self.text(head, body)?;
         if self.allows(&url) {
             return Ok(url);
         }
-        let detail = "the message names a certificate that is not at one of the provider's addresses";
+        let detail = "the certificate URL in the message is not one of the provider's";
         Err(Refusal::new(Denial::SignatureKeyUnknown, detail))
     }
 
@@ -59,7 +60,11 @@ impl CertificateRule {
         })
     }
 
-    /// The address that is to be fetched to agree to a subscription: as [`Self::url`], with a query.
+    /// Returns the URL that confirms a subscription. Unlike a certificate URL, it may have a query.
+    ///
+    /// # Errors
+    /// `signature_missing` or `signature_malformed` if the URL cannot be read, `handshake_refused` if the URL is not
+    /// allowed.
     pub(in crate::signature) fn confirmation(
         &self,
         head: &RequestHead<'_>,
@@ -71,21 +76,21 @@ impl CertificateRule {
         if self.allows(path) && plain && query.len() <= CONFIRMATION_BYTES_MAX {
             return Ok(url);
         }
-        let detail = "the message asks to confirm at an address that is not the provider's";
+        let detail = "the confirmation URL in the message is not one of the provider's";
         Err(Refusal::new(Denial::HandshakeRefused, detail))
     }
 
-    /// Whether an address is at a listed host and a listed path, in the one spelling that there is of it: a segment
-    /// that is empty or begins with a dot could make many names of one certificate.
+    /// Returns whether a URL has an allowed host and path. Empty segments and segments that begin with a dot are not
+    /// allowed: with them, one certificate would have many URLs.
     pub(in crate::signature) fn allows(&self, url: &str) -> bool {
         let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
             return false;
         };
         let (host, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or_default();
         let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b));
-        let whole = path.len() >= self.path.len() && path.starts_with(&*self.path);
-        let single = !path.contains("..") && !path.contains("//") && !path.contains("/.");
-        plain && whole && single && self.hosts.iter().any(|pattern| is_host(pattern, host))
+        let complete = path.len() >= self.path.len() && path.starts_with(&*self.path);
+        let canonical = !path.contains("..") && !path.contains("//") && !path.contains("/.");
+        plain && complete && canonical && self.hosts.iter().any(|pattern| is_host(pattern, host))
     }
 }
 
@@ -96,7 +101,7 @@ fn is_host(pattern: &str, host: &str) -> bool {
         && labels.next().is_none()
 }
 
-/// A region of a cloud, such as `us-gov-west-1`: letters, letters, a number. A bucket's host is none.
+/// Returns whether a host label is a cloud region, such as `us-gov-west-1`. The label of a storage bucket is not.
 fn is_region(label: &str) -> bool {
     let mut words = label.split('-');
     let letters = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());

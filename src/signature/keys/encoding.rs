@@ -1,10 +1,10 @@
-//! How a signature is written.
+//! The encoding of a signature as text.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 
 use super::mac::{AuthenticationTag, MacAlgorithm};
 
-/// How a tag is written.
+/// The encoding of a signature as text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Encoding {
     /// Base64 with padding.
@@ -16,7 +16,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// As the configuration writes it.
+    /// Returns the name of the encoding in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Base64 => "base64",
@@ -25,8 +25,8 @@ impl Encoding {
         }
     }
 
-    /// Reads a tag of exactly the algorithm's length; `None` for anything else, so that a shortened
-    /// signature never gets as far as being compared.
+    /// Decodes a tag of exactly the algorithm's length. Returns `None` for every other text: a truncated tag must never
+    /// be compared.
     pub(in crate::signature) fn decode(
         self,
         text: &str,
@@ -44,12 +44,12 @@ impl Encoding {
         (len == tag.len).then_some(tag)
     }
 
-    /// Reads a signature of any length; `None` when it is not written so.
+    /// Decodes a signature of any length. Returns `None` if the text is not in this encoding.
     pub(in crate::signature) fn decode_any(self, text: &str) -> Option<Vec<u8>> {
         self.encoding().decode(text.as_bytes()).ok()
     }
 
-    /// Writes bytes.
+    /// Encodes bytes.
     pub(in crate::signature) fn encode(self, bytes: &[u8]) -> String {
         self.encoding().encode(bytes)
     }

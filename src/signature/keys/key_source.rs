@@ -1,31 +1,32 @@
-//! Where the keys of a verifier come from.
+//! The sources of keys.
 
 use super::certificate::CertificateRule;
 use super::public_key::KeySet;
 use crate::feed::FeedId;
 
-/// Where public keys are to be had.
+/// The source of the public keys of a scheme.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PublicKeySource {
-    /// At an address that the message names.
+    /// A certificate at a URL that each message names.
     Certificate(CertificateRule),
-    /// At an address of the provider's, as JWKS.
+    /// A JWKS document at a URL of the provider.
     Url(Box<str>),
 }
 
-/// Where the keys of a verifier are.
+/// The keys of a verifier, or their source.
 #[derive(Clone, Debug)]
 pub enum VerifierKeys {
-    /// Each interaction has a secret of its own, which comes with what is signed.
+    /// One shared secret for each interaction.
+    /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived) has it.
     Derived,
-    /// Public keys, fetched.
+    /// Public keys that Callgate fetches.
     Fetched(FeedId),
-    /// The secret that a handshake handed over.
+    /// The shared secret that the provider sends in a handshake.
     Learned(FeedId),
-    /// Public keys at an address that the message names; `Some`: these are the ones to use.
+    /// Certificates at the URLs that the messages name. `Some` has the configured keys that replace them.
     Named(CertificateRule, Option<KeySet>),
-    /// Public keys.
+    /// Configured public keys.
     Public(KeySet),
-    /// Shared secrets.
+    /// Configured shared secrets.
     Shared,
 }

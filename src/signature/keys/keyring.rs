@@ -1,4 +1,4 @@
-//! The fetched keys of one moment.
+//! The keys that Callgate has fetched.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::public_key::KeySet;
 use crate::feed::FeedId;
 use crate::secret::Secret;
 
-/// The fetched keys: key sets by their number, certificates by the address a message names.
+/// The fetched keys: key sets and secrets by feed, certificates by URL.
 #[derive(Clone, Debug, Default)]
 pub struct Keyring {
     sets: Vec<Option<Arc<KeySet>>>,
@@ -15,39 +15,39 @@ pub struct Keyring {
     secrets: BTreeMap<usize, Secret>,
 }
 
-/// Nothing was fetched.
+/// A keyring without keys.
 pub(in crate::signature) static NOTHING: Keyring =
     Keyring { sets: Vec::new(), certificates: BTreeMap::new(), secrets: BTreeMap::new() };
 
 impl Keyring {
-    /// The secret that a handshake handed over.
+    /// Returns the secret that the provider sent in a handshake.
     pub fn secret(&self, id: FeedId) -> Option<&Secret> {
         self.secrets.get(&id.0)
     }
 
-    /// Remembers the secret that a handshake handed over.
+    /// Stores the secret that the provider sent in a handshake.
     pub fn put_secret(&mut self, id: FeedId, secret: Secret) {
         self.secrets.insert(id.0, secret);
     }
 
-    /// Forgets a set that has become too old.
+    /// Removes a key set.
     pub fn drop_set(&mut self, id: FeedId) {
         if let Some(place) = self.sets.get_mut(id.0) {
             *place = None;
         }
     }
 
-    /// A fetched set; `None`: it was not to be had so far.
+    /// Returns a key set, or `None` if it has not been fetched.
     pub fn set(&self, id: FeedId) -> Option<&Arc<KeySet>> {
         self.sets.get(id.0)?.as_ref()
     }
 
-    /// The certificate at an address.
+    /// Returns the certificate with this URL, if it has been fetched.
     pub fn certificate(&self, url: &str) -> Option<&Arc<KeySet>> {
         self.certificates.get(url)
     }
 
-    /// Puts a set in its place.
+    /// Stores a key set.
     pub fn put(&mut self, id: FeedId, set: KeySet) {
         if self.sets.len() <= id.0 {
             self.sets.resize(id.0 + 1, None);
@@ -57,7 +57,7 @@ impl Keyring {
         }
     }
 
-    /// Takes over what was in a place of another keyring.
+    /// Copies the key set and the secret of the feed `before` of another keyring to the feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(set) = from.set(before) {
             self.put(id, KeySet::clone(set));
@@ -67,21 +67,21 @@ impl Keyring {
         }
     }
 
-    /// Where the certificates are that there are.
+    /// Returns the URLs of all certificates.
     pub fn certificate_urls(&self) -> impl Iterator<Item = &str> {
         self.certificates.keys().map(|url| &**url)
     }
 
-    /// Takes over the certificates of another keyring whose addresses fit.
+    /// Copies the certificates of another keyring whose URL satisfies `fits`.
     pub fn take_certificates(&mut self, from: &Self, fits: impl Fn(&str) -> bool) {
         let fitting = from.certificates.iter().filter(|(url, _)| fits(url));
         self.certificates.extend(fitting.map(|(url, set)| (url.clone(), Arc::clone(set))));
     }
 
-    /// Remembers the certificate at an address.
+    /// Stores the certificate with this URL.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
-        // One that is fetched anew is the same one, as a rule.
+        // A certificate that is fetched again is usually the same, so it stays marked as verified.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {
@@ -89,7 +89,7 @@ impl Keyring {
         }
     }
 
-    /// Forgets a certificate that has become too old.
+    /// Removes a certificate.
     pub fn drop_certificate(&mut self, url: &str) {
         self.certificates.remove(url);
     }

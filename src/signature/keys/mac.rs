@@ -1,4 +1,4 @@
-//! The MACs: keys made ready once, tags compared in constant time.
+//! Message authentication codes (MACs).
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use subtle::ConstantTimeEq;
 use super::secret_format::{SecretFormat, SecretFormatError};
 use crate::secret::Secret;
 
-/// The MAC of a scheme.
+/// A MAC algorithm.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MacAlgorithm {
-    /// HMAC-SHA1: only because some providers still sign with it.
+    /// HMAC-SHA1. Some providers still sign with it.
     HmacSha1,
     /// HMAC-SHA256.
     HmacSha256,
@@ -21,12 +21,12 @@ pub enum MacAlgorithm {
     HmacSha384,
     /// HMAC-SHA512.
     HmacSha512,
-    /// A plain SHA-256 of content that holds the secret: no MAC, only because HubSpot still signs so.
+    /// SHA-256 of a content that includes the secret. This is not a MAC, but HubSpot still signs with it.
     PlainSha256,
 }
 
 impl MacAlgorithm {
-    /// In words.
+    /// Returns the name of the algorithm.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HmacSha1 => "hmac-sha1",
@@ -37,7 +37,7 @@ impl MacAlgorithm {
         }
     }
 
-    /// The algorithm of a JOSE name (RFC 7518 section 3.1).
+    /// Returns the MAC algorithm with this JOSE name (RFC 7518 section 3.1).
     pub(in crate::signature) fn from_jose(name: &str) -> Option<Self> {
         match name {
             "HS256" => Some(Self::HmacSha256),
@@ -47,7 +47,7 @@ impl MacAlgorithm {
         }
     }
 
-    /// Length of a tag, in bytes.
+    /// Returns the length of an authentication tag, in bytes.
     pub const fn tag_bytes(self) -> usize {
         match self {
             Self::HmacSha1 => 20,
@@ -58,7 +58,9 @@ impl MacAlgorithm {
     }
 }
 
-/// The result of a MAC, computed or presented.
+/// The authentication tag of a message: its MAC, or for other signatures the SHA-256 digest of the signed content.
+///
+/// Messages with the same tag may be duplicates.
 #[derive(Clone, Copy)]
 pub struct AuthenticationTag {
     pub(super) bytes: [u8; 64],
@@ -66,6 +68,7 @@ pub struct AuthenticationTag {
 }
 
 impl AuthenticationTag {
+    /// Returns the tag of at most 64 bytes.
     pub(in crate::signature) fn new(bytes: &[u8]) -> Self {
         let mut tag = Self { bytes: [0; 64], len: bytes.len() };
         if let Some(room) = tag.bytes.get_mut(..bytes.len()) {
@@ -74,25 +77,25 @@ impl AuthenticationTag {
         tag
     }
 
-    /// The raw bytes. Never for a log or an error.
+    /// Returns the raw bytes. They must not appear in a log or an error.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// Compares in constant time.
+    /// Compares two tags in constant time.
     pub(in crate::signature) fn matches(&self, other: &Self) -> bool {
         self.as_bytes().ct_eq(other.as_bytes()).into()
     }
 }
 
-/// A computed tag is as good as the secret for one message: it is not printed.
+/// Prints the length only: with the tag, anyone could send the message.
 impl fmt::Debug for AuthenticationTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} byte tag]", self.len)
     }
 }
 
-/// A key whose schedule is made: cloned for each message.
+/// A MAC key with its initial state computed. A clone of it computes the MAC of one message.
 #[derive(Clone)]
 pub(in crate::signature) enum MacKey {
     Sha1(Hmac<Sha1>),
@@ -109,7 +112,7 @@ impl MacKey {
         secret: &Secret,
     ) -> Result<Self, SecretFormatError> {
         let key = form.key(secret)?;
-        // HMAC takes keys of any length; the error type is that of other MACs.
+        // HMAC accepts keys of every length, but the trait that it shares with other MACs returns an error.
         match algorithm {
             MacAlgorithm::HmacSha1 => Hmac::new_from_slice(&key).map(Self::Sha1),
             MacAlgorithm::HmacSha256 => Hmac::new_from_slice(&key).map(Self::Sha256),
@@ -120,10 +123,12 @@ impl MacKey {
         .map_err(|_| SecretFormatError::Empty)
     }
 
+    /// Starts the MAC of one message.
     pub(in crate::signature) fn start(&self) -> Self {
         self.clone()
     }
 
+    /// Adds bytes of the message.
     pub(in crate::signature) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha1(mac) => Mac::update(mac, bytes),
@@ -134,6 +139,7 @@ impl MacKey {
         }
     }
 
+    /// Returns the MAC.
     pub(in crate::signature) fn finish(self) -> AuthenticationTag {
         match self {
             Self::Sha1(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),

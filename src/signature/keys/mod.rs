@@ -1,4 +1,4 @@
-//! VerifierKeys and algorithms.
+//! Keys, and the algorithms that use them.
 
 mod algorithm;
 mod certificate;

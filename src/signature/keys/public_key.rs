@@ -1,5 +1,5 @@
-//! Public keys in the forms in which providers publish them: JWK and JWKS (RFC 7517), PEM, X.509 certificates,
-//! base64 of a SubjectPublicKeyInfo, and raw Ed25519 keys in base64 or hexadecimal.
+//! Public keys in the formats that providers publish: JWK and JWKS (RFC 7517), PEM, X.509 certificates, base64 of a
+//! SubjectPublicKeyInfo, and raw Ed25519 keys in base64 or hexadecimal.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::time::Timestamp;
 
-/// Most keys in one set.
+/// Limit of keys in one set.
 const KEYS_MAX: usize = 64;
 
-/// The numbers of a key, by kind.
+/// The numbers of a public key, by its type.
 #[derive(Clone, Eq, PartialEq)]
 pub(in crate::signature) enum PublicKeyMaterial {
     Ed25519(Box<[u8]>),
-    /// The point, uncompressed.
+    /// The uncompressed point.
     P256(Box<[u8]>),
-    /// The point, uncompressed.
+    /// The uncompressed point.
     P384(Box<[u8]>),
     Rsa {
         modulus: Box<[u8]>,
@@ -34,16 +34,16 @@ pub(in crate::signature) enum PublicKeyMaterial {
 #[derive(Clone)]
 pub struct PublicKey {
     id: Option<Box<str>>,
-    /// The one JOSE algorithm that it says it is for.
+    /// The only JOSE algorithm that the key allows, if it names one.
     algorithm: Option<Box<str>>,
-    /// The purpose beyond `use`, where the key states one (`adcp_use`).
+    /// The purpose of the key (`adcp_use`), if it names one.
     purpose: Option<Box<str>>,
-    /// HandshakeCondition it begins and ends to be valid, for the key of a certificate.
+    /// The validity period, if the key is from a certificate.
     valid: Option<(Timestamp, Timestamp)>,
     material: PublicKeyMaterial,
 }
 
-/// Prints what kind of key it is.
+/// Prints the type and the id of the key.
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.material {
@@ -57,22 +57,22 @@ impl fmt::Debug for PublicKey {
 }
 
 impl PublicKey {
-    /// Its name in the set.
+    /// Returns the id of the key (`kid`), if it has one.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// The one JOSE algorithm that it says it is for.
+    /// Returns the only JOSE algorithm that the key allows, if it names one.
     pub fn algorithm(&self) -> Option<&str> {
         self.algorithm.as_deref()
     }
 
-    /// The purpose it states.
+    /// Returns the purpose of the key, if it names one.
     pub fn purpose(&self) -> Option<&str> {
         self.purpose.as_deref()
     }
 
-    /// Whether it is neither used too early nor too late.
+    /// Returns whether the key is within its validity period.
     fn is_valid_at(&self, now: Timestamp) -> bool {
         self.valid.is_none_or(|(from, until)| from <= now && now <= until)
     }
@@ -113,7 +113,7 @@ impl PublicKey {
     }
 }
 
-/// An uncompressed point; its length tells the curve.
+/// Parses an uncompressed point. Its length tells the curve.
 fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
     match (bits.first()?, bits.len()) {
         (4, 65) => Some(PublicKeyMaterial::P256(bits.into())),
@@ -125,7 +125,7 @@ fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<PublicKeyMaterial> {
     let trim = |bytes: &[u8]| -> Box<[u8]> { bytes.iter().copied().skip_while(|b| *b == 0).collect() };
     let (modulus, exponent) = (trim(modulus), trim(exponent));
-    // 2048 bits and more: below that nobody publishes a key that is worth anything.
+    // Keys shorter than 2048 bits are too weak.
     (modulus.len() >= 256 && !exponent.is_empty()).then_some(PublicKeyMaterial::Rsa { modulus, exponent })
 }
 
@@ -133,19 +133,19 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<PublicKeyMaterial> {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
-    /// Whether a message was genuine under one of them. Clones share it.
+    /// Whether one of the keys has verified a message. Clones share the flag.
     proved: Arc<AtomicBool>,
 }
 
-/// Why text holds no keys, or not only keys.
+/// The error for text that holds no usable key, or too many keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeySetError;
 
 impl fmt::Display for KeySetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "holds no public key that can be used: JWK, JWKS, PEM, a certificate, base64 of a SubjectPublicKeyInfo, \
-             or a raw Ed25519 key in base64 or hexadecimal; RSA from 2048 bits",
+            "holds no usable public key. Callgate reads JWK, JWKS, PEM, certificates, base64 of a SubjectPublicKeyInfo, \
+             and raw Ed25519 keys in base64 or hexadecimal. RSA keys need 2048 bits or more",
         )
     }
 }
@@ -181,7 +181,7 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// A key for verifying signatures; `None` for keys of other kinds and uses, which sets may hold too.
+    /// Returns the key if it verifies signatures. A set may also hold keys of other types and uses.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
@@ -208,11 +208,10 @@ impl Jwk {
 }
 
 impl KeySet {
-    /// Reads keys; the form is recognised. An unusable key among others of a JWKS is left out, as RFC 7517 section 5
-    /// asks.
+    /// Parses public keys in any of the known formats. Unusable keys of a JWKS are skipped (RFC 7517 section 5).
     ///
     /// # Errors
-    /// [`KeySetError`] when there is none left, or too many.
+    /// [`KeySetError`] if the text holds no usable key, or too many keys.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         let text = std::str::from_utf8(text).map_err(|_| KeySetError)?.trim();
         let keys = if text.starts_with('{') {
@@ -228,35 +227,36 @@ impl KeySet {
         }
     }
 
-    /// The keys.
+    /// Returns the keys.
     pub fn keys(&self) -> &[PublicKey] {
         &self.keys
     }
 
-    /// All keys of several sets.
+    /// Returns a set with the keys of all `sets`.
     pub fn merged(sets: impl IntoIterator<Item = Self>) -> Self {
         Self { keys: sets.into_iter().flat_map(|set| set.keys).collect(), proved: Arc::default() }
     }
 
-    /// Whether a message was genuine under one of the keys.
+    /// Returns whether one of the keys has verified a message.
     pub fn has_proved_itself(&self) -> bool {
         self.proved.load(Ordering::Relaxed)
     }
 
-    /// Remembers that a message was genuine under one of the keys.
+    /// Records that one of the keys has verified a message.
     pub fn prove(&self) {
-        // Most of the time it is known, and nothing is written that other threads read.
+        // The flag is written once only, so that threads which read it do not contend for it.
         if !self.has_proved_itself() {
             self.proved.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The keys that may be used at a moment.
+    /// Returns the keys that are valid at `now`.
     pub(in crate::signature) fn usable(&self, now: Timestamp) -> impl Iterator<Item = &PublicKey> {
         self.keys.iter().filter(move |key| key.is_valid_at(now))
     }
 
-    /// The usable keys that answer to a name: all of them where none is named, and those without a name.
+    /// Returns the valid keys with this id. Keys without an id match every id. If `id` is `None`, every valid key
+    /// matches.
     pub(in crate::signature) fn named<'k>(
         &'k self,
         id: Option<&'k str>,
@@ -293,7 +293,7 @@ fn pem(text: &str) -> Option<Vec<PublicKey>> {
     Some(keys)
 }
 
-/// One key without anything around it. `whpk_` is Standard Webhooks' mark of a public key.
+/// Parses one key without JSON or PEM around it. `whpk_` is the prefix of public keys in Standard Webhooks.
 fn bare(text: &str) -> Option<PublicKey> {
     let text = text.strip_prefix("whpk_").unwrap_or(text);
     let raw = |bytes: Vec<u8>| {

@@ -1,23 +1,23 @@
-//! Signatures made with a private key and verified with a public one. The cryptography is `ring`'s.
+//! Public-key signature algorithms. `ring` does the cryptography.
 
 use ring::signature as crypto;
 
 use super::public_key::{PublicKey, PublicKeyMaterial};
 
-/// An algorithm of public-key signatures.
+/// A public-key signature algorithm.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PublicKeyAlgorithm {
-    /// ECDSA on P-256 with SHA-256, in DER.
+    /// ECDSA on P-256 with SHA-256, signature in DER.
     EcdsaP256Der,
-    /// ECDSA on P-256 with SHA-256, both numbers one behind the other (IEEE P1363), as in JWS.
+    /// ECDSA on P-256 with SHA-256, signature of fixed length (IEEE P1363), as in JWS.
     EcdsaP256Fixed,
-    /// ECDSA on P-384 with SHA-384, in DER.
+    /// ECDSA on P-384 with SHA-384, signature in DER.
     EcdsaP384Der,
-    /// ECDSA on P-384 with SHA-384, both numbers one behind the other.
+    /// ECDSA on P-384 with SHA-384, signature of fixed length (IEEE P1363).
     EcdsaP384Fixed,
     /// Ed25519 (RFC 8032).
     Ed25519,
-    /// RSASSA-PKCS1-v1_5 with SHA-1: only because some providers still sign with it.
+    /// RSASSA-PKCS1-v1_5 with SHA-1. Some providers still sign with it.
     RsaPkcs1Sha1,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RsaPkcs1Sha256,
@@ -34,7 +34,7 @@ pub enum PublicKeyAlgorithm {
 }
 
 impl PublicKeyAlgorithm {
-    /// In words.
+    /// Returns the name of the algorithm.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EcdsaP256Der | Self::EcdsaP256Fixed => "ecdsa-p256-sha256",
@@ -50,7 +50,7 @@ impl PublicKeyAlgorithm {
         }
     }
 
-    /// By its JOSE name (RFC 7518 section 3.1); the ones with a shared key are not among them.
+    /// Returns the public-key algorithm with this JOSE name (RFC 7518 section 3.1).
     pub fn from_jose(name: &str) -> Option<Self> {
         Some(match name {
             "ES256" => Self::EcdsaP256Fixed,
@@ -66,7 +66,8 @@ impl PublicKeyAlgorithm {
         })
     }
 
-    /// Whether `signature` is one of `message` under `key`. A key of another kind verifies nothing.
+    /// Returns whether `signature` is a valid signature of `message` under `key`. It is false for a key of another
+    /// type.
     pub(in crate::signature) fn verifies(self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
         match key.material() {
             PublicKeyMaterial::Ed25519(bytes) if self == Self::Ed25519 => {
@@ -90,7 +91,7 @@ impl PublicKeyAlgorithm {
         }
     }
 
-    /// VerifierKeys of 2048 bits and more.
+    /// Returns the RSA parameters of the algorithm. They allow keys of 2048 to 8192 bits.
     fn rsa(self) -> Option<&'static crypto::RsaParameters> {
         Some(match self {
             Self::RsaPkcs1Sha1 => &crypto::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,

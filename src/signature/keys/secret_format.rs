@@ -1,4 +1,4 @@
-//! How the text of a secret becomes a key.
+//! The format of a shared secret: how its text becomes a key.
 
 use std::fmt;
 
@@ -6,37 +6,37 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// How the text of a secret becomes the key.
+/// The format of a shared secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SecretFormat {
     /// Base64 after an optional prefix, such as `whsec_`.
     Base64 {
-        /// Stripped where it is there.
+        /// The prefix. Secrets without the prefix are accepted.
         prefix: Box<str>,
     },
     /// Hexadecimal.
     Hex,
-    /// What stands behind the first colon, as text; before it stands the name of the key.
+    /// The id of the key, a colon, and the key as text.
     IdAndSecret,
-    /// The text itself.
+    /// The text is the key.
     Utf8,
-    /// The text behind a prefix, where it is there; a `*` in the prefix stands for anything.
+    /// The text after an optional prefix is the key. A `*` in the prefix matches any text.
     Utf8After {
-        /// Such as `signkey-*-`.
+        /// The prefix, such as `signkey-*-`.
         prefix: Box<str>,
     },
 }
 
-/// Why a secret is no key.
+/// The reason why a secret is not in the format of its scheme.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SecretFormatError {
-    /// Not base64.
+    /// The secret is not base64.
     Base64,
-    /// Nothing in it.
+    /// The key is empty.
     Empty,
-    /// Not hexadecimal.
+    /// The secret is not hexadecimal.
     Hex,
-    /// No colon between the name of the key and the key.
+    /// The secret has no colon between the id of the key and the key.
     Id,
 }
 
@@ -46,13 +46,13 @@ impl fmt::Display for SecretFormatError {
             Self::Base64 => "is not base64",
             Self::Empty => "is empty",
             Self::Hex => "is not hexadecimal",
-            Self::Id => "is not the name of the key, a colon, and the key",
+            Self::Id => "has no colon between the id of the key and the key",
         })
     }
 }
 
 impl SecretFormat {
-    /// The name of the key, for the form that has one.
+    /// Returns the id of the key, if the format has one.
     pub(in crate::signature) fn id<'s>(&self, secret: &'s Secret) -> Option<&'s [u8]> {
         match self {
             Self::IdAndSecret => secret.expose().split(|b| *b == b':').next(),
@@ -60,6 +60,7 @@ impl SecretFormat {
         }
     }
 
+    /// Returns the key.
     pub(super) fn key(&self, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, SecretFormatError> {
         let text = secret.expose();
         let key = match self {
@@ -74,7 +75,7 @@ impl SecretFormat {
             }
             Self::Base64 { prefix } => {
                 let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
-                // Some tools print the padding and some do not; the key is the same.
+                // Some tools print the padding and some do not. The key is the same.
                 let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
                 let text = text.get(..end).unwrap_or_default();
                 data_encoding::BASE64_NOPAD.decode(text).map_err(|_| SecretFormatError::Base64)?
@@ -84,7 +85,7 @@ impl SecretFormat {
     }
 }
 
-/// What stands behind a prefix with a `*` in it.
+/// Returns the text after a prefix that may contain a `*`.
 fn behind<'t>(text: &'t [u8], prefix: &str) -> Option<&'t [u8]> {
     let (before, after) = prefix.split_once('*').unwrap_or((prefix, ""));
     let rest = text.strip_prefix(before.as_bytes())?;

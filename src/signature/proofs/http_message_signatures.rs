@@ -1,5 +1,5 @@
-//! HTTP Message Signatures (RFC 9421) with Content-Digest (RFC 9530): which components a signature must cover, whose
-//! it must be and how long it is good for is the scheme's to say.
+//! HTTP message signatures (RFC 9421) with Content-Digest (RFC 9530). The scheme says which components a signature must
+//! cover, which keys are accepted, and how long a signature is valid.
 
 use std::time::Duration;
 
@@ -22,29 +22,29 @@ const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// How far `created` may lie ahead.
+/// The greatest accepted time of `created` in the future.
 const FUTURE: Duration = Duration::from_secs(60);
 
-/// How a provider puts message signatures to use.
+/// An HTTP message signature.
 #[derive(Clone, Debug, Default)]
 pub struct MessageSignatureScheme {
-    /// The algorithms it may sign with (RFC 9421 section 3.3). The one with a shared key stands alone.
+    /// The accepted algorithms (RFC 9421 section 3.3). A MAC must be the only one.
     pub algorithms: Vec<SignatureAlgorithm>,
-    /// What a signature must cover at least.
+    /// The components that a signature must cover. It may cover more.
     pub components: Vec<Box<str>>,
-    /// Whether `expires` must be there, at most `max_age` behind `created`.
+    /// Whether `expires` is required. It may be at most `max_age` after `created`.
     pub expires: bool,
-    /// How old `created` may be.
+    /// The greatest accepted age of `created`.
     pub max_age: Duration,
-    /// Whether a `nonce` must be there.
+    /// Whether `nonce` is required.
     pub nonce: bool,
-    /// What the key must say it is for; empty: it need not say.
+    /// The accepted purposes of a key. If the list is empty, keys need no purpose.
     pub purposes: Vec<Box<str>>,
-    /// The `tag` that the signature must have; `None`: any.
+    /// The required `tag` of the signature. If it is `None`, every signature is accepted.
     pub tag: Option<Box<str>>,
 }
 
-/// A signature that was found genuine: what is left is to hold the body against its digest.
+/// A verified signature. The body must still be compared with its digest.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedMessageSignature {
     digest: Option<HeaderValue>,
@@ -52,12 +52,16 @@ pub(in crate::signature) struct VerifiedMessageSignature {
 }
 
 impl MessageSignatureScheme {
-    /// Whether the body is bound, by its digest.
+    /// Returns whether the signature covers the digest of the body.
     pub fn covers_body(&self) -> bool {
         self.components.iter().any(|name| **name == *CONTENT_DIGEST.as_str())
     }
 
-    /// Verifies the signature of a head.
+    /// Verifies the signature of a request head.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_claim`, `signature_mismatch`, `signature_key_unknown`,
+    /// `signature_too_old`, `signature_too_new` or `header_duplicated`.
     pub(in crate::signature) fn verify_head(
         &self,
         context: &SignatureContext<'_>,
@@ -66,20 +70,21 @@ impl MessageSignatureScheme {
     ) -> Result<VerifiedMessageSignature, Refusal> {
         let input = text(required_header(&context.head, &SIGNATURE_INPUT)?)?;
         let signatures = text(required_header(&context.head, &SIGNATURE)?)?;
-        let inputs =
-            parse_signature_input(input).ok_or_else(|| malformed("signature-input is not readable"))?;
+        let inputs = parse_signature_input(input)
+            .ok_or_else(|| malformed("the header signature-input is malformed"))?;
         let ours =
             |input: &&SignatureInput<'_>| self.tag.is_none() || input.text("tag") == self.tag.as_deref();
         let mut ours = inputs.iter().filter(ours);
         let input = match (ours.next(), ours.next()) {
             (Some(input), None) => input,
-            (None, _) => return Err(claim("no signature has the tag it must have")),
-            (Some(_), Some(_)) => return Err(malformed("more than one signature could be meant")),
+            (None, _) => return Err(claim("no signature has the required `tag`")),
+            (Some(_), Some(_)) => return Err(malformed("more than one signature has the required `tag`")),
         };
-        let signature = byte_sequence(signatures, input.label)
-            .ok_or_else(|| malformed("the signature is not readable"))?;
+        let signature = byte_sequence(signatures, input.label).ok_or_else(|| {
+            malformed("the header signature is malformed, or has no member with the label of the signature")
+        })?;
         self.check(input, now)?;
-        let base = base(input, context)?;
+        let base = signature_base(input, context)?;
         self.check_key(input, keys, base.as_bytes(), &signature, now)?;
         let digest = match self.covers_body() {
             true => Some(required_header(&context.head, &CONTENT_DIGEST)?.clone()),
@@ -103,19 +108,19 @@ impl MessageSignatureScheme {
         }
         if let Some(expires) = expires {
             if expires <= created || expires > created.plus(self.max_age) {
-                return Err(claim("the signature is good for longer than it may be, or not at all"));
+                return Err(claim("`expires` is not after `created`, or is too long after it"));
             }
             if now > expires {
                 return Err(Refusal::new(Denial::SignatureTooOld, "the signature has expired"));
             }
         }
         if self.nonce && input.text("nonce").is_none_or(|nonce| nonce.len() < 16) {
-            return Err(malformed("the signature has no `nonce` of 16 characters or more"));
+            return Err(malformed("the signature has no `nonce` of at least 16 characters"));
         }
         Ok(())
     }
 
-    /// Whether a key of the provider with the name that is given made the signature.
+    /// Checks that a key of the provider with the given `keyid` made the signature.
     fn check_key(
         &self,
         input: &SignatureInput<'_>,
@@ -129,7 +134,7 @@ impl MessageSignatureScheme {
             |algorithm: &&SignatureAlgorithm| stated.is_none_or(|name| name == registered_name(**algorithm));
         let algorithms: Vec<_> = self.algorithms.iter().filter(fits).copied().collect();
         if algorithms.is_empty() {
-            return Err(claim("the signature's alg is not one of the provider's"));
+            return Err(claim("the provider does not use the signature's `alg`"));
         }
         let made = match keys {
             MessageKeys::Shared(keys) => keys.iter().any(|(keyed, _)| {
@@ -145,11 +150,11 @@ impl MessageSignatureScheme {
                 let unknown = |detail| Err(Refusal::new(Denial::SignatureKeyUnknown, detail));
                 let named: Vec<_> = set.named(input.text("keyid"), now).collect();
                 if named.is_empty() {
-                    return unknown("no key of the provider has this name");
+                    return unknown("the provider has no key with this id");
                 }
                 let keys: Vec<_> = named.into_iter().filter(|key| may(key.purpose())).collect();
                 if keys.is_empty() {
-                    return unknown("the key is for another purpose");
+                    return unknown("the key has another purpose");
                 }
                 let verifies = |key: &&PublicKey| {
                     algorithms.iter().any(|algorithm| match algorithm {
@@ -163,22 +168,19 @@ impl MessageSignatureScheme {
         if made {
             return Ok(());
         }
-        Err(Refusal::new(
-            Denial::SignatureMismatch,
-            "the signature does not verify under the provider's keys",
-        ))
+        Err(Refusal::new(Denial::SignatureMismatch, "no key of the provider verifies the signature"))
     }
 }
 
-/// The keys of a message signature.
+/// The keys that verify a message signature.
 pub(in crate::signature) enum MessageKeys<'k> {
-    /// Public ones.
+    /// Public keys.
     Public(&'k KeySet),
-    /// Shared ones.
+    /// Shared keys.
     Shared(&'k [(MacKey, Secret)]),
 }
 
-/// The name in RFC 9421's registry.
+/// Returns the name of an algorithm in the registry of RFC 9421.
 fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
     match algorithm {
         SignatureAlgorithm::Public(PublicKeyAlgorithm::RsaPkcs1Sha256) => "rsa-v1_5-sha256",
@@ -188,11 +190,14 @@ fn registered_name(algorithm: SignatureAlgorithm) -> &'static str {
 }
 
 impl VerifiedMessageSignature {
-    /// Holds the body against its digest.
+    /// Compares the body with every digest in Content-Digest.
+    ///
+    /// # Errors
+    /// `signature_mismatch` if a digest differs, `signature_malformed` if there is no SHA-256 or SHA-512 digest.
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let Some(digest) = &self.digest else { return Ok(Vec::new()) };
-        let members =
-            byte_sequences(text(digest)?).ok_or_else(|| malformed("content-digest is not readable"))?;
+        let members = byte_sequences(text(digest)?)
+            .ok_or_else(|| malformed("the header content-digest is malformed"))?;
         let mut known = 0;
         for (name, bytes) in &members {
             let same: bool = match *name {
@@ -204,32 +209,32 @@ impl VerifiedMessageSignature {
             if !same {
                 return Err(Refusal::new(
                     Denial::SignatureMismatch,
-                    "content-digest is not that of the body",
+                    "content-digest does not match the body",
                 ));
             }
         }
         if known == 0 {
-            return Err(malformed("content-digest has neither sha-256 nor sha-512"));
+            return Err(malformed("content-digest has neither a sha-256 nor a sha-512 digest"));
         }
         Ok(vec![self.tag])
     }
 }
 
-/// The signature base (RFC 9421 section 2.5).
-fn base(input: &SignatureInput<'_>, context: &SignatureContext<'_>) -> Result<String, Refusal> {
+/// Returns the signature base (RFC 9421 section 2.5).
+fn signature_base(input: &SignatureInput<'_>, context: &SignatureContext<'_>) -> Result<String, Refusal> {
     let mut base = String::new();
     for (i, component) in input.components.iter().enumerate() {
         if input.components.iter().take(i).any(|earlier| earlier == component) {
-            return Err(malformed("a component is listed twice"));
+            return Err(malformed("the signature lists a component twice"));
         }
-        base.push_str(&format!("\"{component}\": {}\n", value(component, context)?));
+        base.push_str(&format!("\"{component}\": {}\n", component_value(component, context)?));
     }
     base.push_str("\"@signature-params\": ");
     base.push_str(input.raw);
     Ok(base)
 }
 
-fn value(component: &str, context: &SignatureContext<'_>) -> Result<String, Refusal> {
+fn component_value(component: &str, context: &SignatureContext<'_>) -> Result<String, Refusal> {
     let head = &context.head;
     Ok(match component {
         "@method" => head.method.to_owned(),
@@ -240,15 +245,16 @@ fn value(component: &str, context: &SignatureContext<'_>) -> Result<String, Refu
         "@path" => head.raw_path().to_owned(),
         "@query" => format!("?{}", head.raw_query().unwrap_or_default()),
         _ if component.starts_with('@') => {
-            return Err(malformed("a derived component that requests do not have"));
+            return Err(malformed("the signature covers an unknown derived component"));
         }
-        name => header(head.headers, name)?,
+        name => header_value(head.headers, name)?,
     })
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Result<String, Refusal> {
-    let missing = || Refusal::new(Denial::SignatureMissing, "a header that is said to be signed is missing");
-    let name = HeaderName::from_lowercase(name.as_bytes()).map_err(|_| malformed("no name of a header"))?;
+fn header_value(headers: &HeaderMap, name: &str) -> Result<String, Refusal> {
+    let missing = || Refusal::new(Denial::SignatureMissing, "a header that the signature covers is missing");
+    let name = HeaderName::from_lowercase(name.as_bytes())
+        .map_err(|_| malformed("a component of the signature is not a header name"))?;
     let mut values = headers.get_all(&name).iter();
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() {
@@ -257,7 +263,7 @@ fn header(headers: &HeaderMap, name: &str) -> Result<String, Refusal> {
     Ok(text(value)?.trim_matches([' ', '\t']).to_owned())
 }
 
-/// Host and port in lower case, the port left out where it is the scheme's.
+/// Returns host and port in lower case, without the default port of the scheme.
 fn authority(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let authority = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
@@ -272,7 +278,7 @@ fn target_uri(context: &SignatureContext<'_>) -> String {
     format!("{}://{}{path}{target}", scheme.to_ascii_lowercase(), authority(context.public_url))
 }
 
-/// Percent-encoding in upper case (RFC 3986 section 6.2.2.1).
+/// Changes the digits of percent-encodings to upper case (RFC 3986 section 6.2.2.1).
 fn uppercase_escapes(target: &str) -> String {
     let mut digits = 0;
     let upper = |c: char| {
@@ -283,9 +289,11 @@ fn uppercase_escapes(target: &str) -> String {
     target.chars().map(upper).collect()
 }
 
-/// A header that takes part, as text.
+/// Returns the text of a header value.
 fn text(value: &HeaderValue) -> Result<&str, Refusal> {
-    value.to_str().map_err(|_| malformed("a header that is said to be signed is not visible ASCII"))
+    value
+        .to_str()
+        .map_err(|_| malformed("a header that the signature uses contains bytes that are not visible ASCII"))
 }
 
 fn malformed(detail: &'static str) -> Refusal {

@@ -1,5 +1,5 @@
-//! A JWT as signature: a token in a header that says the hash of the body, or, where a provider binds less, only who
-//! sends it. Which keys, which algorithms and which claims is the scheme's to say, never the token's (RFC 8725).
+//! JWTs as signatures: a header holds a token with the hash of the body, or with the sender only. The scheme says which
+//! keys, algorithms and claims are accepted, never the token (RFC 8725).
 
 use std::time::Duration;
 
@@ -16,58 +16,62 @@ use crate::signature::keys::{AuthenticationTag, Encoding, KeySet, MacKey, Public
 use crate::signature::request_parts::SignaturePlace;
 use crate::time::Timestamp;
 
-/// Allowed clock difference for `exp`, `nbf` and `iat`.
+/// Accepted clock difference for `exp`, `nbf` and `iat`.
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// What a claim is compared with.
+/// The expected value of a claim.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExpectedClaim {
-    /// The name that stands with the key.
+    /// The id of the key.
     KeyId,
     /// One of these texts.
     OneOf(Vec<Box<str>>),
-    /// The public URL as called, with its query.
+    /// The URL that the provider called, with its query.
     Url,
 }
 
-/// How a provider puts a JWT to use.
+/// A JWT as a signature.
 #[derive(Clone, Debug)]
 pub struct JwtScheme {
-    /// Where the token travels.
+    /// The place of the token.
     pub place: SignaturePlace,
-    /// The JOSE names of the algorithms it may be signed with.
+    /// The JOSE names of the accepted algorithms.
     pub algorithms: Vec<Box<str>>,
-    /// What claims must say: `iss`, `aud`, `sub` and others by their names.
+    /// The names and expected values of claims, such as `iss`, `aud` and `sub`.
     pub claims: Vec<(Box<str>, ExpectedClaim)>,
-    /// The claim that holds the SHA-256 of the body, and how it is written; `None`: the body is not bound.
+    /// The claim with the SHA-256 digest of the body, and its encoding. If it is `None`, the body is not signed.
     pub body_hash: Option<(Box<str>, Encoding)>,
-    /// How old `iat` may be; `None`: it is not looked at.
+    /// The greatest accepted age of `iat`. If it is `None`, `iat` is optional.
     pub max_age: Option<Duration>,
-    /// Whether `exp` must be there.
+    /// Whether `exp` is required.
     pub expires: bool,
-    /// The claim that is the event's id.
+    /// The claim with the event id.
     pub id: Option<Box<str>>,
 }
 
-/// A token that was found genuine.
+/// A token with a valid signature and valid claims.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedJwt {
-    /// The hash that the body must have.
+    /// The SHA-256 digest of the body, if the token has it.
     body_hash: Option<Box<[u8]>>,
     pub(in crate::signature) id: Option<Box<str>>,
     tag: AuthenticationTag,
 }
 
-/// The keys of a JWT scheme.
+/// The keys that verify a JWT.
 pub(in crate::signature) enum JwtKeys<'k> {
-    /// Shared ones, each with the name it may have.
+    /// Shared keys, and a function that returns the id of a key.
     Shared(&'k [(MacKey, Secret)], &'k dyn Fn(&Secret) -> Option<Box<str>>),
-    /// Public ones.
+    /// Public keys.
     Public(&'k KeySet),
 }
 
 impl JwtScheme {
     /// Verifies the token of a request.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
+    /// `signature_too_old`, `signature_too_new` or `header_duplicated`.
     pub(in crate::signature) fn verify_head(
         &self,
         context: &SignatureContext<'_>,
@@ -77,25 +81,28 @@ impl JwtScheme {
         let token = self.place.single(&context.head)?;
         let token = Unverified::parse(token).map_err(as_signature)?;
         if !self.algorithms.iter().any(|name| **name == *token.algorithm()) {
-            return Err(Refusal::new(Denial::SignatureMismatch, "the token's alg is not the provider's"));
+            return Err(Refusal::new(
+                Denial::SignatureMismatch,
+                "the provider does not use the token's algorithm",
+            ));
         }
-        let key_id = genuine(&token, keys, now)?;
-        let payload = BASE64URL_NOPAD
-            .decode(token.payload().as_bytes())
-            .map_err(|_| Refusal::new(Denial::SignatureMalformed, "the payload is not base64url"))?;
+        let key_id = verify_signature(&token, keys, now)?;
+        let payload = BASE64URL_NOPAD.decode(token.payload().as_bytes()).map_err(|_| {
+            Refusal::new(Denial::SignatureMalformed, "the payload of the token is not base64url")
+        })?;
         let claims: Claims = serde_json::from_slice(&payload).map_err(|_| {
-            Refusal::new(Denial::SignatureClaim, "the claims are not a JSON object with each member once")
+            Refusal::new(Denial::SignatureClaim, "the claims are not a JSON object with unique names")
         })?;
         self.check_times(&claims, now)?;
         for (name, expected) in &self.claims {
-            check(&claims, name, expected, key_id.as_deref(), context)?;
+            check_claim(&claims, name, expected, key_id.as_deref(), context)?;
         }
         let body_hash = match &self.body_hash {
             None => None,
             Some((name, encoding)) => {
                 let text = claims.text(name).map_err(as_signature)?.unwrap_or_default();
-                let hash = hash_of(text, *encoding).ok_or_else(|| {
-                    Refusal::new(Denial::SignatureClaim, format!("the claim {name} is no hash of a body"))
+                let hash = decode_digest(text, *encoding).ok_or_else(|| {
+                    Refusal::new(Denial::SignatureClaim, format!("the claim {name} is not a SHA-256 digest"))
                 })?;
                 Some(hash.into())
             }
@@ -110,7 +117,7 @@ impl JwtScheme {
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(), Refusal> {
         let expires = claims.moment("exp").map_err(as_signature)?;
         if self.expires && expires.is_none() {
-            return Err(Refusal::new(Denial::SignatureClaim, "the token has no exp"));
+            return Err(Refusal::new(Denial::SignatureClaim, "the token has no `exp`"));
         }
         if expires.is_some_and(|at| now >= at.plus(LEEWAY)) {
             return Err(Refusal::new(Denial::SignatureTooOld, "the token has expired"));
@@ -123,7 +130,7 @@ impl JwtScheme {
         }
         match (self.max_age, issued) {
             (None, _) => Ok(()),
-            (Some(_), None) => Err(Refusal::new(Denial::SignatureClaim, "the token has no iat")),
+            (Some(_), None) => Err(Refusal::new(Denial::SignatureClaim, "the token has no `iat`")),
             (Some(age), Some(at)) if at < now.minus(age) => {
                 Err(Refusal::new(Denial::SignatureTooOld, "the token was issued too long ago"))
             }
@@ -131,7 +138,8 @@ impl JwtScheme {
         }
     }
 
-    /// A token with which the provider would send this body. Only for schemes whose key is shared.
+    /// Returns the header value with the token that the provider would send with this body. The key must be a shared
+    /// key.
     pub(in crate::signature) fn sign(
         &self,
         context: &SignatureContext<'_>,
@@ -168,19 +176,29 @@ impl JwtScheme {
 }
 
 impl VerifiedJwt {
-    /// Holds the body against the hash, where the token says one.
+    /// Compares the body with the digest in the token, if the token has one.
+    ///
+    /// # Errors
+    /// `signature_mismatch` if they differ.
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let same = |hash: &[u8]| bool::from(Sha256::digest(body).ct_eq(hash));
         if self.body_hash.as_deref().is_none_or(same) {
-            // One token may come with many messages: it tells one from another only if it is about the body.
+            // A token without a digest may come with many messages, so it cannot identify one of them.
             return Ok(self.body_hash.iter().map(|_| self.tag).collect());
         }
-        Err(Refusal::new(Denial::SignatureMismatch, "the token says another hash than the body's"))
+        Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not that of the body"))
     }
 }
 
-/// Whether the token is signed under one of the keys; the name of the key, where it has one.
-fn genuine(token: &Unverified<'_>, keys: &JwtKeys<'_>, now: Timestamp) -> Result<Option<Box<str>>, Refusal> {
+/// Verifies the signature of a token. Returns the id of the shared key that verified it, if the key has one.
+///
+/// # Errors
+/// `signature_mismatch` if no key verifies the token, `signature_key_unknown` if the provider has no such key.
+fn verify_signature(
+    token: &Unverified<'_>,
+    keys: &JwtKeys<'_>,
+    now: Timestamp,
+) -> Result<Option<Box<str>>, Refusal> {
     let forged = || Refusal::new(Denial::SignatureMismatch, "the token's signature does not verify");
     let signature = BASE64URL_NOPAD.decode(token.signature().as_bytes()).map_err(|_| forged())?;
     match keys {
@@ -194,13 +212,13 @@ fn genuine(token: &Unverified<'_>, keys: &JwtKeys<'_>, now: Timestamp) -> Result
         }
         JwtKeys::Public(set) => {
             let algorithm = PublicKeyAlgorithm::from_jose(token.algorithm()).ok_or_else(forged)?;
-            // One algorithm per key: a key that names one is good for that alone.
+            // A key that names an algorithm must not be used with another algorithm.
             let fits = |alg: Option<&str>| alg.is_none_or(|alg| alg == token.algorithm());
             let mut keys = set.named(token.key_id(), now).filter(|key| fits(key.algorithm())).peekable();
             if keys.peek().is_none() {
                 return Err(Refusal::new(
                     Denial::SignatureKeyUnknown,
-                    "no key of the provider has this name",
+                    "the provider has no key with this id",
                 ));
             }
             let verifies = keys.any(|key| algorithm.verifies(key, token.signed().as_bytes(), &signature));
@@ -209,29 +227,34 @@ fn genuine(token: &Unverified<'_>, keys: &JwtKeys<'_>, now: Timestamp) -> Result
     }
 }
 
-fn check(
+fn check_claim(
     claims: &Claims,
     name: &str,
     expected: &ExpectedClaim,
     key_id: Option<&str>,
     context: &SignatureContext<'_>,
 ) -> Result<(), Refusal> {
-    let right = if name == "aud" {
+    let matched = if name == "aud" {
         let audience = claims.audience().map_err(as_signature)?;
-        audience.iter().any(|text| says(expected, text, key_id, context))
+        audience.iter().any(|text| matches(expected, text, key_id, context))
     } else if let Some(Value::Bool(value)) = claims.get(name) {
-        says(expected, if *value { "true" } else { "false" }, key_id, context)
+        matches(expected, if *value { "true" } else { "false" }, key_id, context)
     } else {
         let text = claims.text(name).map_err(as_signature)?;
-        text.is_some_and(|text| says(expected, text, key_id, context))
+        text.is_some_and(|text| matches(expected, text, key_id, context))
     };
-    if right {
+    if matched {
         return Ok(());
     }
-    Err(Refusal::new(Denial::SignatureClaim, format!("the claim {name} does not say what it must")))
+    Err(Refusal::new(Denial::SignatureClaim, format!("the claim {name} does not have the expected value")))
 }
 
-fn says(expected: &ExpectedClaim, text: &str, key_id: Option<&str>, context: &SignatureContext<'_>) -> bool {
+fn matches(
+    expected: &ExpectedClaim,
+    text: &str,
+    key_id: Option<&str>,
+    context: &SignatureContext<'_>,
+) -> bool {
     match expected {
         ExpectedClaim::KeyId => key_id == Some(text),
         ExpectedClaim::OneOf(texts) => texts.iter().any(|one| **one == *text),
@@ -239,8 +262,8 @@ fn says(expected: &ExpectedClaim, text: &str, key_id: Option<&str>, context: &Si
     }
 }
 
-/// The hash in a claim. Base64 comes with its padding and without.
-fn hash_of(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
+/// Decodes the digest in a claim. Base64 may have padding or not.
+fn decode_digest(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
     let hash = match encoding {
         Encoding::Hex => encoding.decode_any(text),
         Encoding::Base64 => data_encoding::BASE64_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok(),
@@ -249,7 +272,7 @@ fn hash_of(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
     hash.filter(|hash| hash.len() == 32)
 }
 
-/// What is wrong with a token that is a signature is said as of a signature.
+/// Replaces the denial of a token by the denial of a signature.
 fn as_signature(refusal: Refusal) -> Refusal {
     let denial = match refusal.denial {
         Denial::TokenMalformed => Denial::SignatureMalformed,

@@ -1,4 +1,5 @@
-//! The families of signatures that are none over a content of one's own choice.
+//! The kinds of proofs other than a signature over a content template: JWTs, HTTP message signatures, SNS messages and
+//! shared secrets.
 
 mod http_message_signatures;
 mod jwt;

@@ -1,4 +1,5 @@
-//! Shared tokens and basic authentication: who sends is known, what is sent is not bound.
+//! Shared secrets that the provider sends with each message, as a token or as basic authentication. They authenticate
+//! the sender, but do not protect the message.
 
 use data_encoding::BASE64;
 use http::header::AUTHORIZATION;
@@ -10,24 +11,27 @@ use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::request_parts::{SignaturePlace, body_members, required_header};
 
-/// Where a shared token travels.
+/// The place of a shared secret in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SharedSecretPlace {
-    /// In a header or a member of the body.
+    /// A header, or a member of the body.
     At(SignaturePlace),
-    /// In a member of every element of a list in the body.
+    /// A member of every element of an array in the body.
     Each {
-        /// The list.
+        /// The array.
         list: Pointer,
         /// The member of each element.
         member: Pointer,
     },
-    /// As user and password (RFC 7617).
+    /// User name and password of basic authentication (RFC 7617).
     Basic,
 }
 
 impl SharedSecretPlace {
-    /// Looks at the head, if the token is there.
+    /// Checks the secret, if it is in the head.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch` or `header_duplicated`.
     pub(in crate::signature) fn check_head(
         &self,
         head: &RequestHead<'_>,
@@ -38,7 +42,12 @@ impl SharedSecretPlace {
                 equal(place.single(head)?.as_bytes(), secrets)
             }
             Self::Basic => {
-                let malformed = || Refusal::new(Denial::SignatureMalformed, "not basic authentication");
+                let malformed = || {
+                    Refusal::new(
+                        Denial::SignatureMalformed,
+                        "the header authorization is not basic authentication",
+                    )
+                };
                 let value = required_header(head, &AUTHORIZATION)?.to_str().map_err(|_| malformed())?;
                 let (scheme, text) = value.split_once(' ').ok_or_else(malformed)?;
                 if !scheme.eq_ignore_ascii_case("basic") {
@@ -50,7 +59,10 @@ impl SharedSecretPlace {
         }
     }
 
-    /// Looks at the body, if the token is there.
+    /// Checks the secret, if it is in the body.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed` or `signature_mismatch`.
     pub(in crate::signature) fn check_body(&self, body: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
         match self {
@@ -58,19 +70,19 @@ impl SharedSecretPlace {
                 let members = body_members(body, &[pointer])?;
                 match members.first().filter(|text| !text.is_empty()) {
                     Some(text) => equal(text.as_bytes(), secrets),
-                    None => Err(Refusal::new(Denial::SignatureMissing, "the body holds no token")),
+                    None => Err(Refusal::new(Denial::SignatureMissing, "the body has no token")),
                 }
             }
             Self::Each { list, member } => {
                 let found = find_one(body, list).raw().unwrap_or("null");
                 let elements: Vec<&RawValue> =
-                    serde_json::from_str(found).map_err(|_| malformed("the body holds no such list"))?;
+                    serde_json::from_str(found).map_err(|_| malformed("the body has no such array"))?;
                 if elements.is_empty() {
-                    return Err(malformed("the list in the body is empty"));
+                    return Err(malformed("the array in the body is empty"));
                 }
                 for element in &elements {
                     let text = find_one(element.get().as_bytes(), member).word().ok_or_else(|| {
-                        Refusal::new(Denial::SignatureMissing, "an element of the body holds no token")
+                        Refusal::new(Denial::SignatureMissing, "an element of the array has no token")
                     })?;
                     equal(text.as_bytes(), secrets)?;
                 }
@@ -81,10 +93,11 @@ impl SharedSecretPlace {
     }
 }
 
-/// Every secret is compared, so that the time does not tell which one matched.
+/// Checks that `candidate` is one of the secrets. Every secret is compared, so that the time does not reveal which one
+/// matched.
 fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
     match secrets.iter().filter(|secret| secret.matches(candidate)).count() {
-        0 => Err(Refusal::new(Denial::SignatureMismatch, "the token is none of the provider's secrets")),
+        0 => Err(Refusal::new(Denial::SignatureMismatch, "the token is not one of the provider's secrets")),
         _ => Ok(()),
     }
 }

@@ -1,11 +1,13 @@
-//! Members of the body that take part in a signature.
+//! Reads the members of a JSON body that are part of a signature.
 
 use std::borrow::Cow;
 
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
 
-/// Reads members of a body that a signature is made of: one that is there twice could be read either way.
+/// Returns the text of each member, in the order of `pointers`. A member that is missing or null is empty text.
+///
+/// A member that occurs twice is an error: Callgate and the agent could read different values.
 pub(in crate::signature) fn body_members<'b>(
     body: &'b [u8],
     pointers: &[&Pointer],
@@ -17,13 +19,13 @@ pub(in crate::signature) fn body_members<'b>(
     let text = |pointer: &&Pointer| match find(pointer)? {
         Found::Missing => Ok(Cow::Borrowed("")),
         Found::Doubled => {
-            Err(malformed(format!("{} is there twice, or in another spelling", pointer.as_str())))
+            Err(malformed(format!("{} occurs twice, or in a second spelling", pointer.as_str())))
         }
         Found::One(raw) if raw.get() == "null" => Ok(Cow::Borrowed("")),
         found @ Found::One(_) => found
             .word()
             .map(|word| Cow::Owned(word.into()))
-            .ok_or_else(|| malformed(format!("{} is no plain value", pointer.as_str()))),
+            .ok_or_else(|| malformed(format!("{} is not a string, a number or a boolean", pointer.as_str()))),
     };
     pointers.iter().map(text).collect()
 }

@@ -1,20 +1,20 @@
-//! Where a provider's id of an event is.
+//! The source of a provider's event id.
 
 use http::HeaderName;
 
 use crate::json::Pointer;
 
-/// Where the id of an event is.
+/// The part of a request that holds the event id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum EventIdSource {
-    /// At a JSON pointer into the body, which is signed.
+    /// A member of the JSON body.
     Body(Pointer),
     /// A header.
     Header(HeaderName),
 }
 
 impl EventIdSource {
-    /// The header, if that is where it is.
+    /// Returns the name of the header, if a header holds the id.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Header(name) => Some(name),

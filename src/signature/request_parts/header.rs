@@ -1,14 +1,17 @@
-//! Headers that take part in a signature.
+//! Reads headers that are part of a signature.
 
 use http::{HeaderName, HeaderValue};
 
 use crate::denial::{Denial, Refusal};
 use crate::request::{RequestHead, Single};
 
-/// Longest header that takes part in a signature, in bytes.
+/// Length limit of a header that is part of a signature, in bytes.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
-/// A header that takes part in a signature, where it is there.
+/// Returns the value of a header, or `None` if the request does not have it.
+///
+/// # Errors
+/// `header_duplicated` if the header occurs more than once, `signature_malformed` if it is too long.
 pub(in crate::signature) fn optional_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,
@@ -25,11 +28,14 @@ pub(in crate::signature) fn optional_header<'a>(
     }
 }
 
-/// A header that takes part in a signature.
+/// Returns the value of a header.
+///
+/// # Errors
+/// As [`optional_header`], and `signature_missing` if the request does not have the header.
 pub(in crate::signature) fn required_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,
 ) -> Result<&'a HeaderValue, Refusal> {
     optional_header(head, name)?
-        .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("no {name} header")))
+        .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("the request has no {name} header")))
 }

@@ -1,8 +1,8 @@
-//! The grammar of a signature header, written as an example: `t={timestamp},v1={signature}`.
+//! The format of a signature header, written as an example: `t={timestamp},v1={signature}`.
 //!
-//! With a separator the header is a list: items are told apart by what stands before the placeholder,
-//! unknown items are skipped (a provider adds versions), several signatures may come, the timestamp once.
-//! Without one the whole header is prefix and signature.
+//! With a separator, the header is a list. The prefix of an item, such as `v1=`, says what the item holds. Items with
+//! an unknown prefix are skipped, because providers add versions. The list may hold more than one signature, but only
+//! one timestamp. Without a separator, the whole header is one prefix and one signature.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,7 +18,7 @@ enum Placeholder {
     Timestamp,
 }
 
-/// A parsed grammar.
+/// A parsed header format.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HeaderFormat {
     items: Vec<(Box<str>, Placeholder)>,
@@ -26,36 +26,38 @@ pub struct HeaderFormat {
     text: Box<str>,
 }
 
-/// Why a grammar cannot be used.
+/// The reason why the text of a header format is invalid.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HeaderFormatError {
-    /// An item without a placeholder, or with text behind it.
+    /// An item has no placeholder, or has text after the placeholder.
     Item(String),
-    /// The text before one placeholder begins with the text before the other.
+    /// The prefix of one placeholder begins with the prefix of the other.
     Prefix,
-    /// Two placeholders and nothing to tell where one ends: give a `separator`.
+    /// Nothing separates two placeholders.
     Separator,
-    /// No `{signature}`, or two.
+    /// `{signature}` is missing or occurs more than once.
     Signature,
 }
 
 impl fmt::Display for HeaderFormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Item(item) => write!(f, "`{item}` must be text and then {{signature}} or {{timestamp}}"),
-            Self::Signature => write!(f, "must hold {{signature}} exactly once"),
-            Self::Prefix => write!(f, "needs different text before {{timestamp}} and {{signature}}"),
-            Self::Separator => write!(f, "two placeholders need one of `,` `;` `&` or a space between them"),
+            Self::Item(item) => {
+                write!(f, "`{item}` must be a prefix followed by {{signature}} or {{timestamp}}")
+            }
+            Self::Signature => write!(f, "must contain {{signature}} exactly once"),
+            Self::Prefix => write!(f, "needs different prefixes for {{timestamp}} and {{signature}}"),
+            Self::Separator => write!(f, "needs `,`, `;`, `&` or a space between its two placeholders"),
         }
     }
 }
 
 impl HeaderFormat {
-    /// Reads a grammar. Without an explicit `separator`, the character behind the first of two placeholders
-    /// is it.
+    /// Parses a header format. If `separator` is `None`, the separator is the character after the first of two
+    /// placeholders.
     ///
     /// # Errors
-    /// [`HeaderFormatError`].
+    /// [`HeaderFormatError`] if the text is not a header format.
     pub fn parse(text: &str, separator: Option<char>) -> Result<Self, HeaderFormatError> {
         let placeholders = text.matches('{').count();
         let implied = || text.split_once('}').and_then(|(_, rest)| rest.chars().next());
@@ -83,24 +85,26 @@ impl HeaderFormat {
         Ok(Self { items, separator, text: text.into() })
     }
 
-    /// Whether the header itself carries the timestamp.
+    /// Returns whether the header holds the timestamp.
     pub fn has_timestamp(&self) -> bool {
         self.items.iter().any(|(_, field)| *field == Placeholder::Timestamp)
     }
 
-    /// The grammar as written.
+    /// Returns the text of the format.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Reads a header: hands each signature to `signature`, as text, and returns the timestamp.
+    /// Calls `signature` with each signature in a header value. Returns the timestamp, if the value has one.
     pub(in crate::signature) fn read<'v>(
         &self,
         value: &'v HeaderValue,
         mut signature: impl FnMut(&'v str),
     ) -> Result<Option<HeaderSlice>, Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
-        let text = value.to_str().map_err(|_| malformed("the signature header is not visible ASCII"))?;
+        let text = value
+            .to_str()
+            .map_err(|_| malformed("the signature header contains bytes that are not visible ASCII"))?;
         let mut timestamp = None;
         let whole = [text];
         let items: &mut dyn Iterator<Item = &'v str> = match self.separator {
@@ -125,7 +129,7 @@ impl HeaderFormat {
         self.items.iter().find_map(|(prefix, field)| part.strip_prefix(&**prefix).map(|rest| (rest, *field)))
     }
 
-    /// Writes a header.
+    /// Returns the header value for a timestamp and a signature.
     pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
         self.text.replace("{timestamp}", timestamp).replace("{signature}", signature)
     }
@@ -141,7 +145,7 @@ fn item(part: &str) -> Result<(Box<str>, Placeholder), HeaderFormatError> {
     }
 }
 
-/// A part of a header value, kept without copying it.
+/// A part of a header value. It shares the bytes of the value.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct HeaderSlice {
     value: HeaderValue,
@@ -149,11 +153,12 @@ pub(in crate::signature) struct HeaderSlice {
 }
 
 impl HeaderSlice {
+    /// Returns the slice that is the whole value.
     pub(in crate::signature) fn whole(value: &HeaderValue) -> Self {
         Self { value: value.clone(), range: 0..value.len() }
     }
 
-    /// `part` is a part of `text`, which is the text of `value`.
+    /// Returns the slice for `part`, which must be a part of `text`, the text of `value`.
     fn of(value: &HeaderValue, text: &str, part: &str) -> Self {
         let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
         Self { value: value.clone(), range: start..start + part.len() }

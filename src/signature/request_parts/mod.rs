@@ -1,4 +1,4 @@
-//! The parts of a request that take part in a signature.
+//! Reads the parts of a request that signatures use: headers, body members, timestamps and event ids.
 
 mod body_member;
 mod event_id;

@@ -1,4 +1,4 @@
-//! Where a signature travels: in a header or one of several, or within the body.
+//! The place of a signature in a request.
 
 use http::HeaderName;
 
@@ -8,25 +8,25 @@ use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
 
-/// Where a signature travels.
+/// The place of a signature in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SignaturePlace {
     /// A member of the JSON body.
     Body(Pointer),
-    /// A header and its alternatives; signatures are gathered from all that are there.
+    /// One or more headers. Callgate reads the signatures of every header that the request has.
     Headers {
-        /// Their names.
+        /// The names of the headers.
         names: Vec<HeaderName>,
-        /// How the signature is written in them.
+        /// The format of the header values.
         format: HeaderFormat,
     },
 }
 
 impl SignaturePlace {
-    /// Hands every signature that the headers hold to `signature`, and returns the timestamp among them.
+    /// Calls `signature` with every signature in the headers. Returns the timestamp, if the format has one.
     ///
     /// # Errors
-    /// `signature_missing` when none of the headers is there.
+    /// `signature_missing` if the request has none of the headers.
     pub(in crate::signature) fn read<'a>(
         &self,
         head: &RequestHead<'a>,
@@ -42,28 +42,31 @@ impl SignaturePlace {
         if found {
             return Ok(timestamp);
         }
-        Err(Refusal::new(Denial::SignatureMissing, format!("no {} header", self.name())))
+        Err(Refusal::new(Denial::SignatureMissing, format!("the request has no {} header", self.name())))
     }
 
-    /// The one text that the header holds.
+    /// Returns the signature of a header that holds exactly one.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and `signature_malformed` if there is not exactly one signature.
     pub(in crate::signature) fn single<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Refusal> {
         let mut texts = Vec::new();
         self.read(head, |text| texts.push(text))?;
         match texts.as_slice() {
             [text] if !text.is_empty() => Ok(text),
             _ => {
-                let detail = format!("{} is not in the provider's form", self.name());
+                let detail = format!("{} is not in the provider's format", self.name());
                 Err(Refusal::new(Denial::SignatureMalformed, detail))
             }
         }
     }
 
-    /// The first header; empty where it is none.
+    /// Returns the name of the first header. The text is empty if the signature is in the body.
     pub(in crate::signature) fn name(&self) -> &str {
         self.header().map_or("", HeaderName::as_str)
     }
 
-    /// The first header.
+    /// Returns the name of the first header, if the signature is in a header.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Headers { names, .. } => names.first(),
@@ -71,7 +74,7 @@ impl SignaturePlace {
         }
     }
 
-    /// Every header in which a signature may travel.
+    /// Returns the name of every header that may hold a signature.
     pub fn headers(&self) -> &[HeaderName] {
         match self {
             Self::Headers { names, .. } => names,
@@ -79,7 +82,7 @@ impl SignaturePlace {
         }
     }
 
-    /// What a header with this timestamp and signature holds.
+    /// Returns the header value for a timestamp and a signature.
     pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
         match self {
             Self::Headers { format, .. } => format.write(timestamp, signature),

@@ -1,4 +1,4 @@
-//! The timestamp of a signature: where it stands, how it is written, how far it may be off.
+//! The timestamp of a signature: its place, its format, and the accepted difference from Callgate's clock.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::time::Timestamp;
 
-/// How a timestamp is written.
+/// The format of a timestamp.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TimestampUnit {
-    /// The date of HTTP (RFC 9110 section 5.6.7).
+    /// An HTTP date (RFC 9110 section 5.6.7).
     HttpDate,
     /// RFC 3339.
     Rfc3339,
@@ -22,41 +22,47 @@ pub enum TimestampUnit {
     UnixSeconds,
 }
 
-/// Where the timestamp comes from.
+/// The part of a request that holds the timestamp.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TimestampSource {
     /// A member of the JSON body.
     Body(Pointer),
-    /// A header of its own.
+    /// A separate header.
     Header(HeaderName),
-    /// The `{timestamp}` field of the signature header.
+    /// The `{timestamp}` placeholder of the signature header.
     SignatureHeader,
 }
 
-/// The timestamp of a scheme, and how far it may be off.
+/// The timestamp of a scheme, and its tolerance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TimestampRule {
-    /// Where it comes from.
+    /// The part of the request that holds the timestamp.
     pub source: TimestampSource,
-    /// How it is written.
+    /// The format of the timestamp.
     pub unit: TimestampUnit,
-    /// Allowed age; exactly this old still passes.
+    /// The greatest accepted age. A timestamp of exactly this age is accepted.
     pub past: Duration,
-    /// Allowed lead; exactly this far ahead still passes.
+    /// The greatest accepted time in the future. A timestamp exactly this far ahead is accepted.
     pub future: Duration,
 }
 
 impl TimestampRule {
-    /// Holds the text of a timestamp against `now`.
+    /// Parses a timestamp and compares it with `now`.
+    ///
+    /// # Errors
+    /// `signature_malformed`, `signature_too_old` or `signature_too_new`.
     pub(in crate::signature) fn check(&self, text: &str, now: Timestamp) -> Result<(), Refusal> {
         let at = self.unit.read(text).ok_or_else(|| {
-            Refusal::new(Denial::SignatureMalformed, "the timestamp is not in the scheme's form")
+            Refusal::new(Denial::SignatureMalformed, "the timestamp is not in the scheme's format")
         })?;
         check_tolerance(at, now, self.past, self.future)
     }
 }
 
-/// Whether `at` is neither older nor newer than allowed.
+/// Checks that `at` is at most `past` before `now` and at most `future` after it.
+///
+/// # Errors
+/// `signature_too_old` or `signature_too_new`.
 pub(in crate::signature) fn check_tolerance(
     at: Timestamp,
     now: Timestamp,
@@ -76,7 +82,7 @@ pub(in crate::signature) fn check_tolerance(
 }
 
 impl TimestampUnit {
-    /// As the configuration writes it.
+    /// Returns the name of the format in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HttpDate => "http-date",
@@ -86,7 +92,8 @@ impl TimestampUnit {
         }
     }
 
-    /// Digits only, at most thirteen of them: no sign, no fraction, no tail.
+    /// Parses a timestamp. A Unix time has one to thirteen digits and nothing else: a sign, a fraction or white space
+    /// could be read differently by the provider.
     fn read(self, text: &str) -> Option<Timestamp> {
         let decimal = || {
             let digits = (1..=13).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
@@ -104,7 +111,7 @@ impl TimestampUnit {
         }
     }
 
-    /// Writes a timestamp as a provider does.
+    /// Formats a timestamp as a provider does.
     pub(in crate::signature) fn write(self, at: Timestamp) -> String {
         match self {
             Self::HttpDate => {

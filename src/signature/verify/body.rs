@@ -1,4 +1,4 @@
-//! The second half of verifying: what the body says.
+//! The second half of verifying: the request body.
 
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
@@ -11,14 +11,16 @@ use crate::signature::proofs::SnsMessage;
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// The second half: the raw bytes, under any of the keys, against any of the signatures.
+    /// Verifies the raw body. One valid signature under one of the keys is enough.
     ///
-    /// Returns what tells one message from another: for MACs the ones under the keys that were tried, the one that
-    /// matched last, so that a caller who takes one of two signatures away, or a new key in front of the old one,
-    /// leaves one of them as it was; for other signatures a hash of what is signed.
+    /// Returns the authentication tags that identify the message. For MACs, these are the MACs under every key that was
+    /// tried. The MAC that matched is the last one. If a sender removes one of two signatures, or the operator adds a
+    /// new key before the old one, at least one tag stays the same. For other signatures, the tag is the digest of the
+    /// signed content.
     ///
     /// # Errors
-    /// `signature_mismatch` and its like.
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
+    /// `signature_too_old`, `signature_too_new` or `keys_unavailable`.
     pub fn verify_body(
         &self,
         presented: &PresentedSignature,
@@ -33,7 +35,7 @@ impl Verifier {
             (Proof::MessageSignature(_), PresentedProof::MessageSignature(signature)) => {
                 signature.verify_body(body)
             }
-            // Of another topic, nothing is fetched.
+            // `parse` checks the topic first: no certificate is fetched for a message of another topic.
             (Proof::Sns, _) => SnsMessage::parse(context, &self.secrets, body)?
                 .verify(&*self.public_keys(context, body)?, context.now),
             (Proof::None, _) => Ok(Vec::new()),
@@ -41,12 +43,15 @@ impl Verifier {
                 place.check_body(body, &self.secrets)?;
                 Ok(Vec::new())
             }
-            _ => Err(Refusal::new(Denial::SignatureMissing, "the head shows no proof")),
+            _ => Err(Refusal::new(Denial::SignatureMissing, "the request head has no signature")),
         }
     }
 
-    /// A body that could be something else to the signature, the end of a URL or a challenge that anybody may have
-    /// signed, must begin as neither does.
+    /// Checks that an ambiguous body begins like JSON. Otherwise the signed bytes could also be a longer URL with a
+    /// shorter body, or a challenge that Callgate has signed for an unauthenticated caller.
+    ///
+    /// # Errors
+    /// `signature_malformed`.
     fn check_body_start(&self, body: &[u8]) -> Result<(), Refusal> {
         let joined =
             matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.joins_url_and_body());
@@ -54,10 +59,11 @@ impl Verifier {
         if !ambiguous || body.is_empty() && joined || body.starts_with(b"{") || body.starts_with(b"[") {
             return Ok(());
         }
-        let detail = "the body does not begin as JSON does, and could be something else to the signature";
+        let detail = "the body does not begin like JSON, so that the signed content is ambiguous";
         Err(Refusal::new(Denial::SignatureMalformed, detail))
     }
 
+    /// Checks that the body has none of the members that must be absent.
     fn check_absent(&self, body: &[u8]) -> Result<(), Refusal> {
         if self.scheme.absent.is_empty() {
             return Ok(());
@@ -68,7 +74,7 @@ impl Verifier {
         match found.iter().zip(&pointers).find(|(found, _)| !matches!(found, Found::Missing)) {
             None => Ok(()),
             Some((_, pointer)) => {
-                let detail = format!("{} is there, which the signature does not cover", pointer.as_str());
+                let detail = format!("the body has {}, which the signature does not cover", pointer.as_str());
                 Err(Refusal::new(Denial::SignatureMalformed, detail))
             }
         }

@@ -1,4 +1,4 @@
-//! The proof that is a signature over a content: what the head shows of it, and what the body says.
+//! Verifies signatures over a content: the parts of the head, and the parts of the body.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use crate::signature::request_parts::{
     HeaderSlice, SignaturePlace, TimestampSource, body_members, required_header,
 };
 
-/// What a scheme has in the body.
+/// The parts of a signature that are in the body, and the parts of the content that are made from the body.
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
     timestamp: Cow<'b, [u8]>,
@@ -28,7 +28,7 @@ pub(super) struct SignedBodyParts<'b> {
 }
 
 impl<'b> SignedBodyParts<'b> {
-    /// For signing: nothing is read but the members of the content.
+    /// Returns the parts for signing. The body does not have to hold a signature or a timestamp.
     pub(super) fn signing(
         scheme: &ContentScheme,
         head: &RequestHead<'_>,
@@ -43,6 +43,7 @@ impl<'b> SignedBodyParts<'b> {
 }
 
 impl Verifier {
+    /// Reads signatures and timestamp from the head, and checks the timestamp.
     pub(super) fn verify_content_head(
         &self,
         scheme: &ContentScheme,
@@ -70,7 +71,7 @@ impl Verifier {
         if let Some(rule) = &scheme.timestamp {
             let text = match &rule.source {
                 TimestampSource::SignatureHeader => Some(timestamp.take().ok_or_else(|| {
-                    let detail = format!("{} holds no timestamp", scheme.place.name());
+                    let detail = format!("{} has no timestamp", scheme.place.name());
                     Refusal::new(Denial::SignatureMalformed, detail)
                 })?),
                 TimestampSource::Header(name) => Some(HeaderSlice::whole(required_header(head, name)?)),
@@ -81,13 +82,14 @@ impl Verifier {
             }
             timestamp = text;
         }
-        // A signed header that came twice would be verified once and delivered twice.
+        // If a signed header occurred twice, one value would be verified and both would be delivered.
         for name in scheme.content.headers() {
             required_header(head, name)?;
         }
         Ok((proof, timestamp))
     }
 
+    /// Verifies the signatures over the content.
     pub(super) fn verify_content_body(
         &self,
         scheme: &ContentScheme,
@@ -99,7 +101,7 @@ impl Verifier {
         let proof = parts.proof.as_ref().unwrap_or(&presented.proof);
         let matched = match (scheme.algorithm, proof) {
             (SignatureAlgorithm::Mac(_), PresentedProof::Macs(presented_macs)) => {
-                // Which secret matches is no secret; how far a comparison got would be.
+                // The number of tried secrets may be observable. The position of the first different byte must not be.
                 let mut tags = Vec::with_capacity(self.mac_keys.len());
                 let derived: Vec<_>;
                 let mac_keys = match &self.keys {
@@ -109,7 +111,7 @@ impl Verifier {
                     }
                     VerifierKeys::Learned(id) => {
                         let secret = context.keyring.secret(*id).ok_or_else(|| {
-                            let detail = "the provider has not handed over its secret so far";
+                            let detail = "the provider has not sent its secret in a handshake yet";
                             Refusal::new(Denial::KeysUnavailable, detail)
                         })?;
                         derived = self.mac_key(secret).into_iter().collect();
@@ -137,7 +139,7 @@ impl Verifier {
             }
             (SignatureAlgorithm::Public(algorithm), PresentedProof::Signatures(signatures)) => {
                 let keys = self.public_keys(context, body)?;
-                // The place of the secret is taken by what stands in `secrets` beside the keys: an id of a webhook.
+                // For public keys, `secrets` has no keys, but the ids of webhooks. `{secret}` stands for such an id.
                 let contents = self.signed_contents(scheme, presented, context, body, &parts)?;
                 contents.iter().find_map(|content| {
                     let mut valid = keys.usable(context.now);
@@ -151,18 +153,19 @@ impl Verifier {
             _ => None,
         };
         matched.ok_or_else(|| {
-            let detail = format!("none of {} signatures matches over {} body bytes", proof.len(), body.len());
+            let detail =
+                format!("none of {} signatures is valid for the body of {} bytes", proof.len(), body.len());
             Refusal::new(Denial::SignatureMismatch, detail)
         })
     }
 
-    /// A secret made ready for this scheme.
+    /// Returns the MAC key of a secret, together with the secret.
     pub(super) fn mac_key(&self, secret: &Secret) -> Option<(MacKey, Secret)> {
         let keyed = MacKey::new(self.scheme.mac_algorithm()?, &self.scheme.secret_format, secret).ok()?;
         Some((keyed, secret.clone()))
     }
 
-    /// Reads from the body what a scheme has there: members of the content, timestamp, signature.
+    /// Reads the parts that a scheme has in the body: members of the content, timestamp and signature.
     fn read_body<'b>(
         &self,
         scheme: &ContentScheme,
@@ -196,7 +199,7 @@ impl Verifier {
                     }
                 };
                 if text.is_empty() {
-                    return Err(Refusal::new(Denial::SignatureMissing, "the body holds no signature"));
+                    return Err(Refusal::new(Denial::SignatureMissing, "the body has no signature"));
                 }
                 proof.check_count("the body")?;
                 Some(proof)
@@ -215,7 +218,7 @@ impl Verifier {
         Ok(SignedBodyParts { proof, timestamp, members: found, normalized_body })
     }
 
-    /// The MAC of a message under one secret.
+    /// Returns the MAC of a message under one secret.
     pub(super) fn mac(
         &self,
         scheme: &ContentScheme,
@@ -239,7 +242,7 @@ impl Verifier {
         Ok(mac.finish())
     }
 
-    /// The signed content, once for each of `secrets`, or once where there are none.
+    /// Returns the signed content. If the template has `{secret}`, there is one content for each secret.
     fn signed_contents(
         &self,
         scheme: &ContentScheme,

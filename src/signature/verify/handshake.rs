@@ -1,4 +1,4 @@
-//! Answering handshakes.
+//! Answers handshakes.
 
 use http::HeaderValue;
 
@@ -10,32 +10,35 @@ use crate::signature::context::SignatureContext;
 use crate::signature::handshake::{Handshake, HandshakeReply, HandshakeRequest, ReplyBody};
 
 impl Verifier {
-    /// Whether the provider has handshakes.
+    /// Returns whether the provider has handshakes.
     pub fn has_handshakes(&self) -> bool {
         !self.scheme.handshakes.is_empty()
     }
 
-    /// Whether a head could be that of a handshake with its method.
+    /// Returns whether the head of a request meets the condition of a handshake.
     pub fn may_be_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).next().is_some()
     }
 
-    /// Whether a head could be that of a handshake that is not signed.
+    /// Returns whether the head of a request meets the condition of an unsigned handshake.
     pub fn may_be_unsigned_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).any(|handshake| !handshake.signed)
     }
 
+    /// Returns the handshakes whose method and head condition the request meets.
     fn candidates<'v>(&'v self, head: &'v RequestHead<'_>) -> impl Iterator<Item = &'v Handshake> {
         self.scheme.handshakes.iter().filter(move |handshake| {
             handshake.method.as_str() == head.method && handshake.condition.fits_head(head)
         })
     }
 
-    /// The answer to a request, if it is a handshake: one that is signed when `verified`, another one otherwise.
-    /// `pending` says whether a secret is expected to be handed over.
+    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` says whether its
+    /// signature was verified: only signed handshakes are answered then, and only unsigned handshakes otherwise.
+    /// `pending` says whether Callgate still expects the provider to send a secret.
     ///
     /// # Errors
-    /// `handshake_refused` when it is one but does not prove itself.
+    /// `handshake_refused` if the request is a handshake without a valid token or subscription, or with a missing
+    /// value.
     pub fn answer_handshake(
         &self,
         context: &SignatureContext<'_>,
@@ -52,6 +55,7 @@ impl Verifier {
         Some(self.answer(handshake, context, body))
     }
 
+    /// Returns the reply of one handshake.
     fn answer(
         &self,
         handshake: &Handshake,
@@ -71,13 +75,13 @@ impl Verifier {
                 None => self.secrets.first().is_some_and(|secret| secret.matches(given.as_bytes())),
             };
             if !right {
-                return Err(refused("the handshake does not name the agreed token"));
+                return Err(refused("the handshake does not have the verify token"));
             }
         }
         if let Some(at) = &handshake.subscription {
             let given = request.text(at)?;
             if !self.subscriptions.iter().any(|ours| **ours == *given) {
-                return Err(refused("the handshake is about nothing that is in `subscriptions`"));
+                return Err(refused("the handshake is for a subscription that is not in `subscriptions`"));
             }
         }
         let secret = match &handshake.secret {
@@ -85,7 +89,7 @@ impl Verifier {
             Some(at) => {
                 let secret = request.text(at)?;
                 if secret.len() < 16 {
-                    return Err(refused("the secret handed over is shorter than 16 bytes"));
+                    return Err(refused("the secret in the handshake is shorter than 16 bytes"));
                 }
                 Some(Secret::new(secret.as_bytes().to_vec()))
             }
@@ -97,7 +101,10 @@ impl Verifier {
         let mut headers = Vec::new();
         for (name, template) in &handshake.headers {
             let value = HeaderValue::from_str(&request.fill(template)?);
-            headers.push((name.clone(), value.map_err(|_| refused("a header cannot hold the echo"))?));
+            headers.push((
+                name.clone(),
+                value.map_err(|_| refused("the echoed value is not a valid header value"))?,
+            ));
         }
         let (media_type, body) = match &handshake.body {
             ReplyBody::Empty => (None, String::new()),

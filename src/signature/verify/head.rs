@@ -1,4 +1,4 @@
-//! The first half of verifying: what the head shows.
+//! The first half of verifying: the request head.
 
 use std::borrow::Cow;
 
@@ -15,16 +15,19 @@ use crate::signature::request_parts::{EventIdSource, optional_header, required_h
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// The first half: reads what the head shows, and holds the timestamp against the time.
+    /// Verifies the head of a request: reads the signature, timestamp and event id, and checks the timestamp. JWTs,
+    /// HTTP message signatures and shared secrets in a header are verified completely, apart from the digest of the
+    /// body.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new`, `header_duplicated`; and
-    /// where the head is all there is to look at, whatever speaks against it.
+    /// `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or `header_duplicated`. A
+    /// proof that is verified here has further errors: `signature_mismatch`, `signature_claim`, `signature_key_unknown`
+    /// and `keys_unavailable`.
     pub fn verify_head(&self, context: &SignatureContext<'_>) -> Result<PresentedSignature, Refusal> {
         let head = &context.head;
         for (name, value) in &self.scheme.require {
             if required_header(head, name)? != value {
-                let detail = format!("{name} does not say what the provider's signatures go with");
+                let detail = format!("the header {name} does not have the value that the provider sends");
                 return Err(Refusal::new(Denial::SignatureMalformed, detail));
             }
         }
@@ -37,7 +40,7 @@ impl Verifier {
                 proof
             }
             Proof::Jwt(jwt) => {
-                // Whether there is a token at all is known without any key.
+                // A missing token is reported even if the keys have not been fetched.
                 jwt.place.single(head)?;
                 let name = |secret: &Secret| self.key_id(secret);
                 let set;
@@ -80,8 +83,11 @@ impl Verifier {
         Ok(PresentedSignature { proof, timestamp, id })
     }
 
-    /// An id must not contain what follows it in the signed content, or a signature for one pair of id and
-    /// timestamp would also be one for another split of the same bytes.
+    /// Checks an event id. The id must not contain the byte that follows it in the signed content: the same bytes could
+    /// then be split into another id and timestamp.
+    ///
+    /// # Errors
+    /// `signature_malformed`.
     pub(super) fn check_event_id(&self, id: Option<&HeaderValue>) -> Result<(), Refusal> {
         let Some(id) = id else { return Ok(()) };
         let visible = !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic);
@@ -93,7 +99,10 @@ impl Verifier {
         if visible && !splits && id.len() <= 256 {
             return Ok(());
         }
-        Err(Refusal::new(Denial::SignatureMalformed, "the event id has a character that ids may not have"))
+        Err(Refusal::new(
+            Denial::SignatureMalformed,
+            "the event id is empty or too long, or has a character that ids must not have",
+        ))
     }
 
     fn signs_header_id(&self) -> bool {
@@ -104,17 +113,17 @@ impl Verifier {
         std::str::from_utf8(self.scheme.secret_format.id(secret)?).ok().map(Into::into)
     }
 
-    /// The public keys that a message is verified under.
+    /// Returns the public keys that verify a message.
     ///
     /// # Errors
-    /// `keys_unavailable` when they could not be fetched so far.
+    /// `keys_unavailable` if the keys have not been fetched. The errors of a certificate URL, if the message names one.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,
         body: &[u8],
     ) -> Result<Cow<'k, KeySet>, Refusal> {
         let unavailable =
-            || Refusal::new(Denial::KeysUnavailable, "the provider's keys could not be fetched so far");
+            || Refusal::new(Denial::KeysUnavailable, "the provider's keys have not been fetched yet");
         match &self.keys {
             VerifierKeys::Public(set) => Ok(Cow::Borrowed(set)),
             VerifierKeys::Fetched(id) => {

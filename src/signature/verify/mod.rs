@@ -1,4 +1,4 @@
-//! Verifying and signing.
+//! Verifies signatures, answers handshakes, and signs as a provider does.
 
 mod body;
 mod content_proof;

@@ -1,4 +1,4 @@
-//! What the head of one request shows of a signature.
+//! The part of a signature that is in the request head.
 
 use http::HeaderValue;
 
@@ -7,10 +7,11 @@ use crate::signature::keys::AuthenticationTag;
 use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
 use crate::signature::request_parts::HeaderSlice;
 
-/// Most signatures looked at in one message: rotation needs two, an attacker would like thousands.
+/// Limit of signatures in one message. A change of keys needs two. The limit bounds the work that an attacker can
+/// cause.
 const SIGNATURES_MAX: usize = 16;
 
-/// What the head of one request shows, read once.
+/// The result of verifying the head of a request: its proof, timestamp and event id.
 #[derive(Clone, Debug)]
 pub struct PresentedSignature {
     pub(super) proof: PresentedProof,
@@ -18,35 +19,40 @@ pub struct PresentedSignature {
     pub(super) id: Option<HeaderValue>,
 }
 
-/// The proof, as far as the head shows it.
+/// The proof in the head of a request.
 #[derive(Clone, Debug)]
 pub(super) enum PresentedProof {
-    /// It is in the body, or has been looked at.
+    /// The proof is in the body, is already verified, or does not exist.
     None,
+    /// A verified HTTP message signature.
     MessageSignature(Box<VerifiedMessageSignature>),
+    /// Public-key signatures.
     Signatures(Vec<Box<[u8]>>),
+    /// A verified JWT.
     Jwt(Box<VerifiedJwt>),
+    /// MACs.
     Macs(Vec<AuthenticationTag>),
 }
 
 impl PresentedSignature {
-    /// The id of the event, where the head says it.
+    /// Returns the event id, if the head has it.
     pub fn event_id(&self) -> Option<&HeaderValue> {
         self.id.as_ref()
     }
 
-    /// Whether the head shows the proof, so that the message is no unsigned handshake.
+    /// Returns whether the head has a proof. A request with a proof is never an unsigned handshake.
     pub fn is_in_head(&self) -> bool {
         !matches!(self.proof, PresentedProof::None)
     }
 
-    /// What a message shows that is about to be signed.
+    /// Returns the timestamp and event id of a message that is about to be signed.
     pub(super) fn unsigned(timestamp: Option<HeaderSlice>, id: Option<HeaderValue>) -> Self {
         Self { proof: PresentedProof::None, timestamp, id }
     }
 }
 
 impl PresentedProof {
+    /// Returns the number of signatures.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Macs(tags) => tags.len(),
@@ -55,11 +61,13 @@ impl PresentedProof {
         }
     }
 
+    /// Checks that there is at least one signature, and not too many.
     pub(super) fn check_count(&self, place: &str) -> Result<(), Refusal> {
         match self.len() {
             1..=SIGNATURES_MAX => Ok(()),
             count => {
-                let detail = format!("{place} holds {count} readable signatures");
+                let detail =
+                    format!("{place} has {count} well-formed signatures, expected 1 to {SIGNATURES_MAX}");
                 Err(Refusal::new(Denial::SignatureMalformed, detail))
             }
         }

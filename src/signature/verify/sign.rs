@@ -1,4 +1,4 @@
-//! Signing as a provider does: the exact inverse of verifying, for every scheme whose key is shared.
+//! Signs as a provider does, for every scheme with a shared key. The result passes verification.
 
 use std::borrow::Cow;
 
@@ -20,18 +20,18 @@ use crate::signature::request_parts::{
 };
 use crate::signature::scheme::Proof;
 
-/// What a provider adds to a request.
+/// The headers and the body of a signed request.
 #[derive(Debug)]
 pub struct SignedRequest<'b> {
-    /// Headers, which replace those of the same name.
+    /// The headers to set. They replace headers of the same name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body, changed where the scheme has signature or time in it.
+    /// The body. It differs from the original if the scheme has the signature or the timestamp in the body.
     pub body: Cow<'b, [u8]>,
 }
 
 impl Verifier {
-    /// The request as the provider would send it now, under the first secret. `None` where the key is not ours to
-    /// hold, where the request cannot be signed so, or when `id` is none that verifies.
+    /// Signs a request as the provider would do at the time of the context, with the first secret. Returns `None` if
+    /// the scheme uses public keys, if the scheme cannot sign this request, or if `id` is not a valid event id.
     pub fn sign<'b>(
         &self,
         context: &SignatureContext<'_>,
@@ -66,7 +66,7 @@ impl Verifier {
             let value = HeaderValue::from_str(&text).ok()?;
             match &rule.source {
                 TimestampSource::Header(name) => signature.headers.push((name.clone(), value.clone())),
-                // One that is there and would do stays: the body is the provider's.
+                // A valid timestamp in the body stays unchanged.
                 TimestampSource::Body(pointer) => {
                     let there = body_members(&signature.body, &[pointer]).ok()?;
                     if there.first().is_none_or(|text| rule.check(text, context.now).is_err()) {
@@ -143,7 +143,7 @@ impl Verifier {
 }
 
 impl SignedRequest<'_> {
-    /// Puts a value into the body.
+    /// Sets a member of the body.
     fn put(&mut self, pointer: &Pointer, value: &str) -> Option<()> {
         let text = std::str::from_utf8(&self.body).ok()?;
         self.body = Cow::Owned(set(text, pointer, value).ok()?.into_bytes());

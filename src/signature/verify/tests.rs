@@ -1,4 +1,4 @@
-//! Verifying against signing.
+//! Verifies what was signed.
 
 use super::verifier::Verifier;
 use crate::request::RequestHead;

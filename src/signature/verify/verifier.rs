@@ -1,26 +1,26 @@
-//! A scheme with its keys.
+//! The verifier of a provider.
 
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{MacKey, SecretFormatError, VerifierKeys};
 use crate::signature::scheme::Scheme;
 
-/// A scheme with its keys.
+/// A scheme with its keys. It verifies the messages of one provider.
 #[derive(Clone)]
 pub struct Verifier {
     pub(super) scheme: Scheme,
     pub(super) keys: VerifierKeys,
-    /// Every shared secret, ready for the MAC.
+    /// The MAC key of every shared secret, with the secret.
     pub(super) mac_keys: Vec<(MacKey, Secret)>,
-    /// The secrets as they stand: tokens, topics, ids of webhooks.
+    /// The configured secrets: tokens, SNS topics, ids of webhooks.
     pub(super) secrets: Vec<Secret>,
-    /// The token that handshakes prove themselves by.
+    /// The verify token of handshakes.
     pub(super) verify_token: Option<Secret>,
-    /// The origins that may subscribe.
+    /// The accepted subscriptions of handshakes.
     pub(super) subscriptions: Vec<Box<str>>,
 }
 
-/// Prints the scheme, not the keys.
+/// Prints the scheme without the keys.
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Verifier({} secrets, {:?})", self.secrets.len(), self.scheme)
@@ -28,10 +28,10 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Prepares every secret for the scheme; any of them verifies, the first one signs.
+    /// Returns a verifier. Every secret verifies messages. The first secret signs.
     ///
     /// # Errors
-    /// [`SecretFormatError`] and the index of the secret that is not in the scheme's key form.
+    /// [`SecretFormatError`] and the index of the secret that is not in the format of the scheme.
     pub fn new(
         scheme: Scheme,
         keys: VerifierKeys,
@@ -48,44 +48,44 @@ impl Verifier {
         Ok(Self { scheme, keys, mac_keys, secrets, verify_token: None, subscriptions: Vec::new() })
     }
 
-    /// With what handshakes prove themselves by.
+    /// Returns the verifier with a verify token and subscriptions for handshakes.
     #[must_use]
     pub fn with_handshakes(self, verify_token: Option<Secret>, subscriptions: Vec<Box<str>>) -> Self {
         Self { verify_token, subscriptions, ..self }
     }
 
-    /// The scheme.
+    /// Returns the scheme.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
     }
 
-    /// Where the keys are.
+    /// Returns the keys, or their source.
     pub fn keys(&self) -> &VerifierKeys {
         &self.keys
     }
 
-    /// Whether messages or handshakes of this provider make us fetch something.
+    /// Returns whether messages or handshakes of this provider make Callgate fetch a URL.
     pub fn fetches(&self) -> bool {
         self.names_certificates()
             || self.scheme.handshakes.iter().any(|handshake| handshake.confirmation.is_some())
     }
 
-    /// Whether its messages name certificates, to be fetched.
+    /// Returns whether messages name certificates that Callgate fetches.
     pub fn names_certificates(&self) -> bool {
         matches!(self.keys, VerifierKeys::Named(_, None))
     }
 
-    /// Whether a message may name the certificate at this address, to be fetched.
+    /// Returns whether a message may name a certificate with this URL.
     pub fn may_name(&self, url: &str) -> bool {
         matches!(&self.keys, VerifierKeys::Named(rule, None) if rule.allows(url))
     }
 
-    /// How many secrets verify.
+    /// Returns the number of secrets.
     pub fn secrets_count(&self) -> usize {
         self.secrets.len()
     }
 
-    /// The certificate that a message needs and that is not there.
+    /// Returns the URL of the certificate that a message names, if it has not been fetched.
     pub fn missing_certificate(&self, context: &SignatureContext<'_>, body: &[u8]) -> Option<String> {
         let VerifierKeys::Named(rule, None) = &self.keys else { return None };
         let url = rule.url(&context.head, body).ok()?;
