@@ -144,7 +144,7 @@ pub struct KeySetError;
 impl fmt::Display for KeySetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "holds no usable public key. Callgate reads JWK, JWKS, PEM, certificates, base64 of a SubjectPublicKeyInfo, \
+            "holds no public key that can be used. Callgate reads JWK, JWKS, PEM, certificates, base64 of a SubjectPublicKeyInfo, \
              and raw Ed25519 keys in base64 or hexadecimal. RSA keys need 2048 bits or more",
         )
     }
