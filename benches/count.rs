@@ -22,7 +22,7 @@ use callgate::config::{Config, Surroundings};
 use callgate::observe::{AccessLogger, ConfigState, Metrics};
 use callgate::policy::{MintRequest, Policy};
 use callgate::request::RequestHead;
-use callgate::signature::Signed;
+use callgate::signature::SignatureContext;
 use callgate::source::LOOPBACK;
 use callgate::time::Timestamp;
 use callgate::trail::Trail;
@@ -80,7 +80,7 @@ impl Callback {
             format!(r#"{{"status": "processing", "event": {event:08}, "progress": 1, "note": "{note}"}}"#);
         let mut callback = Self { headers, body: body.into_bytes() };
         let verifier = policy.providers[0].verifier.clone().unwrap();
-        let signed = Signed::alone(callback.head(), "", now);
+        let signed = SignatureContext::new(callback.head(), "", now);
         for (name, value) in
             verifier.sign(&signed, &callback.body, &format!("delivery-{event}")).unwrap().headers
         {

@@ -16,7 +16,7 @@ use std::hint::black_box;
 use callgate::config::{Config, Surroundings};
 use callgate::policy::{MintRequest, Policy};
 use callgate::request::RequestHead;
-use callgate::signature::Signed;
+use callgate::signature::SignatureContext;
 use callgate::source::LOOPBACK;
 use callgate::time::Timestamp;
 use callgate::trail::Trail;
@@ -79,7 +79,7 @@ impl Prepared {
         headers.insert("host", "agent.example.com".parse().unwrap());
         let mut prepared = Self { policy, headers, body: vec![b'x'; body_bytes], now };
         let verifier = prepared.policy.providers[0].verifier.clone().unwrap();
-        let signed = Signed::alone(prepared.head(), "", now);
+        let signed = SignatureContext::new(prepared.head(), "", now);
         let signature = verifier.sign(&signed, &prepared.body, "evt_1").unwrap();
         for (name, value) in signature.headers {
             prepared.headers.insert(name, value);

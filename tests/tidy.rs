@@ -8,7 +8,7 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -104,6 +104,142 @@ fn arrows_point_down() {
         "a module may name only modules declared before it in lib.rs:\n{}",
         wrong.join("\n")
     );
+}
+
+/// Limits of import cycles between files. Lower them when a cycle is gone.
+const CYCLES_MAX: usize = 19;
+const CYCLE_FILES_MAX: usize = 14;
+
+/// Returns every path in `text` that begins with one of `roots`, as a list of names. Groups such as
+/// `use super::{a::B, c}` are expanded.
+fn paths(text: &str, roots: &[&str]) -> Vec<Vec<String>> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for root in roots {
+        for (at, _) in text.match_indices(&format!("{root}::")) {
+            let before = &text[..at];
+            if !before.ends_with("::") && !before.ends_with(is_name) && !before.ends_with("pub(in ") {
+                expand(&text[at..], &mut Vec::new(), &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Adds the paths at the start of `text` to `found`, and returns the rest of the text.
+fn expand<'t>(text: &'t str, prefix: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> &'t str {
+    let depth = prefix.len();
+    let mut rest = text.trim_start();
+    loop {
+        if let Some(inner) = rest.strip_prefix('{') {
+            rest = inner;
+            while !rest.trim_start().starts_with('}') {
+                rest = expand(rest, prefix, found).trim_start();
+                rest = rest.strip_prefix(',').unwrap_or(rest);
+            }
+            prefix.truncate(depth);
+            return &rest.trim_start()[1..];
+        }
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end.max(usize::from(rest.starts_with('*'))));
+        prefix.push(name.to_owned());
+        rest = after;
+        match rest.strip_prefix("::") {
+            Some(inner) => rest = inner,
+            None => break,
+        }
+    }
+    found.push(prefix.clone());
+    prefix.truncate(depth);
+    let renamed = rest.trim_start().strip_prefix("as ");
+    renamed.map_or(rest, |rest| rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+/// Returns the files that each file under `folder` names in its paths, without its unit tests.
+fn imports(folder: &str) -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
+    let module = |file: &Path| -> Vec<String> {
+        let inside = file.strip_prefix("src").unwrap().with_extension("");
+        let names = inside.iter().map(|name| name.to_str().unwrap().to_owned());
+        names.filter(|name| !["mod", "lib", "main"].contains(&name.as_str())).collect()
+    };
+    let all: BTreeMap<_, _> = rust_files("src").into_iter().map(|file| (module(&file), file)).collect();
+    let mut imports = BTreeMap::new();
+    for file in rust_files(folder) {
+        let text = without_comments(&file);
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        let own = module(&file);
+        let children = all.keys().filter(|module| module.len() == own.len() + 1 && module.starts_with(&own));
+        let mut roots: Vec<&str> = children.filter_map(|module| module.last().map(String::as_str)).collect();
+        roots.extend(["crate", "super", "self"]);
+        let named = paths(text, &roots).into_iter().filter_map(|path| {
+            let ups = path.iter().take_while(|name| *name == "super").count();
+            let mut absolute = match path[0].as_str() {
+                "crate" => Vec::new(),
+                _ => own[..own.len().saturating_sub(ups)].to_vec(),
+            };
+            let is_root = |name: &String| ["crate", "super", "self"].contains(&name.as_str());
+            absolute.extend(path.into_iter().skip_while(is_root));
+            while !absolute.is_empty() && !all.contains_key(&absolute) {
+                absolute.pop();
+            }
+            all.get(&absolute).cloned()
+        });
+        // The crate root declares every module, so it is not a dependency.
+        let is_crate = |file: &Path| ["src/lib.rs", "src/main.rs"].iter().any(|root| file == Path::new(root));
+        let named = named.filter(|other| *other != file && !is_crate(other)).collect();
+        imports.insert(file, named);
+    }
+    imports
+}
+
+/// Returns the groups of files that depend on each other, largest first.
+fn cycles(imports: &BTreeMap<PathBuf, BTreeSet<PathBuf>>) -> Vec<BTreeSet<PathBuf>> {
+    let reach = |from: &Path| {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<&PathBuf> = imports[from].iter().collect();
+        while let Some(file) = next.pop() {
+            if seen.insert(file.clone()) {
+                next.extend(imports.get(file).into_iter().flatten());
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<_, _> = imports.keys().map(|file| (file, reach(file))).collect();
+    let mut groups = BTreeSet::new();
+    for (file, files) in &reached {
+        let group: BTreeSet<PathBuf> = files
+            .iter()
+            .filter(|other| reached.get(other).is_some_and(|back| back.contains(*file)))
+            .cloned()
+            .collect();
+        if group.len() > 1 {
+            groups.insert(group);
+        }
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+    groups
+}
+
+#[test]
+fn imports_have_few_cycles() {
+    let cycles = cycles(&imports("src"));
+    let text: Vec<_> = cycles
+        .iter()
+        .map(|group| group.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert!(cycles.len() <= CYCLES_MAX, "{} cycles:\n{}", cycles.len(), text.join("\n"));
+    let longest = cycles.first().map_or(0, BTreeSet::len);
+    assert!(longest <= CYCLE_FILES_MAX, "a cycle of {longest} files:\n{}", text.join("\n"));
+}
+
+#[test]
+fn the_imports_of_signatures_have_no_cycle() {
+    let imports = imports("src/signature");
+    let edges: usize = imports.values().map(BTreeSet::len).sum();
+    assert!(imports.len() > 30 && edges > 100, "{} files, {edges} imports", imports.len());
+    let cycles = cycles(&imports);
+    assert!(cycles.is_empty(), "{cycles:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use callgate::config::{Config, PRESETS, Surroundings};
 use callgate::policy::Policy;
 use callgate::request::RequestHead;
-use callgate::signature::{Part, Proof, Signed, Verifier};
+use callgate::signature::{ContentPart, Proof, SignatureContext, Verifier};
 use callgate::source::LOOPBACK;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -57,7 +57,8 @@ routes: [ {{ name: r, path: /r, provider: p, forward: /in }} ]
     let policy = Config::parse(&text, &surroundings).ok()?.policy;
     let signs = policy.providers[0].verifier.as_ref().is_some_and(|verifier| {
         let proof = &verifier.scheme().proof;
-        verifier.keys_count() == 1 && matches!(proof, Proof::Content(_) | Proof::Jwt(_) | Proof::Message(_))
+        verifier.secrets_count() == 1
+            && matches!(proof, Proof::Content(_) | Proof::Jwt(_) | Proof::MessageSignature(_))
     });
     signs.then_some(policy)
 }
@@ -84,7 +85,7 @@ pub fn run(data: &[u8]) -> bool {
     let mut body = Cow::Borrowed(body);
     if signed {
         let bare = RequestHead::new("POST", target, &headers, LOOPBACK);
-        let signature = pair.verifier(0).sign(&Signed::alone(bare, URL, NOW), &body, "evt_1");
+        let signature = pair.verifier(0).sign(&SignatureContext::new(bare, URL, NOW), &body, "evt_1");
         let Some(made) = signature.map(|signature| (signature.headers, signature.body.to_vec())) else {
             return false;
         };
@@ -95,10 +96,13 @@ pub fn run(data: &[u8]) -> bool {
     }
     headers.extend(after);
     let head = RequestHead::new("POST", target, &headers, LOOPBACK);
-    let signed = Signed::alone(head, URL, NOW);
+    let signed = SignatureContext::new(head, URL, NOW);
     let verifies = |which: usize, body: &[u8]| {
         let verifier = pair.verifier(which);
-        verifier.present(&signed).and_then(|presented| verifier.verify(&presented, &signed, body)).is_ok()
+        verifier
+            .verify_head(&signed)
+            .and_then(|presented| verifier.verify_body(&presented, &signed, body))
+            .is_ok()
     };
     if !verifies(0, &body) {
         return false;
@@ -118,7 +122,7 @@ pub fn run(data: &[u8]) -> bool {
 }
 
 fn covers_body(verifier: &Verifier) -> bool {
-    matches!(&verifier.scheme().proof, Proof::Content(scheme) if scheme.content.parts().contains(&Part::Body))
+    matches!(&verifier.scheme().proof, Proof::Content(scheme) if scheme.content.parts().contains(&ContentPart::Body))
 }
 
 struct Message<'d> {

@@ -56,7 +56,7 @@ fn route(route: &Route) -> Value {
         // The page shows a request as a curl command, with placeholders in these headers and parameters.
         "headers": route.token.iter().flat_map(TokenRule::headers).map(|name| name.as_str()).collect::<Vec<_>>(),
         "parameters": route.token.iter().flat_map(TokenRule::parameters).collect::<Vec<_>>(),
-        "signed": route.verifier().is_some_and(|verifier| verifier.scheme().proves()),
+        "signed": route.verifier().is_some_and(|verifier| verifier.scheme().has_proof()),
     })
 }
 
@@ -76,7 +76,7 @@ fn provider(policy: &Policy, provider: &Provider) -> Value {
     json!({
         "name": *provider.name,
         "preset": provider.preset,
-        "signs": provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().proves()),
+        "signs": provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().has_proof()),
         "networks": provider.allow.as_ref().map(|allow| allow.len(lists)),
     })
 }

@@ -14,7 +14,7 @@ use crate::fetch::with_cached;
 use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;
 use crate::request::RequestHead;
-use crate::signature::Reply;
+use crate::signature::HandshakeReply;
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Trail};

@@ -62,14 +62,14 @@ fn shortened(title: &str) -> String {
 
 fn words(entry: &Entry) -> String {
     match &entry.scheme {
-        Some(scheme) if scheme.proves() => scheme.words(),
+        Some(scheme) if scheme.has_proof() => scheme.summary(),
         _ => "no signature".to_owned(),
     }
 }
 
 /// Returns the names of the parts of a request that the signature covers.
 fn covered(entry: &Entry) -> Vec<&'static str> {
-    entry.scheme.as_ref().map(|scheme| scheme.covers().words()).unwrap_or_default()
+    entry.scheme.as_ref().map(|scheme| scheme.covers().names()).unwrap_or_default()
 }
 
 /// Returns the parts of a request that the signature does not cover: an attacker can change or replay them.

@@ -12,7 +12,7 @@ use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless,
 use crate::policy::Policy;
 use crate::random::new_id;
 use crate::secret::Secret;
-use crate::signature::{IdSource, Keys, Signature, Signed, Verifier};
+use crate::signature::{EventIdSource, SignatureContext, SignedRequest, Verifier, VerifierKeys};
 use crate::source::LOOPBACK;
 use crate::time::Timestamp;
 
@@ -67,7 +67,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     };
     // If the captured request has an event id, it is kept.
     let named =
-        verifier.scheme().id.as_ref().and_then(IdSource::header).and_then(|name| message.header(name));
+        verifier.scheme().id.as_ref().and_then(EventIdSource::header).and_then(|name| message.header(name));
     let Some(id) = args.id.clone().or(named).or_else(|| new_id("msg_")) else {
         eprintln!("error: the system's random number generator failed");
         return EXIT_UNAVAILABLE;
@@ -78,9 +78,9 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         return EXIT_DATA;
     };
     let public_url = &config.policy.ingress.edge().public_url;
-    let signed = Signed { derived: &derived, ..Signed::alone(head, public_url, now_unless(args.at)) };
+    let signed = SignatureContext::new(head, public_url, now_unless(args.at)).with_derived(&derived);
     let body = message.body.clone();
-    let Some(Signature { headers, body }) = verifier.sign(&signed, &body, &id) else {
+    let Some(SignedRequest { headers, body }) = verifier.sign(&signed, &body, &id) else {
         eprintln!(
             "error: this request cannot be signed: only the provider has the key, or the request does not have the \
              form that the scheme requires, or the scheme does not allow the event id {id:?}"
@@ -117,8 +117,10 @@ fn as_json(headers: &[(HeaderName, HeaderValue)], body: Option<&[u8]>) -> Value 
 /// secret is needed but `--interaction` is missing.
 fn derived(args: &SignArgs, verifier: &Verifier, policy: &Policy) -> Option<Vec<Secret>> {
     match (verifier.keys(), &args.interaction, &policy.minting) {
-        (Keys::Derived, Some(interaction), Some(minting)) => Some(vec![minting.minter.secret(interaction)]),
-        (Keys::Derived, ..) => None,
+        (VerifierKeys::Derived, Some(interaction), Some(minting)) => {
+            Some(vec![minting.minter.secret(interaction)])
+        }
+        (VerifierKeys::Derived, ..) => None,
         _ => Some(Vec::new()),
     }
 }

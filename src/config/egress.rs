@@ -15,7 +15,7 @@ use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
-use crate::signature::Keys;
+use crate::signature::VerifierKeys;
 
 /// The path below which the agent's answers come.
 pub const ACTIONS: &str = "actions";
@@ -177,7 +177,7 @@ fn inject(
         }
     };
     if insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
-        && !route.verifier().is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived))
+        && !route.verifier().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived))
     {
         return at.error(
             format!("a secret is given away that the route {} does not ask for", route.name),

@@ -16,7 +16,7 @@ use crate::interaction::{Follow, Stale};
 use crate::path::Template;
 use crate::request::HOP_BY_HOP;
 use crate::secret::Secret;
-use crate::signature::{Keys, Verifier};
+use crate::signature::{Verifier, VerifierKeys};
 
 /// Reads `interaction`: how it is followed, and where the agent is told that nothing came. `asked` is how callbacks
 /// are asked for by this route's egress rule, where a preset says so.
@@ -148,7 +148,7 @@ fn signer(at: &Cursor<'_>) -> Option<Verifier> {
     let secrets = fields.required("secrets").and_then(|at| Some((at.clone(), at.secrets()?)));
     fields.finish();
     let (secrets_at, secrets) = secrets?;
-    match Verifier::new(presets::scheme_of("standard-webhooks")?, Keys::Shared, &secrets) {
+    match Verifier::new(presets::scheme_of("standard-webhooks")?, VerifierKeys::Shared, &secrets) {
         Ok(verifier) => Some(verifier),
         Err((_, fault)) => secrets_at.error(format!("a secret {fault}"), ""),
     }

@@ -4,7 +4,7 @@ use super::fields::Fields;
 use super::reader::Cursor;
 use crate::policy::{Feed, FeedKind};
 use crate::secret::Secret;
-use crate::signature::{KeySet, Keys, KeysAt, Proof, Scheme, Verifier};
+use crate::signature::{KeySet, Proof, PublicKeySource, Scheme, Verifier, VerifierKeys};
 
 /// Puts a scheme and its keys together.
 pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
@@ -20,7 +20,7 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
         read => read,
     });
     let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| match at.words() {
-        Some(_) if shakes.iter().all(|shake| shake.of.is_none()) => {
+        Some(_) if shakes.iter().all(|shake| shake.subscription.is_none()) => {
             at.error("no handshake of this provider is about anything", "take `subscriptions` out")
         }
         read => read,
@@ -28,7 +28,7 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
     let registration = fields.optional("registration").map(|at| registration(&at, &scheme));
     let derived = fields.optional("secrets").filter(|at| at.is_word("derived"));
     let certificates = fields.optional("certificates").map(|at| match &scheme.keys {
-        Some(KeysAt::Certificate(_)) => certificates(&at),
+        Some(PublicKeySource::Certificate(_)) => certificates(&at),
         _ => at.error("no message of this provider names a certificate", "take `certificates` out"),
     });
     let secrets_at = match (&registration, &derived, secrets_needed(&scheme)) {
@@ -36,14 +36,14 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
         (None, None, false) => fields.optional("secrets"),
         _ => None,
     };
-    if let (Some(at), false) = (&secrets_at, scheme.proves()) {
+    if let (Some(at), false) = (&secrets_at, scheme.has_proof()) {
         return at.error("this provider signs nothing: there is no secret", "take `secrets` out");
     }
     let secrets = secrets_at.as_ref().map_or(Some(Vec::new()), |at| at.secrets());
     let keys = match (registration, derived) {
         (Some(read), None) => read?,
         (None, Some(at)) => match derives(&scheme) {
-            true => Keys::Derived,
+            true => VerifierKeys::Derived,
             false => {
                 return at.error(
                     "this scheme takes no secret that is made by us",
@@ -57,7 +57,7 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
         (None, None) => keys_of(&at, &scheme, secrets.as_deref(), secrets_at.as_ref(), certificates)?,
     };
     let secrets = match &keys {
-        Keys::Public(_) => Vec::new(),
+        VerifierKeys::Public(_) => Vec::new(),
         _ => secrets?,
     };
     let verify_token = verify_token.map_or(Some(None), |read| read.map(Some))?;
@@ -74,17 +74,17 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))
-        && scheme.mac().is_some()
-        && Verifier::new(scheme.clone(), Keys::Shared, &[sample]).is_ok()
+        && scheme.mac_algorithm().is_some()
+        && Verifier::new(scheme.clone(), VerifierKeys::Shared, &[sample]).is_ok()
 }
 
 /// Whether something has to be in `secrets`.
 fn secrets_needed(scheme: &Scheme) -> bool {
     match &scheme.keys {
-        None if !scheme.proves() => false,
-        Some(KeysAt::Url(_)) => false,
+        None if !scheme.has_proof() => false,
+        Some(PublicKeySource::Url(_)) => false,
         // What stands there then is no key: a topic, the id of a webhook.
-        Some(KeysAt::Certificate(_)) => true,
+        Some(PublicKeySource::Certificate(_)) => true,
         None => true,
     }
 }
@@ -95,16 +95,16 @@ fn keys_of(
     secrets: Option<&[Secret]>,
     secrets_at: Option<&Cursor<'_>>,
     certificates: Option<Option<KeySet>>,
-) -> Option<Keys> {
-    if !scheme.is_public() {
-        return Some(Keys::Shared);
+) -> Option<VerifierKeys> {
+    if !scheme.uses_public_keys() {
+        return Some(VerifierKeys::Shared);
     }
     match &scheme.keys {
-        Some(KeysAt::Certificate(rule)) => {
-            Some(Keys::Named(rule.clone(), certificates.map_or(Some(None), |read| read.map(Some))?))
+        Some(PublicKeySource::Certificate(rule)) => {
+            Some(VerifierKeys::Named(rule.clone(), certificates.map_or(Some(None), |read| read.map(Some))?))
         }
-        Some(KeysAt::Url(url)) if secrets?.is_empty() => {
-            Some(Keys::Fetched(at.feed(Feed { url: url.clone(), kind: FeedKind::Keys })))
+        Some(PublicKeySource::Url(url)) if secrets?.is_empty() => {
+            Some(VerifierKeys::Fetched(at.feed(Feed { url: url.clone(), kind: FeedKind::Keys })))
         }
         _ => {
             let at = secrets_at.unwrap_or(at);
@@ -117,7 +117,7 @@ fn keys_of(
             };
             let sets: Vec<_> = secrets?.iter().enumerate().map(read).collect();
             let sets = sets.into_iter().collect::<Option<Vec<_>>>()?;
-            Some(Keys::Public(KeySet::merged(sets)))
+            Some(VerifierKeys::Public(KeySet::merged(sets)))
         }
     }
 }
@@ -132,16 +132,16 @@ fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
 }
 
 /// `registration: {file: …}`: where the secret is kept that the provider hands over.
-fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<Keys> {
+fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     let mut fields = at.fields()?;
     let path = fields.required("file").and_then(|at| match at.text()? {
         path if path.starts_with('/') => Some(path),
         path => at.error(format!("`{path}` is not absolute"), "such as /var/lib/callgate/asana"),
     });
     fields.finish();
-    if scheme.handshakes.iter().all(|handshake| handshake.learn.is_none()) {
+    if scheme.handshakes.iter().all(|handshake| handshake.secret.is_none()) {
         return at.error("this provider hands over no secret", "take `registration` out");
     }
     let url = format!("file:{}", path?).into();
-    Some(Keys::Learned(at.feed(Feed { url, kind: FeedKind::Secret })))
+    Some(VerifierKeys::Learned(at.feed(Feed { url, kind: FeedKind::Secret })))
 }

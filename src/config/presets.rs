@@ -298,7 +298,7 @@ fn entry(fields: &mut Fields<'_>) -> Option<Entry> {
     let (scheme, expect, header_is_yours) = match signature {
         None => {
             let shakes = shakes?;
-            let scheme = (!shakes.is_empty()).then(|| Scheme { handshakes: shakes, ..Scheme::nothing() });
+            let scheme = (!shakes.is_empty()).then(|| Scheme { handshakes: shakes, ..Scheme::unsigned() });
             (scheme, Vec::new(), false)
         }
         Some(read) => {

@@ -4,7 +4,8 @@ use super::fields::Fields;
 use super::reader::Cursor;
 use super::scheme::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
 use crate::signature::{
-    Algorithm, Cipher, Encoding, Expected, JwtScheme, MessageScheme, PublicAlgorithm, TokenPlace,
+    Encoding, ExpectedClaim, JwtScheme, MacAlgorithm, MessageSignatureScheme, PublicKeyAlgorithm,
+    SharedSecretPlace, SignatureAlgorithm,
 };
 
 const JOSE: &[(&str, &str)] = &[
@@ -20,7 +21,7 @@ const JOSE: &[(&str, &str)] = &[
     ("RS512", "RS512"),
 ];
 
-pub(super) fn token(fields: &mut Fields<'_>) -> Option<TokenPlace> {
+pub(super) fn token(fields: &mut Fields<'_>) -> Option<SharedSecretPlace> {
     if let Some(at) = fields.optional("signature_at")
         && let Some(mut inner) = at.fields()
         && inner.has("each")
@@ -28,12 +29,12 @@ pub(super) fn token(fields: &mut Fields<'_>) -> Option<TokenPlace> {
         let list = inner.required("each").and_then(|at| at.pointer());
         let member = inner.required("member").and_then(|at| at.pointer());
         inner.finish();
-        return Some(TokenPlace::Each { list: list?, member: member? });
+        return Some(SharedSecretPlace::Each { list: list?, member: member? });
     }
-    place(fields).map(TokenPlace::At)
+    place(fields).map(SharedSecretPlace::At)
 }
 
-pub(super) fn message(fields: &mut Fields<'_>) -> Option<MessageScheme> {
+pub(super) fn message(fields: &mut Fields<'_>) -> Option<MessageSignatureScheme> {
     let texts = |at: &Cursor<'_>| -> Option<Vec<Box<str>>> {
         at.list_or_one()?.iter().map(|at| at.text().map(Into::into)).collect()
     };
@@ -41,16 +42,16 @@ pub(super) fn message(fields: &mut Fields<'_>) -> Option<MessageScheme> {
     let algorithms = fields.required("algorithm").and_then(|at| {
         let cipher = |at: &Cursor<'_>| {
             if at.is_word("hmac-sha256") {
-                return Some(Cipher::Mac(Algorithm::HmacSha256));
+                return Some(SignatureAlgorithm::Mac(MacAlgorithm::HmacSha256));
             }
-            Some(Cipher::Public(match at.one_of(PUBLIC)? {
-                PublicAlgorithm::EcdsaP256Der => PublicAlgorithm::EcdsaP256Fixed,
-                PublicAlgorithm::EcdsaP384Der => PublicAlgorithm::EcdsaP384Fixed,
+            Some(SignatureAlgorithm::Public(match at.one_of(PUBLIC)? {
+                PublicKeyAlgorithm::EcdsaP256Der => PublicKeyAlgorithm::EcdsaP256Fixed,
+                PublicKeyAlgorithm::EcdsaP384Der => PublicKeyAlgorithm::EcdsaP384Fixed,
                 other => other,
             }))
         };
         let ciphers = at.list_or_one()?.iter().map(cipher).collect::<Option<Vec<_>>>()?;
-        if ciphers.len() > 1 && ciphers.iter().any(|cipher| matches!(cipher, Cipher::Mac(_))) {
+        if ciphers.len() > 1 && ciphers.iter().any(|cipher| matches!(cipher, SignatureAlgorithm::Mac(_))) {
             return at
                 .error("a shared key and other algorithms for one provider", "hmac-sha256 stands alone");
         }
@@ -66,7 +67,7 @@ pub(super) fn message(fields: &mut Fields<'_>) -> Option<MessageScheme> {
     if digest? && !components.iter().any(|name| **name == *"content-digest") {
         return fields.at().error("the digest is not signed", "add content-digest to `components`");
     }
-    Some(MessageScheme {
+    Some(MessageSignatureScheme {
         algorithms: algorithms?,
         components,
         expires: expires?,
@@ -127,12 +128,12 @@ pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
 }
 
 /// `url`, `key-id`, or texts.
-fn expected(at: &Cursor<'_>) -> Option<Expected> {
+fn expected(at: &Cursor<'_>) -> Option<ExpectedClaim> {
     let list = at.list_or_one()?;
     let texts = list.iter().map(|at| at.text()).collect::<Option<Vec<_>>>()?;
     Some(match texts.as_slice() {
-        ["url"] => Expected::Url,
-        ["key-id"] => Expected::KeyId,
-        _ => Expected::OneOf(texts.into_iter().map(Into::into).collect()),
+        ["url"] => ExpectedClaim::Url,
+        ["key-id"] => ExpectedClaim::KeyId,
+        _ => ExpectedClaim::OneOf(texts.into_iter().map(Into::into).collect()),
     })
 }

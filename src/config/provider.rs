@@ -9,7 +9,9 @@ use super::scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 use super::words::{did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::policy::Feed;
-use crate::signature::{Expected, KeysAt, Place, Proof, Scheme, TokenPlace, Verifier};
+use crate::signature::{
+    ExpectedClaim, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
+};
 use crate::source::{Allowlist, Networks};
 
 /// Reads one provider.
@@ -166,7 +168,9 @@ fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
 fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
     let name = at.header_name()?;
     match &mut scheme.proof {
-        Proof::Token(TokenPlace::At(Place::Headers { names, .. })) if preset.header_is_yours => {
+        Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Headers { names, .. }))
+            if preset.header_is_yours =>
+        {
             *names = vec![name];
             Some(())
         }
@@ -176,12 +180,12 @@ fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
 
 /// `keys`: another address of the provider's public keys, such as a file.
 fn own_keys(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
-    if !scheme.is_public() || matches!(scheme.proof, Proof::Sns) {
+    if !scheme.uses_public_keys() || matches!(scheme.proof, Proof::Sns) {
         return at.error(format!("{} has no keys that are published", preset.title), "take `keys` out");
     }
     let kind = match &scheme.proof {
         Proof::Content(_) => Kind::Asymmetric,
-        Proof::Message(_) => Kind::Message,
+        Proof::MessageSignature(_) => Kind::Message,
         _ => Kind::Jwt,
     };
     scheme.keys = Some(keys_at(at, kind)?);
@@ -217,10 +221,10 @@ fn expect(fields: &mut Fields<'_>, preset: &Entry, scheme: &mut Scheme) -> Optio
             other => other,
         };
         jwt.claims.retain(|(known, _)| **known != *claim);
-        jwt.claims.push((claim.into(), Expected::OneOf(texts)));
+        jwt.claims.push((claim.into(), ExpectedClaim::OneOf(texts)));
         // An address that nobody has proved to own is no proof of anything.
         if claim == "email" {
-            jwt.claims.push(("email_verified".into(), Expected::OneOf(vec!["true".into()])));
+            jwt.claims.push(("email_verified".into(), ExpectedClaim::OneOf(vec!["true".into()])));
         }
     }
     Some(())
@@ -279,11 +283,13 @@ fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
         Proof::Content(_) => {
             at.error("the content must hold {body}, or the signature would not cover what is delivered", hint)
         }
-        Proof::Message(_) => at.error("`components` must hold content-digest, which covers the body", hint),
+        Proof::MessageSignature(_) => {
+            at.error("`components` must hold content-digest, which covers the body", hint)
+        }
         Proof::Jwt(_) => at.error("`body_hash` must say which claim covers the body", hint),
         _ => None,
     };
-    if let (Proof::Jwt(jwt), Some(KeysAt::Url(_))) = (&scheme.proof, &scheme.keys)
+    if let (Proof::Jwt(jwt), Some(PublicKeySource::Url(_))) = (&scheme.proof, &scheme.keys)
         && !jwt.claims.iter().any(|(name, _)| matches!(&**name, "aud" | "sub"))
     {
         let _: Option<()> = at.error(

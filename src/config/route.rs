@@ -10,7 +10,7 @@ use super::token::{CallbackTokens, token};
 use super::words::did_you_mean;
 use crate::ingress::{CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
-use crate::signature::Keys;
+use crate::signature::VerifierKeys;
 use crate::token::Asserter;
 
 /// Largest body unless said otherwise, in bytes.
@@ -108,7 +108,7 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let signed = provider
         .as_ref()
         .and_then(|provider| provider.verifier.as_ref())
-        .is_some_and(|verifier| verifier.scheme().proves());
+        .is_some_and(|verifier| verifier.scheme().has_proof());
     let named = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
     guarded(at, token_stated || named, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
@@ -194,7 +194,7 @@ fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
 /// Whoever hands over the secret first owns it: that must not be just anybody.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
-        provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), Keys::Learned(_)))
+        provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))
     };
     match provider.filter(learns) {
         Some(provider) if provider.allow.is_none() && token.is_none() => at.error(
@@ -209,7 +209,7 @@ fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&Token
 fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let derives = provider
         .and_then(|provider| provider.verifier.as_ref())
-        .is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived));
+        .is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived));
     if derives && !matches!(token, Some(TokenRule::Callback { .. })) {
         return at.error(
             "the provider's secrets are derived from tokens of kind callback",

@@ -9,9 +9,9 @@ use super::proof::{jwt, message, token};
 use super::reader::Cursor;
 use crate::json::POINTERS_MAX;
 use crate::signature::{
-    Algorithm, CertificateRule, CertificateSource, Cipher, Content, ContentScheme, Encoding, Format,
-    IdSource, KeyForm, KeysAt, Part, Place, Proof, PublicAlgorithm, Scheme, TimestampRule, TimestampSource,
-    TimestampUnit, TokenPlace,
+    CertificateRule, CertificateSource, ContentPart, ContentScheme, ContentTemplate, Encoding, EventIdSource,
+    HeaderFormat, MacAlgorithm, Proof, PublicKeyAlgorithm, PublicKeySource, Scheme, SecretFormat,
+    SharedSecretPlace, SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
 };
 
 /// How far a timestamp may be off, both ways, unless said otherwise.
@@ -20,21 +20,21 @@ pub(super) const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
 /// From here on a tolerance is worth a warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
-const MACS: &[(&str, Algorithm)] = &[
-    ("plain-sha256", Algorithm::PlainSha256),
-    ("sha1", Algorithm::HmacSha1),
-    ("sha256", Algorithm::HmacSha256),
-    ("sha384", Algorithm::HmacSha384),
-    ("sha512", Algorithm::HmacSha512),
+const MACS: &[(&str, MacAlgorithm)] = &[
+    ("plain-sha256", MacAlgorithm::PlainSha256),
+    ("sha1", MacAlgorithm::HmacSha1),
+    ("sha256", MacAlgorithm::HmacSha256),
+    ("sha384", MacAlgorithm::HmacSha384),
+    ("sha512", MacAlgorithm::HmacSha512),
 ];
 
-pub(super) const PUBLIC: &[(&str, PublicAlgorithm)] = &[
-    ("ecdsa-p256-sha256", PublicAlgorithm::EcdsaP256Der),
-    ("ecdsa-p384-sha384", PublicAlgorithm::EcdsaP384Der),
-    ("ed25519", PublicAlgorithm::Ed25519),
-    ("rsa-pkcs1-sha1", PublicAlgorithm::RsaPkcs1Sha1),
-    ("rsa-pkcs1-sha256", PublicAlgorithm::RsaPkcs1Sha256),
-    ("rsa-pss-sha256", PublicAlgorithm::RsaPssSha256),
+pub(super) const PUBLIC: &[(&str, PublicKeyAlgorithm)] = &[
+    ("ecdsa-p256-sha256", PublicKeyAlgorithm::EcdsaP256Der),
+    ("ecdsa-p384-sha384", PublicKeyAlgorithm::EcdsaP384Der),
+    ("ed25519", PublicKeyAlgorithm::Ed25519),
+    ("rsa-pkcs1-sha1", PublicKeyAlgorithm::RsaPkcs1Sha1),
+    ("rsa-pkcs1-sha256", PublicKeyAlgorithm::RsaPkcs1Sha256),
+    ("rsa-pss-sha256", PublicKeyAlgorithm::RsaPssSha256),
 ];
 
 pub(super) const ENCODINGS: &[(&str, Encoding)] =
@@ -82,14 +82,14 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         Kind::Basic | Kind::Hmac | Kind::Token => Some(None),
         _ => fields.optional("keys").map_or(Some(None), |at| keys_at(&at, kind).map(Some)),
     };
-    let key_form = match kind {
+    let secret_format = match kind {
         Kind::Hmac | Kind::Jwt | Kind::Message => {
-            fields.optional("key").map_or(Some(KeyForm::Utf8), |at| key_form(&at))
+            fields.optional("key").map_or(Some(SecretFormat::Utf8), |at| secret_format(&at))
         }
-        _ => Some(KeyForm::Utf8),
+        _ => Some(SecretFormat::Utf8),
     };
     let words = [("none", false), ("signature", true)];
-    let marks = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
+    let duplicates_by_signature = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
     let acknowledge = fields.optional("acknowledge").map_or(Some(200), |at| at.whole_number(200..=204));
     let source = match &id {
         Some(Id::At(source)) => Some(source),
@@ -98,10 +98,10 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let proof = match kind {
         Kind::Hmac | Kind::Asymmetric => content(kind, fields, source).map(Proof::Content),
         Kind::Jwt => jwt(fields).map(Proof::Jwt),
-        Kind::Message => message(fields).map(Proof::Message),
+        Kind::Message => message(fields).map(Proof::MessageSignature),
         Kind::Sns => Some(Proof::Sns),
-        Kind::Basic => Some(Proof::Token(TokenPlace::Basic)),
-        Kind::Token => token(fields).map(Proof::Token),
+        Kind::Basic => Some(Proof::SharedSecret(SharedSecretPlace::Basic)),
+        Kind::Token => token(fields).map(Proof::SharedSecret),
     };
     let (id, absent) = (id?, absent?);
     let mut proof = proof?;
@@ -126,15 +126,15 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         absent,
         handshakes: Vec::new(),
         id,
-        key_form: key_form?,
+        secret_format: secret_format?,
         keys: keys?,
-        marks: marks?,
+        duplicates_by_signature: duplicates_by_signature?,
         proof,
         require: require?,
     })
 }
 
-fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&IdSource>) -> Option<ContentScheme> {
+fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) -> Option<ContentScheme> {
     let algorithm = fields.required("algorithm");
     let cipher = match kind {
         Kind::Asymmetric => {
@@ -142,18 +142,18 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&IdSource>) -> Op
             let fixed = fixed.map_or(Some(false), |at| at.one_of(&[("der", false), ("p1363", true)]));
             let algorithm = algorithm.and_then(|at| at.one_of(PUBLIC));
             algorithm.zip(fixed).map(|(algorithm, fixed)| {
-                Cipher::Public(match (algorithm, fixed) {
-                    (PublicAlgorithm::EcdsaP256Der, true) => PublicAlgorithm::EcdsaP256Fixed,
-                    (PublicAlgorithm::EcdsaP384Der, true) => PublicAlgorithm::EcdsaP384Fixed,
+                SignatureAlgorithm::Public(match (algorithm, fixed) {
+                    (PublicKeyAlgorithm::EcdsaP256Der, true) => PublicKeyAlgorithm::EcdsaP256Fixed,
+                    (PublicKeyAlgorithm::EcdsaP384Der, true) => PublicKeyAlgorithm::EcdsaP384Fixed,
                     (other, _) => other,
                 })
             })
         }
-        _ => algorithm.and_then(|at| at.one_of(MACS)).map(Cipher::Mac),
+        _ => algorithm.and_then(|at| at.one_of(MACS)).map(SignatureAlgorithm::Mac),
     };
     let place = place(fields);
     let content = fields.required("content").and_then(|at| {
-        at.text().and_then(|text| match Content::parse(text) {
+        at.text().and_then(|text| match ContentTemplate::parse(text) {
             Ok(content) => Some(content),
             Err(fault) => at.error(format!("`{text}` {fault}"), "such as {timestamp}.{body}"),
         })
@@ -163,27 +163,28 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&IdSource>) -> Op
     let stated = fields.optional("timestamp");
     let read = stated.as_ref().map(timestamp);
     let (place, content) = (place?, content?);
-    let in_format = matches!(&place, Place::Headers { format, .. } if format.has_timestamp());
+    let in_format = matches!(&place, SignaturePlace::Headers { format, .. } if format.has_timestamp());
     let nowhere = matches!(read, Some(Some((None, _)))) && !in_format;
     if let (Some(at), true) = (stated, nowhere) {
         return at
             .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
     }
     let timestamp = timestamp_rule(fields.at(), in_format, &content, read, tolerance)?;
-    if cipher == Some(Cipher::Mac(Algorithm::PlainSha256)) && !content.parts().contains(&Part::Secret) {
+    let plain = cipher == Some(SignatureAlgorithm::Mac(MacAlgorithm::PlainSha256));
+    if plain && !content.parts().contains(&ContentPart::Secret) {
         return fields.at().error(
             "a plain hash without the secret is one that anybody can make",
             "put {secret} into `content`, or take sha256",
         );
     }
-    if content.uses_id() && !matches!(has_id, Some(IdSource::Header(_))) {
+    if content.uses_id() && !matches!(has_id, Some(EventIdSource::Header(_))) {
         return fields.at().error("{id} is signed, but nothing says where it is", "add `id: {header: NAME}`");
     }
-    Some(ContentScheme { cipher: cipher?, content, encoding: encoding?, place, timestamp })
+    Some(ContentScheme { algorithm: cipher?, content, encoding: encoding?, place, timestamp })
 }
 
 /// `header` and `format`, or `signature_at: {body: /pointer}`.
-pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
+pub(super) fn place(fields: &mut Fields<'_>) -> Option<SignaturePlace> {
     let within = fields.optional("signature_at");
     let separator = fields.optional("separator").map(|at| separator(&at));
     let format_at = fields.optional("format");
@@ -194,7 +195,7 @@ pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
         if let Some(header) = fields.optional("header") {
             return header.error("the signature is in the body, and in a header?", "keep one of the two");
         }
-        return pointer.map(Place::Body);
+        return pointer.map(SignaturePlace::Body);
     }
     let names = fields.required("header").and_then(|at| match at.list_or_one() {
         Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
@@ -202,13 +203,13 @@ pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
     });
     let separator = separator.flatten();
     let format = match format_at {
-        None => Format::parse("{signature}", separator).ok(),
-        Some(at) => at.text().and_then(|text| match Format::parse(text, separator) {
+        None => HeaderFormat::parse("{signature}", separator).ok(),
+        Some(at) => at.text().and_then(|text| match HeaderFormat::parse(text, separator) {
             Ok(format) => Some(format),
             Err(fault) => at.error(format!("`{text}` {fault}"), "such as t={timestamp},v1={signature}"),
         }),
     };
-    Some(Place::Headers { names: names?, format: format? })
+    Some(SignaturePlace::Headers { names: names?, format: format? })
 }
 
 pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
@@ -225,7 +226,7 @@ pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>>
 }
 
 /// `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
-pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<KeysAt> {
+pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<PublicKeySource> {
     let mut fields = at.fields()?;
     let url = fields.optional("url").map(|at| at.fetchable());
     let certificate = match kind {
@@ -238,8 +239,8 @@ pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<KeysAt> {
         return None;
     }
     match (url, certificate) {
-        (Some(url), None) => url.map(KeysAt::Url),
-        (None, Some(rule)) => rule.map(KeysAt::Certificate),
+        (Some(url), None) => url.map(PublicKeySource::Url),
+        (None, Some(rule)) => rule.map(PublicKeySource::Certificate),
         _ => at.error("expected exactly one of url and certificate", "{url: https://…}"),
     }
 }
@@ -269,15 +270,15 @@ fn separator(at: &Cursor<'_>) -> Option<char> {
     }
 }
 
-fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {
+fn secret_format(at: &Cursor<'_>) -> Option<SecretFormat> {
     if at.is_map() {
         let mut fields = at.fields()?;
         let base64 = fields.optional("base64_after").and_then(|at| at.text());
         let utf8 = fields.optional("utf8_after").and_then(|at| at.text());
         fields.finish();
         return match (base64, utf8) {
-            (Some(prefix), None) => Some(KeyForm::Base64 { prefix: prefix.into() }),
-            (None, Some(prefix)) => Some(KeyForm::Utf8After { prefix: prefix.into() }),
+            (Some(prefix), None) => Some(SecretFormat::Base64 { prefix: prefix.into() }),
+            (None, Some(prefix)) => Some(SecretFormat::Utf8After { prefix: prefix.into() }),
             _ => at.error("expected exactly one of base64_after and utf8_after", ""),
         };
     }
@@ -295,25 +296,24 @@ fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {
         ("utf8", Word::Utf8),
     ];
     Some(match at.one_of(&words)? {
-        Word::Base64 => KeyForm::Base64 { prefix: "".into() },
-        Word::Hex => KeyForm::Hex,
-        Word::IdAndSecret => KeyForm::IdAndSecret,
-        Word::Utf8 => KeyForm::Utf8,
+        Word::Base64 => SecretFormat::Base64 { prefix: "".into() },
+        Word::Hex => SecretFormat::Hex,
+        Word::IdAndSecret => SecretFormat::IdAndSecret,
+        Word::Utf8 => SecretFormat::Utf8,
     })
 }
 
 /// Where the id of an event is said.
 enum Id {
-    At(IdSource),
+    At(EventIdSource),
     Claim(Box<str>),
     None,
 }
 
 fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<Id> {
     let mut fields = at.fields()?;
-    let header =
-        fields.optional("header").map(|at| at.header_name().map(|name| Id::At(IdSource::Header(name))));
-    let body = fields.optional("body").map(|at| at.pointer().map(|pointer| Id::At(IdSource::Body(pointer))));
+    let header = fields.optional("header").map(|at| at.header_name().map(EventIdSource::Header).map(Id::At));
+    let body = fields.optional("body").map(|at| at.pointer().map(EventIdSource::Body).map(Id::At));
     let claim = match kind {
         Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| Id::Claim(name.into()))),
         _ => None,
@@ -344,7 +344,7 @@ fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)
 fn timestamp_rule(
     at: &Cursor<'_>,
     in_format: bool,
-    content: &Content,
+    content: &ContentTemplate,
     stated: Option<Option<(Option<TimestampSource>, TimestampUnit)>>,
     tolerance: Option<Cursor<'_>>,
 ) -> Option<Option<TimestampRule>> {

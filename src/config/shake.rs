@@ -6,7 +6,10 @@ use super::fields::Fields;
 use super::reader::Cursor;
 use super::scheme::certificate_rule;
 use crate::json::Pointer;
-use crate::signature::{Answer, Handshake, HandshakeToken, Piece, Template, Value, When};
+use crate::signature::{
+    Handshake, HandshakeCondition, HandshakeValueSource, ReplyBody, ReplyTemplate, ReplyTemplatePart,
+    ReplyValue,
+};
 
 const METHODS: &[(&str, &Method)] =
     &[("GET", &Method::GET), ("HEAD", &Method::HEAD), ("OPTIONS", &Method::OPTIONS), ("POST", &Method::POST)];
@@ -22,35 +25,36 @@ fn handshake(at: &Cursor<'_>) -> Option<Handshake> {
     let name = fields.required("name").and_then(|at| at.name());
     let method = fields.required("method").and_then(|at| at.one_of(METHODS));
     let signed = fields.required("signed").and_then(|at| at.boolean());
-    let when = fields.optional("when").map_or(Some(When::default()), |at| when(&at));
+    let condition = fields.optional("when").map_or(Some(HandshakeCondition::default()), |at| when(&at));
     let token = fields.optional("token").map(|at| place(&at));
-    let of = fields.optional("of").map(|at| place(&at));
-    let learn = fields.optional("learn").map(|at| place(&at));
-    let fetch = fields.optional("fetch").map(|at| certificate_rule(&at));
+    let subscription = fields.optional("of").map(|at| place(&at));
+    let secret = fields.optional("learn").map(|at| place(&at));
+    let confirmation = fields.optional("fetch").map(|at| certificate_rule(&at));
     let answer = fields.required("answer").and_then(|at| answer(&at));
     fields.finish();
-    let (status, headers, answer) = answer?;
+    let (status, headers, body) = answer?;
     Some(Handshake {
         name: name?.into(),
         method: method?.clone(),
         signed: signed?,
-        when: when?,
+        condition: condition?,
         token: token.map_or(Some(None), |read| read.map(Some))?,
-        of: of.map_or(Some(None), |read| read.map(Some))?,
-        learn: learn.map_or(Some(None), |read| read.map(Some))?,
-        fetch: fetch.map_or(Some(None), |read| read.map(Some))?,
+        subscription: subscription.map_or(Some(None), |read| read.map(Some))?,
+        secret: secret.map_or(Some(None), |read| read.map(Some))?,
+        confirmation: confirmation.map_or(Some(None), |read| read.map(Some))?,
         status,
         headers,
-        answer,
+        body,
     })
 }
 
 /// `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
-fn place(at: &Cursor<'_>) -> Option<HandshakeToken> {
+fn place(at: &Cursor<'_>) -> Option<HandshakeValueSource> {
     let mut fields = at.fields()?;
-    let body = fields.optional("body").map(|at| at.pointer().map(HandshakeToken::Body));
-    let header = fields.optional("header").map(|at| at.header_name().map(HandshakeToken::Header));
-    let query = fields.optional("query").map(|at| at.text().map(|name| HandshakeToken::Query(name.into())));
+    let body = fields.optional("body").map(|at| at.pointer().map(HandshakeValueSource::Body));
+    let header = fields.optional("header").map(|at| at.header_name().map(HandshakeValueSource::Header));
+    let query =
+        fields.optional("query").map(|at| at.text().map(|name| HandshakeValueSource::Query(name.into())));
     fields.finish();
     let mut given = [body, header, query].into_iter().flatten();
     match (given.next(), given.next()) {
@@ -59,15 +63,15 @@ fn place(at: &Cursor<'_>) -> Option<HandshakeToken> {
     }
 }
 
-fn when(at: &Cursor<'_>) -> Option<When> {
+fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
     let mut fields = at.fields()?;
-    let mut when = When::default();
+    let mut when = HandshakeCondition::default();
     for (key, what) in entries(&mut fields, "header")? {
         let name = http::HeaderName::from_bytes(key.as_bytes()).ok()?;
-        when.head.push((HandshakeToken::Header(name), what.wanted()?));
+        when.head.push((HandshakeValueSource::Header(name), what.wanted()?));
     }
     for (key, what) in entries(&mut fields, "query")? {
-        when.head.push((HandshakeToken::Query(key.into()), what.wanted()?));
+        when.head.push((HandshakeValueSource::Query(key.into()), what.wanted()?));
     }
     for (key, what) in entries(&mut fields, "body")? {
         when.body.push((Pointer::parse(key)?, what.wanted()?));
@@ -91,9 +95,9 @@ impl Cursor<'_> {
     }
 }
 
-type Headers = Vec<(http::HeaderName, Template)>;
+type Headers = Vec<(http::HeaderName, ReplyTemplate)>;
 
-fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, Answer)> {
+fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, ReplyBody)> {
     let mut fields = at.fields()?;
     let status = fields.required("status").and_then(|at| at.whole_number(200..=299));
     let text = fields.optional("text").map(|at| template(&at));
@@ -107,19 +111,19 @@ fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, Answer)> {
     }
     fields.finish();
     let answer = match (text, json) {
-        (Some(text), None) => Answer::Text(text?),
-        (None, Some(json)) => Answer::Json(json?),
-        (None, None) => Answer::Empty,
+        (Some(text), None) => ReplyBody::Text(text?),
+        (None, Some(json)) => ReplyBody::Json(json?),
+        (None, None) => ReplyBody::Empty,
         (Some(_), Some(_)) => return at.error("a text and JSON?", "keep one of the two"),
     };
     Some((u16::try_from(status?).ok()?, headers, answer))
 }
 
-fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, Value)>> {
+fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, ReplyValue)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let value = match at.is_text() {
-            true => Value::Text(template(&at)?),
-            false => Value::Raw(at.words_of_one()?),
+            true => ReplyValue::Text(template(&at)?),
+            false => ReplyValue::Raw(at.words_of_one()?),
         };
         Some((name.into(), value))
     };
@@ -128,7 +132,7 @@ fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, Value)>> {
 }
 
 /// Text with `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and `{hmac_base64:…}` in it.
-fn template(at: &Cursor<'_>) -> Option<Template> {
+fn template(at: &Cursor<'_>) -> Option<ReplyTemplate> {
     let text = at.text()?;
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -138,33 +142,33 @@ fn template(at: &Cursor<'_>) -> Option<Template> {
             return at.error(format!("`{text}` has a placeholder that does not exist"), "");
         };
         if !before.is_empty() {
-            pieces.push(Piece::Literal(before.into()));
+            pieces.push(ReplyTemplatePart::Literal(before.into()));
         }
         pieces.push(piece);
         rest = after;
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Literal(rest.into()));
+        pieces.push(ReplyTemplatePart::Literal(rest.into()));
     }
-    Some(Template(pieces))
+    Some(ReplyTemplate(pieces))
 }
 
-fn piece(name: &str) -> Option<Piece> {
+fn piece(name: &str) -> Option<ReplyTemplatePart> {
     if let Some(rest) = name.strip_prefix("hmac_hex:") {
-        return source(rest).map(Piece::HmacHex);
+        return source(rest).map(ReplyTemplatePart::HmacHex);
     }
     if let Some(rest) = name.strip_prefix("hmac_base64:") {
-        return source(rest).map(Piece::HmacBase64);
+        return source(rest).map(ReplyTemplatePart::HmacBase64);
     }
-    source(name).map(Piece::Echo)
+    source(name).map(ReplyTemplatePart::Echo)
 }
 
-fn source(name: &str) -> Option<HandshakeToken> {
+fn source(name: &str) -> Option<HandshakeValueSource> {
     let (kind, rest) = name.split_once(':')?;
     match kind {
-        "body" => Pointer::parse(rest).map(HandshakeToken::Body),
-        "header" => http::HeaderName::from_bytes(rest.as_bytes()).ok().map(HandshakeToken::Header),
-        "query" => Some(HandshakeToken::Query(rest.into())),
+        "body" => Pointer::parse(rest).map(HandshakeValueSource::Body),
+        "header" => http::HeaderName::from_bytes(rest.as_bytes()).ok().map(HandshakeValueSource::Header),
+        "query" => Some(HandshakeValueSource::Query(rest.into())),
         _ => None,
     }
 }

@@ -19,7 +19,7 @@ use crate::http::client::UpstreamResponse;
 use crate::ingress::Document;
 use crate::policy::Limits;
 use crate::request::connection_options;
-use crate::signature::Reply;
+use crate::signature::HandshakeReply;
 
 /// Headers of one hop in an answer.
 const HOP_BY_HOP: [&str; 7] =

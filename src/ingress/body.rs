@@ -12,7 +12,9 @@ use crate::interaction::{EventKey, Report, Scope};
 use crate::json::{Found, NotJson, find_one, find_strict};
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::{IdSource, Keys, Presented, Reply, Signed, Tag};
+use crate::signature::{
+    AuthenticationTag, EventIdSource, HandshakeReply, PresentedSignature, SignatureContext, VerifierKeys,
+};
 use crate::trail::{Check, Trail};
 
 /// Maximum length of an event id from a body, in bytes.
@@ -31,8 +33,8 @@ pub enum Decided {
 
 /// The result of the body checks, before [`Decided`] is built.
 enum Body {
-    Callback { tags: Vec<Tag>, question: Option<Box<str>>, target: String },
-    Handshake(Reply),
+    Callback { tags: Vec<AuthenticationTag>, question: Option<Box<str>>, target: String },
+    Handshake(HandshakeReply),
     Observed { instead: &'static str, target: String },
 }
 
@@ -114,7 +116,7 @@ impl Admitted {
     /// Reports whether the head check already denied the signature in observe mode. The signature is then not checked
     /// again.
     fn signature_was_refused(&self) -> bool {
-        let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().proves());
+        let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().has_proof());
         self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
     }
 
@@ -151,15 +153,15 @@ impl Admitted {
         body: &[u8],
         verified: bool,
         trail: &mut Trail,
-    ) -> Result<Option<Reply>, Denial> {
-        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.shakes()) else {
+    ) -> Result<Option<HandshakeReply>, Denial> {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.has_handshakes()) else {
             return Ok(None);
         };
         let pending = match verifier.keys() {
-            Keys::Learned(id) => self.edge.outside.keyring.secret(*id).is_none(),
+            VerifierKeys::Learned(id) => self.edge.outside.keyring.secret(*id).is_none(),
             _ => false,
         };
-        match verifier.shake(&self.signed(head), body, verified, pending) {
+        match verifier.answer_handshake(&self.signed(head), body, verified, pending) {
             None => Ok(None),
             Some(Ok(reply)) => {
                 trail.pass(Check::Handshake, || format!("Callgate answers the handshake {}", reply.name));
@@ -173,11 +175,11 @@ impl Admitted {
 
     /// Returns the provider's event id, from a header or from the body.
     fn event_id(&self, body: &[u8]) -> Option<HeaderValue> {
-        if let Some(id) = self.found.presented.as_ref().and_then(Presented::event_id) {
+        if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
             return Some(id.clone());
         }
         let scheme_id = self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref());
-        let Some(IdSource::Body(pointer)) = scheme_id else {
+        let Some(EventIdSource::Body(pointer)) = scheme_id else {
             return None;
         };
         let word = find_one(body, pointer).word()?;
@@ -195,7 +197,7 @@ impl Admitted {
             None => Scope::Captures(&self.captures),
         };
         let signed_id = self.route.verifier().is_some_and(|verifier| verifier.scheme().signs_id());
-        let marks = self.route.verifier().is_some_and(|verifier| verifier.scheme().marks);
+        let marks = self.route.verifier().is_some_and(|verifier| verifier.scheme().duplicates_by_signature);
         let by_tag = if marks && (id.is_none() || !signed_id) { tags } else { &[] };
         let route = &self.route.name;
         let id = id.map(|id| EventKey::of_id(route, scope, id.as_bytes()));
@@ -296,8 +298,8 @@ impl Admitted {
         head: &RequestHead<'_>,
         body: &[u8],
         trail: &mut Trail,
-    ) -> Result<Vec<Tag>, Denial> {
-        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().proves()) else {
+    ) -> Result<Vec<AuthenticationTag>, Denial> {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().has_proof()) else {
             trail.skip(Check::Signature, "the provider does not sign");
             return Ok(Vec::new());
         };
@@ -309,7 +311,7 @@ impl Admitted {
             return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
         };
         let signed = self.signed(head);
-        match verifier.verify(presented, &signed, body) {
+        match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
                 trail.pass(Check::Signature, || match verifier.scheme().covers().body {
                     true => format!("matches over {} body bytes", body.len()),
@@ -319,7 +321,7 @@ impl Admitted {
             }
             Err(refusal) => {
                 let wanted = (refusal.denial == Denial::KeysUnavailable)
-                    .then(|| verifier.wanted(&signed, body).map(Into::into))
+                    .then(|| verifier.missing_certificate(&signed, body).map(Into::into))
                     .flatten();
                 self.found.wanted = wanted;
                 Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()))

@@ -12,7 +12,7 @@ use crate::denial::{Denial, Refusal};
 use crate::path::{Captures, Parameter, TOKEN_CAPTURE, parameter};
 use crate::request::{RequestHead, Single};
 use crate::secret::Secret;
-use crate::signature::{Keys, Presented, Signed};
+use crate::signature::{PresentedSignature, SignatureContext, VerifierKeys};
 use crate::source::{ListUnavailable, Lists, SourceFault};
 use crate::time::Timestamp;
 use crate::token::Granted;
@@ -125,7 +125,7 @@ impl Run<'_> {
         }
         if let (Some(TokenRule::Callback { verifier, .. }), Some(granted)) =
             (&self.route.token, &found.granted)
-            && self.route.verifier().is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived))
+            && self.route.verifier().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived))
         {
             found.derived = verifier.derived(&granted.interaction);
         }
@@ -133,20 +133,20 @@ impl Run<'_> {
     }
 
     fn signature_headers(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
-        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().proves()) else {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().has_proof()) else {
             trail.skip(Check::SignatureHeaders, "the provider does not sign");
             return Ok(());
         };
-        let signed = Signed {
+        let signed = SignatureContext {
             head: *self.head,
             public_url: &self.edge.public_url,
             keyring: &self.edge.outside.keyring,
             derived: &found.derived,
             now: self.now,
         };
-        match verifier.present(&signed) {
+        match verifier.verify_head(&signed) {
             Ok(presented) => {
-                match presented.is_in_the_head() {
+                match presented.is_in_head() {
                     true => trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned()),
                     false => trail
                         .skip(Check::SignatureHeaders, "the signature is in the body, not in the headers"),
@@ -156,7 +156,8 @@ impl Run<'_> {
             }
             // The unsigned request may be a handshake. The body check decides this.
             Err(refusal)
-                if refusal.denial == Denial::SignatureMissing && verifier.could_shake_unsigned(self.head) =>
+                if refusal.denial == Denial::SignatureMissing
+                    && verifier.may_be_unsigned_handshake(self.head) =>
             {
                 trail.skip(
                     Check::SignatureHeaders,

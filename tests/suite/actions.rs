@@ -179,9 +179,9 @@ fn an_answer_is_signed_where_the_route_says_so() {
     let config = crate::harness::parse(&text);
     let verifier = config.policy.provider("p").unwrap().verifier.as_ref().unwrap();
     let head = callgate::request::RequestHead::new("POST", "/answer", &headers, callgate::source::LOOPBACK);
-    let signed = callgate::signature::Signed::alone(head, "", Clock::System.now());
-    let presented = verifier.present(&signed).unwrap();
-    assert!(verifier.verify(&presented, &signed, b"{\"a\":1}").is_ok());
+    let signed = callgate::signature::SignatureContext::new(head, "", Clock::System.now());
+    let presented = verifier.verify_head(&signed).unwrap();
+    assert!(verifier.verify_body(&presented, &signed, b"{\"a\":1}").is_ok());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use callgate::config::{Callback, Entry, PRESETS, TokenBack};
 use callgate::egress::Place;
 use callgate::interaction::StatusAt;
 use callgate::request::RequestHead;
-use callgate::signature::Signed;
+use callgate::signature::SignatureContext;
 use callgate::source::LOOPBACK;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
@@ -178,10 +178,11 @@ egress:
         let derived = [callgate::secret::Secret::new(secret.as_bytes().to_vec())];
         let headers = HeaderMap::new();
         let head = RequestHead::new("POST", target, &headers, LOOPBACK);
-        let alone = Signed::alone(head, "", Clock::System.now());
+        let alone = SignatureContext::new(head, "", Clock::System.now());
         let verifier = policy.providers[0].verifier.as_ref().unwrap();
         let id = callgate::random::new_id("evt_").unwrap();
-        let signed = verifier.sign(&Signed { derived: &derived, ..alone }, body.as_bytes(), &id).unwrap();
+        let signed =
+            verifier.sign(&SignatureContext { derived: &derived, ..alone }, body.as_bytes(), &id).unwrap();
         let text = |(name, value): (http::HeaderName, http::HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };

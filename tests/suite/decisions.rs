@@ -17,7 +17,7 @@ use callgate::interaction::Held;
 use callgate::observe::Metrics;
 use callgate::policy::MintRequest;
 use callgate::request::RequestHead;
-use callgate::signature::Signed;
+use callgate::signature::SignatureContext;
 use callgate::store::{Claimed, Store};
 use callgate::time::{Timestamp, parse_duration};
 use callgate::trail::Trail;
@@ -248,8 +248,8 @@ impl Case {
                 .iter()
                 .map(|interaction| minting.unwrap().minter.secret(interaction))
                 .collect();
-            let alone = Signed::alone(head, "https://agent.example.com", at);
-            let signed = Signed { derived: &derived, ..alone };
+            let alone = SignatureContext::new(head, "https://agent.example.com", at);
+            let signed = SignatureContext { derived: &derived, ..alone };
             let body = sign.body.as_deref().unwrap_or(&self.body);
             let id = sign.id.as_deref().unwrap_or("evt_1");
             let signature = verifier.sign(&signed, body.as_bytes(), id).unwrap();

@@ -13,7 +13,7 @@ use callgate::observe::Metrics;
 use callgate::path::CanonicalPath;
 use callgate::policy::MintRequest;
 use callgate::request::RequestHead;
-use callgate::signature::Signed;
+use callgate::signature::SignatureContext;
 use callgate::source::LOOPBACK;
 use callgate::store::Store;
 use callgate::time::Timestamp;
@@ -283,7 +283,7 @@ fn call(
     let headers = HeaderMap::new();
     let verifier = config.policy.provider("p").unwrap().verifier.as_ref().unwrap();
     let at = Timestamp::from_unix_ms(now.load(Ordering::SeqCst));
-    let signed = Signed::alone(RequestHead::new("POST", target, &headers, LOOPBACK), "", at);
+    let signed = SignatureContext::new(RequestHead::new("POST", target, &headers, LOOPBACK), "", at);
     let signature = verifier.sign(&signed, body.as_bytes(), event).unwrap().headers;
     let bearer = format!("Bearer {}", minted["callback_token"].as_str().unwrap());
     let mut headers: Vec<_> =

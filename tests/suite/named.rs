@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use callgate::clock::Clock;
 use callgate::request::RequestHead;
-use callgate::signature::{KeySet, Keyring, Signed};
+use callgate::signature::{KeySet, Keyring, SignatureContext};
 use data_encoding::{BASE64, HEXLOWER};
 use sha2::{Digest, Sha256};
 
@@ -366,9 +366,10 @@ fn only_a_genuine_message_makes_a_certificate_one_that_stays() {
             body_bytes_declared: Some(2),
             certificate: None,
         };
-        let signed = Signed { keyring: &keyring, ..Signed::alone(head, "", Clock::System.now()) };
-        let presented = verifier.present(&signed).unwrap();
-        assert_eq!(verifier.verify(&presented, &signed, b"{}").is_ok(), genuine);
+        let signed =
+            SignatureContext { keyring: &keyring, ..SignatureContext::new(head, "", Clock::System.now()) };
+        let presented = verifier.verify_head(&signed).unwrap();
+        assert_eq!(verifier.verify_body(&presented, &signed, b"{}").is_ok(), genuine);
         assert_eq!(keyring.certificate(&host.url("real")).unwrap().has_proved_itself(), genuine);
     }
 }

@@ -4,7 +4,7 @@ use callgate::config::{Config, Surroundings};
 use callgate::ingress::Decided;
 use callgate::path::{CanonicalPath, Template};
 use callgate::request::RequestHead;
-use callgate::signature::Signed;
+use callgate::signature::SignatureContext;
 use callgate::source::LOOPBACK;
 use callgate::time::Timestamp;
 use callgate::trail::Trail;
@@ -118,7 +118,7 @@ proptest! {
             let verifier = policy.providers[0].verifier.as_ref().unwrap();
             let mut headers = HeaderMap::new();
             let bare = RequestHead::new("POST", "/w/1", &headers, LOOPBACK);
-            let signed = verifier.sign(&Signed::alone(bare, "", NOW), &body, "evt_1").unwrap().headers;
+            let signed = verifier.sign(&SignatureContext::new(bare, "", NOW), &body, "evt_1").unwrap().headers;
             headers.extend(signed);
             let head = RequestHead::new("POST", "/w/1", &headers, LOOPBACK);
             let decide = |body: &[u8]| {

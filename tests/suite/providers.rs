@@ -6,7 +6,10 @@ use callgate::config::{Entry, PRESETS};
 use callgate::ingress::Decided;
 use callgate::policy::Policy;
 use callgate::request::RequestHead;
-use callgate::signature::{Cipher, IdSource, Keys, Place, Proof, Signed, TimestampSource, TokenPlace};
+use callgate::signature::{
+    EventIdSource, Proof, SharedSecretPlace, SignatureAlgorithm, SignatureContext, SignaturePlace,
+    TimestampSource, VerifierKeys,
+};
 use callgate::source::LOOPBACK;
 use callgate::time::Timestamp;
 use callgate::trail::Trail;
@@ -24,22 +27,22 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
 /// Reports whether the provider and Callgate share the key.
 fn is_shared(entry: &Entry) -> bool {
     entry.scheme.as_ref().is_some_and(|scheme| match &scheme.proof {
-        Proof::Content(content) => matches!(content.cipher, Cipher::Mac(_)),
-        Proof::Jwt(_) => scheme.mac().is_some(),
-        Proof::Token(_) => true,
-        Proof::Message(_) | Proof::Nothing | Proof::Sns => false,
+        Proof::Content(content) => matches!(content.algorithm, SignatureAlgorithm::Mac(_)),
+        Proof::Jwt(_) => scheme.mac_algorithm().is_some(),
+        Proof::SharedSecret(_) => true,
+        Proof::MessageSignature(_) | Proof::None | Proof::Sns => false,
     })
 }
 
 fn policy(name: &str, entry: &Entry) -> Policy {
-    let form = format!("{:?}", entry.scheme.as_ref().unwrap().key_form);
+    let form = format!("{:?}", entry.scheme.as_ref().unwrap().secret_format);
     let secret = match form.as_str() {
         "Hex" => "HEX_KEY",
         "IdAndSecret" => "API_KEY_AND_SECRET",
         _ if form.contains("v1,whsec_") => "SUPABASE",
         _ => "WHSEC",
     };
-    let basic = matches!(entry.scheme.as_ref().unwrap().proof, Proof::Token(TokenPlace::Basic));
+    let basic = matches!(entry.scheme.as_ref().unwrap().proof, Proof::SharedSecret(SharedSecretPlace::Basic));
     let secret = if basic { "API_KEY_AND_SECRET" } else { secret };
     parse(&format!(
         "public_url: https://agent.example.com
@@ -69,7 +72,7 @@ fn signing_is_the_inverse_of_verifying_wherever_the_key_is_shared() {
     for (name, entry) in entries().filter(|(_, entry)| is_shared(entry)) {
         let policy = policy(name, &entry);
         let verifier = policy.providers[0].verifier.as_ref().unwrap();
-        assert!(matches!(verifier.keys(), Keys::Shared), "{name}");
+        assert!(matches!(verifier.keys(), VerifierKeys::Shared), "{name}");
         let mut headers = HeaderMap::new();
         let form = name == "twilio";
         let (kind, body) = match form {
@@ -79,7 +82,7 @@ fn signing_is_the_inverse_of_verifying_wherever_the_key_is_shared() {
         headers.insert("content-type", HeaderValue::from_static(kind));
         let bare = RequestHead::new("POST", "/w/1?a=b", &headers, LOOPBACK);
         let now = Timestamp::from_unix_secs(NOW);
-        let signed = Signed::alone(bare, "https://agent.example.com", now);
+        let signed = SignatureContext::new(bare, "https://agent.example.com", now);
         let signature = verifier.sign(&signed, body.as_bytes(), "evt_1");
         let signature = signature.unwrap_or_else(|| panic!("{name} cannot be signed"));
         let body = signature.body.into_owned();
@@ -159,23 +162,23 @@ fn headers_of(entry: &Entry) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> = scheme.require.iter().map(|(name, _)| name.clone()).collect();
     match &scheme.proof {
         Proof::Content(content) => {
-            if let Place::Headers { names: own, .. } = &content.place {
+            if let SignaturePlace::Headers { names: own, .. } = &content.place {
                 names.extend(own.iter().cloned());
             }
             if let Some(TimestampSource::Header(name)) = content.timestamp.as_ref().map(|rule| &rule.source) {
                 names.push(name.clone());
             }
-            if let (true, Some(IdSource::Header(name))) = (content.content.uses_id(), &scheme.id) {
+            if let (true, Some(EventIdSource::Header(name))) = (content.content.uses_id(), &scheme.id) {
                 names.push(name.clone());
             }
             names.extend(content.content.headers().cloned());
         }
         Proof::Jwt(jwt) => names.extend(jwt.place.header().cloned()),
-        Proof::Message(_) => {
+        Proof::MessageSignature(_) => {
             names.extend(["signature", "signature-input", "content-digest"].map(HeaderName::from_static));
         }
-        Proof::Token(TokenPlace::At(place)) => names.extend(place.header().cloned()),
-        Proof::Token(_) | Proof::Nothing | Proof::Sns => {}
+        Proof::SharedSecret(SharedSecretPlace::At(place)) => names.extend(place.header().cloned()),
+        Proof::SharedSecret(_) | Proof::None | Proof::Sns => {}
     }
     names
 }

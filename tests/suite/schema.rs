@@ -8,7 +8,7 @@ use callgate::cli::{first_configuration, reference, schema, understands};
 use callgate::config::{
     CHANGE_ME, Config, ConfigError, PRESETS, Surroundings, keys_asked, preset as preset_of,
 };
-use callgate::signature::{Keys, KeysAt};
+use callgate::signature::{PublicKeySource, VerifierKeys};
 use serde_json::Value;
 
 use crate::harness::env;
@@ -191,9 +191,10 @@ fn a_first_configuration_can_be_made_for_every_provider() {
         };
         assert!(text.contains(&format!("preset: {}", preset.name)), "{text}");
         let config = filled_in(&text).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}"));
-        let published = entry.scheme.as_ref().is_some_and(|s| matches!(s.keys, Some(KeysAt::Url(_))));
+        let published =
+            entry.scheme.as_ref().is_some_and(|s| matches!(s.keys, Some(PublicKeySource::Url(_))));
         let verifier = config.policy.providers[0].verifier.as_ref();
-        let fetches = verifier.is_some_and(|verifier| matches!(verifier.keys(), Keys::Fetched(_)));
+        let fetches = verifier.is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Fetched(_)));
         assert_eq!(fetches, published, "{text}");
         if fetches {
             assert!(!text.contains("secrets:"), "{text}");

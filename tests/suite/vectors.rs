@@ -7,7 +7,7 @@ use std::fs;
 use callgate::config::{Config, Surroundings};
 use callgate::ingress::Decided;
 use callgate::request::RequestHead;
-use callgate::signature::{Reply, Signed};
+use callgate::signature::{HandshakeReply, SignatureContext};
 use callgate::source::LOOPBACK;
 use callgate::time::Timestamp;
 use callgate::trail::Trail;
@@ -158,7 +158,7 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
         config: &Config,
         body: &[u8],
         headers: &HeaderMap,
-    ) -> Result<Option<Reply>, (u16, String)> {
+    ) -> Result<Option<HandshakeReply>, (u16, String)> {
         let target = self.split().1;
         let head = RequestHead {
             body_bytes_declared: None,
@@ -238,9 +238,9 @@ fn a_path_with_escapes_is_signed_in_its_normal_form() {
     let headers = vector.headers();
     let (public_url, target) = vector.split();
     let head = RequestHead::new(&vector.method, target, &headers, LOOPBACK);
-    let signed = Signed::alone(head, public_url, Timestamp::from_unix_secs(vector.now));
-    let presented = verifier.present(&signed).unwrap();
-    assert!(verifier.verify(&presented, &signed, vector.body.as_bytes()).is_ok());
+    let signed = SignatureContext::new(head, public_url, Timestamp::from_unix_secs(vector.now));
+    let presented = verifier.verify_head(&signed).unwrap();
+    assert!(verifier.verify_body(&presented, &signed, vector.body.as_bytes()).is_ok());
 }
 
 #[test]

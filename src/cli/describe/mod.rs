@@ -12,7 +12,7 @@ use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
 use crate::json::Pointer;
 use crate::policy::{Feed, Policy};
-use crate::signature::{IdSource, Keys, Place, Proof, TimestampSource, Verifier};
+use crate::signature::{EventIdSource, Proof, SignaturePlace, TimestampSource, Verifier, VerifierKeys};
 use crate::source::{Allowlist, Networks};
 use crate::time::{Rate, format_duration};
 
@@ -285,22 +285,22 @@ fn carriers(carriers: &[Carrier]) -> Vec<String> {
 fn signature(verifier: &Verifier) -> Value {
     let scheme = verifier.scheme();
     let mut shown = json!({
-        "algorithm": scheme.words(),
-        "covers": scheme.covers().words(),
+        "algorithm": scheme.summary(),
+        "covers": scheme.covers().names(),
         "id": scheme.id.as_ref().map(|source| match source {
-            IdSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
-            IdSource::Header(name) => format!("header {name}"),
+            EventIdSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
+            EventIdSource::Header(name) => format!("header {name}"),
         }),
         "handshakes": scheme.handshakes.iter().map(|handshake| &*handshake.name).collect::<Vec<_>>(),
         "keys": match verifier.keys() {
-            Keys::Derived => "one for each interaction",
-            Keys::Fetched(_) => "fetched",
-            Keys::Learned(_) => "handed over by a handshake",
-            Keys::Named(_, None) => "certificates that the messages name",
-            Keys::Named(_, Some(_)) | Keys::Public(_) => "given",
-            Keys::Shared => "shared",
+            VerifierKeys::Derived => "one for each interaction",
+            VerifierKeys::Fetched(_) => "fetched",
+            VerifierKeys::Learned(_) => "handed over by a handshake",
+            VerifierKeys::Named(_, None) => "certificates that the messages name",
+            VerifierKeys::Named(_, Some(_)) | VerifierKeys::Public(_) => "given",
+            VerifierKeys::Shared => "shared",
         },
-        "secrets": verifier.keys_count(),
+        "secrets": verifier.secrets_count(),
     });
     if let (Proof::Content(content), Some(shown)) = (&scheme.proof, shown.as_object_mut()) {
         shown.insert("content".to_owned(), content.content.as_str().into());
@@ -323,10 +323,10 @@ fn signature(verifier: &Verifier) -> Value {
     shown
 }
 
-fn place(place: &Place) -> Value {
+fn place(place: &SignaturePlace) -> Value {
     match place {
-        Place::Body(pointer) => json!(format!("{} of the body", pointer.as_str())),
-        Place::Headers { names, format } => json!({
+        SignaturePlace::Body(pointer) => json!(format!("{} of the body", pointer.as_str())),
+        SignaturePlace::Headers { names, format } => json!({
             "headers": names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
             "format": format.as_str(),
         }),

@@ -6,7 +6,7 @@ use crate::denial::Denial;
 use crate::http::{Session, response};
 use crate::ingress::{Denied, Route, Seen};
 use crate::policy::Policy;
-use crate::signature::{Keys, Reply, Verifier};
+use crate::signature::{HandshakeReply, Verifier, VerifierKeys};
 
 /// Answers a handshake.
 ///
@@ -27,7 +27,7 @@ pub(crate) async fn answer(
         log::error!("the secret handed over by {name} could not be kept: {error}");
         return Err(Denied { denial: Denial::StoreUnavailable, seen });
     }
-    if reply.learned.is_some() {
+    if reply.secret.is_some() {
         let client = seen.client.map_or_else(String::new, |client| client.to_string());
         log::warn!("{client} handed over the secret of the route {name}");
     }

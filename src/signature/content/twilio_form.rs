@@ -1,0 +1,84 @@
+//! The content that Twilio signs, besides the URL. For a form it is every field, sorted by name, with name and value
+//! joined without a separator. For other bodies it is empty: their hash is in the URL.
+//! Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
+
+use data_encoding::HEXLOWER;
+use percent_encoding::percent_decode;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::denial::{Denial, Refusal};
+use crate::query::{Parameter, parameter};
+use crate::request::RequestHead;
+
+/// The query parameter with the hash of a body that is not a form.
+const BODY_HASH: &str = "bodySHA256";
+
+/// Limit of form fields. They are sorted before the signature is verified.
+const FIELDS_MAX: usize = 1000;
+
+/// Returns the signed text of the body.
+///
+/// # Errors
+/// `signature_mismatch` if the URL does not have the hash of a body that is not a form, `signature_malformed` if a form
+/// is malformed.
+pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
+    let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
+    // Twilio appends the parameter. In any other position, it could be text of a third party that was signed as a form
+    // field.
+    let query = head.raw_query().unwrap_or_default();
+    let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
+    match (last, parameter(query, BODY_HASH)) {
+        (Some(hash), Parameter::One(_)) if hash.len() == 64 && !head.is_form() => {
+            let expected = HEXLOWER.encode(&Sha256::digest(body));
+            return match bool::from(expected.as_bytes().ct_eq(hash.as_bytes())) {
+                true => Ok(String::new()),
+                false => mismatch("bodySHA256 in the URL is not the hash of the body"),
+            };
+        }
+        (_, Parameter::Missing) => {}
+        _ => return mismatch("bodySHA256 is not the last query parameter, or the body is a form"),
+    }
+    if body.is_empty() {
+        return Ok(String::new());
+    }
+    if !head.is_form() {
+        return mismatch("the body is not a form, and its hash is not in the URL");
+    }
+    sorted_fields(body)
+}
+
+/// Returns the public URL without its port, or with the default port of the scheme if it has none. Twilio signs either
+/// of them.
+pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
+    let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
+    let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
+    // The last colon of an IPv6 address without a port is inside the brackets.
+    let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map(|(host, _)| host);
+    match host {
+        Some(host) => format!("{scheme}://{host}{path}"),
+        None => format!("{scheme}://{authority}:{}{path}", if scheme == "http" { 80 } else { 443 }),
+    }
+}
+
+/// Returns the sorted fields. Fields that have the same name and the same value appear once.
+fn sorted_fields(body: &[u8]) -> Result<String, Refusal> {
+    let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
+    let text = |bytes: &[u8]| {
+        let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+        String::from_utf8(percent_decode(&spaced).collect()).ok()
+    };
+    let mut fields = Vec::new();
+    for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
+        if fields.len() == FIELDS_MAX {
+            return Err(malformed("the form has more than 1000 fields"));
+        }
+        let split = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+        let (name, value) = pair.split_at(split);
+        let field = text(name).zip(text(value.get(1..).unwrap_or_default()));
+        fields.push(field.ok_or_else(|| malformed("the form is not UTF-8"))?);
+    }
+    fields.sort_unstable();
+    fields.dedup();
+    Ok(fields.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect())
+}

@@ -1,0 +1,34 @@
+//! The context of a signature: everything besides the body that verifying and signing need.
+
+use super::keys::{Keyring, NOTHING};
+use crate::request::RequestHead;
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// The request head, and the keys, time and settings that verifying and signing need.
+#[derive(Clone, Copy, Debug)]
+pub struct SignatureContext<'a> {
+    /// The request head, as received.
+    pub head: RequestHead<'a>,
+    /// The configured `public_url`. With the raw request target, it is the URL that the provider called.
+    pub public_url: &'a str,
+    /// The fetched keys.
+    pub keyring: &'a Keyring,
+    /// The secrets of this interaction, if each interaction has its own.
+    pub derived: &'a [Secret],
+    /// The current time.
+    pub now: Timestamp,
+}
+
+impl<'a> SignatureContext<'a> {
+    /// Returns a context without fetched keys and without secrets of an interaction.
+    pub fn new(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
+        Self { head, public_url, keyring: &NOTHING, derived: &[], now }
+    }
+
+    /// Returns the context with the secrets of an interaction.
+    #[must_use]
+    pub fn with_derived(self, derived: &'a [Secret]) -> Self {
+        Self { derived, ..self }
+    }
+}

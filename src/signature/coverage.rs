@@ -1,0 +1,108 @@
+//! The coverage of a scheme: the parts of a request that a signature protects. The table of providers shows it.
+
+use super::content::ContentPart;
+use super::keys::SignatureAlgorithm;
+use super::proofs::SharedSecretPlace;
+use super::request_parts::EventIdSource;
+use super::scheme::{Proof, Scheme};
+
+/// The parts of a request that a signature covers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SignatureCoverage {
+    /// The whole body.
+    pub body: bool,
+    /// Some members of the body.
+    pub members: bool,
+    /// A time, which Callgate compares with its clock.
+    pub time: bool,
+    /// The event id.
+    pub id: bool,
+    /// The URL that the provider called.
+    pub url: bool,
+}
+
+impl SignatureCoverage {
+    /// Returns the names of the covered parts.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [
+            (self.body, "body"),
+            (self.members && !self.body, "members of the body"),
+            (self.time, "time"),
+            (self.id, "id"),
+            (self.url, "URL"),
+        ];
+        all.into_iter().filter(|(yes, _)| *yes).map(|(_, what)| what).collect()
+    }
+}
+
+impl Scheme {
+    /// Returns the parts of a request that the signature covers.
+    pub fn covers(&self) -> SignatureCoverage {
+        match &self.proof {
+            Proof::Content(scheme) => {
+                let content = &scheme.content;
+                SignatureCoverage {
+                    body: content.covers_body(),
+                    members: content.members().next().is_some(),
+                    time: scheme.timestamp.is_some(),
+                    id: self.signs_id(),
+                    url: content.parts().contains(&ContentPart::Url),
+                }
+            }
+            Proof::Jwt(jwt) => SignatureCoverage {
+                body: jwt.body_hash.is_some(),
+                members: false,
+                time: jwt.expires || jwt.max_age.is_some(),
+                id: self.signs_id(),
+                url: self.uses_url(),
+            },
+            Proof::MessageSignature(message) => {
+                let has = |name: &str| message.components.iter().any(|component| **component == *name);
+                SignatureCoverage {
+                    body: message.covers_body(),
+                    members: false,
+                    time: true,
+                    id: false,
+                    url: has("@target-uri") || has("@path"),
+                }
+            }
+            Proof::Sns => {
+                SignatureCoverage { body: false, members: true, time: true, id: self.signs_id(), url: false }
+            }
+            Proof::None | Proof::SharedSecret(_) => SignatureCoverage::default(),
+        }
+    }
+
+    /// Returns whether the signature covers the event id.
+    pub fn signs_id(&self) -> bool {
+        match (&self.proof, &self.id) {
+            (Proof::Jwt(jwt), None) => jwt.id.is_some(),
+            (Proof::Jwt(jwt), Some(EventIdSource::Body(_))) => jwt.body_hash.is_some(),
+            (Proof::Content(scheme), Some(EventIdSource::Header(name))) => {
+                scheme.content.uses_id() || scheme.content.headers().any(|header| header == name)
+            }
+            (Proof::Content(scheme), Some(EventIdSource::Body(pointer))) => {
+                scheme.content.covers_body() || scheme.content.signs_member(pointer)
+            }
+            (Proof::MessageSignature(message), Some(EventIdSource::Body(_))) => message.covers_body(),
+            (Proof::Sns, _) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns a short name of the scheme.
+    pub fn summary(&self) -> String {
+        match &self.proof {
+            Proof::Content(scheme) => match scheme.algorithm {
+                SignatureAlgorithm::Mac(algorithm) => algorithm.name().to_owned(),
+                SignatureAlgorithm::Public(algorithm) => algorithm.name().to_owned(),
+            },
+            Proof::Jwt(jwt) => format!("JWT, {}", jwt.algorithms.join(" or ")),
+            Proof::MessageSignature(_) => "HTTP message signature".to_owned(),
+            Proof::None => "none".to_owned(),
+            Proof::Sns => "RSA with SHA-1 or SHA-256".to_owned(),
+            Proof::SharedSecret(SharedSecretPlace::Basic) => "basic authentication".to_owned(),
+            Proof::SharedSecret(_) => "shared token".to_owned(),
+        }
+    }
+}

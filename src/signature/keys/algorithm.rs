@@ -1,0 +1,13 @@
+//! The algorithm of a signature: a MAC or a public-key algorithm.
+
+use super::mac::MacAlgorithm;
+use super::public_key_algorithm::PublicKeyAlgorithm;
+
+/// The algorithm of a signature.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SignatureAlgorithm {
+    /// A MAC under a shared secret.
+    Mac(MacAlgorithm),
+    /// A signature that a public key verifies.
+    Public(PublicKeyAlgorithm),
+}

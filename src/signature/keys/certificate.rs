@@ -1,0 +1,151 @@
+//! Certificates whose URL is in the message (SNS, PayPal). The scheme lists the hosts and the path that a message may
+//! name.
+
+use http::HeaderName;
+
+use crate::denial::{Denial, Refusal};
+use crate::json::Pointer;
+use crate::request::RequestHead;
+use crate::signature::request_parts::{body_members, required_header};
+
+/// Length limit of a certificate URL, in bytes.
+const URL_BYTES_MAX: usize = 256;
+
+/// Length limit of the query of a confirmation URL, in bytes.
+const CONFIRMATION_BYTES_MAX: usize = 2048;
+
+/// The part of a message that holds the certificate URL.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CertificateSource {
+    /// A member of the JSON body.
+    Body(Pointer),
+    /// A header.
+    Header(HeaderName),
+}
+
+/// The certificate URLs that a message may name. The scheme is always `https`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateRule {
+    /// The part of the message that holds the URL.
+    pub source: CertificateSource,
+    /// The allowed hosts. The label `*` matches a cloud region, such as `us-east-1`.
+    pub hosts: Vec<Box<str>>,
+    /// The prefix of the allowed paths.
+    pub path: Box<str>,
+}
+
+impl CertificateRule {
+    /// Returns the certificate URL of a message.
+    ///
+    /// # Errors
+    /// `signature_missing` or `signature_malformed` if the URL cannot be read, `signature_key_unknown` if the URL is
+    /// not allowed.
+    pub(in crate::signature) fn url(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
+        let url = self.text(head, body)?;
+        if self.allows(&url) {
+            return Ok(url);
+        }
+        let detail = "the certificate URL in the message is not one of the provider's";
+        Err(Refusal::new(Denial::SignatureKeyUnknown, detail))
+    }
+
+    fn text(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
+        Ok(match &self.source {
+            CertificateSource::Header(name) => {
+                required_header(head, name)?.to_str().unwrap_or_default().to_owned()
+            }
+            CertificateSource::Body(pointer) => {
+                body_members(body, &[pointer])?.first().map(ToString::to_string).unwrap_or_default()
+            }
+        })
+    }
+
+    /// Returns the URL that confirms a subscription. Unlike a certificate URL, it may have a query.
+    ///
+    /// # Errors
+    /// `signature_missing` or `signature_malformed` if the URL cannot be read, `handshake_refused` if the URL is not
+    /// allowed.
+    pub(in crate::signature) fn confirmation(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+    ) -> Result<String, Refusal> {
+        let url = self.text(head, body)?;
+        let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+        let plain = query.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~=&:%".contains(&b));
+        if self.allows(path) && plain && query.len() <= CONFIRMATION_BYTES_MAX {
+            return Ok(url);
+        }
+        let detail = "the confirmation URL in the message is not one of the provider's";
+        Err(Refusal::new(Denial::HandshakeRefused, detail))
+    }
+
+    /// Returns whether a URL has an allowed host and path. Empty segments and segments that begin with a dot are not
+    /// allowed: with them, one certificate would have many URLs.
+    pub(in crate::signature) fn allows(&self, url: &str) -> bool {
+        let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
+            return false;
+        };
+        let (host, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or_default();
+        let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b));
+        let complete = path.len() >= self.path.len() && path.starts_with(&*self.path);
+        let canonical = !path.contains("..") && !path.contains("//") && !path.contains("/.");
+        plain && complete && canonical && self.hosts.iter().any(|pattern| is_host(pattern, host))
+    }
+}
+
+fn is_host(pattern: &str, host: &str) -> bool {
+    let mut labels = host.split('.');
+    let fits = |label: &str, wanted: &str| if wanted == "*" { is_region(label) } else { label == wanted };
+    pattern.split('.').all(|wanted| labels.next().is_some_and(|label| fits(label, wanted)))
+        && labels.next().is_none()
+}
+
+/// Returns whether a host label is a cloud region, such as `us-gov-west-1`. The label of a storage bucket is not.
+fn is_region(label: &str) -> bool {
+    let mut words = label.split('-');
+    let letters = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+    let number =
+        words.next_back().is_some_and(|word| word.len() <= 2 && word.bytes().all(|b| b.is_ascii_digit()));
+    let words: Vec<_> = words.collect();
+    let first = words.first().is_some_and(|word| word.len() == 2);
+    number && first && words.len() >= 2 && words.into_iter().all(letters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_providers_own_addresses_are_allowed() {
+        let rule = CertificateRule {
+            source: CertificateSource::Header(HeaderName::from_static("x-cert")),
+            hosts: vec!["sns.*.amazonaws.com".into(), "api.paypal.com".into()],
+            path: "/certs/".into(),
+        };
+        for good in ["https://sns.us-east-1.amazonaws.com/certs/a.pem", "https://api.paypal.com/certs/CERT-1"]
+        {
+            assert!(rule.allows(good), "{good}");
+        }
+        for bad in [
+            "",
+            "http://api.paypal.com/certs/a",
+            "https://api.paypal.com/other/a",
+            "https://api.paypal.com/certs/../a",
+            "https://api.paypal.com/certs//a",
+            "https://api.paypal.com/certs/./a",
+            "https://api.paypal.com/certs/a?x",
+            "https://api.paypal.com:443/certs/a",
+            "https://api.paypal.com@evil.test/certs/a",
+            "https://api.paypal.com.evil.test/certs/a",
+            "https://sns.us-east-1.amazonaws.com.evil.test/certs/a",
+            "https://sns.a.b.amazonaws.com/certs/a",
+            "https://sns.x.amazonaws.com/certs/a",
+            "https://sns.s3-us-west-2.amazonaws.com/certs/a",
+            "https://sns.s3-accelerate.amazonaws.com/certs/a",
+            "https://evilsns.us-east-1.amazonaws.com/certs/a",
+        ] {
+            assert!(!rule.allows(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Message authentication codes (MACs).
+
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use subtle::ConstantTimeEq;
+
+use super::secret_format::{SecretFormat, SecretFormatError};
+use crate::secret::Secret;
+
+/// A MAC algorithm.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MacAlgorithm {
+    /// HMAC-SHA1. Some providers still sign with it.
+    HmacSha1,
+    /// HMAC-SHA256.
+    HmacSha256,
+    /// HMAC-SHA384.
+    HmacSha384,
+    /// HMAC-SHA512.
+    HmacSha512,
+    /// SHA-256 of a content that includes the secret. This is not a MAC, but HubSpot still signs with it.
+    PlainSha256,
+}
+
+impl MacAlgorithm {
+    /// Returns the name of the algorithm.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HmacSha1 => "hmac-sha1",
+            Self::HmacSha256 => "hmac-sha256",
+            Self::HmacSha384 => "hmac-sha384",
+            Self::HmacSha512 => "hmac-sha512",
+            Self::PlainSha256 => "plain-sha256",
+        }
+    }
+
+    /// Returns the MAC algorithm with this JOSE name (RFC 7518 section 3.1).
+    pub(in crate::signature) fn from_jose(name: &str) -> Option<Self> {
+        match name {
+            "HS256" => Some(Self::HmacSha256),
+            "HS384" => Some(Self::HmacSha384),
+            "HS512" => Some(Self::HmacSha512),
+            _ => None,
+        }
+    }
+
+    /// Returns the length of an authentication tag, in bytes.
+    pub const fn tag_bytes(self) -> usize {
+        match self {
+            Self::HmacSha1 => 20,
+            Self::HmacSha256 | Self::PlainSha256 => 32,
+            Self::HmacSha384 => 48,
+            Self::HmacSha512 => 64,
+        }
+    }
+}
+
+/// The authentication tag of a message: its MAC, or for other signatures the SHA-256 digest of the signed content.
+///
+/// Messages with the same tag may be duplicates.
+#[derive(Clone, Copy)]
+pub struct AuthenticationTag {
+    pub(super) bytes: [u8; 64],
+    pub(super) len: usize,
+}
+
+impl AuthenticationTag {
+    /// Returns the tag of at most 64 bytes.
+    pub(in crate::signature) fn new(bytes: &[u8]) -> Self {
+        let mut tag = Self { bytes: [0; 64], len: bytes.len() };
+        if let Some(room) = tag.bytes.get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+        tag
+    }
+
+    /// Returns the raw bytes. They must not appear in a log or an error.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Compares two tags in constant time.
+    pub(in crate::signature) fn matches(&self, other: &Self) -> bool {
+        self.as_bytes().ct_eq(other.as_bytes()).into()
+    }
+}
+
+/// Prints the length only: with the tag, anyone could send the message.
+impl fmt::Debug for AuthenticationTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} byte tag]", self.len)
+    }
+}
+
+/// A MAC key with its initial state computed. A clone of it computes the MAC of one message.
+#[derive(Clone)]
+pub(in crate::signature) enum MacKey {
+    Sha1(Hmac<Sha1>),
+    Sha256(Hmac<Sha256>),
+    Sha384(Hmac<Sha384>),
+    Sha512(Hmac<Sha512>),
+    Plain(Sha256),
+}
+
+impl MacKey {
+    pub(in crate::signature) fn new(
+        algorithm: MacAlgorithm,
+        form: &SecretFormat,
+        secret: &Secret,
+    ) -> Result<Self, SecretFormatError> {
+        let key = form.key(secret)?;
+        // HMAC accepts keys of every length, but the trait that it shares with other MACs returns an error.
+        match algorithm {
+            MacAlgorithm::HmacSha1 => Hmac::new_from_slice(&key).map(Self::Sha1),
+            MacAlgorithm::HmacSha256 => Hmac::new_from_slice(&key).map(Self::Sha256),
+            MacAlgorithm::HmacSha384 => Hmac::new_from_slice(&key).map(Self::Sha384),
+            MacAlgorithm::HmacSha512 => Hmac::new_from_slice(&key).map(Self::Sha512),
+            MacAlgorithm::PlainSha256 => Ok(Self::Plain(Sha256::new())),
+        }
+        .map_err(|_| SecretFormatError::Empty)
+    }
+
+    /// Starts the MAC of one message.
+    pub(in crate::signature) fn start(&self) -> Self {
+        self.clone()
+    }
+
+    /// Adds bytes of the message.
+    pub(in crate::signature) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha1(mac) => Mac::update(mac, bytes),
+            Self::Sha256(mac) => Mac::update(mac, bytes),
+            Self::Sha384(mac) => Mac::update(mac, bytes),
+            Self::Sha512(mac) => Mac::update(mac, bytes),
+            Self::Plain(hash) => Digest::update(hash, bytes),
+        }
+    }
+
+    /// Returns the MAC.
+    pub(in crate::signature) fn finish(self) -> AuthenticationTag {
+        match self {
+            Self::Sha1(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Sha256(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Sha384(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Sha512(mac) => AuthenticationTag::new(&mac.finalize().into_bytes()),
+            Self::Plain(hash) => AuthenticationTag::new(&hash.finalize()),
+        }
+    }
+}

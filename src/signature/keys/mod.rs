@@ -1,0 +1,29 @@
+//! Keys, and the algorithms that use them.
+
+mod algorithm;
+mod certificate;
+mod encoding;
+mod key_source;
+mod keyring;
+mod mac;
+mod public_key;
+mod public_key_algorithm;
+mod secret_format;
+
+pub use self::algorithm::SignatureAlgorithm;
+pub use self::certificate::{CertificateRule, CertificateSource};
+pub use self::encoding::Encoding;
+pub use self::key_source::{PublicKeySource, VerifierKeys};
+pub use self::keyring::Keyring;
+pub(in crate::signature) use self::keyring::NOTHING;
+pub(in crate::signature) use self::mac::MacKey;
+pub use self::mac::{AuthenticationTag, MacAlgorithm};
+pub use self::public_key::{KeySet, KeySetError, PublicKey};
+pub use self::public_key_algorithm::PublicKeyAlgorithm;
+pub use self::secret_format::{SecretFormat, SecretFormatError};
+
+#[cfg(test)]
+mod mac_tests;
+
+#[cfg(test)]
+mod public_key_tests;

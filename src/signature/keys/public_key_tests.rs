@@ -1,0 +1,135 @@
+//! Tests the public-key algorithms with the vectors of Wycheproof.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::public_key::KeySet;
+use super::public_key_algorithm::PublicKeyAlgorithm;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Vectors {
+    test_groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    #[serde(default)]
+    public_key_pem: Option<String>,
+    #[serde(default)]
+    public_key: Option<Value>,
+    tests: Vec<Vector>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Vector {
+    tc_id: u32,
+    comment: String,
+    msg: String,
+    sig: String,
+    result: String,
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
+}
+
+/// Returns the numbers of accepted and denied signatures. A signature that the vectors call acceptable may be either.
+fn run(algorithm: PublicKeyAlgorithm, text: &str) -> (usize, usize) {
+    let vectors: Vectors = serde_json::from_str(text).unwrap();
+    let (mut accepted, mut refused) = (0, 0);
+    for group in vectors.test_groups {
+        let pem = group.public_key_pem.or_else(|| {
+            let key = group.public_key.as_ref()?;
+            key.get("pem").and_then(Value::as_str).map(str::to_owned)
+        });
+        let Ok(keys) = KeySet::parse(pem.unwrap().as_bytes()) else { continue };
+        for vector in &group.tests {
+            let verifies = algorithm.verifies(&keys.keys()[0], &hex(&vector.msg), &hex(&vector.sig));
+            let says = (vector.tc_id, &vector.comment);
+            match vector.result.as_str() {
+                "valid" => assert!(verifies, "{says:?}"),
+                "invalid" => assert!(!verifies, "{says:?}"),
+                _ => {}
+            }
+            if verifies { accepted += 1 } else { refused += 1 }
+        }
+    }
+    (accepted, refused)
+}
+
+#[test]
+fn wycheproof_agrees() {
+    let vectors = [
+        (PublicKeyAlgorithm::Ed25519, include_str!("../../../tests/vectors/wycheproof/ed25519_test.json")),
+        (
+            PublicKeyAlgorithm::EcdsaP256Der,
+            include_str!("../../../tests/vectors/wycheproof/ecdsa_secp256r1_sha256_test.json"),
+        ),
+        (
+            PublicKeyAlgorithm::EcdsaP256Fixed,
+            include_str!("../../../tests/vectors/wycheproof/ecdsa_secp256r1_sha256_p1363_test.json"),
+        ),
+        (
+            PublicKeyAlgorithm::EcdsaP384Der,
+            include_str!("../../../tests/vectors/wycheproof/ecdsa_secp384r1_sha384_test.json"),
+        ),
+        (
+            PublicKeyAlgorithm::EcdsaP384Fixed,
+            include_str!("../../../tests/vectors/wycheproof/ecdsa_secp384r1_sha384_p1363_test.json"),
+        ),
+        (
+            PublicKeyAlgorithm::RsaPkcs1Sha256,
+            include_str!("../../../tests/vectors/wycheproof/rsa_signature_2048_sha256_test.json"),
+        ),
+        (
+            PublicKeyAlgorithm::RsaPkcs1Sha256,
+            include_str!("../../../tests/vectors/wycheproof/rsa_signature_3072_sha256_test.json"),
+        ),
+        (
+            PublicKeyAlgorithm::RsaPssSha256,
+            include_str!("../../../tests/vectors/wycheproof/rsa_pss_2048_sha256_mgf1_32_test.json"),
+        ),
+    ];
+    for (algorithm, text) in vectors {
+        let (accepted, refused) = run(algorithm, text);
+        assert!(accepted > 5 && refused > 40, "{}: {accepted} {refused}", algorithm.name());
+    }
+}
+
+#[test]
+fn a_key_of_another_kind_verifies_nothing() {
+    let key = KeySet::parse(b"whpk_PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
+    for algorithm in [PublicKeyAlgorithm::EcdsaP256Der, PublicKeyAlgorithm::RsaPkcs1Sha256] {
+        assert!(!algorithm.verifies(&key.keys()[0], b"", b""));
+    }
+}
+
+#[test]
+fn keys_are_read_in_every_form_and_no_other() {
+    let hex = "89cd7489bf665a36667ba46dfd521ca6713fd2f9ad842835340b244e98355f2a";
+    let same = |text: &str| format!("{:?}", KeySet::parse(text.as_bytes()).unwrap().keys());
+    assert_eq!(same(hex), same(&hex.to_uppercase()));
+    for bad in [
+        "",
+        "{}",
+        "{\"keys\":[]}",
+        "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AQID\"}]}",
+        "{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"AQID\"}",
+        "{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AQID\",\"y\":\"AQID\"}",
+        "-----BEGIN PUBLIC KEY-----\nAQID\n-----END PUBLIC KEY-----",
+        "-----BEGIN PRIVATE KEY-----\nAQID\n-----END PRIVATE KEY-----",
+        &hex[1..],
+        "a shared secret",
+    ] {
+        assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad}");
+    }
+    // Keys for encryption and keys that do not verify are skipped.
+    let text = r#"{"keys":[
+        {"kty":"OKP","crv":"Ed25519","use":"enc","x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
+        {"kty":"OKP","crv":"Ed25519","key_ops":["sign"],"x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
+        {"kty":"OKP","crv":"Ed25519","kid":"k","x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"}]}"#;
+    assert_eq!(KeySet::parse(text.as_bytes()).unwrap().keys().len(), 1);
+}

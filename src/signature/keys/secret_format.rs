@@ -1,0 +1,97 @@
+//! The format of a shared secret: how its text becomes a key.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// The format of a shared secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SecretFormat {
+    /// Base64 after an optional prefix, such as `whsec_`.
+    Base64 {
+        /// The prefix. Secrets without the prefix are accepted.
+        prefix: Box<str>,
+    },
+    /// Hexadecimal.
+    Hex,
+    /// The id of the key, a colon, and the key as text.
+    IdAndSecret,
+    /// The text is the key.
+    Utf8,
+    /// The text after an optional prefix is the key. A `*` in the prefix matches any text.
+    Utf8After {
+        /// The prefix, such as `signkey-*-`.
+        prefix: Box<str>,
+    },
+}
+
+/// The reason why a secret is not in the format of its scheme.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SecretFormatError {
+    /// The secret is not base64.
+    Base64,
+    /// The key is empty.
+    Empty,
+    /// The secret is not hexadecimal.
+    Hex,
+    /// The secret has no colon between the id of the key and the key.
+    Id,
+}
+
+impl fmt::Display for SecretFormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base64 => "is not base64",
+            Self::Empty => "is empty",
+            Self::Hex => "is not hexadecimal",
+            Self::Id => "has no colon between the id of the key and the key",
+        })
+    }
+}
+
+impl SecretFormat {
+    /// Returns the id of the key, if the format has one.
+    pub(in crate::signature) fn id<'s>(&self, secret: &'s Secret) -> Option<&'s [u8]> {
+        match self {
+            Self::IdAndSecret => secret.expose().split(|b| *b == b':').next(),
+            _ => None,
+        }
+    }
+
+    /// Returns the key.
+    pub(super) fn key(&self, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, SecretFormatError> {
+        let text = secret.expose();
+        let key = match self {
+            Self::Utf8 => text.to_vec(),
+            Self::Utf8After { prefix } => behind(text, prefix).unwrap_or(text).to_vec(),
+            Self::IdAndSecret => {
+                let colon = text.iter().position(|b| *b == b':').ok_or(SecretFormatError::Id)?;
+                text.get(colon + 1..).unwrap_or_default().to_vec()
+            }
+            Self::Hex => {
+                data_encoding::HEXLOWER_PERMISSIVE.decode(text).map_err(|_| SecretFormatError::Hex)?
+            }
+            Self::Base64 { prefix } => {
+                let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
+                // Some tools print the padding and some do not. The key is the same.
+                let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
+                let text = text.get(..end).unwrap_or_default();
+                data_encoding::BASE64_NOPAD.decode(text).map_err(|_| SecretFormatError::Base64)?
+            }
+        };
+        if key.is_empty() { Err(SecretFormatError::Empty) } else { Ok(Zeroizing::new(key)) }
+    }
+}
+
+/// Returns the text after a prefix that may contain a `*`.
+fn behind<'t>(text: &'t [u8], prefix: &str) -> Option<&'t [u8]> {
+    let (before, after) = prefix.split_once('*').unwrap_or((prefix, ""));
+    let rest = text.strip_prefix(before.as_bytes())?;
+    if after.is_empty() {
+        return Some(rest);
+    }
+    let at = rest.windows(after.len()).position(|window| window == after.as_bytes())?;
+    rest.get(at + after.len()..)
+}

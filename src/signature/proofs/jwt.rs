@@ -1,0 +1,283 @@
+//! JWTs as signatures: a header holds a token with the hash of the body, or with the sender only. The scheme says which
+//! keys, algorithms and claims are accepted, never the token (RFC 8725).
+
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::denial::{Denial, Refusal};
+use crate::jose::{Claims, Unverified};
+use crate::secret::Secret;
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{AuthenticationTag, Encoding, KeySet, MacKey, PublicKeyAlgorithm};
+use crate::signature::request_parts::SignaturePlace;
+use crate::time::Timestamp;
+
+/// Accepted clock difference for `exp`, `nbf` and `iat`.
+const LEEWAY: Duration = Duration::from_secs(60);
+
+/// The expected value of a claim.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ExpectedClaim {
+    /// The id of the key.
+    KeyId,
+    /// One of these texts.
+    OneOf(Vec<Box<str>>),
+    /// The URL that the provider called, with its query.
+    Url,
+}
+
+/// A JWT as a signature.
+#[derive(Clone, Debug)]
+pub struct JwtScheme {
+    /// The place of the token.
+    pub place: SignaturePlace,
+    /// The JOSE names of the accepted algorithms.
+    pub algorithms: Vec<Box<str>>,
+    /// The names and expected values of claims, such as `iss`, `aud` and `sub`.
+    pub claims: Vec<(Box<str>, ExpectedClaim)>,
+    /// The claim with the SHA-256 digest of the body, and its encoding. If it is `None`, the body is not signed.
+    pub body_hash: Option<(Box<str>, Encoding)>,
+    /// The greatest accepted age of `iat`. If it is `None`, `iat` is optional.
+    pub max_age: Option<Duration>,
+    /// Whether `exp` is required.
+    pub expires: bool,
+    /// The claim with the event id.
+    pub id: Option<Box<str>>,
+}
+
+/// A token with a valid signature and valid claims.
+#[derive(Clone, Debug)]
+pub(in crate::signature) struct VerifiedJwt {
+    /// The SHA-256 digest of the body, if the token has it.
+    body_hash: Option<Box<[u8]>>,
+    pub(in crate::signature) id: Option<Box<str>>,
+    tag: AuthenticationTag,
+}
+
+/// The keys that verify a JWT.
+pub(in crate::signature) enum JwtKeys<'k> {
+    /// Shared keys, and a function that returns the id of a key.
+    Shared(&'k [(MacKey, Secret)], &'k dyn Fn(&Secret) -> Option<Box<str>>),
+    /// Public keys.
+    Public(&'k KeySet),
+}
+
+impl JwtScheme {
+    /// Verifies the token of a request.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
+    /// `signature_too_old`, `signature_too_new` or `header_duplicated`.
+    pub(in crate::signature) fn verify_head(
+        &self,
+        context: &SignatureContext<'_>,
+        keys: &JwtKeys<'_>,
+        now: Timestamp,
+    ) -> Result<VerifiedJwt, Refusal> {
+        let token = self.place.single(&context.head)?;
+        let token = Unverified::parse(token).map_err(as_signature)?;
+        if !self.algorithms.iter().any(|name| **name == *token.algorithm()) {
+            return Err(Refusal::new(
+                Denial::SignatureMismatch,
+                "the provider does not use the token's algorithm",
+            ));
+        }
+        let key_id = verify_signature(&token, keys, now)?;
+        let payload = BASE64URL_NOPAD.decode(token.payload().as_bytes()).map_err(|_| {
+            Refusal::new(Denial::SignatureMalformed, "the payload of the token is not base64url")
+        })?;
+        let claims: Claims = serde_json::from_slice(&payload).map_err(|_| {
+            Refusal::new(Denial::SignatureClaim, "the claims are not a JSON object with unique names")
+        })?;
+        self.check_times(&claims, now)?;
+        for (name, expected) in &self.claims {
+            check_claim(&claims, name, expected, key_id.as_deref(), context)?;
+        }
+        let body_hash = match &self.body_hash {
+            None => None,
+            Some((name, encoding)) => {
+                let text = claims.text(name).map_err(as_signature)?.unwrap_or_default();
+                let hash = decode_digest(text, *encoding).ok_or_else(|| {
+                    Refusal::new(Denial::SignatureClaim, format!("the claim {name} is not a SHA-256 digest"))
+                })?;
+                Some(hash.into())
+            }
+        };
+        let id = match &self.id {
+            None => None,
+            Some(name) => claims.text(name).map_err(as_signature)?.map(Into::into),
+        };
+        Ok(VerifiedJwt { body_hash, id, tag: AuthenticationTag::new(&Sha256::digest(token.signed())) })
+    }
+
+    fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(), Refusal> {
+        let expires = claims.moment("exp").map_err(as_signature)?;
+        if self.expires && expires.is_none() {
+            return Err(Refusal::new(Denial::SignatureClaim, "the token has no `exp`"));
+        }
+        if expires.is_some_and(|at| now >= at.plus(LEEWAY)) {
+            return Err(Refusal::new(Denial::SignatureTooOld, "the token has expired"));
+        }
+        let issued = claims.moment("iat").map_err(as_signature)?;
+        for at in issued.into_iter().chain(claims.moment("nbf").map_err(as_signature)?) {
+            if at > now.plus(LEEWAY) {
+                return Err(Refusal::new(Denial::SignatureTooNew, "the token is not valid yet"));
+            }
+        }
+        match (self.max_age, issued) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(Refusal::new(Denial::SignatureClaim, "the token has no `iat`")),
+            (Some(age), Some(at)) if at < now.minus(age) => {
+                Err(Refusal::new(Denial::SignatureTooOld, "the token was issued too long ago"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the header value with the token that the provider would send with this body. The key must be a shared
+    /// key.
+    pub(in crate::signature) fn sign(
+        &self,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+        (keyed, key_id): (&MacKey, Option<&str>),
+        id: &str,
+    ) -> Option<String> {
+        let now = context.now;
+        let mut claims = serde_json::Map::new();
+        for (name, expected) in &self.claims {
+            let value = match expected {
+                ExpectedClaim::KeyId => key_id?.to_owned(),
+                ExpectedClaim::OneOf(texts) => texts.first()?.to_string(),
+                ExpectedClaim::Url => format!("{}{}", context.public_url, context.head.target),
+            };
+            claims.insert(name.to_string(), value.into());
+        }
+        if let Some((name, encoding)) = &self.body_hash {
+            claims.insert(name.to_string(), encoding.encode(&Sha256::digest(body)).into());
+        }
+        if let Some(name) = &self.id {
+            claims.insert(name.to_string(), id.into());
+        }
+        claims.insert("iat".to_owned(), now.unix_secs().into());
+        claims.insert("exp".to_owned(), now.plus(Duration::from_secs(300)).unix_secs().into());
+        let header = serde_json::json!({ "alg": &**self.algorithms.first()?, "typ": "JWT" });
+        let encode = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let content = format!("{}.{}", encode(&header), encode(&Value::Object(claims)));
+        let mut mac = keyed.start();
+        mac.update(content.as_bytes());
+        let token = format!("{content}.{}", BASE64URL_NOPAD.encode(mac.finish().as_bytes()));
+        Some(self.place.write("", &token))
+    }
+}
+
+impl VerifiedJwt {
+    /// Compares the body with the digest in the token, if the token has one.
+    ///
+    /// # Errors
+    /// `signature_mismatch` if they differ.
+    pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
+        let same = |hash: &[u8]| bool::from(Sha256::digest(body).ct_eq(hash));
+        if self.body_hash.as_deref().is_none_or(same) {
+            // A token without a digest may come with many messages, so it cannot identify one of them.
+            return Ok(self.body_hash.iter().map(|_| self.tag).collect());
+        }
+        Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not that of the body"))
+    }
+}
+
+/// Verifies the signature of a token. Returns the id of the shared key that verified it, if the key has one.
+///
+/// # Errors
+/// `signature_mismatch` if no key verifies the token, `signature_key_unknown` if the provider has no such key.
+fn verify_signature(
+    token: &Unverified<'_>,
+    keys: &JwtKeys<'_>,
+    now: Timestamp,
+) -> Result<Option<Box<str>>, Refusal> {
+    let forged = || Refusal::new(Denial::SignatureMismatch, "the token's signature does not verify");
+    let signature = BASE64URL_NOPAD.decode(token.signature().as_bytes()).map_err(|_| forged())?;
+    match keys {
+        JwtKeys::Shared(keys, name) => {
+            let found = keys.iter().find(|(keyed, _)| {
+                let mut mac = keyed.start();
+                mac.update(token.signed().as_bytes());
+                mac.finish().as_bytes().ct_eq(&signature).into()
+            });
+            found.map(|(_, secret)| name(secret)).ok_or_else(forged)
+        }
+        JwtKeys::Public(set) => {
+            let algorithm = PublicKeyAlgorithm::from_jose(token.algorithm()).ok_or_else(forged)?;
+            // A key that names an algorithm must not be used with another algorithm.
+            let fits = |alg: Option<&str>| alg.is_none_or(|alg| alg == token.algorithm());
+            let mut keys = set.named(token.key_id(), now).filter(|key| fits(key.algorithm())).peekable();
+            if keys.peek().is_none() {
+                return Err(Refusal::new(
+                    Denial::SignatureKeyUnknown,
+                    "the provider has no key with this id",
+                ));
+            }
+            let verifies = keys.any(|key| algorithm.verifies(key, token.signed().as_bytes(), &signature));
+            if verifies { Ok(None) } else { Err(forged()) }
+        }
+    }
+}
+
+fn check_claim(
+    claims: &Claims,
+    name: &str,
+    expected: &ExpectedClaim,
+    key_id: Option<&str>,
+    context: &SignatureContext<'_>,
+) -> Result<(), Refusal> {
+    let matched = if name == "aud" {
+        let audience = claims.audience().map_err(as_signature)?;
+        audience.iter().any(|text| matches(expected, text, key_id, context))
+    } else if let Some(Value::Bool(value)) = claims.get(name) {
+        matches(expected, if *value { "true" } else { "false" }, key_id, context)
+    } else {
+        let text = claims.text(name).map_err(as_signature)?;
+        text.is_some_and(|text| matches(expected, text, key_id, context))
+    };
+    if matched {
+        return Ok(());
+    }
+    Err(Refusal::new(Denial::SignatureClaim, format!("the claim {name} does not have the expected value")))
+}
+
+fn matches(
+    expected: &ExpectedClaim,
+    text: &str,
+    key_id: Option<&str>,
+    context: &SignatureContext<'_>,
+) -> bool {
+    match expected {
+        ExpectedClaim::KeyId => key_id == Some(text),
+        ExpectedClaim::OneOf(texts) => texts.iter().any(|one| **one == *text),
+        ExpectedClaim::Url => text.strip_prefix(context.public_url) == Some(context.head.target),
+    }
+}
+
+/// Decodes the digest in a claim. Base64 may have padding or not.
+fn decode_digest(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
+    let hash = match encoding {
+        Encoding::Hex => encoding.decode_any(text),
+        Encoding::Base64 => data_encoding::BASE64_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok(),
+        Encoding::Base64Url => BASE64URL_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok(),
+    };
+    hash.filter(|hash| hash.len() == 32)
+}
+
+/// Replaces the denial of a token by the denial of a signature.
+fn as_signature(refusal: Refusal) -> Refusal {
+    let denial = match refusal.denial {
+        Denial::TokenMalformed => Denial::SignatureMalformed,
+        Denial::TokenClaim => Denial::SignatureClaim,
+        _ => Denial::SignatureMismatch,
+    };
+    Refusal::new(denial, refusal.detail)
+}

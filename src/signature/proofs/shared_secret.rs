@@ -1,0 +1,103 @@
+//! Shared secrets that the provider sends with each message, as a token or as basic authentication. They authenticate
+//! the sender, but do not protect the message.
+
+use data_encoding::BASE64;
+use http::header::AUTHORIZATION;
+use serde_json::value::RawValue;
+
+use crate::denial::{Denial, Refusal};
+use crate::json::{Pointer, find_one};
+use crate::request::RequestHead;
+use crate::secret::Secret;
+use crate::signature::request_parts::{SignaturePlace, body_members, required_header};
+
+/// The place of a shared secret in a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SharedSecretPlace {
+    /// A header, or a member of the body.
+    At(SignaturePlace),
+    /// A member of every element of an array in the body.
+    Each {
+        /// The array.
+        list: Pointer,
+        /// The member of each element.
+        member: Pointer,
+    },
+    /// User name and password of basic authentication (RFC 7617).
+    Basic,
+}
+
+impl SharedSecretPlace {
+    /// Checks the secret, if it is in the head.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch` or `header_duplicated`.
+    pub(in crate::signature) fn check_head(
+        &self,
+        head: &RequestHead<'_>,
+        secrets: &[Secret],
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::At(place @ SignaturePlace::Headers { .. }) => {
+                equal(place.single(head)?.as_bytes(), secrets)
+            }
+            Self::Basic => {
+                let malformed = || {
+                    Refusal::new(
+                        Denial::SignatureMalformed,
+                        "the header authorization is not basic authentication",
+                    )
+                };
+                let value = required_header(head, &AUTHORIZATION)?.to_str().map_err(|_| malformed())?;
+                let (scheme, text) = value.split_once(' ').ok_or_else(malformed)?;
+                if !scheme.eq_ignore_ascii_case("basic") {
+                    return Err(malformed());
+                }
+                equal(&BASE64.decode(text.trim_start().as_bytes()).map_err(|_| malformed())?, secrets)
+            }
+            Self::At(SignaturePlace::Body(_)) | Self::Each { .. } => Ok(()),
+        }
+    }
+
+    /// Checks the secret, if it is in the body.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed` or `signature_mismatch`.
+    pub(in crate::signature) fn check_body(&self, body: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
+        let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
+        match self {
+            Self::At(SignaturePlace::Body(pointer)) => {
+                let members = body_members(body, &[pointer])?;
+                match members.first().filter(|text| !text.is_empty()) {
+                    Some(text) => equal(text.as_bytes(), secrets),
+                    None => Err(Refusal::new(Denial::SignatureMissing, "the body has no token")),
+                }
+            }
+            Self::Each { list, member } => {
+                let found = find_one(body, list).raw().unwrap_or("null");
+                let elements: Vec<&RawValue> =
+                    serde_json::from_str(found).map_err(|_| malformed("the body has no such array"))?;
+                if elements.is_empty() {
+                    return Err(malformed("the array in the body is empty"));
+                }
+                for element in &elements {
+                    let text = find_one(element.get().as_bytes(), member).word().ok_or_else(|| {
+                        Refusal::new(Denial::SignatureMissing, "an element of the array has no token")
+                    })?;
+                    equal(text.as_bytes(), secrets)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks that `candidate` is one of the secrets. Every secret is compared, so that the time does not reveal which one
+/// matched.
+fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
+    match secrets.iter().filter(|secret| secret.matches(candidate)).count() {
+        0 => Err(Refusal::new(Denial::SignatureMismatch, "the token is not one of the provider's secrets")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,150 @@
+//! Amazon SNS. The signed content consists of members of the body. The type of the message says which.
+//! Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
+
+use data_encoding::BASE64;
+use http::HeaderName;
+
+use crate::denial::{Denial, Refusal};
+use crate::json::{Found, Pointer, find_strict};
+use crate::secret::Secret;
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{AuthenticationTag, KeySet, PublicKeyAlgorithm};
+use crate::signature::request_parts::check_tolerance;
+use crate::time::Timestamp;
+use sha2::{Digest, Sha256};
+
+const TOPIC: HeaderName = HeaderName::from_static("x-amz-sns-topic-arn");
+const KIND: HeaderName = HeaderName::from_static("x-amz-sns-message-type");
+
+/// The greatest accepted age of a message: SNS retries for an hour.
+const PAST: std::time::Duration = std::time::Duration::from_secs(3600);
+/// The greatest accepted time of a message in the future.
+const FUTURE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// The members that may be signed, and the members of the signature.
+const MEMBERS: [&str; 10] = [
+    "Message",
+    "MessageId",
+    "Subject",
+    "SubscribeURL",
+    "Timestamp",
+    "Token",
+    "TopicArn",
+    "Type",
+    "SignatureVersion",
+    "Signature",
+];
+
+/// A parsed SNS message.
+pub(in crate::signature) struct SnsMessage {
+    content: String,
+    algorithm: PublicKeyAlgorithm,
+    signature: Vec<u8>,
+    at: Timestamp,
+}
+
+impl SnsMessage {
+    /// Parses a message of one of `topics`.
+    ///
+    /// # Errors
+    /// `signature_malformed` if a member is missing or malformed, `signature_claim` if the topic is another one.
+    pub(in crate::signature) fn parse(
+        context: &SignatureContext<'_>,
+        topics: &[Secret],
+        body: &[u8],
+    ) -> Result<Self, Refusal> {
+        let members = members(body)?;
+        let word = |name: &str| {
+            let at = MEMBERS.iter().position(|member| *member == name)?;
+            members.get(at)?.as_deref()
+        };
+        let (Some(kind), Some(topic)) = (word("Type"), word("TopicArn")) else {
+            return Err(malformed("the body has no `Type` or no `TopicArn`"));
+        };
+        if !topics.iter().any(|ours| ours.matches(topic.as_bytes())) {
+            return Err(claim("the topic of the message is not configured"));
+        }
+        // The headers are not signed. An agent that reads them instead of the body must get the same values.
+        for (name, value) in [(TOPIC, topic), (KIND, kind)] {
+            let all = context.head.headers.get_all(&name);
+            if all.iter().any(|header| header.as_bytes() != value.as_bytes()) {
+                return Err(claim("a header of the message differs from the body"));
+            }
+        }
+        let names: &[&str] = match kind {
+            "Notification" => &["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"],
+            "SubscriptionConfirmation" | "UnsubscribeConfirmation" => {
+                &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
+            }
+            _ => return Err(malformed("the `Type` of the message is unknown")),
+        };
+        let mut content = String::new();
+        for name in names {
+            match word(name) {
+                // A line break in another member could end that member and begin a forged one.
+                Some(value) if *name != "Message" && value.contains('\n') => {
+                    return Err(malformed("a signed member contains a line break"));
+                }
+                Some(value) => content.push_str(&format!("{name}\n{value}\n")),
+                None if *name == "Subject" => {}
+                None => return Err(malformed("a signed member is missing")),
+            }
+        }
+        let algorithm = match word("SignatureVersion") {
+            Some("1") => PublicKeyAlgorithm::RsaPkcs1Sha1,
+            Some("2") => PublicKeyAlgorithm::RsaPkcs1Sha256,
+            _ => return Err(malformed("the `SignatureVersion` of the message is unknown")),
+        };
+        let signature = word("Signature").and_then(|text| BASE64.decode(text.as_bytes()).ok());
+        let signature = signature.ok_or_else(|| malformed("the body has no `Signature` in base64"))?;
+        let at = word("Timestamp").and_then(Timestamp::parse);
+        let at = at.ok_or_else(|| malformed("the body has no valid `Timestamp`"))?;
+        Ok(Self { content, algorithm, signature, at })
+    }
+
+    /// Verifies the message under the keys of a certificate. Returns its authentication tags.
+    ///
+    /// # Errors
+    /// `signature_mismatch`, `signature_too_old` or `signature_too_new`.
+    pub(in crate::signature) fn verify(
+        &self,
+        keys: &KeySet,
+        now: Timestamp,
+    ) -> Result<Vec<AuthenticationTag>, Refusal> {
+        let content = self.content.as_bytes();
+        if !keys.usable(now).any(|key| self.algorithm.verifies(key, content, &self.signature)) {
+            let detail = "the certificate does not verify the signature";
+            return Err(Refusal::new(Denial::SignatureMismatch, detail));
+        }
+        check_tolerance(self.at, now, PAST, FUTURE)?;
+        keys.prove();
+        Ok(vec![AuthenticationTag::new(&Sha256::digest(content))])
+    }
+}
+
+/// Returns the members of [`MEMBERS`]. A member that is missing or null is `None`.
+///
+/// # Errors
+/// `signature_malformed` if a member occurs twice or is not a string.
+fn members(body: &[u8]) -> Result<Vec<Option<Box<str>>>, Refusal> {
+    let text = |name: &&str| {
+        let pointer = Pointer::parse(&format!("/{name}"))
+            .ok_or_else(|| malformed("a member name is not a JSON pointer"))?;
+        match find_strict(body, &pointer).map_err(|_| malformed("the body is not JSON"))? {
+            Found::Missing => Ok(None),
+            Found::One(raw) if raw.get() == "null" => Ok(None),
+            found @ Found::One(raw) if raw.get().starts_with('"') => Ok(found.word()),
+            Found::One(_) => Err(malformed("a signed member is not a string")),
+            Found::Doubled => Err(malformed("a signed member occurs twice, or in a second spelling")),
+        }
+    };
+    MEMBERS.iter().map(text).collect()
+}
+
+fn malformed(detail: &'static str) -> Refusal {
+    Refusal::new(Denial::SignatureMalformed, detail)
+}
+
+fn claim(detail: &'static str) -> Refusal {
+    Refusal::new(Denial::SignatureClaim, detail)
+}

@@ -1,0 +1,41 @@
+//! Reads headers that are part of a signature.
+
+use http::{HeaderName, HeaderValue};
+
+use crate::denial::{Denial, Refusal};
+use crate::request::{RequestHead, Single};
+
+/// Length limit of a header that is part of a signature, in bytes.
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+
+/// Returns the value of a header, or `None` if the request does not have it.
+///
+/// # Errors
+/// `header_duplicated` if the header occurs more than once, `signature_malformed` if it is too long.
+pub(in crate::signature) fn optional_header<'a>(
+    head: &RequestHead<'a>,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, Refusal> {
+    match head.single(name) {
+        Single::Missing => Ok(None),
+        Single::One(value) if value.len() <= HEADER_BYTES_MAX => Ok(Some(value)),
+        Single::One(_) => {
+            Err(Refusal::new(Denial::SignatureMalformed, format!("{name} is longer than 8 KiB")))
+        }
+        Single::Several => {
+            Err(Refusal::new(Denial::HeaderDuplicated, format!("{name} occurs more than once")))
+        }
+    }
+}
+
+/// Returns the value of a header.
+///
+/// # Errors
+/// As [`optional_header`], and `signature_missing` if the request does not have the header.
+pub(in crate::signature) fn required_header<'a>(
+    head: &RequestHead<'a>,
+    name: &HeaderName,
+) -> Result<&'a HeaderValue, Refusal> {
+    optional_header(head, name)?
+        .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("the request has no {name} header")))
+}

@@ -1,0 +1,223 @@
+//! The format of a signature header, written as an example: `t={timestamp},v1={signature}`.
+//!
+//! With a separator, the header is a list. The prefix of an item, such as `v1=`, says what the item holds. Items with
+//! an unknown prefix are skipped, because providers add versions. The list may hold more than one signature, but only
+//! one timestamp. Without a separator, the whole header is one prefix and one signature.
+
+use std::fmt;
+use std::ops::Range;
+
+use http::HeaderValue;
+
+use crate::denial::{Denial, Refusal};
+
+/// What an item of the header holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Placeholder {
+    Signature,
+    Timestamp,
+}
+
+/// A parsed header format.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HeaderFormat {
+    items: Vec<(Box<str>, Placeholder)>,
+    separator: Option<char>,
+    text: Box<str>,
+}
+
+/// The reason why the text of a header format is invalid.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HeaderFormatError {
+    /// An item has no placeholder, or has text after the placeholder.
+    Item(String),
+    /// The prefix of one placeholder begins with the prefix of the other.
+    Prefix,
+    /// Nothing separates two placeholders.
+    Separator,
+    /// `{signature}` is missing or occurs more than once.
+    Signature,
+}
+
+impl fmt::Display for HeaderFormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(item) => {
+                write!(f, "`{item}` must be a prefix followed by {{signature}} or {{timestamp}}")
+            }
+            Self::Signature => write!(f, "must contain {{signature}} exactly once"),
+            Self::Prefix => write!(f, "needs different prefixes for {{timestamp}} and {{signature}}"),
+            Self::Separator => write!(f, "needs `,`, `;`, `&` or a space between its two placeholders"),
+        }
+    }
+}
+
+impl HeaderFormat {
+    /// Parses a header format. If `separator` is `None`, the separator is the character after the first of two
+    /// placeholders.
+    ///
+    /// # Errors
+    /// [`HeaderFormatError`] if the text is not a header format.
+    pub fn parse(text: &str, separator: Option<char>) -> Result<Self, HeaderFormatError> {
+        let placeholders = text.matches('{').count();
+        let implied = || text.split_once('}').and_then(|(_, rest)| rest.chars().next());
+        let separator = match separator {
+            None if placeholders > 1 => {
+                Some(implied().filter(|c| ",;& ".contains(*c)).ok_or(HeaderFormatError::Separator)?)
+            }
+            given => given,
+        };
+        let items = match separator {
+            None => vec![item(text)?],
+            Some(c) => text.split(c).map(|part| item(part.trim_matches(' '))).collect::<Result<_, _>>()?,
+        };
+        let signatures = items.iter().filter(|(_, field)| *field == Placeholder::Signature).count();
+        let timestamps = items.len() - signatures;
+        if signatures != 1 || timestamps > 1 {
+            return Err(HeaderFormatError::Signature);
+        }
+        let overlap = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
+        if let [(a, _), (b, _)] = items.as_slice()
+            && overlap(a, b)
+        {
+            return Err(HeaderFormatError::Prefix);
+        }
+        Ok(Self { items, separator, text: text.into() })
+    }
+
+    /// Returns whether the header holds the timestamp.
+    pub fn has_timestamp(&self) -> bool {
+        self.items.iter().any(|(_, field)| *field == Placeholder::Timestamp)
+    }
+
+    /// Returns the text of the format.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Calls `signature` with each signature in a header value. Returns the timestamp, if the value has one.
+    pub(in crate::signature) fn read<'v>(
+        &self,
+        value: &'v HeaderValue,
+        mut signature: impl FnMut(&'v str),
+    ) -> Result<Option<HeaderSlice>, Refusal> {
+        let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
+        let text = value
+            .to_str()
+            .map_err(|_| malformed("the signature header contains bytes that are not visible ASCII"))?;
+        let mut timestamp = None;
+        let whole = [text];
+        let items: &mut dyn Iterator<Item = &'v str> = match self.separator {
+            None => &mut whole.into_iter(),
+            Some(c) => &mut text.split(c),
+        };
+        for part in items {
+            let part = part.trim_matches([' ', '\t']);
+            let Some((rest, field)) = self.field(part) else { continue };
+            match field {
+                Placeholder::Signature => signature(rest),
+                Placeholder::Timestamp if timestamp.is_some() => {
+                    return Err(malformed("the signature header holds two timestamps"));
+                }
+                Placeholder::Timestamp => timestamp = Some(HeaderSlice::of(value, text, rest)),
+            }
+        }
+        Ok(timestamp)
+    }
+
+    fn field<'t>(&self, part: &'t str) -> Option<(&'t str, Placeholder)> {
+        self.items.iter().find_map(|(prefix, field)| part.strip_prefix(&**prefix).map(|rest| (rest, *field)))
+    }
+
+    /// Returns the header value for a timestamp and a signature.
+    pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
+        self.text.replace("{timestamp}", timestamp).replace("{signature}", signature)
+    }
+}
+
+fn item(part: &str) -> Result<(Box<str>, Placeholder), HeaderFormatError> {
+    let field = |placeholder, field| part.strip_suffix(placeholder).map(|prefix| (prefix, field));
+    match field("{signature}", Placeholder::Signature)
+        .or_else(|| field("{timestamp}", Placeholder::Timestamp))
+    {
+        Some((prefix, field)) if !prefix.contains(['{', '}']) => Ok((prefix.into(), field)),
+        _ => Err(HeaderFormatError::Item(part.to_owned())),
+    }
+}
+
+/// A part of a header value. It shares the bytes of the value.
+#[derive(Clone, Debug)]
+pub(in crate::signature) struct HeaderSlice {
+    value: HeaderValue,
+    range: Range<usize>,
+}
+
+impl HeaderSlice {
+    /// Returns the slice that is the whole value.
+    pub(in crate::signature) fn whole(value: &HeaderValue) -> Self {
+        Self { value: value.clone(), range: 0..value.len() }
+    }
+
+    /// Returns the slice for `part`, which must be a part of `text`, the text of `value`.
+    fn of(value: &HeaderValue, text: &str, part: &str) -> Self {
+        let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
+        Self { value: value.clone(), range: start..start + part.len() }
+    }
+
+    pub(in crate::signature) fn as_bytes(&self) -> &[u8] {
+        self.value.as_bytes().get(self.range.clone()).unwrap_or_default()
+    }
+
+    pub(in crate::signature) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(format: &HeaderFormat, value: &'static str) -> (Vec<&'static str>, Option<String>) {
+        let (value, mut signatures) = (HeaderValue::from_static(value), Vec::new());
+        let timestamp = format.read(&value, |text| signatures.push(text.to_owned())).unwrap();
+        let signatures = signatures.into_iter().map(|text| &*text.leak()).collect();
+        (signatures, timestamp.map(|slice| slice.as_str().to_owned()))
+    }
+
+    #[test]
+    fn a_single_value_is_prefix_and_signature() {
+        let format = HeaderFormat::parse("sha1={signature}", None).unwrap();
+        assert_eq!(read(&format, "sha1=01"), (vec!["01"], None));
+        assert_eq!(read(&format, "sha1=01,sha1=02"), (vec!["01,sha1=02"], None));
+        for bad in ["01", "SHA1=01", ""] {
+            assert_eq!(read(&format, bad), (vec![], None), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_takes_several_signatures_and_skips_what_it_does_not_know() {
+        let format = HeaderFormat::parse("t={timestamp},v1={signature}", None).unwrap();
+        let value = "t=12,v0=00,v1=01, v1=02,v1=";
+        assert_eq!(read(&format, value), (vec!["01", "02", ""], Some("12".to_owned())));
+        assert!(format.has_timestamp());
+        let twice = HeaderValue::from_static("t=1,t=2");
+        assert!(format.read(&twice, |_| {}).is_err());
+    }
+
+    #[test]
+    fn grammars_without_one_meaning_are_refused() {
+        assert_eq!(HeaderFormat::parse("t={timestamp}", None), Err(HeaderFormatError::Signature));
+        assert_eq!(HeaderFormat::parse("{timestamp}{signature}", None), Err(HeaderFormatError::Separator));
+        assert_eq!(
+            HeaderFormat::parse("a={signature},b={signature}", None),
+            Err(HeaderFormatError::Signature)
+        );
+        assert_eq!(HeaderFormat::parse("{timestamp},{signature}", None), Err(HeaderFormatError::Prefix));
+        assert_eq!(HeaderFormat::parse("v={timestamp},v={signature}", None), Err(HeaderFormatError::Prefix));
+        for bad in ["", "v1", "{signature}x", "{id}", "v={sig}", "t={timestamp},x,v1={signature}"] {
+            assert!(matches!(HeaderFormat::parse(bad, None), Err(HeaderFormatError::Item(_))), "{bad}");
+        }
+        let spaced = HeaderFormat::parse("v1,{signature}", Some(' ')).unwrap();
+        assert_eq!(spaced.write("", "x"), "v1,x");
+    }
+}

@@ -1,0 +1,92 @@
+//! The place of a signature in a request.
+
+use http::HeaderName;
+
+use super::header::optional_header;
+use super::header_format::{HeaderFormat, HeaderSlice};
+use crate::denial::{Denial, Refusal};
+use crate::json::Pointer;
+use crate::request::RequestHead;
+
+/// The place of a signature in a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SignaturePlace {
+    /// A member of the JSON body.
+    Body(Pointer),
+    /// One or more headers. Callgate reads the signatures of every header that the request has.
+    Headers {
+        /// The names of the headers.
+        names: Vec<HeaderName>,
+        /// The format of the header values.
+        format: HeaderFormat,
+    },
+}
+
+impl SignaturePlace {
+    /// Calls `signature` with every signature in the headers. Returns the timestamp, if the format has one.
+    ///
+    /// # Errors
+    /// `signature_missing` if the request has none of the headers.
+    pub(in crate::signature) fn read<'a>(
+        &self,
+        head: &RequestHead<'a>,
+        mut signature: impl FnMut(&'a str),
+    ) -> Result<Option<HeaderSlice>, Refusal> {
+        let Self::Headers { names, format } = self else { return Ok(None) };
+        let (mut timestamp, mut found) = (None, false);
+        for name in names {
+            let Some(value) = optional_header(head, name)? else { continue };
+            found = true;
+            timestamp = format.read(value, &mut signature)?.or(timestamp);
+        }
+        if found {
+            return Ok(timestamp);
+        }
+        Err(Refusal::new(Denial::SignatureMissing, format!("the request has no {} header", self.name())))
+    }
+
+    /// Returns the signature of a header that holds exactly one.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and `signature_malformed` if there is not exactly one signature.
+    pub(in crate::signature) fn single<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Refusal> {
+        let mut texts = Vec::new();
+        self.read(head, |text| texts.push(text))?;
+        match texts.as_slice() {
+            [text] if !text.is_empty() => Ok(text),
+            _ => {
+                let detail = format!("{} is not in the provider's format", self.name());
+                Err(Refusal::new(Denial::SignatureMalformed, detail))
+            }
+        }
+    }
+
+    /// Returns the name of the first header. The text is empty if the signature is in the body.
+    pub(in crate::signature) fn name(&self) -> &str {
+        self.header().map_or("", HeaderName::as_str)
+    }
+
+    /// Returns the name of the first header, if the signature is in a header.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Headers { names, .. } => names.first(),
+            Self::Body(_) => None,
+        }
+    }
+
+    /// Returns the name of every header that may hold a signature.
+    pub fn headers(&self) -> &[HeaderName] {
+        match self {
+            Self::Headers { names, .. } => names,
+            Self::Body(_) => &[],
+        }
+    }
+
+    /// Returns the header value for a timestamp and a signature.
+    pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
+        match self {
+            Self::Headers { format, .. } => format.write(timestamp, signature),
+            Self::Body(_) => signature.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The timestamp of a signature: its place, its format, and the accepted difference from Callgate's clock.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use time::format_description::well_known::Rfc2822;
+
+use crate::denial::{Denial, Refusal};
+use crate::json::Pointer;
+use crate::time::Timestamp;
+
+/// The format of a timestamp.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TimestampUnit {
+    /// An HTTP date (RFC 9110 section 5.6.7).
+    HttpDate,
+    /// RFC 3339.
+    Rfc3339,
+    /// Unix milliseconds, decimal.
+    UnixMilliseconds,
+    /// Unix seconds, decimal.
+    UnixSeconds,
+}
+
+/// The part of a request that holds the timestamp.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TimestampSource {
+    /// A member of the JSON body.
+    Body(Pointer),
+    /// A separate header.
+    Header(HeaderName),
+    /// The `{timestamp}` placeholder of the signature header.
+    SignatureHeader,
+}
+
+/// The timestamp of a scheme, and its tolerance.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TimestampRule {
+    /// The part of the request that holds the timestamp.
+    pub source: TimestampSource,
+    /// The format of the timestamp.
+    pub unit: TimestampUnit,
+    /// The greatest accepted age. A timestamp of exactly this age is accepted.
+    pub past: Duration,
+    /// The greatest accepted time in the future. A timestamp exactly this far ahead is accepted.
+    pub future: Duration,
+}
+
+impl TimestampRule {
+    /// Parses a timestamp and compares it with `now`.
+    ///
+    /// # Errors
+    /// `signature_malformed`, `signature_too_old` or `signature_too_new`.
+    pub(in crate::signature) fn check(&self, text: &str, now: Timestamp) -> Result<(), Refusal> {
+        let at = self.unit.read(text).ok_or_else(|| {
+            Refusal::new(Denial::SignatureMalformed, "the timestamp is not in the scheme's format")
+        })?;
+        check_tolerance(at, now, self.past, self.future)
+    }
+}
+
+/// Checks that `at` is at most `past` before `now` and at most `future` after it.
+///
+/// # Errors
+/// `signature_too_old` or `signature_too_new`.
+pub(in crate::signature) fn check_tolerance(
+    at: Timestamp,
+    now: Timestamp,
+    past: Duration,
+    future: Duration,
+) -> Result<(), Refusal> {
+    let seconds = (now.unix_ms() - at.unix_ms()) as f64 / 1000.0;
+    if at < now.minus(past) {
+        let detail = format!("signed {seconds} s ago, tolerance {} s", past.as_secs());
+        return Err(Refusal::new(Denial::SignatureTooOld, detail));
+    }
+    if at > now.plus(future) {
+        let detail = format!("signed {} s ahead, tolerance {} s", -seconds, future.as_secs());
+        return Err(Refusal::new(Denial::SignatureTooNew, detail));
+    }
+    Ok(())
+}
+
+impl TimestampUnit {
+    /// Returns the name of the format in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HttpDate => "http-date",
+            Self::Rfc3339 => "rfc3339",
+            Self::UnixMilliseconds => "ms",
+            Self::UnixSeconds => "s",
+        }
+    }
+
+    /// Parses a timestamp. A Unix time has one to thirteen digits and nothing else: a sign, a fraction or white space
+    /// could be read differently by the provider.
+    fn read(self, text: &str) -> Option<Timestamp> {
+        let decimal = || {
+            let digits = (1..=13).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+            digits.then(|| text.parse::<i64>().ok()).flatten()
+        };
+        match self {
+            Self::HttpDate if text.ends_with(" GMT") => {
+                let moment = ::time::OffsetDateTime::parse(text, &Rfc2822).ok()?;
+                Some(Timestamp::from_unix_secs(moment.unix_timestamp()))
+            }
+            Self::Rfc3339 if text.contains('T') => Timestamp::parse(text),
+            Self::HttpDate | Self::Rfc3339 => None,
+            Self::UnixMilliseconds => decimal().map(Timestamp::from_unix_ms),
+            Self::UnixSeconds => decimal().map(Timestamp::from_unix_secs),
+        }
+    }
+
+    /// Formats a timestamp as a provider does.
+    pub(in crate::signature) fn write(self, at: Timestamp) -> String {
+        match self {
+            Self::HttpDate => {
+                let moment = ::time::OffsetDateTime::from_unix_timestamp(at.unix_secs()).ok();
+                let text = moment.and_then(|moment| moment.format(&Rfc2822).ok()).unwrap_or_default();
+                text.replace("+0000", "GMT")
+            }
+            Self::Rfc3339 => at.to_string(),
+            Self::UnixMilliseconds => at.unix_ms().to_string(),
+            Self::UnixSeconds => at.unix_secs().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_reads_what_it_writes() {
+        let at = Timestamp::from_unix_secs(1_767_225_600);
+        let units = [
+            TimestampUnit::HttpDate,
+            TimestampUnit::Rfc3339,
+            TimestampUnit::UnixMilliseconds,
+            TimestampUnit::UnixSeconds,
+        ];
+        for unit in units {
+            assert_eq!(unit.read(&unit.write(at)), Some(at), "{}", unit.name());
+        }
+        assert_eq!(TimestampUnit::HttpDate.write(at), "Thu, 01 Jan 2026 00:00:00 GMT");
+        for bad in ["1767225600.5", "-1", "1767225600 ", "0x10", "", "99999999999999"] {
+            assert_eq!(TimestampUnit::UnixSeconds.read(bad), None, "{bad}");
+        }
+        assert_eq!(TimestampUnit::Rfc3339.read("2026-01-01"), None);
+        assert_eq!(TimestampUnit::HttpDate.read("Thu, 01 Jan 2026 00:00:00 +0100"), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! The signature scheme of a provider, as data.
+
+use http::{HeaderName, HeaderValue};
+
+use super::content::{ContentPart, ContentScheme};
+use super::handshake::Handshake;
+use super::keys::{MacAlgorithm, PublicKeySource, SecretFormat, SignatureAlgorithm};
+use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
+use super::request_parts::{EventIdSource, TimestampRule};
+use crate::json::Pointer;
+
+/// The proof that a message is from the provider.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A signature over the content that a template describes.
+    Content(ContentScheme),
+    /// A JWT in a header.
+    Jwt(JwtScheme),
+    /// An HTTP message signature.
+    MessageSignature(MessageSignatureScheme),
+    /// No proof. The provider only has handshakes.
+    None,
+    /// The signature of Amazon SNS.
+    Sns,
+    /// A shared secret in the request.
+    SharedSecret(SharedSecretPlace),
+}
+
+/// The signature scheme of a provider.
+#[derive(Clone, Debug)]
+pub struct Scheme {
+    /// The HTTP status for a message that is accepted but not delivered, such as a duplicate.
+    pub acknowledge: u16,
+    /// Members that the body must not have, because the signature does not cover them.
+    pub absent: Vec<Pointer>,
+    /// The handshakes of the provider.
+    pub handshakes: Vec<Handshake>,
+    /// The source of the event id, if the provider sends one.
+    pub id: Option<EventIdSource>,
+    /// The format of the shared secrets.
+    pub secret_format: SecretFormat,
+    /// The source of public keys that are not configured.
+    pub keys: Option<PublicKeySource>,
+    /// Whether messages with the same signature are duplicates, if there is no event id.
+    pub duplicates_by_signature: bool,
+    /// The proof of a message.
+    pub proof: Proof,
+    /// Headers with the value that they must have.
+    pub require: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Scheme {
+    /// Returns a scheme without a proof.
+    pub fn unsigned() -> Self {
+        Self {
+            acknowledge: 200,
+            absent: Vec::new(),
+            handshakes: Vec::new(),
+            id: None,
+            secret_format: SecretFormat::Utf8,
+            keys: None,
+            duplicates_by_signature: false,
+            proof: Proof::None,
+            require: Vec::new(),
+        }
+    }
+
+    /// Returns the MAC algorithm, if the scheme uses one.
+    pub fn mac_algorithm(&self) -> Option<MacAlgorithm> {
+        match &self.proof {
+            Proof::Content(ContentScheme { algorithm: SignatureAlgorithm::Mac(algorithm), .. }) => {
+                Some(*algorithm)
+            }
+            Proof::Jwt(jwt) => jwt.algorithms.first().and_then(|name| MacAlgorithm::from_jose(name)),
+            Proof::MessageSignature(message) => match message.algorithms.first() {
+                Some(SignatureAlgorithm::Mac(algorithm)) => Some(*algorithm),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Returns the timestamp rule, if the scheme has one.
+    pub fn timestamp_mut(&mut self) -> Option<&mut TimestampRule> {
+        match &mut self.proof {
+            Proof::Content(scheme) => scheme.timestamp.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the signature covers the URL that the provider called.
+    pub fn uses_url(&self) -> bool {
+        match &self.proof {
+            Proof::Content(scheme) => scheme.content.parts().contains(&ContentPart::Url),
+            Proof::Jwt(jwt) => jwt.claims.iter().any(|(_, expected)| *expected == ExpectedClaim::Url),
+            Proof::MessageSignature(_) => true,
+            Proof::None | Proof::Sns | Proof::SharedSecret(_) => false,
+        }
+    }
+
+    /// Returns whether messages have a proof.
+    pub fn has_proof(&self) -> bool {
+        !matches!(self.proof, Proof::None)
+    }
+
+    /// Returns whether public keys verify the messages.
+    pub fn uses_public_keys(&self) -> bool {
+        match &self.proof {
+            Proof::Content(scheme) => matches!(scheme.algorithm, SignatureAlgorithm::Public(_)),
+            Proof::Jwt(_) | Proof::MessageSignature(_) => self.mac_algorithm().is_none(),
+            Proof::Sns => true,
+            Proof::None | Proof::SharedSecret(_) => false,
+        }
+    }
+
+    /// Returns whether the signature covers a header.
+    pub fn signs_header(&self, name: &HeaderName) -> bool {
+        match &self.proof {
+            Proof::Content(scheme) => scheme.content.headers().any(|header| header == name),
+            Proof::MessageSignature(scheme) => {
+                scheme.components.iter().any(|component| **component == *name.as_str())
+            }
+            Proof::Jwt(_) | Proof::None | Proof::Sns | Proof::SharedSecret(_) => false,
+        }
+    }
+}

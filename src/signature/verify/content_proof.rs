@@ -1,0 +1,274 @@
+//! Verifies signatures over a content: the parts of the head, and the parts of the body.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+use super::presented::{PresentedProof, PresentedSignature};
+use super::verifier::Verifier;
+use crate::denial::{Denial, Refusal};
+use crate::json::Pointer;
+use crate::request::RequestHead;
+use crate::secret::Secret;
+use crate::signature::content::{
+    ContentPart, ContentScheme, ContentValues, alternative_port, normalized_body,
+};
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{AuthenticationTag, MacKey, SignatureAlgorithm, VerifierKeys};
+use crate::signature::request_parts::{
+    HeaderSlice, SignaturePlace, TimestampSource, body_members, required_header,
+};
+
+/// The parts of a signature that are in the body, and the parts of the content that are made from the body.
+pub(super) struct SignedBodyParts<'b> {
+    proof: Option<PresentedProof>,
+    timestamp: Cow<'b, [u8]>,
+    members: Vec<Cow<'b, str>>,
+    normalized_body: String,
+}
+
+impl<'b> SignedBodyParts<'b> {
+    /// Returns the parts for signing. The body does not have to hold a signature or a timestamp.
+    pub(super) fn signing(
+        scheme: &ContentScheme,
+        head: &RequestHead<'_>,
+        timestamp: &[u8],
+        body: &'b [u8],
+    ) -> Result<Self, Refusal> {
+        let pointers: Vec<&Pointer> = scheme.content.members().collect();
+        let members = body_members(body, &pointers)?;
+        let normalized_body = normalized_body(&scheme.content, head, body)?;
+        Ok(Self { proof: None, timestamp: Cow::Owned(timestamp.to_vec()), members, normalized_body })
+    }
+}
+
+impl Verifier {
+    /// Reads signatures and timestamp from the head, and checks the timestamp.
+    pub(super) fn verify_content_head(
+        &self,
+        scheme: &ContentScheme,
+        context: &SignatureContext<'_>,
+    ) -> Result<(PresentedProof, Option<HeaderSlice>), Refusal> {
+        let head = &context.head;
+        let (proof, mut timestamp) = match scheme.algorithm {
+            SignatureAlgorithm::Mac(algorithm) => {
+                let mut tags = Vec::new();
+                let timestamp =
+                    scheme.place.read(head, |text| tags.extend(scheme.encoding.decode(text, algorithm)))?;
+                (PresentedProof::Macs(tags), timestamp)
+            }
+            SignatureAlgorithm::Public(_) => {
+                let mut signatures = Vec::new();
+                let timestamp = scheme.place.read(head, |text| {
+                    signatures.extend(scheme.encoding.decode_any(text).map(Vec::into_boxed_slice));
+                })?;
+                (PresentedProof::Signatures(signatures), timestamp)
+            }
+        };
+        if matches!(scheme.place, SignaturePlace::Headers { .. }) {
+            proof.check_count(scheme.place.name())?;
+        }
+        if let Some(rule) = &scheme.timestamp {
+            let text = match &rule.source {
+                TimestampSource::SignatureHeader => Some(timestamp.take().ok_or_else(|| {
+                    let detail = format!("{} has no timestamp", scheme.place.name());
+                    Refusal::new(Denial::SignatureMalformed, detail)
+                })?),
+                TimestampSource::Header(name) => Some(HeaderSlice::whole(required_header(head, name)?)),
+                TimestampSource::Body(_) => None,
+            };
+            if let Some(text) = &text {
+                rule.check(text.as_str(), context.now)?;
+            }
+            timestamp = text;
+        }
+        // If a signed header occurred twice, one value would be verified and both would be delivered.
+        for name in scheme.content.headers() {
+            required_header(head, name)?;
+        }
+        Ok((proof, timestamp))
+    }
+
+    /// Verifies the signatures over the content.
+    pub(super) fn verify_content_body(
+        &self,
+        scheme: &ContentScheme,
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+    ) -> Result<Vec<AuthenticationTag>, Refusal> {
+        let parts = self.read_body(scheme, presented, context, body)?;
+        let proof = parts.proof.as_ref().unwrap_or(&presented.proof);
+        let matched = match (scheme.algorithm, proof) {
+            (SignatureAlgorithm::Mac(_), PresentedProof::Macs(presented_macs)) => {
+                // The number of tried secrets may be observable. The position of the first different byte must not be.
+                let mut tags = Vec::with_capacity(self.mac_keys.len());
+                let derived: Vec<_>;
+                let mac_keys = match &self.keys {
+                    VerifierKeys::Derived => {
+                        derived = context.derived.iter().filter_map(|secret| self.mac_key(secret)).collect();
+                        &derived
+                    }
+                    VerifierKeys::Learned(id) => {
+                        let secret = context.keyring.secret(*id).ok_or_else(|| {
+                            let detail = "the provider has not sent its secret in a handshake yet";
+                            Refusal::new(Denial::KeysUnavailable, detail)
+                        })?;
+                        derived = self.mac_key(secret).into_iter().collect();
+                        &derived
+                    }
+                    _ => &self.mac_keys,
+                };
+                let mut matched = false;
+                for key in mac_keys {
+                    let tag = self.mac(scheme, key, presented, context, body, &parts)?;
+                    tags.push(tag);
+                    matched = presented_macs.iter().any(|signature| tag.matches(signature));
+                    if !matched && scheme.content.parts().contains(&ContentPart::Form) {
+                        let other = alternative_port(context.public_url);
+                        let context = SignatureContext { public_url: &other, ..*context };
+                        let tag = self.mac(scheme, key, presented, &context, body, &parts)?;
+                        matched = presented_macs.iter().any(|signature| tag.matches(signature));
+                        tags.push(tag);
+                    }
+                    if matched {
+                        break;
+                    }
+                }
+                matched.then_some(tags)
+            }
+            (SignatureAlgorithm::Public(algorithm), PresentedProof::Signatures(signatures)) => {
+                let keys = self.public_keys(context, body)?;
+                // For public keys, `secrets` has no keys, but the ids of webhooks. `{secret}` stands for such an id.
+                let contents = self.signed_contents(scheme, presented, context, body, &parts)?;
+                contents.iter().find_map(|content| {
+                    let mut valid = keys.usable(context.now);
+                    let made = |key| signatures.iter().any(|one| algorithm.verifies(key, content, one));
+                    valid.any(made).then(|| {
+                        keys.prove();
+                        vec![AuthenticationTag::new(&Sha256::digest(content))]
+                    })
+                })
+            }
+            _ => None,
+        };
+        matched.ok_or_else(|| {
+            let detail =
+                format!("none of {} signatures is valid for the body of {} bytes", proof.len(), body.len());
+            Refusal::new(Denial::SignatureMismatch, detail)
+        })
+    }
+
+    /// Returns the MAC key of a secret, together with the secret.
+    pub(super) fn mac_key(&self, secret: &Secret) -> Option<(MacKey, Secret)> {
+        let keyed = MacKey::new(self.scheme.mac_algorithm()?, &self.scheme.secret_format, secret).ok()?;
+        Some((keyed, secret.clone()))
+    }
+
+    /// Reads the parts that a scheme has in the body: members of the content, timestamp and signature.
+    fn read_body<'b>(
+        &self,
+        scheme: &ContentScheme,
+        presented: &'b PresentedSignature,
+        context: &SignatureContext<'_>,
+        body: &'b [u8],
+    ) -> Result<SignedBodyParts<'b>, Refusal> {
+        let mut pointers: Vec<&Pointer> = scheme.content.members().collect();
+        let members_count = pointers.len();
+        let rule = scheme.timestamp.as_ref();
+        let timestamp_at = rule.and_then(|rule| match &rule.source {
+            TimestampSource::Body(pointer) => Some(pointer),
+            _ => None,
+        });
+        pointers.extend(timestamp_at);
+        if let SignaturePlace::Body(pointer) = &scheme.place {
+            pointers.push(pointer);
+        }
+        let mut found = body_members(body, &pointers)?;
+        let proof = match &scheme.place {
+            SignaturePlace::Headers { .. } => None,
+            SignaturePlace::Body(_) => {
+                let text = found.pop().unwrap_or_default();
+                let proof = match scheme.algorithm {
+                    SignatureAlgorithm::Mac(algorithm) => {
+                        PresentedProof::Macs(scheme.encoding.decode(&text, algorithm).into_iter().collect())
+                    }
+                    SignatureAlgorithm::Public(_) => {
+                        let bytes = scheme.encoding.decode_any(&text).map(Vec::into_boxed_slice);
+                        PresentedProof::Signatures(bytes.into_iter().collect())
+                    }
+                };
+                if text.is_empty() {
+                    return Err(Refusal::new(Denial::SignatureMissing, "the body has no signature"));
+                }
+                proof.check_count("the body")?;
+                Some(proof)
+            }
+        };
+        let timestamp = match (rule, timestamp_at) {
+            (Some(rule), Some(_)) => {
+                let text = found.pop().unwrap_or_default();
+                rule.check(&text, context.now)?;
+                Cow::Owned(text.into_owned().into_bytes())
+            }
+            _ => Cow::Borrowed(presented.timestamp.as_ref().map_or(b"".as_slice(), HeaderSlice::as_bytes)),
+        };
+        found.truncate(members_count);
+        let normalized_body = normalized_body(&scheme.content, &context.head, body)?;
+        Ok(SignedBodyParts { proof, timestamp, members: found, normalized_body })
+    }
+
+    /// Returns the MAC of a message under one secret.
+    pub(super) fn mac(
+        &self,
+        scheme: &ContentScheme,
+        (keyed, secret): &(MacKey, Secret),
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+        parts: &SignedBodyParts<'_>,
+    ) -> Result<AuthenticationTag, Refusal> {
+        let mut mac = keyed.start();
+        let values = ContentValues {
+            context,
+            body,
+            timestamp: &parts.timestamp,
+            id: presented.id.as_ref(),
+            secret: secret.expose(),
+            members: &parts.members,
+            normalized_body: &parts.normalized_body,
+        };
+        scheme.content.write(&values, &mut |bytes| mac.update(bytes))?;
+        Ok(mac.finish())
+    }
+
+    /// Returns the signed content. If the template has `{secret}`, there is one content for each secret.
+    fn signed_contents(
+        &self,
+        scheme: &ContentScheme,
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+        parts: &SignedBodyParts<'_>,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
+        let uses_secret = scheme.content.parts().contains(&ContentPart::Secret);
+        let secrets: Vec<&[u8]> = match uses_secret {
+            true => self.secrets.iter().map(Secret::expose).collect(),
+            false => vec![b""],
+        };
+        let content = |secret: &[u8]| {
+            let values = ContentValues {
+                context,
+                body,
+                timestamp: &parts.timestamp,
+                id: presented.id.as_ref(),
+                secret,
+                members: &parts.members,
+                normalized_body: &parts.normalized_body,
+            };
+            let mut bytes = Vec::with_capacity(body.len() + 64);
+            scheme.content.write(&values, &mut |part| bytes.extend_from_slice(part)).map(|()| bytes)
+        };
+        secrets.into_iter().map(content).collect()
+    }
+}

@@ -1,0 +1,16 @@
+//! Verifies signatures, answers handshakes, and signs as a provider does.
+
+mod body;
+mod content_proof;
+mod handshake;
+mod head;
+mod presented;
+mod sign;
+mod verifier;
+
+pub use self::presented::PresentedSignature;
+pub use self::sign::SignedRequest;
+pub use self::verifier::Verifier;
+
+#[cfg(test)]
+mod tests;
