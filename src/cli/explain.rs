@@ -88,7 +88,7 @@ struct Explanation<'a> {
     provider: Option<String>,
     forward: Option<String>,
     /// Callgate's response to the provider's handshake.
-    answer: Option<Reply>,
+    answer: Option<HandshakeReply>,
     /// Whether the route is in observe mode. The request is then delivered even if the verdict is a denial.
     observes: bool,
     trail: &'a Trail,

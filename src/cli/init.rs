@@ -100,7 +100,7 @@ fn variable(name: &str) -> String {
 
 fn configuration(name: &str, entry: &Entry, provider: &str) -> String {
     // If the provider does not sign, only the callback token protects the route. So it needs a URL per interaction.
-    let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.proves());
+    let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.has_proof());
     let one = signs && entry.callback.is_none();
     let (listen, route) =
         if one { one_address(name, entry) } else { addresses(name, entry, provider.contains(DERIVED)) };

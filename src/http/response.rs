@@ -120,7 +120,7 @@ async fn json(session: &mut Session, status: u16, body: String, cache: &'static 
 
 /// Answers a handshake: as data, never as something that a browser would run. Returns whether the caller could be
 /// told.
-pub(crate) async fn reply(session: &mut Session, reply: &Reply) -> bool {
+pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(reply.status, Some(8))?;
         header.insert_header(CACHE_CONTROL, "no-store")?;

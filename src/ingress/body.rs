@@ -26,7 +26,7 @@ pub enum Decided {
     /// A callback. The ledger must be asked next.
     Callback(Box<Verified>),
     /// A provider's handshake. Callgate answers it itself.
-    Handshake(Box<(Reply, Seen)>),
+    Handshake(Box<(HandshakeReply, Seen)>),
     /// A request on a route in observe mode that would otherwise be denied, or answered by Callgate itself.
     Observed(Box<Observed>),
 }
@@ -70,7 +70,7 @@ impl Admitted {
         let said = self.check_size(head, body, trail);
         self.heed(said)?;
         // A request with a signature in its head is never an unsigned handshake.
-        let signed = self.found.presented.as_ref().is_some_and(Presented::is_in_the_head);
+        let signed = self.found.presented.as_ref().is_some_and(PresentedSignature::is_in_head);
         if !signed {
             let said = self.shake(head, body, false, trail);
             if let Some(reply) = self.heed(said)?.flatten() {
@@ -122,7 +122,7 @@ impl Admitted {
 
     /// Returns the reply to a handshake. In observe mode the handshake is delivered instead, because the agent
     /// answers it.
-    fn shaken(&self, reply: Reply, head: &RequestHead<'_>) -> Result<Body, Denial> {
+    fn shaken(&self, reply: HandshakeReply, head: &RequestHead<'_>) -> Result<Body, Denial> {
         match self.route.observes() {
             true => Ok(Body::Observed { instead: "handshake", target: self.internal_target(head)? }),
             false => Ok(Body::Handshake(reply)),
@@ -136,8 +136,8 @@ impl Admitted {
     }
 
     /// Returns the data that a signature can cover besides the body.
-    fn signed<'s>(&'s self, head: &RequestHead<'s>) -> Signed<'s> {
-        Signed {
+    fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
+        SignatureContext {
             head: *head,
             public_url: &self.edge.public_url,
             keyring: &self.edge.outside.keyring,
@@ -188,7 +188,7 @@ impl Admitted {
 
     /// Returns the keys by which duplicates of this event are recognized. If the event id is not signed, the
     /// signature is a second key: a sender could change such an id when it sends the request again.
-    fn events(&self, tags: &[Tag], id: Option<&HeaderValue>) -> Vec<EventKey> {
+    fn events(&self, tags: &[AuthenticationTag], id: Option<&HeaderValue>) -> Vec<EventKey> {
         if !self.route.tells_duplicates {
             return Vec::new();
         }

@@ -24,7 +24,7 @@ pub(super) struct Found {
     /// The rights of the verified callback token.
     pub(super) granted: Option<Granted>,
     /// The values of the signature headers.
-    pub(super) presented: Option<Presented>,
+    pub(super) presented: Option<PresentedSignature>,
     /// The class of the action endpoint that the guard denied.
     pub(super) guarded: Option<&'static str>,
     /// The route does not list the method. The request is denied unless it turns out to be a handshake.
@@ -93,7 +93,7 @@ impl Run<'_> {
             return Ok(());
         }
         // A handshake may use a method that callbacks of the route do not use.
-        if route.verifier().is_some_and(|verifier| verifier.could_shake(head)) {
+        if route.verifier().is_some_and(|verifier| verifier.may_be_handshake(head)) {
             found.only_handshake = true;
             trail.pass(Check::Method, || format!("{} is allowed for a handshake only", head.method));
             return Ok(());

@@ -9,7 +9,7 @@ use callgate::clock::{Clock, instant};
 use callgate::config::{Config, Unknown};
 use callgate::ingress::{Route, TokenRule};
 use callgate::request::RequestHead;
-use callgate::signature::Signed;
+use callgate::signature::SignatureContext;
 use callgate::source::LOOPBACK;
 use callgate::time::Timestamp;
 use http::HeaderMap;
@@ -290,7 +290,7 @@ impl World {
         if let Some(verifier) = route.verifier() {
             let none = HeaderMap::new();
             let now = Timestamp::from_unix_ms(1000 * i64::try_from(seconds()).unwrap());
-            let signed = Signed::alone(RequestHead::new("POST", &target, &none, LOOPBACK), "", now);
+            let signed = SignatureContext::new(RequestHead::new("POST", &target, &none, LOOPBACK), "", now);
             let made = verifier.sign(&signed, body.as_bytes(), &format!("msg_{name}")).unwrap().headers;
             headers.extend(
                 made.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())),

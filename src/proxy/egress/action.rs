@@ -17,7 +17,7 @@ use crate::http::head_of;
 use crate::ingress::Actions;
 use crate::interaction::{FIRST_QUESTION, QuestionFault};
 use crate::random::new_id;
-use crate::signature::Signed;
+use crate::signature::SignatureContext;
 use crate::store::Taken;
 
 /// Largest answer, in bytes.
@@ -103,7 +103,7 @@ impl AgentExchange<'_> {
             None => Vec::new(),
             Some(signer) => {
                 let public_url = &self.policy.ingress.edge().public_url;
-                let signed = Signed::alone(head, public_url, self.context.clocks.now());
+                let signed = SignatureContext::new(head, public_url, self.context.clocks.now());
                 let signature = new_id("msg_").and_then(|id| Some(signer.sign(&signed, &body, &id)?.headers));
                 signature.ok_or(SendError::ResponseFault(ResponseFault::Unreachable))?
             }

@@ -16,12 +16,12 @@ pub(crate) async fn answer(
     context: &IngressContext,
     policy: &Policy,
     session: &mut Session,
-    (reply, seen): (Reply, Seen),
+    (reply, seen): (HandshakeReply, Seen),
 ) -> Result<ExchangeRecord, Denied> {
     let route = seen.route.as_deref();
     let name = route.map_or("none", |route| &route.name);
     let verifier = route.and_then(Route::verifier);
-    if let (Some(secret), Some(Keys::Learned(feed))) = (&reply.learned, verifier.map(Verifier::keys))
+    if let (Some(secret), Some(VerifierKeys::Learned(feed))) = (&reply.secret, verifier.map(Verifier::keys))
         && let Err(error) = context.fetcher.learn(policy, *feed, secret).await
     {
         log::error!("the secret handed over by {name} could not be kept: {error}");
@@ -31,7 +31,7 @@ pub(crate) async fn answer(
         let client = seen.client.map_or_else(String::new, |client| client.to_string());
         log::warn!("{client} handed over the secret of the route {name}");
     }
-    if let Some(url) = &reply.fetch
+    if let Some(url) = &reply.confirmation_url
         && !context.fetcher.confirm(url)
     {
         log::warn!("a subscription of the route {name} was not confirmed: too many others wait to be");
