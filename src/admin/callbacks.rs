@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
+use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
 use super::{Admin, caller, told};
 use crate::clock::instant;
@@ -197,16 +198,6 @@ fn view(id: &str, interaction: &Interaction) -> Value {
 fn is_id(id: &str) -> bool {
     let rest = id.strip_prefix("int_").unwrap_or_default();
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
-}
-
-pub(super) fn answer(status: u16, value: &Value) -> AdminResponse {
-    AdminResponse::new(status, "application/json", format!("{value}\n"))
-}
-
-pub(super) fn problem(status: u16, detail: &str) -> AdminResponse {
-    let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    let body = json!({ "type": "about:blank", "title": title, "status": status, "detail": detail });
-    AdminResponse::new(status, "application/problem+json", format!("{body}\n"))
 }
 
 fn refused(refusal: &Refusal) -> AdminResponse {

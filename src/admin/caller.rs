@@ -4,7 +4,7 @@
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 
 use super::Admin;
-use super::callbacks::problem;
+use super::responses::problem;
 use super::server::{AdminRequest, AdminResponse};
 use crate::browser::{self, SEC_FETCH_SITE, once};
 

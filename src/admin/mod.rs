@@ -5,6 +5,7 @@
 mod callbacks;
 mod caller;
 mod page;
+mod responses;
 mod server;
 mod told;
 

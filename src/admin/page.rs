@@ -14,7 +14,7 @@ use http::header::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::callbacks::{answer, problem};
+use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
 use super::{Admin, caller, told};
 use crate::denial::Denial;

@@ -18,6 +18,7 @@ mod read;
 mod reload;
 mod run;
 mod schema;
+mod serving;
 mod sign;
 
 use std::path::PathBuf;
@@ -35,8 +36,8 @@ pub use inject::{Injected, Sidecar, inject, remove};
 pub use message::Message;
 pub use metrics::metrics_table;
 pub use providers::provider_table;
-pub use run::{Serving, serve};
 pub use schema::{reference, schema};
+pub use serving::{Serving, serve};
 
 /// Exit code for wrong usage or a wrong configuration (`EX_USAGE` in sysexits.h).
 pub const EXIT_USAGE: u8 = 64;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
+use super::ConfigArg;
 use super::read::{Read, Stamps, stamp};
-use super::{ConfigArg, Serving};
+use super::serving::Serving;
 use crate::clock::Clock;
 use crate::observe::{ConfigState, Metrics};
 

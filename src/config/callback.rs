@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use super::reader::Cursor;
-use crate::egress::{Insertion, Place, Shape};
+use crate::egress::{Insertion, InsertionPlace, Shape};
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
@@ -137,10 +137,10 @@ fn place(at: &Cursor<'_>) -> Option<StatusAt> {
 
 fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
     let mut fields = at.fields()?;
-    let body = fields.optional("body").map(|at| at.pointer().map(Place::Body));
-    let form = fields.optional("form").map(|at| at.text().map(|name| Place::Form(name.into())));
-    let header = fields.optional("header").map(|at| at.header_name().map(Place::Header));
-    let query = fields.optional("query").map(|at| at.text().map(|name| Place::Query(name.into())));
+    let body = fields.optional("body").map(|at| at.pointer().map(InsertionPlace::Body));
+    let form = fields.optional("form").map(|at| at.text().map(|name| InsertionPlace::Form(name.into())));
+    let header = fields.optional("header").map(|at| at.header_name().map(InsertionPlace::Header));
+    let query = fields.optional("query").map(|at| at.text().map(|name| InsertionPlace::Query(name.into())));
     let value = fields.optional("value").map(|at| shape(at.node()));
     let base64 = fields.optional("base64").map(|at| Shape::Base64(Box::new(shape(at.node()))));
     fields.finish();

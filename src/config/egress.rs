@@ -10,7 +10,7 @@ use super::presets::{self, Entry};
 use super::reader::Cursor;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
 use super::words::{did_you_mean, shown};
-use crate::egress::{Egress, Inject, Insertion, Place, Rule, Shape, Slot, Source, Target};
+use crate::egress::{Egress, Inject, Insertion, InsertionPlace, Rule, Shape, Slot, Target, ValueSource};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
@@ -73,7 +73,9 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     let timeouts = timeouts(&mut fields);
     fields.finish();
     if let (Some(Some(inject)), Some(headers)) = (&inject, &headers) {
-        let set = |place: &Place| headers.iter().any(|(name, _)| *place == Place::Header(name.clone()));
+        let set = |place: &InsertionPlace| {
+            headers.iter().any(|(name, _)| *place == InsertionPlace::Header(name.clone()))
+        };
         if inject.places().any(set) {
             return at.error("the callback goes into a header that `headers` sets", "keep one of the two");
         }
@@ -196,7 +198,12 @@ fn inject(
 }
 
 /// The address, and the token where it goes.
-fn placed(at: &Cursor<'_>, route: &Route, url: Place, token: Option<Place>) -> Option<Vec<Insertion>> {
+fn placed(
+    at: &Cursor<'_>,
+    route: &Route,
+    url: InsertionPlace,
+    token: Option<InsertionPlace>,
+) -> Option<Vec<Insertion>> {
     carried(at, route, token.as_ref())?;
     if let Some(token) = &token {
         apart(at, &url, token)?;
@@ -251,7 +258,7 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
 }
 
 /// A token that rides in no URL must have a place of its own, or nobody could call back.
-fn carried(at: &Cursor<'_>, route: &Route, token: Option<&Place>) -> Option<()> {
+fn carried(at: &Cursor<'_>, route: &Route, token: Option<&InsertionPlace>) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     match (carriers.first(), token) {
         (Some(Carrier::Bearer | Carrier::Header(_)), None) => at.error(
@@ -266,9 +273,9 @@ fn carried(at: &Cursor<'_>, route: &Route, token: Option<&Place>) -> Option<()> 
 }
 
 /// Address and token go to two places.
-fn apart(at: &Cursor<'_>, url: &Place, token: &Place) -> Option<()> {
+fn apart(at: &Cursor<'_>, url: &InsertionPlace, token: &InsertionPlace) -> Option<()> {
     let overlap = match (url, token) {
-        (Place::Body(url), Place::Body(token)) => url.overlaps(token),
+        (InsertionPlace::Body(url), InsertionPlace::Body(token)) => url.overlaps(token),
         (url, token) => url == token,
     };
     if overlap { at.error("`url` and `token` go to the same place", "") } else { Some(()) }
@@ -278,7 +285,7 @@ fn params(
     fields: &mut Fields<'_>,
     route: Option<&Arc<Route>>,
     path: Option<&Template>,
-) -> Option<Vec<(Box<str>, Source)>> {
+) -> Option<Vec<(Box<str>, ValueSource)>> {
     let at = fields.at().clone();
     let given = fields.optional("params").map_or(Some(Vec::new()), |at| at.named())?;
     let read: Vec<_> = given.iter().map(|(name, at)| Some(((*name).into(), source(at, path)?))).collect();
@@ -296,22 +303,22 @@ fn params(
     read.into_iter().collect()
 }
 
-fn source(at: &Cursor<'_>, path: Option<&Template>) -> Option<Source> {
+fn source(at: &Cursor<'_>, path: Option<&Template>) -> Option<ValueSource> {
     if !at.is_map() {
-        return at.pointer().map(Source::Body);
+        return at.pointer().map(ValueSource::Body);
     }
     let mut fields = at.fields()?;
     let new = fields.optional("new").map(|at| at.one_of(&[("uuid", ())]));
-    let header = fields.optional("header").map(|at| at.header_name().map(Source::Header));
-    let query = fields.optional("query").map(|at| at.text().map(|name| Source::Query(name.into())));
+    let header = fields.optional("header").map(|at| at.header_name().map(ValueSource::Header));
+    let query = fields.optional("query").map(|at| at.text().map(|name| ValueSource::Query(name.into())));
     let capture = fields.optional("path").map(|at| {
         let name = at.text()?;
         if path.is_some_and(|path| !path.has(name)) {
             return at.error(format!("the path has no capture {name}"), "");
         }
-        Some(Source::Path(name.into()))
+        Some(ValueSource::Path(name.into()))
     });
-    let new = new.map(|read| read.map(|()| Source::New));
+    let new = new.map(|read| read.map(|()| ValueSource::New));
     one_of(
         fields,
         [new, header, query, capture],
@@ -319,20 +326,20 @@ fn source(at: &Cursor<'_>, path: Option<&Template>) -> Option<Source> {
     )
 }
 
-fn place(at: &Cursor<'_>) -> Option<Place> {
+fn place(at: &Cursor<'_>) -> Option<InsertionPlace> {
     if !at.is_map() {
-        return at.pointer().map(Place::Body);
+        return at.pointer().map(InsertionPlace::Body);
     }
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| {
         let name = at.header_name()?;
         if can_be_set(&name) {
-            Some(Place::Header(name))
+            Some(InsertionPlace::Header(name))
         } else {
             at.error(CANNOT_BE_SET, "such as x-callback-url")
         }
     });
-    let query = fields.optional("query").map(|at| at.text().map(|name| Place::Query(name.into())));
+    let query = fields.optional("query").map(|at| at.text().map(|name| InsertionPlace::Query(name.into())));
     one_of(fields, [header, query], "{header: NAME} or {query: NAME}")
 }
 

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
-use super::rule::Inject;
 use super::shape::{Callback, Shape};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, InsertFault, Pointer, find_one, insert};
@@ -15,7 +16,7 @@ use crate::request::RequestHead;
 
 /// A place in a request that a value can be inserted at.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Place {
+pub enum InsertionPlace {
     /// A member of a JSON body.
     Body(Pointer),
     /// A field of a form body.
@@ -30,14 +31,33 @@ pub enum Place {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Insertion {
     /// The place.
-    pub place: Place,
+    pub place: InsertionPlace,
     /// The value.
     pub shape: Shape,
 }
 
+/// The callback that a rule inserts.
+#[derive(Clone, Debug)]
+pub struct Inject {
+    /// The route that receives the callback.
+    pub route: Arc<str>,
+    /// The captures of this route, each with the source of its value.
+    pub params: Vec<(Box<str>, ValueSource)>,
+    /// The values to insert, each with its place.
+    pub insertions: Vec<Insertion>,
+    /// Whether a request that already has a value in one of the places is sent unchanged. Otherwise it is denied.
+    pub keep: bool,
+    /// Lifetime of the token. `None`: the default of `callback_tokens`.
+    pub ttl: Option<Duration>,
+    /// Number of callbacks that the token allows. `None` means any number.
+    pub uses: Option<u32>,
+    /// The place of the provider's own id in its response.
+    pub response: Option<Pointer>,
+}
+
 /// The source of the value of a capture.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Source {
+pub enum ValueSource {
     /// A string or number in the JSON body.
     Body(Pointer),
     /// A header.
@@ -50,7 +70,27 @@ pub enum Source {
     Query(Box<str>),
 }
 
-impl Place {
+impl Inject {
+    /// Returns the places that must be free. Places of constant values are not included: the agent may set those
+    /// itself.
+    pub fn places(&self) -> impl Iterator<Item = &InsertionPlace> {
+        let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
+        moving.map(|insertion| &insertion.place)
+    }
+
+    /// Returns the values to insert into a request. A constant value is left out if the agent has set it itself.
+    pub(super) fn wanted<'i>(
+        &'i self,
+        head: &'i RequestHead<'_>,
+        body: &'i [u8],
+    ) -> impl Iterator<Item = &'i Insertion> {
+        self.insertions
+            .iter()
+            .filter(move |insertion| !insertion.shape.is_constant() || !insertion.place.is_taken(head, body))
+    }
+}
+
+impl InsertionPlace {
     /// Reports whether the request already has a value at this place.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
@@ -68,9 +108,9 @@ impl Place {
     }
 }
 
-impl Source {
+impl ValueSource {
     /// Returns the value from a request. Returns `None` if the request has no such value or has it more than once,
-    /// and for [`Source::New`].
+    /// and for [`ValueSource::New`].
     pub(super) fn read(&self, head: &RequestHead<'_>, body: &[u8], captures: &Captures) -> Option<String> {
         match self {
             Self::Body(pointer) => find_one(body, pointer).word().map(Into::into),
@@ -89,7 +129,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for InsertionPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
@@ -100,7 +140,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
@@ -132,7 +172,7 @@ pub(super) fn body<'b>(
     let mut text: Option<String> = None;
     for Insertion { place, shape } in inject.wanted(head, body) {
         match place {
-            Place::Body(pointer) => {
+            InsertionPlace::Body(pointer) => {
                 let document = match &text {
                     Some(text) => text.as_str(),
                     None => parse(body)?,
@@ -140,7 +180,7 @@ pub(super) fn body<'b>(
                 let value = shape.json(callback);
                 text = Some(insert(document, pointer, &value).map_err(|fault| refusal(fault, pointer))?);
             }
-            Place::Form(name) => {
+            InsertionPlace::Form(name) => {
                 let fields = match text.take() {
                     Some(text) => text,
                     None => form(head, body)?.to_owned(),
@@ -148,7 +188,7 @@ pub(super) fn body<'b>(
                 let separator = if fields.is_empty() { "" } else { "&" };
                 text = Some(format!("{fields}{separator}{}", pair(name, &shape.plain(callback))));
             }
-            Place::Header(_) | Place::Query(_) => {}
+            InsertionPlace::Header(_) | InsertionPlace::Query(_) => {}
         }
     }
     Ok(text.map_or(Cow::Borrowed(body), |text| Cow::Owned(text.into_bytes())))

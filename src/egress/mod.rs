@@ -10,7 +10,7 @@ mod rule;
 mod shape;
 mod write;
 
-pub use inject::{Insertion, Place, Source};
-pub use rule::{Egress, Inject, Plan, Rule, Target, Unruled};
+pub use inject::{Inject, Insertion, InsertionPlace, ValueSource};
+pub use rule::{Egress, Plan, Rule, Target, Unruled};
 pub use shape::{Callback, Segment, Shape, Slot};
 pub use write::{Outgoing, answer_head};

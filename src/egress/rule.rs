@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::inject::{self, Insertion, Place, Source};
+use super::inject::{self, Inject, ValueSource};
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
-use crate::json::Pointer;
 use crate::path::{CanonicalPath, Captures, Template, check_query, is_capturable};
 use crate::request::RequestHead;
 use crate::secret::Secret;
@@ -46,25 +45,6 @@ pub struct Target {
     pub url: Url,
     /// The template of the path, if it has captures.
     pub path: Option<Template>,
-}
-
-/// The callback that a rule inserts.
-#[derive(Clone, Debug)]
-pub struct Inject {
-    /// The route that receives the callback.
-    pub route: Arc<str>,
-    /// The captures of this route, each with the source of its value.
-    pub params: Vec<(Box<str>, Source)>,
-    /// The values to insert, each with its place.
-    pub insertions: Vec<Insertion>,
-    /// Whether a request that already has a value in one of the places is sent unchanged. Otherwise it is denied.
-    pub keep: bool,
-    /// Lifetime of the token. `None`: the default of `callback_tokens`.
-    pub ttl: Option<Duration>,
-    /// Number of callbacks that the token allows. `None` means any number.
-    pub uses: Option<u32>,
-    /// The place of the provider's own id in its response.
-    pub response: Option<Pointer>,
 }
 
 /// What Callgate does with a request of the agent.
@@ -136,7 +116,7 @@ impl Egress {
 }
 
 impl Rule {
-    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is [`Source::New`].
+    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is [`ValueSource::New`].
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the request cannot get its callback. It must not be sent then.
@@ -160,7 +140,7 @@ impl Rule {
         let mut params = Vec::with_capacity(inject.params.len());
         for (name, source) in &inject.params {
             let value = match source {
-                Source::New => Some(fresh()),
+                ValueSource::New => Some(fresh()),
                 source => source.read(head, body, captures),
             };
             match value.filter(|value| is_capturable(name, value)) {
@@ -168,7 +148,7 @@ impl Rule {
                 None => {
                     let detail = format!("{source} has no valid value for the capture {name}");
                     let denial = match inject::parse(body) {
-                        Err(refusal) if matches!(source, Source::Body(_)) => return Err(refusal),
+                        Err(refusal) if matches!(source, ValueSource::Body(_)) => return Err(refusal),
                         _ => Denial::ParameterUnusable,
                     };
                     return Err(Refusal::new(denial, detail));
@@ -180,25 +160,5 @@ impl Rule {
         let nothing = Callback { url: "", token: "", secret: "", expires: Timestamp::from_unix_secs(0) };
         inject::body(inject, head, body, &nothing)?;
         Ok(Plan::Mint(params))
-    }
-}
-
-impl Inject {
-    /// Returns the places that must be free. Places of constant values are not included: the agent may set those
-    /// itself.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
-        let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
-        moving.map(|insertion| &insertion.place)
-    }
-
-    /// Returns the values to insert into a request. A constant value is left out if the agent has set it itself.
-    pub(super) fn wanted<'i>(
-        &'i self,
-        head: &'i RequestHead<'_>,
-        body: &'i [u8],
-    ) -> impl Iterator<Item = &'i Insertion> {
-        self.insertions
-            .iter()
-            .filter(move |insertion| !insertion.shape.is_constant() || !insertion.place.is_taken(head, body))
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use http::header::{ACCEPT_ENCODING, HeaderMap};
 use http::{HeaderName, HeaderValue};
 
-use super::inject::{self, Insertion, Place};
+use super::inject::{self, Insertion, InsertionPlace};
 use super::rule::Rule;
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
@@ -46,9 +46,11 @@ impl Rule {
             sent = inject::body(inject, head, body, callback)?;
             for Insertion { place, shape } in inject.wanted(head, body) {
                 match place {
-                    Place::Header(name) => extra.push((name, shape.plain(callback))),
-                    Place::Query(name) => target = with_parameter(&target, name, &shape.plain(callback)),
-                    Place::Body(_) | Place::Form(_) => {}
+                    InsertionPlace::Header(name) => extra.push((name, shape.plain(callback))),
+                    InsertionPlace::Query(name) => {
+                        target = with_parameter(&target, name, &shape.plain(callback))
+                    }
+                    InsertionPlace::Body(_) | InsertionPlace::Form(_) => {}
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::edge::Edge;
 use super::gate::{self, Found};
 use super::outside::Outside;
 use super::route::Route;
@@ -33,19 +34,6 @@ pub struct Document {
     pub path: Box<str>,
     /// The JSON text.
     pub body: String,
-}
-
-/// The external side of Callgate: its public URL, the rule for client addresses, and the fetched keys and lists.
-#[derive(Clone, Debug)]
-pub struct Edge {
-    /// The `Host` header for the agent: the authority of the public URL, or of the agent.
-    pub authority: Box<str>,
-    /// The rule for finding the client address. `None`: the address of the peer.
-    pub client_address: Option<ClientAddress>,
-    /// The fetched keys and address lists.
-    pub outside: Outside,
-    /// The beginning of every external URL, without a slash at the end. Empty if it is not configured.
-    pub public_url: Box<str>,
 }
 
 /// The data about a request for the log and the metrics. A field is empty if the checks ended before they found it.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use http::HeaderName;
 
-use super::decide::Edge;
+use super::edge::Edge;
 use super::route::{Carrier, Route, TokenRule};
 use crate::denial::{Denial, Refusal};
 use crate::path::{Captures, Parameter, TOKEN_CAPTURE, parameter};

@@ -8,6 +8,7 @@
 
 mod body;
 mod decide;
+mod edge;
 mod forward;
 mod gate;
 mod notice;
@@ -18,7 +19,8 @@ mod route;
 mod router;
 
 pub use body::Decided;
-pub use decide::{Admitted, Denied, Document, Edge, Ingress, Seen};
+pub use decide::{Admitted, Denied, Document, Ingress, Seen};
+pub use edge::Edge;
 pub use notice::Notice;
 pub use observed::{Observed, Turned};
 pub use outside::Outside;

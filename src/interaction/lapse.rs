@@ -3,8 +3,7 @@
 use std::num::NonZeroI64;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::notice::{Notice, NoticeId, Overdue};
 use super::record::Interaction;
 use super::state::Event;
 use crate::time::Timestamp;
@@ -16,54 +15,6 @@ const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
 /// Time after which a notice without a response is given up.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
-
-/// A notice that must be sent to the agent.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Notice {
-    /// The cause of the notice.
-    pub cause: Overdue,
-    since: i64,
-    #[serde(default)]
-    attempts: u32,
-    #[serde(default)]
-    next: i64,
-    #[serde(skip)]
-    in_flight: bool,
-}
-
-/// Identifies a notice. A later stall of the same interaction has another id.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct NoticeId {
-    /// The cause of the notice.
-    pub cause: Overdue,
-    since: i64,
-}
-
-impl Notice {
-    fn id(&self) -> NoticeId {
-        NoticeId { cause: self.cause, since: self.since }
-    }
-}
-
-/// The cause of a notice.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Overdue {
-    /// The final callback did not arrive in time.
-    Expired,
-    /// No callback arrived for too long.
-    Stalled,
-}
-
-impl Overdue {
-    /// Returns `expired` or `stalled`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Stalled => "stalled",
-        }
-    }
-}
 
 /// The effects of passing time on an interaction.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -4,9 +4,11 @@
 //!
 //! It has no side effects: the time is an argument, and the store keeps the interactions.
 
+mod answering;
 mod ask;
 mod events;
 mod lapse;
+mod notice;
 mod question;
 mod record;
 mod report;
@@ -14,7 +16,8 @@ mod state;
 
 pub use ask::{Ask, Cleared, EventKey, Held, Scope};
 pub use events::Known;
-pub use lapse::{Due, NoticeId, Overdue};
+pub use lapse::Due;
+pub use notice::{NoticeId, Overdue};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};
 pub use record::{Claim, Interaction, pairs};
 pub use report::{Follow, Report, Stale, StatusAt};

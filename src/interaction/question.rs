@@ -1,10 +1,6 @@
-//! The questions of an interaction. Callbacks ask them, and the agent answers each of them once.
+//! A question of an interaction. A callback asks the question, and the agent answers it once.
 
 use serde::{Deserialize, Serialize};
-
-use super::record::Interaction;
-use super::state::{Event, State};
-use crate::time::Timestamp;
 
 /// A question that a callback asked.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -20,7 +16,7 @@ pub struct Question {
     pub(super) taken: bool,
     /// Whether the callback that asked the question was not delivered.
     #[serde(skip)]
-    dropped: bool,
+    pub(super) dropped: bool,
 }
 
 /// The reason why a question cannot be answered.
@@ -42,102 +38,3 @@ pub enum QuestionFault {
 
 /// The number of an interaction's first question.
 pub const FIRST_QUESTION: u32 = 1;
-/// Maximum number of questions that are stored for one interaction.
-const QUESTIONS_MAX: usize = 8;
-
-impl Interaction {
-    /// Adds a question of a callback and returns its number. The question can be answered immediately, even before
-    /// the agent has accepted the callback. Returns `None` if the maximum number of questions is open.
-    pub(super) fn ask(&mut self, endpoint: &str) -> Option<u32> {
-        let more = self.more();
-        if more.questions.len() >= QUESTIONS_MAX {
-            let answered = more.questions.iter().position(|question| question.answered)?;
-            more.questions.remove(answered);
-        }
-        more.questions_asked = more.questions_asked.saturating_add(1);
-        let number = more.questions_asked;
-        more.questions.push(Question {
-            number,
-            endpoint: endpoint.into(),
-            answered: false,
-            taken: false,
-            dropped: false,
-        });
-        Some(number)
-    }
-
-    /// Reports whether a question is not answered yet.
-    pub(super) fn has_open_question(&self) -> bool {
-        self.questions().iter().any(|question| !question.answered)
-    }
-
-    /// Removes a question whose callback was not delivered. Keeps the question if it was answered, or if an answer is
-    /// being sent.
-    pub(super) fn unask(&mut self, number: u32) {
-        let questions = &mut self.more().questions;
-        questions.retain(|question| question.number != number || question.answered || question.taken);
-        if let Some(question) = questions.iter_mut().find(|question| question.number == number) {
-            question.dropped = true;
-        }
-    }
-
-    /// Reserves a question for an answer: the question `number`, or the only open question if `number` is `None`.
-    /// Returns its number and the URL for the answer.
-    ///
-    /// # Errors
-    /// Returns a [`QuestionFault`] if no question can be answered.
-    pub fn take_question(
-        &mut self,
-        number: Option<u32>,
-        now: Timestamp,
-    ) -> Result<(u32, Box<str>), QuestionFault> {
-        let expired = now >= self.expires();
-        if self.state == State::Revoked {
-            return Err(QuestionFault::Revoked);
-        }
-        if expired || matches!(self.state, State::Expired | State::NotSent) {
-            return Err(QuestionFault::Over);
-        }
-        let questions = self.questions_mut();
-        let is_open = |question: &Question| !question.answered && !question.taken;
-        let question = match number {
-            Some(number) => questions.iter_mut().find(|question| question.number == number),
-            None => match questions.iter().filter(|question| is_open(question)).count() {
-                0 => questions.last_mut(),
-                1 => questions.iter_mut().find(|question| is_open(question)),
-                // Callgate must not guess which question the answer belongs to.
-                _ => return Err(QuestionFault::Several),
-            },
-        };
-        let question = question.ok_or(QuestionFault::Unknown)?;
-        if !is_open(question) {
-            return Err(QuestionFault::Answered);
-        }
-        question.taken = true;
-        Ok((question.number, question.endpoint.clone()))
-    }
-
-    /// Records the result of sending an answer. `arrived` is whether the provider accepted it.
-    pub fn answer(&mut self, number: u32, arrived: bool) {
-        let questions = self.questions_mut();
-        if let Some(question) = questions.iter_mut().find(|question| question.number == number) {
-            question.taken = false;
-            question.answered |= arrived;
-        }
-        if let Some(more) = &mut self.more {
-            more.questions.retain(|question| question.answered || question.taken || !question.dropped);
-        }
-        if arrived && self.questions().iter().all(|question| question.answered) {
-            self.go(Event::Answered);
-        }
-    }
-
-    /// Reports whether this question was answered.
-    pub(super) fn is_answered(&self, number: u32) -> bool {
-        self.questions().iter().any(|question| question.number == number && question.answered)
-    }
-
-    fn questions_mut(&mut self) -> &mut [Question] {
-        self.more.as_mut().map(|more| more.questions.as_mut_slice()).unwrap_or_default()
-    }
-}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::{Ask, EventKey, Held};
 use super::events::{Events, Known};
-use super::lapse::{Notice, Overdue};
+use super::notice::{Notice, Overdue};
 use super::question::Question;
 use super::report::{Follow, Report, Stale};
 use super::state::{Event, Over, State, next};

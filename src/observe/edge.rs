@@ -6,7 +6,6 @@ use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::maker::{Label, Maker};
-use super::metrics::Metrics;
 
 /// Values of the label `reason` for connections that were closed before their first request.
 const CONNECTIONS_REFUSED: [&str; 6] =
@@ -15,18 +14,18 @@ const CONNECTIONS_REFUSED: [&str; 6] =
 /// The registered metrics of this file.
 #[derive(Debug)]
 pub(super) struct Edge {
-    body_bytes: IntGauge,
-    certificate_ends: IntGaugeVec,
-    certificates: Mutex<BTreeSet<String>>,
-    connections: IntGauge,
-    connections_refused: IntCounterVec,
-    generation: IntGauge,
-    loaded: IntGauge,
-    observed: IntCounterVec,
-    reload_failed: IntGauge,
-    reloads: IntCounterVec,
-    routes_observing: IntGauge,
-    traces: IntCounterVec,
+    pub(super) body_bytes: IntGauge,
+    pub(super) certificate_ends: IntGaugeVec,
+    pub(super) certificates: Mutex<BTreeSet<String>>,
+    pub(super) connections: IntGauge,
+    pub(super) connections_refused: IntCounterVec,
+    pub(super) generation: IntGauge,
+    pub(super) loaded: IntGauge,
+    pub(super) observed: IntCounterVec,
+    pub(super) reload_failed: IntGauge,
+    pub(super) reloads: IntCounterVec,
+    pub(super) routes_observing: IntGauge,
+    pub(super) traces: IntCounterVec,
 }
 
 impl Edge {
@@ -74,69 +73,5 @@ impl Edge {
             )?,
             routes_observing: make.gauge("callgate_routes_observing", "Routes in observe mode.")?,
         })
-    }
-}
-
-impl Metrics {
-    /// Counts a connection that was closed before its first request.
-    pub fn connection_refused(&self, reason: &str) {
-        self.edge.connections_refused.with_label_values(&[reason]).inc();
-    }
-
-    /// Sets the number of open ingress connections and the memory reserved for bodies, in bytes.
-    pub fn held(&self, connections: usize, body_bytes: u64) {
-        self.edge.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
-        self.edge.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
-    }
-
-    /// Sets the server certificates in use: each file with its expiry time in Unix seconds. Removes all other files.
-    pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
-        let mut known = self.edge.certificates.lock();
-        let gone = std::mem::take(&mut *known);
-        for (file, end) in ends {
-            self.edge.certificate_ends.with_label_values(&[file]).set(end);
-            known.insert(file.to_owned());
-        }
-        for file in gone.difference(&known) {
-            let _ = self.edge.certificate_ends.remove_label_values(&[file]);
-        }
-    }
-
-    /// Counts a batch of spans that was sent, or that could not be sent.
-    pub fn traces_sent(&self, ok: bool) {
-        self.edge.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
-    }
-
-    /// Returns the files of the server certificates in use, each with its expiry time in Unix seconds.
-    pub fn certificate_ends(&self) -> Vec<(String, i64)> {
-        let known = self.edge.certificates.lock();
-        let end = |file: &String| self.edge.certificate_ends.with_label_values(&[file]).get();
-        known.iter().map(|file| (file.clone(), end(file))).collect()
-    }
-
-    /// Counts a request on a route in observe mode that would have been denied for this reason.
-    pub fn observed(&self, route: &str, provider: &str, reason: &str) {
-        self.edge.observed.with_label_values(&[route, provider, reason]).inc();
-    }
-
-    /// Sets the number of routes in observe mode.
-    pub fn routes_observing(&self, count: usize) {
-        self.edge.routes_observing.set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// Records that a configuration was applied, with its generation and the time. Generation 1 is not a reload.
-    pub fn config_taken(&self, generation: u64, unix_secs: i64) {
-        self.edge.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-        self.edge.loaded.set(unix_secs);
-        self.edge.reload_failed.set(0);
-        if generation > 1 {
-            self.edge.reloads.with_label_values(&["ok"]).inc();
-        }
-    }
-
-    /// Counts a failed reload.
-    pub fn config_refused(&self) {
-        self.edge.reload_failed.set(1);
-        self.edge.reloads.with_label_values(&["refused"]).inc();
     }
 }

@@ -6,18 +6,17 @@ use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec};
 
 use super::maker::{Label, Maker};
-use super::metrics::Metrics;
 
 /// Values of the label `outcome` of a fetch.
-const OUTCOMES: [&str; 2] = ["ok", "failed"];
+pub(super) const OUTCOMES: [&str; 2] = ["ok", "failed"];
 
 /// The registered metrics of this file.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    age_seconds: GaugeVec,
-    ages: Mutex<BTreeMap<String, f64>>,
-    fetches: IntCounterVec,
-    handshakes: IntCounterVec,
+    pub(super) age_seconds: GaugeVec,
+    pub(super) ages: Mutex<BTreeMap<String, f64>>,
+    pub(super) fetches: IntCounterVec,
+    pub(super) handshakes: IntCounterVec,
 }
 
 impl Fetched {
@@ -43,42 +42,5 @@ impl Fetched {
                 &[Label::route(), Label::from("handshake", "the provider's scheme")],
             )?,
         })
-    }
-}
-
-impl Metrics {
-    /// Counts a finished fetch. `feed` is a configured URL, `certificate` or `confirmation`.
-    pub fn fetched(&self, feed: &str, ok: bool) {
-        // Creates both series with the first fetch, so that the first failure is an increase that an alert can detect.
-        for outcome in OUTCOMES {
-            self.fetched.fetches.with_label_values(&[feed, outcome]);
-        }
-        let [good, bad] = OUTCOMES;
-        let outcome = if ok { good } else { bad };
-        self.fetched.fetches.with_label_values(&[feed, outcome]).inc();
-    }
-
-    /// Sets the age of a feed, in seconds. `None`: it was not fetched yet, and the call has no effect.
-    pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
-        if let Some(seconds) = seconds {
-            self.fetched.age_seconds.with_label_values(&[feed]).set(seconds);
-            self.fetched.ages.lock().insert(feed.to_owned(), seconds);
-        }
-    }
-
-    /// Removes the age of a feed that is no longer fetched.
-    pub fn feed_gone(&self, feed: &str) {
-        let _ = self.fetched.age_seconds.remove_label_values(&[feed]);
-        self.fetched.ages.lock().remove(feed);
-    }
-
-    /// Returns the age of each fetched feed, in seconds.
-    pub fn feed_ages(&self) -> BTreeMap<String, f64> {
-        self.fetched.ages.lock().clone()
-    }
-
-    /// Counts a handshake that was answered.
-    pub fn handshake(&self, route: &str, handshake: &str) {
-        self.fetched.handshakes.with_label_values(&[route, handshake]).inc();
     }
 }

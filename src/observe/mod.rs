@@ -12,6 +12,7 @@ mod logger;
 mod maker;
 mod metrics;
 mod recent;
+mod record;
 mod traces;
 
 pub use access_log::AccessLogger;

@@ -13,7 +13,6 @@
 //!
 //! The lock that keeps other processes away belongs to the open file, which is kept over both.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
 use std::ops::Bound;
@@ -25,7 +24,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use redb::backends::FileBackend;
 use redb::{BackendError, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
-use super::memory::{LOOSE, Memory};
+use super::change::Change;
 use crate::interaction::{EventKey, Interaction};
 use crate::time::Timestamp;
 
@@ -43,26 +42,6 @@ const CACHE_BYTES: usize = 16 << 20;
 
 /// What is said where the file is not ours.
 const TAKEN: &str = "another process uses it";
-
-/// A change to the ledger.
-#[derive(Debug)]
-pub(super) enum Change {
-    Event(u64, EventKey, Timestamp, u64),
-    EventGone(u64),
-    Interaction(u64, Arc<str>, Vec<u8>),
-    InteractionGone(u64),
-}
-
-impl Change {
-    /// About how much memory it takes.
-    pub(super) fn bytes(&self) -> usize {
-        let more = match self {
-            Self::Interaction(_, _, record) => record.len(),
-            Self::Event(..) | Self::EventGone(_) | Self::InteractionGone(_) => 0,
-        };
-        size_of::<Self>() + more
-    }
-}
 
 /// Why changes are not safe.
 #[derive(Debug)]
@@ -350,8 +329,8 @@ impl StorageBackend for Backend {
 /// What a file held when it was opened.
 pub(super) struct Held {
     pub(super) number_max: u64,
-    interactions: Vec<(u64, Box<str>, Interaction)>,
-    events: Vec<(u64, EventKey, Timestamp, u64)>,
+    pub(super) interactions: Vec<(u64, Box<str>, Interaction)>,
+    pub(super) events: Vec<(u64, EventKey, Timestamp, u64)>,
 }
 
 impl Held {
@@ -373,19 +352,5 @@ impl Held {
             held.events.push((number.value(), EventKey(key), Timestamp::from_unix_ms(until), owner));
         }
         Ok(held)
-    }
-
-    /// Hands everything over.
-    pub(super) fn restore(self, memory: &Memory) {
-        let interactions = self.interactions.into_iter();
-        let owners: HashMap<_, _> =
-            interactions.map(|(number, id, record)| (number, memory.restore(number, id, record))).collect();
-        for (number, event, until, owner) in self.events {
-            match owners.get(&owner) {
-                Some(id) => memory.restore_event(number, event, until, Some(id)),
-                None if owner == LOOSE => memory.restore_event(number, event, until, None),
-                None => {}
-            }
-        }
     }
 }

@@ -5,7 +5,6 @@
 //! Health is what the file can do now: while its disk fails or hangs nothing new is begun, and what waits is bounded.
 
 use std::sync::Arc;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::file::{Change, LedgerFile};
-use super::memory::Memory;
-use super::writer::Writer;
+use super::change::Change;
 use crate::observe::Metrics;
 
 /// Most bytes of changes that wait for their commit before nothing new is begun. Each exchange waits for its own
@@ -120,25 +117,14 @@ impl Journal {
         (Self { shared: Arc::new(shared), numbers, safe, clock }, sender)
     }
 
-    /// Starts writing.
-    pub(super) fn start(
-        &self,
-        file: LedgerFile,
-        memory: Weak<Memory>,
-        safe: watch::Sender<u64>,
-    ) -> Result<(), String> {
-        let shared = Arc::clone(&self.shared);
-        let writer = Writer { file, memory, safe, shared: Arc::clone(&shared), clock: self.clock };
-        let run = move || {
-            // Dropped from the last to the first: it is said what happened before anybody who waits is refused, and that
-            // it has ended once the file is closed.
-            let _closed = Closed(Arc::clone(&shared));
-            let mut writer = writer;
-            let _ending = Ending(shared);
-            writer.run();
-        };
-        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(run);
-        thread.map(drop).map_err(|error| error.to_string())
+    /// Returns what the journal shares with its writer.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Returns the monotonic clock.
+    pub(super) fn clock(&self) -> fn() -> Instant {
+        self.clock
     }
 
     /// A number for something new.
@@ -282,7 +268,7 @@ impl Shared {
 }
 
 /// Says when dropped that the writer ends, and whether it failed.
-struct Ending(Arc<Shared>);
+pub(super) struct Ending(pub(super) Arc<Shared>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -297,7 +283,7 @@ impl Drop for Ending {
 }
 
 /// Says when dropped that the file is closed.
-struct Closed(Arc<Shared>);
+pub(super) struct Closed(pub(super) Arc<Shared>);
 
 impl Drop for Closed {
     fn drop(&mut self) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::file::Change;
+use super::change::{Change, LOOSE};
 use super::journal::Journal;
 use super::loose::Loose;
 use crate::config::{StoreSettings, Unknown};
@@ -28,8 +28,6 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// Beyond every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The owner of an event that belongs to no interaction.
-pub(super) const LOOSE: u64 = u64::MAX;
 /// Entries of a shard's clock that may be void, besides as many as there are others.
 const VOID_LOOKS_MAX: usize = 1024;
 

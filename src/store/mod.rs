@@ -5,11 +5,13 @@
 //! Who delivers a callback claims it first ([`Store::claim`]) and settles it once the agent took it
 //! ([`Claimed::settle`]); a claim that is dropped is released, so that the provider's retry is delivered.
 
+mod change;
 mod file;
 mod journal;
 mod loose;
 mod memory;
 mod mint;
+mod restore;
 mod upkeep;
 mod writer;
 
@@ -29,6 +31,7 @@ use crate::time::Timestamp;
 use file::LedgerFile;
 use journal::Journal;
 use memory::{Hold, Memory, SHARDS};
+use restore::restore;
 
 pub use journal::Health;
 pub use memory::DueNotice;
@@ -110,8 +113,8 @@ impl Store {
         let (journal, safe) = Journal::new(held.number_max, settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
         let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
-        held.restore(&memory);
-        journal.start(file, Arc::downgrade(&memory), safe).map_err(failed)?;
+        restore(held, &memory);
+        writer::start(&journal, file, Arc::downgrade(&memory), safe).map_err(failed)?;
         Ok(Self { memory, journal: Some(journal), freed: Notify::new() })
     }
 

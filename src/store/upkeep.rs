@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::file::Change;
-use super::memory::{DueNotice, LOOSE, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
+use super::change::{Change, LOOSE};
+use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
 use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};

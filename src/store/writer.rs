@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::file::{Change, Fault, LedgerFile};
-use super::journal::Shared;
+use super::change::Change;
+use super::file::{Fault, LedgerFile};
+use super::journal::{Closed, Ending, Journal, Shared};
 use super::memory::{Memory, SHARDS};
 
 /// The first pause before the disk is tried again; each further one is twice as long.
@@ -15,19 +16,44 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause, unless a try itself takes longer.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Starts the thread that writes the changes of a journal to its file. `safe` receives the number of the last change that
+/// is on disk.
+///
+/// # Errors
+/// Returns the reason as text if the thread cannot be started.
+pub(super) fn start(
+    journal: &Journal,
+    file: LedgerFile,
+    memory: Weak<Memory>,
+    safe: watch::Sender<u64>,
+) -> Result<(), String> {
+    let shared = journal.shared();
+    let writer = Writer { file, memory, safe, shared: Arc::clone(&shared), clock: journal.clock() };
+    let run = move || {
+        // Dropped in reverse order: the reason is logged before waiting callers are refused, and the end is reported once
+        // the file is closed.
+        let _closed = Closed(Arc::clone(&shared));
+        let mut writer = writer;
+        let _ending = Ending(shared);
+        writer.run();
+    };
+    let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(run);
+    thread.map(drop).map_err(|error| error.to_string())
+}
+
 /// The writer.
-pub(super) struct Writer {
-    pub(super) file: LedgerFile,
+struct Writer {
+    file: LedgerFile,
     /// What the file is made anew from.
-    pub(super) memory: Weak<Memory>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) safe: watch::Sender<u64>,
-    pub(super) clock: fn() -> Instant,
+    memory: Weak<Memory>,
+    shared: Arc<Shared>,
+    safe: watch::Sender<u64>,
+    clock: fn() -> Instant,
 }
 
 impl Writer {
     /// Writes until there is nothing to write any more.
-    pub(super) fn run(&mut self) {
+    fn run(&mut self) {
         let mut batch = Vec::new();
         while let Some(last) = self.shared.take(&mut batch, self.clock) {
             let began = (self.clock)();

@@ -1,10 +1,6 @@
 //! Verifies callback tokens. Each is valid for one route, one set of captures and one interaction, until its expiry.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
+use super::claims::Claims;
 use super::derive::Deriver;
 use super::mint::header_text;
 use super::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER};
@@ -12,34 +8,6 @@ use crate::denial::{Denial, Refusal};
 use crate::jose::{Key, Unverified, is_object};
 use crate::secret::Secret;
 use crate::time::Timestamp;
-
-/// The claims of a callback token. Unknown members are errors, because only Callgate writes these tokens.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Claims<'a> {
-    /// The version of the claims.
-    pub(super) v: u8,
-    #[serde(borrow)]
-    pub(super) iss: Cow<'a, str>,
-    /// The public URL of the Callgate that accepts the token.
-    #[serde(borrow)]
-    pub(super) aud: Cow<'a, str>,
-    /// The interaction.
-    #[serde(borrow)]
-    pub(super) sub: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) route: Cow<'a, str>,
-    /// The captures, by name.
-    #[serde(borrow)]
-    pub(super) cap: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-    /// Issued at, in Unix seconds.
-    pub(super) iat: i64,
-    /// Expiry, in Unix seconds.
-    pub(super) exp: i64,
-    /// Number of callbacks that the token allows. Any number if missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) uses: Option<u32>,
-}
 
 /// The rights of a verified callback token.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -6,7 +6,7 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header};
 
-use super::callback::Claims;
+use super::claims::Claims;
 use super::derive::Deriver;
 use super::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, SHARED_KEY_BYTES_MIN};
 use crate::jose::{Algorithm, Family, KeyFault};

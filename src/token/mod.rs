@@ -8,6 +8,7 @@
 
 mod assertion;
 mod callback;
+mod claims;
 mod derive;
 mod jwt;
 mod mint;

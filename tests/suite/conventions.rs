@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use callgate::clock::Clock;
 use callgate::config::{Callback, Entry, PRESETS, TokenBack};
-use callgate::egress::Place;
+use callgate::egress::InsertionPlace;
 use callgate::interaction::StatusAt;
 use callgate::request::RequestHead;
 use callgate::signature::SignatureContext;
@@ -95,7 +95,7 @@ egress:
     }
 
     fn sends_form(&self) -> bool {
-        self.callback.insertions.iter().any(|insertion| matches!(insertion.place, Place::Form(_)))
+        self.callback.insertions.iter().any(|insertion| matches!(insertion.place, InsertionPlace::Form(_)))
     }
 
     /// Sends a request without callback fields, as the agent does. The provider answers with its id of the work.

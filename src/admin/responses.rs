@@ -1,0 +1,17 @@
+//! Responses in JSON, and problems in the form of RFC 9457.
+
+use serde_json::{Value, json};
+
+use super::server::AdminResponse;
+
+/// Returns a JSON response.
+pub(super) fn answer(status: u16, value: &Value) -> AdminResponse {
+    AdminResponse::new(status, "application/json", format!("{value}\n"))
+}
+
+/// Returns a problem (RFC 9457).
+pub(super) fn problem(status: u16, detail: &str) -> AdminResponse {
+    let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let body = json!({ "type": "about:blank", "title": title, "status": status, "detail": detail });
+    AdminResponse::new(status, "application/problem+json", format!("{body}\n"))
+}

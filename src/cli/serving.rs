@@ -1,0 +1,107 @@
+//! Connects the parts of Callgate: the ledger, the admin service and the server. Replaces the configuration of a running
+//! server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::admin::{self, Admin, AdminResponse};
+use crate::clock::{Clock, LedgerClock, instant};
+use crate::config::{Config, Startup};
+use crate::observe::{AccessLogger, ConfigState, Metrics, Recent, Traces};
+use crate::proxy::{Options, Server, StartError};
+use crate::store::Store;
+
+/// A running server, its readiness flag, and the parts that a reload replaces.
+pub struct Serving {
+    /// The server.
+    pub server: Server,
+    ready: Arc<AtomicBool>,
+    admin: Option<Arc<Admin>>,
+    startup: Startup,
+}
+
+impl Serving {
+    /// Applies another configuration, completely or not at all. Returns its warnings.
+    ///
+    /// # Errors
+    /// Returns the reason as text if the configuration cannot be applied. The old one then stays in use.
+    pub async fn apply(&self, config: Config) -> Result<Vec<String>, String> {
+        let Config { startup, policy, warnings } = config;
+        let differences = self.startup.differences(&startup);
+        if !differences.is_empty() {
+            return Err(format!(
+                "{0} can be changed only by a restart: restart, or undo the change of {0}. No part of the new \
+                 configuration was applied",
+                differences.join(", ")
+            ));
+        }
+        let prepare = self.server.preparing(startup.clone(), policy);
+        let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())??;
+        self.server.install(prepared);
+        if let (Some(admin), Some(listener)) = (&self.admin, startup.admin) {
+            admin.recent.resize(listener.recent);
+            admin.listener.store(Arc::new(listener));
+        }
+        Ok(warnings)
+    }
+
+    /// Stops the server. It reports "not ready" but still accepts requests for `delay`, then accepts no more, and waits
+    /// up to `grace` for the running exchanges. Returns the number of exchanges that were cut off.
+    pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
+        self.ready.store(false, Ordering::Relaxed);
+        self.server.stop(delay, grace).await
+    }
+}
+
+/// Starts the store, the listeners and the traces of a configuration. Must be called within a tokio runtime.
+///
+/// # Errors
+/// Returns a [`StartError`] if one of them cannot start. No listener stays bound then.
+pub fn serve(
+    config: Config,
+    clock: Clock,
+    log: Option<AccessLogger>,
+    metrics: Arc<Metrics>,
+    state: Arc<ConfigState>,
+) -> Result<Serving, StartError> {
+    let ready = Arc::new(AtomicBool::new(true));
+    let store =
+        Store::start(&config.startup.store, Arc::clone(&metrics), instant).map_err(StartError::Store)?;
+    let store = Arc::new(store);
+    let policy = Arc::new(ArcSwap::from_pointee(config.policy));
+    let listener = config.startup.admin.clone();
+    let ledger_clock = Arc::new(LedgerClock::new(clock.clone()));
+    let admin = listener.map(|listener| {
+        Arc::new(Admin {
+            metrics: Arc::clone(&metrics),
+            ready: Arc::clone(&ready),
+            store: Arc::clone(&store),
+            policy: Arc::clone(&policy),
+            clock: clock.clone(),
+            ledger_clock: Arc::clone(&ledger_clock),
+            config: state,
+            recent: Arc::new(Recent::new(listener.recent, clock.now())),
+            listener: ArcSwap::from_pointee(listener),
+        })
+    });
+    let answering = admin.clone();
+    let traces = config.startup.traces.as_ref().map(|to| Traces::start(to, Arc::clone(&metrics)));
+    let traces = traces.transpose().map_err(StartError::Fetch)?;
+    let recent = admin.as_ref().map(|admin| Arc::clone(&admin.recent));
+    let options = Options { clock, ledger_clock, metrics, store, access_log: log, recent, traces };
+    let respond = move |request| {
+        let admin = answering.clone();
+        async move {
+            match admin {
+                Some(admin) => admin.respond(request).await,
+                None => AdminResponse::not_found(),
+            }
+        }
+    };
+    let serve_admin = |listener, stopping| admin::serve(listener, respond, stopping);
+    let server = Server::start(&config.startup, policy, options, serve_admin)?;
+    Ok(Serving { server, ready, admin, startup: config.startup })
+}

@@ -1,0 +1,51 @@
+//! The notice that tells the agent that a callback did not come in time.
+
+use serde::{Deserialize, Serialize};
+
+/// A notice that must be sent to the agent.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Notice {
+    /// The cause of the notice.
+    pub cause: Overdue,
+    pub(super) since: i64,
+    #[serde(default)]
+    pub(super) attempts: u32,
+    #[serde(default)]
+    pub(super) next: i64,
+    #[serde(skip)]
+    pub(super) in_flight: bool,
+}
+
+/// Identifies a notice. A later stall of the same interaction has another id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoticeId {
+    /// The cause of the notice.
+    pub cause: Overdue,
+    pub(super) since: i64,
+}
+
+impl Notice {
+    pub(super) fn id(&self) -> NoticeId {
+        NoticeId { cause: self.cause, since: self.since }
+    }
+}
+
+/// The cause of a notice.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overdue {
+    /// The final callback did not arrive in time.
+    Expired,
+    /// No callback arrived for too long.
+    Stalled,
+}
+
+impl Overdue {
+    /// Returns `expired` or `stalled`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Stalled => "stalled",
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The claims of a callback token, as they are written and read.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The claims of a callback token. Unknown members are errors, because only Callgate writes these tokens.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Claims<'a> {
+    /// The version of the claims.
+    pub(super) v: u8,
+    #[serde(borrow)]
+    pub(super) iss: Cow<'a, str>,
+    /// The public URL of the Callgate that accepts the token.
+    #[serde(borrow)]
+    pub(super) aud: Cow<'a, str>,
+    /// The interaction.
+    #[serde(borrow)]
+    pub(super) sub: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) route: Cow<'a, str>,
+    /// The captures, by name.
+    #[serde(borrow)]
+    pub(super) cap: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    /// Issued at, in Unix seconds.
+    pub(super) iat: i64,
+    /// Expiry, in Unix seconds.
+    pub(super) exp: i64,
+    /// Number of callbacks that the token allows. Any number if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) uses: Option<u32>,
+}
