@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{EXIT_DATA, EXIT_USAGE};
-use crate::config::{CHANGE_ME, Config, Entry, Surroundings, preset};
+use crate::config::{CHANGE_ME, Config, PresetDefinition, Surroundings, preset};
 use crate::egress::Slot;
 
 #[derive(Args)]
@@ -59,7 +59,7 @@ const SECRETS: [&str; 6] = [
 const DERIVED: &str = "secrets: derived";
 
 /// A configuration that compiles, with comments that say what to change; `None` where none could be made.
-pub fn first_configuration(name: &str, entry: &Entry) -> Option<String> {
+pub fn first_configuration(name: &str, entry: &PresetDefinition) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
         callback.insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
     });
@@ -92,7 +92,7 @@ fn variable(name: &str) -> String {
     format!("{}_SECRET", name.chars().map(upper).collect::<String>())
 }
 
-fn configuration(name: &str, entry: &Entry, provider: &str) -> String {
+fn configuration(name: &str, entry: &PresetDefinition, provider: &str) -> String {
     // Without a signature, the token that is made for each interaction is all there is.
     let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.proves());
     let one = signs && entry.callback.is_none();
@@ -123,7 +123,7 @@ const OBSERVE: &str =
     "    # mode: observe  # nothing is refused, everything is counted: for traffic that is there already\n";
 
 /// A route with one address for all callbacks, and nothing to listen on besides.
-fn one_address(name: &str, entry: &Entry) -> (&'static str, String) {
+fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {
     let route = format!(
         "  - name: {name}
     path: /webhooks/{name}  # what you give to {title}, behind public_url
@@ -137,7 +137,7 @@ fn one_address(name: &str, entry: &Entry) -> (&'static str, String) {
 
 /// A route with an address for each request, how it is made, and the listener that a rule for it needs. `derived`: a
 /// secret goes along with it, which only a rule hands over.
-fn addresses(name: &str, entry: &Entry, derived: bool) -> (&'static str, String) {
+fn addresses(name: &str, entry: &PresetDefinition, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
     // A provider that no convention is known of is told the address where its own documentation says.
     let (how, place) = match entry.callback {

@@ -138,7 +138,7 @@ impl ConfigArg {
         let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
         text.map_err(|error| {
             let message = format!("cannot read {}: {error}", self.config.display());
-            vec![ConfigError { path: String::new(), place: None, message, hint: String::new() }]
+            vec![ConfigError { path: String::new(), position: None, message, hint: String::new() }]
         })
     }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::EXIT_DATA;
-use crate::config::SCHEMA;
+use crate::config::{SCHEMA, from_yaml};
 
 #[derive(Args)]
 pub(super) struct SchemaArgs {
@@ -17,7 +17,7 @@ pub(super) struct SchemaArgs {
 
 /// The configuration language as JSON Schema.
 pub fn schema() -> Option<Value> {
-    serde_yaml::from_str(SCHEMA).ok()
+    from_yaml(SCHEMA)
 }
 
 pub(super) fn print(args: &SchemaArgs) -> u8 {

@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use super::callback::{Callback, TokenBack};
-use super::fields::Fields;
-use super::interaction::{CANNOT_BE_SET, can_be_set, headers, timeouts};
-use super::node::Node;
-use super::presets::{self, Entry};
-use super::reader::Cursor;
+use super::outbound::{CANNOT_BE_SET, can_be_set, headers, timeouts};
+use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
-use super::words::{did_you_mean, shown};
+use super::yaml::{Cursor, Fields, Node};
 use crate::egress::{Egress, Inject, Insertion, Place, Rule, Shape, Slot, Source, Target};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
@@ -22,12 +18,12 @@ pub const ACTIONS: &str = "actions";
 
 /// For each route that an egress rule asks callbacks for by a preset: the conventions of that preset. Mistakes are
 /// found when the rules are read.
-pub(super) fn asked(at: Option<&Cursor<'_>>) -> Vec<(String, Callback)> {
+pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {
         let inject = rule.member("inject")?;
-        let (route, preset) = (inject.member("route")?.as_text()?, inject.member("preset")?.as_text()?);
-        Some((route.to_owned(), presets::preset(preset)?.1.callback?))
+        let (route, name) = (inject.member("route")?.as_text()?, inject.member("preset")?.as_text()?);
+        Some((route.to_owned(), preset(name)?.1.callback?))
     };
     rules.iter().filter_map(find).collect()
 }
@@ -140,7 +136,7 @@ fn inject(
     let mut fields = at.fields()?;
     let route = fields.required("route").and_then(|at| route(&at, routes));
     let params = params(&mut fields, route, path);
-    let preset = fields.optional("preset").map(|at| Some((at.clone(), known_callback(&at)?)));
+    let preset = fields.optional("preset").map(|at| Some((at.clone(), callback_convention(&at)?)));
     let url = match &preset {
         None => fields.required("url").map(|at| place(&at)),
         Some(_) => fields.optional("url").map(|at| place(&at)),
@@ -205,27 +201,14 @@ fn placed(at: &Cursor<'_>, route: &Route, url: Place, token: Option<Place>) -> O
     Some(std::iter::once(Insertion { place: url, shape: Shape::slot(Slot::Url) }).chain(token).collect())
 }
 
-/// The callback conventions of a preset.
-pub(super) fn known_callback(at: &Cursor<'_>) -> Option<Callback> {
-    let name = at.text()?;
-    match presets::preset(name) {
-        Some((_, Entry { callback: Some(callback), .. })) => Some(callback),
-        Some((_, entry)) => at.error(
-            format!("{} takes no callback with each request", entry.title),
-            "see `callgate providers`",
-        ),
-        None => at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &presets::names())),
-    }
-}
-
 /// The route must look for the token where the provider brings it.
-fn comes_back(at: &Cursor<'_>, route: &Route, callback: &Callback) -> Option<()> {
+fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let first = carriers.first();
     let (fits, from) = match &callback.token {
-        TokenBack::Url => (matches!(first, Some(Carrier::Query(_) | Carrier::Path)), "[query]".to_owned()),
-        TokenBack::Bearer => (matches!(first, Some(Carrier::Bearer)), "[bearer]".to_owned()),
-        TokenBack::Header(name) => {
+        TokenReturn::Url => (matches!(first, Some(Carrier::Query(_) | Carrier::Path)), "[query]".to_owned()),
+        TokenReturn::Bearer => (matches!(first, Some(Carrier::Bearer)), "[bearer]".to_owned()),
+        TokenReturn::Header(name) => {
             (matches!(first, Some(Carrier::Header(ours)) if ours == name), format!("[{{header: {name}}}]"))
         }
     };

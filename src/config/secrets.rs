@@ -1,6 +1,6 @@
 //! Secrets in the configuration: references to where they are, never text.
 
-use super::reader::Cursor;
+use super::yaml::Cursor;
 use crate::secret::Secret;
 
 /// Shorter secrets than this many bytes are worth a warning.

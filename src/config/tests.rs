@@ -41,7 +41,7 @@ pub(super) fn mistake(from: &str, to: &str, path: &str, words: &str) {
     let [error] = errors.as_slice() else { panic!("{to}: {errors:#?}") };
     assert_eq!(error.path, path, "{error}");
     assert!(error.to_string().contains(words), "{error}");
-    assert!(error.place.is_some(), "{error}");
+    assert!(error.position.is_some(), "{error}");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn all_mistakes_are_found_at_once_in_the_order_of_the_file() {
         ["callback_tokens.keys[0].secret", "providers.p.allow[0]", "routes[0].forward", "routes[0].bogus"]
     );
     assert_eq!(
-        found.iter().map(|error| error.place.map(|p| p.line)).collect::<Vec<_>>(),
+        found.iter().map(|error| error.position.map(|p| p.line)).collect::<Vec<_>>(),
         [Some(4), Some(6), Some(12), Some(13)]
     );
 }
@@ -256,7 +256,7 @@ fn loop_mistake(from: &str, to: &str, path: &str, words: &str) {
 
 #[test]
 fn stores_that_are_none() {
-    loop_mistake("{ kind: memory }", "{ kind: disk }", "store.kind", "known are: file, memory");
+    loop_mistake("{ kind: memory }", "{ kind: disk }", "store.kind", "use one of: file, memory");
     loop_mistake("{ kind: memory }", "{ kind: file }", "store", "needs a `path`");
     loop_mistake("{ kind: memory }", "{ kind: memory, path: /x }", "store.path", "has no path");
     loop_mistake("{ kind: memory }", "{ kind: memory, unknown: allow }", "store.unknown", "adopt, refuse");
@@ -266,12 +266,7 @@ fn stores_that_are_none() {
         "store.interactions_max",
         "from 1",
     );
-    loop_mistake(
-        "{ kind: memory }",
-        "{ kind: memory, remember: 0s }",
-        "store.remember",
-        "longer than nothing",
-    );
+    loop_mistake("{ kind: memory }", "{ kind: memory, remember: 0s }", "store.remember", "longer than zero");
     assert_eq!(parse(LOOP).unwrap().startup.store.unknown, super::Unknown::Adopt);
     let file = parse(&LOOP.replace("kind: memory", "kind: file, path: /x")).unwrap();
     assert_eq!(file.startup.store.unknown, super::Unknown::Refuse);
@@ -291,7 +286,7 @@ fn interactions_that_could_not_be_followed() {
     let with = "forward: \"/i/{id}\", interaction: { status: /s, done: [x] } }\negress";
     loop_mistake(static_token, with, "routes[1].interaction", "only a token of kind callback");
     let warned = parse(&LOOP.replace("deadline: 1h", "deadline: 3h")).unwrap().warnings;
-    assert!(warned.iter().any(|warning| warning.contains("they end first")), "{warned:?}");
+    assert!(warned.iter().any(|warning| warning.contains("the tokens end first")), "{warned:?}");
 }
 
 #[test]
@@ -322,7 +317,7 @@ fn actions_that_could_not_be_guarded() {
 #[test]
 fn rules_that_would_send_nothing_right() {
     let at = "egress[0].inject";
-    loop_mistake(", egress: { address: 127.0.0.1:0 }", "", "egress", "nothing listens");
+    loop_mistake(", egress: { address: 127.0.0.1:0 }", "", "egress", "no listener for the requests");
     loop_mistake("https://provider", "ftp://provider", "egress[0].target", "not a URL to send to");
     loop_mistake("provider.example.com/e", "user@provider.example.com/e", "egress[0].target", "url_userinfo");
     loop_mistake("provider.example.com/e", "provider.example.com/{y}", "egress[0].target", "no capture y");

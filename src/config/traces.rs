@@ -1,7 +1,6 @@
 //! `traces`: where spans go, and how many.
 
-use super::node::Node;
-use super::reader::Cursor;
+use super::yaml::{Cursor, Node};
 use crate::guard::{Scheme, Url};
 
 /// Where spans go, and how many.
@@ -35,7 +34,7 @@ fn endpoint(at: &Cursor<'_>) -> Option<Box<str>> {
 }
 
 fn sample(at: &Cursor<'_>) -> Option<f64> {
-    let part = match at.node {
+    let part = match at.node() {
         Node::Number(text) => text.parse().ok().filter(|part| (0.0..=1.0).contains(part)),
         _ => None,
     };

@@ -1,7 +1,7 @@
 //! The catalogue of providers: what is signed as a provider does is verified, what is changed is not, and the
 //! documentation says what the data says.
 
-use callgate::config::{Entry, PRESETS};
+use callgate::config::{PRESETS, PresetDefinition};
 use callgate::ingress::Decided;
 use callgate::policy::Policy;
 use callgate::proxy::Clock;
@@ -17,12 +17,12 @@ use crate::vectors::{Vector, vectors};
 
 const NOW: i64 = 1_767_225_600;
 
-fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
+fn entries() -> impl Iterator<Item = (&'static str, PresetDefinition)> {
     PRESETS.iter().map(|preset| (preset.name, preset.read().unwrap()))
 }
 
 /// Whether the key is one that both sides hold.
-fn is_shared(entry: &Entry) -> bool {
+fn is_shared(entry: &PresetDefinition) -> bool {
     entry.scheme.as_ref().is_some_and(|scheme| match &scheme.proof {
         Proof::Content(content) => matches!(content.cipher, Cipher::Mac(_)),
         Proof::Jwt(_) => scheme.mac().is_some(),
@@ -31,7 +31,7 @@ fn is_shared(entry: &Entry) -> bool {
     })
 }
 
-fn policy(name: &str, entry: &Entry) -> Policy {
+fn policy(name: &str, entry: &PresetDefinition) -> Policy {
     let form = format!("{:?}", entry.scheme.as_ref().unwrap().key_form);
     let secret = match form.as_str() {
         "Hex" => "HEX_KEY",
@@ -154,7 +154,7 @@ impl Numbers {
 }
 
 /// The headers that a scheme signs or is signed with.
-fn headers_of(entry: &Entry) -> Vec<HeaderName> {
+fn headers_of(entry: &PresetDefinition) -> Vec<HeaderName> {
     let scheme = entry.scheme.as_ref().unwrap();
     let mut names: Vec<HeaderName> = scheme.require.iter().map(|(name, _)| name.clone()).collect();
     match &scheme.proof {

@@ -5,7 +5,7 @@ use std::fs;
 
 use callgate::cli::{first_configuration, reference, schema, understands};
 use callgate::config::{
-    CHANGE_ME, Config, ConfigError, PRESETS, Surroundings, keys_asked, preset as preset_of,
+    CHANGE_ME, Config, ConfigError, PRESETS, Surroundings, accepted_keys, preset as preset_of,
 };
 use callgate::signature::{Keys, KeysAt};
 use serde_json::Value;
@@ -127,7 +127,7 @@ fn the_schema_and_the_compiler_know_the_same_keys() {
     let mut missing = BTreeSet::new();
     for (name, text) in configurations() {
         let surroundings = Surroundings { env: &env, file: &|_| Ok(b"a file, any file at all".to_vec()) };
-        for (way, asked) in keys_asked(&text, &surroundings) {
+        for (way, asked) in accepted_keys(&text, &surroundings) {
             if is_left_open(&way) {
                 continue;
             }
@@ -243,7 +243,7 @@ fn what_was_to_be_changed_is_refused_until_it_is() {
     assert!(!errors.is_empty());
     for error in errors {
         assert!(error.path.starts_with("providers.google-pubsub.expect."), "{error}");
-        assert!(error.place.is_some() && error.message.contains(CHANGE_ME), "{error}");
+        assert!(error.position.is_some() && error.message.contains(CHANGE_ME), "{error}");
     }
 }
 

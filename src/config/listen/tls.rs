@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::reader::Cursor;
+use crate::config::yaml::Cursor;
 use crate::policy::TrustedRoots;
 
 /// How TLS ends at a listener.
@@ -45,7 +45,7 @@ pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     });
     let versions = [("1.2", true), ("1.3", false)];
     let tls_1_2 = fields.optional("min_version").map_or(Some(true), |at| {
-        let word = at.words_of_one()?;
+        let word = at.scalar_text()?;
         let known = versions.iter().find(|(name, _)| *name == &*word);
         known.map_or_else(
             || at.error(format!("`{word}` is no version that is spoken"), "1.2 or 1.3"),
@@ -76,7 +76,7 @@ fn clients(at: &Cursor<'_>) -> Option<ClientAuthorities> {
 }
 
 /// `trusted_roots`: the certificates of authorities that providers are believed by.
-pub(super) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
+pub(crate) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
     let path = pem(at, "CERTIFICATE")?;
     let (_, bytes) = at.file()?;
     Some(TrustedRoots { path, digest: Sha256::digest(bytes).into() })
@@ -84,7 +84,7 @@ pub(super) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
 
 /// A readable PEM file that holds at least one block of this kind. Whether key and certificate belong
 /// together is found out where TLS is set up, before anything is bound.
-pub(super) fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
+fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
     let (path, bytes) = at.file()?;
     let text = String::from_utf8_lossy(&bytes);
     let begins =

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::fields::Fields;
-use super::reader::Cursor;
-use super::words::shown_url;
-use crate::feed::FeedId;
+use crate::config::yaml::{Cursor, Fields, shown_url};
 use crate::guard::{Scheme, Url};
 use crate::policy::{Feed, FeedKind, Fetching};
 use crate::source::Selection;
@@ -16,23 +13,8 @@ const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
 const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
 
 impl Cursor<'_> {
-    /// Notes something that is to be fetched; twice the same is fetched once.
-    pub(super) fn feed(&self, feed: Feed) -> FeedId {
-        let mut feeds = self.reader.feeds.borrow_mut();
-        let known = feeds.iter().position(|known| *known == feed);
-        FeedId(known.unwrap_or_else(|| {
-            feeds.push(feed);
-            feeds.len() - 1
-        }))
-    }
-
-    /// Everything that is to be fetched, as far as it was read.
-    pub(super) fn feeds(&self) -> Vec<Feed> {
-        self.reader.feeds.borrow().clone()
-    }
-
     /// An address that we fetch from: https, a file, or plain HTTP on this host.
-    pub(super) fn fetchable(&self) -> Option<Box<str>> {
+    pub(crate) fn fetchable(&self) -> Option<Box<str>> {
         let text = self.text()?;
         if text.strip_prefix("file:").is_some_and(|path| path.starts_with('/')) {
             return Some(text.into());
@@ -53,8 +35,8 @@ impl Cursor<'_> {
 }
 
 /// Reads which texts of a published document are its networks.
-pub(super) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
-    let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.words());
+pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
+    let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.texts());
     let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {
         let one = |(name, at): (&str, Cursor<'_>)| Some((name.into(), at.text()?.into()));
         let read: Vec<_> = at.named()?.into_iter().map(one).collect();
@@ -77,12 +59,12 @@ pub(super) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
 }
 
 /// A list of addresses at `url`.
-pub(super) fn list(url: Box<str>, selection: Selection) -> Feed {
+pub(crate) fn list(url: Box<str>, selection: Selection) -> Feed {
     Feed { url, kind: FeedKind::Addresses(selection) }
 }
 
 /// Reads `fetch`.
-pub(super) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
+pub(crate) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
     let mut fetching = Fetching {
         cache: None,
         every: EVERY_DEFAULT,

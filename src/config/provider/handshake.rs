@@ -2,9 +2,8 @@
 
 use http::Method;
 
-use super::fields::Fields;
-use super::reader::Cursor;
 use super::scheme::certificate_rule;
+use crate::config::yaml::{Cursor, Fields};
 use crate::json::Pointer;
 use crate::signature::{Answer, Handshake, HandshakeToken, Piece, Template, Value, When};
 
@@ -86,7 +85,7 @@ fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n st
 impl Cursor<'_> {
     /// `true`: anything; otherwise the text that is wanted.
     fn wanted(&self) -> Option<Option<Box<str>>> {
-        let words = self.words_of_one()?;
+        let words = self.scalar_text()?;
         Some((&*words != "true").then_some(words))
     }
 }
@@ -119,7 +118,7 @@ fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, Value)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let value = match at.is_text() {
             true => Value::Text(template(&at)?),
-            false => Value::Raw(at.words_of_one()?),
+            false => Value::Raw(at.scalar_text()?),
         };
         Some((name.into(), value))
     };

@@ -1,7 +1,6 @@
 //! The keys of a scheme: secrets, public keys, where they are fetched, and what handshakes prove themselves by.
 
-use super::fields::Fields;
-use super::reader::Cursor;
+use crate::config::yaml::{Cursor, Fields};
 use crate::policy::{Feed, FeedKind};
 use crate::secret::Secret;
 use crate::signature::{KeySet, Keys, KeysAt, Proof, Scheme, Verifier};
@@ -19,7 +18,7 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
         }
         read => read,
     });
-    let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| match at.words() {
+    let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| match at.texts() {
         Some(_) if shakes.iter().all(|shake| shake.of.is_none()) => {
             at.error("no handshake of this provider is about anything", "take `subscriptions` out")
         }

@@ -1,16 +1,32 @@
 //! `providers`: where callbacks may come from and how they are signed.
 
-use super::feeds;
-use super::fields::Fields;
-use super::keys::keyed;
-use super::presets::{self, Addresses, Entry};
-use super::reader::Cursor;
-use super::scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
-use super::words::{did_you_mean, is_name, shown};
+mod convention;
+mod definition;
+mod feeds;
+mod handshake;
+mod keys;
+mod place;
+mod presets;
+mod proof;
+mod scheme;
+mod well_known;
+
+use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::policy::Feed;
 use crate::signature::{Expected, KeysAt, Place, Proof, Scheme, TokenPlace, Verifier};
 use crate::source::{Allowlist, Networks};
+use keys::keyed;
+use scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
+
+pub use convention::{CallbackConvention, TokenReturn};
+pub use definition::{Addresses, Evidence, PresetDefinition};
+pub use presets::{EDGES, PRESETS, Preset, preset};
+
+pub(super) use convention::locations;
+pub(super) use feeds::{fetching, list as address_list};
+pub(super) use presets::{callback_convention, edge, scheme_of};
+pub(super) use well_known::documents;
 
 /// Reads one provider.
 pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Option<Provider> {
@@ -69,7 +85,7 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
 }
 
 /// `allow`: networks, `published` for the preset's list, `{url: …}` for a list of one's own.
-fn allow(at: &Cursor<'_>, preset: Option<&Entry>) -> Option<Allowlist> {
+fn allow(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Allowlist> {
     let mut fixed = Vec::new();
     let mut lists = Vec::new();
     let mut good = true;
@@ -102,7 +118,7 @@ fn own_list(at: &Cursor<'_>) -> Option<Feed> {
     Some(feeds::list(url?, selection?))
 }
 
-fn published(at: &Cursor<'_>, preset: Option<&Entry>) -> Option<Addresses> {
+fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addresses> {
     match preset.map(|entry| &entry.addresses) {
         Some(Some(addresses)) => Some(addresses.clone()),
         Some(None) => {
@@ -113,7 +129,11 @@ fn published(at: &Cursor<'_>, preset: Option<&Entry>) -> Option<Addresses> {
 }
 
 /// What a user states beside a preset. `Some(None)` within: there were mistakes.
-fn with_preset(preset: &Entry, fields: &mut Fields<'_>, has_public_url: bool) -> Option<Option<Verifier>> {
+fn with_preset(
+    preset: &PresetDefinition,
+    fields: &mut Fields<'_>,
+    has_public_url: bool,
+) -> Option<Option<Verifier>> {
     let Some(scheme) = preset.scheme.clone() else {
         if let Some(at) = fields.optional("secrets") {
             return Some(at.error(
@@ -127,7 +147,7 @@ fn with_preset(preset: &Entry, fields: &mut Fields<'_>, has_public_url: bool) ->
 }
 
 fn preset_verifier(
-    preset: &Entry,
+    preset: &PresetDefinition,
     mut scheme: Scheme,
     fields: &mut Fields<'_>,
     has_public_url: bool,
@@ -163,7 +183,7 @@ fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
 }
 
 /// A header whose name is the user's to choose.
-fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let name = at.header_name()?;
     match &mut scheme.proof {
         Proof::Token(TokenPlace::At(Place::Headers { names, .. })) if preset.header_is_yours => {
@@ -175,7 +195,7 @@ fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
 }
 
 /// `keys`: another address of the provider's public keys, such as a file.
-fn own_keys(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     if !scheme.is_public() || matches!(scheme.proof, Proof::Sns) {
         return at.error(format!("{} has no keys that are published", preset.title), "take `keys` out");
     }
@@ -189,7 +209,7 @@ fn own_keys(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> 
 }
 
 /// `expect`: what claims must say that only the user can know.
-fn expect(fields: &mut Fields<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let at = fields.optional("expect");
     let Proof::Jwt(jwt) = &mut scheme.proof else {
         return match at {
@@ -292,3 +312,6 @@ fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

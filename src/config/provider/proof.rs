@@ -1,8 +1,7 @@
 //! The proofs that are no signature over a content: shared tokens, JWTs, HTTP message signatures.
 
-use super::fields::Fields;
-use super::reader::Cursor;
-use super::scheme::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
+use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
+use crate::config::yaml::{Cursor, Fields};
 use crate::signature::{
     Algorithm, Cipher, Encoding, Expected, JwtScheme, MessageScheme, PublicAlgorithm, TokenPlace,
 };

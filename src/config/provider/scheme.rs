@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::fields::Fields;
+use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
 use super::proof::{jwt, message, token};
-use super::reader::Cursor;
+use crate::config::yaml::{Cursor, Fields};
 use crate::json::POINTERS_MAX;
 use crate::signature::{
-    Algorithm, CertificateRule, CertificateSource, Cipher, Content, ContentScheme, Encoding, Format,
-    IdSource, KeyForm, KeysAt, Part, Place, Proof, PublicAlgorithm, Scheme, TimestampRule, TimestampSource,
-    TimestampUnit, TokenPlace,
+    Algorithm, CertificateRule, CertificateSource, Cipher, Content, ContentScheme, IdSource, KeyForm, KeysAt,
+    Part, Place, Proof, PublicAlgorithm, Scheme, TimestampRule, TimestampSource, TimestampUnit, TokenPlace,
 };
-
-/// How far a timestamp may be off, both ways, unless said otherwise.
-pub(super) const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
 
 /// From here on a tolerance is worth a warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
@@ -27,18 +23,6 @@ const MACS: &[(&str, Algorithm)] = &[
     ("sha384", Algorithm::HmacSha384),
     ("sha512", Algorithm::HmacSha512),
 ];
-
-pub(super) const PUBLIC: &[(&str, PublicAlgorithm)] = &[
-    ("ecdsa-p256-sha256", PublicAlgorithm::EcdsaP256Der),
-    ("ecdsa-p384-sha384", PublicAlgorithm::EcdsaP384Der),
-    ("ed25519", PublicAlgorithm::Ed25519),
-    ("rsa-pkcs1-sha1", PublicAlgorithm::RsaPkcs1Sha1),
-    ("rsa-pkcs1-sha256", PublicAlgorithm::RsaPkcs1Sha256),
-    ("rsa-pss-sha256", PublicAlgorithm::RsaPssSha256),
-];
-
-pub(super) const ENCODINGS: &[(&str, Encoding)] =
-    &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
 
 const UNITS: &[(&str, TimestampUnit)] = &[
     ("http-date", TimestampUnit::HttpDate),
@@ -182,35 +166,6 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&IdSource>) -> Op
     Some(ContentScheme { cipher: cipher?, content, encoding: encoding?, place, timestamp })
 }
 
-/// `header` and `format`, or `signature_at: {body: /pointer}`.
-pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
-    let within = fields.optional("signature_at");
-    let separator = fields.optional("separator").map(|at| separator(&at));
-    let format_at = fields.optional("format");
-    if let Some(at) = within {
-        let mut inner = at.fields()?;
-        let pointer = inner.required("body").and_then(|at| at.pointer());
-        inner.finish();
-        if let Some(header) = fields.optional("header") {
-            return header.error("the signature is in the body, and in a header?", "keep one of the two");
-        }
-        return pointer.map(Place::Body);
-    }
-    let names = fields.required("header").and_then(|at| match at.list_or_one() {
-        Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
-        None => None,
-    });
-    let separator = separator.flatten();
-    let format = match format_at {
-        None => Format::parse("{signature}", separator).ok(),
-        Some(at) => at.text().and_then(|text| match Format::parse(text, separator) {
-            Ok(format) => Some(format),
-            Err(fault) => at.error(format!("`{text}` {fault}"), "such as t={timestamp},v1={signature}"),
-        }),
-    };
-    Some(Place::Headers { names: names?, format: format? })
-}
-
 pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let header = HeaderName::from_bytes(name.as_bytes()).ok().filter(|_| !name.contains('_'));
@@ -249,7 +204,7 @@ pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name());
     let body = fields.optional("body").map(|at| at.pointer());
-    let hosts = fields.required("hosts").and_then(|at| at.words());
+    let hosts = fields.required("hosts").and_then(|at| at.texts());
     let path = fields.required("path").and_then(|at| at.text());
     fields.finish();
     let source = match (header, body) {
@@ -258,15 +213,6 @@ pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
         _ => at.error("expected exactly one of header and body", ""),
     };
     Some(CertificateRule { source: source?, hosts: hosts?, path: path?.into() })
-}
-
-fn separator(at: &Cursor<'_>) -> Option<char> {
-    let text = at.text()?;
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(c @ (',' | ';' | '&' | ' ')), None) => Some(c),
-        _ => at.error("a separator is one of `,` `;` `&` and a space", ""),
-    }
 }
 
 fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {

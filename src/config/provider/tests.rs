@@ -1,6 +1,6 @@
 //! Mistakes in what stands beside a preset, and in schemes of one's own.
 
-use super::tests::mistake;
+use crate::config::tests::mistake;
 
 const OWN: &str = "signature: { scheme: github, secrets: [ { env: SECRET } ] }";
 
@@ -63,7 +63,7 @@ fn registrations_that_anybody_could_make() {
         "    token: { kind: callback }\n",
         "    token: { kind: callback }\n    body_max: 1KiB\n    query: none\n",
         "routes[0].query",
-        "is not known here",
+        "is not one of the accepted values",
     );
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::reader::Cursor;
+use crate::config::yaml::Cursor;
 use crate::ingress::{Document, Route};
 
 /// The documents of all routes whose provider is to be published: the beginnings of their paths.
-pub(super) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
+pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
     let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in routes {
         let Some(path) = route.provider.as_ref().and_then(|provider| provider.published.as_deref()) else {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::Cursor;
 use super::token::{CallbackTokens, algorithm, shared};
+use crate::config::yaml::Cursor;
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
@@ -17,7 +17,7 @@ const TTL_MAX: Duration = Duration::from_secs(3600);
 
 /// Reads `assertion`. `public_url` as for [`super::token::callback_tokens`]; `tokens` are the keys that mint, which
 /// nobody else may have.
-pub(super) fn assertion(
+pub(crate) fn assertion(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
     tokens: Option<&CallbackTokens>,
@@ -91,7 +91,7 @@ fn assertion_key<'a>(at: &Cursor<'a>) -> Option<AssertionKey<'a>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{MINIMAL, mistake, parse};
+    use crate::config::tests::{MINIMAL, mistake, parse};
 
     /// The minimal configuration with these fields of an `assertion` makes one mistake.
     #[track_caller]

@@ -1,17 +1,22 @@
 //! `routes`: external path, checks, internal path.
 
+mod assertion;
+mod interaction;
+mod token;
+
 use std::sync::Arc;
 
-use super::callback::Callback;
-use super::interaction;
-use super::limits::rate;
-use super::reader::Cursor;
-use super::token::{CallbackTokens, token};
-use super::words::did_you_mean;
+use crate::config::listen::rate;
+use crate::config::provider::CallbackConvention;
+use crate::config::yaml::{Cursor, did_you_mean};
 use crate::ingress::{CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::signature::Keys;
 use crate::token::Asserter;
+use token::{CallbackTokens, token};
+
+pub(super) use assertion::assertion;
+pub(super) use token::callback_tokens;
 
 /// Largest body unless said otherwise, in bytes.
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1 << 20;
@@ -29,7 +34,7 @@ const METHODS: &[(&str, &http::Method)] = &[
 ];
 
 /// What a route may refer to.
-pub(super) struct Known<'k> {
+pub(super) struct References<'k> {
     pub(super) providers: &'k [Arc<Provider>],
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
@@ -39,18 +44,18 @@ pub(super) struct Known<'k> {
     /// What a route does that says nothing of it.
     pub(super) mode: Mode,
     /// How callbacks are asked for, by route, where an egress rule names a preset.
-    pub(super) asked: &'k [(String, Callback)],
+    pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
-impl Known<'_> {
+impl References<'_> {
     /// How callbacks of a route are asked for.
-    fn asked(&self, route: &str) -> Option<&Callback> {
-        self.asked.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
+    fn convention(&self, route: &str) -> Option<&CallbackConvention> {
+        self.conventions.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
     }
 }
 
 /// Reads all routes.
-pub(super) fn routes(at: &Cursor<'_>, known: &Known<'_>) -> Option<Vec<Arc<Route>>> {
+pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
     let read: Vec<_> = list.iter().map(|at| route(at, known)).collect();
     for (i, (at, route)) in list.iter().zip(&read).enumerate() {
@@ -74,7 +79,7 @@ fn distinct(at: &Cursor<'_>, route: &Route, earlier: &Route) {
     }
 }
 
-fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
+fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     let mut fields = at.fields()?;
     let name = fields.required("name").and_then(|at| at.name());
     let path = fields.required("path").and_then(|at| at.template());
@@ -90,7 +95,7 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let words = [("answer", true), ("deliver", false)];
     let tells_duplicates = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
     let interaction_at = fields.optional("interaction");
-    let asked = name.and_then(|name| known.asked(name));
+    let asked = name.and_then(|name| known.convention(name));
     let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref(), asked));
     let actions_at = fields.optional("actions");
     let actions = actions_at.as_ref().map(interaction::actions);
@@ -113,7 +118,7 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     guarded(at, token_stated || named, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
     interactive(interaction_at.iter().chain(&actions_at), token.as_ref());
-    let (follow, notify) = interaction.unwrap_or_else(|| Some((Callback::follow(asked), None)))?;
+    let (follow, notify) = interaction.unwrap_or_else(|| Some((CallbackConvention::follow(asked), None)))?;
     unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
     derived(at, provider.as_deref(), token.as_ref())?;
     registered(at, provider.as_deref(), token.as_ref())?;
@@ -150,13 +155,13 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
         return Some(Some(CertificateRule { names: Vec::new() }));
     }
     let mut fields = at.fields()?;
-    let names = fields.required("names").and_then(|at| at.words());
+    let names = fields.required("names").and_then(|at| at.texts());
     fields.finish();
     Some(Some(CertificateRule { names: names? }))
 }
 
 /// `assertion: true | false`; with the section of that name, and nothing said, every route has it.
-fn asserter(at: Option<Cursor<'_>>, known: &Known<'_>) -> Option<Option<Arc<Asserter>>> {
+fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
         (false, _) => Some(None),
@@ -246,7 +251,7 @@ pub(super) fn methods(at: &Cursor<'_>) -> Option<Vec<http::Method>> {
     Some(methods)
 }
 
-fn provider(at: &Cursor<'_>, known: &Known<'_>) -> Option<Arc<Provider>> {
+fn provider(at: &Cursor<'_>, known: &References<'_>) -> Option<Arc<Provider>> {
     let name = at.text()?;
     if let Some(provider) = known.providers.iter().find(|provider| *provider.name == *name) {
         return Some(Arc::clone(provider));

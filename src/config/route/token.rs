@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fields::Fields;
-use super::reader::Cursor;
-use super::words::did_you_mean;
+use crate::config::yaml::{Cursor, Fields, did_you_mean};
 use crate::ingress::{Carrier, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::{Minting, TTL_MAX};
@@ -17,15 +15,15 @@ use crate::token::{
 
 /// The compiled `callback_tokens`.
 #[derive(Clone)]
-pub(super) struct CallbackTokens {
-    pub(super) minting: Minting,
-    pub(super) verifier: Arc<CallbackVerifier>,
+pub(crate) struct CallbackTokens {
+    pub(crate) minting: Minting,
+    pub(crate) verifier: Arc<CallbackVerifier>,
     secrets: Vec<Secret>,
 }
 
 impl CallbackTokens {
     /// Whether this is one of the secrets that callback tokens are minted with.
-    pub(super) fn are_minted_with(&self, material: &Secret) -> bool {
+    pub(crate) fn are_minted_with(&self, material: &Secret) -> bool {
         self.secrets.iter().any(|secret| secret.matches(material.expose()))
     }
 }
@@ -36,7 +34,7 @@ const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 /// Reads `callback_tokens`.
 ///
 /// `public_url` is `None` without one, and `Some(None)` when it has mistakes of its own.
-pub(super) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>) -> Option<CallbackTokens> {
+pub(crate) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>) -> Option<CallbackTokens> {
     let mut fields = at.fields()?;
     let ttl = fields.optional("ttl").map_or(Some(TTL_DEFAULT), |at| match at.duration()? {
         ttl if ttl < Duration::from_secs(1) || ttl > TTL_MAX => at.error("must be between 1s and 366d", ""),
@@ -86,7 +84,7 @@ fn minting_key(at: &Cursor<'_>) -> Option<(String, Algorithm, Secret)> {
     Some((id?.to_owned(), algorithm?, secret?))
 }
 
-pub(super) fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
+pub(crate) fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
     let name = at.text()?;
     if let Some(algorithm) = Algorithm::from_name(name) {
         return Some(algorithm);
@@ -95,7 +93,7 @@ pub(super) fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
     at.error(format!("`{name}` is not an algorithm"), did_you_mean(name, &known))
 }
 
-pub(super) fn shared(at: &Cursor<'_>) -> Option<Secret> {
+pub(crate) fn shared(at: &Cursor<'_>) -> Option<Secret> {
     let secret = at.secret()?;
     if secret.len() < SHARED_KEY_BYTES_MIN {
         let message =
@@ -130,7 +128,7 @@ enum Kind {
 
 /// Reads the `token` of a route whose external path is `path`. `tokens` is the compiled `callback_tokens`;
 /// `tokens_failed` says that it is there but has mistakes of its own.
-pub(super) fn token(
+pub(crate) fn token(
     at: &Cursor<'_>,
     path: Option<&Template>,
     tokens: Option<&CallbackTokens>,

@@ -1,20 +1,19 @@
 //! `callback` of a preset: how a callback is asked for with each request, and how what comes back is read.
 
-use super::node::Node;
-use super::reader::Cursor;
+use crate::config::yaml::{Cursor, Node};
 use crate::egress::{Insertion, Place, Shape};
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
 /// How a provider's callbacks are asked for and read.
 #[derive(Clone, Debug)]
-pub struct Callback {
+pub struct CallbackConvention {
     /// Where that is described.
     pub source: Box<str>,
     /// What goes where in the agent's request.
     pub insertions: Vec<Insertion>,
     /// How the token comes back.
-    pub token: TokenBack,
+    pub token: TokenReturn,
     /// Where a callback says its state.
     pub status: Vec<StatusAt>,
     /// Where it says how far it got.
@@ -31,9 +30,9 @@ pub struct Callback {
     pub id: Vec<StatusAt>,
 }
 
-impl Callback {
+impl CallbackConvention {
     /// How interactions are followed where a route says nothing itself.
-    pub(super) fn follow(asked: Option<&Self>) -> Follow {
+    pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
             asked.complete(&mut follow, false);
@@ -42,7 +41,7 @@ impl Callback {
     }
 
     /// Adds how callbacks are read to what a route says itself; `own_states`: it says all of the states.
-    pub(super) fn complete(&self, follow: &mut Follow, own_states: bool) {
+    pub(crate) fn complete(&self, follow: &mut Follow, own_states: bool) {
         if !own_states {
             follow.status.clone_from(&self.status);
             follow.asking.clone_from(&self.asking);
@@ -58,7 +57,7 @@ impl Callback {
 
 /// How a token comes back.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum TokenBack {
+pub enum TokenReturn {
     /// As a bearer token.
     Bearer,
     /// In a header.
@@ -68,7 +67,7 @@ pub enum TokenBack {
 }
 
 /// Reads it.
-pub(super) fn callback(at: &Cursor<'_>) -> Option<Callback> {
+pub(crate) fn convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
     let mut fields = at.fields()?;
     let source = fields.required("source").and_then(|at| at.text());
     let insertions = fields.required("inject").and_then(|at| {
@@ -76,14 +75,14 @@ pub(super) fn callback(at: &Cursor<'_>) -> Option<Callback> {
         read.into_iter().collect::<Option<Vec<_>>>()
     });
     let token = fields.required("token").and_then(|at| token(&at));
-    let status = fields.optional("status").map_or(Some(Vec::new()), |at| places(&at));
+    let status = fields.optional("status").map_or(Some(Vec::new()), |at| locations(&at));
     let progress = fields.optional("progress").map(|at| at.pointer());
-    let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.words());
+    let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.texts());
     let (asking, done, failed) = (words("asking"), words("done"), words("failed"));
     let response = fields.optional("response").map(|at| at.pointer());
-    let id = fields.optional("id").map_or(Some(Vec::new()), |at| places(&at));
+    let id = fields.optional("id").map_or(Some(Vec::new()), |at| locations(&at));
     fields.finish();
-    Some(Callback {
+    Some(CallbackConvention {
         source: source?.into(),
         insertions: insertions?,
         token: token?,
@@ -97,12 +96,12 @@ pub(super) fn callback(at: &Cursor<'_>) -> Option<Callback> {
     })
 }
 
-fn token(at: &Cursor<'_>) -> Option<TokenBack> {
+fn token(at: &Cursor<'_>) -> Option<TokenReturn> {
     if at.is_map() {
         let mut fields = at.fields()?;
         let header = fields.required("header").and_then(|at| at.header_name());
         fields.finish();
-        return header.map(TokenBack::Header);
+        return header.map(TokenReturn::Header);
     }
     #[derive(Clone, Copy)]
     enum Word {
@@ -110,13 +109,13 @@ fn token(at: &Cursor<'_>) -> Option<TokenBack> {
         Url,
     }
     Some(match at.one_of(&[("bearer", Word::Bearer), ("url", Word::Url)])? {
-        Word::Bearer => TokenBack::Bearer,
-        Word::Url => TokenBack::Url,
+        Word::Bearer => TokenReturn::Bearer,
+        Word::Url => TokenReturn::Url,
     })
 }
 
 /// Places in a callback: JSON pointers, `{header: NAME}`, `{form: NAME}`.
-pub(super) fn places(at: &Cursor<'_>) -> Option<Vec<StatusAt>> {
+pub(crate) fn locations(at: &Cursor<'_>) -> Option<Vec<StatusAt>> {
     let read: Vec<_> = at.list_or_one()?.iter().map(place).collect();
     read.into_iter().collect()
 }

@@ -1,0 +1,59 @@
+//! What the kinds of schemes have in common: the place of the signature, its algorithm and its encoding.
+
+use std::time::Duration;
+
+use crate::config::yaml::{Cursor, Fields};
+use crate::signature::{Encoding, Format, Place, PublicAlgorithm};
+
+/// How far a timestamp may be off, both ways, unless said otherwise.
+pub(super) const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+
+pub(super) const PUBLIC: &[(&str, PublicAlgorithm)] = &[
+    ("ecdsa-p256-sha256", PublicAlgorithm::EcdsaP256Der),
+    ("ecdsa-p384-sha384", PublicAlgorithm::EcdsaP384Der),
+    ("ed25519", PublicAlgorithm::Ed25519),
+    ("rsa-pkcs1-sha1", PublicAlgorithm::RsaPkcs1Sha1),
+    ("rsa-pkcs1-sha256", PublicAlgorithm::RsaPkcs1Sha256),
+    ("rsa-pss-sha256", PublicAlgorithm::RsaPssSha256),
+];
+
+pub(super) const ENCODINGS: &[(&str, Encoding)] =
+    &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
+
+/// `header` and `format`, or `signature_at: {body: /pointer}`.
+pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
+    let within = fields.optional("signature_at");
+    let separator = fields.optional("separator").map(|at| separator(&at));
+    let format_at = fields.optional("format");
+    if let Some(at) = within {
+        let mut inner = at.fields()?;
+        let pointer = inner.required("body").and_then(|at| at.pointer());
+        inner.finish();
+        if let Some(header) = fields.optional("header") {
+            return header.error("the signature is in the body, and in a header?", "keep one of the two");
+        }
+        return pointer.map(Place::Body);
+    }
+    let names = fields.required("header").and_then(|at| match at.list_or_one() {
+        Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
+        None => None,
+    });
+    let separator = separator.flatten();
+    let format = match format_at {
+        None => Format::parse("{signature}", separator).ok(),
+        Some(at) => at.text().and_then(|text| match Format::parse(text, separator) {
+            Ok(format) => Some(format),
+            Err(fault) => at.error(format!("`{text}` {fault}"), "such as t={timestamp},v1={signature}"),
+        }),
+    };
+    Some(Place::Headers { names: names?, format: format? })
+}
+
+fn separator(at: &Cursor<'_>) -> Option<char> {
+    let text = at.text()?;
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(c @ (',' | ';' | '&' | ' ')), None) => Some(c),
+        _ => at.error("a separator is one of `,` `;` `&` and a space", ""),
+    }
+}
