@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::outbound::{CANNOT_BE_SET, can_be_set, headers, timeouts};
 use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
+use super::repeated::repeated;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
 use super::yaml::{Cursor, Fields, Node};
 use crate::egress::{Egress, Inject, Insertion, Place, Rule, Shape, Slot, Source, Target};
@@ -32,24 +33,21 @@ pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConve
 pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> Option<Egress> {
     let Some(at) = at else { return Some(Egress::default()) };
     let list = at.list()?;
-    let read: Vec<_> = list.iter().map(|at| rule(at, routes)).collect();
-    for (i, (at, rule)) in list.iter().zip(&read).enumerate() {
-        let Some(rule) = rule else { continue };
-        for earlier in read.iter().take(i).flatten() {
-            distinct(at, rule, earlier);
-        }
-    }
-    let rules: Option<Vec<_>> = read.into_iter().map(|rule| rule.map(Arc::new)).collect();
+    let read: Vec<_> = list.iter().map(|at| Some((at.clone(), rule(at, routes)?))).collect();
+    distinct(&read.iter().flatten().collect::<Vec<_>>());
+    let rules: Option<Vec<_>> = read.into_iter().map(|read| read.map(|(_, rule)| Arc::new(rule))).collect();
     Some(Egress::new(rules?))
 }
 
-fn distinct(at: &Cursor<'_>, rule: &Rule, earlier: &Rule) {
-    if rule.name == earlier.name {
+/// Notes rules with the name or the paths of an earlier one.
+fn distinct(rules: &[&(Cursor<'_>, Rule)]) {
+    for (i, _) in repeated(rules, |(_, a), (_, b)| a.name.cmp(&b.name)) {
+        let Some((at, rule)) = rules.get(i) else { continue };
         let _: Option<()> = at.error(format!("the name {} is used twice", rule.name), "");
     }
-    if rule.path.same_shape(&earlier.path) {
-        let message = format!("matches the same paths as the rule {}", earlier.name);
-        let _: Option<()> = at.error(message, "");
+    for (i, earlier) in repeated(rules, |(_, a), (_, b)| a.path.precedence(&b.path)) {
+        let (Some((at, _)), Some((_, earlier))) = (rules.get(i), rules.get(earlier)) else { continue };
+        let _: Option<()> = at.error(format!("matches the same paths as the rule {}", earlier.name), "");
     }
 }
 

@@ -8,6 +8,7 @@ mod env;
 mod listen;
 mod outbound;
 mod provider;
+mod repeated;
 mod route;
 mod secrets;
 mod store;

@@ -276,7 +276,7 @@ fn stores_that_are_none() {
 fn interactions_that_could_not_be_followed() {
     let at = "routes[0].interaction";
     loop_mistake("status: /s, ", "", at, "`done`, `failed` and `asking` are values of the status");
-    loop_mistake("done: [ok]", "done: [ok, no]", at, "both done and failed");
+    loop_mistake("done: [ok]", "done: [ok, no]", at, "in two of `done`, `failed` and `asking`");
     loop_mistake(", notify: \"/late/{id}\"", "", at, "tells nobody");
     loop_mistake("/late/{id}", "/late/{other}", "routes[0].interaction.notify", "no capture other");
     loop_mistake("status: /s", "status: s", "routes[0].interaction.status", "not a JSON pointer");

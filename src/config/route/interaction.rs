@@ -1,5 +1,7 @@
 //! `interaction` and `actions` of a route: how its interactions are followed, and how questions are answered.
 
+use std::collections::HashMap;
+
 use super::forward;
 use crate::config::outbound::{headers, timeouts};
 use crate::config::provider::{CallbackConvention, callback_convention, locations, scheme_of};
@@ -42,10 +44,13 @@ pub(super) fn interaction(
             "say where it is: `status: /status`",
         );
     }
-    let lists = [&done, &failed, &asking];
-    for (i, list) in lists.iter().enumerate() {
-        if let Some(word) = list.iter().find(|word| lists.iter().take(i).any(|other| other.contains(word))) {
-            return at.error(format!("`{word}` is both done and failed, or asking"), "");
+    let mut states = HashMap::new();
+    for (i, list) in [&done, &failed, &asking].into_iter().enumerate() {
+        if let Some(word) = list.iter().find(|word| *states.entry(*word).or_insert(i) != i) {
+            return at.error(
+                format!("`{word}` is in two of `done`, `failed` and `asking`"),
+                "keep one of the two",
+            );
         }
     }
     let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());

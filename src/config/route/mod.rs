@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::listen::rate;
 use crate::config::provider::CallbackConvention;
+use crate::config::repeated::repeated;
 use crate::config::yaml::{Cursor, did_you_mean};
 use crate::ingress::{CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
@@ -57,22 +58,22 @@ impl References<'_> {
 /// Reads all routes.
 pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
-    let read: Vec<_> = list.iter().map(|at| route(at, known)).collect();
-    for (i, (at, route)) in list.iter().zip(&read).enumerate() {
-        let Some(route) = route else { continue };
-        for earlier in read.iter().take(i).flatten() {
-            distinct(at, route, earlier);
-        }
-    }
-    read.into_iter().map(|route| route.map(Arc::new)).collect()
+    let read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
+    distinct(&read.iter().flatten().collect::<Vec<_>>());
+    read.into_iter().map(|read| read.map(|(_, route)| Arc::new(route))).collect()
 }
 
-fn distinct(at: &Cursor<'_>, route: &Route, earlier: &Route) {
-    if route.name == earlier.name {
-        let _: Option<()> =
-            at.error(format!("the name {} is used twice", route.name), "tokens are bound to it");
+/// Notes routes with the name or the paths of an earlier one.
+fn distinct(routes: &[&(Cursor<'_>, Route)]) {
+    for (i, _) in repeated(routes, |(_, a), (_, b)| a.name.cmp(&b.name)) {
+        let Some((at, route)) = routes.get(i) else { continue };
+        let _: Option<()> = at.error(
+            format!("the name {} is used twice", route.name),
+            "each token is bound to the name of a route",
+        );
     }
-    if route.path.same_shape(&earlier.path) {
+    for (i, earlier) in repeated(routes, |(_, a), (_, b)| a.path.precedence(&b.path)) {
+        let (Some((at, route)), Some((_, earlier))) = (routes.get(i), routes.get(earlier)) else { continue };
         let message = format!("matches the same paths as the route {}", earlier.name);
         let hint = format!("{} and {} cannot be told apart", earlier.path.as_str(), route.path.as_str());
         let _: Option<()> = at.error(message, hint);

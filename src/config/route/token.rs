@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::repeated::repeated;
 use crate::config::yaml::{Cursor, Fields, did_you_mean};
 use crate::ingress::{Carrier, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
@@ -108,12 +109,10 @@ fn unique_ids<'k>(
     list: &[Cursor<'_>],
     ids: impl Iterator<Item = Option<&'k str>>,
 ) -> Option<()> {
-    let ids: Vec<_> = ids.collect();
-    let doubled =
-        ids.iter().enumerate().find(|(i, id)| id.is_some() && ids.iter().take(*i).any(|e| e == *id));
-    match doubled {
-        Some((i, Some(id))) => list.get(i).unwrap_or(at).error(format!("the key id {id} is used twice"), ""),
-        _ => Some(()),
+    let ids: Vec<_> = ids.enumerate().filter_map(|(i, id)| Some((i, id?))).collect();
+    match repeated(&ids, |(_, a), (_, b)| a.cmp(b)).first().and_then(|(later, _)| ids.get(*later)) {
+        Some((i, id)) => list.get(*i).unwrap_or(at).error(format!("the key id {id} is used twice"), ""),
+        None => Some(()),
     }
 }
 

@@ -1,11 +1,14 @@
 //! The tree of a YAML text. It keeps every key, in order, including keys that occur twice.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::location::Position;
+
+/// The most text of all values, in bytes. Aliases repeat text, so that a small file can have a large tree.
+const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A value of the tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +24,10 @@ pub(crate) enum Node {
 impl Node {
     /// Parses one YAML document.
     pub(crate) fn parse(text: &str) -> Result<Self, (String, Option<Position>)> {
-        serde_yaml::from_str(text).map_err(|error| (error.to_string(), position(&error)))
+        let bytes_left = Cell::new(TEXT_BYTES_MAX);
+        Tree { bytes_left: &bytes_left }
+            .deserialize(serde_yaml::Deserializer::from_str(text))
+            .map_err(|error| (error.to_string(), position(&error)))
     }
 
     /// Returns a member of a mapping.
@@ -57,15 +63,29 @@ fn position(error: &serde_yaml::Error) -> Option<Position> {
     error.location().map(|at| Position { line: at.line(), column: at.column() })
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tree)
+/// Builds the tree, as long as all its values together are not too large.
+#[derive(Clone, Copy)]
+struct Tree<'b> {
+    bytes_left: &'b Cell<usize>,
+}
+
+impl Tree<'_> {
+    fn text<E: serde::de::Error>(self, value: &str) -> Result<String, E> {
+        let left = self.bytes_left.get().checked_sub(value.len());
+        self.bytes_left.set(left.ok_or_else(|| E::custom("the aliases repeat more than 16 MiB of text"))?);
+        Ok(value.to_owned())
     }
 }
 
-struct Tree;
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Node;
 
-impl<'de> Visitor<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,13 +124,13 @@ impl<'de> Visitor<'de> for Tree {
         Ok(Node::Number(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Node, E> {
+        self.text(value).map(Node::Text)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
         let mut list = Vec::new();
-        while let Some(node) = seq.next_element()? {
+        while let Some(node) = seq.next_element_seed(self)? {
             list.push(node);
         }
         Ok(Node::List(list))
@@ -118,8 +138,8 @@ impl<'de> Visitor<'de> for Tree {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<Node>()? {
-            entries.push((key_text(key)?, map.next_value()?));
+        while let Some(key) = map.next_key_seed(self)? {
+            entries.push((key_text(key)?, map.next_value_seed(self)?));
         }
         Ok(Node::Map(entries))
     }
