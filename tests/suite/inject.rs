@@ -187,6 +187,90 @@ fn what_is_text_stays_text_and_what_is_not_does_not_become_it() {
     );
 }
 
+/// A value as it is in a manifest, and as it is written: what Kubernetes, which reads YAML 1.1, makes of both must be
+/// equal.
+const SCALARS: [(&str, &str); 46] = [
+    ("!!str yes", "\"yes\""),
+    ("!!str\n      yes", "\"yes\""),
+    ("!!str\n      # a comment\n      0644", "\"0644\""),
+    ("!!str &a yes", "\"yes\""),
+    ("&b !!str yes", "\"yes\""),
+    ("&c !!str\n      no", "\"no\""),
+    ("!!str\n      &d no", "\"no\""),
+    ("&e\n      no", "false"),
+    ("&f no", "false"),
+    ("# !comment\n      on", "true"),
+    ("[ !!str yes, yes ]", "\n  - \"yes\"\n  - true"),
+    ("[ 'a', yes, \"b !\", no ]", "\n  - a\n  - true\n  - b !\n  - false"),
+    ("{ a: !!str\n      on, b: on }", "\n    a: \"on\"\n    b: true"),
+    ("{ \"k\":yes }", "\n    k: true"),
+    ("\"yes\"", "\"yes\""),
+    ("'off'", "\"off\""),
+    ("\"0644\"", "\"0644\""),
+    ("'1_000'", "\"1_000\""),
+    ("'true'", "'true'"),
+    ("\"null\"", "'null'"),
+    ("'~'", "'~'"),
+    ("\"1:30\"", "\"1:30\""),
+    ("'0x1F'", "\"0x1F\""),
+    ("\"<<\"", "\"<<\""),
+    ("|-\n      yes", "\"yes\""),
+    (">-\n      0644", "\"0644\""),
+    ("|-\n      no\n      0644", "|-\n    no\n    0644"),
+    ("yes", "true"),
+    ("Yes", "true"),
+    ("YES", "true"),
+    ("On", "true"),
+    ("no", "false"),
+    ("OFF", "false"),
+    ("yEs", "yEs"),
+    ("oN", "oN"),
+    ("y", "y"),
+    ("N", "N"),
+    ("0644", "420"),
+    ("0o644", "420"),
+    ("0_644", "420"),
+    ("08", "08"),
+    ("1_000", "1000"),
+    ("0x1F", "31"),
+    ("1:30", "1:30"),
+    ("190:20:30.15", "190:20:30.15"),
+    ("~", "null"),
+];
+
+#[test]
+fn every_style_of_a_scalar_keeps_its_meaning() {
+    let mut wrong = Vec::new();
+    for (source, written) in SCALARS {
+        for key in ["key", "# !!str\n  key", "\"key\""] {
+            let agent = "containers:\n  - name: a\n    ports: [ { containerPort: 80 } ]";
+            let text = pod_with(&format!("spec:\n  {key}: {source}\n  {agent}"));
+            let injected = inject(&text, &sidecar()).map(|injected| injected.text);
+            let expected = format!("\n  key: {written}\n").replace(": \n", ":\n");
+            if !injected.as_ref().is_ok_and(|text| text.contains(&expected)) {
+                wrong.push(format!("{key}: {source:?} should be {written:?}: {injected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn scalars_behind_an_alias_and_as_keys_keep_their_meaning() {
+    let agent = "containers: [ { name: a, ports: [ { containerPort: 80 } ] } ]";
+    let text = pod_with(&format!(
+        "spec:\n  {agent}\n  a: &a [ 'yes', yes, &b !!str\n    on ]\n  c: *a\n  d: *b\n  e: {{ 'yes': 1, !!str no: 2, on: 3 }}"
+    ));
+    let injected = put(&text);
+    for expected in [
+        "\n  c:\n  - \"yes\"\n  - true\n  - \"on\"\n",
+        "\n  d: \"on\"\n",
+        "\n    \"yes\": 1\n    \"no\": 2\n    true: 3\n",
+    ] {
+        assert!(injected.contains(expected), "{expected} in {injected}");
+    }
+}
+
 #[test]
 fn what_readers_disagree_about_comes_back_as_it_was() {
     let pod = "spec:\n  containers:\n  - name: a\n    env:\n    - name: HOST\n      value: y\n    ports:\n    - \
@@ -214,7 +298,7 @@ fn no_text_is_taken_for_a_sign_of_our_own() {
         );
     }
     let tagged = inject(&DEPLOYMENT.replace("\"yes\"", "!callgate.dev/plain \"yes\""), &sidecar());
-    assert!(tagged.unwrap_err().contains("none to be written"));
+    assert!(tagged.unwrap_err().contains("is reserved"));
 }
 
 #[test]

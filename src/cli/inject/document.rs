@@ -1,8 +1,7 @@
 //! A file of manifests: which documents are workloads; all the others stay as they are, comments included.
 
-use serde_yaml::{Mapping, Value};
-
 use super::sidecar::Sidecar;
+use super::yaml::{Mapping, Value};
 use super::{notes, workload, yaml};
 
 /// The kinds that have pods, and where each has its pod template. The group counts as well: other groups have

@@ -1,10 +1,8 @@
 //! What the author of a workload should know, since the sidecar does not rule it.
 
-use serde_yaml::{Mapping, Value};
-
 use super::ports::{Found, LISTS, containers, declared, words};
 use super::sidecar::{Sidecar, name};
-use super::yaml;
+use super::yaml::{self, Mapping, Value};
 
 /// The user that the sidecar's container runs as.
 const UID: u64 = 65532;

@@ -1,9 +1,7 @@
 //! The ports that a pod's containers declare, and the agent's among them.
 
-use serde_yaml::{Mapping, Value};
-
 use super::sidecar::{Sidecar, name};
-use super::yaml;
+use super::yaml::{self, Mapping, Value};
 
 /// The lists of a pod in which containers are.
 pub(super) const LISTS: [&str; 2] = ["containers", "initContainers"];

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_yaml::{Mapping, Sequence, Value};
 
+use super::yaml::{Mapping, Sequence, Value};
 /// The annotation that says that the sidecar was put in, and what it takes to undo it.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
 

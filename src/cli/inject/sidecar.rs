@@ -1,9 +1,7 @@
 //! What is put beside the agent: the container and the volumes of the kustomize component, with other names.
 
-use serde_yaml::{Mapping, Value};
-
 use super::record::ANNOTATION;
-use super::yaml;
+use super::yaml::{self, Mapping, Value};
 
 /// The component's own file, so that both ways to the sidecar cannot differ.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");

@@ -1,12 +1,10 @@
 //! One workload: the sidecar put in, and taken out again.
 
-use serde_yaml::{Mapping, Sequence, Value};
-
 use super::notes;
 use super::ports::{self, Found, LISTS, containers, declared};
 use super::record::{ANNOTATION, Env, Port, Record};
 use super::sidecar::{self, Parts, Sidecar, name};
-use super::yaml;
+use super::yaml::{self, Mapping, Sequence, Value};
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
@@ -47,7 +45,7 @@ pub(super) fn put(
     let metadata = metadata.ok_or("it has no `metadata`")?;
     let annotations = record.mapping(metadata, "annotations").map(|_| ());
     annotations?;
-    let kept = serde_yaml::to_string(&record).map_err(|error| error.to_string())?;
+    let kept = yaml::to_text(&record)?;
     record.mapping(metadata, "annotations")?.insert(ANNOTATION.into(), kept.into());
     Ok(())
 }
@@ -210,7 +208,7 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let annotations = metadata.and_then(|metadata| metadata.get_mut("annotations"));
     let Some(annotations) = annotations.and_then(Value::as_mapping_mut) else { return Ok(()) };
     let Some(kept) = annotations.get(ANNOTATION) else { return Ok(()) };
-    let record: Record = serde_yaml::from_str(kept.as_str().unwrap_or_default())
+    let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
         .map_err(|error| format!("the annotation {ANNOTATION} is not what was written there: {error}"))?;
     annotations.shift_remove(ANNOTATION);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_mapping_mut) {
