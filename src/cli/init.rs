@@ -1,4 +1,4 @@
-//! `callgate init`: a configuration to begin with, for one provider. It is tried before it is written.
+//! `callgate init`: writes a first configuration for one provider. The configuration is compiled before it is written.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -12,10 +12,10 @@ use crate::egress::Slot;
 
 #[derive(Args)]
 pub(super) struct InitArgs {
-    /// The provider; `callgate providers` lists them.
+    /// The provider. `callgate providers` lists all names.
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// Where it is written; a file that is there stays. Without it, on standard output.
+    /// The file to write, which must not exist. Default: standard output.
     #[arg(short = 'o', long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -26,7 +26,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
         return EXIT_DATA;
     };
     let Some(text) = first_configuration(preset.name, &entry) else {
-        eprintln!("error: {} needs more than can be guessed: see docs/providers.md", entry.title);
+        eprintln!("error: no first configuration can be made for {}: see docs/providers.md", entry.title);
         return EXIT_DATA;
     };
     let Some(path) = &args.output else {
@@ -35,7 +35,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     let written = OpenOptions::new().write(true).create_new(true).open(path);
     match written.and_then(|mut file| file.write_all(text.as_bytes())) {
         Ok(()) => {
-            eprintln!("{} is written; what it needs is said in it", path.display());
+            eprintln!("wrote {}; its comments say what to change", path.display());
             0
         }
         Err(error) => {
@@ -45,7 +45,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     }
 }
 
-/// Secrets of every form that a scheme may ask for: one of them fits, so that it can be tried whether the rest does.
+/// A secret of each form that schemes need, to compile a configuration with.
 const SECRETS: [&str; 6] = [
     "a secret of thirty-two bytes, or more",
     "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
@@ -55,18 +55,20 @@ const SECRETS: [&str; 6] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
 
-/// What a provider says whose secrets are ours to make.
+/// The line of a provider whose secrets Callgate makes.
 const DERIVED: &str = "secrets: derived";
 
-/// A configuration that compiles, with comments that say what to change; `None` where none could be made.
+/// Returns a configuration that compiles, with comments that say what to change. `None`: none can be made.
 pub fn first_configuration(name: &str, entry: &PresetDefinition) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
         callback.insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
     });
     let what = if entry.secret.is_empty() { "the secret" } else { &*entry.secret };
     let own = format!("    secrets: [ {{ env: {} }} ]  # {what}\n", variable(name));
-    let derived = format!("    {DERIVED}  # made for each interaction, handed over by the rule below\n");
-    // Keys that are published are fetched: a secret is asked for only where it does not go without one.
+    let derived = format!(
+        "    {DERIVED}  # one secret for each interaction; the egress rule below sends it to the provider\n"
+    );
+    // Published keys are fetched. A secret is added only if the configuration does not compile without one.
     let secrets = [Some(""), hands_over.then_some(&*derived), Some(&own)];
     let expected =
         entry.expect.iter().map(|key| format!("{key}: {CHANGE_ME}")).collect::<Vec<_>>().join(", ");
@@ -93,20 +95,20 @@ fn variable(name: &str) -> String {
 }
 
 fn configuration(name: &str, entry: &PresetDefinition, provider: &str) -> String {
-    // Without a signature, the token that is made for each interaction is all there is.
+    // Without a signature, only the token of the interaction protects the route.
     let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.proves());
     let one = signs && entry.callback.is_none();
     let (listen, route) =
         if one { one_address(name, entry) } else { addresses(name, entry, provider.contains(DERIVED)) };
-    let change = format!(" and write what {CHANGE_ME} stands for");
+    let change = format!(" and replace each {CHANGE_ME}");
     let fill = if provider.contains(CHANGE_ME) { &*change } else { "" };
     format!(
-        "# Callgate in front of an agent, for {title}: {source}
-# Set the environment variables below{fill}, then: callgate check -c FILE && callgate run -c FILE
-public_url: https://agent.example.com  # yours
-listen:  # in a pod: ingress on 0.0.0.0:8443 with `tls`, admin on 0.0.0.0:9901, where the probes of deploy/ ask
-  ingress: [ {{ address: 0.0.0.0:8080 }} ]  # plain HTTP: see `tls` in docs/configuration.md where nothing in front ends TLS
-{listen}  admin: {{ address: 127.0.0.1:9901 }}  # metrics, health, the callbacks API
+        "# Callgate in front of an agent that {title} calls back. Signatures and callbacks: {source}
+# Set the environment variables below{fill}. Then run: callgate check -c FILE && callgate run -c FILE
+public_url: https://agent.example.com  # your public URL
+listen:  # in a pod: ingress on 0.0.0.0:8443 with `tls`, and admin on 0.0.0.0:9901, which the probes of deploy/ use
+  ingress: [ {{ address: 0.0.0.0:8080 }} ]  # plain HTTP; without a load balancer that ends TLS, add `tls` (docs/configuration.md)
+{listen}  admin: {{ address: 127.0.0.1:9901 }}  # metrics, health checks, callbacks API
 agent: {{ address: 127.0.0.1:8000 }}  # your agent
 callback_tokens:
   keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: CALLGATE_TOKEN_KEY }} }} ]  # openssl rand -base64 32
@@ -120,58 +122,66 @@ providers:
 }
 
 const OBSERVE: &str =
-    "    # mode: observe  # nothing is refused, everything is counted: for traffic that is there already\n";
+    "    # mode: observe  # checks and counts, but denies nothing: for a first test with existing traffic\n";
 
-/// A route with one address for all callbacks, and nothing to listen on besides.
+/// Returns a route with one address for all callbacks. It needs no further listener.
 fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {
     let route = format!(
         "  - name: {name}
-    path: /webhooks/{name}  # what you give to {title}, behind public_url
+    path: /webhooks/{name}  # the webhook URL for {title} is public_url and this path
     provider: {name}
-    forward: /webhooks/{name}  # where your agent takes it
+    forward: /webhooks/{name}  # the path of your agent
 {OBSERVE}",
         title = entry.title
     );
     ("", route)
 }
 
-/// A route with an address for each request, how it is made, and the listener that a rule for it needs. `derived`: a
-/// secret goes along with it, which only a rule hands over.
+/// Returns a route with an address for each request, an egress rule that makes the addresses, and its listener.
+/// `derived`: the address has a secret, which only an egress rule can send to the provider.
 fn addresses(name: &str, entry: &PresetDefinition, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
-    // A provider that no convention is known of is told the address where its own documentation says.
+    // Without a known convention, only the provider's documentation says where the request has the address.
     let (how, place) = match entry.callback {
         Some(_) => (format!("preset: {name}, "), " }".to_owned()),
         None => {
-            let place =
-                format!(", url: /callback_url }}  # the member of the request in which {title} looks for it");
+            let place = format!(
+                ", url: /callback_url }}  # the member of the request body in which {title} expects the URL"
+            );
             (String::new(), place)
         }
     };
     let by_hand = match derived {
-        true => "# An address, its token and its secret are made ".to_owned(),
+        true => "# Callgate makes each address, its token and its secret ".to_owned(),
         false => format!(
-            "# An address and its token are made by hand: callgate mint -c FILE --route {name} --param id=ID\n# Or "
+            "# Make an address and its token by hand: callgate mint -c FILE --route {name} --param id=ID\n# Or let Callgate make them "
         ),
+    };
+    let has_final_states = entry
+        .callback
+        .as_ref()
+        .is_some_and(|callback| !callback.done.is_empty() || !callback.failed.is_empty());
+    let states = match has_final_states {
+        true => format!(
+            "    interaction: {{ preset: {name} }}  # a callback of {title} with a final state ends the interaction\n"
+        ),
+        false => String::new(),
     };
     let route = format!(
         "  - name: {name}
-    path: /webhooks/{name}/{{id}}  # every request to {title} gets such an address of its own, with a token: see below
+    path: /webhooks/{name}/{{id}}  # each request to {title} has its own address, with a token
     provider: {name}
-    token: {{ kind: callback, from: [query] }}  # minted for each interaction, bound to {{id}}
-    forward: /webhooks/{name}/{{id}}  # where your agent takes it
+    token: {{ kind: callback, from: [query] }}  # one token for each interaction, bound to {{id}}
+{states}    forward: /webhooks/{name}/{{id}}  # the path of your agent
 {OBSERVE}
-{by_hand}by a rule, where the agent sends its requests to http://127.0.0.1:8081/{name}: take `# ` away below, and at `listen`.
+{by_hand}for requests that the agent sends to http://127.0.0.1:8081/{name}: remove `# ` below, and at `listen`.
 # egress:
 #   - name: {name}
 #     path: /{name}
-#     target: https://{CHANGE_ME}.example.com  # where requests to {title} go
-#     # id: of each request anew; or from its body, such as /document_id
+#     target: https://{CHANGE_ME}.example.com  # the API of {title}
+#     # id: a new UUID for each request, or a member of its body, such as /document_id
 #     inject: {{ route: {name}, {how}params: {{ id: {{ new: uuid }} }}{place}
 "
     );
-    (
-        "  # egress: { address: 127.0.0.1:8081 }  # where the agent's own requests come in, for the rule at the end\n",
-        route,
-    )
+    ("  # egress: { address: 127.0.0.1:8081 }  # for the egress rule at the end\n", route)
 }

@@ -221,7 +221,7 @@ fn a_first_configuration_says_how_addresses_are_made() {
         let mint = format!("callgate mint -c FILE --route {} --param id=ID", preset.name);
         // A secret that is made for an interaction is handed over by a rule alone.
         assert_eq!(text.contains(&mint), !text.contains("secrets: derived"), "{text}");
-        assert!(!text.contains("what you give to"), "{text}");
+        assert!(!text.contains("the webhook URL for"), "{text}");
         let words: Vec<_> = mint.split(' ').collect();
         assert!(understands(&words).is_ok(), "{mint}");
         let (before, rule) = text.split_once("\n# egress:\n").unwrap();
@@ -232,6 +232,30 @@ fn a_first_configuration_says_how_addresses_are_made() {
         assert_eq!(config.policy.egress.rules().len(), 1);
     }
     assert!(count > 20, "{count}");
+}
+
+/// Without final states, each interaction of the route would end as `expired`.
+#[test]
+fn a_first_configuration_ends_interactions_as_the_provider_does() {
+    let mut count = 0;
+    for preset in PRESETS {
+        let (_, entry) = preset_of(preset.name).unwrap();
+        let text = first_configuration(preset.name, &entry).unwrap();
+        let ends = entry
+            .callback
+            .as_ref()
+            .filter(|callback| !callback.done.is_empty() || !callback.failed.is_empty());
+        let line = format!("\n    interaction: {{ preset: {} }}", preset.name);
+        assert_eq!(text.contains(&line), ends.is_some(), "{text}");
+        let config = filled_in(&text).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}"));
+        assert_eq!(config.warnings.iter().find(|warning| warning.contains("interaction")), None, "{text}");
+        let Some(ends) = ends else { continue };
+        let follow = &config.policy.ingress.routes()[0].follow;
+        assert_eq!((&follow.done, &follow.failed), (&ends.done, &ends.failed), "{text}");
+        assert!(!follow.status.is_empty(), "{text}");
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
 }
 
 #[test]
