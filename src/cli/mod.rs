@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ERRORS_MAX};
 use crate::proxy::{Clock, FILE_BYTES_MAX, read_file};
 use crate::time::Timestamp;
 
@@ -158,7 +158,10 @@ impl ConfigArg {
         for error in errors {
             eprintln!("error: {}: {error}", self.config.display());
         }
-        eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
+        // The last of more errors is the number of the others.
+        if errors.len() <= ERRORS_MAX {
+            eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
+        }
     }
 }
 

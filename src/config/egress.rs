@@ -1,4 +1,4 @@
-//! `egress`: where the agent's requests go, and what callbacks they get.
+//! `egress`: the rules for requests of the agent, with their targets and callbacks.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 use crate::signature::Keys;
 
-/// The path below which the agent's answers come.
+/// The first segment of the paths to which the agent sends answers.
 pub const ACTIONS: &str = "actions";
 
-/// For each route that an egress rule asks callbacks for by a preset: the conventions of that preset. Mistakes are
-/// found when the rules are read.
+/// Returns the callback convention of each route whose egress rule names a preset. Mistakes are noted when the rules
+/// are read.
 pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {
@@ -29,7 +29,7 @@ pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConve
     rules.iter().filter_map(find).collect()
 }
 
-/// Reads `egress`. `routes` is `None` when they have mistakes of their own.
+/// Reads `egress`. `routes` is `None` if the routes have mistakes.
 pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> Option<Egress> {
     let Some(at) = at else { return Some(Egress::default()) };
     let list = at.list()?;
@@ -60,7 +60,7 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     let response = fields.optional("response");
     let inject = fields.optional("inject").map(|at| inject(&at, routes, path.as_ref(), response.as_ref()));
     if let (Some(at), None) = (&response, &inject) {
-        let _: Option<()> = at.error("there is no callback whose id it could be", "add `inject`");
+        let _: Option<()> = at.error("a rule without `inject` has no callback", "add `inject`");
     }
     let headers = fields.optional("headers").map_or(Some(Vec::new()), |at| headers(&at));
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
@@ -69,7 +69,7 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     if let (Some(Some(inject)), Some(headers)) = (&inject, &headers) {
         let set = |place: &Place| headers.iter().any(|(name, _)| *place == Place::Header(name.clone()));
         if inject.places().any(set) {
-            return at.error("the callback goes into a header that `headers` sets", "keep one of the two");
+            return at.error("`inject` uses a header that `headers` sets", "keep one of the two");
         }
     }
     let (connect_timeout, response_timeout) = timeouts?;
@@ -91,7 +91,7 @@ fn path(at: &Cursor<'_>) -> Option<Template> {
     let first = template.as_str().split('/').nth(1).unwrap_or_default();
     if first == ACTIONS || first.starts_with('{') {
         return at.error(
-            format!("paths below /{ACTIONS} are where the agent answers questions"),
+            format!("paths below /{ACTIONS} are reserved for the agent's answers to questions"),
             "begin with another word",
         );
     }
@@ -101,7 +101,7 @@ fn path(at: &Cursor<'_>) -> Option<Template> {
 fn target(at: &Cursor<'_>, path: Option<&Template>) -> Option<Target> {
     let text = at.text()?;
     let hint = "such as https://service.example.com/analyze";
-    let bad = |fault: &str| at.error(format!("`{text}` is not a URL to send to: {fault}"), hint);
+    let bad = |fault: &str| at.error(format!("`{text}` is not a valid target: {fault}"), hint);
     let (origin, template) = match text.find('{') {
         None => (text, None),
         Some(_) => {
@@ -149,7 +149,7 @@ fn inject(
     let uses = fields.optional("uses").map(|at| at.whole_number(1..=u64::from(u32::MAX)));
     let own_response = fields.optional("response");
     if let (Some(at), Some(_)) = (&own_response, response) {
-        let _: Option<()> = at.error("`response` is said twice", "keep one");
+        let _: Option<()> = at.error("`response` occurs in the rule and in `inject`", "keep one of the two");
     }
     let response = own_response.as_ref().or(response).map(|at| at.pointer());
     fields.finish();
@@ -163,7 +163,10 @@ fn inject(
         Some(read) => {
             let (preset_at, callback) = read?;
             if url.is_some() || token.is_some() {
-                return at.error("the preset says where address and token go", "take `url` and `token` out");
+                return at.error(
+                    "the preset defines the locations of the URL and the token",
+                    "remove `url` and `token`",
+                );
             }
             comes_back(&preset_at, route, &callback)?;
             response = response.or(callback.response);
@@ -174,8 +177,11 @@ fn inject(
         && !route.verifier().is_some_and(|verifier| matches!(verifier.keys(), Keys::Derived))
     {
         return at.error(
-            format!("a secret is given away that the route {} does not ask for", route.name),
-            "write `secrets: derived` at its provider",
+            format!(
+                "the preset sends a secret to the provider, but the route {} does not verify it",
+                route.name
+            ),
+            "add `secrets: derived` to the provider of the route",
         );
     }
     Some(Inject {
@@ -189,7 +195,7 @@ fn inject(
     })
 }
 
-/// The address, and the token where it goes.
+/// Returns what to insert: the callback URL, and the token if it has its own location.
 fn placed(at: &Cursor<'_>, route: &Route, url: Place, token: Option<Place>) -> Option<Vec<Insertion>> {
     carried(at, route, token.as_ref())?;
     if let Some(token) = &token {
@@ -199,7 +205,7 @@ fn placed(at: &Cursor<'_>, route: &Route, url: Place, token: Option<Place>) -> O
     Some(std::iter::once(Insertion { place: url, shape: Shape::slot(Slot::Url) }).chain(token).collect())
 }
 
-/// The route must look for the token where the provider brings it.
+/// Notes a route that does not look for the token where the provider sends it.
 fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let first = carriers.first();
@@ -210,13 +216,13 @@ fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> 
             (matches!(first, Some(Carrier::Header(ours)) if ours == name), format!("[{{header: {name}}}]"))
         }
     };
-    // In the URL it comes back from everybody.
+    // Every provider returns a token that is in the URL.
     if fits || matches!(first, Some(Carrier::Query(_) | Carrier::Path)) {
         return Some(());
     }
     at.error(
-        format!("the provider does not bring the token where the route {} looks for it", route.name),
-        format!("write `from: {from}` at the route's token"),
+        format!("the provider does not send the token where the route {} looks for it", route.name),
+        format!("add `from: {from}` to the token of the route"),
     )
 }
 
@@ -225,34 +231,34 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
     match routes?.iter().find(|route| *route.name == *name) {
         None => at.error(format!("there is no route {name}"), ""),
         Some(route) if !matches!(route.token, Some(TokenRule::Callback { .. })) => {
-            at.error(format!("the route {name} takes no token of kind callback"), "")
+            at.error(format!("the route {name} has no token of kind callback"), "")
         }
         Some(route) => Some(route),
     }
 }
 
-/// A token that rides in no URL must have a place of its own, or nobody could call back.
+/// Notes a token outside the URL that has no location in the request: the provider would not receive it.
 fn carried(at: &Cursor<'_>, route: &Route, token: Option<&Place>) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     match (carriers.first(), token) {
         (Some(Carrier::Bearer | Carrier::Header(_)), None) => at.error(
             format!(
-                "the route {} takes its token from a header, but nothing gives it to the provider",
+                "the route {} expects its token in a header, but the request does not contain the token",
                 route.name
             ),
-            "add `token`, a place in the request; or let the route take it `from: [query]`",
+            "add `token`, a location in the request, or set `from: [query]` in the token of the route",
         ),
         _ => Some(()),
     }
 }
 
-/// Address and token go to two places.
+/// Notes a URL and a token that have the same location.
 fn apart(at: &Cursor<'_>, url: &Place, token: &Place) -> Option<()> {
     let overlap = match (url, token) {
         (Place::Body(url), Place::Body(token)) => url.overlaps(token),
         (url, token) => url == token,
     };
-    if overlap { at.error("`url` and `token` go to the same place", "") } else { Some(()) }
+    if overlap { at.error("`url` and `token` have the same location", "") } else { Some(()) }
 }
 
 fn params(

@@ -29,7 +29,7 @@ pub use provider::{
 };
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
-pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, Position};
+pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Position};
 pub(crate) use yaml::{Outline, from_yaml, to_yaml};
 
 /// The largest configuration, in bytes.

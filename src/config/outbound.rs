@@ -8,7 +8,7 @@ use super::yaml::{Cursor, Fields};
 use crate::request::HOP_BY_HOP;
 use crate::secret::Secret;
 
-/// Headers whose values are secrets: `{ authorization: {env: NAME} }`.
+/// Reads headers with secret values: `{ authorization: {env: NAME} }`.
 pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
@@ -18,21 +18,22 @@ pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
         let secret = at.secret()?;
         match HeaderValue::from_bytes(secret.expose()) {
             Ok(_) => Some((header, secret)),
-            Err(_) => at.error("the secret has characters that headers cannot have", ""),
+            Err(_) => at.error("the secret has characters that a header cannot contain", ""),
         }
     };
     let read: Vec<_> = at.named()?.into_iter().map(one).collect();
     read.into_iter().collect()
 }
 
-pub(super) const CANNOT_BE_SET: &str = "that is no name of a header that can be set";
+pub(super) const CANNOT_BE_SET: &str = "not the name of a header that can be set";
 
-/// Whether a header may be configured: not those of the connection and the framing, and not those that speak for us.
+/// Returns whether a header can be configured. Headers of the connection and the framing cannot, and Callgate's own
+/// headers neither.
 pub(super) fn can_be_set(name: &HeaderName) -> bool {
     !HOP_BY_HOP.contains(name) && !name.as_str().starts_with("callgate-")
 }
 
-/// `timeouts: {connect, response}` of requests to a provider.
+/// Reads `timeouts: {connect, response}` of requests to a provider.
 pub(super) fn timeouts(fields: &mut Fields<'_>) -> Option<(Duration, Duration)> {
     let mut connect = Some(Duration::from_secs(5));
     let mut response = Some(Duration::from_secs(60));

@@ -161,16 +161,17 @@ fn schemes_that_do_not_hold_together() {
         other => panic!("{fields}: {other:#?}"),
     };
     assert!(parse(&generic("content: \"{body}\"")).is_ok());
-    assert!(message("content: \"{timestamp}.{body}\"").contains("nothing says where it is"));
-    assert!(message("content: \"{id}.{body}\"").contains("nothing says where it is"));
+    assert!(message("content: \"{timestamp}.{body}\"").contains("has no location"));
+    assert!(message("content: \"{id}.{body}\"").contains("has no location"));
     assert!(
         message("content: \"{timestamp}\", format: \"t={timestamp},v={signature}\"")
-            .contains("must hold {body}")
+            .contains("must contain {body}")
     );
     assert!(
-        message("content: \"{body}\", format: \"t={timestamp},v={signature}\"").contains("does not sign it")
+        message("content: \"{body}\", format: \"t={timestamp},v={signature}\"")
+            .contains("does not contain the timestamp")
     );
-    assert!(message("content: \"{body}\", tolerance: 5m").contains("nothing to tolerate"));
+    assert!(message("content: \"{body}\", tolerance: 5m").contains("has no timestamp"));
     assert!(message("content: \"{body}\", format: \"{sig}\"").contains("{signature}"));
     assert!(message("content: \"{body}\", algorithm: sha256").contains("twice"));
 }
@@ -277,7 +278,7 @@ fn interactions_that_could_not_be_followed() {
     let at = "routes[0].interaction";
     loop_mistake("status: /s, ", "", at, "`done`, `failed` and `asking` are values of the status");
     loop_mistake("done: [ok]", "done: [ok, no]", at, "in two of `done`, `failed` and `asking`");
-    loop_mistake(", notify: \"/late/{id}\"", "", at, "tells nobody");
+    loop_mistake(", notify: \"/late/{id}\"", "", at, "has no effect");
     loop_mistake("/late/{id}", "/late/{other}", "routes[0].interaction.notify", "no capture other");
     loop_mistake("status: /s", "status: s", "routes[0].interaction.status", "not a JSON pointer");
     loop_mistake("deadline: 1h", "deadline: soon", "routes[0].interaction.deadline", "not a duration");
@@ -297,7 +298,7 @@ fn actions_that_could_not_be_guarded() {
         "hosts: [example.com]",
         "hosts: [\"*.example.com\"]",
         "routes[0].actions.hosts[0]",
-        "no host",
+        "not a host",
     );
     loop_mistake(", hosts: [example.com]", "", at, "`hosts` is missing");
     loop_mistake(
@@ -318,15 +319,15 @@ fn actions_that_could_not_be_guarded() {
 fn rules_that_would_send_nothing_right() {
     let at = "egress[0].inject";
     loop_mistake(", egress: { address: 127.0.0.1:0 }", "", "egress", "no listener for the requests");
-    loop_mistake("https://provider", "ftp://provider", "egress[0].target", "not a URL to send to");
+    loop_mistake("https://provider", "ftp://provider", "egress[0].target", "not a valid target");
     loop_mistake("provider.example.com/e", "user@provider.example.com/e", "egress[0].target", "url_userinfo");
     loop_mistake("provider.example.com/e", "provider.example.com/{y}", "egress[0].target", "no capture y");
-    loop_mistake("path: /e/{x}", "path: /actions/{x}", "egress[0].path", "where the agent answers");
+    loop_mistake("path: /e/{x}", "path: /actions/{x}", "egress[0].path", "reserved for the agent's answers");
     loop_mistake("route: r,", "route: x,", "egress[0].inject.route", "no route x");
     loop_mistake("route: r,", "route: j,", "egress[0].inject.route", "no token of kind callback");
-    loop_mistake(", token: /token", "", at, "nothing gives it to the provider");
-    loop_mistake("token: /token", "token: /url", at, "the same place");
-    loop_mistake("token: /token", "token: /url/token", at, "the same place");
+    loop_mistake(", token: /token", "", at, "the request does not contain the token");
+    loop_mistake("token: /token", "token: /url", at, "the same location");
+    loop_mistake("token: /token", "token: /url/token", at, "the same location");
     loop_mistake("params: { id: /id }", "params: {}", at, "`params` has no id");
     loop_mistake(
         "params: { id: /id }",

@@ -1,37 +1,37 @@
-//! `callback` of a preset: how a callback is asked for with each request, and how what comes back is read.
+//! `callback` of a preset: how a request asks for callbacks, and how to read the callbacks.
 
 use crate::config::yaml::{Cursor, Node};
 use crate::egress::{Insertion, Place, Shape};
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
-/// How a provider's callbacks are asked for and read.
+/// The convention of a provider for callbacks: how a request asks for them, and how to read them.
 #[derive(Clone, Debug)]
 pub struct CallbackConvention {
-    /// Where that is described.
+    /// The URL of the documentation.
     pub source: Box<str>,
-    /// What goes where in the agent's request.
+    /// What to insert into the request of the agent, and where.
     pub insertions: Vec<Insertion>,
-    /// How the token comes back.
+    /// How the provider returns the token.
     pub token: TokenReturn,
-    /// Where a callback says its state.
+    /// The locations of the status in a callback.
     pub status: Vec<StatusAt>,
-    /// Where it says how far it got.
+    /// The location of the progress in a callback.
     pub progress: Option<Pointer>,
-    /// The states that ask something.
+    /// The status values of a question.
     pub asking: Vec<Box<str>>,
-    /// The states that mean success.
+    /// The status values of success.
     pub done: Vec<Box<str>>,
-    /// The states that mean failure.
+    /// The status values of failure.
     pub failed: Vec<Box<str>>,
-    /// Where the answer to the request has the provider's id of the work.
+    /// The location of the provider's id in the response to the request.
     pub response: Option<Pointer>,
-    /// Where a callback repeats that id.
+    /// The locations of that id in a callback.
     pub id: Vec<StatusAt>,
 }
 
 impl CallbackConvention {
-    /// How interactions are followed where a route says nothing itself.
+    /// Returns how to follow the interactions of a route without `interaction`.
     pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
@@ -40,7 +40,7 @@ impl CallbackConvention {
         follow
     }
 
-    /// Adds how callbacks are read to what a route says itself; `own_states`: it says all of the states.
+    /// Adds the convention to the settings of a route. `own_states`: the route sets all states itself.
     pub(crate) fn complete(&self, follow: &mut Follow, own_states: bool) {
         if !own_states {
             follow.status.clone_from(&self.status);
@@ -55,18 +55,18 @@ impl CallbackConvention {
     }
 }
 
-/// How a token comes back.
+/// How a provider returns the token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TokenReturn {
     /// As a bearer token.
     Bearer,
     /// In a header.
     Header(http::HeaderName),
-    /// Within the URL.
+    /// In the URL.
     Url,
 }
 
-/// Reads it.
+/// Reads `callback`.
 pub(crate) fn convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
     let mut fields = at.fields()?;
     let source = fields.required("source").and_then(|at| at.text());
@@ -114,7 +114,7 @@ fn token(at: &Cursor<'_>) -> Option<TokenReturn> {
     })
 }
 
-/// Places in a callback: JSON pointers, `{header: NAME}`, `{form: NAME}`.
+/// Reads locations in a callback: JSON pointers, `{header: NAME}` or `{form: NAME}`.
 pub(crate) fn locations(at: &Cursor<'_>) -> Option<Vec<StatusAt>> {
     let read: Vec<_> = at.list_or_one()?.iter().map(place).collect();
     read.into_iter().collect()
@@ -148,11 +148,11 @@ fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
         (Some(place), None, Some(shape), None) | (Some(place), None, None, Some(shape)) => {
             Some(Insertion { place: place?, shape })
         }
-        _ => at.error("expected one place and one value", "{body: /webhook, value: \"{url}\"}"),
+        _ => at.error("expected one location and one value", "{body: /webhook, value: \"{url}\"}"),
     }
 }
 
-/// A value as it stands in the file, with the placeholders in its texts.
+/// Returns the shape of a value, with the placeholders in its texts.
 fn shape(node: &Node) -> Shape {
     match node {
         Node::Bool(value) => Shape::Raw(value.to_string().into()),

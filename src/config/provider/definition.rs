@@ -8,28 +8,28 @@ use crate::config::yaml::{Cursor, Fields};
 use crate::signature::Scheme;
 use crate::source::{Networks, Selection};
 
-/// Where a provider's callbacks come from.
+/// The addresses from which a provider calls.
 #[derive(Clone, Debug)]
 pub enum Addresses {
-    /// A published list.
+    /// A list that the provider publishes.
     Feed(Box<str>, Selection),
-    /// What its documentation says.
+    /// The networks in its documentation.
     Fixed(Networks),
 }
 
-/// What a preset was checked against.
+/// The evidence for a preset.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Evidence {
     /// The provider's own documentation or specification.
     Documentation,
-    /// Code of the provider's own client library.
+    /// The code of the provider's own client library.
     Library,
-    /// Several receivers of other people that agree.
+    /// Several independent receivers that agree.
     Receivers,
 }
 
 impl Evidence {
-    /// In a word.
+    /// Returns the name of the kind of evidence.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Documentation => "documentation",
@@ -45,32 +45,32 @@ const EVIDENCE: &[(&str, Evidence)] = &[
     ("receivers", Evidence::Receivers),
 ];
 
-/// A preset, read.
+/// The content of a preset.
 #[derive(Clone, Debug)]
 pub struct PresetDefinition {
     /// The provider's name.
     pub title: Box<str>,
     /// Other names of the preset.
     pub aliases: Vec<Box<str>>,
-    /// Where the signature is described.
+    /// The URL of the documentation of the signature.
     pub source: Box<str>,
-    /// What it was checked against.
+    /// The evidence for the preset.
     pub evidence: Evidence,
-    /// What the user puts into `secrets`.
+    /// What the user writes into `secrets`.
     pub secret: Box<str>,
-    /// What the signature does not protect, in words.
+    /// What the signature does not protect.
     pub gaps: Option<Box<str>>,
-    /// How it signs; `None`: it does not.
+    /// The signature scheme. `None`: the provider does not sign.
     pub scheme: Option<Scheme>,
-    /// Which expectations the user must state.
+    /// The claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,
-    /// Whether the header's name is the user's choice.
+    /// Whether the user chooses the name of the header.
     pub header_is_yours: bool,
-    /// Where its callbacks come from, where it says so.
+    /// The addresses from which the provider calls, if they are known.
     pub addresses: Option<Addresses>,
-    /// How a callback is asked for, with each request.
+    /// The convention for callbacks to the address in a request.
     pub callback: Option<CallbackConvention>,
-    /// The document in which the provider looks for addresses that take its messages.
+    /// The path of the document in which the provider looks up the paths that accept its messages.
     pub well_known: Option<Box<str>>,
 }
 
@@ -124,7 +124,7 @@ fn signature(at: &Cursor<'_>) -> Option<(Scheme, Vec<Box<str>>, bool)> {
 
 pub(super) fn addresses(at: &Cursor<'_>) -> Option<Addresses> {
     let mut fields = at.fields()?;
-    // When it was looked up, and where: for people.
+    // The date and the source of the list are documentation.
     fields.required("as_of")?.text()?;
     let _ = fields.optional("source").map(|at| at.text());
     let feed = fields.optional("feed").map(|at| at.fetchable());

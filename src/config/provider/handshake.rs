@@ -1,4 +1,4 @@
-//! `handshakes` of a preset.
+//! `handshakes` of a preset: requests with which a provider checks an address, and their answers.
 
 use http::Method;
 
@@ -44,7 +44,7 @@ fn handshake(at: &Cursor<'_>) -> Option<Handshake> {
     })
 }
 
-/// `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
+/// Reads a location: `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
 fn place(at: &Cursor<'_>) -> Option<HandshakeToken> {
     let mut fields = at.fields()?;
     let body = fields.optional("body").map(|at| at.pointer().map(HandshakeToken::Body));
@@ -63,16 +63,16 @@ fn when(at: &Cursor<'_>) -> Option<When> {
     let mut when = When::default();
     for (key, what) in entries(&mut fields, "header")? {
         let name = http::HeaderName::from_bytes(key.as_bytes()).ok()?;
-        when.head.push((HandshakeToken::Header(name), what.wanted()?));
+        when.head.push((HandshakeToken::Header(name), what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "query")? {
-        when.head.push((HandshakeToken::Query(key.into()), what.wanted()?));
+        when.head.push((HandshakeToken::Query(key.into()), what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "body")? {
-        when.body.push((Pointer::parse(key)?, what.wanted()?));
+        when.body.push((Pointer::parse(key)?, what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "form")? {
-        when.form.push((key.into(), what.wanted()??));
+        when.form.push((key.into(), what.expected_value()??));
     }
     fields.finish();
     Some(when)
@@ -83,8 +83,8 @@ fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n st
 }
 
 impl Cursor<'_> {
-    /// `true`: anything; otherwise the text that is wanted.
-    fn wanted(&self) -> Option<Option<Box<str>>> {
+    /// Reads an expected value. `true`: any value.
+    fn expected_value(&self) -> Option<Option<Box<str>>> {
         let words = self.scalar_text()?;
         Some((&*words != "true").then_some(words))
     }
@@ -109,7 +109,7 @@ fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, Answer)> {
         (Some(text), None) => Answer::Text(text?),
         (None, Some(json)) => Answer::Json(json?),
         (None, None) => Answer::Empty,
-        (Some(_), Some(_)) => return at.error("a text and JSON?", "keep one of the two"),
+        (Some(_), Some(_)) => return at.error("`text` and `json` exclude each other", "keep one of the two"),
     };
     Some((u16::try_from(status?).ok()?, headers, answer))
 }
@@ -126,7 +126,8 @@ fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, Value)>> {
     read.into_iter().collect()
 }
 
-/// Text with `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and `{hmac_base64:…}` in it.
+/// Reads a text with the placeholders `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and
+/// `{hmac_base64:…}`.
 fn template(at: &Cursor<'_>) -> Option<Template> {
     let text = at.text()?;
     let mut pieces = Vec::new();
@@ -134,7 +135,7 @@ fn template(at: &Cursor<'_>) -> Option<Template> {
     while let Some((before, behind)) = rest.split_once('{') {
         let piece = behind.split_once('}').and_then(|(name, after)| Some((piece(name)?, after)));
         let Some((piece, after)) = piece else {
-            return at.error(format!("`{text}` has a placeholder that does not exist"), "");
+            return at.error(format!("`{text}` has an unknown placeholder"), "");
         };
         if !before.is_empty() {
             pieces.push(Piece::Literal(before.into()));

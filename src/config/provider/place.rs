@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::yaml::{Cursor, Fields};
 use crate::signature::{Encoding, Format, Place, PublicAlgorithm};
 
-/// How far a timestamp may be off, both ways, unless said otherwise.
+/// The default tolerance for timestamps, both in the past and in the future.
 pub(super) const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
 
 pub(super) const PUBLIC: &[(&str, PublicAlgorithm)] = &[
@@ -20,7 +20,7 @@ pub(super) const PUBLIC: &[(&str, PublicAlgorithm)] = &[
 pub(super) const ENCODINGS: &[(&str, Encoding)] =
     &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
 
-/// `header` and `format`, or `signature_at: {body: /pointer}`.
+/// Reads the place of a signature: `header` and `format`, or `signature_at: {body: /pointer}`.
 pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
     let within = fields.optional("signature_at");
     let separator = fields.optional("separator").map(|at| separator(&at));
@@ -30,7 +30,7 @@ pub(super) fn place(fields: &mut Fields<'_>) -> Option<Place> {
         let pointer = inner.required("body").and_then(|at| at.pointer());
         inner.finish();
         if let Some(header) = fields.optional("header") {
-            return header.error("the signature is in the body, and in a header?", "keep one of the two");
+            return header.error("`signature_at` and `header` exclude each other", "keep one of the two");
         }
         return pointer.map(Place::Body);
     }

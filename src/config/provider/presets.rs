@@ -1,5 +1,5 @@
-//! The providers we know, as data: one YAML file each, in the language of the configuration, embedded in
-//! the binary and read by the code that reads a user's own scheme.
+//! The known providers: one YAML file for each, embedded in the binary. The code that reads a user's own scheme reads
+//! these files, too.
 
 use super::convention::CallbackConvention;
 use super::definition::{Addresses, PresetDefinition, addresses, definition};
@@ -7,7 +7,7 @@ use crate::config::env::Surroundings;
 use crate::config::yaml::{Cursor, Fields, Node, Reader, did_you_mean, shown};
 use crate::signature::Scheme;
 
-/// A provider we know.
+/// A known provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
     /// Its name in the configuration.
@@ -147,21 +147,21 @@ pub const PRESETS: &[Preset] = embedded!(
     ]
 );
 
-/// The edges in front of us that we know, alphabetically.
+/// The known edge networks, alphabetically.
 pub const EDGES: &[Preset] = embedded!("edges/", ["cloudflare", "fastly"]);
 
-/// The names of all presets.
+/// Returns the names of all presets.
 pub(super) fn names() -> Vec<&'static str> {
     PRESETS.iter().map(|preset| preset.name).collect()
 }
 
-/// The preset of this name, or of which this is another name.
+/// Returns the preset with this name or alias.
 pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
     if let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) {
         return Some((preset, preset.read().ok()?));
     }
     PRESETS.iter().find_map(|preset| {
-        // Another name stands in one line near the top: only that file is read.
+        // Only files that contain the name are parsed.
         if !preset.text.contains(name) {
             return None;
         }
@@ -170,12 +170,12 @@ pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
     })
 }
 
-/// The scheme of a preset; `None` when there is no such preset, or it has none.
+/// Returns the scheme of a preset. `None`: there is no such preset, or it has no scheme.
 pub(crate) fn scheme_of(name: &str) -> Option<Scheme> {
     preset(name)?.1.scheme
 }
 
-/// An edge in front of us: the header in which it tells the caller's address, and its own addresses.
+/// Returns an edge network: the header in which it sends the client address, and its own addresses.
 pub(crate) fn edge(name: &str) -> Option<(http::HeaderName, Addresses)> {
     let edge = EDGES.iter().find(|edge| edge.name == name)?;
     edge.compile(|fields| {
@@ -189,13 +189,13 @@ pub(crate) fn edge(name: &str) -> Option<(http::HeaderName, Addresses)> {
     .ok()
 }
 
-/// The callback conventions of a preset.
+/// Reads the name of a preset. Returns the callback convention of the preset.
 pub(crate) fn callback_convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
     let name = at.text()?;
     match preset(name) {
         Some((_, PresetDefinition { callback: Some(callback), .. })) => Some(callback),
         Some((_, entry)) => at.error(
-            format!("{} takes no callback with each request", entry.title),
+            format!("{} does not accept the address of callbacks in a request", entry.title),
             "see `callgate providers`",
         ),
         None => at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &names())),
@@ -206,7 +206,7 @@ impl Preset {
     /// Compiles the preset.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// The mistakes in it.
     pub fn read(&self) -> Result<PresetDefinition, String> {
         self.compile(definition)
     }

@@ -1,4 +1,4 @@
-//! `signature`: how a provider proves its messages, field by field; a user's own scheme, and the ones of the presets.
+//! `signature`: the fields of a signature scheme, of a user's own or of a preset.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::signature::{
     Part, Place, Proof, PublicAlgorithm, Scheme, TimestampRule, TimestampSource, TimestampUnit, TokenPlace,
 };
 
-/// From here on a tolerance is worth a warning.
+/// A longer tolerance causes a warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
 const MACS: &[(&str, Algorithm)] = &[
@@ -31,7 +31,7 @@ const UNITS: &[(&str, TimestampUnit)] = &[
     ("s", TimestampUnit::UnixSeconds),
 ];
 
-/// The kinds of schemes that are stated field by field.
+/// The kinds of schemes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Asymmetric,
@@ -43,7 +43,7 @@ pub(super) enum Kind {
     Token,
 }
 
-/// Their names.
+/// The names of the kinds.
 pub(super) const KINDS: &[(&str, Kind)] = &[
     ("asymmetric", Kind::Asymmetric),
     ("basic", Kind::Basic),
@@ -54,9 +54,9 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
     ("token", Kind::Token),
 ];
 
-/// Reads the fields of a scheme: a user's, or a preset's.
+/// Reads the fields of a scheme.
 pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
-    let id = fields.optional("id").map_or(Some(Id::None), |at| id_of(&at, kind));
+    let id = fields.optional("id").map_or(Some(IdLocation::None), |at| id_of(&at, kind));
     let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| {
         let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
         read.into_iter().collect()
@@ -76,7 +76,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let marks = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
     let acknowledge = fields.optional("acknowledge").map_or(Some(200), |at| at.whole_number(200..=204));
     let source = match &id {
-        Some(Id::At(source)) => Some(source),
+        Some(IdLocation::At(source)) => Some(source),
         _ => None,
     };
     let proof = match kind {
@@ -94,16 +94,14 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         _ => 0,
     };
     if absent.len() + members + 2 > POINTERS_MAX {
-        return fields
-            .at()
-            .error(format!("more than {} members are looked for", POINTERS_MAX - 2), "name fewer");
+        return fields.at().error(format!("more than {} members are used", POINTERS_MAX - 2), "name fewer");
     }
-    if let (Proof::Jwt(jwt), Id::Claim(claim)) = (&mut proof, &id) {
+    if let (Proof::Jwt(jwt), IdLocation::Claim(claim)) = (&mut proof, &id) {
         jwt.id = Some(claim.clone());
     }
     let id = match id {
-        Id::At(source) => Some(source),
-        Id::Claim(_) | Id::None => None,
+        IdLocation::At(source) => Some(source),
+        IdLocation::Claim(_) | IdLocation::None => None,
     };
     Some(Scheme {
         acknowledge: u16::try_from(acknowledge?).ok()?,
@@ -150,18 +148,17 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&IdSource>) -> Op
     let in_format = matches!(&place, Place::Headers { format, .. } if format.has_timestamp());
     let nowhere = matches!(read, Some(Some((None, _)))) && !in_format;
     if let (Some(at), true) = (stated, nowhere) {
-        return at
-            .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
+        return at.error("the timestamp has no location", "add `header`, or {timestamp} to `format`");
     }
     let timestamp = timestamp_rule(fields.at(), in_format, &content, read, tolerance)?;
     if cipher == Some(Cipher::Mac(Algorithm::PlainSha256)) && !content.parts().contains(&Part::Secret) {
         return fields.at().error(
-            "a plain hash without the secret is one that anybody can make",
-            "put {secret} into `content`, or take sha256",
+            "anybody can make a plain hash without the secret",
+            "add {secret} to `content`, or use sha256",
         );
     }
     if content.uses_id() && !matches!(has_id, Some(IdSource::Header(_))) {
-        return fields.at().error("{id} is signed, but nothing says where it is", "add `id: {header: NAME}`");
+        return fields.at().error("{id} is signed, but has no location", "add `id: {header: NAME}`");
     }
     Some(ContentScheme { cipher: cipher?, content, encoding: encoding?, place, timestamp })
 }
@@ -179,7 +176,7 @@ pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>>
     read.into_iter().collect()
 }
 
-/// `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
+/// Reads `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
 pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<KeysAt> {
     let mut fields = at.fields()?;
     let url = fields.optional("url").map(|at| at.fetchable());
@@ -199,7 +196,7 @@ pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<KeysAt> {
     }
 }
 
-/// Where an address in a message may lead.
+/// Reads the rule for URLs of certificates in messages: their location, and the accepted hosts and path.
 pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name());
@@ -248,20 +245,22 @@ fn key_form(at: &Cursor<'_>) -> Option<KeyForm> {
     })
 }
 
-/// Where the id of an event is said.
-enum Id {
+/// The location of the id of an event.
+enum IdLocation {
     At(IdSource),
     Claim(Box<str>),
     None,
 }
 
-fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<Id> {
+fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     let mut fields = at.fields()?;
-    let header =
-        fields.optional("header").map(|at| at.header_name().map(|name| Id::At(IdSource::Header(name))));
-    let body = fields.optional("body").map(|at| at.pointer().map(|pointer| Id::At(IdSource::Body(pointer))));
+    let header = fields
+        .optional("header")
+        .map(|at| at.header_name().map(|name| IdLocation::At(IdSource::Header(name))));
+    let body =
+        fields.optional("body").map(|at| at.pointer().map(|pointer| IdLocation::At(IdSource::Body(pointer))));
     let claim = match kind {
-        Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| Id::Claim(name.into()))),
+        Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| IdLocation::Claim(name.into()))),
         _ => None,
     };
     fields.finish();
@@ -272,7 +271,7 @@ fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<Id> {
     }
 }
 
-/// `timestamp: {header: NAME, unit: s}`; without a place it is the field of the signature header.
+/// Reads `timestamp: {header: NAME, unit: s}`. Without a location, the timestamp is in the signature header.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name().map(TimestampSource::Header));
@@ -280,13 +279,13 @@ fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)
     let unit = fields.optional("unit").map_or(Some(TimestampUnit::UnixSeconds), |at| at.one_of(UNITS));
     fields.finish();
     let source = match (header, body) {
-        (Some(_), Some(_)) => at.error("a timestamp in a header and one in the body", "keep one"),
+        (Some(_), Some(_)) => at.error("`header` and `body` exclude each other", "keep one of the two"),
         (one, other) => one.or(other).map_or(Some(None), |read| read.map(Some)),
     };
     Some((source?, unit?))
 }
 
-/// Holds together where the timestamp comes from, whether it is signed, and how old it may be.
+/// Checks that the timestamp has a location and is signed, and reads its tolerance.
 fn timestamp_rule(
     at: &Cursor<'_>,
     in_format: bool,
@@ -296,7 +295,12 @@ fn timestamp_rule(
 ) -> Option<Option<TimestampRule>> {
     let (stated, unit) = stated.map_or(Some((None, TimestampUnit::UnixSeconds)), |read| read)?;
     let source = match (stated, in_format) {
-        (Some(_), true) => return at.error("two timestamps: one in `format`, one elsewhere", "keep one"),
+        (Some(_), true) => {
+            return at.error(
+                "there are two timestamps: one in `format`, one in `timestamp`",
+                "keep one of the two",
+            );
+        }
         (None, true) => Some(TimestampSource::SignatureHeader),
         (source, false) => source,
     };
@@ -309,14 +313,15 @@ fn timestamp_rule(
     match (source, signed, tolerance) {
         (None, true, _) => {
             let hint = "put {timestamp} into `format`, or add `timestamp: {header: NAME}`";
-            at.error("{timestamp} is signed, but nothing says where it is", hint)
+            at.error("{timestamp} is signed, but has no location", hint)
         }
         (Some(_), false, _) => at.error(
-            "there is a timestamp, but `content` does not sign it",
-            "anyone could renew it: sign it or leave it out",
+            "`content` does not contain the timestamp, so anybody can change it",
+            "add it to `content`, or remove `timestamp`",
         ),
-        (None, false, Some(tolerance)) => tolerance
-            .error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out"),
+        (None, false, Some(tolerance)) => {
+            tolerance.error("this scheme has no timestamp", "remove `tolerance`")
+        }
         (None, false, None) => Some(None),
         (Some(source), true, tolerance) => {
             let (past, future) =
@@ -326,8 +331,7 @@ fn timestamp_rule(
     }
 }
 
-/// How far a timestamp may be off: both ways, or `{past, future}`. Longer than an hour is allowed, but said aloud: a
-/// captured request can be sent again for as long.
+/// Reads a tolerance: one duration for both directions, or `{past, future}`. More than an hour causes a warning.
 pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
     let (past, future) = if at.is_map() {
         let mut fields = at.fields()?;
@@ -340,7 +344,7 @@ pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
         (both, both)
     };
     if past > TOLERANCE_QUIET_MAX {
-        at.warn("a captured request can be sent again for this long");
+        at.warn("a captured request can be sent again for this time");
     }
     Some((past, future))
 }

@@ -1,4 +1,4 @@
-//! Documents by which a receiver says in public which of its addresses take messages.
+//! The public documents that list the paths which accept messages, for providers that require them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use serde_json::json;
 use crate::config::yaml::Cursor;
 use crate::ingress::{Document, Route};
 
-/// The documents of all routes whose provider is to be published: the beginnings of their paths.
+/// Returns the documents for all routes whose provider has `well_known: publish`. A document contains the beginnings of
+/// their paths.
 pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
     let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in routes {
@@ -18,8 +19,8 @@ pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Do
         let prefix = prefix(route.path.as_str());
         if prefix == "/" {
             return at.error(
-                format!("publishing the route {} would publish every path of this host", route.name),
-                "begin its path with a word",
+                format!("the document for the route {} would contain every path of this host", route.name),
+                "begin the path of the route with a literal segment",
             );
         }
         let known = prefixes.entry(path).or_default();
@@ -34,7 +35,7 @@ pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Do
     Some(prefixes.into_iter().map(document).collect())
 }
 
-/// What stands before the first capture: whole segments.
+/// Returns the segments before the first capture.
 fn prefix(path: &str) -> &str {
     path.split_once('{').map_or(path, |(before, _)| before)
 }

@@ -1,4 +1,4 @@
-//! `interaction` and `actions` of a route: how its interactions are followed, and how questions are answered.
+//! `interaction` and `actions` of a route: how Callgate follows interactions, and how the agent answers questions.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ use crate::interaction::{Follow, Stale};
 use crate::path::Template;
 use crate::signature::{Keys, Verifier};
 
-/// Reads `interaction`: how it is followed, and where the agent is told that nothing came. `asked` is how callbacks
-/// are asked for by this route's egress rule, where a preset says so.
+/// Reads `interaction`: how to follow it, and the path for notices about missing callbacks. `asked` is the convention
+/// that the egress rule of this route names.
 pub(super) fn interaction(
     at: &Cursor<'_>,
     path: Option<&Template>,
@@ -35,13 +35,13 @@ pub(super) fn interaction(
     fields.finish();
     let (done, failed, asking) = (done?, failed?, asking?);
     let preset = preset.map_or(Some(None), |read| read.map(Some))?;
-    // Whatever the route says itself about states, it says all of.
+    // A route that sets any state replaces all states of the preset.
     let own_states = status.is_some() || ends || !asking.is_empty();
     let known = preset.as_ref().or(asked);
     if (ends || !asking.is_empty()) && status.is_none() {
         return at.error(
             "`done`, `failed` and `asking` are values of the status",
-            "say where it is: `status: /status`",
+            "add the location of the status, such as `status: /status`",
         );
     }
     let mut states = HashMap::new();
@@ -55,11 +55,11 @@ pub(super) fn interaction(
     }
     let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());
     if !ends && (own_states || !ends_by_preset) {
-        at.warn("no value of the status ends an interaction: it stays open until its deadline");
+        at.warn("no value of the status ends an interaction, so each one stays open until its deadline");
     }
     if stalled_after.is_some() && !tells {
         return at
-            .error("`stalled_after` without `notify` tells nobody", "add `notify`, a path of the agent");
+            .error("`stalled_after` has no effect without `notify`", "add `notify`, a path of the agent");
     }
     let mut follow = Follow {
         status: status.unwrap_or_else(|| Some(Vec::new()))?,
@@ -106,8 +106,8 @@ fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
         match Entry::parse(text) {
             Some(entry) => Some(entry),
             None => at.error(
-                format!("`{text}` is no host"),
-                "a name (booking-service.com), name:port, http://name where TLS is not to be had, an address or a network",
+                format!("`{text}` is not a host"),
+                "a name (booking-service.com), name:port, http://name for a host without TLS, an address or a network",
             ),
         }
     };
@@ -115,7 +115,7 @@ fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
     read.into_iter().collect()
 }
 
-/// `sign: {secrets: [...]}`: Standard Webhooks.
+/// Reads `sign: {secrets: [...]}`, for signatures by Standard Webhooks.
 fn signer(at: &Cursor<'_>) -> Option<Verifier> {
     let mut fields = at.fields()?;
     let secrets = fields.required("secrets").and_then(|at| Some((at.clone(), at.secrets()?)));

@@ -1,4 +1,4 @@
-//! `routes`: external path, checks, internal path.
+//! `routes`: the external path, the checks and the internal path of callbacks.
 
 mod assertion;
 mod interaction;
@@ -19,9 +19,9 @@ use token::{CallbackTokens, token};
 pub(super) use assertion::assertion;
 pub(super) use token::callback_tokens;
 
-/// Largest body unless said otherwise, in bytes.
+/// The default maximum size of a body, in bytes.
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1 << 20;
-/// Largest body that can be allowed, in bytes: bodies are held in memory whole.
+/// The largest size that can be configured, in bytes. Callgate keeps whole bodies in memory.
 pub(super) const BODY_BYTES_MAX: u64 = 64 << 20;
 
 const METHODS: &[(&str, &http::Method)] = &[
@@ -34,7 +34,7 @@ const METHODS: &[(&str, &http::Method)] = &[
     ("PUT", &http::Method::PUT),
 ];
 
-/// What a route may refer to.
+/// The other sections that a route refers to.
 pub(super) struct References<'k> {
     pub(super) providers: &'k [Arc<Provider>],
     pub(super) providers_failed: bool,
@@ -42,20 +42,20 @@ pub(super) struct References<'k> {
     pub(super) tokens_failed: bool,
     pub(super) asserter: Option<&'k Arc<Asserter>>,
     pub(super) asserter_failed: bool,
-    /// What a route does that says nothing of it.
+    /// The mode of routes without their own.
     pub(super) mode: Mode,
-    /// How callbacks are asked for, by route, where an egress rule names a preset.
+    /// The callback conventions of routes, for egress rules with a preset.
     pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
 impl References<'_> {
-    /// How callbacks of a route are asked for.
+    /// Returns the callback convention of a route.
     fn convention(&self, route: &str) -> Option<&CallbackConvention> {
         self.conventions.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
     }
 }
 
-/// Reads all routes.
+/// Reads `routes`.
 pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
     let read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
@@ -143,12 +143,12 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     })
 }
 
-/// `mode: enforce | observe`.
+/// Reads `mode: enforce | observe`.
 pub(super) fn mode(at: &Cursor<'_>) -> Option<Mode> {
     at.one_of(&[("enforce", Mode::Enforce), ("observe", Mode::Observe)])
 }
 
-/// `client_certificate: required`, or `{names: [...]}`.
+/// Reads `client_certificate: required`, or `{names: [...]}`.
 fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     let Some(at) = at else { return Some(None) };
     if !at.is_map() {
@@ -161,57 +161,54 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     Some(Some(CertificateRule { names: names? }))
 }
 
-/// `assertion: true | false`; with the section of that name, and nothing said, every route has it.
+/// Reads `assertion: true | false`. Default: true if the section `assertion` is present.
 fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
         (false, _) => Some(None),
         (true, Some(asserter)) => Some(Some(Arc::clone(asserter))),
         (true, None) if known.asserter_failed => None,
-        (true, None) => {
-            at?.error("there is no key to sign it with", "add the section `assertion` with a `key`")
-        }
+        (true, None) => at?
+            .error("there is no key to sign the assertion with", "add the section `assertion` with a `key`"),
     }
 }
 
-/// What is about an interaction needs one.
+/// Notes settings of interactions on a route whose token names none.
 fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {
-            let _: Option<()> = at.error(
-                "only a token of kind callback names an interaction",
-                "take it out, or change `token`",
-            );
+            let _: Option<()> = at
+                .error("only a token of kind callback names an interaction", "remove it, or change `token`");
         }
     }
 }
 
-/// A message that is not bound to its address is good at every other one of the route.
+/// Warns of a route whose messages are valid for every value of its captures.
 fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
     let signs_the_address = |provider: &Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().covers().url)
     };
     let captures = path.is_some_and(|path| path.names().next().is_some());
     if captures && token.is_none() && !provider.is_some_and(signs_the_address) {
-        at.warn("nothing binds a message to its path: one for one capture is good for every other, too; add a `token`");
+        at.warn("nothing binds a message to its path: a message for one value of a capture is valid for every other value; add a `token`");
     }
 }
 
-/// Whoever hands over the secret first owns it: that must not be just anybody.
+/// Notes a route on which anybody can register the secret of the provider. The first caller decides the secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), Keys::Learned(_)))
     };
     match provider.filter(learns) {
         Some(provider) if provider.allow.is_none() && token.is_none() => at.error(
-            "anybody could hand over the secret of this route's provider",
-            "add `allow` at the provider, or a `token` that only it has",
+            "anybody can register the secret of this route's provider",
+            "add `allow` to the provider, or a `token` that only the provider has",
         ),
         _ => Some(()),
     }
 }
 
-/// A secret that is made for each interaction is known by the interaction, which a token of ours names.
+/// Notes a provider with derived secrets on a route without a callback token, which names the interaction.
 fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let derives = provider
         .and_then(|provider| provider.verifier.as_ref())
@@ -219,13 +216,13 @@ fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     if derives && !matches!(token, Some(TokenRule::Callback { .. })) {
         return at.error(
             "the provider's secrets are derived from tokens of kind callback",
-            "add one to the route",
+            "add such a `token` to the route",
         );
     }
     Some(())
 }
 
-/// A route that anyone may call must say so; one that says so must mean it.
+/// Notes a route without token and signature that is not marked as open, and an open route with one of them.
 fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()> {
     match (token || signed, open) {
         (false, false) => {
@@ -233,10 +230,10 @@ fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()>
             at.error("the route has neither token nor signature", hint)
         }
         (true, true) => {
-            at.error("the route says `open: true` but has a token or signature", "take one of them out")
+            at.error("the route has `open: true`, but has a token or signature", "remove one of them")
         }
         (false, true) => {
-            at.warn("open: whoever the address check lets through can call the agent through this route");
+            at.warn("open: every caller that passes the address check can call the agent through this route");
             Some(())
         }
         (true, false) => Some(()),
@@ -264,12 +261,12 @@ fn provider(at: &Cursor<'_>, known: &References<'_>) -> Option<Arc<Provider>> {
     at.error(format!("there is no provider {name}"), did_you_mean(name, &names))
 }
 
-/// The internal path: every capture in it must be one of the external path.
+/// Reads an internal path. Each capture in it must be a capture of the external path.
 pub(super) fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Template> {
     let template = at.template()?;
     let path = path?;
     if template.has(TOKEN_CAPTURE) {
-        return at.error("the token is never passed on", "take {callback_token} out of `forward`");
+        return at.error("the agent never receives the token", "remove {callback_token} from the path");
     }
     if let Some(name) = template.names().find(|name| !path.has(name)) {
         let hint = format!("the path captures: {}", path.names().collect::<Vec<_>>().join(", "));

@@ -5,8 +5,8 @@ use std::fmt;
 use super::location::{Position, Step, beginning, path_text};
 use super::outline::Outline;
 
-/// The most mistakes that are reported, and the most warnings.
-const REPORTED_MAX: usize = 100;
+/// The most mistakes that are reported, and the most warnings. One more entry has the number of the others.
+pub const ERRORS_MAX: usize = 100;
 
 /// A mistake in a configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,7 +34,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Keeps the first [`REPORTED_MAX`] entries, and counts all others.
+/// Keeps the first [`ERRORS_MAX`] entries, and counts all others.
 #[derive(Debug)]
 pub(crate) struct Reported<T> {
     kept: Vec<T>,
@@ -50,7 +50,7 @@ impl<T> Default for Reported<T> {
 impl<T> Reported<T> {
     /// Adds an entry. It is made only if it is kept.
     pub(crate) fn add(&mut self, entry: impl FnOnce() -> T) {
-        if self.kept.len() < REPORTED_MAX { self.kept.push(entry()) } else { self.omitted += 1 }
+        if self.kept.len() < ERRORS_MAX { self.kept.push(entry()) } else { self.omitted += 1 }
     }
 }
 

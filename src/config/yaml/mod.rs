@@ -9,7 +9,7 @@ mod outline;
 mod reader;
 mod suggest;
 
-pub use error::ConfigError;
+pub use error::{ConfigError, ERRORS_MAX};
 pub use location::Position;
 pub use reader::{AcceptedKeys, CHANGE_ME};
 
