@@ -9,13 +9,32 @@ use crate::ingress::Route;
 use crate::policy::Limits;
 use crate::time::format_duration;
 
+/// The sections that are checked, as far as they have no mistakes of their own.
+pub(super) struct Sections<'a> {
+    pub(super) startup: Option<&'a Startup>,
+    pub(super) routes: &'a [Arc<Route>],
+    pub(super) egress: Option<&'a Cursor<'a>>,
+    pub(super) token_ttl: Option<Duration>,
+    pub(super) limits: Option<&'a Limits>,
+}
+
+impl Sections<'_> {
+    /// Notes all mistakes and warnings.
+    pub(super) fn check(&self, root: &Cursor<'_>) {
+        if let Some(startup) = self.startup {
+            egress_listener(root, startup, self.routes, self.egress);
+        }
+        if let Some(ttl) = self.token_ttl {
+            deadlines(root, self.routes, ttl);
+        }
+        if let Some(limits) = self.limits {
+            routes(root, self.routes, self.startup, limits);
+        }
+    }
+}
+
 /// Notes egress rules and actions without an egress listener.
-pub(super) fn egress_listener(
-    root: &Cursor<'_>,
-    startup: &Startup,
-    routes: &[Arc<Route>],
-    egress: Option<&Cursor<'_>>,
-) {
+fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: Option<&Cursor<'_>>) {
     if startup.egress.is_some() {
         return;
     }
@@ -32,7 +51,7 @@ pub(super) fn egress_listener(
 }
 
 /// Notes settings of routes that other sections make impossible, and warns of routes that only observe.
-pub(super) fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
+fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
     let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
     let mut authorities: Vec<_> =
@@ -61,7 +80,7 @@ pub(super) fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&
 }
 
 /// Warns of deadlines after the expiry of the token, which are never reached.
-pub(super) fn deadlines(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
+fn deadlines(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
     for route in routes.iter().filter(|route| route.follow.deadline.is_some_and(|deadline| deadline > ttl)) {
         root.warn(&format!(
             "the route {} has a deadline after the expiry of its tokens, which are valid for {}: the tokens end first",

@@ -1,6 +1,7 @@
 //! `egress`: the rules for requests of the agent, with their targets and callbacks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::outbound::{CANNOT_BE_SET, can_be_set, headers, timeouts};
 use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
@@ -142,10 +143,7 @@ fn inject(
     let token = fields.optional("token").map(|at| place(&at));
     let keep = fields.optional("if_present");
     let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));
-    let ttl = fields.optional("ttl").map(|at| match at.duration()? {
-        ttl if ttl > TTL_MAX => at.error("must be at most 366d", ""),
-        ttl => Some(ttl),
-    });
+    let ttl = fields.optional("ttl").map(|at| ttl(&at));
     let uses = fields.optional("uses").map(|at| at.whole_number(1..=u64::from(u32::MAX)));
     let own_response = fields.optional("response");
     if let (Some(at), Some(_)) = (&own_response, response) {
@@ -193,6 +191,13 @@ fn inject(
         uses: uses.map_or(Some(None), |read| read.map(|uses| u32::try_from(uses).ok()))?,
         response,
     })
+}
+
+fn ttl(at: &Cursor<'_>) -> Option<Duration> {
+    match at.duration()? {
+        ttl if ttl > TTL_MAX => at.error("must be at most 366d", ""),
+        ttl => Some(ttl),
+    }
 }
 
 /// Returns what to insert: the callback URL, and the token if it has its own location.

@@ -29,8 +29,7 @@ pub use provider::{
 };
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
-pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Position};
-pub(crate) use yaml::{Outline, from_yaml, to_yaml};
+pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, from_yaml, to_yaml};
 
 /// The largest configuration, in bytes.
 const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -114,21 +113,15 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let egress = egress::egress(egress_at.clone(), routes.as_deref());
     let fetching = provider::fetching(fields.optional("fetch"));
     fields.finish();
-    if let Some(startup) = &startup {
-        consistency::egress_listener(
-            root,
-            startup,
-            routes.as_deref().unwrap_or_default(),
-            egress_at.as_ref(),
-        );
+    consistency::Sections {
+        startup: startup.as_ref(),
+        routes: routes.as_deref().unwrap_or_default(),
+        egress: egress_at.as_ref(),
+        token_ttl: token_keys.map(|tokens| tokens.minting.ttl),
+        limits: limits.as_ref(),
     }
-    if let (Some(routes), Some(tokens)) = (&routes, token_keys) {
-        consistency::deadlines(root, routes, tokens.minting.ttl);
-    }
-
-    mode?;
-    let (agent, limits) = (agent?, limits?);
-    consistency::routes(root, routes.as_deref().unwrap_or_default(), startup.as_ref(), &limits);
+    .check(root);
+    let (_, agent, limits) = (mode?, agent?, limits?);
     let documents = provider::documents(root, routes.as_deref().unwrap_or_default())?;
     let edge = Edge {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),

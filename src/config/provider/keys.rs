@@ -41,15 +41,7 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
     let secrets = secrets_at.as_ref().map_or(Some(Vec::new()), |at| at.secrets());
     let keys = match (registration, derived) {
         (Some(read), None) => read?,
-        (None, Some(at)) => match derives(&scheme) {
-            true => Keys::Derived,
-            false => {
-                return at.error(
-                    "this scheme does not accept a derived secret",
-                    "use `derived` with a MAC over a content whose key is text, or `whsec_` and base64",
-                );
-            }
-        },
+        (None, Some(at)) => derived_keys(&at, &scheme)?,
         (Some(_), Some(at)) => {
             return at
                 .error("`registration` and `secrets: derived` exclude each other", "keep one of the two");
@@ -68,6 +60,16 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
             at.list()?.get(index).unwrap_or(at).error(format!("the secret {fault}"), "")
         }
     }
+}
+
+fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<Keys> {
+    if derives(scheme) {
+        return Some(Keys::Derived);
+    }
+    at.error(
+        "this scheme does not accept a derived secret",
+        "use `derived` with a MAC over a content whose key is text, or `whsec_` and base64",
+    )
 }
 
 /// Returns whether the scheme accepts secrets in the form in which Callgate makes them.

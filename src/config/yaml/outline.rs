@@ -20,7 +20,7 @@ impl From<Marker> for Position {
 
 /// The values of the first document of a YAML text.
 #[derive(Debug, Default)]
-pub(crate) struct Outline {
+pub struct Outline {
     values: Vec<Value>,
     root: Option<usize>,
 }
@@ -53,7 +53,7 @@ struct Map {
 
 impl Outline {
     /// Reads the first document of a text. After a syntax error, the result has the values before it.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut outline = Self::default();
         let mut open = Vec::new();
         let mut anchors = HashMap::new();
@@ -141,12 +141,12 @@ impl Outline {
     }
 
     /// Returns the number of the root value.
-    pub(crate) fn root(&self) -> Option<usize> {
+    pub fn root(&self) -> Option<usize> {
         self.root
     }
 
     /// Returns the number of an item of a list.
-    pub(crate) fn item(&self, list: usize, index: usize) -> Option<usize> {
+    pub fn item(&self, list: usize, index: usize) -> Option<usize> {
         match self.content(list)? {
             Content::List(items) => items.get(index).copied(),
             _ => None,
@@ -154,7 +154,7 @@ impl Outline {
     }
 
     /// Returns the numbers of a key and its value in a mapping.
-    pub(crate) fn entry(&self, map: usize, index: usize) -> Option<(usize, usize)> {
+    pub fn entry(&self, map: usize, index: usize) -> Option<(usize, usize)> {
         match self.content(map)? {
             Content::Map(map) => map.entries.get(index).copied(),
             _ => None,
@@ -162,7 +162,7 @@ impl Outline {
     }
 
     /// Returns whether a scalar has neither quotes nor a tag. `None`: the value is not a scalar.
-    pub(crate) fn is_plain(&self, scalar: usize) -> Option<bool> {
+    pub fn is_plain(&self, scalar: usize) -> Option<bool> {
         match self.content(scalar)? {
             Content::Scalar { is_plain } => Some(*is_plain),
             _ => None,
