@@ -268,6 +268,16 @@ fn only_modules_with_sockets_name_pingora() {
 }
 
 #[test]
+fn only_two_readers_name_a_yaml_library() {
+    let readers =
+        |file: &Path| file.starts_with("src/config/yaml") || file == Path::new("src/cli/inject/yaml.rs");
+    for file in rust_files("src").into_iter().filter(|file| !readers(file)) {
+        let text = without_comments(&file);
+        assert!(!text.contains("serde_yaml") && !text.contains("saphyr"), "{}", file.display());
+    }
+}
+
+#[test]
 fn only_the_clock_reads_the_clock() {
     for file in rust_files("src").into_iter().filter(|file| !file.ends_with("src/clock.rs")) {
         let text = without_comments(&file);

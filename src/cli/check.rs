@@ -8,7 +8,7 @@ use serde_json::json;
 use super::describe::describe;
 use super::read::{Read, Root};
 use super::{ConfigArg, EXIT_USAGE, counted, print_json};
-use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls};
+use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls, to_yaml};
 use crate::proxy::check_tls;
 
 #[derive(Args)]
@@ -41,7 +41,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                 eprintln!("warning: {warning}");
             }
             if args.print {
-                print!("{}", serde_yaml::to_string(&describe(&config)).unwrap_or_default());
+                print!("{}", to_yaml(&describe(&config)).unwrap_or_default());
             } else {
                 let policy = &config.policy;
                 let rules = policy.egress.rules().len();
@@ -70,7 +70,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
 fn error_json(error: &ConfigError) -> serde_json::Value {
     json!({
         "path": error.path,
-        "line": error.place.map(|place| place.line),
+        "line": error.position.map(|position| position.line),
         "message": error.message,
         "hint": error.hint,
     })
@@ -82,7 +82,7 @@ fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigErro
         .filter_map(|(i, listener)| {
             let message = check_tls(&below(root, listener.tls.as_ref()?)).err()?;
             let path = format!("listen.ingress[{i}].tls");
-            Some(ConfigError { path, place: None, message, hint: String::new() })
+            Some(ConfigError { path, position: None, message, hint: String::new() })
         })
         .collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }

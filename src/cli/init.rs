@@ -1,6 +1,4 @@
-//! `callgate init`: writes a first configuration for one provider.
-//!
-//! The configuration is compiled before it is written, so that `callgate check` accepts it.
+//! `callgate init`: writes a first configuration for one provider. The configuration is compiled before it is written.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -9,15 +7,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{EXIT_DATA, EXIT_USAGE};
-use crate::config::{CHANGE_ME, Config, Entry, Surroundings, preset};
+use crate::config::{CHANGE_ME, Config, PresetDefinition, Surroundings, preset};
 use crate::egress::Slot;
 
 #[derive(Args)]
 pub(super) struct InitArgs {
-    /// Name of the provider. `callgate providers` lists the names.
+    /// The provider. `callgate providers` lists all names.
     #[arg(long, value_name = "NAME")]
     provider: String,
-    /// File to write. An existing file is not overwritten. Default: standard output.
+    /// The file to write, which must not exist. Default: standard output.
     #[arg(short = 'o', long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -28,7 +26,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
         return EXIT_DATA;
     };
     let Some(text) = first_configuration(preset.name, &entry) else {
-        eprintln!("error: {} needs settings that init cannot guess: see docs/providers.md", entry.title);
+        eprintln!("error: no first configuration can be made for {}: see docs/providers.md", entry.title);
         return EXIT_DATA;
     };
     let Some(path) = &args.output else {
@@ -47,8 +45,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     }
 }
 
-/// Example secrets, one in each form that a signature scheme can require. The generated configuration is compiled with
-/// each of them; if one compiles, the rest of the configuration is correct.
+/// A secret of each form that schemes need, to compile a configuration with.
 const SECRETS: [&str; 6] = [
     "a secret of thirty-two bytes, or more",
     "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
@@ -58,21 +55,20 @@ const SECRETS: [&str; 6] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
 
-/// The setting of a provider whose secret Callgate derives for each interaction.
+/// The line of a provider whose secrets Callgate makes.
 const DERIVED: &str = "secrets: derived";
 
-/// Returns a configuration that compiles, with comments that say what to change. Returns `None` if the preset needs
-/// settings that cannot be guessed.
-pub fn first_configuration(name: &str, entry: &Entry) -> Option<String> {
+/// Returns a configuration that compiles, with comments that say what to change. `None`: none can be made.
+pub fn first_configuration(name: &str, entry: &PresetDefinition) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
         callback.insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
     });
     let what = if entry.secret.is_empty() { "the secret" } else { &*entry.secret };
     let own = format!("    secrets: [ {{ env: {} }} ]  # {what}\n", variable(name));
     let derived = format!(
-        "    {DERIVED}  # one secret per interaction, sent to the provider by the egress rule below\n"
+        "    {DERIVED}  # one secret for each interaction; the egress rule below sends it to the provider\n"
     );
-    // A provider with published keys needs no secret. So the variant without a secret is tried first.
+    // Published keys are fetched. A secret is added only if the configuration does not compile without one.
     let secrets = [Some(""), hands_over.then_some(&*derived), Some(&own)];
     let expected =
         entry.expect.iter().map(|key| format!("{key}: {CHANGE_ME}")).collect::<Vec<_>>().join(", ");
@@ -98,22 +94,22 @@ fn variable(name: &str) -> String {
     format!("{}_SECRET", name.chars().map(upper).collect::<String>())
 }
 
-fn configuration(name: &str, entry: &Entry, provider: &str) -> String {
-    // If the provider does not sign, only the callback token protects the route. So it needs a URL per interaction.
+fn configuration(name: &str, entry: &PresetDefinition, provider: &str) -> String {
+    // Without a signature, only the token of the interaction protects the route.
     let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.has_proof());
     let one = signs && entry.callback.is_none();
     let (listen, route) =
         if one { one_address(name, entry) } else { addresses(name, entry, provider.contains(DERIVED)) };
-    let change = format!(" and replace every {CHANGE_ME}");
+    let change = format!(" and replace each {CHANGE_ME}");
     let fill = if provider.contains(CHANGE_ME) { &*change } else { "" };
     format!(
-        "# Callgate in front of an agent, for {title}: {source}
-# Set the environment variables below{fill}, then: callgate check -c FILE && callgate run -c FILE
-public_url: https://agent.example.com  # change this to your URL
-listen:  # in a pod: ingress on 0.0.0.0:8443 with `tls`, admin on 0.0.0.0:9901 for the probes in deploy/
-  ingress: [ {{ address: 0.0.0.0:8080 }} ]  # plain HTTP; add `tls` (docs/configuration.md) unless a proxy in front terminates TLS
-{listen}  admin: {{ address: 127.0.0.1:9901 }}  # metrics, health checks, callbacks API, admin page
-agent: {{ address: 127.0.0.1:8000 }}  # the address of your agent
+        "# Callgate in front of an agent that {title} calls back. Signatures and callbacks: {source}
+# Set the environment variables below{fill}. Then run: callgate check -c FILE && callgate run -c FILE
+public_url: https://agent.example.com  # your public URL
+listen:  # in a pod: ingress on 0.0.0.0:8443 with `tls`, and admin on 0.0.0.0:9901, which the probes of deploy/ use
+  ingress: [ {{ address: 0.0.0.0:8080 }} ]  # plain HTTP; without a load balancer that ends TLS, add `tls` (docs/configuration.md)
+{listen}  admin: {{ address: 127.0.0.1:9901 }}  # metrics, health checks, callbacks API
+agent: {{ address: 127.0.0.1:8000 }}  # your agent
 callback_tokens:
   keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: CALLGATE_TOKEN_KEY }} }} ]  # openssl rand -base64 32
 providers:
@@ -125,59 +121,67 @@ providers:
     )
 }
 
-const OBSERVE: &str = "    # mode: observe  # counts denials but denies nothing; use it to introduce Callgate for existing traffic\n";
+const OBSERVE: &str =
+    "    # mode: observe  # checks and counts, but denies nothing: for a first test with existing traffic\n";
 
-/// Returns a route with one fixed path for all callbacks. It needs no further listener.
-fn one_address(name: &str, entry: &Entry) -> (&'static str, String) {
+/// Returns a route with one address for all callbacks. It needs no further listener.
+fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {
     let route = format!(
         "  - name: {name}
-    path: /webhooks/{name}  # give {title} the URL with this path, after public_url
+    path: /webhooks/{name}  # the webhook URL for {title} is public_url and this path
     provider: {name}
-    forward: /webhooks/{name}  # the path at your agent
+    forward: /webhooks/{name}  # the path of your agent
 {OBSERVE}",
         title = entry.title
     );
     ("", route)
 }
 
-/// Returns the egress listener and a route with a callback URL per interaction, followed by a commented-out egress rule
-/// that injects the URL. `derived`: the provider has a secret per interaction, which only an egress rule can send.
-fn addresses(name: &str, entry: &Entry, derived: bool) -> (&'static str, String) {
+/// Returns a route with an address for each request, an egress rule that makes the addresses, and its listener.
+/// `derived`: the address has a secret, which only an egress rule can send to the provider.
+fn addresses(name: &str, entry: &PresetDefinition, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
-    // If the preset does not know where the provider expects the URL, the user must say it with `url`.
+    // Without a known convention, only the provider's documentation says where the request has the address.
     let (how, place) = match entry.callback {
         Some(_) => (format!("preset: {name}, "), " }".to_owned()),
         None => {
-            let place =
-                format!(", url: /callback_url }}  # where {title} expects the URL in the request body");
+            let place = format!(
+                ", url: /callback_url }}  # the member of the request body in which {title} expects the URL"
+            );
             (String::new(), place)
         }
     };
     let by_hand = match derived {
-        true => "# An egress rule mints the URL, its token and its secret. ".to_owned(),
+        true => "# Callgate makes each address, its token and its secret ".to_owned(),
         false => format!(
-            "# Mint a URL and its token by hand: callgate mint -c FILE --route {name} --param id=ID\n\
-             # Or let an egress rule mint them. "
+            "# Make an address and its token by hand: callgate mint -c FILE --route {name} --param id=ID\n# Or let Callgate make them "
         ),
+    };
+    let has_final_states = entry
+        .callback
+        .as_ref()
+        .is_some_and(|callback| !callback.done.is_empty() || !callback.failed.is_empty());
+    let states = match has_final_states {
+        true => format!(
+            "    interaction: {{ preset: {name} }}  # a callback of {title} with a final state ends the interaction\n"
+        ),
+        false => String::new(),
     };
     let route = format!(
         "  - name: {name}
-    path: /webhooks/{name}/{{id}}  # each request to {title} gets a URL and a token of its own, see below
+    path: /webhooks/{name}/{{id}}  # each request to {title} has its own address, with a token
     provider: {name}
-    token: {{ kind: callback, from: [query] }}  # minted for each interaction, bound to {{id}}
-    forward: /webhooks/{name}/{{id}}  # the path at your agent
+    token: {{ kind: callback, from: [query] }}  # one token for each interaction, bound to {{id}}
+{states}    forward: /webhooks/{name}/{{id}}  # the path of your agent
 {OBSERVE}
-{by_hand}For this, remove `# ` below and in `listen`. The agent then sends its requests to http://127.0.0.1:8081/{name}.
+{by_hand}for requests that the agent sends to http://127.0.0.1:8081/{name}: remove `# ` below, and at `listen`.
 # egress:
 #   - name: {name}
 #     path: /{name}
-#     target: https://{CHANGE_ME}.example.com  # the URL of {title} for requests
-#     # `id` is a new UUID for each request. It can also be a value in the body, such as /document_id.
+#     target: https://{CHANGE_ME}.example.com  # the API of {title}
+#     # id: a new UUID for each request, or a member of its body, such as /document_id
 #     inject: {{ route: {name}, {how}params: {{ id: {{ new: uuid }} }}{place}
 "
     );
-    (
-        "  # egress: { address: 127.0.0.1:8081 }  # the agent sends its requests here, for the rule at the end\n",
-        route,
-    )
+    ("  # egress: { address: 127.0.0.1:8081 }  # for the egress rule at the end\n", route)
 }

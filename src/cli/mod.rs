@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ERRORS_MAX};
 use crate::file::{FILE_BYTES_MAX, read as read_file};
 use crate::time::Timestamp;
 
@@ -144,7 +144,7 @@ impl ConfigArg {
         let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
         text.map_err(|error| {
             let message = format!("cannot read {}: {error}", self.config.display());
-            vec![ConfigError { path: String::new(), place: None, message, hint: String::new() }]
+            vec![ConfigError { path: String::new(), position: None, message, hint: String::new() }]
         })
     }
 
@@ -164,7 +164,10 @@ impl ConfigArg {
         for error in errors {
             eprintln!("error: {}: {error}", self.config.display());
         }
-        eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
+        // The last of more errors is the number of the others.
+        if errors.len() <= ERRORS_MAX {
+            eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{EXIT_DATA, print_json};
-use crate::config::{Addresses, Entry, PRESETS, Preset, preset};
+use crate::config::{Addresses, PRESETS, Preset, PresetDefinition, preset};
 
 #[derive(Args)]
 pub(super) struct ProvidersArgs {
@@ -37,7 +37,7 @@ pub(super) fn providers(args: &ProvidersArgs) -> u8 {
         print_json(&known().map(|(preset, entry)| described(preset, &entry)).collect());
         return 0;
     }
-    let line = |(preset, entry): (&Preset, Entry)| {
+    let line = |(preset, entry): (&Preset, PresetDefinition)| {
         format!("{:<24} {:<34} {}\n", preset.name, shortened(&entry.title), words(&entry))
     };
     print(&known().map(line).collect::<String>())
@@ -52,7 +52,7 @@ fn print(text: &str) -> u8 {
     )
 }
 
-fn known() -> impl Iterator<Item = (&'static Preset, Entry)> {
+fn known() -> impl Iterator<Item = (&'static Preset, PresetDefinition)> {
     PRESETS.iter().filter_map(|preset| Some((preset, preset.read().ok()?)))
 }
 
@@ -60,20 +60,20 @@ fn shortened(title: &str) -> String {
     title.chars().take(34).collect()
 }
 
-fn words(entry: &Entry) -> String {
+fn words(entry: &PresetDefinition) -> String {
     match &entry.scheme {
         Some(scheme) if scheme.has_proof() => scheme.summary(),
         _ => "no signature".to_owned(),
     }
 }
 
-/// Returns the names of the parts of a request that the signature covers.
-fn covered(entry: &Entry) -> Vec<&'static str> {
+/// What is under the signature, in words.
+fn covered(entry: &PresetDefinition) -> Vec<&'static str> {
     entry.scheme.as_ref().map(|scheme| scheme.covers().names()).unwrap_or_default()
 }
 
-/// Returns the parts of a request that the signature does not cover: an attacker can change or replay them.
-fn uncovered(entry: &Entry) -> String {
+/// What anybody could change or send again, in words.
+fn uncovered(entry: &PresetDefinition) -> String {
     let mut open = Vec::new();
     let covers = entry.scheme.as_ref().map(crate::signature::Scheme::covers).unwrap_or_default();
     if !covers.body {
@@ -86,14 +86,14 @@ fn uncovered(entry: &Entry) -> String {
     open.join("; ")
 }
 
-fn addresses(entry: &Entry) -> Option<String> {
+fn addresses(entry: &PresetDefinition) -> Option<String> {
     match entry.addresses.as_ref()? {
         Addresses::Feed(url, _) => Some(format!("published at {url}")),
         Addresses::Fixed(networks) => Some(format!("{} documented ranges", networks.len())),
     }
 }
 
-fn described(preset: &Preset, entry: &Entry) -> Value {
+fn described(preset: &Preset, entry: &PresetDefinition) -> Value {
     json!({
         "name": preset.name,
         "aliases": entry.aliases,
@@ -110,7 +110,7 @@ fn described(preset: &Preset, entry: &Entry) -> Value {
     })
 }
 
-fn handshakes(entry: &Entry) -> Vec<&str> {
+fn handshakes(entry: &PresetDefinition) -> Vec<&str> {
     entry
         .scheme
         .iter()

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::EXIT_DATA;
-use crate::config::SCHEMA;
+use crate::config::{SCHEMA, from_yaml};
 
 #[derive(Args)]
 pub(super) struct SchemaArgs {
@@ -18,7 +18,7 @@ pub(super) struct SchemaArgs {
 
 /// Returns the configuration language as JSON Schema.
 pub fn schema() -> Option<Value> {
-    serde_yaml::from_str(SCHEMA).ok()
+    from_yaml(SCHEMA)
 }
 
 pub(super) fn print(args: &SchemaArgs) -> u8 {

@@ -1,15 +1,13 @@
-//! `egress`: where the agent's requests go, and what callbacks they get.
+//! `egress`: the rules for requests of the agent, with their targets and callbacks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::callback::{Callback, TokenBack};
-use super::fields::Fields;
-use super::interaction::{CANNOT_BE_SET, can_be_set, headers, timeouts};
-use super::node::Node;
-use super::presets::{self, Entry};
-use super::reader::Cursor;
+use super::outbound::{CANNOT_BE_SET, can_be_set, headers, timeouts};
+use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
+use super::repeated::repeated;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
-use super::words::{did_you_mean, shown};
+use super::yaml::{Cursor, Fields, Node};
 use crate::egress::{Egress, Inject, Insertion, InsertionPlace, Rule, Shape, Slot, Target, ValueSource};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
@@ -17,43 +15,40 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 use crate::signature::VerifierKeys;
 
-/// The path below which the agent's answers come.
+/// The first segment of the paths to which the agent sends answers.
 pub const ACTIONS: &str = "actions";
 
-/// For each route that an egress rule asks callbacks for by a preset: the conventions of that preset. Mistakes are
-/// found when the rules are read.
-pub(super) fn asked(at: Option<&Cursor<'_>>) -> Vec<(String, Callback)> {
+/// Returns the callback convention of each route whose egress rule names a preset. Mistakes are noted when the rules
+/// are read.
+pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {
         let inject = rule.member("inject")?;
-        let (route, preset) = (inject.member("route")?.as_text()?, inject.member("preset")?.as_text()?);
-        Some((route.to_owned(), presets::preset(preset)?.1.callback?))
+        let (route, name) = (inject.member("route")?.as_text()?, inject.member("preset")?.as_text()?);
+        Some((route.to_owned(), preset(name)?.1.callback?))
     };
     rules.iter().filter_map(find).collect()
 }
 
-/// Reads `egress`. `routes` is `None` when they have mistakes of their own.
+/// Reads `egress`. `routes` is `None` if the routes have mistakes.
 pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> Option<Egress> {
     let Some(at) = at else { return Some(Egress::default()) };
     let list = at.list()?;
-    let read: Vec<_> = list.iter().map(|at| rule(at, routes)).collect();
-    for (i, (at, rule)) in list.iter().zip(&read).enumerate() {
-        let Some(rule) = rule else { continue };
-        for earlier in read.iter().take(i).flatten() {
-            distinct(at, rule, earlier);
-        }
-    }
-    let rules: Option<Vec<_>> = read.into_iter().map(|rule| rule.map(Arc::new)).collect();
+    let read: Vec<_> = list.iter().map(|at| Some((at.clone(), rule(at, routes)?))).collect();
+    distinct(&read.iter().flatten().collect::<Vec<_>>());
+    let rules: Option<Vec<_>> = read.into_iter().map(|read| read.map(|(_, rule)| Arc::new(rule))).collect();
     Some(Egress::new(rules?))
 }
 
-fn distinct(at: &Cursor<'_>, rule: &Rule, earlier: &Rule) {
-    if rule.name == earlier.name {
+/// Notes rules with the name or the paths of an earlier one.
+fn distinct(rules: &[&(Cursor<'_>, Rule)]) {
+    for (i, _) in repeated(rules, |(_, a), (_, b)| a.name.cmp(&b.name)) {
+        let Some((at, rule)) = rules.get(i) else { continue };
         let _: Option<()> = at.error(format!("the name {} is used twice", rule.name), "");
     }
-    if rule.path.same_shape(&earlier.path) {
-        let message = format!("matches the same paths as the rule {}", earlier.name);
-        let _: Option<()> = at.error(message, "");
+    for (i, earlier) in repeated(rules, |(_, a), (_, b)| a.path.precedence(&b.path)) {
+        let (Some((at, _)), Some((_, earlier))) = (rules.get(i), rules.get(earlier)) else { continue };
+        let _: Option<()> = at.error(format!("matches the same paths as the rule {}", earlier.name), "");
     }
 }
 
@@ -66,7 +61,7 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     let response = fields.optional("response");
     let inject = fields.optional("inject").map(|at| inject(&at, routes, path.as_ref(), response.as_ref()));
     if let (Some(at), None) = (&response, &inject) {
-        let _: Option<()> = at.error("there is no callback whose id it could be", "add `inject`");
+        let _: Option<()> = at.error("a rule without `inject` has no callback", "add `inject`");
     }
     let headers = fields.optional("headers").map_or(Some(Vec::new()), |at| headers(&at));
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
@@ -77,7 +72,7 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
             headers.iter().any(|(name, _)| *place == InsertionPlace::Header(name.clone()))
         };
         if inject.places().any(set) {
-            return at.error("the callback goes into a header that `headers` sets", "keep one of the two");
+            return at.error("`inject` uses a header that `headers` sets", "keep one of the two");
         }
     }
     let (connect_timeout, response_timeout) = timeouts?;
@@ -99,7 +94,7 @@ fn path(at: &Cursor<'_>) -> Option<Template> {
     let first = template.as_str().split('/').nth(1).unwrap_or_default();
     if first == ACTIONS || first.starts_with('{') {
         return at.error(
-            format!("paths below /{ACTIONS} are where the agent answers questions"),
+            format!("paths below /{ACTIONS} are reserved for the agent's answers to questions"),
             "begin with another word",
         );
     }
@@ -109,7 +104,7 @@ fn path(at: &Cursor<'_>) -> Option<Template> {
 fn target(at: &Cursor<'_>, path: Option<&Template>) -> Option<Target> {
     let text = at.text()?;
     let hint = "such as https://service.example.com/analyze";
-    let bad = |fault: &str| at.error(format!("`{text}` is not a URL to send to: {fault}"), hint);
+    let bad = |fault: &str| at.error(format!("`{text}` is not a valid target: {fault}"), hint);
     let (origin, template) = match text.find('{') {
         None => (text, None),
         Some(_) => {
@@ -142,7 +137,7 @@ fn inject(
     let mut fields = at.fields()?;
     let route = fields.required("route").and_then(|at| route(&at, routes));
     let params = params(&mut fields, route, path);
-    let preset = fields.optional("preset").map(|at| Some((at.clone(), known_callback(&at)?)));
+    let preset = fields.optional("preset").map(|at| Some((at.clone(), callback_convention(&at)?)));
     let url = match &preset {
         None => fields.required("url").map(|at| place(&at)),
         Some(_) => fields.optional("url").map(|at| place(&at)),
@@ -150,14 +145,11 @@ fn inject(
     let token = fields.optional("token").map(|at| place(&at));
     let keep = fields.optional("if_present");
     let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));
-    let ttl = fields.optional("ttl").map(|at| match at.duration()? {
-        ttl if ttl > TTL_MAX => at.error("must be at most 366d", ""),
-        ttl => Some(ttl),
-    });
+    let ttl = fields.optional("ttl").map(|at| ttl(&at));
     let uses = fields.optional("uses").map(|at| at.whole_number(1..=u64::from(u32::MAX)));
     let own_response = fields.optional("response");
     if let (Some(at), Some(_)) = (&own_response, response) {
-        let _: Option<()> = at.error("`response` is said twice", "keep one");
+        let _: Option<()> = at.error("`response` occurs in the rule and in `inject`", "keep one of the two");
     }
     let response = own_response.as_ref().or(response).map(|at| at.pointer());
     fields.finish();
@@ -171,7 +163,10 @@ fn inject(
         Some(read) => {
             let (preset_at, callback) = read?;
             if url.is_some() || token.is_some() {
-                return at.error("the preset says where address and token go", "take `url` and `token` out");
+                return at.error(
+                    "the preset defines the locations of the URL and the token",
+                    "remove `url` and `token`",
+                );
             }
             comes_back(&preset_at, route, &callback)?;
             response = response.or(callback.response);
@@ -182,8 +177,11 @@ fn inject(
         && !route.verifier().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived))
     {
         return at.error(
-            format!("a secret is given away that the route {} does not ask for", route.name),
-            "write `secrets: derived` at its provider",
+            format!(
+                "the preset sends a secret to the provider, but the route {} does not verify it",
+                route.name
+            ),
+            "add `secrets: derived` to the provider of the route",
         );
     }
     Some(Inject {
@@ -197,7 +195,14 @@ fn inject(
     })
 }
 
-/// The address, and the token where it goes.
+fn ttl(at: &Cursor<'_>) -> Option<Duration> {
+    match at.duration()? {
+        ttl if ttl > TTL_MAX => at.error("must be at most 366d", ""),
+        ttl => Some(ttl),
+    }
+}
+
+/// Returns what to insert: the callback URL, and the token if it has its own location.
 fn placed(
     at: &Cursor<'_>,
     route: &Route,
@@ -212,37 +217,24 @@ fn placed(
     Some(std::iter::once(Insertion { place: url, shape: Shape::slot(Slot::Url) }).chain(token).collect())
 }
 
-/// The callback conventions of a preset.
-pub(super) fn known_callback(at: &Cursor<'_>) -> Option<Callback> {
-    let name = at.text()?;
-    match presets::preset(name) {
-        Some((_, Entry { callback: Some(callback), .. })) => Some(callback),
-        Some((_, entry)) => at.error(
-            format!("{} takes no callback with each request", entry.title),
-            "see `callgate providers`",
-        ),
-        None => at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &presets::names())),
-    }
-}
-
-/// The route must look for the token where the provider brings it.
-fn comes_back(at: &Cursor<'_>, route: &Route, callback: &Callback) -> Option<()> {
+/// Notes a route that does not look for the token where the provider sends it.
+fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let first = carriers.first();
     let (fits, from) = match &callback.token {
-        TokenBack::Url => (matches!(first, Some(Carrier::Query(_) | Carrier::Path)), "[query]".to_owned()),
-        TokenBack::Bearer => (matches!(first, Some(Carrier::Bearer)), "[bearer]".to_owned()),
-        TokenBack::Header(name) => {
+        TokenReturn::Url => (matches!(first, Some(Carrier::Query(_) | Carrier::Path)), "[query]".to_owned()),
+        TokenReturn::Bearer => (matches!(first, Some(Carrier::Bearer)), "[bearer]".to_owned()),
+        TokenReturn::Header(name) => {
             (matches!(first, Some(Carrier::Header(ours)) if ours == name), format!("[{{header: {name}}}]"))
         }
     };
-    // In the URL it comes back from everybody.
+    // Every provider returns a token that is in the URL.
     if fits || matches!(first, Some(Carrier::Query(_) | Carrier::Path)) {
         return Some(());
     }
     at.error(
-        format!("the provider does not bring the token where the route {} looks for it", route.name),
-        format!("write `from: {from}` at the route's token"),
+        format!("the provider does not send the token where the route {} looks for it", route.name),
+        format!("add `from: {from}` to the token of the route"),
     )
 }
 
@@ -251,34 +243,34 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
     match routes?.iter().find(|route| *route.name == *name) {
         None => at.error(format!("there is no route {name}"), ""),
         Some(route) if !matches!(route.token, Some(TokenRule::Callback { .. })) => {
-            at.error(format!("the route {name} takes no token of kind callback"), "")
+            at.error(format!("the route {name} has no token of kind callback"), "")
         }
         Some(route) => Some(route),
     }
 }
 
-/// A token that rides in no URL must have a place of its own, or nobody could call back.
+/// Notes a token outside the URL that has no location in the request: the provider would not receive it.
 fn carried(at: &Cursor<'_>, route: &Route, token: Option<&InsertionPlace>) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     match (carriers.first(), token) {
         (Some(Carrier::Bearer | Carrier::Header(_)), None) => at.error(
             format!(
-                "the route {} takes its token from a header, but nothing gives it to the provider",
+                "the route {} expects its token in a header, but the request does not contain the token",
                 route.name
             ),
-            "add `token`, a place in the request; or let the route take it `from: [query]`",
+            "add `token`, a location in the request, or set `from: [query]` in the token of the route",
         ),
         _ => Some(()),
     }
 }
 
-/// Address and token go to two places.
+/// Notes a URL and a token that have the same location.
 fn apart(at: &Cursor<'_>, url: &InsertionPlace, token: &InsertionPlace) -> Option<()> {
     let overlap = match (url, token) {
         (InsertionPlace::Body(url), InsertionPlace::Body(token)) => url.overlaps(token),
         (url, token) => url == token,
     };
-    if overlap { at.error("`url` and `token` go to the same place", "") } else { Some(()) }
+    if overlap { at.error("`url` and `token` have the same location", "") } else { Some(()) }
 }
 
 fn params(

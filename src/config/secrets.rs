@@ -1,24 +1,24 @@
-//! Secrets in the configuration: references to where they are, never text.
+//! References to secrets. The text of a secret is never in the configuration.
 
-use super::reader::Cursor;
+use super::yaml::Cursor;
 use crate::secret::Secret;
 
-/// Shorter secrets than this many bytes are worth a warning.
+/// A shorter secret, in bytes, causes a warning.
 const SECRET_BYTES_QUIET_MIN: usize = 16;
-/// Largest secret, in bytes.
+/// The largest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 impl Cursor<'_> {
-    /// A secret: `{env: NAME}` or `{file: path}`, never text.
+    /// Reads a secret: `{env: NAME}` or `{file: path}`.
     pub(super) fn secret(&self) -> Option<Secret> {
         if !self.is_map() {
-            let hint = "secrets are never text in the configuration: write {env: NAME} or {file: path}";
+            let hint = "a secret is never text in the configuration: write {env: NAME} or {file: path}";
             return self.error("expected a reference to a secret", hint);
         }
         let mut fields = self.fields()?;
         let (env, file) = (fields.optional("env"), fields.optional("file"));
         if !fields.all_asked() {
-            // The key is not repeated: it may be the secret itself.
+            // The message does not repeat the key, because it can be the secret itself.
             return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}");
         }
         let surroundings = self.surroundings();
@@ -27,10 +27,10 @@ impl Cursor<'_> {
                 let name = env.text()?;
                 if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || name.contains("sec_") {
                     return env
-                        .error("that is no name of an environment variable", "the name, not the value");
+                        .error("not the name of an environment variable", "write the name, not the value");
                 }
                 let Some(value) = (surroundings.env)(name) else {
-                    let hint = "set it, or mount the secret as a file and write {file: path}";
+                    let hint = "set the variable, or write {file: path} for a secret in a file";
                     return env.error(format!("the environment variable {name} is not set"), hint);
                 };
                 (env, value.into_bytes())
@@ -51,7 +51,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// A list of secrets, each one different from the others.
+    /// Reads a list of secrets without repetitions.
     pub(super) fn secrets(&self) -> Option<Vec<Secret>> {
         let list = self.list()?;
         let read: Vec<_> = list.iter().map(Cursor::secret).collect();
@@ -59,18 +59,20 @@ impl Cursor<'_> {
         for (i, secret) in secrets.iter().enumerate() {
             if secrets.iter().take(i).any(|earlier| earlier.matches(secret.expose())) {
                 let at = list.get(i).unwrap_or(self);
-                return at
-                    .error("the same secret as one before", "each secret costs a MAC for every request");
+                return at.error(
+                    "the same secret occurs earlier in the list",
+                    "each secret costs a MAC for every request",
+                );
             }
         }
         if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_QUIET_MIN) {
-            self.warn("a secret is shorter than 16 bytes: it can be guessed");
+            self.warn("a secret is shorter than 16 bytes, so it can be guessed");
         }
         Some(secrets)
     }
 }
 
-/// Files written by hand end with a newline that is not part of the secret.
+/// Removes the newline at the end of a file, which is not part of the secret.
 fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
     for end in [b'\n', b'\r'] {
         if bytes.last() == Some(&end) {

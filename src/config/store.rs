@@ -1,8 +1,8 @@
 //! `store`: where the ledger of interactions is kept.
 
-use std::time::Duration;
+use super::yaml::Cursor;
 
-use super::reader::Cursor;
+use std::time::Duration;
 
 /// Where the ledger is kept, and how much of it.
 #[derive(Clone, Debug, Eq, PartialEq)]

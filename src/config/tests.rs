@@ -41,7 +41,7 @@ pub(super) fn mistake(from: &str, to: &str, path: &str, words: &str) {
     let [error] = errors.as_slice() else { panic!("{to}: {errors:#?}") };
     assert_eq!(error.path, path, "{error}");
     assert!(error.to_string().contains(words), "{error}");
-    assert!(error.place.is_some(), "{error}");
+    assert!(error.position.is_some(), "{error}");
 }
 
 #[test]
@@ -161,16 +161,17 @@ fn schemes_that_do_not_hold_together() {
         other => panic!("{fields}: {other:#?}"),
     };
     assert!(parse(&generic("content: \"{body}\"")).is_ok());
-    assert!(message("content: \"{timestamp}.{body}\"").contains("nothing says where it is"));
-    assert!(message("content: \"{id}.{body}\"").contains("nothing says where it is"));
+    assert!(message("content: \"{timestamp}.{body}\"").contains("has no location"));
+    assert!(message("content: \"{id}.{body}\"").contains("has no location"));
     assert!(
         message("content: \"{timestamp}\", format: \"t={timestamp},v={signature}\"")
-            .contains("must hold {body}")
+            .contains("must contain {body}")
     );
     assert!(
-        message("content: \"{body}\", format: \"t={timestamp},v={signature}\"").contains("does not sign it")
+        message("content: \"{body}\", format: \"t={timestamp},v={signature}\"")
+            .contains("does not contain the timestamp")
     );
-    assert!(message("content: \"{body}\", tolerance: 5m").contains("nothing to tolerate"));
+    assert!(message("content: \"{body}\", tolerance: 5m").contains("has no timestamp"));
     assert!(message("content: \"{body}\", format: \"{sig}\"").contains("{signature}"));
     assert!(message("content: \"{body}\", algorithm: sha256").contains("twice"));
 }
@@ -188,7 +189,7 @@ fn all_mistakes_are_found_at_once_in_the_order_of_the_file() {
         ["callback_tokens.keys[0].secret", "providers.p.allow[0]", "routes[0].forward", "routes[0].bogus"]
     );
     assert_eq!(
-        found.iter().map(|error| error.place.map(|p| p.line)).collect::<Vec<_>>(),
+        found.iter().map(|error| error.position.map(|p| p.line)).collect::<Vec<_>>(),
         [Some(4), Some(6), Some(12), Some(13)]
     );
 }
@@ -256,7 +257,7 @@ fn loop_mistake(from: &str, to: &str, path: &str, words: &str) {
 
 #[test]
 fn stores_that_are_none() {
-    loop_mistake("{ kind: memory }", "{ kind: disk }", "store.kind", "known are: file, memory");
+    loop_mistake("{ kind: memory }", "{ kind: disk }", "store.kind", "use one of: file, memory");
     loop_mistake("{ kind: memory }", "{ kind: file }", "store", "needs a `path`");
     loop_mistake("{ kind: memory }", "{ kind: memory, path: /x }", "store.path", "has no path");
     loop_mistake("{ kind: memory }", "{ kind: memory, unknown: allow }", "store.unknown", "adopt, refuse");
@@ -266,12 +267,7 @@ fn stores_that_are_none() {
         "store.interactions_max",
         "from 1",
     );
-    loop_mistake(
-        "{ kind: memory }",
-        "{ kind: memory, remember: 0s }",
-        "store.remember",
-        "longer than nothing",
-    );
+    loop_mistake("{ kind: memory }", "{ kind: memory, remember: 0s }", "store.remember", "longer than zero");
     assert_eq!(parse(LOOP).unwrap().startup.store.unknown, super::Unknown::Adopt);
     let file = parse(&LOOP.replace("kind: memory", "kind: file, path: /x")).unwrap();
     assert_eq!(file.startup.store.unknown, super::Unknown::Refuse);
@@ -281,8 +277,8 @@ fn stores_that_are_none() {
 fn interactions_that_could_not_be_followed() {
     let at = "routes[0].interaction";
     loop_mistake("status: /s, ", "", at, "`done`, `failed` and `asking` are values of the status");
-    loop_mistake("done: [ok]", "done: [ok, no]", at, "both done and failed");
-    loop_mistake(", notify: \"/late/{id}\"", "", at, "tells nobody");
+    loop_mistake("done: [ok]", "done: [ok, no]", at, "in two of `done`, `failed` and `asking`");
+    loop_mistake(", notify: \"/late/{id}\"", "", at, "has no effect");
     loop_mistake("/late/{id}", "/late/{other}", "routes[0].interaction.notify", "no capture other");
     loop_mistake("status: /s", "status: s", "routes[0].interaction.status", "not a JSON pointer");
     loop_mistake("deadline: 1h", "deadline: soon", "routes[0].interaction.deadline", "not a duration");
@@ -291,7 +287,7 @@ fn interactions_that_could_not_be_followed() {
     let with = "forward: \"/i/{id}\", interaction: { status: /s, done: [x] } }\negress";
     loop_mistake(static_token, with, "routes[1].interaction", "only a token of kind callback");
     let warned = parse(&LOOP.replace("deadline: 1h", "deadline: 3h")).unwrap().warnings;
-    assert!(warned.iter().any(|warning| warning.contains("they end first")), "{warned:?}");
+    assert!(warned.iter().any(|warning| warning.contains("the tokens end first")), "{warned:?}");
 }
 
 #[test]
@@ -302,7 +298,7 @@ fn actions_that_could_not_be_guarded() {
         "hosts: [example.com]",
         "hosts: [\"*.example.com\"]",
         "routes[0].actions.hosts[0]",
-        "no host",
+        "not a host",
     );
     loop_mistake(", hosts: [example.com]", "", at, "`hosts` is missing");
     loop_mistake(
@@ -323,16 +319,16 @@ fn actions_that_could_not_be_guarded() {
 fn rules_that_would_send_nothing_right() {
     let at = "egress[0].inject";
     loop_mistake("1:0 }, admin", "1:0, body_memory_max: 1KiB }, admin", "", "the rule e allows");
-    loop_mistake(", egress: { address: 127.0.0.1:0 }", "", "egress", "nothing listens");
-    loop_mistake("https://provider", "ftp://provider", "egress[0].target", "not a URL to send to");
+    loop_mistake(", egress: { address: 127.0.0.1:0 }", "", "egress", "no listener for the requests");
+    loop_mistake("https://provider", "ftp://provider", "egress[0].target", "not a valid target");
     loop_mistake("provider.example.com/e", "user@provider.example.com/e", "egress[0].target", "url_userinfo");
     loop_mistake("provider.example.com/e", "provider.example.com/{y}", "egress[0].target", "no capture y");
-    loop_mistake("path: /e/{x}", "path: /actions/{x}", "egress[0].path", "where the agent answers");
+    loop_mistake("path: /e/{x}", "path: /actions/{x}", "egress[0].path", "reserved for the agent's answers");
     loop_mistake("route: r,", "route: x,", "egress[0].inject.route", "no route x");
     loop_mistake("route: r,", "route: j,", "egress[0].inject.route", "no token of kind callback");
-    loop_mistake(", token: /token", "", at, "nothing gives it to the provider");
-    loop_mistake("token: /token", "token: /url", at, "the same place");
-    loop_mistake("token: /token", "token: /url/token", at, "the same place");
+    loop_mistake(", token: /token", "", at, "the request does not contain the token");
+    loop_mistake("token: /token", "token: /url", at, "the same location");
+    loop_mistake("token: /token", "token: /url/token", at, "the same location");
     loop_mistake("params: { id: /id }", "params: {}", at, "`params` has no id");
     loop_mistake(
         "params: { id: /id }",

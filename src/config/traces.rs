@@ -1,17 +1,16 @@
-//! `traces`: where spans go, and how many.
+//! `traces`: the collector of trace spans, and the fraction that is recorded.
 
-use super::node::Node;
-use super::reader::Cursor;
+use super::yaml::{Cursor, Node};
 use crate::guard::{Scheme, Url};
 
-/// Where spans go, and how many.
+/// The settings of trace spans.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceSettings {
-    /// The collector: the whole URL, usually ending in `/v1/traces`.
+    /// The URL of the collector, which usually ends in `/v1/traces`.
     pub endpoint: Box<str>,
-    /// The part of all traces that is recorded, from 0 to 1.
+    /// The fraction of spans that is recorded, from 0 to 1.
     pub sample: f64,
-    /// What we are called there.
+    /// The service name in the spans.
     pub service: Box<str>,
 }
 
@@ -25,19 +24,19 @@ pub(super) fn traces(at: &Cursor<'_>) -> Option<TraceSettings> {
     Some(TraceSettings { endpoint: endpoint?, sample: sample?, service: service?.into() })
 }
 
-/// A collector stands in the pod or in the cluster: TLS to somewhere else is its business.
+/// Reads the URL of the collector. Collectors run in the pod or in the cluster, so plain HTTP is enough.
 fn endpoint(at: &Cursor<'_>) -> Option<Box<str>> {
     let text = at.text()?;
     match Url::parse(text) {
         Ok(url) if url.scheme() == Scheme::Http => Some(text.into()),
-        _ => at.error("that is not the address of a collector", "such as http://127.0.0.1:4318/v1/traces"),
+        _ => at.error("not the URL of a collector", "such as http://127.0.0.1:4318/v1/traces"),
     }
 }
 
 fn sample(at: &Cursor<'_>) -> Option<f64> {
-    let part = match at.node {
+    let part = match at.node() {
         Node::Number(text) => text.parse().ok().filter(|part| (0.0..=1.0).contains(part)),
         _ => None,
     };
-    part.or_else(|| at.error("expected a part of all traces, from 0 to 1", "such as 0.1"))
+    part.or_else(|| at.error("expected a number from 0 to 1", "such as 0.1"))
 }

@@ -321,17 +321,77 @@ fn broken_and_hostile_yaml_is_refused_in_time() {
 }
 
 #[test]
-fn of_very_many_mistakes_each_is_named_and_the_first_have_their_lines() {
+fn of_very_many_mistakes_the_first_are_reported_with_their_lines() {
     for count in [10, 3_000] {
         let errors = parse(&broken_routes(count)).unwrap_err();
-        let unknown: Vec<_> = errors.iter().filter(|error| error.path.ends_with(".pathh")).collect();
-        assert_eq!(unknown.len(), count);
-        let first = unknown[0];
-        assert_eq!((first.path.as_str(), first.place.map(|place| place.line)), ("routes[0].pathh", Some(4)));
-        let located = errors.iter().filter(|error| error.place.is_some()).count();
-        println!("{located} of {} mistakes have a line", errors.len());
-        assert!(located == errors.len() || count > 10 && located >= 10);
+        let (unknown, all) = (|error: &&ConfigError| error.path.ends_with(".pathh"), 2 * count);
+        let first = errors.iter().find(unknown).unwrap();
+        assert_eq!(
+            (first.path.as_str(), first.position.map(|position| position.line)),
+            ("routes[0].pathh", Some(4))
+        );
+        let located = errors.iter().filter(|error| error.position.is_some()).count();
+        if count == 10 {
+            assert_eq!((errors.iter().filter(unknown).count(), located), (count, errors.len()));
+        } else {
+            assert_eq!((located, errors.len()), (100, 101));
+            let rest = &errors[100];
+            assert_eq!(
+                (rest.path.as_str(), rest.message.as_str()),
+                ("", &*format!("and {} more mistakes", all - 100))
+            );
+        }
     }
+}
+
+/// The text of all mistakes, which is what `callgate check` prints.
+fn printed(text: &str) -> String {
+    parse(text).unwrap_err().iter().map(|error| format!("{error}\n")).collect()
+}
+
+#[test]
+fn the_mistakes_of_a_file_have_a_bounded_length() {
+    let mut tally = Tally::default();
+    let keys: String = (0..60_000).map(|i| format!("key{i}: 1\n")).collect();
+    let long = "k".repeat(1_000);
+    let inner: String = (0..1_000).map(|i| format!("{long}{i}: 1, ")).collect();
+    let items = format!("&a \"{}\", {}", "v".repeat(1_000_000), "*a, ".repeat(1_000));
+    let minimal = "listen: { ingress: [ { address: 127.0.0.1:0 } ] }\nagent: { address: 127.0.0.1:1 }\n";
+    for (what, text) in [
+        ("keys", keys.clone()),
+        (
+            "keys of a section",
+            format!("agent:\n{}", keys.lines().map(|line| format!("  {line}\n")).collect::<String>()),
+        ),
+        ("long keys", format!("agent: {{ {inner} }}\n")),
+        ("a long path", format!("providers: {{ \"{}\": {{ {inner} }} }}\n", "p".repeat(500_000))),
+        (
+            "a long value again and again",
+            format!("{minimal}client_address: {{ header: x, trusted_proxies: [ {items} ] }}\nroutes: 1\n"),
+        ),
+        ("elements of a wrong kind", format!("{minimal}routes: [ {} ]\n", "1, ".repeat(100_000))),
+        ("doubled keys", format!("{minimal}{}", "limits: {}\n".repeat(60_000))),
+        ("warnings", many_warnings(5_000)),
+    ] {
+        let Some(parsed) = tally.read(what, &text) else { continue };
+        let length = match parsed {
+            Ok(config) => config.warnings.iter().map(String::len).sum(),
+            Err(_) => printed(&text).len(),
+        };
+        if length > 200_000 {
+            tally.wrong.push(format!("{what}: {length} bytes of messages"));
+        }
+    }
+    tally.finish("many mistakes");
+}
+
+/// A configuration without a mistake in which every route is worth a warning.
+fn many_warnings(count: usize) -> String {
+    let route = |i| format!("  - {{ name: r{i}, path: /r{i}, forward: /in, open: true }}\n");
+    let routes: String = (0..count).map(route).collect();
+    format!(
+        "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ] }}\nagent: {{ address: 127.0.0.1:1 }}\nroutes:\n{routes}"
+    )
 }
 
 #[test]

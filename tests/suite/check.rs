@@ -30,7 +30,7 @@ fn a_first_configuration_is_refused_until_it_is_filled_in_and_fetches_its_keys()
     assert!(callgate(&["init", "--provider", "google-pubsub", "-o", file]).status.success());
     let refused = callgate(&["check", "-c", file]);
     assert_eq!(refused.status.code(), Some(64));
-    assert!(text(&refused.stderr).contains("CHANGE-ME was left in it"), "{refused:?}");
+    assert!(text(&refused.stderr).contains("the value still contains CHANGE-ME"), "{refused:?}");
     let filled = fs::read_to_string(&path).unwrap().replace("CHANGE-ME", "https://agent.example.com/x");
     fs::write(&path, filled).unwrap();
     let printed = callgate(&["check", "-c", file, "--print"]);

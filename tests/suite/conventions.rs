@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use callgate::clock::Clock;
-use callgate::config::{Callback, Entry, PRESETS, TokenBack};
+use callgate::config::{CallbackConvention, PRESETS, PresetDefinition, TokenReturn};
 use callgate::egress::InsertionPlace;
 use callgate::interaction::StatusAt;
 use callgate::request::RequestHead;
@@ -20,7 +20,7 @@ const PUBLIC_URL: &str = "https://agent.example.com";
 /// For one preset: the agent, the provider, and Callgate between them.
 struct World {
     name: &'static str,
-    callback: Callback,
+    callback: CallbackConvention,
     provider: Agent,
     agent: Agent,
     callgate: Callgate,
@@ -41,8 +41,8 @@ struct Message {
     headers: Vec<(String, String)>,
 }
 
-fn conventions() -> Vec<(&'static str, Callback)> {
-    let read = |name: &'static str, entry: Entry| Some((name, entry.callback?));
+fn conventions() -> Vec<(&'static str, CallbackConvention)> {
+    let read = |name: &'static str, entry: PresetDefinition| Some((name, entry.callback?));
     PRESETS.iter().filter_map(|preset| read(preset.name, preset.read().unwrap())).collect()
 }
 
@@ -63,12 +63,12 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 impl World {
-    fn new(name: &'static str, callback: Callback) -> Self {
+    fn new(name: &'static str, callback: CallbackConvention) -> Self {
         let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
         let from = match &callback.token {
-            TokenBack::Url => "[query]".to_owned(),
-            TokenBack::Bearer => "[bearer]".to_owned(),
-            TokenBack::Header(name) => format!("[{{ header: {name} }}]"),
+            TokenReturn::Url => "[query]".to_owned(),
+            TokenReturn::Bearer => "[bearer]".to_owned(),
+            TokenReturn::Header(name) => format!("[{{ header: {name} }}]"),
         };
         let (providers, named) = match name {
             "mcp-events" => ("providers: { p: { preset: mcp-events, secrets: derived } }", "provider: p, "),
@@ -137,7 +137,7 @@ egress:
             Some(seen[at..at + end(&seen[at..])].to_owned())
         };
         let url = from(&format!("{PUBLIC_URL}/back/")).unwrap_or_else(|| panic!("{}: {seen}", self.name));
-        Given { url, token: (self.callback.token != TokenBack::Url).then(|| from("eyJ").unwrap()) }
+        Given { url, token: (self.callback.token != TokenReturn::Url).then(|| from("eyJ").unwrap()) }
     }
 
     fn call_back(&self, given: &Given, message: Message) -> Response {
@@ -155,10 +155,10 @@ egress:
             }
         };
         match (&self.callback.token, &given.token) {
-            (TokenBack::Bearer, Some(token)) => {
+            (TokenReturn::Bearer, Some(token)) => {
                 headers.push(("authorization".to_owned(), format!("Bearer {token}")));
             }
-            (TokenBack::Header(name), Some(token)) => headers.push((name.to_string(), token.clone())),
+            (TokenReturn::Header(name), Some(token)) => headers.push((name.to_string(), token.clone())),
             _ => {}
         }
         if self.name == "mcp-events" {

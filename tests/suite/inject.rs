@@ -81,8 +81,8 @@ fn the_port_and_what_names_it_move() {
     assert_eq!(volumes[3]["secret"]["secretName"], "certificate");
     assert_eq!(object["metadata"]["unknownField"]["kept"], true);
     let notes = injected.notes.join("\n");
-    assert!(notes.contains("Deployment agent: a Service that has 8000"), "{notes}");
-    assert!(notes.contains("`livenessProbe.httpGet` asks the pod's address"), "{notes}");
+    assert!(notes.contains("Deployment agent: a Service with the `targetPort` 8000"), "{notes}");
+    assert!(notes.contains("`livenessProbe.httpGet` uses the address of the pod"), "{notes}");
 }
 
 #[test]
@@ -187,6 +187,90 @@ fn what_is_text_stays_text_and_what_is_not_does_not_become_it() {
     );
 }
 
+/// A value as it is in a manifest, and as it is written: what Kubernetes, which reads YAML 1.1, makes of both must be
+/// equal.
+const SCALARS: [(&str, &str); 46] = [
+    ("!!str yes", "\"yes\""),
+    ("!!str\n      yes", "\"yes\""),
+    ("!!str\n      # a comment\n      0644", "\"0644\""),
+    ("!!str &a yes", "\"yes\""),
+    ("&b !!str yes", "\"yes\""),
+    ("&c !!str\n      no", "\"no\""),
+    ("!!str\n      &d no", "\"no\""),
+    ("&e\n      no", "false"),
+    ("&f no", "false"),
+    ("# !comment\n      on", "true"),
+    ("[ !!str yes, yes ]", "\n  - \"yes\"\n  - true"),
+    ("[ 'a', yes, \"b !\", no ]", "\n  - a\n  - true\n  - b !\n  - false"),
+    ("{ a: !!str\n      on, b: on }", "\n    a: \"on\"\n    b: true"),
+    ("{ \"k\":yes }", "\n    k: true"),
+    ("\"yes\"", "\"yes\""),
+    ("'off'", "\"off\""),
+    ("\"0644\"", "\"0644\""),
+    ("'1_000'", "\"1_000\""),
+    ("'true'", "'true'"),
+    ("\"null\"", "'null'"),
+    ("'~'", "'~'"),
+    ("\"1:30\"", "\"1:30\""),
+    ("'0x1F'", "\"0x1F\""),
+    ("\"<<\"", "\"<<\""),
+    ("|-\n      yes", "\"yes\""),
+    (">-\n      0644", "\"0644\""),
+    ("|-\n      no\n      0644", "|-\n    no\n    0644"),
+    ("yes", "true"),
+    ("Yes", "true"),
+    ("YES", "true"),
+    ("On", "true"),
+    ("no", "false"),
+    ("OFF", "false"),
+    ("yEs", "yEs"),
+    ("oN", "oN"),
+    ("y", "y"),
+    ("N", "N"),
+    ("0644", "420"),
+    ("0o644", "420"),
+    ("0_644", "420"),
+    ("08", "08"),
+    ("1_000", "1000"),
+    ("0x1F", "31"),
+    ("1:30", "1:30"),
+    ("190:20:30.15", "190:20:30.15"),
+    ("~", "null"),
+];
+
+#[test]
+fn every_style_of_a_scalar_keeps_its_meaning() {
+    let mut wrong = Vec::new();
+    for (source, written) in SCALARS {
+        for key in ["key", "# !!str\n  key", "\"key\""] {
+            let agent = "containers:\n  - name: a\n    ports: [ { containerPort: 80 } ]";
+            let text = pod_with(&format!("spec:\n  {key}: {source}\n  {agent}"));
+            let injected = inject(&text, &sidecar()).map(|injected| injected.text);
+            let expected = format!("\n  key: {written}\n").replace(": \n", ":\n");
+            if !injected.as_ref().is_ok_and(|text| text.contains(&expected)) {
+                wrong.push(format!("{key}: {source:?} should be {written:?}: {injected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn scalars_behind_an_alias_and_as_keys_keep_their_meaning() {
+    let agent = "containers: [ { name: a, ports: [ { containerPort: 80 } ] } ]";
+    let text = pod_with(&format!(
+        "spec:\n  {agent}\n  a: &a [ 'yes', yes, &b !!str\n    on ]\n  c: *a\n  d: *b\n  e: {{ 'yes': 1, !!str no: 2, on: 3 }}"
+    ));
+    let injected = put(&text);
+    for expected in [
+        "\n  c:\n  - \"yes\"\n  - true\n  - \"on\"\n",
+        "\n  d: \"on\"\n",
+        "\n    \"yes\": 1\n    \"no\": 2\n    true: 3\n",
+    ] {
+        assert!(injected.contains(expected), "{expected} in {injected}");
+    }
+}
+
 #[test]
 fn what_readers_disagree_about_comes_back_as_it_was() {
     let pod = "spec:\n  containers:\n  - name: a\n    env:\n    - name: HOST\n      value: y\n    ports:\n    - \
@@ -214,7 +298,7 @@ fn no_text_is_taken_for_a_sign_of_our_own() {
         );
     }
     let tagged = inject(&DEPLOYMENT.replace("\"yes\"", "!callgate.dev/plain \"yes\""), &sidecar());
-    assert!(tagged.unwrap_err().contains("none to be written"));
+    assert!(tagged.unwrap_err().contains("is reserved"));
 }
 
 #[test]
@@ -309,9 +393,9 @@ fn what_cannot_be_is_said_in_words() {
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {}\n", "`spec.template.spec` is missing"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "`spec` is missing"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}\nspec: { containers: [] }\n", "no containers"),
-        (&two, "Give --agent-port one of http (8000) of agent, 9000 of logs"),
+        (&two, "Use --agent-port with one of http (8000) of agent, 9000 of logs"),
         (&with("containerPort: 8000", "containerPort: 8443"), "port 8443 is taken in this pod by http"),
-        (&with("containerPort: 8000", "containerPort: 9901"), "give --admin-port another one"),
+        (&with("containerPort: 8000", "containerPort: 9901"), "use --admin-port with another port"),
         (&with("name: logs", "name: callgate"), "a container callgate that"),
         (&with("name: data, secret", "name: callgate-tls, secret"), "a volume callgate-tls that"),
         (&with("      volumes:", "      hostNetwork: yes\n      volumes:"), "hostNetwork"),
@@ -329,9 +413,15 @@ fn what_cannot_be_is_said_in_words() {
             &with("name: SWITCH, value: \"yes\" }", "name: HOST }\n            - { name: HOST }"),
             "HOST more than once",
         ),
-        (&with("containerPort: 8000", "containerPort: 8e3"), "of agent is 8000.0, which is no whole number"),
-        (&with("containerPort: 8000", "containerPort: \"8000\""), "of agent is \"8000\", which is no whole"),
-        (&with("containerPort: 8000, ", ""), "of agent is null, which is no whole number"),
+        (
+            &with("containerPort: 8000", "containerPort: 8e3"),
+            "of agent is 8000.0, which is not a whole number",
+        ),
+        (
+            &with("containerPort: 8000", "containerPort: \"8000\""),
+            "of agent is \"8000\", which is not a whole",
+        ),
+        (&with("containerPort: 8000, ", ""), "of agent is null, which is not a whole number"),
         (&with("containerPort: 8000", "containerPort: 70000"), "whole number from 1 to 65535"),
         (&with("- { name: logs,", "- { name: logs, ports: 80,"), "`ports` of logs is not a list"),
         (
@@ -346,11 +436,11 @@ fn what_cannot_be_is_said_in_words() {
     assert!(
         inject(DEPLOYMENT, &of("grpc"))
             .unwrap_err()
-            .contains("no container declares port grpc; there is http")
+            .contains("no container declares port grpc; the declared ports are http")
     );
     assert!(inject(&two, &of("9000")).is_ok() && inject(&two, &of("http")).is_ok());
     let renamed = put(DEPLOYMENT).replace("- name: agent\n", "- name: other\n");
-    assert!(remove(&renamed).unwrap_err().contains("the container agent is gone"));
+    assert!(remove(&renamed).unwrap_err().contains("the container agent no longer exists"));
 }
 
 #[test]
@@ -362,9 +452,9 @@ fn what_stays_open_and_what_was_left_is_said() {
     assert!(!all.contains("own port") && !all.contains("other ports"), "{all}");
     let two = DEPLOYMENT.replace("- { name: logs,", "- { name: logs, ports: [ { containerPort: 9000 } ],");
     let of_http = Sidecar { agent_port: Some("http".to_owned()), ..sidecar() };
-    assert!(notes(&two, &of_http).contains("nothing of theirs is checked: 9000 of logs"));
+    assert!(notes(&two, &of_http).contains("their requests are not checked: 9000 of logs"));
     let none = "apiVersion: v1\nkind: Pod\nmetadata: { name: p }\nspec: { containers: [ { name: a } ] }\n";
-    assert!(notes(none, &unbound).contains("Pod p: whoever reaches the pod still reaches"));
+    assert!(notes(none, &unbound).contains("Pod p: everybody who reaches the pod still reaches"));
     for (other, known) in [
         (DEPLOYMENT.replace("kind: Deployment", "kind: ReplicaSet"), false),
         (DEPLOYMENT.replace("apps/v1", "v1"), false),
@@ -393,7 +483,7 @@ fn every_port_that_stays_open_is_named() {
         &of_http,
     );
     let open =
-        "nothing of theirs is checked: web (8000) of a, 53/UDP of a, s (8443/SCTP) of b, 7000 of side\n";
+        "their requests are not checked: web (8000) of a, 53/UDP of a, s (8443/SCTP) of b, 7000 of side\n";
     assert!(said.contains(open), "{said}");
     let without = notes_on(
         "{ containers: [ { name: a, ports: [ { containerPort: 53, protocol: UDP } ] } ] }",

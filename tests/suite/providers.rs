@@ -2,7 +2,7 @@
 //! the documentation matches the presets.
 
 use callgate::clock::Clock;
-use callgate::config::{Entry, PRESETS};
+use callgate::config::{PRESETS, PresetDefinition};
 use callgate::ingress::Decided;
 use callgate::policy::Policy;
 use callgate::request::RequestHead;
@@ -20,12 +20,12 @@ use crate::vectors::{Vector, vectors};
 
 const NOW: i64 = 1_767_225_600;
 
-fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
+fn entries() -> impl Iterator<Item = (&'static str, PresetDefinition)> {
     PRESETS.iter().map(|preset| (preset.name, preset.read().unwrap()))
 }
 
 /// Reports whether the provider and Callgate share the key.
-fn is_shared(entry: &Entry) -> bool {
+fn is_shared(entry: &PresetDefinition) -> bool {
     entry.scheme.as_ref().is_some_and(|scheme| match &scheme.proof {
         Proof::Content(content) => matches!(content.algorithm, SignatureAlgorithm::Mac(_)),
         Proof::Jwt(_) => scheme.mac_algorithm().is_some(),
@@ -34,7 +34,7 @@ fn is_shared(entry: &Entry) -> bool {
     })
 }
 
-fn policy(name: &str, entry: &Entry) -> Policy {
+fn policy(name: &str, entry: &PresetDefinition) -> Policy {
     let form = format!("{:?}", entry.scheme.as_ref().unwrap().secret_format);
     let secret = match form.as_str() {
         "Hex" => "HEX_KEY",
@@ -157,7 +157,7 @@ impl Numbers {
 }
 
 /// Returns the headers that contain the signature or are covered by it.
-fn headers_of(entry: &Entry) -> Vec<HeaderName> {
+fn headers_of(entry: &PresetDefinition) -> Vec<HeaderName> {
     let scheme = entry.scheme.as_ref().unwrap();
     let mut names: Vec<HeaderName> = scheme.require.iter().map(|(name, _)| name.clone()).collect();
     match &scheme.proof {

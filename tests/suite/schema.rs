@@ -6,7 +6,7 @@ use std::fs;
 
 use callgate::cli::{first_configuration, reference, schema, understands};
 use callgate::config::{
-    CHANGE_ME, Config, ConfigError, PRESETS, Surroundings, keys_asked, preset as preset_of,
+    CHANGE_ME, Config, ConfigError, PRESETS, Surroundings, accepted_keys, preset as preset_of,
 };
 use callgate::signature::{PublicKeySource, VerifierKeys};
 use serde_json::Value;
@@ -129,7 +129,7 @@ fn the_schema_and_the_compiler_know_the_same_keys() {
     let mut missing = BTreeSet::new();
     for (name, text) in configurations() {
         let surroundings = Surroundings { env: &env, file: &|_| Ok(b"a file, any file at all".to_vec()) };
-        for (way, asked) in keys_asked(&text, &surroundings) {
+        for (way, asked) in accepted_keys(&text, &surroundings) {
             if is_left_open(&way) {
                 continue;
             }
@@ -224,7 +224,7 @@ fn a_first_configuration_says_how_addresses_are_made() {
         let mint = format!("callgate mint -c FILE --route {} --param id=ID", preset.name);
         // A derived secret can be sent only by an egress rule, so `mint` is not mentioned.
         assert_eq!(text.contains(&mint), !text.contains("secrets: derived"), "{text}");
-        assert!(!text.contains("the URL with this path"), "{text}");
+        assert!(!text.contains("the webhook URL for"), "{text}");
         let words: Vec<_> = mint.split(' ').collect();
         assert!(understands(&words).is_ok(), "{mint}");
         let (before, rule) = text.split_once("\n# egress:\n").unwrap();
@@ -237,6 +237,30 @@ fn a_first_configuration_says_how_addresses_are_made() {
     assert!(count > 20, "{count}");
 }
 
+/// Without final states, each interaction of the route would end as `expired`.
+#[test]
+fn a_first_configuration_ends_interactions_as_the_provider_does() {
+    let mut count = 0;
+    for preset in PRESETS {
+        let (_, entry) = preset_of(preset.name).unwrap();
+        let text = first_configuration(preset.name, &entry).unwrap();
+        let ends = entry
+            .callback
+            .as_ref()
+            .filter(|callback| !callback.done.is_empty() || !callback.failed.is_empty());
+        let line = format!("\n    interaction: {{ preset: {} }}", preset.name);
+        assert_eq!(text.contains(&line), ends.is_some(), "{text}");
+        let config = filled_in(&text).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}"));
+        assert_eq!(config.warnings.iter().find(|warning| warning.contains("interaction")), None, "{text}");
+        let Some(ends) = ends else { continue };
+        let follow = &config.policy.ingress.routes()[0].follow;
+        assert_eq!((&follow.done, &follow.failed), (&ends.done, &ends.failed), "{text}");
+        assert!(!follow.status.is_empty(), "{text}");
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+}
+
 #[test]
 fn what_was_to_be_changed_is_refused_until_it_is() {
     let (_, entry) = preset_of("google-pubsub").unwrap();
@@ -246,7 +270,7 @@ fn what_was_to_be_changed_is_refused_until_it_is() {
     assert!(!errors.is_empty());
     for error in errors {
         assert!(error.path.starts_with("providers.google-pubsub.expect."), "{error}");
-        assert!(error.place.is_some() && error.message.contains(CHANGE_ME), "{error}");
+        assert!(error.position.is_some() && error.message.contains(CHANGE_ME), "{error}");
     }
 }
 

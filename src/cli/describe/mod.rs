@@ -1,4 +1,4 @@
-//! The compiled policy in words, defaults included, secrets hidden.
+//! Describes a compiled configuration, with defaults and without secrets.
 
 mod startup;
 
@@ -16,10 +16,10 @@ use crate::signature::{EventIdSource, Proof, SignaturePlace, TimestampSource, Ve
 use crate::source::{Allowlist, Networks};
 use crate::time::{Rate, format_duration};
 
-/// Most ranges of a list that are printed.
+/// The most ranges of a list that are printed.
 const RANGES_MAX: usize = 50;
 
-/// What `check --print` shows: the sections of the configuration, whole, each route with all it brings together.
+/// Returns what `check --print` shows: all sections of the configuration, and each route with the settings it refers to.
 pub(super) fn describe(config: &Config) -> Value {
     let policy = &config.policy;
     let mut shown = startup::startup(&config.startup);
@@ -70,7 +70,7 @@ fn client_address(policy: &Policy) -> Value {
     )
 }
 
-/// The keys that verify callback tokens: the same ones on every route that takes such tokens.
+/// Returns the keys that verify callback tokens. All routes with such tokens have the same keys.
 fn callback_keys(policy: &Policy) -> Option<Vec<String>> {
     policy.ingress.routes().iter().find_map(|route| match &route.token {
         Some(TokenRule::Callback { verifier, .. }) => {
@@ -219,7 +219,7 @@ fn address(policy: &Policy, provider: &Provider) -> Value {
     }
 }
 
-/// What is fetched, and how.
+/// Describes what Callgate fetches, and how.
 fn fetching(policy: &Policy) -> Value {
     let fetching = &policy.fetching;
     json!({
@@ -231,7 +231,7 @@ fn fetching(policy: &Policy) -> Value {
     })
 }
 
-/// The networks that are written down, and where the others are published.
+/// Returns the networks in the configuration, and the URLs of the published lists.
 fn allowlist(policy: &Policy, allow: &Allowlist) -> Vec<String> {
     let mut shown = ranges(&allow.fixed);
     let feeds = allow.feeds.iter().filter_map(|id| policy.feeds.get(id.0));
@@ -239,7 +239,7 @@ fn allowlist(policy: &Policy, allow: &Allowlist) -> Vec<String> {
     shown
 }
 
-/// The merged ranges; a long list is cut.
+/// Returns the merged ranges, at most [`RANGES_MAX`] of them.
 fn ranges(networks: &Networks) -> Vec<String> {
     let one = |(first, last): (IpAddr, IpAddr)| {
         if first == last { first.to_string() } else { format!("{first} to {last}") }

@@ -1,4 +1,4 @@
-//! What is bound and begun before anything is decided, in words.
+//! Describes the startup: listeners, store, shutdown and traces.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::ranges;
 use crate::config::{AccessLog, AdminListener, Listener, Startup, Tls, Unknown};
 use crate::time::format_duration;
 
-/// The sections that a startup is made of.
+/// Returns the sections of the startup.
 pub(super) fn startup(startup: &Startup) -> Value {
     let store = &startup.store;
     json!({

@@ -1,12 +1,11 @@
-//! A file of manifests: which documents are workloads; all the others stay as they are, comments included.
-
-use serde_yaml::{Mapping, Value};
+//! A file of manifests: finds the workloads. All other documents stay unchanged, comments included.
 
 use super::sidecar::Sidecar;
+use super::yaml::{Mapping, Value};
 use super::{notes, workload, yaml};
 
-/// The kinds that have pods, and where each has its pod template. The group counts as well: other groups have
-/// a `Job` of their own.
+/// The kinds that have pods, and the path of the pod template in each. The group is part of the kind: other groups have
+/// their own `Job`.
 const KINDS: [(&str, &str, &[&str]); 6] = [
     ("apps/", "Deployment", &["spec", "template"]),
     ("apps/", "StatefulSet", &["spec", "template"]),
@@ -21,29 +20,29 @@ const KINDS: [(&str, &str, &[&str]); 6] = [
 pub struct Injected {
     /// The whole file.
     pub text: String,
-    /// What its author should know.
+    /// Notes for the author of the manifests.
     pub notes: Vec<String>,
 }
 
-/// A change of one workload, of which the pod template is at the given place.
+/// A change of a workload. The second argument is the path of its pod template.
 type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<String>) -> Result<(), String> + 'a;
 
-/// Puts the sidecar into every workload. Where it is already, it is replaced.
+/// Adds the sidecar to every workload, or replaces it.
 ///
 /// # Errors
-/// What cannot be understood, in words.
+/// A text that is not a list of workloads, or a workload that cannot have the sidecar.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut done =
         rewrite(text, &mut |object, template, notes| workload::put(object, template, sidecar, notes))?;
-    // Once, since it is the same for all of them.
+    // The note is the same for all workloads.
     done.notes.push(notes::configuration(sidecar));
     Ok(done)
 }
 
-/// Takes the sidecar out of every workload that `inject` put it into.
+/// Removes the sidecar from every workload to which [`inject`] added it.
 ///
 /// # Errors
-/// What cannot be understood, in words.
+/// A text that is not a list of workloads, or a workload that cannot have the sidecar.
 pub fn remove(text: &str) -> Result<Injected, String> {
     rewrite(text, &mut |object, template, _| workload::take(object, template))
 }
@@ -80,7 +79,7 @@ struct Seen {
     others: Vec<String>,
 }
 
-/// Changes the workload that this object is, or those that are in this list.
+/// Changes an object that is a workload, or the workloads in a list.
 fn change_all(
     value: &mut Value,
     change: &mut Change<'_>,
@@ -103,7 +102,7 @@ fn change_all(
     let name = format!("{kind} {}", name.unwrap_or("without a name"));
     let Some((_, _, template)) = known else {
         if has_pods(object) {
-            notes.push(format!("{name}: left as it is: {version} {kind} is none that is known here"));
+            notes.push(format!("{name}: left as it is: {version} {kind} is not a known kind of workload"));
         }
         seen.others.push(kind);
         return Ok(());
@@ -115,7 +114,7 @@ fn change_all(
     Ok(())
 }
 
-/// Whether it looks like something that has pods, or a list of such.
+/// Returns whether an object probably has pods, or is a list.
 fn has_pods(object: &Mapping) -> bool {
     let has_containers = |template: &&[&str]| {
         let mut path = template.iter().chain(&["spec", "containers"]);
@@ -126,8 +125,8 @@ fn has_pods(object: &Mapping) -> bool {
         || KINDS.iter().any(|(_, _, template)| has_containers(template))
 }
 
-/// The documents as they are written, each with the `---` before it. A line that begins so ends a document
-/// even within a block of text, so that no parser is needed to find them.
+/// Returns the text of each document, with the `---` before it. Such a line ends a document also inside a block of text,
+/// so no parser is needed.
 fn parts(text: &str) -> Vec<&str> {
     let mut starts = vec![0];
     let mut at = 0;

@@ -1,23 +1,21 @@
-//! The ports that a pod's containers declare, and the agent's among them.
-
-use serde_yaml::{Mapping, Value};
+//! The ports that the containers of a pod declare, and the port of the agent.
 
 use super::sidecar::{Sidecar, name};
-use super::yaml;
+use super::yaml::{self, Mapping, Value};
 
-/// The lists of a pod in which containers are.
+/// The lists of containers in a pod.
 pub(super) const LISTS: [&str; 2] = ["containers", "initContainers"];
 
 /// A declared port.
-pub(super) struct Found {
+pub(super) struct DeclaredPort {
     pub(super) container: String,
-    /// The list, the container's place in it, and the port's place in that: two entries can be equal.
+    /// The list, the index of the container in it, and the index of the port there. Two entries can be equal.
     pub(super) at: (&'static str, usize, usize),
     pub(super) number: u64,
     pub(super) entry: Mapping,
 }
 
-impl Found {
+impl DeclaredPort {
     fn name(&self) -> Option<&str> {
         self.entry.get("name").and_then(Value::as_str)
     }
@@ -42,17 +40,17 @@ impl Found {
     }
 }
 
-/// All of them, in words.
-pub(super) fn words(ports: &[Found]) -> String {
-    ports.iter().map(Found::words).collect::<Vec<_>>().join(", ")
+/// Returns the ports as text.
+pub(super) fn words(ports: &[DeclaredPort]) -> String {
+    ports.iter().map(DeclaredPort::words).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn containers<'a>(pod: &'a Mapping, list: &str) -> impl Iterator<Item = &'a Value> {
     pod.get(list).and_then(Value::as_sequence).into_iter().flatten()
 }
 
-/// The ports that the containers of a list declare, of every protocol.
-pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<Found>, String> {
+/// Returns the ports of every protocol that the containers of a list declare.
+pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<DeclaredPort>, String> {
     let mut all = Vec::new();
     for (nth, container) in containers(pod, list).enumerate() {
         let owner = name(container).unwrap_or_default();
@@ -66,19 +64,19 @@ pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<Found>, 
             let (Some(entry), Some(number @ 1..=65535)) = (port.as_mapping(), number.as_u64()) else {
                 let written = yaml::write(number)?;
                 return Err(format!(
-                    "a `containerPort` of {owner} is {}, which is no whole number from 1 to 65535",
+                    "a `containerPort` of {owner} is {}, which is not a whole number from 1 to 65535",
                     written.trim_end()
                 ));
             };
             let entry = entry.clone();
-            all.push(Found { container: owner.to_owned(), at: (list, nth, at), number, entry });
+            all.push(DeclaredPort { container: owner.to_owned(), at: (list, nth, at), number, entry });
         }
     }
     Ok(all)
 }
 
-/// The port that the sidecar is to stand before; `None`: none is declared.
-pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Found>, String> {
+/// Returns the port of the agent. `None`: no port is declared.
+pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
     if containers(pod, "containers").next().is_none() {
         return Err("it has no containers".to_owned());
     }
@@ -86,20 +84,25 @@ pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<Found>, 
         return Err("one of its containers has no name".to_owned());
     }
     let mut all = declared(pod, "containers")?;
-    all.retain(Found::is_tcp);
+    all.retain(DeclaredPort::is_tcp);
     match &sidecar.agent_port {
         None if all.len() > 1 => {
-            Err(format!("which port is the agent's? Give --agent-port one of {}", words(&all)))
+            Err(format!("which port is the agent's? Use --agent-port with one of {}", words(&all)))
         }
         None => Ok(all.pop()),
         Some(wanted) => {
-            let is_it = |found: &Found| {
+            let is_it = |found: &DeclaredPort| {
                 found.name() == Some(wanted) || wanted.parse().is_ok_and(|number: u64| number == found.number)
             };
             match all.iter().position(is_it) {
                 Some(at) => Ok(Some(all.swap_remove(at))),
-                None if all.is_empty() => Err(format!("no container declares port {wanted}, nor any other")),
-                None => Err(format!("no container declares port {wanted}; there is {}", words(&all))),
+                None if all.is_empty() => {
+                    Err(format!("no container declares port {wanted} or any other port"))
+                }
+                None => Err(format!(
+                    "no container declares port {wanted}; the declared ports are {}",
+                    words(&all)
+                )),
             }
         }
     }

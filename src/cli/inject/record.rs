@@ -1,37 +1,37 @@
-//! What the injection changed, kept in an annotation of the workload, so that it can be undone.
+//! The record of an injection, in an annotation of the workload, so that `--remove` can undo it.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_yaml::{Mapping, Sequence, Value};
 
-/// The annotation that says that the sidecar was put in, and what it takes to undo it.
+use super::yaml::{Mapping, Sequence, Value};
+/// The annotation with the record.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
 
-/// What was changed besides the sidecar itself.
+/// The changes of an injection besides the sidecar itself.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
-    /// The agent's container, where something of it was changed.
+    /// The agent's container, if it was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) container: Option<String>,
-    /// The port that became the sidecar's.
+    /// The port that was moved to the sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<Port>,
-    /// Handlers of the agent, such as `livenessProbe.httpGet`, that named the port and now have its number.
+    /// The handlers of the agent, such as `livenessProbe.httpGet`, whose port name was replaced by its number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) handlers: Vec<String>,
-    /// The variable that was set.
+    /// The environment variable that was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) env: Option<Env>,
     /// The volumes that were added.
     pub(super) volumes: Vec<String>,
-    /// Lists and mappings that were made because they were not there, or were null.
+    /// The lists and mappings that were absent or null before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }
 
-/// A port of the agent: the entry, and its place among the others.
+/// A port of the agent: its entry, and its index in the list.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Port {
@@ -39,7 +39,7 @@ pub(super) struct Port {
     pub(super) entry: Mapping,
 }
 
-/// A variable of the agent, and the entry that it had.
+/// An environment variable of the agent, and its previous entry.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Env {
@@ -48,7 +48,7 @@ pub(super) struct Env {
     pub(super) was: Option<Mapping>,
 }
 
-/// What stood where a list or mapping was made.
+/// The previous value of a list or mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Made {
@@ -57,7 +57,7 @@ pub(super) enum Made {
 }
 
 impl Record {
-    /// The list under `key`, made if it is not there.
+    /// Returns the list under `key`, and makes it if it is absent.
     pub(super) fn list<'a>(
         &mut self,
         parent: &'a mut Mapping,
@@ -67,7 +67,7 @@ impl Record {
         value.and_then(Value::as_sequence_mut).ok_or_else(|| format!("`{key}` is not a list"))
     }
 
-    /// The mapping under `key`, made if it is not there.
+    /// Returns the mapping under `key`, and makes it if it is absent.
     pub(super) fn mapping<'a>(
         &mut self,
         parent: &'a mut Mapping,
@@ -85,13 +85,13 @@ impl Record {
         };
         if let Some(made) = made {
             self.made.insert(key.to_owned(), made);
-            // Inserting where there is a key already keeps its place.
+            // An insertion does not change the place of an existing key.
             parent.insert(key.into(), empty);
         }
         parent.get_mut(key)
     }
 
-    /// Undoes the making of what is under `key`, unless somebody has put something else into it.
+    /// Restores the previous value under `key`, unless the list or mapping has other contents.
     pub(super) fn unmake(&self, parent: &mut Mapping, key: &str) {
         let is_empty = match parent.get(key) {
             Some(Value::Sequence(items)) => items.is_empty(),

@@ -1,45 +1,43 @@
-//! What is put beside the agent: the container and the volumes of the kustomize component, with other names.
-
-use serde_yaml::{Mapping, Value};
+//! The sidecar: the container and the volumes of the kustomize component, with configured names.
 
 use super::record::ANNOTATION;
-use super::yaml;
+use super::yaml::{self, Mapping, Value};
 
-/// The component's own file, so that both ways to the sidecar cannot differ.
+/// The file of the component. It is the only definition of the sidecar.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
-/// The volume and mount that are left out without a certificate.
+/// The volume and the mount that are removed without a certificate.
 const TLS: &str = "callgate-tls";
-const DAMAGED: &str = "the sidecar that this program brings is damaged";
+const DAMAGED: &str = "the sidecar in this program is damaged";
 
-/// What is put beside the agent.
+/// The settings of the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sidecar {
     /// The image.
     pub image: String,
     /// The ConfigMap with `callgate.yaml`.
     pub config_map: String,
-    /// The Secret whose keys are files below `/secrets`.
+    /// The Secret whose keys are files in `/secrets`.
     pub secret: String,
-    /// The Secret with the certificate; `None`: no TLS here.
+    /// The Secret with the certificate. `None`: the sidecar has no TLS.
     pub tls_secret: Option<String>,
-    /// Where the sidecar takes callbacks.
+    /// The port for callbacks.
     pub port: u16,
-    /// The agent's port, by name or number; `None`: the only one.
+    /// The agent's port, by name or number. `None`: the only declared port.
     pub agent_port: Option<String>,
-    /// Where it serves metrics and health.
+    /// The port for metrics and health checks.
     pub admin_port: u16,
-    /// The variable that tells the agent to listen on loopback; `None`: nobody tells it.
+    /// The environment variable that makes the agent listen on loopback. `None`: it is not set.
     pub bind_env: Option<String>,
 }
 
-/// The parts that go into a pod.
+/// The parts of the sidecar in a pod.
 pub(super) struct Parts {
     pub(super) container: Mapping,
     pub(super) volumes: Vec<Value>,
 }
 
 impl Sidecar {
-    /// The container and the volumes; `public` is the entry of the agent's port, which becomes the sidecar's.
+    /// Returns the container and the volumes. `public` is the entry of the agent's port, which the sidecar takes over.
     pub(super) fn parts(&self, public: Option<&Mapping>) -> Result<Parts, String> {
         self.read(public).ok_or_else(|| DAMAGED.to_owned())
     }
@@ -81,7 +79,7 @@ impl Sidecar {
     }
 }
 
-/// The container and the volumes as they are in the component.
+/// Returns the container and the volumes of the component.
 fn component() -> Option<Parts> {
     let component = yaml::read(COMPONENT).ok()?;
     let pod = component.get("spec")?.get("template")?.get("spec")?;
@@ -89,8 +87,8 @@ fn component() -> Option<Parts> {
     Some(Parts { container, volumes: pod.get("volumes")?.as_sequence()?.clone() })
 }
 
-/// Whether a container and volumes of these names are what `inject` makes: anybody can write an annotation, and what
-/// it names is taken out. What others added to the container since then does not count.
+/// Checks that a container and volumes are those of `inject`, because anybody can write an annotation, and `--remove`
+/// deletes what it names. Later additions to the container are accepted.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     let is_made = |volume: &&String| made.volumes.iter().any(|own| name(own) == Some(volume));
@@ -112,12 +110,12 @@ pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<()
         return Ok(());
     }
     Err(format!(
-        "it has the annotation {ANNOTATION}, but its container callgate is not what `callgate inject` makes: other \
-         `args` or `volumeMounts`; take the annotation or the container out by hand"
+        "it has the annotation {ANNOTATION}, but its container callgate is not what `callgate inject` makes: it has \
+         other `args` or `volumeMounts`; remove the annotation or the container by hand"
     ))
 }
 
-/// The `name` of an element of a list, as most lists of a pod have it.
+/// Returns the `name` of an element of a list.
 pub(super) fn name(item: &Value) -> Option<&str> {
     item.get("name")?.as_str()
 }

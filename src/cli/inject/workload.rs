@@ -1,16 +1,14 @@
-//! One workload: the sidecar put in, and taken out again.
-
-use serde_yaml::{Mapping, Sequence, Value};
+//! Adds the sidecar to a workload, and removes it.
 
 use super::notes;
-use super::ports::{self, Found, LISTS, containers, declared};
+use super::ports::{self, DeclaredPort, LISTS, containers, declared};
 use super::record::{ANNOTATION, Env, Port, Record};
 use super::sidecar::{self, Parts, Sidecar, name};
-use super::yaml;
+use super::yaml::{self, Mapping, Sequence, Value};
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
-/// Where a container says what asks it something, and by which means a port can be in that.
+/// The handlers of a container, with their paths and names.
 const HANDLERS: [(&[&str], &str); 5] = [
     (&["livenessProbe"], "livenessProbe"),
     (&["readinessProbe"], "readinessProbe"),
@@ -18,9 +16,10 @@ const HANDLERS: [(&[&str], &str); 5] = [
     (&["lifecycle", "postStart"], "lifecycle.postStart"),
     (&["lifecycle", "preStop"], "lifecycle.preStop"),
 ];
+/// The kinds of handlers that have a port.
 const MEANS: [&str; 2] = ["httpGet", "tcpSocket"];
 
-/// Puts the sidecar in. One that `put` has put in before is taken out first.
+/// Adds the sidecar. A sidecar that an earlier call added is removed first.
 pub(super) fn put(
     object: &mut Mapping,
     template: &[&str],
@@ -40,14 +39,14 @@ pub(super) fn put(
         return Err(format!("it has a volume {taken} that `callgate inject` did not put there"));
     }
     own.extend(volumes);
-    // The first one, so that whatever else starts in this pod can use it.
+    // The sidecar is the first container, so that all others can use it when they start.
     record.list(pod, "initContainers")?.insert(0, container.into());
     change_agent(pod, sidecar, found, &mut record, said)?;
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let metadata = metadata.ok_or("it has no `metadata`")?;
     let annotations = record.mapping(metadata, "annotations").map(|_| ());
     annotations?;
-    let kept = serde_yaml::to_string(&record).map_err(|error| error.to_string())?;
+    let kept = yaml::to_text(&record)?;
     record.mapping(metadata, "annotations")?.insert(ANNOTATION.into(), kept.into());
     Ok(())
 }
@@ -56,7 +55,7 @@ fn record_has(volumes: &[Value], wanted: &str) -> bool {
     volumes.iter().any(|volume| name(volume) == Some(wanted))
 }
 
-/// The pod's specification.
+/// Returns the specification of the pod.
 fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping, String> {
     let mut at = object;
     for key in template.iter().chain(&["spec"]) {
@@ -67,17 +66,19 @@ fn pod<'a>(object: &'a mut Mapping, template: &[&str]) -> Result<&'a mut Mapping
     Ok(at)
 }
 
-/// Says why the sidecar cannot stand in this pod, if it cannot.
+/// Returns an error if this pod cannot have the sidecar.
 fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     for list in LISTS {
         if containers(pod, list).filter_map(name).any(|name| name == CONTAINER) {
             return Err(format!("it has a container {CONTAINER} that `callgate inject` did not put there"));
         }
         for (flag, port) in [("--port", sidecar.port), ("--admin-port", sidecar.admin_port)] {
-            let is_taken = |other: &&Found| other.is_tcp() && other.number == u64::from(port);
+            let is_taken = |other: &&DeclaredPort| other.is_tcp() && other.number == u64::from(port);
             if let Some(taken) = declared(pod, list)?.iter().find(is_taken) {
                 let words = taken.words();
-                return Err(format!("port {port} is taken in this pod by {words}; give {flag} another one"));
+                return Err(format!(
+                    "port {port} is taken in this pod by {words}; use {flag} with another port"
+                ));
             }
         }
     }
@@ -86,25 +87,25 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     }
     if pod.get("hostNetwork").is_some_and(yaml::is_true) {
         return Err(
-            "it uses the node's network (`hostNetwork`): its port cannot be moved there, and loopback, \
-                    which the sidecar trusts, is the whole node's"
+            "it uses the network of the node (`hostNetwork`): its port cannot be moved, and every process of the node reaches \
+                    loopback, which the sidecar trusts"
                 .to_owned(),
         );
     }
     Ok(())
 }
 
-/// The agent's container.
+/// Returns the agent's container.
 fn container<'a>(pod: &'a mut Mapping, wanted: &str) -> Option<&'a mut Mapping> {
     let all = pod.get_mut("containers")?.as_sequence_mut()?;
     all.iter_mut().find(|container| name(container) == Some(wanted))?.as_mapping_mut()
 }
 
-/// Takes the port from the agent, and tells it where to listen.
+/// Removes the port from the agent, and sets the variable that makes the agent listen on loopback.
 fn change_agent(
     pod: &mut Mapping,
     sidecar: &Sidecar,
-    found: Option<Found>,
+    found: Option<DeclaredPort>,
     record: &mut Record,
     notes: &mut Vec<String>,
 ) -> Result<(), String> {
@@ -118,19 +119,19 @@ fn change_agent(
         None => only().ok_or("which container is the agent's? None declares a port")?,
     };
     let container = container(pod, &agent).ok_or("the agent's container is gone")?;
-    if let Some(Found { at: (.., at), number, entry, .. }) = found {
+    if let Some(DeclaredPort { at: (.., at), number, entry, .. }) = found {
         let by_name = entry.get("name").and_then(Value::as_str).map(str::to_owned);
         record.handlers = renumber(container, by_name.as_deref(), number);
         let ports = record.list(container, "ports")?;
         ports.remove(at);
         let names = by_name.map_or(String::new(), |name| format!("`{name}` or "));
         notes.push(format!(
-            "a Service that has {number} as its `targetPort` must name {names}{} from now on",
+            "a Service with the `targetPort` {number} must use {names}{} from now on",
             sidecar.port
         ));
         if sidecar.bind_env.is_some() {
             notes.extend(asked_from_outside(container, number).map(|handler| {
-                format!("`{handler}` asks the pod's address, where an agent on loopback does not listen; make it `exec`")
+                format!("`{handler}` uses the address of the pod, but the agent listens only on loopback; replace it by `exec`")
             }));
         }
         record.port = Some(Port { at, entry });
@@ -143,7 +144,7 @@ fn change_agent(
     Ok(())
 }
 
-/// Sets the variable to loopback; what was there is given back.
+/// Sets the variable to loopback, and returns its previous entry.
 fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
     let mut entry = Mapping::new();
     entry.insert("name".into(), variable.into());
@@ -151,9 +152,9 @@ fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
     let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
     let (first, second) = (old.next(), old.next());
     match (first, second) {
-        // Kubernetes takes the last one, and undoing would have to know them all.
+        // Kubernetes uses the last entry, and `--remove` would have to restore all of them.
         (Some(_), Some(_)) => {
-            Err(format!("`env` of the agent has {variable} more than once; leave one of them"))
+            Err(format!("`env` of the agent has {variable} more than once; keep one of them"))
         }
         (Some(old), None) => match std::mem::replace(old, entry.into()) {
             Value::Mapping(was) => Ok(Some(was)),
@@ -166,7 +167,7 @@ fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
     }
 }
 
-/// The means by which a handler such as `livenessProbe.httpGet` asks.
+/// Returns the settings of a handler such as `livenessProbe.httpGet`.
 fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&'a mut Mapping> {
     let mut at = container;
     for key in path {
@@ -175,7 +176,7 @@ fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&
     at.get_mut(means)?.as_mapping_mut()
 }
 
-/// A probe finds a port's name in its own container alone: the name is no longer there, the number is.
+/// Replaces the port name in handlers by the number, because a handler knows only the names of its own container.
 fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<String> {
     let mut changed = Vec::new();
     for (path, handler) in HANDLERS {
@@ -190,7 +191,7 @@ fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<
     changed
 }
 
-/// The handlers by which the kubelet asks for this port at the pod's address.
+/// Returns the handlers with which the kubelet uses this port at the address of the pod.
 fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Item = String> {
     let mut all = Vec::new();
     for (path, handler) in HANDLERS {
@@ -204,14 +205,14 @@ fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Ite
     all.into_iter()
 }
 
-/// Takes the sidecar out, if `put` has put it in.
+/// Removes the sidecar, if `put` added it.
 pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String> {
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let annotations = metadata.and_then(|metadata| metadata.get_mut("annotations"));
     let Some(annotations) = annotations.and_then(Value::as_mapping_mut) else { return Ok(()) };
     let Some(kept) = annotations.get(ANNOTATION) else { return Ok(()) };
-    let record: Record = serde_yaml::from_str(kept.as_str().unwrap_or_default())
-        .map_err(|error| format!("the annotation {ANNOTATION} is not what was written there: {error}"))?;
+    let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
+        .map_err(|error| format!("the annotation {ANNOTATION} is not a valid record: {error}"))?;
     annotations.shift_remove(ANNOTATION);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_mapping_mut) {
         record.unmake(metadata, "annotations");
@@ -231,11 +232,10 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     Ok(())
 }
 
-/// Gives the agent back what was taken from it.
+/// Restores the agent's container.
 fn restore_agent(pod: &mut Mapping, record: &Record) -> Result<(), String> {
     let Some(agent) = &record.container else { return Ok(()) };
-    let container =
-        container(pod, agent).ok_or_else(|| format!("the container {agent} is gone since then"))?;
+    let container = container(pod, agent).ok_or_else(|| format!("the container {agent} no longer exists"))?;
     if let Some(Env { name: variable, was }) = &record.env
         && let Some(all) = container.get_mut("env").and_then(Value::as_sequence_mut)
         && let Some(at) = all.iter().position(|env| name(env) == Some(variable.as_str()))

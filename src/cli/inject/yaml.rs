@@ -1,54 +1,80 @@
-//! YAML as Kubernetes reads it, which is version 1.1, by a library that reads 1.2: the differences are `0644`,
-//! `yes` and their kin, where they stand without quotes, and the merge key `<<`.
+//! Reads and writes YAML so that Kubernetes, which reads version 1.1, takes both texts for the same values.
+//!
+//! The library reads version 1.2. The versions differ about scalars without quotes, such as `0644` and `yes`, and about
+//! the merge key `<<`.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess as _, Visitor};
 use serde_yaml::value::{Tag, TaggedValue};
-use serde_yaml::{Mapping, Value};
 
-/// What every reader of version 1.1 takes for true, and for false; each also capitalised and in capitals.
-const YES: [&str; 2] = ["yes", "on"];
-const NO: [&str; 2] = ["no", "off"];
-/// What is something else than text to some readers of version 1.1, and text to others.
-const DOUBTFUL: [&str; 4] = ["y", "n", "=", MERGE];
-/// The key whose value gives a mapping what it does not have itself.
+pub(super) use serde_yaml::{Mapping, Sequence, Value};
+
+use crate::config::Outline;
+
+/// The words for true in version 1.1, and those for false. Each can also be capitalised, or in capitals.
+const TRUE: [&str; 2] = ["yes", "on"];
+const FALSE: [&str; 2] = ["no", "off"];
+/// Words that some readers of version 1.1 take for text, and others for something else.
+const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
+/// The merge key: its value gives a mapping the keys that the mapping does not have itself.
 const MERGE: &str = "<<";
-/// The tag, while it is in memory, of what readers disagree about and what therefore is written as it was read:
-/// without quotes.
-const PLAIN: &str = "!callgate.dev/plain";
+/// The tag, in memory only, of a text that readers disagree about. It is written as it was read: without quotes.
+const AS_READ: &str = "!callgate.dev/plain";
 
-/// Reads one document, merge keys applied.
+/// Reads one document, and applies its merge keys.
 pub(super) fn read(text: &str) -> Result<Value, String> {
-    let reader = Reader { text };
+    let outline = Outline::parse(text);
+    let reader = Reader { outline: &outline, at: outline.root() };
     reader.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| format!("not YAML: {error}"))
 }
 
-/// Builds values of this text, which tells what is quoted in it: the library does not.
+/// Reads a record that [`to_text`] wrote.
+pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_yaml::from_str(text).map_err(|error| error.to_string())
+}
+
+/// Writes a record of this program's own.
+pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String> {
+    serde_yaml::to_string(record).map_err(|error| error.to_string())
+}
+
+/// Builds the value that is at a place of the outline. The library gives the contents of a scalar, the outline its
+/// style.
 #[derive(Clone, Copy)]
-struct Reader<'t> {
-    text: &'t str,
+struct Reader<'o> {
+    outline: &'o Outline,
+    at: Option<usize>,
 }
 
 impl Reader<'_> {
-    /// Whether this part of the text stands there without quotes, and without a tag that makes it text.
-    fn is_plain(self, part: &str) -> bool {
-        let at = part.as_ptr().addr().checked_sub(self.text.as_ptr().addr());
-        let Some(before) = at.and_then(|at| self.text.get(..at)) else { return false };
-        // A tag is on the same line and of the same item; what else begins with `!` is a comment or text.
-        let item = before.rsplit(['\n', '[', '{', ',']).next().unwrap_or_default();
-        let mut words = item.split_whitespace().rev().skip_while(|word| word.starts_with('&'));
-        !before.ends_with(['"', '\'']) && !words.next().is_some_and(|word| word.starts_with('!'))
+    fn inner<E: Error>(self, at: Option<usize>) -> Result<Self, E> {
+        match at {
+            Some(_) => Ok(Self { at, ..self }),
+            None => Err(E::custom("a value that two YAML parsers read differently")),
+        }
+    }
+
+    fn scalar<E: Error>(self, text: &str) -> Result<Value, E> {
+        let at = self.inner(self.at.filter(|at| self.outline.is_plain(*at).is_some()))?;
+        let is_plain = at.at.and_then(|at| self.outline.is_plain(at)) == Some(true);
+        Ok(if is_plain { resolved(text) } else { text.into() })
     }
 }
 
-/// What text without quotes means.
+/// Returns what a scalar without quotes and tag means to Kubernetes.
 fn resolved(text: &str) -> Value {
-    let small = text.to_ascii_lowercase();
-    if YES.contains(&small.as_str()) {
+    let is_one_of = |words: [&str; 2]| {
+        let first = |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase();
+        let capitalised = |word: &str| first(word) + word.get(1..).unwrap_or_default();
+        words
+            .iter()
+            .any(|word| text == *word || text == capitalised(word) || text == word.to_ascii_uppercase())
+    };
+    if is_one_of(TRUE) {
         return true.into();
     }
-    if NO.contains(&small.as_str()) {
+    if is_one_of(FALSE) {
         return false.into();
     }
     let digits = text.replace('_', "");
@@ -60,17 +86,17 @@ fn resolved(text: &str) -> Value {
     if let Some(number) = number {
         return number.into();
     }
-    if needs_quotes(text) { plain(text) } else { text.into() }
+    if needs_quotes(text) { as_read(text) } else { text.into() }
 }
 
-/// Whether Kubernetes takes it for true.
+/// Returns whether Kubernetes takes a value for true.
 pub(super) fn is_true(value: &Value) -> bool {
-    // Its own reader does so with a bare `y`, others do not.
-    value.as_bool() == Some(true) || *value == plain("y") || *value == plain("Y")
+    // The reader of Kubernetes takes `y` without quotes for true; others do not.
+    value.as_bool() == Some(true) || *value == as_read("y") || *value == as_read("Y")
 }
 
-fn plain(text: &str) -> Value {
-    tagged(Tag::new(PLAIN), text.into())
+fn as_read(text: &str) -> Value {
+    tagged(Tag::new(AS_READ), text.into())
 }
 
 fn tagged(tag: Tag, value: Value) -> Value {
@@ -96,7 +122,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::Null)
     }
 
-    /// There is no document.
+    /// Reads a text without a document.
     fn visit_none<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
@@ -117,34 +143,37 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(value.into())
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    /// Whatever can be without quotes comes this way: the library lends what it need not change.
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value, E> {
-        Ok(if self.is_plain(text) { resolved(text) } else { text.into() })
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        self.scalar(text)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut all = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            all.push(item);
+        loop {
+            let at = self.at.and_then(|list| self.outline.item(list, all.len()));
+            // At the end of the list there is no item to read.
+            match items.next_element_seed(Self { at, ..self })? {
+                Some(item) => all.push(item),
+                None => return Ok(all.into()),
+            }
         }
-        Ok(all.into())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let (mut all, mut merged, merge) = (Mapping::new(), None, plain(MERGE));
-        while let Some(key) = fields.next_key_seed(self)? {
-            let value = fields.next_value_seed(self)?;
+        let (mut all, mut merged, merge) = (Mapping::new(), None, as_read(MERGE));
+        for index in 0.. {
+            let entry = self.at.and_then(|map| self.outline.entry(map, index));
+            let Some(key) = fields.next_key_seed(Self { at: entry.map(|(key, _)| key), ..self })? else {
+                break;
+            };
+            let value = fields.next_value_seed(self.inner(entry.map(|(_, value)| value))?)?;
             let is_twice = if key == merge {
                 merged.replace((value, all.len())).is_some()
             } else {
                 all.insert(key, value).is_some()
             };
             if is_twice {
-                return Err(A::Error::custom("a key is there twice in a mapping"));
+                return Err(A::Error::custom("a key is twice in a mapping"));
             }
         }
         if let Some((merged, at)) = merged {
@@ -156,16 +185,16 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_enum<A: EnumAccess<'de>>(self, variant: A) -> Result<Value, A::Error> {
         let (tag, contents) = variant.variant::<String>()?;
         let tag = Tag::new(tag);
-        if tag == PLAIN {
-            return Err(A::Error::custom(format!("the tag {PLAIN} is none to be written")));
+        if tag == AS_READ {
+            return Err(A::Error::custom(format!("the tag {AS_READ} is reserved")));
         }
         Ok(tagged(tag, contents.newtype_variant_seed(self)?))
     }
 }
 
-/// Adds what the mapping does not have itself. Mappings are read from within, so the merge keys of what is merged
-/// are applied already. What stands before the merge key, which is at this place, is not to be in both: the reader of
-/// Kubernetes lets the merged one win, against what is agreed on.
+/// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the others. Inner
+/// mappings are read first, so the merge keys in `merged` have been applied. A key before the merge key must not be in
+/// both mappings: the reader of Kubernetes takes the merged value, and others take the mapping's own.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
         Value::Sequence(items) => items,
@@ -179,7 +208,7 @@ fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), Stri
         for (key, value) in each {
             if before.get(&key).is_some_and(|own| *own != value) {
                 return Err(format!(
-                    "`{}` is before the `{MERGE}` that has it too: which one counts is not agreed on; put `{MERGE}` first",
+                    "`{}` is before the `{MERGE}` that has it, too: readers disagree about the one that counts; put `{MERGE}` first",
                     key.as_str().unwrap_or_default()
                 ));
             }
@@ -189,11 +218,11 @@ fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), Stri
     Ok(())
 }
 
-/// Writes it so that both versions read the same.
+/// Writes a value so that both versions read the same value.
 pub(super) fn write(value: &Value) -> Result<String, String> {
     let written = |value: &Value| serde_yaml::to_string(value).map_err(|error| error.to_string());
     let plain = written(value)?;
-    // Neither is within any text, so that nothing but what is marked here changes.
+    // A mark must not be in any text, so that only marked text changes.
     let mark = |mut mark: String| {
         while plain.contains(&mark) {
             mark.push('_');
@@ -204,13 +233,13 @@ pub(super) fn write(value: &Value) -> Result<String, String> {
     Ok(written(&marked(value, &quote, &bare))?.replace(&quote, "\"").replace(&bare, ""))
 }
 
-/// Puts marks around text that the library would write without the quotes it needs, or with some that it must not
+/// Puts marks around a text that the library would write without necessary quotes, or with quotes that it must not
 /// have.
 fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     let again = |value: &Value| marked(value, quote, bare);
     match value {
         Value::String(text) if needs_quotes(text) => format!("{quote}{text}{quote}").into(),
-        Value::Tagged(it) if it.tag == PLAIN => match it.value.as_str() {
+        Value::Tagged(it) if it.tag == AS_READ => match it.value.as_str() {
             Some(text) if needs_quotes(text) => format!("{bare}{text}{bare}").into(),
             _ => it.value.clone(),
         },
@@ -223,11 +252,11 @@ fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     }
 }
 
-/// Whether a reader of version 1.1 takes it for something else than text: a word for true or false, an operator, or
-/// anything like a number or a date, of which there are many. Text with `: ` in it is quoted in every version.
+/// Returns whether a reader of version 1.1 takes a text without quotes for something else: for a boolean, a merge key,
+/// or one of the many forms of numbers and dates. Text with `: ` in it is quoted in every version.
 fn needs_quotes(text: &str) -> bool {
     let small = text.to_ascii_lowercase();
-    let is_word = [&YES[..], &NO, &DOUBTFUL].iter().any(|words| words.contains(&small.as_str()));
+    let is_word = [&TRUE[..], &FALSE, &AMBIGUOUS].iter().any(|words| words.contains(&small.as_str()));
     let begins_so = text.starts_with(|c: char| c.is_ascii_digit() || ".+-".contains(c));
     let is_numeric = |c: char| c.is_ascii_hexdigit() || "_.:+- xXoOtTzZ".contains(c);
     let is_like_a_number =

@@ -1,13 +1,13 @@
-//! Words in a configuration: which are names, which may be repeated in a message, which were meant.
+//! Words for messages: suggestions for misspelled words, and values without possible secrets.
 
-/// A word in a message; not repeated when it could be a secret in the wrong place.
-pub(super) fn shown(text: &str) -> String {
+/// Returns a word for a message. A word that can be a secret in the wrong place is left out.
+pub(crate) fn shown(text: &str) -> String {
     let word = text.len() <= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if word && !text.contains("sec_") { format!("`{text}`") } else { "the value".to_owned() }
 }
 
-/// A URL in a message, without what may be a secret in it: user and query.
-pub(super) fn shown_url(text: &str) -> String {
+/// Returns a URL for a message, without the parts that can be secrets: user information and query.
+pub(crate) fn shown_url(text: &str) -> String {
     let text = text.split(['?', '#']).next().unwrap_or_default();
     match text.rsplit_once('@') {
         Some((before, rest)) => {
@@ -17,22 +17,22 @@ pub(super) fn shown_url(text: &str) -> String {
     }
 }
 
-/// Whether `text` may be a name.
-pub(super) fn is_name(text: &str) -> bool {
+/// Returns whether `text` is a name.
+pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-        // Metrics and logs say so where there is no name, and of answers to questions.
+        // Metrics and logs use these two words themselves.
         && !matches!(text, "none" | "actions")
 }
 
-/// "did you mean", or the list of what is known.
-pub(super) fn did_you_mean(text: &str, known: &[&str]) -> String {
-    // Nobody means a word with one that is much longer than any, and comparing takes time and room for each letter.
+/// Returns the known word that is nearest to `text`, as a question, or the list of the known words.
+pub(crate) fn did_you_mean(text: &str, known: &[&str]) -> String {
+    // No known word is this long, and the comparison takes time and memory for each letter.
     let comparable = known.iter().filter(|_| text.len() <= 64);
     let near = comparable.map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
     match near {
         Some((distance, word)) if distance <= 2 && distance < word.len() => format!("did you mean `{word}`?"),
-        _ => format!("known are: {}", known.join(", ")),
+        _ => format!("use one of: {}", known.join(", ")),
     }
 }

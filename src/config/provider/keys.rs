@@ -1,12 +1,11 @@
-//! The keys of a scheme: secrets, public keys, where they are fetched, and what handshakes prove themselves by.
+//! The keys of a scheme: secrets, public keys, fetched keys, and the tokens of handshakes.
 
-use super::fields::Fields;
-use super::reader::Cursor;
+use crate::config::yaml::{Cursor, Fields};
 use crate::policy::{Feed, FeedKind};
 use crate::secret::Secret;
 use crate::signature::{KeySet, Proof, PublicKeySource, Scheme, Verifier, VerifierKeys};
 
-/// Puts a scheme and its keys together.
+/// Reads the keys of a scheme, and returns the verifier.
 pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
     let at = fields.at().clone();
     if scheme.uses_url() && !has_public_url {
@@ -15,13 +14,13 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
     let shakes = &scheme.handshakes;
     let verify_token = fields.optional("verify_token").map(|at| match at.secret() {
         Some(_) if shakes.iter().all(|shake| shake.token.is_none()) => {
-            at.error("no handshake of this provider names a token", "take `verify_token` out")
+            at.error("no handshake of this provider contains a token", "remove `verify_token`")
         }
         read => read,
     });
-    let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| match at.words() {
+    let subscriptions = fields.optional("subscriptions").map_or(Some(Vec::new()), |at| match at.texts() {
         Some(_) if shakes.iter().all(|shake| shake.subscription.is_none()) => {
-            at.error("no handshake of this provider is about anything", "take `subscriptions` out")
+            at.error("no handshake of this provider confirms a subscription", "remove `subscriptions`")
         }
         read => read,
     });
@@ -29,7 +28,7 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
     let derived = fields.optional("secrets").filter(|at| at.is_word("derived"));
     let certificates = fields.optional("certificates").map(|at| match &scheme.keys {
         Some(PublicKeySource::Certificate(_)) => certificates(&at),
-        _ => at.error("no message of this provider names a certificate", "take `certificates` out"),
+        _ => at.error("no message of this provider names a certificate", "remove `certificates`"),
     });
     let secrets_at = match (&registration, &derived, secrets_needed(&scheme)) {
         (None, None, true) => Some(fields.required("secrets")?),
@@ -37,22 +36,15 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
         _ => None,
     };
     if let (Some(at), false) = (&secrets_at, scheme.has_proof()) {
-        return at.error("this provider signs nothing: there is no secret", "take `secrets` out");
+        return at.error("this provider does not sign, so it has no secret", "remove `secrets`");
     }
     let secrets = secrets_at.as_ref().map_or(Some(Vec::new()), |at| at.secrets());
     let keys = match (registration, derived) {
         (Some(read), None) => read?,
-        (None, Some(at)) => match derives(&scheme) {
-            true => VerifierKeys::Derived,
-            false => {
-                return at.error(
-                    "this scheme takes no secret that is made by us",
-                    "only a MAC over a content whose key may be `whsec_` and base64, or text",
-                );
-            }
-        },
+        (None, Some(at)) => derived_keys(&at, &scheme)?,
         (Some(_), Some(at)) => {
-            return at.error("a registered secret and a derived one?", "keep one of the two");
+            return at
+                .error("`registration` and `secrets: derived` exclude each other", "keep one of the two");
         }
         (None, None) => keys_of(&at, &scheme, secrets.as_deref(), secrets_at.as_ref(), certificates)?,
     };
@@ -70,7 +62,17 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
     }
 }
 
-/// Whether the scheme can take a secret in the form in which we make them.
+fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
+    if derives(scheme) {
+        return Some(VerifierKeys::Derived);
+    }
+    at.error(
+        "this scheme does not accept a derived secret",
+        "use `derived` with a MAC over a content whose key is text, or `whsec_` and base64",
+    )
+}
+
+/// Returns whether the scheme accepts secrets in the form in which Callgate makes them.
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))
@@ -78,12 +80,12 @@ fn derives(scheme: &Scheme) -> bool {
         && Verifier::new(scheme.clone(), VerifierKeys::Shared, &[sample]).is_ok()
 }
 
-/// Whether something has to be in `secrets`.
+/// Returns whether `secrets` is required.
 fn secrets_needed(scheme: &Scheme) -> bool {
     match &scheme.keys {
         None if !scheme.has_proof() => false,
         Some(PublicKeySource::Url(_)) => false,
-        // What stands there then is no key: a topic, the id of a webhook.
+        // With certificates, `secrets` contains values such as a topic or the id of a webhook.
         Some(PublicKeySource::Certificate(_)) => true,
         None => true,
     }
@@ -122,7 +124,7 @@ fn keys_of(
     }
 }
 
-/// `certificates: {file: …}`: the ones to use instead of what the provider publishes.
+/// Reads `certificates: {file: …}`, which replace the certificates that the provider publishes.
 fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     let secret = at.secret()?;
     match KeySet::parse(secret.expose()) {
@@ -131,7 +133,7 @@ fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     }
 }
 
-/// `registration: {file: …}`: where the secret is kept that the provider hands over.
+/// Reads `registration: {file: …}`, the file for the secret that the provider sends in its handshake.
 fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     let mut fields = at.fields()?;
     let path = fields.required("file").and_then(|at| match at.text()? {
@@ -140,7 +142,7 @@ fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     });
     fields.finish();
     if scheme.handshakes.iter().all(|handshake| handshake.secret.is_none()) {
-        return at.error("this provider hands over no secret", "take `registration` out");
+        return at.error("this provider sends no secret in a handshake", "remove `registration`");
     }
     let url = format!("file:{}", path?).into();
     Some(VerifierKeys::Learned(at.feed(Feed { url, kind: FeedKind::Secret })))

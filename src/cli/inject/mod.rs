@@ -1,4 +1,4 @@
-//! `callgate inject`: puts the sidecar into Kubernetes workloads, and takes it out again.
+//! `callgate inject`: adds the sidecar to Kubernetes workloads, and removes it.
 
 mod document;
 mod notes;
@@ -20,34 +20,34 @@ pub use sidecar::Sidecar;
 
 #[derive(Args)]
 pub(super) struct InjectArgs {
-    /// The manifests, one or several documents; `-` is standard input.
+    /// The manifests, with one or more documents. `-` is standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     file: PathBuf,
-    /// Take the sidecar out: what was there before it was put in.
+    /// Remove the sidecar and restore the previous workload.
     #[arg(long)]
     remove: bool,
-    /// The sidecar's image.
+    /// The image of the sidecar.
     #[arg(long, value_name = "IMAGE", default_value = concat!("callgate:", env!("CARGO_PKG_VERSION")))]
     image: String,
-    /// The ConfigMap that holds `callgate.yaml`.
+    /// The ConfigMap with `callgate.yaml`.
     #[arg(long, value_name = "NAME", default_value = "callgate")]
     config_map: String,
-    /// The Secret whose keys become files below /secrets.
+    /// The Secret whose keys become files in /secrets.
     #[arg(long, value_name = "NAME", default_value = "callgate")]
     secret: String,
-    /// The Secret with `tls.crt` and `tls.key`, which become files below /tls. None: something in front ends TLS.
+    /// The Secret with `tls.crt` and `tls.key`, which become files in /tls. Default: none, for a load balancer that ends TLS.
     #[arg(long, value_name = "NAME")]
     tls_secret: Option<String>,
-    /// Where the sidecar listens, as `listen.ingress` says.
+    /// The port of the sidecar, as in `listen.ingress`.
     #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// The agent's port, name or number, that the sidecar stands before. Not needed where only one is declared.
+    /// The port of the agent, by name or number. Not needed if the pod declares only one port.
     #[arg(long, value_name = "PORT")]
     agent_port: Option<String>,
-    /// Where metrics and health are served, as `listen.admin` says.
+    /// The port for metrics and health checks, as in `listen.admin`.
     #[arg(long, value_name = "PORT", default_value_t = 9901, value_parser = clap::value_parser!(u16).range(1..))]
     admin_port: u16,
-    /// The environment variable by which the agent is told to listen on 127.0.0.1 alone.
+    /// The environment variable that makes the agent listen only on 127.0.0.1.
     #[arg(long, value_name = "NAME")]
     bind_env: Option<String>,
 }

@@ -1,36 +1,30 @@
-//! `interaction` and `actions` of a route: how its interactions are followed, and how questions are answered.
+//! `interaction` and `actions` of a route: how Callgate follows interactions, and how the agent answers questions.
 
-use std::time::Duration;
+use std::collections::HashMap;
 
-use http::{HeaderName, HeaderValue};
-
-use super::callback::{Callback, places};
-use super::egress::known_callback;
-use super::fields::Fields;
-use super::presets;
-use super::reader::Cursor;
-use super::route::forward;
+use super::forward;
+use crate::config::outbound::{headers, timeouts};
+use crate::config::provider::{CallbackConvention, callback_convention, locations, scheme_of};
+use crate::config::yaml::Cursor;
 use crate::guard::{Entry, Guard};
 use crate::ingress::Actions;
 use crate::interaction::{Follow, Stale};
 use crate::path::Template;
-use crate::request::HOP_BY_HOP;
-use crate::secret::Secret;
 use crate::signature::{Verifier, VerifierKeys};
 
-/// Reads `interaction`: how it is followed, and where the agent is told that nothing came. `asked` is how callbacks
-/// are asked for by this route's egress rule, where a preset says so.
+/// Reads `interaction`: how to follow it, and the path for notices about missing callbacks. `asked` is the convention
+/// that the egress rule of this route names.
 pub(super) fn interaction(
     at: &Cursor<'_>,
     path: Option<&Template>,
-    asked: Option<&Callback>,
+    asked: Option<&CallbackConvention>,
 ) -> Option<(Follow, Option<Template>)> {
     let mut fields = at.fields()?;
-    let preset = fields.optional("preset").map(|at| known_callback(&at));
-    let mut places = |key| fields.optional(key).map(|at| places(&at));
-    let (status, id) = (places("status"), places("id"));
+    let preset = fields.optional("preset").map(|at| callback_convention(&at));
+    let mut locations = |key| fields.optional(key).map(|at| locations(&at));
+    let (status, id) = (locations("status"), locations("id"));
     let progress = fields.optional("progress").map(|at| at.pointer());
-    let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.words());
+    let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.texts());
     let (asking, done, failed) = (words("asking"), words("done"), words("failed"));
     let mut duration = |key| fields.optional(key).map(|at| at.duration());
     let (deadline, stalled_after) = (duration("deadline"), duration("stalled_after"));
@@ -41,28 +35,31 @@ pub(super) fn interaction(
     fields.finish();
     let (done, failed, asking) = (done?, failed?, asking?);
     let preset = preset.map_or(Some(None), |read| read.map(Some))?;
-    // Whatever the route says itself about states, it says all of.
+    // A route that sets any state replaces all states of the preset.
     let own_states = status.is_some() || ends || !asking.is_empty();
     let known = preset.as_ref().or(asked);
     if (ends || !asking.is_empty()) && status.is_none() {
         return at.error(
             "`done`, `failed` and `asking` are values of the status",
-            "say where it is: `status: /status`",
+            "add the location of the status, such as `status: /status`",
         );
     }
-    let lists = [&done, &failed, &asking];
-    for (i, list) in lists.iter().enumerate() {
-        if let Some(word) = list.iter().find(|word| lists.iter().take(i).any(|other| other.contains(word))) {
-            return at.error(format!("`{word}` is both done and failed, or asking"), "");
+    let mut states = HashMap::new();
+    for (i, list) in [&done, &failed, &asking].into_iter().enumerate() {
+        if let Some(word) = list.iter().find(|word| *states.entry(*word).or_insert(i) != i) {
+            return at.error(
+                format!("`{word}` is in two of `done`, `failed` and `asking`"),
+                "keep one of the two",
+            );
         }
     }
     let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());
     if !ends && (own_states || !ends_by_preset) {
-        at.warn("no value of the status ends an interaction: it stays open until its deadline");
+        at.warn("no value of the status ends an interaction, so each one stays open until its deadline");
     }
     if stalled_after.is_some() && !tells {
         return at
-            .error("`stalled_after` without `notify` tells nobody", "add `notify`, a path of the agent");
+            .error("`stalled_after` has no effect without `notify`", "add `notify`, a path of the agent");
     }
     let mut follow = Follow {
         status: status.unwrap_or_else(|| Some(Vec::new()))?,
@@ -109,8 +106,8 @@ fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
         match Entry::parse(text) {
             Some(entry) => Some(entry),
             None => at.error(
-                format!("`{text}` is no host"),
-                "a name (booking-service.com), name:port, http://name where TLS is not to be had, an address or a network",
+                format!("`{text}` is not a host"),
+                "a name (booking-service.com), name:port, http://name for a host without TLS, an address or a network",
             ),
         }
     };
@@ -118,51 +115,14 @@ fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
     read.into_iter().collect()
 }
 
-/// Headers whose values are secrets: `{ authorization: {env: NAME} }`.
-pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
-    let one = |(name, at): (&str, Cursor<'_>)| {
-        let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-        let Some(header) = parsed.filter(can_be_set) else {
-            return at.error(CANNOT_BE_SET, "such as authorization, x-api-key");
-        };
-        let secret = at.secret()?;
-        match HeaderValue::from_bytes(secret.expose()) {
-            Ok(_) => Some((header, secret)),
-            Err(_) => at.error("the secret has characters that headers cannot have", ""),
-        }
-    };
-    let read: Vec<_> = at.named()?.into_iter().map(one).collect();
-    read.into_iter().collect()
-}
-
-pub(super) const CANNOT_BE_SET: &str = "that is no name of a header that can be set";
-
-/// Whether a header may be configured: not those of the connection and the framing, and not those that speak for us.
-pub(super) fn can_be_set(name: &HeaderName) -> bool {
-    !HOP_BY_HOP.contains(name) && !name.as_str().starts_with("callgate-")
-}
-
-/// `sign: {secrets: [...]}`: Standard Webhooks.
+/// Reads `sign: {secrets: [...]}`, for signatures by Standard Webhooks.
 fn signer(at: &Cursor<'_>) -> Option<Verifier> {
     let mut fields = at.fields()?;
     let secrets = fields.required("secrets").and_then(|at| Some((at.clone(), at.secrets()?)));
     fields.finish();
     let (secrets_at, secrets) = secrets?;
-    match Verifier::new(presets::scheme_of("standard-webhooks")?, VerifierKeys::Shared, &secrets) {
+    match Verifier::new(scheme_of("standard-webhooks")?, VerifierKeys::Shared, &secrets) {
         Ok(verifier) => Some(verifier),
         Err((_, fault)) => secrets_at.error(format!("a secret {fault}"), ""),
     }
-}
-
-/// `timeouts: {connect, response}` of requests to a provider.
-pub(super) fn timeouts(fields: &mut Fields<'_>) -> Option<(Duration, Duration)> {
-    let mut connect = Some(Duration::from_secs(5));
-    let mut response = Some(Duration::from_secs(60));
-    if let Some(at) = fields.optional("timeouts") {
-        let mut fields = at.fields()?;
-        connect = fields.optional("connect").map_or(connect, |at| at.duration());
-        response = fields.optional("response").map_or(response, |at| at.duration());
-        fields.finish();
-    }
-    Some((connect?, response?))
 }

@@ -1,21 +1,27 @@
-//! `routes`: external path, checks, internal path.
+//! `routes`: the external path, the checks and the internal path of callbacks.
+
+mod assertion;
+mod interaction;
+mod token;
 
 use std::sync::Arc;
 
-use super::callback::Callback;
-use super::interaction;
-use super::limits::rate;
-use super::reader::Cursor;
-use super::token::{CallbackTokens, token};
-use super::words::did_you_mean;
+use crate::config::listen::rate;
+use crate::config::provider::CallbackConvention;
+use crate::config::repeated::repeated;
+use crate::config::yaml::{Cursor, did_you_mean};
 use crate::ingress::{CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::signature::VerifierKeys;
 use crate::token::Asserter;
+use token::{CallbackTokens, token};
 
-/// Largest body unless said otherwise, in bytes.
+pub(super) use assertion::assertion;
+pub(super) use token::callback_tokens;
+
+/// The default maximum size of a body, in bytes.
 pub(super) const BODY_BYTES_DEFAULT: u64 = 1 << 20;
-/// Largest body that can be allowed, in bytes: bodies are held in memory whole.
+/// The largest size that can be configured, in bytes. Callgate keeps whole bodies in memory.
 pub(super) const BODY_BYTES_MAX: u64 = 64 << 20;
 
 const METHODS: &[(&str, &http::Method)] = &[
@@ -28,53 +34,53 @@ const METHODS: &[(&str, &http::Method)] = &[
     ("PUT", &http::Method::PUT),
 ];
 
-/// What a route may refer to.
-pub(super) struct Known<'k> {
+/// The other sections that a route refers to.
+pub(super) struct References<'k> {
     pub(super) providers: &'k [Arc<Provider>],
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
     pub(super) tokens_failed: bool,
     pub(super) asserter: Option<&'k Arc<Asserter>>,
     pub(super) asserter_failed: bool,
-    /// What a route does that says nothing of it.
+    /// The mode of routes without their own.
     pub(super) mode: Mode,
-    /// How callbacks are asked for, by route, where an egress rule names a preset.
-    pub(super) asked: &'k [(String, Callback)],
+    /// The callback conventions of routes, for egress rules with a preset.
+    pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
-impl Known<'_> {
-    /// How callbacks of a route are asked for.
-    fn asked(&self, route: &str) -> Option<&Callback> {
-        self.asked.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
+impl References<'_> {
+    /// Returns the callback convention of a route.
+    fn convention(&self, route: &str) -> Option<&CallbackConvention> {
+        self.conventions.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
     }
 }
 
-/// Reads all routes.
-pub(super) fn routes(at: &Cursor<'_>, known: &Known<'_>) -> Option<Vec<Arc<Route>>> {
+/// Reads `routes`.
+pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
-    let read: Vec<_> = list.iter().map(|at| route(at, known)).collect();
-    for (i, (at, route)) in list.iter().zip(&read).enumerate() {
-        let Some(route) = route else { continue };
-        for earlier in read.iter().take(i).flatten() {
-            distinct(at, route, earlier);
-        }
-    }
-    read.into_iter().map(|route| route.map(Arc::new)).collect()
+    let read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
+    distinct(&read.iter().flatten().collect::<Vec<_>>());
+    read.into_iter().map(|read| read.map(|(_, route)| Arc::new(route))).collect()
 }
 
-fn distinct(at: &Cursor<'_>, route: &Route, earlier: &Route) {
-    if route.name == earlier.name {
-        let _: Option<()> =
-            at.error(format!("the name {} is used twice", route.name), "tokens are bound to it");
+/// Notes routes with the name or the paths of an earlier one.
+fn distinct(routes: &[&(Cursor<'_>, Route)]) {
+    for (i, _) in repeated(routes, |(_, a), (_, b)| a.name.cmp(&b.name)) {
+        let Some((at, route)) = routes.get(i) else { continue };
+        let _: Option<()> = at.error(
+            format!("the name {} is used twice", route.name),
+            "each token is bound to the name of a route",
+        );
     }
-    if route.path.same_shape(&earlier.path) {
+    for (i, earlier) in repeated(routes, |(_, a), (_, b)| a.path.precedence(&b.path)) {
+        let (Some((at, route)), Some((_, earlier))) = (routes.get(i), routes.get(earlier)) else { continue };
         let message = format!("matches the same paths as the route {}", earlier.name);
         let hint = format!("{} and {} cannot be told apart", earlier.path.as_str(), route.path.as_str());
         let _: Option<()> = at.error(message, hint);
     }
 }
 
-fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
+fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     let mut fields = at.fields()?;
     let name = fields.required("name").and_then(|at| at.name());
     let path = fields.required("path").and_then(|at| at.template());
@@ -90,7 +96,7 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     let words = [("answer", true), ("deliver", false)];
     let tells_duplicates = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
     let interaction_at = fields.optional("interaction");
-    let asked = name.and_then(|name| known.asked(name));
+    let asked = name.and_then(|name| known.convention(name));
     let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref(), asked));
     let actions_at = fields.optional("actions");
     let actions = actions_at.as_ref().map(interaction::actions);
@@ -113,7 +119,7 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     guarded(at, token_stated || named, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
     interactive(interaction_at.iter().chain(&actions_at), token.as_ref());
-    let (follow, notify) = interaction.unwrap_or_else(|| Some((Callback::follow(asked), None)))?;
+    let (follow, notify) = interaction.unwrap_or_else(|| Some((CallbackConvention::follow(asked), None)))?;
     unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
     derived(at, provider.as_deref(), token.as_ref())?;
     registered(at, provider.as_deref(), token.as_ref())?;
@@ -137,12 +143,12 @@ fn route(at: &Cursor<'_>, known: &Known<'_>) -> Option<Route> {
     })
 }
 
-/// `mode: enforce | observe`.
+/// Reads `mode: enforce | observe`.
 pub(super) fn mode(at: &Cursor<'_>) -> Option<Mode> {
     at.one_of(&[("enforce", Mode::Enforce), ("observe", Mode::Observe)])
 }
 
-/// `client_certificate: required`, or `{names: [...]}`.
+/// Reads `client_certificate: required`, or `{names: [...]}`.
 fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     let Some(at) = at else { return Some(None) };
     if !at.is_map() {
@@ -150,62 +156,59 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
         return Some(Some(CertificateRule { names: Vec::new() }));
     }
     let mut fields = at.fields()?;
-    let names = fields.required("names").and_then(|at| at.words());
+    let names = fields.required("names").and_then(|at| at.texts());
     fields.finish();
     Some(Some(CertificateRule { names: names? }))
 }
 
-/// `assertion: true | false`; with the section of that name, and nothing said, every route has it.
-fn asserter(at: Option<Cursor<'_>>, known: &Known<'_>) -> Option<Option<Arc<Asserter>>> {
+/// Reads `assertion: true | false`. Default: true if the section `assertion` is present.
+fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
         (false, _) => Some(None),
         (true, Some(asserter)) => Some(Some(Arc::clone(asserter))),
         (true, None) if known.asserter_failed => None,
-        (true, None) => {
-            at?.error("there is no key to sign it with", "add the section `assertion` with a `key`")
-        }
+        (true, None) => at?
+            .error("there is no key to sign the assertion with", "add the section `assertion` with a `key`"),
     }
 }
 
-/// What is about an interaction needs one.
+/// Notes settings of interactions on a route whose token names none.
 fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {
-            let _: Option<()> = at.error(
-                "only a token of kind callback names an interaction",
-                "take it out, or change `token`",
-            );
+            let _: Option<()> = at
+                .error("only a token of kind callback names an interaction", "remove it, or change `token`");
         }
     }
 }
 
-/// A message that is not bound to its address is good at every other one of the route.
+/// Warns of a route whose messages are valid for every value of its captures.
 fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
     let signs_the_address = |provider: &Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().covers().url)
     };
     let captures = path.is_some_and(|path| path.names().next().is_some());
     if captures && token.is_none() && !provider.is_some_and(signs_the_address) {
-        at.warn("nothing binds a message to its path: one for one capture is good for every other, too; add a `token`");
+        at.warn("nothing binds a message to its path: a message for one value of a capture is valid for every other value; add a `token`");
     }
 }
 
-/// Whoever hands over the secret first owns it: that must not be just anybody.
+/// Notes a route on which anybody can register the secret of the provider. The first caller decides the secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))
     };
     match provider.filter(learns) {
         Some(provider) if provider.allow.is_none() && token.is_none() => at.error(
-            "anybody could hand over the secret of this route's provider",
-            "add `allow` at the provider, or a `token` that only it has",
+            "anybody can register the secret of this route's provider",
+            "add `allow` to the provider, or a `token` that only the provider has",
         ),
         _ => Some(()),
     }
 }
 
-/// A secret that is made for each interaction is known by the interaction, which a token of ours names.
+/// Notes a provider with derived secrets on a route without a callback token, which names the interaction.
 fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let derives = provider
         .and_then(|provider| provider.verifier.as_ref())
@@ -213,13 +216,13 @@ fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     if derives && !matches!(token, Some(TokenRule::Callback { .. })) {
         return at.error(
             "the provider's secrets are derived from tokens of kind callback",
-            "add one to the route",
+            "add such a `token` to the route",
         );
     }
     Some(())
 }
 
-/// A route that anyone may call must say so; one that says so must mean it.
+/// Notes a route without token and signature that is not marked as open, and an open route with one of them.
 fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()> {
     match (token || signed, open) {
         (false, false) => {
@@ -227,10 +230,10 @@ fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()>
             at.error("the route has neither token nor signature", hint)
         }
         (true, true) => {
-            at.error("the route says `open: true` but has a token or signature", "take one of them out")
+            at.error("the route has `open: true`, but has a token or signature", "remove one of them")
         }
         (false, true) => {
-            at.warn("open: whoever the address check lets through can call the agent through this route");
+            at.warn("open: every caller that passes the address check can call the agent through this route");
             Some(())
         }
         (true, false) => Some(()),
@@ -246,7 +249,7 @@ pub(super) fn methods(at: &Cursor<'_>) -> Option<Vec<http::Method>> {
     Some(methods)
 }
 
-fn provider(at: &Cursor<'_>, known: &Known<'_>) -> Option<Arc<Provider>> {
+fn provider(at: &Cursor<'_>, known: &References<'_>) -> Option<Arc<Provider>> {
     let name = at.text()?;
     if let Some(provider) = known.providers.iter().find(|provider| *provider.name == *name) {
         return Some(Arc::clone(provider));
@@ -258,12 +261,12 @@ fn provider(at: &Cursor<'_>, known: &Known<'_>) -> Option<Arc<Provider>> {
     at.error(format!("there is no provider {name}"), did_you_mean(name, &names))
 }
 
-/// The internal path: every capture in it must be one of the external path.
+/// Reads an internal path. Each capture in it must be a capture of the external path.
 pub(super) fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Template> {
     let template = at.template()?;
     let path = path?;
     if template.has(TOKEN_CAPTURE) {
-        return at.error("the token is never passed on", "take {callback_token} out of `forward`");
+        return at.error("the agent never receives the token", "remove {callback_token} from the path");
     }
     if let Some(name) = template.names().find(|name| !path.has(name)) {
         let hint = format!("the path captures: {}", path.names().collect::<Vec<_>>().join(", "));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::Cursor;
+use crate::config::yaml::Cursor;
 use crate::policy::Limits;
 use crate::time::Rate;
 
@@ -14,7 +14,7 @@ const HEADERS_MAX: u64 = 256;
 pub(super) const BODY_MEMORY_MAX: u64 = 1 << 40;
 
 /// Reads `limits`.
-pub(super) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
+pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     let defaults = Limits::default();
     let Some(at) = at else { return Some(defaults) };
     let mut fields = at.fields()?;
@@ -58,7 +58,7 @@ pub(super) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
 }
 
 /// A rate: `100/s`, `30/m`, `500/h`. As many may come at once.
-pub(super) fn rate(at: &Cursor<'_>) -> Option<Rate> {
+pub(crate) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let text = at.text()?;
     let hint = "such as 100/s, 30/m or 500/h; as many may come at once";
     let read = text.split_once('/').and_then(|(number, unit)| {
@@ -81,7 +81,7 @@ pub(super) fn rate(at: &Cursor<'_>) -> Option<Rate> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::{MINIMAL, mistake, parse};
+    use crate::config::tests::{MINIMAL, mistake, parse};
 
     #[test]
     fn limits_are_read() {

@@ -1,23 +1,23 @@
-//! `assertion`: what signs the proof that the agent gets with each message.
+//! `assertion`: the key and the lifetime of the assertions that the agent receives with each request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::Cursor;
 use super::token::{CallbackTokens, algorithm, shared};
+use crate::config::yaml::Cursor;
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
-/// The shortest: a connection to the agent, and clocks that differ, take their time.
+/// The shortest lifetime. It must cover the time of a connection to the agent, and the difference between clocks.
 const TTL_MIN: Duration = Duration::from_secs(5);
-/// How long an assertion is good for unless said otherwise.
+/// The default lifetime.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
-/// The longest that can be asked for: whoever sees one can send the very message again until then.
+/// The longest lifetime. Until it ends, anybody who sees a request can send the same request again.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
-/// Reads `assertion`. `public_url` as for [`super::token::callback_tokens`]; `tokens` are the keys that mint, which
-/// nobody else may have.
-pub(super) fn assertion(
+/// Reads `assertion`. `public_url` is as in [`super::token::callback_tokens`]. The key must not be one of those in
+/// `tokens`.
+pub(crate) fn assertion(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
     tokens: Option<&CallbackTokens>,
@@ -26,7 +26,7 @@ pub(super) fn assertion(
     let audience = fields.optional("audience").map(|at| at.text().map(str::to_owned));
     let ttl = fields.optional("ttl").map_or(Some(TTL_DEFAULT), |at| match at.duration()? {
         ttl if ttl < TTL_MIN || ttl > TTL_MAX => {
-            at.error("must be between 5s and 1h", "as long as a message to the agent may be under way")
+            at.error("must be between 5s and 1h", "the time that a request may take to the agent")
         }
         ttl => Some(ttl),
     });
@@ -36,8 +36,8 @@ pub(super) fn assertion(
         (Some(stated), _) => stated?,
         (None, Some(url)) => url?.to_owned(),
         (None, None) => {
-            let hint = "`audience`: what the agent looks for in `aud`, such as its name; with a `public_url` it is that";
-            return at.error("it is not said whom assertions are for", hint);
+            let hint = "add `audience`, the value of `aud` that the agent expects, or `public_url`, which is the default";
+            return at.error("the assertions have no audience", hint);
         }
     };
     let (AssertionKey { at, id, algorithm, shared, material }, ttl) = (key?, ttl?);
@@ -47,8 +47,8 @@ pub(super) fn assertion(
     };
     match Asserter::new(id, algorithm, made, &audience, ttl) {
         Ok(_) if tokens.is_some_and(|tokens| tokens.are_minted_with(&material)) => at.error(
-            "the agent gets this key, and callback tokens are minted with it",
-            "a key of its own: openssl rand -base64 32",
+            "the agent has this key, and callback tokens are minted with it",
+            "use another key: openssl rand -base64 32",
         ),
         Ok(asserter) => Some(Arc::new(asserter)),
         Err(fault) => {
@@ -59,13 +59,13 @@ pub(super) fn assertion(
     }
 }
 
-/// A key as it is configured.
+/// A configured key.
 struct AssertionKey<'a> {
-    /// Where its material is said.
+    /// The setting with the key material.
     at: Cursor<'a>,
     id: &'a str,
     algorithm: Algorithm,
-    /// Whether it is one that the agent has, too.
+    /// Whether the agent has the same key.
     shared: bool,
     material: Secret,
 }
@@ -82,7 +82,7 @@ fn assertion_key<'a>(at: &Cursor<'a>) -> Option<AssertionKey<'a>> {
         _ => {
             return at.error(
                 "expected exactly one of secret and private_key",
-                "HS* take a secret that the agent has, too; the others a PEM private key that it has not",
+                "HS algorithms need a secret that the agent has, too; all others need a PEM private key",
             );
         }
     };
@@ -91,7 +91,7 @@ fn assertion_key<'a>(at: &Cursor<'a>) -> Option<AssertionKey<'a>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{MINIMAL, mistake, parse};
+    use crate::config::tests::{MINIMAL, mistake, parse};
 
     /// The minimal configuration with these fields of an `assertion` makes one mistake.
     #[track_caller]
@@ -132,7 +132,7 @@ mod tests {
             route,
             &format!("assertion: true\n    {route}"),
             "routes[0].assertion",
-            "no key to sign it with",
+            "no key to sign the assertion",
         );
         let text = MINIMAL.replacen("agent:", &format!("assertion: {{ {other} }}\nagent:"), 1);
         let asserts = |text: &str| parse(text).unwrap().policy.ingress.routes()[0].asserter.is_some();

@@ -1,16 +1,25 @@
 //! The startup: what is bound before anything is decided, and what only a restart changes.
 
+mod client_address;
+mod limits;
+mod tls;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::fields::Fields;
-use super::limits::BODY_MEMORY_MAX;
-use super::reader::Cursor;
-use super::store::StoreSettings;
-use super::tls::{Tls, tls};
-use super::traces::{TraceSettings, traces};
+use crate::config::store::{self, StoreSettings};
+use crate::config::traces::{TraceSettings, traces};
+use crate::config::yaml::{Cursor, Fields};
 use crate::secret::Secret;
 use crate::source::Networks;
+use limits::BODY_MEMORY_MAX;
+use tls::tls;
+
+pub use tls::{CertificateFiles, ClientAuthorities, Tls};
+
+pub(super) use client_address::client_address;
+pub(super) use limits::{limits, rate};
+pub(super) use tls::trusted_roots;
 
 /// Longest delay, and longest grace.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
@@ -133,7 +142,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let words = [("watch", true), ("signal", false)];
     let watches = root.optional("reload").map_or(Some(true), |at| at.one_of(&words));
     let traces = root.optional("traces").map(|at| traces(&at));
-    let store = super::store::store(root.optional("store"));
+    let store = store::store(root.optional("store"));
     let shutdown = shutdown(root.optional("shutdown"));
     let at = root.required("listen")?;
     let mut fields = at.fields()?;
@@ -290,7 +299,7 @@ fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<Sock
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::{MINIMAL, mistake, parse};
+    use crate::config::tests::{MINIMAL, mistake, parse};
 
     #[test]
     fn what_the_page_shows_and_may() {

@@ -1,10 +1,9 @@
-//! `handshakes` of a preset.
+//! `handshakes` of a preset: requests with which a provider checks an address, and their answers.
 
 use http::Method;
 
-use super::fields::Fields;
-use super::reader::Cursor;
 use super::scheme::certificate_rule;
+use crate::config::yaml::{Cursor, Fields};
 use crate::json::Pointer;
 use crate::signature::{
     Handshake, HandshakeCondition, HandshakeValueSource, ReplyBody, ReplyTemplate, ReplyTemplatePart,
@@ -48,7 +47,7 @@ fn handshake(at: &Cursor<'_>) -> Option<Handshake> {
     })
 }
 
-/// `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
+/// Reads a location: `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
 fn place(at: &Cursor<'_>) -> Option<HandshakeValueSource> {
     let mut fields = at.fields()?;
     let body = fields.optional("body").map(|at| at.pointer().map(HandshakeValueSource::Body));
@@ -68,16 +67,16 @@ fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
     let mut when = HandshakeCondition::default();
     for (key, what) in entries(&mut fields, "header")? {
         let name = http::HeaderName::from_bytes(key.as_bytes()).ok()?;
-        when.head.push((HandshakeValueSource::Header(name), what.wanted()?));
+        when.head.push((HandshakeValueSource::Header(name), what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "query")? {
-        when.head.push((HandshakeValueSource::Query(key.into()), what.wanted()?));
+        when.head.push((HandshakeValueSource::Query(key.into()), what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "body")? {
-        when.body.push((Pointer::parse(key)?, what.wanted()?));
+        when.body.push((Pointer::parse(key)?, what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "form")? {
-        when.form.push((key.into(), what.wanted()??));
+        when.form.push((key.into(), what.expected_value()??));
     }
     fields.finish();
     Some(when)
@@ -88,9 +87,9 @@ fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n st
 }
 
 impl Cursor<'_> {
-    /// `true`: anything; otherwise the text that is wanted.
-    fn wanted(&self) -> Option<Option<Box<str>>> {
-        let words = self.words_of_one()?;
+    /// Reads an expected value. `true`: any value.
+    fn expected_value(&self) -> Option<Option<Box<str>>> {
+        let words = self.scalar_text()?;
         Some((&*words != "true").then_some(words))
     }
 }
@@ -114,7 +113,7 @@ fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, ReplyBody)> {
         (Some(text), None) => ReplyBody::Text(text?),
         (None, Some(json)) => ReplyBody::Json(json?),
         (None, None) => ReplyBody::Empty,
-        (Some(_), Some(_)) => return at.error("a text and JSON?", "keep one of the two"),
+        (Some(_), Some(_)) => return at.error("`text` and `json` exclude each other", "keep one of the two"),
     };
     Some((u16::try_from(status?).ok()?, headers, answer))
 }
@@ -123,7 +122,7 @@ fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, ReplyValue)>> {
     let one = |(name, at): (&str, Cursor<'_>)| {
         let value = match at.is_text() {
             true => ReplyValue::Text(template(&at)?),
-            false => ReplyValue::Raw(at.words_of_one()?),
+            false => ReplyValue::Raw(at.scalar_text()?),
         };
         Some((name.into(), value))
     };
@@ -131,7 +130,8 @@ fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, ReplyValue)>> {
     read.into_iter().collect()
 }
 
-/// Text with `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and `{hmac_base64:…}` in it.
+/// Reads a text with the placeholders `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and
+/// `{hmac_base64:…}`.
 fn template(at: &Cursor<'_>) -> Option<ReplyTemplate> {
     let text = at.text()?;
     let mut pieces = Vec::new();
@@ -139,7 +139,7 @@ fn template(at: &Cursor<'_>) -> Option<ReplyTemplate> {
     while let Some((before, behind)) = rest.split_once('{') {
         let piece = behind.split_once('}').and_then(|(name, after)| Some((piece(name)?, after)));
         let Some((piece, after)) = piece else {
-            return at.error(format!("`{text}` has a placeholder that does not exist"), "");
+            return at.error(format!("`{text}` has an unknown placeholder"), "");
         };
         if !before.is_empty() {
             pieces.push(ReplyTemplatePart::Literal(before.into()));

@@ -1,18 +1,18 @@
-//! The TLS of a listener: certificates, versions, and whose client certificates are believed.
+//! `tls` of a listener: certificates, versions, and the authorities for client certificates.
 
 use sha2::{Digest, Sha256};
 
-use super::reader::Cursor;
+use crate::config::yaml::Cursor;
 use crate::policy::TrustedRoots;
 
-/// How TLS ends at a listener.
+/// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tls {
-    /// The certificates: which one is shown is decided by the name that is asked for; the first, where none fits.
+    /// The certificates. The server name that the client requests selects one; the first is for all other names.
     pub certificates: Vec<CertificateFiles>,
-    /// Whether TLS 1.2 is spoken besides 1.3.
+    /// Whether the listener accepts TLS 1.2 besides 1.3.
     pub tls_1_2: bool,
-    /// Whose client certificates are believed; `None`: nobody is asked for one.
+    /// The authorities for client certificates. `None`: the listener requests no client certificate.
     pub clients: Option<ClientAuthorities>,
 }
 
@@ -25,12 +25,12 @@ pub struct CertificateFiles {
     pub key: Box<str>,
 }
 
-/// Whose client certificates are believed.
+/// The authorities for client certificates.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientAuthorities {
     /// PEM: the certificates of the authorities.
     pub file: Box<str>,
-    /// Whether nobody gets in without one.
+    /// Whether the listener denies clients without a certificate.
     pub required: bool,
 }
 
@@ -45,10 +45,10 @@ pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     });
     let versions = [("1.2", true), ("1.3", false)];
     let tls_1_2 = fields.optional("min_version").map_or(Some(true), |at| {
-        let word = at.words_of_one()?;
+        let word = at.scalar_text()?;
         let known = versions.iter().find(|(name, _)| *name == &*word);
         known.map_or_else(
-            || at.error(format!("`{word}` is no version that is spoken"), "1.2 or 1.3"),
+            || at.error(format!("`{word}` is not a supported version"), "use 1.2 or 1.3"),
             |v| Some(v.1),
         )
     });
@@ -75,16 +75,16 @@ fn clients(at: &Cursor<'_>) -> Option<ClientAuthorities> {
     Some(ClientAuthorities { file: file?, required: required? })
 }
 
-/// `trusted_roots`: the certificates of authorities that providers are believed by.
-pub(super) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
+/// Reads `trusted_roots`, the certificate authorities for connections to providers.
+pub(crate) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
     let path = pem(at, "CERTIFICATE")?;
     let (_, bytes) = at.file()?;
     Some(TrustedRoots { path, digest: Sha256::digest(bytes).into() })
 }
 
-/// A readable PEM file that holds at least one block of this kind. Whether key and certificate belong
-/// together is found out where TLS is set up, before anything is bound.
-pub(super) fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
+/// Reads the path of a PEM file with at least one block of this kind. Callgate checks that key and certificate match
+/// when it sets up TLS, before it opens a port.
+fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
     let (path, bytes) = at.file()?;
     let text = String::from_utf8_lossy(&bytes);
     let begins =
@@ -92,5 +92,5 @@ pub(super) fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
     if text.lines().any(begins) {
         return Some(path.into());
     }
-    at.error(format!("{path} holds no PEM block `{label}`"), "")
+    at.error(format!("{path} contains no PEM block `{label}`"), "")
 }

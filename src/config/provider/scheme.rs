@@ -1,23 +1,20 @@
-//! `signature`: how a provider proves its messages, field by field; a user's own scheme, and the ones of the presets.
+//! `signature`: the fields of a signature scheme, of a user's own or of a preset.
 
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::fields::Fields;
+use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
 use super::proof::{jwt, message, token};
-use super::reader::Cursor;
+use crate::config::yaml::{Cursor, Fields};
 use crate::json::POINTERS_MAX;
 use crate::signature::{
-    CertificateRule, CertificateSource, ContentPart, ContentScheme, ContentTemplate, Encoding, EventIdSource,
-    HeaderFormat, MacAlgorithm, Proof, PublicKeyAlgorithm, PublicKeySource, Scheme, SecretFormat,
-    SharedSecretPlace, SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
+    CertificateRule, CertificateSource, ContentPart, ContentScheme, ContentTemplate, EventIdSource,
+    MacAlgorithm, Proof, PublicKeyAlgorithm, PublicKeySource, Scheme, SecretFormat, SharedSecretPlace,
+    SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
 };
 
-/// How far a timestamp may be off, both ways, unless said otherwise.
-pub(super) const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
-
-/// From here on a tolerance is worth a warning.
+/// A longer tolerance causes a warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
 const MACS: &[(&str, MacAlgorithm)] = &[
@@ -28,18 +25,6 @@ const MACS: &[(&str, MacAlgorithm)] = &[
     ("sha512", MacAlgorithm::HmacSha512),
 ];
 
-pub(super) const PUBLIC: &[(&str, PublicKeyAlgorithm)] = &[
-    ("ecdsa-p256-sha256", PublicKeyAlgorithm::EcdsaP256Der),
-    ("ecdsa-p384-sha384", PublicKeyAlgorithm::EcdsaP384Der),
-    ("ed25519", PublicKeyAlgorithm::Ed25519),
-    ("rsa-pkcs1-sha1", PublicKeyAlgorithm::RsaPkcs1Sha1),
-    ("rsa-pkcs1-sha256", PublicKeyAlgorithm::RsaPkcs1Sha256),
-    ("rsa-pss-sha256", PublicKeyAlgorithm::RsaPssSha256),
-];
-
-pub(super) const ENCODINGS: &[(&str, Encoding)] =
-    &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
-
 const UNITS: &[(&str, TimestampUnit)] = &[
     ("http-date", TimestampUnit::HttpDate),
     ("ms", TimestampUnit::UnixMilliseconds),
@@ -47,7 +32,7 @@ const UNITS: &[(&str, TimestampUnit)] = &[
     ("s", TimestampUnit::UnixSeconds),
 ];
 
-/// The kinds of schemes that are stated field by field.
+/// The kinds of schemes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Asymmetric,
@@ -59,7 +44,7 @@ pub(super) enum Kind {
     Token,
 }
 
-/// Their names.
+/// The names of the kinds.
 pub(super) const KINDS: &[(&str, Kind)] = &[
     ("asymmetric", Kind::Asymmetric),
     ("basic", Kind::Basic),
@@ -70,9 +55,9 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
     ("token", Kind::Token),
 ];
 
-/// Reads the fields of a scheme: a user's, or a preset's.
+/// Reads the fields of a scheme.
 pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
-    let id = fields.optional("id").map_or(Some(Id::None), |at| id_of(&at, kind));
+    let id = fields.optional("id").map_or(Some(IdLocation::None), |at| id_of(&at, kind));
     let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| {
         let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
         read.into_iter().collect()
@@ -92,7 +77,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let duplicates_by_signature = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
     let acknowledge = fields.optional("acknowledge").map_or(Some(200), |at| at.whole_number(200..=204));
     let source = match &id {
-        Some(Id::At(source)) => Some(source),
+        Some(IdLocation::At(source)) => Some(source),
         _ => None,
     };
     let proof = match kind {
@@ -110,16 +95,14 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         _ => 0,
     };
     if absent.len() + members + 2 > POINTERS_MAX {
-        return fields
-            .at()
-            .error(format!("more than {} members are looked for", POINTERS_MAX - 2), "name fewer");
+        return fields.at().error(format!("more than {} members are used", POINTERS_MAX - 2), "name fewer");
     }
-    if let (Proof::Jwt(jwt), Id::Claim(claim)) = (&mut proof, &id) {
+    if let (Proof::Jwt(jwt), IdLocation::Claim(claim)) = (&mut proof, &id) {
         jwt.id = Some(claim.clone());
     }
     let id = match id {
-        Id::At(source) => Some(source),
-        Id::Claim(_) | Id::None => None,
+        IdLocation::At(source) => Some(source),
+        IdLocation::Claim(_) | IdLocation::None => None,
     };
     Some(Scheme {
         acknowledge: u16::try_from(acknowledge?).ok()?,
@@ -166,50 +149,20 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) 
     let in_format = matches!(&place, SignaturePlace::Headers { format, .. } if format.has_timestamp());
     let nowhere = matches!(read, Some(Some((None, _)))) && !in_format;
     if let (Some(at), true) = (stated, nowhere) {
-        return at
-            .error("there is no timestamp to be in this unit", "add `header`, or {timestamp} to `format`");
+        return at.error("the timestamp has no location", "add `header`, or {timestamp} to `format`");
     }
     let timestamp = timestamp_rule(fields.at(), in_format, &content, read, tolerance)?;
     let plain = cipher == Some(SignatureAlgorithm::Mac(MacAlgorithm::PlainSha256));
     if plain && !content.parts().contains(&ContentPart::Secret) {
         return fields.at().error(
-            "a plain hash without the secret is one that anybody can make",
-            "put {secret} into `content`, or take sha256",
+            "anybody can make a plain hash without the secret",
+            "add {secret} to `content`, or use sha256",
         );
     }
     if content.uses_id() && !matches!(has_id, Some(EventIdSource::Header(_))) {
-        return fields.at().error("{id} is signed, but nothing says where it is", "add `id: {header: NAME}`");
+        return fields.at().error("{id} is signed, but has no location", "add `id: {header: NAME}`");
     }
     Some(ContentScheme { algorithm: cipher?, content, encoding: encoding?, place, timestamp })
-}
-
-/// `header` and `format`, or `signature_at: {body: /pointer}`.
-pub(super) fn place(fields: &mut Fields<'_>) -> Option<SignaturePlace> {
-    let within = fields.optional("signature_at");
-    let separator = fields.optional("separator").map(|at| separator(&at));
-    let format_at = fields.optional("format");
-    if let Some(at) = within {
-        let mut inner = at.fields()?;
-        let pointer = inner.required("body").and_then(|at| at.pointer());
-        inner.finish();
-        if let Some(header) = fields.optional("header") {
-            return header.error("the signature is in the body, and in a header?", "keep one of the two");
-        }
-        return pointer.map(SignaturePlace::Body);
-    }
-    let names = fields.required("header").and_then(|at| match at.list_or_one() {
-        Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
-        None => None,
-    });
-    let separator = separator.flatten();
-    let format = match format_at {
-        None => HeaderFormat::parse("{signature}", separator).ok(),
-        Some(at) => at.text().and_then(|text| match HeaderFormat::parse(text, separator) {
-            Ok(format) => Some(format),
-            Err(fault) => at.error(format!("`{text}` {fault}"), "such as t={timestamp},v1={signature}"),
-        }),
-    };
-    Some(SignaturePlace::Headers { names: names?, format: format? })
 }
 
 pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
@@ -225,7 +178,7 @@ pub(super) fn require(at: &Cursor<'_>) -> Option<Vec<(HeaderName, HeaderValue)>>
     read.into_iter().collect()
 }
 
-/// `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
+/// Reads `keys: {url: …}` or `keys: {certificate: {header: …, hosts: […], path: …}}`.
 pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<PublicKeySource> {
     let mut fields = at.fields()?;
     let url = fields.optional("url").map(|at| at.fetchable());
@@ -245,12 +198,12 @@ pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<PublicKeySource> {
     }
 }
 
-/// Where an address in a message may lead.
+/// Reads the rule for URLs of certificates in messages: their location, and the accepted hosts and path.
 pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name());
     let body = fields.optional("body").map(|at| at.pointer());
-    let hosts = fields.required("hosts").and_then(|at| at.words());
+    let hosts = fields.required("hosts").and_then(|at| at.texts());
     let path = fields.required("path").and_then(|at| at.text());
     fields.finish();
     let source = match (header, body) {
@@ -259,15 +212,6 @@ pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
         _ => at.error("expected exactly one of header and body", ""),
     };
     Some(CertificateRule { source: source?, hosts: hosts?, path: path?.into() })
-}
-
-fn separator(at: &Cursor<'_>) -> Option<char> {
-    let text = at.text()?;
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(c @ (',' | ';' | '&' | ' ')), None) => Some(c),
-        _ => at.error("a separator is one of `,` `;` `&` and a space", ""),
-    }
 }
 
 fn secret_format(at: &Cursor<'_>) -> Option<SecretFormat> {
@@ -303,19 +247,23 @@ fn secret_format(at: &Cursor<'_>) -> Option<SecretFormat> {
     })
 }
 
-/// Where the id of an event is said.
-enum Id {
+/// The location of the id of an event.
+enum IdLocation {
     At(EventIdSource),
     Claim(Box<str>),
     None,
 }
 
-fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<Id> {
+fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| at.header_name().map(EventIdSource::Header).map(Id::At));
-    let body = fields.optional("body").map(|at| at.pointer().map(EventIdSource::Body).map(Id::At));
+    let header = fields
+        .optional("header")
+        .map(|at| at.header_name().map(|name| IdLocation::At(EventIdSource::Header(name))));
+    let body = fields
+        .optional("body")
+        .map(|at| at.pointer().map(|pointer| IdLocation::At(EventIdSource::Body(pointer))));
     let claim = match kind {
-        Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| Id::Claim(name.into()))),
+        Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| IdLocation::Claim(name.into()))),
         _ => None,
     };
     fields.finish();
@@ -326,7 +274,7 @@ fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<Id> {
     }
 }
 
-/// `timestamp: {header: NAME, unit: s}`; without a place it is the field of the signature header.
+/// Reads `timestamp: {header: NAME, unit: s}`. Without a location, the timestamp is in the signature header.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name().map(TimestampSource::Header));
@@ -334,13 +282,13 @@ fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)
     let unit = fields.optional("unit").map_or(Some(TimestampUnit::UnixSeconds), |at| at.one_of(UNITS));
     fields.finish();
     let source = match (header, body) {
-        (Some(_), Some(_)) => at.error("a timestamp in a header and one in the body", "keep one"),
+        (Some(_), Some(_)) => at.error("`header` and `body` exclude each other", "keep one of the two"),
         (one, other) => one.or(other).map_or(Some(None), |read| read.map(Some)),
     };
     Some((source?, unit?))
 }
 
-/// Holds together where the timestamp comes from, whether it is signed, and how old it may be.
+/// Checks that the timestamp has a location and is signed, and reads its tolerance.
 fn timestamp_rule(
     at: &Cursor<'_>,
     in_format: bool,
@@ -350,7 +298,12 @@ fn timestamp_rule(
 ) -> Option<Option<TimestampRule>> {
     let (stated, unit) = stated.map_or(Some((None, TimestampUnit::UnixSeconds)), |read| read)?;
     let source = match (stated, in_format) {
-        (Some(_), true) => return at.error("two timestamps: one in `format`, one elsewhere", "keep one"),
+        (Some(_), true) => {
+            return at.error(
+                "there are two timestamps: one in `format`, one in `timestamp`",
+                "keep one of the two",
+            );
+        }
         (None, true) => Some(TimestampSource::SignatureHeader),
         (source, false) => source,
     };
@@ -363,14 +316,15 @@ fn timestamp_rule(
     match (source, signed, tolerance) {
         (None, true, _) => {
             let hint = "put {timestamp} into `format`, or add `timestamp: {header: NAME}`";
-            at.error("{timestamp} is signed, but nothing says where it is", hint)
+            at.error("{timestamp} is signed, but has no location", hint)
         }
         (Some(_), false, _) => at.error(
-            "there is a timestamp, but `content` does not sign it",
-            "anyone could renew it: sign it or leave it out",
+            "`content` does not contain the timestamp, so anybody can change it",
+            "add it to `content`, or remove `timestamp`",
         ),
-        (None, false, Some(tolerance)) => tolerance
-            .error("this scheme has no timestamp, so there is nothing to tolerate", "take `tolerance` out"),
+        (None, false, Some(tolerance)) => {
+            tolerance.error("this scheme has no timestamp", "remove `tolerance`")
+        }
         (None, false, None) => Some(None),
         (Some(source), true, tolerance) => {
             let (past, future) =
@@ -380,8 +334,7 @@ fn timestamp_rule(
     }
 }
 
-/// How far a timestamp may be off: both ways, or `{past, future}`. Longer than an hour is allowed, but said aloud: a
-/// captured request can be sent again for as long.
+/// Reads a tolerance: one duration for both directions, or `{past, future}`. More than an hour causes a warning.
 pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
     let (past, future) = if at.is_map() {
         let mut fields = at.fields()?;
@@ -394,7 +347,7 @@ pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
         (both, both)
     };
     if past > TOLERANCE_QUIET_MAX {
-        at.warn("a captured request can be sent again for this long");
+        at.warn("a captured request can be sent again for this time");
     }
     Some((past, future))
 }

@@ -1,39 +1,38 @@
-//! `callback` of a preset: how a callback is asked for with each request, and how what comes back is read.
+//! `callback` of a preset: how a request asks for callbacks, and how to read the callbacks.
 
-use super::node::Node;
-use super::reader::Cursor;
+use crate::config::yaml::{Cursor, Node};
 use crate::egress::{Insertion, InsertionPlace, Shape};
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
-/// How a provider's callbacks are asked for and read.
+/// The convention of a provider for callbacks: how a request asks for them, and how to read them.
 #[derive(Clone, Debug)]
-pub struct Callback {
-    /// Where that is described.
+pub struct CallbackConvention {
+    /// The URL of the documentation.
     pub source: Box<str>,
-    /// What goes where in the agent's request.
+    /// What to insert into the request of the agent, and where.
     pub insertions: Vec<Insertion>,
-    /// How the token comes back.
-    pub token: TokenBack,
-    /// Where a callback says its state.
+    /// How the provider returns the token.
+    pub token: TokenReturn,
+    /// The locations of the status in a callback.
     pub status: Vec<StatusAt>,
-    /// Where it says how far it got.
+    /// The location of the progress in a callback.
     pub progress: Option<Pointer>,
-    /// The states that ask something.
+    /// The status values of a question.
     pub asking: Vec<Box<str>>,
-    /// The states that mean success.
+    /// The status values of success.
     pub done: Vec<Box<str>>,
-    /// The states that mean failure.
+    /// The status values of failure.
     pub failed: Vec<Box<str>>,
-    /// Where the answer to the request has the provider's id of the work.
+    /// The location of the provider's id in the response to the request.
     pub response: Option<Pointer>,
-    /// Where a callback repeats that id.
+    /// The locations of that id in a callback.
     pub id: Vec<StatusAt>,
 }
 
-impl Callback {
-    /// How interactions are followed where a route says nothing itself.
-    pub(super) fn follow(asked: Option<&Self>) -> Follow {
+impl CallbackConvention {
+    /// Returns how to follow the interactions of a route without `interaction`.
+    pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
             asked.complete(&mut follow, false);
@@ -41,8 +40,8 @@ impl Callback {
         follow
     }
 
-    /// Adds how callbacks are read to what a route says itself; `own_states`: it says all of the states.
-    pub(super) fn complete(&self, follow: &mut Follow, own_states: bool) {
+    /// Adds the convention to the settings of a route. `own_states`: the route sets all states itself.
+    pub(crate) fn complete(&self, follow: &mut Follow, own_states: bool) {
         if !own_states {
             follow.status.clone_from(&self.status);
             follow.asking.clone_from(&self.asking);
@@ -56,19 +55,19 @@ impl Callback {
     }
 }
 
-/// How a token comes back.
+/// How a provider returns the token.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum TokenBack {
+pub enum TokenReturn {
     /// As a bearer token.
     Bearer,
     /// In a header.
     Header(http::HeaderName),
-    /// Within the URL.
+    /// In the URL.
     Url,
 }
 
-/// Reads it.
-pub(super) fn callback(at: &Cursor<'_>) -> Option<Callback> {
+/// Reads `callback`.
+pub(crate) fn convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
     let mut fields = at.fields()?;
     let source = fields.required("source").and_then(|at| at.text());
     let insertions = fields.required("inject").and_then(|at| {
@@ -76,14 +75,14 @@ pub(super) fn callback(at: &Cursor<'_>) -> Option<Callback> {
         read.into_iter().collect::<Option<Vec<_>>>()
     });
     let token = fields.required("token").and_then(|at| token(&at));
-    let status = fields.optional("status").map_or(Some(Vec::new()), |at| places(&at));
+    let status = fields.optional("status").map_or(Some(Vec::new()), |at| locations(&at));
     let progress = fields.optional("progress").map(|at| at.pointer());
-    let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.words());
+    let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.texts());
     let (asking, done, failed) = (words("asking"), words("done"), words("failed"));
     let response = fields.optional("response").map(|at| at.pointer());
-    let id = fields.optional("id").map_or(Some(Vec::new()), |at| places(&at));
+    let id = fields.optional("id").map_or(Some(Vec::new()), |at| locations(&at));
     fields.finish();
-    Some(Callback {
+    Some(CallbackConvention {
         source: source?.into(),
         insertions: insertions?,
         token: token?,
@@ -97,12 +96,12 @@ pub(super) fn callback(at: &Cursor<'_>) -> Option<Callback> {
     })
 }
 
-fn token(at: &Cursor<'_>) -> Option<TokenBack> {
+fn token(at: &Cursor<'_>) -> Option<TokenReturn> {
     if at.is_map() {
         let mut fields = at.fields()?;
         let header = fields.required("header").and_then(|at| at.header_name());
         fields.finish();
-        return header.map(TokenBack::Header);
+        return header.map(TokenReturn::Header);
     }
     #[derive(Clone, Copy)]
     enum Word {
@@ -110,13 +109,13 @@ fn token(at: &Cursor<'_>) -> Option<TokenBack> {
         Url,
     }
     Some(match at.one_of(&[("bearer", Word::Bearer), ("url", Word::Url)])? {
-        Word::Bearer => TokenBack::Bearer,
-        Word::Url => TokenBack::Url,
+        Word::Bearer => TokenReturn::Bearer,
+        Word::Url => TokenReturn::Url,
     })
 }
 
-/// Places in a callback: JSON pointers, `{header: NAME}`, `{form: NAME}`.
-pub(super) fn places(at: &Cursor<'_>) -> Option<Vec<StatusAt>> {
+/// Reads locations in a callback: JSON pointers, `{header: NAME}` or `{form: NAME}`.
+pub(crate) fn locations(at: &Cursor<'_>) -> Option<Vec<StatusAt>> {
     let read: Vec<_> = at.list_or_one()?.iter().map(place).collect();
     read.into_iter().collect()
 }
@@ -149,11 +148,11 @@ fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
         (Some(place), None, Some(shape), None) | (Some(place), None, None, Some(shape)) => {
             Some(Insertion { place: place?, shape })
         }
-        _ => at.error("expected one place and one value", "{body: /webhook, value: \"{url}\"}"),
+        _ => at.error("expected one location and one value", "{body: /webhook, value: \"{url}\"}"),
     }
 }
 
-/// A value as it stands in the file, with the placeholders in its texts.
+/// Returns the shape of a value, with the placeholders in its texts.
 fn shape(node: &Node) -> Shape {
     match node {
         Node::Bool(value) => Shape::Raw(value.to_string().into()),

@@ -1,15 +1,16 @@
-//! Documents by which a receiver says in public which of its addresses take messages.
+//! The public documents that list the paths which accept messages, for providers that require them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::reader::Cursor;
+use crate::config::yaml::Cursor;
 use crate::ingress::{Document, Route};
 
-/// The documents of all routes whose provider is to be published: the beginnings of their paths.
-pub(super) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
+/// Returns the documents for all routes whose provider has `well_known: publish`. A document contains the beginnings of
+/// their paths.
+pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
     let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in routes {
         let Some(path) = route.provider.as_ref().and_then(|provider| provider.published.as_deref()) else {
@@ -18,8 +19,8 @@ pub(super) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Do
         let prefix = prefix(route.path.as_str());
         if prefix == "/" {
             return at.error(
-                format!("publishing the route {} would publish every path of this host", route.name),
-                "begin its path with a word",
+                format!("the document for the route {} would contain every path of this host", route.name),
+                "begin the path of the route with a literal segment",
             );
         }
         let known = prefixes.entry(path).or_default();
@@ -34,7 +35,7 @@ pub(super) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Do
     Some(prefixes.into_iter().map(document).collect())
 }
 
-/// What stands before the first capture: whole segments.
+/// Returns the segments before the first capture.
 fn prefix(path: &str) -> &str {
     path.split_once('{').map_or(path, |(before, _)| before)
 }

@@ -1,18 +1,34 @@
-//! `providers`: where callbacks may come from and how they are signed.
+//! `providers`: the addresses from which providers call, and their signatures.
 
-use super::feeds;
-use super::fields::Fields;
-use super::keys::keyed;
-use super::presets::{self, Addresses, Entry};
-use super::reader::Cursor;
-use super::scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
-use super::words::{did_you_mean, is_name, shown};
+mod convention;
+mod definition;
+mod feeds;
+mod handshake;
+mod keys;
+mod place;
+mod presets;
+mod proof;
+mod scheme;
+mod well_known;
+
+use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::policy::Feed;
 use crate::signature::{
     ExpectedClaim, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
 };
 use crate::source::{Allowlist, Networks};
+use keys::keyed;
+use scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
+
+pub use convention::{CallbackConvention, TokenReturn};
+pub use definition::{Addresses, Evidence, PresetDefinition};
+pub use presets::{EDGES, PRESETS, Preset, preset};
+
+pub(super) use convention::locations;
+pub(super) use feeds::{fetching, list as address_list};
+pub(super) use presets::{callback_convention, edge, scheme_of};
+pub(super) use well_known::documents;
 
 /// Reads one provider.
 pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Option<Provider> {
@@ -37,15 +53,15 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         (Some((_, preset)), signature) => {
             let verifier = with_preset(preset, &mut fields, has_public_url);
             match signature {
-                Some(at) => Some(at.error("the preset brings its signature", "keep one of the two")),
+                Some(at) => Some(at.error("the preset defines the signature", "keep one of the two")),
                 None => verifier,
             }
         }
         (None, Some(signature)) => Some(verifier(&signature, has_public_url)),
         (None, None) => {
             if let Some(at) = fields.optional("secrets").filter(|_| preset_at.is_none()) {
-                let hint = "name a `preset`, or put them under `signature`";
-                let _: Option<()> = at.error("secrets of which scheme?", hint);
+                let hint = "add a `preset`, or move the secrets to `signature`";
+                let _: Option<()> = at.error("the secrets have no scheme", hint);
             }
             None
         }
@@ -55,7 +71,7 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
             Some(path) => {
                 at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path))
             }
-            None => at.error("this provider reads no such document", "take `well_known` out"),
+            None => at.error("this provider does not read such a document", "remove `well_known`"),
         }
     });
     if entry.is_some() {
@@ -70,8 +86,8 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
     })
 }
 
-/// `allow`: networks, `published` for the preset's list, `{url: …}` for a list of one's own.
-fn allow(at: &Cursor<'_>, preset: Option<&Entry>) -> Option<Allowlist> {
+/// Reads `allow`: networks, `published` for the list of the preset, or `{url: …}` for another list.
+fn allow(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Allowlist> {
     let mut fixed = Vec::new();
     let mut lists = Vec::new();
     let mut good = true;
@@ -104,23 +120,25 @@ fn own_list(at: &Cursor<'_>) -> Option<Feed> {
     Some(feeds::list(url?, selection?))
 }
 
-fn published(at: &Cursor<'_>, preset: Option<&Entry>) -> Option<Addresses> {
+fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addresses> {
     match preset.map(|entry| &entry.addresses) {
         Some(Some(addresses)) => Some(addresses.clone()),
-        Some(None) => {
-            at.error("no list of this provider's addresses is known", "write its networks, or {url: …}")
-        }
-        None => at.error("published by whom?", "name a `preset`, or write {url: …}"),
+        Some(None) => at.error("the preset has no list of addresses", "write the networks, or {url: …}"),
+        None => at.error("`published` needs a `preset`", "add a `preset`, or write {url: …}"),
     }
 }
 
-/// What a user states beside a preset. `Some(None)` within: there were mistakes.
-fn with_preset(preset: &Entry, fields: &mut Fields<'_>, has_public_url: bool) -> Option<Option<Verifier>> {
+/// Reads the settings beside a preset. `None`: there is no verifier. `Some(None)`: there were mistakes.
+fn with_preset(
+    preset: &PresetDefinition,
+    fields: &mut Fields<'_>,
+    has_public_url: bool,
+) -> Option<Option<Verifier>> {
     let Some(scheme) = preset.scheme.clone() else {
         if let Some(at) = fields.optional("secrets") {
             return Some(at.error(
-                format!("{} signs nothing: there is no secret", preset.title),
-                "its callback URL and token are what guards it",
+                format!("{} does not sign, so it has no secret", preset.title),
+                "the callback URL and its token protect the route",
             ));
         }
         return None;
@@ -129,7 +147,7 @@ fn with_preset(preset: &Entry, fields: &mut Fields<'_>, has_public_url: bool) ->
 }
 
 fn preset_verifier(
-    preset: &Entry,
+    preset: &PresetDefinition,
     mut scheme: Scheme,
     fields: &mut Fields<'_>,
     has_public_url: bool,
@@ -158,14 +176,12 @@ fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
             (rule.past, rule.future) = (past, future);
             Some(())
         }
-        None => {
-            at.error("this scheme has no timestamp that could be off by more or less", "take `tolerance` out")
-        }
+        None => at.error("this scheme has no timestamp", "remove `tolerance`"),
     }
 }
 
-/// A header whose name is the user's to choose.
-fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+/// Reads `header`, for presets whose header the user chooses.
+fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let name = at.header_name()?;
     match &mut scheme.proof {
         Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Headers { names, .. }))
@@ -174,14 +190,14 @@ fn header(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
             *names = vec![name];
             Some(())
         }
-        _ => at.error(format!("{} chooses its header itself", preset.title), "take `header` out"),
+        _ => at.error(format!("{} has a fixed header", preset.title), "remove `header`"),
     }
 }
 
-/// `keys`: another address of the provider's public keys, such as a file.
-fn own_keys(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+/// Reads `keys`, another source of the provider's public keys.
+fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     if !scheme.uses_public_keys() || matches!(scheme.proof, Proof::Sns) {
-        return at.error(format!("{} has no keys that are published", preset.title), "take `keys` out");
+        return at.error(format!("{} publishes no keys", preset.title), "remove `keys`");
     }
     let kind = match &scheme.proof {
         Proof::Content(_) => Kind::Asymmetric,
@@ -192,12 +208,12 @@ fn own_keys(at: &Cursor<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> 
     Some(())
 }
 
-/// `expect`: what claims must say that only the user can know.
-fn expect(fields: &mut Fields<'_>, preset: &Entry, scheme: &mut Scheme) -> Option<()> {
+/// Reads `expect`, the values of claims that only the user knows.
+fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     let at = fields.optional("expect");
     let Proof::Jwt(jwt) = &mut scheme.proof else {
         return match at {
-            Some(at) => at.error("nothing of this provider's says anything", "take `expect` out"),
+            Some(at) => at.error("this provider sends no claims", "remove `expect`"),
             None => Some(()),
         };
     };
@@ -207,8 +223,9 @@ fn expect(fields: &mut Fields<'_>, preset: &Entry, scheme: &mut Scheme) -> Optio
     };
     for name in &preset.expect {
         if given.iter().all(|(given, _)| *given != &**name) {
-            let hint = "or whoever has a token of the same issuer is let in: `expect: {NAME: VALUE}`";
-            return at.as_ref().unwrap_or(fields.at()).error(format!("`expect` must say {name}"), hint);
+            let hint =
+                "otherwise everybody with a token of the same issuer has access: `expect: {NAME: VALUE}`";
+            return at.as_ref().unwrap_or(fields.at()).error(format!("`expect` must contain {name}"), hint);
         }
     }
     for (name, at) in given {
@@ -222,7 +239,7 @@ fn expect(fields: &mut Fields<'_>, preset: &Entry, scheme: &mut Scheme) -> Optio
         };
         jwt.claims.retain(|(known, _)| **known != *claim);
         jwt.claims.push((claim.into(), ExpectedClaim::OneOf(texts)));
-        // An address that nobody has proved to own is no proof of anything.
+        // An unverified address does not identify anybody.
         if claim == "email" {
             jwt.claims.push(("email_verified".into(), ExpectedClaim::OneOf(vec!["true".into()])));
         }
@@ -230,7 +247,7 @@ fn expect(fields: &mut Fields<'_>, preset: &Entry, scheme: &mut Scheme) -> Optio
     Some(())
 }
 
-/// Reads `signature`: a scheme field by field, or a named one.
+/// Reads `signature`: the fields of a scheme, or the name of a preset.
 fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     let mut fields = at.fields()?;
     let scheme_at = fields.required("scheme")?;
@@ -271,30 +288,33 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     verifier
 }
 
-/// A scheme of one's own that lets anybody change the body must say so.
+/// Notes a scheme that does not cover the body, unless the user accepts that.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
     if covers && accepted {
-        let _: Option<()> = at.error("the body is signed", "take `unsigned_body` out");
+        let _: Option<()> = at.error("the signature covers the body", "remove `unsigned_body`");
     }
-    let hint = "or say `unsigned_body: accept` if that is how the provider signs";
+    let hint = "or add `unsigned_body: accept` if the provider does not sign the body";
     let _: Option<()> = match &scheme.proof {
         _ if covers || accepted => None,
         Proof::Content(_) => {
-            at.error("the content must hold {body}, or the signature would not cover what is delivered", hint)
+            at.error("`content` must contain {body}, or the signature does not cover the body", hint)
         }
         Proof::MessageSignature(_) => {
-            at.error("`components` must hold content-digest, which covers the body", hint)
+            at.error("`components` must contain content-digest, which covers the body", hint)
         }
-        Proof::Jwt(_) => at.error("`body_hash` must say which claim covers the body", hint),
+        Proof::Jwt(_) => at.error("`body_hash` must name the claim that covers the body", hint),
         _ => None,
     };
     if let (Proof::Jwt(jwt), Some(PublicKeySource::Url(_))) = (&scheme.proof, &scheme.keys)
         && !jwt.claims.iter().any(|(name, _)| matches!(&**name, "aud" | "sub"))
     {
         let _: Option<()> = at.error(
-            "whoever has any token of this issuer is let in",
-            "say which `audience` or `subject` the token must have",
+            "everybody with a token of this issuer has access",
+            "add the `audience` or `subject` that the token must have",
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

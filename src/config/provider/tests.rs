@@ -1,6 +1,6 @@
 //! Mistakes in what stands beside a preset, and in schemes of one's own.
 
-use super::tests::mistake;
+use crate::config::tests::mistake;
 
 const OWN: &str = "signature: { scheme: github, secrets: [ { env: SECRET } ] }";
 
@@ -16,39 +16,43 @@ fn presets_that_are_told_what_they_do_not_ask() {
     provider(
         &format!("preset: github, {secrets}, verify_token: {{ env: OTHER }}"),
         ".verify_token",
-        "names a token",
+        "contains a token",
     );
-    provider(&format!("preset: github, {secrets}, subscriptions: [a]"), ".subscriptions", "about anything");
+    provider(
+        &format!("preset: github, {secrets}, subscriptions: [a]"),
+        ".subscriptions",
+        "confirms a subscription",
+    );
     provider(
         &format!("preset: github, {secrets}, certificates: {{ env: OTHER }}"),
         ".certificates",
         "names a certificate",
     );
-    provider(&format!("preset: github, {secrets}, header: x-a"), ".header", "chooses its header itself");
+    provider(&format!("preset: github, {secrets}, header: x-a"), ".header", "has a fixed header");
     provider(&format!("preset: github, {secrets}, tolerance: 5m"), ".tolerance", "no timestamp");
-    provider(&format!("preset: github, {secrets}, expect: {{ email: a }}"), ".expect", "says anything");
+    provider(&format!("preset: github, {secrets}, expect: {{ email: a }}"), ".expect", "sends no claims");
     provider(
         &format!("preset: github, {secrets}, keys: {{ url: https://a/ }}"),
         ".keys",
-        "no keys that are published",
+        "publishes no keys",
     );
     provider(
         &format!("preset: github, {secrets}, well_known: publish"),
         ".well_known",
-        "reads no such document",
+        "does not read such a document",
     );
     provider(
         &format!("preset: github, {secrets}, registration: {{ file: /x }}"),
         ".registration",
-        "hands over no secret",
+        "sends no secret",
     );
-    provider(&format!("preset: runpod, {secrets}"), ".secrets", "signs nothing");
-    provider("preset: google-pubsub", "", "`expect` must say audience");
-    provider("preset: google-pubsub, expect: { audience: a }", ".expect", "`expect` must say email");
+    provider(&format!("preset: runpod, {secrets}"), ".secrets", "does not sign");
+    provider("preset: google-pubsub", "", "`expect` must contain audience");
+    provider("preset: google-pubsub, expect: { audience: a }", ".expect", "`expect` must contain email");
     provider("preset: telnyx, secrets: [ { env: SECRET } ]", ".secrets[0]", "holds no public key");
     provider("preset: adyen, secrets: [ { env: SECRET } ]", ".secrets[0]", "is not hexadecimal");
-    provider("preset: adyen, secrets: derived", ".secrets", "takes no secret that is made by us");
-    provider("preset: telnyx, secrets: derived", ".secrets", "takes no secret that is made by us");
+    provider("preset: adyen, secrets: derived", ".secrets", "does not accept a derived secret");
+    provider("preset: telnyx, secrets: derived", ".secrets", "does not accept a derived secret");
 }
 
 #[test]
@@ -63,7 +67,7 @@ fn registrations_that_anybody_could_make() {
         "    token: { kind: callback }\n",
         "    token: { kind: callback }\n    body_max: 1KiB\n    query: none\n",
         "routes[0].query",
-        "is not known here",
+        "is not one of the accepted values",
     );
 }
 
@@ -72,13 +76,13 @@ fn lists_and_fetching_that_could_not_work() {
     let list = |to: &str, at: &str, words: &str| {
         mistake("allow: [203.0.113.0/24]", to, &format!("providers.p.allow{at}"), words);
     };
-    list("allow: published", "", "published by whom?");
-    list("allow: [ { url: http://example.com/list } ]", "[0].url", "is not an address to fetch from");
-    list("allow: [ { url: file:relative } ]", "[0].url", "is not an address to fetch from");
+    list("allow: published", "", "`published` needs a `preset`");
+    list("allow: [ { url: http://example.com/list } ]", "[0].url", "is not a URL to fetch from");
+    list("allow: [ { url: file:relative } ]", "[0].url", "is not a URL to fetch from");
     list(
         "allow: [ { url: https://a/list, pointers: [/a], where: { x: y } } ]",
         "[0]",
-        "no pointer steps through one",
+        "no pointer contains [*]",
     );
     list("allow: [ { url: https://a/list, pointers: [a] } ]", "[0]", "is not a JSON pointer");
     let fetch = |text: &str, at: &str, words: &str| {
@@ -105,11 +109,15 @@ fn schemes_that_would_let_anybody_in() {
     own(
         "scheme: hmac, algorithm: plain-sha256, header: x-s, content: \"{body}\", encoding: hex",
         at,
-        "one that anybody can make",
+        "anybody can make a plain hash",
     );
-    own("scheme: hmac, algorithm: sha256, header: x-s, content: x, encoding: hex", at, "must hold {body}");
-    own("scheme: jwt, header: x-s, algorithm: HS256", at, "which claim covers the body");
-    own("scheme: jwt, header: x-s, algorithm: [HS256, ES256], unsigned_body: accept", at, "stands alone");
+    own("scheme: hmac, algorithm: sha256, header: x-s, content: x, encoding: hex", at, "must contain {body}");
+    own("scheme: jwt, header: x-s, algorithm: HS256", at, "the claim that covers the body");
+    own(
+        "scheme: jwt, header: x-s, algorithm: [HS256, ES256], unsigned_body: accept",
+        at,
+        "cannot be combined",
+    );
     own(
         "scheme: jwt, header: x-s, algorithm: HS256, unsigned_body: accept, id: { claim: jti, header: x }",
         ".signature.id",
@@ -119,12 +127,12 @@ fn schemes_that_would_let_anybody_in() {
     provider(
         "signature: { scheme: message-signatures, algorithm: ed25519, components: [\"@method\"], keys: { url: https://a/k } }",
         at,
-        "must hold content-digest",
+        "must contain content-digest",
     );
     provider(
         "signature: { scheme: jwt, header: x-s, algorithm: RS256, body_hash: { claim: h, encoding: hex }, keys: { url: https://a/k } }",
         at,
-        "any token of this issuer",
+        "a token of this issuer",
     );
     provider(
         "signature: { scheme: jwt, header: x-s, algorithm: RS256, unsigned_body: accept, audience: a, keys: { certificate: { header: x, hosts: [a], path: / } } }",

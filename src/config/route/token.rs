@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fields::Fields;
-use super::reader::Cursor;
-use super::words::did_you_mean;
+use crate::config::repeated::repeated;
+use crate::config::yaml::{Cursor, Fields, did_you_mean};
 use crate::ingress::{Carrier, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::{Minting, TTL_MAX};
@@ -17,26 +16,26 @@ use crate::token::{
 
 /// The compiled `callback_tokens`.
 #[derive(Clone)]
-pub(super) struct CallbackTokens {
-    pub(super) minting: Minting,
-    pub(super) verifier: Arc<CallbackVerifier>,
+pub(crate) struct CallbackTokens {
+    pub(crate) minting: Minting,
+    pub(crate) verifier: Arc<CallbackVerifier>,
     secrets: Vec<Secret>,
 }
 
 impl CallbackTokens {
-    /// Whether this is one of the secrets that callback tokens are minted with.
-    pub(super) fn are_minted_with(&self, material: &Secret) -> bool {
+    /// Returns whether callback tokens are minted with this secret.
+    pub(crate) fn are_minted_with(&self, material: &Secret) -> bool {
         self.secrets.iter().any(|secret| secret.matches(material.expose()))
     }
 }
 
-/// How long a token lives unless said otherwise.
+/// The default lifetime of a token.
 const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// Reads `callback_tokens`.
 ///
-/// `public_url` is `None` without one, and `Some(None)` when it has mistakes of its own.
-pub(super) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>) -> Option<CallbackTokens> {
+/// `public_url` is `None` if it is missing, and `Some(None)` if it has a mistake.
+pub(crate) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>) -> Option<CallbackTokens> {
     let mut fields = at.fields()?;
     let ttl = fields.optional("ttl").map_or(Some(TTL_DEFAULT), |at| match at.duration()? {
         ttl if ttl < Duration::from_secs(1) || ttl > TTL_MAX => at.error("must be between 1s and 366d", ""),
@@ -45,10 +44,7 @@ pub(super) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>)
     let keys = fields.required("keys").and_then(|at| minting_keys(&at));
     fields.finish();
     let Some(public_url) = public_url else {
-        return at.error(
-            "callback tokens need a `public_url`",
-            "they are minted for it and ride in URLs that begin with it",
-        );
+        return at.error("callback tokens need a `public_url`", "their URLs begin with it");
     };
     let (keys, public_url) = (keys?, public_url?);
     let (id, algorithm, secret) = keys.first()?;
@@ -77,7 +73,7 @@ fn minting_key(at: &Cursor<'_>) -> Option<(String, Algorithm, Secret)> {
     let algorithm = fields.required("algorithm").and_then(|at| {
         let algorithm = algorithm(&at)?;
         if algorithm.family() != Family::Hmac {
-            return at.error("tokens are minted with HS256, HS384 or HS512", "the key never leaves Callgate");
+            return at.error("callback tokens need HS256, HS384 or HS512", "only Callgate has the key");
         }
         Some(algorithm)
     });
@@ -86,7 +82,7 @@ fn minting_key(at: &Cursor<'_>) -> Option<(String, Algorithm, Secret)> {
     Some((id?.to_owned(), algorithm?, secret?))
 }
 
-pub(super) fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
+pub(crate) fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
     let name = at.text()?;
     if let Some(algorithm) = Algorithm::from_name(name) {
         return Some(algorithm);
@@ -95,7 +91,7 @@ pub(super) fn algorithm(at: &Cursor<'_>) -> Option<Algorithm> {
     at.error(format!("`{name}` is not an algorithm"), did_you_mean(name, &known))
 }
 
-pub(super) fn shared(at: &Cursor<'_>) -> Option<Secret> {
+pub(crate) fn shared(at: &Cursor<'_>) -> Option<Secret> {
     let secret = at.secret()?;
     if secret.len() < SHARED_KEY_BYTES_MIN {
         let message =
@@ -110,12 +106,10 @@ fn unique_ids<'k>(
     list: &[Cursor<'_>],
     ids: impl Iterator<Item = Option<&'k str>>,
 ) -> Option<()> {
-    let ids: Vec<_> = ids.collect();
-    let doubled =
-        ids.iter().enumerate().find(|(i, id)| id.is_some() && ids.iter().take(*i).any(|e| e == *id));
-    match doubled {
-        Some((i, Some(id))) => list.get(i).unwrap_or(at).error(format!("the key id {id} is used twice"), ""),
-        _ => Some(()),
+    let ids: Vec<_> = ids.enumerate().filter_map(|(i, id)| Some((i, id?))).collect();
+    match repeated(&ids, |(_, a), (_, b)| a.cmp(b)).first().and_then(|(later, _)| ids.get(*later)) {
+        Some((i, id)) => list.get(*i).unwrap_or(at).error(format!("the key id {id} is used twice"), ""),
+        None => Some(()),
     }
 }
 
@@ -129,8 +123,8 @@ enum Kind {
 }
 
 /// Reads the `token` of a route whose external path is `path`. `tokens` is the compiled `callback_tokens`;
-/// `tokens_failed` says that it is there but has mistakes of its own.
-pub(super) fn token(
+/// `tokens_failed`: the section has mistakes.
+pub(crate) fn token(
     at: &Cursor<'_>,
     path: Option<&Template>,
     tokens: Option<&CallbackTokens>,
@@ -162,8 +156,8 @@ pub(super) fn token(
             let header = fields.required("header").and_then(|at| at.header_name());
             let secrets = fields.required("secrets").and_then(|at| at.secrets());
             if path.is_some_and(|path| path.has(TOKEN_CAPTURE)) {
-                let hint = "kind static reads a header; name the capture something else";
-                let _: Option<()> = at.error("nothing looks at {callback_token} here", hint);
+                let hint = "a static token is in a header; choose another name for the capture";
+                let _: Option<()> = at.error("{callback_token} has no meaning for this kind of token", hint);
             }
             header.zip(secrets).map(|(header, secrets)| TokenRule::Static { header, secrets })
         }
@@ -172,7 +166,7 @@ pub(super) fn token(
     rule
 }
 
-/// `from`: `bearer`, `query`, `path`, or `{header: NAME}`, `{query: NAME}`. Without it: bearer.
+/// Reads `from`: `bearer`, `query`, `path`, `{header: NAME}` or `{query: NAME}`. Default: `bearer`.
 fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -> Option<Vec<Carrier>> {
     let from = fields.optional("from");
     let carriers = match &from {
@@ -188,7 +182,7 @@ fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -
         .enumerate()
         .any(|(i, carrier)| carriers.iter().take(i).any(|earlier| earlier == carrier))
     {
-        return at.error("the same place twice", "");
+        return at.error("a location occurs twice", "");
     }
     let in_path = path.is_some_and(|path| path.has(TOKEN_CAPTURE));
     match (carriers.contains(&Carrier::Path), in_path) {
@@ -210,7 +204,9 @@ fn carrier(at: &Cursor<'_>, parameter: &str) -> Option<Carrier> {
         return match (header, query) {
             (Some(header), None) => header.map(Carrier::Header),
             (None, Some(Some(name))) => Some(Carrier::Query(name.into())),
-            (None, Some(None)) => at.error("a parameter name has only letters, digits, `-` and `_`", ""),
+            (None, Some(None)) => {
+                at.error("the name of a parameter can contain only letters, digits, `-` and `_`", "")
+            }
             _ => at.error("expected exactly one of header and query", ""),
         };
     }
@@ -244,18 +240,16 @@ fn jwt(fields: &mut Fields<'_>, path: Option<&Template>) -> Option<JwtVerifier> 
     let required = texts(fields.optional("required"));
     let leeway =
         fields.optional("leeway").map_or(Some(Duration::ZERO), |at| match at.duration_or_zero()? {
-            leeway if leeway > Duration::from_secs(300) => {
-                at.error("more than 5m of leeway is no expiry", "")
-            }
+            leeway if leeway > Duration::from_secs(300) => at.error("must be at most 5m", ""),
             leeway => Some(leeway),
         });
     let typ = fields.optional("typ").map(|at| at.text().map(str::to_ascii_lowercase));
     let bind = fields.optional("bind").map_or(Some(Vec::new()), |at| bind(&at, path));
     if matches!(&audience, Some(list) if list.is_empty()) {
-        fields.at().warn("no audience: tokens that the issuer made for other services are accepted here");
+        fields.at().warn("no audience: the route accepts tokens that the issuer made for other services");
     }
     if matches!(&bind, Some(list) if list.is_empty()) {
-        fields.at().warn("nothing is bound: one token opens every path of this route");
+        fields.at().warn("no claim is bound to a capture: one token is valid for every path of this route");
     }
     let typ = typ.map_or(Some(None), |read| read.map(Some))?;
     let rules = JwtRules {
@@ -303,7 +297,7 @@ fn jwt_key(at: &Cursor<'_>) -> Option<Key> {
         _ => {
             return at.error(
                 "expected exactly one of secret and public_key",
-                "HS* take a secret, the others a PEM public key",
+                "HS algorithms need a secret; all others need a PEM public key",
             );
         }
     };

@@ -1,8 +1,7 @@
-//! The proofs that are no signature over a content: shared tokens, JWTs, HTTP message signatures.
+//! Schemes other than a signature over a content: shared tokens, JWTs, HTTP message signatures.
 
-use super::fields::Fields;
-use super::reader::Cursor;
-use super::scheme::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
+use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
+use crate::config::yaml::{Cursor, Fields};
 use crate::signature::{
     Encoding, ExpectedClaim, JwtScheme, MacAlgorithm, MessageSignatureScheme, PublicKeyAlgorithm,
     SharedSecretPlace, SignatureAlgorithm,
@@ -52,8 +51,7 @@ pub(super) fn message(fields: &mut Fields<'_>) -> Option<MessageSignatureScheme>
         };
         let ciphers = at.list_or_one()?.iter().map(cipher).collect::<Option<Vec<_>>>()?;
         if ciphers.len() > 1 && ciphers.iter().any(|cipher| matches!(cipher, SignatureAlgorithm::Mac(_))) {
-            return at
-                .error("a shared key and other algorithms for one provider", "hmac-sha256 stands alone");
+            return at.error("hmac-sha256 cannot be combined with other algorithms", "keep one of them");
         }
         Some(ciphers)
     });
@@ -65,7 +63,9 @@ pub(super) fn message(fields: &mut Fields<'_>) -> Option<MessageSignatureScheme>
     let purposes = fields.optional("purpose").map_or(Some(Vec::new()), |at| texts(&at));
     let components = components?;
     if digest? && !components.iter().any(|name| **name == *"content-digest") {
-        return fields.at().error("the digest is not signed", "add content-digest to `components`");
+        return fields
+            .at()
+            .error("`digest` needs a signed content-digest", "add content-digest to `components`");
     }
     Some(MessageSignatureScheme {
         algorithms: algorithms?,
@@ -111,10 +111,9 @@ pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
     let algorithms = algorithms?;
     let shared = |name: &str| name.starts_with("HS");
     if algorithms.iter().any(|name| shared(name)) && algorithms.len() > 1 {
-        return fields.at().error(
-            "a shared key and other algorithms for one provider",
-            "one of HS256, HS384, HS512 stands alone",
-        );
+        return fields
+            .at()
+            .error("an HS algorithm cannot be combined with other algorithms", "keep one of them");
     }
     Some(JwtScheme {
         place: place?,
@@ -127,7 +126,7 @@ pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
     })
 }
 
-/// `url`, `key-id`, or texts.
+/// Reads the expected value of a claim: `url`, `key-id`, or texts.
 fn expected(at: &Cursor<'_>) -> Option<ExpectedClaim> {
     let list = at.list_or_one()?;
     let texts = list.iter().map(|at| at.text()).collect::<Option<Vec<_>>>()?;

@@ -1,38 +1,20 @@
-//! What is fetched: `keys: {url: …}`, published address lists, secrets that handshakes hand over; and `fetch`, how.
+//! Data that Callgate fetches: key sets and address lists; and `fetch`, the settings of fetching.
 
 use std::time::Duration;
 
-use super::fields::Fields;
-use super::reader::Cursor;
-use super::words::shown_url;
-use crate::feed::FeedId;
+use crate::config::yaml::{Cursor, Fields, shown_url};
 use crate::guard::{Scheme, Url};
 use crate::policy::{Feed, FeedKind, Fetching};
 use crate::source::Selection;
 
-/// How old keys may get that could not be fetched anew.
+/// The default maximum age of fetched data that Callgate uses while it cannot fetch again.
 const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
-/// How often what is published is fetched.
+/// The default time between two fetches.
 const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
 
 impl Cursor<'_> {
-    /// Notes something that is to be fetched; twice the same is fetched once.
-    pub(super) fn feed(&self, feed: Feed) -> FeedId {
-        let mut feeds = self.reader.feeds.borrow_mut();
-        let known = feeds.iter().position(|known| *known == feed);
-        FeedId(known.unwrap_or_else(|| {
-            feeds.push(feed);
-            feeds.len() - 1
-        }))
-    }
-
-    /// Everything that is to be fetched, as far as it was read.
-    pub(super) fn feeds(&self) -> Vec<Feed> {
-        self.reader.feeds.borrow().clone()
-    }
-
-    /// An address that we fetch from: https, a file, or plain HTTP on this host.
-    pub(super) fn fetchable(&self) -> Option<Box<str>> {
+    /// Reads a URL to fetch from: https, a file, or plain HTTP on this host.
+    pub(crate) fn fetchable(&self) -> Option<Box<str>> {
         let text = self.text()?;
         if text.strip_prefix("file:").is_some_and(|path| path.starts_with('/')) {
             return Some(text.into());
@@ -46,15 +28,15 @@ impl Cursor<'_> {
             return Some(text.into());
         }
         self.error(
-            format!("{} is not an address to fetch from", shown_url(text)),
+            format!("{} is not a URL to fetch from", shown_url(text)),
             "https://…, file:/absolute/path, or http:// on this host",
         )
     }
 }
 
-/// Reads which texts of a published document are its networks.
-pub(super) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
-    let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.words());
+/// Reads how to find the networks in a published document.
+pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
+    let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.texts());
     let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {
         let one = |(name, at): (&str, Cursor<'_>)| Some((name.into(), at.text()?.into()));
         let read: Vec<_> = at.named()?.into_iter().map(one).collect();
@@ -69,20 +51,20 @@ pub(super) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     let filter = filter?;
     if !filter.is_empty() && !pointers.iter().any(|pointer| pointer.contains("/[*]")) {
         return fields.at().error(
-            "`where` chooses among the elements of a list, but no pointer steps through one",
+            "`where` selects elements of a list, but no pointer contains [*]",
             "such as pointers: [\"/items/[*]/cidr\"]",
         );
     }
     Some(Selection { pointers, filter })
 }
 
-/// A list of addresses at `url`.
-pub(super) fn list(url: Box<str>, selection: Selection) -> Feed {
+/// Returns the feed of an address list.
+pub(crate) fn list(url: Box<str>, selection: Selection) -> Feed {
     Feed { url, kind: FeedKind::Addresses(selection) }
 }
 
 /// Reads `fetch`.
-pub(super) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
+pub(crate) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
     let mut fetching = Fetching {
         cache: None,
         every: EVERY_DEFAULT,
@@ -93,7 +75,7 @@ pub(super) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
     let mut fields = at.fields()?;
     let cache = fields.optional("cache").map(|at| match at.text()? {
         path if path.starts_with('/') => Some(path.into()),
-        _ => at.error("the folder is not absolute", "such as /var/lib/callgate"),
+        _ => at.error("the path of the folder is not absolute", "such as /var/lib/callgate"),
     });
     let mut duration = |key, default| fields.optional(key).map_or(Some(default), |at| at.duration());
     let (every, stale_ok) = (duration("every", EVERY_DEFAULT), duration("stale_ok", STALE_OK_DEFAULT));
@@ -105,8 +87,8 @@ pub(super) fn fetching(at: Option<Cursor<'_>>) -> Option<Fetching> {
     fetching.timeout = timeout?;
     if fetching.stale_ok < fetching.every {
         return at.error(
-            "`stale_ok` is shorter than `every`: keys would be let go of before they are fetched anew",
-            "make it longer",
+            "`stale_ok` is shorter than `every`, so keys would expire before the next fetch",
+            "use a longer `stale_ok`",
         );
     }
     Some(fetching)

@@ -1,0 +1,106 @@
+//! Checks across sections: settings that exclude each other, or that have no effect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::listen::{Listener, Startup};
+use super::yaml::Cursor;
+use crate::egress::Egress;
+use crate::ingress::Route;
+use crate::policy::Limits;
+use crate::time::format_duration;
+
+/// The sections that are checked, as far as they have no mistakes of their own.
+pub(super) struct Sections<'a> {
+    pub(super) startup: Option<&'a Startup>,
+    pub(super) routes: &'a [Arc<Route>],
+    pub(super) egress: Option<&'a Cursor<'a>>,
+    pub(super) rules: Option<&'a Egress>,
+    pub(super) token_ttl: Option<Duration>,
+    pub(super) limits: Option<&'a Limits>,
+}
+
+impl Sections<'_> {
+    /// Notes all mistakes and warnings.
+    pub(super) fn check(&self, root: &Cursor<'_>) {
+        if let Some(startup) = self.startup {
+            egress_listener(root, startup, self.routes, self.egress);
+            egress_bodies(root, startup, self.rules);
+        }
+        if let Some(ttl) = self.token_ttl {
+            deadlines(root, self.routes, ttl);
+        }
+        if let Some(limits) = self.limits {
+            routes(root, self.routes, self.startup, limits);
+        }
+    }
+}
+
+/// Notes egress rules and actions without an egress listener.
+fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: Option<&Cursor<'_>>) {
+    if startup.egress.is_some() {
+        return;
+    }
+    if let Some(at) = egress {
+        let _: Option<()> =
+            at.error("there is no listener for the requests of the agent", "add `listen.egress`");
+    } else if let Some(route) = routes.iter().find(|route| route.actions.is_some()) {
+        let message = format!(
+            "there is no listener for the agent's answers to the questions of the route {}",
+            route.name
+        );
+        let _: Option<()> = root.error(message, "add `listen.egress`");
+    }
+}
+
+/// Notes egress rules whose bodies the egress listener can never hold.
+fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
+    let Some(listener) = &startup.egress else { return };
+    let rules = rules.into_iter().flat_map(Egress::rules);
+    for rule in rules.filter(|rule| rule.body_bytes_max > listener.body_memory_bytes_max) {
+        let message =
+            format!("the rule {} allows bodies larger than `listen.egress.body_memory_max`", rule.name);
+        let hint = "lower `body_max` of the rule, or raise `listen.egress.body_memory_max`";
+        let _: Option<()> = root.error(message, hint);
+    }
+}
+
+/// Notes settings of routes that other sections make impossible, and warns of routes that only observe.
+fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
+    let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+    let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
+    let mut authorities: Vec<_> =
+        authorities.filter_map(|listener| Some(&*listener.tls.as_ref()?.clients.as_ref()?.file)).collect();
+    authorities.sort_unstable();
+    authorities.dedup();
+    if authorities.len() > 1 && routes.iter().any(|route| route.certificate.is_some()) {
+        root.warn("the listeners trust different authorities: a route with `client_certificate` accepts a certificate of any of them");
+    }
+    for route in routes {
+        let name = &route.name;
+        if route.body_bytes_max > limits.body_memory_bytes_max {
+            let message = format!("the route {name} allows bodies larger than `limits.body_memory_max`");
+            let _: Option<()> =
+                root.error(message, "lower `body_max` of the route, or raise `limits.body_memory_max`");
+        }
+        if route.certificate.is_some() && startup.is_some_and(|startup| !startup.ingress.iter().any(asks)) {
+            let message =
+                format!("the route {name} requires client certificates, but no listener requests them");
+            let _: Option<()> = root.error(message, "add `client_certificates` to the `tls` of a listener");
+        }
+        if route.observes() {
+            root.warn(&format!("the route {name} only observes: it denies NOTHING, whoever calls"));
+        }
+    }
+}
+
+/// Warns of deadlines after the expiry of the token, which are never reached.
+fn deadlines(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
+    for route in routes.iter().filter(|route| route.follow.deadline.is_some_and(|deadline| deadline > ttl)) {
+        root.warn(&format!(
+            "the route {} has a deadline after the expiry of its tokens, which are valid for {}: the tokens end first",
+            route.name,
+            format_duration(ttl)
+        ));
+    }
+}

@@ -1,0 +1,266 @@
+//! The known providers: one YAML file for each, embedded in the binary. The code that reads a user's own scheme reads
+//! these files, too.
+
+use super::convention::CallbackConvention;
+use super::definition::{Addresses, PresetDefinition, addresses, definition};
+use crate::config::env::Surroundings;
+use crate::config::yaml::{Cursor, Fields, Node, Reader, did_you_mean, shown};
+use crate::signature::Scheme;
+
+/// A known provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// Its name in the configuration.
+    pub name: &'static str,
+    /// Its YAML.
+    pub text: &'static str,
+}
+
+macro_rules! embedded {
+    ($folder:literal, [$($name:literal),+ $(,)?]) => {
+        &[$(Preset { name: $name, text: include_str!(concat!($folder, $name, ".yaml")) }),+]
+    };
+}
+
+/// Every preset, alphabetically.
+pub const PRESETS: &[Preset] = embedded!(
+    "presets/",
+    [
+        "a2a-0-3",
+        "a2a-bearer",
+        "a2a-jsonrpc",
+        "a2a-token",
+        "adcp-legacy",
+        "adcp-mcp",
+        "adyen",
+        "adyen-platform",
+        "anthropic",
+        "apify",
+        "asana",
+        "assemblyai",
+        "attio",
+        "aws-sns",
+        "azure-event-grid",
+        "azure-event-grid-entra",
+        "baseten",
+        "basic-auth",
+        "bitbucket",
+        "bland",
+        "box",
+        "browser-use",
+        "cal-com",
+        "calendly",
+        "camara",
+        "clerk",
+        "cloudevents",
+        "cursor",
+        "customer-io",
+        "deepgram",
+        "discord",
+        "discord-events",
+        "docusign",
+        "dropbox",
+        "elevenlabs",
+        "exa",
+        "fal",
+        "firecrawl",
+        "fusionauth",
+        "gemini-dynamic",
+        "gemini-static",
+        "github",
+        "gitlab",
+        "gitlab-signing-token",
+        "google-pubsub",
+        "heroku",
+        "hookdeck",
+        "hubspot",
+        "hubspot-v2",
+        "huggingface",
+        "infisical",
+        "inngest",
+        "intercom",
+        "jira",
+        "kick",
+        "kie",
+        "langfuse",
+        "line",
+        "linear",
+        "livekit",
+        "mailchannels",
+        "mailgun",
+        "mcp-events",
+        "meta",
+        "metronome",
+        "microsoft-graph",
+        "mux",
+        "netlify",
+        "nexus",
+        "notion",
+        "okta",
+        "onfleet",
+        "openai",
+        "paddle",
+        "pagerduty",
+        "parallel",
+        "paypal",
+        "plaid",
+        "plain",
+        "planetscale",
+        "polar",
+        "postmark",
+        "razorpay",
+        "replicate",
+        "resend",
+        "retell",
+        "rfc9421-adcp-webhook",
+        "runcomfy",
+        "runpod",
+        "sendgrid",
+        "sentry",
+        "shopify",
+        "skyvern",
+        "slack",
+        "square",
+        "standard-webhooks",
+        "standard-webhooks-v1a",
+        "stripe",
+        "supabase",
+        "svix",
+        "tailscale",
+        "telegram",
+        "telnyx",
+        "trello",
+        "twilio",
+        "twitch",
+        "typeform",
+        "ucp",
+        "upstash-qstash",
+        "vapi-default",
+        "vercel",
+        "webflow",
+        "websub",
+        "woocommerce",
+        "workos",
+        "x",
+        "zendesk",
+        "zoom",
+    ]
+);
+
+/// The known edge networks, alphabetically.
+pub const EDGES: &[Preset] = embedded!("edges/", ["cloudflare", "fastly"]);
+
+/// Returns the names of all presets.
+pub(super) fn names() -> Vec<&'static str> {
+    PRESETS.iter().map(|preset| preset.name).collect()
+}
+
+/// Returns the preset with this name or alias.
+pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
+    if let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) {
+        return Some((preset, preset.read().ok()?));
+    }
+    PRESETS.iter().find_map(|preset| {
+        // Only files that contain the name are parsed.
+        if !preset.text.contains(name) {
+            return None;
+        }
+        let entry = preset.read().ok()?;
+        entry.aliases.iter().any(|alias| **alias == *name).then_some((preset, entry))
+    })
+}
+
+/// Returns the scheme of a preset. `None`: there is no such preset, or it has no scheme.
+pub(crate) fn scheme_of(name: &str) -> Option<Scheme> {
+    preset(name)?.1.scheme
+}
+
+/// Returns an edge network: the header in which it sends the client address, and its own addresses.
+pub(crate) fn edge(name: &str) -> Option<(http::HeaderName, Addresses)> {
+    let edge = EDGES.iter().find(|edge| edge.name == name)?;
+    edge.compile(|fields| {
+        for key in ["title", "source"] {
+            fields.required(key)?.text()?;
+        }
+        let header = fields.required("header")?.header_name();
+        let addresses = fields.required("addresses").and_then(|at| addresses(&at));
+        Some((header?, addresses?))
+    })
+    .ok()
+}
+
+/// Reads the name of a preset. Returns the callback convention of the preset.
+pub(crate) fn callback_convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
+    let name = at.text()?;
+    match preset(name) {
+        Some((_, PresetDefinition { callback: Some(callback), .. })) => Some(callback),
+        Some((_, entry)) => at.error(
+            format!("{} does not accept the address of callbacks in a request", entry.title),
+            "see `callgate providers`",
+        ),
+        None => at.error(format!("{} is not a preset", shown(name)), did_you_mean(name, &names())),
+    }
+}
+
+impl Preset {
+    /// Compiles the preset.
+    ///
+    /// # Errors
+    /// The mistakes in it.
+    pub fn read(&self) -> Result<PresetDefinition, String> {
+        self.compile(definition)
+    }
+
+    fn compile<T>(&self, read: impl Fn(&mut Fields<'_>) -> Option<T>) -> Result<T, String> {
+        let nothing =
+            Surroundings { env: &|_| None, file: &|_| Err(std::io::Error::other("presets read no files")) };
+        let tree = Node::parse(self.text).map_err(|(message, _)| message)?;
+        let reader = Reader::new(&nothing);
+        let read = Cursor::root(&reader, &tree).fields().and_then(|mut fields| {
+            let read = read(&mut fields);
+            fields.finish();
+            read
+        });
+        let list = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        reader.finish(self.text).map_err(list)?;
+        read.ok_or_else(|| "incomplete".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_compiles_and_the_list_is_whole() {
+        let mut wrong = Vec::new();
+        for preset in PRESETS {
+            if let Err(error) = preset.read() {
+                wrong.push(format!("{}: {error}", preset.name));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        for (folder, list) in [("presets", PRESETS), ("edges", EDGES)] {
+            let files = std::fs::read_dir(format!("src/config/provider/{folder}")).unwrap();
+            let mut files: Vec<String> =
+                files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            files.sort_by_key(|file| file.trim_end_matches(".yaml").to_owned());
+            let listed: Vec<String> = list.iter().map(|preset| format!("{}.yaml", preset.name)).collect();
+            assert_eq!(listed, files, "{folder}");
+        }
+        assert!(EDGES.iter().all(|known| edge(known.name).is_some()));
+    }
+
+    #[test]
+    fn no_name_is_taken_twice() {
+        let mut taken: Vec<Box<str>> = Vec::new();
+        for preset in PRESETS {
+            let entry = preset.read().unwrap();
+            for name in std::iter::once(preset.name.into()).chain(entry.aliases) {
+                assert!(!taken.contains(&name), "{name}");
+                assert!(super::preset(&name).is_some(), "{name}");
+                taken.push(name);
+            }
+        }
+    }
+}

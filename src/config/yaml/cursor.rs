@@ -1,0 +1,295 @@
+//! Typed access to a value of the tree. Every mistake is noted with its path and a hint, and the reading goes on.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::error::Mistake;
+use super::location::{Step, path_text};
+use super::node::Node;
+use super::reader::{CHANGE_ME, Reader};
+use super::suggest::{did_you_mean, is_name, shown};
+use crate::config::env::Surroundings;
+use crate::feed::FeedId;
+use crate::json::Pointer;
+use crate::path::Template;
+use crate::policy::Feed;
+use crate::source::parse_network;
+use crate::time::parse_duration;
+
+const DURATION_HINT: &str = "a number and one of ms, s, m, h, d, such as 5m";
+
+/// A value of the tree and the path to it.
+#[derive(Clone)]
+pub(crate) struct Cursor<'n> {
+    pub(super) reader: &'n Reader<'n>,
+    pub(super) node: &'n Node,
+    pub(super) steps: Vec<Step>,
+}
+
+impl<'n> Cursor<'n> {
+    /// Returns a cursor at the root of a tree.
+    pub(crate) fn root(reader: &'n Reader<'n>, node: &'n Node) -> Self {
+        Self { reader, node, steps: Vec::new() }
+    }
+
+    /// Notes a mistake in this value. Returns `None`, so that a caller can return it.
+    pub(crate) fn error<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
+        self.reader.mistakes.borrow_mut().add(|| Mistake {
+            steps: self.steps.clone(),
+            message: message.into(),
+            hint: hint.into(),
+        });
+        None
+    }
+
+    /// Notes a warning: something that is allowed, but that the operator should know.
+    pub(crate) fn warn(&self, message: &str) {
+        self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
+    }
+
+    /// Adds something to be fetched. A feed that was added before is not added again.
+    pub(crate) fn feed(&self, feed: Feed) -> FeedId {
+        let mut feeds = self.reader.feeds.borrow_mut();
+        let known = feeds.iter().position(|known| *known == feed);
+        FeedId(known.unwrap_or_else(|| {
+            feeds.push(feed);
+            feeds.len() - 1
+        }))
+    }
+
+    /// Returns all feeds that were added.
+    pub(crate) fn feeds(&self) -> Vec<Feed> {
+        self.reader.feeds.borrow().clone()
+    }
+
+    /// Returns a cursor at a value inside this one.
+    pub(super) fn step(&self, node: &'n Node, step: Step) -> Self {
+        let mut steps = self.steps.clone();
+        steps.push(step);
+        Self { reader: self.reader, node, steps }
+    }
+
+    /// Notes that the value is not of the expected kind.
+    pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
+        let hint = match self.node {
+            Node::Null => "give the key a value, or remove it",
+            Node::Number(_) => "write it in quotes if it is text",
+            _ => "",
+        };
+        self.error(format!("expected {what}, found {}", self.node.kind()), hint)
+    }
+
+    /// Returns the value as text. Numbers and booleans are accepted, too.
+    pub(crate) fn scalar_text(&self) -> Option<Box<str>> {
+        match self.node {
+            Node::Number(text) => Some(text.as_str().into()),
+            Node::Bool(value) => Some(value.to_string().into()),
+            _ => self.text().map(Into::into),
+        }
+    }
+
+    /// Returns the value itself.
+    pub(crate) fn node(&self) -> &'n Node {
+        self.node
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.node, Node::Map(_))
+    }
+
+    /// Returns whether the value is this text.
+    pub(crate) fn is_word(&self, word: &str) -> bool {
+        matches!(self.node, Node::Text(text) if text == word)
+    }
+
+    /// Returns the elements of a list; nothing for any other value.
+    pub(crate) fn nodes(&self) -> &'n [Node] {
+        match self.node {
+            Node::List(nodes) => nodes,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self.node, Node::Text(_))
+    }
+
+    /// Returns how to read environment variables and files.
+    pub(crate) fn surroundings(&self) -> &'n Surroundings<'n> {
+        self.reader.surroundings
+    }
+
+    /// Returns the elements of a list. An empty list is a mistake.
+    pub(crate) fn list(&self) -> Option<Vec<Cursor<'n>>> {
+        let Node::List(nodes) = self.node else { return self.expected("a list") };
+        if nodes.is_empty() {
+            return self.error("the list is empty", "remove the key, or add an element");
+        }
+        Some(nodes.iter().enumerate().map(|(i, node)| self.step(node, Step::Index(i))).collect())
+    }
+
+    /// Returns the elements of a list, or a single value as a list of one.
+    pub(crate) fn list_or_one(&self) -> Option<Vec<Cursor<'n>>> {
+        if matches!(self.node, Node::List(_)) { self.list() } else { Some(vec![self.clone()]) }
+    }
+
+    /// Returns a text that is not empty.
+    pub(crate) fn text(&self) -> Option<&'n str> {
+        match self.node {
+            Node::Text(text) if text.is_empty() => self.error("the text is empty", ""),
+            Node::Text(text) if text.contains(CHANGE_ME) => {
+                self.error(format!("the value still contains {CHANGE_ME}"), "replace it with your own value")
+            }
+            Node::Text(text) => Some(text),
+            _ => self.expected("text"),
+        }
+    }
+
+    pub(crate) fn boolean(&self) -> Option<bool> {
+        match self.node {
+            Node::Bool(value) => Some(*value),
+            _ => self.expected("true or false"),
+        }
+    }
+
+    /// Returns a whole number in the range.
+    pub(crate) fn whole_number(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let Node::Number(text) = self.node else { return self.expected("a number") };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => self.error(format!("must be a whole number from {} to {}", range.start(), range.end()), ""),
+        }
+    }
+
+    /// Returns a name, which can be a metric label, a log field and a claim.
+    pub(crate) fn name(&self) -> Option<&'n str> {
+        let text = self.text()?;
+        if is_name(text) { Some(text) } else { self.bad_name(text) }
+    }
+
+    /// Notes that a text is not a name.
+    pub(crate) fn bad_name<T>(&self, text: &str) -> Option<T> {
+        self.error(
+            format!("`{text}` is not a name"),
+            "use 1 to 64 of a-z, 0-9, `-` and `_`, and begin with a letter; `none` and `actions` are reserved",
+        )
+    }
+
+    /// Returns a duration longer than zero.
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        let text = match self.node {
+            Node::Text(text) => text,
+            _ => {
+                return self.error(format!("expected a duration, found {}", self.node.kind()), DURATION_HINT);
+            }
+        };
+        match parse_duration(text) {
+            Some(duration) if !duration.is_zero() => Some(duration),
+            Some(_) => self.error("must be longer than zero", DURATION_HINT),
+            None => self.error(format!("`{text}` is not a duration"), DURATION_HINT),
+        }
+    }
+
+    /// Returns a duration, which may be zero.
+    pub(crate) fn duration_or_zero(&self) -> Option<Duration> {
+        match self.node {
+            Node::Text(text) if parse_duration(text) == Some(Duration::ZERO) => Some(Duration::ZERO),
+            _ => self.duration(),
+        }
+    }
+
+    /// Returns a size of at most `max` bytes: a whole number, or a number with the unit B, KiB or MiB.
+    pub(crate) fn size(&self, max: u64) -> Option<u64> {
+        let (Node::Text(text) | Node::Number(text)) = self.node else { return self.expected("a size") };
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at_checked(split)?;
+        let scale = match unit {
+            "" | "B" => Some(1_u64),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            _ => None,
+        };
+        let bytes =
+            scale.zip(digits.parse::<u64>().ok()).and_then(|(scale, number)| number.checked_mul(scale));
+        match bytes {
+            Some(bytes) if bytes <= max => Some(bytes),
+            Some(_) => self.error(format!("`{text}` is more than {max} bytes"), ""),
+            None => self.error(
+                format!("`{text}` is not a size"),
+                "a number of bytes, or a number with a unit, such as 64KiB or 1MiB",
+            ),
+        }
+    }
+
+    /// Returns a network, or an address as a network of one.
+    pub(crate) fn network(&self) -> Option<IpNet> {
+        let text = self.text()?;
+        match parse_network(text) {
+            Ok(network) => Some(network),
+            Err(fault) => self.error(format!("`{text}` {fault}"), ""),
+        }
+    }
+
+    /// Returns a list of networks.
+    pub(crate) fn networks(&self) -> Option<Vec<IpNet>> {
+        let read: Vec<_> = self.list()?.iter().map(Cursor::network).collect();
+        read.into_iter().collect()
+    }
+
+    /// Returns the name of a header.
+    pub(crate) fn header_name(&self) -> Option<HeaderName> {
+        let text = self.text()?;
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if !text.contains('_') => Some(name),
+            _ => self.error(format!("`{text}` is not a header name"), "use letters, digits and `-`"),
+        }
+    }
+
+    /// Returns a path template.
+    pub(crate) fn template(&self) -> Option<Template> {
+        let text = self.text()?;
+        match Template::parse(text) {
+            Ok(template) => Some(template),
+            Err(fault) => self.error(format!("`{text}`: {fault}"), "such as /webhooks/{document_id}/status"),
+        }
+    }
+
+    /// Returns a JSON pointer (RFC 6901).
+    pub(crate) fn pointer(&self) -> Option<Pointer> {
+        let text = self.text()?;
+        match Pointer::parse(text) {
+            Some(pointer) => Some(pointer),
+            None => self.error(
+                format!("`{text}` is not a JSON pointer"),
+                "begin with a slash, such as /status (RFC 6901)",
+            ),
+        }
+    }
+
+    /// Returns a list of texts. Numbers and booleans are accepted, too.
+    pub(crate) fn texts(&self) -> Option<Vec<Box<str>>> {
+        let read: Vec<_> = self.list()?.iter().map(Cursor::scalar_text).collect();
+        read.into_iter().collect()
+    }
+
+    /// Returns the value of one of these words.
+    pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        self.error(format!("{} is not one of the accepted values", shown(text)), did_you_mean(text, &known))
+    }
+
+    /// Reads the file that the value names. Returns its path and content.
+    pub(crate) fn file(&self) -> Option<(&'n str, Vec<u8>)> {
+        let path = self.text()?;
+        match (self.reader.surroundings.file)(path) {
+            Ok(bytes) => Some((path, bytes)),
+            Err(error) => self.error(format!("cannot read {path}: {error}"), ""),
+        }
+    }
+}

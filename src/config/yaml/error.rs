@@ -1,0 +1,106 @@
+//! The mistakes in a configuration, and the list of the reported ones.
+
+use std::fmt;
+
+use super::location::{Position, Step, beginning, path_text};
+use super::outline::Outline;
+
+/// The most mistakes that are reported, and the most warnings. One more entry has the number of the others.
+pub const ERRORS_MAX: usize = 100;
+
+/// A mistake in a configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigError {
+    /// The path of the value in the tree, such as `routes[0].token`.
+    pub path: String,
+    /// The position in the file. `None`: the mistake concerns the whole file.
+    pub position: Option<Position>,
+    /// What is wrong.
+    pub message: String,
+    /// How to correct it; may be empty.
+    pub hint: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(position) = self.position {
+            write!(f, "line {}: ", position.line)?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "\n    hint: {}", self.hint) }
+    }
+}
+
+/// Keeps the first [`ERRORS_MAX`] entries, and counts all others.
+#[derive(Debug)]
+pub(crate) struct Reported<T> {
+    kept: Vec<T>,
+    omitted: usize,
+}
+
+impl<T> Default for Reported<T> {
+    fn default() -> Self {
+        Self { kept: Vec::new(), omitted: 0 }
+    }
+}
+
+impl<T> Reported<T> {
+    /// Adds an entry. It is made only if it is kept.
+    pub(crate) fn add(&mut self, entry: impl FnOnce() -> T) {
+        if self.kept.len() < ERRORS_MAX { self.kept.push(entry()) } else { self.omitted += 1 }
+    }
+}
+
+/// A mistake before its position is known.
+#[derive(Debug)]
+pub(crate) struct Mistake {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+impl Reported<Mistake> {
+    /// Returns the mistakes in the order of the file, with their positions in `text`.
+    pub(crate) fn errors(self, text: &str) -> Vec<ConfigError> {
+        if self.kept.is_empty() {
+            return Vec::new();
+        }
+        let outline = Outline::parse(text);
+        let error = |Mistake { steps, message, hint }| ConfigError {
+            path: path_text(&steps),
+            position: outline.position(&steps),
+            message: shortened(message),
+            hint: shortened(hint),
+        };
+        let mut errors: Vec<_> = self.kept.into_iter().map(error).collect();
+        errors.sort_by_key(|error| error.position.map_or((usize::MAX, 0), |at| (at.line, at.column)));
+        if self.omitted > 0 {
+            let message = format!("and {} more mistakes", self.omitted);
+            errors.push(ConfigError { path: String::new(), position: None, message, hint: String::new() });
+        }
+        errors
+    }
+}
+
+impl Reported<String> {
+    /// Returns the warnings in the order in which they were added.
+    pub(crate) fn warnings(self) -> Vec<String> {
+        let mut warnings: Vec<_> = self.kept.into_iter().map(shortened).collect();
+        if self.omitted > 0 {
+            warnings.push(format!("and {} more warnings", self.omitted));
+        }
+        warnings
+    }
+}
+
+fn shortened(mut text: String) -> String {
+    let length = beginning(&text).len();
+    if length < text.len() {
+        text.truncate(length);
+        text.push('…');
+    }
+    text
+}

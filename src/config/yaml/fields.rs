@@ -1,0 +1,98 @@
+//! Access to a mapping of the tree. Every key in it must be one that the reader of the mapping asks for.
+
+use std::collections::HashSet;
+
+use super::cursor::Cursor;
+use super::error::Mistake;
+use super::location::Step;
+use super::node::Node;
+use super::suggest::did_you_mean;
+
+/// A mapping that is being read, and the keys that were asked for.
+pub(crate) struct Fields<'n> {
+    cursor: Cursor<'n>,
+    entries: &'n [(String, Node)],
+    asked: Vec<&'static str>,
+}
+
+impl<'n> Cursor<'n> {
+    /// Returns the fields of a mapping. [`Fields::finish`] notes the unknown ones.
+    pub(crate) fn fields(&self) -> Option<Fields<'n>> {
+        let Node::Map(entries) = self.node else { return self.expected("a mapping") };
+        let mut earlier = HashSet::new();
+        for (key, node) in entries {
+            if !earlier.insert(key) {
+                let _: Option<()> = self
+                    .step(node, Step::Key(key.clone()))
+                    .error("the key occurs twice", "keep one of the two");
+            }
+        }
+        Some(Fields { cursor: self.clone(), entries, asked: Vec::new() })
+    }
+
+    /// Returns the entries of a mapping whose keys are the user's own.
+    pub(crate) fn named(&self) -> Option<Vec<(&'n str, Cursor<'n>)>> {
+        self.fields()?;
+        let Node::Map(entries) = self.node else { return None };
+        let named = entries.iter().map(|(key, node)| (key.as_str(), self.step(node, Step::Key(key.clone()))));
+        Some(named.collect())
+    }
+}
+
+impl<'n> Fields<'n> {
+    /// Returns the mapping itself, for mistakes that concern all of it.
+    pub(crate) fn at(&self) -> &Cursor<'n> {
+        &self.cursor
+    }
+
+    /// Returns the value of a key that may be missing. A key without a value is a mistake.
+    pub(crate) fn optional(&mut self, key: &'static str) -> Option<Cursor<'n>> {
+        self.asked.push(key);
+        let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
+        let cursor = self.cursor.step(node, Step::Key(key.to_owned()));
+        if *node == Node::Null { cursor.expected("a value") } else { Some(cursor) }
+    }
+
+    /// Returns the value of a key that must be present.
+    pub(crate) fn required(&mut self, key: &'static str) -> Option<Cursor<'n>> {
+        let found = self.optional(key);
+        if found.is_none() && !self.has(key) {
+            return self.cursor.error(format!("`{key}` is missing"), "");
+        }
+        found
+    }
+
+    /// Returns whether the key is present, with or without a value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name == key)
+    }
+
+    /// Returns whether every key has been asked for.
+    pub(crate) fn all_asked(&self) -> bool {
+        self.entries.iter().all(|(key, _)| self.asked.contains(&key.as_str()))
+    }
+
+    /// Notes every key that was not asked for.
+    pub(crate) fn finish(self) {
+        let step = |step: &Step| match step {
+            Step::Index(_) => "[]".to_owned(),
+            Step::Key(key) => key.clone(),
+        };
+        let mapping = self.cursor.steps.iter().map(step).collect();
+        for (key, node) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.as_str())) {
+            self.cursor.unknown_key(node, key, &self.asked);
+        }
+        self.cursor.reader.accepted.borrow_mut().push((mapping, self.asked));
+    }
+}
+
+impl<'n> Cursor<'n> {
+    fn unknown_key(&self, node: &'n Node, key: &str, known: &[&str]) {
+        // A file can have very many unknown keys: the words are made for those that are reported.
+        self.reader.mistakes.borrow_mut().add(|| Mistake {
+            steps: self.step(node, Step::Key(key.to_owned())).steps,
+            message: format!("unknown key `{key}`"),
+            hint: did_you_mean(key, known),
+        });
+    }
+}

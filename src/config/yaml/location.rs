@@ -1,0 +1,43 @@
+//! Where a value is: in the tree, and in the file.
+
+/// The most characters of a message, a hint or one key of a path. Each can repeat text of the configuration.
+const CHARACTERS_MAX: usize = 400;
+
+/// A position in a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Position {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+}
+
+/// One step on the way from the root to a value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    Index(usize),
+    Key(String),
+}
+
+/// Returns the path that the steps make, such as `routes[0].token`.
+pub(crate) fn path_text(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        match step {
+            Step::Index(index) => text.push_str(&format!("[{index}]")),
+            Step::Key(key) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(beginning(key));
+            }
+        }
+    }
+    text
+}
+
+/// Returns as much of a text as a message may repeat.
+pub(crate) fn beginning(text: &str) -> &str {
+    let end = text.char_indices().nth(CHARACTERS_MAX).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
+}

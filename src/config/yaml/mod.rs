@@ -1,0 +1,31 @@
+//! YAML: from text to a tree of values, and typed access to it that notes every mistake with its position.
+
+mod cursor;
+mod error;
+mod fields;
+mod location;
+mod node;
+mod outline;
+mod reader;
+mod suggest;
+
+pub use error::{ConfigError, ERRORS_MAX};
+pub use location::Position;
+pub use outline::Outline;
+pub use reader::{AcceptedKeys, CHANGE_ME};
+
+pub(super) use cursor::Cursor;
+pub(super) use fields::Fields;
+pub(super) use node::Node;
+pub(super) use reader::Reader;
+pub(super) use suggest::{did_you_mean, is_name, shown, shown_url};
+
+/// Parses one YAML document. `None`: the text is not one.
+pub fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+    serde_yaml::from_str(text).ok()
+}
+
+/// Returns a value as YAML. `None`: YAML has no form for it.
+pub fn to_yaml<T: serde::Serialize>(value: &T) -> Option<String> {
+    serde_yaml::to_string(value).ok()
+}

@@ -1,0 +1,171 @@
+//! The tree of a YAML text. It keeps every key, in order, including keys that occur twice.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::location::Position;
+
+/// The most text of all values, in bytes. Aliases repeat text, so that a small file can have a large tree.
+const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A value of the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Node {
+    Bool(bool),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+    Null,
+    Number(String),
+    Text(String),
+}
+
+impl Node {
+    /// Parses one YAML document.
+    pub(crate) fn parse(text: &str) -> Result<Self, (String, Option<Position>)> {
+        let bytes_left = Cell::new(TEXT_BYTES_MAX);
+        Tree { bytes_left: &bytes_left }
+            .deserialize(serde_yaml::Deserializer::from_str(text))
+            .map_err(|error| (error.to_string(), position(&error)))
+    }
+
+    /// Returns a member of a mapping.
+    pub(crate) fn member(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Map(entries) => entries.iter().find(|(key, _)| key == name).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    /// Returns the text of a text value.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns the kind of the value, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "true or false",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+            Self::Null => "no value",
+            Self::Number(_) => "a number",
+            Self::Text(_) => "text",
+        }
+    }
+}
+
+fn position(error: &serde_yaml::Error) -> Option<Position> {
+    error.location().map(|at| Position { line: at.line(), column: at.column() })
+}
+
+/// Builds the tree, as long as all its values together are not too large.
+#[derive(Clone, Copy)]
+struct Tree<'b> {
+    bytes_left: &'b Cell<usize>,
+}
+
+impl Tree<'_> {
+    fn text<E: serde::de::Error>(self, value: &str) -> Result<String, E> {
+        let left = self.bytes_left.get().checked_sub(value.len());
+        self.bytes_left.set(left.ok_or_else(|| E::custom("the aliases repeat more than 16 MiB of text"))?);
+        Ok(value.to_owned())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("plain YAML")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Number(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Number(value.to_string()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Number(value.to_string()))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::Number(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Number(value.to_string()))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Node, E> {
+        self.text(value).map(Node::Text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(node) = seq.next_element_seed(self)? {
+            list.push(node);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key_seed(self)? {
+            entries.push((key_text(key)?, map.next_value_seed(self)?));
+        }
+        Ok(Node::Map(entries))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {
+        Err(A::Error::custom("YAML tags are not used here"))
+    }
+}
+
+fn key_text<E: serde::de::Error>(key: Node) -> Result<String, E> {
+    match key {
+        Node::Text(text) | Node::Number(text) => Ok(text),
+        Node::Bool(value) => Ok(value.to_string()),
+        other => Err(E::custom(format!("a key must be text, not {}", other.kind()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_and_several_documents_are_refused() {
+        assert!(Node::parse("a: !secret x").is_err());
+        assert!(Node::parse("a: 1\n---\nb: 2\n").is_err());
+        assert!(Node::parse("a: [1").is_err());
+        assert_eq!(Node::parse("").unwrap(), Node::Null);
+    }
+}

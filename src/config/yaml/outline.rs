@@ -1,0 +1,224 @@
+//! Records where each value of a YAML text is, and how its scalars are written.
+//!
+//! Deserializers such as serde_yaml keep neither positions nor quotes. This module reads both from the events of a
+//! second parser, in one pass.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+
+use super::location::{Position, Step};
+
+/// The deepest nesting that is recorded. serde_yaml denies deeper texts.
+const DEPTH_MAX: usize = 128;
+
+impl From<Marker> for Position {
+    fn from(marker: Marker) -> Self {
+        Self { line: marker.line(), column: marker.col() + 1 }
+    }
+}
+
+/// The values of the first document of a YAML text.
+#[derive(Debug, Default)]
+pub struct Outline {
+    values: Vec<Value>,
+    root: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Value {
+    position: Position,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    List(Vec<usize>),
+    Map(Map),
+    Scalar {
+        /// Whether the scalar has neither quotes nor a tag.
+        is_plain: bool,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Map {
+    /// Keys and their values, in the order of the text.
+    entries: Vec<(usize, usize)>,
+    /// The first entry of each scalar key.
+    first: HashMap<String, usize>,
+    /// A key whose value has not been read yet.
+    key: Option<(usize, Option<String>)>,
+}
+
+impl Outline {
+    /// Reads the first document of a text. After a syntax error, the result has the values before it.
+    pub fn parse(text: &str) -> Self {
+        let mut outline = Self::default();
+        let mut open = Vec::new();
+        let mut anchors = HashMap::new();
+        // After an error the parser returns the same error for ever.
+        for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
+            let position = span.start.into();
+            let (content, anchor, key) = match event {
+                Event::Scalar(key, style, anchor, tag) => {
+                    let is_plain = style == ScalarStyle::Plain && tag.is_none();
+                    (Content::Scalar { is_plain }, anchor, Some(key.into_owned()))
+                }
+                Event::SequenceStart(anchor, _) => (Content::List(Vec::new()), anchor, None),
+                Event::MappingStart(anchor, _) => (Content::Map(Map::default()), anchor, None),
+                Event::Alias(anchor) => {
+                    let Some(at) = anchors.get(&anchor) else { break };
+                    outline.attach(open.last(), *at, None);
+                    continue;
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    open.pop();
+                    continue;
+                }
+                Event::DocumentEnd => break,
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) => continue,
+            };
+            let (at, is_collection) = (outline.values.len(), key.is_none());
+            outline.values.push(Value { position, content });
+            outline.attach(open.last(), at, key);
+            // The parser gives every anchor a number from 1 on.
+            if anchor > 0 {
+                anchors.insert(anchor, at);
+            }
+            if is_collection {
+                open.push(at);
+            }
+            if open.len() > DEPTH_MAX {
+                break;
+            }
+        }
+        outline
+    }
+
+    /// Adds a value to the collection that is open; without one, the value is the root.
+    fn attach(&mut self, parent: Option<&usize>, at: usize, text: Option<String>) {
+        let Some(parent) = parent else {
+            self.root = Some(at);
+            return;
+        };
+        match self.values.get_mut(*parent).map(|value| &mut value.content) {
+            Some(Content::List(items)) => items.push(at),
+            Some(Content::Map(map)) => match map.key.take() {
+                None => map.key = Some((at, text)),
+                Some((key, name)) => {
+                    if let Some(name) = name {
+                        map.first.entry(name).or_insert(map.entries.len());
+                    }
+                    map.entries.push((key, at));
+                }
+            },
+            _ => {}
+        }
+    }
+
+    /// Returns the position of the value that the steps lead to. The position of a value in a mapping is that of its
+    /// key. A missing value has the position of the nearest enclosing one, except for the root, which has none.
+    pub(crate) fn position(&self, steps: &[Step]) -> Option<Position> {
+        let (mut at, mut found) = (self.root?, None);
+        for step in steps {
+            let (named, value) = match (step, self.content(at)) {
+                (Step::Index(index), Some(Content::List(items))) => {
+                    let Some(item) = items.get(*index) else { break };
+                    (*item, *item)
+                }
+                (Step::Key(key), Some(Content::Map(map))) => {
+                    let entry = map.first.get(key).and_then(|index| map.entries.get(*index));
+                    let Some(entry) = entry else { break };
+                    *entry
+                }
+                _ => break,
+            };
+            at = value;
+            found = self.values.get(named).map(|value| value.position);
+        }
+        found
+    }
+
+    /// Returns the number of the root value.
+    pub fn root(&self) -> Option<usize> {
+        self.root
+    }
+
+    /// Returns the number of an item of a list.
+    pub fn item(&self, list: usize, index: usize) -> Option<usize> {
+        match self.content(list)? {
+            Content::List(items) => items.get(index).copied(),
+            _ => None,
+        }
+    }
+
+    /// Returns the numbers of a key and its value in a mapping.
+    pub fn entry(&self, map: usize, index: usize) -> Option<(usize, usize)> {
+        match self.content(map)? {
+            Content::Map(map) => map.entries.get(index).copied(),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a scalar has neither quotes nor a tag. `None`: the value is not a scalar.
+    pub fn is_plain(&self, scalar: usize) -> Option<bool> {
+        match self.content(scalar)? {
+            Content::Scalar { is_plain } => Some(*is_plain),
+            _ => None,
+        }
+    }
+
+    fn content(&self, at: usize) -> Option<&Content> {
+        self.values.get(at).map(|value| &value.content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Step {
+        Step::Key(name.to_owned())
+    }
+
+    fn position(text: &str, steps: &[Step]) -> Option<(usize, usize)> {
+        Outline::parse(text).position(steps).map(|position| (position.line, position.column))
+    }
+
+    #[test]
+    fn every_value_has_a_position() {
+        let text = "a: 1\nb:\n  - x\n  - c: 2\n    d: {e: 3}\n";
+        assert_eq!(position(text, &[key("a")]), Some((1, 1)));
+        assert_eq!(position(text, &[key("b")]), Some((2, 1)));
+        assert_eq!(position(text, &[key("b"), Step::Index(1)]), Some((4, 5)));
+        assert_eq!(position(text, &[key("b"), Step::Index(1), key("d"), key("e")]), Some((5, 9)));
+    }
+
+    #[test]
+    fn what_is_missing_has_the_position_of_what_encloses_it() {
+        assert_eq!(position("a:\n  b: {}\n", &[key("a"), key("b"), key("c"), key("d")]), Some((2, 3)));
+        assert_eq!(position("a: [1]\n", &[key("a"), Step::Index(1)]), Some((1, 1)));
+        assert_eq!(position("a: 1\n", &[key("b")]), None);
+        assert_eq!(position("", &[key("b")]), None);
+    }
+
+    #[test]
+    fn an_alias_has_the_positions_of_its_anchor() {
+        let text = "a: &a\n  b: { c: 1 }\nd: *a\n";
+        assert_eq!(position(text, &[key("d")]), Some((3, 1)));
+        assert_eq!(position(text, &[key("d"), key("b"), key("c")]), Some((2, 8)));
+        assert_eq!(
+            position("a: &a [ *a ]\nb: *b\n", &[key("a"), Step::Index(0), Step::Index(0)]),
+            Some((1, 4))
+        );
+    }
+
+    #[test]
+    fn a_syntax_error_ends_the_reading() {
+        assert_eq!(position("a:\n  b: 1\nc: [1\nd: ]]\n", &[key("a"), key("b")]), Some((2, 3)));
+        for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "x: *y".to_owned()] {
+            assert_eq!(position(&text, &[key("b")]), None);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Collects what the reading of a configuration finds: mistakes, warnings, feeds and accepted keys.
+
+use std::cell::RefCell;
+
+use super::error::{ConfigError, Mistake, Reported};
+use crate::config::env::Surroundings;
+use crate::policy::Feed;
+
+/// What stands in a first configuration where only its owner knows the value.
+pub const CHANGE_ME: &str = "CHANGE-ME";
+
+/// A mapping of a configuration, and the keys that it may have. The mapping is given by the keys that lead to it; `[]`
+/// is an element of a list.
+pub type AcceptedKeys = (Vec<String>, Vec<&'static str>);
+
+/// Collects what the reading of a tree finds.
+pub(crate) struct Reader<'e> {
+    pub(super) surroundings: &'e Surroundings<'e>,
+    pub(super) mistakes: RefCell<Reported<Mistake>>,
+    pub(super) warnings: RefCell<Reported<String>>,
+    pub(super) feeds: RefCell<Vec<Feed>>,
+    pub(super) accepted: RefCell<Vec<AcceptedKeys>>,
+}
+
+impl<'e> Reader<'e> {
+    pub(crate) fn new(surroundings: &'e Surroundings<'e>) -> Self {
+        Self {
+            surroundings,
+            mistakes: RefCell::default(),
+            warnings: RefCell::default(),
+            feeds: RefCell::default(),
+            accepted: RefCell::default(),
+        }
+    }
+
+    /// Ends the reading of `text`. Returns the warnings, or every mistake in the order of the file.
+    pub(crate) fn finish(self, text: &str) -> Result<Vec<String>, Vec<ConfigError>> {
+        let errors = self.mistakes.into_inner().errors(text);
+        if errors.is_empty() { Ok(self.warnings.into_inner().warnings()) } else { Err(errors) }
+    }
+
+    /// Ends the reading. Returns each mapping that was read, with the keys that it may have.
+    pub(crate) fn into_accepted_keys(self) -> Vec<AcceptedKeys> {
+        self.accepted.into_inner()
+    }
+}
