@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_of_this_host_and_others() {
+    fn names_of_this_host_are_accepted() {
         for host in [
             "localhost",
             "LOCALHOST:8081",
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_programs() {
+    fn requests_of_pages_are_detected() {
         let with = |more: &[(&'static str, &'static str)]| judged(&[&[("host", "localhost")], more].concat());
         assert_eq!(with(&[("sec-fetch-site", "none")]), Ok(()));
         for origin in ["http://evil.example", "null", "", "http://localhost", "löcalhost"] {

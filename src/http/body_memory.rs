@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_set_aside_and_given_back() {
+    fn memory_is_reserved_and_released() {
         let memory = BodyMemory::default();
         let mut one = memory.reserve(10);
         assert!(one.grow_to(6) && one.grow_to(3) && !memory.reserve(10).grow_to(5));

@@ -60,8 +60,8 @@ pub(crate) async fn deny_head(
     was_written
 }
 
-/// Shuts down the write side, then discards what the peer sends until it closes its side or has sent 2 MiB (a lingering
-/// close, RFC 9112 section 9.6).
+/// Shuts down the write side, then discards what the peer sends until it closes its side or has sent `LINGER_BYTES_MAX`
+/// bytes (a lingering close, RFC 9112 section 9.6).
 pub(crate) async fn lingering_close(stream: &mut Stream) {
     let _ = AsyncWriteExt::shutdown(stream).await;
     let (mut buffer, mut bytes_left) = (vec![0; LINGER_READ_BYTES], LINGER_BYTES_MAX);

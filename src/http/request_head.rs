@@ -127,22 +127,22 @@ impl HeadReader<'_> {
         let head_length = match self.head.read(bytes, limits.headers_max) {
             Ok(Some(length)) if length <= limits.head_bytes_max => length,
             Ok(None) if bytes.len() < limits.head_bytes_max => return None,
-            Ok(_) => return Some(self.fault(HeadFault::TooLarge)),
-            Err(fault) => return Some(self.fault(fault)),
+            Ok(_) => return Some(self.head_error(HeadFault::TooLarge)),
+            Err(fault) => return Some(self.head_error(fault)),
         };
         let leftover = bytes.split_off(head_length);
         if let Framing::Chunks(mut chunks) = self.head.framing()
             && chunks.read(&leftover, |_| {}).is_err()
         {
-            return Some(self.fault(HeadFault::Malformed("the chunked body is malformed")));
+            return Some(self.head_error(HeadFault::Malformed("the chunked body is malformed")));
         }
         match RequestParts::parse(&self.head, std::mem::take(bytes).freeze()) {
             Some(request) => Some(HeadRead::Request(request, leftover)),
-            None => Some(self.fault(HeadFault::Malformed("the head cannot be parsed"))),
+            None => Some(self.head_error(HeadFault::Malformed("the head cannot be parsed"))),
         }
     }
 
-    fn fault(&self, fault: HeadFault) -> HeadRead {
+    fn head_error(&self, fault: HeadFault) -> HeadRead {
         let (denial, detail) = match fault {
             HeadFault::Malformed(detail) => (Denial::RequestMalformed, detail),
             HeadFault::TooLarge => (Denial::HeadTooLarge, Denial::HeadTooLarge.help()),

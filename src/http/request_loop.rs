@@ -92,13 +92,13 @@ impl RequestLoop {
             return false;
         }
         let stopping = &mut self.stopping;
-        let wait = async {
+        let stops_first = async {
             tokio::select! {
                 biased;
                 () = io.wait_for_data() => false,
                 _ = stopping.changed() => true,
             }
         };
-        self.timer.with_timeout(idle, wait).await.unwrap_or(true)
+        self.timer.with_timeout(idle, stops_first).await.unwrap_or(true)
     }
 }

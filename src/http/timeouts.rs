@@ -112,7 +112,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(5);
 
     #[tokio::test]
-    async fn an_alarm_goes_off_however_often_it_was_set() {
+    async fn a_timer_can_be_reused() {
         let mut timer = ReusableTimer::default();
         assert_eq!(timer.with_timeout(MAX_TIMEOUT, async { 1 }).await, Some(1));
         assert_eq!(timer.with_timeout(SOON, pending::<()>()).await, None);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_does_not_keep_the_time_from_passing() {
+    async fn a_busy_future_does_not_prevent_the_timeout() {
         let busy = async {
             loop {
                 consume_budget().await;

@@ -57,7 +57,7 @@ pub struct Server {
     /// The bound address of the admin listener.
     pub admin: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
-    /// All bound addresses. Egress denies requests to them.
+    /// All bound addresses. The guard of egress denies them as action endpoints.
     own_addresses: Vec<SocketAddr>,
     ingress_queues: Vec<AcceptQueue>,
     egress_queues: Vec<AcceptQueue>,
@@ -220,7 +220,7 @@ impl Server {
     /// until the callbacks have ended.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         let Components { ingress, egress, notices, .. } = &self.components;
-        ingress.drain.closing.store(true, Ordering::Relaxed);
+        ingress.drain.close_connections.store(true, Ordering::Relaxed);
         tokio::time::sleep(delay).await;
         let deadline = instant() + grace;
         let shortest_wait = grace.min(LAST_EXCHANGES_WAIT);

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_peer_wrote_or_closed_is_not_reused_without_a_turn_of_the_event_loop() {
+    async fn a_connection_with_unread_bytes_or_closed_by_the_peer_is_not_reused() {
         let (pool, now) = (ConnectionPool::default(), instant());
         for ends in [false, true] {
             let (ours, mut theirs) = connection().await;

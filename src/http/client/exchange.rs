@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::fault::ResponseFault;
-use super::response_head::{ResponseHead, final_head, framing};
+use super::response_head::{ResponseHead, framing, read_final_head};
 use super::upstream::Upstream;
 use crate::framing::Framing;
 use crate::http::timeouts::{ReusableTimer, poll_once};
@@ -114,7 +114,7 @@ async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<Rec
     let mut rest = Bytes::from(head).chain(separate_body);
     let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;
     if let Some(sent) = sent {
-        let (head, read) = final_head(stream).await?;
+        let (head, read) = read_final_head(stream).await?;
         return Ok(ReceivedHead { head, read, is_sent: sent.is_ok() });
     }
     // Boxed, because few exchanges need this future.
@@ -126,7 +126,7 @@ async fn send_and_receive_concurrently(
     mut rest: impl Buf,
 ) -> Result<ReceivedHead, ResponseFault> {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut response = pin!(final_head(&mut reader));
+    let mut response = pin!(read_final_head(&mut reader));
     let sent = tokio::select! {
         biased;
         early = &mut response => {

@@ -29,7 +29,7 @@ pub(crate) struct ResponseHead {
 
 /// Reads the final head and the bytes after it, and skips interim responses. `101 Switching Protocols` is an error,
 /// because Callgate never requests an upgrade.
-pub(crate) async fn final_head(
+pub(crate) async fn read_final_head(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<(ResponseHead, Bytes), ResponseFault> {
     let (mut bytes, mut interim) = (BytesMut::with_capacity(READ_BYTES), 0);

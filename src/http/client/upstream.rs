@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn record_boundaries_are_found_in_pieces_of_any_size() {
+    fn record_boundaries_are_found_in_reads_of_any_size() {
         let records = [&[23, 3, 3, 0, 3, 1, 2, 3][..], &[22, 3, 3, 1, 0], &[9; 256]].concat();
         for size in [1, 2, 3, 5, 8, 100, records.len()] {
             let (mut boundary, mut read) = (RecordBoundary::default(), 0);

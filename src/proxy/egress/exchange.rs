@@ -69,8 +69,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Denies requests that a web page may have caused. They are dangerous for every path, because egress adds
-    /// credentials.
+    /// Denies requests that a web page may have caused, whatever their path: requests through egress carry credentials
+    /// of the agent.
     fn check_not_from_page(&self) -> Result<(), Refusal> {
         let listener = self.context.limits.settings.load();
         let hosts = listener.as_ref().map_or(&[] as &[_], |listener| &listener.hosts);

@@ -38,5 +38,5 @@ pub(crate) struct IngressDrain {
     /// ended.
     pub(crate) http2: Drain,
     /// Whether every response closes its HTTP/1 connection, because the server is stopping.
-    pub(crate) closing: AtomicBool,
+    pub(crate) close_connections: AtomicBool,
 }

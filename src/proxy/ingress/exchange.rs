@@ -53,7 +53,7 @@ pub(crate) async fn serve(
         request_id: &request_id,
         span: span.as_ref(),
     };
-    if has_ambiguous_framing || context.drain.closing.load(Ordering::Relaxed) {
+    if has_ambiguous_framing || context.drain.close_connections.load(Ordering::Relaxed) {
         exchange.session.close_after_response();
     }
     let end = match has_ambiguous_framing {

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_may() {
+    fn requests_beyond_the_rate_are_denied() {
         let rate = Rate { requests: NonZero::new(3).unwrap(), per: Duration::from_secs(3600) };
         let rates = RateLimits::default();
         let address = |text: &str| text.parse().unwrap();

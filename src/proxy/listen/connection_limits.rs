@@ -38,9 +38,10 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Raises the limit of open files to the configured number of ingress (`connections`) and egress (`egress`)
-    /// connections. Most systems start a process with a low limit and allow it to be raised. If the system grants less,
-    /// fewer ingress connections are accepted, so that files remain for connections to the agent.
+    /// Raises the process's limit of open files, so that it covers `connections` ingress connections, `egress` egress
+    /// connections and 1024 other files. Most systems start a process with a low limit and allow it to be raised. If
+    /// the system grants less, fewer ingress connections are accepted, so that files remain for connections to the
+    /// agent.
     pub(crate) fn raise_file_limit(&self, connections: usize, egress: usize) {
         let other_files = OTHER_FILES.saturating_add(u64::try_from(egress).unwrap_or(u64::MAX));
         let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(other_files);
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_counted_and_let_go() {
+    fn slots_are_counted_and_freed() {
         let slots = Arc::new(ConnectionLimits::default());
         let address = |text: &str| text.parse().unwrap();
         let mut one = slots.acquire(2).unwrap();

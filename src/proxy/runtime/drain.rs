@@ -36,7 +36,7 @@ impl Drain {
         (!self.closed.load(Ordering::SeqCst)).then_some(begun)
     }
 
-    /// Refuses all new work.
+    /// Closes the drain: every later `begin` returns `None`.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
