@@ -1,6 +1,8 @@
-//! Requests that a web page makes in somebody's browser to a listener on this host. A browser tells of the page in headers
-//! that no page can set or leave out (`Origin`, `Sec-Fetch-Site`). A page whose name was made to resolve to this host (DNS
-//! rebinding) looks like the listener's own; it is told by the name that it asks for.
+//! Detects requests that a web page causes in a browser on this host. A browser marks such requests with headers that
+//! the page can neither set nor remove (`Origin`, `Sec-Fetch-Site`).
+//!
+//! DNS rebinding makes the host name of an attacker's page resolve to this host, so that its requests look same-origin.
+//! These requests are detected by their `Host`.
 
 use std::net::IpAddr;
 
@@ -8,22 +10,22 @@ use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
 
-/// How the page that asks and the server that is asked are related (Fetch Metadata).
+/// The header that tells how the page and the server are related (Fetch Metadata Request Headers).
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What makes a request one that no program on this host sends.
+/// The reason why a request may come from a web page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
-    /// It is for a host that is neither an address, nor `localhost`, nor listed; or for none, or for two.
+    /// `Host` is neither an IP address, nor `localhost`, nor configured; or it is missing or duplicated.
     Host,
-    /// A page asks.
+    /// The headers show that a page caused the request.
     Page,
 }
 
-/// Refuses what a page asks for, and what is asked for under a name that is not in `hosts`, which are in lower case.
+/// Checks that a request was not caused by a web page. `hosts` are the configured host names in lower case.
 ///
 /// # Errors
-/// What it was known by.
+/// The reason why the request may come from a page.
 pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Foreign> {
     if is_from_page(headers) {
         return Err(Foreign::Page);
@@ -31,13 +33,14 @@ pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Forei
     if names_this_host(headers, hosts) { Ok(()) } else { Err(Foreign::Host) }
 }
 
-/// Whether a page asks. Programs send neither header, and a browser says `none` where its user asks, without a page.
+/// Reports whether a web page caused the request. Programs send neither header. A browser sends `none` if its user
+/// caused the request directly, for example with a bookmark.
 pub fn is_from_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || once(headers, &SEC_FETCH_SITE).is_some_and(|site| site != "none")
 }
 
-/// Whether `Host` is an IP address, `localhost`, or in `hosts`, each with any port; or in `hosts` with its port. An absent
-/// `Host` is none of them.
+/// Reports whether `Host` is an IP address, `localhost` or one of `hosts`, each with any port or none. A port in
+/// `hosts` must match. An absent `Host` is not accepted.
 pub fn names_this_host(headers: &HeaderMap, hosts: &[Box<str>]) -> bool {
     let host = host(headers);
     let Ok(authority) = host.parse::<Authority>() else { return false };
@@ -49,13 +52,13 @@ pub fn names_this_host(headers: &HeaderMap, hosts: &[Box<str>]) -> bool {
             || hosts.iter().any(|listed| **listed == *name || **listed == *host))
 }
 
-/// `Host` in lower case; empty where there is none, or two.
+/// Returns `Host` in lower case. Empty if it is missing or duplicated.
 pub fn host(headers: &HeaderMap) -> String {
     once(headers, &HOST).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// A header that may occur once; `None` where it is absent. One that is doubled or is not text is empty: nobody can say
-/// which of two somebody else would go by.
+/// Returns a header that must not be repeated. `None` if it is missing. Empty if it is repeated or not ASCII text,
+/// because other servers might choose another one of the values.
 pub fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
@@ -77,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_of_this_host_and_others() {
+    fn names_of_this_host_are_accepted() {
         for host in [
             "localhost",
             "LOCALHOST:8081",
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_programs() {
+    fn requests_of_pages_are_detected() {
         let with = |more: &[(&'static str, &'static str)]| judged(&[&[("host", "localhost")], more].concat());
         assert_eq!(with(&[("sec-fetch-site", "none")]), Ok(()));
         for origin in ["http://evil.example", "null", "", "http://localhost", "löcalhost"] {

@@ -1,5 +1,5 @@
-//! Who may ask for what on the admin listener: under which name, from where, with which token, and for which page of a
-//! browser.
+//! Access control of the admin listener: by `Host`, peer address, token, and the headers with which browsers mark
+//! requests of web pages.
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 
@@ -8,29 +8,34 @@ use super::responses::problem;
 use super::server::{AdminRequest, AdminResponse};
 use crate::browser::{self, SEC_FETCH_SITE, once};
 
-/// Refuses what a page in somebody's browser asks for.
+/// Denies requests that a web page caused.
 pub(super) fn from_no_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     match browser::is_from_page(&request.headers) {
-        true => Err(problem(403, "not for pages of a browser")),
+        true => Err(problem(403, "requests from web pages are not allowed")),
         false => Ok(()),
     }
 }
 
-/// Refuses what another page than ours asks for. What no browser sends has neither of these headers.
+/// Denies requests of web pages other than the admin page. Accepts clients that are not browsers, which send neither
+/// header.
 pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site =
         once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
     let origin = !request.headers.contains_key(ORIGIN) || has_our_origin(request);
-    if site && origin { Ok(()) } else { Err(problem(403, "not for pages from elsewhere")) }
+    if site && origin { Ok(()) } else { Err(problem(403, "requests from other web pages are not allowed")) }
 }
 
-/// Refuses whatever is not known to be asked for by our page.
+/// Denies every request that does not provably come from the admin page.
 pub(super) fn surely_from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site = once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
-    if site && has_our_origin(request) { Ok(()) } else { Err(problem(403, "only for the page itself")) }
+    if site && has_our_origin(request) {
+        Ok(())
+    } else {
+        Err(problem(403, "only the admin page may send this request"))
+    }
 }
 
-/// Whether the page that asks is from where it asks.
+/// Reports whether the origin of the page equals `Host`.
 fn has_our_origin(request: &AdminRequest) -> bool {
     let host = once(&request.headers, &HOST).unwrap_or_default();
     let origin = once(&request.headers, &ORIGIN).and_then(|origin| origin.split_once("://"));
@@ -40,23 +45,24 @@ fn has_our_origin(request: &AdminRequest) -> bool {
 }
 
 impl Admin {
-    /// Refuses what is asked for under a name that is none of ours: a page whose name was made to point here asks
-    /// for its own name.
+    /// Denies requests whose `Host` is not a name of this listener. This protects against DNS rebinding: the page of an
+    /// attacker sends its own host name.
     pub(super) fn asked_as_ours(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         match browser::names_this_host(&request.headers, &self.listener.load().hosts) {
             true => Ok(()),
-            false => Err(problem(403, "not under this name; list it under `listen.admin.hosts`")),
+            false => Err(problem(403, "this host name is not allowed; add it to `listen.admin.hosts`")),
         }
     }
 
-    /// The same for what scrapers ask for, which within a cluster use names that need not be listed.
+    /// The same check for metrics and health. It also accepts host names that are common within a cluster and need not
+    /// be configured.
     pub(super) fn asked_as_scraped(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');
         if is_of_no_zone(name) { Ok(()) } else { self.asked_as_ours(request) }
     }
 
-    /// Refuses who does not know the token; where there is none, who is on another host.
+    /// Denies requests without the token. If no token is configured, denies requests from other hosts.
     pub(super) fn knows_the_token(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         match &self.listener.load().token {
             Some(token) => {
@@ -65,17 +71,21 @@ impl Admin {
                 if bearer.is_some_and(|(_, candidate)| token.matches(candidate.trim().as_bytes())) {
                     Ok(())
                 } else {
-                    Err(problem(401, "the token of `listen.admin` is needed"))
+                    Err(problem(401, "the token of `listen.admin` is required"))
                 }
             }
             None if request.peer.to_canonical().is_loopback() => Ok(()),
-            None => Err(problem(403, "only for callers on this host, unless `listen.admin` has a `token`")),
+            None => Err(problem(
+                403,
+                "only callers on this host are allowed, unless `listen.admin` has a `token`",
+            )),
         }
     }
 }
 
-/// Whether it is a name that no zone of the public DNS has, as scrapers within a cluster use. Whoever answers for names
-/// in a local network can have one of them: it is enough for counts, and for nothing else.
+/// Reports whether no public DNS zone can contain the name, as for the names of scrapers within a cluster. An attacker
+/// who controls name resolution in the local network can still use such a name, so it gives access to metrics and
+/// health only.
 fn is_of_no_zone(name: &str) -> bool {
     let of_a_host =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

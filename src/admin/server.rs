@@ -1,4 +1,4 @@
-//! A small HTTP service for one of our own listeners: a whole request in, a finished answer out.
+//! The HTTP server of the admin listener. It passes complete requests to a function and writes the responses.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -18,31 +18,31 @@ use tokio::time::timeout;
 
 use crate::denial::Denial;
 use crate::http::{
-    BodyMemory, Caller, FAREWELL, HeadError, Next, RequestLoop, Session, body, continue_if_expected, head_of,
-    refuse, within, write_answer_head,
+    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, body, deny, head_of,
+    send_continue_if_expected, with_timeout, write_response_head,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnectionLimits, ConnectionSlot, accept};
 use crate::proxy::runtime::Drain;
 
-/// A request to one of our own listeners.
+/// A request to the admin listener.
 #[derive(Clone, Debug)]
 pub struct AdminRequest {
     /// The method.
     pub method: String,
-    /// The path, as sent.
+    /// The path as received.
     pub path: String,
-    /// The query, as sent; empty without one.
+    /// The query as received. Empty if there is none.
     pub query: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, whole; `None`: it is too large.
+    /// The whole body. `None` if it is too large.
     pub body: Option<Bytes>,
-    /// Who is at the other end of the connection.
+    /// The address of the peer.
     pub peer: IpAddr,
 }
 
-/// A finished answer.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct AdminResponse {
     /// HTTP status.
@@ -51,43 +51,43 @@ pub struct AdminResponse {
     pub content_type: &'static str,
     /// The body.
     pub body: String,
-    /// The methods that are allowed, of a 405.
+    /// The allowed methods, for a response with status 405.
     pub allow: &'static str,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl AdminResponse {
-    /// An answer with nothing special about it.
+    /// Creates a response without additional headers.
     pub fn new(status: u16, content_type: &'static str, body: String) -> Self {
         Self { status, content_type, body, allow: "", headers: Vec::new() }
     }
 
-    /// There is nothing.
+    /// Creates a 404 response.
     pub fn not_found() -> Self {
         Self::new(404, "text/plain", String::new())
     }
 }
 
-/// How long a connection may wait for its next request.
+/// Longest idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a body may take.
+/// Deadline for reading a body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a request may take in all, its answer included.
+/// Deadline for a request, including its response.
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// Largest body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// How long what is under way may go on once nothing more is accepted.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Longest wait for requests in flight when the listener stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a caller may take. Those who are on this host have a share of their own, which nobody else can use up: the
-/// listener may be open to a whole cluster.
+/// The limits of one group of callers. Callers on this host have limits of their own, so that other hosts cannot use
+/// them up: the listener may be reachable from a whole cluster.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
     memory: BodyMemory,
-    /// Whether it was said that there is no room.
-    told: AtomicBool,
+    /// Whether a connection was closed because of the limits. Only the first one is logged.
+    has_logged: AtomicBool,
 }
 
 impl CallerLimits {
@@ -101,37 +101,42 @@ impl CallerLimits {
             idle_timeout: IDLE_TIMEOUT,
             ..Limits::default()
         };
-        Self { limits, slots: Arc::default(), memory: BodyMemory::default(), told: AtomicBool::new(false) }
+        Self {
+            limits,
+            slots: Arc::default(),
+            memory: BodyMemory::default(),
+            has_logged: AtomicBool::new(false),
+        }
     }
 
     fn take(&self, peer: IpAddr) -> Option<ConnectionSlot> {
-        let mut slot = self.slots.take(self.limits.connections_max)?;
-        slot.count_exactly(peer.to_canonical(), self.limits.connections_per_address_max).then_some(slot)
+        let mut slot = self.slots.acquire(self.limits.connections_max)?;
+        slot.count_exact_address(peer.to_canonical(), self.limits.connections_per_address_max).then_some(slot)
     }
 }
 
-/// A listener's answers.
+/// The admin server.
 struct AdminServer<F> {
     respond: F,
-    here: CallerLimits,
-    elsewhere: CallerLimits,
-    traffic: Drain,
+    local: CallerLimits,
+    remote: CallerLimits,
+    in_flight: Drain,
 }
 
-/// Serves `respond` until it is told to stop.
+/// Serves requests with `respond` until `stopping` changes.
 pub async fn serve<F, A>(listener: TcpListener, respond: F, mut stopping: ShutdownWatch)
 where
     F: Fn(AdminRequest) -> A + Send + Sync + 'static,
     A: Future<Output = AdminResponse> + Send + 'static,
 {
-    let (here, elsewhere) = (CallerLimits::new(256, 256), CallerLimits::new(64, 16));
-    let desk = Arc::new(AdminServer { respond, here, elsewhere, traffic: Drain::default() });
+    let (local, remote) = (CallerLimits::new(256, 256), CallerLimits::new(64, 16));
+    let server = Arc::new(AdminServer { respond, local, remote, in_flight: Drain::default() });
     while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
-        let (desk, stopping) = (Arc::clone(&desk), stopping.clone());
-        tokio::spawn(async move { desk.welcome(stream, peer, stopping).await });
+        let (server, stopping) = (Arc::clone(&server), stopping.clone());
+        tokio::spawn(async move { server.serve_connection(stream, peer, stopping).await });
     }
     drop(listener);
-    let _ = timeout(LAST_ANSWERS, desk.traffic.ended()).await;
+    let _ = timeout(DRAIN_TIMEOUT, server.in_flight.wait_until_empty()).await;
 }
 
 impl<F, A> AdminServer<F>
@@ -139,13 +144,13 @@ where
     F: Fn(AdminRequest) -> A + Send + Sync + 'static,
     A: Future<Output = AdminResponse> + Send + 'static,
 {
-    async fn welcome(&self, stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) {
-        let is_here = peer.ip().to_canonical().is_loopback();
-        let share = if is_here { &self.here } else { &self.elsewhere };
-        let Some(_slot) = share.take(peer.ip()) else {
-            if !share.told.swap(true, Ordering::Relaxed) {
+    async fn serve_connection(&self, stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) {
+        let is_local = peer.ip().to_canonical().is_loopback();
+        let caller_limits = if is_local { &self.local } else { &self.remote };
+        let Some(_slot) = caller_limits.take(peer.ip()) else {
+            if !caller_limits.has_logged.swap(true, Ordering::Relaxed) {
                 log::warn!(
-                    "the admin listener closed a connection from {}: it has as many as it may; others like it are closed without a word",
+                    "the admin listener closed a connection from {}: too many connections are open; further connections that are closed for this reason are not logged",
                     peer.ip()
                 );
             }
@@ -153,42 +158,44 @@ where
         };
         let mut requests = RequestLoop::new(stream, peer, stopping);
         loop {
-            let session = match requests.next(|| share.limits).await {
-                Some(Next::Request(session)) => session,
-                Some(Next::HeadError(stream, unusable)) => return turn_away(stream, &unusable).await,
+            let session = match requests.next(|| caller_limits.limits).await {
+                Some(NextRequest::Request(session)) => session,
+                Some(NextRequest::HeadError(stream, error)) => return deny_head(stream, &error).await,
                 None => return,
             };
-            let Some(_under_way) = self.traffic.begin() else { return };
-            // A caller that does not take its answer does not keep its place.
-            let answered = within(EXCHANGE_DEADLINE, Box::pin(self.answer(session, peer.ip(), share))).await;
-            let Some((stream, behind)) = answered.flatten() else { return };
-            requests.take_back(stream, behind);
+            let Some(_request) = self.in_flight.begin() else { return };
+            // The deadline also ends exchanges with callers that do not read the response.
+            let served =
+                with_timeout(EXCHANGE_DEADLINE, Box::pin(self.handle(session, peer.ip(), caller_limits)))
+                    .await;
+            let Some((stream, leftover)) = served.flatten() else { return };
+            requests.take_back(stream, leftover);
         }
     }
 
-    /// Answers a request. Hands back the connection where another one may follow.
-    async fn answer(
+    /// Serves a request. Returns the connection if another request may follow.
+    async fn handle(
         &self,
         mut session: Session,
         peer: IpAddr,
-        share: &CallerLimits,
+        caller_limits: &CallerLimits,
     ) -> Option<(Stream, BytesMut)> {
-        continue_if_expected(&mut session).await;
-        let mut reserved = share.memory.reserve(share.limits.body_memory_bytes_max);
-        let room = body::BodyLimits {
+        send_continue_if_expected(&mut session).await;
+        let mut reservation = caller_limits.memory.reserve(caller_limits.limits.body_memory_bytes_max);
+        let body_limits = body::BodyLimits {
             bytes_max: BODY_BYTES_MAX,
             deadline: BODY_DEADLINE,
-            limits: &share.limits,
-            reserved: &mut reserved,
+            limits: &caller_limits.limits,
+            reservation: &mut reservation,
         };
-        let body = match body::read(&mut session, None, room).await {
+        let body = match body::read(&mut session, None, body_limits).await {
             Ok(body) => Some(body),
             Err(Denial::BodyTooLarge) => {
-                session.close_behind();
+                session.close_after_response();
                 None
             }
             Err(denial) => {
-                session.close_behind();
+                session.close_after_response();
                 let refusal = AdminResponse::new(denial.status(), "text/plain; charset=utf-8", String::new());
                 session.write_head(response_head(&refusal).ok()?).await.ok()?;
                 return session.end(true).await;
@@ -210,15 +217,15 @@ where
     }
 }
 
-/// Answers a malformed head with a status alone, and closes the connection once the rest of what the caller sent was
-/// discarded: a reset would take the answer with it.
-async fn turn_away(mut stream: Stream, unusable: &HeadError) {
-    let mut answer = Vec::new();
-    let nothing = [("content-length", b"0".as_slice())];
-    write_answer_head(&mut answer, unusable.denial.status(), nothing, false);
-    within(FAREWELL, async {
-        let _ = stream.write_all(&answer).await;
-        refuse::linger(&mut stream).await;
+/// Denies an invalid head with a status only, then closes the connection. Discards what the caller still sends, because
+/// a TCP reset would destroy the response.
+async fn deny_head(mut stream: Stream, error: &HeadError) {
+    let mut response = Vec::new();
+    let headers = [("content-length", b"0".as_slice())];
+    write_response_head(&mut response, error.denial.status(), headers, false);
+    with_timeout(CLOSE_TIMEOUT, async {
+        let _ = stream.write_all(&response).await;
+        deny::lingering_close(&mut stream).await;
     })
     .await;
 }

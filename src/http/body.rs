@@ -1,103 +1,111 @@
-//! Reading a body whole: bounded in size, in time, in slowness, and in the memory that all of them share.
+//! Reads whole request bodies. Each read is limited in size, in total time, in transfer rate, and in the memory that
+//! all bodies share.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
-use super::body_memory::Reserved;
+use super::body_memory::MemoryReservation;
 use super::session::Session;
-use super::timeouts::Pace;
+use super::timeouts::TransferTimer;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
-/// Space reserved in advance, in bytes. A caller that declares more must send it first.
-const FIRST_ROOM_BYTES: usize = 64 << 10;
-/// What is set aside at first for a body, in bytes.
-const STEP_BYTES: u64 = 16 << 10;
+/// First capacity, in bytes, of the buffer for a body that does not arrive in one read. A large `Content-Length` alone
+/// does not cause a large allocation.
+const FIRST_CAPACITY_BYTES: usize = 64 << 10;
+/// Memory reserved before the first read of a body, in bytes.
+const FIRST_RESERVATION_BYTES: u64 = 16 << 10;
 
-/// What a body may take: bytes, time, and memory that it shares with others.
+/// The limits of one body.
 pub(crate) struct BodyLimits<'r> {
     pub(crate) bytes_max: u64,
     pub(crate) deadline: Duration,
     pub(crate) limits: &'r Limits,
-    pub(crate) reserved: &'r mut Reserved,
+    pub(crate) reservation: &'r mut MemoryReservation,
 }
 
-/// Reads the body.
+/// Reads the whole body. `declared` is the value of `Content-Length`, in bytes.
 ///
 /// # Errors
-/// `body_too_large` as soon as it is, `overloaded` before anything is read for which there is no memory,
-/// `body_timeout`, `body_incomplete`.
+/// - `body_too_large`: the body exceeds `bytes_max`. The read stops immediately.
+/// - `overloaded`: the shared memory is used up.
+/// - `body_timeout`: the body is too slow or exceeds the deadline.
+/// - `body_incomplete`: the connection ended first, or the framing is invalid.
 pub(crate) async fn read(
     session: &mut Session,
     declared: Option<u64>,
-    room: BodyLimits<'_>,
+    body_limits: BodyLimits<'_>,
 ) -> Result<Bytes, Denial> {
     if session.has_no_body() {
         return Ok(Bytes::new());
     }
-    let BodyLimits { bytes_max, deadline, limits, reserved } = room;
-    // What is said to come must find room, or is not begun; it takes room as it comes, so that nobody holds any by
-    // words alone.
-    let most = declared.unwrap_or(bytes_max).min(bytes_max);
-    if !reserved.fits(declared.unwrap_or(0).min(bytes_max)) || !reserved.at_least(STEP_BYTES.min(most)) {
+    let BodyLimits { bytes_max, deadline, limits, reservation } = body_limits;
+    // A body is not begun if its declared size does not fit into the shared memory. The memory is reserved as the body
+    // arrives, not when it is declared, so that a caller cannot reserve memory with a header alone.
+    let max_total = declared.unwrap_or(bytes_max).min(bytes_max);
+    if !reservation.would_fit(declared.unwrap_or(0).min(bytes_max))
+        || !reservation.grow_to(FIRST_RESERVATION_BYTES.min(max_total))
+    {
         return Err(Denial::Overloaded);
     }
-    let mut pace = Pace::new(limits, deadline);
-    let Some(first) = step(&mut pace, 0, session.read_body()).await? else { return Ok(Bytes::new()) };
-    let complete = declared == Some(first.len() as u64) || session.is_body_done();
-    if complete {
+    let mut timer = TransferTimer::new(limits, deadline);
+    let Some(first) = timed_read(&mut timer, 0, session.read_body()).await? else { return Ok(Bytes::new()) };
+    let is_complete = declared == Some(first.len() as u64) || session.is_body_done();
+    if is_complete {
         return if first.len() as u64 > bytes_max { Err(Denial::BodyTooLarge) } else { Ok(first) };
     }
     let mut body = BytesMut::from(first);
     loop {
-        let bytes = body.len();
-        if bytes as u64 > bytes_max {
+        let received = body.len();
+        if received as u64 > bytes_max {
             return Err(Denial::BodyTooLarge);
         }
-        let grows = bytes >= body.capacity();
-        let room = if grows { room_for(bytes, most) } else { body.capacity() };
-        // What a library made more room for than can come is never touched.
-        if !reserved.at_least((room as u64).min(most.max(bytes as u64))) {
+        let is_full = received >= body.capacity();
+        let capacity = if is_full { next_capacity(received, max_total) } else { body.capacity() };
+        // `BytesMut` may allocate more than `max_total`. The part beyond `max_total` is never written, so it is not
+        // reserved.
+        if !reservation.grow_to((capacity as u64).min(max_total.max(received as u64))) {
             return Err(Denial::Overloaded);
         }
-        if grows && room > body.capacity() {
-            let mut larger = BytesMut::with_capacity(room);
+        if is_full && capacity > body.capacity() {
+            let mut larger = BytesMut::with_capacity(capacity);
             larger.extend_from_slice(&body);
             body = larger;
         }
-        if step(&mut pace, bytes as u64, session.read_body_into(&mut body)).await? == 0 {
+        if timed_read(&mut timer, received as u64, session.read_body_into(&mut body)).await? == 0 {
             return Ok(body.freeze());
         }
     }
 }
 
-/// How much room a body takes of which this much has come: four times as much, or all that can come.
-fn room_for(bytes: usize, most: u64) -> usize {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    bytes.saturating_mul(4).max(FIRST_ROOM_BYTES).min(most).max(bytes)
+/// Returns the next buffer capacity for a body of which `bytes` have arrived: four times as much, but not more than the
+/// body can have in total.
+fn next_capacity(received: usize, max_total: u64) -> usize {
+    let max_total = usize::try_from(max_total).unwrap_or(usize::MAX);
+    received.saturating_mul(4).max(FIRST_CAPACITY_BYTES).min(max_total).max(received)
 }
 
-async fn step<T>(
-    pace: &mut Pace<'_>,
-    bytes: u64,
+async fn timed_read<T>(
+    timer: &mut TransferTimer<'_>,
+    received: u64,
     read: impl Future<Output = std::io::Result<T>>,
 ) -> Result<T, Denial> {
-    match pace.step(bytes, read).await {
+    match timer.step(received, read).await {
         Some(read) => read.map_err(|_| Denial::BodyIncomplete),
         None => Err(Denial::BodyTimeout),
     }
 }
 
-/// Throws away a body that was refused, so that the answer is not lost in a reset: at most this many bytes
-/// and this long.
+/// Reads and discards the body of a denied request, so that unread data does not cause a TCP reset that destroys the
+/// response. Stops after `bytes_max` bytes or after `deadline`.
 pub(crate) async fn discard(session: &mut Session, bytes_max: usize, deadline: Duration) {
-    let mut left = bytes_max;
+    let mut bytes_left = bytes_max;
     let _ = timeout(deadline, async {
-        while let Ok(Some(piece)) = session.read_body().await {
-            match left.checked_sub(piece.len()) {
-                Some(rest) => left = rest,
+        while let Ok(Some(data)) = session.read_body().await {
+            match bytes_left.checked_sub(data.len()) {
+                Some(rest) => bytes_left = rest,
                 None => return,
             }
         }

@@ -1,42 +1,42 @@
-//! The memory that request bodies use together.
+//! Limits the memory that all request bodies use together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The bytes of all bodies that are held, and of the heads of HTTP/2.
+/// Counts the bytes that all request bodies and all HTTP/2 heads reserve.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BodyMemory {
     bytes: Arc<AtomicU64>,
 }
 
-/// Bytes that are set aside. Free again when dropped.
+/// A number of reserved bytes. Dropping the reservation releases them.
 #[derive(Debug)]
-pub(crate) struct Reserved {
+pub(crate) struct MemoryReservation {
     memory: BodyMemory,
     bytes: u64,
     max: u64,
 }
 
 impl BodyMemory {
-    /// Nothing so far, of at most `max` bytes in all.
-    pub(crate) fn reserve(&self, max: u64) -> Reserved {
-        Reserved { memory: self.clone(), bytes: 0, max }
+    /// Creates an empty reservation. It cannot grow if all reservations together would exceed `max` bytes.
+    pub(crate) fn reserve(&self, max: u64) -> MemoryReservation {
+        MemoryReservation { memory: self.clone(), bytes: 0, max }
     }
 
-    /// How many bytes are set aside.
+    /// Returns the number of reserved bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::SeqCst)
     }
 }
 
-impl Reserved {
-    /// Whether there is room for this many bytes at the moment.
-    pub(crate) fn fits(&self, bytes: u64) -> bool {
+impl MemoryReservation {
+    /// Reports whether the reservation could grow to `bytes` now.
+    pub(crate) fn would_fit(&self, bytes: u64) -> bool {
         self.memory.bytes().saturating_sub(self.bytes).saturating_add(bytes) <= self.max
     }
 
-    /// Makes it at least this many bytes. Returns whether there was room.
-    pub(crate) fn at_least(&mut self, bytes: u64) -> bool {
+    /// Grows the reservation to at least `bytes`. Returns false and changes nothing if the limit does not allow it.
+    pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return true };
         let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
         if before.saturating_add(more) > self.max {
@@ -48,7 +48,7 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.memory.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }
@@ -59,12 +59,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_set_aside_and_given_back() {
+    fn memory_is_reserved_and_released() {
         let memory = BodyMemory::default();
         let mut one = memory.reserve(10);
-        assert!(one.at_least(6) && one.at_least(3) && !memory.reserve(10).at_least(5));
+        assert!(one.grow_to(6) && one.grow_to(3) && !memory.reserve(10).grow_to(5));
         assert_eq!(memory.bytes(), 6);
-        assert!(one.at_least(10) && !one.at_least(11));
+        assert!(one.grow_to(10) && !one.grow_to(11));
         drop(one);
         assert_eq!(memory.bytes(), 0);
     }

@@ -1,5 +1,5 @@
-//! The bytes of one connection: what was read too far is read again, small writes leave as one, and an idle
-//! connection holds no buffer.
+//! The byte stream of an accepted connection. It can be rewound by bytes that were read too early, it joins small
+//! writes, and it holds no buffer while the connection is idle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,17 +19,18 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Writes up to this size, in bytes, are gathered until somebody flushes: the head of an answer and a small body.
-const GATHERED_BYTES_MAX: usize = 4 << 10;
+/// Size of the write buffer, in bytes: enough for the head of a response and a small body. Writes that fit are buffered
+/// until the next flush.
+const WRITE_BUFFER_BYTES: usize = 4 << 10;
 
-/// A connection that was accepted.
+/// The byte stream of an accepted connection.
 #[derive(Debug)]
 pub(crate) struct BufferedIo {
     stream: TcpStream,
-    /// What was read and is to be read again.
-    front: Bytes,
-    /// What was written and has not left.
-    gathered: Vec<u8>,
+    /// Bytes that were read too early. They are returned by the next reads.
+    read_buffer: Bytes,
+    /// Bytes that were written by the user of this stream, but not yet to the socket.
+    write_buffer: Vec<u8>,
     digest: Arc<SocketDigest>,
 }
 
@@ -37,43 +38,49 @@ impl BufferedIo {
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> Self {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let _ = digest.peer_addr.set(Some(PeerAddr::Inet(peer)));
-        Self { stream, front: Bytes::new(), gathered: Vec::new(), digest: Arc::new(digest) }
+        Self { stream, read_buffer: Bytes::new(), write_buffer: Vec::new(), digest: Arc::new(digest) }
     }
 
-    /// Puts back what was read last.
-    pub(crate) fn unread(&mut self, bytes: Bytes) {
-        self.front = if self.front.is_empty() { bytes } else { [bytes, self.front.clone()].concat().into() };
+    /// Puts bytes back that were read last. The next read returns them again.
+    pub(crate) fn rewind(&mut self, bytes: Bytes) {
+        self.read_buffer = if self.read_buffer.is_empty() {
+            bytes
+        } else {
+            [bytes, self.read_buffer.clone()].concat().into()
+        };
     }
 
-    /// Waits until there is something to read, or its end.
+    /// Waits until the connection has data to read, or is closed. May return early, because tokio clears its readiness
+    /// only on a read that would block.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        if self.front.is_empty() { self.stream.readable().await } else { Ok(()) }
+        if self.read_buffer.is_empty() { self.stream.readable().await } else { Ok(()) }
     }
 
-    /// The same, asking the system each time: `readable` may return early, after a read that filled its buffer.
-    pub(crate) async fn something_came(&self) {
-        if self.front.is_empty() {
+    /// Waits until the connection has data to read, or is closed. Asks the kernel and therefore does not return early,
+    /// unlike [`BufferedIo::readable`].
+    pub(crate) async fn wait_for_data(&self) {
+        if self.read_buffer.is_empty() {
             let _ = self.stream.peek(&mut [0]).await;
         }
     }
 
-    fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut gone = 0;
+    fn poll_write_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written = 0;
         let result = loop {
-            let Some(rest) = self.gathered.get(gone..).filter(|rest| !rest.is_empty()) else {
+            let Some(rest) = self.write_buffer.get(written..).filter(|rest| !rest.is_empty()) else {
                 break Poll::Ready(Ok(()));
             };
             match Pin::new(&mut self.stream).poll_write(context, rest) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(n)) => gone += n,
+                Poll::Ready(Ok(n)) => written += n,
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
                 Poll::Pending => break Poll::Pending,
             }
         };
-        if gone == self.gathered.len() {
-            self.gathered = Vec::new();
+        if written == self.write_buffer.len() {
+            self.write_buffer = Vec::new();
         } else {
-            self.gathered.drain(..gone);
+            self.write_buffer.drain(..written);
         }
         result
     }
@@ -85,12 +92,12 @@ impl AsyncRead for BufferedIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.front.is_empty() {
+        if self.read_buffer.is_empty() {
             return Pin::new(&mut self.stream).poll_read(context, buffer);
         }
-        let bytes = self.front.len().min(buffer.remaining());
-        buffer.put_slice(self.front.get(..bytes).unwrap_or_default());
-        self.front.advance(bytes);
+        let bytes = self.read_buffer.len().min(buffer.remaining());
+        buffer.put_slice(self.read_buffer.get(..bytes).unwrap_or_default());
+        self.read_buffer.advance(bytes);
         Poll::Ready(Ok(()))
     }
 }
@@ -101,23 +108,23 @@ impl AsyncWrite for BufferedIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.gathered.len() + bytes.len() <= GATHERED_BYTES_MAX {
-            if self.gathered.capacity() == 0 {
-                self.gathered.reserve_exact(GATHERED_BYTES_MAX);
+        if self.write_buffer.len() + bytes.len() <= WRITE_BUFFER_BYTES {
+            if self.write_buffer.capacity() == 0 {
+                self.write_buffer.reserve_exact(WRITE_BUFFER_BYTES);
             }
-            self.gathered.extend_from_slice(bytes);
+            self.write_buffer.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        ready!(self.poll_leave(context))?;
+        ready!(self.poll_write_buffer(context))?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_leave(context)
+        self.poll_write_buffer(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_leave(context))?;
+        ready!(self.poll_write_buffer(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
@@ -125,7 +132,7 @@ impl AsyncWrite for BufferedIo {
 #[async_trait]
 impl Shutdown for BufferedIo {
     async fn shutdown(&mut self) {
-        // A peer that is gone is told nothing.
+        // Shutting down fails only if the peer has already closed the connection.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

@@ -1,14 +1,14 @@
-//! HTTP/1 and HTTP/2 as Callgate speaks them: requests from callers and their responses, and requests to the agent and to
+//! The HTTP server and client: requests from callers and the responses to them, and requests to the agent and to
 //! providers.
 //!
-//! HTTP/1 is read and written here, on every listener and towards every upstream, by the grammar of [`crate::framing`].
+//! HTTP/1 is read and written here, on every listener and to every upstream, by the grammar of [`crate::framing`].
 //! Heads are validated byte by byte before anything interprets them. pingora reads and writes HTTP/2.
 
 pub(crate) mod body;
 mod body_memory;
 mod buffered_io;
 pub(crate) mod client;
-pub(crate) mod refuse;
+pub(crate) mod deny;
 pub(crate) mod request_head;
 mod request_loop;
 pub(crate) mod response;
@@ -16,13 +16,13 @@ mod server;
 mod session;
 mod timeouts;
 
-pub(crate) use body_memory::{BodyMemory, Reserved};
+pub(crate) use body_memory::{BodyMemory, MemoryReservation};
 pub(crate) use buffered_io::BufferedIo;
 pub(crate) use request_head::{HeadError, HeadRead};
-pub(crate) use request_loop::{Next, RequestLoop};
-pub(crate) use response::Broken;
-pub(crate) use server::{Http1, write_answer_head};
+pub(crate) use request_loop::{NextRequest, RequestLoop};
+pub(crate) use response::RelayError;
+pub(crate) use server::{Http1Session, write_response_head};
 pub(crate) use session::{
-    Caller, Session, TRACEPARENT, continue_if_expected, go_on_with, head_of, is_ambiguous,
+    Caller, Session, TRACEPARENT, head_of, is_ambiguous, send_continue_if_expected, set_traceparent,
 };
-pub(crate) use timeouts::{FAREWELL, ReusableTimer, WRITE_TIMEOUT, within};
+pub(crate) use timeouts::{CLOSE_TIMEOUT, ReusableTimer, WRITE_TIMEOUT, with_timeout};

@@ -1,4 +1,5 @@
-//! Reading the head of a request, whole: bounded in size and time, and refused by its bytes before it is parsed.
+//! Reads request heads of HTTP/1. A head is limited in size and in time, and is validated byte by byte before it is
+//! parsed.
 
 use std::time::Duration;
 
@@ -7,156 +8,160 @@ use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
 use super::buffered_io::BufferedIo;
-use super::server::RequestLines;
+use super::server::RequestParts;
 use super::timeouts::ReusableTimer;
 use crate::denial::Denial;
 use crate::framing::{Framing, Head, HeadFault};
 use crate::policy::Limits;
 
-/// Space for a head, and for a small body behind it.
+/// Size of one read, in bytes: enough for most heads with a small body.
 const READ_BYTES: usize = 8 << 10;
-/// How a connection of HTTP/2 begins (RFC 9113 section 3.4); no method begins with these bytes.
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4). No HTTP/1 request that Callgate accepts begins with it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What came first on a connection, or next.
+/// The result of waiting for a request head.
 pub(crate) enum HeadRead {
-    /// A request, and what was read behind its head.
-    Request(RequestLines, BytesMut),
-    /// The beginning of HTTP/2.
-    Preface(BytesMut),
-    /// Nothing: the connection idled for too long, or has ended.
-    Nothing,
-    /// Something that is no head, or not in time.
+    /// A valid head, and the bytes that were read after it.
+    Request(RequestParts, BytesMut),
+    /// The HTTP/2 connection preface, and the bytes that were read after it.
+    Http2Preface(BytesMut),
+    /// No request: the connection was idle for too long, or the caller closed it.
+    Closed,
+    /// A malformed, too large or too slow head.
     HeadError(HeadError),
 }
 
-/// A head that is none.
+/// A head that Callgate denies before parsing it.
 pub(crate) struct HeadError {
     pub(crate) denial: Denial,
-    /// What is wrong with it.
+    /// The reason, for the log.
     pub(crate) detail: &'static str,
-    /// Whether an answer has no body: only the head of one was asked for.
-    pub(crate) bodiless: bool,
+    /// Whether the method is HEAD, so that the response must not have a body.
+    pub(crate) is_head_request: bool,
 }
 
-/// Reads the first head, or the beginning of HTTP/2 where that `may_be`; all of it within one deadline.
-pub(crate) async fn first(
+/// Reads the first head of a connection within `limits.head_deadline`. With `allow_http2`, the connection may begin
+/// with the HTTP/2 preface instead.
+pub(crate) async fn read_first(
     stream: &mut Stream,
-    may_be_http2: bool,
-    alarm: &mut ReusableTimer,
+    allow_http2: bool,
+    timer: &mut ReusableTimer,
     limits: &Limits,
 ) -> HeadRead {
-    let mut coming = Coming { stream, bytes: BytesMut::new(), head: Head::default(), may_be_http2 };
-    match alarm.within(limits.head_deadline, coming.rest(limits)).await {
-        Some(came) => came,
-        None => coming.late(),
+    let mut reader = HeadReader { stream, bytes: BytesMut::new(), head: Head::default(), allow_http2 };
+    match timer.with_timeout(limits.head_deadline, reader.read_head(limits)).await {
+        Some(received) => received,
+        None => reader.timed_out(),
     }
 }
 
-/// Reads the next head, of which `behind` was read before. How long it may take is asked for once it begins: the
-/// connection may have waited for long.
-pub(crate) async fn next(
+/// Reads the next head of a kept-alive connection. `leftover` are the bytes that were read after the previous request.
+///
+/// Waits up to `idle` for the first byte. `limits` is called when the head begins, because a reload may have replaced
+/// the limits during the wait.
+pub(crate) async fn read_next(
     stream: &mut Stream,
-    behind: BytesMut,
+    leftover: BytesMut,
     idle: Duration,
-    alarm: &mut ReusableTimer,
+    timer: &mut ReusableTimer,
     limits: impl Fn() -> Limits,
 ) -> HeadRead {
-    // Some put an empty line behind a body (RFC 9112 section 2.2): the next request has not begun.
-    let behind = if behind == b"\r\n"[..] { BytesMut::new() } else { behind };
-    let waits = behind.is_empty();
-    let mut coming = Coming { stream, bytes: behind, head: Head::default(), may_be_http2: false };
-    if waits && !matches!(alarm.within(idle, coming.more()).await, Some(Ok(1..))) {
-        return HeadRead::Nothing;
+    // Some clients send an empty line after a body (RFC 9112 section 2.2). It does not begin the next request.
+    let leftover = if leftover == b"\r\n"[..] { BytesMut::new() } else { leftover };
+    let is_waiting = leftover.is_empty();
+    let mut reader = HeadReader { stream, bytes: leftover, head: Head::default(), allow_http2: false };
+    if is_waiting && !matches!(timer.with_timeout(idle, reader.read_more()).await, Some(Ok(1..))) {
+        return HeadRead::Closed;
     }
     let limits = limits();
-    if let Some(came) = coming.look(&limits) {
-        return came;
+    if let Some(received) = reader.parse(&limits) {
+        return received;
     }
-    match alarm.within(limits.head_deadline, coming.rest(&limits)).await {
-        Some(came) => came,
-        None => coming.late(),
+    match timer.with_timeout(limits.head_deadline, reader.read_head(&limits)).await {
+        Some(received) => received,
+        None => reader.timed_out(),
     }
 }
 
-/// A head that is on its way.
-struct Coming<'s> {
+/// Reads one head.
+struct HeadReader<'s> {
     stream: &'s mut Stream,
     bytes: BytesMut,
     head: Head,
-    may_be_http2: bool,
+    allow_http2: bool,
 }
 
-impl Coming<'_> {
-    /// Reads on until it can be told what it is.
-    async fn rest(&mut self, limits: &Limits) -> HeadRead {
+impl HeadReader<'_> {
+    /// Reads until the head is complete or invalid.
+    async fn read_head(&mut self, limits: &Limits) -> HeadRead {
         loop {
-            match self.more().await {
+            match self.read_more().await {
                 Ok(1..) => {}
-                // A caller that is gone in the middle of a head is not there to be told.
-                Ok(0) | Err(_) => return HeadRead::Nothing,
+                // The caller closed the connection within a head: nobody would receive a response.
+                Ok(0) | Err(_) => return HeadRead::Closed,
             }
-            if let Some(came) = self.look(limits) {
-                return came;
+            if let Some(received) = self.parse(limits) {
+                return received;
             }
         }
     }
 
-    /// Reads what is there. On a plain connection the room for it is made once there is something: an idle one has
-    /// none.
-    async fn more(&mut self) -> std::io::Result<usize> {
+    /// Reads available bytes into the buffer and returns their number. On a connection without TLS, the buffer is
+    /// allocated only when data is available, so that an idle connection uses no memory for it.
+    async fn read_more(&mut self) -> std::io::Result<usize> {
         if self.bytes.is_empty()
-            && let Some(wire) = (**self.stream).as_any().downcast_ref::<BufferedIo>()
+            && let Some(io) = (**self.stream).as_any().downcast_ref::<BufferedIo>()
         {
-            wire.readable().await?;
+            io.readable().await?;
         }
         self.bytes.reserve(READ_BYTES);
         self.stream.read_buf(&mut self.bytes).await
     }
 
-    /// What it is, if that can be told.
-    fn look(&mut self, limits: &Limits) -> Option<HeadRead> {
+    /// Parses the bytes read so far. Returns `None` if the head is incomplete.
+    fn parse(&mut self, limits: &Limits) -> Option<HeadRead> {
         let bytes = &mut self.bytes;
-        if self.may_be_http2 && PREFACE.starts_with(bytes.get(..PREFACE.len()).unwrap_or(bytes)) {
-            return (bytes.len() >= PREFACE.len()).then(|| HeadRead::Preface(std::mem::take(bytes)));
+        if self.allow_http2 && PREFACE.starts_with(bytes.get(..PREFACE.len()).unwrap_or(bytes)) {
+            return (bytes.len() >= PREFACE.len()).then(|| HeadRead::Http2Preface(std::mem::take(bytes)));
         }
-        let found = match self.head.read(bytes, limits.headers_max) {
+        let head_length = match self.head.read(bytes, limits.headers_max) {
             Ok(Some(length)) if length <= limits.head_bytes_max => length,
             Ok(None) if bytes.len() < limits.head_bytes_max => return None,
-            Ok(_) => return Some(self.unusable(HeadFault::TooLarge)),
-            Err(fault) => return Some(self.unusable(fault)),
+            Ok(_) => return Some(self.head_error(HeadFault::TooLarge)),
+            Err(fault) => return Some(self.head_error(fault)),
         };
-        let behind = bytes.split_off(found);
+        let leftover = bytes.split_off(head_length);
         if let Framing::Chunks(mut chunks) = self.head.framing()
-            && chunks.read(&behind, |_| {}).is_err()
+            && chunks.read(&leftover, |_| {}).is_err()
         {
-            return Some(self.unusable(HeadFault::Malformed("the body is not made of chunks")));
+            return Some(self.head_error(HeadFault::Malformed("the chunked body is malformed")));
         }
-        match RequestLines::parse(&self.head, std::mem::take(bytes).freeze()) {
-            Some(request) => Some(HeadRead::Request(request, behind)),
-            None => Some(self.unusable(HeadFault::Malformed("the head cannot be taken apart"))),
+        match RequestParts::parse(&self.head, std::mem::take(bytes).freeze()) {
+            Some(request) => Some(HeadRead::Request(request, leftover)),
+            None => Some(self.head_error(HeadFault::Malformed("the head cannot be parsed"))),
         }
     }
 
-    fn unusable(&self, fault: HeadFault) -> HeadRead {
+    fn head_error(&self, fault: HeadFault) -> HeadRead {
         let (denial, detail) = match fault {
             HeadFault::Malformed(detail) => (Denial::RequestMalformed, detail),
             HeadFault::TooLarge => (Denial::HeadTooLarge, Denial::HeadTooLarge.help()),
         };
-        HeadRead::HeadError(HeadError { denial, detail, bodiless: self.is_bodiless() })
+        HeadRead::HeadError(HeadError { denial, detail, is_head_request: self.is_head_request() })
     }
 
-    /// Whether the answer has no body.
-    fn is_bodiless(&self) -> bool {
+    /// Reports whether the method is HEAD.
+    fn is_head_request(&self) -> bool {
         self.bytes.get(self.head.begins_at()..).is_some_and(|bytes| bytes.starts_with(b"HEAD "))
     }
 
-    /// It did not come in time. Whoever sent nothing, or has only begun with HTTP/2, is not told.
-    fn late(&self) -> HeadRead {
-        if self.bytes.is_empty() || (self.may_be_http2 && PREFACE.starts_with(&self.bytes)) {
-            return HeadRead::Nothing;
+    /// Returns the result of a timeout. A caller that sent nothing, or only a part of the HTTP/2 preface, gets no
+    /// response.
+    fn timed_out(&self) -> HeadRead {
+        if self.bytes.is_empty() || (self.allow_http2 && PREFACE.starts_with(&self.bytes)) {
+            return HeadRead::Closed;
         }
-        let (denial, bodiless) = (Denial::HeadTimeout, self.is_bodiless());
-        HeadRead::HeadError(HeadError { denial, detail: denial.help(), bodiless })
+        let (denial, is_head_request) = (Denial::HeadTimeout, self.is_head_request());
+        HeadRead::HeadError(HeadError { denial, detail: denial.help(), is_head_request })
     }
 }

@@ -1,5 +1,5 @@
-//! The requests of one connection to a listener for this host (the egress, the admin listener), one after the other, until
-//! either side ends it or the listener stops.
+//! Reads the requests of one HTTP/1 connection one after the other, until the caller closes it or the listener stops.
+//! The egress listener and the admin listener use it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,90 +12,93 @@ use tokio::net::TcpStream;
 
 use super::buffered_io::BufferedIo;
 use super::request_head::{self, HeadError, HeadRead};
-use super::server::Http1;
+use super::server::Http1Session;
 use super::session::Session;
-use super::timeouts::{FAREWELL, ReusableTimer, within};
+use super::timeouts::{CLOSE_TIMEOUT, ReusableTimer, with_timeout};
 use crate::policy::Limits;
 
-/// A connection between two requests.
+/// The state of a connection between two requests.
 pub(crate) struct RequestLoop {
-    alarm: ReusableTimer,
+    timer: ReusableTimer,
     stopping: ShutdownWatch,
-    /// The connection, and what was read behind the last request; `None` of it before the first one. `None` of both while
-    /// a request is under way.
+    /// The connection, and the bytes that were read after the last request (`None` before the first request). `None`
+    /// while a request is in flight.
     idle: Option<(Stream, Option<BytesMut>)>,
 }
 
-/// What came next.
-pub(crate) enum Next {
-    /// A request.
+/// The next request, or the reason why there is none.
+pub(crate) enum NextRequest {
     Request(Session),
-    /// Something that is no head. The connection is to be closed behind the answer.
+    /// An invalid head. The user of the loop writes a denial and closes the connection.
     HeadError(Stream, HeadError),
 }
 
 impl RequestLoop {
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) -> Self {
-        // Small answers are not held back until the caller has acknowledged the one before.
+        // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
         let _ = stream.set_nodelay(true);
         Self {
-            alarm: ReusableTimer::default(),
+            timer: ReusableTimer::default(),
             stopping,
             idle: Some((Box::new(BufferedIo::new(stream, peer)), None)),
         }
     }
 
-    /// Takes back the connection of a request that has ended, with what was read behind it.
-    pub(crate) fn take_back(&mut self, stream: Stream, behind: BytesMut) {
-        self.idle = Some((stream, Some(behind)));
+    /// Takes back the connection after a request, with the bytes that were read after the request.
+    pub(crate) fn take_back(&mut self, stream: Stream, leftover: BytesMut) {
+        self.idle = Some((stream, Some(leftover)));
     }
 
-    /// Waits for the next request. `None` when there is none: the connection is closed. Of a listener that stops, the
-    /// request is the last one of its connection, and a connection that waits for one is closed.
-    pub(crate) async fn next(&mut self, limits: impl Fn() -> Limits) -> Option<Next> {
-        let (mut stream, behind) = self.idle.take()?;
-        let came = match behind {
-            None => request_head::first(&mut stream, false, &mut self.alarm, &limits()).await,
-            Some(behind) => {
+    /// Waits for the next request. Returns `None` after closing the connection.
+    ///
+    /// When the listener stops, an idle connection is closed, and a request in flight becomes the last one of its
+    /// connection.
+    pub(crate) async fn next(&mut self, limits: impl Fn() -> Limits) -> Option<NextRequest> {
+        let (mut stream, leftover) = self.idle.take()?;
+        let received = match leftover {
+            None => request_head::read_first(&mut stream, false, &mut self.timer, &limits()).await,
+            Some(leftover) => {
                 let idle = limits().idle_timeout;
-                match self.is_over(&stream, &behind, idle).await {
-                    true => HeadRead::Nothing,
-                    false => request_head::next(&mut stream, behind, idle, &mut self.alarm, limits).await,
+                match self.must_close(&stream, &leftover, idle).await {
+                    true => HeadRead::Closed,
+                    false => {
+                        request_head::read_next(&mut stream, leftover, idle, &mut self.timer, limits).await
+                    }
                 }
             }
         };
-        match came {
-            HeadRead::Request(request, behind) => {
-                let mut http1 = Http1::new(stream, request, behind);
+        match received {
+            HeadRead::Request(request, leftover) => {
+                let mut http1 = Http1Session::new(stream, request, leftover);
                 if *self.stopping.borrow() {
-                    http1.close_behind();
+                    http1.close_after_response();
                 }
-                // Boxed: an idle connection should not carry the room of a request.
-                Some(Next::Request(Session::Http1(Box::new(http1))))
+                // Boxed, so that an idle connection does not carry the size of a request.
+                Some(NextRequest::Request(Session::Http1(Box::new(http1))))
             }
-            HeadRead::HeadError(unusable) => Some(Next::HeadError(stream, unusable)),
-            HeadRead::Preface(_) | HeadRead::Nothing => {
-                within(FAREWELL, stream.shutdown()).await;
+            HeadRead::HeadError(error) => Some(NextRequest::HeadError(stream, error)),
+            HeadRead::Http2Preface(_) | HeadRead::Closed => {
+                with_timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
                 None
             }
         }
     }
 
-    /// Whether the listener stops, or the time to wait ends, before anything more of a request is there. What has begun to
-    /// come is not broken off.
-    async fn is_over(&mut self, stream: &Stream, behind: &BytesMut, idle: Duration) -> bool {
-        let Some(wire) = (**stream).as_any().downcast_ref::<BufferedIo>() else { return false };
-        if !behind.is_empty() {
+    /// Waits for data. Reports whether the listener stopped or the idle timeout expired first. A request that has begun
+    /// to arrive is not interrupted.
+    async fn must_close(&mut self, stream: &Stream, leftover: &BytesMut, idle: Duration) -> bool {
+        let Some(io) = (**stream).as_any().downcast_ref::<BufferedIo>() else { return false };
+        if !leftover.is_empty() {
             return false;
         }
         let stopping = &mut self.stopping;
-        let stops = async {
+        let stops_first = async {
             tokio::select! {
                 biased;
-                () = wire.something_came() => false,
+                () = io.wait_for_data() => false,
                 _ = stopping.changed() => true,
             }
         };
-        self.alarm.within(idle, stops).await.unwrap_or(true)
+        self.timer.with_timeout(idle, stops_first).await.unwrap_or(true)
     }
 }

@@ -1,4 +1,5 @@
-//! Answers to a caller: the upstream's, passed on, and our own denials as problem+json (RFC 9457).
+//! Writes responses to callers: relayed responses of an upstream, Callgate's own responses, and denials as problem+json
+//! (RFC 9457).
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use pingora::http::ResponseHeader;
 use serde::Serialize;
 
 use super::session::Session;
-use super::timeouts::Pace;
+use super::timeouts::TransferTimer;
 use crate::denial::Denial;
 use crate::http::client::ResponseFault;
 use crate::http::client::UpstreamResponse;
@@ -21,11 +22,11 @@ use crate::policy::Limits;
 use crate::request::connection_options;
 use crate::signature::HandshakeReply;
 
-/// Headers of one hop in an answer.
+/// Hop-by-hop headers of a response (RFC 9110 section 7.6.1). They are not relayed.
 const HOP_BY_HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "upgrade"];
 
-/// The document a refused caller gets.
+/// The problem details of a denial (RFC 9457).
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,
@@ -36,8 +37,8 @@ struct Problem<'a> {
     reason: Option<&'static str>,
 }
 
-/// Answers with a denial. Returns whether the caller could be told.
-pub(crate) async fn deny(
+/// Writes a denial. Returns whether the response was written.
+pub(crate) async fn write_denial(
     session: &mut Session,
     denial: Denial,
     methods: &[Method],
@@ -49,13 +50,14 @@ pub(crate) async fn deny(
     write(session, header, body.into()).await
 }
 
-/// Writes a whole answer; to HEAD without its body, which HTTP/2 would send. Returns whether the caller could be told.
+/// Writes a complete response, without the body if the method is HEAD: pingora would send the body on HTTP/2. Returns
+/// whether the response was written.
 async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
     let body = if session.method() == Method::HEAD { Bytes::new() } else { body };
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
 }
 
-/// The document a refused caller gets.
+/// The problem details of a denial (RFC 9457).
 pub(crate) fn problem(denial: Denial, request_id: &str, explain: bool) -> Vec<u8> {
     let problem = Problem {
         r#type: "about:blank",
@@ -85,21 +87,22 @@ fn problem_header(denial: Denial, methods: &[Method], body_bytes: usize) -> ping
     Ok(header)
 }
 
-/// Why an answer did not get through whole.
-pub(crate) enum Broken {
-    /// The side that answers.
+/// The side on which relaying a response failed.
+pub(crate) enum RelayError {
+    /// The upstream's response is incomplete or malformed.
     Upstream(ResponseFault),
-    /// The caller's side; the request was delivered all the same.
+    /// The caller closed the connection or was too slow. The request was delivered nevertheless.
     Caller,
 }
 
-/// Acknowledges a callback that needs no delivering; `result` says why. Returns whether the caller could be told.
+/// Acknowledges a callback that is not delivered, for example a duplicate. `result` becomes a member of the JSON body.
+/// Returns whether the response was written.
 pub(crate) async fn acknowledge(session: &mut Session, status: u16, result: &'static str) -> bool {
     let body = if status == 204 { String::new() } else { format!("{{\"result\":\"{result}\"}}") };
     json(session, status, body, "no-store").await
 }
 
-/// Answers with a document that anybody may read. Returns whether the caller could be told.
+/// Writes a public document. Returns whether the response was written.
 pub(crate) async fn document(session: &mut Session, document: &Document) -> bool {
     json(session, 200, document.body.clone(), "max-age=300").await
 }
@@ -118,8 +121,8 @@ async fn json(session: &mut Session, status: u16, body: String, cache: &'static 
     write(session, header, body.into()).await
 }
 
-/// Answers a handshake: as data, never as something that a browser would run. Returns whether the caller could be
-/// told.
+/// Writes the reply to a handshake. The headers keep a browser from interpreting the reply as a page or script. Returns
+/// whether the response was written.
 pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(reply.status, Some(8))?;
@@ -140,56 +143,58 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Passes an answer on as it comes; `gathered` is what was read of its body before.
+/// Relays a response while it arrives. `body_start` is the part of its body that was read before.
 pub(crate) async fn relay(
     session: &mut Session,
-    answer: &mut UpstreamResponse,
-    gathered: Bytes,
+    response: &mut UpstreamResponse,
+    body_start: Bytes,
     limits: &Limits,
-) -> Result<(), Broken> {
-    // A length the agent did not give is not known before its end: HTTP/1.1 callers get chunks, HTTP/1.0
-    // callers the end of the connection.
+) -> Result<(), RelayError> {
+    // Without `Content-Length` from the upstream, the length is unknown until the end. HTTP/1.1 callers then get a
+    // chunked body. For HTTP/1.0 callers the end of the connection ends the body.
     let chunks = session.version() == Version::HTTP_11 && session.method() != Method::HEAD;
-    let header = relayed_header(answer.status(), answer.headers(), chunks);
-    let header = header.map_err(|_| Broken::Upstream(ResponseFault::Garbled))?;
-    session.write_head(header).await.map_err(|_| Broken::Caller)?;
-    let mut gathered = Some(gathered).filter(|gathered| !gathered.is_empty());
-    // A caller may take its time, but not for as long as it likes.
-    let (mut pace, mut bytes) = (Pace::new(limits, Duration::MAX), 0);
+    let header = relayed_header(response.status(), response.headers(), chunks);
+    let header = header.map_err(|_| RelayError::Upstream(ResponseFault::Garbled))?;
+    session.write_head(header).await.map_err(|_| RelayError::Caller)?;
+    let mut body_start = Some(body_start).filter(|body_start| !body_start.is_empty());
+    // There is no total deadline, but a slow caller must read at the minimum rate.
+    let (mut timer, mut bytes) = (TransferTimer::new(limits, Duration::MAX), 0);
     loop {
-        let piece = match gathered.take() {
-            Some(piece) => Some(piece),
-            None => answer.piece().await.map_err(Broken::Upstream)?,
+        let data = match body_start.take() {
+            Some(data) => Some(data),
+            None => response.read_body().await.map_err(RelayError::Upstream)?,
         };
-        match piece {
-            Some(piece) => {
-                let end = answer.is_complete();
-                bytes += piece.len() as u64;
-                let written = pace.step(bytes, session.write_body(piece, end)).await;
-                written.and_then(Result::ok).ok_or(Broken::Caller)?;
+        match data {
+            Some(data) => {
+                let end = response.is_complete();
+                bytes += data.len() as u64;
+                let written = timer.step(bytes, session.write_body(data, end)).await;
+                written.and_then(Result::ok).ok_or(RelayError::Caller)?;
                 if end {
                     return Ok(());
                 }
             }
-            None => return session.write_body(Bytes::new(), true).await.map_err(|_| Broken::Caller),
+            None => return session.write_body(Bytes::new(), true).await.map_err(|_| RelayError::Caller),
         }
     }
 }
 
 fn relayed_header(status: StatusCode, headers: &HeaderMap, chunks: bool) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build_no_case(status, Some(headers.len() + 2))?;
-    let options: Vec<_> = connection_options(headers).collect();
-    let listed = |name: &HeaderName| options.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()));
+    let connection_headers: Vec<_> = connection_options(headers).collect();
+    let is_listed = |name: &HeaderName| {
+        connection_headers.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()))
+    };
     for (name, value) in headers {
-        if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !listed(name) {
+        if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !is_listed(name) {
             header.append_header(name.clone(), value.clone())?;
         }
     }
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if status == StatusCode::NO_CONTENT {
         header.remove_header(&CONTENT_LENGTH);
     }
-    if !bodiless && chunks && !header.headers.contains_key(CONTENT_LENGTH) {
+    if !has_no_body && chunks && !header.headers.contains_key(CONTENT_LENGTH) {
         header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(header)

@@ -1,5 +1,5 @@
-//! The server's side of HTTP/1: a request whose head has been judged by its bytes, its body as it comes, and an answer
-//! that leaves in as few writes as it can.
+//! The server side of one HTTP/1 exchange: a request with a validated head, its body, and a response that is written in
+//! as few system calls as possible.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -12,39 +12,41 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::date::get_cached_date;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::timeouts::within;
+use super::timeouts::with_timeout;
 use crate::framing::{Framing, Head};
 use crate::request::{lasts, write_line};
 
-/// What is read of a body at once where no room was made for it, in bytes.
-const PIECE_BYTES: usize = 16 << 10;
-/// What is read of a body of chunks at once, in bytes.
-const CHUNKS_BYTES: usize = 8 << 10;
-/// What is looked at of it where there is no room left: it may be the end.
-const LAST_CHUNK_BYTES: usize = 512;
-/// Up to this size a piece of an answer is copied behind what waits to leave, which costs less than another write.
-const GATHERED_BYTES_MAX: usize = 16 << 10;
-/// Space reserved for an answer's head and a small body.
-const ANSWER_BYTES: usize = 512;
-/// A rest of a body up to this size is read to its end, so that the connection can be kept.
+/// Size of one body read, in bytes, if the caller provides no capacity.
+const BODY_READ_BYTES: usize = 16 << 10;
+/// Size of one read of a chunked body, in bytes.
+const CHUNKED_READ_BYTES: usize = 8 << 10;
+/// Smallest number of bytes of a chunked body that are decoded at once. It is used even if the caller provides no
+/// capacity, because the bytes may be the last chunk.
+const CHUNKED_READ_BYTES_MIN: usize = 512;
+/// Response data up to this size, in bytes, is copied into the write buffer. Copying costs less than another system
+/// call.
+const COPY_BYTES_MAX: usize = 16 << 10;
+/// Capacity for the head of a response and a small body, in bytes.
+const RESPONSE_BYTES: usize = 512;
+/// Most bytes of an unread body that are read and discarded to keep the connection.
 pub(crate) const DRAIN_BYTES_MAX: u64 = 64 << 10;
-/// How long that may take.
+/// Deadline for reading and discarding an unread body, and for closing a connection.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The head of a request.
+/// The parts of a request head.
 #[derive(Debug)]
-pub(crate) struct RequestLines {
+pub(crate) struct RequestParts {
     pub(crate) method: Method,
-    /// As it was sent; visible ASCII.
+    /// The request target as received. It contains visible ASCII only.
     target: Bytes,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     framing: Framing,
 }
 
-impl RequestLines {
-    /// Takes apart a head that was judged: `bytes` is all of it, and nothing more. `None` where it says something that
-    /// the judge should not have let through.
+impl RequestParts {
+    /// Parses a complete head that `head` has validated. `bytes` contains the head only. Returns `None` if the parts
+    /// are invalid nevertheless.
     pub(crate) fn parse(head: &Head, mut bytes: Bytes) -> Option<Self> {
         bytes.advance(head.begins_at());
         let line = line(&mut bytes)?;
@@ -69,7 +71,7 @@ impl RequestLines {
     }
 }
 
-/// Takes the next line, without its end.
+/// Removes the next line and returns it without its CRLF.
 fn line(bytes: &mut Bytes) -> Option<Bytes> {
     let end = memchr::memchr(b'\n', bytes)?;
     let line = bytes.slice(..end.checked_sub(1)?);
@@ -77,12 +79,13 @@ fn line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
-/// Writes the head of an answer; `keep`: another request may follow on its connection.
-pub(crate) fn write_answer_head<'l>(
+/// Writes the head of a response, with `Date` and `Connection`. `keep_alive` tells the caller that it may send another
+/// request on the connection.
+pub(crate) fn write_response_head<'l>(
     out: &mut Vec<u8>,
     status: u16,
     lines: impl IntoIterator<Item = (&'l str, &'l [u8])>,
-    keep: bool,
+    keep_alive: bool,
 ) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
@@ -95,256 +98,259 @@ pub(crate) fn write_answer_head<'l>(
         has_date |= name == DATE.as_str();
         write_line(out, name, value);
     }
-    // Of an origin server with a clock (RFC 9110 section 6.6.1).
+    // A server with a clock must send `Date` (RFC 9110 section 6.6.1).
     if !has_date {
         write_line(out, "date", get_cached_date().as_bytes());
     }
-    write_line(out, "connection", if keep { b"keep-alive" } else { b"close" });
+    write_line(out, "connection", if keep_alive { b"keep-alive" } else { b"close" });
     out.extend_from_slice(b"\r\n");
 }
 
-/// How the body of an answer is written.
+/// The framing of the response body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Answering {
-    /// In chunks.
+enum ResponseFraming {
+    /// Chunked transfer coding.
     Chunks,
-    /// Up to the end of the connection.
+    /// The body ends with the connection.
     Close,
-    /// So many bytes are still to come.
+    /// `Content-Length`. Contains the number of bytes that are left.
     Length(u64),
-    /// Not at all: it has none, or is not begun.
-    Nothing,
+    /// There is no body, or the response has not begun.
+    NoBody,
 }
 
-/// A request that came in, and the connection that it came on.
-pub(crate) struct Http1 {
+/// A request and its connection.
+pub(crate) struct Http1Session {
     stream: Stream,
-    request: RequestLines,
-    /// What was read and not taken: of the body, and of what comes behind it.
-    read: BytesMut,
-    /// What is still to come of the body.
+    request: RequestParts,
+    /// Bytes that were read but not yet consumed: from the body, and after its end.
+    read_buffer: BytesMut,
+    /// The remaining body.
     body: Framing,
-    /// Whether another request may follow.
-    keep: bool,
-    /// Whether what is left of the body is read to its end behind the answer, so that the connection can be kept.
-    drains: bool,
-    answer: Answering,
-    /// What waits to leave.
-    waiting: Vec<u8>,
+    /// Whether the connection may carry another request.
+    keep_alive: bool,
+    /// Whether an unread body is discarded after the response, so that the connection can be kept.
+    drain_body: bool,
+    response_framing: ResponseFraming,
+    /// Response bytes that are not yet written.
+    write_buffer: Vec<u8>,
     write_timeout: Duration,
 }
 
-impl Http1 {
-    /// `read`: what was read behind the head.
-    pub(crate) fn new(stream: Stream, request: RequestLines, read: BytesMut) -> Self {
-        let keep = lasts(request.version, &request.headers);
+impl Http1Session {
+    /// Creates a session. `read_buffer` contains the bytes that were read after the head.
+    pub(crate) fn new(stream: Stream, request: RequestParts, read_buffer: BytesMut) -> Self {
+        let keep_alive = lasts(request.version, &request.headers);
         let body = request.framing;
         Self {
             stream,
             request,
-            read,
+            read_buffer,
             body,
-            keep,
-            drains: false,
-            answer: Answering::Nothing,
-            waiting: Vec::new(),
+            keep_alive,
+            drain_body: false,
+            response_framing: ResponseFraming::NoBody,
+            write_buffer: Vec::new(),
             write_timeout: Duration::MAX,
         }
     }
 
-    /// The head.
-    pub(crate) fn request(&self) -> &RequestLines {
+    /// Returns the head.
+    pub(crate) fn request(&self) -> &RequestParts {
         &self.request
     }
 
-    /// The headers, to be changed.
+    /// Returns the headers for modification.
     pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.request.headers
     }
 
-    /// The target as it was sent.
+    /// Returns the request target as received.
     pub(crate) fn target(&self) -> &str {
         std::str::from_utf8(&self.request.target).unwrap_or_default()
     }
 
-    /// The connection ends with this answer.
-    pub(crate) fn close_behind(&mut self) {
-        self.keep = false;
+    /// Closes the connection after the response.
+    pub(crate) fn close_after_response(&mut self) {
+        self.keep_alive = false;
     }
 
-    /// What is left of the body is not what the answer hangs on: it is read to its end behind it.
-    pub(crate) fn drain_behind(&mut self) {
-        self.drains = true;
+    /// Discards an unread body after the response instead of closing the connection.
+    pub(crate) fn drain_after_response(&mut self) {
+        self.drain_body = true;
     }
 
-    /// How long each write may take.
-    pub(crate) fn set_write_timeout(&mut self, patience: Duration) {
-        self.write_timeout = patience;
+    /// Limits the duration of each write.
+    pub(crate) fn set_write_timeout(&mut self, timeout: Duration) {
+        self.write_timeout = timeout;
     }
 
-    /// Whether the body is read to its end.
+    /// Reports whether the whole body has been read.
     pub(crate) fn is_body_done(&self) -> bool {
         self.body.is_done()
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// Reads the next part of the body. Returns `None` at its end.
     ///
     /// # Errors
-    /// The connection ended before the body, or the body is not framed as it must be.
+    /// The connection ended before the body, or the framing is invalid.
     pub(crate) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         if self.body.is_done() {
             return Ok(None);
         }
         if let Framing::Length(left) = &mut self.body
-            && !self.read.is_empty()
+            && !self.read_buffer.is_empty()
         {
-            let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read.len());
-            *left -= here as u64;
-            return Ok(Some(self.read.split_to(here).freeze()));
+            let available = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read_buffer.len());
+            *left -= available as u64;
+            return Ok(Some(self.read_buffer.split_to(available).freeze()));
         }
-        let mut piece = BytesMut::new();
-        self.read_body_into(&mut piece).await?;
-        Ok((!piece.is_empty()).then(|| piece.freeze()))
+        let mut data = BytesMut::new();
+        self.read_body_into(&mut data).await?;
+        Ok((!data.is_empty()).then(|| data.freeze()))
     }
 
-    /// Reads the next piece of the body behind what is in `body`, into the room that is there, or is made. Returns how
-    /// many bytes came: none at the end.
+    /// Reads the next part of the body and appends it to `body`, up to the capacity of `body`. Reserves capacity if
+    /// there is none. Returns the number of bytes, which is 0 at the end.
     ///
     /// # Errors
-    /// As above.
+    /// The connection ended before the body, or the framing is invalid.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match &mut self.body {
             Framing::Length(0) => Ok(0),
             Framing::Length(left) => {
                 let wanted = usize::try_from(*left).unwrap_or(usize::MAX);
-                let here = wanted.min(self.read.len());
-                let came = if here > 0 {
-                    body.extend_from_slice(&self.read.split_to(here));
-                    here
+                let available = wanted.min(self.read_buffer.len());
+                let received = if available > 0 {
+                    body.extend_from_slice(&self.read_buffer.split_to(available));
+                    available
                 } else {
                     if body.capacity() == body.len() {
-                        body.reserve(wanted.min(PIECE_BYTES));
+                        body.reserve(wanted.min(BODY_READ_BYTES));
                     }
-                    // Never more than the body: what is behind it is the next request's.
-                    let room = body.capacity() - body.len();
-                    (&mut self.stream).take(wanted.min(room) as u64).read_buf(body).await?
+                    // Reads nothing after the end of the body: it belongs to the next request.
+                    let free_capacity = body.capacity() - body.len();
+                    (&mut self.stream).take(wanted.min(free_capacity) as u64).read_buf(body).await?
                 };
-                *left -= came as u64;
-                if came == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(came) }
+                *left -= received as u64;
+                if received == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(received) }
             }
             Framing::Chunks(chunks) => {
                 let before = body.len();
                 while body.len() == before && !chunks.is_done() {
-                    if self.read.is_empty() {
-                        self.read.reserve(CHUNKS_BYTES);
-                        if self.stream.read_buf(&mut self.read).await? == 0 {
+                    if self.read_buffer.is_empty() {
+                        self.read_buffer.reserve(CHUNKED_READ_BYTES);
+                        if self.stream.read_buf(&mut self.read_buffer).await? == 0 {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
                     }
-                    // Not more than there is room for: who reads makes the room, and answers for it.
-                    let room = (body.capacity() - body.len()).max(LAST_CHUNK_BYTES);
-                    let next = self.read.get(..room).unwrap_or(&self.read);
+                    // Decodes at most the free capacity: the caller reserves memory for the capacity.
+                    let free_capacity = (body.capacity() - body.len()).max(CHUNKED_READ_BYTES_MIN);
+                    let next = self.read_buffer.get(..free_capacity).unwrap_or(&self.read_buffer);
                     let Ok(taken) = chunks.read(next, |data| body.extend_from_slice(data)) else {
-                        // Nobody knows any more where anything begins.
+                        // After a framing error, the rest of the stream is untrusted.
                         self.body = Framing::Close;
                         return Err(io::ErrorKind::InvalidData.into());
                     };
-                    self.read.advance(taken);
+                    self.read_buffer.advance(taken);
                 }
                 Ok(body.len() - before)
             }
-            // No request is framed so; what is broken is left so.
+            // Only reached after a framing error: no request has this framing.
             Framing::Close => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
-    /// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
+    /// Writes `100 Continue` (RFC 9110 section 10.1.1).
     pub(crate) async fn write_continue(&mut self) -> io::Result<()> {
-        self.waiting.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        self.leave().await
+        self.write_buffer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.flush_buffer().await
     }
 
-    /// Begins the answer. It leaves with what comes first of its body. Where the body of the request was not read, another
-    /// request does not follow: whoever waits to be told to go on may send that body, or not.
+    /// Puts the head of the response into the write buffer. It is sent with the first part of the body.
+    ///
+    /// Without draining, an unread request body ends the connection: a caller that waits for `100 Continue` may send
+    /// the body or not.
     pub(crate) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
-        let bodiless = self.request.method == Method::HEAD
+        let has_no_body = self.request.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let length = || header.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-        self.answer = match (bodiless, header.headers.contains_key(TRANSFER_ENCODING)) {
-            (true, _) => Answering::Nothing,
-            (false, true) => Answering::Chunks,
-            (false, false) => length().map_or(Answering::Close, Answering::Length),
+        self.response_framing = match (has_no_body, header.headers.contains_key(TRANSFER_ENCODING)) {
+            (true, _) => ResponseFraming::NoBody,
+            (false, true) => ResponseFraming::Chunks,
+            (false, false) => length().map_or(ResponseFraming::Close, ResponseFraming::Length),
         };
-        self.keep &= self.answer != Answering::Close && (self.drains || self.body.is_done());
-        self.waiting.reserve(ANSWER_BYTES);
+        self.keep_alive &=
+            self.response_framing != ResponseFraming::Close && (self.drain_body || self.body.is_done());
+        self.write_buffer.reserve(RESPONSE_BYTES);
         let lines = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        write_answer_head(&mut self.waiting, status.as_u16(), lines, self.keep);
+        write_response_head(&mut self.write_buffer, status.as_u16(), lines, self.keep_alive);
     }
 
-    /// Writes a piece of the answer's body, the last one where this is its `end`. To whom gets no body, none is written.
+    /// Writes a part of the response body. `end` marks the last part. Writes no body if the response has none.
     ///
     /// # Errors
-    /// The caller is gone, or took too long; or the piece is more, or at the end less, than was said in the head.
-    pub(crate) async fn write_body(&mut self, piece: &[u8], end: bool) -> io::Result<()> {
-        let chunked = match &mut self.answer {
-            Answering::Nothing => return self.leave().await,
-            Answering::Chunks => true,
-            Answering::Close => false,
-            Answering::Length(left) => {
-                let rest = left.checked_sub(piece.len() as u64).filter(|rest| !end || *rest == 0);
+    /// The caller closed the connection or was too slow, or the data does not match `Content-Length`.
+    pub(crate) async fn write_body(&mut self, data: &[u8], end: bool) -> io::Result<()> {
+        let is_chunked = match &mut self.response_framing {
+            ResponseFraming::NoBody => return self.flush_buffer().await,
+            ResponseFraming::Chunks => true,
+            ResponseFraming::Close => false,
+            ResponseFraming::Length(left) => {
+                let rest = left.checked_sub(data.len() as u64).filter(|rest| !end || *rest == 0);
                 *left = rest.ok_or(io::ErrorKind::InvalidData)?;
                 false
             }
         };
-        if chunked && !piece.is_empty() {
+        if is_chunked && !data.is_empty() {
             // Writing to a vector cannot fail.
-            let _ = write!(self.waiting, "{:x}\r\n", piece.len());
+            let _ = write!(self.write_buffer, "{:x}\r\n", data.len());
         }
-        if piece.len() <= GATHERED_BYTES_MAX {
-            self.waiting.extend_from_slice(piece);
+        if data.len() <= COPY_BYTES_MAX {
+            self.write_buffer.extend_from_slice(data);
         } else {
-            self.leave().await?;
-            let written = within(self.write_timeout, self.stream.write_all(piece)).await;
+            self.flush_buffer().await?;
+            let written = with_timeout(self.write_timeout, self.stream.write_all(data)).await;
             written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
         }
-        if chunked && !piece.is_empty() {
-            self.waiting.extend_from_slice(b"\r\n");
+        if is_chunked && !data.is_empty() {
+            self.write_buffer.extend_from_slice(b"\r\n");
         }
-        if chunked && end {
-            self.waiting.extend_from_slice(b"0\r\n\r\n");
+        if is_chunked && end {
+            self.write_buffer.extend_from_slice(b"0\r\n\r\n");
         }
-        self.leave().await
+        self.flush_buffer().await
     }
 
-    /// Writes what waits. What breaks off is not begun again.
-    async fn leave(&mut self) -> io::Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
+    /// Writes the buffered bytes. They are dropped if the write fails.
+    async fn flush_buffer(&mut self) -> io::Result<()> {
+        let write_buffer = std::mem::take(&mut self.write_buffer);
         let write = async {
-            self.stream.write_all(&waiting).await?;
+            self.stream.write_all(&write_buffer).await?;
             self.stream.flush().await
         };
-        within(self.write_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+        with_timeout(self.write_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Ends the exchange: hands back the connection, with what was read behind the request, if another one may follow,
-    /// or closes it.
+    /// Ends the exchange. Returns the connection and the bytes that were read after the request, if another request may
+    /// follow. Closes the connection otherwise.
     pub(crate) async fn finish(mut self) -> Option<(Stream, BytesMut)> {
-        if !self.keep || !within(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
+        if !self.keep_alive || !with_timeout(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
             self.shutdown().await;
             return None;
         }
         // An idle connection holds no buffer.
-        let behind = if self.read.is_empty() { BytesMut::new() } else { self.read };
-        Some((self.stream, behind))
+        let leftover = if self.read_buffer.is_empty() { BytesMut::new() } else { self.read_buffer };
+        Some((self.stream, leftover))
     }
 
-    /// Reads what is left of the body, if that is not much.
+    /// Reads and discards the remaining body. Returns false if it is too large or invalid.
     async fn drain(&mut self) -> bool {
         let mut left = DRAIN_BYTES_MAX;
         while !self.body.is_done() {
             match self.read_body().await {
-                Ok(Some(piece)) if piece.len() as u64 <= left => left -= piece.len() as u64,
+                Ok(Some(data)) if data.len() as u64 <= left => left -= data.len() as u64,
                 Ok(None) => {}
                 Ok(Some(_)) | Err(_) => return false,
             }
@@ -354,11 +360,11 @@ impl Http1 {
 
     /// Closes the connection.
     pub(crate) async fn shutdown(&mut self) {
-        // A head without a body waits for none.
-        if !self.waiting.is_empty() {
-            let _ = self.leave().await;
+        // The head of a response without a body is still in the buffer.
+        if !self.write_buffer.is_empty() {
+            let _ = self.flush_buffer().await;
         }
-        // A peer that is gone is told nothing, and one that does not listen is not waited for.
-        let _ = within(DRAIN_DEADLINE, self.stream.shutdown()).await;
+        // Errors and timeouts are ignored: the connection is dropped in any case.
+        let _ = with_timeout(DRAIN_DEADLINE, self.stream.shutdown()).await;
     }
 }

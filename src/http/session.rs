@@ -1,4 +1,4 @@
-//! What every exchange needs of a request and its connection, whichever way it came and whoever is at the other end.
+//! The common interface to a request and its connection, for HTTP/1 and HTTP/2 and for every listener.
 
 use std::io;
 use std::net::IpAddr;
@@ -11,18 +11,18 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
-use super::server::Http1;
+use super::server::Http1Session;
 use crate::observe::Span;
 use crate::request::{ClientCertificate, RequestHead};
 
-/// The header of W3C Trace Context.
+/// The `traceparent` header of W3C Trace Context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A request, and where its answer goes.
+/// A request, and the connection or stream for its response.
 pub(crate) enum Session {
     /// HTTP/1, on every listener.
-    Http1(Box<Http1>),
-    /// HTTP/2 from outside, which pingora reads and writes.
+    Http1(Box<Http1Session>),
+    /// HTTP/2 on ingress listeners. pingora reads and writes it.
     Http2(Box<ServerSession>),
 }
 
@@ -54,7 +54,7 @@ impl Session {
         }
     }
 
-    /// The target as it was sent.
+    /// Returns the request target as received.
     fn target(&self) -> &str {
         match self {
             Self::Http1(http1) => http1.target(),
@@ -66,24 +66,24 @@ impl Session {
         matches!(self, Self::Http2(_))
     }
 
-    /// The connection of HTTP/1 ends with this answer.
-    pub(crate) fn close_behind(&mut self) {
+    /// Closes an HTTP/1 connection after the response.
+    pub(crate) fn close_after_response(&mut self) {
         match self {
-            Self::Http1(http1) => http1.close_behind(),
-            // A connection of HTTP/2 ends by a frame of its own (GOAWAY).
+            Self::Http1(http1) => http1.close_after_response(),
+            // An HTTP/2 connection ends with a GOAWAY frame, which the connection task sends.
             Self::Http2(_) => {}
         }
     }
 
-    /// How long each write may take.
-    pub(crate) fn set_write_timeout(&mut self, patience: Duration) {
+    /// Limits the duration of each write.
+    pub(crate) fn set_write_timeout(&mut self, timeout: Duration) {
         match self {
-            Self::Http1(http1) => http1.set_write_timeout(patience),
-            Self::Http2(session) => session.set_write_timeout(Some(patience)),
+            Self::Http1(http1) => http1.set_write_timeout(timeout),
+            Self::Http2(session) => session.set_write_timeout(Some(timeout)),
         }
     }
 
-    /// Whether no body comes. On HTTP/2 one may come where the head says that there is none.
+    /// Reports whether the request is known to have no body. On HTTP/2 this is unknown until the end of the stream.
     pub(crate) fn has_no_body(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),
@@ -91,7 +91,7 @@ impl Session {
         }
     }
 
-    /// Whether the body is read to its end.
+    /// Reports whether the whole body has been read.
     pub(crate) fn is_body_done(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),
@@ -99,7 +99,7 @@ impl Session {
         }
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// Reads the next part of the body. Returns `None` at its end.
     pub(crate) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         match self {
             Self::Http1(http1) => http1.read_body().await,
@@ -107,16 +107,16 @@ impl Session {
         }
     }
 
-    /// Reads the next piece of the body behind what is in `body`. Returns how many bytes came: none at the end.
+    /// Reads the next part of the body and appends it to `body`. Returns the number of bytes, which is 0 at the end.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Http1(http1) => http1.read_body_into(body).await,
             Self::Http2(session) => {
-                while let Some(piece) = session.read_request_body().await.map_err(io::Error::other)? {
-                    // One that is empty is not the end.
-                    if !piece.is_empty() {
-                        body.extend_from_slice(&piece);
-                        return Ok(piece.len());
+                while let Some(data) = session.read_request_body().await.map_err(io::Error::other)? {
+                    // An empty DATA frame is not the end of the body.
+                    if !data.is_empty() {
+                        body.extend_from_slice(&data);
+                        return Ok(data.len());
                     }
                 }
                 Ok(0)
@@ -124,7 +124,7 @@ impl Session {
         }
     }
 
-    /// Begins the answer; it may leave with its body.
+    /// Writes the head of the response. On HTTP/1 it is buffered until the body is written.
     pub(crate) async fn write_head(&mut self, header: ResponseHeader) -> io::Result<()> {
         match self {
             Self::Http1(http1) => {
@@ -137,16 +137,16 @@ impl Session {
         }
     }
 
-    /// Writes a piece of the answer's body, the last one where this is its `end`.
-    pub(crate) async fn write_body(&mut self, piece: Bytes, end: bool) -> io::Result<()> {
+    /// Writes a part of the response body. `end` marks the last part.
+    pub(crate) async fn write_body(&mut self, data: Bytes, end: bool) -> io::Result<()> {
         match self {
-            Self::Http1(http1) => http1.write_body(&piece, end).await,
-            Self::Http2(session) => session.write_response_body(piece, end).await.map_err(io::Error::other),
+            Self::Http1(http1) => http1.write_body(&data, end).await,
+            Self::Http2(session) => session.write_response_body(data, end).await.map_err(io::Error::other),
         }
     }
 
-    /// Ends the exchange. Hands back a connection of HTTP/1, with what was read behind the request, where another one may
-    /// follow; closes it otherwise.
+    /// Ends the exchange. Returns an HTTP/1 connection, and the bytes that were read after the request, if another
+    /// request may follow. Closes the connection otherwise.
     pub(crate) async fn end(self, reusable: bool) -> Option<(Stream, BytesMut)> {
         match self {
             Self::Http1(http1) if reusable => http1.finish().await,
@@ -164,25 +164,25 @@ impl Session {
         }
     }
 
-    /// A refusal is answered: the rest of the body is not waited for unless the connection is to be kept, and then not
-    /// for longer than this.
-    pub(crate) fn refuses(&mut self, keep: bool, patience: Duration) {
+    /// Prepares for writing a denial. With `keep`, an unread HTTP/1 body is discarded after the response. Otherwise the
+    /// HTTP/1 connection is closed after it. `timeout` limits each write.
+    pub(crate) fn prepare_denial(&mut self, keep_alive: bool, timeout: Duration) {
         if let Self::Http1(http1) = self
-            && keep
+            && keep_alive
         {
-            http1.drain_behind();
+            http1.drain_after_response();
         }
-        if !keep {
-            self.close_behind();
+        if !keep_alive {
+            self.close_after_response();
         }
-        // Whoever was refused is not waited for: on HTTP/2 its window may never open.
-        self.set_write_timeout(patience);
+        // A denied caller is not waited for: on HTTP/2 it may never open its flow-control window.
+        self.set_write_timeout(timeout);
     }
 }
 
-/// Puts a span in place of the one that the request came with: what goes on from here belongs to it. Not before everything
-/// is verified, since the header may be under a signature.
-pub(crate) fn go_on_with(session: &mut Session, span: Option<&Span>) {
+/// Replaces `traceparent`, so that the upstream's spans become children of Callgate's span. Must be called after
+/// verification, because a signature may cover the header.
+pub(crate) fn set_traceparent(session: &mut Session, span: Option<&Span>) {
     let Some(span) = span else { return };
     match session {
         Session::Http1(http1) => {
@@ -191,33 +191,34 @@ pub(crate) fn go_on_with(session: &mut Session, span: Option<&Span>) {
             }
         }
         Session::Http2(session) => {
-            // What is made of hexadecimal digits is always a header.
+            // The value consists of hexadecimal digits and hyphens, so it is a valid header value.
             let _ = session.req_header_mut().insert_header(TRACEPARENT, span.traceparent());
         }
     }
 }
 
-/// Tells a caller that waits for it to go on (RFC 9110 section 10.1.1).
-pub(crate) async fn continue_if_expected(session: &mut Session) {
+/// Writes `100 Continue` if the caller waits for it (RFC 9110 section 10.1.1).
+pub(crate) async fn send_continue_if_expected(session: &mut Session) {
     let value = session.headers().get(EXPECT);
-    let expects = value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if !expects || session.version() != Version::HTTP_11 || session.is_body_done() {
+    let is_expected = value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if !is_expected || session.version() != Version::HTTP_11 || session.is_body_done() {
         return;
     }
-    // A caller that is gone is noticed when its body is read.
+    // An error is ignored: reading the body reports it again.
     if let Session::Http1(http1) = session {
         let _ = http1.write_continue().await;
     }
 }
 
-/// Whether a head of HTTP/2 can be read in more than one way; one of HTTP/1 was looked at before it was parsed.
+/// Reports whether an HTTP/2 head has ambiguous framing headers, which two servers could interpret differently. HTTP/1
+/// heads were validated before parsing.
 pub(crate) fn is_ambiguous(session: &Session) -> bool {
     let headers = session.headers();
-    let doubled = || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
-    session.is_http2() && (doubled() || headers.contains_key(TRANSFER_ENCODING))
+    let has_duplicate_length = || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
+    session.is_http2() && (has_duplicate_length() || headers.contains_key(TRANSFER_ENCODING))
 }
 
-/// What is known of a request besides its head.
+/// The caller's address and client certificate.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'c> {
     peer: IpAddr,
@@ -225,12 +226,12 @@ pub(crate) struct Caller<'c> {
 }
 
 impl<'c> Caller<'c> {
-    /// Whoever is at this address.
+    /// Creates a caller without a client certificate.
     pub(crate) fn at(peer: IpAddr) -> Self {
         Self { peer, certificate: None }
     }
 
-    /// The same caller, who proved to be the owner of a client certificate.
+    /// Adds the verified client certificate of the caller.
     pub(crate) fn with_certificate(self, certificate: Option<&'c ClientCertificate>) -> Self {
         Self { certificate, ..self }
     }

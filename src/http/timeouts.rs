@@ -1,4 +1,4 @@
-//! Deadlines that nothing renews. A timer is only set for what is not there at once: most of it is.
+//! Timeouts. A timer is set only if the future is not ready at the first poll, because most futures are.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,27 +11,31 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::clock::instant;
 use crate::policy::Limits;
 
-/// How long each write of a response may take: callers that do not read their response are not waited for.
+/// Deadline for each write of a response.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may take to close.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+/// Deadline for closing a connection.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longer than anything is waited for.
+/// Longest supported timeout, because adding [`Duration::MAX`] to an instant would overflow.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What comes of `future`, unless it takes longer than this.
-pub(crate) async fn within<F: Future>(patience: Duration, future: F) -> Option<F::Output> {
-    ReusableTimer::default().within(patience, future).await
+/// Returns the output of `future`, or `None` after `duration`.
+pub(crate) async fn with_timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
+    ReusableTimer::default().with_timeout(duration, future).await
 }
 
-/// The timer of a connection, kept from one wait to the next: to move it further into the future is much cheaper than
-/// to make one and to take it away again.
+/// A timer that is reused for every wait on a connection. Resetting a timer is much cheaper than creating and dropping
+/// one.
 #[derive(Default)]
 pub(crate) struct ReusableTimer(Option<Pin<Box<Sleep>>>);
 
 impl ReusableTimer {
-    /// What comes of `future`, unless it takes longer than this.
-    pub(crate) async fn within<F: Future>(&mut self, patience: Duration, future: F) -> Option<F::Output> {
+    /// Returns the output of `future`, or `None` after `duration`.
+    pub(crate) async fn with_timeout<F: Future>(
+        &mut self,
+        duration: Duration,
+        future: F,
+    ) -> Option<F::Output> {
         let mut future = pin!(future);
         let mut is_set = false;
         poll_fn(|context| {
@@ -39,10 +43,11 @@ impl ReusableTimer {
                 return Poll::Ready(Some(output));
             }
             if !std::mem::replace(&mut is_set, true) {
-                self.set(patience);
+                self.set(duration);
             }
             if let Some(sleep) = &mut self.0 {
-                // Whatever the future has used up: a flood must not keep the time from passing.
+                // The timer ignores tokio's cooperative budget: a caller that keeps the future busy must not prevent
+                // the timeout.
                 ready!(pin!(unconstrained(sleep.as_mut())).poll(context));
             }
             Poll::Ready(None)
@@ -50,8 +55,8 @@ impl ReusableTimer {
         .await
     }
 
-    fn set(&mut self, patience: Duration) {
-        let end = Instant::from_std(instant()) + patience.min(MAX_TIMEOUT);
+    fn set(&mut self, duration: Duration) {
+        let end = Instant::from_std(instant()) + duration.min(MAX_TIMEOUT);
         match &mut self.0 {
             Some(sleep) => sleep.as_mut().reset(end),
             None => self.0 = Some(Box::pin(sleep_until(end))),
@@ -59,8 +64,8 @@ impl ReusableTimer {
     }
 }
 
-/// What comes of `future` without waiting.
-pub(crate) async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+/// Polls `future` once. Returns its output if it is ready.
+pub(crate) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => Poll::Ready(None),
@@ -68,24 +73,24 @@ pub(crate) async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Out
     .await
 }
 
-/// How long the other side may be waited for while bytes come or go: what is slow has less time than is allowed in all.
-pub(crate) struct Pace<'l> {
+/// Enforces a total deadline and a minimum transfer rate. Only the time spent waiting for the peer is counted.
+pub(crate) struct TransferTimer<'l> {
     limits: &'l Limits,
     deadline: Duration,
     waited: Duration,
 }
 
-impl<'l> Pace<'l> {
-    /// At most for as long as `deadline` in all.
+impl<'l> TransferTimer<'l> {
+    /// Creates a timer for a transfer that may wait at most `deadline` in total.
     pub(crate) fn new(limits: &'l Limits, deadline: Duration) -> Self {
         Self { limits, deadline, waited: Duration::ZERO }
     }
 
-    /// What comes of the next step, when this many bytes have come or gone so far; `None` when they are too few for
-    /// the time that was waited.
+    /// Returns the output of the next read or write. `bytes` is the number of bytes transferred so far. Returns `None`
+    /// if the peer is slower than the minimum rate or the deadline has passed.
     pub(crate) async fn step<F: Future>(&mut self, bytes: u64, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
-        if let Some(output) = at_once(future.as_mut()).await {
+        if let Some(output) = poll_once(future.as_mut()).await {
             return Some(output);
         }
         let left = self.deadline.min(self.limits.time_for(bytes)).saturating_sub(self.waited);
@@ -107,23 +112,27 @@ mod tests {
     const SOON: Duration = Duration::from_millis(5);
 
     #[tokio::test]
-    async fn an_alarm_goes_off_however_often_it_was_set() {
-        let mut alarm = ReusableTimer::default();
-        assert_eq!(alarm.within(MAX_TIMEOUT, async { 1 }).await, Some(1));
-        assert_eq!(alarm.within(SOON, pending::<()>()).await, None);
-        assert_eq!(alarm.within(MAX_TIMEOUT, tokio::time::sleep(SOON)).await, Some(()));
-        assert_eq!(alarm.within(SOON, pending::<()>()).await, None, "a shorter wait behind a longer one");
-        assert_eq!(alarm.within(Duration::MAX, tokio::time::sleep(SOON)).await, Some(()));
+    async fn a_timer_can_be_reused() {
+        let mut timer = ReusableTimer::default();
+        assert_eq!(timer.with_timeout(MAX_TIMEOUT, async { 1 }).await, Some(1));
+        assert_eq!(timer.with_timeout(SOON, pending::<()>()).await, None);
+        assert_eq!(timer.with_timeout(MAX_TIMEOUT, tokio::time::sleep(SOON)).await, Some(()));
+        assert_eq!(
+            timer.with_timeout(SOON, pending::<()>()).await,
+            None,
+            "a shorter wait behind a longer one"
+        );
+        assert_eq!(timer.with_timeout(Duration::MAX, tokio::time::sleep(SOON)).await, Some(()));
     }
 
     #[tokio::test]
-    async fn a_flood_does_not_keep_the_time_from_passing() {
+    async fn a_busy_future_does_not_prevent_the_timeout() {
         let busy = async {
             loop {
                 consume_budget().await;
             }
         };
-        let ended: Option<()> = within(SOON, busy).await;
+        let ended: Option<()> = with_timeout(SOON, busy).await;
         assert!(ended.is_none());
     }
 }

@@ -19,21 +19,21 @@ use crate::policy::Policy;
 use crate::source::reachable;
 use crate::store::Store;
 
-/// What a server runs with besides its configuration.
+/// The parts of a server that its caller creates.
 pub struct Options {
-    /// The clock decisions are made by.
+    /// The wall clock for decisions.
     pub clock: Clock,
-    /// The clock of the ledger.
+    /// The clock for the deadlines of interactions.
     pub ledger_clock: Arc<LedgerClock>,
-    /// The metrics to count in.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The ledger.
     pub store: Arc<Store>,
-    /// Where access-log lines go; `None`: nowhere.
+    /// The access log. `None` disables it.
     pub access_log: Option<AccessLogger>,
-    /// Where spans go; `None`: nowhere.
+    /// The exporter of trace spans. `None` disables tracing.
     pub traces: Option<Traces>,
-    /// Where the last requests are kept for the admin page; `None`: there is none.
+    /// The recent requests for the admin page. `None` if there is no admin page.
     pub recent: Option<Arc<Recent>>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Components {
 }
 
 impl Components {
-    /// Makes the components of a server whose egress listener, if it has one, is bound to `egress_address`.
+    /// Creates the components. `egress_address` is the bound address of the egress listener, if there is one.
     pub(super) fn new(
         startup: &Startup,
         policy: Arc<ArcSwap<Policy>>,
@@ -108,17 +108,19 @@ impl Components {
             ingress: Arc::new(ingress),
             notices: Arc::new(notices),
         };
-        components.provide_sockets(&components.ingress.policy.load());
+        components.raise_file_limit(&components.ingress.policy.load());
         components
     }
 
-    /// Asks the system for as many sockets as the limits of a policy and of the egress listener need.
-    fn provide_sockets(&self, policy: &Policy) {
-        self.admission.limits.provide(policy.limits.connections_max, self.egress.limits.connections_max());
+    /// Raises the limit of open files to what the policy and the egress listener need.
+    fn raise_file_limit(&self, policy: &Policy) {
+        self.admission
+            .limits
+            .raise_file_limit(policy.limits.connections_max, self.egress.limits.connections_max());
     }
 
-    /// Serves by another policy, other trusted roots and other settings of the egress listener. Requests in flight end by
-    /// those that they began with.
+    /// Replaces the policy, the trusted roots (if `Some`) and the settings of the egress listener. Requests in flight
+    /// keep the ones with which they began.
     pub(super) fn install(
         &self,
         policy: &Policy,
@@ -130,13 +132,13 @@ impl Components {
         }
         let before = self.ingress.policy.rcu(|old| policy.carrying_on(old));
         if before.agent.address != policy.agent.address {
-            self.ingress.agent_pool.renew();
+            self.ingress.agent_pool.invalidate();
         }
         self.egress.limits.settings.store(egress);
-        self.provide_sockets(policy);
+        self.raise_file_limit(policy);
     }
 
-    /// Returns the upkeep of these components.
+    /// Creates the upkeep task of these components.
     pub(super) fn upkeep(&self) -> Upkeep {
         Upkeep {
             agent_pool: Arc::clone(&self.ingress.agent_pool),
@@ -147,12 +149,12 @@ impl Components {
         }
     }
 
-    /// Updates the metrics about certificates and about routes that only observe.
+    /// Updates the metrics of certificates and of routes in observe mode.
     pub(super) fn report(&self, listeners: &[Arc<ArcSwap<ListenerConfig>>]) {
         let metrics = &self.ingress.recorder.metrics;
         let loaded: Vec<_> = listeners.iter().map(|config| config.load_full()).collect();
-        let ends = loaded.iter().filter_map(|config| config.tls.as_ref()).flat_map(|tls| &tls.ends);
-        metrics.certificates(ends.map(|(file, end)| (&**file, *end)));
+        let expiries = loaded.iter().filter_map(|config| config.tls.as_ref()).flat_map(|tls| &tls.expiries);
+        metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)));
         let policy = self.ingress.policy.load();
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
     }
@@ -163,7 +165,7 @@ impl Components {
     }
 }
 
-/// Returns the beginning of the agent's local URL for answers to questions.
+/// Returns the prefix of the local URLs to which the agent sends its answers to questions.
 fn actions_url(egress: SocketAddr) -> Box<str> {
     format!("http://{}/{ACTIONS}/", reachable(egress)).into()
 }

@@ -1,8 +1,8 @@
-//! The proxy: listeners, callbacks from outside (`ingress`), requests of the agent (`egress`), and the server that puts
-//! them together.
+//! The proxy: listeners, callbacks from outside (`ingress`), requests of the agent (`egress`), and the server that
+//! combines them.
 //!
-//! pingora provides TLS for listeners and HTTP/2. Its streaming forward path is not used, because Callgate reads a callback
-//! completely, decides, and then delivers it completely.
+//! pingora provides TLS for listeners, and HTTP/2. Its streaming forward path is not used, because Callgate reads a
+//! callback completely, decides, and then delivers it completely.
 
 mod components;
 mod egress;

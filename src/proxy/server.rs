@@ -1,4 +1,4 @@
-//! The server: binds, serves, stops.
+//! The server: binds the listeners, serves, installs new configurations, and stops.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -25,16 +25,16 @@ use crate::observe::Traces;
 use crate::policy::Policy;
 use crate::store::StoreError;
 
-/// Why a server does not start. Nothing is left bound.
+/// The reason why the server did not start. No address stays bound.
 #[derive(Debug)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// An address could not be bound.
     Bind(SocketAddr, std::io::Error),
-    /// What is fetched cannot be fetched or kept.
+    /// The fetcher could not be created or could not read its cache.
     Fetch(String),
-    /// The ledger's file cannot be used.
+    /// The ledger's file is unusable.
     Store(StoreError),
-    /// A certificate, a key or the trusted roots cannot be used.
+    /// A certificate, a private key or the trusted roots are unusable.
     Tls(String),
 }
 
@@ -50,15 +50,15 @@ impl std::fmt::Display for StartError {
 
 /// A running server.
 pub struct Server {
-    /// Where callbacks come in, ports resolved, in the order of the configuration.
+    /// The bound addresses of the ingress listeners, in the order of the configuration.
     pub ingress: Vec<SocketAddr>,
-    /// Where the agent's own requests come in.
+    /// The bound address of the egress listener.
     pub egress: Option<SocketAddr>,
-    /// Where metrics, health and the callbacks API are served.
+    /// The bound address of the admin listener.
     pub admin: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
-    /// Every address that is listened on.
-    own: Vec<SocketAddr>,
+    /// All bound addresses. The guard of egress denies them as action endpoints.
+    own_addresses: Vec<SocketAddr>,
     ingress_queues: Vec<AcceptQueue>,
     egress_queues: Vec<AcceptQueue>,
     stop_ingress: watch::Sender<bool>,
@@ -68,7 +68,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Another configuration, ready to be served by.
+/// A new configuration with all its files read, ready for [`Server::install`].
 pub struct Prepared {
     egress_listener: Option<Arc<EgressListener>>,
     listeners: Vec<ListenerConfig>,
@@ -76,7 +76,7 @@ pub struct Prepared {
     policy: Policy,
 }
 
-/// The addresses of a server, bound.
+/// The bound listeners.
 struct Addresses {
     ingress: Vec<BoundListener>,
     egress: Option<BoundListener>,
@@ -96,18 +96,18 @@ impl Addresses {
         })
     }
 
-    /// All of them, ports resolved.
-    fn own(&self) -> Vec<SocketAddr> {
+    /// Returns all bound addresses.
+    fn own_addresses(&self) -> Vec<SocketAddr> {
         self.ingress.iter().chain(&self.egress).chain(&self.admin).map(|bound| bound.address).collect()
     }
 }
 
 impl Server {
-    /// Binds every listener of `startup`, then serves. `admin` serves the admin listener until it is told to stop. Must be
+    /// Binds every listener of `startup` and serves. `admin` serves the admin listener until its watch changes. Must be
     /// called within a tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left bound.
+    /// [`StartError`]. No address stays bound.
     pub fn start<F, A>(
         startup: &Startup,
         policy: Arc<ArcSwap<Policy>>,
@@ -120,25 +120,25 @@ impl Server {
     {
         install_default_crypto_provider();
         let providers = providers(startup, &policy.load())?;
-        let (fetcher, work) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
-        // Every certificate is tried before the first address is bound.
+        let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
+        // Certificates are checked before the first address is bound.
         let listeners = listener_configs(startup).map_err(StartError::Tls)?;
         let listeners: Vec<_> =
             listeners.into_iter().map(|config| Arc::new(ArcSwap::from_pointee(config))).collect();
         let addresses = Addresses::bind(startup)?;
-        let own = addresses.own();
-        let providers = providers.with_own_addresses(own.clone());
+        let own_addresses = addresses.own_addresses();
+        let providers = providers.with_own_addresses(own_addresses.clone());
         let egress_address = addresses.egress.as_ref().map(|bound| bound.address);
         let components = Components::new(startup, policy, options, egress_address, providers, fetcher);
         let (stop_ingress, ingress_stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
-        // The admin listener goes on until the last exchange has ended: readiness is asked for there.
+        // The admin listener stops last, because readiness probes must be answered until the last exchange has ended.
         let (stop_admin, admin_stopping) = watch::channel(false);
         let mut server = Self {
             ingress: addresses.ingress.iter().map(|bound| bound.address).collect(),
             egress: egress_address,
             admin: addresses.admin.as_ref().map(|bound| bound.address),
-            own,
+            own_addresses,
             ingress_queues: addresses.ingress.iter().filter_map(BoundListener::queue).collect(),
             egress_queues: addresses.egress.iter().filter_map(BoundListener::queue).collect(),
             stop_ingress,
@@ -158,7 +158,7 @@ impl Server {
         }
         server.spawn(ingress::run_notices(Arc::clone(&server.components.notices)));
         server.spawn(server.components.upkeep().run());
-        server.spawn(work.run());
+        server.spawn(fetch_task.run());
         server.components.report(&server.listeners);
         Ok(server)
     }
@@ -167,7 +167,7 @@ impl Server {
         self.tasks.push(tokio::spawn(task));
     }
 
-    /// Accepts connections on the ingress listeners, each with its own settings.
+    /// Starts accepting connections on the ingress listeners.
     fn accept_callbacks(
         &mut self,
         bound: Vec<BoundListener>,
@@ -182,28 +182,30 @@ impl Server {
         Ok(())
     }
 
-    /// Makes ready what serving by another configuration needs: everything that can fail, and that takes a while.
-    /// `startup` is known to differ in nothing that only a restart changes.
+    /// Returns a function that prepares a new configuration. It blocks on files and may fail, so it runs outside the
+    /// async workers. The caller has checked that `startup` differs only in settings that a reload may change.
     pub fn preparing(
         &self,
         startup: Startup,
         policy: Policy,
     ) -> impl FnOnce() -> Result<Prepared, String> + Send + 'static {
-        let (current, own) = (Arc::clone(&self.components.egress.providers), self.own.clone());
+        let (current, own_addresses) =
+            (Arc::clone(&self.components.egress.providers), self.own_addresses.clone());
         move || {
             let listeners = listener_configs(&startup)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
-            let providers =
-                (!providers.trust_the_same_as(&current.load())).then(|| providers.with_own_addresses(own));
+            let providers = (!providers.has_same_roots(&current.load()))
+                .then(|| providers.with_own_addresses(own_addresses));
             let egress_listener = startup.egress.map(Arc::new);
             Ok(Prepared { egress_listener, listeners, providers, policy: with_cached(policy)? })
         }
     }
 
-    /// Serves by another configuration from here on. Requests in flight end by the one that they began with.
+    /// Installs a new configuration. Requests in flight keep the configuration with which they began.
     pub fn install(&self, prepared: Prepared) {
         let Prepared { egress_listener, listeners, providers, policy } = prepared;
-        // The rules first: a route that requires more than its listener provides denies.
+        // The policy is installed before the listeners. In between, a route that requires client certificates denies
+        // callbacks from listeners that do not yet verify them.
         self.components.install(&policy, providers, egress_listener);
         for (current, config) in self.listeners.iter().zip(listeners) {
             current.store(Arc::new(config));
@@ -211,31 +213,38 @@ impl Server {
         self.components.report(&self.listeners);
     }
 
-    /// Goes on for `delay` with each response the last one of its connection, so that callers learn to go elsewhere. Then
-    /// stops accepting, lets running exchanges end for as long as `grace`, writes what is left of the ledger, and returns
-    /// how many exchanges were cut off. The agent's own requests are taken until callbacks have ended.
+    /// Stops the server gracefully and returns the number of exchanges that were cut off.
+    ///
+    /// For `delay`, Callgate closes each connection after its next response, so that callers connect elsewhere. Then it
+    /// stops accepting, waits up to `grace` for exchanges in flight, and closes the ledger. Egress serves the agent
+    /// until the callbacks have ended.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         let Components { ingress, egress, notices, .. } = &self.components;
-        ingress.drain.leaving.store(true, Ordering::Relaxed);
+        ingress.drain.close_connections.store(true, Ordering::Relaxed);
         tokio::time::sleep(delay).await;
-        let until = instant() + grace;
-        let last = grace.min(LAST_EXCHANGES);
-        let left = || until.saturating_duration_since(instant()).max(last);
+        let deadline = instant() + grace;
+        let shortest_wait = grace.min(LAST_EXCHANGES_WAIT);
+        let time_left = || deadline.saturating_duration_since(instant()).max(shortest_wait);
         notices.drain.close();
         close(self.ingress_queues, grace).await;
         let _ = self.stop_ingress.send(true);
-        let _ = timeout(left(), ingress.drain.requests.ended()).await;
-        // From here on a request on a kept connection is not begun; one that slipped in before is waited for.
+        let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
+        // From here on, requests on kept-alive connections are not begun. Requests that began before the close are
+        // awaited.
         ingress.drain.requests.close();
         let callbacks = async {
-            tokio::join!(ingress.drain.requests.ended(), notices.drain.ended(), ingress.drain.http2.ended())
+            tokio::join!(
+                ingress.drain.requests.wait_until_empty(),
+                notices.drain.wait_until_empty(),
+                ingress.drain.http2.wait_until_empty()
+            )
         };
-        let _ = timeout(left(), callbacks).await;
+        let _ = timeout(time_left(), callbacks).await;
         close(self.egress_queues, grace).await;
         let _ = self.stop_egress.send(true);
-        let _ = timeout(left(), egress.drain.ended()).await;
+        let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
         egress.drain.close();
-        let _ = timeout(left(), egress.drain.ended()).await;
+        let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
         for task in &self.tasks {
             task.abort();
         }
@@ -245,19 +254,20 @@ impl Server {
     }
 }
 
-/// Closes the ledger's file, and exports the last spans.
+/// Closes the ledger's file and exports the last spans.
 async fn close_files(ingress: &IngressContext) {
     let (store, recorder) = (Arc::clone(&ingress.store), Arc::clone(&ingress.recorder));
     let closed = tokio::task::spawn_blocking(move || {
         store.close();
         recorder.traces.iter().for_each(Traces::stop);
     });
-    if timeout(STORE_CLOSES, closed).await.is_err() {
+    if timeout(STORE_CLOSE_TIMEOUT, closed).await.is_err() {
         log::error!("the ledger's file could not be closed in time");
     }
 }
 
-/// The way to providers, where anything goes there: the platform's roots take memory and time to read.
+/// Creates the client for providers. Reads the trusted roots, which take time and memory, only if the configuration has
+/// egress rules or questions.
 fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError> {
     if startup.egress.is_none() {
         return Ok(Providers::none());
@@ -273,7 +283,7 @@ fn bind_named(address: SocketAddr) -> Result<BoundListener, StartError> {
     bind(address).map_err(|error| StartError::Bind(address, error))
 }
 
-/// Reads the files of each ingress listener.
+/// Reads the certificate files of each ingress listener.
 fn listener_configs(startup: &Startup) -> Result<Vec<ListenerConfig>, String> {
     startup.ingress.iter().map(ListenerConfig::new).collect()
 }
@@ -283,8 +293,8 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-/// Longest wait, once no exchange begins any more, for one that had just begun.
-const LAST_EXCHANGES: Duration = Duration::from_secs(1);
+/// Shortest wait for exchanges that began just before the close, even if `grace` has expired.
+const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);
 
-/// Longest wait for a disk, once everything that is acknowledged is on it.
-const STORE_CLOSES: Duration = Duration::from_secs(5);
+/// Deadline for closing the ledger's file. All acknowledged changes are already on disk.
+const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

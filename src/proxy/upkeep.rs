@@ -1,4 +1,4 @@
-//! Upkeep at short intervals: closes idle connections, and updates the gauges of what is held.
+//! The periodic upkeep: closes idle connections and updates gauges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::clock::instant;
 use crate::http::BodyMemory;
 use crate::observe::Metrics;
 
-/// The interval.
+/// Interval between two runs.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What is kept up.
+/// The components that need upkeep.
 pub(super) struct Upkeep {
     pub(super) agent_pool: Arc<AgentPool>,
     pub(super) body_memory: BodyMemory,

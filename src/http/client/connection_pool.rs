@@ -1,6 +1,8 @@
-//! Idle connections, kept for reuse. A connection is reused only if the kernel says that the peer has neither closed it
-//! nor sent anything, and only while it is younger than the peer's own idle timeout, which is learned from the
-//! connections that the peer closes.
+//! A pool of idle connections.
+//!
+//! A connection is reused only if the kernel reports that the peer has neither closed it nor sent anything, and only
+//! while its idle time is shorter than the peer's idle timeout. The pool learns this timeout from the connections that
+//! the peer closes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,23 +17,23 @@ use super::upstream::IdleState;
 const CONNECTIONS_MAX: usize = 128;
 /// Most peers whose idle timeout is remembered.
 const LEARNED_MAX: usize = 256;
-/// Most connections that one sweep asks the kernel about: the lock is held meanwhile.
-const LOOKS_MAX: usize = 16;
-/// How many connections are kept that are too old for reuse: they show whether the peer keeps connections for longer than
-/// is known.
+/// Most connections that one sweep checks with a system call, because it holds the lock.
+const CHECKS_MAX: usize = 16;
+/// Most connections that are kept although they are too old for reuse. They show whether the peer's idle timeout is
+/// longer than assumed.
 const PROBES_MAX: usize = 4;
 
-/// Idle connections to peers that are told apart by a key.
+/// A pool of idle connections. The key identifies the peer.
 pub(crate) struct ConnectionPool<K> {
     state: Mutex<State<K>>,
 }
 
 struct State<K> {
-    /// In the order in which they became idle.
+    /// Sorted by the time at which they became idle, oldest first.
     idle: Vec<Idle<K>>,
-    /// Peers that close connections before we do: the longest idle time after which a connection is reused.
+    /// Longest idle time before reuse, for peers that close idle connections before Callgate does.
     reuse_within: HashMap<K, Duration>,
-    /// Raised when all connections become unusable at once.
+    /// Incremented by [`ConnectionPool::invalidate`].
     generation: u64,
 }
 
@@ -50,12 +52,12 @@ impl<K> Default for ConnectionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> ConnectionPool<K> {
-    /// Returns the connection to this peer that became idle last, if it can be reused.
+    /// Returns the most recently used connection to this peer, if it is reusable.
     pub(crate) fn take(&self, key: &K, now: Instant) -> Option<Connection> {
         loop {
             let mut state = self.state.lock();
             let at = state.idle.iter().rposition(|idle| idle.key == *key)?;
-            // The others are older still.
+            // All other connections to this peer are older.
             if !state.idle.get(at)?.is_reusable(state.reuse_within.get(key), now) {
                 return None;
             }
@@ -68,12 +70,12 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         }
     }
 
-    /// Returns a new connection's generation: [`ConnectionPool::keep`] drops connections of an earlier one.
+    /// Returns the generation for a new connection. [`ConnectionPool::keep`] drops connections of earlier generations.
     pub(crate) fn generation(&self) -> u64 {
         self.state.lock().generation
     }
 
-    /// Keeps a connection for reuse until `idle_timeout` is over.
+    /// Keeps an idle connection for `idle_timeout`.
     pub(crate) fn keep(&self, key: K, connection: Connection, idle_timeout: Duration, now: Instant) {
         let mut state = self.state.lock();
         if connection.generation != state.generation {
@@ -82,12 +84,12 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         let oldest = (state.idle.len() >= CONNECTIONS_MAX).then(|| state.idle.remove(0));
         state.idle.push(Idle { key, connection, since: now, until: now + idle_timeout });
         drop(state);
-        // Closing is a system call, which need not happen under the lock.
+        // Drops, and thereby closes, the connection without holding the lock.
         drop(oldest);
     }
 
-    /// Closes all idle connections. Those that are in use are not kept when they become idle.
-    pub(crate) fn renew(&self) {
+    /// Closes all idle connections. Connections in use are closed when they are returned.
+    pub(crate) fn invalidate(&self) {
         let mut state = self.state.lock();
         state.generation += 1;
         state.reuse_within.clear();
@@ -96,20 +98,20 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         drop(idle);
     }
 
-    /// Closes the connections whose time is over and those that the peer has ended, and learns from the others.
+    /// Closes expired connections and those that the peer has closed, and updates the learned idle timeouts.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut ended = Vec::new();
         let mut state = self.state.lock();
-        let (mut looks, mut probes, mut at) = (0, 0, 0);
+        let (mut checks, mut probes, mut at) = (0, 0, 0);
         while let Some(idle) = state.idle.get_mut(at) {
-            let is_over = now >= idle.until;
-            let is_looked_at = !is_over && looks < LOOKS_MAX;
-            looks += usize::from(is_looked_at);
-            let is_ended = is_looked_at && idle.connection.stream.idle_state() == IdleState::Ended;
+            let is_expired = now >= idle.until;
+            let is_checked = !is_expired && checks < CHECKS_MAX;
+            checks += usize::from(is_checked);
+            let is_ended = is_checked && idle.connection.stream.idle_state() == IdleState::Ended;
             let (key, age) = (idle.key.clone(), idle.age(now));
             let is_probe = state.reuse_within.get(&key).is_some_and(|within| age > *within);
             probes += usize::from(is_probe);
-            if is_ended || is_over || (is_probe && probes > PROBES_MAX) {
+            if is_ended || is_expired || (is_probe && probes > PROBES_MAX) {
                 let idle = state.idle.remove(at);
                 if is_ended {
                     state.peer_ended(&idle, now);
@@ -117,7 +119,7 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
                 ended.push(idle);
                 continue;
             }
-            if is_probe && is_looked_at {
+            if is_probe && is_checked {
                 state.peer_keeps(&key, age);
             }
             at += 1;
@@ -128,8 +130,8 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
-    /// The peer closed a connection after less than this idle time. Reuse ends at half of it: the peer's clock began
-    /// before ours, and a request that crosses the peer's close is lost.
+    /// Learns from a connection that the peer closed. The limit for reuse becomes half of its idle time: the peer's
+    /// idle period began before ours, and a request that crosses the peer's close is lost.
     fn peer_ended(&mut self, idle: &Idle<K>, now: Instant) {
         let within = idle.age(now) / 2;
         if let Some(known) = self.reuse_within.get_mut(&idle.key) {
@@ -141,7 +143,7 @@ impl<K: Clone + Eq + Hash> State<K> {
         }
     }
 
-    /// The peer keeps a connection for longer than was known: what closed the others was not its idle timeout.
+    /// Raises the limit for reuse, because the peer has kept a connection open for `age`.
     fn peer_keeps(&mut self, key: &K, age: Duration) {
         if let Some(known) = self.reuse_within.get_mut(key) {
             *known = (age / 2).max(*known);
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_peer_wrote_or_closed_is_not_reused_without_a_turn_of_the_event_loop() {
+    async fn a_connection_with_unread_bytes_or_closed_by_the_peer_is_not_reused() {
         let (pool, now) = (ConnectionPool::default(), instant());
         for ends in [false, true] {
             let (ours, mut theirs) = connection().await;
@@ -194,7 +196,7 @@ mod tests {
                 theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
             }
             assert!(pool.take(&1, now).is_none(), "ended by the peer: {ends}");
-            pool.renew();
+            pool.invalidate();
             let _ = pool.generation();
         }
     }
@@ -219,7 +221,7 @@ mod tests {
         let (pool, now) = (ConnectionPool::default(), instant());
         let ((one, _a), (two, _b)) = (connection().await, connection().await);
         pool.keep(1, one, TIMEOUT, now);
-        pool.renew();
+        pool.invalidate();
         assert!(pool.take(&1, now).is_none());
         pool.keep(1, two, TIMEOUT, now);
         assert!(pool.take(&1, now).is_none(), "it was in use when the pool was renewed");

@@ -1,5 +1,5 @@
-//! The client's side of HTTP/1, towards the agent and towards providers: one message out, one answer back, over a
-//! connection that is already there. A message is never sent a second time.
+//! The client side of one HTTP/1 exchange with the agent or a provider: sends one request over an established
+//! connection and reads one response. A request is never sent a second time.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,175 +10,179 @@ use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::fault::ResponseFault;
-use super::response_head::{ResponseHead, final_head, framing};
+use super::response_head::{ResponseHead, framing, read_final_head};
 use super::upstream::Upstream;
 use crate::framing::Framing;
-use crate::http::timeouts::{ReusableTimer, at_once};
+use crate::http::timeouts::{ReusableTimer, poll_once};
 use crate::request::lasts;
 
-/// Up to this size the body is copied behind the head, which costs less than a second buffer in the write.
+/// Bodies up to this size, in bytes, are copied into the buffer of the head. Copying costs less than a second write
+/// buffer.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
-/// What is read of a body at once, at most, in bytes.
-const PIECE_BYTES: usize = 32 << 10;
+/// Largest read of a response body, in bytes.
+const READ_BYTES: usize = 32 << 10;
 
-/// A finished message.
+/// A complete request in wire format.
 pub(crate) struct Message {
-    /// The HTTP/1.1 head, blank line included.
+    /// The HTTP/1.1 head, including the empty line.
     pub(crate) head: Vec<u8>,
     /// The body.
     pub(crate) body: Bytes,
-    /// Whether the answer may have a body: not to HEAD.
+    /// Whether the response may have a body. False for HEAD.
     pub(crate) expects_body: bool,
 }
 
-/// A connection to whoever answers, and its timer.
+/// A connection to the agent or a provider, with its timer.
 pub(crate) struct Connection {
     pub(crate) stream: Upstream,
-    /// The generation of the pool when the connection was made.
+    /// The generation of the pool when the connection was opened.
     pub(crate) generation: u64,
-    alarm: ReusableTimer,
+    timer: ReusableTimer,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Upstream, generation: u64) -> Self {
-        Self { stream, generation, alarm: ReusableTimer::default() }
+        Self { stream, generation, timer: ReusableTimer::default() }
     }
 }
 
-/// An answer: its head is read, its body is still to come.
+/// A response whose head was read. The body may still be unread.
 pub(crate) struct UpstreamResponse {
     connection: Connection,
     status: StatusCode,
     headers: HeaderMap,
-    /// What is still to come of the body.
+    /// The remaining body.
     body: Framing,
-    /// What was read and not taken.
+    /// Bytes that were read but not yet consumed.
     read: Bytes,
-    /// Whether the connection can be used again once the body is read to its end.
-    keep: bool,
-    patience: Duration,
+    /// Whether the connection is reusable after the body has been read.
+    keep_alive: bool,
+    timeout: Duration,
 }
 
-/// Sends a message and reads the head of the answer, which, like each further piece, may take `patience`.
+/// Sends a request and reads the head of the response. `timeout` limits this step, and later each read of the body.
 ///
-/// An answer may come before the message was sent to its end: a peer that refuses a large body need not read it. Such an
-/// answer ends its connection, and it counts only if it reports a failure.
+/// A response may arrive before the whole request was sent: a peer that denies a large body need not read it. The
+/// connection is closed after such a response, and a 2xx response of this kind is an error.
+///
+/// # Errors
+/// [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
 pub(crate) async fn exchange(
     mut connection: Connection,
     message: Message,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<UpstreamResponse, ResponseFault> {
     let expects_body = message.expects_body;
-    let Connection { stream, alarm, .. } = &mut connection;
-    let answered = alarm.within(patience, converse(stream, message)).await;
-    let Conversation { head, read, is_sent } = answered.unwrap_or(Err(ResponseFault::Timeout))?;
+    let Connection { stream, timer, .. } = &mut connection;
+    let received = timer.with_timeout(timeout, send_and_receive(stream, message)).await;
+    let ReceivedHead { head, read, is_sent } = received.unwrap_or(Err(ResponseFault::Timeout))?;
     if !is_sent && head.status.is_success() {
         return Err(ResponseFault::Early);
     }
     let (body, length, unambiguous) = framing(&head, expects_body)?;
     let ResponseHead { status, version, mut headers } = head;
-    let lasts = lasts(version, &headers) && !matches!(body, Framing::Close);
-    // Whoever sends a body behind an answer to HEAD all the same does so when nobody looks.
-    let keep = lasts && unambiguous && expects_body && is_sent;
-    // A length that was said more than once is passed on once, and one that does not count is not.
+    let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
+    // The connection is not reused after HEAD: an upstream that sends a body nevertheless may do so later.
+    let keep_alive = is_persistent && unambiguous && expects_body && is_sent;
+    // Repeated equal lengths are relayed as one. A length that the transfer coding overrides is removed.
     match length {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
         None => drop(headers.remove(CONTENT_LENGTH)),
     }
-    Ok(UpstreamResponse { connection, status, headers, body, read, keep, patience })
+    Ok(UpstreamResponse { connection, status, headers, body, read, keep_alive, timeout })
 }
 
-/// The head of an answer, and how far the message had been sent when it came.
-struct Conversation {
+/// The head of a response, and whether the request was completely sent when it arrived.
+struct ReceivedHead {
     head: ResponseHead,
-    /// What was read behind the head.
+    /// The bytes that were read after the head.
     read: Bytes,
-    /// Whether the whole message was sent.
+    /// Whether the whole request was sent.
     is_sent: bool,
 }
 
-/// Writes the message and reads the head of the answer: one after the other if the message can be written without
-/// waiting, else at the same time. A failed write is followed by a look at what came back.
-async fn converse(stream: &mut Upstream, message: Message) -> Result<Conversation, ResponseFault> {
+/// Writes the request and reads the head of the response. If the request cannot be written without waiting, both happen
+/// concurrently. A response is also read after a failed write, because the peer may have responded before it closed.
+async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
     let Message { mut head, body, .. } = message;
-    let behind = if body.len() <= ONE_BUFFER_BYTES_MAX {
+    let separate_body = if body.len() <= ONE_BUFFER_BYTES_MAX {
         head.extend_from_slice(&body);
         Bytes::new()
     } else {
         body
     };
-    let mut rest = Bytes::from(head).chain(behind);
-    let sent = at_once(pin!(send(stream, &mut rest)).as_mut()).await;
+    let mut rest = Bytes::from(head).chain(separate_body);
+    let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;
     if let Some(sent) = sent {
-        let (head, read) = final_head(stream).await?;
-        return Ok(Conversation { head, read, is_sent: sent.is_ok() });
+        let (head, read) = read_final_head(stream).await?;
+        return Ok(ReceivedHead { head, read, is_sent: sent.is_ok() });
     }
-    // Boxed: most messages need no such room.
-    Box::pin(converse_both_ways(stream, rest)).await
+    // Boxed, because few exchanges need this future.
+    Box::pin(send_and_receive_concurrently(stream, rest)).await
 }
 
-async fn converse_both_ways(
+async fn send_and_receive_concurrently(
     stream: &mut Upstream,
     mut rest: impl Buf,
-) -> Result<Conversation, ResponseFault> {
+) -> Result<ReceivedHead, ResponseFault> {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut answer = pin!(final_head(&mut reader));
+    let mut response = pin!(read_final_head(&mut reader));
     let sent = tokio::select! {
         biased;
-        early = &mut answer => {
+        early = &mut response => {
             let (head, read) = early?;
-            return Ok(Conversation { head, read, is_sent: false });
+            return Ok(ReceivedHead { head, read, is_sent: false });
         }
         sent = send(&mut writer, &mut rest) => sent,
     };
-    let (head, read) = answer.await?;
-    Ok(Conversation { head, read, is_sent: sent.is_ok() })
+    let (head, read) = response.await?;
+    Ok(ReceivedHead { head, read, is_sent: sent.is_ok() })
 }
 
-/// Writes what is left of a message. Can be dropped and begun again.
+/// Writes the rest of a request. It is cancel-safe: `rest` advances with each write.
 async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> std::io::Result<()> {
     stream.write_all_buf(rest).await?;
     stream.flush().await
 }
 
 impl UpstreamResponse {
-    /// The headers.
+    /// Returns the headers.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The status.
+    /// Returns the status.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Whether the peer took the message.
+    /// Reports whether the status is 2xx.
     pub(crate) fn is_success(&self) -> bool {
         self.status.is_success()
     }
 
-    /// The next piece of the body; `None` at its end.
-    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, ResponseFault> {
+    /// Reads the next part of the body. Returns `None` at its end.
+    pub(crate) async fn read_body(&mut self) -> Result<Option<Bytes>, ResponseFault> {
         while !self.body.is_done() {
             if self.read.is_empty() {
-                let came = self.more().await.ok_or(ResponseFault::Timeout)?;
-                if came.map_err(|_| ResponseFault::Reset)? == 0 {
+                let received = self.read_more().await.ok_or(ResponseFault::Timeout)?;
+                if received.map_err(|_| ResponseFault::Reset)? == 0 {
                     let is_end = matches!(self.body, Framing::Close);
-                    self.is_over();
+                    self.abandon_body();
                     return if is_end { Ok(None) } else { Err(ResponseFault::Reset) };
                 }
             }
             match &mut self.body {
                 Framing::Close => return Ok(Some(std::mem::take(&mut self.read))),
                 Framing::Length(left) => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read.len());
-                    *left -= here as u64;
-                    return Ok(Some(self.read.split_to(here)));
+                    let available = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read.len());
+                    *left -= available as u64;
+                    return Ok(Some(self.read.split_to(available)));
                 }
                 Framing::Chunks(chunks) => {
                     let mut data = BytesMut::new();
                     let Ok(taken) = chunks.read(&self.read, |bytes| data.extend_from_slice(bytes)) else {
-                        self.is_over();
+                        self.abandon_body();
                         return Err(ResponseFault::Garbled);
                     };
                     self.read.advance(taken);
@@ -191,43 +195,43 @@ impl UpstreamResponse {
         Ok(None)
     }
 
-    /// Nothing more is read of this connection.
-    fn is_over(&mut self) {
-        (self.body, self.keep) = (Framing::Length(0), false);
+    /// Ends the body. The connection will not be reused.
+    fn abandon_body(&mut self) {
+        (self.body, self.keep_alive) = (Framing::Length(0), false);
     }
 
-    /// Reads on, for as long as that may take, and returns how many bytes came.
-    async fn more(&mut self) -> Option<std::io::Result<usize>> {
-        let room = match self.body {
-            Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES),
-            Framing::Chunks(_) | Framing::Close => PIECE_BYTES,
+    /// Reads more bytes and returns their number. Returns `None` on a timeout.
+    async fn read_more(&mut self) -> Option<std::io::Result<usize>> {
+        let capacity = match self.body {
+            Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES),
+            Framing::Chunks(_) | Framing::Close => READ_BYTES,
         };
-        let mut read = BytesMut::with_capacity(room);
-        let Connection { stream, alarm, .. } = &mut self.connection;
-        let came = alarm.within(self.patience, stream.read_buf(&mut read)).await;
+        let mut read = BytesMut::with_capacity(capacity);
+        let Connection { stream, timer, .. } = &mut self.connection;
+        let received = timer.with_timeout(self.timeout, stream.read_buf(&mut read)).await;
         self.read = read.freeze();
-        came
+        received
     }
 
-    /// Reads what is left of the body, as long as it is not more than this many bytes.
-    pub(crate) async fn gather(&mut self, bytes_max: usize) -> Result<Bytes, ResponseFault> {
-        // Copied: a piece of one byte would hold the room of many.
-        let mut gathered = BytesMut::new();
-        while gathered.len() <= bytes_max
-            && let Some(piece) = self.piece().await?
+    /// Reads the body until its end, or until more than `bytes_max` bytes are read.
+    pub(crate) async fn read_up_to(&mut self, bytes_max: usize) -> Result<Bytes, ResponseFault> {
+        // The data is copied, because a slice of one byte would keep its whole read buffer allocated.
+        let mut body = BytesMut::new();
+        while body.len() <= bytes_max
+            && let Some(data) = self.read_body().await?
         {
-            gathered.extend_from_slice(&piece);
+            body.extend_from_slice(&data);
         }
-        Ok(gathered.freeze())
+        Ok(body.freeze())
     }
 
-    /// Whether the last piece was the last.
+    /// Reports whether the whole body has been read.
     pub(crate) fn is_complete(&self) -> bool {
         self.body.is_done()
     }
 
-    /// The connection, if it can be used again: its answer was read to its end, and nothing came behind it.
+    /// Returns the connection if it is reusable: the response was read to its end, and no bytes followed it.
     pub(crate) fn into_connection(self) -> Option<Connection> {
-        (self.keep && self.body.is_done() && self.read.is_empty()).then_some(self.connection)
+        (self.keep_alive && self.body.is_done() && self.read.is_empty()).then_some(self.connection)
     }
 }

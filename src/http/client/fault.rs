@@ -1,25 +1,25 @@
-//! Why there is no complete response from the agent or from a provider.
+//! Faults of responses from the agent or from a provider.
 
 use crate::denial::Denial;
 
-/// Why there is no whole answer.
+/// The reason why an upstream has not sent a complete, valid response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ResponseFault {
-    /// It reports success although the message was not sent to its end.
+    /// A 2xx response before the whole request was sent.
     Early,
-    /// It is not HTTP/1.1.
+    /// The response is not valid HTTP/1.
     Garbled,
-    /// The connection ended; the message may have arrived.
+    /// The connection was closed. The upstream may have received the request.
     Reset,
-    /// It took too long; the message may have arrived.
+    /// The response timed out. The upstream may have received the request.
     Timeout,
-    /// There is no connection; nothing was sent.
+    /// No connection could be opened. Nothing was sent.
     Unreachable,
 }
 
 impl ResponseFault {
-    /// The reason, when it is the agent's.
-    pub(crate) const fn of_agent(self) -> Denial {
+    /// Returns the denial if the upstream is the agent.
+    pub(crate) const fn agent_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::AgentGarbled,
             Self::Reset => Denial::AgentReset,
@@ -28,8 +28,8 @@ impl ResponseFault {
         }
     }
 
-    /// The reason, when it is a provider's.
-    pub(crate) const fn of_provider(self) -> Denial {
+    /// Returns the denial if the upstream is a provider.
+    pub(crate) const fn provider_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::ProviderGarbled,
             Self::Reset => Denial::ProviderReset,

@@ -1,4 +1,4 @@
-//! The client's side of HTTP/1: one request, one response, over connections that are kept between requests.
+//! The HTTP/1 client: sends requests to the agent and to providers over pooled connections.
 
 mod connection_pool;
 mod exchange;

@@ -24,18 +24,18 @@ pub(crate) enum Upstream {
     Unix(UnixStream),
 }
 
-/// What the peer did on a connection that waits for its next request.
+/// The state of an idle connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum IdleState {
-    /// It closed the connection, or sent bytes that nobody asked for.
+    /// The peer closed the connection or sent unexpected bytes.
     Ended,
-    /// Nothing.
+    /// The peer has sent nothing.
     Quiet,
 }
 
 impl Upstream {
-    /// Asks the kernel whether the peer closed the connection or sent anything. tokio only knows what its event loop has
-    /// seen, which is old when the workers are busy: bytes that nobody asked for would become the next answer.
+    /// Asks the kernel whether the peer closed the connection or sent anything. tokio's own readiness may be outdated
+    /// when the workers are busy, and unexpected bytes would be taken for the next response.
     pub(crate) fn idle_state(&mut self) -> IdleState {
         match self {
             Self::Tcp(stream) => peek(stream),
@@ -45,7 +45,7 @@ impl Upstream {
     }
 }
 
-/// Whether a non-blocking socket has nothing to read.
+/// Checks a non-blocking socket for unread bytes and for its end.
 fn peek(socket: &impl AsFd) -> IdleState {
     let mut byte = [MaybeUninit::uninit()];
     match SockRef::from(socket).peek(&mut byte) {
@@ -54,10 +54,10 @@ fn peek(socket: &impl AsFd) -> IdleState {
     }
 }
 
-/// Whether neither the socket nor the TLS session holds anything unread.
+/// Checks the socket and the TLS session for unread bytes and for their end.
 fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
     if peek(&stream.get_ref().0.stream) == IdleState::Ended {
-        // TLS 1.3 session tickets may arrive at any time. The session takes them in without producing data.
+        // TLS 1.3 session tickets may arrive at any time. The TLS session consumes them without producing data.
         let mut byte = [0; 1];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(Waker::noop());
@@ -73,8 +73,8 @@ fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
     if is_empty && records.is_at_boundary() { IdleState::Quiet } else { IdleState::Ended }
 }
 
-/// The TCP stream below TLS. Follows the boundaries of the records that were read, because the TLS library does not say
-/// whether it holds the beginning of one.
+/// The TCP stream below TLS. It follows the boundaries of TLS records, because the TLS library does not report whether
+/// it holds a partial record.
 pub(crate) struct Records {
     stream: TcpStream,
     boundary: RecordBoundary,
@@ -93,11 +93,11 @@ impl Records {
 /// A position in a sequence of TLS records.
 #[derive(Debug, Default)]
 struct RecordBoundary {
-    /// How many bytes of the current header were read.
+    /// Number of bytes of the current header that were read.
     header_bytes: usize,
     /// The length in the current header, as far as it was read.
     length: u16,
-    /// How many bytes of the current record are still to come.
+    /// Number of bytes of the current record that are still unread.
     body_bytes_left: usize,
 }
 
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn record_boundaries_are_found_in_pieces_of_any_size() {
+    fn record_boundaries_are_found_in_reads_of_any_size() {
         let records = [&[23, 3, 3, 0, 3, 1, 2, 3][..], &[22, 3, 3, 1, 0], &[9; 256]].concat();
         for size in [1, 2, 3, 5, 8, 100, records.len()] {
             let (mut boundary, mut read) = (RecordBoundary::default(), 0);

@@ -1,5 +1,6 @@
-//! The agent's answer to a question: sent to the action endpoint that a callback of this very interaction brought,
-//! if the route's guard allows the address it is at. One answer per question, and no redirects.
+//! Sends the agent's answer to a question of a provider. The answer goes to the action endpoint that a callback of the
+//! same interaction contained, if the route's guard allows its address. Each question is answered once, and redirects
+//! are not followed.
 
 use bytes::Bytes;
 use http::Method;
@@ -20,72 +21,76 @@ use crate::random::new_id;
 use crate::signature::SignatureContext;
 use crate::store::Taken;
 
-/// Largest answer, in bytes.
+/// Largest body of an answer, in bytes.
 const BODY_BYTES_MAX: u64 = 1 << 20;
 
-/// The methods an answer may have.
+/// The allowed methods of an answer.
 const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
-    /// Whose the address without a number is: the first question's, where the agent finds addresses in the body.
+    /// Returns the number of the question for a URL without a number. It is the first question if the route writes
+    /// local URLs into the body (`rewrite`).
     fn first_question(&self, interaction: &str) -> Option<u32> {
         let record = self.context.store.read(interaction)?;
         self.policy.route(&record.route)?.actions.as_ref()?.rewrite.then_some(FIRST_QUESTION)
     }
 
-    /// Sends the agent's answer.
+    /// Sends the agent's answer and relays the provider's response.
     pub(crate) async fn answer_question(&mut self, question: Question) -> ExchangeEnd {
         let head = head_of(self.session, self.caller);
         if METHODS.iter().all(|method| method.as_str() != head.method) {
-            let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer is a POST, PUT or PATCH");
-            return self.refuse(refusal, &METHODS).await;
+            let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer must be a POST, PUT or PATCH");
+            return self.deny(refusal, &METHODS).await;
         }
         if head.body_bytes_declared.is_some_and(|declared| declared > BODY_BYTES_MAX) {
-            return self.refuse(Refusal::new(Denial::BodyTooLarge, Denial::BodyTooLarge.help()), &[]).await;
+            return self.deny(Refusal::new(Denial::BodyTooLarge, Denial::BodyTooLarge.help()), &[]).await;
         }
-        // Read before the question is taken: a slow body must not keep others from answering.
-        let body = match self.body(BODY_BYTES_MAX).await {
+        // The body is read before the question is claimed, so that a slow body does not block other answers.
+        let body = match self.read_body(BODY_BYTES_MAX).await {
             Ok(body) => body,
-            Err(denial) => return self.refuse(Refusal::new(denial, denial.help()), &[]).await,
+            Err(denial) => return self.deny(Refusal::new(denial, denial.help()), &[]).await,
         };
         let now = self.context.clocks.ledger_now(instant());
         let number = question.number.or_else(|| self.first_question(&question.interaction));
         let taken = match self.context.store.take_question(&question.interaction, number, now) {
             Ok(taken) => taken,
-            Err(fault) => return self.refuse(refusal(fault), &[]).await,
+            Err(fault) => return self.deny(refusal(fault), &[]).await,
         };
-        self.told.interaction = Some(question.interaction);
+        self.details.interaction = Some(question.interaction);
         let policy = self.policy;
         let Some(actions) = policy.route(&taken.route).and_then(|route| route.actions.as_ref()) else {
-            let refusal = Refusal::new(Denial::ActionUnknown, "the route has no `actions` any more");
-            return self.refuse(refusal, &[]).await;
+            let refusal = Refusal::new(Denial::ActionUnknown, "the route no longer has `actions`");
+            return self.deny(refusal, &[]).await;
         };
         let sent = self.send(actions, &taken, body).await;
-        // Settled before the agent is told: it may answer again at once.
+        // Settled before the response, because the agent may send the next answer immediately after it.
         let settled = match &sent {
-            Ok(answered) if answered.answer.is_success() => taken.answered().await,
+            Ok(provider_response) if provider_response.response.is_success() => taken.answered().await,
             _ => {
                 drop(taken);
                 Ok(())
             }
         };
         match sent {
-            Ok(answered) => {
-                let status = answered.answer.status().as_u16();
+            Ok(provider_response) => {
+                let status = provider_response.response.status().as_u16();
                 if (300..400).contains(&status) {
-                    let refusal = Refusal::new(Denial::ProviderRedirected, format!("a redirect, {status}"));
-                    return self.refuse(refusal, &[]).await;
+                    let refusal = Refusal::new(
+                        Denial::ProviderRedirected,
+                        format!("the response was a redirect, status {status}"),
+                    );
+                    return self.deny(refusal, &[]).await;
                 }
                 if let Err(refusal) = settled {
-                    return self.refuse(refusal, &[]).await;
+                    return self.deny(refusal, &[]).await;
                 }
-                self.relay(answered, Bytes::new(), "ok").await
+                self.relay(provider_response, Bytes::new(), "ok").await
             }
             Err(failed) => {
                 if let SendError::Guarded(refused) = failed {
                     self.context.recorder.metrics.guard_refusal(refused.class());
                 }
-                self.refuse(failed.refusal(), &[]).await
+                self.deny(failed.refusal(), &[]).await
             }
         }
     }
@@ -96,7 +101,7 @@ impl AgentExchange<'_> {
         taken: &Taken<'_>,
         body: Bytes,
     ) -> Result<ProviderResponse, SendError> {
-        // The list may have changed since the callback came.
+        // The guard of the route may have changed since the callback arrived.
         let url: Url = actions.guard.admit(&taken.endpoint).map_err(SendError::Guarded)?;
         let head = head_of(self.session, self.caller);
         let signature = match &actions.signer {
@@ -110,9 +115,9 @@ impl AgentExchange<'_> {
         };
         let head = answer_head(&head, &url, &actions.headers, &signature, body.len());
         let message = Message { head, body, expects_body: true };
-        let patience = Timeouts { connect: actions.connect_timeout, response: actions.response_timeout };
+        let timeouts = Timeouts { connect: actions.connect_timeout, response: actions.response_timeout };
         let guarded = Guarded { guard: &actions.guard, agent: &self.policy.agent.address };
-        self.context.providers.load_full().send(&url, Some(guarded), message, patience).await
+        self.context.providers.load_full().send(&url, Some(guarded), message, timeouts).await
     }
 }
 

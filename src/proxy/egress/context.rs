@@ -1,4 +1,4 @@
-//! What serving the agent's requests needs.
+//! The components that serve requests of the agent.
 
 use std::sync::Arc;
 

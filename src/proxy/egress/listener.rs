@@ -1,4 +1,4 @@
-//! The egress listener: connections of the agent, room for them and for bodies, and one log line per request.
+//! The egress listener: accepts connections of the agent, applies the limits, and records each request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,26 +10,33 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::context::EgressContext;
 use super::exchange::AgentExchange;
-use super::record::{ExchangeEnd, RequestDetails, record};
+use super::record::{ExchangeEnd, RequestDetails, record_exchange};
 use crate::clock::instant;
-use crate::http::{Caller, HeadError, Next, RequestLoop, Session, WRITE_TIMEOUT, go_on_with, refuse};
+use crate::http::{
+    Caller, HeadError, NextRequest, RequestLoop, Session, WRITE_TIMEOUT, deny, set_traceparent,
+};
 use crate::proxy::listen::accept;
 
-/// Accepts until it is told to stop.
+/// Accepts connections until `stopping` changes.
 pub(crate) async fn run(context: Arc<EgressContext>, listener: TcpListener, mut stopping: ShutdownWatch) {
     while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
-        tokio::spawn(converse(Arc::clone(&context), stream, peer, stopping.clone()));
+        tokio::spawn(serve_connection(Arc::clone(&context), stream, peer, stopping.clone()));
     }
 }
 
-/// Serves a connection until it ends.
-async fn converse(context: Arc<EgressContext>, stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) {
+/// Serves a connection until it is closed.
+async fn serve_connection(
+    context: Arc<EgressContext>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stopping: ShutdownWatch,
+) {
     let listener = &context.limits;
     let connections_max = listener.connections_max();
-    let Some(_slot) = listener.slots.take(connections_max) else {
-        if context.log_throttle.is_first("egress_full", instant()) {
+    let Some(_slot) = listener.connections.acquire(connections_max) else {
+        if context.log_throttle.should_log("egress_full", instant()) {
             log::warn!(
-                "a connection from {peer} to the egress was closed: there are {connections_max} (`listen.egress.connections_max`); others like it are closed without a word"
+                "closed an egress connection from {peer}: {connections_max} connections are open (`listen.egress.connections_max`); further connections that are closed for this reason are not logged for a minute"
             );
         }
         return;
@@ -38,35 +45,36 @@ async fn converse(context: Arc<EgressContext>, stream: TcpStream, peer: SocketAd
     loop {
         let limits = || context.policy.load().limits;
         match requests.next(limits).await {
-            Some(Next::Request(session)) => {
-                // Boxed: an idle connection should not carry the room of an exchange.
+            Some(NextRequest::Request(session)) => {
+                // Boxed, so that an idle connection does not carry the size of an exchange.
                 match Box::pin(serve(&context, session, Caller::at(peer.ip()))).await {
-                    Some((stream, behind)) => requests.take_back(stream, behind),
+                    Some((stream, leftover)) => requests.take_back(stream, leftover),
                     None => return,
                 }
             }
-            Some(Next::HeadError(stream, unusable)) => {
-                return Box::pin(refuse_head(&context, stream, unusable)).await;
+            Some(NextRequest::HeadError(stream, error)) => {
+                return Box::pin(deny_head(&context, stream, error)).await;
             }
             None => return,
         }
     }
 }
 
-/// Serves a request. Hands back the connection, with what was read behind the request, where another one may follow.
+/// Serves a request. Returns the connection, and the bytes that were read after the request, if another request may
+/// follow.
 async fn serve(
     context: &EgressContext,
     mut session: Session,
     caller: Caller<'static>,
 ) -> Option<(Stream, BytesMut)> {
-    // The policy of the moment in which there is a request: the connection may have waited for it for long.
+    // The policy is loaded when the request arrives. The connection may have been idle for long.
     let policy = context.policy.load_full();
-    let under_way = context.drain.begin()?;
+    let in_flight = context.drain.begin()?;
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     session.set_write_timeout(WRITE_TIMEOUT);
     let span = context.recorder.begin_span(&session, "request");
-    go_on_with(&mut session, span.as_ref());
+    set_traceparent(&mut session, span.as_ref());
     let mut exchange = AgentExchange {
         context,
         policy: &policy,
@@ -74,25 +82,25 @@ async fn serve(
         caller,
         request_id: &request_id,
         memory: context.limits.reserve(),
-        told: RequestDetails::default(),
+        details: RequestDetails::default(),
     };
-    let ended = exchange.run().await;
-    let told = exchange.told;
-    record(context, Some(&session), &request_id, &told, &ended, began, span);
-    let kept = session.end(ended.reusable).await;
-    drop(under_way);
-    kept
+    let end = exchange.run().await;
+    let details = exchange.details;
+    record_exchange(context, Some(&session), &request_id, &details, &end, began, span);
+    let connection = session.end(end.reusable).await;
+    drop(in_flight);
+    connection
 }
 
-/// Answers a head that is none, and closes the connection: nothing behind it can be trusted to be anything.
-async fn refuse_head(context: &EgressContext, stream: Stream, unusable: HeadError) {
-    let Some(_under_way) = context.drain.begin() else { return };
+/// Denies an invalid head and closes the connection: after a framing error, the rest of the stream is untrusted.
+async fn deny_head(context: &EgressContext, stream: Stream, error: HeadError) {
+    let Some(_in_flight) = context.drain.begin() else { return };
     let began = instant();
     let request_id = context.recorder.request_ids.next();
-    let HeadError { denial, detail, bodiless } = unusable;
-    let heard = refuse::refuse_head(stream, denial, bodiless, &request_id, true).await;
-    let status = if heard { denial.status() } else { 0 };
-    let told = RequestDetails { detail: Some(detail.to_owned()), ..RequestDetails::default() };
-    let ended = ExchangeEnd { outcome: Err(denial), status, reusable: false };
-    record(context, None, &request_id, &told, &ended, began, None);
+    let HeadError { denial, detail, is_head_request } = error;
+    let was_written = deny::deny_head(stream, denial, is_head_request, &request_id, true).await;
+    let status = if was_written { denial.status() } else { 0 };
+    let details = RequestDetails { detail: Some(detail.to_owned()), ..RequestDetails::default() };
+    let end = ExchangeEnd { outcome: Err(denial), status, reusable: false };
+    record_exchange(context, None, &request_id, &details, &end, began, None);
 }

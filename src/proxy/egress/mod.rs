@@ -1,4 +1,4 @@
-//! Requests of the agent to providers, and its answers to their questions.
+//! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
 
 mod action;
 mod context;

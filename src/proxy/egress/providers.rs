@@ -1,5 +1,5 @@
-//! Connections to providers: resolved by us, dialled at the very address that was judged, with TLS by the platform's
-//! roots, kept between requests. Redirects are not followed, since nobody here follows them.
+//! The HTTP client for providers. It resolves the host, connects to exactly the address that the guard checked,
+//! verifies TLS with the trusted roots, and pools idle connections. It does not follow redirects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,99 +20,99 @@ use crate::http::client::{
 };
 use crate::policy::AgentAddress;
 
-/// How long an idle connection is kept.
+/// Longest idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most addresses of one name that are tried.
+/// Most addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
 
-/// The way to providers, and the connections that were made by it. Other trusted roots are another way with connections
-/// of its own.
+/// The client for providers and its connection pool. A reload with other trusted roots creates a new client with an
+/// empty pool.
 pub(crate) struct Providers {
-    tls: Option<Trust>,
-    idle: ConnectionPool<Target>,
-    /// The addresses that are listened on here.
-    own: Vec<SocketAddr>,
+    tls: Option<TrustedRoots>,
+    pool: ConnectionPool<Target>,
+    /// The addresses of Callgate's own listeners.
+    own_addresses: Vec<SocketAddr>,
 }
 
-/// Who is believed.
-struct Trust {
+/// The trusted roots.
+struct TrustedRoots {
     connector: TlsConnector,
-    /// What tells these authorities from others.
+    /// The SHA-256 of the authorities.
     digest: [u8; 32],
 }
 
-/// What a connection leads to.
+/// The peer of a connection.
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct Target {
     address: SocketAddr,
-    /// The name that its certificate was verified for; `None` without TLS.
+    /// The host name for which the certificate was verified. `None` without TLS.
     name: Option<Box<str>>,
 }
 
-/// What judges the addresses of a host that came from outside.
+/// The checks for the addresses of a host from outside.
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
-    /// Whose address is nobody else's to name.
+    /// The agent. A provider must not name its address.
     pub(crate) agent: &'g AgentAddress,
 }
 
-/// How long a provider may take.
+/// The timeouts for a provider.
 #[derive(Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// For a connection, name look-up and TLS included.
+    /// Timeout for connecting, including name resolution and the TLS handshake.
     pub(crate) connect: Duration,
-    /// For the head of the answer, and for each further piece of it.
+    /// Timeout for the head of the response, and for each read of its body.
     pub(crate) response: Duration,
 }
 
-/// Why a provider gives no answer.
+/// The reason why there is no response from a provider.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SendError {
-    /// It could not be had, or did not answer.
+    /// The provider could not be reached, or did not respond correctly.
     ResponseFault(ResponseFault),
-    /// Its address may not be dialled.
+    /// The guard denied the address.
     Guarded(Refused),
 }
 
-/// An answer of a provider.
+/// A response of a provider.
 pub(crate) struct ProviderResponse {
-    pub(crate) answer: UpstreamResponse,
+    pub(crate) response: UpstreamResponse,
     target: Target,
-    /// Whose connection it came on.
+    /// The client to whose pool the connection belongs.
     providers: Arc<Providers>,
 }
 
 impl ProviderResponse {
-    /// Gives the connection of an answer that was read to its end back to where it was made, if it can be used again.
+    /// Returns the connection of a completely read response to its pool, if it is reusable.
     pub(crate) fn finish(self) {
-        if let Some(connection) = self.answer.into_connection() {
-            self.providers.idle.keep(self.target, connection, IDLE_TIMEOUT, instant());
+        if let Some(connection) = self.response.into_connection() {
+            self.providers.pool.keep(self.target, connection, IDLE_TIMEOUT, instant());
         }
     }
 }
 
 impl Providers {
-    /// Nothing goes out.
+    /// Creates a client that reaches no provider.
     pub(crate) fn none() -> Self {
-        Self { tls: None, idle: ConnectionPool::default(), own: Vec::new() }
+        Self { tls: None, pool: ConnectionPool::default(), own_addresses: Vec::new() }
     }
 
-    /// The same, where these addresses are listened on.
-    pub(crate) fn with_own_addresses(self, own: Vec<SocketAddr>) -> Self {
-        Self { own, ..self }
+    /// Sets the addresses of Callgate's own listeners.
+    pub(crate) fn with_own_addresses(self, own_addresses: Vec<SocketAddr>) -> Self {
+        Self { own_addresses, ..self }
     }
 
-    /// Whether these and others believe the same authorities.
-    pub(crate) fn trust_the_same_as(&self, others: &Self) -> bool {
-        let digest = |providers: &Self| providers.tls.as_ref().map(|trust| trust.digest);
+    /// Reports whether both clients trust the same authorities.
+    pub(crate) fn has_same_roots(&self, others: &Self) -> bool {
+        let digest = |providers: &Self| providers.tls.as_ref().map(|roots| roots.digest);
         digest(self) == digest(others)
     }
 
-    /// A way out that believes the authorities in this file; `None`: the platform's.
+    /// Creates a client that trusts the authorities in the file `roots`, or those of the platform if it is `None`.
     ///
     /// # Errors
-    /// What is wrong with them, in words.
+    /// A message for the operator if the authorities cannot be read.
     pub(crate) fn new(roots: Option<&str>) -> Result<Self, String> {
         install_default_crypto_provider();
         let mut store = RootCertStore::empty();
@@ -123,31 +123,30 @@ impl Providers {
         loaded.map_err(|error| format!("the trusted roots cannot be used: {error}"))?;
         if store.is_empty() {
             log::warn!(
-                "no trusted roots: no provider can be reached with TLS; install ca-certificates, or name `trusted_roots`"
+                "no trusted roots, so that no provider can be reached with TLS; install ca-certificates, or set `trusted_roots`"
             );
         }
         let digest = digest(&store);
         let mut config = ClientConfig::builder().with_root_certificates(store).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let trust = Trust { connector: TlsConnector::from(Arc::new(config)), digest };
-        Ok(Self { tls: Some(trust), ..Self::none() })
+        let roots = TrustedRoots { connector: TlsConnector::from(Arc::new(config)), digest };
+        Ok(Self { tls: Some(roots), ..Self::none() })
     }
 
-    /// Sends a message and reads the head of the answer. With a guard, every address of the host must be one that may
-    /// be dialled.
+    /// Sends a request and reads the head of the response. With `guarded`, all addresses of the host must be allowed.
     pub(crate) async fn send(
         self: Arc<Self>,
         url: &Url,
         guarded: Option<Guarded<'_>>,
         message: Message,
-        patience: Timeouts,
+        timeouts: Timeouts,
     ) -> Result<ProviderResponse, SendError> {
-        let connected = timeout(patience.connect, self.connect(url, guarded)).await;
+        let connected = timeout(timeouts.connect, self.connect(url, guarded)).await;
         let (connection, target) =
             connected.unwrap_or(Err(SendError::ResponseFault(ResponseFault::Unreachable)))?;
-        let answer =
-            exchange(connection, message, patience.response).await.map_err(SendError::ResponseFault)?;
-        Ok(ProviderResponse { answer, target, providers: self })
+        let response =
+            exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
+        Ok(ProviderResponse { response, target, providers: self })
     }
 
     async fn connect(
@@ -156,41 +155,43 @@ impl Providers {
         guarded: Option<Guarded<'_>>,
     ) -> Result<(Connection, Target), SendError> {
         let unreachable = SendError::ResponseFault(ResponseFault::Unreachable);
-        let trust = self.tls.as_ref().ok_or(unreachable)?;
+        let roots = self.tls.as_ref().ok_or(unreachable)?;
         let addresses = resolve(url).await.map_err(|_| unreachable)?;
         if let Some(guarded) = guarded {
             for address in &addresses {
                 guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
-                if self.own.iter().any(|own| is_same(*own, *address)) || is_agent(guarded.agent, *address) {
+                if self.own_addresses.iter().any(|own| is_same(*own, *address))
+                    || is_agent(guarded.agent, *address)
+                {
                     return Err(SendError::Guarded(Refused::Own));
                 }
             }
         }
         let name = (url.scheme() == Scheme::Https).then(|| url.host());
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            // An address, not a name: nothing is resolved a second time.
+            // The pool is keyed by the checked address, so that the name is not resolved a second time.
             let target = Target { address, name: name.map(Box::from) };
-            if let Some(connection) = self.idle.take(&target, instant()) {
+            if let Some(connection) = self.pool.take(&target, instant()) {
                 return Ok((connection, target));
             }
-            let generation = self.idle.generation();
-            if let Ok(stream) = trust.dial(address, name).await {
+            let generation = self.pool.generation();
+            if let Ok(stream) = roots.dial(address, name).await {
                 return Ok((Connection::new(stream, generation), target));
             }
         }
         Err(unreachable)
     }
 
-    /// Closes the idle connections whose time is over.
+    /// Closes expired idle connections.
     pub(crate) fn sweep(&self) {
-        self.idle.sweep(instant());
+        self.pool.sweep(instant());
     }
 }
 
-impl Trust {
-    /// Connects to an address, with TLS if its certificate is to be valid for a name.
+impl TrustedRoots {
+    /// Connects to an address. With `name`, performs a TLS handshake and verifies the certificate for this name.
     async fn dial(&self, address: SocketAddr, name: Option<&str>) -> std::io::Result<Upstream> {
-        // A name that no certificate can have is not connected to without one.
+        // An invalid name is an error and does not fall back to plain TCP.
         let name = name.map(|name| ServerName::try_from(name.to_owned())).transpose();
         let name = name.map_err(std::io::Error::other)?;
         let stream = TcpStream::connect(address).await?;
@@ -205,7 +206,7 @@ impl Trust {
     }
 }
 
-/// The SHA-256 of the authorities, in whatever order they were read.
+/// Returns the SHA-256 of the authorities, independent of their order.
 fn digest(store: &RootCertStore) -> [u8; 32] {
     let mut roots: Vec<[u8; 32]> = store
         .roots
@@ -226,7 +227,7 @@ fn digest(store: &RootCertStore) -> [u8; 32] {
     Sha256::digest(roots.concat()).into()
 }
 
-/// Whether `address` leads to what listens on `own`.
+/// Reports whether `address` reaches the listener that is bound to `own`.
 fn is_same(own: SocketAddr, address: SocketAddr) -> bool {
     let (own_ip, ip) = (own.ip().to_canonical(), address.ip().to_canonical());
     let everywhere = own_ip.is_unspecified() && classify(ip).is_some();
@@ -238,7 +239,7 @@ fn is_agent(agent: &AgentAddress, address: SocketAddr) -> bool {
     let AgentAddress::Tcp(text) = agent else { return false };
     match text.parse() {
         Ok(own) => is_same(own, address),
-        // A name: whatever is not public and has its port may be it.
+        // The agent is configured by name: any non-public address with its port may be the agent.
         Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
             port.parse() == Ok(address.port()) && classify(address.ip().to_canonical()).is_some()
         }),

@@ -1,21 +1,20 @@
-//! Which question of which interaction a request of the agent answers.
+//! The question that a request of the agent answers.
 
 use crate::config::ACTIONS;
 use crate::request::RequestHead;
 
-/// What stands for a rule in the metrics and the log.
+/// The rule name of answers to questions, for metrics and the log.
 pub(crate) const RULE: &str = "actions";
 
-/// The question a request answers.
+/// A question of an interaction.
 pub(crate) struct Question {
     pub(super) interaction: String,
-    /// `None`: the only one that is open; where the agent finds addresses in the body, the first.
+    /// `None` if the URL has no number. This means the only open question, or the first one on a route with `rewrite`.
     pub(super) number: Option<u32>,
 }
 
 impl Question {
-    /// The question that a request to `/actions/{interaction}` or `/actions/{interaction}/{number}` answers; `None`
-    /// for any other path.
+    /// Parses `/actions/{interaction}` and `/actions/{interaction}/{number}`. Returns `None` for any other path.
     pub(crate) fn of(head: &RequestHead<'_>) -> Option<Self> {
         let rest = head.raw_path().strip_prefix('/')?.strip_prefix(ACTIONS)?.strip_prefix('/')?;
         let (interaction, number) = match rest.split_once('/') {

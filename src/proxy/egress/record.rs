@@ -1,4 +1,4 @@
-//! The record of a request of the agent: one counter, one line in the access log, one trace span.
+//! Records egress exchanges in the metrics, the access log and the trace.
 
 use std::time::Instant;
 
@@ -9,19 +9,19 @@ use crate::http::Session;
 use crate::observe::{EgressEntry, Span};
 use crate::proxy::runtime::{known_method, micros};
 
-/// How an exchange ended.
+/// The result of an exchange.
 pub(crate) struct ExchangeEnd {
-    /// `ok` or `kept`; or why not.
+    /// `ok` or `kept`, or the denial.
     pub(crate) outcome: Result<&'static str, Denial>,
     pub(crate) status: u16,
-    /// Whether the connection is in a state to take another request.
+    /// Whether the connection can carry another request.
     pub(crate) reusable: bool,
 }
 
-/// What the log, the metrics and the span tell of a request, as far as it got.
+/// The details of a request for the log, the metrics and the trace, as far as it was processed.
 pub(crate) struct RequestDetails {
     pub(crate) rule: Box<str>,
-    /// `-`: it cannot be told.
+    /// The path without captured values. `-` if it is unknown.
     pub(crate) path: String,
     pub(crate) detail: Option<String>,
     pub(crate) interaction: Option<String>,
@@ -34,37 +34,37 @@ impl Default for RequestDetails {
     }
 }
 
-/// Counts and logs a request.
-pub(crate) fn record(
+/// Records one exchange.
+pub(crate) fn record_exchange(
     context: &EgressContext,
     session: Option<&Session>,
     request_id: &str,
-    told: &RequestDetails,
-    ended: &ExchangeEnd,
+    details: &RequestDetails,
+    end: &ExchangeEnd,
     began: Instant,
     span: Option<Span>,
 ) {
     let took = instant().saturating_duration_since(began);
-    let (verdict, reason) = match ended.outcome {
+    let (verdict, reason) = match end.outcome {
         Ok(reason) => ("allow", reason),
         Err(denial) => (denial.verdict(), denial.code()),
     };
-    context.recorder.metrics.egress(&told.rule, verdict, reason, took.as_secs_f64());
+    context.recorder.metrics.egress(&details.rule, verdict, reason, took.as_secs_f64());
     if context.recorder.access_log.is_none() && span.is_none() {
         return;
     }
     let entry = EgressEntry {
         time: context.clocks.now(),
         request_id,
-        rule: &told.rule,
+        rule: &details.rule,
         verdict,
         reason,
-        status: ended.status,
+        status: end.status,
         method: session.map_or("-", |session| known_method(session.method().as_str())),
-        path: &told.path,
-        detail: told.detail.as_deref(),
-        interaction: told.interaction.as_deref(),
-        body_bytes: told.body_bytes,
+        path: &details.path,
+        detail: details.detail.as_deref(),
+        interaction: details.interaction.as_deref(),
+        body_bytes: details.body_bytes,
         duration_us: micros(took),
     };
     context.recorder.log(|| entry.line());

@@ -1,4 +1,4 @@
-//! Connections to the agent, kept alive between callbacks.
+//! The pool of connections to the agent.
 
 use std::time::Instant;
 
@@ -9,13 +9,13 @@ use crate::denial::Denial;
 use crate::http::client::{Connection, ConnectionPool, Upstream};
 use crate::policy::{Agent, AgentAddress};
 
-/// The idle connections, by the address they lead to.
+/// The pool of idle connections, by the address of the agent.
 pub(crate) type AgentPool = ConnectionPool<AgentAddress>;
 
-/// Returns a connection that is ready to be written to: the one used last, or a new one.
+/// Returns an idle connection to the agent, or opens a new one.
 ///
 /// # Errors
-/// `agent_unreachable`; nothing was sent.
+/// `agent_unreachable`. Nothing was sent.
 pub(crate) async fn connection(pool: &AgentPool, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
     if let Some(connection) = pool.take(&agent.address, now) {
         return Ok(connection);
@@ -27,12 +27,13 @@ pub(crate) async fn connection(pool: &AgentPool, agent: &Agent, now: Instant) ->
     }
 }
 
-/// Keeps a connection whose last answer was read to its end.
+/// Returns a connection to the pool after its response was read completely.
 pub(crate) fn keep(pool: &AgentPool, agent: &Agent, connection: Connection, now: Instant) {
     pool.keep(agent.address.clone(), connection, agent.idle_timeout, now);
 }
 
-/// The streams are unbuffered: a callback is one write, and the reader of the answer has its own buffer.
+/// Opens a connection. The stream is unbuffered: a callback is sent in one write, and responses are read into their own
+/// buffer.
 async fn connect(address: &AgentAddress) -> std::io::Result<Upstream> {
     match address {
         AgentAddress::Tcp(address) => {

@@ -1,4 +1,4 @@
-//! One connection: its requests one after the other (HTTP/1), or at once (HTTP/2).
+//! Serves the requests of one ingress connection: one after the other on HTTP/1, concurrently on HTTP/2.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,88 +15,92 @@ use super::context::IngressContext;
 use super::exchange;
 use crate::denial::Denial;
 use crate::http::{
-    BufferedIo, FAREWELL, HeadRead, Http1, Reserved, ReusableTimer, Session, request_head, within,
+    BufferedIo, CLOSE_TIMEOUT, HeadRead, Http1Session, MemoryReservation, ReusableTimer, Session,
+    request_head, with_timeout,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::ConnInfo;
 
-/// Most requests of one connection of HTTP/2 that are none: whoever sends more has a reason.
+/// Most malformed requests on one HTTP/2 connection. One more closes it.
 const MALFORMED_MAX: usize = 32;
-/// How much of an answer waits for a caller of HTTP/2 that does not read it, in bytes.
+/// Largest amount of unsent response data per HTTP/2 connection, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Most streams of one connection that end in an error of the caller's.
+/// Most streams of one HTTP/2 connection that may end with an error of the caller.
 const ERROR_RESETS_MAX: usize = 64;
-/// How many times as many streams there may be as are open: one that was reset, or has its answer, goes on for a while.
-const CROWD: usize = 2;
-/// What a header line takes besides its text, in bytes.
-const LINE_BYTES: usize = 128;
+/// Most exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more exchanges than
+/// open streams, because the exchange of a reset stream continues until the agent has responded.
+const EXCHANGES_PER_STREAM: usize = 2;
+/// Memory per header line besides its text, in bytes.
+const HEADER_LINE_BYTES: usize = 128;
 
-/// Serves a connection until it ends.
+/// Serves a connection until it is closed.
 pub(crate) async fn serve(
     context: Arc<IngressContext>,
     stream: Stream,
-    link: ConnInfo,
+    conn: ConnInfo,
     stopping: ShutdownWatch,
 ) {
-    let link = Arc::new(link);
-    if agreed_on_http2(&stream) {
-        return Box::pin(http2(context, stream, link, stopping)).await;
+    let conn = Arc::new(conn);
+    if has_negotiated_http2(&stream) {
+        return Box::pin(http2(context, stream, conn, stopping)).await;
     }
-    if let Some(stream) = http1(&context, stream, &link).await {
-        Box::pin(http2(context, stream, link, stopping)).await;
+    if let Some(stream) = http1(&context, stream, &conn).await {
+        Box::pin(http2(context, stream, conn, stopping)).await;
     }
 }
 
-/// Serves one request after the other. Hands the connection back when it begins as HTTP/2 does.
-async fn http1(context: &Arc<IngressContext>, mut stream: Stream, link: &ConnInfo) -> Option<Stream> {
-    let plain = stream.get_ssl_digest().is_none();
-    // What was read behind the last request; `None` before the first.
-    let (mut behind, mut alarm) = (None, ReusableTimer::default());
+/// Serves HTTP/1 requests one after the other. Returns the connection if it begins with the HTTP/2 preface.
+async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInfo) -> Option<Stream> {
+    let is_plaintext = stream.get_ssl_digest().is_none();
+    // The bytes that were read after the last request. `None` before the first request.
+    let (mut leftover, mut timer) = (None, ReusableTimer::default());
     loop {
         let limits = || context.policy.load().limits;
-        let came = match behind.take() {
-            None => request_head::first(&mut stream, plain, &mut alarm, &limits()).await,
-            Some(behind) => {
-                request_head::next(&mut stream, behind, limits().idle_timeout, &mut alarm, limits).await
+        let received = match leftover.take() {
+            None => request_head::read_first(&mut stream, is_plaintext, &mut timer, &limits()).await,
+            Some(leftover) => {
+                request_head::read_next(&mut stream, leftover, limits().idle_timeout, &mut timer, limits)
+                    .await
             }
         };
-        // A connection whose settings a reload has withdrawn ends here. A caller that connects again is judged anew.
-        if matches!(came, HeadRead::Request(..)) && !link.holds() {
+        // A reload may have removed the settings under which the connection was accepted. It is closed. The caller may
+        // connect again under the new settings.
+        if matches!(received, HeadRead::Request(..)) && !conn.is_still_allowed() {
             return None;
         }
-        let session = match came {
-            HeadRead::Request(request, behind) => Http1::new(stream, request, behind),
-            HeadRead::Preface(bytes) => return put_back(stream, bytes),
-            HeadRead::HeadError(unusable) => {
-                Box::pin(exchange::refuse_head(context, stream, link, unusable)).await;
+        let session = match received {
+            HeadRead::Request(request, leftover) => Http1Session::new(stream, request, leftover),
+            HeadRead::Http2Preface(bytes) => return rewind(stream, bytes),
+            HeadRead::HeadError(error) => {
+                Box::pin(exchange::deny_head(context, stream, conn, error)).await;
                 return None;
             }
-            HeadRead::Nothing => {
-                within(FAREWELL, stream.shutdown()).await;
+            HeadRead::Closed => {
+                with_timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
                 return None;
             }
         };
-        // Boxed: an idle connection should not carry the room of an exchange.
+        // Boxed, so that an idle connection does not carry the size of an exchange.
         let session = Session::Http1(Box::new(session));
-        let (back, read) = Box::pin(exchange::serve(context, session, link)).await?;
-        (stream, behind) = (back, Some(read));
+        let (back, read) = Box::pin(exchange::serve(context, session, conn)).await?;
+        (stream, leftover) = (back, Some(read));
     }
 }
 
-fn put_back(stream: Stream, bytes: BytesMut) -> Option<Stream> {
-    let mut wire = stream.into_any().downcast::<BufferedIo>().ok()?;
-    wire.unread(bytes.freeze());
-    Some(wire)
+fn rewind(stream: Stream, bytes: BytesMut) -> Option<Stream> {
+    let mut io = stream.into_any().downcast::<BufferedIo>().ok()?;
+    io.rewind(bytes.freeze());
+    Some(io)
 }
 
-/// The requests that are under way on a connection of HTTP/2.
+/// Counts the exchanges in flight on an HTTP/2 connection.
 #[derive(Default)]
 struct Streams {
     count: AtomicUsize,
     ended: Notify,
 }
 
-/// One of them. Over when dropped.
+/// One exchange in flight. Dropping it ends it.
 struct InFlight(Arc<Streams>);
 
 impl Drop for InFlight {
@@ -112,12 +116,12 @@ impl Streams {
         InFlight(Arc::clone(self))
     }
 
-    /// Waits until none has been under way for this long.
-    async fn idle(&self, long: Duration) {
+    /// Waits until no exchange is in flight, then for `duration`.
+    async fn idle(&self, duration: Duration) {
         while self.count.load(Ordering::SeqCst) > 0 {
             self.ended.notified().await;
         }
-        tokio::time::sleep(long).await;
+        tokio::time::sleep(duration).await;
     }
 }
 
@@ -131,24 +135,28 @@ fn options(limits: &Limits) -> H2Options {
     options
 }
 
-/// Space for a head of HTTP/2, which can unpack to a thousand times what was sent: what has more lines than it may, or
-/// finds no room, is not begun.
-fn room_for(context: &IngressContext, session: &HttpSession, limits: &Limits) -> Option<Reserved> {
+/// Reserves memory for an HTTP/2 head. HPACK can compress a head to a thousandth of its size, so the reservation uses
+/// the decompressed size. Returns `None` if the head has too many lines or the memory is used up.
+fn reserve_head_memory(
+    context: &IngressContext,
+    session: &HttpSession,
+    limits: &Limits,
+) -> Option<MemoryReservation> {
     let headers = &session.req_header().headers;
     let bytes: usize =
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_BYTES).sum();
-    let mut reserved = context.body_memory.reserve(limits.body_memory_bytes_max);
-    let fits = headers.len() <= limits.headers_max && reserved.at_least(bytes as u64);
-    if !fits {
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_LINE_BYTES).sum();
+    let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
+    let would_fit = headers.len() <= limits.headers_max && reservation.grow_to(bytes as u64);
+    if !would_fit {
         context.recorder.metrics.request("none", "none", "deny", Denial::HeadTooLarge.code(), 0);
     }
-    fits.then_some(reserved)
+    would_fit.then_some(reservation)
 }
 
 async fn http2(
     context: Arc<IngressContext>,
     stream: Stream,
-    link: Arc<ConnInfo>,
+    conn: Arc<ConnInfo>,
     mut stopping: ShutdownWatch,
 ) {
     let Some(_in_flight) = context.drain.http2.begin() else { return };
@@ -158,15 +166,15 @@ async fn http2(
         socket_digest: stream.get_socket_digest(),
         ..Digest::default()
     });
-    let shaken = within(limits.head_deadline, handshake(stream, Some(options(&limits)))).await;
-    let Some(Ok(mut connection)) = shaken else { return };
+    let accepted = with_timeout(limits.head_deadline, handshake(stream, Some(options(&limits)))).await;
+    let Some(Ok(mut connection)) = accepted else { return };
     let streams = Arc::new(Streams::default());
-    let (mut malformed, mut stopped, mut patience) = (0, *stopping.borrow(), limits.head_deadline);
+    let (mut malformed, mut stopped, mut idle_timeout) = (0, *stopping.borrow(), limits.head_deadline);
     if stopped {
         connection.graceful_shutdown();
     }
     loop {
-        // What comes is looked at even when nothing new is taken: the end of what has begun comes this way, too.
+        // The connection is polled even while it shuts down: polling also completes the streams in flight.
         let accepted = tokio::select! {
             accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
             _ = stopping.changed(), if !stopped => {
@@ -174,15 +182,16 @@ async fn http2(
                 connection.graceful_shutdown();
                 continue;
             }
-            () = streams.idle(patience), if !stopped => return,
+            () = streams.idle(idle_timeout), if !stopped => return,
         };
         match accepted {
             Ok(Some(H2Accept::Session(mut session))) => {
                 let now = context.policy.load().limits;
-                let head = room_for(&context, &session, &now);
-                let crowded = streams.count.load(Ordering::SeqCst) >= now.streams_max as usize * CROWD;
-                let Some(head) = head.filter(|_| !crowded) else {
-                    // Streams that were reset go on until the agent has answered: they count as long as that.
+                let head = reserve_head_memory(&context, &session, &now);
+                let too_many =
+                    streams.count.load(Ordering::SeqCst) >= now.streams_max as usize * EXCHANGES_PER_STREAM;
+                let Some(head) = head.filter(|_| !too_many) else {
+                    // Reset streams are counted until the agent has responded.
                     session.shutdown();
                     malformed += 1;
                     if malformed > MALFORMED_MAX {
@@ -190,16 +199,16 @@ async fn http2(
                     }
                     continue;
                 };
-                if !link.holds() {
+                if !conn.is_still_allowed() {
                     session.shutdown();
                     connection.graceful_shutdown();
                     continue;
                 }
-                patience = now.idle_timeout;
-                let (context, link, under_way) = (Arc::clone(&context), Arc::clone(&link), streams.begin());
+                idle_timeout = now.idle_timeout;
+                let (context, conn, in_flight) = (Arc::clone(&context), Arc::clone(&conn), streams.begin());
                 tokio::spawn(async move {
-                    let _held = (under_way, head);
-                    exchange::serve(&context, ServerSession::new_http2(session).into(), &link).await;
+                    let _guards = (in_flight, head);
+                    exchange::serve(&context, ServerSession::new_http2(session).into(), &conn).await;
                 });
             }
             Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,
@@ -208,7 +217,7 @@ async fn http2(
     }
 }
 
-/// Whether HTTP/2 was agreed on in the handshake.
-fn agreed_on_http2(stream: &Stream) -> bool {
+/// Reports whether the TLS handshake selected HTTP/2 (ALPN).
+fn has_negotiated_http2(stream: &Stream) -> bool {
     matches!(stream.selected_alpn_proto(), Some(ALPN::H2))
 }

@@ -1,4 +1,4 @@
-//! What serving callbacks needs.
+//! The components that serve callbacks.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,17 +25,18 @@ pub(crate) struct IngressContext {
     pub(crate) fetcher: Fetcher,
     pub(crate) rate_limits: RateLimits,
     pub(crate) body_memory: BodyMemory,
-    /// The beginning of the agent's local URL for answers to questions.
+    /// The prefix of the local URLs to which the agent sends its answers to questions.
     pub(crate) actions_url: Box<str>,
     pub(crate) drain: IngressDrain,
 }
 
-/// What is in flight on the ingress, and whether the server is stopping.
+/// The ingress exchanges and connections in flight.
 #[derive(Default)]
 pub(crate) struct IngressDrain {
     pub(crate) requests: Drain,
-    /// Connections of HTTP/2: their responses leave after their requests have ended.
+    /// HTTP/2 connections. They are counted, too, because a connection may still send a response after its exchange has
+    /// ended.
     pub(crate) http2: Drain,
-    /// Whether each response is the last one of its connection.
-    pub(crate) leaving: AtomicBool,
+    /// Whether every response closes its HTTP/1 connection, because the server is stopping.
+    pub(crate) close_connections: AtomicBool,
 }

@@ -1,6 +1,6 @@
-//! Delivering: everything that reaches the agent goes through here, as one finished message. A [`Delivery`] is made
-//! from a [`Permit`] or from a [`Notice`], on a route that only observes from an [`Observed`], and from nothing else. A
-//! request whose bytes may have reached the agent is never sent a second time.
+//! Delivers requests to the agent. All requests to the agent pass through this module as complete messages. A
+//! [`Delivery`] can be created only from a [`Permit`], a [`Notice`], or, on a route in observe mode, an [`Observed`]. A
+//! request that may have reached the agent is never sent a second time.
 
 use std::time::Instant;
 
@@ -18,45 +18,45 @@ use crate::store::Claimed;
 use crate::time::Timestamp;
 use crate::token::Stamp;
 
-/// Space reserved for the head of a message.
+/// Capacity for the head of a message, in bytes.
 const HEAD_BYTES: usize = 1024;
-/// Space reserved for a body behind it.
+/// Largest capacity for a body after the head, in bytes.
 const BODY_BYTES: usize = 16 << 10;
 
-/// Something that may be handed to the agent.
+/// A message that may be delivered.
 pub(crate) struct Delivery {
     message: Message,
 }
 
 impl Delivery {
-    /// A permitted callback.
+    /// Creates the message of a permitted callback.
     pub(crate) fn callback(permit: &Permit, head: &RequestHead<'_>, body: Bytes, stamp: Stamp<'_>) -> Self {
-        let mut written = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
-        permit.write_head(head, &body, stamp, &mut written);
+        let mut head_bytes = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
+        permit.write_head(head, &body, stamp, &mut head_bytes);
         let expects_body = head.method != Method::HEAD.as_str();
-        Self { message: Message { head: written, body, expects_body } }
+        Self { message: Message { head: head_bytes, body, expects_body } }
     }
 
-    /// What a route lets through that only observes.
+    /// Creates the message of a request on a route in observe mode.
     pub(crate) fn observed(observed: &Observed, head: &RequestHead<'_>, body: Bytes) -> Self {
-        let mut written = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
-        observed.write_head(head, &body, &mut written);
+        let mut head_bytes = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
+        observed.write_head(head, &body, &mut head_bytes);
         let expects_body = head.method != Method::HEAD.as_str();
-        Self { message: Message { head: written, body, expects_body } }
+        Self { message: Message { head: head_bytes, body, expects_body } }
     }
 
-    /// A notice; `None` where its route has none.
+    /// Creates the message of a notice. Returns `None` if its route has no notices.
     pub(crate) fn notice(notice: &Notice<'_>) -> Option<Self> {
         let (head, body) = notice.write()?;
         Some(Self { message: Message { head, body: body.into(), expects_body: true } })
     }
 }
 
-/// Hands something to the agent and reads the head of its answer.
+/// Sends a message to the agent and reads the head of the response.
 ///
 /// # Errors
-/// `agent_unreachable` (nothing was sent), `agent_timeout`, `agent_reset`, `agent_garbled` (it may have
-/// been).
+/// `agent_unreachable`: nothing was sent. `agent_timeout`, `agent_reset`, `agent_garbled`: the agent may have received
+/// the message.
 pub(crate) async fn deliver(
     pool: &AgentPool,
     agent: &Agent,
@@ -64,13 +64,13 @@ pub(crate) async fn deliver(
     now: Instant,
 ) -> Result<UpstreamResponse, Denial> {
     let connection = agent_pool::connection(pool, agent, now).await?;
-    exchange(connection, delivery.message, agent.response_timeout).await.map_err(|fault| fault.of_agent())
+    exchange(connection, delivery.message, agent.response_timeout).await.map_err(|fault| fault.agent_denial())
 }
 
-/// The agent took the callback: that is safe before the provider is told.
+/// Records that the agent accepted the callback. The provider receives its response only afterwards.
 ///
 /// # Errors
-/// What the store answers when the settlement could not be made safe.
+/// The denial of the store if it could not save the record.
 pub(crate) async fn settle(
     metrics: &Metrics,
     permit: &Permit,
@@ -84,9 +84,9 @@ pub(crate) async fn settle(
     claimed.settle(permit.report(), event_id, now).await.map_err(|refusal| refusal.denial)
 }
 
-/// Gives the connection of an answer that was read to its end back, if it can be used again.
-pub(crate) fn finish(pool: &AgentPool, agent: &Agent, answer: UpstreamResponse, now: Instant) {
-    if let Some(connection) = answer.into_connection() {
+/// Returns the connection of a completely read response to the pool, if it is reusable.
+pub(crate) fn finish(pool: &AgentPool, agent: &Agent, response: UpstreamResponse, now: Instant) {
+    if let Some(connection) = response.into_connection() {
         agent_pool::keep(pool, agent, connection, now);
     }
 }

@@ -1,4 +1,4 @@
-//! One exchange on the ingress: head, verdict, body, verdict, delivery, answer, one log line.
+//! One ingress exchange: checks the head, reads and checks the body, delivers, responds, and records the exchange.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use pingora::protocols::Stream;
 use super::context::IngressContext;
 use super::deliver::{self, Delivery, deliver, settle};
 use super::handshake;
-use super::record::{ExchangeRecord, Outcome, record};
+use super::record::{ExchangeRecord, Outcome, record_exchange};
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::client::UpstreamResponse;
 use crate::http::{
-    Broken, Caller, HeadError, Session, WRITE_TIMEOUT, body, continue_if_expected, go_on_with, head_of,
-    is_ambiguous, refuse, response,
+    Caller, HeadError, RelayError, Session, WRITE_TIMEOUT, body, deny, head_of, is_ambiguous, response,
+    send_continue_if_expected, set_traceparent,
 };
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::Held;
@@ -26,127 +26,132 @@ use crate::store::Claimed;
 use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 
-/// Longest wait for the delivery of the same event by another exchange: providers give up sooner or later.
-const PATIENCE_MAX: Duration = Duration::from_secs(10);
+/// Longest wait while another exchange delivers the same event. Providers do not wait much longer for a response.
+const DUPLICATE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Serves a request. Of HTTP/1 it hands back the connection, with what was read behind the request, where another one
+/// Serves a request. Returns an HTTP/1 connection, and the bytes that were read after the request, if another request
 /// may follow.
 pub(crate) async fn serve(
     context: &IngressContext,
     mut session: Session,
-    link: &ConnInfo,
+    conn: &ConnInfo,
 ) -> Option<(Stream, BytesMut)> {
-    // The policy of the moment in which there is a request: the connection may have waited for it for long.
+    // The policy is loaded when the request arrives. The connection may have been idle for long.
     let policy = context.policy.load_full();
-    let under_way = context.drain.requests.begin()?;
+    let in_flight = context.drain.requests.begin()?;
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     let mut trail = Trail::timed(instant);
     session.set_write_timeout(WRITE_TIMEOUT);
     let span = context.recorder.begin_span(&session, "callback");
-    let ambiguous = is_ambiguous(&session);
+    let has_ambiguous_framing = is_ambiguous(&session);
     let mut exchange = CallbackExchange {
         context,
         policy: &policy,
         session: &mut session,
-        link,
+        conn,
         request_id: &request_id,
         span: span.as_ref(),
     };
-    if ambiguous || context.drain.leaving.load(Ordering::Relaxed) {
-        exchange.session.close_behind();
+    if has_ambiguous_framing || context.drain.close_connections.load(Ordering::Relaxed) {
+        exchange.session.close_after_response();
     }
-    let ended = match ambiguous {
-        true => Box::pin(exchange.refuse_head()).await,
+    let end = match has_ambiguous_framing {
+        true => Box::pin(exchange.deny_head()).await,
         false => exchange.decide_and_deliver(&mut trail).await,
     };
-    let took = ended.at.saturating_duration_since(began);
-    record(&context.recorder, (Some(&session), span), link, &request_id, &trail, &ended, took);
-    let kept = session.end(ended.reusable).await;
-    drop(under_way);
-    kept
+    let duration = end.ended_at.saturating_duration_since(began);
+    record_exchange(&context.recorder, (Some(&session), span), conn, &request_id, &trail, &end, duration);
+    let connection = session.end(end.reusable).await;
+    drop(in_flight);
+    connection
 }
 
-/// Answers a head that is none, and closes the connection: nothing behind it can be trusted to be anything.
-pub(crate) async fn refuse_head(context: &IngressContext, stream: Stream, link: &ConnInfo, error: HeadError) {
-    let Some(_under_way) = context.drain.requests.begin() else { return };
+/// Denies an invalid head and closes the connection: after a framing error, the rest of the stream is untrusted.
+pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &ConnInfo, error: HeadError) {
+    let Some(_in_flight) = context.drain.requests.begin() else { return };
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     let explain = context.policy.load().explain_denials;
-    let HeadError { denial, detail, bodiless } = error;
-    let told = refuse::refuse_head(stream, denial, bodiless, &request_id, explain).await;
+    let HeadError { denial, detail, is_head_request } = error;
+    let was_written = deny::deny_head(stream, denial, is_head_request, &request_id, explain).await;
     let mut trail = Trail::timed(instant);
     trail.deny(Check::Head, denial, || detail.to_owned());
-    let ended = ExchangeRecord::refused(Denied { denial, seen: Seen::default() }, 0, told);
-    let took = ended.at.saturating_duration_since(began);
-    record(&context.recorder, (None, None), link, &request_id, &trail, &ended, took);
+    let end = ExchangeRecord::denied(Denied { denial, seen: Seen::default() }, 0, was_written);
+    let duration = end.ended_at.saturating_duration_since(began);
+    record_exchange(&context.recorder, (None, None), conn, &request_id, &trail, &end, duration);
 }
 
-/// One exchange: the policy of the moment, and the session it is about.
+/// One exchange, with the policy that was in effect when it began.
 struct CallbackExchange<'x> {
     context: &'x IngressContext,
     policy: &'x Policy,
     session: &'x mut Session,
-    link: &'x ConnInfo,
+    conn: &'x ConnInfo,
     request_id: &'x str,
     span: Option<&'x Span>,
 }
 
 impl CallbackExchange<'_> {
     async fn decide_and_deliver(&mut self, trail: &mut Trail) -> ExchangeRecord {
-        let (context, link, limits) = (self.context, self.link, &self.policy.limits);
-        let caller = link.caller();
+        let (context, conn, limits) = (self.context, self.conn, &self.policy.limits);
+        let caller = conn.caller();
         let head = head_of(self.session, caller);
         if let Some(document) = self.policy.ingress.document(&head) {
-            let told = response::document(self.session, document).await;
-            let status = if told { 200 } else { 0 };
-            return ExchangeRecord::answered(Seen::default(), Outcome::Allowed("document"), status, told);
+            let was_written = response::document(self.session, document).await;
+            let status = if was_written { 200 } else { 0 };
+            return ExchangeRecord::responded(
+                Seen::default(),
+                Outcome::Allowed("document"),
+                status,
+                was_written,
+            );
         }
         let declared = head.body_bytes_declared;
         let decided = self.policy.ingress.decide_head(&head, context.clocks.now(), trail);
-        let admitted = match self.within_rate(decided, trail) {
+        let admitted = match self.check_rate(decided, trail) {
             Ok(admitted) => admitted,
-            Err(denied) => return self.refuse(*denied, 0).await,
+            Err(denied) => return self.deny(*denied, 0).await,
         };
-        continue_if_expected(self.session).await;
-        let mut reserved = context.body_memory.reserve(limits.body_memory_bytes_max);
-        let room = body::BodyLimits {
+        send_continue_if_expected(self.session).await;
+        let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
+        let body_limits = body::BodyLimits {
             bytes_max: admitted.body_bytes_max().min(limits.body_memory_bytes_max),
             deadline: limits.body_deadline,
             limits,
-            reserved: &mut reserved,
+            reservation: &mut reservation,
         };
-        let read = body::read(self.session, declared, room).await;
+        let read = body::read(self.session, declared, body_limits).await;
         trail.resume();
         let body = match read {
             Ok(body) => body,
             Err(denial) => {
-                // What is thrown away takes no memory.
-                drop(reserved);
+                // A discarded body needs no memory.
+                drop(reservation);
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
-                return self.refuse(Denied { denial, seen: admitted.into_seen() }, 0).await;
+                return self.deny(Denied { denial, seen: admitted.into_seen() }, 0).await;
             }
         };
         let body_bytes = body.len() as u64;
         let head = head_of(self.session, caller);
-        let mut ended = match admitted.decide_body(&head, &body, trail) {
-            Ok(Decided::Callback(verified)) => self.ask_and_deliver(caller, verified, body, trail).await,
-            Ok(Decided::Handshake(shaken)) => {
-                match Box::pin(handshake::answer(context, self.policy, self.session, *shaken)).await {
-                    Ok(ended) => ended,
-                    Err(denied) => self.refuse(denied, 0).await,
+        let mut end = match admitted.decide_body(&head, &body, trail) {
+            Ok(Decided::Callback(verified)) => self.claim_and_deliver(caller, verified, body, trail).await,
+            Ok(Decided::Handshake(handshake)) => {
+                match Box::pin(handshake::respond(context, self.policy, self.session, *handshake)).await {
+                    Ok(end) => end,
+                    Err(denied) => self.deny(denied, 0).await,
                 }
             }
-            Ok(Decided::Observed(observed)) => Box::pin(self.pass_by(caller, *observed, body)).await,
-            Err(denied) => return self.refuse(*denied, body_bytes).await,
+            Ok(Decided::Observed(observed)) => Box::pin(self.deliver_observed(caller, *observed, body)).await,
+            Err(denied) => return self.deny(*denied, body_bytes).await,
         };
-        ended.body_bytes = body_bytes;
-        ended
+        end.body_bytes = body_bytes;
+        end
     }
 
-    /// Takes what the head led to, unless its address has called too often: that counts whatever it led to. It is asked
-    /// for behind the head's checks, because they know whose address it is.
-    fn within_rate(
+    /// Applies `limits.rate_per_address` to the result of the head checks. All requests are counted, also denied ones.
+    /// The limit is applied after the head checks, because they determine the client address.
+    fn check_rate(
         &self,
         decided: Result<Box<Admitted>, Box<Denied>>,
         trail: &mut Trail,
@@ -156,12 +161,12 @@ impl CallbackExchange<'_> {
             Ok(admitted) => Some(admitted.client()),
             Err(denied) => denied.seen.client,
         };
-        if self.context.rate_limits.caller(rate, client.unwrap_or(self.link.peer)) {
+        if self.context.rate_limits.allow_caller(rate, client.unwrap_or(self.conn.peer)) {
             return decided;
         }
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
-            // The caller should hear of the limit, and whoever reads the log, too.
+            // The response is the rate limit, not the other denial, so that the caller slows down. The log shows both.
             Err(denied) => {
                 let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
                     format!("more than `limits.rate_per_address`, and {}", denied.denial)
@@ -171,25 +176,30 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Delivers what the route only observes.
-    async fn pass_by(&mut self, caller: Caller<'_>, observed: Observed, body: Bytes) -> ExchangeRecord {
+    /// Delivers a request on a route in observe mode that would have been denied.
+    async fn deliver_observed(
+        &mut self,
+        caller: Caller<'_>,
+        observed: Observed,
+        body: Bytes,
+    ) -> ExchangeRecord {
         let (context, agent) = (self.context, &self.policy.agent);
         let began = instant();
-        go_on_with(self.session, self.span);
+        set_traceparent(self.session, self.span);
         let delivery = Delivery::observed(&observed, &head_of(self.session, caller), body);
         let outcome = Outcome::Observed(observed.instead(), observed.denials().to_vec());
         let seen = observed.into_seen();
         context.fetcher.want(&seen);
-        let mut ended = match deliver(&context.agent_pool, agent, delivery, began).await {
-            Ok(answer) => self.pass_on(answer, seen, outcome).await,
-            Err(denial) => self.refuse(Denied { denial, seen }, 0).await,
+        let mut end = match deliver(&context.agent_pool, agent, delivery, began).await {
+            Ok(response) => self.relay(response, seen, outcome).await,
+            Err(denial) => self.deny(Denied { denial, seen }, 0).await,
         };
-        ended.deliver = ended.at.saturating_duration_since(began);
-        ended
+        end.delivery_duration = end.ended_at.saturating_duration_since(began);
+        end
     }
 
-    /// Asks the ledger, delivers, settles, and passes the agent's answer on.
-    async fn ask_and_deliver(
+    /// Claims the event in the ledger, delivers it, settles the claim, and relays the response of the agent.
+    async fn claim_and_deliver(
         &mut self,
         caller: Caller<'_>,
         verified: Box<Verified>,
@@ -197,56 +207,56 @@ impl CallbackExchange<'_> {
         trail: &mut Trail,
     ) -> ExchangeRecord {
         let (context, agent) = (self.context, &self.policy.agent);
-        let patience = (agent.connect_timeout + agent.response_timeout).min(PATIENCE_MAX);
+        let wait_max = (agent.connect_timeout + agent.response_timeout).min(DUPLICATE_WAIT_MAX);
         let now = context.clocks.ledger_now(trail.last().unwrap_or_else(instant));
         let ask = verified.ask();
-        let claimed = context.store.claim(&ask, now, patience).await;
+        let claimed = context.store.claim(&ask, now, wait_max).await;
         let ruling = claimed.as_ref().map(Claimed::cleared).map_err(Clone::clone);
         if ask.report.unreadable {
             context.recorder.metrics.report_unreadable(ask.route);
         }
         let permit = match verified.permit(ruling, trail) {
             Ok(permit) => permit,
-            Err(halted) => return Box::pin(self.halt(caller, *halted, body)).await,
+            Err(halted) => return Box::pin(self.respond_undelivered(caller, *halted, body)).await,
         };
-        let permit = match self.within_route_rate(permit, trail) {
+        let permit = match self.check_route_rate(permit, trail) {
             Ok(permit) => permit,
             Err(Turned::Away(seen)) => {
-                return self.refuse(Denied { denial: Denial::RouteBusy, seen: *seen }, 0).await;
+                return self.deny(Denied { denial: Denial::RouteBusy, seen: *seen }, 0).await;
             }
             Err(Turned::Observed(observed)) => {
-                return Box::pin(self.pass_by(caller, *observed, body)).await;
+                return Box::pin(self.deliver_observed(caller, *observed, body)).await;
             }
         };
         let began = trail.last().unwrap_or_else(instant);
         let body = permit.rewritten(&body, &context.actions_url).map_or(body, Bytes::from);
         let stamp = Stamp { id: self.request_id, now: context.clocks.now() };
-        go_on_with(self.session, self.span);
+        set_traceparent(self.session, self.span);
         let delivery = Delivery::callback(&permit, &head_of(self.session, caller), body, stamp);
         let delivered = deliver(&context.agent_pool, agent, delivery, began).await;
         let settled = match (&delivered, claimed) {
-            (Ok(answer), Ok(claimed)) if answer.is_success() => {
+            (Ok(response), Ok(claimed)) if response.is_success() => {
                 settle(&context.recorder.metrics, &permit, claimed, context.clocks.ledger_now(instant()))
                     .await
             }
-            // Whatever else came of it: the claim is dropped, and the provider's retry will be delivered.
+            // In all other cases the claim is dropped, which releases it, so that a retry of the provider is delivered.
             _ => Ok(()),
         };
         let seen = permit.into_seen();
-        let mut ended = match delivered.and_then(|answer| settled.map(|()| answer)) {
-            Ok(answer) => self.pass_on(answer, seen, Outcome::Allowed("ok")).await,
-            Err(denial) => self.refuse(Denied { denial, seen }, 0).await,
+        let mut end = match delivered.and_then(|response| settled.map(|()| response)) {
+            Ok(response) => self.relay(response, seen, Outcome::Allowed("ok")).await,
+            Err(denial) => self.deny(Denied { denial, seen }, 0).await,
         };
-        ended.deliver = ended.at.saturating_duration_since(began);
-        ended
+        end.delivery_duration = end.ended_at.saturating_duration_since(began);
+        end
     }
 
-    /// Takes what may be delivered, unless its route lets nothing more through now. What is not verified, or was
-    /// delivered before, does not count: nobody can use up what is the provider's.
-    fn within_route_rate(&self, permit: Permit, trail: &mut Trail) -> Result<Permit, Turned> {
+    /// Applies the `rate` of the route. Only verified events that were not delivered before are counted, so that other
+    /// callers cannot use up the provider's rate.
+    fn check_route_rate(&self, permit: Permit, trail: &mut Trail) -> Result<Permit, Turned> {
         let route = permit.route();
         match route.rate {
-            Some(rate) if !self.context.rate_limits.route(&route.name, rate) => {
+            Some(rate) if !self.context.rate_limits.allow_route(&route.name, rate) => {
                 trail.deny(Check::Rate, Denial::RouteBusy, || "more than the route's `rate`".to_owned());
                 Err(permit.turned_away(Denial::RouteBusy))
             }
@@ -254,18 +264,23 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Answers a verified callback that is not delivered.
-    async fn halt(&mut self, caller: Caller<'_>, halted: Halted, body: Bytes) -> ExchangeRecord {
+    /// Responds to a verified callback that is not delivered.
+    async fn respond_undelivered(
+        &mut self,
+        caller: Caller<'_>,
+        halted: Halted,
+        body: Bytes,
+    ) -> ExchangeRecord {
         let Halted { held, turned } = halted;
         let seen = match turned {
             Turned::Away(seen) => *seen,
-            Turned::Observed(observed) => return self.pass_by(caller, *observed, body).await,
+            Turned::Observed(observed) => return self.deliver_observed(caller, *observed, body).await,
         };
         let route = seen.route.as_ref().map_or("none", |route| &route.name);
         let metrics = &self.context.recorder.metrics;
         let result = match held {
             Held::Refused(refusal) => {
-                return self.refuse(Denied { denial: refusal.denial, seen }, 0).await;
+                return self.deny(Denied { denial: refusal.denial, seen }, 0).await;
             }
             Held::Duplicate => {
                 metrics.duplicate(route);
@@ -278,60 +293,65 @@ impl CallbackExchange<'_> {
         };
         let verifier = seen.route.as_deref().and_then(Route::verifier);
         let status = verifier.map_or(200, |verifier| verifier.scheme().acknowledge);
-        let told = response::acknowledge(self.session, status, result).await;
-        ExchangeRecord::answered(seen, Outcome::Allowed(result), if told { status } else { 0 }, told)
+        let was_written = response::acknowledge(self.session, status, result).await;
+        ExchangeRecord::responded(
+            seen,
+            Outcome::Allowed(result),
+            if was_written { status } else { 0 },
+            was_written,
+        )
     }
 
-    /// Relays the agent's answer.
-    async fn pass_on(
+    /// Relays the agent's response to the caller.
+    async fn relay(
         &mut self,
-        mut answer: UpstreamResponse,
+        mut response: UpstreamResponse,
         seen: Seen,
         outcome: Outcome,
     ) -> ExchangeRecord {
-        let status = answer.status().as_u16();
-        match response::relay(self.session, &mut answer, Bytes::new(), &self.policy.limits).await {
+        let status = response.status().as_u16();
+        match response::relay(self.session, &mut response, Bytes::new(), &self.policy.limits).await {
             Ok(()) => {
-                let ended = ExchangeRecord::answered(seen, outcome, status, true);
-                deliver::finish(&self.context.agent_pool, &self.policy.agent, answer, ended.at);
-                ended
+                let end = ExchangeRecord::responded(seen, outcome, status, true);
+                deliver::finish(&self.context.agent_pool, &self.policy.agent, response, end.ended_at);
+                end
             }
-            Err(Broken::Upstream(fault)) => {
-                ExchangeRecord::answered(seen, Outcome::Refused(fault.of_agent()), status, false)
+            Err(RelayError::Upstream(fault)) => {
+                ExchangeRecord::responded(seen, Outcome::Denied(fault.agent_denial()), status, false)
             }
-            // The agent has it; only the caller was not there to hear so, and will try again.
-            Err(Broken::Caller) => ExchangeRecord::answered(seen, outcome, 0, false),
+            // The callback was delivered. The caller did not receive the response and will retry.
+            Err(RelayError::Caller) => ExchangeRecord::responded(seen, outcome, 0, false),
         }
     }
 
-    /// Answers with a denial. Boxed: it is one of several ways out, and the common one should not carry its room.
-    async fn refuse(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
-        Box::pin(self.refuse_now(denied, body_bytes)).await
+    /// Writes a denial. Boxed, so that the common path does not carry the size of this future.
+    async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
+        Box::pin(self.write_denial(denied, body_bytes)).await
     }
 
-    async fn refuse_now(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
+    async fn write_denial(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
         if let Some(class) = denied.seen.guarded {
             self.context.recorder.metrics.guard_refusal(class);
         }
         self.context.fetcher.want(&denied.seen);
-        let declared = head_of(self.session, self.link.caller()).body_bytes_declared;
+        let declared = head_of(self.session, self.conn.caller()).body_bytes_declared;
         let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);
         let explain = self.policy.explain_denials;
-        let refused =
-            refuse::refuse(self.session, denied.denial, declared, methods, self.request_id, explain).await;
+        let result =
+            deny::deny(self.session, denied.denial, declared, methods, self.request_id, explain).await;
         ExchangeRecord {
-            reusable: refused.reusable,
-            ..ExchangeRecord::refused(denied, body_bytes, refused.told)
+            reusable: result.reusable,
+            ..ExchangeRecord::denied(denied, body_bytes, result.was_written)
         }
     }
 
-    /// Answers a head that can be read in more than one way.
-    async fn refuse_head(&mut self) -> ExchangeRecord {
+    /// Denies an HTTP/2 head with ambiguous framing headers.
+    async fn deny_head(&mut self) -> ExchangeRecord {
         let (denial, explain) = (Denial::RequestMalformed, self.policy.explain_denials);
-        let told = response::deny(self.session, denial, &[], self.request_id, explain).await;
+        let was_written = response::write_denial(self.session, denial, &[], self.request_id, explain).await;
         ExchangeRecord {
             reusable: false,
-            ..ExchangeRecord::refused(Denied { denial, seen: Seen::default() }, 0, told)
+            ..ExchangeRecord::denied(Denied { denial, seen: Seen::default() }, 0, was_written)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answering a provider's handshake: what it hands over is kept first.
+//! Responds to handshakes of providers. A secret in the handshake is saved before the response is written.
 
 use super::context::IngressContext;
 use super::record::{ExchangeRecord, Outcome};
@@ -8,11 +8,11 @@ use crate::ingress::{Denied, Route, Seen};
 use crate::policy::Policy;
 use crate::signature::{HandshakeReply, Verifier, VerifierKeys};
 
-/// Answers a handshake.
+/// Saves the secret or requests the confirmation that the handshake asks for, then writes the reply.
 ///
 /// # Errors
-/// `store_unavailable`: what it hands over could not be kept. `keys_unavailable`: too many confirmations wait.
-pub(crate) async fn answer(
+/// `store_unavailable`: the secret could not be saved. `keys_unavailable`: too many confirmations are pending.
+pub(crate) async fn respond(
     context: &IngressContext,
     policy: &Policy,
     session: &mut Session,
@@ -24,21 +24,23 @@ pub(crate) async fn answer(
     if let (Some(secret), Some(VerifierKeys::Learned(feed))) = (&reply.secret, verifier.map(Verifier::keys))
         && let Err(error) = context.fetcher.learn(policy, *feed, secret).await
     {
-        log::error!("the secret handed over by {name} could not be kept: {error}");
+        log::error!("the secret in a handshake of the route {name} could not be saved: {error}");
         return Err(Denied { denial: Denial::StoreUnavailable, seen });
     }
     if reply.secret.is_some() {
         let client = seen.client.map_or_else(String::new, |client| client.to_string());
-        log::warn!("{client} handed over the secret of the route {name}");
+        log::warn!("{client} sent the secret of the route {name} in a handshake");
     }
     if let Some(url) = &reply.confirmation_url
         && !context.fetcher.confirm(url)
     {
-        log::warn!("a subscription of the route {name} was not confirmed: too many others wait to be");
+        log::warn!(
+            "a subscription of the route {name} was not confirmed: too many confirmations are pending"
+        );
         return Err(Denied { denial: Denial::KeysUnavailable, seen });
     }
     context.recorder.metrics.handshake(name, &reply.name);
-    let told = response::reply(session, &reply).await;
-    let status = if told { reply.status } else { 0 };
-    Ok(ExchangeRecord::answered(seen, Outcome::Allowed("handshake"), status, told))
+    let was_written = response::reply(session, &reply).await;
+    let status = if was_written { reply.status } else { 0 };
+    Ok(ExchangeRecord::responded(seen, Outcome::Allowed("handshake"), status, was_written))
 }

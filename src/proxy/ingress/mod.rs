@@ -1,5 +1,5 @@
-//! Callbacks from outside: one connection, one exchange, delivery to the agent; and the notices that the agent receives when
-//! a callback does not come.
+//! The ingress: connections, exchanges, delivery to the agent, and notices to the agent about callbacks that did not
+//! arrive.
 
 mod agent_pool;
 mod connection;

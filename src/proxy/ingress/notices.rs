@@ -1,4 +1,4 @@
-//! The ledger's clock: lets time pass in it, and tells the agent what did not come.
+//! Advances the time of the ledger, and delivers the notices that become due.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,18 +17,19 @@ use crate::proxy::runtime::{Clocks, Drain, Recorder};
 use crate::store::{DueNotice, Store, Walk};
 use crate::token::Stamp;
 
-/// How often time passes.
+/// Interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// Most notices of one route under way at once: one agent's slow path must not hold up another's.
+/// Most notices of one route that are delivered concurrently. The limit is per route, so that a slow path of the agent
+/// delays only the notices of its own route.
 const NOTICES_MAX: usize = 16;
-/// Most bytes that are read of an answer to a notice.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a response to a notice that are read.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
-/// The notices of one route that wait for their turn.
+/// The pending notices of one route.
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<DueNotice>,
-    under_way: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 /// The components that deliver notices.
@@ -43,7 +44,7 @@ pub(crate) struct Notices {
     pub(crate) drain: Drain,
 }
 
-/// Lets time pass in the ledger, and delivers the notices that become due. Runs until it is aborted.
+/// Advances the time of the ledger and delivers due notices. Runs until it is aborted.
 pub(crate) async fn run(notices: Arc<Notices>) {
     let mut queues: HashMap<Arc<str>, Queue> = HashMap::new();
     let mut walk = Walk::default();
@@ -56,51 +57,53 @@ pub(crate) async fn run(notices: Arc<Notices>) {
             queues.entry(Arc::clone(&due.route)).or_default().waiting.push_back(due);
         }
         for queue in queues.values_mut() {
-            send(&notices, queue);
+            start_deliveries(&notices, queue);
         }
-        queues.retain(|_, queue| !queue.waiting.is_empty() || queue.under_way.load(Ordering::SeqCst) > 0);
+        queues.retain(|_, queue| !queue.waiting.is_empty() || queue.in_flight.load(Ordering::SeqCst) > 0);
         notices.store.walk(&mut walk, &notices.recorder.metrics, now);
     }
 }
 
-fn send(notices: &Arc<Notices>, queue: &mut Queue) {
-    while queue.under_way.load(Ordering::SeqCst) < NOTICES_MAX
+fn start_deliveries(notices: &Arc<Notices>, queue: &mut Queue) {
+    while queue.in_flight.load(Ordering::SeqCst) < NOTICES_MAX
         && let Some(due) = queue.waiting.pop_front()
     {
-        queue.under_way.fetch_add(1, Ordering::SeqCst);
-        let (notices, under_way) = (Arc::clone(notices), Arc::clone(&queue.under_way));
+        queue.in_flight.fetch_add(1, Ordering::SeqCst);
+        let (notices, in_flight) = (Arc::clone(notices), Arc::clone(&queue.in_flight));
         tokio::spawn(async move {
-            tell(&notices, &due).await;
-            under_way.fetch_sub(1, Ordering::SeqCst);
+            deliver_due(&notices, &due).await;
+            in_flight.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }
 
-async fn tell(notices: &Notices, due: &DueNotice) {
-    // One that does not begin any more is owed still, and told after the next start where the ledger has a file.
-    let Some(_under_way) = notices.drain.begin() else { return };
+async fn deliver_due(notices: &Notices, due: &DueNotice) {
+    // Notices that could not be sent before shutdown stay pending. With a `file` store, Callgate sends them after the
+    // next start.
+    let Some(_in_flight) = notices.drain.begin() else { return };
     let cause = due.notice.cause.name();
     let agent = &notices.policy.load().agent;
-    let patience = agent.connect_timeout + agent.response_timeout;
-    let answered = timeout(patience, deliver_notice(notices, due)).await.unwrap_or(Some(false));
-    let outcome = match answered {
+    let deadline = agent.connect_timeout + agent.response_timeout;
+    let accepted = timeout(deadline, deliver_notice(notices, due)).await.unwrap_or(Some(false));
+    let outcome = match accepted {
         Some(true) => "answered",
         Some(false) => "failed",
-        // A callback came meanwhile, or somebody revoked it: there is nothing to tell any more.
+        // A callback arrived meanwhile, or the interaction was revoked: the notice is no longer needed.
         None if notices.store.read(&due.id).is_none_or(|record| !record.owes(due.notice)) => return,
         None => "given_up",
     };
     notices.recorder.metrics.notice(&due.route, cause, outcome);
     if outcome != "answered" {
-        log::warn!("{}: the agent could not be told that it is {cause}: {outcome}", due.id);
+        log::warn!("{}: the notice `{cause}` was not delivered to the agent: {outcome}", due.id);
     }
     let now = notices.clocks.ledger_now(instant());
-    if let Err(refusal) = notices.store.noticed(due, answered != Some(false), now).await {
+    if let Err(refusal) = notices.store.noticed(due, accepted != Some(false), now).await {
         log::error!("{}: {}", due.id, refusal.detail);
     }
 }
 
-/// Whether the agent answered with 2xx; `None` where nobody is to be told any more.
+/// Delivers a notice. Reports whether the agent responded with 2xx. Returns `None` if the notice is no longer needed or
+/// cannot be written.
 async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
     let policy = notices.policy.load_full();
     let interaction = notices.store.read(&due.id).filter(|record| record.owes(due.notice))?;
@@ -112,12 +115,12 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
         authority: &policy.ingress.edge().authority,
         stamp: Stamp { id: &notices.recorder.request_ids.next(), now: notices.clocks.now() },
     })?;
-    let Ok(mut answer) = deliver(&notices.agent_pool, &policy.agent, delivery, instant()).await else {
+    let Ok(mut response) = deliver(&notices.agent_pool, &policy.agent, delivery, instant()).await else {
         return Some(false);
     };
-    let success = answer.is_success();
-    if answer.gather(ANSWER_BYTES_MAX).await.is_ok() {
-        finish(&notices.agent_pool, &policy.agent, answer, instant());
+    let success = response.is_success();
+    if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok() {
+        finish(&notices.agent_pool, &policy.agent, response, instant());
     }
     Some(success)
 }

@@ -1,4 +1,4 @@
-//! How often somebody may call: each address, and all callers of a route together.
+//! Rate limits: per client address, and per route.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,28 +14,28 @@ use parking_lot::RwLock;
 use crate::proxy::listen::rate_limit_key;
 use crate::time::Rate;
 
-/// After so many calls, addresses that have not called for long are forgotten.
-const CALLS_PER_SWEEP: usize = 10_000;
-/// Most addresses that are remembered then.
+/// Number of calls between two sweeps of the recorded addresses.
+const CHECKS_PER_SWEEP: usize = 10_000;
+/// Most addresses that are kept after a sweep.
 const CALLERS_MAX: usize = 200_000;
 
-type Callers = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, MonotonicClock>;
-type All = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
+type CallerLimiter = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, MonotonicClock>;
+type RouteLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
 
-/// A rate, and who keeps count of it.
-type Limited<L> = (Rate, Arc<L>);
+/// A rate and its limiter.
+type WithRate<L> = (Rate, Arc<L>);
 
-/// Who called how often.
+/// The rate limiters.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimits {
-    callers: RwLock<Option<Limited<Callers>>>,
-    routes: RwLock<HashMap<Arc<str>, Limited<All>>>,
-    looks: AtomicUsize,
+    callers: RwLock<Option<WithRate<CallerLimiter>>>,
+    routes: RwLock<HashMap<Arc<str>, WithRate<RouteLimiter>>>,
+    checks: AtomicUsize,
 }
 
 impl RateLimits {
-    /// Whether an address may make one more request.
-    pub(crate) fn caller(&self, rate: Rate, address: IpAddr) -> bool {
+    /// Counts a request of an address. Reports whether it is within the rate.
+    pub(crate) fn allow_caller(&self, rate: Rate, address: IpAddr) -> bool {
         let known =
             self.callers.read().as_ref().filter(|(known, _)| *known == rate).map(|(_, c)| Arc::clone(c));
         let callers = known.unwrap_or_else(|| {
@@ -43,19 +43,19 @@ impl RateLimits {
             *self.callers.write() = Some((rate, Arc::clone(&callers)));
             callers
         });
-        if self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_SWEEP) {
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_SWEEP) {
             callers.retain_recent();
             callers.shrink_to_fit();
             if callers.len() > CALLERS_MAX {
-                // Better to forget them all than to remember without bound: each begins anew.
+                // Forgetting all addresses bounds the memory. Each address begins with a full quota again.
                 *self.callers.write() = None;
             }
         }
         callers.check_key(&rate_limit_key(address)).is_ok()
     }
 
-    /// Whether a route lets one more callback through.
-    pub(crate) fn route(&self, name: &Arc<str>, rate: Rate) -> bool {
+    /// Counts a callback of a route. Reports whether it is within the rate.
+    pub(crate) fn allow_route(&self, name: &Arc<str>, rate: Rate) -> bool {
         let known =
             self.routes.read().get(name).filter(|(known, _)| *known == rate).map(|(_, all)| Arc::clone(all));
         let all = known.unwrap_or_else(|| {
@@ -80,17 +80,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_may() {
+    fn requests_beyond_the_rate_are_denied() {
         let rate = Rate { requests: NonZero::new(3).unwrap(), per: Duration::from_secs(3600) };
         let rates = RateLimits::default();
         let address = |text: &str| text.parse().unwrap();
-        let may = |text: &str| (0..5).filter(|_| rates.caller(rate, address(text))).count();
+        let may = |text: &str| (0..5).filter(|_| rates.allow_caller(rate, address(text))).count();
         assert_eq!((may("192.0.2.1"), may("192.0.2.2"), may("192.0.2.1")), (3, 3, 0));
         assert_eq!((may("2001:db8::1"), may("2001:db8::2"), may("2001:db8:1::")), (3, 0, 3));
         let name: Arc<str> = "r".into();
-        assert_eq!((0..5).filter(|_| rates.route(&name, rate)).count(), 3);
+        assert_eq!((0..5).filter(|_| rates.allow_route(&name, rate)).count(), 3);
         // Another rate begins anew.
         let other = Rate { requests: NonZero::new(1).unwrap(), ..rate };
-        assert_eq!((0..5).filter(|_| rates.route(&name, other)).count(), 1);
+        assert_eq!((0..5).filter(|_| rates.allow_route(&name, other)).count(), 1);
     }
 }

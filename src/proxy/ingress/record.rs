@@ -1,4 +1,4 @@
-//! How an exchange on the ingress ended: counted, told in one line of the access log, and kept for the admin page.
+//! Records ingress exchanges in the metrics, the access log, the trace, and the recent requests of the admin page.
 
 use std::time::{Duration, Instant};
 
@@ -11,80 +11,88 @@ use crate::proxy::listen::ConnInfo;
 use crate::proxy::runtime::{Recorder, known_method, micros};
 use crate::trail::Trail;
 
-/// What came of it.
+/// The outcome of an exchange.
 pub(crate) enum Outcome {
     /// `ok`, `duplicate`, `stale`, `handshake` or `document`.
     Allowed(&'static str),
-    /// Delivered on a route that only observes: what would have come of it, and every denial there would have been.
+    /// Delivered on a route in observe mode. Contains the outcome without observe mode, and all denials.
     Observed(&'static str, Vec<Denial>),
-    /// Why not.
-    Refused(Denial),
+    /// Denied.
+    Denied(Denial),
 }
 
-/// How an exchange ended.
+/// The result of an exchange.
 pub(crate) struct ExchangeRecord {
     pub(crate) seen: Seen,
     pub(crate) outcome: Outcome,
     pub(crate) status: u16,
     pub(crate) body_bytes: u64,
-    pub(crate) deliver: Duration,
-    /// Whether the connection is in a state to take another request.
+    pub(crate) delivery_duration: Duration,
+    /// Whether the connection can carry another request.
     pub(crate) reusable: bool,
-    /// When the answer had been written.
-    pub(crate) at: Instant,
+    /// When the response was written.
+    pub(crate) ended_at: Instant,
 }
 
 impl ExchangeRecord {
-    /// Answered with `status`; 0: the caller was not there to hear it.
-    pub(crate) fn answered(seen: Seen, outcome: Outcome, status: u16, reusable: bool) -> Self {
-        Self { seen, outcome, status, body_bytes: 0, deliver: Duration::ZERO, reusable, at: instant() }
+    /// Creates the record of an exchange with a response. `status` is 0 if the response could not be written.
+    pub(crate) fn responded(seen: Seen, outcome: Outcome, status: u16, reusable: bool) -> Self {
+        Self {
+            seen,
+            outcome,
+            status,
+            body_bytes: 0,
+            delivery_duration: Duration::ZERO,
+            reusable,
+            ended_at: instant(),
+        }
     }
 
-    /// Refused; `told` says whether the caller could be told.
-    pub(crate) fn refused(denied: Denied, body_bytes: u64, told: bool) -> Self {
+    /// Creates the record of a denied exchange.
+    pub(crate) fn denied(denied: Denied, body_bytes: u64, was_written: bool) -> Self {
         Self {
             seen: denied.seen,
-            outcome: Outcome::Refused(denied.denial),
-            status: if told { denied.denial.status() } else { 0 },
+            outcome: Outcome::Denied(denied.denial),
+            status: if was_written { denied.denial.status() } else { 0 },
             body_bytes,
-            deliver: Duration::ZERO,
-            reusable: told,
-            at: instant(),
+            delivery_duration: Duration::ZERO,
+            reusable: was_written,
+            ended_at: instant(),
         }
     }
 }
 
-/// Counts, logs and keeps one exchange.
-pub(crate) fn record(
+/// Records one exchange.
+pub(crate) fn record_exchange(
     recorder: &Recorder,
     (session, span): (Option<&Session>, Option<Span>),
-    link: &ConnInfo,
+    conn: &ConnInfo,
     request_id: &str,
     trail: &Trail,
-    ended: &ExchangeRecord,
-    took: Duration,
+    end: &ExchangeRecord,
+    duration: Duration,
 ) {
-    let route = ended.seen.route.as_deref();
+    let route = end.seen.route.as_deref();
     let (name, provider) = route.map_or(("none", "none"), |route| (&*route.name, route.provider_name()));
-    let (verdict, reason, observed) = match &ended.outcome {
+    let (verdict, reason, observed) = match &end.outcome {
         Outcome::Allowed(reason) => ("allow", *reason, &[] as &[_]),
         Outcome::Observed(instead, denials) => ("observe", *instead, denials.as_slice()),
-        Outcome::Refused(denial) => (denial.verdict(), denial.code(), &[] as &[_]),
+        Outcome::Denied(denial) => (denial.verdict(), denial.code(), &[] as &[_]),
     };
     for denial in observed {
         recorder.metrics.observed(name, provider, denial.code());
     }
     recorder.metrics.request(name, provider, verdict, reason, trail.nanos());
-    if !ended.deliver.is_zero() {
-        recorder.metrics.delivery(name, ended.deliver.as_secs_f64());
+    if !end.delivery_duration.is_zero() {
+        recorder.metrics.delivery(name, end.delivery_duration.as_secs_f64());
     }
     let recent = recorder.recent.as_ref().filter(|recent| recent.is_on());
     if recorder.access_log.is_none() && recent.is_none() && span.is_none() {
         return;
     }
-    let path = match (&ended.seen.captures, session) {
+    let path = match (&end.seen.captures, session) {
         (Some(captures), _) => captures.redacted_path(),
-        (None, Some(session)) => redact_path(head_of(session, link.caller()).raw_path()),
+        (None, Some(session)) => redact_path(head_of(session, conn.caller()).raw_path()),
         (None, None) => "-".to_owned(),
     };
     let entry = Entry {
@@ -94,16 +102,16 @@ pub(crate) fn record(
         provider,
         verdict,
         reason,
-        status: ended.status,
+        status: end.status,
         method: session.map_or("-", |session| known_method(session.method().as_str())),
         path: &path,
-        client: ended.seen.client,
-        peer: link.peer,
+        client: end.seen.client,
+        peer: conn.peer,
         observed,
-        interaction: ended.seen.interaction.as_deref(),
-        body_bytes: ended.body_bytes,
-        duration_us: micros(took),
-        deliver_us: micros(ended.deliver),
+        interaction: end.seen.interaction.as_deref(),
+        body_bytes: end.body_bytes,
+        duration_us: micros(duration),
+        deliver_us: micros(end.delivery_duration),
         trail,
     };
     if let Some(recent) = recent {

@@ -1,5 +1,5 @@
-//! From a socket to a connection that speaks HTTP: room for it, who it is from, TLS. What does not come that far is
-//! counted, and closed without a word.
+//! Accepts ingress connections: checks the limits, reads the PROXY protocol header, and performs the TLS handshake. A
+//! connection that fails before its first request is counted and closed without a response.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use pingora::protocols::{Ssl, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::conn_info::{ConnInfo, ListenerConfig, Protection};
+use super::conn_info::{ConnInfo, ListenerConfig, TlsVersion};
 use super::connection_limits::{ConnectionLimits, ConnectionSlot};
 use super::log_throttle::LogThrottle;
 use super::proxy_protocol;
 use super::tls::VerifiedCertificate;
 use crate::clock::instant;
-use crate::http::{BufferedIo, within};
+use crate::http::{BufferedIo, with_timeout};
 use crate::observe::Metrics;
 use crate::policy::{Limits, Policy};
 
-/// How long nothing is accepted when the system has no socket left.
-const NO_SOCKET: Duration = Duration::from_millis(100);
+/// Pause before the next attempt when the process has no free file descriptor.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Why a connection does not come as far as a request.
+/// The reason why a connection was closed before its first request.
 #[derive(Clone, Copy, Debug)]
 enum AcceptError {
     AddressFull,
@@ -47,7 +47,7 @@ impl AcceptError {
     }
 }
 
-/// What decides which connections are accepted.
+/// The handles that accepting connections needs.
 pub(crate) struct Admission {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) limits: Arc<ConnectionLimits>,
@@ -55,7 +55,7 @@ pub(crate) struct Admission {
     pub(crate) log_throttle: Arc<LogThrottle>,
 }
 
-/// Accepts connections until it is told to stop, and hands those that speak HTTP to `serve`.
+/// Accepts connections until `stopping` changes, and passes the accepted ones to `serve`.
 pub(crate) async fn run<S, F>(
     admission: Arc<Admission>,
     config: Arc<ArcSwap<ListenerConfig>>,
@@ -76,12 +76,12 @@ pub(crate) async fn run<S, F>(
     }
 }
 
-/// The next connection; `None`: it is told to stop.
+/// Returns the next connection, or `None` when `stopping` changes.
 pub(crate) async fn next(
     listener: &TcpListener,
     stopping: &mut ShutdownWatch,
 ) -> Option<(TcpStream, SocketAddr)> {
-    let mut starved = false;
+    let mut has_logged = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -89,26 +89,26 @@ pub(crate) async fn next(
         };
         match accepted {
             Ok(connection) => return Some(connection),
-            // A caller that is gone before it was let in is nobody's fault.
-            Err(error) if is_of_the_caller(&error) => {}
+            // The caller closed the connection before it was accepted. This is not an error of Callgate.
+            Err(error) if is_caller_error(&error) => {}
             Err(error) => {
-                if !std::mem::replace(&mut starved, true) {
+                if !std::mem::replace(&mut has_logged, true) {
                     log::error!(
                         "no connection can be accepted: {error}; raise the limit of open files, or lower `limits.connections_max`"
                     );
                 }
-                tokio::time::sleep(NO_SOCKET).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 }
 
-fn is_of_the_caller(error: &std::io::Error) -> bool {
+fn is_caller_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionReset)
 }
 
-/// Returns the connection once it speaks HTTP; `None` if it was closed.
+/// Returns the connection when it is ready for HTTP, or `None` if it was closed.
 async fn admit(
     admission: &Admission,
     config: Arc<ArcSwap<ListenerConfig>>,
@@ -116,11 +116,11 @@ async fn admit(
     peer: SocketAddr,
 ) -> Option<(Stream, ConnInfo)> {
     let limits = admission.policy.load().limits;
-    let error = match admission.limits.take(limits.connections_max) {
+    let error = match admission.limits.acquire(limits.connections_max) {
         None => AcceptError::Full,
         Some(slot) => {
-            let begun = Box::pin(begin(admission, config, stream, peer, slot, &limits));
-            match within(limits.head_deadline, begun).await {
+            let established = Box::pin(establish(admission, config, stream, peer, slot, &limits));
+            match with_timeout(limits.head_deadline, established).await {
                 Some(Ok(connection)) => return Some(connection),
                 Some(Err(error)) => error,
                 None => AcceptError::Slow,
@@ -128,14 +128,17 @@ async fn admit(
         }
     };
     admission.metrics.connection_refused(error.name());
-    if admission.log_throttle.is_first(error.name(), instant()) {
-        log::warn!("a connection from {peer} was closed: {}; others like it are only counted", error.name());
+    if admission.log_throttle.should_log(error.name(), instant()) {
+        log::warn!(
+            "closed a connection from {peer}: {}; further connections that are closed for this reason are counted, but not logged for a minute",
+            error.name()
+        );
     }
     None
 }
 
-/// Finds out whom a connection is from, and shakes hands.
-async fn begin(
+/// Determines the caller's address and performs the TLS handshake.
+async fn establish(
     admission: &Admission,
     config: Arc<ArcSwap<ListenerConfig>>,
     stream: TcpStream,
@@ -144,39 +147,39 @@ async fn begin(
     limits: &Limits,
 ) -> Result<(Stream, ConnInfo), AcceptError> {
     let rules = config.load_full();
-    // Small answers are not held back until the caller has acknowledged the one before.
+    // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
     let _ = stream.set_nodelay(true);
-    let mut wire = BufferedIo::new(stream, peer);
+    let mut io = BufferedIo::new(stream, peer);
     let mut client = peer;
     if let Some(trusted) = &rules.proxied_by {
         if !trusted.contains(peer.ip()) {
             return Err(AcceptError::ProxyUntrusted);
         }
-        client = proxy_protocol::read(&mut wire, peer).await.ok_or(AcceptError::ProxyHeader)?;
+        client = proxy_protocol::read(&mut io, peer).await.ok_or(AcceptError::ProxyHeader)?;
     }
     let address = client.ip();
     if !admission.policy.load().ingress.trusts(address)
-        && !slot.count_for(address, limits.connections_per_address_max)
+        && !slot.count_address(address, limits.connections_per_address_max)
     {
         return Err(AcceptError::AddressFull);
     }
-    let passed_on_by = rules.proxied_by.as_ref().map(|_| peer.ip());
-    let link = |certificate, protection| ConnInfo {
+    let load_balancer = rules.proxied_by.as_ref().map(|_| peer.ip());
+    let conn_info = |certificate, tls_version| ConnInfo {
         peer: address,
         certificate,
-        passed_on_by,
-        protection,
+        load_balancer,
+        tls_version,
         config,
         _slot: slot,
     };
-    let Some(tls) = &rules.tls else { return Ok((Box::new(wire), link(None, Protection::None))) };
-    let stream = tls.acceptor.tls_handshake(wire).await.map_err(|error| {
+    let Some(tls) = &rules.tls else { return Ok((Box::new(io), conn_info(None, TlsVersion::None))) };
+    let stream = tls.acceptor.tls_handshake(io).await.map_err(|error| {
         log::debug!("TLS with {peer}: {error}");
         AcceptError::Tls
     })?;
     let chain = stream.get_ssl().and_then(|ssl| ssl.peer_cert_chain_der());
-    let shown =
+    let certificate =
         chain.zip(tls.clients.as_ref()).and_then(|(chain, clients)| VerifiedCertificate::new(chain, clients));
-    let protection = Protection::of(&stream);
-    Ok((Box::new(stream), link(shown, protection)))
+    let tls_version = TlsVersion::of(&stream);
+    Ok((Box::new(stream), conn_info(certificate, tls_version)))
 }

@@ -1,35 +1,37 @@
-//! Listening: addresses are bound here, so that a taken port is an error in words and port 0 can be asked
-//! for.
+//! Binds listeners. Binding is separate from accepting, so that an occupied port is a start error and the port chosen
+//! for port 0 is known.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-/// How long what has arrived at a closed door is let in.
+/// How long pending connections are still accepted after new ones are held back.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
-/// A bound address that nobody accepts on yet.
+/// A bound listener that does not accept yet.
 #[derive(Debug)]
 pub(crate) struct BoundListener {
     pub(crate) address: SocketAddr,
     listener: TcpListener,
 }
 
-/// The means to let nobody else in at an address while those who stand there already are.
+/// The accept queue of a listening socket. Shortening it holds back new connections, while the pending ones are still
+/// accepted.
 #[derive(Debug)]
 pub(crate) struct AcceptQueue(TcpListener);
 
 impl AcceptQueue {
-    /// Connections that come from here on wait unaccepted, but for one; the ones that came before are accepted as
-    /// ever. Closing the socket at once would reset them, though their callers were told that they are connected.
+    /// Holds back new connections, except for one, which the kernel still queues. Connections that are already in the
+    /// queue are accepted. Closing the socket would reset these connections although their callers are already
+    /// connected.
     pub(crate) fn close(&self) {
-        // On a socket that listens already this changes the length of its queue, and nothing else.
+        // On a listening socket, `listen` changes only the length of the accept queue.
         let _ = SockRef::from(&self.0).listen(0);
     }
 }
 
-/// Lets in who stands at a door already, and gives the addresses up.
+/// Accepts the pending connections, then drops the queues. Does not wait if `grace` is zero.
 pub(crate) async fn close(queues: Vec<AcceptQueue>, grace: Duration) {
     if !grace.is_zero() {
         queues.iter().for_each(AcceptQueue::close);
@@ -38,18 +40,17 @@ pub(crate) async fn close(queues: Vec<AcceptQueue>, grace: Duration) {
 }
 
 impl BoundListener {
-    /// Its socket.
+    /// Returns the socket.
     pub(crate) fn into_listener(self) -> TcpListener {
         self.listener
     }
 
-    /// Its door. To be dropped when nobody accepts any more: it keeps the address.
+    /// Returns the accept queue. It keeps the address bound until it is dropped.
     pub(crate) fn queue(&self) -> Option<AcceptQueue> {
         self.listener.try_clone().ok().map(AcceptQueue)
     }
 }
 
-/// Binds an address.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<BoundListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! The settings of a listener, and what is known of a connection that it accepted.
+//! The settings of a listener, and the properties of an accepted connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,47 +13,47 @@ use crate::http::Caller;
 use crate::request::ClientCertificate;
 use crate::source::Networks;
 
-/// How connections begin at a listener; a reload replaces it.
+/// The settings of an ingress listener for new connections. A reload replaces them.
 pub(crate) struct ListenerConfig {
     pub(crate) tls: Option<TlsConfig>,
     pub(super) proxied_by: Option<Networks>,
 }
 
 impl ListenerConfig {
-    /// Reads the files of a listener.
+    /// Reads the certificate files of a listener.
     ///
     /// # Errors
-    /// What is wrong with them, in words.
+    /// A message for the operator that names the unusable file.
     pub(crate) fn new(listener: &Listener) -> Result<Self, String> {
-        let tls = listener.tls.as_ref().map(tls::ready).transpose()?;
+        let tls = listener.tls.as_ref().map(tls::load).transpose()?;
         Ok(Self { tls, proxied_by: listener.proxied_by.clone() })
     }
 }
 
-/// What is known of a connection.
+/// The properties of an accepted connection.
 pub(crate) struct ConnInfo {
-    /// Who is at the other end, or whom a trusted balancer says it passes on.
+    /// The address of the caller: the peer of the socket, or the address in the PROXY protocol header.
     pub(crate) peer: IpAddr,
     pub(super) certificate: Option<VerifiedCertificate>,
-    /// The balancer that says so.
-    pub(super) passed_on_by: Option<IpAddr>,
-    /// How the connection is protected.
-    pub(super) protection: Protection,
+    /// The load balancer that sent the PROXY protocol header.
+    pub(super) load_balancer: Option<IpAddr>,
+    /// The TLS version.
+    pub(super) tls_version: TlsVersion,
     pub(super) config: Arc<ArcSwap<ListenerConfig>>,
-    /// Its room, for as long as it lasts.
+    /// Counts the connection until it is dropped.
     pub(super) _slot: ConnectionSlot,
 }
 
-/// How a connection is protected.
+/// The TLS version of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Protection {
+pub(super) enum TlsVersion {
     None,
     Tls1_2,
     Tls1_3,
 }
 
-impl Protection {
-    /// Returns that of a stream whose handshake, if it has one, is over.
+impl TlsVersion {
+    /// Returns the TLS version of a stream after its handshake.
     pub(super) fn of(stream: &impl Ssl) -> Self {
         match stream.get_ssl_digest() {
             None => Self::None,
@@ -70,29 +70,29 @@ impl ConnInfo {
         Caller::at(self.peer).with_certificate(self.certificate())
     }
 
-    /// Whether the connection could still be made as it was: its balancer is trusted, its client is believed where
-    /// nobody gets in without, and the listener accepts its version of TLS.
-    pub(crate) fn holds(&self) -> bool {
+    /// Reports whether the current settings of the listener would still accept this connection: they trust its load
+    /// balancer, they trust its client certificate if one is required, and they allow its TLS version.
+    pub(crate) fn is_still_allowed(&self) -> bool {
         let config = self.config.load();
-        let protected = match (self.protection, &config.tls) {
-            (Protection::None, None) | (Protection::Tls1_3, Some(_)) => true,
-            (Protection::Tls1_2, Some(tls)) => tls.has_1_2,
-            (Protection::None, Some(_)) | (Protection::Tls1_2 | Protection::Tls1_3, None) => false,
+        let tls_matches = match (self.tls_version, &config.tls) {
+            (TlsVersion::None, None) | (TlsVersion::Tls1_3, Some(_)) => true,
+            (TlsVersion::Tls1_2, Some(tls)) => tls.allows_tls_1_2,
+            (TlsVersion::None, Some(_)) | (TlsVersion::Tls1_2 | TlsVersion::Tls1_3, None) => false,
         };
-        let trusted = match (self.passed_on_by, &config.proxied_by) {
-            (Some(balancer), Some(trusted)) => trusted.contains(balancer),
+        let trusted = match (self.load_balancer, &config.proxied_by) {
+            (Some(load_balancer), Some(trusted)) => trusted.contains(load_balancer),
             (None, None) => true,
             _ => false,
         };
         let required = config.tls.as_ref().and_then(|tls| tls.clients.as_ref()).is_some_and(|c| c.required);
-        protected && trusted && (!required || self.certificate().is_some())
+        tls_matches && trusted && (!required || self.certificate().is_some())
     }
 
-    /// What the caller proved to be, as long as those who vouch for it are believed.
+    /// Returns the client certificate if it is still trusted.
     pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
-        let shown = self.certificate.as_ref()?;
+        let verified = self.certificate.as_ref()?;
         let config = self.config.load();
         let clients = config.tls.as_ref().and_then(|tls| tls.clients.as_ref())?;
-        clients.believe(shown).then_some(&shown.certificate)
+        clients.still_trusts(verified).then_some(&verified.certificate)
     }
 }

@@ -1,4 +1,4 @@
-//! Limits of connections: in all, and of one address.
+//! Limits the number of connections, in total and per client address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,22 +7,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// Open files besides the connections from outside: those to the agent and to providers, the ledger's, the log's.
-const FILES_BESIDES: u64 = 1024;
+/// Number of open files for other purposes than accepted connections: connections to the agent and to providers, the
+/// ledger, the log.
+const OTHER_FILES: u64 = 1024;
 
-/// The connections there are.
+/// Counts the open connections.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
-    /// Most that the system has sockets for.
+    /// Most connections that the limit of open files allows.
     granted: AtomicUsize,
-    taken: AtomicUsize,
+    open: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// The room of one connection. Free again when dropped.
+/// One counted connection. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
-    slots: Arc<ConnectionLimits>,
+    limits: Arc<ConnectionLimits>,
     address: Option<IpAddr>,
 }
 
@@ -30,52 +31,56 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             granted: AtomicUsize::new(usize::MAX),
-            taken: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
             by_address: Mutex::default(),
         }
     }
 }
 
 impl ConnectionLimits {
-    /// Asks the system for as many sockets as there may be connections, those of the `egress` besides: most start with
-    /// few, and grant more. With fewer, the connections are fewer, so that there are some left to reach the agent.
-    pub(crate) fn provide(&self, connections: usize, egress: usize) {
-        let besides = FILES_BESIDES.saturating_add(u64::try_from(egress).unwrap_or(u64::MAX));
-        let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(besides);
+    /// Raises the process's limit of open files, so that it covers `connections` ingress connections, `egress` egress
+    /// connections and 1024 other files. Most systems start a process with a low limit and allow it to be raised. If
+    /// the system grants less, fewer ingress connections are accepted, so that files remain for connections to the
+    /// agent.
+    pub(crate) fn raise_file_limit(&self, connections: usize, egress: usize) {
+        let other_files = OTHER_FILES.saturating_add(u64::try_from(egress).unwrap_or(u64::MAX));
+        let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(other_files);
         let files = rlimit::increase_nofile_limit(wanted).unwrap_or(u64::MAX);
-        let besides = besides.min(files / 2);
-        let granted = usize::try_from(files.saturating_sub(besides)).unwrap_or(usize::MAX);
+        let other_files = other_files.min(files / 2);
+        let granted = usize::try_from(files.saturating_sub(other_files)).unwrap_or(usize::MAX);
         self.granted.store(granted, Ordering::SeqCst);
         if granted < connections {
             log::warn!(
-                "limits.connections_max is {connections}, but the system grants {files} open files in all (ulimit -n): {granted} connections are taken"
+                "limits.connections_max is {connections}, but the system allows {files} open files in total (ulimit -n), so that at most {granted} connections are accepted"
             );
         }
     }
 
-    /// Returns a slot for one more connection; `None` if there are already as many as allowed.
-    pub(crate) fn take(self: &Arc<Self>, max: usize) -> Option<ConnectionSlot> {
-        // Counted before the look: two that come at once cannot both be the last one.
-        let before = self.taken.fetch_add(1, Ordering::SeqCst);
-        let slot = ConnectionSlot { slots: Arc::clone(self), address: None };
+    /// Counts one more connection. Returns `None` if there are already `max`.
+    pub(crate) fn acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionSlot> {
+        // Incremented before the comparison, so that two concurrent calls cannot both take the last slot.
+        let before = self.open.fetch_add(1, Ordering::SeqCst);
+        let slot = ConnectionSlot { limits: Arc::clone(self), address: None };
         (before < max.min(self.granted.load(Ordering::Relaxed))).then_some(slot)
     }
 
-    /// How many there are.
+    /// Returns the number of open connections.
     pub(crate) fn count(&self) -> usize {
-        self.taken.load(Ordering::SeqCst)
+        self.open.load(Ordering::SeqCst)
     }
 }
 
 impl ConnectionSlot {
-    /// Counts it for whom an address stands for. Returns whether that one may have so many.
-    pub(crate) fn count_for(&mut self, address: IpAddr, max: usize) -> bool {
-        self.count_exactly(rate_limit_key(address), max)
+    /// Counts the connection for its client address, by the key of [`rate_limit_key`]. Returns false if there are more
+    /// than `max`.
+    pub(crate) fn count_address(&mut self, address: IpAddr, max: usize) -> bool {
+        self.count_exact_address(rate_limit_key(address), max)
     }
 
-    /// Counts it for this very address: in a cluster, all pods of a node may share a network of 64 bits.
-    pub(crate) fn count_exactly(&mut self, address: IpAddr, max: usize) -> bool {
-        let mut by_address = self.slots.by_address.lock();
+    /// Counts the connection for exactly this address, because all pods of a node may share an IPv6 /64 network.
+    /// Returns false if there are more than `max`.
+    pub(crate) fn count_exact_address(&mut self, address: IpAddr, max: usize) -> bool {
+        let mut by_address = self.limits.by_address.lock();
         let count = by_address.entry(address).or_default();
         *count += 1;
         self.address = Some(address);
@@ -85,9 +90,9 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.slots.taken.fetch_sub(1, Ordering::SeqCst);
+        self.limits.open.fetch_sub(1, Ordering::SeqCst);
         let Some(address) = self.address else { return };
-        let mut by_address = self.slots.by_address.lock();
+        let mut by_address = self.limits.by_address.lock();
         if let Some(count) = by_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -97,7 +102,8 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Whom an address stands for: of IPv6 a customer has a network of 64 bits at least.
+/// Returns the key under which the connections and requests of an address are counted: the /64 network of an IPv6
+/// address, because one customer usually has at least a /64.
 pub(crate) fn rate_limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -113,17 +119,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_counted_and_let_go() {
+    fn slots_are_counted_and_freed() {
         let slots = Arc::new(ConnectionLimits::default());
         let address = |text: &str| text.parse().unwrap();
-        let mut one = slots.take(2).unwrap();
-        let mut two = slots.take(2).unwrap();
-        assert!(slots.take(2).is_none());
-        assert!(one.count_for(address("2001:db8::1"), 1));
-        assert!(!two.count_for(address("2001:db8::2"), 1), "one network of 64 bits is one caller");
+        let mut one = slots.acquire(2).unwrap();
+        let mut two = slots.acquire(2).unwrap();
+        assert!(slots.acquire(2).is_none());
+        assert!(one.count_address(address("2001:db8::1"), 1));
+        assert!(!two.count_address(address("2001:db8::2"), 1), "one network of 64 bits is one caller");
         drop(two);
-        let mut three = slots.take(2).unwrap();
-        assert!(three.count_for(address("2001:db8:0:1::1"), 1));
+        let mut three = slots.acquire(2).unwrap();
+        assert!(three.count_address(address("2001:db8:0:1::1"), 1));
         drop((one, three));
         assert_eq!((slots.count(), slots.by_address.lock().len()), (0, 0));
     }

@@ -1,25 +1,25 @@
-//! What many may cause is said now and then: once a minute for each kind, not for each time.
+//! Throttles log lines that callers can cause: at most one line per kind and minute.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long nothing more is said of a kind.
-const QUIET: Duration = Duration::from_secs(60);
+/// Time without another line of the same kind.
+const INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was said last, and when.
+/// The time of the last line of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(Mutex<HashMap<&'static str, Instant>>);
 
 impl LogThrottle {
-    /// Whether it is the first of its kind for a while.
-    pub(crate) fn is_first(&self, kind: &'static str, now: Instant) -> bool {
-        let mut said = self.0.lock();
-        let quiet = said.get(kind).is_some_and(|at| now.saturating_duration_since(*at) < QUIET);
-        if !quiet {
-            said.insert(kind, now);
+    /// Reports whether a line of this kind should be logged now.
+    pub(crate) fn should_log(&self, kind: &'static str, now: Instant) -> bool {
+        let mut last_logged = self.0.lock();
+        let is_recent = last_logged.get(kind).is_some_and(|at| now.saturating_duration_since(*at) < INTERVAL);
+        if !is_recent {
+            last_logged.insert(kind, now);
         }
-        !quiet
+        !is_recent
     }
 }

@@ -1,4 +1,4 @@
-//! Listeners: from a bound address to a connection that speaks HTTP.
+//! Listeners: from binding an address to a connection that is ready for HTTP.
 
 pub(crate) mod accept;
 mod bind;

@@ -1,5 +1,5 @@
-//! The header of the PROXY protocol (versions 1 and 2), by which a balancer says whom it passes on. It is read from
-//! trusted peers alone, and from those it must come.
+//! Reads the header of the PROXY protocol (versions 1 and 2), in which a load balancer sends the address of its client.
+//! The header is accepted only from trusted peers, and is required from them.
 //!
 //! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>
 
@@ -11,33 +11,35 @@ use tokio::io::AsyncReadExt;
 
 use crate::http::BufferedIo;
 
-/// Longest header that is read, in bytes: what a balancer says besides the addresses is at most a few hundred.
+/// Largest header, in bytes. Addresses and the common extensions need a few hundred bytes.
 const HEADER_BYTES_MAX: usize = 4 << 10;
-/// Longest header of version 1, in bytes.
-const TEXT_BYTES_MAX: usize = 107;
+/// Largest header of version 1, in bytes.
+const V1_HEADER_BYTES_MAX: usize = 107;
 
-/// Reads the header and returns who is passed on; `peer` itself where it says that it speaks for itself. What was read
-/// behind the header is put back.
-pub(crate) async fn read(wire: &mut BufferedIo, peer: SocketAddr) -> Option<SocketAddr> {
+/// Reads the header and returns the address of the client. This is `peer` if the load balancer opened the connection
+/// for itself, for example for a health check. Returns `None` if the header is malformed or the connection ends. Bytes
+/// after the header are put back.
+pub(crate) async fn read(io: &mut BufferedIo, peer: SocketAddr) -> Option<SocketAddr> {
     let mut bytes = BytesMut::with_capacity(512);
     loop {
-        if wire.read_buf(&mut bytes).await.ok()? == 0 {
+        if io.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
-        // A text is parsed once it is whole: the parser takes some beginnings for mistakes.
+        // A version 1 header is parsed only when it is complete: the parser reports some incomplete headers as
+        // malformed.
         let is_text = bytes.first() == Some(&b'P');
         if is_text && !bytes.windows(2).any(|end| end == b"\r\n") {
-            if bytes.len() > TEXT_BYTES_MAX {
+            if bytes.len() > V1_HEADER_BYTES_MAX {
                 return None;
             }
             continue;
         }
         let parsed = HeaderResult::parse(&bytes);
         if parsed.is_complete() {
-            let (client, length) = who(parsed, peer)?;
+            let (client, length) = client_address(parsed, peer)?;
             bytes.advance(length);
             if !bytes.is_empty() {
-                wire.unread(bytes.freeze());
+                io.rewind(bytes.freeze());
             }
             return Some(client);
         }
@@ -47,8 +49,9 @@ pub(crate) async fn read(wire: &mut BufferedIo, peer: SocketAddr) -> Option<Sock
     }
 }
 
-/// Whom a whole header passes on, and how long it is; `None` where it is none.
-fn who(parsed: HeaderResult<'_>, peer: SocketAddr) -> Option<(SocketAddr, usize)> {
+/// Returns the client address in a complete header, and the length of the header in bytes. Returns `None` if the header
+/// is malformed.
+fn client_address(parsed: HeaderResult<'_>, peer: SocketAddr) -> Option<(SocketAddr, usize)> {
     match parsed {
         HeaderResult::V1(header) => {
             let header = header.ok()?;
@@ -62,7 +65,7 @@ fn who(parsed: HeaderResult<'_>, peer: SocketAddr) -> Option<(SocketAddr, usize)
         HeaderResult::V2(header) => {
             let header = header.ok()?;
             let client = match (header.command, &header.addresses) {
-                // A balancer that looks whether we are there speaks for itself.
+                // A health check of the load balancer itself.
                 (v2::Command::Local, _) => peer,
                 (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => (ip.source_address, ip.source_port).into(),
                 (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => (ip.source_address, ip.source_port).into(),

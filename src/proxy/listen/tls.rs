@@ -1,5 +1,5 @@
-//! TLS of a listener: certificates by the name that is asked for, and clients that prove who they are. A reload makes
-//! a new one; connections that are there go on with theirs.
+//! TLS of ingress listeners: chooses a certificate by server name, and verifies client certificates. A reload creates a
+//! new configuration. Open connections keep theirs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,94 +22,101 @@ use crate::file::{FILE_BYTES_MAX, read};
 use crate::request::ClientCertificate;
 use crate::time::Timestamp;
 
-/// What is spoken on a connection of TLS, the better one first.
+/// The ALPN protocols, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The TLS of a listener, ready.
+/// The TLS configuration of a listener, with its files read.
 pub(crate) struct TlsConfig {
     pub(crate) acceptor: Acceptor,
-    /// Whether version 1.2 is accepted besides 1.3.
-    pub(crate) has_1_2: bool,
-    /// When each certificate ends, in Unix seconds, by its file.
-    pub(crate) ends: Vec<(Box<str>, i64)>,
-    /// Whose client certificates are believed; `None`: nobody's.
-    pub(crate) clients: Option<Clients>,
+    /// Whether TLS 1.2 is allowed besides TLS 1.3.
+    pub(crate) allows_tls_1_2: bool,
+    /// The file and the expiry of each certificate, in Unix seconds.
+    pub(crate) expiries: Vec<(Box<str>, i64)>,
+    /// The verifier of client certificates. `None` if the listener requests none.
+    pub(crate) clients: Option<ClientVerifier>,
 }
 
-/// Whose client certificates are believed.
-pub(crate) struct Clients {
+/// Verifies client certificates with the configured authorities.
+pub(crate) struct ClientVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// What tells these authorities from others.
+    /// The SHA-256 of the file with the authorities.
     digest: [u8; 32],
-    /// Whether nobody gets in without a certificate.
+    /// Whether connections without a client certificate are denied.
     pub(crate) required: bool,
 }
 
-/// A client certificate that was believed when its connection began.
+/// A client certificate that was verified in the TLS handshake.
 pub(crate) struct VerifiedCertificate {
     pub(crate) certificate: ClientCertificate,
-    /// Leaf first.
+    /// The certificate chain, leaf first.
     chain: Vec<CertificateDer<'static>>,
-    /// When it ends.
-    ends: Timestamp,
-    /// Who was asked last, and whether it was believed.
-    judged: Mutex<([u8; 32], bool)>,
+    /// The expiry of the leaf.
+    not_after: Timestamp,
+    /// The digest of the authorities that verified the certificate last, and the result.
+    last_result: Mutex<([u8; 32], bool)>,
 }
 
 impl VerifiedCertificate {
-    /// A chain that these have verified.
-    pub(crate) fn new(chain: &[CertificateDer<'static>], by: &Clients) -> Option<Self> {
+    /// Creates the record of a chain that `verifier` has accepted. Returns `None` if the leaf cannot be parsed.
+    pub(crate) fn new(chain: &[CertificateDer<'static>], verifier: &ClientVerifier) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };
-        let ends = Timestamp::from_unix_secs(leaf.validity().not_after.timestamp());
-        Some(Self { certificate, ends, chain: chain.to_vec(), judged: Mutex::new((by.digest, true)) })
+        let not_after = Timestamp::from_unix_secs(leaf.validity().not_after.timestamp());
+        Some(Self {
+            certificate,
+            not_after,
+            chain: chain.to_vec(),
+            last_result: Mutex::new((verifier.digest, true)),
+        })
     }
 }
 
-impl Clients {
-    /// Whether a certificate is still believed: a connection may have lasted longer than an authority.
-    pub(crate) fn believe(&self, shown: &VerifiedCertificate) -> bool {
-        if Clock::System.now() > shown.ends {
+impl ClientVerifier {
+    /// Reports whether a certificate is still valid. A reload may have replaced the authorities since the TLS
+    /// handshake.
+    pub(crate) fn still_trusts(&self, certificate: &VerifiedCertificate) -> bool {
+        if Clock::System.now() > certificate.not_after {
             return false;
         }
-        let mut judged = shown.judged.lock();
-        if judged.0 != self.digest {
-            let verified = shown.chain.split_first().is_some_and(|(leaf, rest)| {
+        let mut last_result = certificate.last_result.lock();
+        if last_result.0 != self.digest {
+            let verified = certificate.chain.split_first().is_some_and(|(leaf, rest)| {
                 self.verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
             });
-            *judged = (self.digest, verified);
+            *last_result = (self.digest, verified);
         }
-        judged.1
+        last_result.1
     }
 }
 
-/// Whether everything that TLS needs can be used and goes together.
+/// Checks that the files of a TLS configuration are usable and belong together.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// A message for the operator that names the unusable file.
 pub fn check(tls: &Tls) -> Result<(), String> {
-    ready(tls).map(|_| ())
+    load(tls).map(|_| ())
 }
 
-/// Reads the files.
+/// Reads the files of a TLS configuration.
 ///
 /// # Errors
-/// What is wrong with them, in words.
-pub(crate) fn ready(tls: &Tls) -> Result<TlsConfig, String> {
+/// A message for the operator that names the unusable file.
+pub(crate) fn load(tls: &Tls) -> Result<TlsConfig, String> {
     install_default_crypto_provider();
-    let mut names = Names::default();
-    let mut ends = Vec::new();
+    let mut names = CertificatesByName::default();
+    let mut expiries = Vec::new();
     for files in &tls.certificates {
-        let key = Arc::new(certified(files)?);
-        let leaf = key.cert.first().ok_or_else(|| format!("{} is empty", files.certificate))?;
+        let key = Arc::new(load_certified_key(files)?);
+        let leaf =
+            key.cert.first().ok_or_else(|| format!("{} contains no certificate", files.certificate))?;
         let (_, parsed) = X509Certificate::from_der(leaf)
-            .map_err(|_| format!("{} holds no certificate that can be read", files.certificate))?;
-        ends.push((files.certificate.clone(), parsed.validity().not_after.timestamp()));
+            .map_err(|_| format!("{} contains no readable certificate", files.certificate))?;
+        expiries.push((files.certificate.clone(), parsed.validity().not_after.timestamp()));
         names.add(&alternative_names(&parsed), &key);
     }
     let versions: &[_] = if tls.tls_1_2 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
     let builder = ServerConfig::builder_with_protocol_versions(versions);
-    let clients = tls.clients.as_ref().map(clients).transpose()?;
+    let clients = tls.clients.as_ref().map(client_verifier).transpose()?;
     let builder = match &clients {
         None => builder.with_no_client_auth(),
         Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
@@ -117,47 +124,47 @@ pub(crate) fn ready(tls: &Tls) -> Result<TlsConfig, String> {
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
     let acceptor = Acceptor::from_server_config(Arc::new(config));
-    Ok(TlsConfig { acceptor, has_1_2: tls.tls_1_2, ends, clients })
+    Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, clients })
 }
 
-/// A certificate and its key, which belong together.
-fn certified(files: &CertificateFiles) -> Result<CertifiedKey, String> {
+/// Reads a certificate chain and its private key, and checks that they belong together.
+fn load_certified_key(files: &CertificateFiles) -> Result<CertifiedKey, String> {
     let CertificateFiles { certificate, key } = files;
     let Ok(Some((chain, private))) = load_certs_and_key_files(certificate, key) else {
-        return Err(format!("{certificate} and {key} hold no usable certificate and key"));
+        return Err(format!("{certificate} and {key} contain no usable certificate and private key"));
     };
-    let provider = CryptoProvider::get_default().ok_or("no cryptography for TLS")?;
+    let provider = CryptoProvider::get_default().ok_or("no cryptography provider for TLS is installed")?;
     CertifiedKey::from_der(chain, private, provider)
         .map_err(|error| format!("{key} does not go with {certificate}: {error}"))
 }
 
-fn clients(clients: &ClientAuthorities) -> Result<Clients, String> {
-    let file = &clients.file;
+fn client_verifier(authorities: &ClientAuthorities) -> Result<ClientVerifier, String> {
+    let file = &authorities.file;
     let bytes = read(&**file, FILE_BYTES_MAX).map_err(|error| format!("{file} cannot be read: {error}"))?;
     let mut roots = RootCertStore::empty();
     load_ca_file_into_store(&**file, &mut roots)
         .map_err(|error| format!("{file} cannot be used: {error}"))?;
     let builder = WebPkiClientVerifier::builder(Arc::new(roots));
-    let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+    let builder = if authorities.required { builder } else { builder.allow_unauthenticated() };
     let verifier = builder.build().map_err(|error| format!("{file} cannot be used: {error}"))?;
-    Ok(Clients { verifier, digest: Sha256::digest(bytes).into(), required: clients.required })
+    Ok(ClientVerifier { verifier, digest: Sha256::digest(bytes).into(), required: authorities.required })
 }
 
-/// Which certificate is shown for which name.
+/// Chooses the certificate for a server name (SNI).
 #[derive(Debug, Default)]
-struct Names {
+struct CertificatesByName {
     exact: HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// Behind `*.`.
-    below: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// Wildcard names, without `*.`.
+    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
     first: Option<Arc<CertifiedKey>>,
 }
 
-impl Names {
+impl CertificatesByName {
     fn add(&mut self, names: &[Box<str>], key: &Arc<CertifiedKey>) {
         for name in names {
             let name = name.to_ascii_lowercase();
             match name.strip_prefix("*.") {
-                Some(parent) => self.below.entry(parent.into()).or_insert_with(|| Arc::clone(key)),
+                Some(parent) => self.wildcard.entry(parent.into()).or_insert_with(|| Arc::clone(key)),
                 None => self.exact.entry(name.into()).or_insert_with(|| Arc::clone(key)),
             };
         }
@@ -165,19 +172,19 @@ impl Names {
     }
 }
 
-impl ResolvesServerCert for Names {
+impl ResolvesServerCert for CertificatesByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let asked = hello.server_name().map(str::to_ascii_lowercase);
-        let named = asked.as_deref().and_then(|name| {
-            let below = || self.below.get(name.split_once('.')?.1);
-            self.exact.get(name).or_else(below)
+        let server_name = hello.server_name().map(str::to_ascii_lowercase);
+        let named = server_name.as_deref().and_then(|name| {
+            let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+            self.exact.get(name).or_else(wildcard)
         });
-        // Whoever asks for another name gets a certificate that it will not believe.
+        // For an unknown name the client receives a certificate that it will reject.
         named.or(self.first.as_ref()).map(Arc::clone)
     }
 }
 
-/// The DNS names and URIs of a certificate.
+/// Returns the DNS names and URIs in the subject alternative names of a certificate.
 fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     let extension = certificate.subject_alternative_name().ok().flatten();
     let names = extension.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The two clocks: one for decisions, one for the ledger.
+//! The clocks of a running server.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,11 +6,11 @@ use std::time::Instant;
 use crate::clock::{Clock, LedgerClock};
 use crate::time::Timestamp;
 
-/// The clocks that a running server goes by.
+/// The clocks of a running server.
 #[derive(Clone)]
 pub(crate) struct Clocks {
     pub(crate) wall: Clock,
-    /// The clock of deadlines, which does not follow jumps of the system's clock.
+    /// The clock for deadlines of interactions. It ignores jumps of the system clock.
     pub(crate) ledger: Arc<LedgerClock>,
 }
 

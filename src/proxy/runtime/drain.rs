@@ -1,52 +1,55 @@
-//! What is under way: it is counted, so that stopping can wait for its end, and can be closed, so that nothing more
-//! begins.
+//! Counts work in flight, so that stopping can wait for its end and can refuse new work.
+//!
+//! `tokio_util::task::TaskTracker` is not used: its `wait` ends only after `close`, but stopping first waits while new
+//! requests on kept-alive connections may still begin.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How often a wait for the end looks.
-const LOOK: Duration = Duration::from_millis(5);
+/// Interval at which [`Drain::wait_until_empty`] checks the count.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Exchanges, or connections, of one kind.
+/// Counts the exchanges or connections of one kind.
 #[derive(Debug, Default)]
 pub(crate) struct Drain {
-    under_way: AtomicUsize,
+    in_flight: AtomicUsize,
     closed: AtomicBool,
 }
 
-/// One of them. Over when dropped.
+/// One exchange or connection in flight. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct InFlight<'t>(&'t Drain);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Drain {
-    /// Another one begins; `None` once this is closed.
+    /// Begins an exchange or connection. Returns `None` after [`Drain::close`].
     pub(crate) fn begin(&self) -> Option<InFlight<'_>> {
-        // Counted before the look: whoever closes waits for the count afterwards, and misses none.
-        self.under_way.fetch_add(1, Ordering::SeqCst);
+        // The count is incremented before the check. If a concurrent `close` is not seen here, the wait after that
+        // `close` sees the count.
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
         let begun = InFlight(self);
         (!self.closed.load(Ordering::SeqCst)).then_some(begun)
     }
 
-    /// From here on none begins.
+    /// Closes the drain: every later `begin` returns `None`.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    /// How many there are.
+    /// Returns the number in flight.
     pub(crate) fn count(&self) -> usize {
-        self.under_way.load(Ordering::SeqCst)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Waits until there is none.
-    pub(crate) async fn ended(&self) {
+    /// Waits until nothing is in flight.
+    pub(crate) async fn wait_until_empty(&self) {
         while self.count() > 0 {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What ingress and egress share: clocks, the records of requests, and the count of what is in flight.
+//! The parts that ingress and egress share: clocks, the records of requests, and the number of exchanges in flight.
 
 mod clocks;
 mod drain;

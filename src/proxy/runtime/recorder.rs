@@ -1,4 +1,4 @@
-//! Where requests are recorded: metrics, the access log, trace spans, and the latest requests for the admin page.
+//! Records requests: metrics, the access log, trace spans, and the recent requests for the admin page.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,26 +8,26 @@ use crate::clock::Clock;
 use crate::http::{Session, TRACEPARENT};
 use crate::observe::{AccessLogger, Metrics, Recent, Span, Traces};
 
-/// The places where requests are recorded.
+/// The destinations of request records.
 pub(crate) struct Recorder {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: Option<AccessLogger>,
     pub(crate) traces: Option<Traces>,
-    /// The latest requests, for the admin page.
+    /// The recent requests for the admin page.
     pub(crate) recent: Option<Arc<Recent>>,
     pub(crate) request_ids: RequestIds,
 }
 
 impl Recorder {
-    /// Begins the trace span of a request, if spans are exported.
+    /// Begins the trace span of a request. Returns `None` if tracing is disabled.
     pub(crate) fn begin_span(&self, session: &Session, name: &'static str) -> Option<Span> {
         let traces = self.traces.as_ref()?;
         let parent = session.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         Some(traces.begin(name, parent))
     }
 
-    /// Writes a line to the access log, if there is one.
+    /// Writes a line to the access log, if it is enabled.
     pub(crate) fn log(&self, line: impl FnOnce() -> Vec<u8>) {
         if let Some(log) = &self.access_log
             && !log.log(&line())
@@ -37,7 +37,7 @@ impl Recorder {
     }
 }
 
-/// Makes the ids by which a caller's complaint is found in the log.
+/// Creates request ids. A caller can quote the id from a denial, and the operator finds it in the access log.
 pub(crate) struct RequestIds {
     prefix: u32,
     next: AtomicU64,
@@ -46,7 +46,7 @@ pub(crate) struct RequestIds {
 impl RequestIds {
     pub(crate) fn new() -> Self {
         let mut prefix = [0; 4];
-        // Ids need to be told apart between restarts, not to be secret.
+        // Ids must be unique across restarts, not secret.
         let _ = getrandom::fill(&mut prefix);
         Self { prefix: u32::from_le_bytes(prefix), next: AtomicU64::new(1) }
     }
@@ -62,7 +62,7 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A method is text of the caller's choosing: only the ones that exist are logged.
+/// Returns the method if it is a standard one, and `other` otherwise: the caller can choose any text as a method.
 pub(crate) fn known_method(method: &str) -> &str {
     match method {
         "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,

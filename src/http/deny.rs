@@ -1,0 +1,106 @@
+//! Writes denials, and handles the body of a denied request.
+
+use http::Method;
+use http::header::EXPECT;
+use pingora::protocols::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::body;
+use super::response;
+use super::server::{DRAIN_BYTES_MAX, DRAIN_DEADLINE, write_response_head};
+use super::session::Session;
+use crate::denial::Denial;
+
+/// Most bytes of a denied body that are discarded before the connection is closed.
+const LINGER_BYTES_MAX: usize = 2 << 20;
+
+/// Size of the buffer for discarded bytes.
+const LINGER_READ_BYTES: usize = 16 << 10;
+
+/// The result of writing a denial.
+#[derive(Clone, Copy)]
+pub(crate) struct DenialResult {
+    /// Whether the response was written.
+    pub(crate) was_written: bool,
+    /// Whether the connection can carry another request.
+    pub(crate) reusable: bool,
+}
+
+/// Writes a denial for a malformed head and closes the connection. Discards what the caller still sends, because a TCP
+/// reset would destroy the response. Returns whether the response was written. `is_head_request` suppresses the body of
+/// the response, which a response to HEAD must not have (RFC 9110 section 9.3.2).
+pub(crate) async fn deny_head(
+    mut stream: Stream,
+    denial: Denial,
+    is_head_request: bool,
+    request_id: &str,
+    explain: bool,
+) -> bool {
+    let problem = response::problem(denial, request_id, explain);
+    let length = problem.len().to_string();
+    let lines = [
+        ("content-type", b"application/problem+json".as_slice()),
+        ("content-length", length.as_bytes()),
+        ("cache-control", b"no-store"),
+    ];
+    let mut written = Vec::new();
+    write_response_head(&mut written, denial.status(), lines, false);
+    if !is_head_request {
+        written.extend_from_slice(&problem);
+    }
+    let write = async {
+        stream.write_all(&written).await?;
+        stream.flush().await
+    };
+    let was_written = matches!(timeout(DRAIN_DEADLINE, write).await, Ok(Ok(())));
+    if was_written {
+        let _ = timeout(DRAIN_DEADLINE, lingering_close(&mut stream)).await;
+    }
+    was_written
+}
+
+/// Shuts down the write side, then discards what the peer sends until it closes its side or has sent `LINGER_BYTES_MAX`
+/// bytes (a lingering close, RFC 9112 section 9.6).
+pub(crate) async fn lingering_close(stream: &mut Stream) {
+    let _ = AsyncWriteExt::shutdown(stream).await;
+    let (mut buffer, mut bytes_left) = (vec![0; LINGER_READ_BYTES], LINGER_BYTES_MAX);
+    while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
+        match bytes_left.checked_sub(bytes) {
+            Some(rest) => bytes_left = rest,
+            None => return,
+        }
+    }
+}
+
+/// Writes a denial and handles the unread body. A short body is read to its end, so that the connection stays usable.
+/// Any other body ends the connection.
+///
+/// `declared` is the declared length of the body, in bytes. `methods` are the allowed methods; a 405 lists them in
+/// `Allow`.
+pub(crate) async fn deny(
+    session: &mut Session,
+    denial: Denial,
+    declared: Option<u64>,
+    methods: &[Method],
+    request_id: &str,
+    explain: bool,
+) -> DenialResult {
+    let has_unread_body = !session.is_body_done();
+    let expects_continue = session.headers().contains_key(EXPECT);
+    let is_short = declared.is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
+    let is_truncated = matches!(denial, Denial::BodyIncomplete | Denial::BodyTimeout);
+    // After an error in the body, the beginning of the next request is unknown, even if the parser reports the body as
+    // complete.
+    let keep_alive = !is_truncated && (!has_unread_body || (is_short && !expects_continue));
+    session.prepare_denial(keep_alive, DRAIN_DEADLINE);
+    let was_written = response::write_denial(session, denial, methods, request_id, explain).await;
+    // pingora resets an HTTP/2 stream that ends with an unread body, directly after the response. Some callers (for
+    // example curl 7.88) then discard the response. The body is therefore read first. On HTTP/1.1 a short body is read
+    // when the exchange ends.
+    let linger = !keep_alive || session.is_http2();
+    if has_unread_body && linger && !expects_continue && !is_truncated {
+        body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
+    }
+    DenialResult { was_written, reusable: was_written && (keep_alive || session.is_http2()) }
+}
