@@ -16,7 +16,7 @@ use super::session::Session;
 use super::timeouts::TransferTimer;
 use crate::denial::Denial;
 use crate::http::client::ResponseFault;
-use crate::http::client::UpstreamResponse;
+use crate::http::client::{Connection, UpstreamResponse};
 use crate::ingress::Document;
 use crate::policy::Limits;
 use crate::request::connection_options;
@@ -143,12 +143,14 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Relays a response while it arrives. `body_start` is the part of its body that was read before.
+/// Relays a response while it arrives. `body_start` is the part of its body that was read before. `reuse` receives the
+/// connection, if it is reusable, before the end of the response is written: the caller's next request finds it idle.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,
     body_start: Bytes,
     limits: &Limits,
+    mut reuse: impl FnMut(Connection),
 ) -> Result<(), RelayError> {
     // Without `Content-Length` from the upstream, the length is unknown until the end. HTTP/1.1 callers then get a
     // chunked body. For HTTP/1.0 callers the end of the connection ends the body.
@@ -167,6 +169,9 @@ pub(crate) async fn relay(
         match data {
             Some(data) => {
                 let end = response.is_complete();
+                if end {
+                    response.take_connection().into_iter().for_each(&mut reuse);
+                }
                 bytes += data.len() as u64;
                 let written = timer.step(bytes, session.write_body(data, end)).await;
                 written.and_then(Result::ok).ok_or(RelayError::Caller)?;
@@ -174,7 +179,10 @@ pub(crate) async fn relay(
                     return Ok(());
                 }
             }
-            None => return session.write_body(Bytes::new(), true).await.map_err(|_| RelayError::Caller),
+            None => {
+                response.take_connection().into_iter().for_each(&mut reuse);
+                return session.write_body(Bytes::new(), true).await.map_err(|_| RelayError::Caller);
+            }
         }
     }
 }

@@ -24,12 +24,24 @@ const READ_BYTES: usize = 32 << 10;
 
 /// A complete request in wire format.
 pub(crate) struct Message {
-    /// The HTTP/1.1 head, including the empty line.
-    pub(crate) head: Vec<u8>,
-    /// The body.
-    pub(crate) body: Bytes,
+    /// The HTTP/1.1 head, including the empty line, and a small body.
+    head: Bytes,
+    /// A body that is too large for the buffer of the head.
+    body: Bytes,
     /// Whether the response may have a body. False for HEAD.
-    pub(crate) expects_body: bool,
+    expects_body: bool,
+}
+
+impl Message {
+    /// Returns a request with a finished head. The buffers are ready before a connection is chosen: the shorter the time
+    /// between the check of an idle connection and the write, the fewer bytes can arrive in between.
+    pub(crate) fn new(mut head: Vec<u8>, body: Bytes, expects_body: bool) -> Self {
+        if body.len() > ONE_BUFFER_BYTES_MAX {
+            return Self { head: head.into(), body, expects_body };
+        }
+        head.extend_from_slice(&body);
+        Self { head: head.into(), body: Bytes::new(), expects_body }
+    }
 }
 
 /// A connection to the agent or a provider, with its timer.
@@ -48,7 +60,8 @@ impl Connection {
 
 /// A response whose head was read. The body may still be unread.
 pub(crate) struct UpstreamResponse {
-    connection: Connection,
+    /// `None` once the connection was taken for reuse.
+    connection: Option<Connection>,
     status: StatusCode,
     headers: HeaderMap,
     /// The remaining body.
@@ -89,7 +102,7 @@ pub(crate) async fn exchange(
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
         None => drop(headers.remove(CONTENT_LENGTH)),
     }
-    Ok(UpstreamResponse { connection, status, headers, body, read, keep_alive, timeout })
+    Ok(UpstreamResponse { connection: Some(connection), status, headers, body, read, keep_alive, timeout })
 }
 
 /// The head of a response, and whether the request was completely sent when it arrived.
@@ -104,14 +117,7 @@ struct ReceivedHead {
 /// Writes the request and reads the head of the response. If the request cannot be written without waiting, both happen
 /// concurrently. A response is also read after a failed write, because the peer may have responded before it closed.
 async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
-    let Message { mut head, body, .. } = message;
-    let separate_body = if body.len() <= ONE_BUFFER_BYTES_MAX {
-        head.extend_from_slice(&body);
-        Bytes::new()
-    } else {
-        body
-    };
-    let mut rest = Bytes::from(head).chain(separate_body);
+    let mut rest = message.head.chain(message.body);
     let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;
     if let Some(sent) = sent {
         let (head, read) = read_final_head(stream).await?;
@@ -206,8 +212,9 @@ impl UpstreamResponse {
             Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES),
             Framing::Chunks(_) | Framing::Close => READ_BYTES,
         };
+        // Nothing is left to read once the connection was taken.
+        let Some(Connection { stream, timer, .. }) = &mut self.connection else { return Some(Ok(0)) };
         let mut read = BytesMut::with_capacity(capacity);
-        let Connection { stream, timer, .. } = &mut self.connection;
         let received = timer.with_timeout(self.timeout, stream.read_buf(&mut read)).await;
         self.read = read.freeze();
         received
@@ -230,8 +237,9 @@ impl UpstreamResponse {
         self.body.is_done()
     }
 
-    /// Returns the connection if it is reusable: the response was read to its end, and no bytes followed it.
-    pub(crate) fn into_connection(self) -> Option<Connection> {
-        (self.keep_alive && self.body.is_done() && self.read.is_empty()).then_some(self.connection)
+    /// Takes the connection if it is reusable: the response was read to its end, and no bytes followed it.
+    pub(crate) fn take_connection(&mut self) -> Option<Connection> {
+        let is_reusable = self.keep_alive && self.body.is_done() && self.read.is_empty();
+        if is_reusable { self.connection.take() } else { None }
     }
 }

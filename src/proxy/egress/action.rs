@@ -114,7 +114,7 @@ impl AgentExchange<'_> {
             }
         };
         let head = answer_head(&head, &url, &actions.headers, &signature, body.len());
-        let message = Message { head, body, expects_body: true };
+        let message = Message::new(head, body, true);
         let timeouts = Timeouts { connect: actions.connect_timeout, response: actions.response_timeout };
         let guarded = Guarded { guard: &actions.guard, agent: &self.policy.agent.address };
         self.context.providers.load_full().send(&url, Some(guarded), message, timeouts).await

@@ -114,7 +114,7 @@ impl AgentExchange<'_> {
             }
         };
         let (url, body) = (outgoing.url, Bytes::from(outgoing.body.into_owned()));
-        let message = Message { head: outgoing.head, body, expects_body };
+        let message = Message::new(outgoing.head, body, expects_body);
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         match self.context.providers.load_full().send(&url, None, message, timeouts).await {
             Ok(provider_response) => {
@@ -236,13 +236,10 @@ impl AgentExchange<'_> {
         reason: &'static str,
     ) -> ExchangeEnd {
         let status = provider_response.response.status().as_u16();
-        match response::relay(self.session, &mut provider_response.response, body_start, &self.policy.limits)
-            .await
-        {
-            Ok(()) => {
-                provider_response.finish();
-                ExchangeEnd { outcome: Ok(reason), status, reusable: true }
-            }
+        let ProviderResponse { response, origin } = &mut provider_response;
+        let reuse = |connection| origin.reuse(connection);
+        match response::relay(self.session, response, body_start, &self.policy.limits, reuse).await {
+            Ok(()) => ExchangeEnd { outcome: Ok(reason), status, reusable: true },
             Err(RelayError::Upstream(fault)) => {
                 ExchangeEnd { outcome: Err(fault.provider_denial()), status, reusable: false }
             }

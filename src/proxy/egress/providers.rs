@@ -78,17 +78,19 @@ pub(crate) enum SendError {
 /// A response of a provider.
 pub(crate) struct ProviderResponse {
     pub(crate) response: UpstreamResponse,
+    pub(crate) origin: Origin,
+}
+
+/// The pool that the connection of a response belongs to.
+pub(crate) struct Origin {
     target: Target,
-    /// The client to whose pool the connection belongs.
     providers: Arc<Providers>,
 }
 
-impl ProviderResponse {
-    /// Returns the connection of a completely read response to its pool, if it is reusable.
-    pub(crate) fn finish(self) {
-        if let Some(connection) = self.response.into_connection() {
-            self.providers.pool.keep(self.target, connection, IDLE_TIMEOUT, instant());
-        }
+impl Origin {
+    /// Keeps the connection of a completely read response in its pool.
+    pub(crate) fn reuse(&self, connection: Connection) {
+        self.providers.pool.keep(self.target.clone(), connection, IDLE_TIMEOUT, instant());
     }
 }
 
@@ -146,7 +148,7 @@ impl Providers {
             connected.unwrap_or(Err(SendError::ResponseFault(ResponseFault::Unreachable)))?;
         let response =
             exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
-        Ok(ProviderResponse { response, target, providers: self })
+        Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
     }
 
     async fn connect(

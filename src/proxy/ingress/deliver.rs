@@ -34,7 +34,7 @@ impl Delivery {
         let mut head_bytes = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
         permit.write_head(head, &body, stamp, &mut head_bytes);
         let expects_body = head.method != Method::HEAD.as_str();
-        Self { message: Message { head: head_bytes, body, expects_body } }
+        Self { message: Message::new(head_bytes, body, expects_body) }
     }
 
     /// Creates the message of a request on a route in observe mode.
@@ -42,13 +42,13 @@ impl Delivery {
         let mut head_bytes = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
         observed.write_head(head, &body, &mut head_bytes);
         let expects_body = head.method != Method::HEAD.as_str();
-        Self { message: Message { head: head_bytes, body, expects_body } }
+        Self { message: Message::new(head_bytes, body, expects_body) }
     }
 
     /// Creates the message of a notice. Returns `None` if its route has no notices.
     pub(crate) fn notice(notice: &Notice<'_>) -> Option<Self> {
         let (head, body) = notice.write()?;
-        Some(Self { message: Message { head, body: body.into(), expects_body: true } })
+        Some(Self { message: Message::new(head, body.into(), true) })
     }
 }
 
@@ -82,11 +82,4 @@ pub(crate) async fn settle(
     }
     let event_id = permit.event_id().and_then(|id| id.to_str().ok());
     claimed.settle(permit.report(), event_id, now).await.map_err(|refusal| refusal.denial)
-}
-
-/// Returns the connection of a completely read response to the pool, if it is reusable.
-pub(crate) fn finish(pool: &AgentPool, agent: &Agent, response: UpstreamResponse, now: Instant) {
-    if let Some(connection) = response.into_connection() {
-        agent_pool::keep(pool, agent, connection, now);
-    }
 }

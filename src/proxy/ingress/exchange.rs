@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 
+use super::agent_pool;
 use super::context::IngressContext;
-use super::deliver::{self, Delivery, deliver, settle};
+use super::deliver::{Delivery, deliver, settle};
 use super::handshake;
 use super::record::{ExchangeRecord, Outcome, record_exchange};
 use crate::clock::instant;
@@ -310,12 +311,10 @@ impl CallbackExchange<'_> {
         outcome: Outcome,
     ) -> ExchangeRecord {
         let status = response.status().as_u16();
-        match response::relay(self.session, &mut response, Bytes::new(), &self.policy.limits).await {
-            Ok(()) => {
-                let end = ExchangeRecord::responded(seen, outcome, status, true);
-                deliver::finish(&self.context.agent_pool, &self.policy.agent, response, end.ended_at);
-                end
-            }
+        let (pool, policy) = (&self.context.agent_pool, self.policy);
+        let reuse = |connection| agent_pool::keep(pool, &policy.agent, connection, instant());
+        match response::relay(self.session, &mut response, Bytes::new(), &policy.limits, reuse).await {
+            Ok(()) => ExchangeRecord::responded(seen, outcome, status, true),
             Err(RelayError::Upstream(fault)) => {
                 ExchangeRecord::responded(seen, Outcome::Denied(fault.agent_denial()), status, false)
             }

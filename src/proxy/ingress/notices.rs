@@ -8,8 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::timeout;
 
-use super::agent_pool::AgentPool;
-use super::deliver::{Delivery, deliver, finish};
+use super::agent_pool::{self, AgentPool};
+use super::deliver::{Delivery, deliver};
 use crate::clock::instant;
 use crate::ingress::Notice;
 use crate::policy::Policy;
@@ -119,8 +119,10 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
         return Some(false);
     };
     let success = response.is_success();
-    if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok() {
-        finish(&notices.agent_pool, &policy.agent, response, instant());
+    if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok()
+        && let Some(connection) = response.take_connection()
+    {
+        agent_pool::keep(&notices.agent_pool, &policy.agent, connection, instant());
     }
     Some(success)
 }
