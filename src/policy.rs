@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::egress::Egress;
 use crate::feed::FeedId;
-use crate::ingress::{Carrier, Ingress, Outside, Provider, Route, TokenRule};
+use crate::ingress::{Carrier, FetchedData, Ingress, Provider, Route, TokenRule};
 use crate::interaction::pairs;
 use crate::path::{TOKEN_CAPTURE, with_parameter};
 use crate::signature::Verifier;
@@ -269,8 +269,8 @@ impl Policy {
     /// Returns this policy with the documents that an older policy has already fetched from the same feeds.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
-        let mut outside = self.ingress.edge().outside.clone();
-        let had = &old.ingress.edge().outside;
+        let mut outside = self.ingress.edge().fetched_data.clone();
+        let had = &old.ingress.edge().fetched_data;
         outside.keyring.take_certificates(&had.keyring, |url| self.may_be_named(url));
         for (id, feed) in self.feeds.iter().enumerate().map(|(i, feed)| (FeedId(i), feed)) {
             // The file of a learned secret is the source of truth. The new policy has already read it.
@@ -283,7 +283,7 @@ impl Policy {
             outside.keyring.take(id, &had.keyring, before);
             outside.lists.take(id, &had.lists, before);
         }
-        self.with_outside(outside)
+        self.with_fetched_data(outside)
     }
 
     /// Reports whether a provider's message may name a certificate at this URL.
@@ -298,8 +298,8 @@ impl Policy {
 
     /// Returns this policy with other fetched data.
     #[must_use]
-    pub fn with_outside(&self, outside: Outside) -> Self {
-        Self { ingress: self.ingress.with_outside(outside), ..self.clone() }
+    pub fn with_fetched_data(&self, outside: FetchedData) -> Self {
+        Self { ingress: self.ingress.with_fetched_data(outside), ..self.clone() }
     }
 
     /// Returns the route with this name.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
-use super::{Admin, caller, told};
+use super::{Admin, caller, status};
 use crate::clock::instant;
 use crate::denial::Refusal;
 use crate::interaction::{Interaction, State};
@@ -191,7 +191,7 @@ fn view(id: &str, interaction: &Interaction) -> Value {
         ("notice", json!(interaction.notice().map(|notice| notice.name()))),
         ("expires_at", json!(interaction.expires().to_string())),
     ];
-    told::interaction(id, interaction, besides)
+    status::interaction(id, interaction, besides)
 }
 
 /// Reports whether a text has the form of an interaction id, so that another replica may have minted it.

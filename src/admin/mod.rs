@@ -7,7 +7,7 @@ mod caller;
 mod page;
 mod responses;
 mod server;
-mod told;
+mod status;
 
 pub use server::{AdminRequest, AdminResponse, serve};
 
@@ -58,7 +58,7 @@ impl Admin {
         self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
     }
 
-    /// Answers probes, which a kubelet or a balancer sends under whatever name it was told, and scrapers.
+    /// Answers probes, which a kubelet or a balancer sends under any host name, and scrapers.
     fn probe_or_scrape(&self, request: &AdminRequest) -> Result<AdminResponse, AdminResponse> {
         caller::from_our_page(request)?;
         let (reads, named) =
@@ -79,7 +79,7 @@ impl Admin {
         match request.path.as_str() {
             _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
             "/metrics" => Ok(self.scraped()),
-            "/readyz" => Ok(self.told(request)),
+            "/readyz" => Ok(self.status(request)),
             _ => Ok(text(404, "not found: /, /callbacks, /livez, /metrics, /readyz")),
         }
     }
@@ -93,22 +93,22 @@ fn wants_more(query: &str) -> bool {
 impl Admin {
     /// Returns readiness and the state of the configuration. The errors of a failed reload name files, routes and
     /// providers, so they are shown only to clients that may use the callbacks API.
-    fn told(&self, request: &AdminRequest) -> AdminResponse {
+    fn status(&self, request: &AdminRequest) -> AdminResponse {
         let readiness = self.readiness();
-        let mut config = self.config.told();
+        let mut config = self.config.status();
         let may_know = self.asked_as_ours(request).and_then(|()| self.knows_the_token(request)).is_ok();
         if let Some(refused) = config.refused.as_mut().filter(|_| !may_know) {
             let count = refused.errors.len();
             refused.errors =
                 vec![format!("errors: {count}, shown only to callers on this host or with the admin token")];
         }
-        let told = json!({
+        let answer = json!({
             "ready": readiness.is_ok(),
             "why_not": readiness.err(),
             "config": config,
         });
         let status = if readiness.is_ok() { 200 } else { 503 };
-        AdminResponse { content_type: "application/json", ..text(status, &format!("{told:#}")) }
+        AdminResponse { content_type: "application/json", ..text(status, &format!("{answer:#}")) }
     }
 
     /// Whether a restart would help; why. A disk that fails or hangs is no better after one.

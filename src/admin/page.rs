@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
-use super::{Admin, caller, told};
+use super::{Admin, caller, status};
 use crate::denial::Denial;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
@@ -99,10 +99,10 @@ impl Admin {
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         match (name, name.strip_prefix("interactions/")) {
             ("interactions" | "reasons" | "recent" | "state", _) if !reads => not_allowed("GET, HEAD"),
-            ("interactions", _) => self.told_interactions(request),
-            ("reasons", _) => told_reasons(),
-            ("recent", _) => self.told_recent(request),
-            ("state", _) => answer(200, &self.told_state()),
+            ("interactions", _) => self.interactions_response(request),
+            ("reasons", _) => reasons_response(),
+            ("recent", _) => self.recent_response(request),
+            ("state", _) => answer(200, &self.current_state()),
             (_, Some(id)) if request.method == "DELETE" => match self.may_act(request) {
                 Ok(()) => self.revoke(id).await,
                 Err(response) => response,
@@ -124,7 +124,7 @@ impl Admin {
         }
     }
 
-    fn told_recent(&self, request: &AdminRequest) -> AdminResponse {
+    fn recent_response(&self, request: &AdminRequest) -> AdminResponse {
         let number = |name, default| match parameter(&request.query, name) {
             Parameter::Missing => Some(default),
             Parameter::One(text) => text.parse::<u64>().ok(),
@@ -135,17 +135,17 @@ impl Admin {
             return problem(400, "after must be a number, and limit must be a number from 1 to 1000");
         };
         let rows = self.recent.after(after, limit);
-        let told = json!({
+        let status = json!({
             "began": rows.began.to_string(),
             "last": rows.last,
             "max": rows.max,
             "more": rows.more,
             "rows": rows.rows,
         });
-        answer(200, &told)
+        answer(200, &status)
     }
 
-    fn told_interactions(&self, request: &AdminRequest) -> AdminResponse {
+    fn interactions_response(&self, request: &AdminRequest) -> AdminResponse {
         let query = |name| match parameter(&request.query, name) {
             Parameter::One(value) => Some(value.into_owned()),
             Parameter::Missing | Parameter::Several => None,
@@ -177,16 +177,16 @@ impl Admin {
 
 /// Returns an interaction as JSON for the page.
 fn shown(id: &str, interaction: &Interaction) -> Value {
-    told::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
+    status::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
 }
 
 /// Returns the status, title and explanation of every denial.
-fn told_reasons() -> AdminResponse {
+fn reasons_response() -> AdminResponse {
     let reasons: serde_json::Map<_, _> = Denial::ALL
         .iter()
         .map(|denial| {
-            let told = json!({ "status": denial.status(), "title": denial.title(), "help": denial.help() });
-            (denial.code().to_owned(), told)
+            let status = json!({ "status": denial.status(), "title": denial.title(), "help": denial.help() });
+            (denial.code().to_owned(), status)
         })
         .collect();
     answer(200, &json!(reasons))

@@ -80,7 +80,7 @@ impl Reloader {
                 let generation = self.state.taken(&text, now);
                 self.metrics.config_taken(generation, now.unix_secs());
                 warnings.iter().for_each(|warning| log::warn!("{warning}"));
-                log::info!("reloaded: generation {generation}, version {}", self.state.told().version);
+                log::info!("reloaded: generation {generation}, version {}", self.state.status().version);
                 self.good = (text, stamps);
             }
             Err(errors) => {

@@ -17,7 +17,7 @@ mod yaml;
 
 use std::sync::Arc;
 
-use crate::ingress::{Edge, Ingress, Mode, Outside, Provider};
+use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider};
 use crate::policy::{Agent, AgentAddress, Policy};
 use yaml::{Cursor, Fields, Node, Reader, shown_url};
 
@@ -128,7 +128,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let edge = Edge {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
         client_address: client_address.map_or(Some(None), |read| read.map(Some))?,
-        outside: Outside::default(),
+        fetched_data: FetchedData::default(),
         public_url: url.unwrap_or_default().into(),
     };
     let policy = Policy {

@@ -30,7 +30,7 @@ pub(super) fn take_kept(policy: &ArcSwap<Policy>) -> Result<(), String> {
         let Some(set) = KeySet::parse(&kept.bytes).ok().filter(|_| fresh) else { continue };
         let full = {
             let now = policy.load();
-            let keyring = &now.ingress.edge().outside.keyring;
+            let keyring = &now.ingress.edge().fetched_data.keyring;
             shared_rooms(&now, &kept.url).any(|rule| room_of(rule, keyring).count() >= CERTIFICATES_MAX)
         };
         if !full {
@@ -47,9 +47,9 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
         if !old.may_be_named(url) {
             return Policy::clone(old);
         }
-        let mut outside = old.ingress.edge().outside.clone();
+        let mut outside = old.ingress.edge().fetched_data.clone();
         outside.keyring.put_certificate(url, set.clone());
-        old.with_outside(outside)
+        old.with_fetched_data(outside)
     });
     before.may_be_named(url)
 }
@@ -59,7 +59,7 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();
-        let keyring = &now.ingress.edge().outside.keyring;
+        let keyring = &now.ingress.edge().fetched_data.keyring;
         let proved = |url: &str| keyring.certificate(url).is_some_and(|set| set.has_proved_itself());
         let worst = shared_rooms(&now, url)
             .filter(|rule| room_of(rule, keyring).count() > CERTIFICATES_MAX)
@@ -121,7 +121,7 @@ routes:
         let set = KeySet::parse(b"PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
         let paypal = |i: usize| format!("https://api.paypal.com/v1/notifications/certs/CERT-{i}");
         let sns = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem";
-        let has = |url: &str| policy.load().ingress.edge().outside.keyring.certificate(url).is_some();
+        let has = |url: &str| policy.load().ingress.edge().fetched_data.keyring.certificate(url).is_some();
         assert!(put(&policy, sns, &KeySet::merged([set.clone()])));
         assert!(!put(&policy, "https://evil.example/v1/notifications/certs/CERT-1", &set));
         for i in 0..CERTIFICATES_MAX * 2 {
@@ -141,12 +141,12 @@ routes:
         assert!(has(sns) && has(&paypal(1)) && !has(&paypal(0)) && !has(&paypal(2)));
         assert!(has(&paypal(CERTIFICATES_MAX * 2 - 1)) && has(&paypal(CERTIFICATES_MAX + 1)));
         assert_eq!(
-            policy.load().ingress.edge().outside.keyring.certificate_urls().count(),
+            policy.load().ingress.edge().fetched_data.keyring.certificate_urls().count(),
             CERTIFICATES_MAX + 1
         );
         // A certificate that is fetched again keeps its mark.
         put(&policy, &paypal(1), &KeySet::merged([set]));
         let now = policy.load();
-        assert!(now.ingress.edge().outside.keyring.certificate(&paypal(1)).unwrap().has_proved_itself());
+        assert!(now.ingress.edge().fetched_data.keyring.certificate(&paypal(1)).unwrap().has_proved_itself());
     }
 }

@@ -10,26 +10,26 @@ use super::cache::Cache;
 use super::client::DOCUMENT_BYTES_MAX;
 use crate::feed::FeedId;
 use crate::file::read;
-use crate::ingress::Outside;
+use crate::ingress::FetchedData;
 use crate::policy::{Feed, FeedKind, Policy};
 use crate::signature::KeySet;
 
 /// Publishes a policy with changed fetched data.
-pub(super) fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut Outside)) {
+pub(super) fn update(policy: &ArcSwap<Policy>, change: impl Fn(&mut FetchedData)) {
     policy.rcu(|old| {
-        let mut outside = old.ingress.edge().outside.clone();
+        let mut outside = old.ingress.edge().fetched_data.clone();
         change(&mut outside);
-        old.with_outside(outside)
+        old.with_fetched_data(outside)
     });
 }
 
 /// Publishes a policy with changed data of one feed. Does nothing if the current policy does not contain the feed.
-pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Outside, FeedId)) {
+pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut FetchedData, FeedId)) {
     policy.rcu(|old| {
         let Some(id) = old.feed(feed) else { return Policy::clone(old) };
-        let mut outside = old.ingress.edge().outside.clone();
+        let mut outside = old.ingress.edge().fetched_data.clone();
         change(&mut outside, id);
-        old.with_outside(outside)
+        old.with_fetched_data(outside)
     });
 }
 
@@ -63,7 +63,7 @@ pub(super) fn take_cached(policy: &ArcSwap<Policy>) -> Result<Vec<Option<Duratio
 /// Returns the reason as text if the document cannot be parsed, or if the current policy does not contain the feed.
 pub(super) fn apply(policy: &ArcSwap<Policy>, feed: &Feed, bytes: &[u8]) -> Result<Option<String>, String> {
     let before = policy.load_full();
-    let outside = &before.ingress.edge().outside;
+    let outside = &before.ingress.edge().fetched_data;
     let id = before.feed(feed).ok_or_else(|| "the configuration does not need it any more".to_owned())?;
     match &feed.kind {
         FeedKind::Keys => {

@@ -111,7 +111,7 @@ impl Fetcher {
         let provider = seen.route.as_ref().and_then(|route| route.provider.as_ref());
         let (Some(url), Some(provider)) = (&seen.wanted, provider) else { return };
         // The certificate may have been fetched since the decision about the message.
-        if self.policy.load().ingress.edge().outside.keyring.certificate(url).is_some() {
+        if self.policy.load().ingress.edge().fetched_data.keyring.certificate(url).is_some() {
             return;
         }
         let caller = seen.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -161,7 +161,7 @@ impl Work {
         }
         certificates::take_kept(&self.policy)?;
         let now = self.policy.load_full();
-        let keyring = &now.ingress.edge().outside.keyring;
+        let keyring = &now.ingress.edge().fetched_data.keyring;
         Cache::new(policy.fetching.cache.as_deref())?.keep_only(keyring.certificate_urls());
         Ok(())
     }
@@ -229,7 +229,7 @@ impl Work {
     /// name any more. Schedules a later fetch of new certificates.
     fn follow_certificates(&mut self) {
         let policy = self.policy.load_full();
-        let keyring = &policy.ingress.edge().outside.keyring;
+        let keyring = &policy.ingress.edge().fetched_data.keyring;
         let verifier = |provider: &str| policy.provider(provider).and_then(|known| known.verifier.as_ref());
         self.asked.errands.lock().keep(verifier);
         let cache = || Cache::new(policy.fetching.cache.as_deref()).ok();
@@ -317,7 +317,9 @@ impl Work {
         };
         let there = match &lasting {
             Lasting::Feed(feed) => policy.feeds.contains(feed),
-            Lasting::Certificate(url) => policy.ingress.edge().outside.keyring.certificate(url).is_some(),
+            Lasting::Certificate(url) => {
+                policy.ingress.edge().fetched_data.keyring.certificate(url).is_some()
+            }
         };
         if !there {
             return;
@@ -353,7 +355,7 @@ impl Work {
             let age = state.age(now);
             self.metrics.feed_age(feed.label(), age.map(|age| age.as_secs_f64()));
             let stale = age.is_some_and(|age| age > policy.fetching.stale_ok);
-            let held = policy.ingress.edge().outside.keyring.set(FeedId(i)).is_some();
+            let held = policy.ingress.edge().fetched_data.keyring.set(FeedId(i)).is_some();
             if stale && held {
                 log::error!("{} is older than fetch.stale_ok: its keys are not used any more", feed.label());
                 put(&self.policy, feed, |outside, id| outside.keyring.drop_set(id));

@@ -140,7 +140,7 @@ impl Admitted {
         SignatureContext {
             head: *head,
             public_url: &self.edge.public_url,
-            keyring: &self.edge.outside.keyring,
+            keyring: &self.edge.fetched_data.keyring,
             derived: &self.found.derived,
             now: self.now,
         }
@@ -158,7 +158,7 @@ impl Admitted {
             return Ok(None);
         };
         let pending = match verifier.keys() {
-            VerifierKeys::Learned(id) => self.edge.outside.keyring.secret(*id).is_none(),
+            VerifierKeys::Learned(id) => self.edge.fetched_data.keyring.secret(*id).is_none(),
             _ => false,
         };
         match verifier.answer_handshake(&self.signed(head), body, verified, pending) {

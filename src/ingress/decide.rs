@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::edge::Edge;
+use super::fetched_data::FetchedData;
 use super::gate::{self, Found};
-use super::outside::Outside;
 use super::route::Route;
 use super::router::Router;
 use crate::denial::Denial;
@@ -102,8 +102,8 @@ impl Ingress {
 
     /// Returns the same routes with other fetched data.
     #[must_use]
-    pub fn with_outside(&self, outside: Outside) -> Self {
-        let edge = Edge { outside, ..Edge::clone(&self.edge) };
+    pub fn with_fetched_data(&self, fetched_data: FetchedData) -> Self {
+        let edge = Edge { fetched_data, ..Edge::clone(&self.edge) };
         Self { edge: Arc::new(edge), ..self.clone() }
     }
 
@@ -151,7 +151,7 @@ impl Ingress {
 
     /// Reports whether `address` is a trusted proxy, which forwards requests of many clients.
     pub fn trusts(&self, address: IpAddr) -> bool {
-        let lists = &self.edge.outside.lists;
+        let lists = &self.edge.fetched_data.lists;
         let trusts = |rule: &ClientAddress| rule.trusted_proxies.contains(address.to_canonical(), lists);
         self.edge.client_address.as_ref().is_some_and(|rule| trusts(rule).unwrap_or(false))
     }
@@ -159,7 +159,7 @@ impl Ingress {
     fn client(&self, head: &RequestHead<'_>) -> Result<IpAddr, SourceFault> {
         match &self.edge.client_address {
             None => Ok(head.peer.to_canonical()),
-            Some(rule) => rule.resolve(head.peer, head.headers, &self.edge.outside.lists),
+            Some(rule) => rule.resolve(head.peer, head.headers, &self.edge.fetched_data.lists),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The external side of Callgate: what all routes share.
 
-use super::outside::Outside;
+use super::fetched_data::FetchedData;
 use crate::source::ClientAddress;
 
 /// The external side of Callgate: its public URL, the rule for client addresses, and the fetched keys and lists.
@@ -11,7 +11,7 @@ pub struct Edge {
     /// The rule for finding the client address. `None`: the address of the peer.
     pub client_address: Option<ClientAddress>,
     /// The fetched keys and address lists.
-    pub outside: Outside,
+    pub fetched_data: FetchedData,
     /// The beginning of every external URL, without a slash at the end. Empty if it is not configured.
     pub public_url: Box<str>,
 }

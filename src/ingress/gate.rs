@@ -76,7 +76,7 @@ impl Run<'_> {
         let said = self.method(found, trail);
         found.heed(route, said)?;
         found.heed(route, size(route, self.head, trail))?;
-        let allowed = address(route, client, &self.edge.outside.lists, trail);
+        let allowed = address(route, client, &self.edge.fetched_data.lists, trail);
         let allowed = found.heed(route, allowed)?;
         found.heed(route, certificate(route, self.head, trail))?;
         let said = self.token(found, trail);
@@ -140,7 +140,7 @@ impl Run<'_> {
         let signed = SignatureContext {
             head: *self.head,
             public_url: &self.edge.public_url,
-            keyring: &self.edge.outside.keyring,
+            keyring: &self.edge.fetched_data.keyring,
             derived: &found.derived,
             now: self.now,
         };

@@ -9,7 +9,7 @@ use super::decide::{Admitted, Seen};
 use super::observed::{Observed, Turned};
 use super::route::Route;
 use crate::denial::Denial;
-use crate::interaction::{Ask, Cleared, EventKey, FIRST_QUESTION, Held, Report};
+use crate::interaction::{Ask, ClaimError, Cleared, EventKey, FIRST_QUESTION, Report};
 use crate::json::{find_one, quoted, replace};
 use crate::trail::{Check, Trail};
 
@@ -35,7 +35,7 @@ pub struct Permit {
 #[derive(Debug)]
 pub struct Halted {
     /// The reason.
-    pub held: Held,
+    pub held: ClaimError,
     /// What happens to the request.
     pub turned: Turned,
 }
@@ -82,11 +82,11 @@ impl Verified {
         }
     }
 
-    fn halted(mut self, held: Held) -> Halted {
+    fn halted(mut self, held: ClaimError) -> Halted {
         let instead = match &held {
-            Held::Duplicate => "duplicate",
-            Held::Stale => "stale",
-            Held::Refused(refusal) => {
+            ClaimError::Duplicate => "duplicate",
+            ClaimError::Stale => "stale",
+            ClaimError::Refused(refusal) => {
                 self.admitted.found.observed.push(refusal.denial);
                 refusal.denial.code()
             }
@@ -100,16 +100,17 @@ impl Verified {
     /// Returns [`Halted`] if the ledger does not permit the delivery.
     pub fn permit(
         self: Box<Self>,
-        ruling: Result<Cleared, Held>,
+        ruling: Result<Cleared, ClaimError>,
         trail: &mut Trail,
     ) -> Result<Permit, Box<Halted>> {
-        let in_flight = |held: &Held| matches!(held, Held::Refused(r) if r.denial == Denial::EventInFlight);
+        let in_flight =
+            |held: &ClaimError| matches!(held, ClaimError::Refused(r) if r.denial == Denial::EventInFlight);
         match &ruling {
-            Err(Held::Duplicate) => trail.hold(Check::Duplicate, "the event was already delivered"),
-            Err(held @ Held::Refused(refusal)) if in_flight(held) => {
+            Err(ClaimError::Duplicate) => trail.hold(Check::Duplicate, "the event was already delivered"),
+            Err(held @ ClaimError::Refused(refusal)) if in_flight(held) => {
                 trail.deny(Check::Duplicate, refusal.denial, || refusal.detail.to_string());
             }
-            Err(Held::Refused(refusal)) if !knows_events(refusal.denial) => {
+            Err(ClaimError::Refused(refusal)) if !knows_events(refusal.denial) => {
                 trail.skip(Check::Duplicate, "not checked, because the ledger denied the callback first");
             }
             _ if self.events.is_empty() => {
@@ -118,11 +119,11 @@ impl Verified {
             _ => trail.pass(Check::Duplicate, || "the event was not delivered before".to_owned()),
         }
         match &ruling {
-            Err(Held::Duplicate) => {}
+            Err(ClaimError::Duplicate) => {}
             Err(held) if in_flight(held) => {}
-            Err(Held::Stale) => trail
+            Err(ClaimError::Stale) => trail
                 .hold(Check::Interaction, "the progress is lower than before, or the interaction has ended"),
-            Err(Held::Refused(refusal)) => {
+            Err(ClaimError::Refused(refusal)) => {
                 trail.deny(Check::Interaction, refusal.denial, || refusal.detail.to_string());
             }
             Ok(_) if self.admitted.found.granted.is_none() => {

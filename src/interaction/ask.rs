@@ -115,7 +115,7 @@ impl Cleared {
 
 /// The reason why the ledger does not permit the delivery of a verified callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Held {
+pub enum ClaimError {
     /// The event was already delivered. The caller receives status 200.
     Duplicate,
     /// The ledger denies the callback.

@@ -16,7 +16,7 @@ pub(super) struct Events {
 
 /// The state of an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Known {
+pub enum EventState {
     /// The event was delivered.
     Delivered,
     /// The event is being delivered.
@@ -27,13 +27,13 @@ pub enum Known {
 
 impl Events {
     /// Returns the state of the event with these keys.
-    pub(super) fn known(&self, keys: &[EventKey]) -> Known {
+    pub(super) fn known(&self, keys: &[EventKey]) -> EventState {
         if keys.iter().any(|key| self.delivered.contains_key(key)) {
-            Known::Delivered
+            EventState::Delivered
         } else if self.delivering.iter().any(|(_, key)| keys.contains(key)) {
-            Known::Delivering
+            EventState::Delivering
         } else {
-            Known::Unknown
+            EventState::Unknown
         }
     }
 

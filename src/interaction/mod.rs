@@ -14,8 +14,8 @@ mod record;
 mod report;
 mod state;
 
-pub use ask::{Ask, Cleared, EventKey, Held, Scope};
-pub use events::Known;
+pub use ask::{Ask, ClaimError, Cleared, EventKey, Scope};
+pub use events::EventState;
 pub use lapse::Due;
 pub use notice::{NoticeId, Overdue};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};

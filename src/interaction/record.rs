@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Ask, EventKey, Held};
-use super::events::{Events, Known};
+use super::ask::{Ask, ClaimError, EventKey};
+use super::events::{EventState, Events};
 use super::notice::{Notice, Overdue};
 use super::question::Question;
 use super::report::{Follow, Report, Stale};
@@ -202,13 +202,13 @@ impl Interaction {
     /// because that delivery has the same event or the token's last use.
     ///
     /// # Errors
-    /// Returns [`Held`] if the callback must not be delivered.
-    pub fn claim(&mut self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Claim>, Held> {
-        let known = self.more.as_ref().map_or(Known::Unknown, |more| more.events.known(ask.events));
+    /// Returns [`ClaimError`] if the callback must not be delivered.
+    pub fn claim(&mut self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Claim>, ClaimError> {
+        let known = self.more.as_ref().map_or(EventState::Unknown, |more| more.events.known(ask.events));
         match known {
-            Known::Delivered => return Err(Held::Duplicate),
-            Known::Delivering => return Ok(None),
-            Known::Unknown => {}
+            EventState::Delivered => return Err(ClaimError::Duplicate),
+            EventState::Delivering => return Ok(None),
+            EventState::Unknown => {}
         }
         let stale = self.admits(ask, now)?;
         if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
@@ -226,7 +226,7 @@ impl Interaction {
     }
 
     /// Checks that the interaction accepts the callback. Returns whether its progress is stale.
-    fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, Held> {
+    fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));
         }
@@ -261,7 +261,7 @@ impl Interaction {
             }
             _ => self.is_overtaken(ask.report),
         };
-        if stale && ask.follow.stale == Some(Stale::Drop) { Err(Held::Stale) } else { Ok(stale) }
+        if stale && ask.follow.stale == Some(Stale::Drop) { Err(ClaimError::Stale) } else { Ok(stale) }
     }
 
     fn is_overtaken(&self, report: &Report) -> bool {
@@ -371,8 +371,8 @@ pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str>
     pairs.join("&").into()
 }
 
-fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) -> Held {
-    Held::Refused(Refusal::new(denial, detail))
+fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) -> ClaimError {
+    ClaimError::Refused(Refusal::new(denial, detail))
 }
 
 /// Returns the value of `uses_left` that means any number. An `Option` would make every record larger.

@@ -12,11 +12,11 @@ const VERSION_CHARS: usize = 12;
 
 /// Records which configuration is in use, and the result of the last reload.
 #[derive(Debug)]
-pub struct ConfigState(Mutex<Told>);
+pub struct ConfigState(Mutex<ConfigStatus>);
 
 /// A snapshot of [`ConfigState`], for the admin listener.
 #[derive(Clone, Debug, Serialize)]
-pub struct Told {
+pub struct ConfigStatus {
     /// Number of configurations applied so far, including the first one.
     pub generation: u64,
     /// The first characters of the SHA-256 of the configuration file. Files that it names are not part of the hash.
@@ -33,7 +33,7 @@ pub struct Told {
 pub struct Refused {
     /// Time of the attempt (RFC 3339).
     pub at: String,
-    /// Version of this configuration, computed like [`Told::version`].
+    /// Version of this configuration, computed like [`ConfigStatus::version`].
     pub version: String,
     /// Every error in it.
     pub errors: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Refused {
 impl ConfigState {
     /// Creates the state with the configuration of the start, which has generation 1.
     pub fn new(text: &str, now: Timestamp) -> Self {
-        Self(Mutex::new(Told {
+        Self(Mutex::new(ConfigStatus {
             generation: 1,
             version: version(text),
             taken: now.to_string(),
@@ -52,14 +52,14 @@ impl ConfigState {
 
     /// Records that another configuration was applied. Returns its generation.
     pub fn taken(&self, text: &str, now: Timestamp) -> u64 {
-        let mut told = self.0.lock();
-        *told = Told {
-            generation: told.generation + 1,
+        let mut status = self.0.lock();
+        *status = ConfigStatus {
+            generation: status.generation + 1,
             version: version(text),
             taken: now.to_string(),
             refused: None,
         };
-        told.generation
+        status.generation
     }
 
     /// Records that another configuration was not applied.
@@ -68,7 +68,7 @@ impl ConfigState {
     }
 
     /// Returns a snapshot.
-    pub fn told(&self) -> Told {
+    pub fn status(&self) -> ConfigStatus {
         self.0.lock().clone()
     }
 }

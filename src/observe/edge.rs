@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::maker::{Label, Maker};
+use super::registry::{Label, MetricRegistry};
 
 /// Values of the label `reason` for connections that were closed before their first request.
 const CONNECTIONS_REFUSED: [&str; 6] =
@@ -29,7 +29,7 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             body_bytes: make.gauge("callgate_body_bytes_held", "Memory reserved for request bodies, in bytes.")?,
             certificates: Mutex::default(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec};
 
-use super::maker::{Label, Maker};
+use super::registry::{Label, MetricRegistry};
 
 /// Values of the label `outcome` of a fetch.
 pub(super) const OUTCOMES: [&str; 2] = ["ok", "failed"];
@@ -20,7 +20,7 @@ pub(super) struct Fetched {
 }
 
 impl Fetched {
-    pub(super) fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             ages: Mutex::default(),
             age_seconds: make.ages(

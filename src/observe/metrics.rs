@@ -9,7 +9,7 @@ use prometheus::{
 
 use super::edge::Edge;
 use super::fetched::Fetched;
-use super::maker::{Label, Maker, Series};
+use super::registry::{Label, MetricRegistry, Series};
 use crate::guard::Refused;
 
 /// Buckets for the time of a decision, which is microseconds, in seconds.
@@ -80,7 +80,7 @@ struct Ledger {
 }
 
 impl Egress {
-    fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+    fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             egress_requests: make.counters(
                 "callgate_egress_requests_total",
@@ -103,7 +103,7 @@ impl Egress {
 }
 
 impl Ingress {
-    fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+    fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             decide_seconds: make.histogram(
                 "callgate_ingress_decide_seconds",
@@ -145,7 +145,7 @@ impl Ingress {
 }
 
 impl Ledger {
-    fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+    fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             adopted: make.counters(
                 "callgate_interactions_adopted_total",
@@ -226,7 +226,7 @@ impl Metrics {
     /// Returns an error if a name is registered twice, which is a mistake in the code.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let make = Maker::new(&registry);
+        let make = MetricRegistry::new(&registry);
         let version = Label::from("version", "the binary");
         let build = make.gauges(
             "callgate_build_info",

@@ -6,7 +6,7 @@ use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
 /// The owner of an event that belongs to no interaction.
-pub(super) const LOOSE: u64 = u64::MAX;
+pub(super) const NO_OWNER: u64 = u64::MAX;
 
 /// A change to the ledger.
 #[derive(Debug)]

@@ -173,9 +173,9 @@ impl LedgerFile {
     }
 
     /// Reads everything.
-    pub(super) fn read(&self) -> Result<Held, String> {
+    pub(super) fn read(&self) -> Result<ClaimError, String> {
         let Some(database) = &self.database else { return Err("it is not open".to_owned()) };
-        Held::read(database).map_err(|error| error.to_string())
+        ClaimError::read(database).map_err(|error| error.to_string())
     }
 }
 
@@ -327,13 +327,13 @@ impl StorageBackend for Backend {
 // === What it held ===
 
 /// What a file held when it was opened.
-pub(super) struct Held {
+pub(super) struct ClaimError {
     pub(super) number_max: u64,
     pub(super) interactions: Vec<(u64, Box<str>, Interaction)>,
     pub(super) events: Vec<(u64, EventKey, Timestamp, u64)>,
 }
 
-impl Held {
+impl ClaimError {
     fn read(database: &Database) -> Result<Self, redb::Error> {
         let read = database.begin_read()?;
         let mut held = Self { number_max: 0, interactions: Vec::new(), events: Vec::new() };

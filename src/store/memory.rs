@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::change::{Change, LOOSE};
+use super::change::{Change, NO_OWNER};
+use super::dedup::Dedup;
 use super::journal::Journal;
-use super::loose::Loose;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, Claim, EventKey, Held, Interaction, Known, NoticeId, Report, State, pairs};
+use crate::interaction::{
+    Ask, Claim, ClaimError, EventKey, EventState, Interaction, NoticeId, Report, State, pairs,
+};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
@@ -40,7 +42,7 @@ pub(super) enum Hold {
     /// One of an interaction.
     Interaction(Box<str>, Claim),
     /// One whose token names no interaction, by its events.
-    Loose(Vec<EventKey>),
+    Dedup(Vec<EventKey>),
 }
 
 /// A notice that is to be delivered.
@@ -74,7 +76,7 @@ pub(super) struct Shard {
 #[derive(Debug)]
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
-    pub(super) loose: Mutex<Loose>,
+    pub(super) dedup: Mutex<Dedup>,
     pub(super) interactions: AtomicUsize,
     /// Events of interactions.
     pub(super) events: AtomicUsize,
@@ -91,7 +93,7 @@ impl Memory {
     pub(super) fn new(settings: StoreSettings, journal: Option<Arc<Journal>>, metrics: Arc<Metrics>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            loose: Mutex::default(),
+            dedup: Mutex::default(),
             interactions: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             unsent: Mutex::default(),
@@ -104,7 +106,7 @@ impl Memory {
 
     /// How many interactions and events there are.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let events = self.events.load(Ordering::Relaxed) + self.loose.lock().len();
+        let events = self.events.load(Ordering::Relaxed) + self.dedup.lock().len();
         (self.interactions.load(Ordering::Relaxed), events)
     }
 
@@ -218,7 +220,7 @@ impl Memory {
     /// Takes over an event that a file held; `owner` is its interaction, if it has one.
     pub(super) fn restore_event(&self, number: u64, event: EventKey, until: Timestamp, owner: Option<&str>) {
         let Some(id) = owner else {
-            self.loose.lock().remember(event, until, number);
+            self.dedup.lock().remember(event, until, number);
             return;
         };
         let mut shard = self.shard(Self::index(id));
@@ -231,12 +233,12 @@ impl Memory {
     // === Callbacks ===
 
     /// Asks whether a callback may be delivered. `Ok(None)`: not before what is under way has ended.
-    pub(super) fn claim(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Hold>, Held> {
+    pub(super) fn claim(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Hold>, ClaimError> {
         let Some(granted) = ask.granted else {
-            return match self.loose.lock().claim(ask.events, now) {
-                Known::Delivered => Err(Held::Duplicate),
-                Known::Delivering => Ok(None),
-                Known::Unknown => Ok(Some(Hold::Loose(ask.events.to_vec()))),
+            return match self.dedup.lock().claim(ask.events, now) {
+                EventState::Delivered => Err(ClaimError::Duplicate),
+                EventState::Delivering => Ok(None),
+                EventState::Unknown => Ok(Some(Hold::Dedup(ask.events.to_vec()))),
             };
         };
         let id = &*granted.interaction;
@@ -251,7 +253,10 @@ impl Memory {
         if claim.is_some() && !ask.events.is_empty() && full() {
             // An event that could not be remembered would be delivered twice.
             claim.iter().for_each(|claim| slot.record.release(claim));
-            return Err(Held::Refused(Refusal::new(Denial::StoreFull, "no more events can be remembered")));
+            return Err(ClaimError::Refused(Refusal::new(
+                Denial::StoreFull,
+                "no more events can be remembered",
+            )));
         }
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim)))
     }
@@ -263,7 +268,7 @@ impl Memory {
         ask: &Ask<'_>,
         granted: &Granted,
         now: Timestamp,
-    ) -> Result<&'s mut Slot, Held> {
+    ) -> Result<&'s mut Slot, ClaimError> {
         if self.settings.unknown == Unknown::Refuse {
             return Err(unknown());
         }
@@ -274,10 +279,10 @@ impl Memory {
         // One that would be over at once is not worth a record, nor a notice.
         if now >= record.deadline() {
             let refusal = Refusal::new(Denial::InteractionOver, "its deadline has passed");
-            return Err(Held::Refused(refusal));
+            return Err(ClaimError::Refused(refusal));
         }
         if !self.take_room() {
-            return Err(Held::Refused(full()));
+            return Err(ClaimError::Refused(full()));
         }
         self.metrics.interaction_adopted(ask.route);
         Ok(self.insert(shard, &(*granted.interaction).into(), record, self.number()))
@@ -287,7 +292,7 @@ impl Memory {
     pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
         match hold {
             Hold::Interaction(id, claim) => self.settle_interaction(&id, &claim, report, event_id, now),
-            Hold::Loose(keys) => self.settle_loose(&keys, now),
+            Hold::Dedup(keys) => self.settle_dedup(&keys, now),
         }
     }
 
@@ -325,22 +330,22 @@ impl Memory {
         journal.record(changes)
     }
 
-    fn settle_loose(&self, keys: &[EventKey], now: Timestamp) -> u64 {
+    fn settle_dedup(&self, keys: &[EventKey], now: Timestamp) -> u64 {
         let until = now.plus(self.settings.remember);
-        let mut loose = self.loose.lock();
+        let mut dedup = self.dedup.lock();
         let mut changes = Vec::new();
         for key in keys {
             let number = self.number();
-            loose.remember(*key, until, number);
-            changes.push(Change::Event(number, *key, until, LOOSE));
+            dedup.remember(*key, until, number);
+            changes.push(Change::Event(number, *key, until, NO_OWNER));
         }
-        self.tidy_loose(&mut loose, now, &mut changes);
+        self.tidy_dedup(&mut dedup, now, &mut changes);
         self.journal.as_ref().map_or(0, |journal| journal.record(changes))
     }
 
     /// Forgets what is over, and what has to make room.
-    pub(super) fn tidy_loose(&self, loose: &mut Loose, now: Timestamp, changes: &mut Vec<Change>) {
-        while let Some((number, made_room)) = loose.forget(now, self.settings.events_max) {
+    pub(super) fn tidy_dedup(&self, dedup: &mut Dedup, now: Timestamp, changes: &mut Vec<Change>) {
+        while let Some((number, made_room)) = dedup.forget(now, self.settings.events_max) {
             changes.push(Change::EventGone(number));
             if made_room {
                 self.metrics.event_forgotten();
@@ -351,7 +356,7 @@ impl Memory {
     /// The callback was not delivered: everything is as before.
     pub(super) fn release(&self, hold: &Hold) {
         match hold {
-            Hold::Loose(keys) => self.loose.lock().release(keys),
+            Hold::Dedup(keys) => self.dedup.lock().release(keys),
             Hold::Interaction(id, claim) => {
                 let mut shard = self.shard(Self::index(id));
                 if let Some(slot) = shard.interactions.get_mut(&**id) {
@@ -386,6 +391,6 @@ pub(super) fn full() -> Refusal {
     Refusal::new(Denial::StoreFull, "the ledger is full")
 }
 
-fn unknown() -> Held {
-    Held::Refused(Refusal::new(Denial::InteractionUnknown, "the ledger does not know it"))
+fn unknown() -> ClaimError {
+    ClaimError::Refused(Refusal::new(Denial::InteractionUnknown, "the ledger does not know it"))
 }

@@ -6,13 +6,13 @@
 //! ([`Claimed::settle`]); a claim that is dropped is released, so that the provider's retry is delivered.
 
 mod change;
+mod dedup;
 mod file;
 mod journal;
-mod loose;
 mod memory;
 mod mint;
 mod restore;
-mod upkeep;
+mod sweep;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::config::StoreSettings;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, Cleared, Held, Interaction, QuestionFault, Report};
+use crate::interaction::{Ask, ClaimError, Cleared, Interaction, QuestionFault, Report};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
@@ -135,7 +135,12 @@ impl Store {
     pub async fn open(&self, minted: &Minted, now: Timestamp) -> Result<(), Refusal> {
         self.check()?;
         let sequence = self.memory.open(minted, now)?;
-        durable(self.journal.as_ref(), sequence).await
+        let opened = durable(self.journal.as_ref(), sequence).await;
+        if opened.is_err() {
+            // Nobody receives the token. Without this, the agent would be notified about a callback that cannot come.
+            self.memory.not_sent(&minted.interaction, true, now);
+        }
+        opened
     }
 
     /// Whether something new may be begun.
@@ -151,14 +156,14 @@ impl Store {
     /// use of the interaction is, this waits for how that ends, at most for `patience`.
     ///
     /// # Errors
-    /// [`Held`].
+    /// [`ClaimError`].
     pub async fn claim(
         &self,
         ask: &Ask<'_>,
         now: Timestamp,
         patience: Duration,
-    ) -> Result<Claimed<'_>, Held> {
-        self.check().map_err(Held::Refused)?;
+    ) -> Result<Claimed<'_>, ClaimError> {
+        self.check().map_err(ClaimError::Refused)?;
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
             // Boxed, because it is rare, and every exchange would carry its room about.
@@ -170,7 +175,7 @@ impl Store {
             && !journal.durable(journal.sequence()).await
         {
             // What the answer rests on is not safe yet, and may not be there after a crash.
-            return Err(Held::Refused(unavailable()));
+            return Err(ClaimError::Refused(unavailable()));
         }
         claimed
     }
@@ -180,13 +185,13 @@ impl Store {
         ask: &Ask<'_>,
         now: Timestamp,
         patience: Duration,
-    ) -> Result<Claimed<'_>, Held> {
+    ) -> Result<Claimed<'_>, ClaimError> {
         let detail = "the same event, or the last one allowed, is still being delivered";
-        let late = || Held::Refused(Refusal::new(Denial::EventInFlight, detail));
+        let late = || ClaimError::Refused(Refusal::new(Denial::EventInFlight, detail));
         timeout(patience, self.claim_freed(ask, now)).await.map_err(|_| late())?
     }
 
-    async fn claim_freed(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, Held> {
+    async fn claim_freed(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
         loop {
             // Registered before the look: an end that falls between the two is not missed.
             let freed = self.freed.notified();
@@ -269,7 +274,7 @@ impl Store {
             self.memory.pass(index, now, &mut notices);
         }
         if self.takes_more() {
-            self.memory.pass_loose(now);
+            self.memory.pass_dedup(now);
         }
         notices
     }
@@ -319,7 +324,7 @@ impl Claimed<'_> {
     pub fn cleared(&self) -> Cleared {
         match &self.hold {
             Some(Hold::Interaction(_, claim)) => Cleared::by_the_ledger(claim.question, claim.stale),
-            Some(Hold::Loose(_)) | None => Cleared::by_the_ledger(None, false),
+            Some(Hold::Dedup(_)) | None => Cleared::by_the_ledger(None, false),
         }
     }
 

@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 
-use super::change::LOOSE;
-use super::file::Held;
+use super::change::NO_OWNER;
+use super::file::ClaimError;
 use super::memory::Memory;
 
 /// Moves everything that a file held into memory.
-pub(super) fn restore(held: Held, memory: &Memory) {
+pub(super) fn restore(held: ClaimError, memory: &Memory) {
     let interactions = held.interactions.into_iter();
     let owners: HashMap<_, _> =
         interactions.map(|(number, id, record)| (number, memory.restore(number, id, record))).collect();
     for (number, event, until, owner) in held.events {
         match owners.get(&owner) {
             Some(id) => memory.restore_event(number, event, until, Some(id)),
-            None if owner == LOOSE => memory.restore_event(number, event, until, None),
+            None if owner == NO_OWNER => memory.restore_event(number, event, until, None),
             None => {}
         }
     }

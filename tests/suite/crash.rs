@@ -106,7 +106,7 @@ pub fn try_send_in_full(
 }
 
 #[derive(Clone)]
-pub struct Known {
+pub struct EventState {
     pub id: String,
     pub token: String,
 }
@@ -114,9 +114,9 @@ pub struct Known {
 /// Everything that was acknowledged with a response.
 #[derive(Default)]
 pub struct Acknowledged {
-    pub minted: Vec<Known>,
+    pub minted: Vec<EventState>,
     /// Event -> the interaction it belongs to.
-    pub events: HashMap<String, Known>,
+    pub events: HashMap<String, EventState>,
     pub revoked: Vec<String>,
 }
 
@@ -151,26 +151,26 @@ impl Load<'_> {
         }
     }
 
-    pub fn mint(&self) -> Option<Known> {
+    pub fn mint(&self) -> Option<EventState> {
         let wanted = r#"{"route":"doc","params":{"id":"a"}}"#;
         let (status, body) = try_send(self.running.admin, "POST", "/callbacks", "", wanted)?;
         assert_eq!(status, 201, "{body}");
         let value: Value = serde_json::from_str(&body).ok()?;
         let text = |name: &str| value[name].as_str().unwrap().to_owned();
-        let known = Known { id: text("interaction"), token: text("callback_token") };
+        let known = EventState { id: text("interaction"), token: text("callback_token") };
         self.acknowledged.lock().unwrap().minted.push(known.clone());
         self.operations.fetch_add(1, Ordering::SeqCst);
         Some(known)
     }
 }
 
-pub fn call(ingress: SocketAddr, known: &Known, event: &str) -> Option<u16> {
+pub fn call(ingress: SocketAddr, known: &EventState, event: &str) -> Option<u16> {
     let (head, _) = call_in_full(ingress, known, event)?;
     head.get(9..12)?.parse().ok()
 }
 
 /// The same, with head and body of the answer.
-pub fn call_in_full(ingress: SocketAddr, known: &Known, event: &str) -> Option<(String, String)> {
+pub fn call_in_full(ingress: SocketAddr, known: &EventState, event: &str) -> Option<(String, String)> {
     let body = format!(r#"{{"event":{{"id":"{event}"}}}}"#);
     let mut mac = <hmac::Hmac<sha2::Sha256> as hmac::Mac>::new_from_slice(
         b"whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
@@ -329,7 +329,7 @@ fn what_was_acknowledged_before_the_disk_was_full_is_kept() {
         assert_eq!(status, 200, "{id}");
     }
     let text = |name: &str| minted[0][name].as_str().unwrap().to_owned();
-    let known = Known { id: text("interaction"), token: text("callback_token") };
+    let known = EventState { id: text("interaction"), token: text("callback_token") };
     assert_eq!(call(running.ingress, &known, "msg-1"), Some(200));
     running.kill();
 }

@@ -13,7 +13,7 @@ use callgate::clock::Clock;
 use callgate::config::Config;
 use callgate::denial::Denial;
 use callgate::ingress::{Decided, Observed, Turned, Verified};
-use callgate::interaction::Held;
+use callgate::interaction::ClaimError;
 use callgate::observe::Metrics;
 use callgate::policy::MintRequest;
 use callgate::request::RequestHead;
@@ -367,9 +367,9 @@ impl Pure {
             }
             Err(halted) => match (halted.turned, halted.held) {
                 (Turned::Observed(observed), _) => Verdict::observed(&observed),
-                (_, Held::Refused(refusal)) => Verdict::denied(refusal.denial, route),
-                (_, Held::Duplicate) => Verdict::held("duplicate", route),
-                (_, Held::Stale) => Verdict::held("stale", route),
+                (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, route),
+                (_, ClaimError::Duplicate) => Verdict::held("duplicate", route),
+                (_, ClaimError::Stale) => Verdict::held("stale", route),
             },
         }
     }

@@ -15,8 +15,8 @@ use callgate::policy::MintRequest;
 use callgate::store::Store;
 
 use crate::crash::{
-    Acknowledged, Known, Load, Running, call_in_full, config, deliveries, kill_again_and_again, try_send,
-    try_send_in_full, verify,
+    Acknowledged, EventState, Load, Running, call_in_full, config, deliveries, kill_again_and_again,
+    try_send, try_send_in_full, verify,
 };
 use crate::harness::{ANSWER, Agent, eventually, parse};
 
@@ -37,7 +37,7 @@ struct World {
     path: PathBuf,
     running: Running,
     acknowledged: Mutex<Acknowledged>,
-    known: Known,
+    known: EventState,
 }
 
 impl World {

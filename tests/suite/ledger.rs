@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use callgate::clock::{Clock, instant};
 use callgate::config::Config;
-use callgate::interaction::{Ask, EventKey, Follow, Held, Report, Scope};
+use callgate::interaction::{Ask, ClaimError, EventKey, Follow, Report, Scope};
 use callgate::observe::Metrics;
 use callgate::path::CanonicalPath;
 use callgate::policy::MintRequest;
@@ -504,7 +504,7 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
     let now = Timestamp::from_unix_ms(START);
     runtime.block_on(async {
         let first = store.claim(&ask, now, Duration::ZERO).await.unwrap();
-        let Err(Held::Refused(refusal)) = store.claim(&ask, now, Duration::from_millis(5)).await else {
+        let Err(ClaimError::Refused(refusal)) = store.claim(&ask, now, Duration::from_millis(5)).await else {
             panic!("delivered twice");
         };
         assert_eq!(refusal.denial.code(), "event_in_flight");
@@ -512,7 +512,7 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
         let second = store.claim(&ask, now, Duration::ZERO).await.unwrap();
         second.settle(&report, None, now).await.unwrap();
         let third = store.claim(&ask, now, Duration::ZERO).await;
-        assert_eq!(third.unwrap_err(), Held::Duplicate);
+        assert_eq!(third.unwrap_err(), ClaimError::Duplicate);
         // A delivered event is remembered for three days.
         store.pass(now.plus(Duration::from_secs(3 * 86_400 - 1)));
         assert_eq!(store.counts().1, 1);

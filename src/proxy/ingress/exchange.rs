@@ -19,7 +19,7 @@ use crate::http::{
     send_continue_if_expected, set_traceparent,
 };
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
-use crate::interaction::Held;
+use crate::interaction::ClaimError;
 use crate::observe::Span;
 use crate::policy::Policy;
 use crate::proxy::listen::ConnInfo;
@@ -280,14 +280,14 @@ impl CallbackExchange<'_> {
         let route = seen.route.as_ref().map_or("none", |route| &route.name);
         let metrics = &self.context.recorder.metrics;
         let result = match held {
-            Held::Refused(refusal) => {
+            ClaimError::Refused(refusal) => {
                 return self.deny(Denied { denial: refusal.denial, seen }, 0).await;
             }
-            Held::Duplicate => {
+            ClaimError::Duplicate => {
                 metrics.duplicate(route);
                 "duplicate"
             }
-            Held::Stale => {
+            ClaimError::Stale => {
                 metrics.stale(route, "dropped");
                 "stale"
             }

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 impl Admin {
     /// Returns the current state as JSON. The ages of feeds and the expiry times of certificates are those of the
     /// metrics.
-    pub(super) fn told_state(&self) -> Value {
+    pub(super) fn current_state(&self) -> Value {
         let (policy, listener) = (self.policy.load(), self.listener.load());
         let readiness = self.readiness();
         let (interactions, events) = self.store.counts();
@@ -28,7 +28,7 @@ impl Admin {
             "now": self.clock.now().to_string(),
             "ready": readiness.is_ok(),
             "why_not": readiness.err(),
-            "config": self.config.told(),
+            "config": self.config.status(),
             "actions": listener.actions,
             "client_header": policy.ingress.edge().client_address.as_ref().map(|rule| rule.header.name().as_str().to_owned()),
             "public_url": &*policy.ingress.edge().public_url,
@@ -72,7 +72,7 @@ fn token(rule: &TokenRule) -> String {
 }
 
 fn provider(policy: &Policy, provider: &Provider) -> Value {
-    let lists = &policy.ingress.edge().outside.lists;
+    let lists = &policy.ingress.edge().fetched_data.lists;
     json!({
         "name": *provider.name,
         "preset": provider.preset,
@@ -83,7 +83,7 @@ fn provider(policy: &Policy, provider: &Provider) -> Value {
 
 /// Returns a feed as JSON: its age and its number of entries, but not the entries.
 fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> Value {
-    let outside = &policy.ingress.edge().outside;
+    let outside = &policy.ingress.edge().fetched_data;
     let (kind, count) = match feed.kind {
         FeedKind::Addresses(_) => ("addresses", outside.lists.get(id).map(|list| list.len())),
         FeedKind::Keys => ("keys", outside.keyring.set(id).map(|set| set.keys().len())),
@@ -100,7 +100,7 @@ pub(super) fn interaction<const N: usize>(
     besides: [(&str, Value); N],
 ) -> Value {
     let captures: Value = interaction.captures().collect();
-    let told = [
+    let status = [
         ("interaction", json!(id)),
         ("route", json!(&*interaction.route)),
         ("provider", json!(interaction.provider.as_deref())),
@@ -113,5 +113,5 @@ pub(super) fn interaction<const N: usize>(
         ("last_event_at", json!(interaction.last_event().map(|at| at.to_string()))),
         ("deadline_at", json!(interaction.deadline().to_string())),
     ];
-    told.into_iter().chain(besides).collect()
+    status.into_iter().chain(besides).collect()
 }

@@ -76,12 +76,12 @@ impl Label {
 }
 
 /// Creates metrics and registers them.
-pub(super) struct Maker<'r> {
+pub(super) struct MetricRegistry<'r> {
     registry: &'r Registry,
     made: RefCell<Vec<Series>>,
 }
 
-impl<'r> Maker<'r> {
+impl<'r> MetricRegistry<'r> {
     pub(super) const fn new(registry: &'r Registry) -> Self {
         Self { registry, made: RefCell::new(Vec::new()) }
     }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_label_that_nothing_is_said_of_cannot_be_registered() {
         let registry = Registry::new();
-        let make = Maker::new(&registry);
+        let make = MetricRegistry::new(&registry);
         let counters = IntCounterVec::new(Opts::new("some_total", "Some."), &["route"]);
         assert!(make.register(counters, &[Label::provider()], &[]).is_err());
     }
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn closed_labels_are_there_from_the_start_in_every_combination() {
         let registry = Registry::new();
-        let make = Maker::new(&registry);
+        let make = MetricRegistry::new(&registry);
         let labels = [Label::closed("one", ["a", "b"]), Label::closed("other", ["x", "y", "z"])];
         make.counters("closed_total", "All known.", &labels).unwrap();
         make.counters("open_total", "Not.", &[Label::closed("one", ["a"]), Label::route()]).unwrap();

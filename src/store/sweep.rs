@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::change::{Change, LOOSE};
+use super::change::{Change, NO_OWNER};
 use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
@@ -160,8 +160,8 @@ impl Memory {
 
     /// The events of no interaction, as the changes that make them.
     pub(super) fn snapshot_loose(&self) -> Vec<Change> {
-        let loose = self.loose.lock();
-        loose.all().map(|(until, key, number)| Change::Event(number, key, until, LOOSE)).collect()
+        let dedup = self.dedup.lock();
+        dedup.all().map(|(until, key, number)| Change::Event(number, key, until, NO_OWNER)).collect()
     }
 
     // === Time ===
@@ -178,10 +178,10 @@ impl Memory {
     }
 
     /// Lets time pass for the events of no interaction.
-    pub(super) fn pass_loose(&self, now: Timestamp) {
+    pub(super) fn pass_dedup(&self, now: Timestamp) {
         let mut changes = Vec::new();
-        let mut loose = self.loose.lock();
-        self.tidy_loose(&mut loose, now, &mut changes);
+        let mut dedup = self.dedup.lock();
+        self.tidy_dedup(&mut dedup, now, &mut changes);
         if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
             journal.record(changes);
         }

@@ -5,7 +5,7 @@ use crate::source::Lists;
 
 /// A snapshot of the fetched keys and address lists.
 #[derive(Clone, Debug, Default)]
-pub struct Outside {
+pub struct FetchedData {
     /// The keys.
     pub keyring: Keyring,
     /// The address lists.

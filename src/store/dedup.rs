@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::interaction::{EventKey, Known};
+use crate::interaction::{EventKey, EventState};
 use crate::time::Timestamp;
 
 /// An event that is known.
@@ -16,12 +16,12 @@ enum Mark {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Loose {
+pub(super) struct Dedup {
     marks: HashMap<EventKey, Mark>,
     queue: VecDeque<(Timestamp, EventKey, u64)>,
 }
 
-impl Loose {
+impl Dedup {
     /// How many are remembered.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
@@ -33,16 +33,16 @@ impl Loose {
     }
 
     /// Claims an event that goes by these keys, unless it is known by any of them.
-    pub(super) fn claim(&mut self, keys: &[EventKey], now: Timestamp) -> Known {
-        let mut known = Known::Unknown;
+    pub(super) fn claim(&mut self, keys: &[EventKey], now: Timestamp) -> EventState {
+        let mut known = EventState::Unknown;
         for key in keys {
             match self.marks.get(key) {
-                Some(Mark::Delivered(until, _)) if *until > now => return Known::Delivered,
-                Some(Mark::InFlight) => known = Known::Delivering,
+                Some(Mark::Delivered(until, _)) if *until > now => return EventState::Delivered,
+                Some(Mark::InFlight) => known = EventState::Delivering,
                 Some(Mark::Delivered(..)) | None => {}
             }
         }
-        if known == Known::Unknown {
+        if known == EventState::Unknown {
             for key in keys {
                 self.marks.insert(*key, Mark::InFlight);
             }
@@ -87,20 +87,20 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room_and_never_the_newest() {
-        let (mut loose, now) = (Loose::default(), Timestamp::from_unix_secs(0));
+        let (mut dedup, now) = (Dedup::default(), Timestamp::from_unix_secs(0));
         let until = Timestamp::from_unix_secs(100);
         for i in 0..5 {
-            assert_eq!(loose.claim(&[EventKey(i)], now), Known::Unknown);
-            loose.remember(EventKey(i), until, u64::try_from(i).unwrap());
-            while let Some((number, made_room)) = loose.forget(now, 3) {
+            assert_eq!(dedup.claim(&[EventKey(i)], now), EventState::Unknown);
+            dedup.remember(EventKey(i), until, u64::try_from(i).unwrap());
+            while let Some((number, made_room)) = dedup.forget(now, 3) {
                 assert!(made_room && number + 3 == u64::try_from(i).unwrap());
             }
         }
-        assert_eq!(loose.claim(&[EventKey(4)], now), Known::Delivered);
-        assert_eq!(loose.claim(&[EventKey(0)], now), Known::Unknown);
-        assert_eq!(loose.claim(&[EventKey(0), EventKey(9)], now), Known::Delivering);
-        loose.release(&[EventKey(0)]);
-        assert_eq!(loose.forget(until, 3), Some((2, false)));
-        assert_eq!(loose.claim(&[EventKey(4)], until), Known::Unknown, "its time is over");
+        assert_eq!(dedup.claim(&[EventKey(4)], now), EventState::Delivered);
+        assert_eq!(dedup.claim(&[EventKey(0)], now), EventState::Unknown);
+        assert_eq!(dedup.claim(&[EventKey(0), EventKey(9)], now), EventState::Delivering);
+        dedup.release(&[EventKey(0)]);
+        assert_eq!(dedup.forget(until, 3), Some((2, false)));
+        assert_eq!(dedup.claim(&[EventKey(4)], until), EventState::Unknown, "its time is over");
     }
 }
