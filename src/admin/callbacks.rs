@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
-use super::{Admin, caller, status};
+use super::service::Admin;
+use super::{caller, status};
 use crate::clock::instant;
 use crate::denial::Refusal;
 use crate::interaction::{Interaction, State};

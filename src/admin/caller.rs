@@ -3,9 +3,9 @@
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 
-use super::Admin;
 use super::responses::problem;
 use super::server::{AdminRequest, AdminResponse};
+use super::service::Admin;
 use crate::browser::{self, SEC_FETCH_SITE, once};
 
 /// Denies requests that a web page caused.

@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
-use super::{Admin, caller, status};
+use super::service::Admin;
+use super::{caller, status};
 use crate::denial::Denial;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::service::Admin;
 use crate::feed::FeedId;
 use crate::ingress::{Provider, Route, TokenRule};
 use crate::interaction::Interaction;

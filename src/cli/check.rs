@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::common::{EXIT_USAGE, counted, print_json};
 use super::describe::describe;
+use super::read::ConfigArg;
 use super::read::{Read, Root};
-use super::{ConfigArg, EXIT_USAGE, counted, print_json};
 use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls, to_yaml};
 use crate::proxy::check_tls;
 

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{ConfigArg, EXIT_DATA, Message, moment, now_unless, print_json};
+use super::common::{EXIT_DATA, moment, now_unless, print_json};
+use super::message::Message;
+use super::read::ConfigArg;
 use crate::fetch::with_cached;
 use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;

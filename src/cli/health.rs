@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::EXIT_UNAVAILABLE;
+use super::common::EXIT_UNAVAILABLE;
 use crate::source::reachable;
 
 /// Timeout for the connection and for each read and write. It is shorter than the timeout of a typical probe.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{EXIT_DATA, EXIT_USAGE};
+use super::common::{EXIT_DATA, EXIT_USAGE};
 use crate::config::{CHANGE_ME, Config, PresetDefinition, Surroundings, preset};
 use crate::egress::Slot;
 

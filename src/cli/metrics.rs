@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::EXIT_UNAVAILABLE;
+use super::common::EXIT_UNAVAILABLE;
 use crate::denial::Denial;
 use crate::observe::{Label, Metrics, Series, Values};
 

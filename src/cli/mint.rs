@@ -10,7 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json};
+use super::read::ConfigArg;
 use crate::config::{AdminListener, Config, Unknown};
 use crate::policy::MintRequest;
 use crate::random::new_id;

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
 mod check;
+mod common;
 mod describe;
 mod explain;
 mod health;
@@ -21,16 +22,13 @@ mod schema;
 mod serving;
 mod sign;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ERRORS_MAX};
-use crate::file::{FILE_BYTES_MAX, read as read_file};
-use crate::time::Timestamp;
+use read::ConfigArg;
 
+pub use common::{EXIT_DATA, EXIT_UNAVAILABLE, EXIT_USAGE};
 pub use init::first_configuration;
 pub use inject::{Injected, Sidecar, inject, remove};
 pub use message::Message;
@@ -38,13 +36,6 @@ pub use metrics::metrics_table;
 pub use providers::provider_table;
 pub use schema::{reference, schema};
 pub use serving::{Serving, serve};
-
-/// Exit code for wrong usage or a wrong configuration (`EX_USAGE` in sysexits.h).
-pub const EXIT_USAGE: u8 = 64;
-/// Exit code for an input file that cannot be used (`EX_DATAERR` in sysexits.h).
-pub const EXIT_DATA: u8 = 65;
-/// Exit code for a resource that is unavailable, such as a port in use (`EX_UNAVAILABLE` in sysexits.h).
-pub const EXIT_UNAVAILABLE: u8 = 69;
 
 #[derive(Parser)]
 #[command(
@@ -91,13 +82,6 @@ enum Command {
     Inject(inject::InjectArgs),
 }
 
-#[derive(Args, Clone)]
-struct ConfigArg {
-    /// Configuration file.
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    config: PathBuf,
-}
-
 /// Checks whether the command line accepts these arguments, without running them.
 ///
 /// # Errors
@@ -136,64 +120,4 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Inject(args) => inject::run(&args),
     };
     ExitCode::from(code)
-}
-
-impl ConfigArg {
-    fn text(&self) -> Result<String, Vec<ConfigError>> {
-        let read = read_file(&self.config, FILE_BYTES_MAX);
-        let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
-        text.map_err(|error| {
-            let message = format!("cannot read {}: {error}", self.config.display());
-            vec![ConfigError { path: String::new(), position: None, message, hint: String::new() }]
-        })
-    }
-
-    fn parse(&self) -> Result<Config, Vec<ConfigError>> {
-        read::Read::new(self).config
-    }
-
-    /// Returns the configuration. If it has mistakes, prints all of them and returns the exit code.
-    fn load(&self) -> Result<Config, u8> {
-        self.parse().map_err(|errors| {
-            self.print_errors(&errors);
-            EXIT_USAGE
-        })
-    }
-
-    fn print_errors(&self, errors: &[ConfigError]) {
-        for error in errors {
-            eprintln!("error: {}: {error}", self.config.display());
-        }
-        // The last of more errors is the number of the others.
-        if errors.len() <= ERRORS_MAX {
-            eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
-        }
-    }
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the configuration receives the environment as an argument, from here"
-)]
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-/// Parses the value of `--at`: RFC 3339 or Unix seconds.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text)
-        .ok_or_else(|| "expected RFC 3339, such as 2026-01-01T00:00:00Z, or Unix seconds".to_owned())
-}
-
-fn now_unless(at: Option<Timestamp>) -> Timestamp {
-    at.unwrap_or_else(|| Clock::System.now())
-}
-
-/// Returns a number with its noun in singular or plural: `1 route`, `2 routes`.
-fn counted(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-fn print_json(value: &serde_json::Value) {
-    println!("{value:#}");
 }

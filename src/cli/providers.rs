@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{EXIT_DATA, print_json};
+use super::common::{EXIT_DATA, print_json};
 use crate::config::{Addresses, PRESETS, Preset, PresetDefinition, preset};
 
 #[derive(Args)]

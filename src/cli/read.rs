@@ -6,12 +6,53 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use clap::Args;
 use parking_lot::Mutex;
 
-use super::ConfigArg;
-use crate::config::{Config, ConfigError, Surroundings};
+use super::common::{EXIT_USAGE, counted, environment};
+use crate::config::{Config, ConfigError, ERRORS_MAX, Surroundings};
 use crate::file::{FILE_BYTES_MAX, read as read_file};
 use crate::policy::FeedKind;
+
+#[derive(Args, Clone)]
+pub(super) struct ConfigArg {
+    /// Configuration file.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub(super) config: PathBuf,
+}
+
+impl ConfigArg {
+    pub(super) fn text(&self) -> Result<String, Vec<ConfigError>> {
+        let read = read_file(&self.config, FILE_BYTES_MAX);
+        let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+        text.map_err(|error| {
+            let message = format!("cannot read {}: {error}", self.config.display());
+            vec![ConfigError { path: String::new(), position: None, message, hint: String::new() }]
+        })
+    }
+
+    pub(super) fn parse(&self) -> Result<Config, Vec<ConfigError>> {
+        Read::new(self).config
+    }
+
+    /// Returns the configuration. If it has mistakes, prints all of them and returns the exit code.
+    pub(super) fn load(&self) -> Result<Config, u8> {
+        self.parse().map_err(|errors| {
+            self.print_errors(&errors);
+            EXIT_USAGE
+        })
+    }
+
+    pub(super) fn print_errors(&self, errors: &[ConfigError]) {
+        for error in errors {
+            eprintln!("error: {}: {error}", self.config.display());
+        }
+        // The last of more errors is the number of the others.
+        if errors.len() <= ERRORS_MAX {
+            eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
+        }
+    }
+}
 
 /// Metadata that differs when a file was changed or replaced: device, inode, size, modification and change time.
 /// Symbolic links are followed. `None`: the file does not exist.
@@ -87,7 +128,7 @@ impl Read {
             look(&found);
             read_file(&found, FILE_BYTES_MAX).map_err(|error| root.explain(&found, error))
         };
-        let surroundings = Surroundings { env: &super::environment, file: &file };
+        let surroundings = Surroundings { env: &environment, file: &file };
         let config = match &text {
             Ok(text) => Config::parse(text, &surroundings),
             Err(errors) => Err(errors.clone()),

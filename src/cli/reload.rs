@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
-use super::ConfigArg;
+use super::read::ConfigArg;
 use super::read::{Read, Stamps, stamp};
 use super::serving::Serving;
 use crate::clock::Clock;

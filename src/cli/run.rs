@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE, counted};
+use super::read::ConfigArg;
 use super::read::Read;
 use super::reload::Reloader;
 use super::serving::serve;
-use super::{ConfigArg, EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use crate::clock::Clock;
 use crate::config::{AccessLog, Config, Startup};
 use crate::observe::{AccessLogger, ConfigState, Metrics, install_logger};

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::Value;
 
-use super::EXIT_DATA;
+use super::common::EXIT_DATA;
 use crate::config::{SCHEMA, from_yaml};
 
 #[derive(Args)]

@@ -8,7 +8,9 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
-use super::{ConfigArg, EXIT_DATA, EXIT_UNAVAILABLE, Message, moment, now_unless, print_json};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE, moment, now_unless, print_json};
+use super::message::Message;
+use super::read::ConfigArg;
 use crate::policy::Policy;
 use crate::random::new_id;
 use crate::secret::Secret;

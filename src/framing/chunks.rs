@@ -2,7 +2,7 @@
 //! More lenient parsers exist before and after Callgate. They must not find other chunk boundaries in a body that
 //! this parser accepts.
 
-use super::{is_control, is_token};
+use super::bytes::{is_control, is_token};
 
 /// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that can be configured.
 const SIZE_MAX: u64 = 1 << 30;

@@ -2,7 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Chunks, Framing, is_control, is_token};
+use super::bytes::{is_control, is_token};
+use super::chunks::Chunks;
+use super::framing::Framing;
 
 /// The reason why a head is invalid.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -10,9 +10,9 @@ use jsonwebtoken::EncodingKey;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::claims::CALLGATE_ISSUER;
 use super::mint::header_text;
-use super::{CALLGATE_ISSUER, SHARED_KEY_BYTES_MIN};
-use crate::jose::{Algorithm, Family, KeyFault, KeyMaterial};
+use crate::jose::{Algorithm, Family, KeyFault, KeyMaterial, SHARED_KEY_BYTES_MIN};
 use crate::time::Timestamp;
 
 /// The `typ` of assertions. It differs from the `typ` of callback tokens, so that neither is accepted as the other.

@@ -1,9 +1,8 @@
 //! Verifies callback tokens. Each is valid for one route, one set of captures and one interaction, until its expiry.
 
-use super::claims::Claims;
+use super::claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
 use super::derive::Deriver;
 use super::mint::header_text;
-use super::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER};
 use crate::denial::{Denial, Refusal};
 use crate::jose::{Key, Unverified, is_object};
 use crate::secret::Secret;

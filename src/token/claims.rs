@@ -5,6 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// The `typ` of callback tokens.
+pub(super) const CALLBACK_TYPE: &str = "callback+jwt";
+/// The `iss` of callback tokens and assertions.
+pub(super) const CALLGATE_ISSUER: &str = "callgate";
+/// The version of the claims of callback tokens.
+pub(super) const CALLBACK_VERSION: u8 = 1;
+
 /// The claims of a callback token. Unknown members are errors, because only Callgate writes these tokens.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -6,10 +6,9 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header};
 
-use super::claims::Claims;
+use super::claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
 use super::derive::Deriver;
-use super::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, SHARED_KEY_BYTES_MIN};
-use crate::jose::{Algorithm, Family, KeyFault};
+use crate::jose::{Algorithm, Family, KeyFault, SHARED_KEY_BYTES_MIN};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 

@@ -20,12 +20,5 @@ pub use derive::Deriver;
 pub use jwt::{JwtRules, JwtVerifier};
 pub use mint::{Grant, Minter};
 
-/// The `typ` of callback tokens.
-const CALLBACK_TYPE: &str = "callback+jwt";
-/// The `iss` of callback tokens and assertions.
-const CALLGATE_ISSUER: &str = "callgate";
-/// The version of the claims of callback tokens.
-const CALLBACK_VERSION: u8 = 1;
-
 #[cfg(test)]
 mod tests;

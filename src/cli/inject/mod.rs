@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{EXIT_DATA, EXIT_UNAVAILABLE};
+use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
 
 pub use document::{Injected, inject, remove};
 pub use sidecar::Sidecar;

@@ -1,0 +1,91 @@
+//! Finds the response to a request: callbacks API, admin page, probes, metrics.
+
+use serde_json::json;
+
+use super::server::{AdminRequest, AdminResponse};
+use super::service::Admin;
+use super::{callbacks, caller, page};
+
+impl Admin {
+    /// Returns the response to one request.
+    pub async fn respond(&self, request: AdminRequest) -> AdminResponse {
+        if let Some(rest) = callbacks::path(&request.path) {
+            return self.callbacks(&request, rest).await;
+        }
+        if let Some(place) = page::Place::of(&request.path) {
+            return self.page(&request, place).await;
+        }
+        self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
+    }
+
+    /// Answers probes, which a kubelet or a balancer sends under any host name, and scrapers.
+    fn probe_or_scrape(&self, request: &AdminRequest) -> Result<AdminResponse, AdminResponse> {
+        caller::from_our_page(request)?;
+        let (reads, named) =
+            (matches!(request.method.as_str(), "GET" | "HEAD"), self.asked_as_scraped(request));
+        let probed = match request.path.as_str() {
+            "/livez" => Some(self.liveness()),
+            "/readyz" if !wants_more(&request.query) => Some(self.readiness()),
+            _ => None,
+        };
+        if let Some(state) = probed.filter(|_| reads) {
+            return Ok(match state {
+                Ok(()) => text(200, "ok"),
+                // A page whose name was made to resolve to this host could read why.
+                Err(why) => text(503, if named.is_ok() { why } else { "unavailable" }),
+            });
+        }
+        named?;
+        match request.path.as_str() {
+            _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
+            "/metrics" => Ok(self.scraped()),
+            "/readyz" => Ok(self.status(request)),
+            _ => Ok(text(404, "not found: /, /callbacks, /livez, /metrics, /readyz")),
+        }
+    }
+}
+
+/// Reports whether the query has the parameter `verbose`.
+fn wants_more(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose="))
+}
+
+impl Admin {
+    /// Returns readiness and the state of the configuration. The errors of a failed reload name files, routes and
+    /// providers, so they are shown only to clients that may use the callbacks API.
+    fn status(&self, request: &AdminRequest) -> AdminResponse {
+        let readiness = self.readiness();
+        let mut config = self.config.status();
+        let may_know = self.asked_as_ours(request).and_then(|()| self.knows_the_token(request)).is_ok();
+        if let Some(refused) = config.refused.as_mut().filter(|_| !may_know) {
+            let count = refused.errors.len();
+            refused.errors =
+                vec![format!("errors: {count}, shown only to callers on this host or with the admin token")];
+        }
+        let answer = json!({
+            "ready": readiness.is_ok(),
+            "why_not": readiness.err(),
+            "config": config,
+        });
+        let status = if readiness.is_ok() { 200 } else { 503 };
+        AdminResponse { content_type: "application/json", ..text(status, &format!("{answer:#}")) }
+    }
+
+    fn scraped(&self) -> AdminResponse {
+        // Updates the gauge of the store's health, also if nothing else has asked for it since.
+        self.store.health();
+        self.metrics.store_counts(self.store.counts());
+        match self.metrics.text() {
+            Ok(body) => AdminResponse {
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                body,
+                ..text(200, "")
+            },
+            Err(error) => text(500, &error.to_string()),
+        }
+    }
+}
+
+fn text(status: u16, body: &str) -> AdminResponse {
+    AdminResponse::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
+}

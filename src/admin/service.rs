@@ -1,0 +1,53 @@
+//! The parts of Callgate that the admin listener shows or changes, and their health.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::clock::{Clock, LedgerClock};
+use crate::config::AdminListener;
+use crate::observe::{ConfigState, Metrics, Recent};
+use crate::policy::Policy;
+use crate::store::{Health, Store};
+
+/// The parts of Callgate that the admin listener shows or changes.
+#[derive(Debug)]
+pub struct Admin {
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether callbacks are accepted. It becomes false when the process is asked to stop.
+    pub ready: Arc<AtomicBool>,
+    /// The ledger.
+    pub store: Arc<Store>,
+    /// The current policy.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// The clock for the times in tokens.
+    pub clock: Clock,
+    /// The clock of the ledger.
+    pub ledger_clock: Arc<LedgerClock>,
+    /// The configuration in use, and the result of the last reload.
+    pub config: Arc<ConfigState>,
+    /// The most recent ingress requests.
+    pub recent: Arc<Recent>,
+    /// The settings of the admin listener, such as its token. A reload replaces them.
+    pub listener: ArcSwap<AdminListener>,
+}
+
+impl Admin {
+    /// Whether a restart would help; why. A disk that fails or hangs is no better after one.
+    pub(super) fn liveness(&self) -> Result<(), &'static str> {
+        match self.store.health() {
+            Health::Well | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
+            gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
+        }
+    }
+
+    /// Whether callbacks are taken; why not.
+    pub(super) fn readiness(&self) -> Result<(), &'static str> {
+        match self.ready.load(Ordering::Relaxed) {
+            true => self.store.health().why_not().map_or(Ok(()), Err),
+            false => Err("stopping"),
+        }
+    }
+}
