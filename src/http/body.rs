@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
-use super::body_memory::MemoryReservation;
+use super::body_budget::MemoryReservation;
 use super::session::Session;
 use super::timeouts::TransferTimer;
 use crate::denial::Denial;

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::body;
+use super::http1_session::{DRAIN_BYTES_MAX, DRAIN_DEADLINE, write_response_head};
 use super::response;
-use super::server::{DRAIN_BYTES_MAX, DRAIN_DEADLINE, write_response_head};
 use super::session::Session;
 use crate::denial::Denial;
 

@@ -5,23 +5,23 @@
 //! Heads are validated byte by byte before anything interprets them. pingora reads and writes HTTP/2.
 
 pub(crate) mod body;
-mod body_memory;
+mod body_budget;
 mod buffered_io;
 pub(crate) mod client;
 pub(crate) mod deny;
+mod http1_session;
 pub(crate) mod request_head;
 mod request_loop;
 pub(crate) mod response;
-mod server;
 mod session;
 mod timeouts;
 
-pub(crate) use body_memory::{BodyMemory, MemoryReservation};
+pub(crate) use body_budget::{BodyMemory, MemoryReservation};
 pub(crate) use buffered_io::BufferedIo;
+pub(crate) use http1_session::{Http1Session, write_response_head};
 pub(crate) use request_head::{HeadError, HeadRead};
 pub(crate) use request_loop::{NextRequest, RequestLoop};
 pub(crate) use response::RelayError;
-pub(crate) use server::{Http1Session, write_response_head};
 pub(crate) use session::{
     Caller, Session, TRACEPARENT, head_of, is_ambiguous, send_continue_if_expected, set_traceparent,
 };

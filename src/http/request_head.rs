@@ -8,7 +8,7 @@ use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
 use super::buffered_io::BufferedIo;
-use super::server::RequestParts;
+use super::http1_session::RequestParts;
 use super::timeouts::ReusableTimer;
 use crate::denial::Denial;
 use crate::framing::{Framing, Head, HeadFault};

@@ -11,8 +11,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::buffered_io::BufferedIo;
+use super::http1_session::Http1Session;
 use super::request_head::{self, HeadError, HeadRead};
-use super::server::Http1Session;
 use super::session::Session;
 use super::timeouts::{CLOSE_TIMEOUT, ReusableTimer, with_timeout};
 use crate::policy::Limits;

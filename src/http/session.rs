@@ -11,7 +11,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
-use super::server::Http1Session;
+use super::http1_session::Http1Session;
 use crate::observe::Span;
 use crate::request::{ClientCertificate, RequestHead};
 

@@ -1,7 +1,7 @@
 //! Asking and answering the questions of an interaction.
 
+use super::interaction::Interaction;
 use super::question::{Question, QuestionFault};
-use super::record::Interaction;
 use super::state::{Event, State};
 use crate::time::Timestamp;
 

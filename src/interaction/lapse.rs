@@ -3,8 +3,8 @@
 use std::num::NonZeroI64;
 use std::time::Duration;
 
+use super::interaction::Interaction;
 use super::notice::{Notice, NoticeId, Overdue};
-use super::record::Interaction;
 use super::state::Event;
 use crate::time::Timestamp;
 

@@ -7,18 +7,18 @@
 mod answering;
 mod ask;
 mod events;
+mod interaction;
 mod lapse;
 mod notice;
 mod question;
-mod record;
 mod report;
 mod state;
 
 pub use ask::{Ask, ClaimError, Cleared, EventKey, Scope};
 pub use events::EventState;
+pub use interaction::{Claim, Interaction, pairs};
 pub use lapse::Due;
 pub use notice::{NoticeId, Overdue};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};
-pub use record::{Claim, Interaction, pairs};
 pub use report::{Follow, Report, Stale, StatusAt};
 pub use state::{Event, Over, State, next};

@@ -1,13 +1,13 @@
 //! Reads and changes single members of a JSON text without serializing the document again. Everything else stays byte
 //! for byte the same: numbers, member order, white space and unknown members.
 
+mod duplicate_members;
 mod find;
 mod insert;
 mod pointer;
 mod scan;
-mod strict;
 
+pub use duplicate_members::find_strict;
 pub use find::{Found, NotJson, find, find_one};
 pub use insert::{InsertFault, insert, quoted, replace, set};
 pub use pointer::{POINTERS_MAX, Pointer};
-pub use strict::find_strict;

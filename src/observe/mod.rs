@@ -6,18 +6,18 @@
 mod access_log;
 mod config_state;
 mod edge;
-mod entry;
+mod edge_metrics;
 mod fetched;
+mod log_entry;
 mod logger;
 mod metrics;
 mod recent;
-mod record;
 mod registry;
 mod traces;
 
 pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, ConfigStatus, Refused};
-pub use entry::{EgressEntry, Entry, redact_path};
+pub use log_entry::{EgressEntry, Entry, redact_path};
 pub use logger::install as install_logger;
 pub use metrics::Metrics;
 pub use recent::{Recent, Rows};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::entry::Entry;
+use super::log_entry::Entry;
 use crate::denial::Denial;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Steps};

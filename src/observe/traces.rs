@@ -20,7 +20,7 @@ use opentelemetry_sdk::trace::{
     SamplingDecision, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample, Span as SdkSpan,
 };
 
-use super::entry::{EgressEntry, Entry};
+use super::log_entry::{EgressEntry, Entry};
 use super::metrics::Metrics;
 use super::recent::shortened;
 use crate::config::TraceSettings;

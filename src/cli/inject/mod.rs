@@ -3,8 +3,8 @@
 mod document;
 mod notes;
 mod ports;
-mod record;
 mod sidecar;
+mod undo;
 mod workload;
 mod yaml;
 

@@ -1,6 +1,6 @@
 //! The sidecar: the container and the volumes of the kustomize component, with configured names.
 
-use super::record::ANNOTATION;
+use super::undo::ANNOTATION;
 use super::yaml::{self, Mapping, Value};
 
 /// The file of the component. It is the only definition of the sidecar.

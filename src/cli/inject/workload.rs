@@ -2,8 +2,8 @@
 
 use super::notes;
 use super::ports::{self, DeclaredPort, LISTS, containers, declared};
-use super::record::{ANNOTATION, Env, Port, Record};
 use super::sidecar::{self, Parts, Sidecar, name};
+use super::undo::{ANNOTATION, Env, Port, Record};
 use super::yaml::{self, Mapping, Sequence, Value};
 
 /// The name of the sidecar's container.

@@ -6,7 +6,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::error::Mistake;
-use super::location::{Step, path_text};
+use super::key_path::{Step, path_text};
 use super::node::Node;
 use super::reader::{CHANGE_ME, Reader};
 use super::suggest::{did_you_mean, is_name, shown};

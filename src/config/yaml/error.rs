@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::location::{Position, Step, beginning, path_text};
-use super::outline::Outline;
+use super::key_path::{Position, Step, beginning, path_text};
+use super::positions::Outline;
 
 /// The most mistakes that are reported, and the most warnings. One more entry has the number of the others.
 pub const ERRORS_MAX: usize = 100;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::cursor::Cursor;
 use super::error::Mistake;
-use super::location::Step;
+use super::key_path::Step;
 use super::node::Node;
 use super::suggest::did_you_mean;
 

@@ -3,15 +3,15 @@
 mod cursor;
 mod error;
 mod fields;
-mod location;
+mod key_path;
 mod node;
-mod outline;
+mod positions;
 mod reader;
 mod suggest;
 
 pub use error::{ConfigError, ERRORS_MAX};
-pub use location::Position;
-pub use outline::Outline;
+pub use key_path::Position;
+pub use positions::Outline;
 pub use reader::{AcceptedKeys, CHANGE_ME};
 
 pub(super) use cursor::Cursor;

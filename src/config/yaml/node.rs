@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::location::Position;
+use super::key_path::Position;
 
 /// The most text of all values, in bytes. Aliases repeat text, so that a small file can have a large tree.
 const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;

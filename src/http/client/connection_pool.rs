@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::exchange::Connection;
+use super::request::Connection;
 use super::upstream::IdleState;
 
 /// Most idle connections kept.

@@ -5,10 +5,10 @@
 use bytes::Bytes;
 use http::Method;
 
-use super::exchange::AgentExchange;
-use super::providers::{Guarded, ProviderResponse, SendError, Timeouts};
+use super::agent_exchange::AgentExchange;
+use super::provider_client::{Guarded, ProviderResponse, SendError, Timeouts};
 use super::question::Question;
-use super::record::ExchangeEnd;
+use super::request_log::ExchangeEnd;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
 use crate::egress::answer_head;

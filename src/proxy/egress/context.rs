@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::limits::EgressLimits;
-use super::providers::Providers;
+use super::provider_client::Providers;
 use crate::policy::Policy;
 use crate::proxy::listen::LogThrottle;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};

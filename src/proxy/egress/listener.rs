@@ -8,9 +8,9 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::agent_exchange::AgentExchange;
 use super::context::EgressContext;
-use super::exchange::AgentExchange;
-use super::record::{ExchangeEnd, RequestDetails, record_exchange};
+use super::request_log::{ExchangeEnd, RequestDetails, record_exchange};
 use crate::clock::instant;
 use crate::http::{
     Caller, HeadError, NextRequest, RequestLoop, Session, WRITE_TIMEOUT, deny, set_traceparent,

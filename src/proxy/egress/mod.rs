@@ -1,14 +1,14 @@
 //! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
 
 mod action;
+mod agent_exchange;
 mod context;
-mod exchange;
 mod limits;
 pub(crate) mod listener;
-mod providers;
+mod provider_client;
 mod question;
-mod record;
+mod request_log;
 
 pub(crate) use context::EgressContext;
 pub(crate) use limits::EgressLimits;
-pub(crate) use providers::Providers;
+pub(crate) use provider_client::Providers;

@@ -11,8 +11,8 @@ use pingora::protocols::{ALPN, Digest, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 
+use super::callback_exchange;
 use super::context::IngressContext;
-use super::exchange;
 use crate::denial::Denial;
 use crate::http::{
     BufferedIo, CLOSE_TIMEOUT, HeadRead, Http1Session, MemoryReservation, ReusableTimer, Session,
@@ -72,7 +72,7 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
             HeadRead::Request(request, leftover) => Http1Session::new(stream, request, leftover),
             HeadRead::Http2Preface(bytes) => return rewind(stream, bytes),
             HeadRead::HeadError(error) => {
-                Box::pin(exchange::deny_head(context, stream, conn, error)).await;
+                Box::pin(callback_exchange::deny_head(context, stream, conn, error)).await;
                 return None;
             }
             HeadRead::Closed => {
@@ -82,7 +82,7 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
         };
         // Boxed, so that an idle connection does not carry the size of an exchange.
         let session = Session::Http1(Box::new(session));
-        let (back, read) = Box::pin(exchange::serve(context, session, conn)).await?;
+        let (back, read) = Box::pin(callback_exchange::serve(context, session, conn)).await?;
         (stream, leftover) = (back, Some(read));
     }
 }
@@ -208,7 +208,7 @@ async fn http2(
                 let (context, conn, in_flight) = (Arc::clone(&context), Arc::clone(&conn), streams.begin());
                 tokio::spawn(async move {
                     let _guards = (in_flight, head);
-                    exchange::serve(&context, ServerSession::new_http2(session).into(), &conn).await;
+                    callback_exchange::serve(&context, ServerSession::new_http2(session).into(), &conn).await;
                 });
             }
             Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,

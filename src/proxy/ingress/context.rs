@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 
-use super::agent_pool::AgentPool;
+use super::agent_connections::AgentPool;
 use super::rate_limits::RateLimits;
 use crate::fetch::Fetcher;
 use crate::http::BodyMemory;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::Method;
 
-use super::agent_pool::{self, AgentPool};
+use super::agent_connections::{self, AgentPool};
 use crate::denial::Denial;
 use crate::http::client::{Message, UpstreamResponse, exchange};
 use crate::ingress::{Notice, Observed, Permit};
@@ -63,7 +63,7 @@ pub(crate) async fn deliver(
     delivery: Delivery,
     now: Instant,
 ) -> Result<UpstreamResponse, Denial> {
-    let connection = agent_pool::connection(pool, agent, now).await?;
+    let connection = agent_connections::connection(pool, agent, now).await?;
     exchange(connection, delivery.message, agent.response_timeout).await.map_err(|fault| fault.agent_denial())
 }
 

@@ -1,7 +1,7 @@
 //! Responds to handshakes of providers. A secret in the handshake is saved before the response is written.
 
 use super::context::IngressContext;
-use super::record::{ExchangeRecord, Outcome};
+use super::request_log::{ExchangeRecord, Outcome};
 use crate::denial::Denial;
 use crate::http::{Session, response};
 use crate::ingress::{Denied, Route, Seen};

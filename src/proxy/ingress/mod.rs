@@ -1,17 +1,17 @@
 //! The ingress: connections, exchanges, delivery to the agent, and notices to the agent about callbacks that did not
 //! arrive.
 
-mod agent_pool;
+mod agent_connections;
+mod callback_exchange;
 mod connection;
 mod context;
 mod deliver;
-mod exchange;
 mod handshake;
 mod notices;
 mod rate_limits;
-mod record;
+mod request_log;
 
-pub(crate) use agent_pool::AgentPool;
+pub(crate) use agent_connections::AgentPool;
 pub(crate) use connection::serve;
 pub(crate) use context::{IngressContext, IngressDrain};
 pub(crate) use notices::{Notices, run as run_notices};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::timeout;
 
-use super::agent_pool::{self, AgentPool};
+use super::agent_connections::{self, AgentPool};
 use super::deliver::{Delivery, deliver};
 use crate::clock::instant;
 use crate::ingress::Notice;
@@ -122,7 +122,7 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
     if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok()
         && let Some(connection) = response.take_connection()
     {
-        agent_pool::keep(&notices.agent_pool, &policy.agent, connection, instant());
+        agent_connections::keep(&notices.agent_pool, &policy.agent, connection, instant());
     }
     Some(success)
 }

@@ -1,11 +1,11 @@
 //! Verifies signatures, answers handshakes, and signs as a provider does.
 
 mod body;
-mod content_proof;
 mod handshake;
 mod head;
 mod presented;
 mod sign;
+mod signature_over_content;
 mod verifier;
 
 pub use self::presented::PresentedSignature;

@@ -6,8 +6,8 @@ use data_encoding::BASE64;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
-use super::content_proof::SignedBodyParts;
 use super::presented::PresentedSignature;
+use super::signature_over_content::SignedBodyParts;
 use super::verifier::Verifier;
 use crate::json::{Pointer, find_one, quoted, set};
 use crate::secret::Secret;

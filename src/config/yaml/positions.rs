@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
-use super::location::{Position, Step};
+use super::key_path::{Position, Step};
 
 /// The deepest nesting that is recorded. serde_yaml denies deeper texts.
 const DEPTH_MAX: usize = 128;

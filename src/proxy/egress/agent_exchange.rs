@@ -8,9 +8,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 use super::context::EgressContext;
-use super::providers::{ProviderResponse, SendError, Timeouts};
+use super::provider_client::{ProviderResponse, SendError, Timeouts};
 use super::question::{self, Question};
-use super::record::{ExchangeEnd, RequestDetails};
+use super::request_log::{ExchangeEnd, RequestDetails};
 use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 
-use super::agent_pool;
+use super::agent_connections;
 use super::context::IngressContext;
 use super::deliver::{Delivery, deliver, settle};
 use super::handshake;
-use super::record::{ExchangeRecord, Outcome, record_exchange};
+use super::request_log::{ExchangeRecord, Outcome, record_exchange};
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::client::UpstreamResponse;
@@ -312,7 +312,7 @@ impl CallbackExchange<'_> {
     ) -> ExchangeRecord {
         let status = response.status().as_u16();
         let (pool, policy) = (&self.context.agent_pool, self.policy);
-        let reuse = |connection| agent_pool::keep(pool, &policy.agent, connection, instant());
+        let reuse = |connection| agent_connections::keep(pool, &policy.agent, connection, instant());
         match response::relay(self.session, &mut response, Bytes::new(), &policy.limits, reuse).await {
             Ok(()) => ExchangeRecord::responded(seen, outcome, status, true),
             Err(RelayError::Upstream(fault)) => {
