@@ -20,6 +20,10 @@ use crate::observe::{AccessLogger, ConfigState, Metrics, install_logger};
 use crate::policy::{AgentAddress, Policy};
 use crate::proxy::{Server, StartError};
 
+/// The number of SIGXFSZ on Linux.
+const SIGXFSZ: i32 = 25;
+/// How long to wait at the end for a reader of standard output.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of worker threads if the configuration does not set `threads`.
 const THREADS_DEFAULT_MAX: usize = 2;
 
@@ -93,6 +97,9 @@ fn announce(server: &Server, Served { routes, rules, agent }: &Served) {
 
 /// The signals that the process handles.
 struct Signals {
+    /// Sent when a file reaches the size limit of the process. The default action ends the process; with a handler, the
+    /// write fails, and the ledger reports that.
+    _file_size: Signal,
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
@@ -101,6 +108,7 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
+            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -152,6 +160,16 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         },
         _ = signals.interrupt.recv() => log::warn!("interrupted: the running exchanges were cut off"),
     }
-    let _ = std::io::stdout().flush();
+    flush_output();
     0
+}
+
+/// Flushes standard output, for as long as somebody reads it.
+fn flush_output() {
+    let (done, flushed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::stdout().flush();
+        let _ = done.send(());
+    });
+    let _ = flushed.recv_timeout(FLUSH_TIMEOUT);
 }

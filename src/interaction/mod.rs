@@ -7,6 +7,7 @@
 mod answering;
 mod ask;
 mod events;
+#[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod interaction;
 mod lapse;
 mod notice;

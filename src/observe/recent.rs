@@ -116,7 +116,7 @@ impl Recent {
         let ring = self.ring.lock();
         let (last, held) = (ring.last, ring.exchanges.len());
         let first = last + 1 - held as u64;
-        let skipped = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let skipped = usize::try_from(after.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
         let found: Vec<_> = ring.exchanges.iter().skip(skipped).take(limit).map(Arc::clone).collect();
         drop(ring);
         let more = skipped.saturating_add(found.len()) < held;

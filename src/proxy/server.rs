@@ -64,6 +64,8 @@ pub struct Server {
     stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
+    /// Ends by itself once its requests have their responses.
+    admin_task: Option<JoinHandle<()>>,
     components: Components,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -144,6 +146,7 @@ impl Server {
             stop_ingress,
             stop_egress,
             stop_admin,
+            admin_task: None,
             tasks: Vec::new(),
             components,
             listeners,
@@ -154,7 +157,7 @@ impl Server {
             server.spawn(listener::run(egress, listening(bound)?, egress_stopping));
         }
         if let Some(bound) = addresses.admin {
-            server.spawn(admin(listening(bound)?, admin_stopping));
+            server.admin_task = Some(tokio::spawn(admin(listening(bound)?, admin_stopping)));
         }
         server.spawn(ingress::run_notices(Arc::clone(&server.components.notices)));
         server.spawn(server.components.upkeep().run());
@@ -249,6 +252,9 @@ impl Server {
             task.abort();
         }
         let _ = self.stop_admin.send(true);
+        if let Some(admin) = self.admin_task {
+            let _ = timeout(shortest_wait, admin).await;
+        }
         close_files(ingress).await;
         self.components.in_flight()
     }

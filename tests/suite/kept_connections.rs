@@ -96,7 +96,8 @@ fn an_answer_whose_framing_contradicts_itself_is_the_last_of_its_connection() {
         ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", 1),
         ("HTTP/1.1 204 No Content\r\ncontent-length: 4\r\n\r\n", 2),
         ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n", 2),
-        ("HTTP/1.1 304 Not Modified\r\n\r\n", 1),
+        // Its framing is right, but the agent may not have read the body of a request that it did not accept.
+        ("HTTP/1.1 304 Not Modified\r\n\r\n", 2),
         ("HTTP/1.1 304 Not Modified\r\ncontent-length: 4\r\n\r\n", 2),
         ("HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n", 2),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokEVIL", 2),
@@ -509,4 +510,42 @@ fn plain_connections_are_judged_anew_after_a_reload() {
             assert_eq!(answered, goes_on, "{name}");
         }
     }
+}
+
+/// An agent that denies a request may leave its body unread. The body must not become the agent's next request.
+#[test]
+fn a_body_that_the_agent_did_not_read_is_never_a_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, requests) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let seen = seen.clone();
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    bytes.extend_from_slice(&buffer[..read]);
+                    // Reads heads only, as a handler does that answers without the body.
+                    while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+                        bytes.drain(..end + 4);
+                        let _ = seen.send(head.lines().next().unwrap_or_default().to_owned());
+                        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+                    }
+                }
+            });
+        }
+    });
+    let callgate = callgate(address);
+    let forged = "POST /in/forged HTTP/1.1\r\nHost: h\r\nContent-Length: 500\r\n";
+    let request =
+        format!("POST /open/first HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{forged}", forged.len());
+    for _ in 0..3 {
+        assert_eq!(callgate.send(request.as_bytes()).status, 404);
+        assert_eq!(callgate.send(REQUEST).status, 404);
+    }
+    drop(callgate);
+    let seen: Vec<_> = requests.try_iter().collect();
+    assert!(seen.len() >= 6 && seen.iter().all(|line| !line.contains("forged")), "{seen:?}");
 }

@@ -100,32 +100,39 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
 
     /// Closes expired connections and those that the peer has closed, and updates the learned idle timeouts.
     pub(crate) fn sweep(&self, now: Instant) {
-        let mut ended = Vec::new();
+        let mut closed = Vec::new();
+        let mut probes: HashMap<K, usize> = HashMap::new();
         let mut state = self.state.lock();
-        let (mut checks, mut probes, mut at) = (0, 0, 0);
+        let (mut checks, mut at) = (0, 0);
         while let Some(idle) = state.idle.get_mut(at) {
-            let is_expired = now >= idle.until;
-            let is_checked = !is_expired && checks < CHECKS_MAX;
+            let is_checked = checks < CHECKS_MAX;
             checks += usize::from(is_checked);
             let is_ended = is_checked && idle.connection.stream.idle_state() == IdleState::Ended;
-            let (key, age) = (idle.key.clone(), idle.age(now));
-            let is_probe = state.reuse_within.get(&key).is_some_and(|within| age > *within);
-            probes += usize::from(is_probe);
-            if is_ended || is_expired || (is_probe && probes > PROBES_MAX) {
+            let (key, age, is_expired) = (idle.key.clone(), idle.age(now), now >= idle.until);
+            if is_ended {
                 let idle = state.idle.remove(at);
-                if is_ended {
-                    state.peer_ended(&idle, now);
-                }
-                ended.push(idle);
+                state.peer_ended(&idle, now);
+                closed.push(idle);
                 continue;
             }
-            if is_probe && is_checked {
+            let is_probe = state.reuse_within.get(&key).is_some_and(|within| age > *within);
+            if is_probe && is_checked && is_expired {
+                // The peer keeps connections for at least as long as this pool does.
+                state.reuse_within.remove(&key);
+            } else if is_probe && is_checked {
                 state.peer_keeps(&key, age);
             }
-            at += 1;
+            let count = probes.entry(key).or_default();
+            *count += usize::from(is_probe);
+            if is_expired || (is_probe && *count > PROBES_MAX) {
+                closed.push(state.idle.remove(at));
+            } else {
+                at += 1;
+            }
         }
         drop(state);
-        drop(ended);
+        // Closing is a system call, which need not happen under the lock.
+        drop(closed);
     }
 }
 
@@ -243,6 +250,29 @@ mod tests {
         pool.keep(1, ours, TIMEOUT, now);
         pool.sweep(seconds(10));
         assert!(pool.take(&1, seconds(4)).is_some(), "the peer keeps connections for ten seconds after all");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_keeps_connections_as_long_as_the_pool_has_no_learned_timeout_any_more() {
+        let (pool, now) = (ConnectionPool::default(), instant());
+        let (ours, theirs) = connection().await;
+        pool.keep(1, ours, TIMEOUT, now);
+        drop(theirs.into_std().unwrap());
+        pool.sweep(now + Duration::from_secs(1));
+        // Connections of other peers do not use up this peer's probes.
+        let mut peers = Vec::new();
+        for key in [2, 2, 2, 2, 2, 2, 1] {
+            let (ours, theirs) = connection().await;
+            pool.keep(key, ours, TIMEOUT, now);
+            peers.push(theirs);
+        }
+        pool.sweep(now + TIMEOUT / 2);
+        assert_eq!(count(&pool), 7);
+        pool.sweep(now + TIMEOUT);
+        assert_eq!(count(&pool), 0);
+        let (ours, _theirs) = connection().await;
+        pool.keep(1, ours, TIMEOUT, now);
+        assert!(pool.take(&1, now + TIMEOUT * 9 / 10).is_some(), "as long as the pool keeps connections");
     }
 
     #[tokio::test]

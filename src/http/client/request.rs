@@ -28,6 +28,8 @@ pub(crate) struct Message {
     head: Bytes,
     /// A body that is too large for the buffer of the head.
     body: Bytes,
+    /// Whether the request has a body.
+    has_body: bool,
     /// Whether the response may have a body. False for HEAD.
     expects_body: bool,
 }
@@ -36,11 +38,12 @@ impl Message {
     /// Returns a request with a finished head. The buffers are ready before a connection is chosen: the shorter the time
     /// between the check of an idle connection and the write, the fewer bytes can arrive in between.
     pub(crate) fn new(mut head: Vec<u8>, body: Bytes, expects_body: bool) -> Self {
+        let has_body = !body.is_empty();
         if body.len() > ONE_BUFFER_BYTES_MAX {
-            return Self { head: head.into(), body, expects_body };
+            return Self { head: head.into(), body, has_body, expects_body };
         }
         head.extend_from_slice(&body);
-        Self { head: head.into(), body: Bytes::new(), expects_body }
+        Self { head: head.into(), body: Bytes::new(), has_body, expects_body }
     }
 }
 
@@ -85,7 +88,7 @@ pub(crate) async fn exchange(
     message: Message,
     timeout: Duration,
 ) -> Result<UpstreamResponse, ResponseFault> {
-    let expects_body = message.expects_body;
+    let Message { has_body, expects_body, .. } = message;
     let Connection { stream, timer, .. } = &mut connection;
     let received = timer.with_timeout(timeout, send_and_receive(stream, message)).await;
     let ReceivedHead { head, read, is_sent } = received.unwrap_or(Err(ResponseFault::Timeout))?;
@@ -96,7 +99,10 @@ pub(crate) async fn exchange(
     let ResponseHead { status, version, mut headers } = head;
     let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
     // The connection is not reused after HEAD: an upstream that sends a body nevertheless may do so later.
-    let keep_alive = is_persistent && unambiguous && expects_body && is_sent;
+    // Neither is it reused after a body was refused: a peer that denies a request may leave its body unread, although the
+    // kernel has accepted all of it. The peer would then read the rest of that body as the next request.
+    let body_may_be_unread = has_body && !status.is_success();
+    let keep_alive = is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread;
     // Repeated equal lengths are relayed as one. A length that the transfer coding overrides is removed.
     match length {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
