@@ -28,7 +28,7 @@ use crate::store::{Health, Store};
 pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether callbacks are accepted. It becomes false when the process is asked to stop.
+    /// True if callbacks are accepted. It becomes false when the process is asked to stop.
     pub ready: Arc<AtomicBool>,
     /// The ledger.
     pub store: Arc<Store>,
@@ -111,7 +111,7 @@ impl Admin {
         AdminResponse { content_type: "application/json", ..text(status, &format!("{answer:#}")) }
     }
 
-    /// Whether a restart would help; why. A disk that fails or hangs is no better after one.
+    /// Returns an error with the cause if only a restart can help. A disk that fails or hangs is not such a case.
     fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
             Health::Well | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
@@ -119,7 +119,7 @@ impl Admin {
         }
     }
 
-    /// Whether callbacks are taken; why not.
+    /// Returns an error with the cause if Callgate does not accept callbacks.
     fn readiness(&self) -> Result<(), &'static str> {
         match self.ready.load(Ordering::Relaxed) {
             true => self.store.health().why_not().map_or(Ok(()), Err),

@@ -12,12 +12,13 @@ pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
 use crate::config::Outline;
 
-/// The words for true in version 1.1, and those for false. Each can also be capitalised, or in capitals.
+/// The words for true in version 1.1, and the words for false. Readers also accept them capitalized and in upper case.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
-/// Words that some readers of version 1.1 take for text, and others for something else.
+/// Words without quotes that some readers of version 1.1 read as text, and other readers do not.
 const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
-/// The merge key: its value gives a mapping the keys that the mapping does not have itself.
+/// The merge key of YAML 1.1. Its value is a mapping. Keys of this mapping are added to the mapping that contains the
+/// merge key, unless that mapping already has them.
 const MERGE: &str = "<<";
 /// The tag, in memory only, of a text that readers disagree about. It is written as it was read: without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
@@ -62,7 +63,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns what a scalar without quotes and tag means to Kubernetes.
+/// Returns the value that Kubernetes reads from a scalar without quotes and tag.
 fn resolved(text: &str) -> Value {
     let is_one_of = |words: [&str; 2]| {
         let first = |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase();
@@ -89,7 +90,7 @@ fn resolved(text: &str) -> Value {
     if needs_quotes(text) { as_read(text) } else { text.into() }
 }
 
-/// Returns whether Kubernetes takes a value for true.
+/// Reports whether Kubernetes reads a value as true.
 pub(super) fn is_true(value: &Value) -> bool {
     // The reader of Kubernetes takes `y` without quotes for true; others do not.
     value.as_bool() == Some(true) || *value == as_read("y") || *value == as_read("Y")
@@ -252,7 +253,7 @@ fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     }
 }
 
-/// Returns whether a reader of version 1.1 takes a text without quotes for something else: for a boolean, a merge key,
+/// Reports whether a reader of version 1.1 takes a text without quotes for something else: for a boolean, a merge key,
 /// or one of the many forms of numbers and dates. Text with `: ` in it is quoted in every version.
 fn needs_quotes(text: &str) -> bool {
     let small = text.to_ascii_lowercase();

@@ -72,7 +72,7 @@ impl PublicKey {
         self.purpose.as_deref()
     }
 
-    /// Returns whether the key is within its validity period.
+    /// Reports whether the key is within its validity period.
     fn is_valid_at(&self, now: Timestamp) -> bool {
         self.valid.is_none_or(|(from, until)| from <= now && now <= until)
     }
@@ -133,7 +133,7 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<PublicKeyMaterial> {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
-    /// Whether one of the keys has verified a message. Clones share the flag.
+    /// True if one of the keys has verified a message. Clones share the flag.
     proved: Arc<AtomicBool>,
 }
 
@@ -237,7 +237,7 @@ impl KeySet {
         Self { keys: sets.into_iter().flat_map(|set| set.keys).collect(), proved: Arc::default() }
     }
 
-    /// Returns whether one of the keys has verified a message.
+    /// Reports whether one of the keys has verified a message.
     pub fn has_proved_itself(&self) -> bool {
         self.proved.load(Ordering::Relaxed)
     }

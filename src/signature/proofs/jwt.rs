@@ -43,7 +43,7 @@ pub struct JwtScheme {
     pub body_hash: Option<(Box<str>, Encoding)>,
     /// The greatest accepted age of `iat`. If it is `None`, `iat` is optional.
     pub max_age: Option<Duration>,
-    /// Whether `exp` is required.
+    /// True if `exp` is required.
     pub expires: bool,
     /// The claim with the event id.
     pub id: Option<Box<str>>,

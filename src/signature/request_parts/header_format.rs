@@ -11,7 +11,7 @@ use http::HeaderValue;
 
 use crate::denial::{Denial, Refusal};
 
-/// What an item of the header holds.
+/// The content of one item of the header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Placeholder {
     Signature,
@@ -85,7 +85,7 @@ impl HeaderFormat {
         Ok(Self { items, separator, text: text.into() })
     }
 
-    /// Returns whether the header holds the timestamp.
+    /// Reports whether the header holds the timestamp.
     pub fn has_timestamp(&self) -> bool {
         self.items.iter().any(|(_, field)| *field == Placeholder::Timestamp)
     }
