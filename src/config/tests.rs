@@ -1,4 +1,4 @@
-//! Mistakes in a configuration, and what is said about them.
+//! Tests of the errors that mistakes in a configuration cause.
 
 use super::{Config, ConfigError, Surroundings};
 

@@ -1,6 +1,6 @@
 //! The metrics of ingress, egress and the ledger, in base units (seconds, bytes).
 //!
-//! `edge` and `fetched` contain the other metrics, and `maker` registers all of them.
+//! `edge` and `fetched` contain the other metrics, and `registry` registers all of them.
 
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -327,7 +327,7 @@ impl Metrics {
     // === Egress ===
 
     /// Counts one egress request and records its time. `reason` has the same values as in the access log:
-    /// [`EgressEntry::reason`](super::EgressEntry::reason).
+    /// `ok` and `kept` besides the codes of denials.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);

@@ -65,7 +65,9 @@ fn with_secrets(command: &mut Command) {
         .env("CALLGATE_TOKEN_KEY", "0123456789abcdef0123456789abcdef")
         .env("AI_ANALYSIS_SECRET", WHSEC)
         .env("BOOKING_SECRET", "a booking secret of some length")
-        .envs(["GITHUB_SECRET", "SLACK_SECRET", "TWILIO_SECRET"].map(|name| (name, "a secret of some length")))
+        .envs(
+            ["GITHUB_SECRET", "SLACK_SECRET", "TWILIO_SECRET"].map(|name| (name, "a secret of some length")),
+        )
         .envs(["REPLICATE_SECRET", "STANDARD_WEBHOOKS_SECRET", "STRIPE_SECRET"].map(|name| (name, WHSEC)));
 }
 

@@ -1,4 +1,4 @@
-//! Reads and writes YAML so that Kubernetes, which reads version 1.1, takes both texts for the same values.
+//! Reads and writes YAML so that Kubernetes, which reads version 1.1, reads the same values from both texts.
 //!
 //! The library reads version 1.2. The versions differ about scalars without quotes, such as `0644` and `yes`, and about
 //! the merge key `<<`.
@@ -92,7 +92,7 @@ fn resolved(text: &str) -> Value {
 
 /// Reports whether Kubernetes reads a value as true.
 pub(super) fn is_true(value: &Value) -> bool {
-    // The reader of Kubernetes takes `y` without quotes for true; others do not.
+    // Kubernetes reads `y` without quotes as true. Other parsers read it as text.
     value.as_bool() == Some(true) || *value == as_read("y") || *value == as_read("Y")
 }
 
@@ -195,7 +195,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
 /// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the others. Inner
 /// mappings are read first, so the merge keys in `merged` have been applied. A key before the merge key must not be in
-/// both mappings: the reader of Kubernetes takes the merged value, and others take the mapping's own.
+/// both mappings: Kubernetes uses the merged value, and other parsers use the mapping's own.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
         Value::Sequence(items) => items,
@@ -253,7 +253,7 @@ fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     }
 }
 
-/// Reports whether a reader of version 1.1 takes a text without quotes for something else: for a boolean, a merge key,
+/// Reports whether a parser of version 1.1 reads a text without quotes as something else: as a boolean, a merge key,
 /// or one of the many forms of numbers and dates. Text with `: ` in it is quoted in every version.
 fn needs_quotes(text: &str) -> bool {
     let small = text.to_ascii_lowercase();

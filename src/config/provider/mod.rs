@@ -128,7 +128,7 @@ fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addre
     }
 }
 
-/// Reads the settings beside a preset. `None`: there is no verifier. `Some(None)`: there were mistakes.
+/// Reads the settings that are combined with a preset. `None`: there is no verifier. `Some(None)`: there were mistakes.
 fn with_preset(
     preset: &PresetDefinition,
     fields: &mut Fields<'_>,

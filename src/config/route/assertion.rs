@@ -118,7 +118,7 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // Whoever verifies with a shared key can sign with it: that must not mint.
+        // The agent can sign with a shared key. It must not be able to mint callback tokens.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),
             "assertion.key.secret",

@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use crate::json::Pointer;
 use crate::signature::keys::CertificateRule;
 
-/// The part of a request that holds a value.
+/// The part of a request that contains a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HandshakeValueSource {
     /// A member of the JSON body.

@@ -14,7 +14,7 @@ const URL_BYTES_MAX: usize = 256;
 /// Length limit of the query of a confirmation URL, in bytes.
 const CONFIRMATION_BYTES_MAX: usize = 2048;
 
-/// The part of a message that holds the certificate URL.
+/// The part of a message that contains the certificate URL.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateSource {
     /// A member of the JSON body.
@@ -26,7 +26,7 @@ pub enum CertificateSource {
 /// The certificate URLs that a message may name. The scheme is always `https`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateRule {
-    /// The part of the message that holds the URL.
+    /// The part of the message that contains the URL.
     pub source: CertificateSource,
     /// The allowed hosts. The label `*` matches a cloud region, such as `us-east-1`.
     pub hosts: Vec<Box<str>>,

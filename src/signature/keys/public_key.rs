@@ -137,7 +137,7 @@ pub struct KeySet {
     proved: Arc<AtomicBool>,
 }
 
-/// The error for text that holds no usable key, or too many keys.
+/// The error for text that contains no usable key, or too many keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeySetError;
 
@@ -181,7 +181,7 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the key if it verifies signatures. A set may also hold keys of other types and uses.
+    /// Returns the key if it verifies signatures. A set may also contain keys of other types and uses.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
@@ -211,7 +211,7 @@ impl KeySet {
     /// Parses public keys in any of the known formats. Unusable keys of a JWKS are skipped (RFC 7517 section 5).
     ///
     /// # Errors
-    /// [`KeySetError`] if the text holds no usable key, or too many keys.
+    /// [`KeySetError`] if the text contains no usable key, or too many keys.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         let text = std::str::from_utf8(text).map_err(|_| KeySetError)?.trim();
         let keys = if text.starts_with('{') {

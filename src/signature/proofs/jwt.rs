@@ -1,5 +1,5 @@
-//! JWTs as signatures: a header holds a token with the hash of the body, or with the sender only. The scheme says which
-//! keys, algorithms and claims are accepted, never the token (RFC 8725).
+//! JWTs as signatures: a header contains a token with the hash of the body, or with the sender only. The scheme says
+//! which keys, algorithms and claims are accepted, never the token (RFC 8725).
 
 use std::time::Duration;
 
