@@ -54,8 +54,8 @@ impl Admin {
         }
     }
 
-    /// The same check for metrics and health. It also accepts host names that are common within a cluster and need not
-    /// be configured.
+    /// Does the same check for metrics and health. Also accepts host names that are common within a cluster and need
+    /// not be configured.
     pub(super) fn asked_as_scraped(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');

@@ -176,7 +176,7 @@ impl Admin {
     }
 }
 
-/// Returns an interaction as JSON for the page.
+/// Returns the JSON of an interaction for the admin page.
 fn shown(id: &str, interaction: &Interaction) -> Value {
     status::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
 }

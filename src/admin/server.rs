@@ -69,7 +69,7 @@ impl AdminResponse {
     }
 }
 
-/// Longest idle time of a connection.
+/// Maximum idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deadline for reading a body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// Largest body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// Longest wait for requests in flight when the listener stops.
+/// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits of one group of callers. Callers on this host have limits of their own, so that other hosts cannot use
@@ -86,7 +86,7 @@ struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
     memory: BodyMemory,
-    /// Whether a connection was closed because of the limits. Only the first one is logged.
+    /// True if a connection was closed because of the limits. Only the first one is logged.
     has_logged: AtomicBool,
 }
 

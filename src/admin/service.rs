@@ -16,7 +16,7 @@ use crate::store::{Health, Store};
 pub struct Admin {
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether callbacks are accepted. It becomes false when the process is asked to stop.
+    /// True if callbacks are accepted. It becomes false when the process is asked to stop.
     pub ready: Arc<AtomicBool>,
     /// The ledger.
     pub store: Arc<Store>,
@@ -35,7 +35,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Whether a restart would help; why. A disk that fails or hangs is no better after one.
+    /// Returns an error with the cause if only a restart can help. A disk that fails or hangs is not such a case.
     pub(super) fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
             Health::Well | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
@@ -43,7 +43,7 @@ impl Admin {
         }
     }
 
-    /// Whether callbacks are taken; why not.
+    /// Returns an error with the cause if Callgate does not accept callbacks.
     pub(super) fn readiness(&self) -> Result<(), &'static str> {
         match self.ready.load(Ordering::Relaxed) {
             true => self.store.health().why_not().map_or(Ok(()), Err),

@@ -92,7 +92,7 @@ fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> V
     json!({ "label": feed.label(), "kind": kind, "count": count, "age_seconds": age_seconds })
 }
 
-/// Returns an interaction as JSON, with the additional members in `besides`. The common members contain no token and no
+/// Returns an interaction as JSON, with the additional members in `besides`. The other members contain no token and no
 /// URL from a message.
 pub(super) fn interaction<const N: usize>(
     id: &str,

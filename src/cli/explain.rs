@@ -91,7 +91,7 @@ struct Explanation<'a> {
     forward: Option<String>,
     /// Callgate's response to the provider's handshake.
     answer: Option<HandshakeReply>,
-    /// Whether the route is in observe mode. The request is then delivered even if the verdict is a denial.
+    /// True if the route is in observe mode. The request is then delivered even if the verdict is a denial.
     observes: bool,
     trail: &'a Trail,
 }

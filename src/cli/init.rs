@@ -45,7 +45,7 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     }
 }
 
-/// A secret of each form that schemes need, to compile a configuration with.
+/// Example secrets, one in each format that a scheme requires. A new configuration is compiled with them.
 const SECRETS: [&str; 6] = [
     "a secret of thirty-two bytes, or more",
     "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
@@ -55,7 +55,7 @@ const SECRETS: [&str; 6] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
 
-/// The line of a provider whose secrets Callgate makes.
+/// The setting of a provider whose secrets Callgate derives, one for each interaction.
 const DERIVED: &str = "secrets: derived";
 
 /// Returns a configuration that compiles, with comments that say what to change. `None`: none can be made.
@@ -121,8 +121,7 @@ providers:
     )
 }
 
-const OBSERVE: &str =
-    "    # mode: observe  # checks and counts, but denies nothing: for a first test with existing traffic\n";
+const OBSERVE: &str = "    # mode: observe  # also delivers requests that fail a check, and counts them; use it at first for existing traffic\n";
 
 /// Returns a route with one address for all callbacks. It needs no further listener.
 fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {

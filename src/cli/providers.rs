@@ -67,12 +67,12 @@ fn words(entry: &PresetDefinition) -> String {
     }
 }
 
-/// What is under the signature, in words.
+/// Returns the parts of a request that the signature covers.
 fn covered(entry: &PresetDefinition) -> Vec<&'static str> {
     entry.scheme.as_ref().map(|scheme| scheme.covers().names()).unwrap_or_default()
 }
 
-/// What anybody could change or send again, in words.
+/// Returns the gaps of the scheme: parts that the signature does not cover, and other known weaknesses.
 fn uncovered(entry: &PresetDefinition) -> String {
     let mut open = Vec::new();
     let covers = entry.scheme.as_ref().map(crate::signature::Scheme::covers).unwrap_or_default();

@@ -47,7 +47,7 @@ impl ConfigArg {
         for error in errors {
             eprintln!("error: {}: {error}", self.config.display());
         }
-        // The last of more errors is the number of the others.
+        // If there are too many errors, the last entry is the number of the omitted ones.
         if errors.len() <= ERRORS_MAX {
             eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
         }

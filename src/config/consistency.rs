@@ -10,7 +10,7 @@ use crate::ingress::Route;
 use crate::policy::Limits;
 use crate::time::format_duration;
 
-/// The sections that are checked, as far as they have no mistakes of their own.
+/// The compiled sections. A section with a mistake is `None` and is not checked here.
 pub(super) struct Sections<'a> {
     pub(super) startup: Option<&'a Startup>,
     pub(super) routes: &'a [Arc<Route>],
@@ -21,7 +21,7 @@ pub(super) struct Sections<'a> {
 }
 
 impl Sections<'_> {
-    /// Notes all mistakes and warnings.
+    /// Reports all errors and warnings.
     pub(super) fn check(&self, root: &Cursor<'_>) {
         if let Some(startup) = self.startup {
             egress_listener(root, startup, self.routes, self.egress);
@@ -36,7 +36,7 @@ impl Sections<'_> {
     }
 }
 
-/// Notes egress rules and actions without an egress listener.
+/// Reports an error if there are egress rules or actions, but no egress listener.
 fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], egress: Option<&Cursor<'_>>) {
     if startup.egress.is_some() {
         return;
@@ -53,7 +53,7 @@ fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], 
     }
 }
 
-/// Notes egress rules whose bodies the egress listener can never hold.
+/// Reports an error for each egress rule that allows larger bodies than the egress listener.
 fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let Some(listener) = &startup.egress else { return };
     let rules = rules.into_iter().flat_map(Egress::rules);
@@ -65,7 +65,8 @@ fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     }
 }
 
-/// Notes settings of routes that other sections make impossible, and warns of routes that only observe.
+/// Reports an error for each route setting that contradicts another section. Also reports a warning for each route in
+/// observe mode, and one if the listeners trust different authorities.
 fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
     let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
@@ -94,7 +95,7 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     }
 }
 
-/// Warns of deadlines after the expiry of the token, which are never reached.
+/// Reports a warning for each deadline that is never reached, because the token expires first.
 fn deadlines(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
     for route in routes.iter().filter(|route| route.follow.deadline.is_some_and(|deadline| deadline > ttl)) {
         root.warn(&format!(

@@ -40,7 +40,7 @@ pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> O
     Some(Egress::new(rules?))
 }
 
-/// Notes rules with the name or the paths of an earlier one.
+/// Reports an error for each rule whose name or paths an earlier rule already has.
 fn distinct(rules: &[&(Cursor<'_>, Rule)]) {
     for (i, _) in repeated(rules, |(_, a), (_, b)| a.name.cmp(&b.name)) {
         let Some((at, rule)) = rules.get(i) else { continue };
@@ -217,7 +217,7 @@ fn placed(
     Some(std::iter::once(Insertion { place: url, shape: Shape::slot(Slot::Url) }).chain(token).collect())
 }
 
-/// Notes a route that does not look for the token where the provider sends it.
+/// Reports an error if the route does not look for the token where the provider sends it.
 fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let first = carriers.first();
@@ -249,7 +249,8 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
     }
 }
 
-/// Notes a token outside the URL that has no location in the request: the provider would not receive it.
+/// Reports an error if the token is not part of the URL and has no place in the request. The provider would not receive
+/// the token.
 fn carried(at: &Cursor<'_>, route: &Route, token: Option<&InsertionPlace>) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     match (carriers.first(), token) {
@@ -264,7 +265,7 @@ fn carried(at: &Cursor<'_>, route: &Route, token: Option<&InsertionPlace>) -> Op
     }
 }
 
-/// Notes a URL and a token that have the same location.
+/// Reports an error if the URL and the token have the same place in the request.
 fn apart(at: &Cursor<'_>, url: &InsertionPlace, token: &InsertionPlace) -> Option<()> {
     let overlap = match (url, token) {
         (InsertionPlace::Body(url), InsertionPlace::Body(token)) => url.overlaps(token),

@@ -1,6 +1,6 @@
 //! The environment variables and files that a configuration refers to.
 
-/// How to read environment variables and files.
+/// Functions that read environment variables and files.
 pub struct Surroundings<'e> {
     /// Returns the value of an environment variable, if it is set.
     pub env: &'e dyn Fn(&str) -> Option<String>,

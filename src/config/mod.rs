@@ -1,5 +1,5 @@
 //! Compiles a configuration: from YAML to a startup and a policy, or to the list of its mistakes, each with its path,
-//! its line and a hint. No setting that decides about access has a default that grants it.
+//! its line and a hint. No default grants access.
 
 mod agent;
 mod consistency;
@@ -51,7 +51,8 @@ impl Config {
     /// Compiles a configuration.
     ///
     /// # Errors
-    /// The mistakes in it, in the order of the file; at most 100 of them, and the number of the others.
+    /// All mistakes, in the order of the file. If there are more than [`ERRORS_MAX`], a last entry reports the number of
+    /// the omitted ones.
     pub fn parse(text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Vec<ConfigError>> {
         let failed = |message: String, position| {
             vec![ConfigError { path: String::new(), position, message, hint: String::new() }]

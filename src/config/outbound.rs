@@ -27,8 +27,8 @@ pub(super) fn headers(at: &Cursor<'_>) -> Option<Vec<(HeaderName, Secret)>> {
 
 pub(super) const CANNOT_BE_SET: &str = "not the name of a header that can be set";
 
-/// Returns whether a header can be configured. Headers of the connection and the framing cannot, and Callgate's own
-/// headers neither.
+/// Reports whether a header can be configured. Hop-by-hop headers, framing headers and `Callgate-*` headers cannot be
+/// configured.
 pub(super) fn can_be_set(name: &HeaderName) -> bool {
     !HOP_BY_HOP.contains(name) && !name.as_str().starts_with("callgate-")
 }

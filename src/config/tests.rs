@@ -1,4 +1,4 @@
-//! Mistakes in a configuration, and what is said about them.
+//! Tests of the errors that mistakes in a configuration cause.
 
 use super::{Config, ConfigError, Surroundings};
 
@@ -33,7 +33,7 @@ fn errors(text: &str) -> Vec<ConfigError> {
     parse(text).err().unwrap_or_default()
 }
 
-/// The minimal configuration with one change makes one mistake, at this path and with these words.
+/// Asserts that the minimal configuration with one change has one mistake, at this path and with these words.
 #[track_caller]
 pub(super) fn mistake(from: &str, to: &str, path: &str, words: &str) {
     assert!(MINIMAL.contains(from), "{from}");

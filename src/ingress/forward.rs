@@ -65,8 +65,8 @@ fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
     listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str())) && !signed()
 }
 
-/// Reports whether a header passes in observe mode. All headers pass except hop-by-hop headers and the `Callgate-*`
-/// headers, because the agent still runs its own checks.
+/// Reports whether a header reaches the agent in observe mode. Only hop-by-hop headers and `Callgate-*` headers are
+/// removed. All other headers stay, because the agent still runs its own checks on them.
 fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
     !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }

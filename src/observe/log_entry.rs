@@ -117,7 +117,8 @@ pub struct EgressEntry<'a> {
     pub rule: &'a str,
     /// `allow`, `deny` or `fail`.
     pub verdict: &'static str,
-    /// The code of a denial, `ok` or `kept`.
+    /// The code of a denial, or one of two other values. `ok`: the request was sent. `kept`: the request was sent
+    /// unchanged, because it already had a callback and the rule has `if_present: keep`.
     pub reason: &'static str,
     /// HTTP status that the agent received, or 0 if it received none.
     pub status: u16,

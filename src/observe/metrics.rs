@@ -1,6 +1,6 @@
 //! The metrics of ingress, egress and the ledger, in base units (seconds, bytes).
 //!
-//! `edge` and `fetched` contain the other metrics, and `maker` registers all of them.
+//! `edge` and `fetched` contain the other metrics, and `registry` registers all of them.
 
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
@@ -326,13 +326,14 @@ impl Metrics {
 
     // === Egress ===
 
-    /// Counts one egress request and records its time. `reason` is the code of a denial, `ok` or `kept`.
+    /// Counts one egress request and records its time. `reason` has the same values as in the access log:
+    /// `ok` and `kept` besides the codes of denials.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
     }
 
-    /// Counts an action endpoint that the guard denied. `class` is the kind of address or URL.
+    /// Counts an action endpoint that was denied. `class` is the class of the denied address or URL, such as `loopback`.
     pub fn guard_refusal(&self, class: &str) {
         self.egress.guard_refusals.with_label_values(&[class]).inc();
     }

@@ -72,7 +72,7 @@ pub struct Rows {
     pub max: usize,
     /// The requests, oldest first.
     pub rows: Vec<Value>,
-    /// Whether there are newer requests after this page.
+    /// True if there are newer requests after this page.
     pub more: bool,
 }
 

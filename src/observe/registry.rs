@@ -26,7 +26,7 @@ pub struct Series {
     pub help: String,
     /// Upper bounds of the buckets, in the unit of the metric. Empty unless the metric is a histogram.
     pub buckets: Vec<f64>,
-    /// Whether all series of the metric exist when Callgate starts.
+    /// True if all series of the metric exist when Callgate starts.
     pub from_start: bool,
 }
 
@@ -59,17 +59,17 @@ impl Label {
         Self { name, values: Values::From(place) }
     }
 
-    /// The name of a route.
+    /// Creates the label `route`.
     pub(super) const fn route() -> Self {
         Self::from("route", "`routes[].name`, or `none` if no route matches")
     }
 
-    /// The name of a provider.
+    /// Creates the label `provider`.
     pub(super) const fn provider() -> Self {
         Self::from("provider", "`providers`, or `none` if the route has no provider")
     }
 
-    /// The code of a denial, or one of `besides`.
+    /// Creates the label `reason`. Its values are the codes of all denials, and `besides`.
     pub(super) fn reason(besides: &[&'static str]) -> Self {
         Self::closed("reason", Denial::ALL.iter().map(|denial| denial.code()).chain(besides.iter().copied()))
     }

@@ -73,7 +73,7 @@ impl Scheme {
         }
     }
 
-    /// Returns whether the signature covers the event id.
+    /// Reports whether the signature covers the event id.
     pub fn signs_id(&self) -> bool {
         match (&self.proof, &self.id) {
             (Proof::Jwt(jwt), None) => jwt.id.is_some(),

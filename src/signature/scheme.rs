@@ -41,7 +41,7 @@ pub struct Scheme {
     pub secret_format: SecretFormat,
     /// The source of public keys that are not configured.
     pub keys: Option<PublicKeySource>,
-    /// Whether messages with the same signature are duplicates, if there is no event id.
+    /// True if messages with the same signature are duplicates, if there is no event id.
     pub duplicates_by_signature: bool,
     /// The proof of a message.
     pub proof: Proof,
@@ -88,7 +88,7 @@ impl Scheme {
         }
     }
 
-    /// Returns whether the signature covers the URL that the provider called.
+    /// Reports whether the signature covers the URL that the provider called.
     pub fn uses_url(&self) -> bool {
         match &self.proof {
             Proof::Content(scheme) => scheme.content.parts().contains(&ContentPart::Url),
@@ -98,12 +98,12 @@ impl Scheme {
         }
     }
 
-    /// Returns whether messages have a proof.
+    /// Reports whether messages have a proof.
     pub fn has_proof(&self) -> bool {
         !matches!(self.proof, Proof::None)
     }
 
-    /// Returns whether public keys verify the messages.
+    /// Reports whether public keys verify the messages.
     pub fn uses_public_keys(&self) -> bool {
         match &self.proof {
             Proof::Content(scheme) => matches!(scheme.algorithm, SignatureAlgorithm::Public(_)),
@@ -113,7 +113,7 @@ impl Scheme {
         }
     }
 
-    /// Returns whether the signature covers a header.
+    /// Reports whether the signature covers a header.
     pub fn signs_header(&self, name: &HeaderName) -> bool {
         match &self.proof {
             Proof::Content(scheme) => scheme.content.headers().any(|header| header == name),

@@ -179,7 +179,7 @@ impl LedgerFile {
     }
 }
 
-/// Where a file is made.
+/// Returns the path at which a new file is written before it is renamed to `path`.
 fn beside(path: &str) -> String {
     format!("{path}.new")
 }

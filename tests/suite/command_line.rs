@@ -57,12 +57,18 @@ impl Place {
     }
 }
 
+const WHSEC: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+
 fn with_secrets(command: &mut Command) {
     command
         .env_clear()
         .env("CALLGATE_TOKEN_KEY", "0123456789abcdef0123456789abcdef")
-        .env("AI_ANALYSIS_SECRET", "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=")
-        .env("BOOKING_SECRET", "a booking secret of some length");
+        .env("AI_ANALYSIS_SECRET", WHSEC)
+        .env("BOOKING_SECRET", "a booking secret of some length")
+        .envs(
+            ["GITHUB_SECRET", "SLACK_SECRET", "TWILIO_SECRET"].map(|name| (name, "a secret of some length")),
+        )
+        .envs(["REPLICATE_SECRET", "STANDARD_WEBHOOKS_SECRET", "STRIPE_SECRET"].map(|name| (name, WHSEC)));
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -117,7 +117,11 @@ fn the_configuration_that_is_shown_is_the_one_that_runs() {
 
 #[test]
 fn mint_sign_and_explain_are_as_they_are_shown() {
-    runs_as_shown("docs/commands.md", "Mint, sign and explain", &[]);
+    runs_as_shown(
+        "docs/commands.md",
+        "Mint, sign and explain",
+        &[&["8000", "8090"], &["8080", "8081", "9901"]],
+    );
 }
 
 /// In every example, a callback can end the interaction. Otherwise every interaction would expire, even if it was

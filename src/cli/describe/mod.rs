@@ -19,7 +19,8 @@ use crate::time::{Rate, format_duration};
 /// The most ranges of a list that are printed.
 const RANGES_MAX: usize = 50;
 
-/// Returns what `check --print` shows: all sections of the configuration, and each route with the settings it refers to.
+/// Returns the output of `check --print`: all sections of the configuration, and each route with the settings that it
+/// refers to.
 pub(super) fn describe(config: &Config) -> Value {
     let policy = &config.policy;
     let mut shown = startup::startup(&config.startup);
@@ -219,7 +220,7 @@ fn address(policy: &Policy, provider: &Provider) -> Value {
     }
 }
 
-/// Describes what Callgate fetches, and how.
+/// Describes the URLs that Callgate fetches, and the settings of `fetch`.
 fn fetching(policy: &Policy) -> Value {
     let fetching = &policy.fetching;
     json!({

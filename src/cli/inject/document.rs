@@ -1,11 +1,11 @@
-//! A file of manifests: finds the workloads. All other documents stay unchanged, comments included.
+//! Finds the workloads in a file of manifests. All other documents stay unchanged, including their comments.
 
 use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
 use super::{notes, workload, yaml};
 
-/// The kinds that have pods, and the path of the pod template in each. The group is part of the kind: other groups have
-/// their own `Job`.
+/// The kinds of workloads: the beginning of `apiVersion`, the kind, and the path of the pod template. The group is
+/// compared, too, because other API groups also define a `Job`.
 const KINDS: [(&str, &str, &[&str]); 6] = [
     ("apps/", "Deployment", &["spec", "template"]),
     ("apps/", "StatefulSet", &["spec", "template"]),
@@ -15,12 +15,12 @@ const KINDS: [(&str, &str, &[&str]); 6] = [
     ("v1", "Pod", &[]),
 ];
 
-/// Manifests with or without the sidecar.
+/// The result of [`inject`] or [`remove`].
 #[derive(Debug)]
 pub struct Injected {
-    /// The whole file.
+    /// The new text of the whole file.
     pub text: String,
-    /// Notes for the author of the manifests.
+    /// Hints for the author of the manifests.
     pub notes: Vec<String>,
 }
 
@@ -114,7 +114,7 @@ fn change_all(
     Ok(())
 }
 
-/// Returns whether an object probably has pods, or is a list.
+/// Reports whether an object probably has pods, or is a list.
 fn has_pods(object: &Mapping) -> bool {
     let has_containers = |template: &&[&str]| {
         let mut path = template.iter().chain(&["spec", "containers"]);

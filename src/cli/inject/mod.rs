@@ -35,7 +35,7 @@ pub(super) struct InjectArgs {
     /// The Secret whose keys become files in /secrets.
     #[arg(long, value_name = "NAME", default_value = "callgate")]
     secret: String,
-    /// The Secret with `tls.crt` and `tls.key`, which become files in /tls. Default: none, for a load balancer that ends TLS.
+    /// The Secret with `tls.crt` and `tls.key`, which become files in /tls. Leave it out if a load balancer terminates TLS.
     #[arg(long, value_name = "NAME")]
     tls_secret: Option<String>,
     /// The port of the sidecar, as in `listen.ingress`.

@@ -1,4 +1,4 @@
-//! Notes for the author of a workload about settings that the sidecar does not control.
+//! Hints for the author of a workload about settings that the sidecar does not control.
 
 use super::ports::{DeclaredPort, LISTS, containers, declared, words};
 use super::sidecar::{Sidecar, name};

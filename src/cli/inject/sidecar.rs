@@ -18,7 +18,7 @@ pub struct Sidecar {
     pub config_map: String,
     /// The Secret whose keys are files in `/secrets`.
     pub secret: String,
-    /// The Secret with the certificate. `None`: the sidecar has no TLS.
+    /// The Secret with the certificate and key for TLS. `None`: the sidecar accepts plain HTTP.
     pub tls_secret: Option<String>,
     /// The port for callbacks.
     pub port: u16,

@@ -1,4 +1,4 @@
-//! Reads and writes YAML so that Kubernetes, which reads version 1.1, takes both texts for the same values.
+//! Reads and writes YAML so that Kubernetes, which reads version 1.1, reads the same values from both texts.
 //!
 //! The library reads version 1.2. The versions differ about scalars without quotes, such as `0644` and `yes`, and about
 //! the merge key `<<`.
@@ -12,12 +12,13 @@ pub(super) use serde_yaml::{Mapping, Sequence, Value};
 
 use crate::config::Outline;
 
-/// The words for true in version 1.1, and those for false. Each can also be capitalised, or in capitals.
+/// The words for true in version 1.1, and the words for false. Readers also accept them capitalized and in upper case.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
-/// Words that some readers of version 1.1 take for text, and others for something else.
+/// Words without quotes that some readers of version 1.1 read as text, and other readers do not.
 const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
-/// The merge key: its value gives a mapping the keys that the mapping does not have itself.
+/// The merge key of YAML 1.1. Its value is a mapping. Keys of this mapping are added to the mapping that contains the
+/// merge key, unless that mapping already has them.
 const MERGE: &str = "<<";
 /// The tag, in memory only, of a text that readers disagree about. It is written as it was read: without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
@@ -62,7 +63,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns what a scalar without quotes and tag means to Kubernetes.
+/// Returns the value that Kubernetes reads from a scalar without quotes and tag.
 fn resolved(text: &str) -> Value {
     let is_one_of = |words: [&str; 2]| {
         let first = |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase();
@@ -89,9 +90,9 @@ fn resolved(text: &str) -> Value {
     if needs_quotes(text) { as_read(text) } else { text.into() }
 }
 
-/// Returns whether Kubernetes takes a value for true.
+/// Reports whether Kubernetes reads a value as true.
 pub(super) fn is_true(value: &Value) -> bool {
-    // The reader of Kubernetes takes `y` without quotes for true; others do not.
+    // Kubernetes reads `y` without quotes as true. Other parsers read it as text.
     value.as_bool() == Some(true) || *value == as_read("y") || *value == as_read("Y")
 }
 
@@ -194,7 +195,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
 /// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the others. Inner
 /// mappings are read first, so the merge keys in `merged` have been applied. A key before the merge key must not be in
-/// both mappings: the reader of Kubernetes takes the merged value, and others take the mapping's own.
+/// both mappings: Kubernetes uses the merged value, and other parsers use the mapping's own.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
         Value::Sequence(items) => items,
@@ -252,7 +253,7 @@ fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     }
 }
 
-/// Returns whether a reader of version 1.1 takes a text without quotes for something else: for a boolean, a merge key,
+/// Reports whether a parser of version 1.1 reads a text without quotes as something else: as a boolean, a merge key,
 /// or one of the many forms of numbers and dates. Text with `: ` in it is quoted in every version.
 fn needs_quotes(text: &str) -> bool {
     let small = text.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! `limits`: what a caller may cost. Every one of them has a default, and none can be switched off.
+//! `limits`: the limits for callers. Every limit has a default, and no limit can be switched off.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::config::yaml::Cursor;
 use crate::policy::Limits;
 use crate::time::Rate;
 
-/// Largest head that can be allowed, in bytes.
+/// The largest value of `head_max`, in bytes.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
-/// Most header lines that can be allowed.
+/// The largest value of `headers_max`.
 const HEADERS_MAX: u64 = 256;
-/// Most memory for bodies that can be allowed, in bytes.
+/// The largest value of `limits.body_memory_max` and of `listen.egress.body_memory_max`, in bytes.
 pub(super) const BODY_MEMORY_MAX: u64 = 1 << 40;
 
 /// Reads `limits`.
@@ -57,7 +57,7 @@ pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     })
 }
 
-/// A rate: `100/s`, `30/m`, `500/h`. As many may come at once.
+/// Reads a rate such as `100/s`, `30/m` or `500/h`. A burst of the same number is allowed.
 pub(crate) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let text = at.text()?;
     let hint = "such as 100/s, 30/m or 500/h; as many may come at once";

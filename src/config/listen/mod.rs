@@ -1,4 +1,4 @@
-//! The startup: what is bound before anything is decided, and what only a restart changes.
+//! The startup settings: listeners, store, shutdown and traces. Most of them change only with a restart.
 
 mod client_address;
 mod limits;
@@ -21,47 +21,47 @@ pub(super) use client_address::client_address;
 pub(super) use limits::{limits, rate};
 pub(super) use tls::trusted_roots;
 
-/// Longest delay, and longest grace.
+/// The maximum of `shutdown.delay`, and of `shutdown.grace`.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
-/// Most requests that are kept for the page.
+/// The maximum of `listen.admin.recent`.
 const RECENT_MAX: u64 = 10_000;
-/// How many are, unless the configuration says so.
+/// The default of `listen.admin.recent`.
 const RECENT_DEFAULT: usize = 1000;
-/// Most memory that the agent's bodies take, unless the configuration says so, in bytes.
+/// The default of `listen.egress.body_memory_max`, in bytes.
 const EGRESS_BODY_MEMORY_DEFAULT: u64 = 64 << 20;
-/// Most connections of the agent, unless the configuration says so.
+/// The default of `listen.egress.connections_max`.
 const EGRESS_CONNECTIONS_DEFAULT: usize = 1024;
-/// Fewest bytes the token of the callbacks API may have.
+/// The minimum length of `listen.admin.token`, in bytes.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// What is bound and begun before anything is decided. What of it a reload can change is the TLS of listeners, who is
-/// believed on them, and who may use the callbacks API.
+/// The settings that Callgate applies at start, before it accepts requests. A reload cannot change the settings that
+/// [`Self::differences`] compares. It can change the others, such as the TLS settings of the listeners.
 #[derive(Clone, Debug)]
 pub struct Startup {
-    /// Where each access-log line goes.
+    /// The destination of the access log.
     pub access_log: AccessLog,
-    /// Where metrics, health and the callbacks API are served; `None`: nowhere.
+    /// The admin listener. `None`: there is none.
     pub admin: Option<AdminListener>,
-    /// Where the agent's own requests come in; `None`: nowhere.
+    /// The egress listener. `None`: there is none.
     pub egress: Option<EgressListener>,
-    /// Where callbacks come in.
+    /// The ingress listeners.
     pub ingress: Vec<Listener>,
-    /// From being asked to stop to taking no connection any more.
+    /// The time from SIGTERM until Callgate accepts no more connections.
     pub shutdown_delay: Duration,
-    /// How long exchanges may take that have begun by then.
+    /// The maximum time that running requests may then take to end.
     pub shutdown_grace: Duration,
-    /// Where the ledger of interactions is kept.
+    /// The settings of the ledger.
     pub store: StoreSettings,
-    /// Whether a change of its files is noticed, besides SIGHUP.
+    /// True if a change of a file causes a reload. SIGHUP always causes one.
     pub watches: bool,
-    /// Where spans go; `None`: nowhere.
+    /// The collector of trace spans. `None`: Callgate sends no spans.
     pub traces: Option<TraceSettings>,
-    /// Worker threads; `None`: one for each processor, two at most.
+    /// The number of worker threads. `None`: the number of processors, at most two.
     pub threads: Option<usize>,
 }
 
 impl Startup {
-    /// The keys that differ in another one and that only a restart can change.
+    /// Returns the keys whose values differ from `other` and that only a restart can change.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
         let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
@@ -84,51 +84,51 @@ impl Startup {
     }
 }
 
-/// Where each access-log line goes.
+/// The destination of the access log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AccessLog {
-    /// Nowhere.
+    /// Callgate writes no access log.
     Off,
     /// One JSON line per request on standard output.
     Stdout,
 }
 
-/// Where callbacks come in.
+/// An ingress listener, which accepts callbacks.
 #[derive(Clone, Debug)]
 pub struct Listener {
-    /// The address; port 0 takes a free one.
+    /// The address. Port 0 selects a free port.
     pub address: SocketAddr,
-    /// How TLS ends here; `None`: it does not.
+    /// The TLS settings. `None`: the listener accepts plain HTTP.
     pub tls: Option<Tls>,
-    /// Who begins each connection with a header of the PROXY protocol; `None`: nobody does.
+    /// The proxies that send a PROXY protocol header. `None`: the listener does not expect such a header.
     pub proxied_by: Option<Networks>,
 }
 
-/// Where metrics, health, the callbacks API and the page are served.
+/// The admin listener, which serves metrics, health checks, the callbacks API and the admin page.
 #[derive(Clone, Debug)]
 pub struct AdminListener {
     /// The address.
     pub address: SocketAddr,
-    /// The bearer token of the callbacks API; `None`: the API is for callers on this host alone.
+    /// The bearer token of the callbacks API. `None`: only callers on this host may use the API.
     pub token: Option<Secret>,
-    /// Names under which the callbacks API may be asked for, besides addresses and `localhost`.
+    /// The accepted host names of the callbacks API, besides IP addresses and `localhost`.
     pub hosts: Vec<Box<str>>,
-    /// How many requests the page can show; 0: none.
+    /// The number of requests that the admin page can show.
     pub recent: usize,
-    /// Whether the page can change anything.
+    /// True if the admin page can revoke interactions.
     pub actions: bool,
 }
 
-/// Where the agent's own requests come in.
+/// The egress listener, which accepts requests of the agent.
 #[derive(Clone, Debug)]
 pub struct EgressListener {
     /// The address.
     pub address: SocketAddr,
-    /// Most bytes of all bodies that are held at one time.
+    /// The maximum memory for the bodies of all requests together, in bytes.
     pub body_memory_bytes_max: u64,
-    /// Most connections at one time.
+    /// The maximum number of connections.
     pub connections_max: usize,
-    /// Names under which it may be asked, besides addresses and `localhost`; in lower case.
+    /// The accepted host names, besides IP addresses and `localhost`. They are in lower case.
     pub hosts: Vec<Box<str>>,
 }
 
@@ -182,7 +182,8 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     })
 }
 
-/// `shutdown`: the delay and the grace, less together than the 30 s after which Kubernetes kills.
+/// Reads `shutdown`: the delay and the grace. The sum of the defaults is below 30 s, the time after which Kubernetes
+/// kills a pod.
 fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
     let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
     if let Some(at) = at {
@@ -218,7 +219,7 @@ fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
     Some(AdminListener { address: address?, token, hosts: hosts?, recent: recent?, actions: actions? })
 }
 
-/// `hosts`: names, in lower case.
+/// Reads `hosts`, and converts the names to lower case.
 fn hosts(fields: &mut Fields<'_>) -> Option<Vec<Box<str>>> {
     let Some(at) = fields.optional("hosts") else { return Some(Vec::new()) };
     let read: Vec<_> = at.list()?.iter().map(|at| at.text().map(|t| t.to_ascii_lowercase().into())).collect();
@@ -265,7 +266,7 @@ fn listener(at: &Cursor<'_>) -> Option<Listener> {
     })
 }
 
-/// `proxy_protocol: {trusted_proxies: [...]}`.
+/// Reads `proxy_protocol: {trusted_proxies: [...]}`.
 fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
     let mut fields = at.fields()?;
     let trusted = fields.required("trusted_proxies").and_then(|at| at.networks());
@@ -285,7 +286,7 @@ fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
     }
 }
 
-/// The first address with a port of its own that is used twice.
+/// Returns the first address that is used twice. Port 0 is not compared, because it selects a free port each time.
 fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<SocketAddr> {
     let all: Vec<_> =
         ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();

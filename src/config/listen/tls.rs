@@ -10,7 +10,7 @@ use crate::policy::TrustedRoots;
 pub struct Tls {
     /// The certificates. The server name that the client requests selects one; the first is for all other names.
     pub certificates: Vec<CertificateFiles>,
-    /// Whether the listener accepts TLS 1.2 besides 1.3.
+    /// True if the listener accepts TLS 1.2 besides 1.3.
     pub tls_1_2: bool,
     /// The authorities for client certificates. `None`: the listener requests no client certificate.
     pub clients: Option<ClientAuthorities>,
@@ -30,7 +30,7 @@ pub struct CertificateFiles {
 pub struct ClientAuthorities {
     /// PEM: the certificates of the authorities.
     pub file: Box<str>,
-    /// Whether the listener denies clients without a certificate.
+    /// True if the listener denies clients without a certificate.
     pub required: bool,
 }
 

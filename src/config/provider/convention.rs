@@ -10,9 +10,9 @@ use crate::json::Pointer;
 pub struct CallbackConvention {
     /// The URL of the documentation.
     pub source: Box<str>,
-    /// What to insert into the request of the agent, and where.
+    /// The insertions into the agent's request: the values and their places.
     pub insertions: Vec<Insertion>,
-    /// How the provider returns the token.
+    /// The way in which the provider returns the token.
     pub token: TokenReturn,
     /// The locations of the status in a callback.
     pub status: Vec<StatusAt>,
@@ -55,7 +55,7 @@ impl CallbackConvention {
     }
 }
 
-/// How a provider returns the token.
+/// The way in which a provider returns the token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TokenReturn {
     /// As a bearer token.

@@ -1,4 +1,4 @@
-//! What a preset defines, and how it is read from its YAML file.
+//! The definition of a preset, and its reader for YAML files.
 
 use super::convention::{CallbackConvention, convention};
 use super::feeds;
@@ -56,15 +56,15 @@ pub struct PresetDefinition {
     pub source: Box<str>,
     /// The evidence for the preset.
     pub evidence: Evidence,
-    /// What the user writes into `secrets`.
+    /// A description of the secret that the user has to write into `secrets`.
     pub secret: Box<str>,
-    /// What the signature does not protect.
+    /// The parts of a request that the signature does not protect.
     pub gaps: Option<Box<str>>,
     /// The signature scheme. `None`: the provider does not sign.
     pub scheme: Option<Scheme>,
     /// The claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,
-    /// Whether the user chooses the name of the header.
+    /// True if the user chooses the name of the header.
     pub header_is_yours: bool,
     /// The addresses from which the provider calls, if they are known.
     pub addresses: Option<Addresses>,

@@ -72,7 +72,7 @@ fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     )
 }
 
-/// Returns whether the scheme accepts secrets in the form in which Callgate makes them.
+/// Reports whether the scheme accepts secrets in the form in which Callgate makes them.
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))
@@ -80,7 +80,7 @@ fn derives(scheme: &Scheme) -> bool {
         && Verifier::new(scheme.clone(), VerifierKeys::Shared, &[sample]).is_ok()
 }
 
-/// Returns whether `secrets` is required.
+/// Reports whether `secrets` is required.
 fn secrets_needed(scheme: &Scheme) -> bool {
     match &scheme.keys {
         None if !scheme.has_proof() => false,

@@ -128,7 +128,7 @@ fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addre
     }
 }
 
-/// Reads the settings beside a preset. `None`: there is no verifier. `Some(None)`: there were mistakes.
+/// Reads the settings that are combined with a preset. `None`: there is no verifier. `Some(None)`: there were mistakes.
 fn with_preset(
     preset: &PresetDefinition,
     fields: &mut Fields<'_>,
@@ -288,7 +288,7 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     verifier
 }
 
-/// Notes a scheme that does not cover the body, unless the user accepts that.
+/// Reports an error if the scheme does not cover the body, unless the user accepts that.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
     if covers && accepted {

@@ -1,4 +1,4 @@
-//! What the kinds of schemes have in common: the place of the signature, its algorithm and its encoding.
+//! Reads the settings that several kinds of schemes have: the place of the signature, its algorithm and its encoding.
 
 use std::time::Duration;
 

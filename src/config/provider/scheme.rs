@@ -44,7 +44,7 @@ pub(super) enum Kind {
     Token,
 }
 
-/// The names of the kinds.
+/// The kinds of schemes, each with its name in the configuration.
 pub(super) const KINDS: &[(&str, Kind)] = &[
     ("asymmetric", Kind::Asymmetric),
     ("basic", Kind::Basic),

@@ -1,4 +1,4 @@
-//! Mistakes in what stands beside a preset, and in schemes of one's own.
+//! Tests of mistakes in the settings of a preset, and in schemes that users describe.
 
 use crate::config::tests::mistake;
 

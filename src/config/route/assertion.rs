@@ -65,7 +65,7 @@ struct AssertionKey<'a> {
     at: Cursor<'a>,
     id: &'a str,
     algorithm: Algorithm,
-    /// Whether the agent has the same key.
+    /// True if the agent has the same key.
     shared: bool,
     material: Secret,
 }
@@ -93,7 +93,7 @@ fn assertion_key<'a>(at: &Cursor<'a>) -> Option<AssertionKey<'a>> {
 mod tests {
     use crate::config::tests::{MINIMAL, mistake, parse};
 
-    /// The minimal configuration with these fields of an `assertion` makes one mistake.
+    /// Asserts that the minimal configuration with these fields of an `assertion` has one mistake.
     #[track_caller]
     fn says(fields: &str, path: &str, words: &str) {
         let agent = "agent:";
@@ -118,7 +118,7 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // Whoever verifies with a shared key can sign with it: that must not mint.
+        // The agent can sign with a shared key. It must not be able to mint callback tokens.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),
             "assertion.key.secret",

@@ -63,7 +63,7 @@ pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<
     read.into_iter().map(|read| read.map(|(_, route)| Arc::new(route))).collect()
 }
 
-/// Notes routes with the name or the paths of an earlier one.
+/// Reports an error for each route whose name or paths an earlier route already has.
 fn distinct(routes: &[&(Cursor<'_>, Route)]) {
     for (i, _) in repeated(routes, |(_, a), (_, b)| a.name.cmp(&b.name)) {
         let Some((at, route)) = routes.get(i) else { continue };
@@ -173,7 +173,7 @@ fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc
     }
 }
 
-/// Notes settings of interactions on a route whose token names none.
+/// Reports an error for each setting of interactions on a route whose token does not name an interaction.
 fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {
@@ -183,7 +183,7 @@ fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&To
     }
 }
 
-/// Warns of a route whose messages are valid for every value of its captures.
+/// Reports a warning for a route whose messages are valid for every value of its captures.
 fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
     let signs_the_address = |provider: &Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().covers().url)
@@ -194,7 +194,8 @@ fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     }
 }
 
-/// Notes a route on which anybody can register the secret of the provider. The first caller decides the secret.
+/// Reports an error for a route on which anybody can register the secret of the provider. The first caller decides the
+/// secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))
@@ -208,7 +209,8 @@ fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&Token
     }
 }
 
-/// Notes a provider with derived secrets on a route without a callback token, which names the interaction.
+/// Reports an error if the provider has derived secrets, but the route has no callback token. Such a secret is derived
+/// from the interaction that the token names.
 fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let derives = provider
         .and_then(|provider| provider.verifier.as_ref())
@@ -222,7 +224,8 @@ fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     Some(())
 }
 
-/// Notes a route without token and signature that is not marked as open, and an open route with one of them.
+/// Reports an error for a route that has neither token nor signature and is not marked as open. Also reports an error
+/// for an open route that has one of them, and a warning for every other open route.
 fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()> {
     match (token || signed, open) {
         (false, false) => {

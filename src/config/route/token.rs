@@ -23,7 +23,7 @@ pub(crate) struct CallbackTokens {
 }
 
 impl CallbackTokens {
-    /// Returns whether callback tokens are minted with this secret.
+    /// Reports whether one of the keys of callback tokens has this secret.
     pub(crate) fn are_minted_with(&self, material: &Secret) -> bool {
         self.secrets.iter().any(|secret| secret.matches(material.expose()))
     }

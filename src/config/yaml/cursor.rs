@@ -34,7 +34,7 @@ impl<'n> Cursor<'n> {
         Self { reader, node, steps: Vec::new() }
     }
 
-    /// Notes a mistake in this value. Returns `None`, so that a caller can return it.
+    /// Reports an error in this value. Returns `None`, so that a caller can return it.
     pub(crate) fn error<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
         self.reader.mistakes.borrow_mut().add(|| Mistake {
             steps: self.steps.clone(),
@@ -44,7 +44,7 @@ impl<'n> Cursor<'n> {
         None
     }
 
-    /// Notes a warning: something that is allowed, but that the operator should know.
+    /// Reports a warning about something that is allowed, but that the operator should know.
     pub(crate) fn warn(&self, message: &str) {
         self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
     }
@@ -71,7 +71,7 @@ impl<'n> Cursor<'n> {
         Self { reader: self.reader, node, steps }
     }
 
-    /// Notes that the value is not of the expected kind.
+    /// Reports an error because the value is not of the expected kind.
     pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
         let hint = match self.node {
             Node::Null => "give the key a value, or remove it",
@@ -99,7 +99,7 @@ impl<'n> Cursor<'n> {
         matches!(self.node, Node::Map(_))
     }
 
-    /// Returns whether the value is this text.
+    /// Reports whether the value is this text.
     pub(crate) fn is_word(&self, word: &str) -> bool {
         matches!(self.node, Node::Text(text) if text == word)
     }
@@ -169,7 +169,7 @@ impl<'n> Cursor<'n> {
         if is_name(text) { Some(text) } else { self.bad_name(text) }
     }
 
-    /// Notes that a text is not a name.
+    /// Reports an error because a text is not a name.
     pub(crate) fn bad_name<T>(&self, text: &str) -> Option<T> {
         self.error(
             format!("`{text}` is not a name"),

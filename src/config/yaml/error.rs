@@ -5,7 +5,8 @@ use std::fmt;
 use super::key_path::{Position, Step, beginning, path_text};
 use super::positions::Outline;
 
-/// The most mistakes that are reported, and the most warnings. One more entry has the number of the others.
+/// The maximum number of mistakes that are reported. The same maximum applies to warnings. If there are more, a last
+/// entry reports the number of the omitted ones.
 pub const ERRORS_MAX: usize = 100;
 
 /// A mistake in a configuration.
@@ -15,9 +16,9 @@ pub struct ConfigError {
     pub path: String,
     /// The position in the file. `None`: the mistake concerns the whole file.
     pub position: Option<Position>,
-    /// What is wrong.
+    /// A description of the mistake.
     pub message: String,
-    /// How to correct it; may be empty.
+    /// A hint for the correction. It may be empty.
     pub hint: String,
 }
 
@@ -48,7 +49,7 @@ impl<T> Default for Reported<T> {
 }
 
 impl<T> Reported<T> {
-    /// Adds an entry. It is made only if it is kept.
+    /// Adds an entry. `entry` is called only if there is space for the entry; otherwise the entry is only counted.
     pub(crate) fn add(&mut self, entry: impl FnOnce() -> T) {
         if self.kept.len() < ERRORS_MAX { self.kept.push(entry()) } else { self.omitted += 1 }
     }

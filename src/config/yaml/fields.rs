@@ -62,17 +62,17 @@ impl<'n> Fields<'n> {
         found
     }
 
-    /// Returns whether the key is present, with or without a value.
+    /// Reports whether the key is present, with or without a value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, _)| name == key)
     }
 
-    /// Returns whether every key has been asked for.
+    /// Reports whether every key has been asked for.
     pub(crate) fn all_asked(&self) -> bool {
         self.entries.iter().all(|(key, _)| self.asked.contains(&key.as_str()))
     }
 
-    /// Notes every key that was not asked for.
+    /// Reports an error for each key that was not asked for.
     pub(crate) fn finish(self) {
         let step = |step: &Step| match step {
             Step::Index(_) => "[]".to_owned(),

@@ -1,4 +1,4 @@
-//! Where a value is: in the tree, and in the file.
+//! The location of a value in the tree, and in the file.
 
 /// The most characters of a message, a hint or one key of a path. Each can repeat text of the configuration.
 const CHARACTERS_MAX: usize = 400;

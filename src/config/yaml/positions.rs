@@ -36,7 +36,7 @@ enum Content {
     List(Vec<usize>),
     Map(Map),
     Scalar {
-        /// Whether the scalar has neither quotes nor a tag.
+        /// True if the scalar has neither quotes nor a tag.
         is_plain: bool,
     },
 }
@@ -161,7 +161,7 @@ impl Outline {
         }
     }
 
-    /// Returns whether a scalar has neither quotes nor a tag. `None`: the value is not a scalar.
+    /// Reports whether a scalar has neither quotes nor a tag. `None`: the value is not a scalar.
     pub fn is_plain(&self, scalar: usize) -> Option<bool> {
         match self.content(scalar)? {
             Content::Scalar { is_plain } => Some(*is_plain),

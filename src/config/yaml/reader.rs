@@ -1,4 +1,4 @@
-//! Collects what the reading of a configuration finds: mistakes, warnings, feeds and accepted keys.
+//! Collects the results of reading a configuration: mistakes, warnings, feeds and accepted keys.
 
 use std::cell::RefCell;
 
@@ -6,14 +6,14 @@ use super::error::{ConfigError, Mistake, Reported};
 use crate::config::env::Surroundings;
 use crate::policy::Feed;
 
-/// What stands in a first configuration where only its owner knows the value.
+/// The placeholder that `callgate init` writes for a value that only the user knows. It is an error in a configuration.
 pub const CHANGE_ME: &str = "CHANGE-ME";
 
 /// A mapping of a configuration, and the keys that it may have. The mapping is given by the keys that lead to it; `[]`
 /// is an element of a list.
 pub type AcceptedKeys = (Vec<String>, Vec<&'static str>);
 
-/// Collects what the reading of a tree finds.
+/// Collects mistakes, warnings, feeds and accepted keys while a tree is read.
 pub(crate) struct Reader<'e> {
     pub(super) surroundings: &'e Surroundings<'e>,
     pub(super) mistakes: RefCell<Reported<Mistake>>,

@@ -1,6 +1,7 @@
 //! Words for messages: suggestions for misspelled words, and values without possible secrets.
 
-/// Returns a word for a message. A word that can be a secret in the wrong place is left out.
+/// Returns a word of the configuration in backquotes, for a message. Returns `the value` instead if the word could be a
+/// secret that was written in the wrong place.
 pub(crate) fn shown(text: &str) -> String {
     let word = text.len() <= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if word && !text.contains("sec_") { format!("`{text}`") } else { "the value".to_owned() }
@@ -17,7 +18,7 @@ pub(crate) fn shown_url(text: &str) -> String {
     }
 }
 
-/// Returns whether `text` is a name.
+/// Reports whether `text` is a name.
 pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_lowercase())

@@ -16,8 +16,8 @@ use crate::framing::Framing;
 use crate::http::timeouts::{ReusableTimer, poll_once};
 use crate::request::lasts;
 
-/// Bodies up to this size, in bytes, are copied into the buffer of the head. Copying costs less than a second write
-/// buffer.
+/// Maximum size of a body, in bytes, that is copied behind the head into one buffer. For such a body, copying costs
+/// less than writing from two buffers.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
 /// Largest read of a response body, in bytes.
 const READ_BYTES: usize = 32 << 10;

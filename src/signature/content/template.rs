@@ -117,7 +117,7 @@ impl ContentTemplate {
         })
     }
 
-    /// Returns whether the whole body is signed.
+    /// Reports whether the whole body is signed.
     pub fn covers_body(&self) -> bool {
         let whole = |part: &ContentPart| {
             matches!(
@@ -128,7 +128,7 @@ impl ContentTemplate {
         self.parts.iter().any(whole)
     }
 
-    /// Returns whether the template names this member of the body.
+    /// Reports whether the template names this member of the body.
     pub fn signs_member(&self, pointer: &Pointer) -> bool {
         self.members().any(|member| member == pointer)
     }
@@ -171,17 +171,17 @@ impl ContentTemplate {
         Ok(())
     }
 
-    /// Returns whether the body follows the URL without a separator, so that the end of the URL is ambiguous.
+    /// Reports whether the body follows the URL without a separator, so that the end of the URL is ambiguous.
     pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
         self.parts.windows(2).any(|pair| matches!(pair, [ContentPart::Url, ContentPart::Body]))
     }
 
-    /// Returns whether the event id is signed.
+    /// Reports whether the event id is signed.
     pub fn uses_id(&self) -> bool {
         self.parts.contains(&ContentPart::Id)
     }
 
-    /// Returns whether the timestamp is signed.
+    /// Reports whether the timestamp is signed.
     pub fn uses_timestamp(&self) -> bool {
         self.parts.contains(&ContentPart::Timestamp)
     }

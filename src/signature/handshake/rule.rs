@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use crate::json::Pointer;
 use crate::signature::keys::CertificateRule;
 
-/// The part of a request that holds a value.
+/// The part of a request that contains a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HandshakeValueSource {
     /// A member of the JSON body.
@@ -72,7 +72,7 @@ pub struct Handshake {
     pub name: Box<str>,
     /// The method of the request.
     pub method: Method,
-    /// Whether the provider signs the request like a message.
+    /// True if the provider signs the request like a message.
     pub signed: bool,
     /// The condition that makes a request this handshake.
     pub condition: HandshakeCondition,
@@ -93,7 +93,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Returns whether an unsigned request gets the MAC of a text that the caller chooses.
+    /// Reports whether an unsigned request gets the MAC of a text that the caller chooses.
     pub(in crate::signature) fn signs_unauthenticated_text(&self) -> bool {
         let signs = |template: &ReplyTemplate| {
             template.0.iter().any(|piece| {

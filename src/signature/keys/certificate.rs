@@ -14,7 +14,7 @@ const URL_BYTES_MAX: usize = 256;
 /// Length limit of the query of a confirmation URL, in bytes.
 const CONFIRMATION_BYTES_MAX: usize = 2048;
 
-/// The part of a message that holds the certificate URL.
+/// The part of a message that contains the certificate URL.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateSource {
     /// A member of the JSON body.
@@ -26,7 +26,7 @@ pub enum CertificateSource {
 /// The certificate URLs that a message may name. The scheme is always `https`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateRule {
-    /// The part of the message that holds the URL.
+    /// The part of the message that contains the URL.
     pub source: CertificateSource,
     /// The allowed hosts. The label `*` matches a cloud region, such as `us-east-1`.
     pub hosts: Vec<Box<str>>,
@@ -80,7 +80,7 @@ impl CertificateRule {
         Err(Refusal::new(Denial::HandshakeRefused, detail))
     }
 
-    /// Returns whether a URL has an allowed host and path. Empty segments and segments that begin with a dot are not
+    /// Reports whether a URL has an allowed host and path. Empty segments and segments that begin with a dot are not
     /// allowed: with them, one certificate would have many URLs.
     pub(in crate::signature) fn allows(&self, url: &str) -> bool {
         let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
@@ -101,7 +101,7 @@ fn is_host(pattern: &str, host: &str) -> bool {
         && labels.next().is_none()
 }
 
-/// Returns whether a host label is a cloud region, such as `us-gov-west-1`. The label of a storage bucket is not.
+/// Reports whether a host label is a cloud region, such as `us-gov-west-1`. The label of a storage bucket is not.
 fn is_region(label: &str) -> bool {
     let mut words = label.split('-');
     let letters = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());

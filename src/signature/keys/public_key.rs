@@ -72,7 +72,7 @@ impl PublicKey {
         self.purpose.as_deref()
     }
 
-    /// Returns whether the key is within its validity period.
+    /// Reports whether the key is within its validity period.
     fn is_valid_at(&self, now: Timestamp) -> bool {
         self.valid.is_none_or(|(from, until)| from <= now && now <= until)
     }
@@ -133,11 +133,11 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<PublicKeyMaterial> {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
-    /// Whether one of the keys has verified a message. Clones share the flag.
+    /// True if one of the keys has verified a message. Clones share the flag.
     proved: Arc<AtomicBool>,
 }
 
-/// The error for text that holds no usable key, or too many keys.
+/// The error for text that contains no usable key, or too many keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeySetError;
 
@@ -181,7 +181,7 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the key if it verifies signatures. A set may also hold keys of other types and uses.
+    /// Returns the key if it verifies signatures. A set may also contain keys of other types and uses.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
@@ -211,7 +211,7 @@ impl KeySet {
     /// Parses public keys in any of the known formats. Unusable keys of a JWKS are skipped (RFC 7517 section 5).
     ///
     /// # Errors
-    /// [`KeySetError`] if the text holds no usable key, or too many keys.
+    /// [`KeySetError`] if the text contains no usable key, or too many keys.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         let text = std::str::from_utf8(text).map_err(|_| KeySetError)?.trim();
         let keys = if text.starts_with('{') {
@@ -237,7 +237,7 @@ impl KeySet {
         Self { keys: sets.into_iter().flat_map(|set| set.keys).collect(), proved: Arc::default() }
     }
 
-    /// Returns whether one of the keys has verified a message.
+    /// Reports whether one of the keys has verified a message.
     pub fn has_proved_itself(&self) -> bool {
         self.proved.load(Ordering::Relaxed)
     }

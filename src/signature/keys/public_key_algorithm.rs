@@ -66,7 +66,7 @@ impl PublicKeyAlgorithm {
         })
     }
 
-    /// Returns whether `signature` is a valid signature of `message` under `key`. It is false for a key of another
+    /// Reports whether `signature` is a valid signature of `message` under `key`. It is false for a key of another
     /// type.
     pub(in crate::signature) fn verifies(self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
         match key.material() {

@@ -32,11 +32,11 @@ pub struct MessageSignatureScheme {
     pub algorithms: Vec<SignatureAlgorithm>,
     /// The components that a signature must cover. It may cover more.
     pub components: Vec<Box<str>>,
-    /// Whether `expires` is required. It may be at most `max_age` after `created`.
+    /// True if `expires` is required. It may be at most `max_age` after `created`.
     pub expires: bool,
     /// The greatest accepted age of `created`.
     pub max_age: Duration,
-    /// Whether `nonce` is required.
+    /// True if `nonce` is required.
     pub nonce: bool,
     /// The accepted purposes of a key. If the list is empty, keys need no purpose.
     pub purposes: Vec<Box<str>>,
@@ -52,7 +52,7 @@ pub(in crate::signature) struct VerifiedMessageSignature {
 }
 
 impl MessageSignatureScheme {
-    /// Returns whether the signature covers the digest of the body.
+    /// Reports whether the signature covers the digest of the body.
     pub fn covers_body(&self) -> bool {
         self.components.iter().any(|name| **name == *CONTENT_DIGEST.as_str())
     }

@@ -1,5 +1,5 @@
-//! JWTs as signatures: a header holds a token with the hash of the body, or with the sender only. The scheme says which
-//! keys, algorithms and claims are accepted, never the token (RFC 8725).
+//! JWTs as signatures: a header contains a token with the hash of the body, or with the sender only. The scheme says
+//! which keys, algorithms and claims are accepted, never the token (RFC 8725).
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub struct JwtScheme {
     pub body_hash: Option<(Box<str>, Encoding)>,
     /// The greatest accepted age of `iat`. If it is `None`, `iat` is optional.
     pub max_age: Option<Duration>,
-    /// Whether `exp` is required.
+    /// True if `exp` is required.
     pub expires: bool,
     /// The claim with the event id.
     pub id: Option<Box<str>>,

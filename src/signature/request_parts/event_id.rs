@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use crate::json::Pointer;
 
-/// The part of a request that holds the event id.
+/// The part of a request that contains the event id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum EventIdSource {
     /// A member of the JSON body.
@@ -14,7 +14,7 @@ pub enum EventIdSource {
 }
 
 impl EventIdSource {
-    /// Returns the name of the header, if a header holds the id.
+    /// Returns the name of the header, if a header contains the id.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Header(name) => Some(name),

@@ -1,8 +1,8 @@
 //! The format of a signature header, written as an example: `t={timestamp},v1={signature}`.
 //!
-//! With a separator, the header is a list. The prefix of an item, such as `v1=`, says what the item holds. Items with
-//! an unknown prefix are skipped, because providers add versions. The list may hold more than one signature, but only
-//! one timestamp. Without a separator, the whole header is one prefix and one signature.
+//! With a separator, the header is a list. The prefix of an item, such as `v1=`, says what the item contains. Items
+//! with an unknown prefix are skipped, because providers add versions. The list may contain more than one signature,
+//! but only one timestamp. Without a separator, the whole header is one prefix and one signature.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use http::HeaderValue;
 
 use crate::denial::{Denial, Refusal};
 
-/// What an item of the header holds.
+/// The content of one item of the header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Placeholder {
     Signature,
@@ -85,7 +85,7 @@ impl HeaderFormat {
         Ok(Self { items, separator, text: text.into() })
     }
 
-    /// Returns whether the header holds the timestamp.
+    /// Reports whether the header contains the timestamp.
     pub fn has_timestamp(&self) -> bool {
         self.items.iter().any(|(_, field)| *field == Placeholder::Timestamp)
     }

@@ -45,7 +45,7 @@ impl SignaturePlace {
         Err(Refusal::new(Denial::SignatureMissing, format!("the request has no {} header", self.name())))
     }
 
-    /// Returns the signature of a header that holds exactly one.
+    /// Returns the signature of a header that contains exactly one.
     ///
     /// # Errors
     /// As [`Self::read`], and `signature_malformed` if there is not exactly one signature.
@@ -74,7 +74,7 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the name of every header that may hold a signature.
+    /// Returns the name of every header that may contain a signature.
     pub fn headers(&self) -> &[HeaderName] {
         match self {
             Self::Headers { names, .. } => names,

@@ -22,7 +22,7 @@ pub enum TimestampUnit {
     UnixSeconds,
 }
 
-/// The part of a request that holds the timestamp.
+/// The part of a request that contains the timestamp.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TimestampSource {
     /// A member of the JSON body.
@@ -36,7 +36,7 @@ pub enum TimestampSource {
 /// The timestamp of a scheme, and its tolerance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TimestampRule {
-    /// The part of the request that holds the timestamp.
+    /// The part of the request that contains the timestamp.
     pub source: TimestampSource,
     /// The format of the timestamp.
     pub unit: TimestampUnit,

@@ -10,17 +10,17 @@ use crate::signature::context::SignatureContext;
 use crate::signature::handshake::{Handshake, HandshakeReply, HandshakeRequest, ReplyBody};
 
 impl Verifier {
-    /// Returns whether the provider has handshakes.
+    /// Reports whether the provider has handshakes.
     pub fn has_handshakes(&self) -> bool {
         !self.scheme.handshakes.is_empty()
     }
 
-    /// Returns whether the head of a request meets the condition of a handshake.
+    /// Reports whether the head of a request meets the condition of a handshake.
     pub fn may_be_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).next().is_some()
     }
 
-    /// Returns whether the head of a request meets the condition of an unsigned handshake.
+    /// Reports whether the head of a request meets the condition of an unsigned handshake.
     pub fn may_be_unsigned_handshake(&self, head: &RequestHead<'_>) -> bool {
         self.candidates(head).any(|handshake| !handshake.signed)
     }

@@ -40,7 +40,7 @@ impl PresentedSignature {
         self.id.as_ref()
     }
 
-    /// Returns whether the head has a proof. A request with a proof is never an unsigned handshake.
+    /// Reports whether the head has a proof. A request with a proof is never an unsigned handshake.
     pub fn is_in_head(&self) -> bool {
         !matches!(self.proof, PresentedProof::None)
     }

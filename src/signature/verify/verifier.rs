@@ -64,18 +64,18 @@ impl Verifier {
         &self.keys
     }
 
-    /// Returns whether messages or handshakes of this provider make Callgate fetch a URL.
+    /// Reports whether messages or handshakes of this provider make Callgate fetch a URL.
     pub fn fetches(&self) -> bool {
         self.names_certificates()
             || self.scheme.handshakes.iter().any(|handshake| handshake.confirmation.is_some())
     }
 
-    /// Returns whether messages name certificates that Callgate fetches.
+    /// Reports whether messages name certificates that Callgate fetches.
     pub fn names_certificates(&self) -> bool {
         matches!(self.keys, VerifierKeys::Named(_, None))
     }
 
-    /// Returns whether a message may name a certificate with this URL.
+    /// Reports whether a message may name a certificate with this URL.
     pub fn may_name(&self, url: &str) -> bool {
         matches!(&self.keys, VerifierKeys::Named(rule, None) if rule.allows(url))
     }
