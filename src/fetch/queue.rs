@@ -131,8 +131,8 @@ impl FetchQueue {
         self.entries.iter().any(|entry| *entry.url == *url)
     }
 
-    /// Removes one waiting URL. The criteria are, in this order: its fetch has failed before; its network has the most
-    /// URLs, where the new URL counts for `newcomer`; it was requested only once; its latest request is the oldest.
+    /// Removes one waiting URL. The criteria are, in this order: its network has the most URLs, where the new URL
+    /// counts for `newcomer`; it was requested only once; its fetch has failed before; its latest request is the oldest.
     fn make_room(&mut self, newcomer: IpAddr) {
         let runs = self.entries.chunk_by(|a, b| a.network == b.network);
         let rated = runs.flat_map(|run| {
@@ -142,7 +142,7 @@ impl FetchQueue {
         });
         let worst = rated
             .filter(|(_, entry)| !entry.in_flight)
-            .max_by_key(|(share, entry)| (entry.failures > 0, *share, !entry.again, Reverse(entry.number)))
+            .max_by_key(|(share, entry)| (*share, !entry.again, entry.failures > 0, Reverse(entry.number)))
             .map(|(_, entry)| entry.number);
         self.entries.retain(|entry| Some(entry.number) != worst);
     }
@@ -171,7 +171,9 @@ impl FetchQueue {
             return Turn::At(now + (ahead - burst));
         }
         let rank = |entry: &&Entry| {
-            (entry.failures > 0, !entry.again, Reverse(self.last_turn(entry.network)), Reverse(entry.number))
+            // Failures are compared after the networks: otherwise a flood of new URLs would prevent every retry of a genuine one.
+            let served = Reverse(self.last_turn(entry.network));
+            (!entry.again, served, entry.failures > 0, Reverse(entry.number))
         };
         let next = ready.min_by_key(rank).map(|entry| entry.number);
         let Some(entry) = self.entries.iter_mut().find(|entry| Some(entry.number) == next) else {
@@ -351,5 +353,47 @@ mod tests {
         queue.ask("real", FLOOD, now);
         let taken = turns(&mut queue, now + GAP * 20, 1, |i| (format!("more-{}", i / 5), FLOOD));
         assert_eq!(taken, ["real".into()]);
+    }
+
+    #[test]
+    fn a_failed_fetch_is_retried_during_a_slow_flood_of_new_names() {
+        let from = |i: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(i * 256).unwrap()));
+        // The flood comes from one network or from many, and requests one to three new URLs between two fetches. The
+        // provider requests its URL twice, or only once if the flood comes from one network.
+        for (networks, names, requests) in [(1, 1, 1), (1, 2, 1), (1, 2, 2), (1000, 1, 2), (1000, 3, 2)] {
+            let (mut queue, mut now) = (FetchQueue::default(), instant());
+            for _ in 0..requests {
+                queue.ask("real", PROVIDER, now);
+            }
+            assert_eq!(queue.turn(now), Turn::Now("real".into()));
+            queue.land("real", false, now);
+            let mut taken = Vec::new();
+            for i in 0..24 {
+                now += GAP;
+                for j in 0..names {
+                    queue.ask(&format!("none-{i}-{j}"), from((i * names + j) % networks), now);
+                }
+                if let Turn::Now(url) = queue.turn(now) {
+                    queue.land(&url, false, now);
+                    taken.push(url);
+                }
+            }
+            assert!(taken.contains(&"real".into()), "{networks} {names} {requests}: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_fetch_keeps_its_room_during_a_flood_of_new_names() {
+        let from = |i: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(i % 1000 * 256).unwrap()));
+        for many in [false, true] {
+            let (mut queue, now) = (FetchQueue::default(), instant());
+            queue.ask("real", PROVIDER, now);
+            queue.ask("real", PROVIDER, now);
+            assert_eq!(queue.turn(now), Turn::Now("real".into()));
+            queue.land("real", false, now);
+            let flood = |i: usize| (format!("none-{i}"), if many { from(i) } else { FLOOD });
+            let taken = turns(&mut queue, now, 12, flood);
+            assert!(taken.contains(&"real".into()), "{many}: {taken:?}");
+        }
     }
 }
