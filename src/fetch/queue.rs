@@ -97,7 +97,7 @@ impl FetchQueue {
         let known = self.entries.iter().position(|entry| *entry.url == *url);
         self.number += 1;
         let number = self.number;
-        let mut entry = match known {
+        let entry = match known {
             None => {
                 if self.is_full() {
                     self.make_room(network);
@@ -108,10 +108,9 @@ impl FetchQueue {
                 let entry = self.entries.remove(at);
                 // Assigns the URL to the network whose turn comes first.
                 let sooner = !entry.in_flight && self.last_turn(network) > self.last_turn(entry.network);
-                Entry { again, network: if sooner { network } else { entry.network }, number, ..entry }
+                Entry { again: true, network: if sooner { network } else { entry.network }, number, ..entry }
             }
         };
-        entry.again |= again;
         let at = self.entries.partition_point(|other| other.network < entry.network);
         self.entries.insert(at, entry);
     }
@@ -394,6 +393,23 @@ mod tests {
             let flood = |i: usize| (format!("none-{i}"), if many { from(i) } else { FLOOD });
             let taken = turns(&mut queue, now, 12, flood);
             assert!(taken.contains(&"real".into()), "{many}: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn a_waiting_url_that_is_asked_for_again_stays_first_however_long_ago_it_was_first() {
+        let (mut queue, now) = (FetchQueue::default(), instant());
+        let forget = |queue: &mut FetchQueue| {
+            for i in 0..LATELY_MAX * 3 {
+                queue.lately.remember(&format!("forget-{i}"));
+            }
+        };
+        // The URL waits with one request, and then with more.
+        queue.ask("real", PROVIDER, now);
+        for _ in 0..2 {
+            forget(&mut queue);
+            queue.ask("real", PROVIDER, now);
+            assert!(queue.entries.iter().all(|entry| entry.again));
         }
     }
 }
