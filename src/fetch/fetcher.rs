@@ -18,7 +18,7 @@ use super::certificates;
 use super::client::HttpClient;
 use super::errands::{Errand, Errands};
 use super::fetched_data::{put, take_cached, update};
-use super::flight::{Landed, Lasting, Target, fetch};
+use super::flight::{Landed, Lasting, Target, fetch, start};
 use crate::clock::instant;
 use crate::feed::FeedId;
 use crate::ingress::Seen;
@@ -286,13 +286,8 @@ impl Work {
         });
         let (errands, more) = self.asked.errands.lock().take_off(now);
         for target in lasting.chain(errands.into_iter().map(Target::Errand)) {
-            let (client, done) = (client.clone(), done.clone());
-            let (policy, published) = (Arc::clone(&policy), Arc::clone(&self.policy));
-            tokio::task::spawn_blocking(move || {
-                let result = fetch(&client, &policy, &published, &target);
-                // Sending fails only if the task has ended, and then nobody needs the result.
-                let _ = done.blocking_send((target, result));
-            });
+            let (client, policy, published) = (client.clone(), Arc::clone(&policy), Arc::clone(&self.policy));
+            start(target, done.clone(), move |target| fetch(&client, &policy, &published, target));
         }
         more
     }
@@ -321,11 +316,14 @@ impl Work {
                 policy.ingress.edge().fetched_data.keyring.certificate(url).is_some()
             }
         };
+        // A document that a reload has removed may be back before its state is dropped.
+        if let Some(state) = self.states.get_mut(&lasting) {
+            state.in_flight = false;
+        }
         if !there {
             return;
         }
         let state = self.states.entry(lasting.clone()).or_default();
-        state.in_flight = false;
         if result.is_ok() {
             (state.failures, state.had) = (0, Some((instant(), Duration::ZERO)));
             // A certificate is fetched again before it is so old that it is removed.

@@ -1,6 +1,7 @@
 //! One fetch: gets a document, publishes it in the policy, and stores it in the cache.
 
 use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
 use super::cache::Cache;
 use super::certificates;
@@ -42,6 +43,22 @@ impl Target {
     }
 }
 
+/// Starts a fetch on a thread that may block. Sends its result to `done`, also if the fetch panics or never runs.
+pub(super) fn start(
+    target: Target,
+    done: mpsc::Sender<Landed>,
+    fetch: impl FnOnce(&Target) -> Result<Option<String>, String> + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let document = target.clone();
+        let ended = tokio::task::spawn_blocking(move || fetch(&document)).await;
+        // The message of a panic may contain parts of the document, so it is not repeated here.
+        let result = ended.unwrap_or_else(|_| Err("the fetch ended without a result".to_owned()));
+        // Sending fails only if the task has ended, and then nobody needs the result.
+        let _ = done.send((target, result)).await;
+    });
+}
+
 /// Fetches one document, publishes it in `published`, and stores it in the cache that `policy` configures. Blocks.
 /// Returns a log line if something changed.
 pub(super) fn fetch(
@@ -81,5 +98,24 @@ fn keep(policy: &Policy, target: &Target, write: impl Fn(&Cache) -> std::io::Res
         .and_then(|cache| write(&cache).map_err(|error| error.to_string()));
     if let Err(error) = kept {
         log::warn!("cannot store {} in the cache: {error}", target.label());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_fetch_that_panics_ends_as_a_failure() {
+        let (done, mut ended) = mpsc::channel(1);
+        let target = |url: &str| Target::Errand(Errand::Confirmation(url.into()));
+        start(target("panics"), done.clone(), |_| panic!("a fault of the parser"));
+        start(target("succeeds"), done, |_| Ok(None));
+        let mut results = Vec::new();
+        while let Some((target, result)) = ended.recv().await {
+            results.push((target, result.is_ok()));
+        }
+        results.sort_by_key(|(_, succeeded)| *succeeded);
+        assert_eq!(results, [(target("panics"), false), (target("succeeds"), true)]);
     }
 }
