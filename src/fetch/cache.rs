@@ -26,7 +26,7 @@ const LINE_BYTES_MAX: u64 = 1 << 10;
 const DRAFT: &str = "new";
 
 /// A certificate from the cache.
-pub(super) struct KeptCertificate {
+pub(super) struct CachedCertificate {
     /// URL that the certificate was fetched from.
     pub url: String,
     /// The document as it was received.
@@ -35,7 +35,7 @@ pub(super) struct KeptCertificate {
     pub age: Duration,
 }
 
-/// The cache folder. Without a folder, nothing is kept and nothing is found.
+/// The cache folder. If no folder is configured, documents are neither stored nor found.
 pub(super) struct Cache {
     folder: Option<PathBuf>,
 }
@@ -73,7 +73,7 @@ impl Cache {
     }
 
     /// Stores a certificate. The file is replaced atomically.
-    pub(super) fn keep_certificate(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
+    pub(super) fn write_certificate(&self, url: &str, bytes: &[u8]) -> std::io::Result<()> {
         let Some(folder) = self.certificates_folder() else { return Ok(()) };
         fs::create_dir_all(&folder)?;
         replace(&folder.join(file_name(url)), &[url.as_bytes(), b"\n", bytes].concat())
@@ -86,14 +86,14 @@ impl Cache {
     }
 
     /// Deletes a certificate.
-    pub(super) fn forget_certificate(&self, url: &str) {
+    pub(super) fn remove_certificate(&self, url: &str) {
         if let Some(folder) = self.certificates_folder() {
             let _ = fs::remove_file(folder.join(file_name(url)));
         }
     }
 
     /// Returns the cached certificates, newest first. Skips files whose name does not match their URL.
-    pub(super) fn certificates(&self) -> Vec<KeptCertificate> {
+    pub(super) fn certificates(&self) -> Vec<CachedCertificate> {
         let read_one = |path: PathBuf| {
             let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
             let bytes = read(&path, LINE_BYTES_MAX + CERTIFICATE_BYTES_MAX).ok()?;
@@ -101,7 +101,7 @@ impl Cache {
             let (url, document) = bytes.split_at_checked(end)?;
             let url = std::str::from_utf8(url).ok()?.to_owned();
             let named = path.file_name().is_some_and(|name| *name == *file_name(&url));
-            named.then(|| KeptCertificate { url, bytes: document.trim_ascii_start().to_owned(), age })
+            named.then(|| CachedCertificate { url, bytes: document.trim_ascii_start().to_owned(), age })
         };
         let mut kept: Vec<_> = self.certificate_files().filter_map(read_one).collect();
         kept.sort_by_key(|one| one.age);
@@ -109,7 +109,7 @@ impl Cache {
     }
 
     /// Deletes all certificates except those from these URLs. Also deletes files that were never completed.
-    pub(super) fn keep_only<'u>(&self, urls: impl Iterator<Item = &'u str>) {
+    pub(super) fn retain_certificates<'u>(&self, urls: impl Iterator<Item = &'u str>) {
         let names: HashSet<_> = urls.map(file_name).collect();
         for path in self.certificate_files() {
             let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
@@ -123,7 +123,7 @@ impl Cache {
         Some(self.folder.as_ref()?.join(CERTIFICATES))
     }
 
-    /// Returns the certificate files and the incomplete ones, recognized by their names.
+    /// Returns the paths whose names are those of complete or incomplete certificate files.
     fn certificate_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let entries = self.certificates_folder().and_then(|folder| fs::read_dir(folder).ok());
         entries.into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path()).filter(|path| {
@@ -142,13 +142,12 @@ impl Cache {
     /// Stores a secret in a file that only the owner may read.
     ///
     /// # Errors
-    /// Returns the reason as text if the file cannot be written, or if it already exists: it is never overwritten.
-    pub(super) fn keep_secret(path: &str, secret: &Secret) -> Result<(), String> {
+    /// Returns the reason as text if the file cannot be written, or if the file already exists.
+    pub(super) fn write_secret(path: &str, secret: &Secret) -> Result<(), String> {
         let write = || -> std::io::Result<()> {
             let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(folder)?;
-            // The secret is written to another file, which is then linked to its place. So no incomplete secret is
-            // used.
+            // Writes to a temporary file first, so that a crash leaves no incomplete secret at `path`.
             let draft = format!("{path}.new");
             let _ = fs::remove_file(&draft);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;

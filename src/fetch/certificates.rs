@@ -16,11 +16,12 @@ use crate::signature::{KeySet, Keyring, Verifier};
 /// Maximum number of certificates that are kept for one provider.
 const CERTIFICATES_MAX: usize = 256;
 
-/// Loads the certificates in the cache that are not stale and that messages may name under the current policy.
+/// Loads certificates from the cache. Skips certificates that are stale, and those that no message may name under the
+/// current policy.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.
-pub(super) fn take_kept(policy: &ArcSwap<Policy>) -> Result<(), String> {
+pub(super) fn load_cached_certificates(policy: &ArcSwap<Policy>) -> Result<(), String> {
     let now = policy.load_full();
     if !now.verifiers().any(Verifier::names_certificates) {
         return Ok(());
@@ -31,7 +32,8 @@ pub(super) fn take_kept(policy: &ArcSwap<Policy>) -> Result<(), String> {
         let full = {
             let now = policy.load();
             let keyring = &now.ingress.edge().fetched_data.keyring;
-            shared_rooms(&now, &kept.url).any(|rule| room_of(rule, keyring).count() >= CERTIFICATES_MAX)
+            verifiers_of(&now, &kept.url)
+                .any(|rule| certificates_of(rule, keyring).count() >= CERTIFICATES_MAX)
         };
         if !full {
             put(policy, &kept.url, &set);
@@ -47,49 +49,49 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
         if !old.may_be_named(url) {
             return Policy::clone(old);
         }
-        let mut outside = old.ingress.edge().fetched_data.clone();
-        outside.keyring.put_certificate(url, set.clone());
-        old.with_fetched_data(outside)
+        let mut data = old.ingress.edge().fetched_data.clone();
+        data.keyring.put_certificate(url, set.clone());
+        old.with_fetched_data(data)
     });
     before.may_be_named(url)
 }
 
-/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`]. Certificates that have not verified
-/// any message yet are removed first, and of these the oldest. The new certificate, at `url`, is never removed.
+/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`]. Removes certificates that have not
+/// verified a message first, the oldest of them before the others. Does not remove the new certificate, at `url`.
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();
         let keyring = &now.ingress.edge().fetched_data.keyring;
         let proved = |url: &str| keyring.certificate(url).is_some_and(|set| set.has_proved_itself());
-        let worst = shared_rooms(&now, url)
-            .filter(|rule| room_of(rule, keyring).count() > CERTIFICATES_MAX)
+        let worst = verifiers_of(&now, url)
+            .filter(|rule| certificates_of(rule, keyring).count() > CERTIFICATES_MAX)
             .find_map(|rule| {
-                room_of(rule, keyring)
+                certificates_of(rule, keyring)
                     .filter(|other| *other != url)
                     .min_by_key(|other| (proved(other), Reverse(age(other))))
             });
         let Some(worst) = worst else { return };
-        update(policy, |outside| outside.keyring.drop_certificate(worst));
+        update(policy, |data| data.keyring.drop_certificate(worst));
     }
 }
 
 /// Returns the verifiers of the providers whose messages may name a URL.
-fn shared_rooms<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
+fn verifiers_of<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
     policy.verifiers().filter(move |verifier| verifier.may_name(url))
 }
 
-/// Returns the URLs of the kept certificates that messages of a provider may name.
-fn room_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
+/// Returns the URLs of the certificates in `keyring` that messages of a provider may name.
+fn certificates_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
     keyring.certificate_urls().filter(|url| verifier.may_name(url))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{Config, Surroundings};
 
-    fn policy() -> ArcSwap<Policy> {
+    pub(in crate::fetch) fn policy() -> ArcSwap<Policy> {
         let text = "public_url: https://agent.example.com
 listen: { ingress: [ { address: 127.0.0.1:0 } ] }
 agent: { address: 127.0.0.1:1 }

@@ -16,9 +16,9 @@ use tokio::sync::{Notify, mpsc};
 use super::cache::Cache;
 use super::certificates;
 use super::client::HttpClient;
-use super::errands::{Errand, Errands};
-use super::fetched_data::{put, take_cached, update};
-use super::flight::{Landed, Lasting, Target, fetch};
+use super::errands::{RequestedFetch, RequestedFetches};
+use super::fetched_data::{load_cached_feeds, put, update};
+use super::flight::{FetchEnd, FetchTarget, PeriodicFetch, fetch, start_fetch};
 use crate::clock::instant;
 use crate::feed::FeedId;
 use crate::ingress::Seen;
@@ -29,48 +29,48 @@ use crate::signature::Verifier;
 
 /// Interval at which the task checks whether a fetch is due.
 const TICK: Duration = Duration::from_secs(1);
-/// Wait after the first failure. It doubles with each further failure, up to the normal interval.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
-/// Maximum number of fetches at the same time, without those that messages ask for.
-const FLIGHTS_MAX: usize = 4;
+/// Delay of the first retry. The delay doubles with each further failure, up to the normal interval.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Maximum number of periodic fetches at the same time.
+const RUNNING_MAX: usize = 4;
 
 /// The state of a document that is fetched at intervals.
 #[derive(Default)]
 struct State {
-    in_flight: bool,
+    running: bool,
     failures: u32,
     due: Option<Instant>,
     /// Time at which the document was last loaded, and its age at that time.
-    had: Option<(Instant, Duration)>,
+    loaded: Option<(Instant, Duration)>,
 }
 
 impl State {
     fn age(&self, now: Instant) -> Option<Duration> {
-        self.had.map(|(at, age)| now.saturating_duration_since(at) + age)
+        self.loaded.map(|(at, age)| now.saturating_duration_since(at) + age)
     }
 }
 
-/// The fetches that messages ask for, and the signal that wakes the task.
+/// The fetches that messages request, and the signal that wakes the task.
 #[derive(Default)]
-struct Asked {
-    errands: Mutex<Errands>,
-    bell: Notify,
+struct Requests {
+    fetches: Mutex<RequestedFetches>,
+    wake: Notify,
 }
 
-/// The handle through which requests ask for a fetch.
+/// The handle through which the handlers of messages request a fetch.
 pub struct Fetcher {
-    asked: Arc<Asked>,
+    requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
 }
 
 /// The state of the fetching task.
 pub struct Work {
-    asked: Arc<Asked>,
+    requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
     /// The HTTP client, with the timeout and the trusted roots for which it was created. It is created at first use.
     client: Option<(Duration, Option<TrustedRoots>, HttpClient)>,
     metrics: Arc<Metrics>,
-    states: HashMap<Lasting, State>,
+    states: HashMap<PeriodicFetch, State>,
 }
 
 /// Returns the policy with the documents from files and from the cache. Uses no network.
@@ -79,8 +79,8 @@ pub struct Work {
 /// Returns the reason as text if the cache folder cannot be used.
 pub fn with_cached(policy: Policy) -> Result<Policy, String> {
     let policy = ArcSwap::from_pointee(policy);
-    take_cached(&policy)?;
-    certificates::take_kept(&policy)?;
+    load_cached_feeds(&policy)?;
+    certificates::load_cached_certificates(&policy)?;
     Ok(Policy::clone(&policy.load()))
 }
 
@@ -91,9 +91,9 @@ impl Fetcher {
     /// Returns the reason as text if the trusted roots or the cache folder cannot be used.
     pub fn new(policy: &Arc<ArcSwap<Policy>>, metrics: &Arc<Metrics>) -> Result<(Self, Work), String> {
         let now = policy.load_full();
-        let asked = Arc::<Asked>::default();
+        let requests = Arc::<Requests>::default();
         let mut work = Work {
-            asked: Arc::clone(&asked),
+            requests: Arc::clone(&requests),
             policy: Arc::clone(policy),
             client: None,
             metrics: Arc::clone(metrics),
@@ -102,11 +102,12 @@ impl Fetcher {
         if !now.feeds.is_empty() || now.verifiers().any(Verifier::fetches) {
             work.connect(&now)?;
         }
-        work.start(&now)?;
-        Ok((Self { asked, policy: Arc::clone(policy) }, work))
+        work.load(&now)?;
+        Ok((Self { requests, policy: Arc::clone(policy) }, work))
     }
 
-    /// Queues the certificate that a message names, if its verification needed the certificate and did not have it.
+    /// Queues the certificate that a message names, if the message could not be verified because the certificate is
+    /// missing.
     pub fn want(&self, seen: &Seen) {
         let provider = seen.route.as_ref().and_then(|route| route.provider.as_ref());
         let (Some(url), Some(provider)) = (&seen.wanted, provider) else { return };
@@ -114,15 +115,15 @@ impl Fetcher {
         if self.policy.load().ingress.edge().fetched_data.keyring.certificate(url).is_some() {
             return;
         }
-        let caller = seen.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        self.asked.errands.lock().certificate(&provider.name, url, caller, instant());
-        self.asked.bell.notify_one();
+        let client = seen.client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.requests.fetches.lock().certificate(&provider.name, url, client, instant());
+        self.requests.wake.notify_one();
     }
 
     /// Queues the URL that confirms a subscription. Returns `false` if too many confirmations are waiting.
     pub fn confirm(&self, url: &str) -> bool {
-        let taken = self.asked.errands.lock().confirmation(url, instant());
-        self.asked.bell.notify_one();
+        let taken = self.requests.fetches.lock().confirmation(url, instant());
+        self.requests.wake.notify_one();
         taken
     }
 
@@ -137,82 +138,83 @@ impl Fetcher {
             return Err("no file is configured for the secret".to_owned());
         };
         let (path, bytes) = (path.to_owned(), secret.clone());
-        let written = tokio::task::spawn_blocking(move || Cache::keep_secret(&path, &bytes)).await;
+        let written = tokio::task::spawn_blocking(move || Cache::write_secret(&path, &bytes)).await;
         written.map_err(|error| error.to_string())??;
-        put(&self.policy, feed, |outside, id| outside.keyring.put_secret(id, secret.clone()));
+        put(&self.policy, feed, |data, id| data.keyring.put_secret(id, secret.clone()));
         Ok(())
     }
 }
 
 impl Work {
     /// Loads the documents in files and in the cache, and schedules a fetch of every feed.
-    fn start(&mut self, policy: &Policy) -> Result<(), String> {
-        let ages = take_cached(&self.policy)?;
+    fn load(&mut self, policy: &Policy) -> Result<(), String> {
+        let ages = load_cached_feeds(&self.policy)?;
         for (feed, age) in policy.feeds.iter().zip(ages) {
             if feed.kind == FeedKind::Secret {
                 continue;
             }
-            let state = self.states.entry(Lasting::Feed(feed.clone())).or_default();
+            let state = self.states.entry(PeriodicFetch::Feed(feed.clone())).or_default();
             state.due = Some(instant());
             // A cached document is used at once, and fetched again soon because it may have changed meanwhile.
             if let Some(age) = age {
-                state.had = Some((instant(), age));
+                state.loaded = Some((instant(), age));
             }
         }
-        certificates::take_kept(&self.policy)?;
+        certificates::load_cached_certificates(&self.policy)?;
         let now = self.policy.load_full();
         let keyring = &now.ingress.edge().fetched_data.keyring;
-        Cache::new(policy.fetching.cache.as_deref())?.keep_only(keyring.certificate_urls());
+        Cache::new(policy.fetching.cache.as_deref())?.retain_certificates(keyring.certificate_urls());
         Ok(())
     }
 
     /// Runs the task. Never returns; abort the task to stop it.
     pub async fn run(mut self) {
-        let (done, mut landed) = mpsc::channel::<Landed>(FLIGHTS_MAX);
+        let (done, mut ended) = mpsc::channel::<FetchEnd>(RUNNING_MAX);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let asked = Arc::clone(&self.asked);
-        let mut more = None::<Instant>;
+        let requests = Arc::clone(&self.requests);
+        let mut next_start = None::<Instant>;
         loop {
             let opens = async {
-                match more {
+                match next_start {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                _ = ticks.tick() => self.look_after(),
-                Some((target, result)) = landed.recv() => {
-                    self.land(&target, result);
-                    self.look_after();
+                _ = ticks.tick() => self.maintain(),
+                Some((target, result)) = ended.recv() => {
+                    self.finish(&target, result);
+                    self.maintain();
                 }
-                // Any caller can cause this wake-up, so it only checks whether a fetch can start.
-                () = asked.bell.notified() => {}
+                // Any client can cause this wake-up, so it only checks whether a fetch can start.
+                () = requests.wake.notified() => {}
                 () = opens => {}
             }
-            more = self.take_off(&done);
+            next_start = self.start_due(&done);
         }
     }
 
-    fn look_after(&mut self) {
-        self.follow();
-        self.follow_certificates();
-        self.age();
+    /// Adapts the task to the current policy, and removes stale documents.
+    fn maintain(&mut self) {
+        self.sync_feeds();
+        self.sync_certificates();
+        self.expire();
     }
 
-    /// Adds the feeds that a reload has added, and removes those that it has removed.
-    fn follow(&mut self) {
+    /// Adds the feeds that a reload has added, and removes the feeds that a reload has removed.
+    fn sync_feeds(&mut self) {
         let policy = self.policy.load_full();
         let needed = |feed: &Feed| feed.kind != FeedKind::Secret && policy.feeds.contains(feed);
-        self.states.retain(|lasting, _| match lasting {
-            Lasting::Feed(feed) if !needed(feed) => {
+        self.states.retain(|periodic, _| match periodic {
+            PeriodicFetch::Feed(feed) if !needed(feed) => {
                 self.metrics.feed_gone(feed.label());
                 false
             }
             _ => true,
         });
         for feed in policy.feeds.iter().filter(|feed| needed(feed)) {
-            self.states.entry(Lasting::Feed(feed.clone())).or_insert_with(|| {
+            self.states.entry(PeriodicFetch::Feed(feed.clone())).or_insert_with(|| {
                 // The reload loaded this document from the cache, so it has the age of the cache file.
                 let age = match feed.url.starts_with("file:") {
                     true => Some(Duration::ZERO),
@@ -220,31 +222,31 @@ impl Work {
                         .ok()
                         .and_then(|cache| cache.age(&feed.url)),
                 };
-                State { due: Some(instant()), had: age.map(|age| (instant(), age)), ..State::default() }
+                State { due: Some(instant()), loaded: age.map(|age| (instant(), age)), ..State::default() }
             });
         }
     }
 
     /// Deletes cache files of certificates that are no longer in use. Removes queued certificates that no message may
     /// name any more. Schedules a later fetch of new certificates.
-    fn follow_certificates(&mut self) {
+    fn sync_certificates(&mut self) {
         let policy = self.policy.load_full();
         let keyring = &policy.ingress.edge().fetched_data.keyring;
         let verifier = |provider: &str| policy.provider(provider).and_then(|known| known.verifier.as_ref());
-        self.asked.errands.lock().keep(verifier);
+        self.requests.fetches.lock().retain(verifier);
         let cache = || Cache::new(policy.fetching.cache.as_deref()).ok();
-        self.states.retain(|lasting, _| match lasting {
-            Lasting::Certificate(url) if keyring.certificate(url).is_none() => {
-                cache().iter().for_each(|cache| cache.forget_certificate(url));
+        self.states.retain(|periodic, _| match periodic {
+            PeriodicFetch::Certificate(url) if keyring.certificate(url).is_none() => {
+                cache().iter().for_each(|cache| cache.remove_certificate(url));
                 false
             }
             _ => true,
         });
         for url in keyring.certificate_urls() {
-            self.states.entry(Lasting::Certificate(url.into())).or_insert_with(|| {
+            self.states.entry(PeriodicFetch::Certificate(url.into())).or_insert_with(|| {
                 let age = cache().and_then(|cache| cache.certificate_age(url)).unwrap_or_default();
                 let again = instant() + (policy.fetching.stale_ok / 2).saturating_sub(age);
-                State { due: Some(again), had: Some((instant(), age)), ..State::default() }
+                State { due: Some(again), loaded: Some((instant(), age)), ..State::default() }
             });
         }
     }
@@ -262,12 +264,13 @@ impl Work {
         Ok(client)
     }
 
-    /// Starts the fetches that are due, within the limits. Returns the time at which the next queued one may start.
-    fn take_off(&mut self, done: &mpsc::Sender<Landed>) -> Option<Instant> {
+    /// Starts the fetches that are due, within the limits. Returns the time at which the next requested fetch may
+    /// start.
+    fn start_due(&mut self, done: &mpsc::Sender<FetchEnd>) -> Option<Instant> {
         let policy = self.policy.load_full();
         let now = instant();
-        let is_due = |state: &State| !state.in_flight && state.due.is_some_and(|due| due <= now);
-        if self.asked.errands.lock().is_empty() && !self.states.values().any(is_due) {
+        let is_due = |state: &State| !state.running && state.due.is_some_and(|due| due <= now);
+        if self.requests.fetches.lock().is_empty() && !self.states.values().any(is_due) {
             return None;
         }
         let client = match self.connect(&policy) {
@@ -277,27 +280,23 @@ impl Work {
                 return Some(now + TICK);
             }
         };
-        let flying = self.states.values().filter(|state| state.in_flight).count();
+        let running = self.states.values().filter(|state| state.running).count();
         let mut due: Vec<_> = self.states.iter_mut().filter(|(_, state)| is_due(state)).collect();
         due.sort_by_key(|(_, state)| state.due);
-        let lasting = due.into_iter().take(FLIGHTS_MAX.saturating_sub(flying)).map(|(lasting, state)| {
-            state.in_flight = true;
-            Target::Lasting(lasting.clone())
+        let periodic = due.into_iter().take(RUNNING_MAX.saturating_sub(running)).map(|(periodic, state)| {
+            state.running = true;
+            FetchTarget::Periodic(periodic.clone())
         });
-        let (errands, more) = self.asked.errands.lock().take_off(now);
-        for target in lasting.chain(errands.into_iter().map(Target::Errand)) {
-            let (client, done) = (client.clone(), done.clone());
-            let (policy, published) = (Arc::clone(&policy), Arc::clone(&self.policy));
-            tokio::task::spawn_blocking(move || {
-                let result = fetch(&client, &policy, &published, &target);
-                // Sending fails only if the task has ended, and then nobody needs the result.
-                let _ = done.blocking_send((target, result));
-            });
+        let (requested, next_start) = self.requests.fetches.lock().start_due(now);
+        for target in periodic.chain(requested.into_iter().map(FetchTarget::Requested)) {
+            let (client, policy, published) = (client.clone(), Arc::clone(&policy), Arc::clone(&self.policy));
+            start_fetch(target, done.clone(), move |target| fetch(&client, &policy, &published, target));
         }
-        more
+        next_start
     }
 
-    fn land(&mut self, target: &Target, result: Result<Option<String>, String>) {
+    /// Records the result of a fetch, and schedules the next fetch of the document.
+    fn finish(&mut self, target: &FetchTarget, result: Result<Option<String>, String>) {
         let policy = self.policy.load_full();
         let label = target.label().to_owned();
         self.metrics.fetched(&label, result.is_ok());
@@ -305,68 +304,92 @@ impl Work {
             Ok(change) => change.iter().for_each(|change| log::info!("{change}")),
             Err(error) => log::warn!("{label} could not be fetched: {error}"),
         }
-        let lasting = match target {
-            Target::Lasting(lasting) => lasting.clone(),
-            Target::Errand(errand) => {
-                self.asked.errands.lock().land(errand, result.is_ok(), instant());
-                match errand {
-                    Errand::Certificate(_, url) if result.is_ok() => Lasting::Certificate(url.clone()),
+        let periodic = match target {
+            FetchTarget::Periodic(periodic) => periodic.clone(),
+            FetchTarget::Requested(requested) => {
+                self.requests.fetches.lock().finish(requested, result.is_ok(), instant());
+                match requested {
+                    RequestedFetch::Certificate(_, url) if result.is_ok() => {
+                        PeriodicFetch::Certificate(url.clone())
+                    }
                     _ => return,
                 }
             }
         };
-        let there = match &lasting {
-            Lasting::Feed(feed) => policy.feeds.contains(feed),
-            Lasting::Certificate(url) => {
+        let needed = match &periodic {
+            PeriodicFetch::Feed(feed) => policy.feeds.contains(feed),
+            PeriodicFetch::Certificate(url) => {
                 policy.ingress.edge().fetched_data.keyring.certificate(url).is_some()
             }
         };
-        if !there {
+        // A reload can remove a document and another can add the document again before its state is dropped.
+        if let Some(state) = self.states.get_mut(&periodic) {
+            state.running = false;
+        }
+        if !needed {
             return;
         }
-        let state = self.states.entry(lasting.clone()).or_default();
-        state.in_flight = false;
+        let state = self.states.entry(periodic.clone()).or_default();
         if result.is_ok() {
-            (state.failures, state.had) = (0, Some((instant(), Duration::ZERO)));
+            (state.failures, state.loaded) = (0, Some((instant(), Duration::ZERO)));
             // A certificate is fetched again before it is so old that it is removed.
-            let again = match lasting {
-                Lasting::Feed(_) => policy.fetching.every,
-                Lasting::Certificate(_) => policy.fetching.stale_ok / 2,
+            let again = match periodic {
+                PeriodicFetch::Feed(_) => policy.fetching.every,
+                PeriodicFetch::Certificate(_) => policy.fetching.stale_ok / 2,
             };
             state.due = Some(instant() + again);
         } else {
-            let wait = RETRY_FIRST * 2_u32.saturating_pow(state.failures.min(16));
+            let wait = FIRST_RETRY_DELAY * 2_u32.saturating_pow(state.failures.min(16));
             state.failures += 1;
             state.due = Some(instant() + wait.min(policy.fetching.every));
         }
-        if let Lasting::Certificate(url) = &lasting {
+        if let PeriodicFetch::Certificate(url) = &periodic {
             let (states, now) = (&self.states, instant());
-            let age = |url: &str| states.get(&Lasting::Certificate(url.into()))?.age(now);
+            let age = |url: &str| states.get(&PeriodicFetch::Certificate(url.into()))?.age(now);
             certificates::make_room(&self.policy, url, |url| age(url).unwrap_or_default());
         }
     }
 
     /// Updates the age metrics. Removes keys and certificates that are older than `stale_ok`.
-    fn age(&mut self) {
+    fn expire(&mut self) {
         let policy = self.policy.load_full();
         let now = instant();
         for (i, feed) in policy.feeds.iter().enumerate().filter(|(_, feed)| feed.kind != FeedKind::Secret) {
-            let Some(state) = self.states.get(&Lasting::Feed(feed.clone())) else { continue };
+            let Some(state) = self.states.get(&PeriodicFetch::Feed(feed.clone())) else { continue };
             let age = state.age(now);
             self.metrics.feed_age(feed.label(), age.map(|age| age.as_secs_f64()));
             let stale = age.is_some_and(|age| age > policy.fetching.stale_ok);
             let held = policy.ingress.edge().fetched_data.keyring.set(FeedId(i)).is_some();
             if stale && held {
                 log::error!("{} is older than fetch.stale_ok: its keys are not used any more", feed.label());
-                put(&self.policy, feed, |outside, id| outside.keyring.drop_set(id));
+                put(&self.policy, feed, |data, id| data.keyring.drop_set(id));
             }
         }
-        for (lasting, state) in &self.states {
-            if let Lasting::Certificate(url) = lasting
+        for (periodic, state) in &self.states {
+            if let PeriodicFetch::Certificate(url) = periodic
                 && state.age(now).is_some_and(|age| age > policy.fetching.stale_ok)
             {
-                update(&self.policy, |outside| outside.keyring.drop_certificate(url));
+                update(&self.policy, |data| data.keyring.drop_certificate(url));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_whose_document_is_no_longer_needed_does_not_stay_running() {
+        let document = PeriodicFetch::Certificate("https://removed.example".into());
+        let mut work = Work {
+            requests: Arc::default(),
+            policy: Arc::new(certificates::tests::policy()),
+            client: None,
+            metrics: Arc::new(Metrics::new().unwrap()),
+            states: HashMap::from([(document.clone(), State { running: true, ..State::default() })]),
+        };
+        work.finish(&FetchTarget::Periodic(document), Ok(None));
+        assert!(work.states.values().all(|state| !state.running));
     }
 }

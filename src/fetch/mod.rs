@@ -1,8 +1,7 @@
 //! Fetches documents over the network: key sets, address lists and certificates.
 //!
-//! A cache folder keeps the documents across restarts. [`Fetcher`] accepts requests for a document, and [`Work`] is the
-//! task that fetches. Fetched documents are published as part of a new `Policy`; this module does not decide about any
-//! callback.
+//! The cache folder keeps the documents across restarts. [`Fetcher`] accepts requests for a document. [`Work`] is the
+//! task that fetches the documents and publishes them as part of a new `Policy`.
 
 mod cache;
 mod certificates;
@@ -12,5 +11,6 @@ mod fetched_data;
 mod fetcher;
 mod flight;
 mod queue;
+mod recent_requests;
 
 pub use fetcher::{Fetcher, Work, with_cached};

@@ -244,6 +244,23 @@ fn made_up_names_do_not_keep_a_certificate_from_being_fetched() {
 }
 
 #[test]
+fn a_fetch_that_failed_once_is_retried_during_a_flood() {
+    let (agent, host) = (Agent::start(ANSWER), Host::start(Nothing::AtOnce));
+    let callgate = Callgate::start(&host.config(&agent, ["/open/", "/open/"], ""), Clock::System);
+    let callback = host.callback("/p", "real");
+    host.down.store(true, Ordering::SeqCst);
+    assert_eq!(from(&callgate, [127, 0, 99, 1], &callback), 503);
+    assert_eq!(from(&callgate, [127, 0, 99, 1], &callback), 503);
+    eventually(|| (fetched(&callgate, "failed") == 1).then_some(()));
+    host.down.store(false, Ordering::SeqCst);
+    let flood = Flood::begin(&callgate, &host, "/p", 1, &[[127, 0, 0, 1], [127, 0, 1, 1]]);
+    // The provider sends no further message. The flood never leaves the queue empty.
+    eventually(|| (fetched(&callgate, "ok") == 1).then_some(()));
+    flood.wait();
+    assert_eq!(from(&callgate, [127, 0, 99, 1], &callback), 200);
+}
+
+#[test]
 fn one_providers_flood_takes_no_room_of_another() {
     let (agent, host) = (Agent::start(ANSWER), Host::start(Nothing::Never));
     let callgate = Callgate::start(&host.config(&agent, ["/open/n", "/open/"], ""), Clock::System);

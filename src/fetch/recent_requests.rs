@@ -1,0 +1,29 @@
+//! A memory of recently requested URLs, of bounded size.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+/// Minimum number of recently requested URLs that are recorded.
+pub(super) const RECENT_MAX: usize = 1 << 15;
+
+/// Hashes of the recently requested URLs: at least the last [`RECENT_MAX`], and at most twice as many.
+#[derive(Debug, Default)]
+pub(super) struct RecentRequests {
+    hasher: RandomState,
+    new: HashSet<u64>,
+    old: HashSet<u64>,
+}
+
+impl RecentRequests {
+    /// Records a URL. Returns whether the URL was already recorded.
+    pub(super) fn record(&mut self, url: &str) -> bool {
+        let hash = self.hasher.hash_one(url);
+        let known = self.new.contains(&hash) || self.old.contains(&hash);
+        if self.new.len() >= RECENT_MAX {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(hash);
+        known
+    }
+}
