@@ -114,7 +114,7 @@ impl Admin {
     /// Whether a restart would help; why. A disk that fails or hangs is no better after one.
     fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
-            Health::Well | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
+            Health::Healthy | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
             gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
         }
     }
