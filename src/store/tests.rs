@@ -1,3 +1,5 @@
+//! Tests the claims of the store with a journal whose commits the test controls.
+
 use std::pin::pin;
 use std::task::{Context, Waker};
 
@@ -5,10 +7,6 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::interaction::{EventKey, Follow, Report};
-
-fn clock() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
 
 /// Creates a store with a journal that nobody writes. The sender reports changes as durable.
 fn store() -> (Store, watch::Sender<u64>) {
@@ -21,7 +19,7 @@ fn store() -> (Store, watch::Sender<u64>) {
         grace: Duration::from_millis(500),
     };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (journal, durable) = Journal::new(0, settings.grace, Arc::clone(&metrics), clock);
+    let (journal, durable) = Journal::new(0, settings.grace, Arc::clone(&metrics), crate::clock::instant);
     let journal = Arc::new(journal);
     let memory = Arc::new(Memory::new(settings, Some(Arc::clone(&journal)), metrics));
     (Store { memory, journal: Some(journal), claim_ended: Notify::new() }, durable)
