@@ -38,7 +38,7 @@ impl Admin {
     /// Returns an error with the cause if only a restart can help. A disk that fails or hangs is not such a case.
     pub(super) fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
-            Health::Well | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
+            Health::Healthy | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
             gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
         }
     }

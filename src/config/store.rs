@@ -1,32 +1,32 @@
-//! `store`: where the ledger of interactions is kept.
+//! Parses `store`: the location and the limits of the ledger.
 
 use super::yaml::Cursor;
 
 use std::time::Duration;
 
-/// Where the ledger is kept, and how much of it.
+/// The location and the limits of the ledger.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoreSettings {
-    /// The file; `None`: in memory alone.
+    /// The path of the file. Without it, the ledger is only in memory.
     pub path: Option<Box<str>>,
-    /// What becomes of a genuine token whose interaction is not known.
+    /// The treatment of a valid token with an unknown interaction.
     pub unknown: Unknown,
-    /// Most interactions.
+    /// The largest number of interactions.
     pub interactions_max: usize,
-    /// Most delivered events that are remembered.
+    /// The largest number of delivered events.
     pub events_max: usize,
-    /// How long an event is remembered whose token names no interaction.
+    /// The retention of a delivered event without an interaction.
     pub remember: Duration,
-    /// How long a file's disk may take for a commit, and the longest wait for one.
+    /// The time after which a commit counts as hanging, and the longest time that a request waits for a commit.
     pub grace: Duration,
 }
 
-/// What becomes of a genuine token whose interaction is not known.
+/// The treatment of a valid token with an unknown interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unknown {
-    /// It is known from then on.
+    /// Callgate records the interaction from the content of its token.
     Adopt,
-    /// It is refused.
+    /// Callgate denies the callback.
     Refuse,
 }
 
@@ -35,7 +35,7 @@ const INTERACTIONS_MAX: u64 = 100_000_000;
 const REMEMBER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
 const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Reads `store`. Without it everything is in memory.
+/// Parses `store`. Without it, the ledger is only in memory.
 pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     let Some(at) = at else {
         return Some(settings(None, Unknown::Adopt));
@@ -47,15 +47,15 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     match (file, &path_at) {
         (Some(true), None) => {
             let _: Option<()> =
-                fields.at().error("kind file needs a `path`", "such as /var/lib/callgate/ledger");
+                fields.at().error("`kind: file` needs a `path`", "such as /var/lib/callgate/ledger");
         }
         (Some(false), Some(path)) => {
-            let _: Option<()> = path.error("kind memory has no path", "");
+            let _: Option<()> = path.error("`kind: memory` has no path", "");
         }
         _ => {}
     }
     let words = [("adopt", Unknown::Adopt), ("refuse", Unknown::Refuse)];
-    // A file knows all it ever minted; memory forgets at every restart.
+    // A file has every interaction that Callgate minted. The memory is empty after each restart.
     let unknown = if file == Some(true) { Unknown::Refuse } else { Unknown::Adopt };
     let unknown = fields.optional("unknown").map_or(Some(unknown), |at| at.one_of(&words));
     let count = |at: Option<Cursor<'_>>| {

@@ -1,4 +1,4 @@
-//! A change to the ledger, as it is written to the file.
+//! The changes to the ledger that are written to its file.
 
 use std::sync::Arc;
 
@@ -8,17 +8,21 @@ use crate::time::Timestamp;
 /// The owner of an event that belongs to no interaction.
 pub(super) const NO_OWNER: u64 = u64::MAX;
 
-/// A change to the ledger.
+/// A change to the ledger. The first field is the number of the record.
 #[derive(Debug)]
 pub(super) enum Change {
+    /// Inserts a delivered event: its key, the end of its retention, and the number of its interaction or [`NO_OWNER`].
     Event(u64, EventKey, Timestamp, u64),
+    /// Removes an event.
     EventGone(u64),
+    /// Inserts or replaces an interaction: its id and its record (JSON).
     Interaction(u64, Arc<str>, Vec<u8>),
+    /// Removes an interaction.
     InteractionGone(u64),
 }
 
 impl Change {
-    /// About how much memory it takes.
+    /// Returns the approximate size of the change in memory.
     pub(super) fn bytes(&self) -> usize {
         let more = match self {
             Self::Interaction(_, _, record) => record.len(),

@@ -1,20 +1,21 @@
-//! The delivered events whose token names no interaction. They are few or many, but each is kept for the same time:
-//! a queue in the order in which they came, and the oldest ones make room.
+//! The delivered events without an interaction. All of them are retained for the same time, so they form a queue in the
+//! order of their delivery. When the queue is full, the oldest events are removed.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::interaction::{EventKey, EventState};
 use crate::time::Timestamp;
 
-/// An event that is known.
+/// The state of a known event.
 #[derive(Clone, Copy, Debug)]
 enum Mark {
-    /// Delivered, and remembered until then; the file has it under this number.
+    /// The event was delivered. The fields are the end of its retention and its number in the file.
     Delivered(Timestamp, u64),
-    /// Being delivered.
+    /// The event is being delivered.
     InFlight,
 }
 
+/// The delivered events without an interaction, and the claims on such events.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     marks: HashMap<EventKey, Mark>,
@@ -22,17 +23,17 @@ pub(super) struct Dedup {
 }
 
 impl Dedup {
-    /// How many are remembered.
+    /// Returns the number of delivered events.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// All that are remembered, with their numbers.
+    /// Returns all delivered events with their numbers.
     pub(super) fn all(&self) -> impl Iterator<Item = (Timestamp, EventKey, u64)> {
         self.queue.iter().copied()
     }
 
-    /// Claims an event that goes by these keys, unless it is known by any of them.
+    /// Claims an event with these keys, unless one of the keys is already known. Returns the state before the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey], now: Timestamp) -> EventState {
         let mut known = EventState::Unknown;
         for key in keys {
@@ -50,6 +51,7 @@ impl Dedup {
         known
     }
 
+    /// Releases a claim.
     pub(super) fn release(&mut self, keys: &[EventKey]) {
         for key in keys {
             if matches!(self.marks.get(key), Some(Mark::InFlight)) {
@@ -58,14 +60,14 @@ impl Dedup {
         }
     }
 
-    /// Remembers a delivered event until then.
+    /// Records a delivered event, which is retained until `until`.
     pub(super) fn remember(&mut self, key: EventKey, until: Timestamp, number: u64) {
         self.marks.insert(key, Mark::Delivered(until, number));
         self.queue.push_back((until, key, number));
     }
 
-    /// Forgets the oldest one if its time is over, or if there are more than `max`. Returns its number, and whether it
-    /// had to make room.
+    /// Removes the oldest event if its retention is over, or if there are more than `max` events. Returns its number, and
+    /// whether it was removed before the end of its retention.
     pub(super) fn forget(&mut self, now: Timestamp, max: usize) -> Option<(u64, bool)> {
         let (until, key, number) = self.queue.front().copied()?;
         let over = until <= now;
@@ -73,7 +75,7 @@ impl Dedup {
             return None;
         }
         self.queue.pop_front();
-        // The same event may have been delivered again, and be known under a later number.
+        // The same event may have been delivered again under a later number.
         if matches!(self.marks.get(&key), Some(Mark::Delivered(_, known)) if *known == number) {
             self.marks.remove(&key);
         }
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_makes_room_and_never_the_newest() {
+    fn a_full_queue_removes_the_oldest_event() {
         let (mut dedup, now) = (Dedup::default(), Timestamp::from_unix_secs(0));
         let until = Timestamp::from_unix_secs(100);
         for i in 0..5 {
@@ -101,6 +103,6 @@ mod tests {
         assert_eq!(dedup.claim(&[EventKey(0), EventKey(9)], now), EventState::Delivering);
         dedup.release(&[EventKey(0)]);
         assert_eq!(dedup.forget(until, 3), Some((2, false)));
-        assert_eq!(dedup.claim(&[EventKey(4)], until), EventState::Unknown, "its time is over");
+        assert_eq!(dedup.claim(&[EventKey(4)], until), EventState::Unknown, "its retention is over");
     }
 }

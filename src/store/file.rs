@@ -1,187 +1,258 @@
 //! The ledger's file: a redb database of interactions and delivered events by number.
 //!
-//! Keys are numbers in the order in which things became known: that keeps what is written close together, and a
-//! commit of many changes cheap.
+//! The keys are numbers in the order in which the records were created. New records are therefore close together, and a
+//! commit of many changes is cheap.
 //!
-//! What becomes of the file when the disk does not take something depends on what that was:
-//! - There was no room for a write ([`Fault::no_room`]). What was committed is untouched, and what was written since is
-//!   still on its way to the disk. The same file is opened again, and the changes are applied again; each is an insert
-//!   or a removal by number, so it does not matter whether they were there already.
-//! - Anything else, a failed sync above all. The kernel may have dropped what it could not write and calls it clean: the
-//!   next sync of the same file would succeed without having written it. The file is made anew from memory, beside its
-//!   place, and moved there once it is safe.
+//! The recovery after a failed operation depends on the failure:
+//! - A write found no free space ([`FaultKind::NoSpace`]). Committed data is intact, and data that was written since is
+//!   still in the page cache. Callgate opens the same file again and applies the changes again. Each change inserts or
+//!   removes a record by its number, so applying a change twice is harmless.
+//! - Any other failure, such as a failed sync ([`FaultKind::Broken`]). The kernel may have dropped the pages that it
+//!   could not write and may have marked them clean. The next sync of the same file would then succeed without writing
+//!   them. Callgate writes a new file from memory next to the old one, and renames it once it is durable.
+//! - Another process has the file or has replaced it ([`FaultKind::NotOurs`]). Callgate must not write it any more.
 //!
-//! The lock that keeps other processes away belongs to the open file, which is kept over both.
+//! The lock that keeps other processes away belongs to the open file, which stays open during the recovery.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
-use std::ops::Bound;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use redb::backends::FileBackend;
-use redb::{BackendError, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::backend::{Backend, Disk};
 use super::change::Change;
 use crate::interaction::{EventKey, Interaction};
 use crate::time::Timestamp;
 
-/// Number -> id and record (JSON).
+/// Maps the number of an interaction to its id and its record (JSON).
 const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("interactions");
-/// Number -> key, until when it is remembered (Unix milliseconds), and the number of its interaction.
+/// Maps the number of an event to its key, the end of its retention (Unix milliseconds) and the number of its
+/// interaction.
 const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
-/// What the file is.
+/// Describes the file.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
-/// The version of the file's contents.
+/// The version of the file format.
 const FORMAT: u64 = 1;
-/// The pages of the file that are kept in memory; everything is read only once, at start.
+/// The size of the page cache. It is small, because Callgate reads the whole file only once, at start.
 const CACHE_BYTES: usize = 16 << 20;
+/// The longest chain of dangling symbolic links, as in the Linux kernel.
+const LINKS_MAX: usize = 40;
 
-/// What is said where the file is not ours.
-const TAKEN: &str = "another process uses it";
+const IN_USE: &str = "another process uses it";
+const NOT_OPEN: &str = "it is not open";
 
-/// Why changes are not safe.
+/// The kind of a failure, which decides on the recovery.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum FaultKind {
+    /// A write found no free space. The committed contents of the file are intact.
+    NoSpace,
+    /// The contents of the file are unknown, so it must be rewritten from memory.
+    Broken,
+    /// The file at the path belongs to another process, so it must not be written.
+    NotOurs,
+}
+
+/// The reason why changes are not durable.
 #[derive(Debug)]
 pub(super) struct Fault {
-    /// What happened, in words.
     pub(super) message: String,
-    /// Only room was lacking: the file is as good as it was.
-    pub(super) no_room: bool,
+    pub(super) kind: FaultKind,
 }
 
 impl Fault {
-    /// One after which the file must be made anew.
-    pub(super) fn of(message: impl ToString) -> Self {
-        Self { message: message.to_string(), no_room: false }
+    /// Returns a fault after which the file must be rewritten from memory.
+    pub(super) fn broken(message: impl ToString) -> Self {
+        Self { message: message.to_string(), kind: FaultKind::Broken }
+    }
+
+    fn not_ours(message: &str) -> Self {
+        Self { message: message.to_owned(), kind: FaultKind::NotOurs }
     }
 }
 
 /// The ledger's file, open and locked.
 #[derive(Debug)]
 pub(super) struct LedgerFile {
-    path: Box<str>,
-    // Dropped first.
+    path: PathBuf,
+    // Declared before `file`, so that the database is closed before the lock is released.
     database: Option<Database>,
     disk: Arc<Disk>,
-    /// Holds the lock.
+    /// The open file. It has the lock.
     file: File,
 }
 
 impl LedgerFile {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it. If the path is a symbolic link, this opens or creates the link's target, so that
+    /// a later rename replaces the target and not the link.
     pub(super) fn open(path: &str) -> Result<Self, String> {
-        let words = |error: Error| error.to_string();
-        if !Path::new(path).exists() {
-            let mut made = Self::make_beside(path).map_err(|fault| fault.message)?;
-            if Path::new(path).exists() {
-                return Err(TAKEN.to_owned());
+        let text = |error: Error| error.to_string();
+        let path = &*resolve(Path::new(path)).map_err(text)?;
+        if !path.exists() {
+            let mut created = Self::create_beside(path).map_err(|fault| fault.message)?;
+            if path.exists() {
+                return Err(IN_USE.to_owned());
             }
-            made.move_to(path).map_err(|fault| fault.message)?;
-            return Ok(made);
+            created.move_to(path).map_err(|fault| fault.message)?;
+            return Ok(created);
         }
-        // After a crash the whole file is walked through, in no order: read in order before, that takes a moment only.
-        let mut file = File::open(path).map_err(words)?;
-        std::io::copy(&mut file, &mut std::io::sink()).map_err(words)?;
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(words)?;
-        if file.metadata().map_err(words)?.len() == 0 {
+        // After a crash, redb reads the whole file in random order. Reading it in order first fills the page cache.
+        let mut file = File::open(path).map_err(text)?;
+        std::io::copy(&mut file, &mut std::io::sink()).map_err(text)?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(text)?;
+        if file.metadata().map_err(text)?.len() == 0 {
             return Err("it is empty".to_owned());
         }
-        let mut opened = Self::over(path, file);
-        opened.begin()?;
-        // The process that had it may have put another one in its place meanwhile.
-        if !opened.is_at(path).map_err(words)? {
-            return Err(TAKEN.to_owned());
+        let mut opened = Self::unopened(path, file);
+        opened.open_database().map_err(|fault| fault.message)?;
+        // The former owner of the lock may have replaced the file before it released the lock.
+        if !opened.is_at(path).map_err(text)? {
+            return Err(IN_USE.to_owned());
         }
-        // What a process that was killed was making.
+        // A process that was killed may have left an incomplete file.
         let _ = std::fs::remove_file(beside(path));
         Ok(opened)
     }
 
-    fn over(path: &str, file: File) -> Self {
+    fn unopened(path: &Path, file: File) -> Self {
         Self { path: path.into(), database: None, disk: Arc::default(), file }
     }
 
-    /// Makes an empty file beside its place: a file whose making was cut off could not be opened.
-    pub(super) fn make_beside(path: &str) -> Result<Self, Fault> {
+    /// Creates an empty file next to `path`. A crash then leaves no incomplete file at `path`.
+    pub(super) fn create_beside(path: &Path) -> Result<Self, Fault> {
         let new = beside(path);
         let _ = std::fs::remove_file(&new);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new);
-        let mut made = Self::over(&new, file.map_err(Fault::of)?);
-        made.begin().map_err(Fault::of)?;
-        Ok(made)
+        let mut created = Self::unopened(&new, file.map_err(Fault::broken)?);
+        created.open_database()?;
+        Ok(created)
     }
 
-    /// Whether this is the file that has this name.
-    fn is_at(&self, path: &str) -> Result<bool, Error> {
-        Ok(std::fs::metadata(path)?.ino() == self.file.metadata()?.ino())
+    /// Reports whether `path` names this file.
+    fn is_at(&self, path: &Path) -> Result<bool, Error> {
+        let (there, ours) = (std::fs::metadata(path)?, self.file.metadata()?);
+        Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
     }
 
-    /// Moves the file to its place, over what is there.
-    pub(super) fn move_to(&mut self, path: &str) -> Result<(), Fault> {
-        self.file.sync_all().map_err(Fault::of)?;
-        std::fs::rename(&*self.path, path).map_err(Fault::of)?;
-        if !self.is_at(path).map_err(Fault::of)? {
-            return Err(Fault::of(TAKEN));
+    /// Reports whether the file still has its name, or whether somebody removed it. Returns [`FaultKind::NotOurs`] if the
+    /// path names another file.
+    pub(super) fn check_name(&self) -> Result<bool, Fault> {
+        match self.is_at(&self.path) {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(Fault::not_ours("another process has replaced it")),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Fault::broken(error)),
         }
+    }
+
+    /// Renames this file to the path of `former`, unless another process has replaced `former`.
+    pub(super) fn replace(&mut self, former: &Self) -> Result<(), Fault> {
+        self.file.sync_all().map_err(Fault::broken)?;
+        former.check_name()?;
+        self.move_to(&former.path)
+    }
+
+    /// Renames the file to `path` and makes the rename durable.
+    fn move_to(&mut self, path: &Path) -> Result<(), Fault> {
+        self.file.sync_all().map_err(Fault::broken)?;
+        std::fs::rename(&self.path, path).map_err(Fault::broken)?;
+        // The file has its new name from here on, also if one of the next steps fails.
         self.path = path.into();
-        let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(Fault::of)?;
-        folder.sync_all().map_err(Fault::of)
+        if !self.is_at(path).map_err(Fault::broken)? {
+            return Err(Fault::not_ours(IN_USE));
+        }
+        let folder = File::open(folder_of(path)).map_err(Fault::broken)?;
+        folder.sync_all().map_err(Fault::broken)
     }
 
     /// Removes the file.
     pub(super) fn remove(self) {
-        let _ = std::fs::remove_file(&*self.path);
+        let _ = std::fs::remove_file(&self.path);
     }
 
-    /// Where it is.
-    pub(super) fn path(&self) -> &str {
+    /// Returns the path of the file, without symbolic links.
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens the database in the file; another one must not be open.
-    fn begin(&mut self) -> Result<(), String> {
+    /// Opens the database in the file. No other database of this file may be open in this process.
+    fn open_database(&mut self) -> Result<(), Fault> {
         self.disk = Arc::default();
-        let file = self.file.try_clone().map_err(|error| error.to_string())?;
-        let inner = FileBackend::new(file).map_err(|error| error.to_string())?;
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let opened = builder.create_with_backend(Backend { inner, disk: Arc::clone(&self.disk) });
+        let disk = Arc::clone(&self.disk);
+        let fault = |message: String| Fault { message, kind: kind_of(&disk) };
+        let file = self.file.try_clone().map_err(|error| fault(error.to_string()))?;
+        let opened = FileBackend::new(file).and_then(|inner| {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE_BYTES);
+            builder.create_with_backend(Backend { inner, disk: Arc::clone(&disk) })
+        });
         let database = opened.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => TAKEN.to_owned(),
-            error => error.to_string(),
+            redb::DatabaseError::DatabaseAlreadyOpen => Fault::not_ours(IN_USE),
+            error => fault(error.to_string()),
         })?;
-        make_tables(&database)?;
+        create_tables(&database).map_err(fault)?;
         self.database = Some(database);
         Ok(())
     }
 
-    /// Opens the database again, after a write that had no room.
+    /// Opens the database again after a write that found no free space.
     pub(super) fn reopen(&mut self) -> Result<(), Fault> {
         self.database = None;
-        self.begin().map_err(|message| Fault { message, no_room: self.disk.no_room() })
+        self.open_database()
     }
 
-    /// Makes changes; they are safe once this returns.
+    /// Commits changes. They are durable once this returns.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        let Some(database) = &self.database else { return Err(Fault::of("it is not open")) };
+        let Some(database) = &self.database else { return Err(Fault::broken(NOT_OPEN)) };
         commit(database, changes)
-            .map_err(|error| Fault { message: error.to_string(), no_room: self.disk.no_room() })
+            .map_err(|error| Fault { message: error.to_string(), kind: kind_of(&self.disk) })
     }
 
-    /// Reads everything.
-    pub(super) fn read(&self) -> Result<ClaimError, String> {
-        let Some(database) = &self.database else { return Err("it is not open".to_owned()) };
-        ClaimError::read(database).map_err(|error| error.to_string())
+    /// Reads the contents of the file.
+    pub(super) fn read(&self) -> Result<Contents, String> {
+        let Some(database) = &self.database else { return Err(NOT_OPEN.to_owned()) };
+        Contents::read(database).map_err(|error| error.to_string())
     }
 }
 
-/// Returns the path at which a new file is written before it is renamed to `path`.
-fn beside(path: &str) -> String {
-    format!("{path}.new")
+fn kind_of(disk: &Disk) -> FaultKind {
+    if disk.has_no_space() { FaultKind::NoSpace } else { FaultKind::Broken }
+}
+
+/// Returns the path that a file is created under before it is renamed to `path`.
+fn beside(path: &Path) -> PathBuf {
+    let mut new = OsString::from(path);
+    new.push(".new");
+    new.into()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Returns the path without symbolic links. The file itself does not need to exist, but its folder does.
+fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match std::fs::canonicalize(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            resolved => return resolved,
+        }
+        // Either the file does not exist, or a symbolic link is dangling.
+        match std::fs::read_link(&path) {
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => {
+                let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
+                return Ok(std::fs::canonicalize(folder_of(&path))?.join(name));
+            }
+        }
+    }
+    Err(Error::other("too many symbolic links"))
 }
 
 fn commit(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
@@ -206,9 +277,9 @@ fn commit(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Makes the tables of a new file, and refuses one that another version wrote.
-fn make_tables(database: &Database) -> Result<(), String> {
-    let made = || -> Result<u64, redb::Error> {
+/// Creates the tables of a new file. Returns an error if another version wrote the file.
+fn create_tables(database: &Database) -> Result<(), String> {
+    let create = || -> Result<u64, redb::Error> {
         let write = database.begin_write()?;
         write.open_table(INTERACTIONS)?;
         write.open_table(EVENTS)?;
@@ -221,136 +292,40 @@ fn make_tables(database: &Database) -> Result<(), String> {
         write.commit()?;
         Ok(format.unwrap_or(FORMAT))
     };
-    match made() {
+    match create() {
         Ok(FORMAT) => Ok(()),
-        Ok(other) => Err(format!("its contents have version {other}; this build knows {FORMAT}")),
+        Ok(other) => {
+            Err(format!("its format has version {other}, but this build supports only version {FORMAT}"))
+        }
         Err(error) => Err(error.to_string()),
     }
 }
 
-// === The disk ===
-
-const WELL: u8 = 0;
-const NO_ROOM: u8 = 1;
-const BROKEN: u8 = 2;
-
-/// What the disk did not take since the database was opened.
-#[derive(Debug, Default)]
-struct Disk(AtomicU8);
-
-impl Disk {
-    fn no_room(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == NO_ROOM
-    }
-
-    /// Refuses to go on behind a failure.
-    fn check(&self) -> Result<(), Error> {
-        match self.0.load(Ordering::Relaxed) {
-            WELL => Ok(()),
-            _ => Err(Error::other("an earlier write or sync failed")),
-        }
-    }
-
-    fn wrote(&self, result: Result<(), Error>) -> Result<(), Error> {
-        result.inspect_err(|error| {
-            let no_room = matches!(
-                error.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
-            );
-            self.0.fetch_max(if no_room { NO_ROOM } else { BROKEN }, Ordering::Relaxed);
-        })
-    }
-
-    fn synced(&self, result: Result<(), Error>) -> Result<(), Error> {
-        result.inspect_err(|_| self.0.store(BROKEN, Ordering::Relaxed))
-    }
-}
-
-/// The file as the database sees it. Closing leaves the lock to [`LedgerFile`].
-#[derive(Debug)]
-struct Backend {
-    inner: FileBackend,
-    disk: Arc<Disk>,
-}
-
-type Edge = Bound<u64>;
-
-impl StorageBackend for Backend {
-    fn len(&self) -> Result<u64, Error> {
-        self.inner.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        self.inner.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), Error> {
-        self.disk.check()?;
-        self.disk.wrote(self.inner.set_len(len))
-    }
-
-    fn sync_data(&self) -> Result<(), Error> {
-        self.disk.check()?;
-        self.disk.synced(self.inner.sync_data())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        self.disk.check()?;
-        self.disk.wrote(self.inner.write(offset, data))
-    }
-
-    fn try_lock_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
-        self.inner.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
-        self.inner.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
-        self.inner.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
-        self.inner.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
-        self.inner.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
-        self.inner.query_lock_range(start, end)
-    }
-}
-
-// === What it held ===
-
-/// What a file held when it was opened.
-pub(super) struct ClaimError {
+/// The contents of the file at start.
+pub(super) struct Contents {
     pub(super) number_max: u64,
     pub(super) interactions: Vec<(u64, Box<str>, Interaction)>,
     pub(super) events: Vec<(u64, EventKey, Timestamp, u64)>,
 }
 
-impl ClaimError {
+impl Contents {
     fn read(database: &Database) -> Result<Self, redb::Error> {
         let read = database.begin_read()?;
-        let mut held = Self { number_max: 0, interactions: Vec::new(), events: Vec::new() };
+        let mut contents = Self { number_max: 0, interactions: Vec::new(), events: Vec::new() };
         for row in read.open_table(INTERACTIONS)?.iter()? {
             let (number, value) = row?;
             let (id, bytes) = value.value();
             let record = serde_json::from_slice(bytes)
-                .map_err(|error| redb::Error::Corrupted(format!("the record of {id}: {error}")))?;
-            held.number_max = held.number_max.max(number.value());
-            held.interactions.push((number.value(), id.into(), record));
+                .map_err(|error| redb::Error::Corrupted(format!("the record of {id} is invalid: {error}")))?;
+            contents.number_max = contents.number_max.max(number.value());
+            contents.interactions.push((number.value(), id.into(), record));
         }
         for row in read.open_table(EVENTS)?.iter()? {
             let (number, value) = row?;
             let (key, until, owner) = value.value();
-            held.number_max = held.number_max.max(number.value());
-            held.events.push((number.value(), EventKey(key), Timestamp::from_unix_ms(until), owner));
+            contents.number_max = contents.number_max.max(number.value());
+            contents.events.push((number.value(), EventKey(key), Timestamp::from_unix_ms(until), owner));
         }
-        Ok(held)
+        Ok(contents)
     }
 }

@@ -1,8 +1,8 @@
-//! What goes into the ledger's file. Changes are gathered while one commit is under way and go into the next one
-//! together; who needs a change to be safe waits for the commit that holds it. One thread writes
-//! ([`super::writer`]), and nobody else has the file.
+//! The queue of changes that are written to the ledger's file. Changes that arrive during a commit are written together
+//! in the next commit. A caller that needs a durable change waits for the commit of this change. Only one thread writes
+//! the file ([`super::writer`]).
 //!
-//! Health is what the file can do now: while its disk fails or hangs nothing new is begun, and what waits is bounded.
+//! While the disk fails or hangs, the store accepts nothing new, so that the queue is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -15,30 +15,30 @@ use tokio::time::timeout;
 use super::change::Change;
 use crate::observe::Metrics;
 
-/// Most bytes of changes that wait for their commit before nothing new is begun. Each exchange waits for its own
-/// change, so that even 50,000 of them at once stay below; beyond it only what has begun adds to it.
+/// Most bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that have already
+/// begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay below the limit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// How the ledger's file is.
+/// The health of the ledger's file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Health {
-    /// It takes everything.
-    Well,
-    /// It takes what waits, and nothing new until then.
+    /// The file is written.
+    Healthy,
+    /// The queue is full. The store accepts nothing new until the queued changes are being written.
     Busy,
-    /// Its disk has not answered for `store.grace`.
+    /// The disk has not answered for `store.grace`.
     Hanging,
-    /// Its disk reported an error, and is tried again.
+    /// The disk reported an error. Callgate tries again.
     Failing,
-    /// Nobody writes it any more, and only a restart helps.
+    /// The thread that writes the file has ended. Only a restart helps.
     Gone,
 }
 
 impl Health {
-    fn of(word: u8) -> Self {
-        match word {
-            0 => Self::Well,
+    fn of(byte: u8) -> Self {
+        match byte {
+            0 => Self::Healthy,
             1 => Self::Busy,
             2 => Self::Hanging,
             3 => Self::Failing,
@@ -46,13 +46,13 @@ impl Health {
         }
     }
 
-    /// Why nothing is taken, in words; `None`: it is, now or in a moment.
+    /// Returns the reason why the store accepts nothing new. Returns `None` if it does, or will within moments.
     pub fn why_not(self) -> Option<&'static str> {
         match self {
-            Self::Well | Self::Busy => None,
+            Self::Healthy | Self::Busy => None,
             Self::Hanging => Some("the disk of the ledger's file does not answer"),
             Self::Failing => Some("the ledger's file cannot be written"),
-            Self::Gone => Some("nothing writes the ledger's file any more"),
+            Self::Gone => Some("the thread that writes the ledger's file has ended"),
         }
     }
 }
@@ -60,44 +60,45 @@ impl Health {
 #[derive(Debug, Default)]
 struct Queue {
     changes: Vec<Change>,
-    /// About how much memory the changes take.
+    /// The approximate size of the changes in memory.
     bytes: usize,
     /// The number of the last change.
     sequence: u64,
-    /// Since when the writer is at a commit.
+    /// The start of the current commit.
     writing: Option<Instant>,
-    /// Nothing is taken any more.
+    /// Whether further changes are discarded.
     closed: bool,
-    /// The writer is gone.
+    /// Whether the writer has closed the file.
     ended: bool,
 }
 
-/// The changes on their way to the file.
+/// The changes that are being written to the file.
 #[derive(Debug)]
 pub(super) struct Journal {
     shared: Arc<Shared>,
     numbers: AtomicU64,
-    /// Every change up to this one is safe.
-    safe: watch::Receiver<u64>,
+    /// The number of the last durable change.
+    durable: watch::Receiver<u64>,
     clock: fn() -> Instant,
 }
 
-/// What the journal shares with its writer.
+/// The state that the journal shares with its writer.
 #[derive(Debug)]
 pub(super) struct Shared {
     queue: Mutex<Queue>,
-    /// There is something to write, or nothing any more.
+    /// Notified when there are changes to write, and when the queue is closed.
     wake: Condvar,
-    /// The writer has ended.
+    /// Notified when the writer has closed the file.
     end: Condvar,
-    /// A [`Health`]; changed under the lock of the queue, read without it.
+    /// A [`Health`]. It is changed only while the queue is locked, but read without the lock.
     health: AtomicU8,
     grace: Duration,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Journal {
-    /// Makes the journal of a file whose last number is known. Returns it with what [`Journal::start`] takes.
+    /// Creates the journal of a file whose highest number is `number_max`. Returns the journal and the sender of the
+    /// number of the last durable change, for the writer.
     pub(super) fn new(
         number_max: u64,
         grace: Duration,
@@ -108,16 +109,16 @@ impl Journal {
             queue: Mutex::default(),
             wake: Condvar::new(),
             end: Condvar::new(),
-            health: AtomicU8::new(Health::Well as u8),
+            health: AtomicU8::new(Health::Healthy as u8),
             grace,
             metrics,
         };
-        let (sender, safe) = watch::channel(0);
+        let (sender, durable) = watch::channel(0);
         let numbers = AtomicU64::new(number_max.saturating_add(1));
-        (Self { shared: Arc::new(shared), numbers, safe, clock }, sender)
+        (Self { shared: Arc::new(shared), numbers, durable, clock }, sender)
     }
 
-    /// Returns what the journal shares with its writer.
+    /// Returns the state that the journal shares with its writer.
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
@@ -127,22 +128,22 @@ impl Journal {
         self.clock
     }
 
-    /// A number for something new.
+    /// Returns the number of a new record.
     pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The number of the last change.
+    /// Returns the number of the last change.
     pub(super) fn sequence(&self) -> u64 {
         self.shared.queue.lock().sequence
     }
 
-    /// Takes changes; returns the number by which [`Journal::durable`] knows the last one. Of no changes that is 0,
-    /// which is always safe: a number that no commit will ever reach would be waited for in vain.
+    /// Queues changes and returns their number for [`Journal::durable`]. Without changes it returns 0, which is always
+    /// durable.
     pub(super) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
-            // Nobody writes them any more, and nobody is told that they are safe.
+            // These changes will not be written, so no caller may see them as durable.
             return u64::MAX;
         }
         let before = queue.changes.len();
@@ -155,8 +156,8 @@ impl Journal {
         }
         queue.sequence += 1;
         let sequence = queue.sequence;
-        if queue.bytes > QUEUE_BYTES_MAX && self.shared.health() == Health::Well {
-            self.shared.turn(Health::Busy);
+        if queue.bytes > QUEUE_BYTES_MAX && self.shared.health() == Health::Healthy {
+            self.shared.set_health(Health::Busy);
         }
         drop(queue);
         if before == 0 {
@@ -165,29 +166,30 @@ impl Journal {
         sequence
     }
 
-    /// Waits until everything up to this change is safe; false: it is not, and may never be.
+    /// Waits until all changes up to this one are durable. Returns false if they are not durable after `store.grace`, or
+    /// if they never will be.
     pub(super) async fn durable(&self, sequence: u64) -> bool {
-        let mut safe = self.safe.clone();
-        let reached = safe.wait_for(|safe| *safe >= sequence);
-        // A disk that hangs must not hold every exchange for ever; what is not known to be safe is not acknowledged.
+        let mut durable = self.durable.clone();
+        let reached = durable.wait_for(|durable| *durable >= sequence);
+        // Exchanges must not wait for a hanging disk forever. They end without an acknowledgement.
         timeout(self.shared.grace, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
-    /// Whether something new may be begun.
-    pub(super) fn takes_more(&self) -> bool {
-        self.shared.health.load(Ordering::Relaxed) == Health::Well as u8
+    /// Reports whether the store accepts new interactions and callbacks.
+    pub(super) fn accepts_changes(&self) -> bool {
+        self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
-    /// Looks how the file is: a disk that hangs says nothing by itself.
-    pub(super) fn look(&self) -> Health {
+    /// Updates and returns the health. Only this check notices a hanging disk, because the writer is blocked then.
+    pub(super) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();
         let since = queue.writing.map(|began| (self.clock)().saturating_duration_since(began));
         let hangs = since.is_some_and(|since| since >= self.shared.grace);
-        if hangs && matches!(health, Health::Well | Health::Busy) {
-            self.shared.turn(Health::Hanging);
+        if hangs && matches!(health, Health::Healthy | Health::Busy) {
+            self.shared.set_health(Health::Hanging);
             log::error!(
-                "the disk has not taken the ledger's changes for {} s: nothing is taken until it does",
+                "the disk has not written the ledger's changes for {} s, and Callgate accepts nothing new until it has",
                 self.shared.grace.as_secs_f64()
             );
             return Health::Hanging;
@@ -195,7 +197,7 @@ impl Journal {
         health
     }
 
-    /// Writes what is left, and closes the file. Waits for a disk that hangs no longer than `store.grace`.
+    /// Writes the queued changes and closes the file. Waits for at most `store.grace`.
     pub(super) fn close(&self) {
         let mut queue = self.shared.queue.lock();
         if std::mem::replace(&mut queue.closed, true) {
@@ -214,23 +216,23 @@ impl Shared {
         Health::of(self.health.load(Ordering::Relaxed))
     }
 
-    /// The queue must be locked.
-    fn turn(&self, to: Health) {
+    /// Sets the health. The caller must have locked the queue.
+    fn set_health(&self, to: Health) {
         self.health.store(to as u8, Ordering::Relaxed);
         self.metrics.store_failed(to.why_not().is_some());
     }
 
-    /// What was taken is safe. Waits for changes and takes them into `batch`, which must be empty. Returns the number
-    /// of the last one; `None`: there will be none.
-    pub(super) fn take(&self, batch: &mut Vec<Change>, clock: fn() -> Instant) -> Option<u64> {
+    /// Marks the previous batch as durable, waits for changes, and moves them into `batch`, which must be empty. Returns
+    /// the number of the last change. Returns `None` if the queue is closed and empty.
+    pub(super) fn next_batch(&self, batch: &mut Vec<Change>, clock: fn() -> Instant) -> Option<u64> {
         let mut queue = self.queue.lock();
         queue.writing = None;
         match self.health() {
-            Health::Well => {}
-            Health::Busy => self.turn(Health::Well),
+            Health::Healthy => {}
+            Health::Busy => self.set_health(Health::Healthy),
             Health::Hanging | Health::Failing | Health::Gone => {
-                self.turn(Health::Well);
-                log::info!("the ledger's file is written again, and holds everything");
+                self.set_health(Health::Healthy);
+                log::info!("the ledger's file is written again, and is complete");
             }
         }
         while queue.changes.is_empty() && !queue.closed {
@@ -245,47 +247,53 @@ impl Shared {
         Some(queue.sequence)
     }
 
-    /// The disk does not take what was taken.
-    pub(super) fn fails(&self) {
+    /// Records that the disk reported an error.
+    pub(super) fn set_failing(&self) {
         let _queue = self.queue.lock();
-        self.turn(Health::Failing);
+        self.set_health(Health::Failing);
     }
 
-    /// Forgets what waits, because it is written from memory. Returns the number of the last change.
-    pub(super) fn forget(&self) -> u64 {
+    /// Records that the writer ends and that only a restart helps.
+    pub(super) fn set_gone(&self) {
+        let _queue = self.queue.lock();
+        self.set_health(Health::Gone);
+    }
+
+    /// Discards the queued changes, because they are written from memory. Returns the number of the last change.
+    pub(super) fn discard_pending(&self) -> u64 {
         let mut queue = self.queue.lock();
         queue.changes = Vec::new();
         queue.bytes = 0;
         queue.sequence
     }
 
-    /// Waits for so long; returns whether the journal is being closed.
-    pub(super) fn pause(&self, pause: Duration) -> bool {
+    /// Waits for `delay`, or until the journal is closed. Returns whether it is closed.
+    pub(super) fn wait_or_close(&self, delay: Duration) -> bool {
         let mut queue = self.queue.lock();
-        self.wake.wait_while_for(&mut queue, |queue| !queue.closed, pause);
+        self.wake.wait_while_for(&mut queue, |queue| !queue.closed, delay);
         queue.closed
     }
 }
 
-/// Says when dropped that the writer ends, and whether it failed.
-pub(super) struct Ending(pub(super) Arc<Shared>);
+/// Closes the queue when the writer ends. Reports a panic of the writer.
+pub(super) struct EndGuard(pub(super) Arc<Shared>);
 
-impl Drop for Ending {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
         if std::thread::panicking() {
-            log::error!("the ledger's writer has failed: nothing is taken any more, until a restart");
-            self.0.turn(Health::Gone);
+            log::error!("the ledger's writer has failed, and Callgate accepts nothing new until a restart");
+            self.0.set_health(Health::Gone);
         }
         queue.closed = true;
         queue.changes = Vec::new();
     }
 }
 
-/// Says when dropped that the file is closed.
-pub(super) struct Closed(pub(super) Arc<Shared>);
+/// Reports that the file is closed, when dropped.
+pub(super) struct FileClosedGuard(pub(super) Arc<Shared>);
 
-impl Drop for Closed {
+impl Drop for FileClosedGuard {
     fn drop(&mut self) {
         self.0.queue.lock().ended = true;
         self.0.end.notify_all();
@@ -298,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    /// Seconds by which the clock of the tests is ahead.
+    /// The seconds by which the test clock is ahead.
     static AHEAD: AtomicU64 = AtomicU64::new(0);
     static BEGAN: OnceLock<Instant> = OnceLock::new();
 
@@ -308,7 +316,7 @@ mod tests {
         *BEGAN.get_or_init(now) + Duration::from_secs(AHEAD.load(Ordering::SeqCst))
     }
 
-    /// One that nobody writes.
+    /// Creates a journal without a writer.
     fn journal(grace: Duration) -> (Journal, watch::Sender<u64>) {
         Journal::new(0, grace, Arc::new(Metrics::new().unwrap()), clock)
     }
@@ -318,65 +326,65 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_of_nothing_is_safe_and_any_other_waits_for_its_commit() {
-        let (journal, safe) = journal(Duration::from_millis(20));
+    async fn an_empty_change_is_durable_and_any_other_waits_for_its_commit() {
+        let (journal, durable) = journal(Duration::from_millis(20));
         assert_eq!(journal.record([]), 0);
         assert!(journal.durable(0).await);
         let first = journal.record([Change::EventGone(1)]);
         assert_eq!((journal.record([]), journal.sequence()), (0, first));
-        assert!(!journal.durable(first).await, "nobody wrote it within the grace");
-        safe.send_replace(first);
+        assert!(!journal.durable(first).await, "it was not written within the grace");
+        durable.send_replace(first);
         assert!(journal.durable(first).await);
-        drop(safe);
-        assert!(!journal.durable(first + 1).await, "nobody writes any more");
+        drop(durable);
+        assert!(!journal.durable(first + 1).await, "the writer has ended");
     }
 
     #[test]
-    fn what_waits_for_the_disk_is_bounded() {
-        let (journal, _safe) = journal(Duration::from_secs(1000));
+    fn the_queue_is_bounded() {
+        let (journal, _durable) = journal(Duration::from_secs(1000));
         let fill = || {
             let mut taken = 0;
-            while journal.takes_more() {
+            while journal.accepts_changes() {
                 journal.record([large()]);
                 taken += 1;
             }
             taken
         };
-        assert_eq!((fill(), journal.look()), (64, Health::Busy));
+        assert_eq!((fill(), journal.refresh_health()), (64, Health::Busy));
         let mut batch = Vec::new();
-        assert!(journal.shared.take(&mut batch, clock).is_some());
-        assert_eq!((batch.len(), fill(), journal.look()), (64, 64, Health::Busy));
-        // What is written from memory waits no longer.
-        assert_eq!(journal.shared.forget(), journal.sequence());
+        assert!(journal.shared.next_batch(&mut batch, clock).is_some());
+        assert_eq!((batch.len(), fill(), journal.refresh_health()), (64, 64, Health::Busy));
+        // A rewrite from memory empties the queue.
+        assert_eq!(journal.shared.discard_pending(), journal.sequence());
         assert_eq!(journal.shared.queue.lock().bytes, 0);
     }
 
     #[test]
-    fn a_disk_that_hangs_is_noticed_and_forgiven() {
-        let (journal, _safe) = journal(Duration::from_secs(10));
+    fn a_hanging_disk_is_noticed_and_recovers() {
+        let (journal, _durable) = journal(Duration::from_secs(10));
         let mut batch = Vec::new();
         journal.record([large()]);
-        assert_eq!(journal.look(), Health::Well);
-        journal.shared.take(&mut batch, clock).unwrap();
-        assert_eq!(journal.look(), Health::Well);
+        assert_eq!(journal.refresh_health(), Health::Healthy);
+        journal.shared.next_batch(&mut batch, clock).unwrap();
+        assert_eq!(journal.refresh_health(), Health::Healthy);
         AHEAD.fetch_add(10, Ordering::SeqCst);
-        assert_eq!((journal.look(), journal.takes_more()), (Health::Hanging, false));
+        assert_eq!((journal.refresh_health(), journal.accepts_changes()), (Health::Hanging, false));
         batch.clear();
         journal.record([large()]);
-        journal.shared.take(&mut batch, clock).unwrap();
-        assert_eq!((journal.look(), journal.takes_more()), (Health::Well, true));
+        journal.shared.next_batch(&mut batch, clock).unwrap();
+        assert_eq!((journal.refresh_health(), journal.accepts_changes()), (Health::Healthy, true));
     }
 
     #[test]
-    fn a_writer_that_panics_is_said() {
-        let (journal, _safe) = journal(Duration::from_secs(1000));
-        let ending = Ending(Arc::clone(&journal.shared));
+    fn a_panic_of_the_writer_is_reported() {
+        let (journal, _durable) = journal(Duration::from_secs(1000));
+        let ending = EndGuard(Arc::clone(&journal.shared));
         let thread = std::thread::spawn(move || {
             let _ending = ending;
             panic!("as a database might");
         });
         assert!(thread.join().is_err());
-        assert_eq!((journal.look(), journal.takes_more()), (Health::Gone, false));
+        assert_eq!((journal.refresh_health(), journal.accepts_changes()), (Health::Gone, false));
         assert_eq!(journal.record([large()]), u64::MAX);
         journal.close();
     }

@@ -1,6 +1,5 @@
-//! The ledger in memory: interactions and delivered events, in shards, each under a lock that a callback holds for a
-//! few look-ups. Whether it is also written to a file is the journal's business: every change is
-//! handed to it while the shard is locked, so that the file sees changes in the order in which they happened.
+//! The ledger in memory: interactions and delivered events in shards. A callback locks only one shard. Every change is
+//! recorded in the journal while its shard is locked, so that the file receives the changes in their order.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -22,54 +21,58 @@ use crate::policy::Minted;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
-/// Parts of the ledger, each with a lock of its own.
+/// The number of shards.
 pub(super) const SHARDS: usize = 64;
 
-/// Before every deadline.
+/// A time before every deadline.
 const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
-/// Beyond every deadline.
+/// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// Entries of a shard's clock that may be void, besides as many as there are others.
-const VOID_LOOKS_MAX: usize = 1024;
+/// The number of outdated entries that a shard's `checks` may have in addition to one per interaction.
+const STALE_CHECKS_MAX: usize = 1024;
 
-/// The route of what is only known to be revoked.
+/// The route of an interaction that was revoked before the ledger knew it.
 pub(super) const NO_ROUTE: &str = "-";
 
-/// A callback that the ledger lets pass, until it is settled or released.
+/// A claimed callback, until it is settled or released.
 #[derive(Debug)]
 pub(super) enum Hold {
-    /// One of an interaction.
+    /// A callback of an interaction: the id and the claim.
     Interaction(Box<str>, Claim),
-    /// One whose token names no interaction, by its events.
+    /// A callback without an interaction: the keys of its event.
     Dedup(Vec<EventKey>),
 }
 
-/// A notice that is to be delivered.
+/// A notice that must be sent to the agent.
 #[derive(Clone, Debug)]
 pub struct DueNotice {
-    /// The interaction's id.
+    /// The id of the interaction.
     pub id: Arc<str>,
-    /// Its route.
+    /// The route of the interaction.
     pub route: Arc<str>,
-    /// Which notice it is, and what did not come.
+    /// The id of the notice.
     pub notice: NoticeId,
 }
 
+/// An interaction in its shard.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) record: Interaction,
-    /// Under which the file has it.
+    /// The key of the record in the file.
     pub(super) number: u64,
-    /// When the shard's clock will look at it; other entries of the clock for it are void.
-    pub(super) look: Timestamp,
+    /// The time of the next check. Entries of `checks` with other times are outdated.
+    pub(super) next_check: Timestamp,
 }
 
+/// A part of the ledger.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
+    /// The names of the routes, shared by their interactions.
     names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
-    pub(super) looks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
+    /// The times at which the deadlines of interactions must be checked.
+    pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
 }
 
 /// The ledger.
@@ -77,12 +80,13 @@ pub(super) struct Shard {
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
     pub(super) dedup: Mutex<Dedup>,
+    /// The number of interactions without `tombstones`.
     pub(super) interactions: AtomicUsize,
-    /// Events of interactions.
+    /// The number of events that belong to interactions.
     pub(super) events: AtomicUsize,
-    /// Interactions that were never sent, whose tokens nobody has: they make room.
+    /// Interactions whose request was not sent and whose token nobody has. They are removed when the ledger is full.
     pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
-    /// What is only known to be revoked.
+    /// The number of interactions that were revoked before the ledger knew them.
     pub(super) tombstones: AtomicUsize,
     pub(super) settings: StoreSettings,
     pub(super) journal: Option<Arc<Journal>>,
@@ -104,13 +108,13 @@ impl Memory {
         }
     }
 
-    /// How many interactions and events there are.
+    /// Returns the number of interactions and the number of delivered events.
     pub(super) fn counts(&self) -> (usize, usize) {
         let events = self.events.load(Ordering::Relaxed) + self.dedup.lock().len();
         (self.interactions.load(Ordering::Relaxed), events)
     }
 
-    /// Ids are random: the sum of the bytes spreads them.
+    /// Returns the shard index of an id. Ids are random, so the sum of their bytes spreads them evenly.
     pub(super) fn index(id: &str) -> usize {
         id.bytes().fold(0, |sum, byte| sum + usize::from(byte))
     }
@@ -120,32 +124,32 @@ impl Memory {
         self.shards[index % SHARDS].lock()
     }
 
-    /// Writes what became of a record. Returns the journal's number of the change.
+    /// Records the new state of an interaction in the journal. Returns the number of the change.
     pub(super) fn write(&self, id: &Arc<str>, slot: &Slot) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.record([change(id, slot)]))
     }
 
-    /// A number for something new.
+    /// Returns the number of a new record.
     pub(super) fn number(&self) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.number())
     }
 
     // === Opening ===
 
-    /// Takes room for one more interaction, if there is any.
-    fn take_room(&self) -> bool {
+    /// Reserves a place for one more interaction. Returns false if the ledger is full.
+    fn reserve(&self) -> bool {
         let max = self.settings.interactions_max;
         let more = |count: usize| (count < max).then_some(count + 1);
         self.interactions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// The same, and makes room where nobody misses it. No shard may be locked.
-    fn make_room(&self) -> bool {
-        self.take_room() || (self.drop_unsent() && self.take_room())
+    /// Reserves a place. A full ledger first evicts an unsent interaction. The caller must not have locked a shard.
+    fn reserve_or_evict(&self) -> bool {
+        self.reserve() || (self.evict_unsent() && self.reserve())
     }
 
-    /// Forgets one interaction that was never sent and whose token nobody has.
-    fn drop_unsent(&self) -> bool {
+    /// Removes one interaction whose request was not sent and whose token nobody has.
+    fn evict_unsent(&self) -> bool {
         loop {
             let Some(id) = self.unsent.lock().pop_front() else { return false };
             let mut shard = self.shard(Self::index(&id));
@@ -156,7 +160,7 @@ impl Memory {
         }
     }
 
-    /// Forgets an interaction and its events.
+    /// Removes an interaction and its events. Returns whether the interaction existed.
     pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
         let Some(slot) = shard.interactions.remove(id) else { return false };
         let numbers: Vec<_> = slot.record.event_numbers().collect();
@@ -170,9 +174,9 @@ impl Memory {
         true
     }
 
-    /// Records a minted interaction.
+    /// Records a minted interaction. Returns the number of the change.
     pub(super) fn open(&self, minted: &Minted, now: Timestamp) -> Result<u64, Refusal> {
-        if !self.make_room() {
+        if !self.reserve_or_evict() {
             return Err(full());
         }
         let id: Arc<str> = minted.interaction.as_str().into();
@@ -196,19 +200,19 @@ impl Memory {
         if record.state.is_open() {
             self.metrics.interaction_opened(&record.route);
         }
-        let look = record.next_look(EPOCH);
-        shard.looks.push(Reverse((look, Arc::clone(id))));
-        let slot = Box::new(Slot { record, number, look });
+        let next_check = record.next_look(EPOCH);
+        shard.checks.push(Reverse((next_check, Arc::clone(id))));
+        let slot = Box::new(Slot { record, number, next_check });
         shard.interactions.entry(Arc::clone(id)).insert_entry(slot).into_mut()
     }
 
-    /// Takes over what a file held; returns the id.
+    /// Loads an interaction from the file. Returns its id.
     pub(super) fn restore(&self, number: u64, id: Box<str>, mut record: Interaction) -> Arc<str> {
         let count = if *record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
         count.fetch_add(1, Ordering::Relaxed);
         let id: Arc<str> = id.into();
         let mut shard = self.shard(Self::index(&id));
-        // Routes are few: each shard keeps one copy of a name.
+        // There are few routes, so each shard shares one copy of each name.
         match shard.names.get(&record.route) {
             Some(name) => record.route = Arc::clone(name),
             None => drop(shard.names.insert(Arc::clone(&record.route))),
@@ -217,7 +221,7 @@ impl Memory {
         id
     }
 
-    /// Takes over an event that a file held; `owner` is its interaction, if it has one.
+    /// Loads a delivered event from the file. `owner` is the id of its interaction.
     pub(super) fn restore_event(&self, number: u64, event: EventKey, until: Timestamp, owner: Option<&str>) {
         let Some(id) = owner else {
             self.dedup.lock().remember(event, until, number);
@@ -232,7 +236,7 @@ impl Memory {
 
     // === Callbacks ===
 
-    /// Asks whether a callback may be delivered. `Ok(None)`: not before what is under way has ended.
+    /// Claims a callback. Returns `Ok(None)` if the caller must wait for the end of another delivery.
     pub(super) fn claim(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Hold>, ClaimError> {
         let Some(granted) = ask.granted else {
             return match self.dedup.lock().claim(ask.events, now) {
@@ -251,17 +255,17 @@ impl Memory {
         let claim = slot.record.claim(ask, now)?;
         let full = || self.events.load(Ordering::Relaxed) >= self.settings.events_max;
         if claim.is_some() && !ask.events.is_empty() && full() {
-            // An event that could not be remembered would be delivered twice.
+            // An event that cannot be recorded might be delivered twice.
             claim.iter().for_each(|claim| slot.record.release(claim));
             return Err(ClaimError::Refused(Refusal::new(
                 Denial::StoreFull,
-                "no more events can be remembered",
+                "the ledger has no space for another event",
             )));
         }
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim)))
     }
 
-    /// An interaction that is not known is, from now on.
+    /// Adopts an unknown interaction: records it from the content of its token.
     fn adopt<'s>(
         &self,
         shard: &'s mut Shard,
@@ -276,19 +280,19 @@ impl Memory {
         let record = Interaction::new(Arc::clone(ask.route), captures, granted.issued, granted.expires);
         let mut record = record.followed(ask.follow, ask.notifies).limited(granted.uses);
         record.provider = ask.provider.cloned();
-        // One that would be over at once is not worth a record, nor a notice.
+        // An interaction that is already over needs no record and no notice.
         if now >= record.deadline() {
             let refusal = Refusal::new(Denial::InteractionOver, "its deadline has passed");
             return Err(ClaimError::Refused(refusal));
         }
-        if !self.take_room() {
+        if !self.reserve() {
             return Err(ClaimError::Refused(full()));
         }
         self.metrics.interaction_adopted(ask.route);
         Ok(self.insert(shard, &(*granted.interaction).into(), record, self.number()))
     }
 
-    /// The agent took the callback. Returns the journal's number of the change.
+    /// Records that the agent accepted the callback. Returns the number of the change.
     pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
         match hold {
             Hold::Interaction(id, claim) => self.settle_interaction(&id, &claim, report, event_id, now),
@@ -319,8 +323,8 @@ impl Memory {
         if ended {
             self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
         }
-        let sooner = slot.record.next_look(now) < slot.look;
-        if !sooner && self.journal.is_none() {
+        let is_sooner = slot.record.next_look(now) < slot.next_check;
+        if !is_sooner && self.journal.is_none() {
             return 0;
         }
         let Some(id) = shard.interactions.get_key_value(id).map(|(id, _)| Arc::clone(id)) else { return 0 };
@@ -339,12 +343,12 @@ impl Memory {
             dedup.remember(*key, until, number);
             changes.push(Change::Event(number, *key, until, NO_OWNER));
         }
-        self.tidy_dedup(&mut dedup, now, &mut changes);
+        self.evict_events(&mut dedup, now, &mut changes);
         self.journal.as_ref().map_or(0, |journal| journal.record(changes))
     }
 
-    /// Forgets what is over, and what has to make room.
-    pub(super) fn tidy_dedup(&self, dedup: &mut Dedup, now: Timestamp, changes: &mut Vec<Change>) {
+    /// Removes delivered events whose retention is over, and the oldest ones above the limit.
+    pub(super) fn evict_events(&self, dedup: &mut Dedup, now: Timestamp, changes: &mut Vec<Change>) {
         while let Some((number, made_room)) = dedup.forget(now, self.settings.events_max) {
             changes.push(Change::EventGone(number));
             if made_room {
@@ -353,7 +357,7 @@ impl Memory {
         }
     }
 
-    /// The callback was not delivered: everything is as before.
+    /// Releases the claim of a callback that was not delivered.
     pub(super) fn release(&self, hold: &Hold) {
         match hold {
             Hold::Dedup(keys) => self.dedup.lock().release(keys),
@@ -366,23 +370,23 @@ impl Memory {
         }
     }
 
-    /// A record may have to be looked at sooner than its shard's clock knew.
+    /// Schedules an earlier check of an interaction, if its record needs one.
     pub(super) fn reschedule(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) {
         let Some(slot) = shard.interactions.get_mut(id) else { return };
-        let look = slot.record.next_look(now);
-        if look < slot.look {
-            slot.look = look;
-            shard.looks.push(Reverse((look, Arc::clone(id))));
+        let next_check = slot.record.next_look(now);
+        if next_check < slot.next_check {
+            slot.next_check = next_check;
+            shard.checks.push(Reverse((next_check, Arc::clone(id))));
         }
-        // Entries that were overtaken are not looked for; when they are most of them, the clock is made anew.
-        if shard.looks.len() > 2 * shard.interactions.len() + VOID_LOOKS_MAX {
-            let looks = shard.interactions.iter().filter(|(_, slot)| slot.look < NEVER);
-            shard.looks = looks.map(|(id, slot)| Reverse((slot.look, Arc::clone(id)))).collect();
+        // Outdated entries stay in the heap. When they are the majority, the heap is rebuilt without them.
+        if shard.checks.len() > 2 * shard.interactions.len() + STALE_CHECKS_MAX {
+            let checks = shard.interactions.iter().filter(|(_, slot)| slot.next_check < NEVER);
+            shard.checks = checks.map(|(id, slot)| Reverse((slot.next_check, Arc::clone(id)))).collect();
         }
     }
 }
 
-/// What the file is to hold of a record, which has no number and no key that JSON lacks.
+/// Returns the change that writes an interaction. Its serialization cannot fail: records have only values of JSON.
 pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
     Change::Interaction(slot.number, Arc::clone(id), serde_json::to_vec(&slot.record).unwrap_or_default())
 }
@@ -392,5 +396,5 @@ pub(super) fn full() -> Refusal {
 }
 
 fn unknown() -> ClaimError {
-    ClaimError::Refused(Refusal::new(Denial::InteractionUnknown, "the ledger does not know it"))
+    ClaimError::Refused(Refusal::new(Denial::InteractionUnknown, "the ledger does not know the interaction"))
 }

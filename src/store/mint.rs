@@ -1,4 +1,5 @@
-//! Minting: a new interaction, its address and its token. It is recorded before anybody gets to know the token.
+//! Mints callbacks: a new interaction, its URL and its token. The interaction is recorded before anybody receives the
+//! token.
 
 use std::fmt;
 
@@ -9,12 +10,12 @@ use crate::policy::{MintFault, MintRequest, Minted, Policy};
 use crate::random::new_id;
 use crate::time::Timestamp;
 
-/// Why nothing was minted.
+/// The reason why nothing was minted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum MintRefusal {
-    /// What was asked for cannot be minted.
+    /// The request is invalid.
     Fault(MintFault),
-    /// The ledger does not take it.
+    /// The ledger does not accept the interaction.
     Refused(Refusal),
 }
 
@@ -27,11 +28,11 @@ impl fmt::Display for MintRefusal {
     }
 }
 
-/// Makes a callback for one interaction and records it. The token goes by `now`, the wall clock; the record by the
-/// ledger's clock.
+/// Mints a callback for one new interaction and records the interaction. The token uses `now`, the wall clock, and the
+/// record uses `ledger_now`, the ledger's clock.
 ///
 /// # Errors
-/// [`MintRefusal`].
+/// Returns [`MintRefusal`] if nothing was minted.
 pub async fn mint(
     store: &Store,
     policy: &Policy,

@@ -1,10 +1,10 @@
-//! The store: the ledger of interactions and delivered events, in memory, or in memory and in a file. Its face is
-//! narrow, and everything that must be safe before somebody is told so is awaited: a shared store can come behind
-//! it.
+//! The store: the ledger of interactions and delivered events, in memory and optionally in a file. Callers await every
+//! change that must be durable before its acknowledgement, so the interface also suits a shared store.
 //!
-//! Who delivers a callback claims it first ([`Store::claim`]) and settles it once the agent took it
-//! ([`Claimed::settle`]); a claim that is dropped is released, so that the provider's retry is delivered.
+//! To deliver a callback, a caller claims it ([`Store::claim`]) and settles it after the agent has accepted it
+//! ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.
 
+mod backend;
 mod change;
 mod dedup;
 mod file;
@@ -13,6 +13,8 @@ mod memory;
 mod mint;
 mod restore;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,15 +39,15 @@ pub use journal::Health;
 pub use memory::DueNotice;
 pub use mint::{MintRefusal, mint};
 
-/// Interactions that one step of a walk through the ledger looks at; less than a millisecond.
+/// The approximate number of interactions that one step of a [`Walk`] reads. A step takes less than a millisecond.
 const STEP: usize = 2_000;
 
-/// Why a store does not start.
+/// The reason why a store cannot be opened.
 #[derive(Debug)]
 pub struct StoreError {
-    /// The file.
+    /// The path of the file.
     pub path: Box<str>,
-    /// What is wrong, in words.
+    /// The reason as text.
     pub message: String,
 }
 
@@ -60,18 +62,18 @@ impl std::fmt::Display for StoreError {
 pub struct Store {
     memory: Arc<Memory>,
     journal: Option<Arc<Journal>>,
-    /// Somebody who waits for a claim to end looks again.
-    freed: Notify,
+    /// Notified when a claim ends.
+    claim_ended: Notify,
 }
 
-/// A callback that the ledger lets pass. Dropped without being settled, it is released.
+/// A callback that the caller may deliver. Dropping it without [`Claimed::settle`] releases it.
 #[derive(Debug)]
 pub struct Claimed<'s> {
     store: &'s Store,
     hold: Option<Hold>,
 }
 
-/// A question that is being answered. Dropped without having been answered, it can be answered again.
+/// A question that the caller may answer. Dropping it without [`Taken::answered`] allows another answer.
 #[derive(Debug)]
 pub struct Taken<'s> {
     store: &'s Store,
@@ -80,12 +82,12 @@ pub struct Taken<'s> {
     number: u32,
     /// The route of its interaction.
     pub route: Arc<str>,
-    /// Where the answer goes.
+    /// The endpoint of the provider that receives the answer.
     pub endpoint: Box<str>,
     answered: bool,
 }
 
-/// How far a walk through the ledger has come.
+/// The progress of [`Store::walk`].
 #[derive(Debug, Default)]
 pub struct Walk {
     shard: usize,
@@ -93,10 +95,10 @@ pub struct Walk {
 }
 
 impl Store {
-    /// Opens the store; with a file, takes over what it holds.
+    /// Opens the store. With a file, this loads the contents of the file.
     ///
     /// # Errors
-    /// [`StoreError`]: the file cannot be used, or another process uses it.
+    /// Returns [`StoreError`] if the file cannot be used, or if another process uses it.
     pub fn start(
         settings: &StoreSettings,
         metrics: Arc<Metrics>,
@@ -105,33 +107,34 @@ impl Store {
         metrics.store_limits(settings.interactions_max);
         let Some(path) = &settings.path else {
             let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
-            return Ok(Self { memory, journal: None, freed: Notify::new() });
+            return Ok(Self { memory, journal: None, claim_ended: Notify::new() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
         let file = LedgerFile::open(path).map_err(failed)?;
-        let held = file.read().map_err(failed)?;
-        let (journal, safe) = Journal::new(held.number_max, settings.grace, Arc::clone(&metrics), clock);
+        let contents = file.read().map_err(failed)?;
+        let (journal, durable) =
+            Journal::new(contents.number_max, settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
         let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
-        restore(held, &memory);
-        writer::start(&journal, file, Arc::downgrade(&memory), safe).map_err(failed)?;
-        Ok(Self { memory, journal: Some(journal), freed: Notify::new() })
+        restore(contents, &memory);
+        writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
+        Ok(Self { memory, journal: Some(journal), claim_ended: Notify::new() })
     }
 
-    /// Looks whether everything that is acknowledged can be kept.
+    /// Returns the health of the ledger's file. A store without a file is always healthy.
     pub fn health(&self) -> Health {
-        self.journal.as_ref().map_or(Health::Well, |journal| journal.look())
+        self.journal.as_ref().map_or(Health::Healthy, |journal| journal.refresh_health())
     }
 
-    /// How many interactions and delivered events are known.
+    /// Returns the number of interactions and the number of delivered events.
     pub fn counts(&self) -> (usize, usize) {
         self.memory.counts()
     }
 
-    /// Records a minted interaction, which begins `now`; it is safe once this returns.
+    /// Records a minted interaction that begins `now`. The record is durable once this returns `Ok`.
     ///
     /// # Errors
-    /// `store_full`, `store_unavailable`.
+    /// Returns the denial `store_full` or `store_unavailable`.
     pub async fn open(&self, minted: &Minted, now: Timestamp) -> Result<(), Refusal> {
         self.check()?;
         let sequence = self.memory.open(minted, now)?;
@@ -143,20 +146,20 @@ impl Store {
         opened
     }
 
-    /// Whether something new may be begun.
-    fn takes_more(&self) -> bool {
-        self.journal.as_ref().is_none_or(|journal| journal.takes_more())
+    /// Reports whether the store accepts new interactions and callbacks.
+    fn accepts_changes(&self) -> bool {
+        self.journal.as_ref().is_none_or(|journal| journal.accepts_changes())
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        if self.takes_more() { Ok(()) } else { Err(unavailable()) }
+        if self.accepts_changes() { Ok(()) } else { Err(unavailable()) }
     }
 
-    /// Asks whether a verified callback may be delivered now. Where the same event is being delivered, or the last
-    /// use of the interaction is, this waits for how that ends, at most for `patience`.
+    /// Claims a verified callback for its delivery. If the same event or the last use of the interaction is being
+    /// delivered, this waits for the end of that delivery, but at most for `patience`.
     ///
     /// # Errors
-    /// [`ClaimError`].
+    /// Returns [`ClaimError`] if the callback must not be delivered now.
     pub async fn claim(
         &self,
         ask: &Ask<'_>,
@@ -166,15 +169,15 @@ impl Store {
         self.check().map_err(ClaimError::Refused)?;
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // Boxed, because it is rare, and every exchange would carry its room about.
+            // Boxed, because this case is rare and would make the future of every exchange larger.
             Ok(None) => Box::pin(self.claim_patiently(ask, now, patience)).await,
-            Err(held) => Err(held),
+            Err(error) => Err(error),
         };
         if claimed.is_err()
             && let Some(journal) = &self.journal
             && !journal.durable(journal.sequence()).await
         {
-            // What the answer rests on is not safe yet, and may not be there after a crash.
+            // The records behind this result are not durable yet, and may be lost in a crash.
             return Err(ClaimError::Refused(unavailable()));
         }
         claimed
@@ -186,19 +189,19 @@ impl Store {
         now: Timestamp,
         patience: Duration,
     ) -> Result<Claimed<'_>, ClaimError> {
-        let detail = "the same event, or the last one allowed, is still being delivered";
+        let detail = "the same event or the last allowed use is still being delivered";
         let late = || ClaimError::Refused(Refusal::new(Denial::EventInFlight, detail));
-        timeout(patience, self.claim_freed(ask, now)).await.map_err(|_| late())?
+        timeout(patience, self.claim_when_free(ask, now)).await.map_err(|_| late())?
     }
 
-    async fn claim_freed(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
+    async fn claim_when_free(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
         loop {
-            // Registered before the look: an end that falls between the two is not missed.
-            let freed = self.freed.notified();
+            // Created before the attempt, so that a claim that ends after the attempt is noticed.
+            let ended = self.claim_ended.notified();
             if let Some(hold) = self.memory.claim(ask, now)? {
                 return Ok(self.claimed(hold));
             }
-            freed.await;
+            ended.await;
         }
     }
 
@@ -206,10 +209,11 @@ impl Store {
         Claimed { store: self, hold: Some(hold) }
     }
 
-    /// Revokes an interaction: its token opens nothing from now on. Returns whether it could be known.
+    /// Revokes an interaction, so that its token is denied from now on. Returns false if the interaction is unknown and
+    /// will not be adopted.
     ///
     /// # Errors
-    /// `store_full`, `store_unavailable`.
+    /// Returns the denial `store_full` or `store_unavailable`.
     pub async fn revoke(&self, id: &str, now: Timestamp) -> Result<bool, Refusal> {
         self.check()?;
         let Some(revoked) = self.memory.revoke(id, now) else { return Ok(false) };
@@ -217,45 +221,45 @@ impl Store {
         Ok(true)
     }
 
-    /// The request of an interaction did not reach its provider, or was refused; `unseen`: nobody got to know its token,
-    /// so that it may be forgotten when room is needed.
+    /// Records that the request of an interaction did not reach its provider, or that the provider rejected it. `unseen`
+    /// is whether nobody received the token. Such an interaction is removed when the ledger is full.
     ///
     /// # Errors
-    /// `store_unavailable`.
+    /// Returns the denial `store_unavailable`.
     pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
         durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
-    /// The provider's own id of an interaction became known.
+    /// Records the id that the provider gave to an interaction.
     ///
     /// # Errors
-    /// `store_unavailable`.
+    /// Returns the denial `store_unavailable`.
     pub async fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> Result<(), Refusal> {
         durable(self.journal.as_ref(), self.memory.bind(id, provider_id, now)).await
     }
 
-    /// Takes a question of an interaction to answer it: the one of this number, or the only one that is open.
+    /// Reserves a question of an interaction for an answer: the question with this number, or the only open question.
     ///
     /// # Errors
-    /// [`QuestionFault`].
+    /// Returns [`QuestionFault`] if the question cannot be answered now.
     pub fn take_question(
         &self,
         id: &str,
         number: Option<u32>,
         now: Timestamp,
     ) -> Result<Taken<'_>, QuestionFault> {
-        // An answer that could not be kept would be given twice.
+        // An answer that cannot be recorded might be sent twice.
         self.check().map_err(|_| QuestionFault::Unavailable)?;
         let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
         Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })
     }
 
-    /// What is known of an interaction.
+    /// Returns the record of an interaction.
     pub fn read(&self, id: &str) -> Option<Interaction> {
         self.memory.read(id)
     }
 
-    /// At most `limit` interactions in the order of their ids, behind `after`, that are wanted.
+    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
     pub fn list(
         &self,
         after: &str,
@@ -265,31 +269,31 @@ impl Store {
         self.memory.list(after, limit, wanted)
     }
 
-    /// Lets time pass: what is overdue lapses, what nobody needs any more is forgotten. Returns what the agent is to
-    /// be told. While the file takes nothing new, time stands still here: what lapses meanwhile lapses afterwards.
+    /// Applies all deadlines up to `now` and removes expired records. Returns the notices that must be sent. While the
+    /// store accepts nothing new, this does nothing, and the next call applies these deadlines.
     pub fn pass(&self, now: Timestamp) -> Vec<DueNotice> {
         let mut notices = Vec::new();
         self.health();
-        for index in (0..SHARDS).take_while(|_| self.takes_more()) {
+        for index in (0..SHARDS).take_while(|_| self.accepts_changes()) {
             self.memory.pass(index, now, &mut notices);
         }
-        if self.takes_more() {
+        if self.accepts_changes() {
             self.memory.pass_dedup(now);
         }
         notices
     }
 
-    /// The agent answered a notice, or did not.
+    /// Records whether the agent acknowledged a notice.
     ///
     /// # Errors
-    /// `store_unavailable`.
+    /// Returns the denial `store_unavailable`.
     pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
         let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
         durable(self.journal.as_ref(), sequence).await
     }
 
-    /// Walks on through the ledger for the oldest open interaction of each route. A walk through a large ledger takes
-    /// many steps, so that no step holds up the callbacks.
+    /// Continues the search for the oldest open interaction of each route. The search through a large ledger takes many
+    /// steps, so that no step delays callbacks.
     pub fn walk(&self, walk: &mut Walk, metrics: &Metrics, now: Timestamp) {
         metrics.store_counts(self.counts());
         let mut seen = 0;
@@ -305,7 +309,7 @@ impl Store {
         *walk = Walk::default();
     }
 
-    /// Writes what is left and closes the file.
+    /// Writes the queued changes and closes the file.
     pub fn close(&self) {
         if let Some(journal) = &self.journal {
             journal.close();
@@ -320,7 +324,7 @@ impl Drop for Store {
 }
 
 impl Claimed<'_> {
-    /// The proof, for the permit.
+    /// Returns the proof that the ledger allows the delivery.
     pub fn cleared(&self) -> Cleared {
         match &self.hold {
             Some(Hold::Interaction(_, claim)) => Cleared::by_the_ledger(claim.question, claim.stale),
@@ -328,15 +332,16 @@ impl Claimed<'_> {
         }
     }
 
-    /// Whether what the callback reports is overtaken.
+    /// Reports whether a later callback has already reported newer progress.
     pub fn is_stale(&self) -> bool {
         matches!(&self.hold, Some(Hold::Interaction(_, claim)) if claim.stale)
     }
 
-    /// The agent took the callback; this is safe once it returns, and only then may the provider be told.
+    /// Records that the agent accepted the callback. The record is durable once this returns `Ok`, and only then may the
+    /// provider receive an acknowledgement.
     ///
     /// # Errors
-    /// `store_unavailable`.
+    /// Returns the denial `store_unavailable`.
     pub async fn settle(
         mut self,
         report: &Report,
@@ -345,9 +350,10 @@ impl Claimed<'_> {
     ) -> Result<(), Refusal> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
         let sequence = self.store.memory.settle(hold, report, event_id, now);
-        let settled = durable(self.store.journal.as_ref(), sequence).await;
-        self.store.freed.notify_waiters();
-        settled
+        // Notified before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
+        // itself.
+        self.store.claim_ended.notify_waiters();
+        durable(self.store.journal.as_ref(), sequence).await
     }
 }
 
@@ -355,16 +361,16 @@ impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
             self.store.memory.release(&hold);
-            self.store.freed.notify_waiters();
+            self.store.claim_ended.notify_waiters();
         }
     }
 }
 
 impl Taken<'_> {
-    /// The provider took the answer.
+    /// Records that the provider accepted the answer.
     ///
     /// # Errors
-    /// `store_unavailable`.
+    /// Returns the denial `store_unavailable`.
     pub async fn answered(mut self) -> Result<(), Refusal> {
         self.answered = true;
         let sequence = self.store.memory.answer(&self.id, self.number, true, self.now);
@@ -388,5 +394,5 @@ async fn durable(journal: Option<&Arc<Journal>>, sequence: u64) -> Result<(), Re
 }
 
 fn unavailable() -> Refusal {
-    Refusal::new(Denial::StoreUnavailable, "the store could not write")
+    Refusal::new(Denial::StoreUnavailable, "the ledger's file cannot be written now")
 }

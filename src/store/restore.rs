@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use super::change::NO_OWNER;
-use super::file::ClaimError;
+use super::file::Contents;
 use super::memory::Memory;
 
-/// Moves everything that a file held into memory.
-pub(super) fn restore(held: ClaimError, memory: &Memory) {
-    let interactions = held.interactions.into_iter();
+/// Loads the contents of a file into memory.
+pub(super) fn restore(contents: Contents, memory: &Memory) {
+    let interactions = contents.interactions.into_iter();
     let owners: HashMap<_, _> =
         interactions.map(|(number, id, record)| (number, memory.restore(number, id, record))).collect();
-    for (number, event, until, owner) in held.events {
+    for (number, event, until, owner) in contents.events {
         match owners.get(&owner) {
             Some(id) => memory.restore_event(number, event, until, Some(id)),
             None if owner == NO_OWNER => memory.restore_event(number, event, until, None),

@@ -1,4 +1,4 @@
-//! What is done to the ledger in memory from inside: revoking, binding, answering, reading, and the passing of time.
+//! Further operations on the ledger in memory: revocation, provider ids, answers, reads, and deadlines.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,46 +13,52 @@ use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
-/// Most interactions that were never sent that are held ready to make room.
+/// The largest number of unsent interactions that are candidates for removal from a full ledger.
 const UNSENT_MAX: usize = 65_536;
 
 impl Memory {
-    /// Does something to a record and writes it. Returns what was done and the journal's number.
-    fn with<T>(&self, id: &str, now: Timestamp, act: impl FnOnce(&mut Interaction) -> T) -> Option<(T, u64)> {
+    /// Updates a record and records the change. Returns the result of `update` and the number of the change.
+    fn update<T>(
+        &self,
+        id: &str,
+        now: Timestamp,
+        update: impl FnOnce(&mut Interaction) -> T,
+    ) -> Option<(T, u64)> {
         let mut shard = self.shard(Self::index(id));
-        self.with_locked(&mut shard, id, now, act)
+        self.update_locked(&mut shard, id, now, update)
     }
 
-    fn with_locked<T>(
+    fn update_locked<T>(
         &self,
         shard: &mut Shard,
         id: &str,
         now: Timestamp,
-        act: impl FnOnce(&mut Interaction) -> T,
+        update: impl FnOnce(&mut Interaction) -> T,
     ) -> Option<(T, u64)> {
         let key = Arc::clone(shard.interactions.get_key_value(id)?.0);
         let slot = shard.interactions.get_mut(id)?;
         let was_open = slot.record.state.is_open();
-        let done = act(&mut slot.record);
+        let result = update(&mut slot.record);
         if was_open && !slot.record.state.is_open() {
             self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
         }
         let sequence = self.write(&key, slot);
         self.reschedule(shard, &key, now);
-        Some((done, sequence))
+        Some((result, sequence))
     }
 
-    /// Revokes an interaction; `None`: it is not known, and never will be.
+    /// Revokes an interaction. Returns `None` if it is unknown and will not be adopted.
     pub(super) fn revoke(&self, id: &str, now: Timestamp) -> Option<Result<u64, Refusal>> {
         let mut shard = self.shard(Self::index(id));
-        if let Some((_, sequence)) = self.with_locked(&mut shard, id, now, |record| record.go(Event::Revoked))
+        if let Some((_, sequence)) =
+            self.update_locked(&mut shard, id, now, |record| record.go(Event::Revoked))
         {
             return Some(Ok(sequence));
         }
         if self.settings.unknown == Unknown::Refuse {
             return None;
         }
-        // It may have been minted elsewhere and come in later: that it is revoked must be known then.
+        // A callback of an interaction that was minted elsewhere may arrive later. The ledger must then know the revocation.
         let more = |count: usize| (count < self.settings.interactions_max).then_some(count + 1);
         if self.tombstones.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Some(Err(full()));
@@ -64,10 +70,10 @@ impl Memory {
         Some(Ok(self.write(&id, slot)))
     }
 
-    /// The request of an interaction was not sent; `unseen`: nobody got to know its token.
+    /// Records that the request of an interaction was not sent. `unseen` is whether nobody received the token.
     pub(super) fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> u64 {
         let sequence =
-            self.with(id, now, |record| record.go(Event::NotSent)).map_or(0, |(_, sequence)| sequence);
+            self.update(id, now, |record| record.go(Event::NotSent)).map_or(0, |(_, sequence)| sequence);
         if unseen {
             let mut unsent = self.unsent.lock();
             if unsent.len() >= UNSENT_MAX {
@@ -79,7 +85,7 @@ impl Memory {
     }
 
     pub(super) fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> u64 {
-        self.with(id, now, |record| record.bind(provider_id)).map_or(0, |(_, sequence)| sequence)
+        self.update(id, now, |record| record.bind(provider_id)).map_or(0, |(_, sequence)| sequence)
     }
 
     pub(super) fn take_question(
@@ -95,11 +101,12 @@ impl Memory {
     }
 
     pub(super) fn answer(&self, id: &str, number: u32, arrived: bool, now: Timestamp) -> u64 {
-        self.with(id, now, |record| record.answer(number, arrived)).map_or(0, |(_, sequence)| sequence)
+        self.update(id, now, |record| record.answer(number, arrived)).map_or(0, |(_, sequence)| sequence)
     }
 
     pub(super) fn noticed(&self, id: &str, notice: NoticeId, answered: bool, now: Timestamp) -> u64 {
-        self.with(id, now, |record| record.noticed(notice, answered, now)).map_or(0, |(_, sequence)| sequence)
+        self.update(id, now, |record| record.noticed(notice, answered, now))
+            .map_or(0, |(_, sequence)| sequence)
     }
 
     // === Reading ===
@@ -108,7 +115,7 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// The first interactions in the order of their ids behind `after` that are wanted.
+    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
     pub(super) fn list(
         &self,
         after: &str,
@@ -132,7 +139,8 @@ impl Memory {
         found
     }
 
-    /// Finds when the oldest open interaction of each route in one shard was made. Returns how many it looked at.
+    /// Updates `oldest`, the creation time of the oldest open interaction of each route, from one shard. Returns the number
+    /// of interactions in the shard.
     pub(super) fn oldest(&self, index: usize, oldest: &mut HashMap<Arc<str>, Timestamp>) -> usize {
         let shard = self.shard(index);
         for slot in shard.interactions.values().filter(|slot| slot.record.state.is_open()) {
@@ -145,7 +153,7 @@ impl Memory {
         shard.interactions.len()
     }
 
-    /// Everything that a shard knows, as the changes that make it.
+    /// Returns the contents of a shard as changes to an empty ledger.
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
         let mut changes = Vec::with_capacity(2 * shard.interactions.len());
@@ -158,36 +166,37 @@ impl Memory {
         changes
     }
 
-    /// The events of no interaction, as the changes that make them.
-    pub(super) fn snapshot_loose(&self) -> Vec<Change> {
+    /// Returns the delivered events without an interaction as changes to an empty ledger.
+    pub(super) fn snapshot_events(&self) -> Vec<Change> {
         let dedup = self.dedup.lock();
         dedup.all().map(|(until, key, number)| Change::Event(number, key, until, NO_OWNER)).collect()
     }
 
     // === Time ===
 
-    /// Lets time pass in one shard; returns what the agent is to be told.
+    /// Applies the deadlines of one shard up to `now`. Appends the notices that must be sent to `notices`.
     pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) {
         let mut shard = self.shard(index);
-        while let Some(Reverse((at, _))) = shard.looks.peek()
+        while let Some(Reverse((at, _))) = shard.checks.peek()
             && *at <= now
-            && let Some(Reverse((at, id))) = shard.looks.pop()
+            && let Some(Reverse((at, id))) = shard.checks.pop()
         {
-            self.look(&mut shard, at, id, now, notices);
+            self.check(&mut shard, at, id, now, notices);
         }
     }
 
-    /// Lets time pass for the events of no interaction.
+    /// Removes the delivered events without an interaction whose retention is over.
     pub(super) fn pass_dedup(&self, now: Timestamp) {
         let mut changes = Vec::new();
         let mut dedup = self.dedup.lock();
-        self.tidy_dedup(&mut dedup, now, &mut changes);
+        self.evict_events(&mut dedup, now, &mut changes);
         if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
             journal.record(changes);
         }
     }
 
-    fn look(
+    /// Applies the deadlines of one interaction.
+    fn check(
         &self,
         shard: &mut Shard,
         at: Timestamp,
@@ -195,7 +204,7 @@ impl Memory {
         now: Timestamp,
         notices: &mut Vec<DueNotice>,
     ) {
-        let Some(slot) = shard.interactions.get_mut(&id).filter(|slot| slot.look == at) else { return };
+        let Some(slot) = shard.interactions.get_mut(&id).filter(|slot| slot.next_check == at) else { return };
         let due = slot.record.pass(now);
         if due.lapsed {
             self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
@@ -210,13 +219,13 @@ impl Memory {
             self.remove(shard, &id);
             return;
         }
-        slot.look = slot.record.next_look(now);
+        slot.next_check = slot.record.next_look(now);
         if due.changed {
             self.write(&id, slot);
         }
-        // Until the agent has answered a notice there is nothing to look at; then it is scheduled anew.
-        if slot.look < NEVER {
-            shard.looks.push(Reverse((slot.look, id)));
+        // While a notice is being sent, no check is needed. The result of the notice schedules the next check.
+        if slot.next_check < NEVER {
+            shard.checks.push(Reverse((slot.next_check, id)));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The one thread that writes the ledger's file, and what it does when the disk does not take something: it tries
-//! until the disk does. [`super::file`] says which way is right after what.
+//! The thread that writes the ledger's file. When the disk fails, the thread tries again until the disk works.
+//! [`super::file`] describes the recovery after each kind of failure.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::change::Change;
-use super::file::{Fault, LedgerFile};
-use super::journal::{Closed, Ending, Journal, Shared};
+use super::file::{Fault, FaultKind, LedgerFile};
+use super::journal::{EndGuard, FileClosedGuard, Journal, Shared};
 use super::memory::{Memory, SHARDS};
 
-/// The first pause before the disk is tried again; each further one is twice as long.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause, unless a try itself takes longer.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The first delay before the disk is tried again. The delay doubles after each attempt.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// The longest delay, unless an attempt itself takes longer.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Starts the thread that writes the changes of a journal to its file. `safe` receives the number of the last change that
-/// is on disk.
+/// Starts the thread that writes the changes of a journal to its file. `durable` receives the number of the last change
+/// that is on disk.
 ///
 /// # Errors
 /// Returns the reason as text if the thread cannot be started.
@@ -25,47 +25,46 @@ pub(super) fn start(
     journal: &Journal,
     file: LedgerFile,
     memory: Weak<Memory>,
-    safe: watch::Sender<u64>,
+    durable: watch::Sender<u64>,
 ) -> Result<(), String> {
     let shared = journal.shared();
-    let writer = Writer { file, memory, safe, shared: Arc::clone(&shared), clock: journal.clock() };
+    let writer = Writer { file, memory, durable, shared: Arc::clone(&shared), clock: journal.clock() };
     let run = move || {
-        // Dropped in reverse order: the reason is logged before waiting callers are refused, and the end is reported once
-        // the file is closed.
-        let _closed = Closed(Arc::clone(&shared));
+        // Dropped in reverse order: the reason is logged before waiting callers receive an error, and the end is
+        // reported once the file is closed.
+        let _file_closed = FileClosedGuard(Arc::clone(&shared));
         let mut writer = writer;
-        let _ending = Ending(shared);
+        let _end = EndGuard(shared);
         writer.run();
     };
     let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(run);
     thread.map(drop).map_err(|error| error.to_string())
 }
 
-/// The writer.
 struct Writer {
     file: LedgerFile,
-    /// What the file is made anew from.
+    /// The contents of a rewritten file.
     memory: Weak<Memory>,
     shared: Arc<Shared>,
-    safe: watch::Sender<u64>,
+    durable: watch::Sender<u64>,
     clock: fn() -> Instant,
 }
 
 impl Writer {
-    /// Writes until there is nothing to write any more.
+    /// Writes changes until the journal is closed and empty, or until the file cannot be written any more.
     fn run(&mut self) {
         let mut batch = Vec::new();
-        while let Some(last) = self.shared.take(&mut batch, self.clock) {
+        while let Some(last) = self.shared.next_batch(&mut batch, self.clock) {
             let began = (self.clock)();
-            let safe = match self.file.apply(&batch) {
+            let durable = match self.file.apply(&batch) {
                 Ok(()) => {
                     self.shared.metrics.commit(self.since(began).as_secs_f64());
                     Some(last)
                 }
-                Err(fault) => self.heal(fault, &batch, last),
+                Err(fault) => self.recover(fault, &batch, last),
             };
-            let Some(safe) = safe else { return };
-            self.safe.send_replace(safe);
+            let Some(durable) = durable else { return };
+            self.durable.send_replace(durable);
             batch.clear();
         }
     }
@@ -74,27 +73,33 @@ impl Writer {
         (self.clock)().saturating_duration_since(began)
     }
 
-    /// Tries until everything up to `last` is safe. Returns the number of the last change that is; `None`: the journal
-    /// was closed meanwhile.
-    fn heal(&mut self, mut fault: Fault, batch: &[Change], last: u64) -> Option<u64> {
-        self.shared.fails();
+    /// Tries until all changes up to `last` are durable. Returns the number of the last durable change. Returns `None`
+    /// if the writer must end: the journal was closed meanwhile, or another process has replaced the file.
+    fn recover(&mut self, mut fault: Fault, batch: &[Change], last: u64) -> Option<u64> {
+        self.shared.set_failing();
         log::error!(
-            "the ledger's file cannot be written, and nothing is taken until it can: {}",
+            "the ledger's file cannot be written, and Callgate accepts nothing new until it can: {}",
             fault.message
         );
-        let mut pause = PAUSE_MIN;
-        // From the first time on that something else than room was lacking, only memory has everything.
-        let mut anew = false;
+        let mut delay = BACKOFF_MIN;
+        // After any failure other than a lack of space, only the memory is known to be complete.
+        let mut must_rewrite = false;
         loop {
-            let closing = self.shared.pause(pause);
+            let closing = self.shared.wait_or_close(delay);
             let began = (self.clock)();
-            anew |= !fault.no_room;
-            let tried = match anew {
-                true => self.make_anew(),
-                false => self.file.reopen().and_then(|()| self.file.apply(batch)).map(|()| last),
-            };
-            match tried {
-                Ok(safe) => return Some(safe),
+            must_rewrite |= fault.kind == FaultKind::Broken;
+            let result = if must_rewrite { self.rewrite() } else { self.retry(batch).map(|()| last) };
+            match result {
+                Ok(durable) => return Some(durable),
+                Err(next) if next.kind == FaultKind::NotOurs => {
+                    self.shared.set_gone();
+                    log::error!(
+                        "the ledger's file {} is not overwritten: {}. Callgate accepts nothing new until a restart",
+                        self.file.path().display(),
+                        next.message
+                    );
+                    return None;
+                }
                 Err(next) => {
                     if next.message != fault.message {
                         log::warn!("the ledger's file cannot be written yet: {}", next.message);
@@ -104,33 +109,43 @@ impl Writer {
             }
             if closing {
                 log::error!(
-                    "the ledger's file lacks what could not be written, and what nobody was told is safe"
+                    "the ledger's file lacks the last changes, which Callgate has not acknowledged to anybody"
                 );
                 return None;
             }
-            pause = pause.saturating_mul(2).min(PAUSE_MAX).max(self.since(began));
+            delay = delay.saturating_mul(2).min(BACKOFF_MAX).max(self.since(began));
         }
     }
 
-    /// Makes the file anew from memory, which holds everything that was ever handed over: a change is handed over while
-    /// what it changes is locked. Changes that come meanwhile are applied to the new file after that, once more.
-    fn make_anew(&mut self) -> Result<u64, Fault> {
-        let memory = self.memory.upgrade().ok_or_else(|| Fault::of("the ledger is gone"))?;
-        let last = self.shared.forget();
-        let path: Box<str> = self.file.path().into();
-        let mut made = LedgerFile::make_beside(&path)?;
-        let whole = (0..SHARDS)
-            .try_for_each(|index| made.apply(&memory.snapshot(index)))
-            .and_then(|()| made.apply(&memory.snapshot_loose()));
-        if let Err(fault) = whole {
-            made.remove();
+    /// Applies the changes to the same file again.
+    fn retry(&mut self, batch: &[Change]) -> Result<(), Fault> {
+        if !self.file.check_name()? {
+            return Err(Fault::broken("it was removed"));
+        }
+        self.file.reopen()?;
+        self.file.apply(batch)
+    }
+
+    /// Rewrites the file from memory. The memory includes every recorded change, because a change is recorded while its
+    /// shard is locked. Changes that are recorded during the rewrite are applied to the new file later, once more.
+    fn rewrite(&mut self) -> Result<u64, Fault> {
+        let memory = self.memory.upgrade().ok_or_else(|| Fault::broken("the ledger is closed"))?;
+        self.file.check_name()?;
+        let last = self.shared.discard_pending();
+        let mut new = LedgerFile::create_beside(self.file.path())?;
+        let written = (0..SHARDS)
+            .try_for_each(|index| new.apply(&memory.snapshot(index)))
+            .and_then(|()| new.apply(&memory.snapshot_events()));
+        if let Err(fault) = written {
+            new.remove();
             return Err(fault);
         }
-        let moved = made.move_to(&path);
-        match *made.path() == *path {
-            // The other one has no name any more; its lock ends with it, after this one is locked and in its place.
-            true => self.file = made,
-            false => made.remove(),
+        let moved = new.replace(&self.file);
+        if new.path() == self.file.path() {
+            // The former file has no name any more. Its lock ends here, after the new file is locked and in its place.
+            self.file = new;
+        } else {
+            new.remove();
         }
         moved.map(|()| last)
     }

@@ -48,6 +48,11 @@ impl World {
     /// With what is in the folder already.
     fn over(folder: tempfile::TempDir, agent: Agent) -> Self {
         let path = config(folder.path(), &agent);
+        Self::configured(folder, agent, path)
+    }
+
+    /// With a configuration of its own.
+    fn configured(folder: tempfile::TempDir, agent: Agent, path: PathBuf) -> Self {
         let library = build(folder.path());
         let (control, undo) = (folder.path().join("control"), folder.path().join("undo"));
         fs::write(&control, "off").unwrap();
@@ -211,12 +216,119 @@ fn a_disk_that_hangs_is_said_and_holds_nobody_for_long() {
     eventually(|| running.child.try_wait().unwrap());
 }
 
-/// Puts ones of a power cut's making in place of what was written since the last sync: each sector is as it was after
-/// some write, or before them all.
-fn cut_the_power(ledger: &Path, undo: &Path, mut random: u64) {
-    let (Ok(mut file), Ok(log)) = (OpenOptions::new().write(true).open(ledger), fs::read(undo)) else {
-        return;
+/// Another file at the path, as another process or an operator would put there, is neither overwritten nor ignored.
+#[test]
+fn a_file_that_was_replaced_is_not_overwritten() {
+    for word in ["eio-sync", "eio-write", "enospc"] {
+        let world = World::new();
+        assert_eq!(world.call("before"), 200);
+        let (ledger, other) = (world.folder.path().join("ledger"), world.folder.path().join("other"));
+        fs::write(&other, "the file of somebody else").unwrap();
+        fs::rename(&other, &ledger).unwrap();
+        world.disk(word);
+        assert_eq!(world.call("caught"), 503, "{word}");
+        eventually(|| (world.status("/livez") == 503).then_some(()));
+        world.disk("off");
+        world.is_down();
+        assert!(world.running.said.lock().unwrap().contains("another process has replaced it"), "{word}");
+        assert_eq!(fs::read(&ledger).unwrap(), b"the file of somebody else", "{word}");
+        assert!(!world.folder.path().join("ledger.new").exists(), "{word}");
+    }
+}
+
+#[test]
+fn a_file_that_was_removed_is_written_again_from_memory() {
+    for word in ["eio-sync", "enospc"] {
+        let world = World::new();
+        assert_eq!(world.call("before"), 200);
+        fs::remove_file(world.folder.path().join("ledger")).unwrap();
+        world.disk(word);
+        assert_eq!(world.call("caught"), 503, "{word}");
+        world.is_down();
+        world.disk("off");
+        world.is_up_again(&["caught"]);
+        world.keeps_what_it_acknowledged();
+    }
+}
+
+#[test]
+fn a_symbolic_link_to_the_file_stays_and_its_target_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (volume, link) = (folder.path().join("volume"), folder.path().join("ledger"));
+    fs::create_dir(&volume).unwrap();
+    // The link dangles until the file is created.
+    std::os::unix::fs::symlink("volume/ledger-1", &link).unwrap();
+    let world = World::over(folder, Agent::start(ANSWER));
+    for word in ["eio-sync", "enospc"] {
+        let before = fs::metadata(volume.join("ledger-1")).unwrap().ino();
+        world.disk(word);
+        let caught = format!("caught-{word}");
+        assert_eq!(world.call(&caught), 503);
+        if word == "eio-sync" {
+            world.is_down();
+        }
+        world.disk("off");
+        world.is_up_again(&[&caught]);
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("volume/ledger-1"));
+        let after = fs::metadata(volume.join("ledger-1")).unwrap().ino();
+        assert_eq!(before == after, word == "enospc", "a failed sync leads to a new file: {word}");
+    }
+    assert_eq!(fs::read_dir(&volume).unwrap().count(), 1);
+    world.keeps_what_it_acknowledged();
+}
+
+/// The ids of the notices that the agent received.
+fn notices(agent: &Agent) -> Vec<String> {
+    let received = agent.received();
+    let notices = received.iter().filter(|request| !request.header("callgate-notice").is_empty());
+    notices.map(|notice| notice.header("callgate-interaction")[0].to_owned()).collect()
+}
+
+#[test]
+fn a_mint_that_the_disk_refused_leads_to_no_notice() {
+    let (folder, agent) = (tempfile::tempdir().unwrap(), Agent::start(ANSWER));
+    let path = config(folder.path(), &agent);
+    let text = fs::read_to_string(&path).unwrap();
+    let followed = text
+        .replace("\"/in/{id}\"", "\"/in/{id}\", interaction: { deadline: 3s, notify: \"/overdue/{id}\" }");
+    assert_ne!(text, followed);
+    fs::write(&path, followed).unwrap();
+    let world = World::configured(folder, agent, path);
+    world.disk("hang");
+    assert_eq!(world.mint(), 503);
+    eventually(|| (world.status("/readyz") == 503).then_some(()));
+    world.disk("off");
+    eventually(|| (world.status("/readyz") == 200).then_some(()));
+    let load = Load {
+        running: &world.running,
+        acknowledged: &world.acknowledged,
+        operations: &AtomicUsize::new(0),
+        round: 0,
     };
+    let later = load.mint().unwrap();
+    let states = || {
+        let (_, body) = try_send(world.running.admin, "GET", "/callbacks", "", "").unwrap();
+        let page: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let interactions = page["interactions"].as_array().unwrap().iter();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        interactions.map(|one| (text(&one["interaction"]), text(&one["state"]))).collect::<BTreeMap<_, _>>()
+    };
+    let is_refused = |id: &String| *id != world.known.id && *id != later.id;
+    let refused: Vec<_> = states().into_iter().filter(|(id, _)| is_refused(id)).collect();
+    assert!(!refused.is_empty() && refused.iter().all(|(_, state)| state == "not_sent"), "{refused:?}");
+    // Deadlines pass in their order: the notice of the interaction that was minted last comes last.
+    eventually(|| notices(&world.agent).contains(&later.id).then_some(()));
+    let notices = notices(&world.agent);
+    assert!(!notices.iter().any(is_refused), "{notices:?}");
+}
+
+/// Puts ones of a power cut's making in place of what was written since the last sync: each sector is as it was after
+/// some write, or before them all. Returns whether that undid a write.
+fn cut_the_power(ledger: &Path, undo: &Path, mut random: u64) -> bool {
+    let (Ok(mut file), Ok(log)) = (OpenOptions::new().write(true).open(ledger), fs::read(undo)) else {
+        return false;
+    };
+    let mut undid = false;
     let inode = file.metadata().unwrap().ino();
     let mut sectors: BTreeMap<u64, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
     let mut rest = log.as_slice();
@@ -241,8 +353,10 @@ fn cut_the_power(ledger: &Path, undo: &Path, mut random: u64) {
         for (offset, former) in writes[kept..].iter().rev() {
             file.seek(SeekFrom::Start(*offset)).unwrap();
             file.write_all(former).unwrap();
+            undid = true;
         }
     }
+    undid
 }
 
 #[test]
@@ -253,10 +367,10 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
     let environment: [(&str, &Path); 2] = [("LD_PRELOAD", &library), ("DISK_UNDO", &undo)];
     let mut cut = 0;
     kill_again_and_again(&environment, folder.path(), |round| {
-        cut += usize::from(fs::metadata(&undo).is_ok_and(|undo| undo.len() > 0));
-        cut_the_power(&ledger, &undo, 0x9e37_79b9_7f4a_7c15 ^ (round as u64 + 1));
+        cut += usize::from(cut_the_power(&ledger, &undo, 0x9e37_79b9_7f4a_7c15 ^ (round as u64 + 1)));
     });
-    println!("{cut} times there were writes that no sync had made safe");
+    println!("{cut} power cuts undid writes that no sync had made durable");
+    assert!(cut > 0, "no power cut undid a write, so this test has proved nothing");
 }
 
 /// Makes a ledger that is larger than what is kept in memory of its file. Returns the ids.

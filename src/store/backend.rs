@@ -1,0 +1,104 @@
+//! The storage backend of the database: the file, and a record of its failed operations.
+
+use std::io::{Error, ErrorKind};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+
+const HEALTHY: u8 = 0;
+const NO_SPACE: u8 = 1;
+const BROKEN: u8 = 2;
+
+/// The failures of the disk since the database was opened.
+#[derive(Debug, Default)]
+pub(super) struct Disk(AtomicU8);
+
+impl Disk {
+    /// Reports whether the only failures were writes without free space.
+    pub(super) fn has_no_space(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == NO_SPACE
+    }
+
+    /// Returns an error if an earlier operation failed.
+    fn check(&self) -> Result<(), Error> {
+        match self.0.load(Ordering::Relaxed) {
+            HEALTHY => Ok(()),
+            _ => Err(Error::other("an earlier write or sync failed")),
+        }
+    }
+
+    fn record_write(&self, result: Result<(), Error>) -> Result<(), Error> {
+        result.inspect_err(|error| {
+            let no_space = matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+            );
+            self.0.fetch_max(if no_space { NO_SPACE } else { BROKEN }, Ordering::Relaxed);
+        })
+    }
+
+    fn record_sync(&self, result: Result<(), Error>) -> Result<(), Error> {
+        result.inspect_err(|_| self.0.store(BROKEN, Ordering::Relaxed))
+    }
+}
+
+/// The backend that the database uses. Closing it keeps the lock, which belongs to [`super::file::LedgerFile`].
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) inner: FileBackend,
+    pub(super) disk: Arc<Disk>,
+}
+
+type Edge = Bound<u64>;
+
+impl StorageBackend for Backend {
+    fn len(&self) -> Result<u64, Error> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), Error> {
+        self.disk.check()?;
+        self.disk.record_write(self.inner.set_len(len))
+    }
+
+    fn sync_data(&self) -> Result<(), Error> {
+        self.disk.check()?;
+        self.disk.record_sync(self.inner.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.disk.check()?;
+        self.disk.record_write(self.inner.write(offset, data))
+    }
+
+    fn try_lock_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}
