@@ -33,8 +33,8 @@ pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Forei
     if names_this_host(headers, hosts) { Ok(()) } else { Err(Foreign::Host) }
 }
 
-/// Reports whether a web page caused the request. Programs send neither header. A browser sends `none` if its user
-/// caused the request directly, for example with a bookmark.
+/// Reports whether a web page caused the request. Browsers send `Origin` or `Sec-Fetch-Site`, other programs send
+/// neither. `Sec-Fetch-Site: none` means that the user caused the request directly, for example with a bookmark.
 pub fn is_from_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || once(headers, &SEC_FETCH_SITE).is_some_and(|site| site != "none")
 }
@@ -57,8 +57,8 @@ pub fn host(headers: &HeaderMap) -> String {
     once(headers, &HOST).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns a header that must not be repeated. `None` if it is missing. Empty if it is repeated or not ASCII text,
-/// because other servers might choose another one of the values.
+/// Returns the value of a header that must not be repeated. Returns `None` if the header is missing, and an empty string
+/// if it is repeated or not ASCII text. A repeated header is ambiguous: another server might use the other value.
 pub fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;

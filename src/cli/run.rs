@@ -22,7 +22,7 @@ use crate::proxy::{Server, StartError};
 
 /// The number of SIGXFSZ on Linux.
 const SIGXFSZ: i32 = 25;
-/// How long to wait at the end for a reader of standard output.
+/// The maximum time to wait at exit until the reader of standard output has read the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of worker threads if the configuration does not set `threads`.
 const THREADS_DEFAULT_MAX: usize = 2;

@@ -358,7 +358,7 @@ impl Interaction {
         }
     }
 
-    /// Stores the provider's id of the work.
+    /// Stores the id that the provider gave to this job.
     pub fn bind(&mut self, provider_id: &str) {
         self.more().provider_id = Some(provider_id.into());
     }

@@ -62,7 +62,7 @@ impl ConfigState {
         status.generation
     }
 
-    /// Records that another configuration was not applied.
+    /// Records that a new configuration was rejected. The current one stays in use.
     pub fn refused(&self, text: &str, errors: Vec<String>, now: Timestamp) {
         self.0.lock().refused = Some(Refused { at: now.to_string(), version: version(text), errors });
     }

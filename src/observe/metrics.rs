@@ -315,7 +315,8 @@ impl Metrics {
         self.ledger.store_failed.set(i64::from(failed));
     }
 
-    /// Sets the age in seconds of the oldest open interaction, for each route that has one. Removes all other routes.
+    /// Sets the age in seconds of the oldest open interaction, for each route that has one. Removes the series of all
+    /// other routes.
     pub fn oldest<'r>(&self, ages: impl Iterator<Item = (&'r str, f64)>) {
         self.ledger.oldest_seconds.reset();
         for (route, seconds) in ages {

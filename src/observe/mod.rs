@@ -12,14 +12,16 @@ mod log_entry;
 mod logger;
 mod metrics;
 mod recent;
+mod redact;
 mod registry;
 mod traces;
 
 pub use access_log::AccessLogger;
 pub use config_state::{ConfigState, ConfigStatus, Refused};
-pub use log_entry::{EgressEntry, Entry, redact_path};
+pub use log_entry::{EgressEntry, Entry};
 pub use logger::install as install_logger;
 pub use metrics::Metrics;
 pub use recent::{Recent, Rows};
+pub use redact::redact_path;
 pub use registry::{Label, Series, Values};
 pub use traces::{Span, Traces};

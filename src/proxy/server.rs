@@ -185,8 +185,9 @@ impl Server {
         Ok(())
     }
 
-    /// Returns a function that prepares a new configuration. It blocks on files and may fail, so it runs outside the
-    /// async workers. The caller has checked that `startup` differs only in settings that a reload may change.
+    /// Returns a function that prepares a new configuration. The returned function reads files, so it must run outside
+    /// the async workers. The new configuration must differ from the current one only in settings that a reload may
+    /// change: the caller checks this.
     pub fn preparing(
         &self,
         startup: Startup,

@@ -80,7 +80,7 @@ pub(super) struct Shard {
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
     pub(super) dedup: Mutex<Dedup>,
-    /// The number of interactions without `tombstones`.
+    /// The number of interactions, not counting `tombstones`.
     pub(super) interactions: AtomicUsize,
     /// The number of events that belong to interactions.
     pub(super) events: AtomicUsize,

@@ -166,7 +166,7 @@ impl Memory {
         changes
     }
 
-    /// Returns the delivered events without an interaction as changes to an empty ledger.
+    /// Returns the delivered events that belong to no interaction, as the list of changes that adds them to an empty ledger.
     pub(super) fn snapshot_events(&self) -> Vec<Change> {
         let dedup = self.dedup.lock();
         dedup.all().map(|(until, key, number)| Change::Event(number, key, until, NO_OWNER)).collect()

@@ -16,7 +16,7 @@ use crate::signature::{EventIdSource, Proof, SignaturePlace, TimestampSource, Ve
 use crate::source::{Allowlist, Networks};
 use crate::time::{Rate, format_duration};
 
-/// The most ranges of a list that are printed.
+/// The maximum number of ranges printed for each list.
 const RANGES_MAX: usize = 50;
 
 /// Returns the output of `check --print`: all sections of the configuration, and each route with the settings that it

@@ -35,7 +35,7 @@ pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 
-/// Writes a record of this program's own.
+/// Serializes one of Callgate's own types as YAML.
 pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String> {
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }

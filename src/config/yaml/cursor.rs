@@ -163,7 +163,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a name, which can be a metric label, a log field and a claim.
+    /// Returns a name that is valid as a metric label, a log field and a token claim.
     pub(crate) fn name(&self) -> Option<&'n str> {
         let text = self.text()?;
         if is_name(text) { Some(text) } else { self.bad_name(text) }

@@ -28,7 +28,7 @@ impl ResponseFault {
         }
     }
 
-    /// Returns the denial if the upstream is a provider.
+    /// Returns the denial for this fault of a connection to a provider.
     pub(crate) const fn provider_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::ProviderGarbled,

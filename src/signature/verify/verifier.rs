@@ -75,7 +75,7 @@ impl Verifier {
         matches!(self.keys, VerifierKeys::Named(_, None))
     }
 
-    /// Reports whether a message may name a certificate with this URL.
+    /// Reports whether the URL of a certificate in a message is allowed.
     pub fn may_name(&self, url: &str) -> bool {
         matches!(&self.keys, VerifierKeys::Named(rule, None) if rule.allows(url))
     }
