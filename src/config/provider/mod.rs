@@ -8,8 +8,8 @@ mod keys;
 mod place;
 mod presets;
 mod proof;
+mod published_paths;
 mod scheme;
-mod well_known;
 
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
@@ -28,7 +28,7 @@ pub use presets::{EDGES, PRESETS, Preset, preset};
 pub(super) use convention::locations;
 pub(super) use feeds::{fetching, list as address_list};
 pub(super) use presets::{callback_convention, edge, scheme_of};
-pub(super) use well_known::documents;
+pub(super) use published_paths::documents;
 
 /// Reads one provider.
 pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Option<Provider> {

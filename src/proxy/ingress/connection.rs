@@ -1,37 +1,17 @@
-//! Serves the requests of one ingress connection: one after the other on HTTP/1, concurrently on HTTP/2.
+//! Serves one ingress connection. HTTP/1 requests are served here, one after the other; `http2_connection` serves HTTP/2.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
-use pingora::protocols::{ALPN, Digest, Stream};
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
-use tokio::sync::Notify;
 
-use super::callback_exchange;
 use super::context::IngressContext;
-use crate::denial::Denial;
+use super::{callback_exchange, http2_connection};
 use crate::http::{
-    BufferedIo, CLOSE_TIMEOUT, HeadRead, Http1Session, MemoryReservation, ReusableTimer, Session,
-    request_head, with_timeout,
+    BufferedIo, CLOSE_TIMEOUT, HeadRead, Http1Session, ReusableTimer, Session, request_head, with_timeout,
 };
-use crate::policy::Limits;
 use crate::proxy::listen::ConnInfo;
-
-/// Most malformed requests on one HTTP/2 connection. One more closes it.
-const MALFORMED_MAX: usize = 32;
-/// Largest amount of unsent response data per HTTP/2 connection, in bytes.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Most streams of one HTTP/2 connection that may end with an error of the caller.
-const ERROR_RESETS_MAX: usize = 64;
-/// Most exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more exchanges than
-/// open streams, because the exchange of a reset stream continues until the agent has responded.
-const EXCHANGES_PER_STREAM: usize = 2;
-/// Memory per header line besides its text, in bytes.
-const HEADER_LINE_BYTES: usize = 128;
 
 /// Serves a connection until it is closed.
 pub(crate) async fn serve(
@@ -42,10 +22,10 @@ pub(crate) async fn serve(
 ) {
     let conn = Arc::new(conn);
     if has_negotiated_http2(&stream) {
-        return Box::pin(http2(context, stream, conn, stopping)).await;
+        return Box::pin(http2_connection::serve(context, stream, conn, stopping)).await;
     }
     if let Some(stream) = http1(&context, stream, &conn).await {
-        Box::pin(http2(context, stream, conn, stopping)).await;
+        Box::pin(http2_connection::serve(context, stream, conn, stopping)).await;
     }
 }
 
@@ -91,130 +71,6 @@ fn rewind(stream: Stream, bytes: BytesMut) -> Option<Stream> {
     let mut io = stream.into_any().downcast::<BufferedIo>().ok()?;
     io.rewind(bytes.freeze());
     Some(io)
-}
-
-/// Counts the exchanges in flight on an HTTP/2 connection.
-#[derive(Default)]
-struct Streams {
-    count: AtomicUsize,
-    ended: Notify,
-}
-
-/// One exchange in flight. Dropping it ends it.
-struct InFlight(Arc<Streams>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::SeqCst);
-        self.0.ended.notify_one();
-    }
-}
-
-impl Streams {
-    fn begin(self: &Arc<Self>) -> InFlight {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        InFlight(Arc::clone(self))
-    }
-
-    /// Waits until no exchange is in flight, then for `duration`.
-    async fn idle(&self, duration: Duration) {
-        while self.count.load(Ordering::SeqCst) > 0 {
-            self.ended.notified().await;
-        }
-        tokio::time::sleep(duration).await;
-    }
-}
-
-fn options(limits: &Limits) -> H2Options {
-    let mut options = default_h2_options();
-    options
-        .max_concurrent_streams(limits.streams_max)
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
-        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
-        .max_send_buffer_size(SEND_BUFFER_BYTES);
-    options
-}
-
-/// Reserves memory for an HTTP/2 head. HPACK can compress a head to a thousandth of its size, so the reservation uses
-/// the decompressed size. Returns `None` if the head has too many lines or the memory is used up.
-fn reserve_head_memory(
-    context: &IngressContext,
-    session: &HttpSession,
-    limits: &Limits,
-) -> Option<MemoryReservation> {
-    let headers = &session.req_header().headers;
-    let bytes: usize =
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_LINE_BYTES).sum();
-    let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
-    let would_fit = headers.len() <= limits.headers_max && reservation.grow_to(bytes as u64);
-    if !would_fit {
-        context.recorder.metrics.request("none", "none", "deny", Denial::HeadTooLarge.code(), 0);
-    }
-    would_fit.then_some(reservation)
-}
-
-async fn http2(
-    context: Arc<IngressContext>,
-    stream: Stream,
-    conn: Arc<ConnInfo>,
-    mut stopping: ShutdownWatch,
-) {
-    let Some(_in_flight) = context.drain.http2.begin() else { return };
-    let limits = context.policy.load().limits;
-    let digest = Arc::new(Digest {
-        ssl_digest: stream.get_ssl_digest(),
-        socket_digest: stream.get_socket_digest(),
-        ..Digest::default()
-    });
-    let accepted = with_timeout(limits.head_deadline, handshake(stream, Some(options(&limits)))).await;
-    let Some(Ok(mut connection)) = accepted else { return };
-    let streams = Arc::new(Streams::default());
-    let (mut malformed, mut stopped, mut idle_timeout) = (0, *stopping.borrow(), limits.head_deadline);
-    if stopped {
-        connection.graceful_shutdown();
-    }
-    loop {
-        // The connection is polled even while it shuts down: polling also completes the streams in flight.
-        let accepted = tokio::select! {
-            accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
-            _ = stopping.changed(), if !stopped => {
-                stopped = true;
-                connection.graceful_shutdown();
-                continue;
-            }
-            () = streams.idle(idle_timeout), if !stopped => return,
-        };
-        match accepted {
-            Ok(Some(H2Accept::Session(mut session))) => {
-                let now = context.policy.load().limits;
-                let head = reserve_head_memory(&context, &session, &now);
-                let too_many =
-                    streams.count.load(Ordering::SeqCst) >= now.streams_max as usize * EXCHANGES_PER_STREAM;
-                let Some(head) = head.filter(|_| !too_many) else {
-                    // Reset streams are counted until the agent has responded.
-                    session.shutdown();
-                    malformed += 1;
-                    if malformed > MALFORMED_MAX {
-                        return;
-                    }
-                    continue;
-                };
-                if !conn.is_still_allowed() {
-                    session.shutdown();
-                    connection.graceful_shutdown();
-                    continue;
-                }
-                idle_timeout = now.idle_timeout;
-                let (context, conn, in_flight) = (Arc::clone(&context), Arc::clone(&conn), streams.begin());
-                tokio::spawn(async move {
-                    let _guards = (in_flight, head);
-                    callback_exchange::serve(&context, ServerSession::new_http2(session).into(), &conn).await;
-                });
-            }
-            Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,
-            Ok(Some(H2Accept::Rejected) | None) | Err(_) => return,
-        }
-    }
 }
 
 /// Reports whether the TLS handshake selected HTTP/2 (ALPN).

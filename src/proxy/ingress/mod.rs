@@ -7,6 +7,7 @@ mod connection;
 mod context;
 mod deliver;
 mod handshake;
+mod http2_connection;
 mod notices;
 mod rate_limits;
 mod request_log;
