@@ -73,7 +73,7 @@ impl AccessLogger {
     }
 }
 
-/// Waits up to [`CLOSE_DEADLINE`] until the queued lines are written.
+/// Waits up to `CLOSE_DEADLINE` until the queued lines are written.
 impl Drop for AccessLogger {
     fn drop(&mut self) {
         let mut pending = self.shared.pending.lock();

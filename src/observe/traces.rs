@@ -87,7 +87,7 @@ impl Traces {
         Span(self.tracer.build_with_context(builder, &parent.unwrap_or_default()))
     }
 
-    /// Sends the remaining spans. Blocks for up to [`LAST`].
+    /// Sends the remaining spans. Blocks for up to `LAST`.
     pub fn stop(&self) {
         // Spans that cannot be sent are dropped, as they are while Callgate is running.
         let _ = self.provider.shutdown_with_timeout(LAST);
