@@ -16,6 +16,7 @@ use callgate::denial::Denial;
 use callgate::observe::Metrics;
 
 const FILE_LINES_MAX: usize = 400;
+const FOLDER_FILES_MAX: usize = 14;
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -104,6 +105,21 @@ fn arrows_point_down() {
         "a module may name only modules declared before it in lib.rs:\n{}",
         wrong.join("\n")
     );
+}
+
+#[test]
+fn folders_have_few_files() {
+    let mut folders = BTreeMap::<PathBuf, usize>::new();
+    for file in rust_files("src") {
+        *folders.entry(file.parent().unwrap().to_owned()).or_default() += 1;
+    }
+    for (folder, files) in folders {
+        assert!(
+            files <= FOLDER_FILES_MAX,
+            "{} has {files} files: give some of them a folder",
+            folder.display()
+        );
+    }
 }
 
 /// Limits of import cycles between files. Lower them when a cycle is gone.

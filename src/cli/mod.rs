@@ -16,10 +16,8 @@ mod metrics;
 mod mint;
 mod providers;
 mod read;
-mod reload;
 mod run;
 mod schema;
-mod serving;
 mod sign;
 
 use std::process::ExitCode;
@@ -34,8 +32,8 @@ pub use inject::{Injected, Sidecar, inject, remove};
 pub use message::Message;
 pub use metrics::metrics_table;
 pub use providers::provider_table;
+pub use run::{Serving, serve};
 pub use schema::{reference, schema};
-pub use serving::{Serving, serve};
 
 #[derive(Parser)]
 #[command(

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
-use super::read::ConfigArg;
-use super::read::{Read, Stamps, stamp};
 use super::serving::Serving;
+use crate::cli::read::{ConfigArg, Read, Stamps, stamp};
 use crate::clock::Clock;
 use crate::observe::{ConfigState, Metrics};
 

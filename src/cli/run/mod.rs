@@ -1,6 +1,9 @@
 //! `callgate run`: starts all parts of Callgate and serves until a signal stops it.
 //!
-//! [`serve`] connects the parts and starts the listeners. The `reload` module replaces the configuration later.
+//! [`serve`] connects the parts and starts the listeners. `reload.rs` replaces the configuration later.
+
+mod reload;
+mod serving;
 
 use std::io::Write;
 use std::num::NonZero;
@@ -9,16 +12,17 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use reload::Reloader;
+
 use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE, counted};
-use super::read::ConfigArg;
-use super::read::Read;
-use super::reload::Reloader;
-use super::serving::serve;
+use super::read::{ConfigArg, Read};
 use crate::clock::Clock;
 use crate::config::{AccessLog, Config, Startup};
 use crate::observe::{AccessLogger, ConfigState, Metrics, install_logger};
 use crate::policy::{AgentAddress, Policy};
 use crate::proxy::{Server, StartError};
+
+pub use serving::{Serving, serve};
 
 /// The number of SIGXFSZ on Linux.
 const SIGXFSZ: i32 = 25;
