@@ -6,11 +6,11 @@
 mod cache;
 mod certificates;
 mod client;
-mod errands;
 mod fetched_data;
 mod fetcher;
-mod flight;
+mod one_fetch;
 mod queue;
 mod recent_requests;
+mod requested_fetches;
 
 pub use fetcher::{Fetcher, Work, with_cached};
