@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::change::{Change, NO_OWNER};
 use super::dedup::Dedup;
-use super::journal::Journal;
+use super::file::{Change, Journal, NO_OWNER};
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{

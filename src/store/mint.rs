@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::Store;
+use super::ledger::Store;
 use crate::denial::Refusal;
 use crate::observe::Metrics;
 use crate::policy::{MintFault, MintRequest, Minted, Policy};

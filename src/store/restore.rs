@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::change::NO_OWNER;
-use super::file::Contents;
+use super::file::{Contents, NO_OWNER};
 use super::memory::Memory;
 
 /// Loads the contents of a file into memory.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::change::{Change, NO_OWNER};
+use super::file::{Change, NO_OWNER};
 use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;

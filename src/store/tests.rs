@@ -3,10 +3,18 @@
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use tokio::sync::watch;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::*;
-use crate::interaction::{EventKey, Follow, Report};
+use tokio::sync::{Notify, watch};
+
+use super::file::Journal;
+use super::ledger::Store;
+use super::memory::Memory;
+use crate::config::StoreSettings;
+use crate::interaction::{Ask, ClaimError, EventKey, Follow, Report};
+use crate::observe::Metrics;
+use crate::time::Timestamp;
 
 /// Creates a store with a journal that nobody writes. The sender reports changes as durable.
 fn store() -> (Store, watch::Sender<u64>) {

@@ -1,14 +1,12 @@
 //! The thread that writes the ledger's file. When the disk fails, the thread tries again until the disk works.
-//! [`super::file`] describes the recovery after each kind of failure.
+//! `file/ledger_file.rs` describes the recovery after each kind of failure.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::change::Change;
-use super::file::{Fault, FaultKind, LedgerFile};
-use super::journal::{EndGuard, FileClosedGuard, Journal, Shared};
+use super::file::{Change, EndGuard, Fault, FaultKind, FileClosedGuard, Journal, LedgerFile, Shared};
 use super::memory::{Memory, SHARDS};
 
 /// The first delay before the disk is tried again. The delay doubles after each attempt.

@@ -6,11 +6,11 @@ use crate::interaction::EventKey;
 use crate::time::Timestamp;
 
 /// The owner of an event that belongs to no interaction.
-pub(super) const NO_OWNER: u64 = u64::MAX;
+pub(in crate::store) const NO_OWNER: u64 = u64::MAX;
 
 /// A change to the ledger. The first field is the number of the record.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(in crate::store) enum Change {
     /// Inserts a delivered event: its key, the end of its retention, and the number of its interaction or [`NO_OWNER`].
     Event(u64, EventKey, Timestamp, u64),
     /// Removes an event.
@@ -23,7 +23,7 @@ pub(super) enum Change {
 
 impl Change {
     /// Returns the approximate size of the change in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::store) fn bytes(&self) -> usize {
         let more = match self {
             Self::Interaction(_, _, record) => record.len(),
             Self::Event(..) | Self::EventGone(_) | Self::InteractionGone(_) => 0,

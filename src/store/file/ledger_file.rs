@@ -49,7 +49,7 @@ const NOT_OPEN: &str = "it is not open";
 
 /// The kind of a failure, which decides on the recovery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum FaultKind {
+pub(in crate::store) enum FaultKind {
     /// A write found no free space. The committed contents of the file are intact.
     NoSpace,
     /// The contents of the file are unknown, so it must be rewritten from memory.
@@ -60,14 +60,14 @@ pub(super) enum FaultKind {
 
 /// The reason why changes are not durable.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) message: String,
-    pub(super) kind: FaultKind,
+pub(in crate::store) struct Fault {
+    pub(in crate::store) message: String,
+    pub(in crate::store) kind: FaultKind,
 }
 
 impl Fault {
     /// Returns a fault after which the file must be rewritten from memory.
-    pub(super) fn broken(message: impl ToString) -> Self {
+    pub(in crate::store) fn broken(message: impl ToString) -> Self {
         Self { message: message.to_string(), kind: FaultKind::Broken }
     }
 
@@ -78,7 +78,7 @@ impl Fault {
 
 /// The ledger's file, open and locked.
 #[derive(Debug)]
-pub(super) struct LedgerFile {
+pub(in crate::store) struct LedgerFile {
     path: PathBuf,
     // Declared before `file`, so that the database is closed before the lock is released.
     database: Option<Database>,
@@ -90,7 +90,7 @@ pub(super) struct LedgerFile {
 impl LedgerFile {
     /// Opens the file, or creates it. If the path is a symbolic link, this opens or creates the link's target, so that
     /// a later rename replaces the target and not the link.
-    pub(super) fn open(path: &str) -> Result<Self, String> {
+    pub(in crate::store) fn open(path: &str) -> Result<Self, String> {
         let text = |error: Error| error.to_string();
         let path = &*resolve(Path::new(path)).map_err(text)?;
         if !path.exists() {
@@ -124,7 +124,7 @@ impl LedgerFile {
     }
 
     /// Creates an empty file next to `path`. A crash then leaves no incomplete file at `path`.
-    pub(super) fn create_beside(path: &Path) -> Result<Self, Fault> {
+    pub(in crate::store) fn create_beside(path: &Path) -> Result<Self, Fault> {
         let new = beside(path);
         let _ = std::fs::remove_file(&new);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new);
@@ -141,7 +141,7 @@ impl LedgerFile {
 
     /// Reports whether the file still has its name, or whether somebody removed it. Returns [`FaultKind::NotOurs`] if the
     /// path names another file.
-    pub(super) fn check_name(&self) -> Result<bool, Fault> {
+    pub(in crate::store) fn check_name(&self) -> Result<bool, Fault> {
         match self.is_at(&self.path) {
             Ok(true) => Ok(true),
             Ok(false) => Err(Fault::not_ours("another process has replaced it")),
@@ -151,7 +151,7 @@ impl LedgerFile {
     }
 
     /// Renames this file to the path of `former`, unless another process has replaced `former`.
-    pub(super) fn replace(&mut self, former: &Self) -> Result<(), Fault> {
+    pub(in crate::store) fn replace(&mut self, former: &Self) -> Result<(), Fault> {
         self.file.sync_all().map_err(Fault::broken)?;
         former.check_name()?;
         self.move_to(&former.path)
@@ -171,12 +171,12 @@ impl LedgerFile {
     }
 
     /// Removes the file.
-    pub(super) fn remove(self) {
+    pub(in crate::store) fn remove(self) {
         let _ = std::fs::remove_file(&self.path);
     }
 
     /// Returns the path of the file, without symbolic links.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::store) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -201,20 +201,20 @@ impl LedgerFile {
     }
 
     /// Opens the database again after a write that found no free space.
-    pub(super) fn reopen(&mut self) -> Result<(), Fault> {
+    pub(in crate::store) fn reopen(&mut self) -> Result<(), Fault> {
         self.database = None;
         self.open_database()
     }
 
     /// Commits changes. They are durable once this returns.
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
+    pub(in crate::store) fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let Some(database) = &self.database else { return Err(Fault::broken(NOT_OPEN)) };
         commit(database, changes)
             .map_err(|error| Fault { message: error.to_string(), kind: kind_of(&self.disk) })
     }
 
     /// Reads the contents of the file.
-    pub(super) fn read(&self) -> Result<Contents, String> {
+    pub(in crate::store) fn read(&self) -> Result<Contents, String> {
         let Some(database) = &self.database else { return Err(NOT_OPEN.to_owned()) };
         Contents::read(database).map_err(|error| error.to_string())
     }
@@ -302,10 +302,10 @@ fn create_tables(database: &Database) -> Result<(), String> {
 }
 
 /// The contents of the file at start.
-pub(super) struct Contents {
-    pub(super) number_max: u64,
-    pub(super) interactions: Vec<(u64, Box<str>, Interaction)>,
-    pub(super) events: Vec<(u64, EventKey, Timestamp, u64)>,
+pub(in crate::store) struct Contents {
+    pub(in crate::store) number_max: u64,
+    pub(in crate::store) interactions: Vec<(u64, Box<str>, Interaction)>,
+    pub(in crate::store) events: Vec<(u64, EventKey, Timestamp, u64)>,
 }
 
 impl Contents {

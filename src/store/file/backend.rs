@@ -14,11 +14,11 @@ const BROKEN: u8 = 2;
 
 /// The failures of the disk since the database was opened.
 #[derive(Debug, Default)]
-pub(super) struct Disk(AtomicU8);
+pub(in crate::store) struct Disk(AtomicU8);
 
 impl Disk {
     /// Reports whether the only failures were writes without free space.
-    pub(super) fn has_no_space(&self) -> bool {
+    pub(in crate::store) fn has_no_space(&self) -> bool {
         self.0.load(Ordering::Relaxed) == NO_SPACE
     }
 
@@ -45,11 +45,11 @@ impl Disk {
     }
 }
 
-/// The backend that the database uses. Closing it keeps the lock, which belongs to [`super::file::LedgerFile`].
+/// The backend that the database uses. Closing it keeps the lock, which belongs to [`super::ledger_file::LedgerFile`].
 #[derive(Debug)]
-pub(super) struct Backend {
-    pub(super) inner: FileBackend,
-    pub(super) disk: Arc<Disk>,
+pub(in crate::store) struct Backend {
+    pub(in crate::store) inner: FileBackend,
+    pub(in crate::store) disk: Arc<Disk>,
 }
 
 type Edge = Bound<u64>;

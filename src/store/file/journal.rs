@@ -1,6 +1,6 @@
 //! The queue of changes that are written to the ledger's file. Changes that arrive during a commit are written together
 //! in the next commit. A caller that needs a durable change waits for the commit of this change. Only one thread writes
-//! the file ([`super::writer`]).
+//! the file (`store/writer.rs`).
 //!
 //! While the disk fails or hangs, the store accepts nothing new, so that the queue is bounded.
 
@@ -74,7 +74,7 @@ struct Queue {
 
 /// The changes that are being written to the file.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(in crate::store) struct Journal {
     shared: Arc<Shared>,
     numbers: AtomicU64,
     /// The number of the last durable change.
@@ -84,7 +84,7 @@ pub(super) struct Journal {
 
 /// The state that the journal shares with its writer.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::store) struct Shared {
     queue: Mutex<Queue>,
     /// Notified when there are changes to write, and when the queue is closed.
     wake: Condvar,
@@ -93,13 +93,13 @@ pub(super) struct Shared {
     /// A [`Health`]. It is changed only while the queue is locked, but read without the lock.
     health: AtomicU8,
     grace: Duration,
-    pub(super) metrics: Arc<Metrics>,
+    pub(in crate::store) metrics: Arc<Metrics>,
 }
 
 impl Journal {
     /// Creates the journal of a file whose highest number is `number_max`. Returns the journal and the sender of the
     /// number of the last durable change, for the writer.
-    pub(super) fn new(
+    pub(in crate::store) fn new(
         number_max: u64,
         grace: Duration,
         metrics: Arc<Metrics>,
@@ -119,28 +119,28 @@ impl Journal {
     }
 
     /// Returns the state that the journal shares with its writer.
-    pub(super) fn shared(&self) -> Arc<Shared> {
+    pub(in crate::store) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
     /// Returns the monotonic clock.
-    pub(super) fn clock(&self) -> fn() -> Instant {
+    pub(in crate::store) fn clock(&self) -> fn() -> Instant {
         self.clock
     }
 
     /// Returns the number of a new record.
-    pub(super) fn number(&self) -> u64 {
+    pub(in crate::store) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns the number of the last change.
-    pub(super) fn sequence(&self) -> u64 {
+    pub(in crate::store) fn sequence(&self) -> u64 {
         self.shared.queue.lock().sequence
     }
 
     /// Queues changes and returns their number for [`Journal::durable`]. Without changes it returns 0, which is always
     /// durable.
-    pub(super) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
+    pub(in crate::store) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
             // These changes will not be written, so no caller may see them as durable.
@@ -168,7 +168,7 @@ impl Journal {
 
     /// Waits until all changes up to this one are durable. Returns false if they are not durable after `store.grace`, or
     /// if they never will be.
-    pub(super) async fn durable(&self, sequence: u64) -> bool {
+    pub(in crate::store) async fn durable(&self, sequence: u64) -> bool {
         let mut durable = self.durable.clone();
         let reached = durable.wait_for(|durable| *durable >= sequence);
         // Exchanges must not wait for a hanging disk forever. They end without an acknowledgement.
@@ -176,12 +176,12 @@ impl Journal {
     }
 
     /// Reports whether the store accepts new interactions and callbacks.
-    pub(super) fn accepts_changes(&self) -> bool {
+    pub(in crate::store) fn accepts_changes(&self) -> bool {
         self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
     /// Updates and returns the health. Only this check notices a hanging disk, because the writer is blocked then.
-    pub(super) fn refresh_health(&self) -> Health {
+    pub(in crate::store) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();
         let since = queue.writing.map(|began| (self.clock)().saturating_duration_since(began));
@@ -198,7 +198,7 @@ impl Journal {
     }
 
     /// Writes the queued changes and closes the file. Waits for at most `store.grace`.
-    pub(super) fn close(&self) {
+    pub(in crate::store) fn close(&self) {
         let mut queue = self.shared.queue.lock();
         if std::mem::replace(&mut queue.closed, true) {
             return;
@@ -224,7 +224,11 @@ impl Shared {
 
     /// Marks the previous batch as durable, waits for changes, and moves them into `batch`, which must be empty. Returns
     /// the number of the last change. Returns `None` if the queue is closed and empty.
-    pub(super) fn next_batch(&self, batch: &mut Vec<Change>, clock: fn() -> Instant) -> Option<u64> {
+    pub(in crate::store) fn next_batch(
+        &self,
+        batch: &mut Vec<Change>,
+        clock: fn() -> Instant,
+    ) -> Option<u64> {
         let mut queue = self.queue.lock();
         queue.writing = None;
         match self.health() {
@@ -248,19 +252,19 @@ impl Shared {
     }
 
     /// Records that the disk reported an error.
-    pub(super) fn set_failing(&self) {
+    pub(in crate::store) fn set_failing(&self) {
         let _queue = self.queue.lock();
         self.set_health(Health::Failing);
     }
 
     /// Records that the writer ends and that only a restart helps.
-    pub(super) fn set_gone(&self) {
+    pub(in crate::store) fn set_gone(&self) {
         let _queue = self.queue.lock();
         self.set_health(Health::Gone);
     }
 
     /// Discards the queued changes, because they are written from memory. Returns the number of the last change.
-    pub(super) fn discard_pending(&self) -> u64 {
+    pub(in crate::store) fn discard_pending(&self) -> u64 {
         let mut queue = self.queue.lock();
         queue.changes = Vec::new();
         queue.bytes = 0;
@@ -268,7 +272,7 @@ impl Shared {
     }
 
     /// Waits for `delay`, or until the journal is closed. Returns whether it is closed.
-    pub(super) fn wait_or_close(&self, delay: Duration) -> bool {
+    pub(in crate::store) fn wait_or_close(&self, delay: Duration) -> bool {
         let mut queue = self.queue.lock();
         self.wake.wait_while_for(&mut queue, |queue| !queue.closed, delay);
         queue.closed
@@ -276,7 +280,7 @@ impl Shared {
 }
 
 /// Closes the queue when the writer ends. Reports a panic of the writer.
-pub(super) struct EndGuard(pub(super) Arc<Shared>);
+pub(in crate::store) struct EndGuard(pub(in crate::store) Arc<Shared>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
@@ -291,7 +295,7 @@ impl Drop for EndGuard {
 }
 
 /// Reports that the file is closed, when dropped.
-pub(super) struct FileClosedGuard(pub(super) Arc<Shared>);
+pub(in crate::store) struct FileClosedGuard(pub(in crate::store) Arc<Shared>);
 
 impl Drop for FileClosedGuard {
     fn drop(&mut self) {

@@ -1,0 +1,118 @@
+//! Claims callbacks for delivery. A claim waits while the same event, or the last use of the interaction, is being
+//! delivered by another claim.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::ledger::{Store, durable, unavailable};
+use super::memory::Hold;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::{Ask, ClaimError, Cleared, Report};
+use crate::time::Timestamp;
+
+/// A callback that the caller may deliver. Dropping it without [`Claimed::settle`] releases it.
+#[derive(Debug)]
+pub struct Claimed<'s> {
+    store: &'s Store,
+    hold: Option<Hold>,
+}
+
+impl Store {
+    /// Claims a verified callback for its delivery. If the same event or the last use of the interaction is being
+    /// delivered, this waits for the end of that delivery, but at most for `patience`.
+    ///
+    /// # Errors
+    /// Returns [`ClaimError`] if the callback must not be delivered now.
+    pub async fn claim(
+        &self,
+        ask: &Ask<'_>,
+        now: Timestamp,
+        patience: Duration,
+    ) -> Result<Claimed<'_>, ClaimError> {
+        self.check().map_err(ClaimError::Refused)?;
+        let claimed = match self.memory.claim(ask, now) {
+            Ok(Some(hold)) => Ok(self.claimed(hold)),
+            // Boxed, because this case is rare and would make the future of every exchange larger.
+            Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
+            Err(error) => Err(error),
+        };
+        if claimed.is_err()
+            && let Some(journal) = &self.journal
+            && !journal.durable(journal.sequence()).await
+        {
+            // The records behind this result are not durable yet, and may be lost in a crash.
+            return Err(ClaimError::Refused(unavailable()));
+        }
+        claimed
+    }
+
+    async fn wait_for_claim(
+        &self,
+        ask: &Ask<'_>,
+        now: Timestamp,
+        patience: Duration,
+    ) -> Result<Claimed<'_>, ClaimError> {
+        let detail = "the same event or the last allowed use is still being delivered";
+        let late = || ClaimError::Refused(Refusal::new(Denial::EventInFlight, detail));
+        timeout(patience, self.claim_when_free(ask, now)).await.map_err(|_| late())?
+    }
+
+    async fn claim_when_free(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
+        loop {
+            // Created before the attempt, so that a claim that ends after the attempt is noticed.
+            let ended = self.claim_ended.notified();
+            if let Some(hold) = self.memory.claim(ask, now)? {
+                return Ok(self.claimed(hold));
+            }
+            ended.await;
+        }
+    }
+
+    fn claimed(&self, hold: Hold) -> Claimed<'_> {
+        Claimed { store: self, hold: Some(hold) }
+    }
+}
+
+impl Claimed<'_> {
+    /// Returns the proof that the ledger allows the delivery.
+    pub fn cleared(&self) -> Cleared {
+        match &self.hold {
+            Some(Hold::Interaction(_, claim)) => Cleared::by_the_ledger(claim.question, claim.stale),
+            Some(Hold::Dedup(_)) | None => Cleared::by_the_ledger(None, false),
+        }
+    }
+
+    /// Reports whether a later callback has already reported newer progress.
+    pub fn is_stale(&self) -> bool {
+        matches!(&self.hold, Some(Hold::Interaction(_, claim)) if claim.stale)
+    }
+
+    /// Records that the agent accepted the callback. The record is durable once this returns `Ok`, and only then may the
+    /// provider receive an acknowledgement.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn settle(
+        mut self,
+        report: &Report,
+        event_id: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let Some(hold) = self.hold.take() else { return Ok(()) };
+        let sequence = self.store.memory.settle(hold, report, event_id, now);
+        // Notified before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
+        // itself.
+        self.store.claim_ended.notify_waiters();
+        durable(self.store.journal.as_ref(), sequence).await
+    }
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.store.memory.release(&hold);
+            self.store.claim_ended.notify_waiters();
+        }
+    }
+}

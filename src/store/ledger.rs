@@ -1,0 +1,272 @@
+//! The ledger of interactions and delivered events.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::file::{Health, Journal, LedgerFile};
+use super::memory::{DueNotice, Memory, SHARDS};
+use super::restore::restore;
+use super::writer;
+use crate::config::StoreSettings;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::{Interaction, QuestionFault};
+use crate::observe::Metrics;
+use crate::policy::Minted;
+use crate::time::Timestamp;
+
+/// The approximate number of interactions that one step of a [`Walk`] reads. A step takes less than a millisecond.
+const STEP: usize = 2_000;
+
+/// The reason why a store cannot be opened.
+#[derive(Debug)]
+pub struct StoreError {
+    /// The path of the file.
+    pub path: Box<str>,
+    /// The reason as text.
+    pub message: String,
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot keep the ledger in {}: {}", self.path, self.message)
+    }
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) memory: Arc<Memory>,
+    pub(super) journal: Option<Arc<Journal>>,
+    /// Notified when a claim ends.
+    pub(super) claim_ended: Notify,
+}
+
+/// A question that the caller may answer. Dropping it without [`Taken::answered`] allows another answer.
+#[derive(Debug)]
+pub struct Taken<'s> {
+    store: &'s Store,
+    now: Timestamp,
+    id: Box<str>,
+    number: u32,
+    /// The route of its interaction.
+    pub route: Arc<str>,
+    /// The endpoint of the provider that receives the answer.
+    pub endpoint: Box<str>,
+    answered: bool,
+}
+
+/// The progress of [`Store::walk`].
+#[derive(Debug, Default)]
+pub struct Walk {
+    shard: usize,
+    oldest: HashMap<Arc<str>, Timestamp>,
+}
+
+impl Store {
+    /// Opens the store. With a file, this loads the contents of the file.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] if the file cannot be used, or if another process uses it.
+    pub fn start(
+        settings: &StoreSettings,
+        metrics: Arc<Metrics>,
+        clock: fn() -> Instant,
+    ) -> Result<Self, StoreError> {
+        metrics.store_limits(settings.interactions_max);
+        let Some(path) = &settings.path else {
+            let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
+            return Ok(Self { memory, journal: None, claim_ended: Notify::new() });
+        };
+        let failed = |message| StoreError { path: path.clone(), message };
+        let file = LedgerFile::open(path).map_err(failed)?;
+        let contents = file.read().map_err(failed)?;
+        let (journal, durable) =
+            Journal::new(contents.number_max, settings.grace, Arc::clone(&metrics), clock);
+        let journal = Arc::new(journal);
+        let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
+        restore(contents, &memory);
+        writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
+        Ok(Self { memory, journal: Some(journal), claim_ended: Notify::new() })
+    }
+
+    /// Returns the health of the ledger's file. A store without a file is always healthy.
+    pub fn health(&self) -> Health {
+        self.journal.as_ref().map_or(Health::Healthy, |journal| journal.refresh_health())
+    }
+
+    /// Returns the number of interactions and the number of delivered events.
+    pub fn counts(&self) -> (usize, usize) {
+        self.memory.counts()
+    }
+
+    /// Records a minted interaction that begins `now`. The record is durable once this returns `Ok`.
+    ///
+    /// # Errors
+    /// Returns the denial `store_full` or `store_unavailable`.
+    pub async fn open(&self, minted: &Minted, now: Timestamp) -> Result<(), Refusal> {
+        self.check()?;
+        let sequence = self.memory.open(minted, now)?;
+        let opened = durable(self.journal.as_ref(), sequence).await;
+        if opened.is_err() {
+            // Nobody receives the token. Without this, the agent would be notified about a callback that cannot come.
+            self.memory.not_sent(&minted.interaction, true, now);
+        }
+        opened
+    }
+
+    /// Reports whether the store accepts new interactions and callbacks.
+    fn accepts_changes(&self) -> bool {
+        self.journal.as_ref().is_none_or(|journal| journal.accepts_changes())
+    }
+
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.accepts_changes() { Ok(()) } else { Err(unavailable()) }
+    }
+
+    /// Revokes an interaction, so that its token is denied from now on. Returns false if the interaction is unknown and
+    /// will not be adopted.
+    ///
+    /// # Errors
+    /// Returns the denial `store_full` or `store_unavailable`.
+    pub async fn revoke(&self, id: &str, now: Timestamp) -> Result<bool, Refusal> {
+        self.check()?;
+        let Some(revoked) = self.memory.revoke(id, now) else { return Ok(false) };
+        durable(self.journal.as_ref(), revoked?).await?;
+        Ok(true)
+    }
+
+    /// Records that the request of an interaction did not reach its provider, or that the provider rejected it. `unseen`
+    /// is whether nobody received the token. Such an interaction is removed when the ledger is full.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
+    }
+
+    /// Records the id that the provider gave to an interaction.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.bind(id, provider_id, now)).await
+    }
+
+    /// Reserves a question of an interaction for an answer: the question with this number, or the only open question.
+    ///
+    /// # Errors
+    /// Returns [`QuestionFault`] if the question cannot be answered now.
+    pub fn take_question(
+        &self,
+        id: &str,
+        number: Option<u32>,
+        now: Timestamp,
+    ) -> Result<Taken<'_>, QuestionFault> {
+        // An answer that cannot be recorded might be sent twice.
+        self.check().map_err(|_| QuestionFault::Unavailable)?;
+        let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
+        Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })
+    }
+
+    /// Returns the record of an interaction.
+    pub fn read(&self, id: &str) -> Option<Interaction> {
+        self.memory.read(id)
+    }
+
+    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
+    pub fn list(
+        &self,
+        after: &str,
+        limit: usize,
+        wanted: impl Fn(&Interaction) -> bool,
+    ) -> BTreeMap<Arc<str>, Interaction> {
+        self.memory.list(after, limit, wanted)
+    }
+
+    /// Applies all deadlines up to `now` and removes expired records. Returns the notices that must be sent. While the
+    /// store accepts nothing new, this does nothing, and the next call applies these deadlines.
+    pub fn pass(&self, now: Timestamp) -> Vec<DueNotice> {
+        let mut notices = Vec::new();
+        self.health();
+        for index in (0..SHARDS).take_while(|_| self.accepts_changes()) {
+            self.memory.pass(index, now, &mut notices);
+        }
+        if self.accepts_changes() {
+            self.memory.pass_dedup(now);
+        }
+        notices
+    }
+
+    /// Records whether the agent acknowledged a notice.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
+        let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
+        durable(self.journal.as_ref(), sequence).await
+    }
+
+    /// Continues the search for the oldest open interaction of each route. The search through a large ledger takes many
+    /// steps, so that no step delays callbacks.
+    pub fn walk(&self, walk: &mut Walk, metrics: &Metrics, now: Timestamp) {
+        metrics.store_counts(self.counts());
+        let mut seen = 0;
+        while seen < STEP && walk.shard < SHARDS {
+            seen += self.memory.oldest(walk.shard, &mut walk.oldest);
+            walk.shard += 1;
+        }
+        if walk.shard < SHARDS {
+            return;
+        }
+        let age = |created: Timestamp| now.unix_ms().saturating_sub(created.unix_ms()).max(0) as f64 / 1000.0;
+        metrics.oldest(walk.oldest.iter().map(|(route, created)| (&**route, age(*created))));
+        *walk = Walk::default();
+    }
+
+    /// Writes the queued changes and closes the file.
+    pub fn close(&self) {
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Taken<'_> {
+    /// Records that the provider accepted the answer.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn answered(mut self) -> Result<(), Refusal> {
+        self.answered = true;
+        let sequence = self.store.memory.answer(&self.id, self.number, true, self.now);
+        durable(self.store.journal.as_ref(), sequence).await
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.store.memory.answer(&self.id, self.number, false, self.now);
+        }
+    }
+}
+
+pub(super) async fn durable(journal: Option<&Arc<Journal>>, sequence: u64) -> Result<(), Refusal> {
+    match journal {
+        Some(journal) if !journal.durable(sequence).await => Err(unavailable()),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn unavailable() -> Refusal {
+    Refusal::new(Denial::StoreUnavailable, "the ledger's file cannot be written now")
+}
