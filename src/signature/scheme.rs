@@ -1,11 +1,13 @@
 //! The signature scheme of a provider, as data.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 
 use super::content::{ContentPart, ContentScheme};
 use super::handshake::Handshake;
 use super::keys::{MacAlgorithm, PublicKeySource, SecretFormat, SignatureAlgorithm};
-use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
+use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace, SnsMessage};
 use super::request_parts::{EventIdSource, TimestampRule};
 use crate::json::Pointer;
 
@@ -85,6 +87,20 @@ impl Scheme {
         match &mut self.proof {
             Proof::Content(scheme) => scheme.timestamp.as_mut(),
             _ => None,
+        }
+    }
+
+    /// Returns the longest time for which a message may be accepted again after its arrival: its timestamp may be in the
+    /// future first, and in the past later. Returns `None` if the scheme does not limit this time.
+    pub fn replay_window(&self) -> Option<Duration> {
+        match &self.proof {
+            Proof::Content(scheme) => {
+                scheme.timestamp.as_ref().map(|rule| rule.past.saturating_add(rule.future))
+            }
+            Proof::Jwt(scheme) => scheme.replay_window(),
+            Proof::MessageSignature(scheme) => Some(scheme.replay_window()),
+            Proof::Sns => Some(SnsMessage::REPLAY_WINDOW),
+            Proof::None | Proof::SharedSecret(_) => None,
         }
     }
 

@@ -57,6 +57,11 @@ impl MessageSignatureScheme {
         self.components.iter().any(|name| **name == *CONTENT_DIGEST.as_str())
     }
 
+    /// Returns the longest time for which a message may be accepted again after its arrival.
+    pub(in crate::signature) fn replay_window(&self) -> Duration {
+        self.max_age.saturating_add(FUTURE)
+    }
+
     /// Verifies the signature of a request head.
     ///
     /// # Errors

@@ -67,6 +67,12 @@ pub(in crate::signature) enum JwtKeys<'k> {
 }
 
 impl JwtScheme {
+    /// Returns the longest time for which a token may be accepted again after its arrival. Returns `None` if the scheme
+    /// does not limit the age of `iat`.
+    pub(in crate::signature) fn replay_window(&self) -> Option<Duration> {
+        self.max_age.map(|age| age.saturating_add(LEEWAY))
+    }
+
     /// Verifies the token of a request.
     ///
     /// # Errors

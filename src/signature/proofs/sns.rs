@@ -44,6 +44,9 @@ pub(in crate::signature) struct SnsMessage {
 }
 
 impl SnsMessage {
+    /// The longest time for which a message may be accepted again after its arrival.
+    pub(in crate::signature) const REPLAY_WINDOW: std::time::Duration = PAST.saturating_add(FUTURE);
+
     /// Parses a message of one of `topics`.
     ///
     /// # Errors
