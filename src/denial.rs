@@ -186,8 +186,7 @@ denials! {
     SignatureTooOld, "signature_too_old", Deny, 401, "Unauthorized",
         "The signature's timestamp is older than the tolerance.";
     StoreFull, "store_full", Fail, 503, "Service Unavailable",
-        "The ledger is full: it contains `store.interactions_max` interactions, or `store.events_max` delivered \
-         events.";
+        "The ledger is full: it contains `store.interactions_max` interactions.";
     StoreUnavailable, "store_unavailable", Fail, 503, "Service Unavailable",
         "The store could not write. Callgate acknowledges nothing that is not stored safely.";
     TokenAlgorithm, "token_algorithm", Deny, 401, "Unauthorized",

@@ -13,7 +13,7 @@ pub struct StoreSettings {
     pub unknown: Unknown,
     /// The largest number of interactions.
     pub interactions_max: usize,
-    /// The largest number of delivered events.
+    /// The largest number of delivered events, with and without an interaction.
     pub events_max: usize,
     /// The retention of a delivered event without an interaction.
     pub remember: Duration,
@@ -31,6 +31,7 @@ pub enum Unknown {
 }
 
 const INTERACTIONS_DEFAULT: u64 = 1_000_000;
+const EVENTS_DEFAULT: u64 = 3_000_000;
 const INTERACTIONS_MAX: u64 = 100_000_000;
 const REMEMBER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
 const GRACE_DEFAULT: Duration = Duration::from_secs(10);
@@ -58,12 +59,12 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     // A file has every interaction that Callgate minted. The memory is empty after each restart.
     let unknown = if file == Some(true) { Unknown::Refuse } else { Unknown::Adopt };
     let unknown = fields.optional("unknown").map_or(Some(unknown), |at| at.one_of(&words));
-    let count = |at: Option<Cursor<'_>>| {
-        at.map_or(Some(INTERACTIONS_DEFAULT), |at| at.whole_number(1..=INTERACTIONS_MAX))
+    let count = |at: Option<Cursor<'_>>, default| {
+        at.map_or(Some(default), |at| at.whole_number(1..=INTERACTIONS_MAX))
             .and_then(|count| usize::try_from(count).ok())
     };
-    let interactions_max = count(fields.optional("interactions_max"));
-    let events_max = count(fields.optional("events_max"));
+    let interactions_max = count(fields.optional("interactions_max"), INTERACTIONS_DEFAULT);
+    let events_max = count(fields.optional("events_max"), EVENTS_DEFAULT);
     let remember = fields.optional("remember").map_or(Some(REMEMBER_DEFAULT), |at| at.duration());
     let grace = fields.optional("grace").map_or(Some(GRACE_DEFAULT), |at| at.duration());
     fields.finish();
@@ -78,12 +79,12 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
 }
 
 fn settings(path: Option<Box<str>>, unknown: Unknown) -> StoreSettings {
-    let count = usize::try_from(INTERACTIONS_DEFAULT).unwrap_or(usize::MAX);
+    let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     StoreSettings {
         path,
         unknown,
-        interactions_max: count,
-        events_max: count,
+        interactions_max: count(INTERACTIONS_DEFAULT),
+        events_max: count(EVENTS_DEFAULT),
         remember: REMEMBER_DEFAULT,
         grace: GRACE_DEFAULT,
     }

@@ -60,6 +60,7 @@ impl Verified {
             captures: &self.admitted.captures,
             granted: self.admitted.found.granted.as_ref(),
             events: &self.events,
+            replay_window: route.verifier().and_then(|verifier| verifier.scheme().replay_window()),
             event_id: self.event_id.as_ref().and_then(|id| id.to_str().ok()),
             follow: &route.follow,
             notifies: route.notify.is_some(),

@@ -1,6 +1,7 @@
 //! The check of the ledger before a verified callback is delivered: its input and its possible verdicts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -76,6 +77,9 @@ pub struct Ask<'a> {
     pub granted: Option<&'a Granted>,
     /// The keys of the event. If one of them was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
+    /// The longest time for which the provider's signature lets a replay of this message pass. `None` if its scheme has no
+    /// limit.
+    pub replay_window: Option<Duration>,
     /// The provider's event id, for people who read the log or the API.
     pub event_id: Option<&'a str>,
     /// How the states of the route's interactions are read from callbacks.

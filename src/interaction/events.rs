@@ -1,14 +1,15 @@
 //! The events of one interaction that were delivered or are being delivered.
 
-use std::collections::HashMap;
-
 use super::ask::EventKey;
 
-/// The events of one interaction.
+/// The number of fingerprints from which those of forgotten events are removed before the list grows.
+const PRUNED_FROM: usize = 64;
+
+/// The events of one interaction. The ledger remembers the delivered events by their fingerprints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
-    /// The delivered events. The value is the number under which the file store keeps the event.
-    delivered: HashMap<EventKey, u64>,
+    /// The fingerprints of the delivered events. The ledger may have forgotten some of them.
+    delivered: Vec<u64>,
     /// The events that are being delivered, each with the number of its claim.
     delivering: Vec<(u32, EventKey)>,
     claims: u32,
@@ -26,15 +27,9 @@ pub enum EventState {
 }
 
 impl Events {
-    /// Returns the state of the event with these keys.
-    pub(super) fn known(&self, keys: &[EventKey]) -> EventState {
-        if keys.iter().any(|key| self.delivered.contains_key(key)) {
-            EventState::Delivered
-        } else if self.delivering.iter().any(|(_, key)| keys.contains(key)) {
-            EventState::Delivering
-        } else {
-            EventState::Unknown
-        }
+    /// Reports whether an event with one of these keys is being delivered.
+    pub(super) fn is_delivering(&self, keys: &[EventKey]) -> bool {
+        self.delivering.iter().any(|(_, key)| keys.contains(key))
     }
 
     /// Marks the event with these keys as being delivered. Returns the number of the claim.
@@ -44,13 +39,12 @@ impl Events {
         self.claims
     }
 
-    /// Marks the events of a claim as delivered. For each key, `number` returns the number under which the file store
-    /// keeps the event.
-    pub(super) fn settle(&mut self, claim: u32, mut number: impl FnMut(EventKey) -> u64) {
+    /// Marks the events of a claim as delivered. For each key, `remember` returns the fingerprint.
+    pub(super) fn settle(&mut self, claim: u32, mut remember: impl FnMut(EventKey) -> u64) {
         let delivered = &mut self.delivered;
         self.delivering.retain(|(of, key)| {
             if *of == claim {
-                delivered.insert(*key, number(*key));
+                delivered.push(remember(*key));
             }
             *of != claim
         });
@@ -60,18 +54,26 @@ impl Events {
         self.delivering.retain(|(of, _)| *of != claim);
     }
 
-    /// Adds a delivered event that was read from the file store.
-    pub(super) fn restore(&mut self, key: EventKey, number: u64) {
-        self.delivered.insert(key, number);
+    /// Adds the fingerprint of a delivered event that was read from the file store.
+    pub(super) fn restore(&mut self, fingerprint: u64) {
+        self.delivered.push(fingerprint);
     }
 
-    /// Returns the delivered events, and the numbers under which the file store keeps them.
-    pub(super) fn delivered(&self) -> impl Iterator<Item = (EventKey, u64)> {
-        self.delivered.iter().map(|(key, number)| (*key, *number))
+    /// Returns the fingerprints of the delivered events.
+    pub(super) fn delivered(&self) -> &[u64] {
+        &self.delivered
     }
 
-    /// Returns the numbers under which the file store keeps the delivered events.
-    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
-        self.delivered.values().copied()
+    /// Removes and returns the fingerprints of the delivered events.
+    pub(super) fn take(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.delivered)
+    }
+
+    /// Removes the fingerprints of forgotten events, if the list would grow otherwise.
+    pub(super) fn prune(&mut self, is_known: impl Fn(u64) -> bool) {
+        let len = self.delivered.len();
+        if len >= PRUNED_FROM && len == self.delivered.capacity() {
+            self.delivered.retain(|fingerprint| is_known(*fingerprint));
+        }
     }
 }

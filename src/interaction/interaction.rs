@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Ask, ClaimError, EventKey};
-use super::events::{EventState, Events};
+use super::events::Events;
 use super::notice::{Notice, Overdue};
 use super::question::Question;
 use super::report::{Follow, Report, Stale};
@@ -78,7 +78,10 @@ pub(super) struct More {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<f64>,
     #[serde(skip)]
-    events: Events,
+    pub(super) events: Events,
+    /// Whether the ledger has forgotten the delivered events because the interaction is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) events_forgotten: bool,
     #[serde(default)]
     pub(super) event_ids: Vec<Box<str>>,
     #[serde(default)]
@@ -198,17 +201,23 @@ impl Interaction {
 
     // === Callbacks ===
 
-    /// Claims a callback for delivery. Returns `Ok(None)` if the caller must wait for another delivery to end,
-    /// because that delivery has the same event or the token's last use.
+    /// Claims a callback for delivery. `is_delivered` is whether the ledger remembers one of the event keys as delivered.
+    /// Returns `Ok(None)` if the caller must wait for another delivery to end, because that delivery has the
+    /// same event or the token's last use.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.
-    pub fn claim(&mut self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Claim>, ClaimError> {
-        let known = self.more.as_ref().map_or(EventState::Unknown, |more| more.events.known(ask.events));
-        match known {
-            EventState::Delivered => return Err(ClaimError::Duplicate),
-            EventState::Delivering => return Ok(None),
-            EventState::Unknown => {}
+    pub fn claim(
+        &mut self,
+        ask: &Ask<'_>,
+        now: Timestamp,
+        is_delivered: bool,
+    ) -> Result<Option<Claim>, ClaimError> {
+        if is_delivered {
+            return Err(ClaimError::Duplicate);
+        }
+        if self.more.as_ref().is_some_and(|more| more.events.is_delivering(ask.events)) {
+            return Ok(None);
         }
         let stale = self.admits(ask, now)?;
         if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
@@ -244,9 +253,15 @@ impl Interaction {
             ));
         }
         let used_up = self.uses_left == 0;
+        // Without its events, late progress could have been delivered before.
+        let forgotten = self.more.as_ref().is_some_and(|more| more.events_forgotten);
+        let drops = ask.follow.stale == Some(Stale::Drop);
         let stale = match self.state {
             State::Done | State::Failed
-                if !used_up && ask.report.is_progress() && ask.follow.stale.is_some() =>
+                if !used_up
+                    && ask.report.is_progress()
+                    && ask.follow.stale.is_some()
+                    && (drops || !forgotten) =>
             {
                 true
             }
@@ -261,7 +276,7 @@ impl Interaction {
             }
             _ => self.is_overtaken(ask.report),
         };
-        if stale && ask.follow.stale == Some(Stale::Drop) { Err(ClaimError::Stale) } else { Ok(stale) }
+        if stale && drops { Err(ClaimError::Stale) } else { Ok(stale) }
     }
 
     fn is_overtaken(&self, report: &Report) -> bool {
@@ -278,15 +293,15 @@ impl Interaction {
         }
     }
 
-    /// Ends a claim whose callback the agent accepted. For each event key, `number` returns the number under which
-    /// the file store keeps the event. Returns whether this callback ended the interaction.
+    /// Ends a claim whose callback the agent accepted. For each event key, `remember` lets the ledger remember the event,
+    /// and returns its fingerprint. Returns whether this callback ended the interaction.
     pub fn settle(
         &mut self,
         claim: &Claim,
         report: &Report,
         event_id: Option<&str>,
         now: Timestamp,
-        number: impl FnMut(EventKey) -> u64,
+        remember: impl FnMut(EventKey) -> u64,
     ) -> bool {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.deliveries = self.deliveries.saturating_add(1);
@@ -295,7 +310,7 @@ impl Interaction {
         self.stall_noticed = false;
         let fresh = self.state.is_open() && !self.is_overtaken(report);
         let more = self.more();
-        more.events.settle(claim.number, number);
+        more.events.settle(claim.number, remember);
         more.notice.take_if(|notice| notice.cause == Overdue::Stalled);
         if let Some(id) = event_id {
             if more.event_ids.len() >= EVENT_IDS_MAX {
@@ -324,21 +339,6 @@ impl Interaction {
             }
             event => event,
         })
-    }
-
-    /// Adds a delivered event that was read from the file store.
-    pub fn restore_event(&mut self, key: EventKey, number: u64) {
-        self.more().events.restore(key, number);
-    }
-
-    /// Returns the delivered events, and the numbers under which the file store keeps them.
-    pub fn delivered_events(&self) -> impl Iterator<Item = (EventKey, u64)> {
-        self.more.iter().flat_map(|more| more.events.delivered())
-    }
-
-    /// Returns the numbers under which the file store keeps the delivered events.
-    pub fn event_numbers(&self) -> impl Iterator<Item = u64> {
-        self.more.iter().flat_map(|more| more.events.numbers())
     }
 
     /// Applies an event. Returns whether the event ended the interaction.

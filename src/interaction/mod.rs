@@ -6,6 +6,7 @@
 
 mod answering;
 mod ask;
+mod delivered;
 mod events;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod interaction;

@@ -69,6 +69,7 @@ struct Ledger {
     ended: IntCounterVec,
     events: IntGauge,
     events_forgotten: IntCounter,
+    events_max: IntGauge,
     interactions: IntGauge,
     interactions_max: IntGauge,
     minted: IntCounterVec,
@@ -170,8 +171,9 @@ impl Ledger {
             events: make.gauge("callgate_store_events", "Delivered events that the store remembers.")?,
             events_forgotten: make.counter(
                 "callgate_store_events_forgotten_total",
-                "Delivered events that the store removed early because it was full.",
+                "Delivered events that the store removed before the end of their retention, because it had too many. Events of interactions that are over are not counted.",
             )?,
+            events_max: make.gauge("callgate_store_events_max", "Maximum number of events in the store.")?,
             interactions: make.gauge("callgate_store_interactions", "Interactions in the store.")?,
             interactions_max: make.gauge(
                 "callgate_store_interactions_max",
@@ -295,7 +297,8 @@ impl Metrics {
     }
 
     /// Sets the maximum number of interactions in the store.
-    pub fn store_limits(&self, interactions_max: usize) {
+    pub fn store_limits(&self, interactions_max: usize, events_max: usize) {
+        self.ledger.events_max.set(i64::try_from(events_max).unwrap_or(i64::MAX));
         self.ledger.interactions_max.set(i64::try_from(interactions_max).unwrap_or(i64::MAX));
     }
 

@@ -78,14 +78,14 @@ impl Claimed<'_> {
     /// Returns the proof that the ledger allows the delivery.
     pub fn cleared(&self) -> Cleared {
         match &self.hold {
-            Some(Hold::Interaction(_, claim)) => Cleared::by_the_ledger(claim.question, claim.stale),
-            Some(Hold::Dedup(_)) | None => Cleared::by_the_ledger(None, false),
+            Some(Hold::Interaction(_, claim, _)) => Cleared::by_the_ledger(claim.question, claim.stale),
+            Some(Hold::Dedup(..)) | None => Cleared::by_the_ledger(None, false),
         }
     }
 
     /// Reports whether a later callback has already reported newer progress.
     pub fn is_stale(&self) -> bool {
-        matches!(&self.hold, Some(Hold::Interaction(_, claim)) if claim.stale)
+        matches!(&self.hold, Some(Hold::Interaction(_, claim, _)) if claim.stale)
     }
 
     /// Records that the agent accepted the callback. The record is durable once this returns `Ok`, and only then may the

@@ -1,85 +1,65 @@
-//! The delivered events without an interaction. All of them are retained for the same time, so they form a queue in the
-//! order of their delivery. When the queue is full, the oldest events are removed.
+//! The events without an interaction: the delivered ones, and those that are being delivered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashSet;
 
+use super::event_memory::{EventLog, FingerprintKey, LoggedEvent};
 use crate::interaction::{EventKey, EventState};
-use crate::time::Timestamp;
 
-/// The state of a known event.
-#[derive(Clone, Copy, Debug)]
-enum Mark {
-    /// The event was delivered. The fields are the end of its retention and its number in the file.
-    Delivered(Timestamp, u64),
-    /// The event is being delivered.
-    InFlight,
-}
+/// The number of tables of the index. While one of them grows, callbacks wait: for three million events, 1 ms.
+const TABLES: usize = 64;
 
-/// The delivered events without an interaction, and the claims on such events.
-#[derive(Debug, Default)]
+/// The events without an interaction.
+#[derive(Debug)]
 pub(super) struct Dedup {
-    marks: HashMap<EventKey, Mark>,
-    queue: VecDeque<(Timestamp, EventKey, u64)>,
+    pub(super) log: EventLog,
+    delivering: HashSet<EventKey>,
+    key: FingerprintKey,
 }
 
 impl Dedup {
-    /// Returns the number of delivered events.
-    pub(super) fn len(&self) -> usize {
-        self.queue.len()
+    pub(super) fn new(key: FingerprintKey) -> Self {
+        Self { log: EventLog::new(TABLES), delivering: HashSet::new(), key }
     }
 
-    /// Returns all delivered events with their numbers.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Timestamp, EventKey, u64)> {
-        self.queue.iter().copied()
-    }
-
-    /// Claims an event with these keys, unless one of the keys is already known. Returns the state before the claim.
-    pub(super) fn claim(&mut self, keys: &[EventKey], now: Timestamp) -> EventState {
-        let mut known = EventState::Unknown;
-        for key in keys {
-            match self.marks.get(key) {
-                Some(Mark::Delivered(until, _)) if *until > now => return EventState::Delivered,
-                Some(Mark::InFlight) => known = EventState::Delivering,
-                Some(Mark::Delivered(..)) | None => {}
-            }
+    /// Claims an event with these keys, unless one of the keys is already known. Events that were delivered before `since`
+    /// (Unix seconds) are not known any more. Returns the state before the claim.
+    pub(super) fn claim(&mut self, keys: &[EventKey], since: i64) -> EventState {
+        let delivered = |key: &EventKey| self.log.get(self.key.fingerprint("", *key));
+        if keys.iter().filter_map(delivered).any(|event| i64::from(event.delivered) > since) {
+            return EventState::Delivered;
         }
-        if known == EventState::Unknown {
-            for key in keys {
-                self.marks.insert(*key, Mark::InFlight);
-            }
+        if keys.iter().any(|key| self.delivering.contains(key)) {
+            return EventState::Delivering;
         }
-        known
+        self.delivering.extend(keys);
+        EventState::Unknown
     }
 
     /// Releases a claim.
     pub(super) fn release(&mut self, keys: &[EventKey]) {
         for key in keys {
-            if matches!(self.marks.get(key), Some(Mark::InFlight)) {
-                self.marks.remove(key);
-            }
+            self.delivering.remove(key);
         }
     }
 
-    /// Records a delivered event, which is retained until `until`.
-    pub(super) fn remember(&mut self, key: EventKey, until: Timestamp, number: u64) {
-        self.marks.insert(key, Mark::Delivered(until, number));
-        self.queue.push_back((until, key, number));
+    /// Ends the claim of a key, whose event was delivered. Returns what is remembered, and what this replaces.
+    pub(super) fn settle(
+        &mut self,
+        key: EventKey,
+        delivered: u32,
+        window: u32,
+        number: u64,
+    ) -> (LoggedEvent, Option<LoggedEvent>) {
+        self.delivering.remove(&key);
+        let fingerprint = self.key.fingerprint("", key);
+        let event = LoggedEvent { fingerprint, delivered, window, number };
+        (event, self.log.insert(event))
     }
 
-    /// Removes the oldest event if its retention is over, or if there are more than `max` events. Returns its number, and
-    /// whether it was removed before the end of its retention.
-    pub(super) fn forget(&mut self, now: Timestamp, max: usize) -> Option<(u64, bool)> {
-        let (until, key, number) = self.queue.front().copied()?;
-        let over = until <= now;
-        if !over && self.queue.len() <= max {
-            return None;
-        }
-        self.queue.pop_front();
-        // The same event may have been delivered again under a later number.
-        if matches!(self.marks.get(&key), Some(Mark::Delivered(_, known)) if *known == number) {
-            self.marks.remove(&key);
-        }
-        Some((number, !over))
+    /// Removes one event that was delivered at `since` (Unix seconds) or before.
+    pub(super) fn expire(&mut self, since: i64) -> Option<LoggedEvent> {
+        let oldest = self.log.fronts().find(|event| i64::from(event.delivered) <= since)?;
+        self.log.remove(oldest.fingerprint)
     }
 }
 
@@ -88,21 +68,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_removes_the_oldest_event() {
-        let (mut dedup, now) = (Dedup::default(), Timestamp::from_unix_secs(0));
-        let until = Timestamp::from_unix_secs(100);
-        for i in 0..5 {
-            assert_eq!(dedup.claim(&[EventKey(i)], now), EventState::Unknown);
-            dedup.remember(EventKey(i), until, u64::try_from(i).unwrap());
-            while let Some((number, made_room)) = dedup.forget(now, 3) {
-                assert!(made_room && number + 3 == u64::try_from(i).unwrap());
-            }
-        }
-        assert_eq!(dedup.claim(&[EventKey(4)], now), EventState::Delivered);
-        assert_eq!(dedup.claim(&[EventKey(0)], now), EventState::Unknown);
-        assert_eq!(dedup.claim(&[EventKey(0), EventKey(9)], now), EventState::Delivering);
-        dedup.release(&[EventKey(0)]);
-        assert_eq!(dedup.forget(until, 3), Some((2, false)));
-        assert_eq!(dedup.claim(&[EventKey(4)], until), EventState::Unknown, "its retention is over");
+    fn an_event_is_known_until_its_retention_is_over() {
+        let mut dedup = Dedup::new(FingerprintKey([1, 2]));
+        let (one, other) = (EventKey(1), EventKey(2));
+        assert_eq!(dedup.claim(&[one], 0), EventState::Unknown);
+        assert_eq!(dedup.claim(&[one, other], 0), EventState::Delivering);
+        dedup.release(&[one]);
+        assert_eq!(dedup.claim(&[one], 0), EventState::Unknown);
+        assert_eq!(dedup.settle(one, 100, 0, 1).1, None);
+        assert_eq!(dedup.claim(&[other, one], 99), EventState::Delivered);
+        assert_eq!(dedup.claim(&[one], 100), EventState::Unknown, "its retention is over");
+        let (event, former) = dedup.settle(one, 200, 0, 2);
+        assert_eq!((event.number, former.map(|event| event.number)), (2, Some(1)));
+        assert_eq!(dedup.expire(100), None);
+        assert_eq!(dedup.expire(200).map(|event| event.number), Some(2));
+        assert_eq!(dedup.log.len(), 0);
     }
 }

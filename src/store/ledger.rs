@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::file::{Health, Journal, LedgerFile};
+use super::event_memory::FingerprintKey;
+use super::file::{Change, Health, Journal, LedgerFile};
 use super::memory::{DueNotice, Memory, SHARDS};
 use super::restore::restore;
 use super::writer;
@@ -75,9 +76,9 @@ impl Store {
         metrics: Arc<Metrics>,
         clock: fn() -> Instant,
     ) -> Result<Self, StoreError> {
-        metrics.store_limits(settings.interactions_max);
+        metrics.store_limits(settings.interactions_max, settings.events_max);
         let Some(path) = &settings.path else {
-            let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
+            let memory = Arc::new(Memory::new(settings.clone(), FingerprintKey::random(), None, metrics));
             return Ok(Self { memory, journal: None, claim_ended: Notify::new() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
@@ -86,7 +87,11 @@ impl Store {
         let (journal, durable) =
             Journal::new(contents.number_max, settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
-        let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
+        let key = contents.fingerprint_key.map_or_else(FingerprintKey::random, FingerprintKey);
+        if contents.fingerprint_key.is_none() {
+            journal.record([Change::FingerprintKey(key.0)]);
+        }
+        let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&journal)), metrics));
         restore(contents, &memory);
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
         Ok(Self { memory, journal: Some(journal), claim_ended: Notify::new() })

@@ -4,17 +4,16 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::dedup::Dedup;
-use super::file::{Change, Journal, NO_OWNER};
+use super::event_memory::{EventLog, FingerprintKey, Oldest};
+use super::file::{Change, Journal};
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{
-    Ask, Claim, ClaimError, EventKey, EventState, Interaction, NoticeId, Report, State, pairs,
-};
+use crate::interaction::{Ask, Claim, ClaimError, EventKey, EventState, Interaction, NoticeId, State, pairs};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
@@ -34,13 +33,14 @@ const STALE_CHECKS_MAX: usize = 1024;
 /// The route of an interaction that was revoked before the ledger knew it.
 pub(super) const NO_ROUTE: &str = "-";
 
-/// A claimed callback, until it is settled or released.
+/// A claimed callback, until it is settled or released. The last field is the time for which a replay may pass, in
+/// seconds.
 #[derive(Debug)]
 pub(super) enum Hold {
     /// A callback of an interaction: the id and the claim.
-    Interaction(Box<str>, Claim),
+    Interaction(Box<str>, Claim, u32),
     /// A callback without an interaction: the keys of its event.
-    Dedup(Vec<EventKey>),
+    Dedup(Vec<EventKey>, u32),
 }
 
 /// A notice that must be sent to the agent.
@@ -65,13 +65,17 @@ pub(super) struct Slot {
 }
 
 /// A part of the ledger.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shard {
     /// The names of the routes, shared by their interactions.
     names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
     /// The times at which the deadlines of interactions must be checked.
     pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
+    /// The delivered events of the interactions.
+    pub(super) events: EventLog,
+    /// Interactions that are over and may still have events. These events make room first.
+    pub(super) over: VecDeque<Arc<str>>,
 }
 
 /// The ledger.
@@ -81,8 +85,12 @@ pub(super) struct Memory {
     pub(super) dedup: Mutex<Dedup>,
     /// The number of interactions, not counting `tombstones`.
     pub(super) interactions: AtomicUsize,
-    /// The number of events that belong to interactions.
+    /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
+    /// For each shard, and for `dedup` at the end: the times of its oldest events ([`Oldest::to_bits`]). They are
+    /// [`Oldest::FIRST`] if the shard may have events of interactions that are over.
+    pub(super) oldest: Vec<AtomicU64>,
+    pub(super) fingerprints: FingerprintKey,
     /// Interactions whose request was not sent and whose token nobody has. They are removed when the ledger is full.
     pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
     /// The number of interactions that were revoked before the ledger knew them.
@@ -92,11 +100,30 @@ pub(super) struct Memory {
     pub(super) metrics: Arc<Metrics>,
 }
 
-impl Memory {
-    pub(super) fn new(settings: StoreSettings, journal: Option<Arc<Journal>>, metrics: Arc<Metrics>) -> Self {
+impl Shard {
+    fn new() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            dedup: Mutex::default(),
+            names: HashSet::new(),
+            interactions: HashMap::new(),
+            checks: BinaryHeap::new(),
+            events: EventLog::new(1),
+            over: VecDeque::new(),
+        }
+    }
+}
+
+impl Memory {
+    pub(super) fn new(
+        settings: StoreSettings,
+        fingerprints: FingerprintKey,
+        journal: Option<Arc<Journal>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
+            dedup: Mutex::new(Dedup::new(fingerprints)),
+            oldest: (0..=SHARDS).map(|_| AtomicU64::new(Oldest::NONE.to_bits())).collect(),
+            fingerprints,
             interactions: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             unsent: Mutex::default(),
@@ -109,8 +136,7 @@ impl Memory {
 
     /// Returns the number of interactions and the number of delivered events.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let events = self.events.load(Ordering::Relaxed) + self.dedup.lock().len();
-        (self.interactions.load(Ordering::Relaxed), events)
+        (self.interactions.load(Ordering::Relaxed), self.events.load(Ordering::Relaxed))
     }
 
     /// Returns the shard index of an id. Ids are random, so the sum of their bytes spreads them evenly.
@@ -162,13 +188,12 @@ impl Memory {
     /// Removes an interaction and its events. Returns whether the interaction existed.
     pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
         let Some(slot) = shard.interactions.remove(id) else { return false };
-        let numbers: Vec<_> = slot.record.event_numbers().collect();
-        self.events.fetch_sub(numbers.len(), Ordering::Relaxed);
+        let events = self.drop_events(&mut shard.events, slot.record.delivered_events());
+        self.note_oldest(Self::index(id), shard);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
         count.fetch_sub(1, Ordering::Relaxed);
         if let Some(journal) = &self.journal {
-            let events = numbers.into_iter().map(Change::EventGone);
-            journal.record(events.chain([Change::InteractionGone(slot.number)]));
+            journal.record(events.into_iter().chain([Change::InteractionGone(slot.number)]));
         }
         true
     }
@@ -220,48 +245,28 @@ impl Memory {
         id
     }
 
-    /// Loads a delivered event from the file. `owner` is the id of its interaction.
-    pub(super) fn restore_event(&self, number: u64, event: EventKey, until: Timestamp, owner: Option<&str>) {
-        let Some(id) = owner else {
-            self.dedup.lock().remember(event, until, number);
-            return;
-        };
-        let mut shard = self.shard(Self::index(id));
-        if let Some(slot) = shard.interactions.get_mut(id) {
-            slot.record.restore_event(event, number);
-            self.events.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     // === Callbacks ===
 
     /// Claims a callback. Returns `Ok(None)` if the caller must wait for the end of another delivery.
     pub(super) fn claim(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Hold>, ClaimError> {
         let Some(granted) = ask.granted else {
-            return match self.dedup.lock().claim(ask.events, now) {
+            return match self.dedup.lock().claim(ask.events, self.remembered_since(now)) {
                 EventState::Delivered => Err(ClaimError::Duplicate),
                 EventState::Delivering => Ok(None),
-                EventState::Unknown => Ok(Some(Hold::Dedup(ask.events.to_vec()))),
+                EventState::Unknown => Ok(Some(Hold::Dedup(ask.events.to_vec(), window(ask)))),
             };
         };
         let id = &*granted.interaction;
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
+        let is_known = |event| shard.events.get(self.fingerprints.fingerprint(id, event)).is_some();
+        let is_delivered = ask.events.iter().any(|event| is_known(*event));
         let slot = match shard.interactions.get_mut(id) {
             Some(slot) => slot,
             None => self.adopt(shard, ask, granted, now)?,
         };
-        let claim = slot.record.claim(ask, now)?;
-        let full = || self.events.load(Ordering::Relaxed) >= self.settings.events_max;
-        if claim.is_some() && !ask.events.is_empty() && full() {
-            // An event that cannot be recorded might be delivered twice.
-            claim.iter().for_each(|claim| slot.record.release(claim));
-            return Err(ClaimError::Refused(Refusal::new(
-                Denial::StoreFull,
-                "the ledger has no space for another event",
-            )));
-        }
-        Ok(claim.map(|claim| Hold::Interaction(id.into(), claim)))
+        let claim = slot.record.claim(ask, now, is_delivered)?;
+        Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
 
     /// Adopts an unknown interaction: records it from the content of its token.
@@ -291,76 +296,11 @@ impl Memory {
         Ok(self.insert(shard, &(*granted.interaction).into(), record, self.number()))
     }
 
-    /// Records that the agent accepted the callback. Returns the number of the change.
-    pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
-        match hold {
-            Hold::Interaction(id, claim) => self.settle_interaction(&id, &claim, report, event_id, now),
-            Hold::Dedup(keys) => self.settle_dedup(&keys, now),
-        }
-    }
-
-    fn settle_interaction(
-        &self,
-        id: &str,
-        claim: &Claim,
-        report: &Report,
-        event_id: Option<&str>,
-        now: Timestamp,
-    ) -> u64 {
-        let mut shard = self.shard(Self::index(id));
-        let Some(slot) = shard.interactions.get_mut(id) else { return 0 };
-        let mut changes = Vec::new();
-        let (until, owner) = (slot.record.expires(), slot.number);
-        let ended = slot.record.settle(claim, report, event_id, now, |event| {
-            self.events.fetch_add(1, Ordering::Relaxed);
-            let number = self.number();
-            if self.journal.is_some() {
-                changes.push(Change::Event(number, event, until, owner));
-            }
-            number
-        });
-        if ended {
-            self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
-        }
-        let is_sooner = slot.record.next_look(now) < slot.next_check;
-        if !is_sooner && self.journal.is_none() {
-            return 0;
-        }
-        let Some(id) = shard.interactions.get_key_value(id).map(|(id, _)| Arc::clone(id)) else { return 0 };
-        self.reschedule(&mut shard, &id, now);
-        let (Some(journal), Some(slot)) = (&self.journal, shard.interactions.get(&id)) else { return 0 };
-        changes.push(change(&id, slot));
-        journal.record(changes)
-    }
-
-    fn settle_dedup(&self, keys: &[EventKey], now: Timestamp) -> u64 {
-        let until = now.plus(self.settings.remember);
-        let mut dedup = self.dedup.lock();
-        let mut changes = Vec::new();
-        for key in keys {
-            let number = self.number();
-            dedup.remember(*key, until, number);
-            changes.push(Change::Event(number, *key, until, NO_OWNER));
-        }
-        self.evict_events(&mut dedup, now, &mut changes);
-        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
-    }
-
-    /// Removes delivered events whose retention is over, and the oldest ones above the limit.
-    pub(super) fn evict_events(&self, dedup: &mut Dedup, now: Timestamp, changes: &mut Vec<Change>) {
-        while let Some((number, made_room)) = dedup.forget(now, self.settings.events_max) {
-            changes.push(Change::EventGone(number));
-            if made_room {
-                self.metrics.event_forgotten();
-            }
-        }
-    }
-
     /// Releases the claim of a callback that was not delivered.
     pub(super) fn release(&self, hold: &Hold) {
         match hold {
-            Hold::Dedup(keys) => self.dedup.lock().release(keys),
-            Hold::Interaction(id, claim) => {
+            Hold::Dedup(keys, _) => self.dedup.lock().release(keys),
+            Hold::Interaction(id, claim, _) => {
                 let mut shard = self.shard(Self::index(id));
                 if let Some(slot) = shard.interactions.get_mut(&**id) {
                     slot.record.release(claim);
@@ -388,6 +328,12 @@ impl Memory {
 /// Returns the change that writes an interaction. Its serialization cannot fail: records have only values of JSON.
 pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
     Change::Interaction(slot.number, Arc::clone(id), serde_json::to_vec(&slot.record).unwrap_or_default())
+}
+
+/// Returns the time for which a replay of a callback may pass, in seconds.
+fn window(ask: &Ask<'_>) -> u32 {
+    let window = ask.replay_window.map_or(u64::MAX, |window| window.as_secs());
+    u32::try_from(window).unwrap_or(u32::MAX)
 }
 
 pub(super) fn full() -> Refusal {

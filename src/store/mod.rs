@@ -6,6 +6,8 @@
 
 mod claim;
 mod dedup;
+mod event_memory;
+mod events;
 mod file;
 mod ledger;
 mod memory;

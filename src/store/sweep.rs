@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::file::{Change, NO_OWNER};
+use super::file::Change;
 use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
@@ -40,9 +40,9 @@ impl Memory {
         let was_open = slot.record.state.is_open();
         let result = update(&mut slot.record);
         if was_open && !slot.record.state.is_open() {
-            self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
+            self.note_end(shard, &key);
         }
-        let sequence = self.write(&key, slot);
+        let sequence = shard.interactions.get(&key).map_or(0, |slot| self.write(&key, slot));
         self.reschedule(shard, &key, now);
         Some((result, sequence))
     }
@@ -156,20 +156,8 @@ impl Memory {
     /// Returns the contents of a shard as changes to an empty ledger.
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
-        let mut changes = Vec::with_capacity(2 * shard.interactions.len());
-        for (id, slot) in &shard.interactions {
-            let (until, owner) = (slot.record.expires(), slot.number);
-            let events = slot.record.delivered_events();
-            changes.extend(events.map(|(key, number)| Change::Event(number, key, until, owner)));
-            changes.push(change(id, slot));
-        }
-        changes
-    }
-
-    /// Returns the delivered events that belong to no interaction, as the list of changes that adds them to an empty ledger.
-    pub(super) fn snapshot_events(&self) -> Vec<Change> {
-        let dedup = self.dedup.lock();
-        dedup.all().map(|(until, key, number)| Change::Event(number, key, until, NO_OWNER)).collect()
+        let events = Self::snapshot_events_of(&shard);
+        events.chain(shard.interactions.iter().map(|(id, slot)| change(id, slot))).collect()
     }
 
     // === Time ===
@@ -185,16 +173,6 @@ impl Memory {
         }
     }
 
-    /// Removes the delivered events without an interaction whose retention is over.
-    pub(super) fn pass_dedup(&self, now: Timestamp) {
-        let mut changes = Vec::new();
-        let mut dedup = self.dedup.lock();
-        self.evict_events(&mut dedup, now, &mut changes);
-        if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
-            journal.record(changes);
-        }
-    }
-
     /// Applies the deadlines of one interaction.
     fn check(
         &self,
@@ -207,8 +185,9 @@ impl Memory {
         let Some(slot) = shard.interactions.get_mut(&id).filter(|slot| slot.next_check == at) else { return };
         let due = slot.record.pass(now);
         if due.lapsed {
-            self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
+            self.note_end(shard, &id);
         }
+        let Some(slot) = shard.interactions.get_mut(&id) else { return };
         if let Some(cause) = due.given_up {
             self.metrics.notice(&slot.record.route, cause.name(), "given_up");
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::event_memory::FingerprintKey;
 use super::file::Journal;
 use super::ledger::Store;
 use super::memory::Memory;
@@ -29,7 +30,8 @@ fn store() -> (Store, watch::Sender<u64>) {
     let metrics = Arc::new(Metrics::new().unwrap());
     let (journal, durable) = Journal::new(0, settings.grace, Arc::clone(&metrics), crate::clock::instant);
     let journal = Arc::new(journal);
-    let memory = Arc::new(Memory::new(settings, Some(Arc::clone(&journal)), metrics));
+    let memory =
+        Arc::new(Memory::new(settings, FingerprintKey::random(), Some(Arc::clone(&journal)), metrics));
     (Store { memory, journal: Some(journal), claim_ended: Notify::new() }, durable)
 }
 
@@ -46,6 +48,7 @@ async fn a_settlement_that_is_dropped_during_its_commit_wakes_waiting_claims() {
         captures: &captures,
         granted: None,
         events: &events,
+        replay_window: None,
         event_id: None,
         follow: &follow,
         notifies: false,

@@ -29,6 +29,7 @@ mod decisions;
 mod desync;
 mod disk;
 mod egress;
+mod events;
 mod every_route;
 mod fetch;
 mod framing;

@@ -8,13 +8,44 @@ use crate::time::Timestamp;
 /// The owner of an event that belongs to no interaction.
 pub(in crate::store) const NO_OWNER: u64 = u64::MAX;
 
+/// A delivered event in the file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::store) enum StoredEvent {
+    /// The fingerprint of the event, and the Unix time from which the age of its signature prevents a replay.
+    Fingerprint(u64, u32),
+    /// The key of the event. Earlier versions of Callgate stored keys.
+    Key(EventKey),
+}
+
+impl StoredEvent {
+    /// Returns the event as the file contains it. The highest 32 bits of a fingerprint are 0. Keys are digests, so that
+    /// their highest bits are random.
+    pub(in crate::store) fn to_bits(self) -> u128 {
+        match self {
+            Self::Fingerprint(fingerprint, until) => u128::from(until) << 64 | u128::from(fingerprint),
+            Self::Key(key) => key.0,
+        }
+    }
+
+    /// Reads an event from the file.
+    pub(in crate::store) fn from_bits(bits: u128) -> Self {
+        let [fingerprint, until] = [bits & u128::from(u64::MAX), bits >> 64];
+        match (u64::try_from(fingerprint), u32::try_from(until)) {
+            (Ok(fingerprint), Ok(until)) => Self::Fingerprint(fingerprint, until),
+            _ => Self::Key(EventKey(bits)),
+        }
+    }
+}
+
 /// A change to the ledger. The first field is the number of the record.
 #[derive(Debug)]
 pub(in crate::store) enum Change {
-    /// Inserts a delivered event: its key, the end of its retention, and the number of its interaction or [`NO_OWNER`].
-    Event(u64, EventKey, Timestamp, u64),
+    /// Inserts a delivered event, with the end of its retention and the number of its interaction or [`NO_OWNER`].
+    Event(u64, StoredEvent, Timestamp, u64),
     /// Removes an event.
     EventGone(u64),
+    /// Sets the secret key of the fingerprints.
+    FingerprintKey([u64; 2]),
     /// Inserts or replaces an interaction: its id and its record (JSON).
     Interaction(u64, Arc<str>, Vec<u8>),
     /// Removes an interaction.
@@ -26,7 +57,7 @@ impl Change {
     pub(in crate::store) fn bytes(&self) -> usize {
         let more = match self {
             Self::Interaction(_, _, record) => record.len(),
-            Self::Event(..) | Self::EventGone(_) | Self::InteractionGone(_) => 0,
+            Self::Event(..) | Self::EventGone(_) | Self::FingerprintKey(_) | Self::InteractionGone(_) => 0,
         };
         size_of::<Self>() + more
     }

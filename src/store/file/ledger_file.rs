@@ -25,15 +25,17 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::{Backend, Disk};
-use super::change::Change;
-use crate::interaction::{EventKey, Interaction};
+use super::change::{Change, StoredEvent};
+use crate::interaction::Interaction;
 use crate::time::Timestamp;
 
 /// Maps the number of an interaction to its id and its record (JSON).
 const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("interactions");
-/// Maps the number of an event to its key, the end of its retention (Unix milliseconds) and the number of its
+/// Maps the number of an event to the event ([`StoredEvent::to_bits`]), the end of its retention (Unix milliseconds) and the number of its
 /// interaction.
 const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
+/// The names of the two halves of the key of the fingerprints in [`ABOUT`].
+const FINGERPRINT_KEY: (&str, &str) = ("fingerprint_key_1", "fingerprint_key_2");
 /// Describes the file.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
@@ -263,7 +265,12 @@ fn commit(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
         for change in changes {
             match change {
                 Change::Event(number, event, until, owner) => {
-                    events.insert(number, (event.0, until.unix_ms(), *owner))?;
+                    events.insert(number, (event.to_bits(), until.unix_ms(), *owner))?;
+                }
+                Change::FingerprintKey([first, second]) => {
+                    let mut about = write.open_table(ABOUT)?;
+                    about.insert(FINGERPRINT_KEY.0, first)?;
+                    about.insert(FINGERPRINT_KEY.1, second)?;
                 }
                 Change::EventGone(number) => drop(events.remove(number)?),
                 Change::Interaction(number, id, bytes) => {
@@ -305,13 +312,19 @@ fn create_tables(database: &Database) -> Result<(), String> {
 pub(in crate::store) struct Contents {
     pub(in crate::store) number_max: u64,
     pub(in crate::store) interactions: Vec<(u64, Box<str>, Interaction)>,
-    pub(in crate::store) events: Vec<(u64, EventKey, Timestamp, u64)>,
+    pub(in crate::store) events: Vec<(u64, StoredEvent, Timestamp, u64)>,
+    /// The key of the fingerprints. A file of an earlier version has none.
+    pub(in crate::store) fingerprint_key: Option<[u64; 2]>,
 }
 
 impl Contents {
     fn read(database: &Database) -> Result<Self, redb::Error> {
         let read = database.begin_read()?;
-        let mut contents = Self { number_max: 0, interactions: Vec::new(), events: Vec::new() };
+        let about = read.open_table(ABOUT)?;
+        let half = |name| about.get(name).map(|value| value.map(|value| value.value()));
+        let fingerprint_key = half(FINGERPRINT_KEY.0)?.zip(half(FINGERPRINT_KEY.1)?).map(Into::into);
+        let mut contents =
+            Self { number_max: 0, interactions: Vec::new(), events: Vec::new(), fingerprint_key };
         for row in read.open_table(INTERACTIONS)?.iter()? {
             let (number, value) = row?;
             let (id, bytes) = value.value();
@@ -322,9 +335,10 @@ impl Contents {
         }
         for row in read.open_table(EVENTS)?.iter()? {
             let (number, value) = row?;
-            let (key, until, owner) = value.value();
+            let (event, until, owner) = value.value();
             contents.number_max = contents.number_max.max(number.value());
-            contents.events.push((number.value(), EventKey(key), Timestamp::from_unix_ms(until), owner));
+            let event = StoredEvent::from_bits(event);
+            contents.events.push((number.value(), event, Timestamp::from_unix_ms(until), owner));
         }
         Ok(contents)
     }

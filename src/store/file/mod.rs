@@ -5,7 +5,7 @@ mod change;
 mod journal;
 mod ledger_file;
 
-pub(super) use change::{Change, NO_OWNER};
+pub(super) use change::{Change, NO_OWNER, StoredEvent};
 pub use journal::Health;
 pub(super) use journal::{EndGuard, FileClosedGuard, Journal, Shared};
 pub(super) use ledger_file::{Contents, Fault, FaultKind, LedgerFile};

@@ -98,6 +98,7 @@ async fn settle(store: &Store, config: &Config, id: &str, event: u64) -> Result<
         captures: &captures,
         granted: Some(&granted),
         events: &events,
+        replay_window: None,
         event_id: None,
         follow: &follow,
         notifies: false,

@@ -1,0 +1,303 @@
+//! A compact memory of delivered events. An event takes about 23 bytes: 16 bytes in a queue and 7 bytes in the index
+//! (`index.rs`).
+//!
+//! When room is needed, the oldest event is removed whose replay is denied because of the age of its signature. If there
+//! is none, the oldest event of all is removed. The events are therefore in a few queues by the time for which a replay
+//! passes after the delivery. Each queue is in the order of delivery.
+
+use std::collections::VecDeque;
+
+use super::index::{EventIndex, Position};
+
+/// The times for which a replay of an event may pass after its delivery, in seconds. The time of an event is rounded up
+/// to one of them. The queue of an event is the position in this list.
+pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, 86_400];
+
+/// The number of low bits of a [`Position`] that are the place in a chunk.
+const PLACE_BITS: u32 = 9;
+/// The number of events in a chunk.
+const CHUNK: usize = 1 << PLACE_BITS;
+/// The number of bits of a [`Position`] above them that number the chunk. The highest bits are the queue.
+const CHUNK_BITS: u32 = 20;
+const CHUNK_MASK: u32 = (1 << CHUNK_BITS) - 1;
+
+/// A delivered event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::store) struct LoggedEvent {
+    /// A keyed hash of the event and of its interaction. It is never 0.
+    pub(in crate::store) fingerprint: u64,
+    /// The time of the delivery, in Unix seconds.
+    pub(in crate::store) delivered: u32,
+    /// The time for which a replay may pass after the delivery, in seconds.
+    pub(in crate::store) window: u32,
+    /// The key of the event in the file.
+    pub(in crate::store) number: u64,
+}
+
+/// The times of the oldest events of a log, in Unix seconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::store) struct Oldest {
+    /// The earliest time from which a replay is denied.
+    replayable_until: u32,
+    /// The earliest delivery.
+    delivered: u32,
+}
+
+impl Oldest {
+    /// The times of a log without events.
+    pub(in crate::store) const NONE: Self = Self { replayable_until: u32::MAX, delivered: u32::MAX };
+    /// Times before those of all events.
+    pub(in crate::store) const FIRST: Self = Self { replayable_until: 0, delivered: 0 };
+
+    pub(super) fn of(event: &LoggedEvent) -> Self {
+        Self { replayable_until: event.replayable_until(), delivered: event.delivered }
+    }
+
+    /// Returns the rank of these events at `now`. Events with a lower rank make room first: those whose replay is denied
+    /// before those whose replay would pass.
+    pub(in crate::store) fn rank(self, now: u32) -> (bool, u32) {
+        match self.replayable_until <= now {
+            true => (false, self.replayable_until),
+            false => (true, self.delivered),
+        }
+    }
+
+    /// Returns the times as one number, for an atomic.
+    pub(in crate::store) fn to_bits(self) -> u64 {
+        u64::from(self.replayable_until) << 32 | u64::from(self.delivered)
+    }
+
+    pub(in crate::store) fn from_bits(bits: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = bits.to_be_bytes();
+        Self {
+            replayable_until: u32::from_be_bytes([a, b, c, d]),
+            delivered: u32::from_be_bytes([e, f, g, h]),
+        }
+    }
+}
+
+/// An event in its chunk. A removed event has the fingerprint 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    fingerprint: u64,
+    delivered: u32,
+    /// The number in the file, minus the first number of the chunk.
+    number: u32,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    number: u64,
+    entries: Vec<Entry>,
+}
+
+/// The events with the same window, in the order of delivery.
+#[derive(Debug, Default)]
+struct Queue {
+    chunks: VecDeque<Chunk>,
+    /// The number of the first chunk.
+    first: u32,
+    /// The number of entries at the beginning of the first chunk that were removed.
+    gone: usize,
+    /// The number of entries that were not removed.
+    len: usize,
+}
+
+/// The delivered events.
+#[derive(Debug)]
+pub(in crate::store) struct EventLog {
+    queues: [Queue; WINDOWS.len()],
+    index: EventIndex,
+}
+
+impl LoggedEvent {
+    /// Returns the time from which a replay is denied by its age, in Unix seconds.
+    pub(in crate::store) fn replayable_until(&self) -> u32 {
+        self.delivered.saturating_add(self.window)
+    }
+}
+
+impl EventLog {
+    /// Creates an empty log whose index has this number of tables.
+    pub(in crate::store) fn new(tables: usize) -> Self {
+        Self { queues: Default::default(), index: EventIndex::new(tables) }
+    }
+
+    /// Returns the number of events.
+    #[cfg(test)]
+    pub(in crate::store) fn len(&self) -> usize {
+        self.queues.iter().map(|queue| queue.len).sum()
+    }
+
+    /// Returns the number of chunks.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.queues.iter().map(|queue| queue.chunks.len()).sum()
+    }
+
+    /// Returns the event with this fingerprint.
+    pub(in crate::store) fn get(&self, fingerprint: u64) -> Option<LoggedEvent> {
+        event(&self.queues, self.index.find(fingerprint, at(&self.queues))?)
+    }
+
+    /// Adds an event. Returns the earlier event with the same fingerprint, which is removed.
+    pub(in crate::store) fn insert(&mut self, event: LoggedEvent) -> Option<LoggedEvent> {
+        let former = self.remove(event.fingerprint);
+        let number = WINDOWS.iter().position(|window| *window >= event.window).unwrap_or(WINDOWS.len() - 1);
+        if let Some(queue) = self.queues.get_mut(number) {
+            let position = position(number, queue.push(&event));
+            self.index.insert(event.fingerprint, position, at(&self.queues));
+        }
+        former
+    }
+
+    /// Removes an event.
+    pub(in crate::store) fn remove(&mut self, fingerprint: u64) -> Option<LoggedEvent> {
+        let position = self.index.remove(fingerprint, at(&self.queues))?;
+        let removed = event(&self.queues, position);
+        let number = queue_of(position);
+        let queue = self.queues.get_mut(number)?;
+        queue.clear(position);
+        queue.trim();
+        if queue.is_sparse() {
+            self.compact(number);
+        }
+        removed
+    }
+
+    /// Returns the event that makes room first at `now` (Unix seconds).
+    pub(in crate::store) fn first_to_go(&self, now: u32) -> Option<LoggedEvent> {
+        self.fronts().min_by_key(|event| Oldest::of(event).rank(now))
+    }
+
+    /// Returns the times of the events that make room first.
+    pub(in crate::store) fn oldest(&self) -> Oldest {
+        self.fronts().map(|event| Oldest::of(&event)).fold(Oldest::NONE, |one, other| Oldest {
+            replayable_until: one.replayable_until.min(other.replayable_until),
+            delivered: one.delivered.min(other.delivered),
+        })
+    }
+
+    /// Returns the oldest event of each queue.
+    pub(in crate::store) fn fronts(&self) -> impl Iterator<Item = LoggedEvent> {
+        let fronts = self.queues.iter().zip(WINDOWS);
+        fronts.filter_map(|(queue, window)| queue.chunks.front()?.event(queue.gone, window))
+    }
+
+    /// Returns all events.
+    pub(in crate::store) fn all(&self) -> impl Iterator<Item = LoggedEvent> {
+        self.queues.iter().zip(WINDOWS).flat_map(|(queue, window)| {
+            let chunks = queue.chunks.iter();
+            chunks.flat_map(move |chunk| (0..chunk.entries.len()).filter_map(move |i| chunk.event(i, window)))
+        })
+    }
+
+    /// Writes a queue again without its removed entries.
+    fn compact(&mut self, number: usize) {
+        let (Some(queue), Some(window)) = (self.queues.get_mut(number), WINDOWS.get(number)) else { return };
+        let first = queue.first.wrapping_add(u32::try_from(queue.chunks.len()).unwrap_or(0)) & CHUNK_MASK;
+        let former = std::mem::replace(queue, Queue { first, ..Queue::default() });
+        for (chunk, chunk_number) in former.chunks.iter().zip(0..) {
+            for (place, offset) in (0..chunk.entries.len()).zip(0..) {
+                let Some(event) = chunk.event(place, *window) else { continue };
+                let from = position(number, (former.first.wrapping_add(chunk_number), offset));
+                let to = position(number, queue.push(&event));
+                self.index.replace(event.fingerprint, from, to);
+            }
+        }
+    }
+}
+
+impl Chunk {
+    /// Returns the event at a place, unless it was removed.
+    fn event(&self, place: usize, window: u32) -> Option<LoggedEvent> {
+        let entry = self.entries.get(place).filter(|entry| entry.fingerprint != 0)?;
+        let Entry { fingerprint, delivered, number } = *entry;
+        Some(LoggedEvent {
+            fingerprint,
+            delivered,
+            window,
+            number: self.number.saturating_add(number.into()),
+        })
+    }
+}
+
+impl Queue {
+    /// Adds an event. Returns the number of its chunk, and its place in the chunk.
+    fn push(&mut self, event: &LoggedEvent) -> (u32, u32) {
+        let number = |chunk: &Chunk| u32::try_from(event.number.checked_sub(chunk.number)?).ok();
+        let last = self.chunks.back().filter(|chunk| chunk.entries.len() < CHUNK);
+        let number = last.and_then(number).unwrap_or_else(|| {
+            self.chunks.push_back(Chunk { number: event.number, entries: Vec::new() });
+            0
+        });
+        let last = u32::try_from(self.chunks.len()).unwrap_or(0).wrapping_sub(1);
+        let place = self.chunks.back_mut().map_or(0, |chunk| {
+            let (fingerprint, delivered) = (event.fingerprint, event.delivered);
+            chunk.entries.push(Entry { fingerprint, delivered, number });
+            chunk.entries.len() - 1
+        });
+        self.len += 1;
+        (self.first.wrapping_add(last), u32::try_from(place).unwrap_or(0))
+    }
+
+    fn entry(&self, position: Position) -> Option<(&Chunk, usize)> {
+        let chunk = (position >> PLACE_BITS).wrapping_sub(self.first) & CHUNK_MASK;
+        let place = position & ((1 << PLACE_BITS) - 1);
+        Some((self.chunks.get(usize::try_from(chunk).ok()?)?, usize::try_from(place).ok()?))
+    }
+
+    fn clear(&mut self, position: Position) {
+        let chunk = (position >> PLACE_BITS).wrapping_sub(self.first) & CHUNK_MASK;
+        let place = position & ((1 << PLACE_BITS) - 1);
+        let chunk = usize::try_from(chunk).ok().and_then(|chunk| self.chunks.get_mut(chunk));
+        let entry = chunk.and_then(|chunk| chunk.entries.get_mut(usize::try_from(place).ok()?));
+        if let Some(entry) = entry.filter(|entry| entry.fingerprint != 0) {
+            entry.fingerprint = 0;
+            self.len -= 1;
+        }
+    }
+
+    /// Frees the removed entries at the beginning.
+    fn trim(&mut self) {
+        while let Some(chunk) = self.chunks.front() {
+            match chunk.entries.get(self.gone) {
+                Some(entry) if entry.fingerprint != 0 => return,
+                Some(_) => self.gone += 1,
+                None => {
+                    self.chunks.pop_front();
+                    self.first = self.first.wrapping_add(1) & CHUNK_MASK;
+                    self.gone = 0;
+                }
+            }
+        }
+    }
+
+    /// Reports whether most entries were removed.
+    fn is_sparse(&self) -> bool {
+        self.chunks.len() > 4 + 2 * self.len.div_ceil(CHUNK)
+    }
+}
+
+fn position(queue: usize, (chunk, place): (u32, u32)) -> Position {
+    let queue = u32::try_from(queue).unwrap_or(0);
+    queue << (CHUNK_BITS + PLACE_BITS) | (chunk & CHUNK_MASK) << PLACE_BITS | place
+}
+
+fn queue_of(position: Position) -> usize {
+    usize::try_from(position >> (CHUNK_BITS + PLACE_BITS)).unwrap_or(usize::MAX)
+}
+
+fn event(queues: &[Queue], position: Position) -> Option<LoggedEvent> {
+    let number = queue_of(position);
+    let (chunk, place) = queues.get(number)?.entry(position)?;
+    chunk.event(place, *WINDOWS.get(number)?)
+}
+
+/// Returns the function that reads the fingerprint at a position.
+fn at(queues: &[Queue]) -> impl Fn(Position) -> Option<u64> {
+    |position| {
+        let (chunk, place) = queues.get(queue_of(position))?.entry(position)?;
+        chunk.entries.get(place).map(|entry| entry.fingerprint)
+    }
+}

@@ -1,0 +1,106 @@
+//! Tests the log of delivered events.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::log::{Entry, EventLog, LoggedEvent, Oldest, WINDOWS};
+
+fn logged(fingerprint: u64, delivered: u32, window: u32, number: u64) -> LoggedEvent {
+    LoggedEvent { fingerprint, delivered, window, number }
+}
+
+#[test]
+fn an_entry_stays_small() {
+    assert_eq!(size_of::<Entry>(), 16);
+}
+
+fn goes(log: &mut EventLog, now: u32) -> Option<u64> {
+    let event = log.first_to_go(now)?;
+    log.remove(event.fingerprint).map(|event| event.fingerprint)
+}
+
+#[test]
+fn what_cannot_be_replayed_any_more_goes_first() {
+    let mut log = EventLog::new(1);
+    // A signature without a limit, of an hour, of five minutes; each was delivered before the next.
+    for (fingerprint, delivered, window) in
+        [(1, 1000, u32::MAX), (2, 1001, 3600), (3, 1002, 300), (4, 1003, 300)]
+    {
+        log.insert(logged(fingerprint, delivered, window, fingerprint));
+    }
+    // While all can be replayed, the oldest goes, so that new events are never the first to go.
+    assert_eq!(log.first_to_go(1100).map(|event| event.fingerprint), Some(1));
+    // Later the replays of the last two are denied, then that of the second.
+    let order = [1302, 1302, 1303, 1303, 4601].map(|now| goes(&mut log, now));
+    assert_eq!(order, [Some(3), Some(1), Some(4), Some(2), None]);
+}
+
+#[test]
+fn distant_numbers_are_kept() {
+    let mut log = EventLog::new(1);
+    let numbers = [5, 5, 1 << 40, 3, u64::MAX, 7];
+    for (fingerprint, number) in (1..).zip(numbers) {
+        log.insert(logged(fingerprint, 0, 0, number));
+    }
+    for (fingerprint, number) in (1..).zip(numbers) {
+        assert_eq!(log.get(fingerprint).map(|event| event.number), Some(number));
+    }
+}
+
+#[test]
+fn a_long_lived_event_does_not_keep_the_memory_of_later_ones() {
+    let mut log = EventLog::new(1);
+    for fingerprint in 1..100_000 {
+        log.insert(logged(fingerprint, 0, 0, fingerprint));
+        // Every thousandth event stays.
+        if fingerprint % 1000 != 0 {
+            log.remove(fingerprint);
+        }
+    }
+    assert_eq!(log.len(), 99);
+    assert!(log.chunks() < 8, "{}", log.chunks());
+    assert!((1..100).all(|i| log.get(i * 1000).is_some() && log.get(i * 1000 + 1).is_none()));
+    assert_eq!(
+        log.all().map(|event| event.fingerprint).collect::<Vec<_>>(),
+        (1..100).map(|i| i * 1000).collect::<Vec<_>>()
+    );
+}
+
+proptest! {
+    /// The log does the same as a map. The fingerprints collide in their low bits, which choose the slot.
+    #[test]
+    fn the_log_is_a_map(steps in prop::collection::vec((0..4u8, 0..40u64, 0..WINDOWS.len()), 0..600), tables in 1..4usize) {
+        let (mut log, mut map) = (EventLog::new(tables), HashMap::new());
+        for (number, (step, key, window)) in (0..).zip(steps) {
+            let fingerprint = (key % 5 + 1) | (key << 59);
+            match step {
+                0 => prop_assert_eq!(log.remove(fingerprint), map.remove(&fingerprint)),
+                1 => {
+                    let now = u32::try_from(number).unwrap();
+                    let first = log.first_to_go(now);
+                    let rank = |event: &LoggedEvent| Oldest::of(event).rank(now);
+                    prop_assert_eq!(first.as_ref().map(rank), map.values().map(rank).min());
+                    let oldest = Oldest::from_bits(log.oldest().to_bits());
+                    prop_assert_eq!(first.map_or(Oldest::NONE.rank(now), |first| rank(&first)), oldest.rank(now));
+                    if let Some(event) = first {
+                        prop_assert_eq!(log.remove(event.fingerprint), map.remove(&event.fingerprint));
+                    }
+                }
+                _ => {
+                    let event = logged(fingerprint, u32::try_from(number).unwrap(), WINDOWS[window], number);
+                    prop_assert_eq!(log.insert(event), map.insert(fingerprint, event));
+                }
+            }
+            prop_assert_eq!(log.len(), map.len());
+        }
+        let mut all: Vec<_> = log.all().collect();
+        all.sort_by_key(|event| event.number);
+        let mut expected: Vec<_> = map.values().copied().collect();
+        expected.sort_by_key(|event| event.number);
+        prop_assert_eq!(all, expected);
+        for event in map.values() {
+            prop_assert_eq!(log.get(event.fingerprint), Some(*event));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The delivered events of the ledger in memory: how they are recorded, and how the oldest ones make room.
+//!
+//! Callgate never denies a callback because the memory of events is full. The following events make room, in this order:
+//! 1. Events of interactions that are over. Such an interaction denies every further callback, so nothing is delivered
+//!    twice.
+//! 2. Events whose replay is denied because of the age of its signature, oldest first.
+//! 3. Other events, oldest first.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::event_memory::{EventLog, LoggedEvent, Oldest};
+use super::file::{Change, NO_OWNER, StoredEvent};
+use super::memory::{Hold, Memory, SHARDS, Shard, change};
+use crate::interaction::{Claim, EventKey, Report};
+use crate::time::Timestamp;
+
+/// The largest number of events that one delivery removes. More than one, so that a ledger that was above its limit at
+/// the start becomes smaller.
+const EVICTIONS_MAX: usize = 8;
+/// The largest number of events that are removed in one pass. There are four passes per second.
+const EXPIRIES_MAX: usize = 20_000;
+/// The number of outdated entries that a shard's `over` may have in addition to one per interaction.
+const STALE_OVER_MAX: usize = 1024;
+
+impl Memory {
+    /// Records that the agent accepted the callback. Returns the number of the change.
+    pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
+        let sequence = match hold {
+            Hold::Interaction(id, claim, window) => {
+                self.settle_interaction(&id, &claim, window, report, event_id, now)
+            }
+            Hold::Dedup(keys, window) => self.settle_dedup(&keys, window, now),
+        };
+        self.make_room(EVICTIONS_MAX, now);
+        sequence
+    }
+
+    fn settle_interaction(
+        &self,
+        id: &str,
+        claim: &Claim,
+        window: u32,
+        report: &Report,
+        event_id: Option<&str>,
+        now: Timestamp,
+    ) -> u64 {
+        let mut shard = self.shard(Self::index(id));
+        let shard = &mut *shard;
+        let Some(slot) = shard.interactions.get_mut(id) else { return 0 };
+        let mut changes = Vec::new();
+        let (expires, owner, log) = (slot.record.expires(), slot.number, &mut shard.events);
+        slot.record.prune_events(|fingerprint| log.get(fingerprint).is_some());
+        let ended = slot.record.settle(claim, report, event_id, now, |event| {
+            let fingerprint = self.fingerprints.fingerprint(id, event);
+            let (delivered, number) = (seconds(now), self.number());
+            let event = LoggedEvent { fingerprint, delivered, window, number };
+            let former = log.insert(event);
+            self.count_events(1, usize::from(former.is_some()));
+            if self.journal.is_some() {
+                changes.extend(former.map(|former| Change::EventGone(former.number)));
+                changes.push(Change::Event(number, stored(&event), expires, owner));
+            }
+            fingerprint
+        });
+        let is_sooner = slot.record.next_look(now) < slot.next_check;
+        self.note_oldest(Self::index(id), shard);
+        if !ended && !is_sooner && self.journal.is_none() {
+            return 0;
+        }
+        let Some(id) = shard.interactions.get_key_value(id).map(|(id, _)| Arc::clone(id)) else { return 0 };
+        if ended {
+            self.note_end(shard, &id);
+        }
+        self.reschedule(shard, &id, now);
+        let (Some(journal), Some(slot)) = (&self.journal, shard.interactions.get(&id)) else { return 0 };
+        changes.push(change(&id, slot));
+        journal.record(changes)
+    }
+
+    fn settle_dedup(&self, keys: &[EventKey], window: u32, now: Timestamp) -> u64 {
+        let until = now.plus(self.settings.remember);
+        let mut dedup = self.dedup.lock();
+        let mut changes = Vec::new();
+        for key in keys {
+            let number = self.number();
+            let (event, former) = dedup.settle(*key, seconds(now), window, number);
+            self.count_events(1, usize::from(former.is_some()));
+            if self.journal.is_some() {
+                changes.extend(former.map(|former| Change::EventGone(former.number)));
+                changes.push(Change::Event(number, stored(&event), until, NO_OWNER));
+            }
+        }
+        self.set_oldest(SHARDS, dedup.log.oldest());
+        self.journal.as_ref().map_or(0, |journal| journal.record(changes))
+    }
+
+    /// Loads a delivered event from the file. `owner` is the id of its interaction.
+    pub(super) fn restore_event(
+        &self,
+        number: u64,
+        event: StoredEvent,
+        until: Timestamp,
+        owner: Option<&Arc<str>>,
+    ) {
+        let fingerprint = |key| self.fingerprints.fingerprint(owner.map_or("", |id| &**id), key);
+        let (fingerprint, replayable_until) = match event {
+            StoredEvent::Fingerprint(fingerprint, replayable_until) => (fingerprint, replayable_until),
+            StoredEvent::Key(key) => (fingerprint(key), 0),
+        };
+        let Some(id) = owner else {
+            let delivered = seconds(until.minus(self.settings.remember));
+            let window = replayable_until.saturating_sub(delivered);
+            let mut dedup = self.dedup.lock();
+            let former = dedup.log.insert(LoggedEvent { fingerprint, delivered, window, number });
+            self.count_events(1, usize::from(former.is_some()));
+            return self.set_oldest(SHARDS, dedup.log.oldest());
+        };
+        let mut shard = self.shard(Self::index(id));
+        let shard = &mut *shard;
+        let Some(slot) = shard.interactions.get_mut(id) else { return };
+        slot.record.restore_event(fingerprint);
+        let is_over = !slot.record.state.is_open();
+        let event = LoggedEvent { fingerprint, delivered: replayable_until, window: 0, number };
+        let former = shard.events.insert(event);
+        self.count_events(1, usize::from(former.is_some()));
+        if is_over && shard.over.back() != Some(id) {
+            shard.over.push_back(Arc::clone(id));
+        }
+        self.note_oldest(Self::index(id), shard);
+    }
+
+    /// Records the end of an interaction: its events may make room.
+    pub(super) fn note_end(&self, shard: &mut Shard, id: &Arc<str>) {
+        let Some(slot) = shard.interactions.get(id) else { return };
+        self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
+        if slot.record.delivered_events().is_empty() {
+            return;
+        }
+        shard.over.push_back(Arc::clone(id));
+        if shard.over.len() > 2 * shard.interactions.len() + STALE_OVER_MAX {
+            shard.over.retain(|id| shard.interactions.contains_key(id));
+        }
+        self.note_oldest(Self::index(id), shard);
+    }
+
+    /// Updates the times of the oldest events of a shard.
+    pub(super) fn note_oldest(&self, index: usize, shard: &Shard) {
+        let oldest = if shard.over.is_empty() { shard.events.oldest() } else { Oldest::FIRST };
+        self.set_oldest(index % SHARDS, oldest);
+    }
+
+    fn set_oldest(&self, index: usize, oldest: Oldest) {
+        if let Some(at) = self.oldest.get(index) {
+            at.store(oldest.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    fn count_events(&self, added: usize, removed: usize) {
+        self.events.fetch_add(added, Ordering::Relaxed);
+        self.events.fetch_sub(removed, Ordering::Relaxed);
+    }
+
+    /// Removes the events with these fingerprints. Returns the changes.
+    pub(super) fn drop_events(&self, log: &mut EventLog, fingerprints: &[u64]) -> Vec<Change> {
+        let removed = fingerprints.iter().filter_map(|fingerprint| log.remove(*fingerprint));
+        let changes: Vec<_> = removed.map(|event| Change::EventGone(event.number)).collect();
+        self.count_events(0, changes.len());
+        changes
+    }
+
+    /// Removes events while there are more than the limit, at most `count`. The caller must not have locked a shard.
+    fn make_room(&self, count: usize, now: Timestamp) {
+        let now = seconds(now);
+        for _ in 0..count {
+            if self.events.load(Ordering::Relaxed) <= self.settings.events_max {
+                return;
+            }
+            let ranks = self.oldest.iter().map(|at| Oldest::from_bits(at.load(Ordering::Relaxed)).rank(now));
+            match ranks.enumerate().min_by_key(|(_, rank)| *rank) {
+                Some((SHARDS, _)) => self.evict_dedup(now),
+                Some((index, _)) => self.evict(index, now),
+                None => return,
+            }
+        }
+    }
+
+    fn evict_dedup(&self, now: u32) {
+        let mut dedup = self.dedup.lock();
+        let first = dedup.log.first_to_go(now);
+        if let Some(event) = first.and_then(|event| dedup.log.remove(event.fingerprint)) {
+            self.forgot(event);
+        }
+        self.set_oldest(SHARDS, dedup.log.oldest());
+    }
+
+    fn evict(&self, index: usize, now: u32) {
+        let mut shard = self.shard(index);
+        let shard = &mut *shard;
+        while let Some(id) = shard.over.pop_front() {
+            if self.drop_over(shard, &id) {
+                return self.note_oldest(index, shard);
+            }
+        }
+        if let Some(event) = shard.events.first_to_go(now) {
+            shard.events.remove(event.fingerprint);
+            self.forgot(event);
+        }
+        self.note_oldest(index, shard);
+    }
+
+    /// Removes the events of an interaction that is over. Returns whether it had events.
+    fn drop_over(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
+        let Some(slot) = shard.interactions.get_mut(id) else { return false };
+        let fingerprints = slot.record.forget_events();
+        let mut changes = self.drop_events(&mut shard.events, &fingerprints);
+        if changes.is_empty() {
+            return false;
+        }
+        if let Some(journal) = &self.journal {
+            changes.push(change(id, slot));
+            journal.record(changes);
+        }
+        true
+    }
+
+    /// Records that an event was removed before the end of its retention.
+    fn forgot(&self, event: LoggedEvent) {
+        self.count_events(0, 1);
+        self.metrics.event_forgotten();
+        if let Some(journal) = &self.journal {
+            journal.record([Change::EventGone(event.number)]);
+        }
+    }
+
+    /// Removes delivered events without an interaction whose retention is over.
+    pub(super) fn pass_dedup(&self, now: Timestamp) {
+        let since = self.remembered_since(now);
+        let mut changes = Vec::new();
+        let mut dedup = self.dedup.lock();
+        while changes.len() < EXPIRIES_MAX
+            && let Some(event) = dedup.expire(since)
+        {
+            changes.push(Change::EventGone(event.number));
+        }
+        self.count_events(0, changes.len());
+        self.set_oldest(SHARDS, dedup.log.oldest());
+        if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
+            journal.record(changes);
+        }
+        drop(dedup);
+        self.make_room(EXPIRIES_MAX, now);
+    }
+
+    /// Returns the time of delivery of the events without an interaction whose retention ends now, in Unix seconds.
+    pub(super) fn remembered_since(&self, now: Timestamp) -> i64 {
+        now.minus(self.settings.remember).unix_secs()
+    }
+
+    /// Returns the events of a shard as changes to an empty ledger.
+    pub(super) fn snapshot_events_of(shard: &Shard) -> impl Iterator<Item = Change> {
+        shard.interactions.values().flat_map(|slot| {
+            let (expires, owner) = (slot.record.expires(), slot.number);
+            let events = slot.record.delivered_events().iter();
+            let events = events.filter_map(|fingerprint| shard.events.get(*fingerprint));
+            events.map(move |event| Change::Event(event.number, stored(&event), expires, owner))
+        })
+    }
+
+    /// Returns the delivered events that belong to no interaction, as the list of changes that adds them to an empty ledger.
+    pub(super) fn snapshot_events(&self) -> Vec<Change> {
+        let dedup = self.dedup.lock();
+        let events = dedup.log.all().map(|event| {
+            let delivered = Timestamp::from_unix_secs(event.delivered.into());
+            let until = delivered.plus(self.settings.remember);
+            Change::Event(event.number, stored(&event), until, NO_OWNER)
+        });
+        std::iter::once(Change::FingerprintKey(self.fingerprints.0)).chain(events).collect()
+    }
+}
+
+/// Returns the time in Unix seconds, rounded up.
+fn seconds(at: Timestamp) -> u32 {
+    let seconds = at.unix_ms().max(0).saturating_add(999) / 1000;
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+fn stored(event: &LoggedEvent) -> StoredEvent {
+    StoredEvent::Fingerprint(event.fingerprint, event.replayable_until())
+}
