@@ -44,6 +44,7 @@ AFTERWARDS = {
     "CallgateCertificateEnding": True, "CallgateCertificateEndsToday": True, "CallgateFeedAgeing": False,
     "CallgateFeedFailing": True, "CallgateKeysUnavailable": True, "CallgateStoreFailed": False,
     "CallgateStoreFull": False, "CallgateStoreFilling": False, "CallgateEventsForgotten": False,
+    "CallgateEventsFilling": False,
     "CallgateConnectionsRefused": True, "CallgateHandshakesFailing": False, "CallgateBodyMemoryNearlyFull": False,
     "CallgateOverloaded": False, "CallgateAccessLogLinesLost": False, "CallgateJobGone": False,
     "CallgateNothingTaken": False, "CallgateTracesFailing": False,
