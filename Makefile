@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count crash-loop deny fuzz build setup clean
+.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -93,6 +93,14 @@ bench: build
 bench-ledger: setup
 	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
 	scripts/bench-ledger.sh target/rig/release/ledger
+
+# Sends RATE callbacks per second for SECONDS to a default installation, with each store. None may be denied, and the
+# memory must not grow after the memory of events is full.
+SECONDS ?= 1800
+RATE ?= 5000
+soak: build
+	CARGO_TARGET_DIR=target/rig $(CARGO) build --release --manifest-path benches/rig/Cargo.toml
+	python3 benches/soak.py --seconds $(SECONDS) --rate $(RATE)
 
 # Measures nanoseconds and allocations per decision.
 bench-decide: setup
