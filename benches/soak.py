@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,15 +46,22 @@ def resident_mib(pid):
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
 
-def until_ready(process):
+def until_ready(callgate, upstream):
+    """Waits for the agent and for Callgate."""
     for _ in range(1000):
         try:
+            socket.create_connection(("127.0.0.1", UPSTREAM), timeout=5).close()
             return urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/readyz", timeout=5).close()
         except OSError:
-            if process.poll() is not None:
-                raise SystemExit("Callgate did not start")
+            if callgate.poll() is not None or upstream.poll() is not None:
+                raise SystemExit("Callgate or the agent did not start")
             time.sleep(0.05)
     raise SystemExit("Callgate is not ready")
+
+
+def refusals(page):
+    """Returns the reasons of refusals that occurred."""
+    return {name: value for name, value in page.items() if name.startswith("callgate_ingress_refusals_total") and float(value)}
 
 
 def soak(args, store, tied, folder):
@@ -69,7 +77,7 @@ def soak(args, store, tied, folder):
     process = subprocess.Popen([args.callgate, "run", "-c", path], env=env, stdout=subprocess.DEVNULL)
     faults, sent, delivered, full, began = [], 0, 0, None, time.monotonic()
     try:
-        until_ready(process)
+        until_ready(process, upstream)
         while time.monotonic() - began < args.seconds:
             count = args.rate * min(PART_SECONDS, max(1, int(args.seconds - (time.monotonic() - began))))
             done = subprocess.run(
@@ -79,9 +87,9 @@ def soak(args, store, tied, folder):
             statuses = json.loads(done.stdout)["statuses"]
             sent += count
             delivered += statuses.get("200", 0)
-            if set(statuses) != {"200"}:
-                faults.append(f"{sent} sent: {statuses}")
             now, mib = metrics(), resident_mib(process.pid)
+            if set(statuses) != {"200"}:
+                faults.append(f"{sent} sent: {statuses}, {refusals(now)}")
             events, most = float(now["callgate_store_events"]), float(now["callgate_store_events_max"])
             forgotten = float(now["callgate_store_events_forgotten_total"])
             print(f"{store}, {'with' if tied else 'without'} interactions: {time.monotonic() - began:.0f} s, {sent} sent, "
