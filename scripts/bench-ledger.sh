@@ -6,6 +6,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 "$ledger" memory 1000000
+"$ledger" events 3000000
 for round in 1 2 3; do
     mkdir "$folder/file$round" "$folder/sqlite$round"
     "$ledger" file "$folder/file$round" 4 128

@@ -1,4 +1,4 @@
-//! Measures the ledger: `ledger memory COUNT`, `ledger file FOLDER SECONDS WAITERS`, `ledger sqlite FOLDER SECONDS
+//! Measures the ledger: `ledger memory COUNT`, `ledger events COUNT`, `ledger file FOLDER SECONDS WAITERS`, `ledger sqlite FOLDER SECONDS
 //! WAITERS`, `ledger fill FOLDER COUNT`, `ledger restart FOLDER`.
 //!
 //! A settle is the work of the store for one callback: it rewrites the record of the interaction and remembers the
@@ -30,11 +30,12 @@ fn main() -> Result<(), Failure> {
     let folder = args.get(1).cloned().unwrap_or_default();
     match args.first().map(String::as_str) {
         Some("memory") => memory(number(1)),
+        Some("events") => events(number(1)),
         Some("file") => file(&folder, number(2), number(3)),
         Some("fill") => fill(&folder, number(2)),
         Some("restart") => restart(&folder),
         Some("sqlite") => sqlite::run(&folder, number(2), number(3)),
-        _ => Err("memory, file, fill, restart or sqlite?".into()),
+        _ => Err("memory, events, file, fill, restart or sqlite?".into()),
     }
 }
 
@@ -80,23 +81,29 @@ async fn open(store: &Store, config: &Config, i: usize) -> Result<String, Failur
     Ok(id)
 }
 
-/// Claims and settles one callback.
+/// Claims and settles one callback of an interaction.
 async fn settle(store: &Store, config: &Config, id: &str, event: u64) -> Result<(), Failure> {
+    settle_for(store, config, Some(id), event).await
+}
+
+/// Claims and settles one callback, with or without an interaction.
+async fn settle_for(store: &Store, config: &Config, id: Option<&str>, event: u64) -> Result<(), Failure> {
     let route = config.policy.route("status").ok_or("no route")?;
     let path = CanonicalPath::parse("/w/doc-1").map_err(|fault| fault.to_string())?;
     let captures = route.path.capture(&path);
     let at = now();
     let expires = at.plus(Duration::from_secs(3600));
-    let granted = Granted { interaction: id.into(), issued: at, expires, uses: None };
+    let granted = id.map(|id| Granted { interaction: id.into(), issued: at, expires, uses: None });
+    let scope = id.map_or(Scope::Captures(&captures), Scope::Interaction);
     let report =
         Report { status: Some("processing".into()), progress: Some(event as f64), ..Report::default() };
-    let events = [EventKey::of_id(&route.name, Scope::Interaction(id), &event.to_le_bytes())];
+    let events = [EventKey::of_id(&route.name, scope, &event.to_le_bytes())];
     let follow = Follow::default();
     let ask = Ask {
         route: &route.name,
         provider: None,
         captures: &captures,
-        granted: Some(&granted),
+        granted: granted.as_ref(),
         events: &events,
         replay_window: None,
         event_id: None,
@@ -142,6 +149,27 @@ fn memory(count: usize) -> Result<(), Failure> {
         let (mut walk, metrics, began) = (Walk::default(), Metrics::new()?, Instant::now());
         store.walk(&mut walk, &metrics, now());
         println!("one step of the walk for the oldest: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+        Ok(())
+    })
+}
+
+/// Measures the resident memory of a delivered event without an interaction, and the time to claim and settle one, until
+/// there are `count` events and while the oldest make room for as many more.
+fn events(count: usize) -> Result<(), Failure> {
+    let config = config(&format!("{{ kind: memory, events_max: {count} }}"))?;
+    let store = start(&config)?;
+    runtime()?.block_on(async {
+        let before = rss_bytes();
+        for tenth in 0..20 {
+            let began = Instant::now();
+            for i in 0..count / 10 {
+                settle_for(&store, &config, None, (tenth * count / 10 + i) as u64).await?;
+            }
+            let settle = began.elapsed().as_nanos() as f64 / (count / 10) as f64;
+            let known = store.counts().1;
+            let each = rss_bytes().saturating_sub(before) as f64 / known as f64;
+            println!("{known:>9} events: claim and settle {settle:.0} ns, {each:.1} bytes resident for each event");
+        }
         Ok(())
     })
 }
