@@ -32,3 +32,52 @@ impl Interaction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::interaction::{Ask, ClaimError, Event, EventKey, Follow, Report, Stale};
+    use crate::path::{CanonicalPath, Template};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn late_progress_is_not_delivered_once_the_events_are_forgotten() {
+        let (now, route) = (Timestamp::from_unix_secs(1000), Arc::from("r"));
+        let path = CanonicalPath::parse("/a").unwrap();
+        let captures = Template::parse("/a").unwrap().capture(&path);
+        let follow = Follow { stale: Some(Stale::Deliver), ..Follow::default() };
+        let report = Report { progress: Some(1.0), ..Report::default() };
+        let ask = Ask {
+            route: &route,
+            provider: None,
+            captures: &captures,
+            granted: None,
+            events: &[EventKey(1)],
+            replay_window: None,
+            event_id: None,
+            follow: &follow,
+            notifies: false,
+            report: &report,
+        };
+        let expires = now.plus(Duration::from_secs(60));
+        let mut record = Interaction::new(Arc::clone(&route), "".into(), now, expires);
+        let claim = record.claim(&ask, now, false).unwrap().unwrap();
+        record.settle(&claim, &report, None, now, |_| 7);
+        assert!(record.forget_events().is_empty(), "the interaction is open");
+        record.go(Event::Completed);
+        let late = record.claim(&ask, now, false).unwrap().unwrap();
+        assert!(late.stale, "another event is delivered");
+        record.release(&late);
+        assert_eq!(record.forget_events(), [7]);
+        let text = serde_json::to_string(&record).unwrap();
+        for mut record in [record, serde_json::from_str(&text).unwrap()] {
+            let Err(ClaimError::Refused(refusal)) = record.claim(&ask, now, false) else {
+                panic!("delivered again");
+            };
+            assert_eq!(refusal.denial.code(), "interaction_over");
+        }
+    }
+}

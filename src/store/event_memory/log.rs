@@ -1,4 +1,4 @@
-//! A compact memory of delivered events. An event takes about 23 bytes: 16 bytes in a queue and 7 bytes in the index
+//! A compact memory of delivered events. An event takes about 24 bytes: 16 bytes in a queue and 7 to 8 bytes in the index
 //! (`index.rs`).
 //!
 //! When room is needed, the oldest event is removed whose replay is denied because of the age of its signature. If there

@@ -168,7 +168,9 @@ fn events(count: usize) -> Result<(), Failure> {
             let settle = began.elapsed().as_nanos() as f64 / (count / 10) as f64;
             let known = store.counts().1;
             let each = rss_bytes().saturating_sub(before) as f64 / known as f64;
-            println!("{known:>9} events: claim and settle {settle:.0} ns, {each:.1} bytes resident for each event");
+            println!(
+                "{known:>9} events: claim and settle {settle:.0} ns, {each:.1} bytes resident for each event"
+            );
         }
         Ok(())
     })
