@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::event_memory::{EventLog, FingerprintKey, LoggedEvent};
 use crate::interaction::{EventKey, EventState};
 
-/// The number of tables of the index. While one of them grows, callbacks wait: for three million events, 1 ms.
+/// The number of tables of the index. While one of them grows, callbacks wait, so there are many small ones.
 const TABLES: usize = 64;
 
 /// The events without an interaction.
