@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count crash-loop deny fuzz build setup clean
+.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger bench-decide count crash-loop dependencies deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -15,7 +15,7 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core doc compile-tests compile-count tools
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count deny
+	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count dependencies
 	@echo "all tests passed"
 
 compile-tests: setup
@@ -27,7 +27,6 @@ compile-count: setup
 
 # Downloads what the tests need besides Rust crates. A failure is reported by the test that needs the tool.
 tools: setup
-	-@FETCH_ONLY=1 scripts/deny.sh $(TOOLS)
 	-@FETCH_ONLY=1 scripts/interop.sh $(TOOLS) target/debug/callgate
 	-@FETCH_ONLY=1 scripts/deploy-test.sh $(TOOLS) target/debug/callgate
 	-@FETCH_ONLY=1 scripts/observability.sh $(TOOLS) target/debug/callgate
@@ -108,7 +107,11 @@ CALLBACKS ?= 10000
 crash-loop: setup
 	CALLGATE_CALLBACKS=$(CALLBACKS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 nothing_acknowledged
 
-# Checks licences, sources and banned crates, and known vulnerabilities if their database can be downloaded.
+# Checks licences, sources and duplicate versions of the dependencies. Takes seconds.
+dependencies:
+	python3 scripts/dependencies.py Cargo.toml fuzz/Cargo.toml
+
+# Does the same with cargo-deny, which takes minutes to build, and checks known vulnerabilities if their database can be downloaded.
 deny: setup
 	@scripts/deny.sh $(TOOLS)
 
