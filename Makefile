@@ -20,7 +20,6 @@ test: setup
 
 compile-tests: setup
 	scripts/unit.sh compile
-	$(CARGO) build --locked
 
 compile-count: setup
 	COMPILE_ONLY=1 scripts/count.sh $(TOOLS)
@@ -49,32 +48,33 @@ core:
 unit: setup
 	scripts/unit.sh
 
+# Includes the examples so that the dependencies are compiled with the same features as for `lint`.
 doc: setup
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --examples
 
 # The providers' own client libraries sign requests, and Callgate verifies them.
 interop: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	scripts/interop.sh $(TOOLS) target/debug/callgate
 
 # Renders the manifests in deploy/, and checks them against their schemas and against the program.
 deploy-test: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	scripts/deploy-test.sh $(TOOLS) target/debug/callgate
 
 # Compares rules, dashboard and metrics with each other, and plays incidents with a real Prometheus.
 observability: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	scripts/observability.sh $(TOOLS) target/debug/callgate
 
 # Tests the admin page in a real browser. If none is installed, downloads a headless Chromium into .tools/.
 page-test: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	@browser=$$(scripts/browser.sh $(TOOLS)) && python3 tests/page/run.py --callgate target/debug/callgate --browser "$$browser"
 
 # Does the same as a part of `make test`. If no browser can be installed, prints a message and does not fail.
 page: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	@if browser=$$(timeout 60 scripts/browser.sh $(TOOLS)); then \
 	    python3 tests/page/run.py --callgate target/debug/callgate --browser "$$browser"; \
 	else echo "THE PAGE WAS NOT LOOKED AT: no browser" >&2; fi
