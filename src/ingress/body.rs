@@ -8,7 +8,7 @@ use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{EventKey, Report, Scope};
+use crate::interaction::Report;
 use crate::json::{Found, NotJson, find_one, find_strict};
 use crate::request::RequestHead;
 use crate::secret::Secret;
@@ -54,7 +54,7 @@ impl Admitted {
             Ok(Body::Callback { tags, question, target }) => {
                 let report = Report { question, ..self.route.follow.report(head, body) };
                 let event_id = self.event_id(body);
-                let events = self.events(&tags, event_id.as_ref());
+                let events = self.event_keys(head, body, &tags, event_id.as_ref());
                 let verified = Verified { admitted: self, target, report, events, event_id };
                 Ok(Decided::Callback(Box::new(verified)))
             }
@@ -184,25 +184,6 @@ impl Admitted {
         };
         let word = find_one(body, pointer).word()?;
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
-    }
-
-    /// Returns the keys by which duplicates of this event are recognized. If the event id is not signed, the
-    /// signature is a second key: a sender could change such an id when it sends the request again.
-    fn events(&self, tags: &[AuthenticationTag], id: Option<&HeaderValue>) -> Vec<EventKey> {
-        if !self.route.tells_duplicates {
-            return Vec::new();
-        }
-        let scope = match &self.found.granted {
-            Some(granted) => Scope::Interaction(&granted.interaction),
-            None => Scope::Captures(&self.captures),
-        };
-        let signed_id = self.route.verifier().is_some_and(|verifier| verifier.scheme().signs_id());
-        let marks = self.route.verifier().is_some_and(|verifier| verifier.scheme().duplicates_by_signature);
-        let by_tag = if marks && (id.is_none() || !signed_id) { tags } else { &[] };
-        let route = &self.route.name;
-        let id = id.map(|id| EventKey::of_id(route, scope, id.as_bytes()));
-        let tags = by_tag.iter().map(|tag| EventKey::of_tag(route, scope, tag.as_bytes()));
-        id.into_iter().chain(tags).collect()
     }
 
     /// Returns the action endpoint in the body. Denies an endpoint that the route does not allow.

@@ -9,6 +9,7 @@
 mod body;
 mod decide;
 mod edge;
+mod event_keys;
 mod fetched_data;
 mod forward;
 mod gate;

@@ -19,6 +19,12 @@ impl EventKey {
         Self(Self::digest(route, scope, b"id", id) | 1)
     }
 
+    /// Creates a key from several parts of a message. `parts` must be encoded so that different lists of parts are
+    /// different bytes.
+    pub fn of_parts(route: &str, scope: Scope<'_>, parts: &[u8]) -> Self {
+        Self(Self::digest(route, scope, b"identity", parts) | 1)
+    }
+
     /// Creates a key from the MAC of a message. Within one interaction the MAC itself is used, because it is already
     /// as random as a digest.
     pub fn of_tag(route: &str, scope: Scope<'_>, tag: &[u8]) -> Self {

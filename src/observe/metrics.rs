@@ -118,11 +118,11 @@ impl Ingress {
             )?,
             ingress_requests: make.counters(
                 "callgate_ingress_requests_total",
-                "Ingress requests, by verdict (allow, observe, deny, fail) and reason.",
+                "Ingress requests, by verdict (allow, duplicate, observe, deny, fail) and reason.",
                 &[
                     Label::route(),
                     Label::provider(),
-                    Label::closed("verdict", ["allow", "observe", "deny", "fail"]),
+                    Label::closed("verdict", ["allow", "duplicate", "observe", "deny", "fail"]),
                     Label::reason(&["ok", "duplicate", "stale", "handshake", "document"]),
                 ],
             )?,

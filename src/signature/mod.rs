@@ -21,7 +21,9 @@
 mod content;
 mod context;
 mod coverage;
+mod event_identity;
 mod handshake;
+mod identity_part;
 mod keys;
 mod proofs;
 mod request_parts;
@@ -35,6 +37,7 @@ pub use handshake::{
     Handshake, HandshakeCondition, HandshakeReply, HandshakeValueSource, ReplyBody, ReplyTemplate,
     ReplyTemplatePart, ReplyValue,
 };
+pub use identity_part::{DuplicateRule, IdentityPart};
 pub use keys::{
     AuthenticationTag, CertificateRule, CertificateSource, Encoding, KeySet, KeySetError, Keyring,
     MacAlgorithm, PublicKey, PublicKeyAlgorithm, PublicKeySource, SecretFormat, SecretFormatError,

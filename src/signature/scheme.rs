@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::content::{ContentPart, ContentScheme};
 use super::handshake::Handshake;
+use super::identity_part::{DuplicateRule, IdentityPart};
 use super::keys::{MacAlgorithm, PublicKeySource, SecretFormat, SignatureAlgorithm};
 use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
 use super::request_parts::{EventIdSource, TimestampRule};
@@ -41,8 +42,11 @@ pub struct Scheme {
     pub secret_format: SecretFormat,
     /// The source of public keys that are not configured.
     pub keys: Option<PublicKeySource>,
-    /// True if messages with the same signature are duplicates, if there is no event id.
-    pub duplicates_by_signature: bool,
+    /// How duplicates are recognized.
+    pub duplicates: DuplicateRule,
+    /// The parts that tell events apart, for [`DuplicateRule::Identity`]. Empty: nothing does, so every message is
+    /// delivered.
+    pub identity: Vec<IdentityPart>,
     /// The proof of a message.
     pub proof: Proof,
     /// Headers with the value that they must have.
@@ -59,7 +63,8 @@ impl Scheme {
             id: None,
             secret_format: SecretFormat::Utf8,
             keys: None,
-            duplicates_by_signature: false,
+            duplicates: DuplicateRule::Identity,
+            identity: Vec::new(),
             proof: Proof::None,
             require: Vec::new(),
         }

@@ -269,7 +269,7 @@ fn a_duplicate_is_acknowledged_as_the_provider_wants_it() {
         "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ] }}
 agent: {{ address: \"{}\" }}
 providers:
-  p: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, acknowledge: 204, secrets: [ {{ env: HMAC_SECRET }} ] }} }}
+  p: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, duplicates: signature, acknowledge: 204, secrets: [ {{ env: HMAC_SECRET }} ] }} }}
 routes: [ {{ name: r, path: /hook, provider: p, forward: /in }} ]
 ",
         agent.address

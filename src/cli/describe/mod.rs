@@ -102,6 +102,7 @@ fn provider(policy: &Policy, provider: &Provider) -> Value {
     json!({
         "preset": provider.preset,
         "allow": address(policy, provider),
+        "same_event": provider.verifier.as_ref().map(|verifier| verifier.scheme().describe_identity()),
         "signature": provider.verifier.as_ref().map_or_else(|| json!("none"), signature),
         "well_known": provider.published.as_ref().map_or("none", |_| "publish"),
     })

@@ -2,6 +2,7 @@
 
 mod convention;
 mod definition;
+mod event_identity;
 mod feeds;
 mod handshake;
 mod keys;
@@ -18,6 +19,7 @@ use crate::signature::{
     ExpectedClaim, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
 };
 use crate::source::{Allowlist, Networks};
+use event_identity::{apply_rule, warn_if_indistinguishable};
 use keys::keyed;
 use scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 
@@ -160,7 +162,10 @@ fn preset_verifier(
         scheme.require.extend(require(&at)?);
         Some(())
     });
+    let duplicates = fields.optional("duplicates").map(|at| apply_rule(&at, &mut scheme));
+    warn_if_indistinguishable(fields.at(), &scheme);
     let verifier = keyed(fields, scheme, has_public_url);
+    duplicates.unwrap_or(Some(()))?;
     keys.unwrap_or(Some(()))?;
     require.unwrap_or(Some(()))?;
     tolerance.unwrap_or(Some(()))?;
@@ -261,6 +266,7 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
             let scheme = scheme(kind, &mut fields);
             if let (Some(scheme), Some(accepted)) = (&scheme, accepted) {
                 covered(at, scheme, accepted);
+                warn_if_indistinguishable(at, scheme);
             }
             (scheme, None)
         }

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::event_identity::with_identity;
 use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
 use super::proof::{jwt, message, token};
 use crate::config::yaml::{Cursor, Fields};
 use crate::json::POINTERS_MAX;
 use crate::signature::{
-    CertificateRule, CertificateSource, ContentPart, ContentScheme, ContentTemplate, EventIdSource,
-    MacAlgorithm, Proof, PublicKeyAlgorithm, PublicKeySource, Scheme, SecretFormat, SharedSecretPlace,
-    SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
+    CertificateRule, CertificateSource, ContentPart, ContentScheme, ContentTemplate, DuplicateRule,
+    EventIdSource, MacAlgorithm, Proof, PublicKeyAlgorithm, PublicKeySource, Scheme, SecretFormat,
+    SharedSecretPlace, SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
 };
 
 /// A longer tolerance causes a warning.
@@ -73,8 +74,8 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         }
         _ => Some(SecretFormat::Utf8),
     };
-    let words = [("none", false), ("signature", true)];
-    let duplicates_by_signature = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
+    let duplicates = fields.optional("duplicates");
+    let identity = fields.optional("identity");
     let acknowledge = fields.optional("acknowledge").map_or(Some(200), |at| at.whole_number(200..=204));
     let source = match &id {
         Some(IdLocation::At(source)) => Some(source),
@@ -104,17 +105,19 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         IdLocation::At(source) => Some(source),
         IdLocation::Claim(_) | IdLocation::None => None,
     };
-    Some(Scheme {
+    let scheme = Scheme {
         acknowledge: u16::try_from(acknowledge?).ok()?,
         absent,
         handshakes: Vec::new(),
         id,
         secret_format: secret_format?,
         keys: keys?,
-        duplicates_by_signature: duplicates_by_signature?,
+        duplicates: DuplicateRule::Identity,
+        identity: Vec::new(),
         proof,
         require: require?,
-    })
+    };
+    with_identity(scheme, duplicates.as_ref(), identity.as_ref())
 }
 
 fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) -> Option<ContentScheme> {

@@ -75,6 +75,8 @@ pub(crate) fn record_exchange(
     let route = end.seen.route.as_deref();
     let (name, provider) = route.map_or(("none", "none"), |route| (&*route.name, route.provider_name()));
     let (verdict, reason, observed) = match &end.outcome {
+        // A duplicate is not delivered, so it does not count as an allowed callback.
+        Outcome::Allowed("duplicate") => ("duplicate", "duplicate", &[] as &[_]),
         Outcome::Allowed(reason) => ("allow", *reason, &[] as &[_]),
         Outcome::Observed(instead, denials) => ("observe", *instead, denials.as_slice()),
         Outcome::Denied(denial) => (denial.verdict(), denial.code(), &[] as &[_]),
