@@ -18,11 +18,12 @@ pub enum Parameter<'a> {
     Several,
 }
 
-/// Checks that every byte of a query is a visible ASCII character and not `#`. This is more lenient than RFC 3986
+/// Checks that every byte of a query is a visible ASCII character other than `#`. This is more lenient than RFC 3986
 /// section 3.4: brackets, braces and similar characters are accepted, because providers send them.
 ///
 /// # Errors
-/// Returns the offset of the first other byte: a control character, a space, `#`, or a byte outside ASCII.
+/// Returns the offset of the first byte that is not allowed: a control character, a space, `#`, or a byte outside
+/// ASCII.
 pub fn check_query(query: &str) -> Result<(), usize> {
     match query.bytes().position(|b| !b.is_ascii_graphic() || b == b'#') {
         Some(at) => Err(at),
