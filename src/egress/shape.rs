@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 use crate::json::quoted;
 use crate::time::Timestamp;
 
-/// The callback for a request.
+/// The parts of a callback that can be inserted into a request.
 #[derive(Clone, Copy)]
 pub struct Callback<'a> {
     /// The callback URL.
@@ -41,7 +41,7 @@ pub enum Segment {
     Slot(Slot),
 }
 
-/// A value to insert.
+/// The form of a value to insert. It can contain parts of the callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shape {
     /// The base64 of the JSON text of another value.

@@ -7,7 +7,7 @@ use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
 
-/// The result of a verified request that gets no permit.
+/// What happens to a verified request that gets no permit.
 #[derive(Debug)]
 pub enum Turned {
     /// The request is not delivered.

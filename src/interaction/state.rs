@@ -59,7 +59,7 @@ pub enum Event {
     Revoked,
 }
 
-/// The event came too late, because the interaction has ended. Contains its state.
+/// The error for an event that came too late, because the interaction has ended. Contains the state of the interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Over(pub State);
 
@@ -81,7 +81,7 @@ impl State {
         matches!(self, Self::Asking | Self::Open | Self::Progressing)
     }
 
-    /// Returns the stable snake_case name: metric label, log field and API value.
+    /// Returns the stable snake_case name. It is used as metric label, log field and value of the callbacks API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Asking => "asking",
