@@ -18,7 +18,7 @@ pub enum HeadFault {
 /// A parser for the head of one request.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
-    /// Number of bytes that were searched for line ends.
+    /// Number of bytes that were already searched for line ends.
     looked: usize,
     /// Offset of the first incomplete line.
     line: usize,
@@ -44,7 +44,8 @@ impl Head {
         while let Some(found) = bytes.get(self.looked..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let end = self.looked + found;
             let line = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r"));
-            // Some parsers accept a bare LF as the end of a line, and others do not.
+            // Some parsers accept a bare LF as the end of a line, and others do not. A head with a bare LF is therefore
+            // denied.
             let line = line.ok_or(HeadFault::Malformed("a line does not end with CR LF"))?;
             (self.looked, self.line) = (end + 1, end + 1);
             if self.lines == 0 && line.is_empty() && !std::mem::replace(&mut self.blank, true) {
@@ -105,8 +106,8 @@ impl Head {
         if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
             return Err(fault);
         }
-        // Some parsers repair or truncate such a target. They would then use another target than the one that was
-        // sent or signed.
+        // Some parsers repair or truncate such a target. They would use another target than the one that was sent or
+        // signed.
         if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
             return Err(HeadFault::Malformed("the request target contains a forbidden character"));
         }
@@ -131,18 +132,19 @@ impl Head {
     }
 
     fn header_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
-        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). No header name does, so it
-        // fails here.
+        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). A header name cannot begin
+        // with white space, so the check below denies such a line.
         let (name, value) = split(line, b':').ok_or(HeadFault::Malformed("a header line has no colon"))?;
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(HeadFault::Malformed("a header name is invalid"));
         }
-        // A fold without an early exit, so that the compiler can vectorize the loop.
+        // The fold has no early exit, so that the compiler can vectorize the loop.
         if value.iter().fold(false, |any, b| any | is_control(*b)) {
             return Err(HeadFault::Malformed("a header value contains a control character"));
         }
         let value = value.trim_ascii();
-        // Some servers treat `_` in a header name as `-`. For them, `Content_Length` would be framing.
+        // Some servers treat `_` in a header name as `-`. They would read `Content_Length` as the length of the body,
+        // so it is checked like `Content-Length`.
         let is = |known: &[u8]| {
             name.len() == known.len()
                 && name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a, *b) == (b'_', b'-'))

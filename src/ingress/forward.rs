@@ -49,7 +49,8 @@ const OVERRIDES: [&str; 12] = [
     "x-rewrite-url",
 ];
 
-/// Maximum number of options of the `Connection` header that are read. Further options have no effect.
+/// Maximum number of options of the `Connection` header that are read. Headers that only further options list are not
+/// removed.
 const CONNECTION_OPTIONS_MAX: usize = 32;
 
 /// Reports whether a header name begins with `Callgate`. Some frameworks treat `_` and `.` in a header name as `-`, so

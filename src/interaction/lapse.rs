@@ -9,7 +9,7 @@ use super::notice::{Notice, NoticeId, Overdue};
 use super::state::Event;
 use crate::time::Timestamp;
 
-/// Delay before a notice is sent again that the agent did not acknowledge. It doubles from the minimum to the maximum.
+/// Delay before a notice that the agent did not acknowledge is sent again. It doubles from the minimum to the maximum.
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Delay before the deadline of an interaction is checked again, if one of its callbacks is being delivered.

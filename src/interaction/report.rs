@@ -104,8 +104,8 @@ impl Follow {
             first
         };
         let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
-        // The length of an id is not limited. A callback whose long id were ignored would not be compared with the
-        // interaction's id.
+        // The length of an id is not limited. If a long id were ignored, the id of the callback would not be compared
+        // with the id of the interaction.
         let id = first(&self.id);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));

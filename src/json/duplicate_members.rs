@@ -1,5 +1,5 @@
-//! Strict lookup for values that are used or signed one by one. It returns a value only if every JSON parser would
-//! find the same value.
+//! Strict lookup of single values that a check uses or that a signature covers. It returns a value only if every JSON
+//! parser would find the same value.
 
 use std::fmt;
 

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 pub struct JwtRules {
     /// The accepted audiences. `aud` must contain one of them. If this is empty, `aud` is not checked.
     pub audience: Vec<String>,
-    /// Pairs of capture and claim. The claim must equal the value of the capture.
+    /// Pairs of a capture's name and a claim's name. The claim must equal the value of the capture.
     pub bind: Vec<(String, String)>,
     /// The accepted issuers. `iss` must be one of them. If this is empty, `iss` is not checked.
     pub issuer: Vec<String>,
@@ -35,7 +35,7 @@ pub struct JwtVerifier {
 }
 
 impl JwtVerifier {
-    /// Verifies `token` at the time `now`, for the captures that `capture` returns.
+    /// Verifies `token` at the time `now`. `capture` returns the value of the capture with the given name.
     ///
     /// # Errors
     /// Returns a [`Refusal`] with one of the `token_*` reasons.
