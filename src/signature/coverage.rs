@@ -1,4 +1,5 @@
-//! The coverage of a scheme: the parts of a request that a signature protects. The table of providers shows it.
+//! The coverage of a scheme: the parts of a request that a signature protects. The table in `docs/providers.md` shows
+//! it for every preset.
 
 use super::content::ContentPart;
 use super::keys::SignatureAlgorithm;

@@ -39,13 +39,13 @@ pub struct Scheme {
     pub id: Option<EventIdSource>,
     /// The format of the shared secrets.
     pub secret_format: SecretFormat,
-    /// The source of public keys that are not configured.
+    /// The source from which Callgate gets public keys, if the operator does not configure keys.
     pub keys: Option<PublicKeySource>,
-    /// True if messages with the same signature are duplicates, if there is no event id.
+    /// True if messages with the same signature are duplicates. This applies to messages without a signed event id.
     pub duplicates_by_signature: bool,
     /// The proof of a message.
     pub proof: Proof,
-    /// Headers with the value that they must have.
+    /// Headers that every message must have, each with its required value.
     pub require: Vec<(HeaderName, HeaderValue)>,
 }
 

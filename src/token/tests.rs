@@ -62,8 +62,7 @@ fn wycheproof_jws() {
         }
     }
     assert!(accepted > 10 && refused > 200, "{accepted} {refused}");
-    // Callgate denies two tokens that the vectors call valid. Figure 20 of RFC 7520, for example, is a PS384 token
-    // whose key is declared for PS256.
+    // Both are figure 20 of RFC 7520: a PS384 token. Callgate denies it, because the vectors declare its key for PS256.
     assert_eq!(strict, ["346 Figure20", "350 Figure20"], "valid tokens that are refused");
 }
 

@@ -11,9 +11,9 @@ use crate::query::{Parameter, form_parameter};
 use crate::request::{RequestHead, Single};
 use crate::signature::keys::MacKey;
 
-/// Length limit of an echoed value, in bytes.
+/// Maximum length of a request value that the reply repeats, in bytes.
 const ECHO_BYTES_MAX: usize = 2048;
-/// Length limit of a challenge that is signed for a caller, in bytes.
+/// Maximum length of a challenge whose MAC the reply contains, in bytes.
 const CHALLENGE_BYTES_MAX: usize = 256;
 
 impl HandshakeCondition {
@@ -74,8 +74,8 @@ impl HandshakeRequest<'_> {
         text.filter(|text| !text.is_empty() && text.len() <= ECHO_BYTES_MAX).ok_or_else(missing)
     }
 
-    /// Returns the MAC of a value. The value must look like a challenge: the MAC of a text that the caller chooses must
-    /// never be the signature of a message.
+    /// Returns the MAC of a value. The value must look like a challenge. Otherwise a caller could send the text of a
+    /// message as the challenge, and would receive a valid signature for it.
     fn hmac(&self, at: &HandshakeValueSource) -> Result<Vec<u8>, Refusal> {
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         let text = self.text(at)?;
@@ -89,7 +89,7 @@ impl HandshakeRequest<'_> {
         Ok(mac.finish().as_bytes().to_vec())
     }
 
-    /// Fills a template.
+    /// Returns the text of a reply template, filled with values of this request.
     pub(in crate::signature) fn fill(&self, template: &ReplyTemplate) -> Result<String, Refusal> {
         let mut out = String::new();
         for piece in &template.0 {

@@ -21,7 +21,7 @@ pub enum MacAlgorithm {
     HmacSha384,
     /// HMAC-SHA512.
     HmacSha512,
-    /// SHA-256 of a content that includes the secret. This is not a MAC, but HubSpot still signs with it.
+    /// SHA-256 of a content that includes the secret. This is not a MAC, but HubSpot uses it as a signature.
     PlainSha256,
 }
 
@@ -88,14 +88,14 @@ impl AuthenticationTag {
     }
 }
 
-/// Prints the length only: with the tag, anyone could send the message.
+/// Formats only the length, because anyone who knows the tag can send the same message with a valid signature.
 impl fmt::Debug for AuthenticationTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} byte tag]", self.len)
     }
 }
 
-/// A MAC key with its initial state computed. A clone of it computes the MAC of one message.
+/// A MAC key whose initial state is already computed. Each clone of it computes the MAC of one message.
 #[derive(Clone)]
 pub(in crate::signature) enum MacKey {
     Sha1(Hmac<Sha1>),
@@ -112,7 +112,8 @@ impl MacKey {
         secret: &Secret,
     ) -> Result<Self, SecretFormatError> {
         let key = form.key(secret)?;
-        // HMAC accepts keys of every length, but the trait that it shares with other MACs returns an error.
+        // HMAC accepts keys of every length, so no error occurs here. `new_from_slice` returns a `Result` because it
+        // belongs to a trait for all MACs.
         match algorithm {
             MacAlgorithm::HmacSha1 => Hmac::new_from_slice(&key).map(Self::Sha1),
             MacAlgorithm::HmacSha256 => Hmac::new_from_slice(&key).map(Self::Sha256),

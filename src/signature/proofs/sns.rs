@@ -1,4 +1,4 @@
-//! Amazon SNS. The signed content consists of members of the body. The type of the message says which.
+//! Amazon SNS. The signed content consists of members of the body. The type of the message determines which members.
 //! Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
 
 use data_encoding::BASE64;
@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 const TOPIC: HeaderName = HeaderName::from_static("x-amz-sns-topic-arn");
 const KIND: HeaderName = HeaderName::from_static("x-amz-sns-message-type");
 
-/// The greatest accepted age of a message: SNS retries for an hour.
+/// The maximum accepted age of a message. SNS retries a delivery for an hour.
 const PAST: std::time::Duration = std::time::Duration::from_secs(3600);
-/// The greatest accepted time of a message in the future.
+/// The maximum time by which the timestamp of a message may be ahead of Callgate's clock.
 const FUTURE: std::time::Duration = std::time::Duration::from_secs(300);
 
-/// The members that may be signed, and the members of the signature.
+/// The members that can be signed, and the members that describe the signature.
 const MEMBERS: [&str; 10] = [
     "Message",
     "MessageId",
@@ -81,7 +81,8 @@ impl SnsMessage {
         let mut content = String::new();
         for name in names {
             match word(name) {
-                // A line break in another member could end that member and begin a forged one.
+                // Line breaks separate the members in the signed content. A line break inside a member could therefore
+                // end that member and begin a forged one.
                 Some(value) if *name != "Message" && value.contains('\n') => {
                     return Err(malformed("a signed member contains a line break"));
                 }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
 
-/// Returns the text of each member, in the order of `pointers`. A member that is missing or null is empty text.
+/// Returns the text of each member, in the order of `pointers`. The text of a member that is missing or null is empty.
 ///
-/// A member that occurs twice is an error: Callgate and the agent could read different values.
+/// A member that occurs twice is an error, because Callgate and the agent could read different values.
 pub(in crate::signature) fn body_members<'b>(
     body: &'b [u8],
     pointers: &[&Pointer],

@@ -7,8 +7,8 @@ use crate::signature::keys::AuthenticationTag;
 use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
 use crate::signature::request_parts::HeaderSlice;
 
-/// Limit of signatures in one message. A change of keys needs two. The limit bounds the work that an attacker can
-/// cause.
+/// Maximum number of signatures in one message. A provider sends two while it changes its key. The limit bounds the
+/// work that an attacker can cause.
 const SIGNATURES_MAX: usize = 16;
 
 /// The result of verifying the head of a request: its proof, timestamp and event id.
