@@ -1,4 +1,4 @@
-//! The startup settings: listeners, store, shutdown and traces. Most of them change only with a restart.
+//! The startup settings: listeners, store, shutdown and traces. Most of them can be changed only by a restart.
 
 mod client_address;
 mod limits;
@@ -40,19 +40,19 @@ const TOKEN_BYTES_MIN: usize = 16;
 pub struct Startup {
     /// The destination of the access log.
     pub access_log: AccessLog,
-    /// The admin listener. `None`: there is none.
+    /// The admin listener. `None` if there is no admin listener.
     pub admin: Option<AdminListener>,
-    /// The egress listener. `None`: there is none.
+    /// The egress listener. `None` if there is no egress listener.
     pub egress: Option<EgressListener>,
     /// The ingress listeners.
     pub ingress: Vec<Listener>,
-    /// The time from SIGTERM until Callgate accepts no more connections.
+    /// The time from SIGTERM until Callgate stops accepting connections.
     pub shutdown_delay: Duration,
-    /// The maximum time that running requests may then take to end.
+    /// The maximum time that Callgate then waits for running requests to end.
     pub shutdown_grace: Duration,
     /// The settings of the ledger.
     pub store: StoreSettings,
-    /// True if a change of a file causes a reload. SIGHUP always causes one.
+    /// True if Callgate reloads its configuration when one of its files changes. SIGHUP always causes a reload.
     pub watches: bool,
     /// The collector of trace spans. `None`: Callgate sends no spans.
     pub traces: Option<TraceSettings>,
@@ -182,8 +182,8 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     })
 }
 
-/// Reads `shutdown`: the delay and the grace. The sum of the defaults is below 30 s, the time after which Kubernetes
-/// kills a pod.
+/// Reads `shutdown`. Returns the delay and the grace. The sum of their defaults is less than 30 s, because Kubernetes
+/// kills a pod 30 s after SIGTERM.
 fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
     let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
     if let Some(at) = at {
@@ -286,7 +286,7 @@ fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
     }
 }
 
-/// Returns the first address that is used twice. Port 0 is not compared, because it selects a free port each time.
+/// Returns the first address that two listeners use. Port 0 is not compared, because it selects a free port each time.
 fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<SocketAddr> {
     let all: Vec<_> =
         ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();

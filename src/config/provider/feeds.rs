@@ -1,4 +1,4 @@
-//! Data that Callgate fetches: key sets and address lists; and `fetch`, the settings of fetching.
+//! Data that Callgate fetches, which are key sets and address lists. Also `fetch`, the settings of fetching.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::guard::{Scheme, Url};
 use crate::policy::{Feed, FeedKind, Fetching};
 use crate::source::Selection;
 
-/// The default maximum age of fetched data that Callgate uses while it cannot fetch again.
+/// The default of `stale_ok`: how long fetched keys stay in use while every attempt to fetch them again fails.
 const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
 /// The default time between two fetches.
 const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
@@ -34,7 +34,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Reads how to find the networks in a published document.
+/// Reads the selection of the networks in a published document.
 pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.texts());
     let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {

@@ -72,7 +72,7 @@ fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     )
 }
 
-/// Reports whether the scheme accepts secrets in the form in which Callgate makes them.
+/// Reports whether the scheme accepts secrets in the format in which Callgate derives them for interactions.
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))
@@ -85,7 +85,7 @@ fn secrets_needed(scheme: &Scheme) -> bool {
     match &scheme.keys {
         None if !scheme.has_proof() => false,
         Some(PublicKeySource::Url(_)) => false,
-        // With certificates, `secrets` contains values such as a topic or the id of a webhook.
+        // If the keys are certificates, `secrets` contains other values, such as a topic or the id of a webhook.
         Some(PublicKeySource::Certificate(_)) => true,
         None => true,
     }
@@ -124,7 +124,8 @@ fn keys_of(
     }
 }
 
-/// Reads `certificates: {file: …}`, which replace the certificates that the provider publishes.
+/// Reads `certificates: {file: …}`. The certificates in this file are used instead of those that the provider
+/// publishes.
 fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     let secret = at.secret()?;
     match KeySet::parse(secret.expose()) {
@@ -133,7 +134,7 @@ fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     }
 }
 
-/// Reads `registration: {file: …}`, the file for the secret that the provider sends in its handshake.
+/// Reads `registration: {file: …}`. Callgate stores the secret that the provider sends in its handshake in this file.
 fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     let mut fields = at.fields()?;
     let path = fields.required("file").and_then(|at| match at.text()? {

@@ -1,4 +1,4 @@
-//! `signature`: the fields of a signature scheme, of a user's own or of a preset.
+//! `signature`: the fields of a signature scheme. A user writes them into the configuration, or a preset contains them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::signature::{
     SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
 };
 
-/// A longer tolerance causes a warning.
+/// The longest tolerance that causes no warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
 const MACS: &[(&str, MacAlgorithm)] = &[
@@ -247,7 +247,7 @@ fn secret_format(at: &Cursor<'_>) -> Option<SecretFormat> {
     })
 }
 
-/// The location of the id of an event.
+/// The part of a request that contains the event id.
 enum IdLocation {
     At(EventIdSource),
     Claim(Box<str>),
