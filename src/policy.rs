@@ -36,7 +36,8 @@ pub struct Policy {
     pub minting: Option<Minting>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
-    /// The certificate authorities for TLS connections to providers. `None`: the authorities of the operating system.
+    /// The certificate authorities for TLS connections to providers. If they are `None`, the authorities of the
+    /// operating system are trusted.
     pub trusted_roots: Option<TrustedRoots>,
 }
 
@@ -196,7 +197,7 @@ pub struct MintRequest<'a> {
     pub route: &'a str,
     /// The captures of the route, each with its value.
     pub parameters: &'a [(&'a str, &'a str)],
-    /// Lifetime of the token. `None`: the default of the configuration.
+    /// Lifetime of the token. If it is `None`, the default of the configuration applies.
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,

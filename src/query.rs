@@ -53,7 +53,7 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
 /// space.
 pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     match parameter(fields, name) {
-        // Replace `+` before decoding: a literal `+` means a space, and `%2B` means a plus sign.
+        // `+` is replaced before the text is decoded, because a literal `+` means a space, but `%2B` means a plus sign.
         Parameter::One(_) => {
             let mut raw = fields.split('&').filter(|pair| name_of(pair) == name);
             let value = raw.next().and_then(|pair| pair.split_once('=')).map_or("", |(_, value)| value);

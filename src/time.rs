@@ -112,7 +112,8 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Maximum change of the difference between two calls that counts as normal drift, in milliseconds.
+    /// The largest change of the difference between two calls that is treated as normal drift and not as a jump, in
+    /// milliseconds.
     const DRIFT_MS: i64 = 2_000;
     /// How long a changed difference must last before the new wall clock time is used.
     const PATIENCE: Duration = Duration::from_secs(60);

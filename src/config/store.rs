@@ -18,8 +18,8 @@ pub struct StoreSettings {
     /// How long the ledger keeps a delivered event that belongs to no interaction. Within this time, it recognizes
     /// duplicates of the event.
     pub remember: Duration,
-    /// The longest time that a request waits until its changes are saved. If saving takes longer, Callgate reports a
-    /// fault of the disk.
+    /// The longest time that a request waits until its changes are saved. If the disk takes longer, Callgate accepts
+    /// nothing new.
     pub grace: Duration,
 }
 

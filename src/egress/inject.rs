@@ -48,7 +48,7 @@ pub struct Inject {
     /// What happens to a request that already has a value at one of the places. If true, it is sent unchanged. If
     /// false, it is denied.
     pub keep: bool,
-    /// Lifetime of the token. `None`: the default of `callback_tokens`.
+    /// Lifetime of the token. If it is `None`, the default of `callback_tokens` applies.
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,

@@ -1,4 +1,4 @@
-//! The first half of the gate: it finds the route and checks the head.
+//! The first half of the gate. It finds the route of a request and checks the head.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -72,8 +72,8 @@ fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
     !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
 
-/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers that pass, the headers that
-/// `identify` adds, the length of the body, and the blank line.
+/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers for which `passes` returns
+/// true, the headers that `identify` adds, the length of the body, and the blank line.
 fn write_request(
     (target, authority): (&str, &str),
     head: &RequestHead<'_>,

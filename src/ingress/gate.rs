@@ -1,5 +1,6 @@
-//! The checks of a gate that need only the head, in their order: method, declared size, client address, client
-//! certificate, token, signature headers. The order is fixed here. A route only configures the checks.
+//! The checks of a gate that need only the head of a request. They run in this order: method, declared size, client
+//! address, client certificate, token, signature headers. The order is fixed in this file. A route only configures the
+//! checks.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

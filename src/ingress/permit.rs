@@ -36,7 +36,7 @@ pub struct Permit {
 pub struct Halted {
     /// The reason.
     pub held: ClaimError,
-    /// What happens to the request.
+    /// Whether the request is delivered nevertheless, because its route is in observe mode.
     pub turned: Turned,
 }
 
@@ -67,7 +67,7 @@ impl Verified {
         }
     }
 
-    /// Returns what happens to this request when it is denied after all checks of the body passed.
+    /// Returns what happens to this request if it is denied after it passed all checks of the body.
     fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
@@ -150,7 +150,8 @@ fn knows_events(denial: Denial) -> bool {
 }
 
 impl Permit {
-    /// Returns what happens to this callback when it is denied nevertheless, for example by a rate limit.
+    /// Returns what happens to this callback if it is denied although it has a permit, for example because of a rate
+    /// limit.
     pub fn turned_away(self, denial: Denial) -> Turned {
         self.verified.turned_away(denial)
     }

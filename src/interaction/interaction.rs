@@ -132,7 +132,7 @@ impl Interaction {
 
     // === Reading ===
 
-    /// Returns the time at which the agent's request was made.
+    /// Returns the time at which the callback token was minted, which is before the agent's request was sent.
     pub fn created(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.created)
     }
@@ -142,7 +142,8 @@ impl Interaction {
         Timestamp::from_unix_ms(self.expires)
     }
 
-    /// Returns the latest time for the final callback: the deadline or the expiry of the token, whichever is earlier.
+    /// Returns the time at which the interaction expires without a final callback. This is the deadline of the route or
+    /// the expiry of the token, whichever is earlier.
     pub fn deadline(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.deadline.map_or(self.expires, |at| at.get().min(self.expires)))
     }

@@ -13,7 +13,8 @@ use crate::request::{RequestHead, Single};
 /// Maximum length of a status, in bytes. A longer status is ignored.
 const STATUS_BYTES_MAX: usize = 128;
 
-/// What happens to stale progress: progress that is lower than before, or that arrives after a final callback.
+/// What happens to stale progress. Progress is stale if it is lower than an earlier one, or if it arrives after a final
+/// callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stale {
     /// The callback is delivered, even after a final callback.

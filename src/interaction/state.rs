@@ -11,8 +11,8 @@
 //! | the provider did not accept the request | not sent | not sent | not sent | over | over |
 //! | somebody revokes the interaction | revoked | revoked | revoked | revoked | revoked |
 //!
-//! *Over* means that the event changes nothing. An interaction that has ended stays ended. It can still be revoked,
-//! because its token may be valid for longer than the work takes.
+//! *Over* means that the event changes nothing. An interaction that has ended never becomes open again. It can still be
+//! revoked, because its token may still be valid after the work has ended.
 
 use serde::{Deserialize, Serialize};
 

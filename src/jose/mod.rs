@@ -1,5 +1,5 @@
-//! A strict parser and verifier for compact JWS (RFC 7515): size, number of parts, header members, and exactly one
-//! algorithm per key. The module `token` checks the claims.
+//! A strict parser and verifier for compact JWS (RFC 7515). It checks the size, the number of parts and the header
+//! members, and it accepts exactly one algorithm for each key. The module `token` checks the claims.
 
 mod claims;
 

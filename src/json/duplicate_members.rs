@@ -11,8 +11,8 @@ use super::find::{Found, NotJson};
 use super::pointer::Pointer;
 
 /// Looks up one pointer strictly. Returns [`Found::Doubled`] if two members of an object on the path have the same
-/// name, or names that differ only in case: JSON parsers differ in which of them they use. A token of digits is a
-/// list index, never a member name.
+/// name, or names that differ only in case. JSON parsers differ in which of the two members they use. A token of digits
+/// is a list index, never a member name.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.

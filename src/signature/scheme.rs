@@ -1,4 +1,4 @@
-//! The signature scheme of a provider, as data.
+//! The description of a provider's signature scheme.
 
 use http::{HeaderName, HeaderValue};
 
@@ -18,7 +18,7 @@ pub enum Proof {
     Jwt(JwtScheme),
     /// An HTTP message signature.
     MessageSignature(MessageSignatureScheme),
-    /// No proof. The provider only has handshakes.
+    /// No proof. The provider signs no messages, but it may send handshakes.
     None,
     /// The signature of Amazon SNS.
     Sns,

@@ -54,8 +54,8 @@ impl CallbackVerifier {
 
     /// Returns the payload of a token after checking its signature, `typ` and algorithm.
     fn payload(&self, token: &str) -> Result<Vec<u8>, Refusal> {
-        // Fast path: nearly every token begins with the encoded header of one of the keys, so the header need not be
-        // parsed.
+        // Nearly every token begins with the encoded header of one of the keys. For such a token, the header need not
+        // be parsed.
         for (key, header) in self.keys.iter().zip(&self.headers) {
             if let Some(rest) = header.as_deref().and_then(|header| token.strip_prefix(header)) {
                 return key.verify(token, rest);

@@ -54,9 +54,9 @@ pub struct Startup {
     pub store: StoreSettings,
     /// True if Callgate reloads its configuration when one of its files changes. SIGHUP always causes a reload.
     pub watches: bool,
-    /// The collector of trace spans. `None`: Callgate sends no spans.
+    /// The collector of trace spans. If it is `None`, Callgate sends no spans.
     pub traces: Option<TraceSettings>,
-    /// The number of worker threads. `None`: the number of processors, at most two.
+    /// The number of worker threads. If it is `None`, there are as many threads as processors, but at most two.
     pub threads: Option<usize>,
 }
 
@@ -98,9 +98,9 @@ pub enum AccessLog {
 pub struct Listener {
     /// The address. Port 0 selects a free port.
     pub address: SocketAddr,
-    /// The TLS settings. `None`: the listener accepts plain HTTP.
+    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
-    /// The proxies that send a PROXY protocol header. `None`: the listener does not expect such a header.
+    /// The proxies that send a PROXY protocol header. If they are `None`, the listener does not expect such a header.
     pub proxied_by: Option<Networks>,
 }
 
@@ -109,7 +109,7 @@ pub struct Listener {
 pub struct AdminListener {
     /// The address.
     pub address: SocketAddr,
-    /// The bearer token of the callbacks API. `None`: only callers on this host may use the API.
+    /// The bearer token of the callbacks API. If it is `None`, only callers on this host may use the API.
     pub token: Option<Secret>,
     /// The accepted host names of the callbacks API, besides IP addresses and `localhost`.
     pub hosts: Vec<Box<str>>,

@@ -13,7 +13,7 @@ pub struct Tls {
     pub certificates: Vec<CertificateFiles>,
     /// True if the listener accepts TLS 1.2 besides 1.3.
     pub tls_1_2: bool,
-    /// The authorities for client certificates. `None`: the listener requests no client certificate.
+    /// The authorities for client certificates. If they are `None`, the listener requests no client certificate.
     pub clients: Option<ClientAuthorities>,
 }
 

@@ -60,7 +60,7 @@ pub struct PresetDefinition {
     pub secret: Box<str>,
     /// The parts of a request that the signature does not protect.
     pub gaps: Option<Box<str>>,
-    /// The signature scheme. `None`: the provider does not sign.
+    /// The signature scheme. `None` if the provider does not sign.
     pub scheme: Option<Scheme>,
     /// The claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,

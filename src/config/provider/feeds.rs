@@ -13,7 +13,7 @@ const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
 const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
 
 impl Cursor<'_> {
-    /// Reads a URL to fetch from: https, a file, or plain HTTP on this host.
+    /// Reads the URL of a document to fetch. It is an `https:` URL, a `file:` URL, or a plain HTTP URL on this host.
     pub(crate) fn fetchable(&self) -> Option<Box<str>> {
         let text = self.text()?;
         if text.strip_prefix("file:").is_some_and(|path| path.starts_with('/')) {

@@ -274,7 +274,7 @@ fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     }
 }
 
-/// Reads `timestamp: {header: NAME, unit: s}`. Without a location, the timestamp is in the signature header.
+/// Reads `timestamp: {header: NAME, unit: s}`. If no location is given, the timestamp is in the signature header.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name().map(TimestampSource::Header));
@@ -334,7 +334,8 @@ fn timestamp_rule(
     }
 }
 
-/// Reads a tolerance: one duration for both directions, or `{past, future}`. More than an hour causes a warning.
+/// Reads a tolerance: one duration for both directions, or `{past, future}`. A tolerance of more than an hour causes a
+/// warning.
 pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
     let (past, future) = if at.is_map() {
         let mut fields = at.fields()?;

@@ -14,7 +14,7 @@ pub const ERRORS_MAX: usize = 100;
 pub struct ConfigError {
     /// The path of the value in the tree, such as `routes[0].token`.
     pub path: String,
-    /// The position in the file. `None`: the mistake concerns the whole file.
+    /// The position in the file. `None` if the mistake concerns the whole file.
     pub position: Option<Position>,
     /// A description of the mistake.
     pub message: String,

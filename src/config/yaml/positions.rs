@@ -47,7 +47,7 @@ struct Map {
     entries: Vec<(usize, usize)>,
     /// The index in `entries` of each scalar key. If a key occurs twice, this is the index of its first entry.
     first: HashMap<String, usize>,
-    /// A key whose value has not been read yet.
+    /// The last key, if its value has not been read yet: its number, and its text if it is a scalar.
     key: Option<(usize, Option<String>)>,
 }
 
@@ -57,7 +57,7 @@ impl Outline {
         let mut outline = Self::default();
         let mut open = Vec::new();
         let mut anchors = HashMap::new();
-        // After an error the parser returns the same error for ever.
+        // After a syntax error, the parser returns the same error again and again, so reading stops at the first error.
         for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
             let position = span.start.into();
             let (content, anchor, key) = match event {

@@ -1,4 +1,4 @@
-//! A request that may be a handshake: matching it with a condition, and filling reply templates with its values.
+//! Matches a request with the condition of a handshake, and fills reply templates with values of the request.
 
 use std::borrow::Cow;
 

@@ -17,7 +17,7 @@ pub enum HandshakeValueSource {
     Query(Box<str>),
 }
 
-/// The condition that makes a request a handshake. If an expected value is `None`, every value is accepted.
+/// The condition that a request must meet to be a handshake. If an expected value is `None`, every value is accepted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HandshakeCondition {
     /// The values that the head must have.
@@ -74,7 +74,7 @@ pub struct Handshake {
     pub method: Method,
     /// True if the provider signs the handshake in the same way as a message.
     pub signed: bool,
-    /// The condition that makes a request this handshake.
+    /// The condition that a request must meet to be this handshake.
     pub condition: HandshakeCondition,
     /// The part of the request that must contain the verify token.
     pub token: Option<HandshakeValueSource>,

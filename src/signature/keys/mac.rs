@@ -58,7 +58,8 @@ impl MacAlgorithm {
     }
 }
 
-/// The authentication tag of a message: its MAC, or for other signatures the SHA-256 digest of the signed content.
+/// The authentication tag of a message. If the message is signed with a MAC, the tag is the MAC. Otherwise it is the
+/// SHA-256 digest of the signed content.
 ///
 /// Messages with the same tag may be duplicates.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! The format of a shared secret: how its text becomes a key.
+//! The format of a shared secret. It determines how Callgate converts the text of the secret into a key.
 
 use std::fmt;
 

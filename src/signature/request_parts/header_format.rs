@@ -1,7 +1,8 @@
-//! The format of a signature header, written as an example: `t={timestamp},v1={signature}`.
+//! The format of a signature header. It is written as an example of the header with placeholders, such as
+//! `t={timestamp},v1={signature}`.
 //!
-//! If the format has a separator, the header is a list. The prefix of an item, such as `v1=`, says what the item
-//! contains. Items with an unknown prefix are skipped, because providers add versions. The list may contain more than
+//! If the format has a separator, the header is a list. The prefix of an item, such as `v1=`, identifies the content of
+//! the item. Items with an unknown prefix are skipped, because providers add versions. The list may contain more than
 //! one signature, but only one timestamp. If the format has no separator, the header consists of one prefix and one
 //! signature.
 

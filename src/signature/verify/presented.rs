@@ -22,7 +22,8 @@ pub struct PresentedSignature {
 /// The proof in the head of a request.
 #[derive(Clone, Debug)]
 pub(super) enum PresentedProof {
-    /// The proof is in the body, is already verified, or does not exist.
+    /// The head contains no proof that still has to be verified: the proof is in the body, is already verified, or does
+    /// not exist.
     None,
     /// A verified HTTP message signature.
     MessageSignature(Box<VerifiedMessageSignature>),

@@ -19,7 +19,7 @@ use crate::signature::request_parts::{
     HeaderSlice, SignaturePlace, TimestampSource, body_members, required_header,
 };
 
-/// The parts of a signature that are in the body, and the parts of the content that are made from the body.
+/// The parts of a signature that are in the body, and the parts of the signed content that come from the body.
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
     timestamp: Cow<'b, [u8]>,
@@ -167,7 +167,7 @@ impl Verifier {
         Some((keyed, secret.clone()))
     }
 
-    /// Reads the parts that a scheme has in the body: members of the content, timestamp and signature.
+    /// Reads the parts that the scheme expects in the body: members of the signed content, timestamp and signature.
     fn read_body<'b>(
         &self,
         scheme: &ContentScheme,
