@@ -17,8 +17,8 @@ pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site")
 /// The reason why a request may come from a web page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
-    /// The `Host` header is missing, is duplicated, or names a host that is not an IP address, `localhost` or
-    /// configured.
+    /// The `Host` header is missing, is duplicated, or names a host that is neither an IP address, nor `localhost`, nor
+    /// a configured host name.
     Host,
     /// The headers show that a web page caused the request.
     Page,
@@ -27,7 +27,7 @@ pub enum Foreign {
 /// Checks that a request was not caused by a web page. `hosts` are the configured host names in lower case.
 ///
 /// # Errors
-/// The reason why the request may come from a page.
+/// Returns the reason why the request may come from a page.
 pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Foreign> {
     if is_from_page(headers) {
         return Err(Foreign::Page);

@@ -46,7 +46,7 @@ pub struct Policy {
 pub struct TrustedRoots {
     /// The path of the PEM file.
     pub path: Box<str>,
-    /// The SHA-256 of the file. A changed file is a different set of authorities.
+    /// The SHA-256 digest of the file. If the file changes, this is a different set of authorities.
     pub digest: [u8; 32],
 }
 
@@ -60,7 +60,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Returns the URL without its query, which may contain a secret. For metrics and the log.
+    /// Returns the URL without its query, which may contain a secret. Metrics and the log contain this text.
     pub fn label(&self) -> &str {
         self.url.split('?').next().unwrap_or_default()
     }
@@ -80,9 +80,10 @@ pub enum FeedKind {
 /// How feeds are fetched.
 #[derive(Clone, Debug)]
 pub struct Fetching {
-    /// The folder in which fetched documents are kept across restarts. `None` keeps none.
+    /// The folder in which fetched documents are kept across restarts. If it is `None`, fetched documents are not kept
+    /// across restarts.
     pub cache: Option<Box<str>>,
-    /// Time between two fetches.
+    /// Time between two fetches of the same document.
     pub every: Duration,
     /// How long fetched keys stay in use while every attempt to fetch them again fails. Address lists stay in use
     /// without a time limit.
@@ -96,11 +97,12 @@ pub struct Fetching {
 pub struct Agent {
     /// The address at which the agent listens.
     pub address: AgentAddress,
-    /// Timeout for connecting.
+    /// Timeout for connecting to the agent.
     pub connect_timeout: Duration,
     /// Timeout for the head of the agent's response, and for each further read of its body.
     pub response_timeout: Duration,
-    /// How long an idle connection is kept. Shorter than the usual keep-alive timeout of servers.
+    /// How long Callgate keeps an idle connection to the agent. The default is shorter than the usual keep-alive
+    /// timeout of servers.
     pub idle_timeout: Duration,
 }
 

@@ -107,7 +107,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         asserter_failed: fields.has("assertion"),
         providers: providers.as_deref().unwrap_or_default(),
         tokens: token_keys,
-        // These flags prevent that a section with mistakes is also reported as missing.
+        // If a section has mistakes, these flags prevent a second error that reports the section as missing.
         tokens_failed: fields.has("callback_tokens"),
         providers_failed: providers.is_none(),
     };

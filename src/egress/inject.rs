@@ -30,9 +30,9 @@ pub enum InsertionPlace {
 /// A value that is inserted into a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Insertion {
-    /// The place.
+    /// The place of the value in the request.
     pub place: InsertionPlace,
-    /// The value.
+    /// The form of the value.
     pub shape: Shape,
 }
 
@@ -64,7 +64,7 @@ pub enum ValueSource {
     Body(Pointer),
     /// A header.
     Header(HeaderName),
-    /// A new id.
+    /// A new id, which Callgate creates for this request.
     New,
     /// A capture of the path of the egress rule.
     Path(Box<str>),

@@ -32,7 +32,7 @@ pub enum Slot {
     Url,
 }
 
-/// A part of a text.
+/// One segment of a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
     /// A literal text.
@@ -46,13 +46,13 @@ pub enum Segment {
 pub enum Shape {
     /// The base64 of the JSON text of another value.
     Base64(Box<Shape>),
-    /// A list.
+    /// A JSON list.
     List(Vec<Shape>),
-    /// An object.
+    /// A JSON object.
     Object(Vec<(Box<str>, Shape)>),
     /// A JSON text that is inserted unchanged: a number, `true` or `false`.
     Raw(Box<str>),
-    /// A text.
+    /// A text, which may contain parts of the callback.
     Text(Vec<Segment>),
 }
 

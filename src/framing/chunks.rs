@@ -30,9 +30,9 @@ enum At {
     SizeEnd,
     /// In the data of a chunk.
     Data,
-    /// After the data of a chunk.
+    /// Before the CR that follows the data of a chunk.
     DataCr,
-    /// After the CR that follows the data.
+    /// Before the LF that follows this CR.
     DataLf,
     /// At the beginning of a trailer line.
     Trailer,

@@ -35,8 +35,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Continues to parse. `bytes` are all bytes received so far, from the beginning of the head. Returns the length
-    /// of the head, including its empty line, or `None` if the head is incomplete.
+    /// Continues to parse the head. `bytes` are all bytes received so far, from the beginning of the head. Returns the
+    /// length of the head, including its empty line, or `None` if the head is incomplete.
     ///
     /// # Errors
     /// Returns a [`HeadFault`] if a line is invalid, or if the lines contradict each other.
@@ -64,7 +64,7 @@ impl Head {
         Ok(None)
     }
 
-    /// Returns the framing of the body. Valid after the head is complete.
+    /// Returns the framing of the body. The result is valid only after the head is complete.
     pub fn framing(&self) -> Framing {
         match (self.coding, self.length) {
             (true, _) => Framing::Chunks(Chunks::default()),
@@ -72,12 +72,12 @@ impl Head {
         }
     }
 
-    /// Reports whether the version is HTTP/1.1. Valid after the head is complete.
+    /// Reports whether the version is HTTP/1.1. The result is valid only after the head is complete.
     pub fn is_http_1_1(&self) -> bool {
         self.http_1_1
     }
 
-    /// Returns the number of header lines. Valid after the head is complete.
+    /// Returns the number of header lines. The result is valid only after the head is complete.
     pub fn header_lines(&self) -> usize {
         // Neither the request line nor the final empty line is a header line.
         self.lines.saturating_sub(2)
@@ -106,8 +106,8 @@ impl Head {
         if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
             return Err(fault);
         }
-        // Some parsers repair or truncate such a target. They would use another target than the one that was sent or
-        // signed.
+        // Some parsers repair or truncate a target with such a character. They would then use another target than the
+        // one that was sent or signed.
         if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
             return Err(HeadFault::Malformed("the request target contains a forbidden character"));
         }

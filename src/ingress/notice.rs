@@ -14,7 +14,7 @@ use crate::token::{Asserted, Stamp};
 pub struct Notice<'a> {
     /// The route of the interaction.
     pub route: &'a Route,
-    /// The interaction.
+    /// The id of the interaction.
     pub id: &'a str,
     /// The record of the interaction.
     pub interaction: &'a Interaction,

@@ -1,5 +1,5 @@
-//! Requests that the gate would deny, on a route in observe mode. They are delivered as received. The ledger does not
-//! record them, and they carry no assertion and no `Callgate-*` headers except `Callgate-Observed`.
+//! Requests on a route in observe mode that the gate would deny in enforce mode. They are delivered as received. The
+//! ledger does not record them, and they carry no assertion and no `Callgate-*` headers except `Callgate-Observed`.
 
 use std::sync::Arc;
 

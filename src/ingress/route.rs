@@ -120,7 +120,7 @@ impl Carrier {
 pub struct Actions {
     /// The member of the body that contains the URL of the action endpoint.
     pub pointer: Pointer,
-    /// The hosts that the action endpoint may be at.
+    /// The hosts to which the action endpoint may belong.
     pub guard: Guard,
     /// Whether the agent receives a local URL instead of the action endpoint.
     pub rewrite: bool,

@@ -1,4 +1,4 @@
-//! Asking and answering the questions of an interaction.
+//! Adds the questions of callbacks to an interaction, and records the agent's answers.
 
 use super::interaction::Interaction;
 use super::question::{Question, QuestionFault};

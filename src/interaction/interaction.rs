@@ -30,7 +30,7 @@ pub struct Interaction {
     pub captures: Box<str>,
     /// The current state.
     pub state: State,
-    /// Creation time. This and the times below are in Unix milliseconds.
+    /// The time of creation, in Unix milliseconds. The times in the fields below have the same unit.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -34,7 +34,7 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
                 match (named.next(), named.next()) {
                     (Some(_), Some(_)) => return Ok(Found::Doubled),
                     (Some((name, value)), None) if **name == **token => Some(*value),
-                    // Only a name in another case exists. Some parsers would accept it as the member.
+                    // The object only has a member whose name differs in case. Some parsers would accept this member.
                     (Some(_), None) => return Ok(Found::Doubled),
                     (None, _) => None,
                 }

@@ -151,7 +151,7 @@ fn colon(rest: &[u8]) -> Option<&[u8]> {
     white(rest).strip_prefix(b":")
 }
 
-/// Skips white space. Most calls find none, or one blank.
+/// Skips white space. Most calls find no white space or one blank, so these two cases come first.
 #[inline(always)]
 fn white(rest: &[u8]) -> &[u8] {
     match rest {

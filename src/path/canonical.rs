@@ -1,9 +1,9 @@
 //! The canonical form of a path. The checks, the router and the delivery all use the same canonical path. A path that
 //! two parsers could understand differently is an error. It is never repaired.
 //!
-//! A path is denied if it contains: dot segments, empty segments, `;` parameters, backslashes, control characters,
-//! bytes outside ASCII, the percent-encoded forms of `/ \ . ; % ? #`, or percent-encoded bytes that are not valid UTF-8
-//! (also overlong forms).
+//! A path is denied if it contains dot segments, empty segments, `;` parameters, backslashes, control characters, bytes
+//! outside ASCII, the percent-encoded forms of `/ \ . ; % ? #`, or percent-encoded bytes that are not valid UTF-8 (also
+//! overlong forms).
 //!
 //! Two kinds of encodings are normalized, because this does not change the meaning (RFC 3986 section 6.2.2):
 //! percent-encoded unreserved characters are decoded, and the hex digits of other percent-encodings become upper case.

@@ -97,8 +97,8 @@ impl Selection {
     /// Parses a document and returns its networks.
     ///
     /// # Errors
-    /// Returns a sentence if the document has an unexpected form, contains an invalid network, contains no network,
-    /// or contains every address.
+    /// Returns a description of the problem if the document has an unexpected form, contains an invalid network,
+    /// contains no network, or contains every address.
     pub fn read(&self, document: &[u8]) -> Result<Networks, String> {
         let mut texts: Vec<String> = Vec::new();
         if self.pointers.is_empty() {

@@ -21,7 +21,7 @@ pub struct JwtRules {
     pub leeway: Duration,
     /// Claims that must exist and must not be null. `exp` is always required.
     pub required: Vec<String>,
-    /// The required `typ`, in lower case. If it is `None`, the token must have no `typ` or the `typ` `JWT`.
+    /// The required `typ`, in lower case. If it is `None`, `typ` must be `JWT` or missing.
     pub typ: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub struct CallbackConvention {
     pub failed: Vec<Box<str>>,
     /// The location of the provider's id of the work in its response to the request.
     pub response: Option<Pointer>,
-    /// The locations of that id in a callback.
+    /// The locations of the provider's id of the work in a callback.
     pub id: Vec<StatusAt>,
 }
 
@@ -59,11 +59,11 @@ impl CallbackConvention {
 /// The way in which a provider returns the token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TokenReturn {
-    /// As a bearer token.
+    /// The provider sends the token as a bearer token.
     Bearer,
-    /// In a header.
+    /// The provider sends the token in this header.
     Header(http::HeaderName),
-    /// In the URL.
+    /// The URL contains the token, so that the provider sends it when it calls the URL.
     Url,
 }
 

@@ -24,7 +24,7 @@ pub enum Evidence {
     Documentation,
     /// The code of the provider's own client library.
     Library,
-    /// The code of several independent receivers of this provider's messages that agree with each other.
+    /// Several independent programs that receive this provider's messages and verify them in the same way.
     Receivers,
 }
 

@@ -1,4 +1,4 @@
-//! Data that Callgate fetches, which are key sets and address lists. Also `fetch`, the settings of fetching.
+//! Reads which key sets and address lists Callgate fetches, and the section `fetch` with the settings of fetching.
 
 use std::time::Duration;
 

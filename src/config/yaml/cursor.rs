@@ -45,7 +45,7 @@ impl<'n> Cursor<'n> {
         None
     }
 
-    /// Reports a warning about something that is allowed, but that the operator should know.
+    /// Reports a warning about a setting that is allowed, but that the operator should know about.
     pub(crate) fn warn(&self, message: &str) {
         self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
     }

@@ -7,9 +7,9 @@ const CHARACTERS_MAX: usize = 400;
 /// A position in a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Position {
-    /// The line, from 1.
+    /// The line number. The first line has the number 1.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// The column number, in characters. The first column has the number 1.
     pub column: usize,
 }
 

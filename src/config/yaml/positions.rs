@@ -82,7 +82,7 @@ impl Outline {
             let (at, is_collection) = (outline.values.len(), key.is_none());
             outline.values.push(Value { position, content });
             outline.attach(open.last(), at, key);
-            // The parser gives every anchor a number from 1 on.
+            // The parser numbers the anchors from 1. The number 0 means that the value has no anchor.
             if anchor > 0 {
                 anchors.insert(anchor, at);
             }

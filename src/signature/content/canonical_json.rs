@@ -1,5 +1,6 @@
-//! Canonical JSON: sorted members and no white space. A few providers sign the canonical JSON instead of the bytes that
-//! they send. Numbers and strings stay as received. An object with two members of the same name has no canonical form.
+//! Converts JSON into its canonical form, which has sorted members and no white space. A few providers sign the
+//! canonical JSON instead of the bytes that they send. Numbers and strings stay as received. An object with two members
+//! of the same name has no canonical form.
 
 use serde::de::IgnoredAny;
 

@@ -48,12 +48,12 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
     sorted_fields(body)
 }
 
-/// Returns the public URL without its port, or with the default port of the scheme if it has none. Twilio signs the URL
-/// in one of these two forms.
+/// Returns the other form of the public URL that Twilio may sign. If the URL has a port, this is the URL without the
+/// port. Otherwise it is the URL with the default port of its scheme.
 pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
-    // The last colon of an IPv6 address without a port is inside the brackets.
+    // If an IPv6 address has no port, its last colon is inside the brackets and does not begin a port.
     let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map(|(host, _)| host);
     match host {
         Some(host) => format!("{scheme}://{host}{path}"),

@@ -23,7 +23,7 @@ pub enum CertificateSource {
     Header(HeaderName),
 }
 
-/// The certificate URLs that a message may name. The scheme is always `https`.
+/// The certificate URLs that a message may name. Their URL scheme is always `https`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateRule {
     /// The part of the message that contains the URL.

@@ -61,7 +61,7 @@ impl MacAlgorithm {
 /// The authentication tag of a message. If the message is signed with a MAC, the tag is the MAC. Otherwise it is the
 /// SHA-256 digest of the signed content.
 ///
-/// Messages with the same tag may be duplicates.
+/// Two messages with the same tag can be duplicates of each other.
 #[derive(Clone, Copy)]
 pub struct AuthenticationTag {
     pub(super) bytes: [u8; 64],
@@ -69,7 +69,7 @@ pub struct AuthenticationTag {
 }
 
 impl AuthenticationTag {
-    /// Returns the tag of at most 64 bytes.
+    /// Creates a tag from at most 64 bytes.
     pub(in crate::signature) fn new(bytes: &[u8]) -> Self {
         let mut tag = Self { bytes: [0; 64], len: bytes.len() };
         if let Some(room) = tag.bytes.get_mut(..bytes.len()) {

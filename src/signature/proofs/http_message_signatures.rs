@@ -33,7 +33,7 @@ pub struct MessageSignatureScheme {
     pub algorithms: Vec<SignatureAlgorithm>,
     /// The components that a signature must cover. A signature may cover further components.
     pub components: Vec<Box<str>>,
-    /// True if `expires` is required. It may be at most `max_age` after `created`.
+    /// True if `expires` is required. The time in `expires` may be at most `max_age` after `created`.
     pub expires: bool,
     /// The maximum accepted age of `created`.
     pub max_age: Duration,

@@ -23,7 +23,7 @@ const LEEWAY: Duration = Duration::from_secs(60);
 /// The expected value of a claim.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExpectedClaim {
-    /// The id of the key.
+    /// The id of the key that verified the token.
     KeyId,
     /// One of these texts.
     OneOf(Vec<Box<str>>),

@@ -64,7 +64,8 @@ impl SnsMessage {
         if !topics.iter().any(|ours| ours.matches(topic.as_bytes())) {
             return Err(claim("the topic of the message is not configured"));
         }
-        // The headers are not signed. An agent that reads them instead of the body must get the same values.
+        // The headers are not signed. An agent may read them instead of the body, so a header that differs from the
+        // body is an error.
         for (name, value) in [(TOPIC, topic), (KIND, kind)] {
             let all = context.head.headers.get_all(&name);
             if all.iter().any(|header| header.as_bytes() != value.as_bytes()) {

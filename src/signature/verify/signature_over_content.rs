@@ -28,7 +28,7 @@ pub(super) struct SignedBodyParts<'b> {
 }
 
 impl<'b> SignedBodyParts<'b> {
-    /// Returns the parts for signing. The body does not have to contain a signature or a timestamp.
+    /// Returns the parts that signing needs. The body does not have to contain a signature or a timestamp.
     pub(super) fn signing(
         scheme: &ContentScheme,
         head: &RequestHead<'_>,
