@@ -59,7 +59,7 @@ pub fn host(headers: &HeaderMap) -> String {
     once(headers, &HOST).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns the value of a header that must not be repeated. Returns `None` if the header is missing, and an empty string
+/// Returns the value of a header that must not be repeated. Returns `None` if the header is missing, and an empty text
 /// if it is repeated or not ASCII text. A repeated header is ambiguous: another server might use the other value.
 pub fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();

@@ -90,7 +90,9 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
             let _: Option<()> = root.error(message, "add `client_certificates` to the `tls` of a listener");
         }
         if route.observes() {
-            root.warn(&format!("the route {name} only observes: it denies NOTHING, whoever calls"));
+            root.warn(&format!(
+                "the route {name} is in observe mode: it delivers requests that fail its checks"
+            ));
         }
     }
 }

@@ -95,7 +95,7 @@ fn path(at: &Cursor<'_>) -> Option<Template> {
     if first == ACTIONS || first.starts_with('{') {
         return at.error(
             format!("paths below /{ACTIONS} are reserved for the agent's answers to questions"),
-            "begin with another word",
+            "begin the path with another segment",
         );
     }
     Some(template)

@@ -117,7 +117,8 @@ impl Egress {
 }
 
 impl Rule {
-    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is [`ValueSource::New`].
+    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is
+    /// [`ValueSource::New`].
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the callback cannot be put into the request. The request must not be sent then.

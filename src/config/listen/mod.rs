@@ -149,7 +149,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let ingress = fields.required("ingress").and_then(|at| listeners(&at));
     let admin = fields.optional("admin").map(|at| self::admin(&at));
     if admin.is_none() {
-        fields.at().warn("no admin listener: no metrics, no health checks");
+        fields.at().warn("there is no admin listener, so there are no metrics and no health checks");
     }
     let egress = fields.optional("egress");
     let egress_read = egress.as_ref().map(self::egress);
@@ -165,7 +165,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let admin_address = admin.as_ref().and_then(|admin| admin.as_ref()).map(|admin| admin.address);
     let taken = doubled(ingress.as_deref().unwrap_or_default(), [admin_address, egress_address]);
     if let Some(address) = taken {
-        return at.error(format!("{address} is listened on twice"), "");
+        return at.error(format!("two listeners have the address {address}"), "");
     }
     let (shutdown_delay, shutdown_grace) = shutdown?;
     Some(Startup {

@@ -9,7 +9,8 @@ use crate::signature::{KeySet, Proof, PublicKeySource, Scheme, Verifier, Verifie
 pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
     let at = fields.at().clone();
     if scheme.uses_url() && !has_public_url {
-        let _: Option<()> = at.error("{url} is signed, but there is no `public_url` to compare it with", "");
+        let _: Option<()> =
+            at.error("the signature covers {url}, so the configuration must contain `public_url`", "");
     }
     let shakes = &scheme.handshakes;
     let verify_token = fields.optional("verify_token").map(|at| match at.secret() {

@@ -348,7 +348,7 @@ pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
         (both, both)
     };
     if past > TOLERANCE_QUIET_MAX {
-        at.warn("a captured request can be sent again for this time");
+        at.warn("during this long tolerance, anybody who has seen a request can send it again");
     }
     Some((past, future))
 }

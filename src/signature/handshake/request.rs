@@ -54,7 +54,10 @@ impl HandshakeRequest<'_> {
     /// `handshake_refused` if the value is missing, empty or too long, or occurs more than once.
     pub(in crate::signature) fn text(&self, at: &HandshakeValueSource) -> Result<Cow<'_, str>, Refusal> {
         let missing = || {
-            Refusal::new(Denial::HandshakeRefused, "the handshake lacks a value, or has it more than once")
+            Refusal::new(
+                Denial::HandshakeRefused,
+                "a value of the handshake is missing, empty or too long, or occurs more than once",
+            )
         };
         let text = match at {
             HandshakeValueSource::Body(pointer) => {

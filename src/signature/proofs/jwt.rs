@@ -189,7 +189,7 @@ impl VerifiedJwt {
             // a message.
             return Ok(self.body_hash.iter().map(|_| self.tag).collect());
         }
-        Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not that of the body"))
+        Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not the digest of the body"))
     }
 }
 

@@ -137,7 +137,9 @@ fn members(body: &[u8]) -> Result<Vec<Option<Box<str>>>, Refusal> {
             Found::One(raw) if raw.get() == "null" => Ok(None),
             found @ Found::One(raw) if raw.get().starts_with('"') => Ok(found.word()),
             Found::One(_) => Err(malformed("a signed member is not a string")),
-            Found::Doubled => Err(malformed("a signed member occurs twice, or in a second spelling")),
+            Found::Doubled => Err(malformed(
+                "a signed member occurs twice, or another member name differs from it only in case",
+            )),
         }
     };
     MEMBERS.iter().map(text).collect()

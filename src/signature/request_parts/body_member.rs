@@ -18,9 +18,10 @@ pub(in crate::signature) fn body_members<'b>(
     };
     let text = |pointer: &&Pointer| match find(pointer)? {
         Found::Missing => Ok(Cow::Borrowed("")),
-        Found::Doubled => {
-            Err(malformed(format!("{} occurs twice, or in a second spelling", pointer.as_str())))
-        }
+        Found::Doubled => Err(malformed(format!(
+            "{} occurs twice, or another member name differs from it only in case",
+            pointer.as_str()
+        ))),
         Found::One(raw) if raw.get() == "null" => Ok(Cow::Borrowed("")),
         found @ Found::One(_) => found
             .word()

@@ -119,7 +119,7 @@ impl HeaderFormat {
             match field {
                 Placeholder::Signature => signature(rest),
                 Placeholder::Timestamp if timestamp.is_some() => {
-                    return Err(malformed("the signature header holds two timestamps"));
+                    return Err(malformed("the signature header contains two timestamps"));
                 }
                 Placeholder::Timestamp => timestamp = Some(HeaderSlice::of(value, text, rest)),
             }
