@@ -18,11 +18,12 @@ pub enum Parameter<'a> {
     Several,
 }
 
-/// Checks that every byte of a query is a visible ASCII character and not `#`. This is more lenient than RFC 3986
+/// Checks that every byte of a query is a visible ASCII character other than `#`. This is more lenient than RFC 3986
 /// section 3.4: brackets, braces and similar characters are accepted, because providers send them.
 ///
 /// # Errors
-/// Returns the offset of the first other byte: a control character, a space, `#`, or a byte outside ASCII.
+/// Returns the offset of the first byte that is not allowed: a control character, a space, `#`, or a byte outside
+/// ASCII.
 pub fn check_query(query: &str) -> Result<(), usize> {
     match query.bytes().position(|b| !b.is_ascii_graphic() || b == b'#') {
         Some(at) => Err(at),
@@ -52,7 +53,7 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
 /// space.
 pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     match parameter(fields, name) {
-        // Replace `+` before decoding: a literal `+` means a space, and `%2B` means a plus sign.
+        // `+` is replaced before the text is decoded, because a literal `+` means a space, but `%2B` means a plus sign.
         Parameter::One(_) => {
             let mut raw = fields.split('&').filter(|pair| name_of(pair) == name);
             let value = raw.next().and_then(|pair| pair.split_once('=')).map_or("", |(_, value)| value);

@@ -9,8 +9,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-/// Headers that concern one connection only (RFC 9110 section 7.6.1), and headers of the framing. Callgate writes its
-/// own for each connection.
+/// Headers that apply to one connection only (RFC 9110 section 7.6.1), and headers that describe the framing of a
+/// message. Callgate never forwards them. It writes its own headers for each connection.
 pub const HOP_BY_HOP: [HeaderName; 12] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -43,7 +43,8 @@ pub struct RequestHead<'a> {
     pub certificate: Option<&'a ClientCertificate>,
 }
 
-/// A client certificate that a trusted authority issued. The TLS handshake proved that the client has its key.
+/// A client certificate that a trusted authority issued. The TLS handshake proved that the client has the private key
+/// of the certificate.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ClientCertificate {
     /// The DNS names and URIs of its subject alternative names (RFC 5280 section 4.2.1.6).
@@ -127,7 +128,7 @@ pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
 }
 
 /// Writes one header line. Skips a value that contains CR, LF or NUL, because it would break the framing. The parsers
-/// already deny such values. This check does not rely on them.
+/// already deny such values. This second check prevents an injected header if a parser has a bug.
 pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         return;

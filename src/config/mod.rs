@@ -1,5 +1,5 @@
-//! Compiles a configuration: from YAML to a startup and a policy, or to the list of its mistakes, each with its path,
-//! its line and a hint. No default grants access.
+//! Compiles a configuration. The input is YAML. The result is the startup settings and a policy, or a list of all
+//! mistakes, each with its path, its line and a hint. No default value grants access.
 
 mod agent;
 mod consistency;
@@ -43,7 +43,7 @@ pub struct Config {
     pub startup: Startup,
     /// The compiled rules.
     pub policy: Policy,
-    /// Things that are allowed, but that the operator should know.
+    /// Messages about settings that are allowed, but that the operator should know about.
     pub warnings: Vec<String>,
 }
 
@@ -51,8 +51,8 @@ impl Config {
     /// Compiles a configuration.
     ///
     /// # Errors
-    /// All mistakes, in the order of the file. If there are more than [`ERRORS_MAX`], a last entry reports the number of
-    /// the omitted ones.
+    /// All mistakes, in the order of the file. If there are more than [`ERRORS_MAX`], a last entry reports how many
+    /// were omitted.
     pub fn parse(text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Vec<ConfigError>> {
         let failed = |message: String, position| {
             vec![ConfigError { path: String::new(), position, message, hint: String::new() }]
@@ -82,7 +82,7 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
     reader.into_accepted_keys()
 }
 
-/// Reads every section, also after a mistake in another one, so that one run finds all mistakes.
+/// Reads every section, even if another one has a mistake, so that one run finds all mistakes.
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = root.fields()?;
     let public_url = fields.optional("public_url").map(|at| public_url(&at));
@@ -107,7 +107,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         asserter_failed: fields.has("assertion"),
         providers: providers.as_deref().unwrap_or_default(),
         tokens: token_keys,
-        // A section with mistakes is not reported as missing, too.
+        // If a section has mistakes, these flags prevent a second error that reports the section as missing.
         tokens_failed: fields.has("callback_tokens"),
         providers_failed: providers.is_none(),
     };
@@ -164,7 +164,7 @@ fn public_url(at: &Cursor<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Returns the authority of a URL that has one.
+/// Returns the authority (host and port) of a URL.
 fn authority(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split_once('/').map_or(rest, |(authority, _)| authority).to_owned()

@@ -30,8 +30,8 @@ impl Rule {
     /// Writes the request to the provider, with its callback.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] has already returned the same error
-    /// for such a request.
+    /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] returns the same error for such a
+    /// request, before the callback is minted.
     pub fn request<'b>(
         &self,
         head: &RequestHead<'_>,
@@ -104,7 +104,8 @@ pub fn answer_head(
     out
 }
 
-/// Writes the request line, `Host`, and the agent's headers that pass.
+/// Writes the request line, `Host`, and the headers of the agent's request. Omits hop-by-hop headers, `Callgate-*`
+/// headers, headers that `ours` replaces, and headers for which `skip` returns true.
 fn begin(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,

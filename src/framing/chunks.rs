@@ -1,6 +1,6 @@
-//! A strict parser for the chunked transfer coding (RFC 9112 section 7.1). It accepts only what the grammar allows.
-//! More lenient parsers exist before and after Callgate. They must not find other chunk boundaries in a body that
-//! this parser accepts.
+//! A strict parser for the chunked transfer coding (RFC 9112 section 7.1). It accepts only what the grammar allows,
+//! because a proxy in front of Callgate or the agent may have a more lenient parser. Such a parser must not find other
+//! chunk boundaries in a body that this parser accepts.
 
 use super::bytes::{is_control, is_token};
 
@@ -13,11 +13,11 @@ const TRAILERS_MAX: usize = 32;
 /// Maximum number of trailers of a response.
 const ANSWER_TRAILERS_MAX: usize = 256;
 
-/// The body violates the grammar of the chunked coding.
+/// The error for a body that violates the grammar of the chunked coding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkFault;
 
-/// The state of the parser: where the next byte belongs.
+/// The state of the parser: the part of the body that the next byte belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
     /// In a chunk size. Contains the number of digits so far.
@@ -30,9 +30,9 @@ enum At {
     SizeEnd,
     /// In the data of a chunk.
     Data,
-    /// After the data of a chunk.
+    /// Before the CR that follows the data of a chunk.
     DataCr,
-    /// After the CR that follows the data.
+    /// Before the LF that follows this CR.
     DataLf,
     /// At the beginning of a trailer line.
     Trailer,
@@ -52,7 +52,7 @@ enum At {
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks {
     at: At,
-    /// Bytes that are left of the current chunk.
+    /// Number of data bytes of the current chunk that have not been read yet.
     left: u64,
     line: usize,
     trailers: usize,
@@ -67,8 +67,9 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Creates a parser for a response. It accepts white space after a chunk size, which some servers have always
-    /// sent. This is an error in requests, because other parsers read the same requests.
+    /// Creates a parser for a response. It accepts white space after a chunk size, because some servers send it. In a
+    /// request, such white space is an error, because a proxy in front of Callgate may understand the request
+    /// differently.
     pub fn of_an_answer() -> Self {
         Self { of_an_answer: true, ..Self::default() }
     }

@@ -1,4 +1,5 @@
-//! The second half of the gate: it verifies the whole body and reads what the body reports.
+//! The second half of the gate. It verifies the whole body, and reads the values that the body reports: status,
+//! progress, event id and action endpoint.
 
 use http::HeaderValue;
 
@@ -23,11 +24,12 @@ const EVENT_ID_BYTES_MAX: usize = 256;
 /// A request that passed all checks except those of the ledger.
 #[derive(Debug)]
 pub enum Decided {
-    /// A callback. The ledger must be asked next.
+    /// A callback. The check of the ledger is next.
     Callback(Box<Verified>),
     /// A provider's handshake. Callgate answers it itself.
     Handshake(Box<(HandshakeReply, Seen)>),
-    /// A request on a route in observe mode that would otherwise be denied, or answered by Callgate itself.
+    /// A request that Callgate delivers only because its route is in observe mode. In enforce mode, Callgate would deny
+    /// it or answer it itself.
     Observed(Box<Observed>),
 }
 
@@ -108,20 +110,21 @@ impl Admitted {
         }
     }
 
-    /// Applies the result of a check. In observe mode a denial is recorded, and `Ok(None)` is returned.
+    /// Applies the result of a check. Returns its value or its denial. In observe mode, records a denial and returns
+    /// `Ok(None)` instead.
     fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
 
-    /// Reports whether the head check already denied the signature in observe mode. The signature is then not checked
-    /// again.
+    /// Reports whether the head check already denied the signature, and the request continues only because of observe
+    /// mode. The body check does not verify such a signature.
     fn signature_was_refused(&self) -> bool {
         let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().has_proof());
         self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
     }
 
-    /// Returns the reply to a handshake. In observe mode the handshake is delivered instead, because the agent
-    /// answers it.
+    /// Returns the reply to a handshake. In observe mode the handshake is delivered instead, because in this mode the
+    /// agent answers handshakes.
     fn shaken(&self, reply: HandshakeReply, head: &RequestHead<'_>) -> Result<Body, Denial> {
         match self.route.observes() {
             true => Ok(Body::Observed { instead: "handshake", target: self.internal_target(head)? }),
@@ -129,13 +132,14 @@ impl Admitted {
         }
     }
 
-    /// Returns the internal request target. The configuration ensures that the path has every capture of `forward`.
-    /// If a capture were missing nevertheless, the request would be denied, not delivered to another path.
+    /// Returns the internal request target. The configuration ensures that every capture in `forward` also occurs in
+    /// the route's path. If a capture were missing nevertheless, the request would be denied instead of being delivered
+    /// to another path.
     fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
         self.target(head).ok_or(Denial::RouteUnknown)
     }
 
-    /// Returns the data that a signature can cover besides the body.
+    /// Returns what the verification of a signature needs besides the body.
     fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
         SignatureContext {
             head: *head,
@@ -146,7 +150,7 @@ impl Admitted {
         }
     }
 
-    /// Returns the reply if the request is a handshake.
+    /// Returns the reply if the request is a handshake. `verified` is whether its signature has been verified.
     fn shake(
         &self,
         head: &RequestHead<'_>,
@@ -193,8 +197,9 @@ impl Admitted {
             Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
         };
         let at = actions.pointer.as_str();
-        // Agents may use lenient JSON parsers, or parsers that ignore the case of member names. A body that two
-        // parsers understand differently cannot be guarded.
+        // Agents may use lenient JSON parsers, or parsers that ignore the case of member names. If two parsers
+        // understand the body differently, the agent could use another endpoint than the one that Callgate checks. Such
+        // a body is denied.
         let found = match find_strict(body, &actions.pointer) {
             Ok(found) => found,
             Err(NotJson) if body.is_empty() => Found::Missing,
@@ -273,7 +278,7 @@ impl Admitted {
         Ok(())
     }
 
-    /// Verifies the signature. Returns the verified tags, which are unique for each message.
+    /// Verifies the signature. Returns the authentication tags, which identify the message.
     fn check_signature(
         &mut self,
         head: &RequestHead<'_>,

@@ -49,11 +49,12 @@ const OVERRIDES: [&str; 12] = [
     "x-rewrite-url",
 ];
 
-/// Maximum number of options of a `Connection` header that are read.
+/// Maximum number of options of the `Connection` header that are read. Headers that only further options list are not
+/// removed.
 const CONNECTION_OPTIONS_MAX: usize = 32;
 
-/// Reports whether a header name begins with `Callgate`. Some frameworks treat `_` and `.` as `-`, so these are
-/// included.
+/// Reports whether a header name begins with `Callgate`. Some frameworks treat `_` and `.` in a header name as `-`, so
+/// names such as `callgate_route` are included.
 fn says_callgate(name: &str) -> bool {
     name.strip_prefix("callgate").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
@@ -71,8 +72,8 @@ fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
     !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
 
-/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers that pass, the headers that
-/// `identify` adds, the length of the body, and the blank line.
+/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers for which `passes` returns
+/// true, the headers that `identify` adds, the length of the body, and the blank line.
 fn write_request(
     (target, authority): (&str, &str),
     head: &RequestHead<'_>,
@@ -92,7 +93,8 @@ fn write_request(
             line(out, name.as_str(), value.as_bytes());
         }
     }
-    // HTTP/2 may split the cookie header. HTTP/1.1 allows only one (RFC 9113 section 8.2.3).
+    // An HTTP/2 request may have several cookie headers. HTTP/1.1 allows only one, so they are joined (RFC 9113 section
+    // 8.2.3).
     let cookies = head.headers.get_all(COOKIE).iter().filter(|value| passes(&COOKIE, value, &listed));
     let cookies: Vec<_> = cookies.map(HeaderValue::as_bytes).collect();
     if !cookies.is_empty() {
@@ -106,9 +108,9 @@ fn write_request(
 }
 
 impl Observed {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps all headers that the
-    /// agent checked before Callgate was installed. It adds only the header `Callgate-Observed`: no identity headers
-    /// and no assertion.
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps the token and the
+    /// signature headers, because the agent still checks them. It adds only the header `Callgate-Observed`. It adds no
+    /// identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), &*self.admitted.edge.authority);
         let passes =
@@ -119,8 +121,8 @@ impl Observed {
 }
 
 impl Permit {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head that
-    /// was permitted. `body` is the body that will follow.
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head of the
+    /// permitted request. `body` is the body that the caller writes after this head.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], stamp: Stamp<'_>, out: &mut Vec<u8>) {
         let message = Asserted {
             method: head.method,
@@ -150,7 +152,8 @@ impl Permit {
             || OVERRIDES.contains(&text)
             || *name == FORWARDED
             || self.address_header().is_some_and(|header| header == name)
-            // CGI gateways read `callgate_route` as `callgate-route`, and some read `callgate.route` in the same way.
+            // A CGI gateway treats `callgate_route` like `callgate-route`. Some gateways treat `callgate.route` in the
+            // same way.
             || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let token = || {
             self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)

@@ -3,8 +3,8 @@
 //! HTTP server.
 //!
 //! [`Ingress::decide_head`] checks the head of a request. [`Admitted::decide_body`] checks the whole body.
-//! [`Verified::permit`] applies the verdict of the ledger. Only the resulting [`Permit`] can be delivered. On a route
-//! in observe mode, an [`Observed`] request is delivered, too.
+//! [`Verified::permit`] applies the verdict of the ledger. A request is delivered only if the result is a [`Permit`].
+//! On a route in observe mode, an [`Observed`] request is delivered as well.
 
 mod body;
 mod decide;

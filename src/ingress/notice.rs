@@ -1,5 +1,5 @@
-//! Writes notices: requests that tell the agent that an expected callback did not arrive. A notice is a POST to the
-//! route's `notify` path and is delivered over the same connection pool as callbacks.
+//! Writes notices. A notice is a request that tells the agent that an expected callback did not arrive. It is a POST to
+//! the route's `notify` path. Callgate sends it over the same connection pool as callbacks.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use crate::token::{Asserted, Stamp};
 pub struct Notice<'a> {
     /// The route of the interaction.
     pub route: &'a Route,
-    /// The interaction.
+    /// The id of the interaction.
     pub id: &'a str,
     /// The record of the interaction.
     pub interaction: &'a Interaction,

@@ -36,7 +36,7 @@ pub struct Permit {
 pub struct Halted {
     /// The reason.
     pub held: ClaimError,
-    /// What happens to the request.
+    /// Whether the request is delivered nevertheless, because its route is in observe mode.
     pub turned: Turned,
 }
 
@@ -67,7 +67,7 @@ impl Verified {
         }
     }
 
-    /// Returns what happens to this request when it is denied after all checks of the body passed.
+    /// Returns what happens to this request if it is denied after it passed all checks of the body.
     fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
@@ -143,13 +143,15 @@ impl Verified {
     }
 }
 
-/// Reports whether the ledger looked for the event before it denied the request for this reason.
+/// Reports whether the ledger had already compared the event with the delivered ones when it denied the request for
+/// this reason.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }
 
 impl Permit {
-    /// Returns what happens to this callback when it is denied nevertheless, for example by a rate limit.
+    /// Returns what happens to this callback if it is denied although it has a permit, for example because of a rate
+    /// limit.
     pub fn turned_away(self, denial: Denial) -> Turned {
         self.verified.turned_away(denial)
     }
@@ -174,12 +176,13 @@ impl Permit {
         self.verified.event_id.as_ref()
     }
 
-    /// Returns the number of the question that the callback asks, if it asks one.
+    /// Returns the number that the ledger gave to the question in this callback. Returns `None` if the callback asks no
+    /// question.
     pub(super) fn question(&self) -> Option<u32> {
         self.cleared.question()
     }
 
-    /// Returns what the body reports.
+    /// Returns the status, the progress and the other values that the callback reports.
     pub fn report(&self) -> &Report {
         &self.verified.report
     }
@@ -197,7 +200,8 @@ impl Permit {
         let text = std::str::from_utf8(body).ok()?;
         let old = find_one(body, &actions.pointer).raw()?;
         let interaction = self.interaction()?;
-        // The URL identifies the question, so that the agent can answer several open questions.
+        // The URL contains the number of every question except the first. The agent can therefore answer one of several
+        // open questions.
         let url = match number {
             FIRST_QUESTION => format!("{local}{interaction}"),
             _ => format!("{local}{interaction}/{number}"),
@@ -210,12 +214,13 @@ impl Permit {
         &self.verified.admitted.edge.authority
     }
 
-    /// Returns the header in which trusted proxies send the client address. It never reaches the agent.
+    /// Returns the header in which trusted proxies send the client address. Callgate never forwards this header to the
+    /// agent.
     pub(super) fn address_header(&self) -> Option<HeaderName> {
         self.verified.admitted.edge.client_address.as_ref().map(|rule| rule.header.name())
     }
 
-    /// Returns the verified token. It is removed from the request wherever it occurs.
+    /// Returns the verified token. Callgate removes it from the delivered request wherever it occurs.
     pub(super) fn token(&self) -> Option<&[u8]> {
         self.verified.admitted.token()
     }

@@ -7,7 +7,7 @@ use super::ask::EventKey;
 /// The events of one interaction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
-    /// The delivered events. The value is the number under which the file store keeps the event.
+    /// The delivered events. The value of each entry is the number under which the file store keeps the event.
     delivered: HashMap<EventKey, u64>,
     /// The events that are being delivered, each with the number of its claim.
     delivering: Vec<(u32, EventKey)>,
@@ -37,7 +37,7 @@ impl Events {
         }
     }
 
-    /// Marks the event with these keys as being delivered. Returns the number of the claim.
+    /// Creates a claim: marks the event with these keys as being delivered. Returns the number of the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey]) -> u32 {
         self.claims = self.claims.wrapping_add(1);
         self.delivering.extend(keys.iter().map(|key| (self.claims, *key)));

@@ -30,7 +30,7 @@ pub struct Interaction {
     pub captures: Box<str>,
     /// The current state.
     pub state: State,
-    /// Creation time. This and the times below are in Unix milliseconds.
+    /// The time of creation, in Unix milliseconds. The times in the fields below have the same unit.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,17 +48,17 @@ pub struct Interaction {
     /// Number of callbacks that are being delivered.
     #[serde(skip)]
     pub(super) in_flight: u16,
-    /// Whether the agent gets a notice when the interaction expires or stalls.
+    /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`]).
     #[serde(default)]
     pub(super) notifies: bool,
-    /// Whether the silence since the last event has already caused a notice.
+    /// Whether a notice was already created because no callback has arrived since the last event.
     #[serde(default)]
     pub(super) stall_noticed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) more: Option<Box<More>>,
 }
 
-/// A callback that is being delivered.
+/// A claim of the ledger: a callback that is being delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     number: u32,
@@ -68,7 +68,7 @@ pub struct Claim {
     pub stale: bool,
 }
 
-/// Data that few open interactions have. Boxed, to keep the record of the others small.
+/// Data that few open interactions have. It is boxed, so that the records of the other interactions stay small.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct More {
     /// The last reported status.
@@ -119,7 +119,7 @@ impl Interaction {
         self
     }
 
-    /// Sets the deadlines and the notices of the route.
+    /// Sets the deadlines that the route configures, and whether the agent gets notices.
     pub fn followed(mut self, follow: &Follow, notifies: bool) -> Self {
         let created = Timestamp::from_unix_ms(self.created);
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok().and_then(NonZeroU64::new);
@@ -132,7 +132,7 @@ impl Interaction {
 
     // === Reading ===
 
-    /// Returns the time at which the agent's request was made.
+    /// Returns the time at which the callback token was minted, which is before the agent's request was sent.
     pub fn created(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.created)
     }
@@ -142,7 +142,8 @@ impl Interaction {
         Timestamp::from_unix_ms(self.expires)
     }
 
-    /// Returns the latest time for the final callback: the deadline or the expiry of the token, whichever is earlier.
+    /// Returns the time at which the interaction expires without a final callback. This is the deadline of the route or
+    /// the expiry of the token, whichever is earlier.
     pub fn deadline(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.deadline.map_or(self.expires, |at| at.get().min(self.expires)))
     }
@@ -182,7 +183,7 @@ impl Interaction {
         self.more.as_ref().map_or(&[], |more| &more.questions)
     }
 
-    /// Returns the provider's id of the work.
+    /// Returns the id that the provider gave to the work, for example a job id.
     pub fn provider_id(&self) -> Option<&str> {
         self.more.as_ref().and_then(|more| more.provider_id.as_deref())
     }
@@ -225,7 +226,8 @@ impl Interaction {
         Ok(Some(Claim { number, question, stale }))
     }
 
-    /// Checks that the interaction accepts the callback. Returns whether its progress is stale.
+    /// Checks that the interaction accepts the callback. Returns whether the progress of the callback is stale (see
+    /// [`Stale`]).
     fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));
@@ -233,8 +235,8 @@ impl Interaction {
         if self.route != *ask.route {
             return Err(refused(Denial::InteractionUnknown, "the interaction belongs to another route"));
         }
-        // A provider may use one secret or address for all work of an account. A callback about other work must not
-        // affect this interaction.
+        // A provider may use the same secret for all work of an account, so a valid signature does not show which work
+        // the callback is about. A callback about other work must not affect this interaction.
         if let (Some(ours), Some(theirs)) = (self.provider_id(), &ask.report.id)
             && *ours != **theirs
         {
@@ -315,8 +317,8 @@ impl Interaction {
         self.go(match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
-            // The status said that the provider waits for an answer, and now says otherwise: the provider received
-            // the answer in another way.
+            // The provider's earlier status asked a question, and its new status does not. No question is open, so the
+            // provider received the answer without Callgate.
             Event::Progressed
                 if self.state == State::Asking && report.status.is_some() && !self.has_open_question() =>
             {
@@ -358,7 +360,7 @@ impl Interaction {
         }
     }
 
-    /// Stores the id that the provider gave to this job.
+    /// Stores the id that the provider gave to the work.
     pub fn bind(&mut self, provider_id: &str) {
         self.more().provider_id = Some(provider_id.into());
     }

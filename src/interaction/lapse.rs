@@ -1,4 +1,5 @@
-//! What happens to an interaction when time passes: deadlines, stalls, and the notices about them.
+//! The effects of time on an interaction: it expires at its deadline, it stalls if no callback arrives for too long,
+//! and the agent gets notices about both.
 
 use std::num::NonZeroI64;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use super::notice::{Notice, NoticeId, Overdue};
 use super::state::Event;
 use crate::time::Timestamp;
 
-/// Delay before a notice without a response is sent again. It doubles from the minimum to the maximum.
+/// Delay before a notice that the agent did not acknowledge is sent again. It doubles from the minimum to the maximum.
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// Delay before an interaction at its deadline is checked again, while a callback is being delivered.
+/// Delay before the deadline of an interaction is checked again, if one of its callbacks is being delivered.
 const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
-/// Time after which a notice without a response is given up.
+/// Time after which Callgate gives up a notice that the agent did not acknowledge.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
 /// The effects of passing time on an interaction.
@@ -21,11 +22,11 @@ const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 pub struct Due {
     /// Whether the record changed.
     pub changed: bool,
-    /// Whether the interaction expired just now.
+    /// Whether the interaction expired in this call.
     pub lapsed: bool,
     /// The notice that must be sent now.
     pub notice: Option<NoticeId>,
-    /// The notice that was given up, because the agent never responded to it.
+    /// The notice that was given up, because the agent never acknowledged it.
     pub given_up: Option<Overdue>,
     /// Whether the record can be deleted.
     pub dead: bool,
@@ -39,7 +40,8 @@ impl Interaction {
         let at = match self.state.is_open() {
             true => {
                 let ends = self.deadline().unix_ms().min(self.stalls_at().unwrap_or(i64::MAX));
-                // A callback that is being delivered may be the final one, so its end is awaited.
+                // A callback that is being delivered may be the final one. The interaction must not expire before its
+                // delivery ends.
                 let soonest = if self.in_flight == 0 { i64::MIN } else { now.plus(IN_FLIGHT_LOOK).unix_ms() };
                 ends.max(soonest).min(notice.unwrap_or(i64::MAX))
             }
@@ -54,7 +56,7 @@ impl Interaction {
         Some(since.saturating_add(i64::try_from(after.get()).unwrap_or(i64::MAX)))
     }
 
-    /// Applies all deadlines up to `now`.
+    /// Applies all deadlines that have passed at `now`.
     pub fn pass(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         let ms = now.unix_ms();
@@ -85,7 +87,7 @@ impl Interaction {
         due
     }
 
-    /// Reports whether this notice is still pending.
+    /// Reports whether the agent has not acknowledged this notice yet.
     pub fn owes(&self, id: NoticeId) -> bool {
         let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
         notice.is_some_and(|notice| notice.id() == id)
@@ -130,7 +132,7 @@ mod tests {
         let mut record = record.followed(&follow, true);
         let first = record.pass(at(11)).notice.unwrap();
         assert_eq!(record.pass(at(12)).notice, None, "it is under way");
-        // A callback arrived, and then none again.
+        // One more callback arrives, and then no further one.
         record.stall_noticed = false;
         record.last_event = NonZeroI64::new(at(13).unix_ms());
         let second = record.pass(at(23)).notice.unwrap();

@@ -1,5 +1,5 @@
 //! The state of one interaction: a request of the agent and all callbacks that it causes. This module defines the
-//! states, the effect of each event, what a callback's body reports, and the input of the ledger's check before a
+//! states, the effect of each event, the values that a callback reports, and the input of the ledger's check before a
 //! callback is delivered.
 //!
 //! It has no side effects: the time is an argument, and the store keeps the interactions.

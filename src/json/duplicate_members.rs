@@ -1,5 +1,5 @@
-//! Strict lookup for values that are used or signed one by one. It returns a value only if every JSON parser would
-//! find the same value.
+//! Strict lookup of single values that a check uses or that a signature covers. It returns a value only if every JSON
+//! parser would find the same value.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use super::find::{Found, NotJson};
 use super::pointer::Pointer;
 
 /// Looks up one pointer strictly. Returns [`Found::Doubled`] if two members of an object on the path have the same
-/// name, or names that differ only in case: JSON parsers differ in which of them they use. A token of digits is a
-/// list index, never a member name.
+/// name, or names that differ only in case. JSON parsers differ in which of the two members they use. A token of digits
+/// is a list index, never a member name.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.
@@ -34,7 +34,7 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
                 match (named.next(), named.next()) {
                     (Some(_), Some(_)) => return Ok(Found::Doubled),
                     (Some((name, value)), None) if **name == **token => Some(*value),
-                    // Only a name in another case exists. Some parsers would accept it as the member.
+                    // The object only has a member whose name differs in case. Some parsers would accept this member.
                     (Some(_), None) => return Ok(Found::Doubled),
                     (None, _) => None,
                 }

@@ -41,15 +41,16 @@ impl<'t> Found<'t> {
     }
 }
 
-/// The document is not JSON (RFC 8259) in UTF-8.
+/// The error for a document that is not JSON (RFC 8259) in UTF-8.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotJson;
 
 /// Looks up all `pointers` in one pass over the document. There must be at most [`POINTERS_MAX`] of them.
 ///
 /// # Errors
-/// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a
-/// byte order mark, UTF-16). A caller that guards the content of a document must therefore deny all of them.
+/// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a byte
+/// order mark, UTF-16). A caller that checks the content of a document must therefore deny every document with this
+/// error.
 pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'t>>, NotJson> {
     let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
     let mut found = vec![Found::Missing; pointers.len()];
@@ -115,13 +116,13 @@ impl<'t> Walk<'_, '_, 't> {
         Some(())
     }
 
-    /// Returns the pointers whose token at this depth is this member name, as a bit mask.
+    /// Returns the bit mask of the pointers whose token at this depth is this member name.
     fn named(&self, name: &str) -> u32 {
         if !name.contains('\\') {
             return self.goes(name.as_bytes());
         }
-        // Compared as bytes: an escaped name may contain half of a surrogate pair. Such a name is valid JSON, but not
-        // a Rust `str`.
+        // The name is compared as bytes, because an escaped name may contain half of a surrogate pair. Such a name is
+        // valid JSON, but not a valid Rust `str`.
         let quoted = format!("\"{name}\"");
         let mut deserializer = serde_json::Deserializer::from_str(&quoted);
         deserializer.deserialize_bytes(Unescaped(self)).unwrap_or(0)
@@ -135,8 +136,8 @@ impl<'t> Walk<'_, '_, 't> {
         matching.fold(0, |mask, (i, _)| mask | 1 << i)
     }
 
-    /// Returns the list elements that the wanted pointers refer to at this depth, as index and bit mask. `01` is not
-    /// an index (RFC 6901 section 4).
+    /// Returns the list elements that the wanted pointers refer to at this depth. Each is a pair of the element's index
+    /// and the bit mask of these pointers. `01` is not an index (RFC 6901 section 4).
     fn indices(&self) -> Vec<(usize, u32)> {
         let wanted = self.pointers.iter().enumerate().filter(|(i, _)| self.wanted & (1 << i) != 0);
         let index = |(i, pointer): (usize, &&Pointer)| {
@@ -147,7 +148,8 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Records a value for the pointers in `through`, or walks into the value for pointers with more tokens.
+    /// Records `value` for each pointer in the bit mask `through` that ends at this depth. Walks into `value` for the
+    /// pointers that have more tokens.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());

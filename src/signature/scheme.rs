@@ -1,4 +1,4 @@
-//! The signature scheme of a provider, as data.
+//! The description of a provider's signature scheme.
 
 use http::{HeaderName, HeaderValue};
 
@@ -19,7 +19,7 @@ pub enum Proof {
     Jwt(JwtScheme),
     /// An HTTP message signature.
     MessageSignature(MessageSignatureScheme),
-    /// No proof. The provider only has handshakes.
+    /// No proof. The provider signs no messages, but it may send handshakes.
     None,
     /// The signature of Amazon SNS.
     Sns,
@@ -40,7 +40,7 @@ pub struct Scheme {
     pub id: Option<EventIdSource>,
     /// The format of the shared secrets.
     pub secret_format: SecretFormat,
-    /// The source of public keys that are not configured.
+    /// The source from which Callgate gets public keys, if the operator does not configure keys.
     pub keys: Option<PublicKeySource>,
     /// How duplicates are recognized.
     pub duplicates: DuplicateRule,
@@ -49,7 +49,7 @@ pub struct Scheme {
     pub identity: Vec<IdentityPart>,
     /// The proof of a message.
     pub proof: Proof,
-    /// Headers with the value that they must have.
+    /// Headers that every message must have, each with its required value.
     pub require: Vec<(HeaderName, HeaderValue)>,
 }
 

@@ -1,6 +1,6 @@
-//! Finds the client address of a request. This is the peer of the connection, unless the peer is a trusted proxy.
-//! Then it is the right-most address in the proxy's header that is not a trusted proxy. An unreadable address in the
-//! header is never skipped: the request is denied.
+//! Finds the client address of a request. If the peer of the connection is not a trusted proxy, the client address is
+//! the address of the peer. Otherwise it is the right-most address in the proxy's header that is not a trusted proxy.
+//! An unreadable address in the header is never skipped. It makes Callgate deny the request.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -99,8 +99,8 @@ impl ClientAddress {
         }
     }
 
-    /// Walks through the hops of a list, from the nearest to the farthest. Returns the first hop that is not a
-    /// trusted proxy. If all hops are trusted, returns the farthest one.
+    /// Walks through the addresses of a list from right to left, which is from the nearest hop to the farthest. Returns
+    /// the first address that is not a trusted proxy. If all are trusted proxies, returns the left-most one.
     fn right_most(
         &self,
         peer: IpAddr,
@@ -133,8 +133,8 @@ fn single(peer: IpAddr, headers: &HeaderMap, name: &HeaderName) -> Result<IpAddr
     }
 }
 
-/// Splits a text at a separator outside quoted strings (RFC 9110 section 5.6.4). A quoted parameter with the
-/// separator in it must not become several elements.
+/// Splits a text at a separator outside quoted strings (RFC 9110 section 5.6.4). A separator inside a quoted string
+/// does not end an element.
 fn split_unquoted(text: &str, separator: char) -> Result<Vec<&str>, SourceFault> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, c) in text.char_indices() {
@@ -156,7 +156,8 @@ fn split_unquoted(text: &str, separator: char) -> Result<Vec<&str>, SourceFault>
     Ok(parts)
 }
 
-/// Parses one hop: an address, `v4:port`, `[v6]` or `[v6]:port`. Zone ids, names and leading zeros are invalid.
+/// Parses the address of one hop. Its form is `v4`, `v6`, `v4:port`, `[v6]` or `[v6]:port`. Zone ids, names and leading
+/// zeros are invalid.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let with_port = || match text.parse::<SocketAddr>().ok()? {

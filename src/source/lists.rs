@@ -1,4 +1,5 @@
-//! Allowlists of networks. An allowlist has networks from the configuration and lists that a provider publishes.
+//! Allowlists of networks. An allowlist consists of networks from the configuration and of lists that a provider
+//! publishes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ impl Lists {
         }
     }
 
-    /// Copies a list from an older [`Lists`], in which it has the number `before`. Its new number is `id`.
+    /// Copies the list of feed `before` from the older lists `from`, and stores it as the list of feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(networks) = from.get(before) {
             self.put(id, networks.clone());
@@ -41,7 +42,7 @@ impl Lists {
     }
 }
 
-/// The decision needs a published list that has not been fetched yet.
+/// The error for a lookup that depends on a published list that has not been fetched yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListUnavailable;
 
@@ -84,11 +85,11 @@ impl Allowlist {
 /// Selects the networks of a published document.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Selection {
-    /// JSON pointers to the networks. The token `[*]` stands for every element of a list. If this is empty, the
+    /// JSON pointers to the networks. The token `[*]` selects every element of a list. If there are no pointers, the
     /// document is a text with one network per line.
     pub pointers: Vec<Box<str>>,
-    /// Member names and values. An element of the first list that `[*]` steps through is used only if each of these
-    /// members equals its value or contains it.
+    /// Conditions for the elements of the first list that a `[*]` selects. Each condition is a member name and a value.
+    /// An element is used only if each of these members equals the value, or is a list that contains it.
     pub filter: Vec<(Box<str>, Box<str>)>,
 }
 
@@ -96,8 +97,8 @@ impl Selection {
     /// Parses a document and returns its networks.
     ///
     /// # Errors
-    /// Returns a sentence if the document has an unexpected form, contains an invalid network, contains no network,
-    /// or contains every address.
+    /// Returns a description of the problem if the document has an unexpected form, contains an invalid network,
+    /// contains no network, or contains every address.
     pub fn read(&self, document: &[u8]) -> Result<Networks, String> {
         let mut texts: Vec<String> = Vec::new();
         if self.pointers.is_empty() {
@@ -149,7 +150,8 @@ impl Selection {
                     self.gather(element, rest, true, texts)?;
                 }
             }
-            // An element may lack the member: lists put IPv4 and IPv6 networks into different members.
+            // An element of a list may lack the member, because some documents put IPv4 and IPv6 networks into
+            // different members.
             ([name, rest @ ..], Value::Object(members)) => match members.get(*name) {
                 Some(member) => self.gather(member, rest, filtered, texts)?,
                 None if filtered => {}

@@ -11,8 +11,8 @@ pub use client::{AddressHeader, ClientAddress, SourceFault};
 pub use lists::{Allowlist, ListUnavailable, Lists, Selection};
 pub use networks::{NetworkFault, Networks, parse_network};
 
-/// Writes an address as text. IPv4 has its own code, which is faster than `Display`: addresses are written on every
-/// log line and every request to the agent.
+/// Writes an address as text. IPv4 addresses have code of their own, which is faster than `Display`. An address is
+/// written on every log line and into every request to the agent.
 pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {

@@ -23,7 +23,7 @@ pub(super) struct Claims<'a> {
     /// The public URL of the Callgate that accepts the token.
     #[serde(borrow)]
     pub(super) aud: Cow<'a, str>,
-    /// The interaction.
+    /// The id of the interaction.
     #[serde(borrow)]
     pub(super) sub: Cow<'a, str>,
     #[serde(borrow)]
@@ -31,11 +31,11 @@ pub(super) struct Claims<'a> {
     /// The captures, by name.
     #[serde(borrow)]
     pub(super) cap: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-    /// Issued at, in Unix seconds.
+    /// The time at which the token was minted, in Unix seconds.
     pub(super) iat: i64,
-    /// Expiry, in Unix seconds.
+    /// The time at which the token expires, in Unix seconds.
     pub(super) exp: i64,
-    /// Number of callbacks that the token allows. Any number if missing.
+    /// Number of callbacks that the token allows. If the claim is missing, any number is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) uses: Option<u32>,
 }

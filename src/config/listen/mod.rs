@@ -1,4 +1,4 @@
-//! The startup settings: listeners, store, shutdown and traces. Most of them change only with a restart.
+//! The startup settings: listeners, store, shutdown and traces. Most of them can be changed only by a restart.
 
 mod client_address;
 mod limits;
@@ -40,23 +40,23 @@ const TOKEN_BYTES_MIN: usize = 16;
 pub struct Startup {
     /// The destination of the access log.
     pub access_log: AccessLog,
-    /// The admin listener. `None`: there is none.
+    /// The admin listener. `None` if there is no admin listener.
     pub admin: Option<AdminListener>,
-    /// The egress listener. `None`: there is none.
+    /// The egress listener. `None` if there is no egress listener.
     pub egress: Option<EgressListener>,
     /// The ingress listeners.
     pub ingress: Vec<Listener>,
-    /// The time from SIGTERM until Callgate accepts no more connections.
+    /// The time from SIGTERM until Callgate stops accepting connections.
     pub shutdown_delay: Duration,
-    /// The maximum time that running requests may then take to end.
+    /// The maximum time that Callgate then waits for running requests to end.
     pub shutdown_grace: Duration,
     /// The settings of the ledger.
     pub store: StoreSettings,
-    /// True if a change of a file causes a reload. SIGHUP always causes one.
+    /// True if Callgate reloads its configuration when one of its files changes. SIGHUP always causes a reload.
     pub watches: bool,
-    /// The collector of trace spans. `None`: Callgate sends no spans.
+    /// The collector of trace spans. If it is `None`, Callgate sends no spans.
     pub traces: Option<TraceSettings>,
-    /// The number of worker threads. `None`: the number of processors, at most two.
+    /// The number of worker threads. If it is `None`, there are as many threads as processors, but at most two.
     pub threads: Option<usize>,
 }
 
@@ -98,9 +98,9 @@ pub enum AccessLog {
 pub struct Listener {
     /// The address. Port 0 selects a free port.
     pub address: SocketAddr,
-    /// The TLS settings. `None`: the listener accepts plain HTTP.
+    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
-    /// The proxies that send a PROXY protocol header. `None`: the listener does not expect such a header.
+    /// The proxies that send a PROXY protocol header. If they are `None`, the listener does not expect such a header.
     pub proxied_by: Option<Networks>,
 }
 
@@ -109,7 +109,7 @@ pub struct Listener {
 pub struct AdminListener {
     /// The address.
     pub address: SocketAddr,
-    /// The bearer token of the callbacks API. `None`: only callers on this host may use the API.
+    /// The bearer token of the callbacks API. If it is `None`, only callers on this host may use the API.
     pub token: Option<Secret>,
     /// The accepted host names of the callbacks API, besides IP addresses and `localhost`.
     pub hosts: Vec<Box<str>>,
@@ -149,7 +149,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let ingress = fields.required("ingress").and_then(|at| listeners(&at));
     let admin = fields.optional("admin").map(|at| self::admin(&at));
     if admin.is_none() {
-        fields.at().warn("no admin listener: no metrics, no health checks");
+        fields.at().warn("there is no admin listener, so there are no metrics and no health checks");
     }
     let egress = fields.optional("egress");
     let egress_read = egress.as_ref().map(self::egress);
@@ -165,7 +165,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let admin_address = admin.as_ref().and_then(|admin| admin.as_ref()).map(|admin| admin.address);
     let taken = doubled(ingress.as_deref().unwrap_or_default(), [admin_address, egress_address]);
     if let Some(address) = taken {
-        return at.error(format!("{address} is listened on twice"), "");
+        return at.error(format!("two listeners have the address {address}"), "");
     }
     let (shutdown_delay, shutdown_grace) = shutdown?;
     Some(Startup {
@@ -182,8 +182,8 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     })
 }
 
-/// Reads `shutdown`: the delay and the grace. The sum of the defaults is below 30 s, the time after which Kubernetes
-/// kills a pod.
+/// Reads `shutdown`. Returns the delay and the grace. The sum of their defaults is less than 30 s, because Kubernetes
+/// kills a pod 30 s after SIGTERM.
 fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
     let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
     if let Some(at) = at {
@@ -286,7 +286,7 @@ fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
     }
 }
 
-/// Returns the first address that is used twice. Port 0 is not compared, because it selects a free port each time.
+/// Returns the first address that two listeners use. Port 0 is not compared, because it selects a free port each time.
 fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<SocketAddr> {
     let all: Vec<_> =
         ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();

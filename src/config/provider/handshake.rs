@@ -1,4 +1,5 @@
-//! `handshakes` of a preset: requests with which a provider checks an address, and their answers.
+//! `handshakes` of a preset: the requests with which a provider checks that a URL accepts its messages, and the
+//! replies.
 
 use http::Method;
 
@@ -87,7 +88,7 @@ fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n st
 }
 
 impl Cursor<'_> {
-    /// Reads an expected value. `true`: any value.
+    /// Reads an expected value. Returns `Some(None)` for `true`, which accepts any value.
     fn expected_value(&self) -> Option<Option<Box<str>>> {
         let words = self.scalar_text()?;
         Some((&*words != "true").then_some(words))

@@ -130,7 +130,8 @@ fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addre
     }
 }
 
-/// Reads the settings that are combined with a preset. `None`: there is no verifier. `Some(None)`: there were mistakes.
+/// Reads the settings that are combined with a preset. Returns `None` if the preset has no signature scheme, and
+/// `Some(None)` if the settings have mistakes.
 fn with_preset(
     preset: &PresetDefinition,
     fields: &mut Fields<'_>,
@@ -199,7 +200,7 @@ fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Op
     }
 }
 
-/// Reads `keys`, another source of the provider's public keys.
+/// Reads `keys`, a source of public keys that replaces the source in the preset.
 fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     if !scheme.uses_public_keys() || matches!(scheme.proof, Proof::Sns) {
         return at.error(format!("{} publishes no keys", preset.title), "remove `keys`");
@@ -244,7 +245,7 @@ fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Schem
         };
         jwt.claims.retain(|(known, _)| **known != *claim);
         jwt.claims.push((claim.into(), ExpectedClaim::OneOf(texts)));
-        // An unverified address does not identify anybody.
+        // An email address identifies the sender only if the issuer has verified the address.
         if claim == "email" {
             jwt.claims.push(("email_verified".into(), ExpectedClaim::OneOf(vec!["true".into()])));
         }
@@ -294,7 +295,7 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     verifier
 }
 
-/// Reports an error if the scheme does not cover the body, unless the user accepts that.
+/// Reports an error if the scheme does not cover the body, unless the user accepts this with `unsigned_body`.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
     if covers && accepted {

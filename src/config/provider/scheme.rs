@@ -1,4 +1,4 @@
-//! `signature`: the fields of a signature scheme, of a user's own or of a preset.
+//! `signature`: the fields of a signature scheme. A user writes them into the configuration, or a preset contains them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::signature::{
     SharedSecretPlace, SignatureAlgorithm, SignaturePlace, TimestampRule, TimestampSource, TimestampUnit,
 };
 
-/// A longer tolerance causes a warning.
+/// The longest tolerance that causes no warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
 const MACS: &[(&str, MacAlgorithm)] = &[
@@ -250,7 +250,7 @@ fn secret_format(at: &Cursor<'_>) -> Option<SecretFormat> {
     })
 }
 
-/// The location of the id of an event.
+/// The part of a request that contains the event id.
 enum IdLocation {
     At(EventIdSource),
     Claim(Box<str>),
@@ -277,7 +277,7 @@ fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     }
 }
 
-/// Reads `timestamp: {header: NAME, unit: s}`. Without a location, the timestamp is in the signature header.
+/// Reads `timestamp: {header: NAME, unit: s}`. If no location is given, the timestamp is in the signature header.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name().map(TimestampSource::Header));
@@ -337,7 +337,8 @@ fn timestamp_rule(
     }
 }
 
-/// Reads a tolerance: one duration for both directions, or `{past, future}`. More than an hour causes a warning.
+/// Reads a tolerance: one duration for both directions, or `{past, future}`. A tolerance of more than an hour causes a
+/// warning.
 pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
     let (past, future) = if at.is_map() {
         let mut fields = at.fields()?;
@@ -350,7 +351,7 @@ pub(super) fn tolerance_of(at: &Cursor<'_>) -> Option<(Duration, Duration)> {
         (both, both)
     };
     if past > TOLERANCE_QUIET_MAX {
-        at.warn("a captured request can be sent again for this time");
+        at.warn("during this long tolerance, anybody who has seen a request can send it again");
     }
     Some((past, future))
 }

@@ -42,9 +42,9 @@ pub(super) struct References<'k> {
     pub(super) tokens_failed: bool,
     pub(super) asserter: Option<&'k Arc<Asserter>>,
     pub(super) asserter_failed: bool,
-    /// The mode of routes without their own.
+    /// The mode of routes that do not set `mode`.
     pub(super) mode: Mode,
-    /// The callback conventions of routes, for egress rules with a preset.
+    /// The callback conventions from the egress rules that name a preset, each with the name of its route.
     pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
@@ -161,7 +161,7 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     Some(Some(CertificateRule { names: names? }))
 }
 
-/// Reads `assertion: true | false`. Default: true if the section `assertion` is present.
+/// Reads `assertion: true | false`. The default is true if the section `assertion` is present.
 fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
@@ -194,8 +194,8 @@ fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     }
 }
 
-/// Reports an error for a route on which anybody can register the secret of the provider. The first caller decides the
-/// secret.
+/// Reports an error for a route on which anybody can register the secret of the provider. On such a route, the first
+/// caller would determine the secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))

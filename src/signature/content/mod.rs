@@ -1,4 +1,4 @@
-//! The signed content: the bytes under a signature.
+//! The signed content: the bytes for which a signature is computed.
 
 mod canonical_json;
 mod scheme;

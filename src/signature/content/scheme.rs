@@ -1,4 +1,4 @@
-//! The scheme of a signature over a content.
+//! The scheme of a provider that signs a content which is built from a template.
 
 use super::template::ContentTemplate;
 use crate::signature::keys::{Encoding, SignatureAlgorithm};

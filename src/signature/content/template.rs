@@ -41,7 +41,7 @@ pub enum ContentPart {
     Secret,
     /// The timestamp, as received.
     Timestamp,
-    /// The URL that the provider called: `public_url`, raw path and raw query.
+    /// The URL that the provider called. It consists of `public_url`, the raw path and the raw query.
     Url,
 }
 
@@ -186,7 +186,8 @@ impl ContentTemplate {
         self.parts.contains(&ContentPart::Timestamp)
     }
 
-    /// Returns the byte after the event id, if fixed text follows it.
+    /// Returns the first byte of the fixed text that follows the event id in the template. Returns `None` if no fixed
+    /// text follows it.
     pub(in crate::signature) fn byte_after_id(&self) -> Option<u8> {
         let at = self.parts.iter().position(|part| *part == ContentPart::Id)?;
         match self.parts.get(at + 1)? {
@@ -209,8 +210,8 @@ pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) normalized_body: &'v str,
 }
 
-/// Returns the canonical JSON of the body or the sorted fields of the form, if the template needs one of them. It is
-/// computed once, however many keys are tried.
+/// Returns the canonical JSON of the body or the sorted fields of the form, if the template needs one of them. The
+/// caller computes it once for all keys that it tries.
 pub(in crate::signature) fn normalized_body(
     content: &ContentTemplate,
     head: &RequestHead<'_>,
@@ -244,7 +245,8 @@ fn placeholder(name: &str) -> Result<ContentPart, ContentTemplateError> {
         }
         _ => {
             let header = name.strip_prefix("header:").ok_or_else(unknown)?;
-            // Headers with an underscore never reach the agent, so nothing signed may depend on one.
+            // Callgate does not forward headers with an underscore to the agent, so a template must not contain such a
+            // header.
             let name = HeaderName::from_bytes(header.as_bytes()).ok().filter(|_| !header.contains('_'));
             name.map(ContentPart::Header).ok_or_else(unknown)
         }

@@ -1,4 +1,4 @@
-//! A request that may be a handshake: matching it with a condition, and filling reply templates with its values.
+//! Matches a request with the condition of a handshake, and fills reply templates with values of the request.
 
 use std::borrow::Cow;
 
@@ -11,9 +11,9 @@ use crate::query::{Parameter, form_parameter};
 use crate::request::{RequestHead, Single};
 use crate::signature::keys::MacKey;
 
-/// Length limit of an echoed value, in bytes.
+/// Maximum length of a request value that the reply repeats, in bytes.
 const ECHO_BYTES_MAX: usize = 2048;
-/// Length limit of a challenge that is signed for a caller, in bytes.
+/// Maximum length of a challenge whose MAC the reply contains, in bytes.
 const CHALLENGE_BYTES_MAX: usize = 256;
 
 impl HandshakeCondition {
@@ -54,7 +54,10 @@ impl HandshakeRequest<'_> {
     /// `handshake_refused` if the value is missing, empty or too long, or occurs more than once.
     pub(in crate::signature) fn text(&self, at: &HandshakeValueSource) -> Result<Cow<'_, str>, Refusal> {
         let missing = || {
-            Refusal::new(Denial::HandshakeRefused, "the handshake lacks a value, or has it more than once")
+            Refusal::new(
+                Denial::HandshakeRefused,
+                "a value of the handshake is missing, empty or too long, or occurs more than once",
+            )
         };
         let text = match at {
             HandshakeValueSource::Body(pointer) => {
@@ -74,8 +77,8 @@ impl HandshakeRequest<'_> {
         text.filter(|text| !text.is_empty() && text.len() <= ECHO_BYTES_MAX).ok_or_else(missing)
     }
 
-    /// Returns the MAC of a value. The value must look like a challenge: the MAC of a text that the caller chooses must
-    /// never be the signature of a message.
+    /// Returns the MAC of a value. The value must look like a challenge. Otherwise a caller could send the text of a
+    /// message as the challenge, and would receive a valid signature for it.
     fn hmac(&self, at: &HandshakeValueSource) -> Result<Vec<u8>, Refusal> {
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         let text = self.text(at)?;
@@ -89,7 +92,7 @@ impl HandshakeRequest<'_> {
         Ok(mac.finish().as_bytes().to_vec())
     }
 
-    /// Fills a template.
+    /// Returns the text of a reply template, filled with values of this request.
     pub(in crate::signature) fn fill(&self, template: &ReplyTemplate) -> Result<String, Refusal> {
         let mut out = String::new();
         for piece in &template.0 {

@@ -1,5 +1,5 @@
-//! The rules of handshakes. Callgate answers a request only if it meets the condition of a rule. The reply is never
-//! HTML.
+//! The rules of handshakes. Callgate answers a request only if it meets the condition of a rule. The media type of a
+//! reply is never HTML, so that a browser does not run scripts in a repeated value.
 
 use http::{HeaderName, Method};
 
@@ -17,7 +17,7 @@ pub enum HandshakeValueSource {
     Query(Box<str>),
 }
 
-/// The condition that makes a request a handshake. If an expected value is `None`, every value is accepted.
+/// The condition that a request must meet to be a handshake. If an expected value is `None`, every value is accepted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HandshakeCondition {
     /// The values that the head must have.
@@ -72,17 +72,17 @@ pub struct Handshake {
     pub name: Box<str>,
     /// The method of the request.
     pub method: Method,
-    /// True if the provider signs the request like a message.
+    /// True if the provider signs the handshake in the same way as a message.
     pub signed: bool,
-    /// The condition that makes a request this handshake.
+    /// The condition that a request must meet to be this handshake.
     pub condition: HandshakeCondition,
-    /// The value that must be the verify token.
+    /// The part of the request that must contain the verify token.
     pub token: Option<HandshakeValueSource>,
-    /// The value that must be one of the configured `subscriptions`.
+    /// The part of the request that must contain one of the configured `subscriptions`.
     pub subscription: Option<HandshakeValueSource>,
-    /// The value that is the secret of all later messages.
+    /// The part of the request that contains the secret for all later messages.
     pub secret: Option<HandshakeValueSource>,
-    /// The allowed URLs of the confirmation that Callgate fetches.
+    /// The URLs that Callgate may fetch to confirm a subscription. `None` if the handshake needs no confirmation.
     pub confirmation: Option<CertificateRule>,
     /// The status of the reply.
     pub status: u16,
@@ -93,7 +93,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Reports whether an unsigned request gets the MAC of a text that the caller chooses.
+    /// Reports whether the reply to an unsigned request contains the MAC of a text that the caller chose.
     pub(in crate::signature) fn signs_unauthenticated_text(&self) -> bool {
         let signs = |template: &ReplyTemplate| {
             template.0.iter().any(|piece| {

@@ -36,7 +36,8 @@ fn hex(text: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
 }
 
-/// Returns the numbers of accepted and denied signatures. A signature that the vectors call acceptable may be either.
+/// Returns the numbers of accepted and denied signatures. A signature that the vectors call acceptable may be accepted
+/// or denied.
 fn run(algorithm: PublicKeyAlgorithm, text: &str) -> (usize, usize) {
     let vectors: Vectors = serde_json::from_str(text).unwrap();
     let (mut accepted, mut refused) = (0, 0);
@@ -126,7 +127,7 @@ fn keys_are_read_in_every_form_and_no_other() {
     ] {
         assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad}");
     }
-    // Keys for encryption and keys that do not verify are skipped.
+    // Keys for encryption, and keys whose operations do not include verification, are skipped.
     let text = r#"{"keys":[
         {"kty":"OKP","crv":"Ed25519","use":"enc","x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
         {"kty":"OKP","crv":"Ed25519","key_ops":["sign"],"x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},

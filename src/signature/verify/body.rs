@@ -1,4 +1,4 @@
-//! The second half of verifying: the request body.
+//! The second step of verification: the request body.
 
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
@@ -35,7 +35,7 @@ impl Verifier {
             (Proof::MessageSignature(_), PresentedProof::MessageSignature(signature)) => {
                 signature.verify_body(body)
             }
-            // `parse` checks the topic first: no certificate is fetched for a message of another topic.
+            // `parse` checks the topic first, so that no certificate is fetched for a message of another topic.
             (Proof::Sns, _) => SnsMessage::parse(context, &self.secrets, body)?
                 .verify(&*self.public_keys(context, body)?, context.now),
             (Proof::None, _) => Ok(Vec::new()),
@@ -47,8 +47,9 @@ impl Verifier {
         }
     }
 
-    /// Checks that an ambiguous body begins like JSON. Otherwise the signed bytes could also be a longer URL with a
-    /// shorter body, or a challenge that Callgate has signed for an unauthenticated caller.
+    /// Checks that the body begins like a JSON object or list, if the scheme is ambiguous. A scheme is ambiguous if the
+    /// signed bytes could also be a longer URL with a shorter body, or a challenge that Callgate signed for an
+    /// unauthenticated caller.
     ///
     /// # Errors
     /// `signature_malformed`.

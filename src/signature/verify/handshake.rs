@@ -32,9 +32,9 @@ impl Verifier {
         })
     }
 
-    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` says whether its
-    /// signature was verified: only signed handshakes are answered then, and only unsigned handshakes otherwise.
-    /// `pending` says whether Callgate still expects the provider to send a secret.
+    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is whether the signature
+    /// of the request was verified. If it is true, only signed handshakes are answered. If it is false, only unsigned
+    /// handshakes are answered. `pending` is whether Callgate still expects the provider to send a secret.
     ///
     /// # Errors
     /// `handshake_refused` if the request is a handshake without a valid token or subscription, or with a missing

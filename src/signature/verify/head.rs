@@ -1,4 +1,4 @@
-//! The first half of verifying: the request head.
+//! The first step of verification: the request head.
 
 use std::borrow::Cow;
 
@@ -83,8 +83,8 @@ impl Verifier {
         Ok(PresentedSignature { proof, timestamp, id })
     }
 
-    /// Checks an event id. The id must not contain the byte that follows it in the signed content: the same bytes could
-    /// then be split into another id and timestamp.
+    /// Checks an event id. The id must not contain the byte that follows it in the signed content. Otherwise the same
+    /// signed bytes could be split into another id and another timestamp.
     ///
     /// # Errors
     /// `signature_malformed`.
@@ -116,7 +116,8 @@ impl Verifier {
     /// Returns the public keys that verify a message.
     ///
     /// # Errors
-    /// `keys_unavailable` if the keys have not been fetched. The errors of a certificate URL, if the message names one.
+    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, also the errors of
+    /// reading the URL of the certificate.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,

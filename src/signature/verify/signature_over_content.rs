@@ -1,4 +1,4 @@
-//! Verifies signatures over a content: the parts of the head, and the parts of the body.
+//! Verifies signatures over a content, first the parts in the head, then the parts in the body.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use crate::signature::request_parts::{
     HeaderSlice, SignaturePlace, TimestampSource, body_members, required_header,
 };
 
-/// The parts of a signature that are in the body, and the parts of the content that are made from the body.
+/// The parts of a signature that are in the body, and the parts of the signed content that come from the body.
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
     timestamp: Cow<'b, [u8]>,
@@ -28,7 +28,7 @@ pub(super) struct SignedBodyParts<'b> {
 }
 
 impl<'b> SignedBodyParts<'b> {
-    /// Returns the parts for signing. The body does not have to contain a signature or a timestamp.
+    /// Returns the parts that signing needs. The body does not have to contain a signature or a timestamp.
     pub(super) fn signing(
         scheme: &ContentScheme,
         head: &RequestHead<'_>,
@@ -82,7 +82,7 @@ impl Verifier {
             }
             timestamp = text;
         }
-        // If a signed header occurred twice, one value would be verified and both would be delivered.
+        // A signed header must occur only once. Otherwise one value would be verified, and both would be delivered.
         for name in scheme.content.headers() {
             required_header(head, name)?;
         }
@@ -101,7 +101,8 @@ impl Verifier {
         let proof = parts.proof.as_ref().unwrap_or(&presented.proof);
         let matched = match (scheme.algorithm, proof) {
             (SignatureAlgorithm::Mac(_), PresentedProof::Macs(presented_macs)) => {
-                // The number of tried secrets may be observable. The position of the first different byte must not be.
+                // The time may reveal how many secrets were tried. It must not reveal the position of the first byte
+                // that differs, so each comparison takes constant time.
                 let mut tags = Vec::with_capacity(self.mac_keys.len());
                 let derived: Vec<_>;
                 let mac_keys = match &self.keys {
@@ -139,7 +140,8 @@ impl Verifier {
             }
             (SignatureAlgorithm::Public(algorithm), PresentedProof::Signatures(signatures)) => {
                 let keys = self.public_keys(context, body)?;
-                // For public keys, `secrets` has no keys, but the ids of webhooks. `{secret}` stands for such an id.
+                // With public keys, `secrets` contains the ids of webhooks instead of keys. The placeholder `{secret}`
+                // is replaced by such an id.
                 let contents = self.signed_contents(scheme, presented, context, body, &parts)?;
                 contents.iter().find_map(|content| {
                     let mut valid = keys.usable(context.now);
@@ -165,7 +167,7 @@ impl Verifier {
         Some((keyed, secret.clone()))
     }
 
-    /// Reads the parts that a scheme has in the body: members of the content, timestamp and signature.
+    /// Reads the parts that the scheme expects in the body: members of the signed content, timestamp and signature.
     fn read_body<'b>(
         &self,
         scheme: &ContentScheme,

@@ -1,4 +1,4 @@
-//! Verifies what was signed.
+//! Tests verification with requests that a verifier has signed.
 
 use super::verifier::Verifier;
 use crate::request::RequestHead;
