@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::stale_progress::Stale;
 use super::state::Event;
 use crate::json::{Found, Pointer, find};
 use crate::query::{Parameter, form_parameter};
@@ -12,15 +13,6 @@ use crate::request::{RequestHead, Single};
 
 /// Maximum length of a status, in bytes. A longer status is ignored.
 const STATUS_BYTES_MAX: usize = 128;
-
-/// What happens to stale progress: progress that is lower than before, or that arrives after a final callback.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stale {
-    /// It is delivered, even after a final callback.
-    Deliver,
-    /// It is not delivered. The caller receives status 200.
-    Drop,
-}
 
 /// A place in a callback from which a value is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
