@@ -9,7 +9,7 @@ use super::permit::Verified;
 use super::route::QueryRule;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{EventKey, Report, Scope};
-use crate::json::{Found, NotJson, find_one, find_strict};
+use crate::json::find_one;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{
@@ -96,7 +96,7 @@ impl Admitted {
             });
             self.heed::<()>(Err(denial))?;
         }
-        let said = self.question(body, trail);
+        let said = self.check_action_endpoint(body, trail);
         let question = self.heed(said)?.flatten();
         let target = self.internal_target(head)?;
         match (self.found.observed.first(), tags) {
@@ -203,55 +203,6 @@ impl Admitted {
         let id = id.map(|id| EventKey::of_id(route, scope, id.as_bytes()));
         let tags = by_tag.iter().map(|tag| EventKey::of_tag(route, scope, tag.as_bytes()));
         id.into_iter().chain(tags).collect()
-    }
-
-    /// Returns the action endpoint in the body. Denies an endpoint that the route does not allow.
-    fn question(&mut self, body: &[u8], trail: &mut Trail) -> Result<Option<Box<str>>, Denial> {
-        let Some(actions) = &self.route.actions else { return Ok(None) };
-        let refuse = |trail: &mut Trail, detail: String| {
-            Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
-        };
-        let at = actions.pointer.as_str();
-        // Agents may use lenient JSON parsers, or parsers that ignore the case of member names. A body that two
-        // parsers understand differently cannot be guarded.
-        let found = match find_strict(body, &actions.pointer) {
-            Ok(found) => found,
-            Err(NotJson) if body.is_empty() => Found::Missing,
-            Err(NotJson) => {
-                let detail = || "the body is not valid JSON".to_owned();
-                return Err(trail.deny(Check::Action, Denial::BodyNotJson, detail));
-            }
-        };
-        match found {
-            Found::Missing => {}
-            Found::One(raw) if raw.get() == "null" => {}
-            Found::One(raw) if raw.get().starts_with('"') => {
-                let url = found.word().unwrap_or_default();
-                return match actions.guard.admit(&url) {
-                    Ok(_) => {
-                        trail.pass(Check::Action, || {
-                            format!("the action endpoint at {at} is at a listed host")
-                        });
-                        Ok(Some(url))
-                    }
-                    Err(refused) => {
-                        let refusal =
-                            refuse(trail, format!("the action endpoint at {at} is not allowed: {refused}"));
-                        self.found.guarded = Some(refused.class());
-                        refusal
-                    }
-                };
-            }
-            Found::One(_) => return refuse(trail, format!("the action endpoint at {at} is not a string")),
-            Found::Doubled => {
-                return refuse(
-                    trail,
-                    format!("the member {at} occurs twice, or its name is in another case"),
-                );
-            }
-        }
-        trail.skip(Check::Action, "the callback has no action endpoint");
-        Ok(None)
     }
 
     /// Returns the internal request target: the path from the captures, and the query without the token. In observe

@@ -6,6 +6,7 @@
 //! [`Verified::permit`] applies the verdict of the ledger. Only the resulting [`Permit`] can be delivered. On a route
 //! in observe mode, an [`Observed`] request is delivered, too.
 
+mod action_endpoint;
 mod body;
 mod decide;
 mod edge;

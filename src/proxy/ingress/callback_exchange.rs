@@ -230,7 +230,7 @@ impl CallbackExchange<'_> {
             }
         };
         let began = trail.last().unwrap_or_else(instant);
-        let body = permit.rewritten(&body, &context.actions_url).map_or(body, Bytes::from);
+        let body = permit.body_with_local_endpoint(&body, &context.actions_url).map_or(body, Bytes::from);
         let stamp = Stamp { id: self.request_id, now: context.clocks.now() };
         set_traceparent(self.session, self.span);
         let delivery = Delivery::callback(&permit, &head_of(self.session, caller), body, stamp);
