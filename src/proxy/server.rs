@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::components::{Components, Options};
-use super::egress::{Providers, listener};
+use super::egress::{OwnAddresses, Providers, listener};
 use super::ingress::{self, IngressContext};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
 use crate::clock::instant;
@@ -57,8 +57,8 @@ pub struct Server {
     /// The bound address of the admin listener.
     pub admin: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
-    /// All bound addresses. The guard of egress denies them as action endpoints.
-    own_addresses: Vec<SocketAddr>,
+    /// All bound addresses. Egress denies them as action endpoints.
+    own_addresses: OwnAddresses,
     ingress_queues: Vec<AcceptQueue>,
     egress_queues: Vec<AcceptQueue>,
     stop_ingress: watch::Sender<bool>,
@@ -99,8 +99,9 @@ impl Addresses {
     }
 
     /// Returns all bound addresses.
-    fn own_addresses(&self) -> Vec<SocketAddr> {
-        self.ingress.iter().chain(&self.egress).chain(&self.admin).map(|bound| bound.address).collect()
+    fn own_addresses(&self) -> OwnAddresses {
+        let bound = self.ingress.iter().chain(&self.egress).chain(&self.admin);
+        OwnAddresses::new(bound.map(|bound| bound.address).collect())
     }
 }
 

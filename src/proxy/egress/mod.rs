@@ -5,10 +5,12 @@ mod agent_exchange;
 mod context;
 mod limits;
 pub(crate) mod listener;
+mod own_addresses;
 mod provider_client;
 mod question;
 mod request_log;
 
 pub(crate) use context::EgressContext;
 pub(crate) use limits::EgressLimits;
+pub(crate) use own_addresses::OwnAddresses;
 pub(crate) use provider_client::Providers;
