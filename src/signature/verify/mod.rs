@@ -3,6 +3,7 @@
 mod body;
 mod handshake;
 mod head;
+mod mac_with_secrets;
 mod presented;
 mod sign;
 mod signature_over_content;
