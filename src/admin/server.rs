@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 use crate::denial::Denial;
 use crate::http::{
-    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, body, deny, head_of,
-    send_continue_if_expected, with_timeout, write_response_head,
+    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, head_of,
+    lingering_close, request_body, send_continue_if_expected, with_timeout, write_response_head,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnectionLimits, ConnectionSlot, accept};
@@ -182,13 +182,13 @@ where
     ) -> Option<(Stream, BytesMut)> {
         send_continue_if_expected(&mut session).await;
         let mut reservation = caller_limits.memory.reserve(caller_limits.limits.body_memory_bytes_max);
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: BODY_BYTES_MAX,
             deadline: BODY_DEADLINE,
             limits: &caller_limits.limits,
             reservation: &mut reservation,
         };
-        let body = match body::read(&mut session, None, body_limits).await {
+        let body = match request_body::read(&mut session, None, body_limits).await {
             Ok(body) => Some(body),
             Err(Denial::BodyTooLarge) => {
                 session.close_after_response();
@@ -225,7 +225,7 @@ async fn deny_head(mut stream: Stream, error: &HeadError) {
     write_response_head(&mut response, error.denial.status(), headers, false);
     with_timeout(CLOSE_TIMEOUT, async {
         let _ = stream.write_all(&response).await;
-        deny::lingering_close(&mut stream).await;
+        lingering_close::close(&mut stream).await;
     })
     .await;
 }

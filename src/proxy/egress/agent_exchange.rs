@@ -17,7 +17,8 @@ use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::http::client::{Message, ResponseFault};
 use crate::http::{
-    Caller, MemoryReservation, RelayError, Session, body, deny, head_of, response, send_continue_if_expected,
+    Caller, MemoryReservation, RelayError, Session, deny, head_of, request_body, response,
+    send_continue_if_expected,
 };
 use crate::json::{Pointer, find_one};
 use crate::observe::redact_path;
@@ -134,13 +135,13 @@ impl AgentExchange<'_> {
         send_continue_if_expected(self.session).await;
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let limits = &self.policy.limits;
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: bytes_max.min(self.context.limits.body_memory_bytes_max()),
             deadline: limits.body_deadline,
             limits,
             reservation: &mut self.memory,
         };
-        let body = match body::read(self.session, declared, body_limits).await {
+        let body = match request_body::read(self.session, declared, body_limits).await {
             Ok(body) => body,
             Err(denial) => {
                 // A discarded body needs no memory.

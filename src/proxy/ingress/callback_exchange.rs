@@ -15,8 +15,8 @@ use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::client::UpstreamResponse;
 use crate::http::{
-    Caller, HeadError, RelayError, Session, WRITE_TIMEOUT, body, deny, head_of, is_ambiguous, response,
-    send_continue_if_expected, set_traceparent,
+    Caller, HeadError, RelayError, Session, WRITE_TIMEOUT, deny, head_of, is_ambiguous, request_body,
+    response, send_continue_if_expected, set_traceparent,
 };
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::ClaimError;
@@ -116,13 +116,13 @@ impl CallbackExchange<'_> {
         };
         send_continue_if_expected(self.session).await;
         let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: admitted.body_bytes_max().min(limits.body_memory_bytes_max),
             deadline: limits.body_deadline,
             limits,
             reservation: &mut reservation,
         };
-        let read = body::read(self.session, declared, body_limits).await;
+        let read = request_body::read(self.session, declared, body_limits).await;
         trail.resume();
         let body = match read {
             Ok(body) => body,

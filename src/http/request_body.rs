@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
 
-use super::body_budget::MemoryReservation;
+use super::body_memory::MemoryReservation;
 use super::session::Session;
 use super::timeouts::TransferTimer;
 use crate::denial::Denial;
@@ -96,19 +95,4 @@ async fn timed_read<T>(
         Some(read) => read.map_err(|_| Denial::BodyIncomplete),
         None => Err(Denial::BodyTimeout),
     }
-}
-
-/// Reads and discards the body of a denied request, so that unread data does not cause a TCP reset that destroys the
-/// response. Stops after `bytes_max` bytes or after `deadline`.
-pub(crate) async fn discard(session: &mut Session, bytes_max: usize, deadline: Duration) {
-    let mut bytes_left = bytes_max;
-    let _ = timeout(deadline, async {
-        while let Ok(Some(data)) = session.read_body().await {
-            match bytes_left.checked_sub(data.len()) {
-                Some(rest) => bytes_left = rest,
-                None => return,
-            }
-        }
-    })
-    .await;
 }
