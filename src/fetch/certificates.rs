@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cache::Cache;
-use super::fetched_data::update;
+use super::publish::update;
 use crate::policy::Policy;
 use crate::signature::{KeySet, Keyring, Verifier};
 

@@ -6,9 +6,9 @@
 mod cache;
 mod certificates;
 mod client;
-mod fetched_data;
 mod fetcher;
 mod one_fetch;
+mod publish;
 mod queue;
 mod recent_requests;
 mod requested_fetches;
