@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
+use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
-use super::question::{self, Question};
 use super::request_log::{ExchangeEnd, RequestDetails};
 use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
@@ -50,9 +50,9 @@ impl AgentExchange<'_> {
         if let Err(refusal) = self.check_not_from_page() {
             return self.deny(refusal, &[]).await;
         }
-        if let Some(question) = Question::of(&head) {
-            self.details.rule = question::RULE.into();
-            return self.answer_question(question).await;
+        if let Some(url) = ActionUrl::parse(&head) {
+            self.details.rule = action_url::RULE.into();
+            return self.answer_question(url).await;
         }
         let found = self.policy.egress.find(&head);
         match found {

@@ -1,13 +1,13 @@
 //! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
 
 mod action;
+mod action_url;
 mod agent_exchange;
 mod context;
 mod limits;
 pub(crate) mod listener;
 mod own_addresses;
 mod provider_client;
-mod question;
 mod request_log;
 
 pub(crate) use context::EgressContext;
