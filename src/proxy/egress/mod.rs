@@ -1,8 +1,8 @@
 //! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
 
-mod action;
 mod action_url;
 mod agent_exchange;
+mod answer_question;
 mod context;
 mod limits;
 pub(crate) mod listener;
