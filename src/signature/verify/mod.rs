@@ -1,7 +1,7 @@
 //! Verifies signatures, answers handshakes, and signs as a provider does.
 
+mod answer_handshake;
 mod body;
-mod handshake;
 mod head;
 mod mac_with_secrets;
 mod presented;
