@@ -9,8 +9,8 @@ use pingora::protocols::Stream;
 use super::agent_connections;
 use super::context::IngressContext;
 use super::deliver::{Delivery, deliver, settle};
-use super::handshake;
 use super::request_log::{ExchangeRecord, Outcome, record_exchange};
+use super::respond_to_handshake;
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::client::UpstreamResponse;
@@ -138,7 +138,9 @@ impl CallbackExchange<'_> {
         let mut end = match admitted.decide_body(&head, &body, trail) {
             Ok(Decided::Callback(verified)) => self.claim_and_deliver(caller, verified, body, trail).await,
             Ok(Decided::Handshake(handshake)) => {
-                match Box::pin(handshake::respond(context, self.policy, self.session, *handshake)).await {
+                match Box::pin(respond_to_handshake::respond(context, self.policy, self.session, *handshake))
+                    .await
+                {
                     Ok(end) => end,
                     Err(denied) => self.deny(denied, 0).await,
                 }
