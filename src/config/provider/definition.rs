@@ -2,7 +2,7 @@
 
 use super::convention::{CallbackConvention, convention};
 use super::feeds;
-use super::handshake::handshakes;
+use super::handshake_rules::handshakes;
 use super::scheme::{KINDS, Kind, scheme};
 use crate::config::yaml::{Cursor, Fields};
 use crate::signature::Scheme;

@@ -3,7 +3,7 @@
 mod convention;
 mod definition;
 mod feeds;
-mod handshake;
+mod handshake_rules;
 mod keys;
 mod place;
 mod presets;
