@@ -1,6 +1,6 @@
 //! The scheme of a signature over a content.
 
-use super::template::ContentTemplate;
+use super::content_template::ContentTemplate;
 use crate::signature::keys::{Encoding, SignatureAlgorithm};
 use crate::signature::request_parts::{SignaturePlace, TimestampRule};
 
