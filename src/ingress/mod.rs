@@ -7,8 +7,8 @@
 //! in observe mode, an [`Observed`] request is delivered, too.
 
 mod action_endpoint;
-mod body;
 mod decide;
+mod decide_body;
 mod edge;
 mod fetched_data;
 mod forward;
@@ -19,8 +19,8 @@ mod route;
 mod router;
 mod write_notice;
 
-pub use body::Decided;
 pub use decide::{Admitted, Denied, Document, Ingress, Seen};
+pub use decide_body::Decided;
 pub use edge::Edge;
 pub use fetched_data::FetchedData;
 pub use observed::{Observed, Turned};
