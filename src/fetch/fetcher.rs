@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::cache::Cache;
 use super::certificates;
-use super::client::HttpClient;
+use super::http_client::HttpClient;
 use super::one_fetch::{FetchEnd, FetchTarget, PeriodicFetch, fetch, start_fetch};
 use super::publish::{load_cached_feeds, put, update};
 use super::requested_fetches::{RequestedFetch, RequestedFetches};

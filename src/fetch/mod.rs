@@ -5,8 +5,8 @@
 
 mod cache;
 mod certificates;
-mod client;
 mod fetcher;
+mod http_client;
 mod one_fetch;
 mod publish;
 mod queue;
