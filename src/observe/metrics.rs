@@ -1,15 +1,15 @@
 //! The metrics of ingress, egress and the ledger, in base units (seconds, bytes).
 //!
-//! `edge` and `fetched` contain the other metrics, and `registry` registers all of them.
+//! `server_metrics` and `fetch_metrics` contain the other metrics, and `registry` registers all of them.
 
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     TextEncoder,
 };
 
-use super::edge::Edge;
-use super::fetched::Fetched;
+use super::fetch_metrics::FetchMetrics;
 use super::registry::{Label, MetricRegistry, Series};
+use super::server_metrics::ServerMetrics;
 use crate::guard::Refused;
 
 /// Buckets for the time of a decision, which is microseconds, in seconds.
@@ -34,11 +34,11 @@ const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 pub struct Metrics {
     registry: Registry,
     described: Vec<Series>,
-    pub(super) edge: Edge,
     egress: Egress,
-    pub(super) fetched: Fetched,
+    pub(super) fetch: FetchMetrics,
     ingress: Ingress,
     ledger: Ledger,
+    pub(super) server: ServerMetrics,
 }
 
 /// Metrics of requests that the agent sends.
@@ -235,9 +235,9 @@ impl Metrics {
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
-        let (edge, fetched) = (Edge::new(&make)?, Fetched::new(&make)?);
+        let (fetch, server) = (FetchMetrics::new(&make)?, ServerMetrics::new(&make)?);
         let described = make.described();
-        Ok(Self { described, edge, egress, fetched, ingress, ledger, registry })
+        Ok(Self { described, egress, fetch, ingress, ledger, registry, server })
     }
 
     /// Returns the descriptions of all registered metrics, sorted by name.
