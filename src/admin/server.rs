@@ -80,13 +80,13 @@ const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits of one group of callers. Callers on this host have limits of their own, so that other hosts cannot use
-/// them up: the listener may be reachable from a whole cluster.
+/// The limits of one group of callers. Callers on this host have limits of their own, which other hosts cannot use up.
+/// The listener may be reachable from a whole cluster.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
     memory: BodyMemory,
-    /// True if a connection was closed because of the limits. Only the first one is logged.
+    /// True if a connection was closed because of the limits. Only the first such connection is logged.
     has_logged: AtomicBool,
 }
 
@@ -217,8 +217,8 @@ where
     }
 }
 
-/// Denies an invalid head with a status only, then closes the connection. Discards what the caller still sends, because
-/// a TCP reset would destroy the response.
+/// Denies an invalid head with a status only, then closes the connection. Discards the bytes that the caller still
+/// sends, because unread bytes would cause a TCP reset that destroys the response.
 async fn deny_head(mut stream: Stream, error: &HeadError) {
     let mut response = Vec::new();
     let headers = [("content-length", b"0".as_slice())];

@@ -389,7 +389,7 @@ mod tests {
                 queue.recent.record(&format!("forget-{i}"));
             }
         };
-        // The URL waits with one request, and then with more.
+        // Before the first round the URL was requested once, and before the second round twice.
         queue.request("real", PROVIDER, now);
         for _ in 0..2 {
             forget(&mut queue);

@@ -21,9 +21,9 @@ pub(crate) struct DenialResult {
     pub(crate) reusable: bool,
 }
 
-/// Writes a denial for a malformed head and closes the connection. Discards what the caller still sends, because a TCP
-/// reset would destroy the response. Returns whether the response was written. `is_head_request` suppresses the body of
-/// the response, which a response to HEAD must not have (RFC 9110 section 9.3.2).
+/// Writes a denial for a malformed head and closes the connection. Discards the bytes that the caller still sends,
+/// because unread bytes would cause a TCP reset that destroys the response. Returns whether the response was written.
+/// With `is_head_request`, the response has no body (RFC 9110 section 9.3.2).
 pub(crate) async fn deny_head(
     mut stream: Stream,
     denial: Denial,

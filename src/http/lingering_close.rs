@@ -1,5 +1,5 @@
-//! Reads and discards what a caller still sends after a denial. If the connection were closed with unread data, a TCP
-//! reset could destroy the response before the caller reads it (RFC 9112 section 9.6).
+//! Reads and discards the bytes that a caller still sends after a denial. If the connection were closed with unread
+//! data, a TCP reset could destroy the response before the caller reads it (RFC 9112 section 9.6).
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use tokio::time::timeout;
 
 use super::session::Session;
 
-/// Most bytes that are discarded.
+/// Maximum number of bytes that are discarded.
 const BYTES_MAX: usize = 2 << 20;
 
 /// Size of the buffer for discarded bytes.
 const READ_BYTES: usize = 16 << 10;
 
-/// Shuts down the write side, then discards what the peer sends until it closes its side or has sent `BYTES_MAX` bytes.
+/// Shuts down the write side, then discards the bytes that the peer sends until it closes its side or has sent
+/// `BYTES_MAX` bytes.
 pub(crate) async fn close(stream: &mut Stream) {
     let _ = AsyncWriteExt::shutdown(stream).await;
     let (mut buffer, mut bytes_left) = (vec![0; READ_BYTES], BYTES_MAX);

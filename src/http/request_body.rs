@@ -41,8 +41,8 @@ pub(crate) async fn read(
         return Ok(Bytes::new());
     }
     let BodyLimits { bytes_max, deadline, limits, reservation } = body_limits;
-    // A body is not begun if its declared size does not fit into the shared memory. The memory is reserved as the body
-    // arrives, not when it is declared, so that a caller cannot reserve memory with a header alone.
+    // The read does not begin if the declared size does not fit into the shared memory. The memory is reserved as the
+    // body arrives, not when it is declared, so that a caller cannot reserve memory with a header alone.
     let max_total = declared.unwrap_or(bytes_max).min(bytes_max);
     if !reservation.would_fit(declared.unwrap_or(0).min(bytes_max))
         || !reservation.grow_to(FIRST_RESERVATION_BYTES.min(max_total))
@@ -79,8 +79,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Returns the next buffer capacity for a body of which `bytes` have arrived: four times as much, but not more than the
-/// body can have in total.
+/// Returns the next buffer capacity for a body of which `received` bytes have arrived. It is four times this number,
+/// but not more than the maximum size of the body.
 fn next_capacity(received: usize, max_total: u64) -> usize {
     let max_total = usize::try_from(max_total).unwrap_or(usize::MAX);
     received.saturating_mul(4).max(FIRST_CAPACITY_BYTES).min(max_total).max(received)

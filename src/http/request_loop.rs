@@ -73,7 +73,7 @@ impl RequestLoop {
                 if *self.stopping.borrow() {
                     http1.close_after_response();
                 }
-                // Boxed, so that an idle connection does not carry the size of a request.
+                // The session is boxed, so that it does not enlarge the future of an idle connection.
                 Some(NextRequest::Request(Session::Http1(Box::new(http1))))
             }
             HeadRead::HeadError(error) => Some(NextRequest::HeadError(stream, error)),

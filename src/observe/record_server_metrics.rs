@@ -76,7 +76,8 @@ impl Metrics {
 impl Metrics {
     /// Counts a finished fetch. `feed` is a configured URL, `certificate` or `confirmation`.
     pub fn fetched(&self, feed: &str, ok: bool) {
-        // Creates both series with the first fetch, so that the first failure is an increase that an alert can detect.
+        // Creates both series at the first fetch, so that an alert can detect even the first failure, as an increase
+        // from 0.
         for outcome in OUTCOMES {
             self.fetch.fetches.with_label_values(&[feed, outcome]);
         }

@@ -64,7 +64,7 @@ pub struct Server {
     stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
-    /// Ends by itself once its requests have their responses.
+    /// The task of the admin listener. It ends by itself once all its requests were answered.
     admin_task: Option<JoinHandle<()>>,
     components: Components,
     tasks: Vec<JoinHandle<()>>,
@@ -110,7 +110,7 @@ impl Server {
     /// called within a tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`]. No address stays bound.
+    /// Returns [`StartError`]. No address stays bound.
     pub fn start<F, A>(
         startup: &Startup,
         policy: Arc<ArcSwap<Policy>>,
@@ -188,7 +188,7 @@ impl Server {
 
     /// Returns a function that prepares a new configuration. The returned function reads files, so it must run outside
     /// the async workers. The new configuration must differ from the current one only in settings that a reload may
-    /// change: the caller checks this.
+    /// change. The caller must check this.
     pub fn preparing(
         &self,
         startup: Startup,

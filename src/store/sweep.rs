@@ -70,7 +70,7 @@ impl Memory {
         Some(Ok(self.write(&id, slot)))
     }
 
-    /// Records that the request of an interaction was not sent. `unseen` is whether nobody received the token.
+    /// Records that the request of an interaction was not sent. `unseen` is true if nobody received the token.
     pub(super) fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> u64 {
         let sequence =
             self.update(id, now, |record| record.go(Event::NotSent)).map_or(0, |(_, sequence)| sequence);

@@ -30,7 +30,7 @@ type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<String>) -> Result<(
 /// Adds the sidecar to every workload, or replaces it.
 ///
 /// # Errors
-/// A text that is not a list of workloads, or a workload that cannot have the sidecar.
+/// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut done =
         rewrite(text, &mut |object, template, notes| workload::put(object, template, sidecar, notes))?;
@@ -42,7 +42,7 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
 /// Removes the sidecar from every workload to which [`inject`] added it.
 ///
 /// # Errors
-/// A text that is not a list of workloads, or a workload that cannot have the sidecar.
+/// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
 pub fn remove(text: &str) -> Result<Injected, String> {
     rewrite(text, &mut |object, template, _| workload::take(object, template))
 }

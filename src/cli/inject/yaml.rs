@@ -40,8 +40,8 @@ pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String>
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }
 
-/// Builds the value that is at a place of the outline. The library gives the contents of a scalar, the outline its
-/// style.
+/// Builds the value that is at a place of the outline. The library provides the contents of a scalar, and the outline
+/// provides its style.
 #[derive(Clone, Copy)]
 struct Reader<'o> {
     outline: &'o Outline,
@@ -223,7 +223,7 @@ fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), Stri
 pub(super) fn write(value: &Value) -> Result<String, String> {
     let written = |value: &Value| serde_yaml::to_string(value).map_err(|error| error.to_string());
     let plain = written(value)?;
-    // A mark must not be in any text, so that only marked text changes.
+    // The mark must not occur in any text, so that only marked text is changed.
     let mark = |mut mark: String| {
         while plain.contains(&mark) {
             mark.push('_');

@@ -57,7 +57,7 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
     }
 }
 
-/// Creates the tokio runtime. One thread needs no work stealing, and the single-threaded scheduler costs less.
+/// Creates the tokio runtime. A single thread needs no work stealing, so the cheaper single-threaded scheduler is used.
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     match threads {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),

@@ -27,7 +27,7 @@ use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
 use crate::store::{MintRefusal, mint};
 
-/// Most bytes of a response that are read before relaying, to find the provider's id in it.
+/// Maximum number of bytes of a response that are read before relaying, to find the provider's id in it.
 const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 /// One egress exchange.
@@ -70,8 +70,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Denies requests that a web page may have caused, whatever their path: requests through egress carry credentials
-    /// of the agent.
+    /// Denies requests that a web page may have caused, for every path, because a request through egress can use the
+    /// agent's credentials.
     fn check_not_from_page(&self) -> Result<(), Refusal> {
         let listener = self.context.limits.settings.load();
         let hosts = listener.as_ref().map_or(&[] as &[_], |listener| &listener.hosts);
@@ -144,7 +144,7 @@ impl AgentExchange<'_> {
         let body = match request_body::read(self.session, declared, body_limits).await {
             Ok(body) => body,
             Err(denial) => {
-                // A discarded body needs no memory.
+                // The rest of the body is discarded, which needs no memory.
                 self.memory = self.context.limits.reserve();
                 return Err(denial);
             }
@@ -180,7 +180,7 @@ impl AgentExchange<'_> {
         String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
 
-    /// Ends an interaction for which no callback can come. `unseen` tells the ledger that nobody received the token.
+    /// Ends an interaction for which no callback can come. `unseen` is true if nobody received the token.
     async fn close_interaction(&self, minted: Option<&Minted>, unseen: bool) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());

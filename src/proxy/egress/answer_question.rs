@@ -63,7 +63,8 @@ impl AgentExchange<'_> {
             return self.deny(refusal, &[]).await;
         };
         let sent = self.send(actions, &taken, body).await;
-        // Settled before the response, because the agent may send the next answer immediately after it.
+        // The question is settled before the agent receives the response, because the agent may send the next answer
+        // immediately.
         let settled = match &sent {
             Ok(provider_response) if provider_response.response.is_success() => taken.answered().await,
             _ => {

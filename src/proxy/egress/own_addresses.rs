@@ -22,7 +22,7 @@ impl OwnAddresses {
     }
 }
 
-/// Reports whether a connection to `address` reaches the listener that is bound to `bound`.
+/// Reports whether a connection to `address` may reach the listener that is bound to `bound`.
 fn reaches(address: SocketAddr, bound: SocketAddr) -> bool {
     let (bound_ip, ip) = (bound.ip().to_canonical(), address.ip().to_canonical());
     // A listener that is bound to 0.0.0.0 or [::] is reached at every address of this host. These addresses are not

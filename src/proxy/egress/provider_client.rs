@@ -23,7 +23,7 @@ use crate::policy::AgentAddress;
 
 /// Longest idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most addresses of one host that are tried.
+/// Maximum number of addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
 
 /// The client for providers and its connection pool. A reload with other trusted roots creates a new client with an
@@ -49,7 +49,7 @@ struct Target {
     name: Option<Box<str>>,
 }
 
-/// The checks for the addresses of a host from outside.
+/// The checks for the addresses of a host that a callback named.
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
@@ -114,7 +114,7 @@ impl Providers {
     /// Creates a client that trusts the authorities in the file `roots`, or those of the platform if it is `None`.
     ///
     /// # Errors
-    /// A message for the operator if the authorities cannot be read.
+    /// Returns a message for the operator if the authorities cannot be read.
     pub(crate) fn new(roots: Option<&str>) -> Result<Self, String> {
         install_default_crypto_provider();
         let mut store = RootCertStore::empty();

@@ -127,7 +127,7 @@ impl CallbackExchange<'_> {
         let body = match read {
             Ok(body) => body,
             Err(denial) => {
-                // A discarded body needs no memory.
+                // The rest of the body is discarded, which needs no memory.
                 drop(reservation);
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
                 return self.deny(Denied { denial, seen: admitted.into_seen() }, 0).await;
@@ -152,8 +152,8 @@ impl CallbackExchange<'_> {
         end
     }
 
-    /// Applies `limits.rate_per_address` to the result of the head checks. All requests are counted, also denied ones.
-    /// The limit is applied after the head checks, because they determine the client address.
+    /// Applies `limits.rate_per_address` to the result of the head checks. All requests are counted, including denied
+    /// ones. The limit is applied after the head checks, because these checks determine the client address.
     fn check_rate(
         &self,
         decided: Result<Box<Admitted>, Box<Denied>>,
@@ -169,7 +169,8 @@ impl CallbackExchange<'_> {
         }
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
-            // The response is the rate limit, not the other denial, so that the caller slows down. The log shows both.
+            // The caller receives the denial of the rate limit instead of the first denial, so that it slows down. The
+            // log shows both.
             Err(denied) => {
                 let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
                     format!("more than `limits.rate_per_address`, and {}", denied.denial)
@@ -325,7 +326,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Writes a denial. Boxed, so that the common path does not carry the size of this future.
+    /// Writes a denial. The future is boxed, so that it does not enlarge the future of the common path.
     async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
         Box::pin(self.write_denial(denied, body_bytes)).await
     }

@@ -17,14 +17,14 @@ use crate::policy::Limits;
 use crate::proxy::listen::ConnInfo;
 use crate::proxy::runtime::Drain;
 
-/// Most malformed requests on one HTTP/2 connection. One more closes it.
+/// Maximum number of malformed requests on one HTTP/2 connection. One more closes it.
 const MALFORMED_MAX: usize = 32;
 /// Largest amount of unsent response data per HTTP/2 connection, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Most streams of one HTTP/2 connection that may end with an error of the caller.
+/// Maximum number of streams of one HTTP/2 connection that may end with an error of the caller.
 const ERROR_RESETS_MAX: usize = 64;
-/// Most exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more exchanges than
-/// open streams, because the exchange of a reset stream continues until the agent has responded.
+/// Maximum number of exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more
+/// exchanges than open streams, because the exchange of a reset stream continues until the agent has responded.
 const EXCHANGES_PER_STREAM: usize = 2;
 /// Memory per header line besides its text, in bytes.
 const HEADER_LINE_BYTES: usize = 128;
@@ -101,7 +101,7 @@ pub(super) async fn serve(
                 let head = reserve_head_memory(&context, &session, &now);
                 let too_many = exchanges.count() >= now.streams_max as usize * EXCHANGES_PER_STREAM;
                 let Some(head) = head.filter(|_| !too_many) else {
-                    // Reset streams are counted until the agent has responded.
+                    // The exchange of a reset stream stays in flight until the agent has responded.
                     session.shutdown();
                     malformed += 1;
                     if malformed > MALFORMED_MAX {

@@ -54,7 +54,8 @@ impl Drain {
     /// Waits until nothing is in flight.
     pub(crate) async fn wait_until_empty(&self) {
         loop {
-            // Created before the count is read, so that the wait does not miss an end between the two.
+            // The future is created before the count is read, so that the wait cannot miss an exchange that ends in
+            // between.
             let emptied = self.0.emptied.notified();
             if self.count() == 0 {
                 return;

@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use super::change::Change;
 use crate::observe::Metrics;
 
-/// Most bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that have already
-/// begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay below the limit.
+/// Maximum number of bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that
+/// have already begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay
+/// below the limit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The health of the ledger's file.
@@ -46,7 +47,8 @@ impl Health {
         }
     }
 
-    /// Returns the reason why the store accepts nothing new. Returns `None` if it does, or will within moments.
+    /// Returns the reason why the store accepts nothing new. Returns `None` if the store accepts new work, or will do
+    /// so within moments.
     pub fn why_not(self) -> Option<&'static str> {
         match self {
             Self::Healthy | Self::Busy => None,
