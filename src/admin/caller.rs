@@ -16,8 +16,8 @@ pub(super) fn from_no_page(request: &AdminRequest) -> Result<(), AdminResponse> 
     }
 }
 
-/// Denies requests of web pages other than the admin page. Accepts clients that are not browsers, which send neither
-/// header.
+/// Denies requests of web pages other than the admin page. Accepts clients that are not browsers: they send neither
+/// `Origin` nor `Sec-Fetch-Site`.
 pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site =
         once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));

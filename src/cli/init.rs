@@ -138,11 +138,12 @@ fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {
     ("", route)
 }
 
-/// Returns a route with an address for each request, an egress rule that makes the addresses, and its listener.
-/// `derived`: the address has a secret, which only an egress rule can send to the provider.
+/// Returns a route with one address for each request, the egress rule that creates these addresses, and the egress
+/// listener. If `derived` is true, each address has a secret, which only an egress rule can send to the provider.
 fn addresses(name: &str, entry: &PresetDefinition, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
-    // Without a known convention, only the provider's documentation says where the request has the address.
+    // If the provider's convention is unknown, only the provider's documentation says which field of the request
+    // contains the callback URL.
     let (how, place) = match entry.callback {
         Some(_) => (format!("preset: {name}, "), " }".to_owned()),
         None => {

@@ -40,7 +40,7 @@ pub(super) struct FetchQueue {
     served: VecDeque<IpAddr>,
     /// Sequence number of the latest request.
     sequence: u64,
-    /// Earliest start of the next fetch, if bursts are not considered.
+    /// Earliest start of the next fetch outside a burst.
     next_start: Option<Instant>,
 }
 

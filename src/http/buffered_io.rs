@@ -29,7 +29,7 @@ pub(crate) struct BufferedIo {
     stream: TcpStream,
     /// Bytes that were put back. The next reads return them.
     read_buffer: Bytes,
-    /// Bytes that were written by the user of this stream, but not yet to the socket.
+    /// Bytes that the user of this stream has written, and that must still be written to the socket.
     write_buffer: Vec<u8>,
     digest: Arc<SocketDigest>,
 }

@@ -193,7 +193,7 @@ impl Http1Session {
     /// Reads the next part of the body. Returns `None` at its end.
     ///
     /// # Errors
-    /// The connection ended before the body, or the framing is invalid.
+    /// Returns an error if the connection ended before the body, or if the framing is invalid.
     pub(crate) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         if self.body.is_done() {
             return Ok(None);
@@ -214,7 +214,7 @@ impl Http1Session {
     /// there is none. Returns the number of bytes, which is 0 at the end.
     ///
     /// # Errors
-    /// The connection ended before the body, or the framing is invalid.
+    /// Returns an error if the connection ended before the body, or if the framing is invalid.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match &mut self.body {
             Framing::Length(0) => Ok(0),
@@ -292,7 +292,8 @@ impl Http1Session {
     /// Writes a part of the response body. `end` marks the last part. Writes no body if the response has none.
     ///
     /// # Errors
-    /// The caller closed the connection or was too slow, or the data does not match `Content-Length`.
+    /// Returns an error if the caller closed the connection or was too slow, or if the data does not match
+    /// `Content-Length`.
     pub(crate) async fn write_body(&mut self, data: &[u8], end: bool) -> io::Result<()> {
         let is_chunked = match &mut self.response_framing {
             ResponseFraming::NoBody => return self.flush_buffer().await,

@@ -11,8 +11,8 @@ use super::timeouts::TransferTimer;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
-/// First capacity, in bytes, of the buffer for a body that does not arrive in one read. A large `Content-Length` alone
-/// does not cause a large allocation.
+/// Initial capacity, in bytes, of the buffer for a body that does not arrive in one read. A large `Content-Length`
+/// alone does not cause a large allocation.
 const FIRST_CAPACITY_BYTES: usize = 64 << 10;
 /// Memory reserved before the first read of a body, in bytes.
 const FIRST_RESERVATION_BYTES: u64 = 16 << 10;

@@ -55,7 +55,8 @@ pub(crate) async fn read_first(
     }
 }
 
-/// Reads the next head of a kept-alive connection. `leftover` are the bytes that were read after the previous request.
+/// Reads the next head of a kept-alive connection. `leftover` contains the bytes that were read after the previous
+/// request.
 ///
 /// Waits up to `idle` for the first byte. `limits` is called when the head begins, because a reload may have replaced
 /// the limits during the wait.

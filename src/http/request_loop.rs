@@ -21,8 +21,8 @@ use crate::policy::Limits;
 pub(crate) struct RequestLoop {
     timer: ReusableTimer,
     stopping: ShutdownWatch,
-    /// The connection, and the bytes that were read after the last request (`None` before the first request). `None`
-    /// while a request is in flight.
+    /// The connection, and the bytes that were read after the last request. The bytes are `None` before the first
+    /// request. The field is `None` while a request is in flight.
     idle: Option<(Stream, Option<BytesMut>)>,
 }
 

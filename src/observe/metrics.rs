@@ -310,7 +310,7 @@ impl Metrics {
         self.ledger.commit_seconds.observe(seconds);
     }
 
-    /// Records whether the ledger file cannot be written at present.
+    /// Records whether writes to the ledger file fail at present.
     pub fn store_failed(&self, failed: bool) {
         self.ledger.store_failed.set(i64::from(failed));
     }

@@ -19,7 +19,8 @@ impl Metrics {
         self.server.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
     }
 
-    /// Sets the server certificates in use: each file with its expiry time in Unix seconds. Removes all other files.
+    /// Sets the server certificates in use: each file with its expiry time in Unix seconds. Removes the series of all
+    /// other files.
     pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
         let mut known = self.server.certificates.lock();
         let gone = std::mem::take(&mut *known);

@@ -234,8 +234,7 @@ impl Server {
         close(self.ingress_queues, grace).await;
         let _ = self.stop_ingress.send(true);
         let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
-        // From here on, requests on kept-alive connections are not begun. Requests that began before the close are
-        // awaited.
+        // From here on, no request on a kept-alive connection begins. Requests that have already begun are awaited.
         ingress.drain.requests.close();
         let callbacks = async {
             tokio::join!(

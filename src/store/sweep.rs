@@ -58,7 +58,8 @@ impl Memory {
         if self.settings.unknown == Unknown::Refuse {
             return None;
         }
-        // A callback of an interaction that was minted elsewhere may arrive later. The ledger must then know the revocation.
+        // Another replica may have minted the interaction, and a callback may arrive later. The ledger must then know
+        // the revocation.
         let more = |count: usize| (count < self.settings.interactions_max).then_some(count + 1);
         if self.tombstones.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Some(Err(full()));

@@ -193,7 +193,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the others. Inner
+/// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the other keys. Inner
 /// mappings are read first, so the merge keys in `merged` have been applied. A key before the merge key must not be in
 /// both mappings: Kubernetes uses the merged value, and other parsers use the mapping's own.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {

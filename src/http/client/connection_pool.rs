@@ -1,8 +1,8 @@
 //! A pool of idle connections.
 //!
-//! A connection is reused only if the kernel reports that the peer has neither closed it nor sent anything, and only
-//! while its idle time is shorter than the peer's idle timeout. The pool learns this timeout from the connections that
-//! the peer closes.
+//! A connection is reused only if the kernel reports that the peer has not closed the connection and has sent nothing.
+//! Its idle time must also be shorter than the idle timeout of the peer. The pool learns this timeout from the
+//! connections that the peer closes.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -83,7 +83,7 @@ pub(crate) struct UpstreamResponse {
 /// The connection is closed after such a response, and a 2xx response of this kind is an error.
 ///
 /// # Errors
-/// [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
+/// Returns [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
 pub(crate) async fn exchange(
     mut connection: Connection,
     message: Message,
@@ -122,7 +122,8 @@ struct ReceivedHead {
 }
 
 /// Writes the request and reads the head of the response. If the request cannot be written without waiting, both happen
-/// concurrently. A response is also read after a failed write, because the peer may have responded before it closed.
+/// concurrently. A response is also read after a failed write, because the peer may have responded before it closed the
+/// connection.
 async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
     let mut rest = message.head.chain(message.body);
     let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;

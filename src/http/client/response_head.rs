@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::fault::ResponseFault;
 use crate::framing::{Chunks, Framing};
 
-/// First capacity of the read buffer, in bytes: enough for a head and a small body.
+/// Initial capacity of the read buffer, in bytes: enough for a head and a small body.
 const READ_BYTES: usize = 4 << 10;
 /// Largest head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;

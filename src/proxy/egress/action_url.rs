@@ -6,10 +6,11 @@ use crate::request::RequestHead;
 /// The rule name of answers to questions, for metrics and the log.
 pub(crate) const RULE: &str = "actions";
 
-/// The interaction and the number of the question in such a URL.
+/// The interaction and the question that the agent answers.
 pub(crate) struct ActionUrl {
     pub(super) interaction: String,
-    /// `None` if the URL has no number. This means the only open question, or the first one on a route with `rewrite`.
+    /// The number of the question. `None` if the URL has no number. The answer is then for the only open question, or,
+    /// on a route with `rewrite`, for the first question.
     pub(super) number: Option<u32>,
 }
 

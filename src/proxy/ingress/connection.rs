@@ -44,8 +44,8 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
                     .await
             }
         };
-        // A reload may have removed the settings under which the connection was accepted. It is closed. The caller may
-        // connect again under the new settings.
+        // A reload may have removed the settings under which the connection was accepted. The connection is then
+        // closed, and the caller may connect again under the new settings.
         if matches!(received, HeadRead::Request(..)) && !conn.is_still_allowed() {
             return None;
         }

@@ -52,7 +52,7 @@ pub(crate) struct VerifiedCertificate {
     chain: Vec<CertificateDer<'static>>,
     /// The expiry of the leaf.
     not_after: Timestamp,
-    /// The digest of the authorities that verified the certificate last, and the result.
+    /// The digest of the authorities of the last verification, and its result.
     last_result: Mutex<([u8; 32], bool)>,
 }
 

@@ -45,7 +45,8 @@ impl Disk {
     }
 }
 
-/// The backend that the database uses. Closing it keeps the lock, which belongs to [`super::ledger_file::LedgerFile`].
+/// The backend that the database uses. Closing the backend does not release the lock, which belongs to
+/// [`super::ledger_file::LedgerFile`].
 #[derive(Debug)]
 pub(in crate::store) struct Backend {
     pub(in crate::store) inner: FileBackend,

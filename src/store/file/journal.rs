@@ -24,7 +24,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Health {
-    /// The file is written.
+    /// Writes to the file succeed.
     Healthy,
     /// The queue is full. The store accepts nothing new until the queued changes are being written.
     Busy,
@@ -182,7 +182,7 @@ impl Journal {
         self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
-    /// Updates and returns the health. Only this check notices a hanging disk, because the writer is blocked then.
+    /// Updates and returns the health. Only this check notices a hanging disk, because the disk then blocks the writer.
     pub(in crate::store) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();
