@@ -1,6 +1,6 @@
 //! Verifies callback tokens. Each is valid for one route, one set of captures and one interaction, until its expiry.
 
-use super::claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
+use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
 use super::derive::Deriver;
 use super::mint::header_text;
 use crate::denial::{Denial, Refusal};
