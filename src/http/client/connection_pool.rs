@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::request::Connection;
+use super::exchange::Connection;
 use super::upstream::IdleState;
 
 /// Maximum number of idle connections kept.
