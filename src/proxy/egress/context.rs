@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::limits::EgressLimits;
+use super::egress_limits::EgressLimits;
 use super::provider_client::Providers;
 use crate::policy::Policy;
 use crate::proxy::listen::LogThrottle;
