@@ -380,6 +380,27 @@ fn the_threat_model_names_what_exists() {
     assert!(named > 80, "only {named}");
 }
 
+/// The files and folders that ARCHITECTURE.md names exist. A name without a folder is that of a file in any folder.
+#[test]
+fn the_architecture_names_what_exists() {
+    let text = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let names: BTreeSet<_> =
+        rust_files("src").iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    let (mut missing, mut named) = (Vec::new(), 0);
+    for word in text.split('`').skip(1).step_by(2) {
+        let is_path = word.starts_with("src/") || word.starts_with("tests/");
+        if !is_path && !word.ends_with(".rs") {
+            continue;
+        }
+        named += 1;
+        if !Path::new(word).exists() && !names.contains(word) {
+            missing.push(word);
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(named > 80, "only {named}");
+}
+
 /// Returns the words of a text that look like names of our metrics.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !c.is_ascii_lowercase() && c != '_' && !c.is_ascii_digit())

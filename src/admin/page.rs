@@ -1,8 +1,7 @@
 //! The admin page, and the API under `/ui/api` that it uses.
 //!
-//! The page is one HTML document that contains its style and script. Data from requests reaches it as JSON, and it
-//! shows the data as text. The page only reads, unless `listen.admin.actions` is true. Then it can also revoke an
-//! interaction.
+//! The page is one HTML document that contains its style and script. It receives the data of requests as JSON and shows
+//! them as text. The page can change nothing, unless `listen.admin.actions` is true. Then it can revoke interactions.
 
 use std::sync::{Arc, LazyLock};
 
@@ -54,7 +53,8 @@ struct Page {
     policy: HeaderValue,
 }
 
-/// The page, built at first use. The policy allows its style and script by their hashes, and no other resources.
+/// The page, built at first use. Its `Content-Security-Policy` allows the style and the script by their hashes, and no
+/// other resources.
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let (style, script) = (include_str!("page.css"), include_str!("page.js"));
     let digest = |text: &str| BASE64.encode(&Sha256::digest(text));

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 use crate::denial::Denial;
 use crate::http::{
-    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, body, deny, head_of,
-    send_continue_if_expected, with_timeout, write_response_head,
+    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, head_of,
+    lingering_close, request_body, send_continue_if_expected, with_timeout, write_response_head,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnectionLimits, ConnectionSlot, accept};
@@ -80,13 +80,13 @@ const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits of one group of callers. Callers on this host have limits of their own, so that other hosts cannot use
-/// them up: the listener may be reachable from a whole cluster.
+/// The limits of one group of callers. Callers on this host have limits of their own, which other hosts cannot use up.
+/// The listener may be reachable from a whole cluster.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
     memory: BodyMemory,
-    /// True if a connection was closed because of the limits. Only the first one is logged.
+    /// True if a connection was closed because of the limits. Only the first such connection is logged.
     has_logged: AtomicBool,
 }
 
@@ -182,13 +182,13 @@ where
     ) -> Option<(Stream, BytesMut)> {
         send_continue_if_expected(&mut session).await;
         let mut reservation = caller_limits.memory.reserve(caller_limits.limits.body_memory_bytes_max);
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: BODY_BYTES_MAX,
             deadline: BODY_DEADLINE,
             limits: &caller_limits.limits,
             reservation: &mut reservation,
         };
-        let body = match body::read(&mut session, None, body_limits).await {
+        let body = match request_body::read(&mut session, None, body_limits).await {
             Ok(body) => Some(body),
             Err(Denial::BodyTooLarge) => {
                 session.close_after_response();
@@ -217,15 +217,15 @@ where
     }
 }
 
-/// Denies an invalid head with a status only, then closes the connection. Discards what the caller still sends, because
-/// a TCP reset would destroy the response.
+/// Denies an invalid head with a status only, then closes the connection. Discards the bytes that the caller still
+/// sends, because unread bytes would cause a TCP reset that destroys the response.
 async fn deny_head(mut stream: Stream, error: &HeadError) {
     let mut response = Vec::new();
     let headers = [("content-length", b"0".as_slice())];
     write_response_head(&mut response, error.denial.status(), headers, false);
     with_timeout(CLOSE_TIMEOUT, async {
         let _ = stream.write_all(&response).await;
-        deny::lingering_close(&mut stream).await;
+        lingering_close::close(&mut stream).await;
     })
     .await;
 }

@@ -1,5 +1,5 @@
-//! JSON views of the current state for the admin page: routes, providers, feeds, certificates, configuration. Also the
-//! view of one interaction, which the callbacks API uses too.
+//! JSON views of the current state for the admin page: routes, providers, feeds, certificates, configuration. The
+//! callbacks API also uses the view of one interaction.
 
 use serde_json::{Value, json};
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listen::{Listener, Startup};
+use super::listen::Listener;
+use super::startup::Startup;
 use super::yaml::Cursor;
 use crate::egress::Egress;
 use crate::ingress::Route;

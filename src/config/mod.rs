@@ -11,6 +11,7 @@ mod provider;
 mod repeated;
 mod route;
 mod secrets;
+mod startup;
 mod store;
 mod traces;
 mod yaml;
@@ -23,12 +24,11 @@ use yaml::{Cursor, Fields, Node, Reader, shown_url};
 
 pub use egress::ACTIONS;
 pub use env::Surroundings;
-pub use listen::{
-    AccessLog, AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, Startup, Tls,
-};
+pub use listen::{AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, Tls};
 pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,
 };
+pub use startup::{AccessLog, Startup};
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
 pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, from_yaml, to_yaml};
@@ -86,7 +86,7 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = root.fields()?;
     let public_url = fields.optional("public_url").map(|at| public_url(&at));
-    let startup = listen::startup(&mut fields);
+    let startup = startup::startup(&mut fields);
     let client_address = fields.optional("client_address").map(|at| listen::client_address(&at));
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
     let agent = fields.required("agent").and_then(|at| agent::agent(&at));

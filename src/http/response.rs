@@ -50,8 +50,8 @@ pub(crate) async fn write_denial(
     write(session, header, body.into()).await
 }
 
-/// Writes a complete response, without the body if the method is HEAD: pingora would send the body on HTTP/2. Returns
-/// whether the response was written.
+/// Writes a complete response. Leaves out the body if the method is HEAD, because pingora would send the body on
+/// HTTP/2. Returns whether the response was written.
 async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
     let body = if session.method() == Method::HEAD { Bytes::new() } else { body };
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
@@ -143,8 +143,9 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Relays a response while it arrives. `body_start` is the part of its body that was read before. `reuse` receives the
-/// connection, if it is reusable, before the end of the response is written: the caller's next request finds it idle.
+/// Relays a response while it arrives. `body_start` is the part of its body that was already read. If the connection to
+/// the upstream is reusable, `reuse` receives the connection before the end of the response is written, so that the
+/// caller's next request can use it.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,

@@ -164,8 +164,8 @@ impl Session {
         }
     }
 
-    /// Prepares for writing a denial. With `keep`, an unread HTTP/1 body is discarded after the response. Otherwise the
-    /// HTTP/1 connection is closed after it. `timeout` limits each write.
+    /// Prepares for writing a denial. With `keep_alive`, an unread HTTP/1 body is discarded after the response.
+    /// Otherwise the HTTP/1 connection is closed after the response. `timeout` limits each write.
     pub(crate) fn prepare_denial(&mut self, keep_alive: bool, timeout: Duration) {
         if let Self::Http1(http1) = self
             && keep_alive
@@ -175,7 +175,7 @@ impl Session {
         if !keep_alive {
             self.close_after_response();
         }
-        // A denied caller is not waited for: on HTTP/2 it may never open its flow-control window.
+        // Limits the time spent on a denied caller. On HTTP/2, the caller may never open its flow-control window.
         self.set_write_timeout(timeout);
     }
 }

@@ -9,8 +9,7 @@ use super::decide::{Admitted, Seen};
 use super::observed::{Observed, Turned};
 use super::route::Route;
 use crate::denial::Denial;
-use crate::interaction::{Ask, ClaimError, Cleared, EventKey, FIRST_QUESTION, Report};
-use crate::json::{find_one, quoted, replace};
+use crate::interaction::{Ask, ClaimError, Cleared, EventKey, Report};
 use crate::trail::{Check, Trail};
 
 /// A request that passed all checks except those of the ledger.
@@ -190,23 +189,6 @@ impl Permit {
     /// Returns the internal request target.
     pub fn target(&self) -> &str {
         &self.verified.target
-    }
-
-    /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
-    /// the route does not rewrite, or if the callback asks no question.
-    pub fn rewritten(&self, body: &[u8], local: &str) -> Option<String> {
-        let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
-        let number = self.cleared.question()?;
-        let text = std::str::from_utf8(body).ok()?;
-        let old = find_one(body, &actions.pointer).raw()?;
-        let interaction = self.interaction()?;
-        // The URL contains the number of every question except the first. The agent can therefore answer one of several
-        // open questions.
-        let url = match number {
-            FIRST_QUESTION => format!("{local}{interaction}"),
-            _ => format!("{local}{interaction}/{number}"),
-        };
-        Some(replace(text, old, &quoted(&url)))
     }
 
     /// Returns the `Host` header for the agent. It does not depend on the caller.

@@ -10,7 +10,8 @@ use super::ask::{Ask, ClaimError, EventKey};
 use super::events::{EventState, Events};
 use super::notice::{Notice, Overdue};
 use super::question::Question;
-use super::report::{Follow, Report, Stale};
+use super::report::{Follow, Report};
+use super::stale_progress::{Stale, is_after_final, is_lower};
 use super::state::{Event, Over, State, next};
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
@@ -211,7 +212,7 @@ impl Interaction {
             EventState::Delivering => return Ok(None),
             EventState::Unknown => {}
         }
-        let stale = self.admits(ask, now)?;
+        let stale = self.check_accepts(ask, now)?;
         if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
             return Ok(None);
         }
@@ -226,9 +227,8 @@ impl Interaction {
         Ok(Some(Claim { number, question, stale }))
     }
 
-    /// Checks that the interaction accepts the callback. Returns whether the progress of the callback is stale (see
-    /// [`Stale`]).
-    fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
+    /// Checks that the interaction accepts the callback. Returns whether its progress is stale.
+    fn check_accepts(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));
         }
@@ -245,10 +245,10 @@ impl Interaction {
                 "the callback has another id of the provider's work than the interaction",
             ));
         }
-        let used_up = self.uses_left == 0;
         let stale = match self.state {
-            State::Done | State::Failed
-                if !used_up && ask.report.is_progress() && ask.follow.stale.is_some() =>
+            state
+                if self.uses_left > 0
+                    && is_after_final(state, ask.report.is_progress(), ask.follow.stale) =>
             {
                 true
             }
@@ -267,8 +267,7 @@ impl Interaction {
     }
 
     fn is_overtaken(&self, report: &Report) -> bool {
-        let less = || matches!((self.progress(), report.progress), (Some(before), Some(now)) if now < before);
-        report.end.is_none() && less()
+        is_lower(self.progress(), report.progress, report.end.is_some())
     }
 
     /// Ends a claim whose callback was not delivered. Restores the previous state.

@@ -13,6 +13,7 @@ mod lapse;
 mod notice;
 mod question;
 mod report;
+mod stale_progress;
 mod state;
 
 pub use ask::{Ask, ClaimError, Cleared, EventKey, Scope};
@@ -21,5 +22,6 @@ pub use interaction::{Claim, Interaction, pairs};
 pub use lapse::Due;
 pub use notice::{NoticeId, Overdue};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};
-pub use report::{Follow, Report, Stale, StatusAt};
+pub use report::{Follow, Report, StatusAt};
+pub use stale_progress::Stale;
 pub use state::{Event, Over, State, next};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::stale_progress::Stale;
 use super::state::Event;
 use crate::json::{Found, Pointer, find};
 use crate::query::{Parameter, form_parameter};
@@ -13,17 +14,7 @@ use crate::request::{RequestHead, Single};
 /// Maximum length of a status, in bytes. A longer status is ignored.
 const STATUS_BYTES_MAX: usize = 128;
 
-/// What happens to stale progress. Progress is stale if it is lower than an earlier one, or if it arrives after a final
-/// callback.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stale {
-    /// The callback is delivered, even after a final callback.
-    Deliver,
-    /// The callback is not delivered. The caller receives status 200.
-    Drop,
-}
-
-/// A part of a callback from which a value is read.
+/// A place in a callback from which a value is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StatusAt {
     /// A member of the JSON body.

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::components::{Components, Options};
-use super::egress::{Providers, listener};
+use super::egress::{OwnAddresses, Providers, listener};
 use super::ingress::{self, IngressContext};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
 use crate::clock::instant;
@@ -57,14 +57,14 @@ pub struct Server {
     /// The bound address of the admin listener.
     pub admin: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
-    /// All bound addresses. The guard of egress denies them as action endpoints.
-    own_addresses: Vec<SocketAddr>,
+    /// All bound addresses. Egress denies them as action endpoints.
+    own_addresses: OwnAddresses,
     ingress_queues: Vec<AcceptQueue>,
     egress_queues: Vec<AcceptQueue>,
     stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
-    /// Ends by itself once its requests have their responses.
+    /// The task of the admin listener. It ends by itself once all its requests were answered.
     admin_task: Option<JoinHandle<()>>,
     components: Components,
     tasks: Vec<JoinHandle<()>>,
@@ -99,8 +99,9 @@ impl Addresses {
     }
 
     /// Returns all bound addresses.
-    fn own_addresses(&self) -> Vec<SocketAddr> {
-        self.ingress.iter().chain(&self.egress).chain(&self.admin).map(|bound| bound.address).collect()
+    fn own_addresses(&self) -> OwnAddresses {
+        let bound = self.ingress.iter().chain(&self.egress).chain(&self.admin);
+        OwnAddresses::new(bound.map(|bound| bound.address).collect())
     }
 }
 
@@ -109,7 +110,7 @@ impl Server {
     /// called within a tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`]. No address stays bound.
+    /// Returns [`StartError`]. No address stays bound.
     pub fn start<F, A>(
         startup: &Startup,
         policy: Arc<ArcSwap<Policy>>,
@@ -187,7 +188,7 @@ impl Server {
 
     /// Returns a function that prepares a new configuration. The returned function reads files, so it must run outside
     /// the async workers. The new configuration must differ from the current one only in settings that a reload may
-    /// change: the caller checks this.
+    /// change. The caller must check this.
     pub fn preparing(
         &self,
         startup: Startup,
@@ -233,8 +234,7 @@ impl Server {
         close(self.ingress_queues, grace).await;
         let _ = self.stop_ingress.send(true);
         let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
-        // From here on, requests on kept-alive connections are not begun. Requests that began before the close are
-        // awaited.
+        // From here on, no request on a kept-alive connection begins. Requests that have already begun are awaited.
         ingress.drain.requests.close();
         let callbacks = async {
             tokio::join!(

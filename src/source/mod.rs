@@ -1,13 +1,13 @@
 //! The address of the client of a request, and the networks that it may come from.
 
-mod client;
+mod client_address;
 mod lists;
 mod networks;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub use client::{AddressHeader, ClientAddress, SourceFault};
+pub use client_address::{AddressHeader, ClientAddress, SourceFault};
 pub use lists::{Allowlist, ListUnavailable, Lists, Selection};
 pub use networks::{NetworkFault, Networks, parse_network};
 

@@ -1,5 +1,5 @@
-//! Claims callbacks for delivery. A claim waits while the same event, or the last use of the interaction, is being
-//! delivered by another claim.
+//! Claims callbacks for delivery. A claim waits while another claim delivers the same event, or takes the last use of
+//! the interaction.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ pub struct Claimed<'s> {
 }
 
 impl Store {
-    /// Claims a verified callback for its delivery. If the same event or the last use of the interaction is being
-    /// delivered, this waits for the end of that delivery, but at most for `patience`.
+    /// Claims a verified callback for its delivery. If another delivery has the same event or the last use of the
+    /// interaction, this waits for its end, but at most for `patience`.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered now.
@@ -33,7 +33,7 @@ impl Store {
         self.check().map_err(ClaimError::Refused)?;
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // Boxed, because this case is rare and would make the future of every exchange larger.
+            // The future is boxed, because this case is rare, and its future would enlarge that of every exchange.
             Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
             Err(error) => Err(error),
         };
@@ -41,7 +41,7 @@ impl Store {
             && let Some(journal) = &self.journal
             && !journal.durable(journal.sequence()).await
         {
-            // The records behind this result are not durable yet, and may be lost in a crash.
+            // The records on which this result is based are not durable yet, and may be lost in a crash.
             return Err(ClaimError::Refused(unavailable()));
         }
         claimed
@@ -60,7 +60,7 @@ impl Store {
 
     async fn claim_when_free(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
         loop {
-            // Created before the attempt, so that a claim that ends after the attempt is noticed.
+            // The future is created before the attempt, so that it notices a claim that ends after the attempt.
             let ended = self.claim_ended.notified();
             if let Some(hold) = self.memory.claim(ask, now)? {
                 return Ok(self.claimed(hold));
@@ -83,7 +83,8 @@ impl Claimed<'_> {
         }
     }
 
-    /// Reports whether a later callback has already reported newer progress.
+    /// Reports whether the callback is delivered although its progress is stale (see
+    /// [`Stale`](crate::interaction::Stale)).
     pub fn is_stale(&self) -> bool {
         matches!(&self.hold, Some(Hold::Interaction(_, claim)) if claim.stale)
     }
@@ -101,8 +102,8 @@ impl Claimed<'_> {
     ) -> Result<(), Refusal> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
         let sequence = self.store.memory.settle(hold, report, event_id, now);
-        // Notified before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
-        // itself.
+        // Waiting claims are notified before the commit, because this future may be dropped while it waits for the
+        // commit. A waiting claim awaits the commit itself.
         self.store.claim_ended.notify_waiters();
         durable(self.store.journal.as_ref(), sequence).await
     }

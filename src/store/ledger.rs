@@ -111,7 +111,8 @@ impl Store {
         let sequence = self.memory.open(minted, now)?;
         let opened = durable(self.journal.as_ref(), sequence).await;
         if opened.is_err() {
-            // Nobody receives the token. Without this, the agent would be notified about a callback that cannot come.
+            // Nobody receives the token, so no callback can come. Without this call, the agent would get a notice about
+            // the missing callback.
             self.memory.not_sent(&minted.interaction, true, now);
         }
         opened
@@ -138,8 +139,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Records that the request of an interaction did not reach its provider, or that the provider rejected it. `unseen`
-    /// is whether nobody received the token. Such an interaction is removed when the ledger is full.
+    /// Records that the request of an interaction did not reach its provider, or that the provider rejected it.
+    /// `unseen` is true if nobody received the token. Such an interaction is removed when the ledger is full.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
@@ -165,7 +166,7 @@ impl Store {
         number: Option<u32>,
         now: Timestamp,
     ) -> Result<Taken<'_>, QuestionFault> {
-        // An answer that cannot be recorded might be sent twice.
+        // If the store cannot record the answer, the answer might be sent twice.
         self.check().map_err(|_| QuestionFault::Unavailable)?;
         let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
         Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })

@@ -28,7 +28,7 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The number of outdated entries that a shard's `checks` may have in addition to one per interaction.
+/// The maximum number of outdated entries in a shard's `checks`, besides one entry for each interaction.
 const STALE_CHECKS_MAX: usize = 1024;
 
 /// The route of an interaction that was revoked before the ledger knew it.
@@ -254,7 +254,7 @@ impl Memory {
         let claim = slot.record.claim(ask, now)?;
         let full = || self.events.load(Ordering::Relaxed) >= self.settings.events_max;
         if claim.is_some() && !ask.events.is_empty() && full() {
-            // An event that cannot be recorded might be delivered twice.
+            // If the store cannot record the event, the event might be delivered twice.
             claim.iter().for_each(|claim| slot.record.release(claim));
             return Err(ClaimError::Refused(Refusal::new(
                 Denial::StoreFull,

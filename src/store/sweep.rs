@@ -58,7 +58,8 @@ impl Memory {
         if self.settings.unknown == Unknown::Refuse {
             return None;
         }
-        // A callback of an interaction that was minted elsewhere may arrive later. The ledger must then know the revocation.
+        // Another replica may have minted the interaction, and a callback may arrive later. The ledger must then know
+        // the revocation.
         let more = |count: usize| (count < self.settings.interactions_max).then_some(count + 1);
         if self.tombstones.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Some(Err(full()));
@@ -70,7 +71,7 @@ impl Memory {
         Some(Ok(self.write(&id, slot)))
     }
 
-    /// Records that the request of an interaction was not sent. `unseen` is whether nobody received the token.
+    /// Records that the request of an interaction was not sent. `unseen` is true if nobody received the token.
     pub(super) fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> u64 {
         let sequence =
             self.update(id, now, |record| record.go(Event::NotSent)).map_or(0, |(_, sequence)| sequence);

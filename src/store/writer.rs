@@ -28,8 +28,8 @@ pub(super) fn start(
     let shared = journal.shared();
     let writer = Writer { file, memory, durable, shared: Arc::clone(&shared), clock: journal.clock() };
     let run = move || {
-        // Dropped in reverse order: the reason is logged before waiting callers receive an error, and the end is
-        // reported once the file is closed.
+        // These values are dropped in reverse order. The reason is thus logged before waiting callers receive an error,
+        // and the end is reported only after the file is closed.
         let _file_closed = FileClosedGuard(Arc::clone(&shared));
         let mut writer = writer;
         let _end = EndGuard(shared);

@@ -10,7 +10,7 @@ use jsonwebtoken::EncodingKey;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::claims::CALLGATE_ISSUER;
+use super::callback_claims::CALLGATE_ISSUER;
 use super::mint::header_text;
 use crate::jose::{Algorithm, Family, KeyFault, KeyMaterial, SHARED_KEY_BYTES_MIN};
 use crate::time::Timestamp;

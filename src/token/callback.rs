@@ -1,7 +1,7 @@
 //! Verifies callback tokens. Each token is valid for one route, one set of captures and one interaction, until it
 //! expires.
 
-use super::claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
+use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
 use super::derive::Deriver;
 use super::mint::header_text;
 use crate::denial::{Denial, Refusal};

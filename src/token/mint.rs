@@ -6,7 +6,7 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header};
 
-use super::claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
+use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
 use super::derive::Deriver;
 use crate::jose::{Algorithm, Family, KeyFault, SHARED_KEY_BYTES_MIN};
 use crate::secret::Secret;

@@ -125,6 +125,6 @@ fn a_minted_token_begins_with_the_header_its_verifier_knows() {
         minter
             .mint(&grant)
             .unwrap()
-            .starts_with(&*header_text(super::claims::CALLBACK_TYPE, algorithm, "k1").unwrap())
+            .starts_with(&*header_text(super::callback_claims::CALLBACK_TYPE, algorithm, "k1").unwrap())
     );
 }

@@ -1,14 +1,11 @@
-//! The startup settings: listeners, store, shutdown and traces. Most of them can be changed only by a restart.
+//! Reads the settings of the listeners, and the limits and certificates that belong to them.
 
 mod client_address;
 mod limits;
 mod tls;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use crate::config::store::{self, StoreSettings};
-use crate::config::traces::{TraceSettings, traces};
 use crate::config::yaml::{Cursor, Fields};
 use crate::secret::Secret;
 use crate::source::Networks;
@@ -21,8 +18,6 @@ pub(super) use client_address::client_address;
 pub(super) use limits::{limits, rate};
 pub(super) use tls::trusted_roots;
 
-/// The maximum of `shutdown.delay`, and of `shutdown.grace`.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 /// The maximum of `listen.admin.recent`.
 const RECENT_MAX: u64 = 10_000;
 /// The default of `listen.admin.recent`.
@@ -33,65 +28,6 @@ const EGRESS_BODY_MEMORY_DEFAULT: u64 = 64 << 20;
 const EGRESS_CONNECTIONS_DEFAULT: usize = 1024;
 /// The minimum length of `listen.admin.token`, in bytes.
 const TOKEN_BYTES_MIN: usize = 16;
-
-/// The settings that Callgate applies at start, before it accepts requests. A reload cannot change the settings that
-/// [`Self::differences`] compares. It can change the others, such as the TLS settings of the listeners.
-#[derive(Clone, Debug)]
-pub struct Startup {
-    /// The destination of the access log.
-    pub access_log: AccessLog,
-    /// The admin listener. `None` if there is no admin listener.
-    pub admin: Option<AdminListener>,
-    /// The egress listener. `None` if there is no egress listener.
-    pub egress: Option<EgressListener>,
-    /// The ingress listeners.
-    pub ingress: Vec<Listener>,
-    /// The time from SIGTERM until Callgate stops accepting connections.
-    pub shutdown_delay: Duration,
-    /// The maximum time that Callgate then waits for running requests to end.
-    pub shutdown_grace: Duration,
-    /// The settings of the ledger.
-    pub store: StoreSettings,
-    /// True if Callgate reloads its configuration when one of its files changes. SIGHUP always causes a reload.
-    pub watches: bool,
-    /// The collector of trace spans. If it is `None`, Callgate sends no spans.
-    pub traces: Option<TraceSettings>,
-    /// The number of worker threads. If it is `None`, there are as many threads as processors, but at most two.
-    pub threads: Option<usize>,
-}
-
-impl Startup {
-    /// Returns the keys whose values differ from `other` and that only a restart can change.
-    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
-        let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
-        let egress = |startup: &Self| startup.egress.as_ref().map(|egress| egress.address);
-        let times = |startup: &Self| (startup.shutdown_delay, startup.shutdown_grace);
-        [
-            ("access_log", self.access_log == other.access_log),
-            ("listen.admin.address", admin(self) == admin(other)),
-            ("listen.egress.address", egress(self) == egress(other)),
-            ("listen.ingress[].address", addresses(self) == addresses(other)),
-            ("shutdown", times(self) == times(other)),
-            ("store", self.store == other.store),
-            ("reload", self.watches == other.watches),
-            ("traces", self.traces == other.traces),
-            ("threads", self.threads == other.threads),
-        ]
-        .into_iter()
-        .filter_map(|(key, same)| (!same).then_some(key))
-        .collect()
-    }
-}
-
-/// The destination of the access log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AccessLog {
-    /// Callgate writes no access log.
-    Off,
-    /// One JSON line per request on standard output.
-    Stdout,
-}
 
 /// An ingress listener, which accepts callbacks.
 #[derive(Clone, Debug)]
@@ -132,21 +68,17 @@ pub struct EgressListener {
     pub hosts: Vec<Box<str>>,
 }
 
-/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `traces`.
-pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
-    let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
-    let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
-    let threads = root
-        .optional("threads")
-        .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
-    let words = [("watch", true), ("signal", false)];
-    let watches = root.optional("reload").map_or(Some(true), |at| at.one_of(&words));
-    let traces = root.optional("traces").map(|at| traces(&at));
-    let store = store::store(root.optional("store"));
-    let shutdown = shutdown(root.optional("shutdown"));
-    let at = root.required("listen")?;
+/// The listeners.
+pub(super) struct Listeners {
+    pub(super) admin: Option<AdminListener>,
+    pub(super) egress: Option<EgressListener>,
+    pub(super) ingress: Vec<Listener>,
+}
+
+/// Reads `listen`.
+pub(super) fn listeners(at: &Cursor<'_>) -> Option<Listeners> {
     let mut fields = at.fields()?;
-    let ingress = fields.required("ingress").and_then(|at| listeners(&at));
+    let ingress = fields.required("ingress").and_then(|at| self::ingress(&at));
     let admin = fields.optional("admin").map(|at| self::admin(&at));
     if admin.is_none() {
         fields.at().warn("there is no admin listener, so there are no metrics and no health checks");
@@ -167,37 +99,11 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     if let Some(address) = taken {
         return at.error(format!("two listeners have the address {address}"), "");
     }
-    let (shutdown_delay, shutdown_grace) = shutdown?;
-    Some(Startup {
-        access_log: access_log?,
+    Some(Listeners {
         admin: admin.map_or(Some(None), |read| read.map(Some))?,
         egress: egress_read.map_or(Some(None), |read| read.map(Some))?,
         ingress: ingress?,
-        shutdown_delay,
-        shutdown_grace,
-        store: store?,
-        threads: threads?,
-        traces: traces.map_or(Some(None), |read| read.map(Some))?,
-        watches: watches?,
     })
-}
-
-/// Reads `shutdown`. Returns the delay and the grace. The sum of their defaults is less than 30 s, because Kubernetes
-/// kills a pod 30 s after SIGTERM.
-fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
-    let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
-    if let Some(at) = at {
-        let mut fields = at.fields()?;
-        let mut read = |key, default| {
-            fields.optional(key).map_or(default, |at: Cursor<'_>| match at.duration_or_zero()? {
-                long if long > SHUTDOWN_MAX => at.error("longer than an hour", ""),
-                duration => Some(duration),
-            })
-        };
-        (delay, grace) = (read("delay", delay), read("grace", grace));
-        fields.finish();
-    }
-    Some((delay?, grace?))
 }
 
 fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
@@ -248,7 +154,7 @@ fn egress(at: &Cursor<'_>) -> Option<EgressListener> {
     })
 }
 
-fn listeners(at: &Cursor<'_>) -> Option<Vec<Listener>> {
+fn ingress(at: &Cursor<'_>) -> Option<Vec<Listener>> {
     let read: Vec<_> = at.list()?.iter().map(listener).collect();
     read.into_iter().collect()
 }
@@ -298,8 +204,6 @@ fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<Sock
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crate::config::tests::{MINIMAL, mistake, parse};
 
     #[test]
@@ -332,20 +236,5 @@ mod tests {
         assert_eq!(listener(""), Some((1024, 64 << 20, String::new())));
         let stated = listener(", connections_max: 7, body_memory_max: 2KiB, hosts: [Gate.example]");
         assert_eq!(stated, Some((7, 2 << 10, "gate.example".to_owned())));
-    }
-
-    #[test]
-    fn how_long_stopping_takes() {
-        let agent = "agent:";
-        let with = |fields: &str| format!("shutdown: {{ {fields} }}\n{agent}");
-        mistake(agent, &with("delay: 2h"), "shutdown.delay", "longer than an hour");
-        mistake(agent, &with("grace: soon"), "shutdown.grace", "");
-        let times = |text: &str| {
-            let startup = parse(text).unwrap().startup;
-            (startup.shutdown_delay.as_millis(), startup.shutdown_grace)
-        };
-        assert_eq!(times(MINIMAL), (2000, Duration::from_secs(10)));
-        let stated = MINIMAL.replacen(agent, &with("delay: 0s, grace: 30s"), 1);
-        assert_eq!(times(&stated), (0, Duration::from_secs(30)));
     }
 }

@@ -2,8 +2,8 @@
 
 use super::convention::{CallbackConvention, convention};
 use super::feeds;
-use super::handshake::handshakes;
-use super::scheme::{KINDS, Kind, scheme};
+use super::handshake_rules::handshakes;
+use super::signature_scheme::{KINDS, Kind, scheme};
 use crate::config::yaml::{Cursor, Fields};
 use crate::signature::Scheme;
 use crate::source::{Networks, Selection};

@@ -4,13 +4,13 @@ mod convention;
 mod definition;
 mod event_identity;
 mod feeds;
-mod handshake;
+mod handshake_rules;
 mod keys;
 mod place;
 mod presets;
 mod proof;
 mod published_paths;
-mod scheme;
+mod signature_scheme;
 
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
@@ -21,7 +21,7 @@ use crate::signature::{
 use crate::source::{Allowlist, Networks};
 use event_identity::{apply_rule, warn_if_indistinguishable};
 use keys::keyed;
-use scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
+use signature_scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 
 pub use convention::{CallbackConvention, TokenReturn};
 pub use definition::{Addresses, Evidence, PresetDefinition};

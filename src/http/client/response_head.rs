@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::fault::ResponseFault;
 use crate::framing::{Chunks, Framing};
 
-/// First capacity of the read buffer, in bytes: enough for a head and a small body.
+/// Initial capacity of the read buffer, in bytes: enough for a head and a small body.
 const READ_BYTES: usize = 4 << 10;
 /// Largest head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Most interim (1xx) responses before the final response (RFC 9110 section 15.2).
+/// Maximum number of interim (1xx) responses before the final response (RFC 9110 section 15.2).
 const INTERIM_MAX: usize = 32;
-/// Most header lines of a response.
+/// Maximum number of header lines of a response.
 const HEADERS_MAX: usize = 256;
 
 /// The head of a response.
@@ -69,7 +69,7 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 }
 
 /// Parses a head and returns it with its length, in bytes. Returns `None` if it is incomplete. Accepts obsolete forms
-/// that servers still send: the headers are written again before they are relayed.
+/// that servers still send. They are not relayed, because Callgate writes the headers anew.
 fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -117,7 +117,7 @@ pub(crate) fn framing(
     }
     let length = if coding.is_some() { None } else { length(&head.headers)? };
     let has_no_body = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    // A peer that declares a body for a status without one may send it nevertheless.
+    // If a peer declares a body for a status that must not have a body, the peer may still send the body.
     let contradicts = has_no_body && (coding.is_some() || length.is_some_and(|length| length > 0));
     let unambiguous = !contradicts
         && (coding.is_none()

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
+use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
-use super::question::{self, Question};
 use super::request_log::{ExchangeEnd, RequestDetails};
 use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
@@ -17,7 +17,8 @@ use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::http::client::{Message, ResponseFault};
 use crate::http::{
-    Caller, MemoryReservation, RelayError, Session, body, deny, head_of, response, send_continue_if_expected,
+    Caller, MemoryReservation, RelayError, Session, deny, head_of, request_body, response,
+    send_continue_if_expected,
 };
 use crate::json::{Pointer, find_one};
 use crate::observe::redact_path;
@@ -26,7 +27,7 @@ use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
 use crate::store::{MintRefusal, mint};
 
-/// Most bytes of a response that are read before relaying, to find the provider's id in it.
+/// Maximum number of bytes of a response that are read before relaying, to find the provider's id in it.
 const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 /// One egress exchange.
@@ -49,9 +50,9 @@ impl AgentExchange<'_> {
         if let Err(refusal) = self.check_not_from_page() {
             return self.deny(refusal, &[]).await;
         }
-        if let Some(question) = Question::of(&head) {
-            self.details.rule = question::RULE.into();
-            return self.answer_question(question).await;
+        if let Some(url) = ActionUrl::parse(&head) {
+            self.details.rule = action_url::RULE.into();
+            return self.answer_question(url).await;
         }
         let found = self.policy.egress.find(&head);
         match found {
@@ -69,8 +70,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Denies requests that a web page may have caused, whatever their path: requests through egress carry credentials
-    /// of the agent.
+    /// Denies requests that a web page may have caused, for every path, because a request through egress can use the
+    /// agent's credentials.
     fn check_not_from_page(&self) -> Result<(), Refusal> {
         let listener = self.context.limits.settings.load();
         let hosts = listener.as_ref().map_or(&[] as &[_], |listener| &listener.hosts);
@@ -134,16 +135,16 @@ impl AgentExchange<'_> {
         send_continue_if_expected(self.session).await;
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let limits = &self.policy.limits;
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: bytes_max.min(self.context.limits.body_memory_bytes_max()),
             deadline: limits.body_deadline,
             limits,
             reservation: &mut self.memory,
         };
-        let body = match body::read(self.session, declared, body_limits).await {
+        let body = match request_body::read(self.session, declared, body_limits).await {
             Ok(body) => body,
             Err(denial) => {
-                // A discarded body needs no memory.
+                // The rest of the body is discarded, which needs no memory.
                 self.memory = self.context.limits.reserve();
                 return Err(denial);
             }
@@ -179,7 +180,7 @@ impl AgentExchange<'_> {
         String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
 
-    /// Ends an interaction for which no callback can come. `unseen` tells the ledger that nobody received the token.
+    /// Ends an interaction for which no callback can come. `unseen` is true if nobody received the token.
     async fn close_interaction(&self, minted: Option<&Minted>, unseen: bool) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());

@@ -46,7 +46,7 @@ async fn serve_connection(
         let limits = || context.policy.load().limits;
         match requests.next(limits).await {
             Some(NextRequest::Request(session)) => {
-                // Boxed, so that an idle connection does not carry the size of an exchange.
+                // The future is boxed, so that it does not enlarge the future of an idle connection.
                 match Box::pin(serve(&context, session, Caller::at(peer.ip()))).await {
                     Some((stream, leftover)) => requests.take_back(stream, leftover),
                     None => return,

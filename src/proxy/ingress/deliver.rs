@@ -70,7 +70,7 @@ pub(crate) async fn deliver(
 /// Records that the agent accepted the callback. The provider receives its response only afterwards.
 ///
 /// # Errors
-/// The denial of the store if it could not save the record.
+/// Returns the denial of the store if it could not save the record.
 pub(crate) async fn settle(
     metrics: &Metrics,
     permit: &Permit,

@@ -19,10 +19,10 @@ use crate::token::Stamp;
 
 /// Interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// Most notices of one route that are delivered concurrently. The limit is per route, so that a slow path of the agent
-/// delays only the notices of its own route.
+/// Maximum number of notices of one route that are delivered concurrently. The limit is per route, so that a slow path
+/// of the agent delays only the notices of its own route.
 const NOTICES_MAX: usize = 16;
-/// Most bytes of a response to a notice that are read.
+/// Maximum number of bytes of a response to a notice that are read.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 /// The pending notices of one route.

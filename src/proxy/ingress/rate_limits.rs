@@ -16,7 +16,7 @@ use crate::time::Rate;
 
 /// Number of calls between two sweeps of the recorded addresses.
 const CHECKS_PER_SWEEP: usize = 10_000;
-/// Most addresses that are kept after a sweep.
+/// Maximum number of addresses that are kept after a sweep.
 const CALLERS_MAX: usize = 200_000;
 
 type CallerLimiter = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, MonotonicClock>;
@@ -47,7 +47,7 @@ impl RateLimits {
             callers.retain_recent();
             callers.shrink_to_fit();
             if callers.len() > CALLERS_MAX {
-                // Forgetting all addresses bounds the memory. Each address begins with a full quota again.
+                // Removing all addresses bounds the memory. Each address then has its full quota again.
                 *self.callers.write() = None;
             }
         }
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!((may("2001:db8::1"), may("2001:db8::2"), may("2001:db8:1::")), (3, 0, 3));
         let name: Arc<str> = "r".into();
         assert_eq!((0..5).filter(|_| rates.allow_route(&name, rate)).count(), 3);
-        // Another rate begins anew.
+        // After a change of the rate, the limiter begins with a full quota.
         let other = Rate { requests: NonZero::new(1).unwrap(), ..rate };
         assert_eq!((0..5).filter(|_| rates.allow_route(&name, other)).count(), 1);
     }

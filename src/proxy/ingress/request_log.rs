@@ -15,7 +15,8 @@ use crate::trail::Trail;
 pub(crate) enum Outcome {
     /// `ok`, `duplicate`, `stale`, `handshake` or `document`.
     Allowed(&'static str),
-    /// Delivered on a route in observe mode. Contains the outcome without observe mode, and all denials.
+    /// Delivered on a route in observe mode. Contains the outcome that the request would have had in enforce mode, and
+    /// all denials.
     Observed(&'static str, Vec<Denial>),
     /// Denied.
     Denied(Denial),
@@ -30,7 +31,7 @@ pub(crate) struct ExchangeRecord {
     pub(crate) delivery_duration: Duration,
     /// Whether the connection can carry another request.
     pub(crate) reusable: bool,
-    /// When the response was written.
+    /// The time at which the response was written.
     pub(crate) ended_at: Instant,
 }
 

@@ -47,7 +47,7 @@ impl AcceptError {
     }
 }
 
-/// The handles that accepting connections needs.
+/// The handles that are needed to accept connections.
 pub(crate) struct Admission {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) limits: Arc<ConnectionLimits>,

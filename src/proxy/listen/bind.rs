@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// How long pending connections are still accepted after new ones are held back.
+/// Time for which pending connections are still accepted, after new connections are held back.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// A bound listener that does not accept yet.

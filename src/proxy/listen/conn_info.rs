@@ -23,7 +23,7 @@ impl ListenerConfig {
     /// Reads the certificate files of a listener.
     ///
     /// # Errors
-    /// A message for the operator that names the unusable file.
+    /// Returns a message for the operator that names the unusable file.
     pub(crate) fn new(listener: &Listener) -> Result<Self, String> {
         let tls = listener.tls.as_ref().map(tls::load).transpose()?;
         Ok(Self { tls, proxied_by: listener.proxied_by.clone() })
@@ -40,7 +40,7 @@ pub(crate) struct ConnInfo {
     /// The TLS version.
     pub(super) tls_version: TlsVersion,
     pub(super) config: Arc<ArcSwap<ListenerConfig>>,
-    /// Counts the connection until it is dropped.
+    /// The slot of this connection in the limits. Dropping it frees the slot.
     pub(super) _slot: ConnectionSlot,
 }
 

@@ -15,15 +15,16 @@ use tokio::time::timeout;
 use super::change::Change;
 use crate::observe::Metrics;
 
-/// Most bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that have already
-/// begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay below the limit.
+/// Maximum number of bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that
+/// have already begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay
+/// below the limit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The health of the ledger's file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Health {
-    /// The file is written.
+    /// Writes to the file succeed.
     Healthy,
     /// The queue is full. The store accepts nothing new until the queued changes are being written.
     Busy,
@@ -46,7 +47,8 @@ impl Health {
         }
     }
 
-    /// Returns the reason why the store accepts nothing new. Returns `None` if it does, or will within moments.
+    /// Returns the reason why the store accepts nothing new. Returns `None` if the store accepts new work, or will do
+    /// so within moments.
     pub fn why_not(self) -> Option<&'static str> {
         match self {
             Self::Healthy | Self::Busy => None,
@@ -180,7 +182,7 @@ impl Journal {
         self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
-    /// Updates and returns the health. Only this check notices a hanging disk, because the writer is blocked then.
+    /// Updates and returns the health. Only this check notices a hanging disk, because the disk then blocks the writer.
     pub(in crate::store) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();

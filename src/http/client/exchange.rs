@@ -35,8 +35,9 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Returns a request with a finished head. The buffers are ready before a connection is chosen: the shorter the time
-    /// between the check of an idle connection and the write, the fewer bytes can arrive in between.
+    /// Returns a request with a finished head. The buffers are ready before a connection is chosen, so that the request
+    /// is written immediately after the check of an idle connection. Unexpected bytes that arrive between the check and
+    /// the write would be taken for the response.
     pub(crate) fn new(mut head: Vec<u8>, body: Bytes, expects_body: bool) -> Self {
         let has_body = !body.is_empty();
         if body.len() > ONE_BUFFER_BYTES_MAX {
@@ -63,11 +64,11 @@ impl Connection {
 
 /// A response whose head was read. The body may still be unread.
 pub(crate) struct UpstreamResponse {
-    /// `None` once the connection was taken for reuse.
+    /// The connection. `None` after it was taken for reuse.
     connection: Option<Connection>,
     status: StatusCode,
     headers: HeaderMap,
-    /// The remaining body.
+    /// The framing of the part of the body that was not read yet.
     body: Framing,
     /// Bytes that were read but not yet consumed.
     read: Bytes,
@@ -78,11 +79,11 @@ pub(crate) struct UpstreamResponse {
 
 /// Sends a request and reads the head of the response. `timeout` limits this step, and later each read of the body.
 ///
-/// A response may arrive before the whole request was sent: a peer that denies a large body need not read it. The
-/// connection is closed after such a response, and a 2xx response of this kind is an error.
+/// A response may arrive before the whole request was sent, because a peer that denies a large body need not read it.
+/// The connection is closed after such a response, and a 2xx response of this kind is an error.
 ///
 /// # Errors
-/// [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
+/// Returns [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
 pub(crate) async fn exchange(
     mut connection: Connection,
     message: Message,
@@ -98,9 +99,9 @@ pub(crate) async fn exchange(
     let (body, length, unambiguous) = framing(&head, expects_body)?;
     let ResponseHead { status, version, mut headers } = head;
     let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
-    // The connection is not reused after HEAD: an upstream that sends a body nevertheless may do so later.
-    // Neither is it reused after a body was refused: a peer that denies a request may leave its body unread, although the
-    // kernel has accepted all of it. The peer would then read the rest of that body as the next request.
+    // The connection is not reused after HEAD, because the upstream may still send a body by mistake. It is not reused
+    // after a denied request with a body, either: the peer may have left the body unread, although the kernel has
+    // accepted all of it. The peer would then read the rest of the body as the next request.
     let body_may_be_unread = has_body && !status.is_success();
     let keep_alive = is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread;
     // Repeated equal lengths are relayed as one. A length that the transfer coding overrides is removed.
@@ -121,7 +122,8 @@ struct ReceivedHead {
 }
 
 /// Writes the request and reads the head of the response. If the request cannot be written without waiting, both happen
-/// concurrently. A response is also read after a failed write, because the peer may have responded before it closed.
+/// concurrently. A response is also read after a failed write, because the peer may have responded before it closed the
+/// connection.
 async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
     let mut rest = message.head.chain(message.body);
     let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;
@@ -218,7 +220,7 @@ impl UpstreamResponse {
             Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES),
             Framing::Chunks(_) | Framing::Close => READ_BYTES,
         };
-        // Nothing is left to read once the connection was taken.
+        // After the connection was taken, nothing is left to read.
         let Some(Connection { stream, timer, .. }) = &mut self.connection else { return Some(Ok(0)) };
         let mut read = BytesMut::with_capacity(capacity);
         let received = timer.with_timeout(self.timeout, stream.read_buf(&mut read)).await;

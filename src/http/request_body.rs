@@ -4,16 +4,15 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
 
-use super::body_budget::MemoryReservation;
+use super::body_memory::MemoryReservation;
 use super::session::Session;
 use super::timeouts::TransferTimer;
 use crate::denial::Denial;
 use crate::policy::Limits;
 
-/// First capacity, in bytes, of the buffer for a body that does not arrive in one read. A large `Content-Length` alone
-/// does not cause a large allocation.
+/// Initial capacity, in bytes, of the buffer for a body that does not arrive in one read. A large `Content-Length`
+/// alone does not cause a large allocation.
 const FIRST_CAPACITY_BYTES: usize = 64 << 10;
 /// Memory reserved before the first read of a body, in bytes.
 const FIRST_RESERVATION_BYTES: u64 = 16 << 10;
@@ -42,8 +41,8 @@ pub(crate) async fn read(
         return Ok(Bytes::new());
     }
     let BodyLimits { bytes_max, deadline, limits, reservation } = body_limits;
-    // A body is not begun if its declared size does not fit into the shared memory. The memory is reserved as the body
-    // arrives, not when it is declared, so that a caller cannot reserve memory with a header alone.
+    // The read does not begin if the declared size does not fit into the shared memory. The memory is reserved as the
+    // body arrives, not when it is declared, so that a caller cannot reserve memory with a header alone.
     let max_total = declared.unwrap_or(bytes_max).min(bytes_max);
     if !reservation.would_fit(declared.unwrap_or(0).min(bytes_max))
         || !reservation.grow_to(FIRST_RESERVATION_BYTES.min(max_total))
@@ -80,8 +79,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Returns the next buffer capacity for a body of which `bytes` have arrived: four times as much, but not more than the
-/// body can have in total.
+/// Returns the next buffer capacity for a body of which `received` bytes have arrived. It is four times this number,
+/// but not more than the maximum size of the body.
 fn next_capacity(received: usize, max_total: u64) -> usize {
     let max_total = usize::try_from(max_total).unwrap_or(usize::MAX);
     received.saturating_mul(4).max(FIRST_CAPACITY_BYTES).min(max_total).max(received)
@@ -96,19 +95,4 @@ async fn timed_read<T>(
         Some(read) => read.map_err(|_| Denial::BodyIncomplete),
         None => Err(Denial::BodyTimeout),
     }
-}
-
-/// Reads and discards the body of a denied request, so that unread data does not cause a TCP reset that destroys the
-/// response. Stops after `bytes_max` bytes or after `deadline`.
-pub(crate) async fn discard(session: &mut Session, bytes_max: usize, deadline: Duration) {
-    let mut bytes_left = bytes_max;
-    let _ = timeout(deadline, async {
-        while let Ok(Some(data)) = session.read_body().await {
-            match bytes_left.checked_sub(data.len()) {
-                Some(rest) => bytes_left = rest,
-                None => return,
-            }
-        }
-    })
-    .await;
 }

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use data_encoding::{BASE64, HEXLOWER};
 
-use super::rule::{HandshakeCondition, HandshakeValueSource, ReplyTemplate, ReplyTemplatePart, ReplyValue};
+use super::handshake_rule::{
+    HandshakeCondition, HandshakeValueSource, ReplyTemplate, ReplyTemplatePart, ReplyValue,
+};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_one, quoted};
 use crate::query::{Parameter, form_parameter};

@@ -10,7 +10,7 @@ use super::permit::Verified;
 use super::route::QueryRule;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::Report;
-use crate::json::{Found, NotJson, find_one, find_strict};
+use crate::json::find_one;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{
@@ -98,7 +98,7 @@ impl Admitted {
             });
             self.heed::<()>(Err(denial))?;
         }
-        let said = self.question(body, trail);
+        let said = self.check_action_endpoint(body, trail);
         let question = self.heed(said)?.flatten();
         let target = self.internal_target(head)?;
         match (self.found.observed.first(), tags) {
@@ -188,56 +188,6 @@ impl Admitted {
         };
         let word = find_one(body, pointer).word()?;
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
-    }
-
-    /// Returns the action endpoint in the body. Denies an endpoint that the route does not allow.
-    fn question(&mut self, body: &[u8], trail: &mut Trail) -> Result<Option<Box<str>>, Denial> {
-        let Some(actions) = &self.route.actions else { return Ok(None) };
-        let refuse = |trail: &mut Trail, detail: String| {
-            Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
-        };
-        let at = actions.pointer.as_str();
-        // Agents may use lenient JSON parsers, or parsers that ignore the case of member names. If two parsers
-        // understand the body differently, the agent could use another endpoint than the one that Callgate checks. Such
-        // a body is denied.
-        let found = match find_strict(body, &actions.pointer) {
-            Ok(found) => found,
-            Err(NotJson) if body.is_empty() => Found::Missing,
-            Err(NotJson) => {
-                let detail = || "the body is not valid JSON".to_owned();
-                return Err(trail.deny(Check::Action, Denial::BodyNotJson, detail));
-            }
-        };
-        match found {
-            Found::Missing => {}
-            Found::One(raw) if raw.get() == "null" => {}
-            Found::One(raw) if raw.get().starts_with('"') => {
-                let url = found.word().unwrap_or_default();
-                return match actions.guard.admit(&url) {
-                    Ok(_) => {
-                        trail.pass(Check::Action, || {
-                            format!("the action endpoint at {at} is at a listed host")
-                        });
-                        Ok(Some(url))
-                    }
-                    Err(refused) => {
-                        let refusal =
-                            refuse(trail, format!("the action endpoint at {at} is not allowed: {refused}"));
-                        self.found.guarded = Some(refused.class());
-                        refusal
-                    }
-                };
-            }
-            Found::One(_) => return refuse(trail, format!("the action endpoint at {at} is not a string")),
-            Found::Doubled => {
-                return refuse(
-                    trail,
-                    format!("the member {at} occurs twice, or its name is in another case"),
-                );
-            }
-        }
-        trail.skip(Check::Action, "the callback has no action endpoint");
-        Ok(None)
     }
 
     /// Returns the internal request target: the path from the captures, and the query without the token. In observe

@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use super::scheme::certificate_rule;
+use super::signature_scheme::certificate_rule;
 use crate::config::yaml::{Cursor, Fields};
 use crate::json::Pointer;
 use crate::signature::{

@@ -11,9 +11,9 @@ use super::registry::{Label, MetricRegistry};
 const CONNECTIONS_REFUSED: [&str; 6] =
     ["address_full", "full", "proxy_header", "proxy_untrusted", "slow", "tls"];
 
-/// The registered metrics of this file.
+/// The registered metrics of the server.
 #[derive(Debug)]
-pub(super) struct Edge {
+pub(super) struct ServerMetrics {
     pub(super) body_bytes: IntGauge,
     pub(super) certificate_ends: IntGaugeVec,
     pub(super) certificates: Mutex<BTreeSet<String>>,
@@ -28,7 +28,7 @@ pub(super) struct Edge {
     pub(super) traces: IntCounterVec,
 }
 
-impl Edge {
+impl ServerMetrics {
     pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             body_bytes: make.gauge("callgate_body_bytes_held", "Memory reserved for request bodies, in bytes.")?,

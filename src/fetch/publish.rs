@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cache::Cache;
-use super::client::DOCUMENT_BYTES_MAX;
+use super::http_client::DOCUMENT_BYTES_MAX;
 use crate::feed::FeedId;
 use crate::file::read;
 use crate::ingress::FetchedData;

@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use http::Method;
 
+use super::action_url::ActionUrl;
 use super::agent_exchange::AgentExchange;
 use super::provider_client::{Guarded, ProviderResponse, SendError, Timeouts};
-use super::question::Question;
 use super::request_log::ExchangeEnd;
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
@@ -36,7 +36,7 @@ impl AgentExchange<'_> {
     }
 
     /// Sends the agent's answer and relays the provider's response.
-    pub(crate) async fn answer_question(&mut self, question: Question) -> ExchangeEnd {
+    pub(crate) async fn answer_question(&mut self, url: ActionUrl) -> ExchangeEnd {
         let head = head_of(self.session, self.caller);
         if METHODS.iter().all(|method| method.as_str() != head.method) {
             let refusal = Refusal::new(Denial::MethodNotAllowed, "an answer must be a POST, PUT or PATCH");
@@ -51,19 +51,20 @@ impl AgentExchange<'_> {
             Err(denial) => return self.deny(Refusal::new(denial, denial.help()), &[]).await,
         };
         let now = self.context.clocks.ledger_now(instant());
-        let number = question.number.or_else(|| self.first_question(&question.interaction));
-        let taken = match self.context.store.take_question(&question.interaction, number, now) {
+        let number = url.number.or_else(|| self.first_question(&url.interaction));
+        let taken = match self.context.store.take_question(&url.interaction, number, now) {
             Ok(taken) => taken,
             Err(fault) => return self.deny(refusal(fault), &[]).await,
         };
-        self.details.interaction = Some(question.interaction);
+        self.details.interaction = Some(url.interaction);
         let policy = self.policy;
         let Some(actions) = policy.route(&taken.route).and_then(|route| route.actions.as_ref()) else {
             let refusal = Refusal::new(Denial::ActionUnknown, "the route no longer has `actions`");
             return self.deny(refusal, &[]).await;
         };
         let sent = self.send(actions, &taken, body).await;
-        // Settled before the response, because the agent may send the next answer immediately after it.
+        // The question is settled before the agent receives the response, because the agent may send the next answer
+        // immediately.
         let settled = match &sent {
             Ok(provider_response) if provider_response.response.is_success() => taken.answered().await,
             _ => {

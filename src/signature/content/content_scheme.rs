@@ -1,6 +1,6 @@
 //! The scheme of a provider that signs a content which is built from a template.
 
-use super::template::ContentTemplate;
+use super::content_template::ContentTemplate;
 use crate::signature::keys::{Encoding, SignatureAlgorithm};
 use crate::signature::request_parts::{SignaturePlace, TimestampRule};
 

@@ -10,16 +10,16 @@ use super::registry::{Label, MetricRegistry};
 /// Values of the label `outcome` of a fetch.
 pub(super) const OUTCOMES: [&str; 2] = ["ok", "failed"];
 
-/// The registered metrics of this file.
+/// The registered metrics of fetches and handshakes.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(super) struct FetchMetrics {
     pub(super) age_seconds: GaugeVec,
     pub(super) ages: Mutex<BTreeMap<String, f64>>,
     pub(super) fetches: IntCounterVec,
     pub(super) handshakes: IntCounterVec,
 }
 
-impl Fetched {
+impl FetchMetrics {
     pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             ages: Mutex::default(),
