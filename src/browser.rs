@@ -14,7 +14,7 @@ use http::uri::Authority;
 /// `cross-site` or `none` (W3C Fetch Metadata Request Headers).
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The reason why a request may come from a web page.
+/// The sign by which Callgate recognizes that a web page could have caused the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
     /// The `Host` header is missing, is duplicated, or names a host that is neither an IP address, nor `localhost`, nor

@@ -74,6 +74,9 @@ denials! {
     AgentGarbled, "agent_garbled", Fail, 502, "Bad Gateway",
         "The agent's response is not HTTP/1.1, or the agent reported success before it had received the whole \
          callback.";
+    AgentRedirected, "agent_redirected", Fail, 502, "Bad Gateway",
+        "The agent answered with a redirect (3xx). A callback is not redirected, because its sender would then \
+         call the internal address.";
     AgentReset, "agent_reset", Fail, 502, "Bad Gateway",
         "The agent closed the connection before it sent a response. The callback may have reached the agent.";
     AgentTimeout, "agent_timeout", Fail, 504, "Gateway Timeout",

@@ -24,7 +24,8 @@ pub enum Refused {
     Host,
     /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// The URL is plain HTTP. Its host is not listed for plain HTTP, or its address is public.
+    /// The URL is plain HTTP, and plain HTTP is not allowed for it: its host is not listed, or its host has a public
+    /// address.
     PlainHttp,
     /// The URL is invalid or ambiguous.
     Url(UrlFault),

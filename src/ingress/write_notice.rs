@@ -41,6 +41,8 @@ struct Body<'a> {
     provider_id: Option<&'a str>,
     created_at: String,
     last_event_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undelivered: Option<Value>,
     deadline_at: String,
     at: String,
 }
@@ -92,6 +94,7 @@ impl Notice<'_> {
             provider_id: record.provider_id(),
             created_at: record.created().to_string(),
             last_event_at: record.last_event().map(|at| at.to_string()),
+            undelivered: record.undelivered().map(|undelivered| undelivered.to_json()),
             deadline_at: record.deadline().to_string(),
             at: self.stamp.now.to_string(),
         }

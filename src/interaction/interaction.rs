@@ -13,6 +13,7 @@ use super::question::Question;
 use super::report::{Follow, Report};
 use super::stale_progress::{Stale, is_after_final, is_lower};
 use super::state::{Event, Over, State, next};
+use super::undelivered::Undelivered;
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
@@ -90,6 +91,12 @@ pub(super) struct More {
     pub(super) provider_id: Option<Box<str>>,
     #[serde(default)]
     pub(super) notice: Option<Notice>,
+    /// The verified callbacks that the agent did not accept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) undelivered: Option<Undelivered>,
+    /// Whether the agent received an error that does not say whether the provider accepted the request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_doubtful: bool,
 }
 
 impl Interaction {
@@ -227,7 +234,7 @@ impl Interaction {
         Ok(Some(Claim { number, question, stale }))
     }
 
-    /// Checks that the interaction accepts the callback. Returns whether its progress is stale.
+    /// Checks that the interaction accepts the callback. Returns whether the progress in the callback is stale.
     fn check_accepts(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));
@@ -240,10 +247,8 @@ impl Interaction {
         if let (Some(ours), Some(theirs)) = (self.provider_id(), &ask.report.id)
             && *ours != **theirs
         {
-            return Err(refused(
-                Denial::InteractionMismatch,
-                "the callback has another id of the provider's work than the interaction",
-            ));
+            let detail = "the callback has another id of the provider's work than the interaction";
+            return Err(refused(Denial::InteractionMismatch, detail));
         }
         let stale = match self.state {
             state
@@ -253,10 +258,8 @@ impl Interaction {
                 true
             }
             state if !state.is_open() => {
-                return Err(refused(
-                    Denial::InteractionOver,
-                    format!("the interaction is over: {}", state.name()),
-                ));
+                let detail = format!("the interaction is over: {}", state.name());
+                return Err(refused(Denial::InteractionOver, detail));
             }
             _ if now >= self.deadline() => {
                 return Err(refused(Denial::InteractionOver, "the deadline of the interaction has passed"));

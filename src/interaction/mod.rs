@@ -6,22 +6,24 @@
 
 mod answering;
 mod ask;
+mod deadlines;
 mod events;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod interaction;
-mod lapse;
 mod notice;
 mod question;
 mod report;
 mod stale_progress;
 mod state;
+mod undelivered;
 
 pub use ask::{Ask, ClaimError, Cleared, EventKey, Scope};
+pub use deadlines::Due;
 pub use events::EventState;
 pub use interaction::{Claim, Interaction, pairs};
-pub use lapse::Due;
 pub use notice::{NoticeId, Overdue};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};
 pub use report::{Follow, Report, StatusAt};
 pub use stale_progress::Stale;
 pub use state::{Event, Over, State, next};
+pub use undelivered::Undelivered;

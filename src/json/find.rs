@@ -148,8 +148,8 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Records `value` for each pointer in the bit mask `through` that ends at this depth. Walks into `value` for the
-    /// pointers that have more tokens.
+    /// Handles a value for the pointers in the bit mask `through`. A pointer without further tokens ends at this value, and
+    /// the value is recorded for it. For the other pointers, the search continues inside the value.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());

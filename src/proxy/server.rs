@@ -300,7 +300,8 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-/// Shortest wait for exchanges that began just before the close, even if `grace` has expired.
+/// Minimum time that Callgate waits for exchanges that began just before the listeners closed. It waits this long even
+/// if `grace` has already expired.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);
 
 /// Deadline for closing the ledger's file. All acknowledged changes are already on disk.

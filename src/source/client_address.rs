@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 
-use super::lists::{Allowlist, ListUnavailable, Lists};
+use super::published_lists::{Allowlist, ListUnavailable, Lists};
 
 /// The header in which a trusted proxy names its own client.
 #[derive(Clone, Debug, Eq, PartialEq)]

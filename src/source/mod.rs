@@ -1,15 +1,15 @@
 //! The address of the client of a request, and the networks that it may come from.
 
 mod client_address;
-mod lists;
 mod networks;
+mod published_lists;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use client_address::{AddressHeader, ClientAddress, SourceFault};
-pub use lists::{Allowlist, ListUnavailable, Lists, Selection};
 pub use networks::{NetworkFault, Networks, parse_network};
+pub use published_lists::{Allowlist, ListUnavailable, Lists, Selection};
 
 /// Writes an address as text. IPv4 addresses have code of their own, which is faster than `Display`. An address is
 /// written on every log line and into every request to the agent.

@@ -109,6 +109,19 @@ impl Claimed<'_> {
     }
 }
 
+impl Claimed<'_> {
+    /// Records that the agent did not accept the callback, and releases the claim. Does not wait until the record is
+    /// durable, because the provider learns about the failure in any case.
+    pub fn fail(mut self, now: Timestamp) {
+        let Some(hold) = self.hold.take() else { return };
+        match &hold {
+            Hold::Interaction(id, claim) => self.store.memory.fail(id, claim, now),
+            Hold::Dedup(_) => self.store.memory.release(&hold),
+        }
+        self.store.claim_ended.notify_waiters();
+    }
+}
+
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {

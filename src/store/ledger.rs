@@ -148,6 +148,14 @@ impl Store {
         durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
     }
 
+    /// Records that the agent received an error that does not say whether the provider accepted the request.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn doubt(&self, id: &str, now: Timestamp) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.doubt(id, now)).await
+    }
+
     /// Records the id that the provider gave to an interaction.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::file::{Change, NO_OWNER};
 use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
-use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};
+use crate::interaction::{Claim, Event, Interaction, NoticeId, QuestionFault, State};
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
@@ -83,6 +83,14 @@ impl Memory {
             unsent.push_back(id.into());
         }
         sequence
+    }
+
+    pub(super) fn doubt(&self, id: &str, now: Timestamp) -> u64 {
+        self.update(id, now, Interaction::doubt).map_or(0, |((), sequence)| sequence)
+    }
+
+    pub(super) fn fail(&self, id: &str, claim: &Claim, now: Timestamp) {
+        self.update(id, now, |record| record.fail(claim, now));
     }
 
     pub(super) fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> u64 {

@@ -16,7 +16,7 @@ use crate::interaction::{Ask, ClaimError, EventKey, Follow, Report};
 use crate::observe::Metrics;
 use crate::time::Timestamp;
 
-/// Creates a store with a journal that nobody writes. The sender reports changes as durable.
+/// Creates a store whose journal has no writer. A test uses the returned sender to report changes as durable.
 fn store() -> (Store, watch::Sender<u64>) {
     let settings = StoreSettings {
         path: None,

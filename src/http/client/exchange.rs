@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::fault::ResponseFault;
@@ -160,6 +160,14 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> st
 }
 
 impl UpstreamResponse {
+    /// Replaces all values of a header. `None` removes the header.
+    pub(crate) fn set_header(&mut self, name: &HeaderName, value: Option<&str>) {
+        self.headers.remove(name);
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            self.headers.insert(name.clone(), value);
+        }
+    }
+
     /// Returns the headers.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.headers

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
@@ -29,6 +29,9 @@ use crate::store::{MintRefusal, mint};
 
 /// Maximum number of bytes of a response that are read before relaying, to find the provider's id in it.
 const RESPONSE_BYTES_MAX: usize = 256 << 10;
+
+/// The header of the response that contains the id of the minted interaction.
+const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
 
 /// One egress exchange.
 pub(crate) struct AgentExchange<'x> {
@@ -122,8 +125,12 @@ impl AgentExchange<'_> {
                 self.handle_response(rule, provider_response, minted.as_ref(), reason).await
             }
             Err(failed) => {
-                if matches!(failed, SendError::ResponseFault(ResponseFault::Unreachable)) {
-                    self.close_interaction(minted.as_ref(), true).await;
+                match failed {
+                    SendError::ResponseFault(ResponseFault::Unreachable) => {
+                        self.close_interaction(minted.as_ref(), true).await;
+                    }
+                    // The provider may have received the request.
+                    _ => self.doubt_interaction(minted.as_ref()).await,
                 }
                 self.deny(failed.refusal(), &[]).await
             }
@@ -189,6 +196,15 @@ impl AgentExchange<'_> {
         }
     }
 
+    /// Records that the agent receives an error, although the provider may have accepted the request.
+    async fn doubt_interaction(&self, minted: Option<&Minted>) {
+        let Some(minted) = minted else { return };
+        let now = self.context.clocks.ledger_now(instant());
+        if let Err(refusal) = self.context.store.doubt(&minted.interaction, now).await {
+            log::error!("{}: {}", minted.interaction, refusal.detail);
+        }
+    }
+
     async fn handle_response(
         &mut self,
         rule: &Rule,
@@ -197,8 +213,10 @@ impl AgentExchange<'_> {
         reason: &'static str,
     ) -> ExchangeEnd {
         let status = provider_response.response.status();
-        if status.as_u16() >= 400 {
+        if is_definite_rejection(status) {
             self.close_interaction(minted, false).await;
+        } else if status.is_client_error() || status.is_server_error() {
+            self.doubt_interaction(minted).await;
         }
         let mut body_start = Bytes::new();
         let pointer = rule.inject.as_ref().and_then(|inject| inject.response.as_ref());
@@ -238,6 +256,8 @@ impl AgentExchange<'_> {
     ) -> ExchangeEnd {
         let status = provider_response.response.status().as_u16();
         let ProviderResponse { response, origin } = &mut provider_response;
+        // The agent reads the id of its interaction from this header, so the provider must not be able to set it.
+        response.set_header(&INTERACTION, self.details.interaction.as_deref());
         let reuse = |connection| origin.reuse(connection);
         match response::relay(self.session, response, body_start, &self.policy.limits, reuse).await {
             Ok(()) => ExchangeEnd { outcome: Ok(reason), status, reusable: true },
@@ -268,6 +288,13 @@ impl SendError {
             Self::Guarded(refused) => Refusal::new(Denial::ActionNotAllowed, refused.to_string()),
         }
     }
+}
+
+/// Reports whether the provider certainly did not accept the request. A gateway may answer 5xx or one of 408, 425 and
+/// 429 although the provider behind it received the request and works on it.
+fn is_definite_rejection(status: StatusCode) -> bool {
+    let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    status.is_client_error() && !may_be_accepted.contains(&status)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -243,8 +243,12 @@ impl CallbackExchange<'_> {
                 settle(&context.recorder.metrics, &permit, claimed, context.clocks.ledger_now(instant()))
                     .await
             }
-            // In all other cases the claim is dropped, which releases it, so that a retry of the provider is delivered.
-            _ => Ok(()),
+            // The claim is released, so that a retry of the provider is delivered.
+            (_, Ok(claimed)) => {
+                claimed.fail(context.clocks.ledger_now(instant()));
+                Ok(())
+            }
+            (_, Err(_)) => Ok(()),
         };
         let seen = permit.into_seen();
         let mut end = match delivered.and_then(|response| settled.map(|()| response)) {

@@ -51,7 +51,7 @@ impl Interaction {
     }
 
     fn stalls_at(&self) -> Option<i64> {
-        let after = self.stalled_after_ms.filter(|_| !self.stall_noticed)?;
+        let after = self.stalled_after_ms.filter(|_| !self.stall_noticed && !self.is_probably_not_sent())?;
         let since = self.last_event.map_or(self.created, NonZeroI64::get);
         Some(since.saturating_add(i64::try_from(after.get()).unwrap_or(i64::MAX)))
     }
@@ -61,7 +61,10 @@ impl Interaction {
         let mut due = Due::default();
         let ms = now.unix_ms();
         let silent = self.state.is_open() && self.in_flight == 0;
-        if silent && now >= self.deadline() {
+        if silent && now >= self.deadline() && self.is_probably_not_sent() {
+            // The agent already knows: it received the error.
+            due.lapsed = self.go(Event::NotSent);
+        } else if silent && now >= self.deadline() {
             due.lapsed = self.go(Event::Lapsed);
             self.notice_of(Overdue::Expired, ms);
         } else if silent && self.stalls_at().is_some_and(|at| at <= ms) {
