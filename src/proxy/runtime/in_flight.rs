@@ -3,6 +3,7 @@
 //! `tokio_util::task::TaskTracker` is not used: its `wait` ends only after `close`, but stopping first waits while new
 //! requests on kept-alive connections may still begin.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -26,7 +27,23 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// One exchange or connection in flight that may outlive the borrow of its [`Drain`].
+#[derive(Debug)]
+pub(crate) struct OwnedInFlight(Arc<Drain>);
+
+impl Drop for OwnedInFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Drain {
+    /// Begins a connection, also after [`Drain::close`].
+    pub(crate) fn begin_owned(self: &Arc<Self>) -> OwnedInFlight {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        OwnedInFlight(Arc::clone(self))
+    }
+
     /// Begins an exchange or connection. Returns `None` after [`Drain::close`].
     pub(crate) fn begin(&self) -> Option<InFlight<'_>> {
         // The count is incremented before the check. If a concurrent `close` is not seen here, the wait after that

@@ -5,5 +5,5 @@ mod in_flight;
 mod recorder;
 
 pub(crate) use clocks::Clocks;
-pub(crate) use in_flight::Drain;
+pub(crate) use in_flight::{Drain, OwnedInFlight};
 pub(crate) use recorder::{Recorder, RequestIds, known_method, micros};
