@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
+use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report};
 use crate::time::Timestamp;
@@ -59,13 +60,18 @@ impl Store {
     }
 
     async fn claim_when_free(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
+        let keys = WaitKey::of_ask(ask);
+        let mut woken: Option<Waiter<'_>> = None;
         loop {
-            // Created before the attempt, so that a claim that ends after the attempt is noticed.
-            let ended = self.claim_ended.notified();
+            let waiter = self.waiters.register(&keys);
             if let Some(hold) = self.memory.claim(ask, now)? {
+                woken.into_iter().for_each(Waiter::succeeded);
                 return Ok(self.claimed(hold));
             }
-            ended.await;
+            // If it was woken alone, it wakes the others now: one of them may be able to claim.
+            drop(woken.take());
+            waiter.woken().await;
+            woken = Some(waiter);
         }
     }
 
@@ -100,10 +106,10 @@ impl Claimed<'_> {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
-        let sequence = self.store.memory.settle(hold, report, event_id, now);
-        // Notified before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
+        let sequence = self.store.memory.settle(&hold, report, event_id, now);
+        // Woken before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
         // itself.
-        self.store.claim_ended.notify_waiters();
+        self.store.waiters.claim_ended(&hold, true);
         durable(self.store.journal.as_ref(), sequence).await
     }
 }
@@ -112,7 +118,7 @@ impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
             self.store.memory.release(&hold);
-            self.store.claim_ended.notify_waiters();
+            self.store.waiters.claim_ended(&hold, false);
         }
     }
 }

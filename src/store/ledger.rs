@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Notify;
-
 use super::file::{Health, Journal, LedgerFile};
 use super::memory::{DueNotice, Memory, SHARDS};
 use super::restore::restore;
+use super::waiters::Waiters;
 use super::writer;
 use crate::config::StoreSettings;
 use crate::denial::{Denial, Refusal};
@@ -40,8 +39,8 @@ impl std::fmt::Display for StoreError {
 pub struct Store {
     pub(super) memory: Arc<Memory>,
     pub(super) journal: Option<Arc<Journal>>,
-    /// Notified when a claim ends.
-    pub(super) claim_ended: Notify,
+    /// The claims that wait for the end of another claim.
+    pub(super) waiters: Waiters,
 }
 
 /// A question that the caller may answer. Dropping it without [`Taken::answered`] allows another answer.
@@ -78,7 +77,7 @@ impl Store {
         metrics.store_limits(settings.interactions_max);
         let Some(path) = &settings.path else {
             let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
-            return Ok(Self { memory, journal: None, claim_ended: Notify::new() });
+            return Ok(Self { memory, journal: None, waiters: Waiters::default() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
         let file = LedgerFile::open(path).map_err(failed)?;
@@ -89,7 +88,7 @@ impl Store {
         let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
         restore(contents, &memory);
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
-        Ok(Self { memory, journal: Some(journal), claim_ended: Notify::new() })
+        Ok(Self { memory, journal: Some(journal), waiters: Waiters::default() })
     }
 
     /// Returns the health of the ledger's file. A store without a file is always healthy.

@@ -292,10 +292,10 @@ impl Memory {
     }
 
     /// Records that the agent accepted the callback. Returns the number of the change.
-    pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
+    pub(super) fn settle(&self, hold: &Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
         match hold {
-            Hold::Interaction(id, claim) => self.settle_interaction(&id, &claim, report, event_id, now),
-            Hold::Dedup(keys) => self.settle_dedup(&keys, now),
+            Hold::Interaction(id, claim) => self.settle_interaction(id, claim, report, event_id, now),
+            Hold::Dedup(keys) => self.settle_dedup(keys, now),
         }
     }
 

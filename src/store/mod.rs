@@ -14,6 +14,7 @@ mod restore;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod waiters;
 mod writer;
 
 pub use claim::Claimed;
