@@ -176,13 +176,19 @@ impl Store {
     }
 
     /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
-    pub fn list(
+    pub async fn list(
         &self,
         after: &str,
         limit: usize,
         wanted: impl Fn(&Interaction) -> bool,
     ) -> BTreeMap<Arc<str>, Interaction> {
-        self.memory.list(after, limit, wanted)
+        let mut found = BTreeMap::new();
+        for index in 0..SHARDS {
+            self.memory.list(index, (after, limit), &wanted, &mut found);
+            // A large ledger takes long, and callbacks use the same threads.
+            tokio::task::yield_now().await;
+        }
+        found
     }
 
     /// Applies all deadlines up to `now` and removes expired records. Returns the notices that must be sent. While the

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::file::{Change, NO_OWNER};
-use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
+use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, Shard, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
 use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};
@@ -15,6 +15,9 @@ use crate::time::Timestamp;
 
 /// The largest number of unsent interactions that are candidates for removal from a full ledger.
 const UNSENT_MAX: usize = 65_536;
+
+/// Most records that a list reads while a shard is locked.
+const READS_PER_LOCK: usize = 256;
 
 impl Memory {
     /// Updates a record and records the change. Returns the result of `update` and the number of the change.
@@ -115,20 +118,25 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
+    /// Adds the interactions of one shard that are `wanted` and whose ids come after `after` to `found`, and keeps the
+    /// first `limit` of them in the order of ids. The shard is locked for short times only: while its ids are copied, and
+    /// for [`READS_PER_LOCK`] records at a time.
     pub(super) fn list(
         &self,
-        after: &str,
-        limit: usize,
+        index: usize,
+        (after, limit): (&str, usize),
         wanted: impl Fn(&Interaction) -> bool,
-    ) -> BTreeMap<Arc<str>, Interaction> {
-        let mut found = BTreeMap::new();
-        for index in 0..SHARDS {
+        found: &mut BTreeMap<Arc<str>, Interaction>,
+    ) {
+        let mut ids = self.ids(index);
+        ids.retain(|id| **id > *after);
+        for ids in ids.chunks(READS_PER_LOCK) {
             let shard = self.shard(index);
-            for (id, slot) in &shard.interactions {
-                let last = found.last_key_value().map(|(last, _): (&Arc<str>, _)| Arc::clone(last));
-                let room = found.len() < limit || last.is_some_and(|last| *id < last);
-                if room && **id > *after && wanted(&slot.record) {
+            for id in ids {
+                let is_before = |last: (&Arc<str>, _)| *id < *last.0;
+                let has_room = found.len() < limit || found.last_key_value().is_some_and(is_before);
+                if has_room && let Some(slot) = shard.interactions.get(id).filter(|slot| wanted(&slot.record))
+                {
                     found.insert(Arc::clone(id), slot.record.clone());
                     if found.len() > limit {
                         found.pop_last();
@@ -136,7 +144,6 @@ impl Memory {
                 }
             }
         }
-        found
     }
 
     /// Updates `oldest`, the creation time of the oldest open interaction of each route, from one shard. Returns the number
@@ -151,6 +158,11 @@ impl Memory {
             }
         }
         shard.interactions.len()
+    }
+
+    /// Returns the ids of the interactions of a shard.
+    pub(super) fn ids(&self, index: usize) -> Vec<Arc<str>> {
+        self.shard(index).interactions.keys().map(Arc::clone).collect()
     }
 
     /// Returns the contents of a shard as changes to an empty ledger.
