@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::file::{Health, Journal, LedgerFile};
@@ -57,6 +58,15 @@ pub struct Taken<'s> {
     answered: bool,
 }
 
+/// The result of [`Store::pass`].
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// The notices that must be sent.
+    pub notices: Vec<DueNotice>,
+    /// Whether more deadlines may have passed.
+    pub has_more: bool,
+}
+
 /// The progress of [`Store::walk`].
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -82,10 +92,10 @@ impl Store {
         let failed = |message| StoreError { path: path.clone(), message };
         let file = LedgerFile::open(path).map_err(failed)?;
         let contents = file.read().map_err(failed)?;
-        let (journal, durable) =
-            Journal::new(contents.number_max, settings.grace, Arc::clone(&metrics), clock);
+        let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
         let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
+        journal.continue_after(contents.number_max);
         restore(contents, &memory);
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
         Ok(Self { memory, journal: Some(journal), waiters: Waiters::default() })
@@ -191,18 +201,27 @@ impl Store {
         found
     }
 
-    /// Applies all deadlines up to `now` and removes expired records. Returns the notices that must be sent. While the
-    /// store accepts nothing new, this does nothing, and the next call applies these deadlines.
-    pub fn pass(&self, now: Timestamp) -> Vec<DueNotice> {
-        let mut notices = Vec::new();
+    /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at most,
+    /// also if very many deadlines pass at once. While the store accepts nothing new, this does nothing, and a later call
+    /// applies these deadlines.
+    pub fn pass(&self, now: Timestamp) -> Passed {
+        let mut passed = Passed::default();
         self.health();
-        for index in (0..SHARDS).take_while(|_| self.accepts_changes()) {
-            self.memory.pass(index, now, &mut notices);
+        if !self.accepts_changes() {
+            return passed;
         }
-        if self.accepts_changes() {
-            self.memory.pass_dedup(now);
+        for _ in 0..SHARDS {
+            // The memory must not run ahead of the file without bound.
+            if self.journal.as_ref().is_some_and(|journal| !journal.may_defer()) {
+                passed.has_more = true;
+                break;
+            }
+            // The next call begins where this one ends, so that no shard waits for the deadlines of the others.
+            let index = self.memory.next_pass.fetch_add(1, Ordering::Relaxed);
+            passed.has_more |= self.memory.pass(index, now, &mut passed.notices);
         }
-        notices
+        self.memory.pass_dedup(now);
+        passed
     }
 
     /// Records whether the agent acknowledged a notice.
@@ -212,6 +231,12 @@ impl Store {
     pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
         let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
         durable(self.journal.as_ref(), sequence).await
+    }
+
+    /// Records that the delivery of a notice failed, without waiting until the record is durable. After a crash, the
+    /// notice is pending in any case.
+    pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
+        self.memory.noticed(&due.id, due.notice, false, now);
     }
 
     /// Continues the search for the oldest open interaction of each route. The search through a large ledger takes many

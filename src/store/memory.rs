@@ -52,6 +52,8 @@ pub struct DueNotice {
     pub route: Arc<str>,
     /// The id of the notice.
     pub notice: NoticeId,
+    /// Whether an earlier attempt to deliver the notice has failed.
+    pub is_retry: bool,
 }
 
 /// An interaction in its shard.
@@ -87,6 +89,8 @@ pub(super) struct Memory {
     pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
     /// The number of interactions that were revoked before the ledger knew them.
     pub(super) tombstones: AtomicUsize,
+    /// The shard at which the next [`Store::pass`](super::Store::pass) begins.
+    pub(super) next_pass: AtomicUsize,
     pub(super) settings: StoreSettings,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) metrics: Arc<Metrics>,
@@ -101,6 +105,7 @@ impl Memory {
             events: AtomicUsize::new(0),
             unsent: Mutex::default(),
             tombstones: AtomicUsize::new(0),
+            next_pass: AtomicUsize::new(0),
             settings,
             journal,
             metrics,
@@ -153,24 +158,26 @@ impl Memory {
             let Some(id) = self.unsent.lock().pop_front() else { return false };
             let mut shard = self.shard(Self::index(&id));
             let unsent = shard.interactions.get(&id).is_some_and(|slot| slot.record.state == State::NotSent);
-            if unsent && self.remove(&mut shard, &id) {
+            if unsent && let Some(changes) = self.remove(&mut shard, &id) {
+                if let Some(journal) = &self.journal {
+                    journal.record(changes);
+                }
                 return true;
             }
         }
     }
 
-    /// Removes an interaction and its events. Returns whether the interaction existed.
-    pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
-        let Some(slot) = shard.interactions.remove(id) else { return false };
+    /// Removes an interaction and its events. Returns the changes for the journal, or `None` if the interaction does not
+    /// exist.
+    pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> Option<Vec<Change>> {
+        let slot = shard.interactions.remove(id)?;
         let numbers: Vec<_> = slot.record.event_numbers().collect();
         self.events.fetch_sub(numbers.len(), Ordering::Relaxed);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
         count.fetch_sub(1, Ordering::Relaxed);
-        if let Some(journal) = &self.journal {
-            let events = numbers.into_iter().map(Change::EventGone);
-            journal.record(events.chain([Change::InteractionGone(slot.number)]));
-        }
-        true
+        // The interaction comes last. If the process ends in between, no events without an interaction remain in the file.
+        let events = numbers.into_iter().map(Change::EventGone);
+        Some(events.chain([Change::InteractionGone(slot.number)]).collect())
     }
 
     /// Records a minted interaction. Returns the number of the change.

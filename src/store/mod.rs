@@ -19,6 +19,6 @@ mod writer;
 
 pub use claim::Claimed;
 pub use file::Health;
-pub use ledger::{Store, StoreError, Taken, Walk};
+pub use ledger::{Passed, Store, StoreError, Taken, Walk};
 pub use memory::DueNotice;
 pub use mint::{MintRefusal, mint};

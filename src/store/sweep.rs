@@ -16,6 +16,8 @@ use crate::time::Timestamp;
 /// The largest number of unsent interactions that are candidates for removal from a full ledger.
 const UNSENT_MAX: usize = 65_536;
 
+/// Most deadlines that are applied while a shard is locked. This takes well below a millisecond.
+const CHECKS_PER_LOCK: usize = 8;
 /// Most records that a list reads while a shard is locked.
 const READS_PER_LOCK: usize = 256;
 
@@ -160,11 +162,6 @@ impl Memory {
         shard.interactions.len()
     }
 
-    /// Returns the ids of the interactions of a shard.
-    pub(super) fn ids(&self, index: usize) -> Vec<Arc<str>> {
-        self.shard(index).interactions.keys().map(Arc::clone).collect()
-    }
-
     /// Returns the contents of a shard as changes to an empty ledger.
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
@@ -178,6 +175,11 @@ impl Memory {
         changes
     }
 
+    /// Returns the ids of the interactions of a shard.
+    pub(super) fn ids(&self, index: usize) -> Vec<Arc<str>> {
+        self.shard(index).interactions.keys().map(Arc::clone).collect()
+    }
+
     /// Returns the delivered events that belong to no interaction, as the list of changes that adds them to an empty ledger.
     pub(super) fn snapshot_events(&self) -> Vec<Change> {
         let dedup = self.dedup.lock();
@@ -186,15 +188,20 @@ impl Memory {
 
     // === Time ===
 
-    /// Applies the deadlines of one shard up to `now`. Appends the notices that must be sent to `notices`.
-    pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) {
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard up to `now`. Appends the notices that must be sent to
+    /// `notices`. Returns whether more deadlines may have passed.
+    pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
-        while let Some(Reverse((at, _))) = shard.checks.peek()
-            && *at <= now
-            && let Some(Reverse((at, id))) = shard.checks.pop()
-        {
-            self.check(&mut shard, at, id, now, notices);
+        for _ in 0..CHECKS_PER_LOCK {
+            match shard.checks.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return false,
+            }
+            if let Some(Reverse((at, id))) = shard.checks.pop() {
+                self.check(&mut shard, at, id, now, notices);
+            }
         }
+        true
     }
 
     /// Removes the delivered events without an interaction whose retention is over.
@@ -203,7 +210,7 @@ impl Memory {
         let mut dedup = self.dedup.lock();
         self.evict_events(&mut dedup, now, &mut changes);
         if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
-            journal.record(changes);
+            journal.defer(changes);
         }
     }
 
@@ -225,15 +232,18 @@ impl Memory {
             self.metrics.notice(&slot.record.route, cause.name(), "given_up");
         }
         if let Some(notice) = due.notice {
-            notices.push(DueNotice { id: Arc::clone(&id), route: Arc::clone(&slot.record.route), notice });
+            let (route, is_retry) = (Arc::clone(&slot.record.route), slot.record.notice_attempts() > 0);
+            notices.push(DueNotice { id: Arc::clone(&id), route, notice, is_retry });
         }
         if due.dead {
-            self.remove(shard, &id);
+            if let (Some(changes), Some(journal)) = (self.remove(shard, &id), &self.journal) {
+                journal.defer(changes);
+            }
             return;
         }
         slot.next_check = slot.record.next_look(now);
-        if due.changed {
-            self.write(&id, slot);
+        if let (true, Some(journal)) = (due.changed, &self.journal) {
+            journal.defer([change(&id, slot)]);
         }
         // While a notice is being sent, no check is needed. The result of the notice schedules the next check.
         if slot.next_check < NEVER {

@@ -28,7 +28,7 @@ fn store() -> (Store, watch::Sender<u64>) {
         grace: Duration::from_millis(500),
     };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (journal, durable) = Journal::new(0, settings.grace, Arc::clone(&metrics), crate::clock::instant);
+    let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), crate::clock::instant);
     let journal = Arc::new(journal);
     let memory = Arc::new(Memory::new(settings, Some(Arc::clone(&journal)), metrics));
     (Store { memory, journal: Some(journal), waiters: Waiters::default() }, durable)

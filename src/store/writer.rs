@@ -52,7 +52,7 @@ impl Writer {
     /// Writes changes until the journal is closed and empty, or until the file cannot be written any more.
     fn run(&mut self) {
         let mut batch = Vec::new();
-        while let Some(last) = self.shared.next_batch(&mut batch, self.clock) {
+        while let Some(last) = self.shared.next_batch(&mut batch, true, self.clock) {
             let began = (self.clock)();
             let durable = match self.file.apply(&batch) {
                 Ok(()) => {

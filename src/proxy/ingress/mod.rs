@@ -8,6 +8,7 @@ mod context;
 mod deliver;
 mod handshake;
 mod http2_connection;
+mod notice_queue;
 mod notices;
 mod rate_limits;
 mod request_log;

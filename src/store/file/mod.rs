@@ -2,6 +2,7 @@
 
 mod backend;
 mod change;
+mod deferred;
 mod journal;
 mod ledger_file;
 
