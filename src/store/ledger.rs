@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::file::{Health, Journal, LedgerFile};
 use super::memory::{DueNotice, Memory, SHARDS};
-use super::restore::restore;
+use super::restore::Restore;
 use super::waiters::Waiters;
 use super::writer;
 use crate::config::StoreSettings;
@@ -90,13 +90,13 @@ impl Store {
             return Ok(Self { memory, journal: None, waiters: Waiters::default() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
-        let file = LedgerFile::open(path).map_err(failed)?;
-        let contents = file.read().map_err(failed)?;
+        let mut file = LedgerFile::open(path).map_err(failed)?;
         let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
         let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
-        journal.continue_after(contents.number_max);
-        restore(contents, &memory);
+        let mut restore = Restore::new(&memory);
+        file.read(|record| restore.add(record)).map_err(failed)?;
+        journal.continue_after(restore.finish());
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
         Ok(Self { memory, journal: Some(journal), waiters: Waiters::default() })
     }

@@ -70,7 +70,7 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     /// The names of the routes, shared by their interactions.
-    names: HashSet<Arc<str>>,
+    pub(super) names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
     /// The times at which the deadlines of interactions must be checked.
     pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
@@ -210,34 +210,6 @@ impl Memory {
         shard.checks.push(Reverse((next_check, Arc::clone(id))));
         let slot = Box::new(Slot { record, number, next_check });
         shard.interactions.entry(Arc::clone(id)).insert_entry(slot).into_mut()
-    }
-
-    /// Loads an interaction from the file. Returns its id.
-    pub(super) fn restore(&self, number: u64, id: Box<str>, mut record: Interaction) -> Arc<str> {
-        let count = if *record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
-        count.fetch_add(1, Ordering::Relaxed);
-        let id: Arc<str> = id.into();
-        let mut shard = self.shard(Self::index(&id));
-        // There are few routes, so each shard shares one copy of each name.
-        match shard.names.get(&record.route) {
-            Some(name) => record.route = Arc::clone(name),
-            None => drop(shard.names.insert(Arc::clone(&record.route))),
-        }
-        self.insert(&mut shard, &id, record, number);
-        id
-    }
-
-    /// Loads a delivered event from the file. `owner` is the id of its interaction.
-    pub(super) fn restore_event(&self, number: u64, event: EventKey, until: Timestamp, owner: Option<&str>) {
-        let Some(id) = owner else {
-            self.dedup.lock().remember(event, until, number);
-            return;
-        };
-        let mut shard = self.shard(Self::index(id));
-        if let Some(slot) = shard.interactions.get_mut(id) {
-            slot.record.restore_event(event, number);
-            self.events.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     // === Callbacks ===

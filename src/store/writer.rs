@@ -138,13 +138,6 @@ impl Writer {
             new.remove();
             return Err(fault);
         }
-        let moved = new.replace(&self.file);
-        if new.path() == self.file.path() {
-            // The former file has no name any more. Its lock ends here, after the new file is locked and in its place.
-            self.file = new;
-        } else {
-            new.remove();
-        }
-        moved.map(|()| last)
+        self.file.replace_with(new).1.map(|()| last)
     }
 }
