@@ -5,6 +5,7 @@
 //! ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.
 
 mod claim;
+mod compaction;
 mod dedup;
 mod file;
 mod ledger;

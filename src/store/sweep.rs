@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::file::{Change, NO_OWNER};
-use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, Shard, change, full};
+use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, Shard, Slot, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
 use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};
@@ -166,18 +166,26 @@ impl Memory {
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
         let mut changes = Vec::with_capacity(2 * shard.interactions.len());
-        for (id, slot) in &shard.interactions {
-            let (until, owner) = (slot.record.expires(), slot.number);
-            let events = slot.record.delivered_events();
-            changes.extend(events.map(|(key, number)| Change::Event(number, key, until, owner)));
-            changes.push(change(id, slot));
-        }
+        shard.interactions.iter().for_each(|(id, slot)| add_snapshot(&mut changes, id, slot));
         changes
     }
 
     /// Returns the ids of the interactions of a shard.
     pub(super) fn ids(&self, index: usize) -> Vec<Arc<str>> {
         self.shard(index).interactions.keys().map(Arc::clone).collect()
+    }
+
+    /// Returns interactions of one shard as changes to an empty ledger. Omits the interactions that do not exist any more.
+    pub(super) fn snapshot_of(&self, ids: &[Arc<str>]) -> Vec<Change> {
+        let Some(first) = ids.first() else { return Vec::new() };
+        let shard = self.shard(Self::index(first));
+        let mut changes = Vec::with_capacity(2 * ids.len());
+        for id in ids {
+            if let Some(slot) = shard.interactions.get(id) {
+                add_snapshot(&mut changes, id, slot);
+            }
+        }
+        changes
     }
 
     /// Returns the delivered events that belong to no interaction, as the list of changes that adds them to an empty ledger.
@@ -250,4 +258,12 @@ impl Memory {
             shard.checks.push(Reverse((slot.next_check, id)));
         }
     }
+}
+
+/// Adds an interaction and its events as changes to an empty ledger.
+fn add_snapshot(changes: &mut Vec<Change>, id: &Arc<str>, slot: &Slot) {
+    let (until, owner) = (slot.record.expires(), slot.number);
+    let events = slot.record.delivered_events();
+    changes.extend(events.map(|(key, number)| Change::Event(number, key, until, owner)));
+    changes.push(change(id, slot));
 }
