@@ -12,7 +12,7 @@ use super::file::{Change, Fault, LedgerFile, RecordKey};
 use super::memory::{Memory, SHARDS};
 
 /// The number of records that one step copies. A step takes a few milliseconds and a sync.
-const STEP: usize = 512;
+const STEP: usize = 256;
 /// The number of records that are copied while their shard is locked.
 const RECORDS_PER_LOCK: usize = 32;
 

@@ -164,6 +164,13 @@ fn damage_to_any_page_is_reported_or_harmless() {
     }
     println!("{} pages, {} of which are needed", pages.len(), damaged.len());
     assert!(damaged.len() > 10);
+    // The header decides which commit is the last one.
+    for at in (0..512).filter(|at| whole[*at] != 0) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&ledger.path, &bytes).unwrap();
+        is_whole_or_says_so(&ledger, &ids, &format!("header flipped at {at}"));
+    }
     // The real process exits with an error.
     let config = folder.path().join("callgate.yaml");
     let text =

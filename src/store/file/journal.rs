@@ -21,7 +21,7 @@ use crate::observe::Metrics;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// Most deferred changes in one commit. A change that is recorded during the commit waits for them, a few milliseconds.
-const DEFERRED_PER_COMMIT: usize = 256;
+const DEFERRED_PER_COMMIT: usize = 128;
 /// The number of deferred changes above which no further deadlines are applied until some of them are written.
 const DEFERRED_MAX: usize = 4096;
 
