@@ -100,9 +100,12 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
     }
 }
 
-/// Protects a wall clock against jumps. It compares the wall clock with a monotonic clock. After a jump of the wall
-/// clock, it continues with the old time, and uses the new time only if the difference has lasted for 60 seconds. Use
-/// it for decisions that cannot be undone, for example that a deadline has passed.
+/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump ahead,
+/// the new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions that
+/// cannot be undone, for example that a deadline has passed.
+///
+/// After a jump back, the wall clock time is used at once: an earlier time makes no deadline pass. Tokens are minted with
+/// the wall clock time, so that a later time could be after their expiry.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// The difference between the wall clock and the monotonic clock, in milliseconds.
@@ -132,7 +135,7 @@ impl Steady {
             *self = Self { offset_ms: Some(offset), apart_since: None };
             return wall;
         }
-        Timestamp { unix_ms: believed.saturating_add(millis(steady)) }
+        wall.min(Timestamp { unix_ms: believed.saturating_add(millis(steady)) })
     }
 }
 
@@ -203,11 +206,16 @@ mod tests {
         assert_eq!(clock.look(wall.plus(at(86_400)), at(20)), wall.plus(at(10)));
         assert_eq!(clock.look(wall.plus(at(86_430)), at(50)), wall.plus(at(40)));
         assert_eq!(clock.look(wall.plus(at(50)), at(60)), wall.plus(at(50)));
-        // The clock is set back by an hour. The old time continues, and after a minute the new time is used.
+        // The clock is set back an hour, and the new time is used at once.
         let set = wall.minus(at(3600));
-        assert_eq!(clock.look(set, at(61)), wall.plus(at(51)));
-        assert_eq!(clock.look(set.plus(at(60)), at(121)), set.plus(at(60)));
-        assert_eq!(clock.look(set.plus(at(61)), at(122)), set.plus(at(61)));
+        assert_eq!(clock.look(set, at(61)), set);
+        assert_eq!(clock.look(set.plus(at(1)), at(62)), set.plus(at(1)));
+        // The former time is still known for a minute.
+        assert_eq!(clock.look(wall.plus(at(53)), at(63)), wall.plus(at(53)));
+        assert_eq!(clock.look(set.plus(at(3)), at(64)), set.plus(at(3)));
+        assert_eq!(clock.look(set.plus(at(63)), at(124)), set.plus(at(63)));
+        // A jump ahead to the former time is now one like any other.
+        assert_eq!(clock.look(wall.plus(at(115)), at(125)), set.plus(at(64)));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Admin {
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         match (name, name.strip_prefix("interactions/")) {
             ("interactions" | "reasons" | "recent" | "state", _) if !reads => not_allowed("GET, HEAD"),
-            ("interactions", _) => self.interactions_response(request),
+            ("interactions", _) => self.interactions_response(request).await,
             ("reasons", _) => reasons_response(),
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
@@ -146,7 +146,7 @@ impl Admin {
         answer(200, &status)
     }
 
-    fn interactions_response(&self, request: &AdminRequest) -> AdminResponse {
+    async fn interactions_response(&self, request: &AdminRequest) -> AdminResponse {
         let query = |name| match parameter(&request.query, name) {
             Parameter::One(value) => Some(value.into_owned()),
             Parameter::Missing | Parameter::Several => None,
@@ -169,7 +169,7 @@ impl Admin {
             };
             fits && route.as_deref().is_none_or(|route| *interaction.route == *route)
         };
-        let found = self.store.list(&query("after").unwrap_or_default(), limit, wanted);
+        let found = self.store.list(&query("after").unwrap_or_default(), limit, wanted).await;
         let next = found.last_key_value().filter(|_| found.len() == limit).map(|(id, _)| Arc::clone(id));
         let interactions: Vec<_> = found.iter().map(|(id, found)| shown(id, found)).collect();
         answer(200, &json!({ "interactions": interactions, "next": next }))

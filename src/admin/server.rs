@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
@@ -71,6 +73,8 @@ impl AdminResponse {
 
 /// Maximum idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The value of `Retry-After` in a response with status 503.
+const RETRY_AFTER_SECS: u32 = 5;
 /// Deadline for reading a body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for a request, including its response.
@@ -221,7 +225,9 @@ where
 /// sends, because unread bytes would cause a TCP reset that destroys the response.
 async fn deny_head(mut stream: Stream, error: &HeadError) {
     let mut response = Vec::new();
-    let headers = [("content-length", b"0".as_slice())];
+    let again = error.denial.retry_after_secs().map(|seconds| seconds.to_string());
+    let again = again.iter().map(|seconds| ("retry-after", seconds.as_bytes()));
+    let headers = [("content-length", b"0".as_slice())].into_iter().chain(again);
     write_response_head(&mut response, error.denial.status(), headers, false);
     with_timeout(CLOSE_TIMEOUT, async {
         let _ = stream.write_all(&response).await;
@@ -242,6 +248,10 @@ fn response_head(response: &AdminResponse) -> pingora::Result<ResponseHeader> {
     }
     if response.status == 405 {
         header.insert_header(ALLOW, response.allow)?;
+    }
+    if response.status == 503 {
+        // A response may set another value below.
+        header.insert_header(RETRY_AFTER, RETRY_AFTER_SECS)?;
     }
     for (name, value) in &response.headers {
         header.insert_header(name, value)?;

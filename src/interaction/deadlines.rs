@@ -96,6 +96,12 @@ impl Interaction {
         notice.is_some_and(|notice| notice.id() == id)
     }
 
+    /// Returns how many attempts to deliver the pending notice have failed.
+    pub fn notice_attempts(&self) -> u32 {
+        let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
+        notice.map_or(0, |notice| notice.attempts)
+    }
+
     fn notice_of(&mut self, cause: Overdue, since: i64) {
         if self.notifies {
             self.more().notice = Some(Notice { cause, since, attempts: 0, next: since, in_flight: false });

@@ -18,6 +18,7 @@ use super::components::{Components, Options};
 use super::egress::{OwnAddresses, Providers, listener};
 use super::ingress::{self, IngressContext};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
+use super::runtime::Drain;
 use crate::clock::instant;
 use crate::config::{EgressListener, Startup};
 use crate::fetch::{Fetcher, with_cached};
@@ -64,7 +65,10 @@ pub struct Server {
     stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
-    /// The task of the admin listener. It ends by itself once all its requests were answered.
+    /// The tasks that accept connections for ingress and egress. They end by themselves once their listener stops.
+    accept_callbacks: Vec<JoinHandle<()>>,
+    accept_requests: Option<JoinHandle<()>>,
+    /// Ends by itself once its requests have their responses.
     admin_task: Option<JoinHandle<()>>,
     components: Components,
     tasks: Vec<JoinHandle<()>>,
@@ -147,6 +151,8 @@ impl Server {
             stop_ingress,
             stop_egress,
             stop_admin,
+            accept_callbacks: Vec::new(),
+            accept_requests: None,
             admin_task: None,
             tasks: Vec::new(),
             components,
@@ -155,7 +161,8 @@ impl Server {
         server.accept_callbacks(addresses.ingress, &ingress_stopping)?;
         if let Some(bound) = addresses.egress {
             let egress = Arc::clone(&server.components.egress);
-            server.spawn(listener::run(egress, listening(bound)?, egress_stopping));
+            let run = listener::run(egress, listening(bound)?, egress_stopping);
+            server.accept_requests = Some(tokio::spawn(run));
         }
         if let Some(bound) = addresses.admin {
             server.admin_task = Some(tokio::spawn(admin(listening(bound)?, admin_stopping)));
@@ -181,7 +188,8 @@ impl Server {
             let (ingress, watch) = (Arc::clone(&self.components.ingress), stopping.clone());
             let serve = move |stream, info| ingress::serve(Arc::clone(&ingress), stream, info, watch.clone());
             let admission = Arc::clone(&self.components.admission);
-            self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
+            let run = accept::run(admission, config, listening(bound)?, stopping.clone(), serve);
+            self.accept_callbacks.push(tokio::spawn(run));
         }
         Ok(())
     }
@@ -233,6 +241,8 @@ impl Server {
         notices.drain.close();
         close(self.ingress_queues, grace).await;
         let _ = self.stop_ingress.send(true);
+        let new_connections = &self.components.admission.new_connections;
+        serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
         let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
         // From here on, no request on a kept-alive connection begins. Requests that have already begun are awaited.
         ingress.drain.requests.close();
@@ -246,6 +256,7 @@ impl Server {
         let _ = timeout(time_left(), callbacks).await;
         close(self.egress_queues, grace).await;
         let _ = self.stop_egress.send(true);
+        serve_new_connections(self.accept_requests, &egress.new_connections, shortest_wait).await;
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
         egress.drain.close();
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
@@ -259,6 +270,21 @@ impl Server {
         close_files(ingress).await;
         self.components.in_flight()
     }
+}
+
+/// Waits until the pending connections are accepted and their first requests have begun, but at most for `wait` each.
+async fn serve_new_connections(
+    accepting: impl IntoIterator<Item = JoinHandle<()>>,
+    new_connections: &Drain,
+    wait: Duration,
+) {
+    for task in accepting {
+        let abort = task.abort_handle();
+        if timeout(wait, task).await.is_err() {
+            abort.abort();
+        }
+    }
+    let _ = timeout(wait, new_connections.wait_until_empty()).await;
 }
 
 /// Closes the ledger's file and exports the last spans.

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
+use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report};
 use crate::time::Timestamp;
@@ -59,13 +60,18 @@ impl Store {
     }
 
     async fn claim_when_free(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
+        let keys = WaitKey::of_ask(ask);
+        let mut woken: Option<Waiter<'_>> = None;
         loop {
-            // The future is created before the attempt, so that it notices a claim that ends after the attempt.
-            let ended = self.claim_ended.notified();
+            let waiter = self.waiters.register(&keys);
             if let Some(hold) = self.memory.claim(ask, now)? {
+                woken.into_iter().for_each(Waiter::succeeded);
                 return Ok(self.claimed(hold));
             }
-            ended.await;
+            // If it was woken alone, it wakes the others now: one of them may be able to claim.
+            drop(woken.take());
+            waiter.woken().await;
+            woken = Some(waiter);
         }
     }
 
@@ -101,10 +107,10 @@ impl Claimed<'_> {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
-        let sequence = self.store.memory.settle(hold, report, event_id, now);
-        // Waiting claims are notified before the commit, because this future may be dropped while it waits for the
-        // commit. A waiting claim awaits the commit itself.
-        self.store.claim_ended.notify_waiters();
+        let sequence = self.store.memory.settle(&hold, report, event_id, now);
+        // Woken before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
+        // itself.
+        self.store.waiters.claim_ended(&hold, true);
         durable(self.store.journal.as_ref(), sequence).await
     }
 }
@@ -118,7 +124,7 @@ impl Claimed<'_> {
             Hold::Interaction(id, claim) => self.store.memory.fail(id, claim, now),
             Hold::Dedup(_) => self.store.memory.release(&hold),
         }
-        self.store.claim_ended.notify_waiters();
+        self.store.waiters.claim_ended(&hold, false);
     }
 }
 
@@ -126,7 +132,7 @@ impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
             self.store.memory.release(&hold);
-            self.store.claim_ended.notify_waiters();
+            self.store.waiters.claim_ended(&hold, false);
         }
     }
 }

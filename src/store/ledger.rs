@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-use tokio::sync::Notify;
 
 use super::file::{Health, Journal, LedgerFile};
 use super::memory::{DueNotice, Memory, SHARDS};
-use super::restore::restore;
+use super::restore::Restore;
+use super::waiters::Waiters;
 use super::writer;
 use crate::config::StoreSettings;
 use crate::denial::{Denial, Refusal};
@@ -40,8 +40,8 @@ impl std::fmt::Display for StoreError {
 pub struct Store {
     pub(super) memory: Arc<Memory>,
     pub(super) journal: Option<Arc<Journal>>,
-    /// Notified when a claim ends.
-    pub(super) claim_ended: Notify,
+    /// The claims that wait for the end of another claim.
+    pub(super) waiters: Waiters,
 }
 
 /// A question that the caller may answer. Dropping it without [`Taken::answered`] allows another answer.
@@ -56,6 +56,15 @@ pub struct Taken<'s> {
     /// The endpoint of the provider that receives the answer.
     pub endpoint: Box<str>,
     answered: bool,
+}
+
+/// The result of [`Store::pass`].
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// The notices that must be sent.
+    pub notices: Vec<DueNotice>,
+    /// Whether more deadlines may have passed.
+    pub has_more: bool,
 }
 
 /// The progress of [`Store::walk`].
@@ -78,18 +87,18 @@ impl Store {
         metrics.store_limits(settings.interactions_max);
         let Some(path) = &settings.path else {
             let memory = Arc::new(Memory::new(settings.clone(), None, metrics));
-            return Ok(Self { memory, journal: None, claim_ended: Notify::new() });
+            return Ok(Self { memory, journal: None, waiters: Waiters::default() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
-        let file = LedgerFile::open(path).map_err(failed)?;
-        let contents = file.read().map_err(failed)?;
-        let (journal, durable) =
-            Journal::new(contents.number_max, settings.grace, Arc::clone(&metrics), clock);
+        let mut file = LedgerFile::open(path).map_err(failed)?;
+        let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
         let memory = Arc::new(Memory::new(settings.clone(), Some(Arc::clone(&journal)), metrics));
-        restore(contents, &memory);
+        let mut restore = Restore::new(&memory);
+        file.read(|record| restore.add(record)).map_err(failed)?;
+        journal.continue_after(restore.finish());
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
-        Ok(Self { memory, journal: Some(journal), claim_ended: Notify::new() })
+        Ok(Self { memory, journal: Some(journal), waiters: Waiters::default() })
     }
 
     /// Returns the health of the ledger's file. A store without a file is always healthy.
@@ -186,27 +195,42 @@ impl Store {
     }
 
     /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
-    pub fn list(
+    pub async fn list(
         &self,
         after: &str,
         limit: usize,
         wanted: impl Fn(&Interaction) -> bool,
     ) -> BTreeMap<Arc<str>, Interaction> {
-        self.memory.list(after, limit, wanted)
+        let mut found = BTreeMap::new();
+        for index in 0..SHARDS {
+            self.memory.list(index, (after, limit), &wanted, &mut found);
+            // A large ledger takes long, and callbacks use the same threads.
+            tokio::task::yield_now().await;
+        }
+        found
     }
 
-    /// Applies all deadlines up to `now` and removes expired records. Returns the notices that must be sent. While the
-    /// store accepts nothing new, this does nothing, and the next call applies these deadlines.
-    pub fn pass(&self, now: Timestamp) -> Vec<DueNotice> {
-        let mut notices = Vec::new();
+    /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at most,
+    /// also if very many deadlines pass at once. While the store accepts nothing new, this does nothing, and a later call
+    /// applies these deadlines.
+    pub fn pass(&self, now: Timestamp) -> Passed {
+        let mut passed = Passed::default();
         self.health();
-        for index in (0..SHARDS).take_while(|_| self.accepts_changes()) {
-            self.memory.pass(index, now, &mut notices);
+        if !self.accepts_changes() {
+            return passed;
         }
-        if self.accepts_changes() {
-            self.memory.pass_dedup(now);
+        for _ in 0..SHARDS {
+            // The memory must not run ahead of the file without bound.
+            if self.journal.as_ref().is_some_and(|journal| !journal.may_defer()) {
+                passed.has_more = true;
+                break;
+            }
+            // The next call begins where this one ends, so that no shard waits for the deadlines of the others.
+            let index = self.memory.next_pass.fetch_add(1, Ordering::Relaxed);
+            passed.has_more |= self.memory.pass(index, now, &mut passed.notices);
         }
-        notices
+        self.memory.pass_dedup(now);
+        passed
     }
 
     /// Records whether the agent acknowledged a notice.
@@ -216,6 +240,12 @@ impl Store {
     pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
         let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
         durable(self.journal.as_ref(), sequence).await
+    }
+
+    /// Records that the delivery of a notice failed, without waiting until the record is durable. After a crash, the
+    /// notice is pending in any case.
+    pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
+        self.memory.noticed(&due.id, due.notice, false, now);
     }
 
     /// Continues the search for the oldest open interaction of each route. The search through a large ledger takes many

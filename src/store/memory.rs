@@ -52,6 +52,8 @@ pub struct DueNotice {
     pub route: Arc<str>,
     /// The id of the notice.
     pub notice: NoticeId,
+    /// Whether an earlier attempt to deliver the notice has failed.
+    pub is_retry: bool,
 }
 
 /// An interaction in its shard.
@@ -68,7 +70,7 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     /// The names of the routes, shared by their interactions.
-    names: HashSet<Arc<str>>,
+    pub(super) names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
     /// The times at which the deadlines of interactions must be checked.
     pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
@@ -87,6 +89,8 @@ pub(super) struct Memory {
     pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
     /// The number of interactions that were revoked before the ledger knew them.
     pub(super) tombstones: AtomicUsize,
+    /// The shard at which the next [`Store::pass`](super::Store::pass) begins.
+    pub(super) next_pass: AtomicUsize,
     pub(super) settings: StoreSettings,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) metrics: Arc<Metrics>,
@@ -101,6 +105,7 @@ impl Memory {
             events: AtomicUsize::new(0),
             unsent: Mutex::default(),
             tombstones: AtomicUsize::new(0),
+            next_pass: AtomicUsize::new(0),
             settings,
             journal,
             metrics,
@@ -153,24 +158,26 @@ impl Memory {
             let Some(id) = self.unsent.lock().pop_front() else { return false };
             let mut shard = self.shard(Self::index(&id));
             let unsent = shard.interactions.get(&id).is_some_and(|slot| slot.record.state == State::NotSent);
-            if unsent && self.remove(&mut shard, &id) {
+            if unsent && let Some(changes) = self.remove(&mut shard, &id) {
+                if let Some(journal) = &self.journal {
+                    journal.record(changes);
+                }
                 return true;
             }
         }
     }
 
-    /// Removes an interaction and its events. Returns whether the interaction existed.
-    pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
-        let Some(slot) = shard.interactions.remove(id) else { return false };
+    /// Removes an interaction and its events. Returns the changes for the journal, or `None` if the interaction does not
+    /// exist.
+    pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> Option<Vec<Change>> {
+        let slot = shard.interactions.remove(id)?;
         let numbers: Vec<_> = slot.record.event_numbers().collect();
         self.events.fetch_sub(numbers.len(), Ordering::Relaxed);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
         count.fetch_sub(1, Ordering::Relaxed);
-        if let Some(journal) = &self.journal {
-            let events = numbers.into_iter().map(Change::EventGone);
-            journal.record(events.chain([Change::InteractionGone(slot.number)]));
-        }
-        true
+        // The interaction comes last. If the process ends in between, no events without an interaction remain in the file.
+        let events = numbers.into_iter().map(Change::EventGone);
+        Some(events.chain([Change::InteractionGone(slot.number)]).collect())
     }
 
     /// Records a minted interaction. Returns the number of the change.
@@ -203,34 +210,6 @@ impl Memory {
         shard.checks.push(Reverse((next_check, Arc::clone(id))));
         let slot = Box::new(Slot { record, number, next_check });
         shard.interactions.entry(Arc::clone(id)).insert_entry(slot).into_mut()
-    }
-
-    /// Loads an interaction from the file. Returns its id.
-    pub(super) fn restore(&self, number: u64, id: Box<str>, mut record: Interaction) -> Arc<str> {
-        let count = if *record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
-        count.fetch_add(1, Ordering::Relaxed);
-        let id: Arc<str> = id.into();
-        let mut shard = self.shard(Self::index(&id));
-        // There are few routes, so each shard shares one copy of each name.
-        match shard.names.get(&record.route) {
-            Some(name) => record.route = Arc::clone(name),
-            None => drop(shard.names.insert(Arc::clone(&record.route))),
-        }
-        self.insert(&mut shard, &id, record, number);
-        id
-    }
-
-    /// Loads a delivered event from the file. `owner` is the id of its interaction.
-    pub(super) fn restore_event(&self, number: u64, event: EventKey, until: Timestamp, owner: Option<&str>) {
-        let Some(id) = owner else {
-            self.dedup.lock().remember(event, until, number);
-            return;
-        };
-        let mut shard = self.shard(Self::index(id));
-        if let Some(slot) = shard.interactions.get_mut(id) {
-            slot.record.restore_event(event, number);
-            self.events.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     // === Callbacks ===
@@ -292,10 +271,10 @@ impl Memory {
     }
 
     /// Records that the agent accepted the callback. Returns the number of the change.
-    pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
+    pub(super) fn settle(&self, hold: &Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
         match hold {
-            Hold::Interaction(id, claim) => self.settle_interaction(&id, &claim, report, event_id, now),
-            Hold::Dedup(keys) => self.settle_dedup(&keys, now),
+            Hold::Interaction(id, claim) => self.settle_interaction(id, claim, report, event_id, now),
+            Hold::Dedup(keys) => self.settle_dedup(keys, now),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::file::{Change, NO_OWNER};
-use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
+use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, Shard, Slot, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
 use crate::interaction::{Claim, Event, Interaction, NoticeId, QuestionFault, State};
@@ -15,6 +15,11 @@ use crate::time::Timestamp;
 
 /// The largest number of unsent interactions that are candidates for removal from a full ledger.
 const UNSENT_MAX: usize = 65_536;
+
+/// Most deadlines that are applied while a shard is locked. This takes well below a millisecond.
+const CHECKS_PER_LOCK: usize = 8;
+/// Most records that a list reads while a shard is locked.
+const READS_PER_LOCK: usize = 256;
 
 impl Memory {
     /// Updates a record and records the change. Returns the result of `update` and the number of the change.
@@ -124,20 +129,25 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
+    /// Adds the interactions of one shard that are `wanted` and whose ids come after `after` to `found`, and keeps the
+    /// first `limit` of them in the order of ids. The shard is locked for short times only: while its ids are copied, and
+    /// for [`READS_PER_LOCK`] records at a time.
     pub(super) fn list(
         &self,
-        after: &str,
-        limit: usize,
+        index: usize,
+        (after, limit): (&str, usize),
         wanted: impl Fn(&Interaction) -> bool,
-    ) -> BTreeMap<Arc<str>, Interaction> {
-        let mut found = BTreeMap::new();
-        for index in 0..SHARDS {
+        found: &mut BTreeMap<Arc<str>, Interaction>,
+    ) {
+        let mut ids = self.ids(index);
+        ids.retain(|id| **id > *after);
+        for ids in ids.chunks(READS_PER_LOCK) {
             let shard = self.shard(index);
-            for (id, slot) in &shard.interactions {
-                let last = found.last_key_value().map(|(last, _): (&Arc<str>, _)| Arc::clone(last));
-                let room = found.len() < limit || last.is_some_and(|last| *id < last);
-                if room && **id > *after && wanted(&slot.record) {
+            for id in ids {
+                let is_before = |last: (&Arc<str>, _)| *id < *last.0;
+                let has_room = found.len() < limit || found.last_key_value().is_some_and(is_before);
+                if has_room && let Some(slot) = shard.interactions.get(id).filter(|slot| wanted(&slot.record))
+                {
                     found.insert(Arc::clone(id), slot.record.clone());
                     if found.len() > limit {
                         found.pop_last();
@@ -145,7 +155,6 @@ impl Memory {
                 }
             }
         }
-        found
     }
 
     /// Updates `oldest`, the creation time of the oldest open interaction of each route, from one shard. Returns the number
@@ -166,11 +175,24 @@ impl Memory {
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
         let mut changes = Vec::with_capacity(2 * shard.interactions.len());
-        for (id, slot) in &shard.interactions {
-            let (until, owner) = (slot.record.expires(), slot.number);
-            let events = slot.record.delivered_events();
-            changes.extend(events.map(|(key, number)| Change::Event(number, key, until, owner)));
-            changes.push(change(id, slot));
+        shard.interactions.iter().for_each(|(id, slot)| add_snapshot(&mut changes, id, slot));
+        changes
+    }
+
+    /// Returns the ids of the interactions of a shard.
+    pub(super) fn ids(&self, index: usize) -> Vec<Arc<str>> {
+        self.shard(index).interactions.keys().map(Arc::clone).collect()
+    }
+
+    /// Returns interactions of one shard as changes to an empty ledger. Omits the interactions that do not exist any more.
+    pub(super) fn snapshot_of(&self, ids: &[Arc<str>]) -> Vec<Change> {
+        let Some(first) = ids.first() else { return Vec::new() };
+        let shard = self.shard(Self::index(first));
+        let mut changes = Vec::with_capacity(2 * ids.len());
+        for id in ids {
+            if let Some(slot) = shard.interactions.get(id) {
+                add_snapshot(&mut changes, id, slot);
+            }
         }
         changes
     }
@@ -183,15 +205,20 @@ impl Memory {
 
     // === Time ===
 
-    /// Applies the deadlines of one shard up to `now`. Appends the notices that must be sent to `notices`.
-    pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) {
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard up to `now`. Appends the notices that must be sent to
+    /// `notices`. Returns whether more deadlines may have passed.
+    pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
-        while let Some(Reverse((at, _))) = shard.checks.peek()
-            && *at <= now
-            && let Some(Reverse((at, id))) = shard.checks.pop()
-        {
-            self.check(&mut shard, at, id, now, notices);
+        for _ in 0..CHECKS_PER_LOCK {
+            match shard.checks.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return false,
+            }
+            if let Some(Reverse((at, id))) = shard.checks.pop() {
+                self.check(&mut shard, at, id, now, notices);
+            }
         }
+        true
     }
 
     /// Removes the delivered events without an interaction whose retention is over.
@@ -200,7 +227,7 @@ impl Memory {
         let mut dedup = self.dedup.lock();
         self.evict_events(&mut dedup, now, &mut changes);
         if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
-            journal.record(changes);
+            journal.defer(changes);
         }
     }
 
@@ -222,19 +249,30 @@ impl Memory {
             self.metrics.notice(&slot.record.route, cause.name(), "given_up");
         }
         if let Some(notice) = due.notice {
-            notices.push(DueNotice { id: Arc::clone(&id), route: Arc::clone(&slot.record.route), notice });
+            let (route, is_retry) = (Arc::clone(&slot.record.route), slot.record.notice_attempts() > 0);
+            notices.push(DueNotice { id: Arc::clone(&id), route, notice, is_retry });
         }
         if due.dead {
-            self.remove(shard, &id);
+            if let (Some(changes), Some(journal)) = (self.remove(shard, &id), &self.journal) {
+                journal.defer(changes);
+            }
             return;
         }
         slot.next_check = slot.record.next_look(now);
-        if due.changed {
-            self.write(&id, slot);
+        if let (true, Some(journal)) = (due.changed, &self.journal) {
+            journal.defer([change(&id, slot)]);
         }
         // While a notice is being sent, no check is needed. The result of the notice schedules the next check.
         if slot.next_check < NEVER {
             shard.checks.push(Reverse((slot.next_check, id)));
         }
     }
+}
+
+/// Adds an interaction and its events as changes to an empty ledger.
+fn add_snapshot(changes: &mut Vec<Change>, id: &Arc<str>, slot: &Slot) {
+    let (until, owner) = (slot.record.expires(), slot.number);
+    let events = slot.record.delivered_events();
+    changes.extend(events.map(|(key, number)| Change::Event(number, key, until, owner)));
+    changes.push(change(id, slot));
 }

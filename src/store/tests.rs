@@ -6,11 +6,12 @@ use std::task::{Context, Waker};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::file::Journal;
 use super::ledger::Store;
 use super::memory::Memory;
+use super::waiters::Waiters;
 use crate::config::StoreSettings;
 use crate::interaction::{Ask, ClaimError, EventKey, Follow, Report};
 use crate::observe::Metrics;
@@ -27,10 +28,10 @@ fn store() -> (Store, watch::Sender<u64>) {
         grace: Duration::from_millis(500),
     };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (journal, durable) = Journal::new(0, settings.grace, Arc::clone(&metrics), crate::clock::instant);
+    let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), crate::clock::instant);
     let journal = Arc::new(journal);
     let memory = Arc::new(Memory::new(settings, Some(Arc::clone(&journal)), metrics));
-    (Store { memory, journal: Some(journal), claim_ended: Notify::new() }, durable)
+    (Store { memory, journal: Some(journal), waiters: Waiters::default() }, durable)
 }
 
 #[tokio::test]

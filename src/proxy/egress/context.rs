@@ -24,4 +24,6 @@ pub(crate) struct EgressContext {
     pub(crate) limits: EgressLimits,
     pub(crate) log_throttle: Arc<LogThrottle>,
     pub(crate) drain: Drain,
+    /// The connections whose first request has not begun yet.
+    pub(crate) new_connections: Drain,
 }

@@ -40,6 +40,7 @@ pub(crate) async fn serve(
     // The policy is loaded when the request arrives. The connection may have been idle for long.
     let policy = context.policy.load_full();
     let in_flight = context.drain.requests.begin()?;
+    conn.request_began();
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     let mut trail = Trail::timed(instant);
@@ -71,6 +72,7 @@ pub(crate) async fn serve(
 /// Denies an invalid head and closes the connection: after a framing error, the rest of the stream is untrusted.
 pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &ConnInfo, error: HeadError) {
     let Some(_in_flight) = context.drain.requests.begin() else { return };
+    conn.request_began();
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     let explain = context.policy.load().explain_denials;

@@ -7,6 +7,7 @@ mod connection;
 mod context;
 mod deliver;
 mod http2_connection;
+mod notice_queue;
 mod notices;
 mod rate_limits;
 mod request_log;

@@ -5,5 +5,5 @@ mod drain;
 mod recorder;
 
 pub(crate) use clocks::Clocks;
-pub(crate) use drain::Drain;
+pub(crate) use drain::{Drain, InFlight};
 pub(crate) use recorder::{Recorder, RequestIds, known_method, micros};

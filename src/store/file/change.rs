@@ -21,7 +21,26 @@ pub(in crate::store) enum Change {
     InteractionGone(u64),
 }
 
+/// Identifies a record of the file.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(in crate::store) struct RecordKey {
+    is_event: bool,
+    pub(in crate::store) number: u64,
+}
+
 impl Change {
+    /// Returns the key of the changed record.
+    pub(in crate::store) fn key(&self) -> RecordKey {
+        match self {
+            Self::Event(number, ..) | Self::EventGone(number) => {
+                RecordKey { is_event: true, number: *number }
+            }
+            Self::Interaction(number, ..) | Self::InteractionGone(number) => {
+                RecordKey { is_event: false, number: *number }
+            }
+        }
+    }
+
     /// Returns the approximate size of the change in memory.
     pub(in crate::store) fn bytes(&self) -> usize {
         let more = match self {
