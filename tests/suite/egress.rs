@@ -99,7 +99,11 @@ fn the_body_gets_address_and_token_and_nothing_else_changes() {
             ("x-api-key", "the agent's own"),
             ("x-custom", "kept"),
             ("callgate-route", "x"),
-            ("connection", "x-hop"),
+            // Callgate reads all options, not only the first ones.
+            (
+                "connection",
+                "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w,x,y,z,aa,bb,cc,dd,ee,ff,gg,hh,x-hop",
+            ),
             ("x-hop", "1"),
             ("accept-encoding", "gzip"),
         ],
