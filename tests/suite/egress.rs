@@ -319,6 +319,19 @@ fn a_provider_that_does_not_answer_is_given_up_on_but_may_call_back() {
 }
 
 #[test]
+fn an_answer_with_a_bare_line_feed_is_not_relayed() {
+    let world = World::new();
+    for answer in [
+        b"HTTP/1.1 202 Accepted\ncontent-length: 0\n\n".as_slice(),
+        b"HTTP/1.1 202 Accepted\r\nx-name: a\ncontent-length: 0\r\n\r\n",
+    ] {
+        world.provider.answers(answer);
+        let refused = world.send("/plain", "{}");
+        assert_eq!((refused.status, refused.json()["reason"].as_str()), (502, Some("provider_garbled")));
+    }
+}
+
+#[test]
 fn a_callback_that_is_faster_than_the_answer_is_delivered() {
     let agent = Agent::start(ANSWER);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
