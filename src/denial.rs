@@ -116,8 +116,8 @@ denials! {
         "The request to the egress listener names a host that is not an IP address, `localhost` or listed in \
          `listen.egress.hosts`.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
-        "Callgate cannot add the callback URL or token to the body: the path to its place leads through a value \
-         without members, or a member on the path occurs twice.";
+        "Callgate cannot add the callback URL or token to the request: the path to its place leads through a value \
+         without members, or the request has a name on the path twice or in another spelling.";
     InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
         "The provider's id of the work in the callback differs from the id that the provider returned when it \
          accepted the request.";

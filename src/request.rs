@@ -117,6 +117,17 @@ pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|option| !option.is_empty())
 }
 
+/// Returns the headers of the message that its `Connection` header lists as hop-by-hop. All options are read, but the
+/// result is not longer than the list of headers.
+pub fn headers_of_one_hop(headers: &HeaderMap) -> Vec<HeaderName> {
+    let options =
+        connection_options(headers).filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok());
+    let mut listed: Vec<_> = options.filter(|name| headers.contains_key(name)).collect();
+    listed.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    listed.dedup();
+    listed
+}
+
 /// Reports whether the connection stays open after a message with these headers (RFC 9112 section 9.3).
 pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
     let (mut close, mut keep) = (false, version == Version::HTTP_11);
@@ -161,4 +172,22 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
         return None;
     }
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_of_connection_is_read() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-first", "x-last", "x-other", "cookie"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        let many = format!("X-First, close,{}, X-LAST, x-first", "a, ,b;c,".repeat(500));
+        headers.append(CONNECTION, HeaderValue::from_str(&many).unwrap());
+        headers.append(CONNECTION, HeaderValue::from_static("cookie,x-missing,connection"));
+        let listed = headers_of_one_hop(&headers);
+        assert_eq!(listed, ["connection", "cookie", "x-first", "x-last"]);
+    }
 }

@@ -99,10 +99,10 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let asserter = fields.optional("assertion").map(|at| route::assertion(&at, stated_url, token_keys));
     let providers = providers(&mut fields, public_url.is_some());
     let egress_at = fields.optional("egress");
-    let mode = fields.optional("mode").map_or(Some(Mode::Enforce), |at| route::mode(&at));
     let known = route::References {
         conventions: &egress::conventions(egress_at.as_ref()),
-        mode: mode.unwrap_or(Mode::Enforce),
+        mode: fields.optional("mode").and_then(|at| route::mode(&at)).unwrap_or(Mode::Enforce),
+        passed_headers: route::passed_headers(fields.optional("headers"), None).flatten(),
         asserter: asserter.as_ref().and_then(|asserter| asserter.as_ref()),
         asserter_failed: fields.has("assertion"),
         providers: providers.as_deref().unwrap_or_default(),
@@ -124,7 +124,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         limits: limits.as_ref(),
     }
     .check(root);
-    let (_, agent, limits) = (mode?, agent?, limits?);
+    let (agent, limits) = (agent?, limits?);
     let documents = provider::documents(root, routes.as_deref().unwrap_or_default())?;
     let edge = Edge {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),

@@ -9,9 +9,9 @@ use http::HeaderName;
 
 use super::shape::{Callback, Shape};
 use crate::denial::{Denial, Refusal};
-use crate::json::{Found, InsertFault, Pointer, find_one, insert};
+use crate::json::{Found, InsertFault, Pointer, find_one, find_strict, insert};
 use crate::path::Captures;
-use crate::query::{Parameter, pair, parameter};
+use crate::query::{Parameter, pair, parameter, parameter_strict};
 use crate::request::RequestHead;
 
 /// A place in a request at which a value can be inserted.
@@ -80,6 +80,30 @@ impl Inject {
         moving.map(|insertion| &insertion.place)
     }
 
+    /// Returns the first place at which the request already has a value.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if a place is ambiguous: such a request is neither changed nor kept.
+    pub(super) fn taken(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+    ) -> Result<Option<&InsertionPlace>, Refusal> {
+        let mut taken = None;
+        for place in self.places() {
+            match place.occupancy(head, body)? {
+                Occupancy::Free => {}
+                Occupancy::Taken => taken = taken.or(Some(place)),
+                Occupancy::Ambiguous => {
+                    let detail =
+                        format!("the request has several values at {place}, or another spelling of it");
+                    return Err(Refusal::new(Denial::InjectionImpossible, detail));
+                }
+            }
+        }
+        Ok(taken)
+    }
+
     /// Returns the values to insert into a request. A constant value is left out if the agent has set it itself.
     pub(super) fn wanted<'i>(
         &'i self,
@@ -92,7 +116,48 @@ impl Inject {
     }
 }
 
+/// What a request has at the place of an insertion.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Occupancy {
+    /// The request has a value there, or under another spelling of the name, and programs differ in what they read.
+    Ambiguous,
+    /// The request has no value there.
+    Free,
+    /// The request has exactly one value there.
+    Taken,
+}
+
 impl InsertionPlace {
+    /// Returns what the request has at this place. Other spellings of the name count too: a provider that ignores case
+    /// could otherwise read a callback URL that the request contains next to the inserted one.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if the place is in a JSON body and the body is not JSON.
+    pub(super) fn occupancy(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<Occupancy, Refusal> {
+        Ok(match self {
+            Self::Body(pointer) => match find_strict(body, pointer) {
+                Err(_) => return Err(refusal(InsertFault::NotJson, pointer)),
+                Ok(Found::One(_)) => Occupancy::Taken,
+                Ok(Found::Missing) if !self.is_taken(head, body) => Occupancy::Free,
+                Ok(Found::Missing | Found::Doubled) => Occupancy::Ambiguous,
+            },
+            Self::Form(name) => parameter_strict(std::str::from_utf8(body).unwrap_or_default(), name).into(),
+            Self::Header(name) => {
+                // CGI gateways and WSGI servers do not distinguish `_` from `-`.
+                let loose =
+                    |name: &HeaderName| name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+                let wanted = loose(name);
+                let spelled = head.headers.iter().filter(|(other, _)| loose(other) == wanted);
+                match (spelled.count(), head.headers.contains_key(name)) {
+                    (0, _) => Occupancy::Free,
+                    (1, true) => Occupancy::Taken,
+                    _ => Occupancy::Ambiguous,
+                }
+            }
+            Self::Query(name) => parameter_strict(head.raw_query().unwrap_or_default(), name).into(),
+        })
+    }
+
     /// Reports whether the request already has a value at this place.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
@@ -106,6 +171,16 @@ impl InsertionPlace {
                 let query = head.raw_query().unwrap_or_default();
                 parameter(query, name) != Parameter::Missing
             }
+        }
+    }
+}
+
+impl From<Parameter<'_>> for Occupancy {
+    fn from(found: Parameter<'_>) -> Self {
+        match found {
+            Parameter::Missing => Self::Free,
+            Parameter::One(_) => Self::Taken,
+            Parameter::Several => Self::Ambiguous,
         }
     }
 }

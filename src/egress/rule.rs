@@ -130,7 +130,7 @@ impl Rule {
         mut fresh: impl FnMut() -> String,
     ) -> Result<Plan, Refusal> {
         let Some(inject) = &self.inject else { return Ok(Plan::Pass { kept: false }) };
-        if let Some(place) = inject.places().find(|place| place.is_taken(head, body)) {
+        if let Some(place) = inject.taken(head, body)? {
             if inject.keep {
                 return Ok(Plan::Pass { kept: true });
             }

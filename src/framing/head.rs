@@ -180,7 +180,7 @@ impl Head {
 }
 
 /// Reports whether a value is `HOST` or `HOST:PORT` (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
-fn is_authority(value: &[u8]) -> bool {
+pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.strip_prefix(b"[").and_then(|rest| split(rest, b']')) {
         Some((address, rest)) => {
             let address = std::str::from_utf8(address).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::passed_headers::HeaderAllowlist;
 use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;
@@ -177,6 +178,8 @@ pub struct Route {
     pub forward: Template,
     /// What happens to the query.
     pub query: QueryRule,
+    /// The headers of the caller that reach the agent. `None`: all headers that are not always removed.
+    pub passed_headers: Option<Arc<HeaderAllowlist>>,
     /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,
     /// Whether events that were already delivered are recognized and not delivered again.

@@ -45,7 +45,7 @@ impl<'t> Found<'t> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotJson;
 
-/// Looks up all `pointers` in one pass over the document. There must be at most [`POINTERS_MAX`] of them.
+/// Looks up all `pointers`. One pass over the document looks up [`POINTERS_MAX`] of them.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a byte
@@ -54,8 +54,14 @@ pub struct NotJson;
 pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'t>>, NotJson> {
     let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
     let mut found = vec![Found::Missing; pointers.len()];
-    let wanted = pointers.iter().take(POINTERS_MAX).enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
-    Walk { pointers, depth: 0, wanted, found: &mut found }.through(text).ok_or(NotJson)?;
+    if pointers.is_empty() {
+        Walk { pointers, depth: 0, wanted: 0, found: &mut found }.through(text).ok_or(NotJson)?;
+    }
+    // A bit mask identifies the pointers of one pass, so a pass must not have more pointers than the mask has bits.
+    for (pointers, found) in pointers.chunks(POINTERS_MAX).zip(found.chunks_mut(POINTERS_MAX)) {
+        let wanted = pointers.iter().enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
+        Walk { pointers, depth: 0, wanted, found }.through(text).ok_or(NotJson)?;
+    }
     Ok(found)
 }
 
@@ -253,6 +259,19 @@ mod tests {
         }
         assert_eq!(raw(r#"{"d":"\ud800","d":{"a":1}}"#, "/d/a").as_deref(), Some("1"));
         assert_eq!(raw("1e999", "/a"), None);
+    }
+
+    #[test]
+    fn any_number_of_pointers_is_looked_up() {
+        for count in [0, 1, 31, 32, 33, 64, 65, 200] {
+            let members: Vec<_> = (0..count).map(|i| format!("\"m{i}\":[{i},{{\"x\":\"v{i}\"}}]")).collect();
+            let text = format!("{{{}}}", members.join(","));
+            let pointers: Vec<_> = (0..count).map(|i| pointer(&format!("/m{i}/1/x"))).collect();
+            let found = find(text.as_bytes(), &pointers.iter().collect::<Vec<_>>()).unwrap();
+            let words: Vec<_> = found.iter().map(|one| one.word().unwrap().into_string()).collect();
+            assert_eq!(words, (0..count).map(|i| format!("v{i}")).collect::<Vec<_>>());
+            assert_eq!(find(b"{", &pointers.iter().collect::<Vec<_>>()).err(), Some(NotJson), "{count}");
+        }
     }
 
     #[test]

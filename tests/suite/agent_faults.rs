@@ -117,6 +117,10 @@ fn an_agent_that_talks_nonsense() {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: \x01\r\n\r\n",
+        b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
+        b"HTTP/1.1 200 OK\r\nx-name: a\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\n",
+        b"HTTP/1.1 103 Early Hints\nlink: </a>\n\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n",
     ] {
         let agent = Agent::start(nonsense);
@@ -169,6 +173,25 @@ fn answers_of_every_framing_are_passed_on() {
             assert_eq!(response.header("x-why"), Some("agent"));
         }
     }
+}
+
+/// Trailers and chunk extensions of a response are dropped, whatever they say: the next response on the connection
+/// begins after them.
+#[test]
+fn trailers_and_extensions_of_an_answer_change_nothing() {
+    let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2; a;;=\" b\r\nok\r\n0\r\n\
+        Content-Length: 500\r\nTransfer-Encoding: gzip\r\nX-Trailer: x\r\n\r\n";
+    let agent = Agent::start(chunked);
+    let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+    for _ in 0..3 {
+        let response = callgate.send(REQUEST);
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+        for name in ["content-length", "x-trailer"] {
+            assert_eq!(response.header(name), None, "{name}");
+        }
+        assert_eq!(response.header("transfer-encoding"), Some("chunked"));
+    }
+    assert_eq!(agent.connections(), 1, "the connection is kept");
 }
 
 #[test]

@@ -101,7 +101,11 @@ fn the_body_gets_address_and_token_and_nothing_else_changes() {
             ("x-api-key", "the agent's own"),
             ("x-custom", "kept"),
             ("callgate-route", "x"),
-            ("connection", "x-hop"),
+            // Callgate reads all options, not only the first ones.
+            (
+                "connection",
+                "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w,x,y,z,aa,bb,cc,dd,ee,ff,gg,hh,x-hop",
+            ),
             ("x-hop", "1"),
             ("accept-encoding", "gzip"),
         ],
@@ -177,6 +181,61 @@ fn what_is_there_already_is_refused_or_kept() {
     eventually(|| world.callgate.metrics().contains(counted).then_some(()));
     assert_eq!(world.send("/keep", r#"{"id":"a"}"#).status, 202);
     assert_eq!(world.interactions()[0]["uses_left"], 1);
+}
+
+#[test]
+fn another_spelling_of_the_place_is_not_sent() {
+    let world = World::new();
+    let evil = r#""https://evil.example/""#;
+    for (path, fields) in [
+        ("/keep", format!(r#""Callback_Url":{evil}"#)),
+        ("/keep", format!(r#""callback_\u0055rl":{evil}"#)),
+        ("/keep", format!(r#""callbac\u212a_url":{evil}"#)),
+        ("/keep", format!(r#""callback_url":{evil},"CALLBACK_URL":{evil}"#)),
+        ("/keep", format!(r#""callback_url":{evil},"callback_url":{evil}"#)),
+        ("/keep", r#""callback_TOKEN":"x""#.to_owned()),
+        ("/keep", format!(r#""callback_url":{evil},"callback_Token":"x""#)),
+        ("/nowhere", format!(r#""Callback_Url":{evil}"#)),
+        ("/nowhere", format!(r#""callback_\u0075RL":{evil}"#)),
+        ("/nowhere", r#""Callback_token":null"#.to_owned()),
+        ("/body", format!(r#""document":{{"id":"d"}},"callback":{{"URL":{evil}}}"#)),
+        ("/body", format!(r#""document":{{"id":"d"}},"Callback":{{"url":{evil}}}"#)),
+        ("/body", format!(r#""document":{{"id":"d"}},"\u0043allback":{{}},"callback":{{"x":{evil}}}"#)),
+        ("/body", r#""document":{"id":"d"},"callback":{"x":1,"Token":"t"}"#.to_owned()),
+    ] {
+        let refused = world.send(path, &format!(r#"{{"id":"d",{fields}}}"#));
+        let reason = refused.json()["reason"].as_str().map(str::to_owned);
+        assert_eq!(
+            (refused.status, reason.as_deref()),
+            (400, Some("injection_impossible")),
+            "{path} {fields}"
+        );
+    }
+    let egress = world.callgate.egress.unwrap();
+    for query in [
+        "Webhook=x",
+        "%57ebhook=x",
+        "%77eb%68ook=x&webhook=y",
+        "webhook[]=x",
+        "a=1;webhook=x",
+        "web%E2%84%AAhook=1&webhoo%E2%84%AA=x",
+    ] {
+        let refused = send_to(egress, "GET", &format!("/query?user=u1&{query}"), &[], b"");
+        assert_eq!(refused.status, 400, "{query}");
+    }
+    assert_eq!(send_to(egress, "GET", "/query?user=u1&%77ebhook=x", &[], b"").status, 409, "the same name");
+    for headers in [
+        [("X_Callback_Url", "x"), ("x-a", "1")],
+        [("x-callback_token", "x"), ("x-a", "1")],
+        [("x.callback.token", "x"), ("x-a", "1")],
+        [("x-callback-url", "x"), ("X-Callback-Url", "y")],
+    ] {
+        assert_eq!(send_to(egress, "POST", "/header/h1", &headers, b"").status, 400, "{headers:?}");
+    }
+    assert!(world.provider.received().is_empty() && world.interactions().is_empty());
+    // Names that only resemble the places are no reason to deny.
+    let near = r#"{"id":"a","callback_urls":1,"callbackurl":2,"nested":{"Callback_Url":3}}"#;
+    assert_eq!(world.send("/keep", near).status, 202);
 }
 
 #[test]
@@ -344,6 +403,19 @@ fn a_provider_that_does_not_answer_is_given_up_on_but_may_call_back() {
     let late = callgate.agent_sends("/keep", r#"{"id":"a"}"#);
     assert_eq!((late.status, late.json()["reason"].as_str()), (504, Some("provider_timeout")));
     assert_eq!(callgate.admin_get("/callbacks").json()["interactions"][0]["state"], "open");
+}
+
+#[test]
+fn an_answer_with_a_bare_line_feed_is_not_relayed() {
+    let world = World::new();
+    for answer in [
+        b"HTTP/1.1 202 Accepted\ncontent-length: 0\n\n".as_slice(),
+        b"HTTP/1.1 202 Accepted\r\nx-name: a\ncontent-length: 0\r\n\r\n",
+    ] {
+        world.provider.answers(answer);
+        let refused = world.send("/plain", "{}");
+        assert_eq!((refused.status, refused.json()["reason"].as_str()), (502, Some("provider_garbled")));
+    }
 }
 
 #[test]

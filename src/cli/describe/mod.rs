@@ -139,6 +139,10 @@ fn route(policy: &Policy, route: &Route) -> Value {
             QueryRule::Drop => "drop",
             QueryRule::Pass => "pass, less the token",
         },
+        "headers": route.passed_headers.as_ref().map_or_else(
+            || json!("all, less those that are always removed"),
+            |allowed| json!(allowed.names().collect::<Vec<_>>()),
+        ),
         "duplicates": if route.tells_duplicates { "answer" } else { "deliver" },
         "interaction": interaction(route),
         "actions": route.actions.as_ref().map(actions),

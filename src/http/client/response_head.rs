@@ -69,7 +69,7 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 }
 
 /// Parses a head and returns it with its length, in bytes. Returns `None` if it is incomplete. Accepts obsolete forms
-/// that servers still send. They are not relayed, because Callgate writes the headers anew.
+/// that servers still send, but no bare LF: the headers are written again before they are relayed.
 fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -81,6 +81,11 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
         Status::Complete(length) => length,
         Status::Partial => return Ok(None),
     };
+    // A line feed in a value, which a program on the other side let through, must not end a line: it could add a header
+    // that changes where the response ends.
+    if memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).any(|at| !follows_cr(bytes, at)) {
+        return Err(ResponseFault::Garbled);
+    }
     let status =
         StatusCode::from_u16(response.code.unwrap_or_default()).map_err(|_| ResponseFault::Garbled)?;
     let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
@@ -97,6 +102,11 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
             .map_err(|_| ResponseFault::Garbled)?;
     }
     Ok(Some((ResponseHead { status, version, headers }, length)))
+}
+
+/// Reports whether the byte before `at` is a CR.
+fn follows_cr(bytes: &[u8], at: usize) -> bool {
+    at.checked_sub(1).and_then(|before| bytes.get(before)) == Some(&b'\r')
 }
 
 fn unfolded(value: &[u8]) -> Bytes {

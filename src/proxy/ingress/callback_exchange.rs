@@ -166,7 +166,7 @@ impl CallbackExchange<'_> {
             Ok(admitted) => Some(admitted.client()),
             Err(denied) => denied.seen.client,
         };
-        if self.context.rate_limits.allow_caller(rate, client.unwrap_or(self.conn.peer)) {
+        if self.context.rate_limits.allow_caller(rate, client.unwrap_or(self.conn.peer), instant()) {
             return decided;
         }
         match decided {

@@ -26,6 +26,10 @@ const ERROR_RESETS_MAX: usize = 64;
 /// Maximum number of exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more
 /// exchanges than open streams, because the exchange of a reset stream continues until the agent has responded.
 const EXCHANGES_PER_STREAM: usize = 2;
+/// The error code of a stream that was not processed. The client may send the request again (RFC 9113 section 8.7).
+const REFUSED_STREAM: u32 = 7;
+/// The error code of a stream whose head is too large. Sending it again would not help (RFC 9113 section 7).
+const ENHANCE_YOUR_CALM: u32 = 11;
 /// Memory per header line besides its text, in bytes.
 const HEADER_LINE_BYTES: usize = 128;
 
@@ -46,21 +50,26 @@ fn options(limits: &Limits) -> H2Options {
 }
 
 /// Reserves memory for an HTTP/2 head. HPACK can compress a head to a thousandth of its size, so the reservation uses
-/// the decompressed size. Returns `None` if the head has too many lines or the memory is used up.
+/// the decompressed size.
+///
+/// # Errors
+/// Returns the error code for the stream if the head has too many lines or the memory is used up.
 fn reserve_head_memory(
     context: &IngressContext,
     session: &HttpSession,
     limits: &Limits,
-) -> Option<MemoryReservation> {
+) -> Result<MemoryReservation, u32> {
     let headers = &session.req_header().headers;
     let bytes: usize =
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_LINE_BYTES).sum();
     let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
-    let would_fit = headers.len() <= limits.headers_max && reservation.grow_to(bytes as u64);
-    if !would_fit {
-        context.recorder.metrics.request("none", "none", "deny", Denial::HeadTooLarge.code(), 0);
-    }
-    would_fit.then_some(reservation)
+    let code = match headers.len() <= limits.headers_max {
+        true if reservation.grow_to(bytes as u64) => return Ok(reservation),
+        true => REFUSED_STREAM,
+        false => ENHANCE_YOUR_CALM,
+    };
+    context.recorder.metrics.request("none", "none", "deny", Denial::HeadTooLarge.code(), 0);
+    Err(code)
 }
 
 /// Serves the requests of an HTTP/2 connection concurrently until the connection is closed.
@@ -99,18 +108,21 @@ pub(super) async fn serve(
             Ok(Some(H2Accept::Session(mut session))) => {
                 let now = context.policy.load().limits;
                 let head = reserve_head_memory(&context, &session, &now);
+                // Reset streams are counted until the agent has responded.
                 let too_many = exchanges.count() >= now.streams_max as usize * EXCHANGES_PER_STREAM;
-                let Some(head) = head.filter(|_| !too_many) else {
-                    // The exchange of a reset stream stays in flight until the agent has responded.
-                    session.shutdown();
-                    malformed += 1;
-                    if malformed > MALFORMED_MAX {
-                        return;
+                let head = match head {
+                    Ok(head) if !too_many => head,
+                    refused => {
+                        session.shutdown_with_reason(refused.err().unwrap_or(REFUSED_STREAM).into());
+                        malformed += 1;
+                        if malformed > MALFORMED_MAX {
+                            return;
+                        }
+                        continue;
                     }
-                    continue;
                 };
                 if !conn.is_still_allowed() {
-                    session.shutdown();
+                    session.shutdown_with_reason(REFUSED_STREAM.into());
                     connection.graceful_shutdown();
                     continue;
                 }
