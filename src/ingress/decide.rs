@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::edge::Edge;
-use super::fetched_data::FetchedData;
+use super::edge::{Edge, FetchedData};
 use super::gate::{self, Found};
 use super::route::Route;
 use super::router::Router;

@@ -1,7 +1,7 @@
 //! The settings and the fetched data that all routes share.
 
-use super::fetched_data::FetchedData;
-use crate::source::ClientAddress;
+use crate::signature::Keyring;
+use crate::source::{ClientAddress, Lists};
 
 /// What all routes share: the public URL, the rule for client addresses, and the fetched keys and lists.
 #[derive(Clone, Debug)]
@@ -15,4 +15,13 @@ pub struct Edge {
     pub fetched_data: FetchedData,
     /// The beginning of every external URL, without a slash at the end. Empty if no public URL is configured.
     pub public_url: Box<str>,
+}
+
+/// A snapshot of the fetched keys and address lists. A request uses one snapshot from beginning to end.
+#[derive(Clone, Debug, Default)]
+pub struct FetchedData {
+    /// The keys.
+    pub keyring: Keyring,
+    /// The address lists.
+    pub lists: Lists,
 }

@@ -11,11 +11,11 @@ mod decide;
 mod decide_body;
 mod edge;
 mod event_keys;
-mod fetched_data;
 mod forward;
 mod gate;
 mod observed;
 mod passed_headers;
+
 mod permit;
 mod route;
 mod router;
@@ -23,8 +23,7 @@ mod write_notice;
 
 pub use decide::{Admitted, Denied, Document, Ingress, Seen};
 pub use decide_body::Decided;
-pub use edge::Edge;
-pub use fetched_data::FetchedData;
+pub use edge::{Edge, FetchedData};
 pub use observed::{Observed, Turned};
 pub use passed_headers::{HeaderAllowlist, is_always_removed};
 pub use permit::{Halted, Permit, Verified};

@@ -8,6 +8,7 @@ mod answering;
 mod ask;
 mod deadlines;
 mod events;
+mod failed_delivery;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod interaction;
 mod notice;

@@ -1,9 +1,7 @@
-//! Failed deliveries of an interaction: callbacks that the agent did not accept, and a request of the agent of which it
-//! is not known whether the provider accepted it.
+//! The number of callbacks that the agent did not accept.
 
 use serde::{Deserialize, Serialize};
 
-use super::interaction::{Claim, Interaction};
 use crate::time::Timestamp;
 
 /// The verified callbacks that arrived and that the agent did not accept.
@@ -12,7 +10,7 @@ pub struct Undelivered {
     /// Number of failed deliveries.
     pub count: u32,
     /// Time of the last one, in Unix milliseconds.
-    last: i64,
+    pub(super) last: i64,
 }
 
 impl Undelivered {
@@ -24,33 +22,5 @@ impl Undelivered {
     /// Returns the JSON of notices and of the callbacks API: `{"count": …, "last_at": RFC 3339}`.
     pub fn to_json(self) -> serde_json::Value {
         serde_json::json!({ "count": self.count, "last_at": self.last_at().to_string() })
-    }
-}
-
-impl Interaction {
-    /// Returns the callbacks that the agent did not accept, if there were any.
-    pub fn undelivered(&self) -> Option<Undelivered> {
-        self.more.as_ref().and_then(|more| more.undelivered)
-    }
-
-    /// Reports whether nothing shows that the provider accepted the request: the agent received an error, and no
-    /// callback has arrived since.
-    pub(super) fn is_probably_not_sent(&self) -> bool {
-        let is_doubtful = self.more.as_ref().is_some_and(|more| more.is_doubtful);
-        is_doubtful && self.last_event.is_none() && self.undelivered().is_none()
-    }
-
-    /// Ends a claim whose callback the agent did not accept. Restores the previous state, and counts the callback.
-    pub fn fail(&mut self, claim: &Claim, now: Timestamp) {
-        self.release(claim);
-        let count = self.undelivered().map_or(0, |before| before.count);
-        self.more().undelivered = Some(Undelivered { count: count.saturating_add(1), last: now.unix_ms() });
-    }
-
-    /// Records that the agent received an error that does not say whether the provider accepted the request.
-    pub fn doubt(&mut self) {
-        if self.state.is_open() {
-            self.more().is_doubtful = true;
-        }
     }
 }
