@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop deny fuzz build setup clean
+.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -15,19 +15,17 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core doc compile-tests compile-count tools
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count deny
+	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count dependencies
 	@echo "all tests passed"
 
 compile-tests: setup
 	scripts/unit.sh compile
-	$(CARGO) build --locked
 
 compile-count: setup
 	COMPILE_ONLY=1 scripts/count.sh $(TOOLS)
 
 # Downloads what the tests need besides Rust crates. A failure is reported by the test that needs the tool.
 tools: setup
-	-@FETCH_ONLY=1 scripts/deny.sh $(TOOLS)
 	-@FETCH_ONLY=1 scripts/interop.sh $(TOOLS) target/debug/callgate
 	-@FETCH_ONLY=1 scripts/deploy-test.sh $(TOOLS) target/debug/callgate
 	-@FETCH_ONLY=1 scripts/observability.sh $(TOOLS) target/debug/callgate
@@ -50,32 +48,33 @@ core:
 unit: setup
 	scripts/unit.sh
 
+# Includes the examples so that the dependencies are compiled with the same features as for `lint`.
 doc: setup
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --examples
 
 # The providers' own client libraries sign requests, and Callgate verifies them.
 interop: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	scripts/interop.sh $(TOOLS) target/debug/callgate
 
 # Renders the manifests in deploy/, and checks them against their schemas and against the program.
 deploy-test: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	scripts/deploy-test.sh $(TOOLS) target/debug/callgate
 
 # Compares rules, dashboard and metrics with each other, and plays incidents with a real Prometheus.
 observability: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	scripts/observability.sh $(TOOLS) target/debug/callgate
 
 # Tests the admin page in a real browser. If none is installed, downloads a headless Chromium into .tools/.
 page-test: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	@browser=$$(scripts/browser.sh $(TOOLS)) && python3 tests/page/run.py --callgate target/debug/callgate --browser "$$browser"
 
 # Does the same as a part of `make test`. If no browser can be installed, prints a message and does not fail.
 page: setup
-	$(CARGO) build --locked
+	scripts/unit.sh compile
 	@if browser=$$(timeout 60 scripts/browser.sh $(TOOLS)); then \
 	    python3 tests/page/run.py --callgate target/debug/callgate --browser "$$browser"; \
 	else echo "THE PAGE WAS NOT LOOKED AT: no browser" >&2; fi
@@ -116,7 +115,11 @@ CALLBACKS ?= 10000
 crash-loop: setup
 	CALLGATE_CALLBACKS=$(CALLBACKS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 nothing_acknowledged
 
-# Checks licences, sources and banned crates, and known vulnerabilities if their database can be downloaded.
+# Checks licences, sources and duplicate versions of the dependencies. Takes seconds.
+dependencies:
+	python3 scripts/dependencies.py Cargo.toml fuzz/Cargo.toml
+
+# Does the same with cargo-deny, which takes minutes to build, and checks known vulnerabilities if their database can be downloaded.
 deny: setup
 	@scripts/deny.sh $(TOOLS)
 

@@ -23,7 +23,7 @@ if ! "$valgrind" --version >/dev/null 2>&1; then
 fi
 
 # COMPILE_ONLY=1 compiles the benchmark and counts nothing.
-binary=$(cargo bench --locked --bench count --no-run --message-format json-render-diagnostics |
+binary=$(cargo build --release --locked --example count --message-format json-render-diagnostics |
     python3 -c 'import json, sys; print(*[m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable") and m["target"]["name"] == "count"])')
 [ -z "${COMPILE_ONLY:-}" ] || exit 0
 exec python3 "$root/benches/count.py" "$valgrind" "$binary" "${@:2}"

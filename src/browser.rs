@@ -1,8 +1,8 @@
 //! Detects requests that a web page causes in a browser on this host. A browser marks such requests with headers that
 //! the page can neither set nor remove (`Origin`, `Sec-Fetch-Site`).
 //!
-//! DNS rebinding makes the host name of an attacker's page resolve to this host, so that its requests look same-origin.
-//! These requests are detected by their `Host`.
+//! In a DNS rebinding attack, the host name of an attacker's page resolves to this host, so the requests of the page
+//! look same-origin. They are detected by their `Host` header, which contains the attacker's host name.
 
 use std::net::IpAddr;
 
@@ -10,22 +10,24 @@ use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
 
-/// The header that tells how the page and the server are related (Fetch Metadata Request Headers).
+/// The header in which a browser states how the requesting page and the server are related: `same-origin`, `same-site`,
+/// `cross-site` or `none` (W3C Fetch Metadata Request Headers).
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The reason why a request may come from a web page.
+/// The sign by which Callgate recognizes that a web page could have caused the request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
-    /// `Host` is neither an IP address, nor `localhost`, nor configured; or it is missing or duplicated.
+    /// The `Host` header is missing, is duplicated, or names a host that is neither an IP address, nor `localhost`, nor
+    /// a configured host name.
     Host,
-    /// The headers show that a page caused the request.
+    /// The headers show that a web page caused the request.
     Page,
 }
 
 /// Checks that a request was not caused by a web page. `hosts` are the configured host names in lower case.
 ///
 /// # Errors
-/// The reason why the request may come from a page.
+/// Returns the reason why the request may come from a page.
 pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Foreign> {
     if is_from_page(headers) {
         return Err(Foreign::Page);
@@ -39,8 +41,8 @@ pub fn is_from_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || once(headers, &SEC_FETCH_SITE).is_some_and(|site| site != "none")
 }
 
-/// Reports whether `Host` is an IP address, `localhost` or one of `hosts`, each with any port or none. A port in
-/// `hosts` must match. An absent `Host` is not accepted.
+/// Reports whether `Host` names an IP address, `localhost` or one of `hosts`, with or without a port. An entry of
+/// `hosts` that contains a port matches only this port. Returns false if `Host` is missing.
 pub fn names_this_host(headers: &HeaderMap, hosts: &[Box<str>]) -> bool {
     let host = host(headers);
     let Ok(authority) = host.parse::<Authority>() else { return false };
@@ -52,12 +54,12 @@ pub fn names_this_host(headers: &HeaderMap, hosts: &[Box<str>]) -> bool {
             || hosts.iter().any(|listed| **listed == *name || **listed == *host))
 }
 
-/// Returns `Host` in lower case. Empty if it is missing or duplicated.
+/// Returns the value of `Host` in lower case, or an empty string if the header is missing or duplicated.
 pub fn host(headers: &HeaderMap) -> String {
     once(headers, &HOST).unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns the value of a header that must not be repeated. Returns `None` if the header is missing, and an empty string
+/// Returns the value of a header that must not be repeated. Returns `None` if the header is missing, and an empty text
 /// if it is repeated or not ASCII text. A repeated header is ambiguous: another server might use the other value.
 pub fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();

@@ -13,7 +13,7 @@ use crate::time::{Steady, Timestamp};
 pub enum Clock {
     /// A clock that always shows this time, for tests.
     Fixed(Timestamp),
-    /// A clock that shows the stored Unix time in milliseconds, for tests that change it.
+    /// A clock that shows the stored Unix time in milliseconds, for tests that change the time.
     Set(Arc<AtomicI64>),
     /// The clock of the operating system.
     System,
@@ -46,7 +46,8 @@ pub(crate) fn age_of(written: SystemTime) -> Duration {
     SystemTime::now().duration_since(written).unwrap_or_default()
 }
 
-/// The clock for deadlines of the ledger. A passed deadline is final, so the clock ignores jumps of the wall clock.
+/// The clock by which the ledger decides that a deadline has passed. Such a decision cannot be undone. This clock
+/// therefore follows a jump of the wall clock only if the jump lasts (see [`Steady`]).
 #[derive(Debug)]
 pub struct LedgerClock {
     clock: Clock,

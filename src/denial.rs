@@ -1,8 +1,8 @@
-//! The reasons why Callgate denies or fails a request: one closed list. The HTTP status, the problem document, the
-//! metric label, the log field and the documentation anchor of a reason all come from this list.
+//! The closed list of reasons why Callgate denies a request or cannot process it. The HTTP status, the problem
+//! document, the metric label, the log field and the documentation anchor of a reason all come from this list.
 //!
-//! A reason tells an attacker nothing except its own name. The caller sees the name only with `explain_denials:
-//! true`.
+//! The caller sees the code of the reason only with `explain_denials: true`. It never sees what exactly the check
+//! found, because an attacker could use this information.
 
 use std::borrow::Cow;
 
@@ -15,11 +15,12 @@ pub enum Class {
     Fail,
 }
 
-/// Declares the closed list: variant, code, class, status, public title, and help text for the operator.
+/// Declares [`Denial`] from one table. Its columns are: variant, code, class, HTTP status, public title, and help text
+/// for the operator.
 macro_rules! denials {
     ($($variant:ident, $code:literal, $class:ident, $status:literal, $title:literal, $help:literal;)+) => {
-        /// The reason why Callgate did not deliver a callback, did not send a request of the agent, or could not
-        /// answer one of them. Sorted alphabetically. The codes are stable.
+        /// The reason why Callgate did not deliver a callback, did not send a request of the agent, or could not answer
+        /// one of them. The variants are sorted alphabetically. Their codes are stable.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Denial {
             $(#[doc = $help] $variant,)+
@@ -29,12 +30,12 @@ macro_rules! denials {
             /// Every reason, in the order of declaration.
             pub const ALL: &'static [Denial] = &[$(Denial::$variant),+];
 
-            /// Returns the stable snake_case code: metric label, log field and documentation anchor.
+            /// Returns the stable snake_case code. It is used as metric label, log field and documentation anchor.
             pub const fn code(self) -> &'static str {
                 match self { $(Denial::$variant => $code,)+ }
             }
 
-            /// Reports whether a check failed or the delivery failed.
+            /// Returns the class: whether a check failed, or whether Callgate failed after all checks had passed.
             pub const fn class(self) -> Class {
                 match self { $(Denial::$variant => Class::$class,)+ }
             }
@@ -73,6 +74,9 @@ denials! {
     AgentGarbled, "agent_garbled", Fail, 502, "Bad Gateway",
         "The agent's response is not HTTP/1.1, or the agent reported success before it had received the whole \
          callback.";
+    AgentRedirected, "agent_redirected", Fail, 502, "Bad Gateway",
+        "The agent answered with a redirect (3xx). A callback is not redirected, because its sender would then \
+         call the internal address.";
     AgentReset, "agent_reset", Fail, 502, "Bad Gateway",
         "The agent closed the connection before it sent a response. The callback may have reached the agent.";
     AgentTimeout, "agent_timeout", Fail, 504, "Gateway Timeout",
@@ -112,8 +116,8 @@ denials! {
         "The request to the egress listener names a host that is not an IP address, `localhost` or listed in \
          `listen.egress.hosts`.";
     InjectionImpossible, "injection_impossible", Deny, 400, "Bad Request",
-        "Callgate cannot add the callback URL or token to the body: the path to its place leads through a value \
-         without members, or a member on the path occurs twice.";
+        "Callgate cannot add the callback URL or token to the request: the path to its place leads through a value \
+         without members, or the request has a name on the path twice or in another spelling.";
     InteractionMismatch, "interaction_mismatch", Deny, 403, "Forbidden",
         "The provider's id of the work in the callback differs from the id that the provider returned when it \
          accepted the request.";
@@ -220,7 +224,7 @@ denials! {
 }
 
 impl Denial {
-    /// Returns the verdict, `deny` or `fail`: metric label and log field.
+    /// Returns the verdict, `deny` or `fail`. It is used as metric label and log field.
     pub const fn verdict(self) -> &'static str {
         match self.class() {
             Class::Deny => "deny",
@@ -242,7 +246,7 @@ impl Denial {
 pub struct Refusal {
     /// The reason, from the closed list.
     pub denial: Denial,
-    /// What the check saw.
+    /// A sentence about what the check found in the request.
     pub detail: Cow<'static, str>,
 }
 

@@ -1,6 +1,6 @@
-//! The number of a feed. A feed is a document that Callgate fetches, such as a key set or an address list. This
-//! module only defines the number, so that the code that uses a feed and the code that fetches it can name the same
-//! one.
+//! The number of a feed. A feed is a document that Callgate fetches, such as a key set or an address list. The code
+//! that uses feeds and the code that fetches them both refer to a feed by this number, so the number has a module of
+//! its own.
 
 /// The index of a feed in `Policy::feeds`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

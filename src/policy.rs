@@ -15,7 +15,7 @@ use crate::source::Selection;
 use crate::time::{Rate, Timestamp};
 use crate::token::{Grant, Minter};
 
-/// The compiled rules.
+/// The compiled rules that a request is decided by: routes, egress rules, limits, and the data that they need.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The agent that receives permitted callbacks.
@@ -36,7 +36,8 @@ pub struct Policy {
     pub minting: Option<Minting>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
-    /// The certificate authorities for TLS connections to providers. `None`: the authorities of the operating system.
+    /// The certificate authorities for TLS connections to providers. If they are `None`, the authorities of the
+    /// operating system are trusted.
     pub trusted_roots: Option<TrustedRoots>,
 }
 
@@ -45,7 +46,7 @@ pub struct Policy {
 pub struct TrustedRoots {
     /// The path of the PEM file.
     pub path: Box<str>,
-    /// The SHA-256 of the file. A changed file is a different set of authorities.
+    /// The SHA-256 digest of the file. If the file changes, this is a different set of authorities.
     pub digest: [u8; 32],
 }
 
@@ -59,7 +60,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Returns the URL without its query, which may contain a secret. For metrics and the log.
+    /// Returns the URL without its query, which may contain a secret. Metrics and the log contain this text.
     pub fn label(&self) -> &str {
         self.url.split('?').next().unwrap_or_default()
     }
@@ -68,7 +69,7 @@ impl Feed {
 /// The kind of a fetched document.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum FeedKind {
-    /// A list of addresses, and the selection of the addresses in the document.
+    /// A list of IP networks. The selection describes where the document contains them.
     Addresses(Selection),
     /// A set of public keys.
     Keys,
@@ -79,11 +80,13 @@ pub enum FeedKind {
 /// How feeds are fetched.
 #[derive(Clone, Debug)]
 pub struct Fetching {
-    /// The folder in which fetched documents are kept across restarts. `None` keeps none.
+    /// The folder in which fetched documents are kept across restarts. If it is `None`, fetched documents are not kept
+    /// across restarts.
     pub cache: Option<Box<str>>,
-    /// Time between two fetches.
+    /// Time between two fetches of the same document.
     pub every: Duration,
-    /// Maximum age of keys that cannot be fetched again. Address lists have no maximum age.
+    /// How long fetched keys stay in use while every attempt to fetch them again fails. Address lists stay in use
+    /// without a time limit.
     pub stale_ok: Duration,
     /// Timeout for one fetch.
     pub timeout: Duration,
@@ -94,11 +97,12 @@ pub struct Fetching {
 pub struct Agent {
     /// The address at which the agent listens.
     pub address: AgentAddress,
-    /// Timeout for connecting.
+    /// Timeout for connecting to the agent.
     pub connect_timeout: Duration,
     /// Timeout for the head of the agent's response, and for each further read of its body.
     pub response_timeout: Duration,
-    /// How long an idle connection is kept. Shorter than the usual keep-alive timeout of servers.
+    /// How long Callgate keeps an idle connection to the agent. The default is shorter than the usual keep-alive
+    /// timeout of servers.
     pub idle_timeout: Duration,
 }
 
@@ -136,9 +140,9 @@ pub struct Limits {
     pub connections_per_address_max: usize,
     /// Maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
-    /// Maximum time from the first byte of a request, or for the first request of a connection from its beginning, to
-    /// the end of the head. Also the maximum time for everything that precedes the first request, such as the TLS
-    /// handshake.
+    /// Maximum time for receiving a request head. It starts with the first byte of the head. For the first head of a
+    /// connection, it starts when the connection is ready for requests. The steps before that, such as the TLS
+    /// handshake, have the same limit separately.
     pub head_deadline: Duration,
     /// Maximum number of header lines of a request.
     pub headers_max: usize,
@@ -195,7 +199,7 @@ pub struct MintRequest<'a> {
     pub route: &'a str,
     /// The captures of the route, each with its value.
     pub parameters: &'a [(&'a str, &'a str)],
-    /// Lifetime of the token. `None`: the default of the configuration.
+    /// Lifetime of the token. If it is `None`, the default of the configuration applies.
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
@@ -273,7 +277,8 @@ impl Policy {
         let had = &old.ingress.edge().fetched_data;
         outside.keyring.take_certificates(&had.keyring, |url| self.may_be_named(url));
         for (id, feed) in self.feeds.iter().enumerate().map(|(i, feed)| (FeedId(i), feed)) {
-            // The file of a learned secret is the source of truth. The new policy has already read it.
+            // A secret that a provider sent in a handshake is stored in a file. The new policy has already read this
+            // file, so the secret of the old policy is not copied.
             let Some(before) = old.feed(feed).filter(|_| feed.kind != FeedKind::Secret) else { continue };
             let known = outside.keyring.set(id).is_some() || outside.lists.get(id).is_some();
             // The new policy has already read this local file.
@@ -286,12 +291,12 @@ impl Policy {
         self.with_fetched_data(outside)
     }
 
-    /// Reports whether a provider's message may name a certificate at this URL.
+    /// Reports whether a message of any provider may name a certificate at this URL.
     pub fn may_be_named(&self, url: &str) -> bool {
         self.verifiers().any(|verifier| verifier.may_name(url))
     }
 
-    /// Returns the signature verifiers of all providers that sign.
+    /// Returns the signature verifiers of all providers that have one.
     pub fn verifiers(&self) -> impl Iterator<Item = &Verifier> {
         self.providers.iter().filter_map(|provider| provider.verifier.as_ref())
     }
@@ -346,7 +351,7 @@ impl Policy {
         });
         let path = path.ok_or_else(|| MintFault::Parameter(TOKEN_CAPTURE.to_owned()))?;
         let mut url = format!("{}{path}", self.ingress.edge().public_url);
-        // The first carrier is used for new tokens. The others are only accepted.
+        // A new token is sent in the first carrier. The other carriers are only accepted in callbacks.
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }

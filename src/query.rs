@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use crate::json::is_same_name;
+
 /// The characters to percent-encode: all except the unreserved characters of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -18,11 +20,12 @@ pub enum Parameter<'a> {
     Several,
 }
 
-/// Checks that every byte of a query is a visible ASCII character and not `#`. This is more lenient than RFC 3986
+/// Checks that every byte of a query is a visible ASCII character other than `#`. This is more lenient than RFC 3986
 /// section 3.4: brackets, braces and similar characters are accepted, because providers send them.
 ///
 /// # Errors
-/// Returns the offset of the first other byte: a control character, a space, `#`, or a byte outside ASCII.
+/// Returns the offset of the first byte that is not allowed: a control character, a space, `#`, or a byte outside
+/// ASCII.
 pub fn check_query(query: &str) -> Result<(), usize> {
     match query.bytes().position(|b| !b.is_ascii_graphic() || b == b'#') {
         Some(at) => Err(at),
@@ -48,11 +51,31 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     percent_decode_str(value).decode_utf8().map_or(Parameter::Several, Parameter::One)
 }
 
+/// Looks up a parameter strictly. Returns [`Parameter::Several`] also if the parameter occurs in another spelling, which
+/// some programs take for the same name: in another case, after a `;`, as `name[...]`, after a space, or with `.` or a
+/// space for `_`.
+pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
+    let wanted = loose(name);
+    let spelled = query.split(['&', ';']).filter(|pair| is_same_name(&loose(&name_of(pair)), &wanted));
+    match (spelled.count(), parameter(query, name)) {
+        (0, Parameter::Missing) => Parameter::Missing,
+        (1, found @ Parameter::One(_)) => found,
+        _ => Parameter::Several,
+    }
+}
+
+/// Returns a name as the most lenient programs read it. PHP drops spaces before it and everything from a `[`, and
+/// replaces `.` and spaces by `_`.
+fn loose(name: &str) -> String {
+    let name = name.trim_start_matches([' ', '+']).split('[').next().unwrap_or_default();
+    name.replace(['.', ' ', '+'], "_")
+}
+
 /// Looks up a field of a form (WHATWG URL, application/x-www-form-urlencoded). Unlike in [`parameter`], a `+` means a
 /// space.
 pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     match parameter(fields, name) {
-        // Replace `+` before decoding: a literal `+` means a space, and `%2B` means a plus sign.
+        // `+` is replaced before the text is decoded, because a literal `+` means a space, but `%2B` means a plus sign.
         Parameter::One(_) => {
             let mut raw = fields.split('&').filter(|pair| name_of(pair) == name);
             let value = raw.next().and_then(|pair| pair.split_once('=')).map_or("", |(_, value)| value);
@@ -108,6 +131,30 @@ mod tests {
         assert_eq!(without_parameter(query, "callback_token"), None);
         assert_eq!(parameter("a=b", "callback_token"), Parameter::Missing);
         assert_eq!(parameter("t=%ff", "t"), Parameter::Several);
+    }
+
+    #[test]
+    fn other_spellings_of_a_name_are_seen() {
+        let strict = |query| parameter_strict(query, "callback_url");
+        assert_eq!(strict("a=1&b=callback_url"), Parameter::Missing);
+        assert_eq!(strict("callback_urls=1&my_callback_url=2&callback=3"), Parameter::Missing);
+        assert_eq!(strict("a=1&callback%5Furl=x&b=2"), Parameter::One("x".into()));
+        for query in [
+            "Callback_Url=x",
+            "callback%5FURL=x",
+            "callback_url=x&callback_url=y",
+            "callback_url=x&CALLBACK_URL=y",
+            "a=1;callback_url=x",
+            "callback_url[]=x",
+            "callback_url%5B0%5D=x",
+            "callback.url=x",
+            "callback+url=x",
+            "%20callback_url=x",
+            "callbac%E2%84%AA_url=x",
+            "callback_url=%ff",
+        ] {
+            assert_eq!(strict(query), Parameter::Several, "{query}");
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Ids that cannot be guessed.
 
-/// Returns a new id: `prefix` and 128 random bits in base32. Returns `None` if the system has no random numbers.
+/// Returns a new id: `prefix` and 128 random bits in base32. Returns `None` if the operating system cannot provide
+/// random numbers.
 pub fn new_id(prefix: &str) -> Option<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;
     Some(format!("{prefix}{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()))
 }
 
-/// Returns a random UUID (RFC 9562 version 4). Returns `None` if the system has no random numbers.
+/// Returns a random UUID (RFC 9562 version 4). Returns `None` if the operating system cannot provide random numbers.
 pub fn new_uuid() -> Option<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;

@@ -9,8 +9,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-/// Headers that concern one connection only (RFC 9110 section 7.6.1), and headers of the framing. Callgate writes its
-/// own for each connection.
+/// Headers that apply to one connection only (RFC 9110 section 7.6.1), and headers that describe the framing of a
+/// message. Callgate never forwards them. It writes its own headers for each connection.
 pub const HOP_BY_HOP: [HeaderName; 12] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -43,7 +43,8 @@ pub struct RequestHead<'a> {
     pub certificate: Option<&'a ClientCertificate>,
 }
 
-/// A client certificate that a trusted authority issued. The TLS handshake proved that the client has its key.
+/// A client certificate that a trusted authority issued. The TLS handshake proved that the client has the private key
+/// of the certificate.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ClientCertificate {
     /// The DNS names and URIs of its subject alternative names (RFC 5280 section 4.2.1.6).
@@ -116,6 +117,17 @@ pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|option| !option.is_empty())
 }
 
+/// Returns the headers of the message that its `Connection` header lists as hop-by-hop. All options are read, but the
+/// result is not longer than the list of headers.
+pub fn headers_of_one_hop(headers: &HeaderMap) -> Vec<HeaderName> {
+    let options =
+        connection_options(headers).filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok());
+    let mut listed: Vec<_> = options.filter(|name| headers.contains_key(name)).collect();
+    listed.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    listed.dedup();
+    listed
+}
+
 /// Reports whether the connection stays open after a message with these headers (RFC 9112 section 9.3).
 pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
     let (mut close, mut keep) = (false, version == Version::HTTP_11);
@@ -127,7 +139,7 @@ pub fn lasts(version: Version, headers: &HeaderMap) -> bool {
 }
 
 /// Writes one header line. Skips a value that contains CR, LF or NUL, because it would break the framing. The parsers
-/// already deny such values. This check does not rely on them.
+/// already deny such values. This second check prevents an injected header if a parser has a bug.
 pub fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         return;
@@ -160,4 +172,22 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
         return None;
     }
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_of_connection_is_read() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-first", "x-last", "x-other", "cookie"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        let many = format!("X-First, close,{}, X-LAST, x-first", "a, ,b;c,".repeat(500));
+        headers.append(CONNECTION, HeaderValue::from_str(&many).unwrap());
+        headers.append(CONNECTION, HeaderValue::from_static("cookie,x-missing,connection"));
+        let listed = headers_of_one_hop(&headers);
+        assert_eq!(listed, ["connection", "cookie", "x-first", "x-last"]);
+    }
 }

@@ -19,8 +19,8 @@ impl Secret {
         Self { bytes: Zeroizing::new(bytes) }
     }
 
-    /// Returns the raw bytes, for a key schedule or a decoder. Do not log them, put them into an error, or compare
-    /// them.
+    /// Returns the raw bytes, for code that creates a key from them or decodes them. The caller must not log them, put
+    /// them into an error, or compare them with `==`.
     pub fn expose(&self) -> &[u8] {
         &self.bytes
     }
@@ -35,8 +35,8 @@ impl Secret {
         self.bytes.is_empty()
     }
 
-    /// Compares the secret with `candidate` in constant time. The time depends neither on the content nor on a common
-    /// prefix, because both sides are hashed and the digests have equal length.
+    /// Compares the secret with `candidate` in constant time. Both are hashed, and the digests of equal length are
+    /// compared. The time therefore does not reveal how many bytes of the candidate are correct.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         Sha256::digest(&*self.bytes).ct_eq(&Sha256::digest(candidate)).into()
     }

@@ -1,5 +1,5 @@
-//! Timestamps and durations in the formats of the configuration and of HTTP. Nothing here reads a clock: below the
-//! `proxy` module, the current time is always an argument.
+//! Timestamps and durations in the formats of the configuration and of HTTP. This module reads no clock. Callers pass
+//! the current time as an argument.
 
 use std::fmt;
 use std::num::NonZero;
@@ -35,12 +35,12 @@ impl Timestamp {
         self.unix_ms
     }
 
-    /// Returns this time plus `duration`. Saturates.
+    /// Returns this time plus `duration`. Saturates at the end of the range.
     pub fn plus(self, duration: Duration) -> Self {
         Self { unix_ms: self.unix_ms.saturating_add(millis(duration)) }
     }
 
-    /// Returns this time minus `duration`. Saturates.
+    /// Returns this time minus `duration`. Saturates at the beginning of the range.
     pub fn minus(self, duration: Duration) -> Self {
         Self { unix_ms: self.unix_ms.saturating_sub(millis(duration)) }
     }
@@ -55,15 +55,15 @@ impl Timestamp {
     }
 }
 
-/// Times before the Unix epoch become the epoch.
+/// Converts a timestamp. A time before the Unix epoch becomes the epoch.
 impl From<Timestamp> for std::time::SystemTime {
     fn from(at: Timestamp) -> Self {
         Self::UNIX_EPOCH + Duration::from_millis(u64::try_from(at.unix_ms).unwrap_or(0))
     }
 }
 
-/// Formats the timestamp in RFC 3339, in UTC, with milliseconds unless they are zero. Does not use the formatter of
-/// the `time` crate, which is slower: the access log has a timestamp on every line.
+/// Formats the timestamp in RFC 3339, in UTC, with milliseconds unless they are zero. The formatter of the `time` crate
+/// is slower. It is not used, because every line of the access log contains a timestamp.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {
@@ -100,9 +100,12 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
     }
 }
 
-/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump, the
-/// new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions that
+/// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump ahead,
+/// the new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions that
 /// cannot be undone, for example that a deadline has passed.
+///
+/// After a jump back, the wall clock time is used at once: an earlier time makes no deadline pass. Tokens are minted with
+/// the wall clock time, so that a later time could be after their expiry.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// The difference between the wall clock and the monotonic clock, in milliseconds.
@@ -112,9 +115,10 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Maximum change of the difference between two calls that counts as normal drift, in milliseconds.
+    /// The largest change of the difference between two calls that is treated as normal drift and not as a jump, in
+    /// milliseconds.
     const DRIFT_MS: i64 = 2_000;
-    /// How long a changed difference must last before it is used.
+    /// How long a changed difference must last before the new wall clock time is used.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Returns the protected time. `wall` is the current wall clock time, `steady` the current monotonic time.
@@ -131,7 +135,7 @@ impl Steady {
             *self = Self { offset_ms: Some(offset), apart_since: None };
             return wall;
         }
-        Timestamp { unix_ms: believed.saturating_add(millis(steady)) }
+        wall.min(Timestamp { unix_ms: believed.saturating_add(millis(steady)) })
     }
 }
 
@@ -167,7 +171,7 @@ pub fn format_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// A rate limit: `requests` per duration `per`. All of these requests may arrive at once.
+/// A rate limit of `requests` in each duration `per`. All of these requests may arrive at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
     /// Maximum number of requests.
@@ -198,15 +202,20 @@ mod tests {
         let at = Duration::from_secs;
         assert_eq!(clock.look(wall, at(10)), wall);
         assert_eq!(clock.look(wall.plus(at(5)), at(15)), wall.plus(at(5)));
-        // The clock is a day ahead for a while and then correct again: the jump has no effect.
+        // The clock is a day ahead for less than a minute and then correct again. The jump has no effect.
         assert_eq!(clock.look(wall.plus(at(86_400)), at(20)), wall.plus(at(10)));
         assert_eq!(clock.look(wall.plus(at(86_430)), at(50)), wall.plus(at(40)));
         assert_eq!(clock.look(wall.plus(at(50)), at(60)), wall.plus(at(50)));
-        // The clock is set back an hour: time continues, and after a minute the new time is used.
+        // The clock is set back an hour, and the new time is used at once.
         let set = wall.minus(at(3600));
-        assert_eq!(clock.look(set, at(61)), wall.plus(at(51)));
-        assert_eq!(clock.look(set.plus(at(60)), at(121)), set.plus(at(60)));
-        assert_eq!(clock.look(set.plus(at(61)), at(122)), set.plus(at(61)));
+        assert_eq!(clock.look(set, at(61)), set);
+        assert_eq!(clock.look(set.plus(at(1)), at(62)), set.plus(at(1)));
+        // The former time is still known for a minute.
+        assert_eq!(clock.look(wall.plus(at(53)), at(63)), wall.plus(at(53)));
+        assert_eq!(clock.look(set.plus(at(3)), at(64)), set.plus(at(3)));
+        assert_eq!(clock.look(set.plus(at(63)), at(124)), set.plus(at(63)));
+        // A jump ahead to the former time is now one like any other.
+        assert_eq!(clock.look(wall.plus(at(115)), at(125)), set.plus(at(64)));
     }
 
     #[test]

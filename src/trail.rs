@@ -1,7 +1,7 @@
 //! The trail of one request: the checks that ran, in order, each with its result and its duration.
 //!
-//! In production a trail records outcomes, durations and the sentence of the first denial. Only `callgate explain`
-//! records the sentences of all checks.
+//! In production, a trail records the outcome and the duration of each check, and one sentence about the first check
+//! that failed. For `callgate explain`, it records a sentence about every check.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::denial::Denial;
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// The head is valid HTTP. Recorded only if it is not.
+    /// The head is valid HTTP. The trail contains this check only if it failed.
     Head,
     /// The path is canonical.
     Path,
@@ -49,11 +49,11 @@ pub enum Check {
 }
 
 impl Check {
-    /// Maximum number of steps of one request: each check once, and the rate check a second time.
+    /// Maximum number of steps of one request. The rate check can run twice, and every other check once.
     const STEPS_MAX: usize = 17;
 
-    /// Reports whether a passed check reads the clock. The other checks take less time than reading the clock. Their
-    /// time is included in the next timed check.
+    /// Reports whether the trail measures the duration of this check when it passes. The other checks take less time
+    /// than reading the clock. Their time is included in the duration of the next measured check.
     const fn is_timed(self) -> bool {
         !matches!(
             self,
@@ -70,7 +70,7 @@ impl Check {
         )
     }
 
-    /// Returns the stable snake_case name: log field and `explain` output.
+    /// Returns the stable snake_case name. It appears in the log and in the output of `explain`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Head => "head",
@@ -102,7 +102,8 @@ pub enum Outcome {
     Skip,
     /// The check failed, for this reason.
     Deny(Denial),
-    /// The request is valid but is not delivered. The caller receives a success status.
+    /// The request is valid, but it is not delivered, for example because it is a duplicate. The caller receives a
+    /// success status.
     Hold,
 }
 
@@ -125,11 +126,11 @@ pub struct Step {
     pub check: Check,
     /// Its result.
     pub outcome: Outcome,
-    /// Nanoseconds since the previous timed step. `None` if the clock was not read.
+    /// Nanoseconds since the previous measured step. `None` if this step was not measured.
     pub nanos: Option<u32>,
 }
 
-/// The checks that ran, in order, followed by `None`.
+/// The checks that ran, in order. The unused entries at the end are `None`.
 pub type Steps = [Option<Step>; Check::STEPS_MAX];
 
 /// The checks of one request.
@@ -169,12 +170,13 @@ impl Trail {
         }
     }
 
-    /// Restarts the clock, so that the time spent waiting for the network is not included.
+    /// Starts to measure the next check now. Called after waiting for the network, so that no check includes the
+    /// waiting time.
     pub fn resume(&mut self) {
         self.last = self.clock.map(|clock| clock());
     }
 
-    /// Records that `check` passed. `detail` describes what the check saw.
+    /// Records that `check` passed. `detail` returns a sentence about what the check found.
     pub fn pass(&mut self, check: Check, detail: impl FnOnce() -> String) {
         if check.is_timed() {
             self.push(check, Outcome::Pass, detail);
@@ -193,7 +195,8 @@ impl Trail {
         self.push(check, Outcome::Hold, || detail.to_owned());
     }
 
-    /// Records that `check` failed. `detail` describes what the check saw. Returns `denial`, for use in `Err`.
+    /// Records that `check` failed. `detail` returns a sentence about what the check found. Returns `denial`, so that
+    /// the caller can return it as an error.
     pub fn deny(&mut self, check: Check, denial: Denial, detail: impl FnOnce() -> String) -> Denial {
         self.push(check, Outcome::Deny(denial), detail);
         denial
@@ -239,7 +242,7 @@ impl Trail {
         self.steps().enumerate().map(|(i, step)| (step, details.get(i).map_or("", String::as_str)))
     }
 
-    /// Returns the time at which the last timed check ended. `None` without a clock.
+    /// Returns the time at which the last measured check ended, or `None` if the trail measures no durations.
     pub fn last(&self) -> Option<Instant> {
         self.last
     }

@@ -345,6 +345,44 @@ fn operations_say_what_to_do_about_every_denial() {
     }
 }
 
+/// Reports whether a configuration key limits what somebody can use.
+fn is_limit(key: &str) -> bool {
+    let mut last = key.rsplit('.');
+    let (name, parent) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
+    parent == "limits"
+        || parent == "timeouts"
+        || ["_max", "_min", "_deadline"].iter().any(|end| name.ends_with(end))
+        || ["grace", "rate"].contains(&name) && parent != "shutdown"
+}
+
+#[test]
+fn every_limit_has_a_row_that_says_when_it_takes_effect() {
+    let cells = |row: &str| -> Vec<String> {
+        let cells = row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned());
+        cells.collect()
+    };
+    let reference = fs::read_to_string("docs/reference.md").unwrap();
+    let keys = reference.lines().filter(|line| line.starts_with("| `")).map(cells);
+    let limits: BTreeMap<_, _> = keys
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[2].clone()))
+        .filter(|(key, _)| is_limit(key))
+        .collect();
+    assert!(limits.len() > 20, "{limits:?}");
+    let page = fs::read_to_string("docs/limits.md").unwrap();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).map(cells).collect();
+    for (key, default) in &limits {
+        let named: Vec<_> = rows.iter().filter(|row| row[0] == format!("`{key}`")).collect();
+        let [row] = named.as_slice() else { panic!("docs/limits.md should have one row for `{key}`") };
+        assert_eq!(row.len(), 4, "{row:?}");
+        assert!(row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        assert!(default.is_empty() || row[1] == *default, "the default of {key} is {default}: {row:?}");
+    }
+    for row in &rows {
+        assert!(limits.contains_key(row[0].trim_matches('`')), "{} is not a limit", row[0]);
+    }
+    assert!(fs::read_to_string("docs/configuration.md").unwrap().contains("(limits.md)"));
+}
+
 /// The files and tests that the threat model names exist. A test name is one that `cargo test --test suite NAME`
 /// accepts.
 #[test]
@@ -377,6 +415,27 @@ fn the_threat_model_names_what_exists() {
             named += 1;
         }
     }
+    assert!(named > 80, "only {named}");
+}
+
+/// The files and folders that ARCHITECTURE.md names exist. A name without a folder is that of a file in any folder.
+#[test]
+fn the_architecture_names_what_exists() {
+    let text = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let names: BTreeSet<_> =
+        rust_files("src").iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    let (mut missing, mut named) = (Vec::new(), 0);
+    for word in text.split('`').skip(1).step_by(2) {
+        let is_path = word.starts_with("src/") || word.starts_with("tests/");
+        if !is_path && !word.ends_with(".rs") {
+            continue;
+        }
+        named += 1;
+        if !Path::new(word).exists() && !names.contains(word) {
+            missing.push(word);
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
     assert!(named > 80, "only {named}");
 }
 

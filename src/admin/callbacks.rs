@@ -85,7 +85,7 @@ impl Admin {
         }
         match (request.method.as_str(), id) {
             ("POST", "") => self.mint(request).await,
-            ("GET" | "HEAD", "") => self.list(request),
+            ("GET" | "HEAD", "") => self.list(request).await,
             ("GET" | "HEAD", id) => match self.store.read(id) {
                 Some(interaction) => answer(200, &view(id, &interaction)),
                 None => problem(404, "no such interaction"),
@@ -147,7 +147,7 @@ impl Admin {
         }
     }
 
-    fn list(&self, request: &AdminRequest) -> AdminResponse {
+    async fn list(&self, request: &AdminRequest) -> AdminResponse {
         let query = |name| match parameter(&request.query, name) {
             Parameter::One(value) => Some(value.into_owned()),
             Parameter::Missing | Parameter::Several => None,
@@ -168,7 +168,7 @@ impl Admin {
             route.as_deref().is_none_or(|route| *interaction.route == *route)
                 && state.is_none_or(|state| interaction.state == state)
         };
-        let found = self.store.list(&after, limit, wanted);
+        let found = self.store.list(&after, limit, wanted).await;
         let next = found.last_key_value().filter(|_| found.len() == limit).map(|(id, _)| Arc::clone(id));
         let interactions: Vec<_> = found.iter().map(|(id, interaction)| view(id, interaction)).collect();
         answer(200, &json!({ "interactions": interactions, "next": next }))
@@ -195,7 +195,7 @@ fn view(id: &str, interaction: &Interaction) -> Value {
     status::interaction(id, interaction, besides)
 }
 
-/// Reports whether a text has the form of an interaction id, so that another replica may have minted it.
+/// Reports whether a text has the form of an interaction id. Another replica may have minted such an id.
 fn is_id(id: &str) -> bool {
     let rest = id.strip_prefix("int_").unwrap_or_default();
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))

@@ -16,8 +16,8 @@ pub(super) fn from_no_page(request: &AdminRequest) -> Result<(), AdminResponse> 
     }
 }
 
-/// Denies requests of web pages other than the admin page. Accepts clients that are not browsers, which send neither
-/// header.
+/// Denies requests of web pages other than the admin page. Accepts clients that are not browsers: they send neither
+/// `Origin` nor `Sec-Fetch-Site`.
 pub(super) fn from_our_page(request: &AdminRequest) -> Result<(), AdminResponse> {
     let site =
         once(&request.headers, &SEC_FETCH_SITE).is_none_or(|site| matches!(site, "same-origin" | "none"));
@@ -54,8 +54,8 @@ impl Admin {
         }
     }
 
-    /// Does the same check for metrics and health. Also accepts host names that are common within a cluster and need
-    /// not be configured.
+    /// Checks `Host` of requests for metrics and health. Also accepts host names that are common within a cluster, so
+    /// that they need not be configured.
     pub(super) fn asked_as_scraped(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');
@@ -83,9 +83,9 @@ impl Admin {
     }
 }
 
-/// Reports whether no public DNS zone can contain the name, as for the names of scrapers within a cluster. An attacker
-/// who controls name resolution in the local network can still use such a name, so it gives access to metrics and
-/// health only.
+/// Reports whether the name is of a kind that no public DNS zone contains, such as the names that scrapers within a
+/// cluster use. An attacker who controls name resolution in the local network can still use such a name, so it gives
+/// access to metrics and health only.
 fn is_of_no_zone(name: &str) -> bool {
     let of_a_host =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -1,8 +1,7 @@
 //! The admin page, and the API under `/ui/api` that it uses.
 //!
-//! The page is one HTML document that contains its style and script. Data from requests reaches it as JSON, and it
-//! shows the data as text. The page only reads, unless `listen.admin.actions` is true. Then it can also revoke an
-//! interaction.
+//! The page is one HTML document that contains its style and script. It receives the data of requests as JSON and shows
+//! them as text. The page can change nothing, unless `listen.admin.actions` is true. Then it can revoke interactions.
 
 use std::sync::{Arc, LazyLock};
 
@@ -54,7 +53,8 @@ struct Page {
     policy: HeaderValue,
 }
 
-/// The page, built at first use. The policy allows its style and script by their hashes, and no other resources.
+/// The page, built at first use. Its `Content-Security-Policy` allows the style and the script by their hashes, and no
+/// other resources.
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let (style, script) = (include_str!("page.css"), include_str!("page.js"));
     let digest = |text: &str| BASE64.encode(&Sha256::digest(text));
@@ -100,7 +100,7 @@ impl Admin {
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         match (name, name.strip_prefix("interactions/")) {
             ("interactions" | "reasons" | "recent" | "state", _) if !reads => not_allowed("GET, HEAD"),
-            ("interactions", _) => self.interactions_response(request),
+            ("interactions", _) => self.interactions_response(request).await,
             ("reasons", _) => reasons_response(),
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
@@ -146,7 +146,7 @@ impl Admin {
         answer(200, &status)
     }
 
-    fn interactions_response(&self, request: &AdminRequest) -> AdminResponse {
+    async fn interactions_response(&self, request: &AdminRequest) -> AdminResponse {
         let query = |name| match parameter(&request.query, name) {
             Parameter::One(value) => Some(value.into_owned()),
             Parameter::Missing | Parameter::Several => None,
@@ -169,7 +169,7 @@ impl Admin {
             };
             fits && route.as_deref().is_none_or(|route| *interaction.route == *route)
         };
-        let found = self.store.list(&query("after").unwrap_or_default(), limit, wanted);
+        let found = self.store.list(&query("after").unwrap_or_default(), limit, wanted).await;
         let next = found.last_key_value().filter(|_| found.len() == limit).map(|(id, _)| Arc::clone(id));
         let interactions: Vec<_> = found.iter().map(|(id, found)| shown(id, found)).collect();
         answer(200, &json!({ "interactions": interactions, "next": next }))

@@ -31,7 +31,8 @@ impl Admin {
         if let Some(state) = probed.filter(|_| reads) {
             return Ok(match state {
                 Ok(()) => text(200, "ok"),
-                // A page whose name was made to resolve to this host could read why.
+                // The cause is shown only to callers that used a known host name. A web page could otherwise read it by
+                // DNS rebinding.
                 Err(why) => text(503, if named.is_ok() { why } else { "unavailable" }),
             });
         }
@@ -72,7 +73,7 @@ impl Admin {
     }
 
     fn scraped(&self) -> AdminResponse {
-        // Updates the gauge of the store's health, also if nothing else has asked for it since.
+        // Reading the health updates its gauge. Nothing else may have read the health since the last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
         match self.metrics.text() {

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
@@ -18,8 +20,8 @@ use tokio::time::timeout;
 
 use crate::denial::Denial;
 use crate::http::{
-    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, body, deny, head_of,
-    send_continue_if_expected, with_timeout, write_response_head,
+    BodyMemory, CLOSE_TIMEOUT, Caller, HeadError, NextRequest, RequestLoop, Session, head_of,
+    lingering_close, request_body, send_continue_if_expected, with_timeout, write_response_head,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnectionLimits, ConnectionSlot, accept};
@@ -71,6 +73,8 @@ impl AdminResponse {
 
 /// Maximum idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The value of `Retry-After` in a response with status 503.
+const RETRY_AFTER_SECS: u32 = 5;
 /// Deadline for reading a body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for a request, including its response.
@@ -80,13 +84,13 @@ const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits of one group of callers. Callers on this host have limits of their own, so that other hosts cannot use
-/// them up: the listener may be reachable from a whole cluster.
+/// The limits of one group of callers. Callers on this host have limits of their own, which other hosts cannot use up.
+/// The listener may be reachable from a whole cluster.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
     memory: BodyMemory,
-    /// True if a connection was closed because of the limits. Only the first one is logged.
+    /// True if a connection was closed because of the limits. Only the first such connection is logged.
     has_logged: AtomicBool,
 }
 
@@ -182,13 +186,13 @@ where
     ) -> Option<(Stream, BytesMut)> {
         send_continue_if_expected(&mut session).await;
         let mut reservation = caller_limits.memory.reserve(caller_limits.limits.body_memory_bytes_max);
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: BODY_BYTES_MAX,
             deadline: BODY_DEADLINE,
             limits: &caller_limits.limits,
             reservation: &mut reservation,
         };
-        let body = match body::read(&mut session, None, body_limits).await {
+        let body = match request_body::read(&mut session, None, body_limits).await {
             Ok(body) => Some(body),
             Err(Denial::BodyTooLarge) => {
                 session.close_after_response();
@@ -217,15 +221,17 @@ where
     }
 }
 
-/// Denies an invalid head with a status only, then closes the connection. Discards what the caller still sends, because
-/// a TCP reset would destroy the response.
+/// Denies an invalid head with a status only, then closes the connection. Discards the bytes that the caller still
+/// sends, because unread bytes would cause a TCP reset that destroys the response.
 async fn deny_head(mut stream: Stream, error: &HeadError) {
     let mut response = Vec::new();
-    let headers = [("content-length", b"0".as_slice())];
+    let again = error.denial.retry_after_secs().map(|seconds| seconds.to_string());
+    let again = again.iter().map(|seconds| ("retry-after", seconds.as_bytes()));
+    let headers = [("content-length", b"0".as_slice())].into_iter().chain(again);
     write_response_head(&mut response, error.denial.status(), headers, false);
     with_timeout(CLOSE_TIMEOUT, async {
         let _ = stream.write_all(&response).await;
-        deny::lingering_close(&mut stream).await;
+        lingering_close::close(&mut stream).await;
     })
     .await;
 }
@@ -242,6 +248,10 @@ fn response_head(response: &AdminResponse) -> pingora::Result<ResponseHeader> {
     }
     if response.status == 405 {
         header.insert_header(ALLOW, response.allow)?;
+    }
+    if response.status == 503 {
+        // A response may set another value below.
+        header.insert_header(RETRY_AFTER, RETRY_AFTER_SECS)?;
     }
     for (name, value) in &response.headers {
         header.insert_header(name, value)?;

@@ -1,5 +1,5 @@
-//! JSON views of the current state for the admin page: routes, providers, feeds, certificates, configuration. Also the
-//! view of one interaction, which the callbacks API uses too.
+//! JSON views of the current state for the admin page: routes, providers, feeds, certificates, configuration. The
+//! callbacks API also uses the view of one interaction.
 
 use serde_json::{Value, json};
 
@@ -92,8 +92,8 @@ fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> V
     json!({ "label": feed.label(), "kind": kind, "count": count, "age_seconds": age_seconds })
 }
 
-/// Returns an interaction as JSON, with the additional members in `besides`. The other members contain no token and no
-/// URL from a message.
+/// Returns an interaction as JSON. Its own members contain no token, and no URL from a message. The caller passes further
+/// members in `besides`.
 pub(super) fn interaction<const N: usize>(
     id: &str,
     interaction: &Interaction,
@@ -109,6 +109,7 @@ pub(super) fn interaction<const N: usize>(
         ("status", json!(interaction.status())),
         ("progress", json!(interaction.progress())),
         ("deliveries", json!(interaction.deliveries)),
+        ("undelivered", json!(interaction.undelivered().map(|undelivered| undelivered.to_json()))),
         ("created_at", json!(interaction.created().to_string())),
         ("last_event_at", json!(interaction.last_event().map(|at| at.to_string()))),
         ("deadline_at", json!(interaction.deadline().to_string())),

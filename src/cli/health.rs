@@ -60,7 +60,7 @@ fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     match (head.parse(&answer), head.code) {
         (Ok(httparse::Status::Complete(end)), Some(status)) => {
             let body = String::from_utf8_lossy(answer.get(end..).unwrap_or_default());
-            // The server on that port may not be Callgate: its text must not send escape sequences to the terminal.
+            // The server on that port may be another program. Its text must not send escape sequences to the terminal.
             let line = body.lines().next().unwrap_or_default();
             Ok((status, line.chars().filter(|c| !c.is_control()).collect()))
         }

@@ -58,7 +58,8 @@ const SECRETS: [&str; 6] = [
 /// The setting of a provider whose secrets Callgate derives, one for each interaction.
 const DERIVED: &str = "secrets: derived";
 
-/// Returns a configuration that compiles, with comments that say what to change. `None`: none can be made.
+/// Returns a configuration that compiles, with comments that say what to change. Returns `None` if there is no such
+/// configuration.
 pub fn first_configuration(name: &str, entry: &PresetDefinition) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
         callback.insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
@@ -68,7 +69,8 @@ pub fn first_configuration(name: &str, entry: &PresetDefinition) -> Option<Strin
     let derived = format!(
         "    {DERIVED}  # one secret for each interaction; the egress rule below sends it to the provider\n"
     );
-    // Published keys are fetched. A secret is added only if the configuration does not compile without one.
+    // A secret is added only if the configuration does not compile without one. A provider with published keys needs no
+    // secret, because Callgate fetches the keys.
     let secrets = [Some(""), hands_over.then_some(&*derived), Some(&own)];
     let expected =
         entry.expect.iter().map(|key| format!("{key}: {CHANGE_ME}")).collect::<Vec<_>>().join(", ");
@@ -136,11 +138,12 @@ fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {
     ("", route)
 }
 
-/// Returns a route with an address for each request, an egress rule that makes the addresses, and its listener.
-/// `derived`: the address has a secret, which only an egress rule can send to the provider.
+/// Returns a route with one address for each request, the egress rule that creates these addresses, and the egress
+/// listener. If `derived` is true, each address has a secret, which only an egress rule can send to the provider.
 fn addresses(name: &str, entry: &PresetDefinition, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
-    // Without a known convention, only the provider's documentation says where the request has the address.
+    // If the provider's convention is unknown, only the provider's documentation says which field of the request
+    // contains the callback URL.
     let (how, place) = match entry.callback {
         Some(_) => (format!("preset: {name}, "), " }".to_owned()),
         None => {

@@ -1,7 +1,7 @@
 //! The command line: arguments, exit codes and output of each subcommand.
 //!
 //! No other module prints to standard output or standard error. Each subcommand has a file of its own. The files parse
-//! arguments and print results; the work is done in the modules that they call.
+//! arguments and print results. The modules that they call do the work.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
 mod check;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::common::{EXIT_DATA, print_json};
 use crate::config::{Addresses, PRESETS, Preset, PresetDefinition, preset};
+use crate::signature::Scheme;
 
 #[derive(Args)]
 pub(super) struct ProvidersArgs {
@@ -75,15 +76,28 @@ fn covered(entry: &PresetDefinition) -> Vec<&'static str> {
 /// Returns the gaps of the scheme: parts that the signature does not cover, and other known weaknesses.
 fn uncovered(entry: &PresetDefinition) -> String {
     let mut open = Vec::new();
-    let covers = entry.scheme.as_ref().map(crate::signature::Scheme::covers).unwrap_or_default();
+    let covers = entry.scheme.as_ref().map(Scheme::covers).unwrap_or_default();
     if !covers.body {
         open.push("body".to_owned());
     }
     if !covers.time {
         open.push("time".to_owned());
     }
+    if entry.scheme.as_ref().is_some_and(Scheme::accepts_changed_replays) {
+        open.push("parts that tell events apart".to_owned());
+    }
     open.extend(entry.gaps.as_ref().map(ToString::to_string));
     open.join("; ")
+}
+
+/// Returns the parts of a message by which duplicates are recognized.
+fn identity(entry: &PresetDefinition) -> String {
+    entry
+        .scheme
+        .as_ref()
+        .filter(|scheme| scheme.has_proof())
+        .map(Scheme::describe_identity)
+        .unwrap_or_default()
 }
 
 fn addresses(entry: &PresetDefinition) -> Option<String> {
@@ -104,6 +118,7 @@ fn described(preset: &Preset, entry: &PresetDefinition) -> Value {
         "scheme": words(entry),
         "covers": covered(entry),
         "does_not_cover": uncovered(entry),
+        "same_event": identity(entry),
         "handshakes": handshakes(entry),
         "addresses": addresses(entry),
         "inject": entry.callback.is_some(),
@@ -121,8 +136,8 @@ fn handshakes(entry: &PresetDefinition) -> Vec<&str> {
 /// Returns the Markdown table in `docs/providers.md`.
 pub fn provider_table() -> String {
     let mut table = String::from(
-        "| preset | provider | scheme | covers | does not cover | handshakes | `allow: published` | `inject` | `secrets` | checked against |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+        "| preset | provider | scheme | covers | does not cover | same event if equal | handshakes | `allow: published` | `inject` | `secrets` | checked against |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (preset, entry) in known() {
         let mut name = format!("`{}`", preset.name);
@@ -130,12 +145,13 @@ pub fn provider_table() -> String {
             name.push_str(&format!(", `{alias}`"));
         }
         table.push_str(&format!(
-            "| {name} | [{}]({}) | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {name} | [{}]({}) | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             entry.title,
             entry.source,
             words(&entry),
             covered(&entry).join(", "),
             uncovered(&entry),
+            identity(&entry),
             handshakes(&entry).join(", "),
             addresses(&entry).map_or("", |_| "yes"),
             if entry.callback.is_some() { "yes" } else { "" },

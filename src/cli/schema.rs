@@ -82,7 +82,7 @@ fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// Joins the values without repetition: a version can be allowed both as a number and as text.
+/// Joins the values without repetition, because a version can be allowed both as a number and as text.
 fn words(all: &[Value]) -> String {
     let mut words: Vec<_> = all.iter().map(word).collect();
     let mut seen = std::collections::BTreeSet::new();

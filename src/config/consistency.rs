@@ -1,9 +1,10 @@
-//! Checks across sections: settings that exclude each other, or that have no effect.
+//! Checks that compare several sections. They report settings that exclude each other, or that have no effect.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listen::{Listener, Startup};
+use super::listen::Listener;
+use super::startup::Startup;
 use super::yaml::Cursor;
 use crate::egress::Egress;
 use crate::ingress::Route;
@@ -66,7 +67,7 @@ fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
 }
 
 /// Reports an error for each route setting that contradicts another section. Also reports a warning for each route in
-/// observe mode, and one if the listeners trust different authorities.
+/// observe mode, and one warning if the listeners trust different authorities for client certificates.
 fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, limits: &Limits) {
     let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let authorities = startup.into_iter().flat_map(|startup| &startup.ingress);
@@ -90,12 +91,14 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
             let _: Option<()> = root.error(message, "add `client_certificates` to the `tls` of a listener");
         }
         if route.observes() {
-            root.warn(&format!("the route {name} only observes: it denies NOTHING, whoever calls"));
+            root.warn(&format!(
+                "the route {name} is in observe mode: it delivers requests that fail its checks"
+            ));
         }
     }
 }
 
-/// Reports a warning for each deadline that is never reached, because the token expires first.
+/// Reports a warning for each route whose deadline has no effect, because the token expires earlier.
 fn deadlines(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
     for route in routes.iter().filter(|route| route.follow.deadline.is_some_and(|deadline| deadline > ttl)) {
         root.warn(&format!(

@@ -15,11 +15,11 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 use crate::signature::VerifierKeys;
 
-/// The first segment of the paths to which the agent sends answers.
+/// The first segment of the paths to which the agent sends its answers to questions.
 pub const ACTIONS: &str = "actions";
 
-/// Returns the callback convention of each route whose egress rule names a preset. Mistakes are noted when the rules
-/// are read.
+/// Returns the callback convention of each route whose egress rule names a preset, together with the name of the route.
+/// Ignores mistakes, because they are reported when the rules are read.
 pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {
@@ -95,7 +95,7 @@ fn path(at: &Cursor<'_>) -> Option<Template> {
     if first == ACTIONS || first.starts_with('{') {
         return at.error(
             format!("paths below /{ACTIONS} are reserved for the agent's answers to questions"),
-            "begin with another word",
+            "begin the path with another segment",
         );
     }
     Some(template)
@@ -202,7 +202,7 @@ fn ttl(at: &Cursor<'_>) -> Option<Duration> {
     }
 }
 
-/// Returns what to insert: the callback URL, and the token if it has its own location.
+/// Returns the insertions: the callback URL, and the token if it has its own place in the request.
 fn placed(
     at: &Cursor<'_>,
     route: &Route,
@@ -228,7 +228,7 @@ fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> 
             (matches!(first, Some(Carrier::Header(ours)) if ours == name), format!("[{{header: {name}}}]"))
         }
     };
-    // Every provider returns a token that is in the URL.
+    // A provider that calls a URL always sends the token that the URL contains.
     if fits || matches!(first, Some(Carrier::Query(_) | Carrier::Path)) {
         return Some(());
     }

@@ -1,5 +1,5 @@
-//! Compiles a configuration: from YAML to a startup and a policy, or to the list of its mistakes, each with its path,
-//! its line and a hint. No default grants access.
+//! Compiles a configuration. The input is YAML. The result is the startup settings and a policy, or a list of all
+//! mistakes, each with its path, its line and a hint. No default value grants access.
 
 mod agent;
 mod consistency;
@@ -11,6 +11,7 @@ mod provider;
 mod repeated;
 mod route;
 mod secrets;
+mod startup;
 mod store;
 mod traces;
 mod yaml;
@@ -23,12 +24,11 @@ use yaml::{Cursor, Fields, Node, Reader, shown_url};
 
 pub use egress::ACTIONS;
 pub use env::Surroundings;
-pub use listen::{
-    AccessLog, AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, Startup, Tls,
-};
+pub use listen::{AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, Tls};
 pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,
 };
+pub use startup::{AccessLog, Startup};
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
 pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, from_yaml, to_yaml};
@@ -43,7 +43,7 @@ pub struct Config {
     pub startup: Startup,
     /// The compiled rules.
     pub policy: Policy,
-    /// Things that are allowed, but that the operator should know.
+    /// Messages about settings that are allowed, but that the operator should know about.
     pub warnings: Vec<String>,
 }
 
@@ -51,8 +51,8 @@ impl Config {
     /// Compiles a configuration.
     ///
     /// # Errors
-    /// All mistakes, in the order of the file. If there are more than [`ERRORS_MAX`], a last entry reports the number of
-    /// the omitted ones.
+    /// All mistakes, in the order of the file. If there are more than [`ERRORS_MAX`], a last entry reports how many
+    /// were omitted.
     pub fn parse(text: &str, surroundings: &Surroundings<'_>) -> Result<Self, Vec<ConfigError>> {
         let failed = |message: String, position| {
             vec![ConfigError { path: String::new(), position, message, hint: String::new() }]
@@ -82,11 +82,11 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
     reader.into_accepted_keys()
 }
 
-/// Reads every section, also after a mistake in another one, so that one run finds all mistakes.
+/// Reads every section, even if another one has a mistake, so that one run finds all mistakes.
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = root.fields()?;
     let public_url = fields.optional("public_url").map(|at| public_url(&at));
-    let startup = listen::startup(&mut fields);
+    let startup = startup::startup(&mut fields);
     let client_address = fields.optional("client_address").map(|at| listen::client_address(&at));
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
     let agent = fields.required("agent").and_then(|at| agent::agent(&at));
@@ -99,15 +99,15 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let asserter = fields.optional("assertion").map(|at| route::assertion(&at, stated_url, token_keys));
     let providers = providers(&mut fields, public_url.is_some());
     let egress_at = fields.optional("egress");
-    let mode = fields.optional("mode").map_or(Some(Mode::Enforce), |at| route::mode(&at));
     let known = route::References {
         conventions: &egress::conventions(egress_at.as_ref()),
-        mode: mode.unwrap_or(Mode::Enforce),
+        mode: fields.optional("mode").and_then(|at| route::mode(&at)).unwrap_or(Mode::Enforce),
+        passed_headers: route::passed_headers(fields.optional("headers"), None).flatten(),
         asserter: asserter.as_ref().and_then(|asserter| asserter.as_ref()),
         asserter_failed: fields.has("assertion"),
         providers: providers.as_deref().unwrap_or_default(),
         tokens: token_keys,
-        // A section with mistakes is not reported as missing, too.
+        // If a section has mistakes, these flags prevent a second error that reports the section as missing.
         tokens_failed: fields.has("callback_tokens"),
         providers_failed: providers.is_none(),
     };
@@ -124,7 +124,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         limits: limits.as_ref(),
     }
     .check(root);
-    let (_, agent, limits) = (mode?, agent?, limits?);
+    let (agent, limits) = (agent?, limits?);
     let documents = provider::documents(root, routes.as_deref().unwrap_or_default())?;
     let edge = Edge {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
@@ -164,7 +164,7 @@ fn public_url(at: &Cursor<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Returns the authority of a URL that has one.
+/// Returns the authority (host and port) of a URL.
 fn authority(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split_once('/').map_or(rest, |(authority, _)| authority).to_owned()

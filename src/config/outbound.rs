@@ -1,4 +1,4 @@
-//! Settings of requests to providers, which egress rules and the actions of routes share.
+//! The settings of requests to providers. Egress rules and the `actions` of routes have the same settings.
 
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
-//! Finds the elements of a list that repeat an earlier one, also in very long lists.
+//! Finds the elements of a list that are equal to an earlier one. It sorts the list, so that it is fast for very long
+//! lists, too.
 
 use std::cmp::Ordering;
 
-/// Returns the indices of each element that equals an earlier one, and of the first element that it equals.
+/// Returns a pair of indices for each element that equals an earlier one: its own index, and the index of the first
+/// element that it equals.
 pub(super) fn repeated<T>(items: &[T], order: impl Fn(&T, &T) -> Ordering) -> Vec<(usize, usize)> {
     let mut sorted: Vec<_> = items.iter().enumerate().collect();
     // Equal elements stay in the order of the list.

@@ -3,9 +3,9 @@
 use super::yaml::Cursor;
 use crate::secret::Secret;
 
-/// A shorter secret, in bytes, causes a warning.
+/// The length of the shortest secret that causes no warning, in bytes.
 const SECRET_BYTES_QUIET_MIN: usize = 16;
-/// The largest secret, in bytes.
+/// The length of the longest accepted secret, in bytes.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 impl Cursor<'_> {
@@ -51,7 +51,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Reads a list of secrets without repetitions.
+    /// Reads a list of secrets. It is an error if the list contains a secret twice.
     pub(super) fn secrets(&self) -> Option<Vec<Secret>> {
         let list = self.list()?;
         let read: Vec<_> = list.iter().map(Cursor::secret).collect();

@@ -9,19 +9,21 @@ use std::time::Duration;
 pub struct StoreSettings {
     /// The path of the file. Without it, the ledger is only in memory.
     pub path: Option<Box<str>>,
-    /// The treatment of a valid token with an unknown interaction.
+    /// What Callgate does with a callback whose token is valid, but whose interaction is not in the ledger.
     pub unknown: Unknown,
     /// The largest number of interactions.
     pub interactions_max: usize,
     /// The largest number of delivered events, with and without an interaction.
     pub events_max: usize,
-    /// The retention of a delivered event without an interaction.
+    /// How long the ledger keeps a delivered event that belongs to no interaction. Within this time, it recognizes
+    /// duplicates of the event.
     pub remember: Duration,
-    /// The time after which a commit counts as hanging, and the longest time that a request waits for a commit.
+    /// The longest time that a request waits until its changes are saved. If the disk takes longer, Callgate accepts
+    /// nothing new.
     pub grace: Duration,
 }
 
-/// The treatment of a valid token with an unknown interaction.
+/// What Callgate does with a callback whose token is valid, but whose interaction is not in the ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unknown {
     /// Callgate records the interaction from the content of its token.
@@ -56,7 +58,8 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
         _ => {}
     }
     let words = [("adopt", Unknown::Adopt), ("refuse", Unknown::Refuse)];
-    // A file has every interaction that Callgate minted. The memory is empty after each restart.
+    // A file contains every interaction that Callgate minted, so Callgate denies unknown ones. The memory is empty
+    // after each restart. Without a file, Callgate therefore adopts unknown interactions.
     let unknown = if file == Some(true) { Unknown::Refuse } else { Unknown::Adopt };
     let unknown = fields.optional("unknown").map_or(Some(unknown), |at| at.one_of(&words));
     let count = |at: Option<Cursor<'_>>, default| {

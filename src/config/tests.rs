@@ -33,7 +33,8 @@ fn errors(text: &str) -> Vec<ConfigError> {
     parse(text).err().unwrap_or_default()
 }
 
-/// Asserts that the minimal configuration with one change has one mistake, at this path and with these words.
+/// Asserts that the minimal configuration has exactly one mistake after `from` is replaced by `to`. The mistake must
+/// have this path, and its message must contain these words.
 #[track_caller]
 pub(super) fn mistake(from: &str, to: &str, path: &str, words: &str) {
     assert!(MINIMAL.contains(from), "{from}");
@@ -215,7 +216,7 @@ fn no_text_makes_it_panic() {
     }
 }
 
-/// The minimal configuration with a ledger, an egress and questions.
+/// A configuration with a ledger, egress rules and questions.
 const LOOP: &str = "\
 public_url: https://agent.example.com
 listen: { ingress: [ { address: 127.0.0.1:0 } ], egress: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0 } }

@@ -24,7 +24,8 @@ pub(super) fn traces(at: &Cursor<'_>) -> Option<TraceSettings> {
     Some(TraceSettings { endpoint: endpoint?, sample: sample?, service: service?.into() })
 }
 
-/// Reads the URL of the collector. Collectors run in the pod or in the cluster, so plain HTTP is enough.
+/// Reads the URL of the collector. Only plain HTTP is supported, because collectors run in the same pod or the same
+/// cluster.
 fn endpoint(at: &Cursor<'_>) -> Option<Box<str>> {
     let text = at.text()?;
     match Url::parse(text) {

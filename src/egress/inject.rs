@@ -9,12 +9,12 @@ use http::HeaderName;
 
 use super::shape::{Callback, Shape};
 use crate::denial::{Denial, Refusal};
-use crate::json::{Found, InsertFault, Pointer, find_one, insert};
+use crate::json::{Found, InsertFault, Pointer, find_one, find_strict, insert};
 use crate::path::Captures;
-use crate::query::{Parameter, pair, parameter};
+use crate::query::{Parameter, pair, parameter, parameter_strict};
 use crate::request::RequestHead;
 
-/// A place in a request that a value can be inserted at.
+/// A place in a request at which a value can be inserted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum InsertionPlace {
     /// A member of a JSON body.
@@ -30,13 +30,13 @@ pub enum InsertionPlace {
 /// A value that is inserted into a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Insertion {
-    /// The place.
+    /// The place of the value in the request.
     pub place: InsertionPlace,
-    /// The value.
+    /// The form of the value.
     pub shape: Shape,
 }
 
-/// The callback that a rule inserts.
+/// The callback that a rule inserts into a request, and the places for it.
 #[derive(Clone, Debug)]
 pub struct Inject {
     /// The route that receives the callback.
@@ -45,24 +45,26 @@ pub struct Inject {
     pub params: Vec<(Box<str>, ValueSource)>,
     /// The values to insert, each with its place.
     pub insertions: Vec<Insertion>,
-    /// Whether a request that already has a value in one of the places is sent unchanged. Otherwise it is denied.
+    /// What happens to a request that already has a value at one of the places. If true, it is sent unchanged. If
+    /// false, it is denied.
     pub keep: bool,
-    /// Lifetime of the token. `None`: the default of `callback_tokens`.
+    /// Lifetime of the token. If it is `None`, the default of `callback_tokens` applies.
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The place of the provider's own id in its response.
+    /// The member of the provider's response that contains the provider's own id of the work. `None` if the id is not
+    /// read.
     pub response: Option<Pointer>,
 }
 
 /// The source of the value of a capture.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ValueSource {
-    /// A string or number in the JSON body.
+    /// A string, a number or a boolean in the JSON body.
     Body(Pointer),
     /// A header.
     Header(HeaderName),
-    /// A new id.
+    /// A new id, which Callgate creates for this request.
     New,
     /// A capture of the path of the egress rule.
     Path(Box<str>),
@@ -71,11 +73,35 @@ pub enum ValueSource {
 }
 
 impl Inject {
-    /// Returns the places that must be free. Places of constant values are not included: the agent may set those
-    /// itself.
+    /// Returns the places at which the agent's request must not have a value yet. Places of constant values are not
+    /// included, because the agent may set these values itself.
     pub fn places(&self) -> impl Iterator<Item = &InsertionPlace> {
         let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
         moving.map(|insertion| &insertion.place)
+    }
+
+    /// Returns the first place at which the request already has a value.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if a place is ambiguous: such a request is neither changed nor kept.
+    pub(super) fn taken(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+    ) -> Result<Option<&InsertionPlace>, Refusal> {
+        let mut taken = None;
+        for place in self.places() {
+            match place.occupancy(head, body)? {
+                Occupancy::Free => {}
+                Occupancy::Taken => taken = taken.or(Some(place)),
+                Occupancy::Ambiguous => {
+                    let detail =
+                        format!("the request has several values at {place}, or another spelling of it");
+                    return Err(Refusal::new(Denial::InjectionImpossible, detail));
+                }
+            }
+        }
+        Ok(taken)
     }
 
     /// Returns the values to insert into a request. A constant value is left out if the agent has set it itself.
@@ -90,7 +116,48 @@ impl Inject {
     }
 }
 
+/// What a request has at the place of an insertion.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Occupancy {
+    /// The request has a value there, or under another spelling of the name, and programs differ in what they read.
+    Ambiguous,
+    /// The request has no value there.
+    Free,
+    /// The request has exactly one value there.
+    Taken,
+}
+
 impl InsertionPlace {
+    /// Returns what the request has at this place. Other spellings of the name count too: a provider that ignores case
+    /// could otherwise read a callback URL that the request contains next to the inserted one.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if the place is in a JSON body and the body is not JSON.
+    pub(super) fn occupancy(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<Occupancy, Refusal> {
+        Ok(match self {
+            Self::Body(pointer) => match find_strict(body, pointer) {
+                Err(_) => return Err(refusal(InsertFault::NotJson, pointer)),
+                Ok(Found::One(_)) => Occupancy::Taken,
+                Ok(Found::Missing) if !self.is_taken(head, body) => Occupancy::Free,
+                Ok(Found::Missing | Found::Doubled) => Occupancy::Ambiguous,
+            },
+            Self::Form(name) => parameter_strict(std::str::from_utf8(body).unwrap_or_default(), name).into(),
+            Self::Header(name) => {
+                // CGI gateways and WSGI servers do not distinguish `_` from `-`.
+                let loose =
+                    |name: &HeaderName| name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+                let wanted = loose(name);
+                let spelled = head.headers.iter().filter(|(other, _)| loose(other) == wanted);
+                match (spelled.count(), head.headers.contains_key(name)) {
+                    (0, _) => Occupancy::Free,
+                    (1, true) => Occupancy::Taken,
+                    _ => Occupancy::Ambiguous,
+                }
+            }
+            Self::Query(name) => parameter_strict(head.raw_query().unwrap_or_default(), name).into(),
+        })
+    }
+
     /// Reports whether the request already has a value at this place.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
@@ -108,9 +175,19 @@ impl InsertionPlace {
     }
 }
 
+impl From<Parameter<'_>> for Occupancy {
+    fn from(found: Parameter<'_>) -> Self {
+        match found {
+            Parameter::Missing => Self::Free,
+            Parameter::One(_) => Self::Taken,
+            Parameter::Several => Self::Ambiguous,
+        }
+    }
+}
+
 impl ValueSource {
-    /// Returns the value from a request. Returns `None` if the request has no such value or has it more than once,
-    /// and for [`ValueSource::New`].
+    /// Returns the value from a request. Returns `None` if the request has no such value or has it more than once. The
+    /// value of [`ValueSource::New`] is not in the request, so the result is `None` as well.
     pub(super) fn read(&self, head: &RequestHead<'_>, body: &[u8], captures: &Captures) -> Option<String> {
         match self {
             Self::Body(pointer) => find_one(body, pointer).word().map(Into::into),
@@ -152,7 +229,7 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// Returns the body as text if it is valid JSON.
+/// Returns the body as text, or a [`Refusal`] if the body is not valid JSON.
 pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
     let not_json = |detail| Refusal::new(Denial::RequestNotJson, detail);
     let text = std::str::from_utf8(body).map_err(|_| not_json("the body of the request is not UTF-8"))?;
@@ -194,7 +271,7 @@ pub(super) fn body<'b>(
     Ok(text.map_or(Cow::Borrowed(body), |text| Cow::Owned(text.into_bytes())))
 }
 
-/// Returns the body as text if it is a form.
+/// Returns the body as text, or a [`Refusal`] if the body is not a form.
 fn form<'b>(head: &RequestHead<'_>, body: &'b [u8]) -> Result<&'b str, Refusal> {
     let text = std::str::from_utf8(body).ok();
     match text.filter(|_| head.is_form()) {

@@ -2,8 +2,9 @@
 //! writes the request to the provider. It has no side effects: it does not resolve names, connect, mint tokens or
 //! read a clock.
 //!
-//! [`Egress::find`] finds the rule. [`Rule::plan`] returns what must be minted. [`Rule::request`] puts the callback
-//! URL and token into the request. Other parts of the body and the query stay unchanged.
+//! [`Egress::find`] finds the rule. [`Rule::plan`] decides whether a callback must be minted, and for which captures.
+//! [`Rule::request`] puts the callback URL and token into the request. All other parts of the body and the query stay
+//! unchanged.
 
 mod inject;
 mod rule;

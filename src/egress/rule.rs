@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 /// An egress rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Its name: metric label and log field.
+    /// Its name. It is used as metric label and log field.
     pub name: Box<str>,
     /// The path at which the agent sends its request to Callgate.
     pub path: Template,
@@ -41,7 +41,7 @@ pub struct Rule {
 /// The destination of a request.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The URL. If the path has captures, only the origin of the URL is used.
+    /// The URL. If `path` is `Some`, only the scheme, the host and the port of this URL are used.
     pub url: Url,
     /// The template of the path, if it has captures.
     pub path: Option<Template>,
@@ -64,7 +64,8 @@ pub enum Plan {
 pub struct Unruled {
     /// The reason.
     pub refusal: Refusal,
-    /// The rule that matches the path. It does not accept the method or the size of the request.
+    /// The rule that matches the path, but does not accept the method or the size of the request. `None` if no rule
+    /// matches the path.
     pub rule: Option<Arc<Rule>>,
 }
 
@@ -75,13 +76,13 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Creates the set of rules. No two rules may have the same shape.
+    /// Creates the set of rules. No two rules may have paths of the same shape (see [`Template::same_shape`]).
     pub fn new(mut rules: Vec<Arc<Rule>>) -> Self {
         rules.sort_by(|a, b| a.path.precedence(&b.path));
         Self { rules }
     }
 
-    /// Returns the rules. Rules with more literal paths come first.
+    /// Returns the rules in the order in which they are tried (see [`Template::precedence`]).
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
@@ -116,10 +117,11 @@ impl Egress {
 }
 
 impl Rule {
-    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is [`ValueSource::New`].
+    /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is
+    /// [`ValueSource::New`].
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if the request cannot get its callback. It must not be sent then.
+    /// Returns a [`Refusal`] if the callback cannot be put into the request. The request must not be sent then.
     pub fn plan(
         &self,
         head: &RequestHead<'_>,
@@ -128,7 +130,7 @@ impl Rule {
         mut fresh: impl FnMut() -> String,
     ) -> Result<Plan, Refusal> {
         let Some(inject) = &self.inject else { return Ok(Plan::Pass { kept: false }) };
-        if let Some(place) = inject.places().find(|place| place.is_taken(head, body)) {
+        if let Some(place) = inject.taken(head, body)? {
             if inject.keep {
                 return Ok(Plan::Pass { kept: true });
             }
@@ -155,8 +157,8 @@ impl Rule {
                 }
             }
         }
-        // Try the insertion with empty values before anything is minted. A request that cannot get its callback must
-        // not leave an interaction in the ledger.
+        // Try the insertion with empty values before anything is minted. If the insertion is not possible, the ledger
+        // must not record an interaction.
         let nothing = Callback { url: "", token: "", secret: "", expires: Timestamp::from_unix_secs(0) };
         inject::body(inject, head, body, &nothing)?;
         Ok(Plan::Mint(params))

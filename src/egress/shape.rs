@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 use crate::json::quoted;
 use crate::time::Timestamp;
 
-/// The callback for a request.
+/// The parts of a callback that can be inserted into a request.
 #[derive(Clone, Copy)]
 pub struct Callback<'a> {
     /// The callback URL.
@@ -32,7 +32,7 @@ pub enum Slot {
     Url,
 }
 
-/// A part of a text.
+/// One segment of a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
     /// A literal text.
@@ -41,18 +41,18 @@ pub enum Segment {
     Slot(Slot),
 }
 
-/// A value to insert.
+/// The form of a value to insert. It can contain parts of the callback.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shape {
     /// The base64 of the JSON text of another value.
     Base64(Box<Shape>),
-    /// A list.
+    /// A JSON list.
     List(Vec<Shape>),
-    /// An object.
+    /// A JSON object.
     Object(Vec<(Box<str>, Shape)>),
     /// A JSON text that is inserted unchanged: a number, `true` or `false`.
     Raw(Box<str>),
-    /// A text.
+    /// A text, which may contain parts of the callback.
     Text(Vec<Segment>),
 }
 

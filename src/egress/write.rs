@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{ACCEPT_ENCODING, HeaderMap};
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderName, HeaderValue};
 
 use super::inject::{self, Insertion, InsertionPlace};
@@ -12,7 +12,7 @@ use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
 use crate::path::{Captures, with_parameter};
-use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line};
+use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line};
 use crate::secret::Secret;
 
 /// A request that is ready to be sent.
@@ -30,8 +30,8 @@ impl Rule {
     /// Writes the request to the provider, with its callback.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] has already returned the same error
-    /// for such a request.
+    /// Returns a [`Refusal`] if the callback cannot be inserted. [`Rule::plan`] returns the same error for such a
+    /// request, before the callback is minted.
     pub fn request<'b>(
         &self,
         head: &RequestHead<'_>,
@@ -104,7 +104,8 @@ pub fn answer_head(
     out
 }
 
-/// Writes the request line, `Host`, and the agent's headers that pass.
+/// Writes the request line, `Host`, and the headers of the agent's request. Omits hop-by-hop headers, `Callgate-*`
+/// headers, headers that `ours` replaces, and headers for which `skip` returns true.
 fn begin(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,
@@ -114,10 +115,10 @@ fn begin(
 ) {
     out.extend_from_slice(format!("{} {} HTTP/1.1\r\n", head.method, url.target()).as_bytes());
     write_line(out, "host", url.authority().as_bytes());
-    let listed = one_hop(head.headers);
+    let listed = headers_of_one_hop(head.headers);
     for (name, value) in head.headers {
         let dropped = HOP_BY_HOP.contains(name)
-            || listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()))
+            || listed.contains(name)
             || name.as_str().starts_with("callgate-")
             || ours.iter().any(|(ours, _)| ours == name)
             || skip(name);
@@ -125,10 +126,6 @@ fn begin(
             write_line(out, name.as_str(), value.as_bytes());
         }
     }
-}
-
-fn one_hop(headers: &HeaderMap) -> Vec<&str> {
-    connection_options(headers).take(32).collect()
 }
 
 /// Writes the configured headers, `Content-Length`, and the blank line.

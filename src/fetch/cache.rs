@@ -11,7 +11,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use super::client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX};
+use super::http_client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use crate::clock::age_of;
 use crate::file::{FILE_BYTES_MAX, read};
 use crate::secret::Secret;

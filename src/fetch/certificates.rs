@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cache::Cache;
-use super::fetched_data::update;
+use super::publish::update;
 use crate::policy::Policy;
 use crate::signature::{KeySet, Keyring, Verifier};
 
@@ -42,8 +42,8 @@ pub(super) fn load_cached_certificates(policy: &ArcSwap<Policy>) -> Result<(), S
     Ok(())
 }
 
-/// Publishes a policy with this certificate. Does nothing and returns `false` if no provider's messages may name its
-/// URL under the current policy.
+/// Publishes a policy with this certificate. Does nothing and returns `false` if the current policy allows no provider
+/// to name its URL.
 pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     let before = policy.rcu(|old| {
         if !old.may_be_named(url) {
@@ -56,8 +56,9 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     before.may_be_named(url)
 }
 
-/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`]. Removes certificates that have not
-/// verified a message first, the oldest of them before the others. Does not remove the new certificate, at `url`.
+/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`]. Certificates that have never verified
+/// a message are removed before the others, and older certificates before newer ones. The new certificate, which was
+/// fetched from `url`, is not removed.
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();
@@ -146,7 +147,7 @@ routes:
             policy.load().ingress.edge().fetched_data.keyring.certificate_urls().count(),
             CERTIFICATES_MAX + 1
         );
-        // A certificate that is fetched again keeps its mark.
+        // A certificate that is fetched again keeps the mark that it has verified a message.
         put(&policy, &paypal(1), &KeySet::merged([set]));
         let now = policy.load();
         assert!(now.ingress.edge().fetched_data.keyring.certificate(&paypal(1)).unwrap().has_proved_itself());

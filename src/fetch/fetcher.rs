@@ -15,9 +15,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::cache::Cache;
 use super::certificates;
-use super::client::HttpClient;
-use super::fetched_data::{load_cached_feeds, put, update};
+use super::http_client::HttpClient;
 use super::one_fetch::{FetchEnd, FetchTarget, PeriodicFetch, fetch, start_fetch};
+use super::publish::{load_cached_feeds, put, update};
 use super::requested_fetches::{RequestedFetch, RequestedFetches};
 use crate::clock::instant;
 use crate::feed::FeedId;
@@ -187,7 +187,7 @@ impl Work {
                     self.finish(&target, result);
                     self.maintain();
                 }
-                // Any client can cause this wake-up, so it only checks whether a fetch can start.
+                // Any client can cause this wake-up. Therefore the task only checks whether a fetch can start.
                 () = requests.wake.notified() => {}
                 () = opens => {}
             }
@@ -322,7 +322,7 @@ impl Work {
                 policy.ingress.edge().fetched_data.keyring.certificate(url).is_some()
             }
         };
-        // A reload can remove a document and another can add the document again before its state is dropped.
+        // One reload can remove a document, and a second reload can add the document again before its state is dropped.
         if let Some(state) = self.states.get_mut(&periodic) {
             state.running = false;
         }

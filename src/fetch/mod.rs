@@ -5,10 +5,10 @@
 
 mod cache;
 mod certificates;
-mod client;
-mod fetched_data;
 mod fetcher;
+mod http_client;
 mod one_fetch;
+mod publish;
 mod queue;
 mod recent_requests;
 mod requested_fetches;

@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 
 use super::cache::Cache;
 use super::certificates;
-use super::client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX, HttpClient};
-use super::fetched_data::apply;
+use super::http_client::{CERTIFICATE_BYTES_MAX, DOCUMENT_BYTES_MAX, HttpClient};
+use super::publish::apply;
 use super::requested_fetches::RequestedFetch;
 use crate::policy::{Feed, Policy};
 use crate::signature::KeySet;

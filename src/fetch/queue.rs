@@ -40,7 +40,7 @@ pub(super) struct FetchQueue {
     served: VecDeque<IpAddr>,
     /// Sequence number of the latest request.
     sequence: u64,
-    /// Earliest start of the next fetch, if bursts are not considered.
+    /// Earliest start of the next fetch outside a burst.
     next_start: Option<Instant>,
 }
 
@@ -389,7 +389,7 @@ mod tests {
                 queue.recent.record(&format!("forget-{i}"));
             }
         };
-        // The URL waits with one request, and then with more.
+        // Before the first round the URL was requested once, and before the second round twice.
         queue.request("real", PROVIDER, now);
         for _ in 0..2 {
             forget(&mut queue);

@@ -1,38 +1,48 @@
-//! A strict parser for the chunked transfer coding (RFC 9112 section 7.1). It accepts only what the grammar allows.
-//! More lenient parsers exist before and after Callgate. They must not find other chunk boundaries in a body that
-//! this parser accepts.
+//! A strict parser for the chunked transfer coding (RFC 9112 section 7.1). It accepts only what the grammar allows,
+//! because a proxy in front of Callgate or the agent may have a more lenient parser. Such a parser must not find other
+//! chunk boundaries in a body that this parser accepts.
 
 use super::bytes::{is_control, is_token};
 
 /// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that can be configured.
 const SIZE_MAX: u64 = 1 << 30;
 /// Maximum length of a line outside the data, in bytes: a chunk size with its extensions, or a trailer.
-const LINE_BYTES_MAX: usize = 4 << 10;
+const LINE_BYTES_MAX: u16 = 4 << 10;
 /// Maximum number of trailers of a request.
-const TRAILERS_MAX: usize = 32;
+const TRAILERS_MAX: u16 = 32;
 /// Maximum number of trailers of a response.
-const ANSWER_TRAILERS_MAX: usize = 256;
+const ANSWER_TRAILERS_MAX: u16 = 256;
 
-/// The body violates the grammar of the chunked coding.
+/// The error for a body that violates the grammar of the chunked coding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkFault;
 
-/// The state of the parser: where the next byte belongs.
+/// The state of the parser: the part of the body that the next byte belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
     /// In a chunk size. Contains the number of digits so far.
     Size(u8),
     /// In the white space after a chunk size.
     Padding,
-    /// In a chunk extension.
+    /// In a chunk extension of a response. Callgate ignores it.
     Extension,
+    /// In the name of a chunk extension. Contains whether the name has begun.
+    ExtensionName(bool),
+    /// In the value of a chunk extension. Contains whether the value has begun.
+    ExtensionValue(bool),
+    /// In the quoted value of a chunk extension.
+    Quoted,
+    /// After a backslash in the quoted value of a chunk extension.
+    QuotedPair,
+    /// After the quoted value of a chunk extension.
+    QuotedEnd,
     /// After the CR of a chunk size line.
     SizeEnd,
     /// In the data of a chunk.
     Data,
-    /// After the data of a chunk.
+    /// Before the CR that follows the data of a chunk.
     DataCr,
-    /// After the CR that follows the data.
+    /// Before the LF that follows this CR.
     DataLf,
     /// At the beginning of a trailer line.
     Trailer,
@@ -48,27 +58,91 @@ enum At {
     Done,
 }
 
+/// Names of the framing and of the host. Such a field must not be a trailer (RFC 9110 section 6.5.1): a program that
+/// merges trailers into the head would read another request.
+const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
+
+/// Compares a trailer's name with [`FRAMING_NAMES`], byte by byte.
+#[derive(Clone, Copy, Debug)]
+struct TrailerName {
+    /// Number of bytes so far.
+    length: u8,
+    /// Whether the bytes so far are the beginning of each name.
+    begins: [bool; FRAMING_NAMES.len()],
+}
+
+impl Default for TrailerName {
+    fn default() -> Self {
+        Self { length: 0, begins: [true; FRAMING_NAMES.len()] }
+    }
+}
+
+impl TrailerName {
+    fn push(&mut self, b: u8) {
+        // Some servers treat `_` in a name as `-`.
+        let b = if b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+        for (begins, name) in self.begins.iter_mut().zip(FRAMING_NAMES) {
+            *begins &= name.get(usize::from(self.length)) == Some(&b);
+        }
+        self.length = self.length.saturating_add(1);
+    }
+
+    fn is_framing(&self) -> bool {
+        let mut names = self.begins.iter().zip(FRAMING_NAMES);
+        names.any(|(begins, name)| *begins && name.len() == usize::from(self.length))
+    }
+}
+
+/// Returns the state after the next byte of a chunk extension (RFC 9112 section 7.1.1): `;name`, `;name=token` or
+/// `;name="text"`, without white space.
+fn extension(at: At, b: u8) -> Result<At, ChunkFault> {
+    Ok(match (at, b) {
+        (At::ExtensionName(_), _) if is_token(b) => At::ExtensionName(true),
+        (At::ExtensionName(true), b'=') => At::ExtensionValue(false),
+        (At::ExtensionValue(_), _) if is_token(b) => At::ExtensionValue(true),
+        (At::ExtensionValue(false), b'"') => At::Quoted,
+        (At::Quoted, b'"') => At::QuotedEnd,
+        (At::Quoted, b'\\') => At::QuotedPair,
+        (At::Quoted | At::QuotedPair, _) if !is_control(b) => At::Quoted,
+        (At::ExtensionName(true) | At::ExtensionValue(true) | At::QuotedEnd, b';') => {
+            At::ExtensionName(false)
+        }
+        (At::ExtensionName(true) | At::ExtensionValue(true) | At::QuotedEnd, b'\r') => At::SizeEnd,
+        _ => return Err(ChunkFault),
+    })
+}
+
 /// A parser for one chunked body. It accepts the body in pieces of any size.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks {
     at: At,
-    /// Bytes that are left of the current chunk.
+    /// Number of data bytes of the current chunk that have not been read yet.
     left: u64,
-    line: usize,
-    trailers: usize,
+    line: u16,
+    trailers: u16,
+    /// The name of the trailer so far.
+    name: TrailerName,
     /// Whether the body belongs to a response.
     of_an_answer: bool,
 }
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { at: At::Size(0), left: 0, line: 0, trailers: 0, of_an_answer: false }
+        Self {
+            at: At::Size(0),
+            left: 0,
+            line: 0,
+            trailers: 0,
+            name: TrailerName::default(),
+            of_an_answer: false,
+        }
     }
 }
 
 impl Chunks {
-    /// Creates a parser for a response. It accepts white space after a chunk size, which some servers have always
-    /// sent. This is an error in requests, because other parsers read the same requests.
+    /// Creates a parser for a response. It accepts white space after a chunk size, because some servers send it. In a
+    /// request, such white space is an error, because a proxy in front of Callgate may understand the request
+    /// differently.
     pub fn of_an_answer() -> Self {
         Self { of_an_answer: true, ..Self::default() }
     }
@@ -121,16 +195,28 @@ impl Chunks {
                 At::Size(digits + 1)
             }
             (At::Size(1..) | At::Padding, b' ' | b'\t') if self.of_an_answer => At::Padding,
-            (At::Size(1..) | At::Padding, b';') => At::Extension,
+            (At::Size(1..) | At::Padding, b';') if self.of_an_answer => At::Extension,
             (At::Size(1..) | At::Padding | At::Extension, b'\r') => At::SizeEnd,
             (At::Extension, _) if !is_control(b) => At::Extension,
+            (At::Size(1..), b';') => At::ExtensionName(false),
+            (
+                At::ExtensionName(_) | At::ExtensionValue(_) | At::Quoted | At::QuotedPair | At::QuotedEnd,
+                _,
+            ) => extension(self.at, b)?,
             (At::SizeEnd, b'\n') => self.next_line(if self.left == 0 { At::Trailer } else { At::Data }),
             (At::DataCr, b'\r') => At::DataLf,
             (At::DataLf, b'\n') => self.next_line(At::Size(0)),
             (At::Trailer, b'\r') => At::End,
-            (At::Trailer, _) if is_token(b) && self.trailers < self.trailers_max() => At::Name,
-            (At::Name, b':') => At::Value,
-            (At::Name, _) if is_token(b) => At::Name,
+            (At::Trailer, _) if is_token(b) && self.trailers < self.trailers_max() => {
+                self.name = TrailerName::default();
+                self.name.push(b);
+                At::Name
+            }
+            (At::Name, b':') if self.of_an_answer || !self.name.is_framing() => At::Value,
+            (At::Name, _) if is_token(b) => {
+                self.name.push(b);
+                At::Name
+            }
             (At::Value, b'\r') => At::ValueEnd,
             (At::Value, _) if !is_control(b) => At::Value,
             (At::ValueEnd, b'\n') => {
@@ -143,7 +229,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn trailers_max(&self) -> usize {
+    fn trailers_max(&self) -> u16 {
         if self.of_an_answer { ANSWER_TRAILERS_MAX } else { TRAILERS_MAX }
     }
 
@@ -188,6 +274,12 @@ mod tests {
             ("0A;a=b;c=\"d\"\r\n0123456789\r\n000\r\n\r\n", true),
             ("1\r\na\r\n0\r\nX: y\r\nZ:\r\n\r\n", true),
             ("1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\n", true),
+            ("1;a\r\na\r\n0;a=b;c\r\n\r\n", true),
+            ("1;a=\"\"\r\na\r\n0;a=\"; \\\" \u{e9}\";b=c\r\n\r\n", true),
+            (
+                "0\r\nContent-Length-X: 1\r\nContent-Lengt: 1\r\nTransfer-Encoding2: x\r\nhosts: h\r\n\r\n",
+                true,
+            ),
             ("3\r\nab", false),
             ("3\r\nabc\r\n0\r\n", false),
         ] {
@@ -210,6 +302,15 @@ mod tests {
     }
 
     #[test]
+    fn extensions_and_trailers_of_answers_are_ignored() {
+        let body =
+            b"3; a;;=\" b\r\nabc\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: gzip\r\nHost: h\r\n\r\n";
+        let mut data = Vec::new();
+        let taken = Chunks::of_an_answer().read(body, |bytes| data.extend_from_slice(bytes));
+        assert_eq!((taken, data.as_slice()), (Ok(body.len()), b"abc".as_slice()));
+    }
+
+    #[test]
     fn what_is_no_chunk() {
         for body in [
             "\r\n",
@@ -227,6 +328,25 @@ mod tests {
             "0\r\nA : b\r\n\r\n",
             "0\r\nA: b\0\r\n\r\n",
             "3;a\n\r\nabc",
+            "3;\r\nabc\r\n0\r\n\r\n",
+            "3;;a\r\nabc\r\n0\r\n\r\n",
+            "3;a;\r\nabc\r\n0\r\n\r\n",
+            "3;a=\r\nabc\r\n0\r\n\r\n",
+            "3;=b\r\nabc\r\n0\r\n\r\n",
+            "3; a\r\nabc\r\n0\r\n\r\n",
+            "3;a =b\r\nabc\r\n0\r\n\r\n",
+            "3;a=b c\r\nabc\r\n0\r\n\r\n",
+            "3;a=b\"c\"\r\nabc\r\n0\r\n\r\n",
+            "3;a=\"b\"c\r\nabc\r\n0\r\n\r\n",
+            "3;a=\"b\r\nabc\r\n0\r\n\r\n",
+            "3;a=\"b\\\r\nabc\r\n0\r\n\r\n",
+            "3;a,b\r\nabc\r\n0\r\n\r\n",
+            "3;\u{e9}\r\nabc\r\n0\r\n\r\n",
+            "0\r\nContent-Length: 3\r\n\r\n",
+            "0\r\nA: b\r\ncontent_length: 3\r\n\r\n",
+            "0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "0\r\ntransfer_encoding: chunked\r\n\r\n",
+            "0\r\nHOST: h\r\n\r\n",
             "80000001\r\n",
             "10000000000000003\r\n",
             "00000000000000003\r\n",

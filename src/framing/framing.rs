@@ -14,7 +14,8 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// Reports whether the whole body has been read. Always false for [`Framing::Close`].
+    /// Reports whether the whole body has been read. Always false for [`Framing::Close`], because only the end of the
+    /// connection ends such a body.
     pub fn is_done(&self) -> bool {
         match self {
             Self::Chunks(chunks) => chunks.is_done(),

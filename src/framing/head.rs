@@ -18,7 +18,7 @@ pub enum HeadFault {
 /// A parser for the head of one request.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
-    /// Number of bytes that were searched for line ends.
+    /// Number of bytes that were already searched for line ends.
     looked: usize,
     /// Offset of the first incomplete line.
     line: usize,
@@ -35,8 +35,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Continues to parse. `bytes` are all bytes received so far, from the beginning of the head. Returns the length
-    /// of the head, including its empty line, or `None` if the head is incomplete.
+    /// Continues to parse the head. `bytes` are all bytes received so far, from the beginning of the head. Returns the
+    /// length of the head, including its empty line, or `None` if the head is incomplete.
     ///
     /// # Errors
     /// Returns a [`HeadFault`] if a line is invalid, or if the lines contradict each other.
@@ -44,7 +44,8 @@ impl Head {
         while let Some(found) = bytes.get(self.looked..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let end = self.looked + found;
             let line = bytes.get(self.line..end).and_then(|line| line.strip_suffix(b"\r"));
-            // Some parsers accept a bare LF as the end of a line, and others do not.
+            // Some parsers accept a bare LF as the end of a line, and others do not. A head with a bare LF is therefore
+            // denied.
             let line = line.ok_or(HeadFault::Malformed("a line does not end with CR LF"))?;
             (self.looked, self.line) = (end + 1, end + 1);
             if self.lines == 0 && line.is_empty() && !std::mem::replace(&mut self.blank, true) {
@@ -63,7 +64,7 @@ impl Head {
         Ok(None)
     }
 
-    /// Returns the framing of the body. Valid after the head is complete.
+    /// Returns the framing of the body. The result is valid only after the head is complete.
     pub fn framing(&self) -> Framing {
         match (self.coding, self.length) {
             (true, _) => Framing::Chunks(Chunks::default()),
@@ -71,12 +72,12 @@ impl Head {
         }
     }
 
-    /// Reports whether the version is HTTP/1.1. Valid after the head is complete.
+    /// Reports whether the version is HTTP/1.1. The result is valid only after the head is complete.
     pub fn is_http_1_1(&self) -> bool {
         self.http_1_1
     }
 
-    /// Returns the number of header lines. Valid after the head is complete.
+    /// Returns the number of header lines. The result is valid only after the head is complete.
     pub fn header_lines(&self) -> usize {
         // Neither the request line nor the final empty line is a header line.
         self.lines.saturating_sub(2)
@@ -105,8 +106,8 @@ impl Head {
         if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
             return Err(fault);
         }
-        // Some parsers repair or truncate such a target. They would then use another target than the one that was
-        // sent or signed.
+        // Some parsers repair or truncate a target with such a character. They would then use another target than the
+        // one that was sent or signed.
         if target.iter().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'#' | b'<' | b'>' | b'`')) {
             return Err(HeadFault::Malformed("the request target contains a forbidden character"));
         }
@@ -131,18 +132,19 @@ impl Head {
     }
 
     fn header_line(&mut self, line: &[u8]) -> Result<(), HeadFault> {
-        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). No header name does, so it
-        // fails here.
+        // A folded header line begins with white space (obs-fold, RFC 9112 section 5.2). A header name cannot begin
+        // with white space, so the check below denies such a line.
         let (name, value) = split(line, b':').ok_or(HeadFault::Malformed("a header line has no colon"))?;
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(HeadFault::Malformed("a header name is invalid"));
         }
-        // A fold without an early exit, so that the compiler can vectorize the loop.
+        // The fold has no early exit, so that the compiler can vectorize the loop.
         if value.iter().fold(false, |any, b| any | is_control(*b)) {
             return Err(HeadFault::Malformed("a header value contains a control character"));
         }
         let value = value.trim_ascii();
-        // Some servers treat `_` in a header name as `-`. For them, `Content_Length` would be framing.
+        // Some servers treat `_` in a header name as `-`. They would read `Content_Length` as the length of the body,
+        // so it is checked like `Content-Length`.
         let is = |known: &[u8]| {
             name.len() == known.len()
                 && name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a, *b) == (b'_', b'-'))
@@ -178,7 +180,7 @@ impl Head {
 }
 
 /// Reports whether a value is `HOST` or `HOST:PORT` (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
-fn is_authority(value: &[u8]) -> bool {
+pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.strip_prefix(b"[").and_then(|rest| split(rest, b']')) {
         Some((address, rest)) => {
             let address = std::str::from_utf8(address).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());

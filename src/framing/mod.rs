@@ -10,4 +10,4 @@ mod head;
 
 pub use chunks::{ChunkFault, Chunks};
 pub use framing::Framing;
-pub use head::{Head, HeadFault};
+pub use head::{Head, HeadFault, is_authority};

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The class of an address that is not public. Sorted alphabetically.
+/// The class of an address that is not public. The variants are sorted alphabetically.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AddressClass {
     /// `100.64.0.0/10`: carrier-grade NAT (RFC 6598).
@@ -50,7 +50,7 @@ impl AddressClass {
         Self::Unspecified,
     ];
 
-    /// Returns the stable snake_case name: metric label and log field.
+    /// Returns the stable snake_case name. It is used as metric label and log field.
     pub const fn name(self) -> &'static str {
         match self {
             Self::CarrierNat => "carrier_nat",
@@ -77,7 +77,8 @@ pub fn classify(address: IpAddr) -> Option<AddressClass> {
     }
 }
 
-/// Metadata services: most cloud providers, Azure, Alibaba Cloud, Oracle Cloud.
+/// The addresses of metadata services. The first is used by most cloud providers. The others are those of Azure,
+/// Alibaba Cloud and Oracle Cloud.
 const METADATA: [Ipv4Addr; 4] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(168, 63, 129, 16),
@@ -112,8 +113,8 @@ fn classify_v6(address: Ipv6Addr) -> Option<AddressClass> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(C::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(C::Loopback),
-        // Compatible, mapped and translated addresses (RFC 4291, RFC 7915). Denied even if the IPv4 address in them
-        // is public, because a caller can use the plain IPv4 form instead.
+        // Compatible, mapped and translated addresses (RFC 4291, RFC 7915). They are denied even if the IPv4 address in
+        // them is public. A provider can write the plain IPv4 address instead.
         [0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(C::Embedded),
         [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(C::Nat64),
         [0x2002, ..] => Some(C::SixToFour),

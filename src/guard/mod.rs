@@ -1,5 +1,5 @@
 //! Protects outgoing requests to URLs from outside against server-side request forgery. It checks that a URL is
-//! unambiguous, that its host is listed, and that its address may be dialled.
+//! unambiguous, that its host is in the list of allowed hosts, and that Callgate may connect to its address.
 //!
 //! It does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately before it
 //! connects to this address.
@@ -18,20 +18,21 @@ pub use url::{Scheme, Url, UrlFault};
 /// The reason why an outgoing request is denied.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// The address belongs to this class and is not listed.
+    /// The address belongs to this class, and is in none of the listed networks.
     Address(AddressClass),
     /// The host is not listed.
     Host,
     /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// The URL is plain HTTP. Its host is not listed for plain HTTP, or its address is public.
+    /// The URL is plain HTTP, and plain HTTP is not allowed for it: its host is not listed, or its host has a public
+    /// address.
     PlainHttp,
     /// The URL is invalid or ambiguous.
     Url(UrlFault),
 }
 
 impl Refused {
-    /// Returns the stable snake_case name of the reason: metric label and log field.
+    /// Returns the stable snake_case name of the reason. It is used as metric label and log field.
     pub const fn class(self) -> &'static str {
         match self {
             Self::Address(class) => class.name(),
@@ -71,10 +72,10 @@ pub enum Entry {
         host: Box<str>,
         /// The only allowed port. `None` allows every port.
         port: Option<u16>,
-        /// Also allows plain HTTP.
+        /// Whether plain HTTP is allowed as well.
         plain: bool,
     },
-    /// A network that may be dialled, even if it is not public.
+    /// A network that Callgate may connect to, even if it is not public.
     Network(IpNet),
 }
 
@@ -103,8 +104,8 @@ impl Entry {
     }
 }
 
-/// The hosts that outgoing requests may use: host names, and networks that may be dialled although they are not
-/// public.
+/// The hosts that outgoing requests may use: host names, and networks that Callgate may connect to although they are
+/// not public.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     entries: Vec<Entry>,
@@ -165,8 +166,8 @@ impl Guard {
         }
     }
 
-    /// Returns one item for each entry that matches the URL's host and port: whether the entry allows plain HTTP.
-    /// `localhost` always allows it.
+    /// Returns one item for each entry that matches the URL's host and port. The item is whether the entry allows plain
+    /// HTTP. It is always true for `localhost`.
     fn names(&self, url: &Url) -> impl Iterator<Item = bool> {
         let (host, port) = (url.host().to_owned(), url.port());
         self.entries.iter().filter_map(move |entry| match entry {

@@ -1,5 +1,5 @@
-//! Parses URLs that every parser understands in the same way. All other URLs are an error: user names, fragments,
-//! backslashes, white space, numbers that some parsers accept as addresses, and names outside ASCII.
+//! Parses URLs that every parser understands in the same way. All other URLs are an error. Examples are URLs with user
+//! names, fragments, backslashes, white space, numbers that some parsers accept as addresses, or names outside ASCII.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -27,7 +27,7 @@ pub struct Url {
     target: Box<str>,
 }
 
-/// The reason why a URL is invalid. Sorted alphabetically.
+/// The reason why a URL is invalid. The variants are sorted alphabetically.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UrlFault {
     /// The URL contains a fragment, or a character that URLs must not contain.
@@ -49,7 +49,7 @@ impl UrlFault {
     pub const ALL: &'static [Self] =
         &[Self::Character, Self::Host, Self::Port, Self::Scheme, Self::TooLong, Self::UserInfo];
 
-    /// Returns the stable snake_case name: metric label and log field.
+    /// Returns the stable snake_case name. It is used as metric label and log field.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Character => "url_character",

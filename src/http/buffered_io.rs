@@ -1,5 +1,5 @@
-//! The byte stream of an accepted connection. It can be rewound by bytes that were read too early, it joins small
-//! writes, and it holds no buffer while the connection is idle.
+//! The byte stream of an accepted connection. Its user can put back bytes that were read too early. The stream joins
+//! small writes. While the connection is idle, the stream has no buffer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,9 +27,9 @@ const WRITE_BUFFER_BYTES: usize = 4 << 10;
 #[derive(Debug)]
 pub(crate) struct BufferedIo {
     stream: TcpStream,
-    /// Bytes that were read too early. They are returned by the next reads.
+    /// Bytes that were put back. The next reads return them.
     read_buffer: Bytes,
-    /// Bytes that were written by the user of this stream, but not yet to the socket.
+    /// Bytes that the user of this stream has written, and that must still be written to the socket.
     write_buffer: Vec<u8>,
     digest: Arc<SocketDigest>,
 }
@@ -41,7 +41,7 @@ impl BufferedIo {
         Self { stream, read_buffer: Bytes::new(), write_buffer: Vec::new(), digest: Arc::new(digest) }
     }
 
-    /// Puts bytes back that were read last. The next read returns them again.
+    /// Puts back the bytes that were read last. The next read returns them again.
     pub(crate) fn rewind(&mut self, bytes: Bytes) {
         self.read_buffer = if self.read_buffer.is_empty() {
             bytes
@@ -50,14 +50,14 @@ impl BufferedIo {
         };
     }
 
-    /// Waits until the connection has data to read, or is closed. May return early, because tokio clears its readiness
-    /// only on a read that would block.
+    /// Waits until the connection has data to read, or is closed. May return early, because tokio regards the socket as
+    /// readable until a read would block.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         if self.read_buffer.is_empty() { self.stream.readable().await } else { Ok(()) }
     }
 
-    /// Waits until the connection has data to read, or is closed. Asks the kernel and therefore does not return early,
-    /// unlike [`BufferedIo::readable`].
+    /// Waits until the connection has data to read, or is closed. Unlike [`BufferedIo::readable`], this asks the kernel
+    /// and does not return early.
     pub(crate) async fn wait_for_data(&self) {
         if self.read_buffer.is_empty() {
             let _ = self.stream.peek(&mut [0]).await;

@@ -3,20 +3,14 @@
 use http::Method;
 use http::header::EXPECT;
 use pingora::protocols::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::body;
 use super::http1_session::{DRAIN_BYTES_MAX, DRAIN_DEADLINE, write_response_head};
+use super::lingering_close;
 use super::response;
 use super::session::Session;
 use crate::denial::Denial;
-
-/// Most bytes of a denied body that are discarded before the connection is closed.
-const LINGER_BYTES_MAX: usize = 2 << 20;
-
-/// Size of the buffer for discarded bytes.
-const LINGER_READ_BYTES: usize = 16 << 10;
 
 /// The result of writing a denial.
 #[derive(Clone, Copy)]
@@ -27,9 +21,9 @@ pub(crate) struct DenialResult {
     pub(crate) reusable: bool,
 }
 
-/// Writes a denial for a malformed head and closes the connection. Discards what the caller still sends, because a TCP
-/// reset would destroy the response. Returns whether the response was written. `is_head_request` suppresses the body of
-/// the response, which a response to HEAD must not have (RFC 9110 section 9.3.2).
+/// Writes a denial for a malformed head and closes the connection. Discards the bytes that the caller still sends,
+/// because unread bytes would cause a TCP reset that destroys the response. Returns whether the response was written.
+/// With `is_head_request`, the response has no body (RFC 9110 section 9.3.2).
 pub(crate) async fn deny_head(
     mut stream: Stream,
     denial: Denial,
@@ -55,22 +49,9 @@ pub(crate) async fn deny_head(
     };
     let was_written = matches!(timeout(DRAIN_DEADLINE, write).await, Ok(Ok(())));
     if was_written {
-        let _ = timeout(DRAIN_DEADLINE, lingering_close(&mut stream)).await;
+        let _ = timeout(DRAIN_DEADLINE, lingering_close::close(&mut stream)).await;
     }
     was_written
-}
-
-/// Shuts down the write side, then discards what the peer sends until it closes its side or has sent `LINGER_BYTES_MAX`
-/// bytes (a lingering close, RFC 9112 section 9.6).
-pub(crate) async fn lingering_close(stream: &mut Stream) {
-    let _ = AsyncWriteExt::shutdown(stream).await;
-    let (mut buffer, mut bytes_left) = (vec![0; LINGER_READ_BYTES], LINGER_BYTES_MAX);
-    while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
-        match bytes_left.checked_sub(bytes) {
-            Some(rest) => bytes_left = rest,
-            None => return,
-        }
-    }
 }
 
 /// Writes a denial and handles the unread body. A short body is read to its end, so that the connection stays usable.
@@ -100,7 +81,7 @@ pub(crate) async fn deny(
     // when the exchange ends.
     let linger = !keep_alive || session.is_http2();
     if has_unread_body && linger && !expects_continue && !is_truncated {
-        body::discard(session, LINGER_BYTES_MAX, DRAIN_DEADLINE).await;
+        lingering_close::discard_body(session, DRAIN_DEADLINE).await;
     }
     DenialResult { was_written, reusable: was_written && (keep_alive || session.is_http2()) }
 }

@@ -20,15 +20,15 @@ use crate::request::{lasts, write_line};
 const BODY_READ_BYTES: usize = 16 << 10;
 /// Size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
-/// Smallest number of bytes of a chunked body that are decoded at once. It is used even if the caller provides no
-/// capacity, because the bytes may be the last chunk.
+/// Number of bytes of a chunked body that may always be decoded at once, even if the caller provides no capacity: the
+/// bytes may be the last chunk, which has no data.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
 /// Response data up to this size, in bytes, is copied into the write buffer. Copying costs less than another system
 /// call.
 const COPY_BYTES_MAX: usize = 16 << 10;
 /// Capacity for the head of a response and a small body, in bytes.
 const RESPONSE_BYTES: usize = 512;
-/// Most bytes of an unread body that are read and discarded to keep the connection.
+/// Maximum number of bytes of an unread body that are read and discarded to keep the connection.
 pub(crate) const DRAIN_BYTES_MAX: u64 = 64 << 10;
 /// Deadline for reading and discarding an unread body, and for closing a connection.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
@@ -45,8 +45,8 @@ pub(crate) struct RequestParts {
 }
 
 impl RequestParts {
-    /// Parses a complete head that `head` has validated. `bytes` contains the head only. Returns `None` if the parts
-    /// are invalid nevertheless.
+    /// Parses a complete head. `head` is the result of its validation, and `bytes` contains only the head. Returns
+    /// `None` if a part is invalid although the validation succeeded.
     pub(crate) fn parse(head: &Head, mut bytes: Bytes) -> Option<Self> {
         bytes.advance(head.begins_at());
         let line = line(&mut bytes)?;
@@ -79,8 +79,8 @@ fn line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
-/// Writes the head of a response, with `Date` and `Connection`. `keep_alive` tells the caller that it may send another
-/// request on the connection.
+/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the caller may send another request
+/// on the connection.
 pub(crate) fn write_response_head<'l>(
     out: &mut Vec<u8>,
     status: u16,
@@ -123,9 +123,9 @@ enum ResponseFraming {
 pub(crate) struct Http1Session {
     stream: Stream,
     request: RequestParts,
-    /// Bytes that were read but not yet consumed: from the body, and after its end.
+    /// Bytes that were read but not yet consumed. They belong to the body, or to the next request.
     read_buffer: BytesMut,
-    /// The remaining body.
+    /// The framing of the part of the body that was not read yet.
     body: Framing,
     /// Whether the connection may carry another request.
     keep_alive: bool,
@@ -193,7 +193,7 @@ impl Http1Session {
     /// Reads the next part of the body. Returns `None` at its end.
     ///
     /// # Errors
-    /// The connection ended before the body, or the framing is invalid.
+    /// Returns an error if the connection ended before the body, or if the framing is invalid.
     pub(crate) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         if self.body.is_done() {
             return Ok(None);
@@ -214,7 +214,7 @@ impl Http1Session {
     /// there is none. Returns the number of bytes, which is 0 at the end.
     ///
     /// # Errors
-    /// The connection ended before the body, or the framing is invalid.
+    /// Returns an error if the connection ended before the body, or if the framing is invalid.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match &mut self.body {
             Framing::Length(0) => Ok(0),
@@ -228,7 +228,7 @@ impl Http1Session {
                     if body.capacity() == body.len() {
                         body.reserve(wanted.min(BODY_READ_BYTES));
                     }
-                    // Reads nothing after the end of the body: it belongs to the next request.
+                    // Does not read beyond the end of the body, because those bytes belong to the next request.
                     let free_capacity = body.capacity() - body.len();
                     (&mut self.stream).take(wanted.min(free_capacity) as u64).read_buf(body).await?
                 };
@@ -244,7 +244,8 @@ impl Http1Session {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
                     }
-                    // Decodes at most the free capacity: the caller reserves memory for the capacity.
+                    // Decodes only as many bytes as fit into the capacity, because the caller has reserved memory for
+                    // the capacity.
                     let free_capacity = (body.capacity() - body.len()).max(CHUNKED_READ_BYTES_MIN);
                     let next = self.read_buffer.get(..free_capacity).unwrap_or(&self.read_buffer);
                     let Ok(taken) = chunks.read(next, |data| body.extend_from_slice(data)) else {
@@ -256,7 +257,7 @@ impl Http1Session {
                 }
                 Ok(body.len() - before)
             }
-            // Only reached after a framing error: no request has this framing.
+            // No request has this framing. A framing error in the body sets it (see above).
             Framing::Close => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -269,8 +270,8 @@ impl Http1Session {
 
     /// Puts the head of the response into the write buffer. It is sent with the first part of the body.
     ///
-    /// Without draining, an unread request body ends the connection: a caller that waits for `100 Continue` may send
-    /// the body or not.
+    /// If the request body is unread and will not be drained, the connection is closed after the response. Callgate
+    /// cannot know whether a caller that waits for `100 Continue` will still send the body.
     pub(crate) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
         let has_no_body = self.request.method == Method::HEAD
@@ -291,7 +292,8 @@ impl Http1Session {
     /// Writes a part of the response body. `end` marks the last part. Writes no body if the response has none.
     ///
     /// # Errors
-    /// The caller closed the connection or was too slow, or the data does not match `Content-Length`.
+    /// Returns an error if the caller closed the connection or was too slow, or if the data does not match
+    /// `Content-Length`.
     pub(crate) async fn write_body(&mut self, data: &[u8], end: bool) -> io::Result<()> {
         let is_chunked = match &mut self.response_framing {
             ResponseFraming::NoBody => return self.flush_buffer().await,
@@ -340,7 +342,7 @@ impl Http1Session {
             self.shutdown().await;
             return None;
         }
-        // An idle connection holds no buffer.
+        // An idle connection needs no buffer.
         let leftover = if self.read_buffer.is_empty() { BytesMut::new() } else { self.read_buffer };
         Some((self.stream, leftover))
     }

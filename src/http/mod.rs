@@ -1,22 +1,23 @@
 //! The HTTP server and client: requests from callers and the responses to them, and requests to the agent and to
 //! providers.
 //!
-//! HTTP/1 is read and written here, on every listener and to every upstream, by the grammar of [`crate::framing`].
-//! Heads are validated byte by byte before anything interprets them. pingora reads and writes HTTP/2.
+//! This module reads and writes HTTP/1, on every listener and to every upstream. [`crate::framing`] has the grammar. A
+//! head is validated byte by byte before any code interprets it. pingora reads and writes HTTP/2.
 
-pub(crate) mod body;
-mod body_budget;
+mod body_memory;
 mod buffered_io;
 pub(crate) mod client;
 pub(crate) mod deny;
 mod http1_session;
+pub(crate) mod lingering_close;
+pub(crate) mod request_body;
 pub(crate) mod request_head;
 mod request_loop;
 pub(crate) mod response;
 mod session;
 mod timeouts;
 
-pub(crate) use body_budget::{BodyMemory, MemoryReservation};
+pub(crate) use body_memory::{BodyMemory, MemoryReservation};
 pub(crate) use buffered_io::BufferedIo;
 pub(crate) use http1_session::{Http1Session, write_response_head};
 pub(crate) use request_head::{HeadError, HeadRead};

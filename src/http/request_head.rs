@@ -55,7 +55,8 @@ pub(crate) async fn read_first(
     }
 }
 
-/// Reads the next head of a kept-alive connection. `leftover` are the bytes that were read after the previous request.
+/// Reads the next head of a kept-alive connection. `leftover` contains the bytes that were read after the previous
+/// request.
 ///
 /// Waits up to `idle` for the first byte. `limits` is called when the head begins, because a reload may have replaced
 /// the limits during the wait.
@@ -97,7 +98,7 @@ impl HeadReader<'_> {
         loop {
             match self.read_more().await {
                 Ok(1..) => {}
-                // The caller closed the connection within a head: nobody would receive a response.
+                // The caller closed the connection before the end of the head, so nobody would receive a response.
                 Ok(0) | Err(_) => return HeadRead::Closed,
             }
             if let Some(received) = self.parse(limits) {
@@ -107,7 +108,7 @@ impl HeadReader<'_> {
     }
 
     /// Reads available bytes into the buffer and returns their number. On a connection without TLS, the buffer is
-    /// allocated only when data is available, so that an idle connection uses no memory for it.
+    /// allocated only when data is available, so that an idle connection needs no buffer.
     async fn read_more(&mut self) -> std::io::Result<usize> {
         if self.bytes.is_empty()
             && let Some(io) = (**self.stream).as_any().downcast_ref::<BufferedIo>()

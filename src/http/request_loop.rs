@@ -21,8 +21,8 @@ use crate::policy::Limits;
 pub(crate) struct RequestLoop {
     timer: ReusableTimer,
     stopping: ShutdownWatch,
-    /// The connection, and the bytes that were read after the last request (`None` before the first request). `None`
-    /// while a request is in flight.
+    /// The connection, and the bytes that were read after the last request. The bytes are `None` before the first
+    /// request. The field is `None` while a request is in flight.
     idle: Option<(Stream, Option<BytesMut>)>,
 }
 
@@ -73,7 +73,7 @@ impl RequestLoop {
                 if *self.stopping.borrow() {
                     http1.close_after_response();
                 }
-                // Boxed, so that an idle connection does not carry the size of a request.
+                // The session is boxed, so that it does not enlarge the future of an idle connection.
                 Some(NextRequest::Request(Session::Http1(Box::new(http1))))
             }
             HeadRead::HeadError(error) => Some(NextRequest::HeadError(stream, error)),

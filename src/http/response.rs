@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    TRANSFER_ENCODING, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -19,7 +19,7 @@ use crate::http::client::ResponseFault;
 use crate::http::client::{Connection, UpstreamResponse};
 use crate::ingress::Document;
 use crate::policy::Limits;
-use crate::request::connection_options;
+use crate::request::headers_of_one_hop;
 use crate::signature::HandshakeReply;
 
 /// Hop-by-hop headers of a response (RFC 9110 section 7.6.1). They are not relayed.
@@ -50,8 +50,8 @@ pub(crate) async fn write_denial(
     write(session, header, body.into()).await
 }
 
-/// Writes a complete response, without the body if the method is HEAD: pingora would send the body on HTTP/2. Returns
-/// whether the response was written.
+/// Writes a complete response. Leaves out the body if the method is HEAD, because pingora would send the body on
+/// HTTP/2. Returns whether the response was written.
 async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> bool {
     let body = if session.method() == Method::HEAD { Bytes::new() } else { body };
     session.write_head(header).await.is_ok() && session.write_body(body, true).await.is_ok()
@@ -143,8 +143,9 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Relays a response while it arrives. `body_start` is the part of its body that was read before. `reuse` receives the
-/// connection, if it is reusable, before the end of the response is written: the caller's next request finds it idle.
+/// Relays a response while it arrives. `body_start` is the part of its body that was already read. If the connection to
+/// the upstream is reusable, `reuse` receives the connection before the end of the response is written, so that the
+/// caller's next request can use it.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,
@@ -189,12 +190,9 @@ pub(crate) async fn relay(
 
 fn relayed_header(status: StatusCode, headers: &HeaderMap, chunks: bool) -> pingora::Result<ResponseHeader> {
     let mut header = ResponseHeader::build_no_case(status, Some(headers.len() + 2))?;
-    let connection_headers: Vec<_> = connection_options(headers).collect();
-    let is_listed = |name: &HeaderName| {
-        connection_headers.iter().any(|option| option.eq_ignore_ascii_case(name.as_str()))
-    };
+    let listed = headers_of_one_hop(headers);
     for (name, value) in headers {
-        if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !is_listed(name) {
+        if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !listed.contains(name) {
             header.append_header(name.clone(), value.clone())?;
         }
     }

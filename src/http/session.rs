@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
 use super::http1_session::Http1Session;
+use crate::framing::is_authority;
 use crate::observe::Span;
 use crate::request::{ClientCertificate, RequestHead};
 
@@ -164,8 +166,8 @@ impl Session {
         }
     }
 
-    /// Prepares for writing a denial. With `keep`, an unread HTTP/1 body is discarded after the response. Otherwise the
-    /// HTTP/1 connection is closed after it. `timeout` limits each write.
+    /// Prepares for writing a denial. With `keep_alive`, an unread HTTP/1 body is discarded after the response.
+    /// Otherwise the HTTP/1 connection is closed after the response. `timeout` limits each write.
     pub(crate) fn prepare_denial(&mut self, keep_alive: bool, timeout: Duration) {
         if let Self::Http1(http1) = self
             && keep_alive
@@ -175,7 +177,7 @@ impl Session {
         if !keep_alive {
             self.close_after_response();
         }
-        // A denied caller is not waited for: on HTTP/2 it may never open its flow-control window.
+        // Limits the time spent on a denied caller. On HTTP/2, the caller may never open its flow-control window.
         self.set_write_timeout(timeout);
     }
 }
@@ -210,12 +212,28 @@ pub(crate) async fn send_continue_if_expected(session: &mut Session) {
     }
 }
 
-/// Reports whether an HTTP/2 head has ambiguous framing headers, which two servers could interpret differently. HTTP/1
-/// heads were validated before parsing.
+/// Reports whether two servers could interpret an HTTP/2 head differently: by its framing headers, its hosts, or the
+/// white space around its values. HTTP/1 heads were validated before parsing.
 pub(crate) fn is_ambiguous(session: &Session) -> bool {
-    let headers = session.headers();
+    let Session::Http2(session) = session else { return false };
+    let head = session.req_header();
+    let headers = &head.headers;
     let has_duplicate_length = || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
-    session.is_http2() && (has_duplicate_length() || headers.contains_key(TRANSFER_ENCODING))
+    // RFC 9113 section 8.2.1.
+    let is_padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
+    has_duplicate_length()
+        || headers.contains_key(TRANSFER_ENCODING)
+        || !has_one_host(head.uri.authority().map(Authority::as_str), headers)
+        || headers.values().any(is_padded)
+}
+
+/// Reports whether the hosts of an HTTP/2 head (RFC 9113 section 8.3.1) are valid and equal. `authority` is the value of
+/// `:authority`.
+fn has_one_host(authority: Option<&str>, headers: &HeaderMap) -> bool {
+    let mut hosts =
+        headers.get_all(HOST).iter().map(HeaderValue::as_bytes).chain(authority.map(str::as_bytes));
+    hosts.next().is_some_and(|first| is_authority(first) && hosts.all(|other| other == first))
+        && headers.get_all(HOST).iter().nth(1).is_none()
 }
 
 /// The caller's address and client certificate.

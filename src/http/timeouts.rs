@@ -73,7 +73,8 @@ pub(crate) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::O
     .await
 }
 
-/// Enforces a total deadline and a minimum transfer rate. Only the time spent waiting for the peer is counted.
+/// Enforces a total deadline and a minimum transfer rate. Both apply only to the time that is spent waiting for the
+/// peer.
 pub(crate) struct TransferTimer<'l> {
     limits: &'l Limits,
     deadline: Duration,

@@ -1,10 +1,9 @@
-//! The first half of the gate: it finds the route and checks the head.
+//! The first half of the gate. It finds the route of a request and checks the head.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::edge::Edge;
-use super::fetched_data::FetchedData;
+use super::edge::{Edge, FetchedData};
 use super::gate::{self, Found};
 use super::route::Route;
 use super::router::Router;
@@ -15,7 +14,7 @@ use crate::source::{ClientAddress, SourceFault};
 use crate::time::Timestamp;
 use crate::trail::{Check, Trail};
 
-/// Maximum size of a body that exceeds the route's limit but is read in observe mode, in bytes.
+/// Maximum size of a body in observe mode, in bytes, if the route's own limit is smaller.
 const OBSERVED_BYTES_MAX: u64 = 8 << 20;
 
 /// The compiled routes and the data that they share.
@@ -27,7 +26,8 @@ pub struct Ingress {
     documents: Arc<[Document]>,
 }
 
-/// A JSON document that everybody may read, such as the list of a provider's routes.
+/// A JSON document that Callgate serves to every caller without checks, such as the list of the paths that accept a
+/// provider's messages.
 #[derive(Clone, Debug)]
 pub struct Document {
     /// The path of the document.
@@ -36,7 +36,8 @@ pub struct Document {
     pub body: String,
 }
 
-/// The data about a request for the log and the metrics. A field is empty if the checks ended before they found it.
+/// The data about a request for the log and the metrics. A field is `None` if the checks ended before they determined
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// The client address.
@@ -45,11 +46,11 @@ pub struct Seen {
     pub route: Option<Arc<Route>>,
     /// The captures of the path.
     pub captures: Option<Captures>,
-    /// The interaction of the token.
+    /// The id of the interaction that the token names.
     pub interaction: Option<Box<str>>,
-    /// The class of the action endpoint that the guard denied.
+    /// The name of the reason why the guard denied the action endpoint.
     pub guarded: Option<&'static str>,
-    /// The URL of a certificate that the signature needs and that has not been fetched yet.
+    /// The URL of the certificate that verifies the signature, if the certificate has not been fetched yet.
     pub wanted: Option<Box<str>>,
 }
 
@@ -62,7 +63,7 @@ pub struct Denied {
     pub seen: Seen,
 }
 
-/// A request whose head passed all checks. It must not be delivered yet.
+/// A request whose head passed all checks. It must not be delivered before its body is checked.
 #[derive(Clone, Debug)]
 pub struct Admitted {
     pub(super) route: Arc<Route>,
@@ -74,7 +75,8 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Compiles the routes. No two routes may have the same shape.
+    /// Builds the router from the routes. No two paths may have the same shape (see
+    /// [`Template::same_shape`](crate::path::Template::same_shape)).
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();
         for (index, route) in routes.iter().enumerate() {
@@ -88,7 +90,7 @@ impl Ingress {
         }
     }
 
-    /// Returns these routes with public documents.
+    /// Returns this `Ingress` with these public documents.
     #[must_use]
     pub fn with_documents(self, documents: Vec<Document>) -> Self {
         Self { documents: documents.into(), ..self }
@@ -100,14 +102,14 @@ impl Ingress {
         self.documents.iter().find(asked)
     }
 
-    /// Returns the same routes with other fetched data.
+    /// Returns this `Ingress` with other fetched keys and address lists.
     #[must_use]
     pub fn with_fetched_data(&self, fetched_data: FetchedData) -> Self {
         let edge = Edge { fetched_data, ..Edge::clone(&self.edge) };
         Self { edge: Arc::new(edge), ..self.clone() }
     }
 
-    /// Returns the public URL and the other data of the external side.
+    /// Returns the settings and the fetched data that all routes share.
     pub fn edge(&self) -> &Edge {
         &self.edge
     }
@@ -136,7 +138,7 @@ impl Ingress {
         let mut found = Found::default();
         let run = gate::Run { route: &route, captures: &captures, head, now, edge: &self.edge };
         match run.run(client, &mut found, trail) {
-            // Boxed, because it is moved from check to check.
+            // The value is large and is moved from check to check, so it is boxed.
             Ok(client) => {
                 Ok(Box::new(Admitted { route, captures, client, found, now, edge: Arc::clone(&self.edge) }))
             }
@@ -149,7 +151,8 @@ impl Ingress {
         }
     }
 
-    /// Reports whether `address` is a trusted proxy, which forwards requests of many clients.
+    /// Reports whether `address` is a trusted proxy. Limits per address do not apply to a trusted proxy, because it
+    /// sends the requests of many clients.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let lists = &self.edge.fetched_data.lists;
         let trusts = |rule: &ClientAddress| rule.trusted_proxies.contains(address.to_canonical(), lists);
@@ -185,8 +188,8 @@ impl Ingress {
 }
 
 impl Admitted {
-    /// Returns the maximum size of the body, in bytes. In observe mode, larger bodies are read as well, up to a fixed
-    /// limit.
+    /// Returns the maximum size of the body, in bytes. In observe mode, bodies above the route's limit are read as
+    /// well, up to a fixed maximum.
     pub fn body_bytes_max(&self) -> u64 {
         match self.route.observes() {
             true => self.route.body_bytes_max.max(OBSERVED_BYTES_MAX),
@@ -199,7 +202,7 @@ impl Admitted {
         self.client
     }
 
-    /// Applies a rate limit that was exceeded. In observe mode the denial is only recorded.
+    /// Denies the request because it exceeds a rate limit. In observe mode the denial is only recorded.
     ///
     /// # Errors
     /// Returns [`Denied`] in enforce mode.

@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 
-use http::header::{COOKIE, FORWARDED, HeaderName, HeaderValue};
+use http::header::{COOKIE, HeaderName, HeaderValue};
 
 use super::observed::Observed;
+use super::passed_headers::is_always_removed;
 use super::permit::Permit;
 use super::route::{Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, without_parameter};
-use crate::request::{HOP_BY_HOP, RequestHead, connection_options, write_line as line};
+use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp};
 
@@ -32,26 +33,6 @@ fn holds(text: &[u8], token: &[u8]) -> bool {
     text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
 }
 
-/// Headers that make some frameworks use another path, method or client address than the one that was checked.
-/// Callgate removes them. `Proxy` becomes the environment variable `HTTP_PROXY` in CGI gateways (httpoxy).
-const OVERRIDES: [&str; 12] = [
-    "cf-connecting-ip",
-    "fastly-client-ip",
-    "proxy",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-url",
-    "x-real-ip",
-    "x-rewrite-url",
-];
-
-/// Maximum number of options of a `Connection` header that are read.
-const CONNECTION_OPTIONS_MAX: usize = 32;
-
 /// Reports whether a header name begins with `Callgate`. Some frameworks treat `_` and `.` as `-`, so these are
 /// included.
 fn says_callgate(name: &str) -> bool {
@@ -60,24 +41,24 @@ fn says_callgate(name: &str) -> bool {
 
 /// Reports whether the caller's `Connection` header lists this header as hop-by-hop. Headers that the provider signed
 /// are exempt, because a proxy or attacker must not be able to remove them.
-fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
+fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
     let signed = || route.verifier().is_some_and(|verifier| verifier.scheme().signs_header(name));
-    listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str())) && !signed()
+    listed.contains(name) && !signed()
 }
 
 /// Reports whether a header reaches the agent in observe mode. Only hop-by-hop headers and `Callgate-*` headers are
 /// removed. All other headers stay, because the agent still runs its own checks on them.
-fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[&str]) -> bool {
+fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
     !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
 
-/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers that pass, the headers that
-/// `identify` adds, the length of the body, and the blank line.
+/// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers for which `passes` returns
+/// true, the headers that `identify` adds, the length of the body, and the blank line.
 fn write_request(
     (target, authority): (&str, &str),
     head: &RequestHead<'_>,
     body: &[u8],
-    passes: impl Fn(&HeaderName, &HeaderValue, &[&str]) -> bool,
+    passes: impl Fn(&HeaderName, &HeaderValue, &[HeaderName]) -> bool,
     identify: impl FnOnce(&mut Vec<u8>),
     out: &mut Vec<u8>,
 ) {
@@ -86,13 +67,14 @@ fn write_request(
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     line(out, "host", authority.as_bytes());
-    let listed: Vec<_> = connection_options(head.headers).take(CONNECTION_OPTIONS_MAX).collect();
+    let listed = headers_of_one_hop(head.headers);
     for (name, value) in head.headers {
         if *name != COOKIE && passes(name, value, &listed) {
             line(out, name.as_str(), value.as_bytes());
         }
     }
-    // HTTP/2 may split the cookie header. HTTP/1.1 allows only one (RFC 9113 section 8.2.3).
+    // An HTTP/2 request may have several cookie headers. HTTP/1.1 allows only one, so they are joined (RFC 9113 section
+    // 8.2.3).
     let cookies = head.headers.get_all(COOKIE).iter().filter(|value| passes(&COOKIE, value, &listed));
     let cookies: Vec<_> = cookies.map(HeaderValue::as_bytes).collect();
     if !cookies.is_empty() {
@@ -106,21 +88,22 @@ fn write_request(
 }
 
 impl Observed {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps all headers that the
-    /// agent checked before Callgate was installed. It adds only the header `Callgate-Observed`: no identity headers
-    /// and no assertion.
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps the token and the
+    /// signature headers, because the agent still checks them. It adds only the header `Callgate-Observed`. It adds no
+    /// identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), &*self.admitted.edge.authority);
-        let passes =
-            |name: &HeaderName, _: &HeaderValue, listed: &[&str]| passes_as_ever(self.route(), name, listed);
+        let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
+            passes_as_ever(self.route(), name, listed)
+        };
         let identify = |out: &mut Vec<u8>| line(out, "callgate-observed", self.instead().as_bytes());
         write_request(to, head, body, passes, identify, out);
     }
 }
 
 impl Permit {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head that
-    /// was permitted. `body` is the body that will follow.
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head of the
+    /// permitted request. `body` is the body that the caller writes after this head.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], stamp: Stamp<'_>, out: &mut Vec<u8>) {
         let message = Asserted {
             method: head.method,
@@ -140,23 +123,19 @@ impl Permit {
         write_request(to, head, body, |name, value, listed| self.passes(name, value, listed), identify, out);
     }
 
-    fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[&str]) -> bool {
-        let text = name.as_str();
+    fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]) -> bool {
         if self.route().observes() {
             return passes_as_ever(self.route(), name, listed);
         }
-        let spoofable = text.starts_with("callgate-")
-            || text.starts_with("x-forwarded-")
-            || OVERRIDES.contains(&text)
-            || *name == FORWARDED
-            || self.address_header().is_some_and(|header| header == name)
-            // CGI gateways read `callgate_route` as `callgate-route`, and some read `callgate.route` in the same way.
-            || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let token = || {
             self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)
                 || self.token().is_some_and(|token| holds(value.as_bytes(), token))
         };
-        !spoofable && !HOP_BY_HOP.contains(name) && !is_of_one_hop(self.route(), name, listed) && !token()
+        !is_always_removed(name)
+            && self.address_header().is_none_or(|header| header != name)
+            && self.route().passed_headers.as_ref().is_none_or(|allowed| allowed.contains(name))
+            && !is_of_one_hop(self.route(), name, listed)
+            && !token()
     }
 
     fn identify(&self, out: &mut Vec<u8>) {

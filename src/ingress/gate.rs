@@ -1,5 +1,6 @@
-//! The checks of a gate that need only the head, in their order: method, declared size, client address, client
-//! certificate, token, signature headers. The order is fixed here. A route only configures the checks.
+//! The checks of a gate that need only the head of a request. They run in this order: method, declared size, client
+//! address, client certificate, token, signature headers. The order is fixed in this file. A route only configures the
+//! checks.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,31 +19,33 @@ use crate::time::Timestamp;
 use crate::token::Granted;
 use crate::trail::{Check, Trail};
 
-/// The results of the checks, as far as they ran.
+/// The results of the checks that have run so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     /// The rights of the verified callback token.
     pub(super) granted: Option<Granted>,
-    /// The values of the signature headers.
+    /// The signature, the timestamp and the event id in the head.
     pub(super) presented: Option<PresentedSignature>,
-    /// The class of the action endpoint that the guard denied.
+    /// The name of the reason why the guard denied the action endpoint.
     pub(super) guarded: Option<&'static str>,
-    /// The route does not list the method. The request is denied unless it turns out to be a handshake.
+    /// True if the route does not list the request's method. The request is then denied unless it is a handshake.
     pub(super) only_handshake: bool,
     /// The derived signing secrets of this interaction.
     pub(super) derived: Vec<Secret>,
-    /// The missing signature, on a request that may still turn out to be an unsigned handshake.
+    /// The denial because of a missing signature. It is applied later, unless the body shows that the request is an
+    /// unsigned handshake.
     pub(super) unsigned: Option<Refusal>,
-    /// The URL of a certificate that the signature needs and that has not been fetched yet.
+    /// The URL of the certificate that verifies the signature, if the certificate has not been fetched yet.
     pub(super) wanted: Option<Box<str>>,
-    /// The verified token. It is removed from the request wherever it occurs.
+    /// The verified token. Callgate removes it from the delivered request wherever it occurs.
     pub(super) token: Option<Secret>,
     /// The denials that observe mode recorded instead of enforcing them.
     pub(super) observed: Vec<Denial>,
 }
 
 impl Found {
-    /// Applies the result of a check. In observe mode a denial is recorded, and `Ok(None)` is returned.
+    /// Applies the result of a check. Returns its value or its denial. In observe mode, records a denial and returns
+    /// `Ok(None)` instead.
     pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         match said {
             Err(denial) if route.observes() => {
@@ -115,7 +118,8 @@ impl Run<'_> {
                 ),
                 None => "genuine".to_owned(),
             }),
-            // A provider that verifies a URL has no token for it yet. The handshake proves itself in another way.
+            // A provider that sends a handshake has no token yet. The handshake is verified in another way, for example
+            // by its verify token.
             Err(refusal) if found.only_handshake && refusal.denial == Denial::TokenMissing => {
                 trail.skip(Check::Token, "a handshake has no token");
             }
@@ -154,7 +158,7 @@ impl Run<'_> {
                 found.presented = Some(presented);
                 Ok(())
             }
-            // The unsigned request may be a handshake. The body check decides this.
+            // The unsigned request may be a handshake. The check of the body determines whether it is one.
             Err(refusal)
                 if refusal.denial == Denial::SignatureMissing
                     && verifier.may_be_unsigned_handshake(self.head) =>
@@ -229,7 +233,7 @@ fn address(
 }
 
 fn certificate(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(), Denial> {
-    // If no certificate is required, the check does not appear in the trail, because most routes require none.
+    // Most routes require no client certificate. On such a route, the check does not appear in the trail.
     let Some(rule) = &route.certificate else { return Ok(()) };
     match head.certificate {
         None => Err(trail.deny(Check::Certificate, Denial::ClientCertificateMissing, || {
@@ -286,7 +290,7 @@ fn token(
     Ok(())
 }
 
-/// Finds the token of the request. The request must have exactly one token in all its carriers together.
+/// Returns the token of the request. All carriers together must contain exactly one token.
 fn find<'a>(
     carriers: &[Carrier],
     captures: &'a Captures,

@@ -3,26 +3,29 @@
 //! HTTP server.
 //!
 //! [`Ingress::decide_head`] checks the head of a request. [`Admitted::decide_body`] checks the whole body.
-//! [`Verified::permit`] applies the verdict of the ledger. Only the resulting [`Permit`] can be delivered. On a route
-//! in observe mode, an [`Observed`] request is delivered, too.
+//! [`Verified::permit`] applies the verdict of the ledger. A request is delivered only if the result is a [`Permit`].
+//! On a route in observe mode, an [`Observed`] request is delivered as well.
 
-mod body;
+mod action_endpoint;
 mod decide;
+mod decide_body;
 mod edge;
-mod fetched_data;
+mod event_keys;
 mod forward;
 mod gate;
-mod notice;
 mod observed;
+mod passed_headers;
+
 mod permit;
 mod route;
 mod router;
+mod write_notice;
 
-pub use body::Decided;
 pub use decide::{Admitted, Denied, Document, Ingress, Seen};
-pub use edge::Edge;
-pub use fetched_data::FetchedData;
-pub use notice::Notice;
+pub use decide_body::Decided;
+pub use edge::{Edge, FetchedData};
 pub use observed::{Observed, Turned};
+pub use passed_headers::{HeaderAllowlist, is_always_removed};
 pub use permit::{Halted, Permit, Verified};
 pub use route::{Actions, Carrier, CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
+pub use write_notice::Notice;

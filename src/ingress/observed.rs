@@ -1,5 +1,5 @@
-//! Requests that the gate would deny, on a route in observe mode. They are delivered as received. The ledger does not
-//! record them, and they carry no assertion and no `Callgate-*` headers except `Callgate-Observed`.
+//! Requests on a route in observe mode that the gate would deny in enforce mode. They are delivered as received. The
+//! ledger does not record them, and they carry no assertion and no `Callgate-*` headers except `Callgate-Observed`.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::decide::{Admitted, Seen};
 use super::route::Route;
 use crate::denial::Denial;
 
-/// The result of a verified request that gets no permit.
+/// What happens to a verified request that gets no permit.
 #[derive(Debug)]
 pub enum Turned {
     /// The request is not delivered.
@@ -21,7 +21,8 @@ pub enum Turned {
 pub struct Observed {
     pub(super) admitted: Box<Admitted>,
     pub(super) target: String,
-    /// The verdict in enforce mode: the code of a denial, `handshake`, `duplicate` or `stale`.
+    /// The verdict that the request would receive in enforce mode: the code of a denial, `handshake`, `duplicate` or
+    /// `stale`.
     pub(super) instead: &'static str,
 }
 
@@ -31,12 +32,13 @@ impl Observed {
         &self.target
     }
 
-    /// Returns the verdict in enforce mode: the code of the first denial, `handshake`, `duplicate` or `stale`.
+    /// Returns the verdict that the request would receive in enforce mode: the code of the first denial, `handshake`,
+    /// `duplicate` or `stale`.
     pub fn instead(&self) -> &'static str {
         self.instead
     }
 
-    /// Returns all denials that the request would have received.
+    /// Returns the reasons of all checks that denied the request.
     pub fn denials(&self) -> &[Denial] {
         &self.admitted.found.observed
     }

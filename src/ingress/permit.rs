@@ -9,8 +9,7 @@ use super::decide::{Admitted, Seen};
 use super::observed::{Observed, Turned};
 use super::route::Route;
 use crate::denial::Denial;
-use crate::interaction::{Ask, ClaimError, Cleared, EventKey, FIRST_QUESTION, Report};
-use crate::json::{find_one, quoted, replace};
+use crate::interaction::{Ask, ClaimError, Cleared, EventKey, Report};
 use crate::trail::{Check, Trail};
 
 /// A request that passed all checks except those of the ledger.
@@ -36,7 +35,7 @@ pub struct Permit {
 pub struct Halted {
     /// The reason.
     pub held: ClaimError,
-    /// What happens to the request.
+    /// Whether the request is delivered nevertheless, because its route is in observe mode.
     pub turned: Turned,
 }
 
@@ -68,7 +67,7 @@ impl Verified {
         }
     }
 
-    /// Returns what happens to this request when it is denied after all checks of the body passed.
+    /// Returns what happens to this request if it is denied after it passed all checks of the body.
     fn turned_away(mut self, denial: Denial) -> Turned {
         self.admitted.found.observed.push(denial);
         self.turned(denial.code())
@@ -144,13 +143,15 @@ impl Verified {
     }
 }
 
-/// Reports whether the ledger looked for the event before it denied the request for this reason.
+/// Reports whether the ledger had already compared the event with the delivered ones when it denied the request for
+/// this reason.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }
 
 impl Permit {
-    /// Returns what happens to this callback when it is denied nevertheless, for example by a rate limit.
+    /// Returns what happens to this callback if it is denied although it has a permit, for example because of a rate
+    /// limit.
     pub fn turned_away(self, denial: Denial) -> Turned {
         self.verified.turned_away(denial)
     }
@@ -175,12 +176,13 @@ impl Permit {
         self.verified.event_id.as_ref()
     }
 
-    /// Returns the number of the question that the callback asks, if it asks one.
+    /// Returns the number that the ledger gave to the question in this callback. Returns `None` if the callback asks no
+    /// question.
     pub(super) fn question(&self) -> Option<u32> {
         self.cleared.question()
     }
 
-    /// Returns what the body reports.
+    /// Returns the status, the progress and the other values that the callback reports.
     pub fn report(&self) -> &Report {
         &self.verified.report
     }
@@ -190,33 +192,18 @@ impl Permit {
         &self.verified.target
     }
 
-    /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
-    /// the route does not rewrite, or if the callback asks no question.
-    pub fn rewritten(&self, body: &[u8], local: &str) -> Option<String> {
-        let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
-        let number = self.cleared.question()?;
-        let text = std::str::from_utf8(body).ok()?;
-        let old = find_one(body, &actions.pointer).raw()?;
-        let interaction = self.interaction()?;
-        // The URL identifies the question, so that the agent can answer several open questions.
-        let url = match number {
-            FIRST_QUESTION => format!("{local}{interaction}"),
-            _ => format!("{local}{interaction}/{number}"),
-        };
-        Some(replace(text, old, &quoted(&url)))
-    }
-
     /// Returns the `Host` header for the agent. It does not depend on the caller.
     pub(super) fn authority(&self) -> &str {
         &self.verified.admitted.edge.authority
     }
 
-    /// Returns the header in which trusted proxies send the client address. It never reaches the agent.
+    /// Returns the header in which trusted proxies send the client address. Callgate never forwards this header to the
+    /// agent.
     pub(super) fn address_header(&self) -> Option<HeaderName> {
         self.verified.admitted.edge.client_address.as_ref().map(|rule| rule.header.name())
     }
 
-    /// Returns the verified token. It is removed from the request wherever it occurs.
+    /// Returns the verified token. Callgate removes it from the delivered request wherever it occurs.
     pub(super) fn token(&self) -> Option<&[u8]> {
         self.verified.admitted.token()
     }

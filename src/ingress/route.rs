@@ -1,10 +1,11 @@
-//! Compiled routes. This module contains only data. The gate interprets it.
+//! Compiled routes. This module contains only data. The checks that use the data are in the gate.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 
+use super::passed_headers::HeaderAllowlist;
 use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;
@@ -19,9 +20,9 @@ use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 /// An outside service that sends callbacks.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// Its name in the configuration: metric label and log field.
+    /// Its name in the configuration. The name is used as metric label and log field.
     pub name: Arc<str>,
-    /// The preset that it uses.
+    /// The name of the preset that it uses, if it uses one.
     pub preset: Option<&'static str>,
     /// The addresses that its callbacks may come from. `None` allows all addresses.
     pub allow: Option<Allowlist>,
@@ -31,7 +32,7 @@ pub struct Provider {
     pub published: Option<Box<str>>,
 }
 
-/// The place of a token in a request.
+/// A part of a request that can contain a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Carrier {
     /// The header `Authorization: Bearer`.
@@ -49,14 +50,14 @@ pub enum Carrier {
 pub enum TokenRule {
     /// A callback token, which is bound to this route and its captures.
     Callback {
-        /// The places where the token may be. Exactly one of them must contain it.
+        /// The parts of the request that may contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
         /// Verifies the token.
         verifier: Arc<CallbackVerifier>,
     },
     /// A JWT of another issuer.
     Jwt {
-        /// The places where the token may be. Exactly one of them must contain it.
+        /// The parts of the request that may contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
         /// Verifies the token.
         verifier: Box<JwtVerifier>,
@@ -118,9 +119,9 @@ impl Carrier {
 /// How the agent answers questions of the provider.
 #[derive(Clone, Debug)]
 pub struct Actions {
-    /// The place of the action endpoint's URL in the body of a callback.
+    /// The member of the body that contains the URL of the action endpoint.
     pub pointer: Pointer,
-    /// The hosts that the action endpoint may be at.
+    /// The hosts to which the action endpoint may belong.
     pub guard: Guard,
     /// Whether the agent receives a local URL instead of the action endpoint.
     pub rewrite: bool,
@@ -155,15 +156,15 @@ pub enum Mode {
 /// The client certificates that a route accepts.
 #[derive(Clone, Debug)]
 pub struct CertificateRule {
-    /// The accepted names. The certificate must have one of them. If this is empty, every certificate from the
-    /// listener's authorities is accepted.
+    /// The accepted names. The certificate must have one of them. If the list is empty, every certificate that one of
+    /// the listener's authorities issued is accepted.
     pub names: Vec<Box<str>>,
 }
 
 /// A route: an external path, the checks for requests to it, and an internal path.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name: metric label, log field, and the name that tokens are bound to.
+    /// Its name. It is used as metric label and log field, and callback tokens are bound to it.
     pub name: Arc<str>,
     /// The external path.
     pub path: Template,
@@ -173,10 +174,12 @@ pub struct Route {
     pub provider: Option<Arc<Provider>>,
     /// The token that a callback must have.
     pub token: Option<TokenRule>,
-    /// The internal path, built from the captures.
+    /// The template of the internal path. It is filled with the captures of the external path.
     pub forward: Template,
     /// What happens to the query.
     pub query: QueryRule,
+    /// The headers of the caller that reach the agent. `None`: all headers that are not always removed.
+    pub passed_headers: Option<Arc<HeaderAllowlist>>,
     /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,
     /// Whether events that were already delivered are recognized and not delivered again.
@@ -193,7 +196,7 @@ pub struct Route {
     pub certificate: Option<CertificateRule>,
     /// The rate limit for callbacks. `None` allows any number.
     pub rate: Option<Rate>,
-    /// Signs the assertions for the agent. `None` if messages carry no assertion.
+    /// Signs the assertions for the agent. `None` if messages to the agent contain no assertion.
     pub asserter: Option<Arc<Asserter>>,
 }
 

@@ -20,8 +20,8 @@ struct Node {
 }
 
 impl Router {
-    /// Adds a template with the index of its route. If two templates have the same shape, the first one stays. The
-    /// configuration denies the second one.
+    /// Adds a template with the index of its route. If the tree already contains a template of the same shape, the new
+    /// one is ignored. The configuration reports such a pair as an error.
     pub fn insert(&mut self, template: &Template, index: usize) {
         let mut node = &mut self.root;
         for segment in template.segments() {
@@ -96,7 +96,8 @@ mod tests {
                 }
             }
         }
-        // Leave out every third template, so that some literals lead to dead ends.
+        // Leave out every third template. Some literals then have no matching route below them, so that the search must
+        // try the capture instead.
         let texts: Vec<_> =
             texts.iter().enumerate().filter(|(i, _)| i % 3 != 1).map(|(_, t)| t.as_str()).collect();
         let templates: Vec<_> = texts.iter().map(|text| Template::parse(text).unwrap()).collect();

@@ -1,4 +1,4 @@
-//! Asking and answering the questions of an interaction.
+//! Adds the questions of callbacks to an interaction, and records the agent's answers.
 
 use super::interaction::Interaction;
 use super::question::{Question, QuestionFault};
@@ -34,8 +34,8 @@ impl Interaction {
         self.questions().iter().any(|question| !question.answered)
     }
 
-    /// Removes a question whose callback was not delivered. Keeps the question if it was answered, or if an answer is
-    /// being sent.
+    /// Removes a question whose callback was not delivered. Keeps the question if it was answered. If an answer is
+    /// being sent, marks the question, so that [`Self::answer`] removes it if the answer fails.
     pub(super) fn unask(&mut self, number: u32) {
         let questions = &mut self.more().questions;
         questions.retain(|question| question.number != number || question.answered || question.taken);
@@ -80,7 +80,7 @@ impl Interaction {
         Ok((question.number, question.endpoint.clone()))
     }
 
-    /// Records the result of sending an answer. `arrived` is whether the provider accepted it.
+    /// Records the result of sending an answer. `arrived` is whether the provider accepted the answer.
     pub fn answer(&mut self, number: u32, arrived: bool) {
         let questions = self.questions_mut();
         if let Some(question) = questions.iter_mut().find(|question| question.number == number) {

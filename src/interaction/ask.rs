@@ -10,7 +10,8 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// Identifies an event within its [`Scope`], to recognize duplicates.
+/// The key of an event. It is unique within its [`Scope`], so that duplicates can be recognized. The lowest bit is 1 if
+/// the key was made from an event id, and 0 if it was made from a MAC.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct EventKey(pub u128);
 
@@ -18,6 +19,12 @@ impl EventKey {
     /// Creates a key from the provider's event id.
     pub fn of_id(route: &str, scope: Scope<'_>, id: &[u8]) -> Self {
         Self(Self::digest(route, scope, b"id", id) | 1)
+    }
+
+    /// Creates a key from several parts of a message. `parts` must be encoded so that different lists of parts are
+    /// different bytes.
+    pub fn of_parts(route: &str, scope: Scope<'_>, parts: &[u8]) -> Self {
+        Self(Self::digest(route, scope, b"identity", parts) | 1)
     }
 
     /// Creates a key from the MAC of a message. Within one interaction the MAC itself is used, because it is already
@@ -50,7 +57,7 @@ impl EventKey {
     }
 }
 
-/// Returns the first 16 bytes. Every MAC or digest is longer.
+/// Returns the first 16 bytes of a MAC or a digest as a number. Every MAC and digest has more than 16 bytes.
 fn first_half(bytes: &[u8]) -> u128 {
     bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
@@ -64,7 +71,7 @@ pub enum Scope<'a> {
     Interaction(&'a str),
 }
 
-/// The input for the ledger's check whether a verified callback may be delivered now.
+/// The input for the check of the ledger. The check decides whether a verified callback may be delivered now.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The route.
@@ -80,13 +87,13 @@ pub struct Ask<'a> {
     /// The longest time for which the provider's signature lets a replay of this message pass. `None` if its scheme has no
     /// limit.
     pub replay_window: Option<Duration>,
-    /// The provider's event id, for people who read the log or the API.
+    /// The provider's event id. It is only displayed, for example by the callbacks API.
     pub event_id: Option<&'a str>,
     /// How the states of the route's interactions are read from callbacks.
     pub follow: &'a Follow,
-    /// Whether the agent gets a notice when the interaction expires or stalls.
+    /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`](super::Overdue)).
     pub notifies: bool,
-    /// What the body reports.
+    /// The status, the progress and the other values that the callback reports.
     pub report: &'a Report,
 }
 

@@ -32,7 +32,7 @@ impl Events {
         self.delivering.iter().any(|(_, key)| keys.contains(key))
     }
 
-    /// Marks the event with these keys as being delivered. Returns the number of the claim.
+    /// Creates a claim: marks the event with these keys as being delivered. Returns the number of the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey]) -> u32 {
         self.claims = self.claims.wrapping_add(1);
         self.delivering.extend(keys.iter().map(|key| (self.claims, *key)));

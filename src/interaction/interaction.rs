@@ -10,8 +10,10 @@ use super::ask::{Ask, ClaimError, EventKey};
 use super::events::Events;
 use super::notice::{Notice, Overdue};
 use super::question::Question;
-use super::report::{Follow, Report, Stale};
+use super::report::{Follow, Report};
+use super::stale_progress::{Stale, is_after_final, is_lower};
 use super::state::{Event, Over, State, next};
+use super::undelivered::Undelivered;
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
@@ -30,7 +32,7 @@ pub struct Interaction {
     pub captures: Box<str>,
     /// The current state.
     pub state: State,
-    /// Creation time. This and the times below are in Unix milliseconds.
+    /// The time of creation, in Unix milliseconds. The times in the fields below have the same unit.
     pub(super) created: i64,
     pub(super) expires: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,17 +50,17 @@ pub struct Interaction {
     /// Number of callbacks that are being delivered.
     #[serde(skip)]
     pub(super) in_flight: u16,
-    /// Whether the agent gets a notice when the interaction expires or stalls.
+    /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`]).
     #[serde(default)]
     pub(super) notifies: bool,
-    /// Whether the silence since the last event has already caused a notice.
+    /// Whether a notice was already created because no callback has arrived since the last event.
     #[serde(default)]
     pub(super) stall_noticed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) more: Option<Box<More>>,
 }
 
-/// A callback that is being delivered.
+/// A claim of the ledger: a callback that is being delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     number: u32,
@@ -68,7 +70,7 @@ pub struct Claim {
     pub stale: bool,
 }
 
-/// Data that few open interactions have. Boxed, to keep the record of the others small.
+/// Data that few open interactions have. It is boxed, so that the records of the other interactions stay small.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct More {
     /// The last reported status.
@@ -92,6 +94,12 @@ pub(super) struct More {
     pub(super) provider_id: Option<Box<str>>,
     #[serde(default)]
     pub(super) notice: Option<Notice>,
+    /// The verified callbacks that the agent did not accept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) undelivered: Option<Undelivered>,
+    /// Whether the agent received an error that does not say whether the provider accepted the request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_doubtful: bool,
 }
 
 impl Interaction {
@@ -122,7 +130,7 @@ impl Interaction {
         self
     }
 
-    /// Sets the deadlines and the notices of the route.
+    /// Sets the deadlines that the route configures, and whether the agent gets notices.
     pub fn followed(mut self, follow: &Follow, notifies: bool) -> Self {
         let created = Timestamp::from_unix_ms(self.created);
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok().and_then(NonZeroU64::new);
@@ -135,7 +143,7 @@ impl Interaction {
 
     // === Reading ===
 
-    /// Returns the time at which the agent's request was made.
+    /// Returns the time at which the callback token was minted, which is before the agent's request was sent.
     pub fn created(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.created)
     }
@@ -145,7 +153,8 @@ impl Interaction {
         Timestamp::from_unix_ms(self.expires)
     }
 
-    /// Returns the latest time for the final callback: the deadline or the expiry of the token, whichever is earlier.
+    /// Returns the time at which the interaction expires without a final callback. This is the deadline of the route or
+    /// the expiry of the token, whichever is earlier.
     pub fn deadline(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.deadline.map_or(self.expires, |at| at.get().min(self.expires)))
     }
@@ -185,7 +194,7 @@ impl Interaction {
         self.more.as_ref().map_or(&[], |more| &more.questions)
     }
 
-    /// Returns the provider's id of the work.
+    /// Returns the id that the provider gave to the work, for example a job id.
     pub fn provider_id(&self) -> Option<&str> {
         self.more.as_ref().and_then(|more| more.provider_id.as_deref())
     }
@@ -219,7 +228,7 @@ impl Interaction {
         if self.more.as_ref().is_some_and(|more| more.events.is_delivering(ask.events)) {
             return Ok(None);
         }
-        let stale = self.admits(ask, now)?;
+        let stale = self.check_accepts(ask, now)?;
         if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
             return Ok(None);
         }
@@ -234,42 +243,36 @@ impl Interaction {
         Ok(Some(Claim { number, question, stale }))
     }
 
-    /// Checks that the interaction accepts the callback. Returns whether its progress is stale.
-    fn admits(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
+    /// Checks that the interaction accepts the callback. Returns whether the progress in the callback is stale.
+    fn check_accepts(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));
         }
         if self.route != *ask.route {
             return Err(refused(Denial::InteractionUnknown, "the interaction belongs to another route"));
         }
-        // A provider may use one secret or address for all work of an account. A callback about other work must not
-        // affect this interaction.
+        // A provider may use the same secret for all work of an account, so a valid signature does not show which work
+        // the callback is about. A callback about other work must not affect this interaction.
         if let (Some(ours), Some(theirs)) = (self.provider_id(), &ask.report.id)
             && *ours != **theirs
         {
-            return Err(refused(
-                Denial::InteractionMismatch,
-                "the callback has another id of the provider's work than the interaction",
-            ));
+            let detail = "the callback has another id of the provider's work than the interaction";
+            return Err(refused(Denial::InteractionMismatch, detail));
         }
-        let used_up = self.uses_left == 0;
         // Without its events, late progress could have been delivered before.
         let forgotten = self.more.as_ref().is_some_and(|more| more.events_forgotten);
         let drops = ask.follow.stale == Some(Stale::Drop);
         let stale = match self.state {
-            State::Done | State::Failed
-                if !used_up
-                    && ask.report.is_progress()
-                    && ask.follow.stale.is_some()
-                    && (drops || !forgotten) =>
+            state
+                if self.uses_left > 0
+                    && (drops || !forgotten)
+                    && is_after_final(state, ask.report.is_progress(), ask.follow.stale) =>
             {
                 true
             }
             state if !state.is_open() => {
-                return Err(refused(
-                    Denial::InteractionOver,
-                    format!("the interaction is over: {}", state.name()),
-                ));
+                let detail = format!("the interaction is over: {}", state.name());
+                return Err(refused(Denial::InteractionOver, detail));
             }
             _ if now >= self.deadline() => {
                 return Err(refused(Denial::InteractionOver, "the deadline of the interaction has passed"));
@@ -280,8 +283,7 @@ impl Interaction {
     }
 
     fn is_overtaken(&self, report: &Report) -> bool {
-        let less = || matches!((self.progress(), report.progress), (Some(before), Some(now)) if now < before);
-        report.end.is_none() && less()
+        is_lower(self.progress(), report.progress, report.end.is_some())
     }
 
     /// Ends a claim whose callback was not delivered. Restores the previous state.
@@ -330,8 +332,8 @@ impl Interaction {
         self.go(match report.event() {
             _ if last => Event::Completed,
             Event::Asked if answered => Event::Progressed,
-            // The status said that the provider waits for an answer, and now says otherwise: the provider received
-            // the answer in another way.
+            // The provider's earlier status asked a question, and its new status does not. No question is open, so the
+            // provider received the answer without Callgate.
             Event::Progressed
                 if self.state == State::Asking && report.status.is_some() && !self.has_open_question() =>
             {
@@ -358,7 +360,7 @@ impl Interaction {
         }
     }
 
-    /// Stores the id that the provider gave to this job.
+    /// Stores the id that the provider gave to the work.
     pub fn bind(&mut self, provider_id: &str) {
         self.more().provider_id = Some(provider_id.into());
     }

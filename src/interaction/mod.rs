@@ -1,26 +1,31 @@
 //! The state of one interaction: a request of the agent and all callbacks that it causes. This module defines the
-//! states, the effect of each event, what a callback's body reports, and the input of the ledger's check before a
+//! states, the effect of each event, the values that a callback reports, and the input of the ledger's check before a
 //! callback is delivered.
 //!
 //! It has no side effects: the time is an argument, and the store keeps the interactions.
 
 mod answering;
 mod ask;
+mod deadlines;
 mod delivered;
 mod events;
+mod failed_delivery;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod interaction;
-mod lapse;
 mod notice;
 mod question;
 mod report;
+mod stale_progress;
 mod state;
+mod undelivered;
 
 pub use ask::{Ask, ClaimError, Cleared, EventKey, Scope};
+pub use deadlines::Due;
 pub use events::EventState;
 pub use interaction::{Claim, Interaction, pairs};
-pub use lapse::Due;
 pub use notice::{NoticeId, Overdue};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};
-pub use report::{Follow, Report, Stale, StatusAt};
+pub use report::{Follow, Report, StatusAt};
+pub use stale_progress::Stale;
 pub use state::{Event, Over, State, next};
+pub use undelivered::Undelivered;

@@ -1,4 +1,4 @@
-//! The notice that tells the agent that a callback did not come in time.
+//! The notice that tells the agent that a callback did not arrive in time.
 
 use serde::{Deserialize, Serialize};
 

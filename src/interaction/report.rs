@@ -1,10 +1,11 @@
-//! Reads what a callback reports: status, progress, and the provider's id of the work. The body itself is delivered
-//! unchanged.
+//! Reads the values that a callback reports: status, progress, and the provider's id of the work. The body itself is
+//! delivered unchanged.
 
 use std::time::Duration;
 
 use http::HeaderName;
 
+use super::stale_progress::Stale;
 use super::state::Event;
 use crate::json::{Found, Pointer, find};
 use crate::query::{Parameter, form_parameter};
@@ -12,15 +13,6 @@ use crate::request::{RequestHead, Single};
 
 /// Maximum length of a status, in bytes. A longer status is ignored.
 const STATUS_BYTES_MAX: usize = 128;
-
-/// What happens to stale progress: progress that is lower than before, or that arrives after a final callback.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stale {
-    /// It is delivered, even after a final callback.
-    Deliver,
-    /// It is not delivered. The caller receives status 200.
-    Drop,
-}
 
 /// A place in a callback from which a value is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,16 +25,16 @@ pub enum StatusAt {
     Header(HeaderName),
 }
 
-/// How the states of a route's interactions are read from callbacks: the places of status and progress, the final
-/// values, and the deadlines.
+/// How the states of a route's interactions are read from callbacks: the places of status and progress, the status
+/// values that end an interaction, and the deadlines.
 #[derive(Clone, Debug, Default)]
 pub struct Follow {
     /// The places of the status. The first one with a value is used.
     pub status: Vec<StatusAt>,
     /// The place of the progress, which is a number.
     pub progress: Option<Pointer>,
-    /// The places of the provider's id of the work. The first one with a value is used. It must equal the id that the
-    /// provider returned in its response to the agent's request.
+    /// The places of the provider's id of the work. The first one with a value is used. This id must equal the id that
+    /// the provider returned in its response to the agent's request.
     pub id: Vec<StatusAt>,
     /// The status values with which the provider asks a question.
     pub asking: Vec<Box<str>>,
@@ -54,8 +46,8 @@ pub struct Follow {
     pub deadline: Option<Duration>,
     /// Maximum time between two callbacks.
     pub stalled_after: Option<Duration>,
-    /// What happens to stale progress. With `None`, lower progress is delivered, and everything after a final
-    /// callback is denied.
+    /// What happens to stale progress. If it is `None`, a callback with lower progress is delivered, and every callback
+    /// after a final one is denied.
     pub stale: Option<Stale>,
 }
 
@@ -70,7 +62,7 @@ pub struct Report {
     pub end: Option<Event>,
     /// The provider's id of the work, if the callback has one.
     pub id: Option<Box<str>>,
-    /// Whether the status is one with which the provider asks a question.
+    /// Whether the status is one of [`Follow::asking`]: the provider asks a question.
     pub asks: bool,
     /// The action endpoint, if the callback has one that the route allows.
     pub question: Option<Box<str>>,
@@ -104,7 +96,8 @@ impl Follow {
             first
         };
         let status = first(&self.status).filter(|status| status.len() <= STATUS_BYTES_MAX);
-        // An id is not limited in length: an id that is too long is a wrong id, not a missing one.
+        // The length of an id is not limited. If a long id were ignored, the id of the callback would not be compared
+        // with the id of the interaction.
         let id = first(&self.id);
         let progress = self.progress.as_ref().and_then(|_| found.next()).and_then(number);
         let is = |words: &[Box<str>]| status.as_ref().is_some_and(|status| words.contains(status));
@@ -114,7 +107,7 @@ impl Follow {
             (false, false) => None,
         };
         let asks = is(&self.asking);
-        // A header may already have provided the status.
+        // If a header contains the status, the body is not needed for it.
         let unreadable = unreadable && status.is_none();
         Report { status, progress, end, id, asks, unreadable, ..Report::default() }
     }

@@ -11,8 +11,8 @@
 //! | the provider did not accept the request | not sent | not sent | not sent | over | over |
 //! | somebody revokes the interaction | revoked | revoked | revoked | revoked | revoked |
 //!
-//! *Over* means that the event changes nothing. An interaction that has ended stays ended. It can still be revoked,
-//! because its token may be valid for longer than the work takes.
+//! *Over* means that the event changes nothing. An interaction that has ended never becomes open again. It can still be
+//! revoked, because its token may still be valid after the work has ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ pub enum Event {
     Revoked,
 }
 
-/// The event came too late, because the interaction has ended. Contains its state.
+/// The error for an event that came too late, because the interaction has ended. Contains the state of the interaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Over(pub State);
 
@@ -81,7 +81,7 @@ impl State {
         matches!(self, Self::Asking | Self::Open | Self::Progressing)
     }
 
-    /// Returns the stable snake_case name: metric label, log field and API value.
+    /// Returns the stable snake_case name. It is used as metric label, log field and value of the callbacks API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Asking => "asking",

@@ -21,8 +21,8 @@ impl Claims {
         self.members.get(name)
     }
 
-    /// Returns a NumericDate claim (RFC 7519 section 2), or `None` if it is missing. Any JSON number from 0 to 1e11
-    /// is valid.
+    /// Returns a NumericDate claim (RFC 7519 section 2), or `None` if it is missing. Any JSON number of seconds from 0
+    /// to below 1e11 is valid, with or without a fraction.
     pub(crate) fn moment(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
         let Some(value) = self.members.get(name) else { return Ok(None) };
         let secs = value.as_f64().filter(|secs| (0.0..1e11).contains(secs));
@@ -41,7 +41,7 @@ impl Claims {
         }
     }
 
-    /// Returns `aud`, which is a string or a list of strings. Returns an empty list if it is missing.
+    /// Returns `aud`, which is a string or a list of strings. Returns an empty list if `aud` is missing.
     pub(crate) fn audience(&self) -> Result<Vec<&str>, Refusal> {
         let wrong = || Refusal::new(Denial::TokenClaim, "aud is not a string or a list of strings");
         match self.members.get("aud") {

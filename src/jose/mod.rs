@@ -1,5 +1,5 @@
-//! A strict parser and verifier for compact JWS (RFC 7515): size, number of parts, header members, and exactly one
-//! algorithm per key. The module `token` checks the claims.
+//! A strict parser and verifier for compact JWS (RFC 7515). It checks the size, the number of parts and the header
+//! members, and it accepts exactly one algorithm for each key. The module `token` checks the claims.
 
 mod claims;
 
@@ -34,7 +34,7 @@ pub enum Family {
     Rsa,
 }
 
-/// A JWS signature algorithm. `none` does not exist here.
+/// A JWS signature algorithm. The algorithm `none` is not supported.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Algorithm {
     name: &'static str,
@@ -83,7 +83,7 @@ impl Algorithm {
     }
 }
 
-/// The key material that a [`Key`] is created from.
+/// The key material from which a [`Key`] is created.
 #[derive(Clone, Copy, Debug)]
 pub enum KeyMaterial<'a> {
     /// A private key as PEM (PKCS#8).
@@ -126,7 +126,7 @@ pub struct Key {
     decoding: DecodingKey,
 }
 
-/// Omits the key material.
+/// Formats the id and the algorithm of the key, but not the key.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:?}, {})", self.id, self.algorithm.name())
@@ -175,8 +175,8 @@ impl Key {
 
     /// Returns the decoded payload if the signature is valid, or `None` if it is not.
     fn payload(&self, signed: &str, payload: &str, signature: &str) -> Result<Option<Vec<u8>>, Refusal> {
-        // The library decodes the signature. A signature that is not base64url is an error there, and therefore
-        // invalid here.
+        // The library decodes the signature. It returns an error if the signature is not base64url. Such a signature is
+        // treated as invalid.
         let verdict = jsonwebtoken::crypto::verify(
             signature,
             signed.as_bytes(),
@@ -210,8 +210,8 @@ pub(crate) struct Unverified<'t> {
     signature: &'t str,
 }
 
-/// The header members that Callgate reads. Members that could change the meaning of the token or the source of its
-/// key are recorded only to deny the token. All other members are ignored (RFC 7515 section 4).
+/// The header members that Callgate reads. Members that could change the meaning of the token or the source of its key
+/// are read only so that the token can be denied. All other members are ignored (RFC 7515 section 4).
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
@@ -266,7 +266,7 @@ impl Header {
     }
 }
 
-/// Reports whether `json`, if it is valid JSON, is an object.
+/// Reports whether `json`, which must be valid JSON, is an object.
 pub(crate) fn is_object(json: &[u8]) -> bool {
     json.trim_ascii_start().starts_with(b"{")
 }

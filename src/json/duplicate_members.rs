@@ -1,5 +1,5 @@
-//! Strict lookup for values that are used or signed one by one. It returns a value only if every JSON parser would
-//! find the same value.
+//! Strict lookup of single values that a check uses or that a signature covers. It returns a value only if every JSON
+//! parser would find the same value.
 
 use std::fmt;
 
@@ -10,9 +10,21 @@ use serde_json::value::RawValue;
 use super::find::{Found, NotJson};
 use super::pointer::Pointer;
 
+/// Reports whether some program could take both names for the same member. Some JSON libraries ignore case, and some
+/// of these use the case folding of Unicode, in which `\u{17f}` is an `s` and `\u{212a}` is a `k`.
+pub fn is_same_name(a: &str, b: &str) -> bool {
+    if a.is_ascii() && b.is_ascii() {
+        return a.eq_ignore_ascii_case(b);
+    }
+    let folded = |text: &str| -> String {
+        text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+    };
+    folded(a) == folded(b)
+}
+
 /// Looks up one pointer strictly. Returns [`Found::Doubled`] if two members of an object on the path have the same
-/// name, or names that differ only in case: JSON parsers differ in which of them they use. A token of digits is a
-/// list index, never a member name.
+/// name, or names that differ only in case: JSON parsers differ in which of them they use. The same applies if one
+/// member has the name in another case. A token of digits is a list index, never a member name.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.
@@ -30,11 +42,11 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
             }
             (Some(b'{'), None) if !digits => {
                 let Members(members) = serde_json::from_str(at.get()).map_err(|_| NotJson)?;
-                let mut named = members.iter().filter(|(name, _)| name.eq_ignore_ascii_case(token));
+                let mut named = members.iter().filter(|(name, _)| is_same_name(name, token));
                 match (named.next(), named.next()) {
                     (Some(_), Some(_)) => return Ok(Found::Doubled),
                     (Some((name, value)), None) if **name == **token => Some(*value),
-                    // Only a name in another case exists. Some parsers would accept it as the member.
+                    // The object only has a member whose name differs in case. Some parsers would accept this member.
                     (Some(_), None) => return Ok(Found::Doubled),
                     (None, _) => None,
                 }
@@ -95,6 +107,11 @@ mod tests {
             (r#"{"a":1,"A":2}"#, "/a", "Doubled"),
             (r#"{"A":2}"#, "/a", "Doubled"),
             (r#"{"a":1,"\u0061":2}"#, "/a", "Doubled"),
+            (r#"{"\u0041":1}"#, "/a", "Doubled"),
+            ("{\"\u{212a}ey\":1}", "/key", "Doubled"),
+            (r#"{"key":1,"\u212aey":2}"#, "/key", "Doubled"),
+            ("{\"u\u{17f}er\":1}", "/user", "Doubled"),
+            ("{\"\u{c9}\":1}", "/\u{e9}", "Doubled"),
             (r#"{"0":1}"#, "/0", "Missing"),
             (r#"{"a":{"0":1}}"#, "/a/0", "Missing"),
             (r#"{"b":1}"#, "/a", "Missing"),

@@ -41,20 +41,27 @@ impl<'t> Found<'t> {
     }
 }
 
-/// The document is not JSON (RFC 8259) in UTF-8.
+/// The error for a document that is not JSON (RFC 8259) in UTF-8.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotJson;
 
-/// Looks up all `pointers` in one pass over the document. There must be at most [`POINTERS_MAX`] of them.
+/// Looks up all `pointers`. One pass over the document looks up [`POINTERS_MAX`] of them.
 ///
 /// # Errors
-/// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a
-/// byte order mark, UTF-16). A caller that guards the content of a document must therefore deny all of them.
+/// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a byte
+/// order mark, UTF-16). A caller that checks the content of a document must therefore deny every document with this
+/// error.
 pub fn find<'t>(document: &'t [u8], pointers: &[&Pointer]) -> Result<Vec<Found<'t>>, NotJson> {
     let text = std::str::from_utf8(document).map_err(|_| NotJson)?;
     let mut found = vec![Found::Missing; pointers.len()];
-    let wanted = pointers.iter().take(POINTERS_MAX).enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
-    Walk { pointers, depth: 0, wanted, found: &mut found }.through(text).ok_or(NotJson)?;
+    if pointers.is_empty() {
+        Walk { pointers, depth: 0, wanted: 0, found: &mut found }.through(text).ok_or(NotJson)?;
+    }
+    // A bit mask identifies the pointers of one pass, so a pass must not have more pointers than the mask has bits.
+    for (pointers, found) in pointers.chunks(POINTERS_MAX).zip(found.chunks_mut(POINTERS_MAX)) {
+        let wanted = pointers.iter().enumerate().fold(0, |mask, (i, _)| mask | 1 << i);
+        Walk { pointers, depth: 0, wanted, found }.through(text).ok_or(NotJson)?;
+    }
     Ok(found)
 }
 
@@ -115,13 +122,13 @@ impl<'t> Walk<'_, '_, 't> {
         Some(())
     }
 
-    /// Returns the pointers whose token at this depth is this member name, as a bit mask.
+    /// Returns the bit mask of the pointers whose token at this depth is this member name.
     fn named(&self, name: &str) -> u32 {
         if !name.contains('\\') {
             return self.goes(name.as_bytes());
         }
-        // Compared as bytes: an escaped name may contain half of a surrogate pair. Such a name is valid JSON, but not
-        // a Rust `str`.
+        // The name is compared as bytes, because an escaped name may contain half of a surrogate pair. Such a name is
+        // valid JSON, but not a valid Rust `str`.
         let quoted = format!("\"{name}\"");
         let mut deserializer = serde_json::Deserializer::from_str(&quoted);
         deserializer.deserialize_bytes(Unescaped(self)).unwrap_or(0)
@@ -135,8 +142,8 @@ impl<'t> Walk<'_, '_, 't> {
         matching.fold(0, |mask, (i, _)| mask | 1 << i)
     }
 
-    /// Returns the list elements that the wanted pointers refer to at this depth, as index and bit mask. `01` is not
-    /// an index (RFC 6901 section 4).
+    /// Returns the list elements that the wanted pointers refer to at this depth. Each is a pair of the element's index
+    /// and the bit mask of these pointers. `01` is not an index (RFC 6901 section 4).
     fn indices(&self) -> Vec<(usize, u32)> {
         let wanted = self.pointers.iter().enumerate().filter(|(i, _)| self.wanted & (1 << i) != 0);
         let index = |(i, pointer): (usize, &&Pointer)| {
@@ -147,7 +154,8 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Records a value for the pointers in `through`, or walks into the value for pointers with more tokens.
+    /// Handles a value for the pointers in the bit mask `through`. A pointer without further tokens ends at this value, and
+    /// the value is recorded for it. For the other pointers, the search continues inside the value.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());
@@ -251,6 +259,19 @@ mod tests {
         }
         assert_eq!(raw(r#"{"d":"\ud800","d":{"a":1}}"#, "/d/a").as_deref(), Some("1"));
         assert_eq!(raw("1e999", "/a"), None);
+    }
+
+    #[test]
+    fn any_number_of_pointers_is_looked_up() {
+        for count in [0, 1, 31, 32, 33, 64, 65, 200] {
+            let members: Vec<_> = (0..count).map(|i| format!("\"m{i}\":[{i},{{\"x\":\"v{i}\"}}]")).collect();
+            let text = format!("{{{}}}", members.join(","));
+            let pointers: Vec<_> = (0..count).map(|i| pointer(&format!("/m{i}/1/x"))).collect();
+            let found = find(text.as_bytes(), &pointers.iter().collect::<Vec<_>>()).unwrap();
+            let words: Vec<_> = found.iter().map(|one| one.word().unwrap().into_string()).collect();
+            assert_eq!(words, (0..count).map(|i| format!("v{i}")).collect::<Vec<_>>());
+            assert_eq!(find(b"{", &pointers.iter().collect::<Vec<_>>()).err(), Some(NotJson), "{count}");
+        }
     }
 
     #[test]

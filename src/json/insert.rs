@@ -12,7 +12,7 @@ use super::pointer::Pointer;
 pub enum InsertFault {
     /// An object on the path has two members with the same name.
     Doubled,
-    /// The path leads through a value that has no members, or through an index that a list does not have.
+    /// The path leads through a value that has no members, or through an element that a list does not have.
     NoMembers,
     /// The document is not JSON (RFC 8259) in UTF-8.
     NotJson,

@@ -7,7 +7,7 @@ mod insert;
 mod pointer;
 mod scan;
 
-pub use duplicate_members::find_strict;
+pub use duplicate_members::{find_strict, is_same_name};
 pub use find::{Found, NotJson, find, find_one};
 pub use insert::{InsertFault, insert, quoted, replace, set};
 pub use pointer::{POINTERS_MAX, Pointer};

@@ -1,6 +1,6 @@
 //! JSON pointers (RFC 6901).
 
-/// Maximum number of pointers that one pass looks up.
+/// Maximum number of pointers that one pass over a document looks up.
 pub const POINTERS_MAX: usize = 32;
 
 /// A JSON pointer (RFC 6901) with at least one token. It never refers to the whole document.

@@ -1,19 +1,19 @@
 //! A JSON validator that returns slices of the text and builds no values. Large bodies spend most of their time here,
 //! because the whole document must be validated although only a few members are used.
 //!
-//! It accepts the same texts as `serde_json` (RFC 8259) in about three quarters of its time. It does not look up
-//! members: see the module `find`.
+//! It accepts the same texts as `serde_json` (RFC 8259) in about three quarters of its time. The module `find` uses it
+//! to look up members.
 //!
-//! Each function below takes the unread text and returns the text that is left after one token or value. It returns
-//! `None` if the text is not valid JSON.
+//! Each free function below takes the unread text and returns the text that is left after one token or value. It
+//! returns `None` if the text is not valid JSON.
 
 /// A position in a JSON text.
 #[derive(Debug)]
 pub(super) struct Scan<'t> {
     text: &'t str,
     rest: &'t [u8],
-    /// The objects and lists that are open around the current position. Kept between values, so that the allocation
-    /// is reused.
+    /// The objects and lists that are open around the current position. The vector is kept from one value to the next,
+    /// so that its allocation is reused.
     open: Vec<Kind>,
 }
 
@@ -151,7 +151,7 @@ fn colon(rest: &[u8]) -> Option<&[u8]> {
     white(rest).strip_prefix(b":")
 }
 
-/// Skips white space. Most calls find none, or one blank.
+/// Skips white space. Most calls find no white space or one blank, so these two cases come first.
 #[inline(always)]
 fn white(rest: &[u8]) -> &[u8] {
     match rest {
@@ -187,7 +187,7 @@ fn string(mut rest: &[u8]) -> Option<&[u8]> {
     last_bytes(rest)
 }
 
-/// Does the same as [`string`] for the last bytes, which are fewer than one word.
+/// Does the same as [`string`] for the last bytes of the text, which are fewer than one word of 8 bytes.
 fn last_bytes(mut rest: &[u8]) -> Option<&[u8]> {
     loop {
         let (found, behind) = rest.split_first()?;
@@ -217,7 +217,7 @@ fn number(first: u8, rest: &[u8]) -> Option<&[u8]> {
         (b'-', _) => return None,
         (digit, rest) => (digit, rest),
     };
-    // A digit after a leading zero is not skipped. The caller fails on it.
+    // A digit after a leading zero is not skipped. The caller finds it where only a separator may follow, and fails.
     if first != b'0' {
         rest = digits(rest);
     }
@@ -243,8 +243,8 @@ fn some_digits(rest: &[u8]) -> Option<&[u8]> {
     matches!(rest, [b'0'..=b'9', ..]).then(|| digits(rest))
 }
 
-/// Sets the highest bit of each byte of `word` that is a quote, a backslash or a control character. Only the lowest
-/// mark is reliable: a borrow can set marks above it by mistake.
+/// Sets the highest bit of each byte of `word` that is a quote, a backslash or a control character. Only the lowest of
+/// these bits is reliable. The borrow of a subtraction can set higher bits by mistake.
 #[inline(always)]
 const fn special(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;

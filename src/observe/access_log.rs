@@ -11,18 +11,18 @@ use parking_lot::{Condvar, Mutex};
 
 /// Maximum time for which a line waits for more lines before it is written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
-/// When the process stops: maximum time to wait until the reader of the log has taken the remaining lines.
+/// Maximum time that the stopping process waits until the reader of the log has taken the remaining lines.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// Size at which a batch of lines is written at once, in bytes.
 const BATCH_BYTES: usize = 64 << 10;
-/// Maximum size of all waiting lines, in bytes. Lines beyond it are dropped; the caller of `log` counts them.
+/// Maximum size of all waiting lines, in bytes. Further lines are dropped, and the caller of `log` counts them.
 const PENDING_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug, Default)]
 struct Pending {
     bytes: Vec<u8>,
     closed: bool,
-    /// Everything is written and the writer thread has ended.
+    /// All lines are written, and the writer thread has ended.
     done: bool,
     /// The writer thread is waiting for the first line of a batch.
     writer_waits: bool,
@@ -55,7 +55,7 @@ impl AccessLogger {
         Ok(Self { shared })
     }
 
-    /// Queues one line. Returns `false` if the queue is full; the line is then dropped.
+    /// Queues one line. Drops the line and returns `false` if the queue is full.
     pub fn log(&self, line: &[u8]) -> bool {
         let mut pending = self.shared.pending.lock();
         if pending.bytes.len() + line.len() > PENDING_BYTES_MAX {
@@ -110,7 +110,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         if closed && pending.bytes.is_empty() {
             pending.done = true;
             drop(pending);
-            // Closes the output before `drop` returns: the reader may be waiting for its end.
+            // Closes the output before `drop` returns, because the reader may wait for the end of the output.
             drop(out);
             shared.written.notify_one();
             return;

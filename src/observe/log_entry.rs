@@ -46,7 +46,8 @@ pub struct Entry<'a> {
     pub duration_us: u64,
     /// Time that the agent took, in microseconds.
     pub deliver_us: u64,
-    /// The checks that ran. The log contains the nanoseconds of each, or null if they are included in the next one.
+    /// The checks that ran. The log contains the duration of each check in nanoseconds, or null if it is included in
+    /// the duration of the next check.
     pub trail: &'a Trail,
 }
 

@@ -1,7 +1,6 @@
 //! The event log: plain lines on standard error about the process, such as start, reload and stop.
 //!
-//! Of the libraries, only errors are logged: the lower levels of pingora print request lines and headers, which contain
-//! tokens.
+//! Libraries may log only errors. At lower levels, pingora prints request lines and headers, which contain tokens.
 
 use std::io::Write;
 

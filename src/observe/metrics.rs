@@ -1,23 +1,23 @@
 //! The metrics of ingress, egress and the ledger, in base units (seconds, bytes).
 //!
-//! `edge` and `fetched` contain the other metrics, and `registry` registers all of them.
+//! `server_metrics` and `fetch_metrics` contain the other metrics, and `registry` registers all of them.
 
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     TextEncoder,
 };
 
-use super::edge::Edge;
-use super::fetched::Fetched;
+use super::fetch_metrics::FetchMetrics;
 use super::registry::{Label, MetricRegistry, Series};
+use super::server_metrics::ServerMetrics;
 use crate::guard::Refused;
 
-/// Buckets for the time of a decision, which is microseconds, in seconds.
+/// Buckets for the time of a decision, in seconds. A decision takes microseconds.
 const DECIDE_BUCKETS: &[f64] = &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2];
-/// Buckets for the response times of agents and providers, which are milliseconds to minutes, in seconds.
+/// Buckets for the response times of agents and providers, in seconds. They take milliseconds to minutes.
 const DELIVER_BUCKETS: &[f64] =
     &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// Buckets for commits to the ledger file, which depend on the disk, in seconds.
+/// Buckets for the time of a commit to the ledger file, in seconds. It depends on the disk.
 const COMMIT_BUCKETS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
 /// Source of the values of the label `rule`.
@@ -34,11 +34,11 @@ const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 pub struct Metrics {
     registry: Registry,
     described: Vec<Series>,
-    pub(super) edge: Edge,
     egress: Egress,
-    pub(super) fetched: Fetched,
+    pub(super) fetch: FetchMetrics,
     ingress: Ingress,
     ledger: Ledger,
+    pub(super) server: ServerMetrics,
 }
 
 /// Metrics of requests that the agent sends.
@@ -119,11 +119,11 @@ impl Ingress {
             )?,
             ingress_requests: make.counters(
                 "callgate_ingress_requests_total",
-                "Ingress requests, by verdict (allow, observe, deny, fail) and reason.",
+                "Ingress requests, by verdict (allow, duplicate, observe, deny, fail) and reason.",
                 &[
                     Label::route(),
                     Label::provider(),
-                    Label::closed("verdict", ["allow", "observe", "deny", "fail"]),
+                    Label::closed("verdict", ["allow", "duplicate", "observe", "deny", "fail"]),
                     Label::reason(&["ok", "duplicate", "stale", "handshake", "document"]),
                 ],
             )?,
@@ -209,8 +209,8 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Creates the series of all outcomes of a route's interactions, with the value 0. So the first interaction that
-    /// expires is an increase that an alert can detect.
+    /// Creates the series of all outcomes of a route's interactions, with the value 0. An alert can then detect even
+    /// the first interaction that expires, as an increase from 0.
     fn expect(&self, route: &str) {
         for outcome in OUTCOMES {
             self.ended.with_label_values(&[route, outcome]);
@@ -237,9 +237,9 @@ impl Metrics {
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
-        let (edge, fetched) = (Edge::new(&make)?, Fetched::new(&make)?);
+        let (fetch, server) = (FetchMetrics::new(&make)?, ServerMetrics::new(&make)?);
         let described = make.described();
-        Ok(Self { described, edge, egress, fetched, ingress, ledger, registry })
+        Ok(Self { described, egress, fetch, ingress, ledger, registry, server })
     }
 
     /// Returns the descriptions of all registered metrics, sorted by name.
@@ -313,7 +313,7 @@ impl Metrics {
         self.ledger.commit_seconds.observe(seconds);
     }
 
-    /// Records whether the ledger file cannot be written at present.
+    /// Records whether writes to the ledger file fail at present.
     pub fn store_failed(&self, failed: bool) {
         self.ledger.store_failed.set(i64::from(failed));
     }

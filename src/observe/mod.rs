@@ -5,15 +5,15 @@
 
 mod access_log;
 mod config_state;
-mod edge;
-mod edge_metrics;
-mod fetched;
+mod fetch_metrics;
 mod log_entry;
 mod logger;
 mod metrics;
 mod recent;
+mod record_server_metrics;
 mod redact;
 mod registry;
+mod server_metrics;
 mod traces;
 
 pub use access_log::AccessLogger;

@@ -15,8 +15,8 @@ use crate::denial::Denial;
 use crate::time::Timestamp;
 use crate::trail::{Outcome, Steps};
 
-/// Maximum length of one text field, in bytes. Longer texts are cut, because callers choose the path and must not be
-/// able to choose the memory that it needs.
+/// Maximum length of one text field, in bytes. Longer texts are cut, so that callers cannot fill the memory with long
+/// paths.
 const TEXT_BYTES_MAX: usize = 400;
 /// Number of text fields.
 const TEXTS: usize = 7;

@@ -1,4 +1,4 @@
-//! Removes what could be a token from the paths in the access log.
+//! Replaces the parts of paths that could be tokens, for the access log.
 
 /// Redacts a path that matches no route. Segments that could be tokens are replaced, control and non-ASCII characters
 /// are escaped, and only the first 16 segments are kept.

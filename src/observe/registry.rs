@@ -44,7 +44,7 @@ pub struct Label {
 pub enum Values {
     /// A fixed list of values.
     Closed(Vec<&'static str>),
-    /// The source of the values, in words: a configuration key or the binary.
+    /// The source of the values, in words, such as a configuration key.
     From(&'static str),
 }
 
@@ -86,8 +86,8 @@ impl<'r> MetricRegistry<'r> {
         Self { registry, made: RefCell::new(Vec::new()) }
     }
 
-    /// Returns the descriptions of all metrics, sorted by name. Call it after all metrics were created: a metric that
-    /// has a series by then has it from the start.
+    /// Returns the descriptions of all metrics, sorted by name. Must be called when all metrics have just been created:
+    /// it marks the metrics that already have series as `from_start`.
     pub(super) fn described(self) -> Vec<Series> {
         let there = self.registry.gather();
         let mut made = self.made.into_inner();
@@ -131,7 +131,7 @@ impl<'r> MetricRegistry<'r> {
     }
 
     /// Creates counters with labels. If all labels have fixed values, every series is created at once with the value 0.
-    /// The first event is then an increase that an alert can detect.
+    /// An alert can then detect even the first event, as an increase from 0.
     pub(super) fn counters(
         &self,
         name: &str,

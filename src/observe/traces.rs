@@ -32,7 +32,7 @@ const LAST: Duration = Duration::from_secs(2);
 /// Maximum size of a response of the collector, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Number of different 32-bit values, from which the sampler draws.
+/// Number of different 32-bit values. The sampler draws one of them at random.
 const NUMBERS: f64 = 4_294_967_296.0;
 
 /// Creates spans and sends them to the collector.

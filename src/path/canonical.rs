@@ -1,11 +1,12 @@
-//! The canonical form of a path. The path that the checks see is the path that is matched and delivered. A path that
+//! The canonical form of a path. The checks, the router and the delivery all use the same canonical path. A path that
 //! two parsers could understand differently is an error. It is never repaired.
 //!
-//! Errors: dot segments, empty segments, `;` parameters, backslashes, control characters, bytes outside ASCII, and
-//! the percent-encoded forms of `/ \ . ; % ? #` and of bytes that are not valid UTF-8 (also overlong forms).
+//! A path is denied if it contains dot segments, empty segments, `;` parameters, backslashes, control characters, bytes
+//! outside ASCII, the percent-encoded forms of `/ \ . ; % ? #`, or percent-encoded bytes that are not valid UTF-8 (also
+//! overlong forms).
 //!
-//! Normalized without changing the meaning (RFC 3986 section 6.2.2): percent-encoded unreserved characters are
-//! decoded, and the hex digits of other percent-encodings become upper case.
+//! Two kinds of encodings are normalized, because this does not change the meaning (RFC 3986 section 6.2.2):
+//! percent-encoded unreserved characters are decoded, and the hex digits of other percent-encodings become upper case.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +20,7 @@ pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
 }
 
-/// The reason why a path has no canonical form, with the byte offset.
+/// The reason why a path has no canonical form. The number is the byte offset of the fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PathFault {
     /// A byte that a path must not contain.
@@ -32,7 +33,7 @@ pub enum PathFault {
     Encoded(usize),
     /// Percent-encoded bytes that are not valid UTF-8 (also overlong forms).
     NotUtf8(usize),
-    /// The target does not begin with a slash.
+    /// The path does not begin with a slash.
     NotAPath,
     /// A `%` without two hex digits.
     Percent(usize),
@@ -119,7 +120,8 @@ impl<'p> Iterator for Segments<'p> {
     }
 }
 
-/// Reports whether a byte is a `pchar` or slash of RFC 3986, except `;`. Some servers cut off what follows a `;`.
+/// Reports whether a byte is a `pchar` or slash of RFC 3986, except `;`. Some servers remove the part of a segment that
+/// follows a `;`.
 fn is_path_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/%".contains(&b)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::canonical::CanonicalPath;
 
-/// The name of the capture that contains a token. This capture is verified and never passed to the agent.
+/// The name of the capture that contains a token. Callgate verifies its value and never passes it to the agent.
 pub const TOKEN_CAPTURE: &str = "callback_token";
 
 const CAPTURE_BYTES_MAX: usize = 255;
@@ -17,7 +17,8 @@ const SEGMENTS_MAX: usize = 32;
 /// One segment of a template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
-    /// A capture with this name. It matches one segment of 1 to 255 bytes (for a token: 8 KiB) of `[A-Za-z0-9._~-]`.
+    /// A capture with this name. It matches one segment of 1 to 255 characters of `[A-Za-z0-9._~-]`. The capture of a
+    /// token matches up to 8 KiB.
     Capture(Arc<str>),
     /// A literal segment.
     Literal(Box<str>),
@@ -108,7 +109,7 @@ impl Template {
         &self.segments
     }
 
-    /// Returns the names of the captures, first to last, including the token.
+    /// Returns the names of the captures, first to last, including [`TOKEN_CAPTURE`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }
@@ -158,7 +159,7 @@ impl Template {
     }
 
     /// Compares the precedence of two templates that can match the same path. At the first segment that differs, a
-    /// literal comes before a capture. `Less` is tried first.
+    /// literal comes before a capture. `Less` means that `self` is tried before `other`.
     pub fn precedence(&self, other: &Self) -> Ordering {
         fn key(segment: &Segment) -> (bool, &str) {
             match segment {
@@ -211,7 +212,7 @@ impl Captures {
         self.all().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
-    /// Returns name and value of each capture, in path order, without the token.
+    /// Returns the name and the value of each capture, in path order, without [`TOKEN_CAPTURE`].
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.all().filter(|(name, _)| *name != TOKEN_CAPTURE)
     }
@@ -255,7 +256,7 @@ impl fmt::Display for Captures {
     }
 }
 
-/// Omits the token.
+/// Formats the captures without the token.
 impl fmt::Debug for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()

@@ -71,6 +71,7 @@ impl Components {
             limits: Arc::<ConnectionLimits>::default(),
             metrics: Arc::clone(&recorder.metrics),
             log_throttle: Arc::clone(&log_throttle),
+            new_connections: Drain::default(),
         };
         let egress = EgressContext {
             policy: Arc::clone(&policy),
@@ -81,6 +82,7 @@ impl Components {
             limits: EgressLimits::new(startup.egress.clone()),
             log_throttle,
             drain: Drain::default(),
+            new_connections: Drain::default(),
         };
         let notices = Notices {
             policy: Arc::clone(&policy),

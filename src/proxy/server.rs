@@ -15,9 +15,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::components::{Components, Options};
-use super::egress::{Providers, listener};
+use super::egress::{OwnAddresses, Providers, listener};
 use super::ingress::{self, IngressContext};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
+use super::runtime::Drain;
 use crate::clock::instant;
 use crate::config::{EgressListener, Startup};
 use crate::fetch::{Fetcher, with_cached};
@@ -57,13 +58,16 @@ pub struct Server {
     /// The bound address of the admin listener.
     pub admin: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
-    /// All bound addresses. The guard of egress denies them as action endpoints.
-    own_addresses: Vec<SocketAddr>,
+    /// All bound addresses. Egress denies them as action endpoints.
+    own_addresses: OwnAddresses,
     ingress_queues: Vec<AcceptQueue>,
     egress_queues: Vec<AcceptQueue>,
     stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
+    /// The tasks that accept connections for ingress and egress. They end by themselves once their listener stops.
+    accept_callbacks: Vec<JoinHandle<()>>,
+    accept_requests: Option<JoinHandle<()>>,
     /// Ends by itself once its requests have their responses.
     admin_task: Option<JoinHandle<()>>,
     components: Components,
@@ -99,8 +103,9 @@ impl Addresses {
     }
 
     /// Returns all bound addresses.
-    fn own_addresses(&self) -> Vec<SocketAddr> {
-        self.ingress.iter().chain(&self.egress).chain(&self.admin).map(|bound| bound.address).collect()
+    fn own_addresses(&self) -> OwnAddresses {
+        let bound = self.ingress.iter().chain(&self.egress).chain(&self.admin);
+        OwnAddresses::new(bound.map(|bound| bound.address).collect())
     }
 }
 
@@ -109,7 +114,7 @@ impl Server {
     /// called within a tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`]. No address stays bound.
+    /// Returns [`StartError`]. No address stays bound.
     pub fn start<F, A>(
         startup: &Startup,
         policy: Arc<ArcSwap<Policy>>,
@@ -146,6 +151,8 @@ impl Server {
             stop_ingress,
             stop_egress,
             stop_admin,
+            accept_callbacks: Vec::new(),
+            accept_requests: None,
             admin_task: None,
             tasks: Vec::new(),
             components,
@@ -154,7 +161,8 @@ impl Server {
         server.accept_callbacks(addresses.ingress, &ingress_stopping)?;
         if let Some(bound) = addresses.egress {
             let egress = Arc::clone(&server.components.egress);
-            server.spawn(listener::run(egress, listening(bound)?, egress_stopping));
+            let run = listener::run(egress, listening(bound)?, egress_stopping);
+            server.accept_requests = Some(tokio::spawn(run));
         }
         if let Some(bound) = addresses.admin {
             server.admin_task = Some(tokio::spawn(admin(listening(bound)?, admin_stopping)));
@@ -180,14 +188,15 @@ impl Server {
             let (ingress, watch) = (Arc::clone(&self.components.ingress), stopping.clone());
             let serve = move |stream, info| ingress::serve(Arc::clone(&ingress), stream, info, watch.clone());
             let admission = Arc::clone(&self.components.admission);
-            self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
+            let run = accept::run(admission, config, listening(bound)?, stopping.clone(), serve);
+            self.accept_callbacks.push(tokio::spawn(run));
         }
         Ok(())
     }
 
     /// Returns a function that prepares a new configuration. The returned function reads files, so it must run outside
     /// the async workers. The new configuration must differ from the current one only in settings that a reload may
-    /// change: the caller checks this.
+    /// change. The caller must check this.
     pub fn preparing(
         &self,
         startup: Startup,
@@ -232,9 +241,10 @@ impl Server {
         notices.drain.close();
         close(self.ingress_queues, grace).await;
         let _ = self.stop_ingress.send(true);
+        let new_connections = &self.components.admission.new_connections;
+        serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
         let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
-        // From here on, requests on kept-alive connections are not begun. Requests that began before the close are
-        // awaited.
+        // From here on, no request on a kept-alive connection begins. Requests that have already begun are awaited.
         ingress.drain.requests.close();
         let callbacks = async {
             tokio::join!(
@@ -246,6 +256,7 @@ impl Server {
         let _ = timeout(time_left(), callbacks).await;
         close(self.egress_queues, grace).await;
         let _ = self.stop_egress.send(true);
+        serve_new_connections(self.accept_requests, &egress.new_connections, shortest_wait).await;
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
         egress.drain.close();
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
@@ -259,6 +270,21 @@ impl Server {
         close_files(ingress).await;
         self.components.in_flight()
     }
+}
+
+/// Waits until the pending connections are accepted and their first requests have begun, but at most for `wait` each.
+async fn serve_new_connections(
+    accepting: impl IntoIterator<Item = JoinHandle<()>>,
+    new_connections: &Drain,
+    wait: Duration,
+) {
+    for task in accepting {
+        let abort = task.abort_handle();
+        if timeout(wait, task).await.is_err() {
+            abort.abort();
+        }
+    }
+    let _ = timeout(wait, new_connections.wait_until_empty()).await;
 }
 
 /// Closes the ledger's file and exports the last spans.
@@ -300,7 +326,8 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-/// Shortest wait for exchanges that began just before the close, even if `grace` has expired.
+/// Minimum time that Callgate waits for exchanges that began just before the listeners closed. It waits this long even
+/// if `grace` has already expired.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);
 
 /// Deadline for closing the ledger's file. All acknowledged changes are already on disk.

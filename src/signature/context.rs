@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 pub struct SignatureContext<'a> {
     /// The request head, as received.
     pub head: RequestHead<'a>,
-    /// The configured `public_url`. With the raw request target, it is the URL that the provider called.
+    /// The configured `public_url`. Together with the raw request target, it forms the URL that the provider called.
     pub public_url: &'a str,
     /// The fetched keys.
     pub keyring: &'a Keyring,

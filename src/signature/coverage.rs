@@ -1,4 +1,5 @@
-//! The coverage of a scheme: the parts of a request that a signature protects. The table of providers shows it.
+//! The coverage of a scheme, which is the parts of a request that a signature protects. The table in
+//! `docs/providers.md` shows the coverage of every preset.
 
 use super::content::ContentPart;
 use super::keys::SignatureAlgorithm;
@@ -13,7 +14,7 @@ pub struct SignatureCoverage {
     pub body: bool,
     /// Some members of the body.
     pub members: bool,
-    /// A time, which Callgate compares with its clock.
+    /// A timestamp, which Callgate compares with its clock.
     pub time: bool,
     /// The event id.
     pub id: bool,

@@ -1,9 +1,9 @@
 //! Verifies the signatures of providers.
 //!
-//! A [`Scheme`] describes how a provider signs, as data. Its [`Proof`] says which part of a request proves that the
-//! message is from the provider. A [`Verifier`] is a scheme with its keys.
+//! A [`Scheme`] is the description of how a provider signs. Its [`Proof`] describes which part of a request proves that
+//! the message is from the provider. A [`Verifier`] is a scheme together with its keys.
 //!
-//! Verification has two halves. [`Verifier::verify_head`] needs the request head only. It denies a request with a
+//! Verification has two steps. [`Verifier::verify_head`] needs the request head only. It denies a request with a
 //! missing, malformed or outdated signature before Callgate reads the body. [`Verifier::verify_body`] verifies the raw
 //! body.
 //!
@@ -21,7 +21,9 @@
 mod content;
 mod context;
 mod coverage;
+mod event_identity;
 mod handshake;
+mod identity_part;
 mod keys;
 mod proofs;
 mod request_parts;
@@ -35,6 +37,7 @@ pub use handshake::{
     Handshake, HandshakeCondition, HandshakeReply, HandshakeValueSource, ReplyBody, ReplyTemplate,
     ReplyTemplatePart, ReplyValue,
 };
+pub use identity_part::{DuplicateRule, IdentityPart};
 pub use keys::{
     AuthenticationTag, CertificateRule, CertificateSource, Encoding, KeySet, KeySetError, Keyring,
     MacAlgorithm, PublicKey, PublicKeyAlgorithm, PublicKeySource, SecretFormat, SecretFormatError,

@@ -1,4 +1,4 @@
-//! The signature scheme of a provider, as data.
+//! The description of a provider's signature scheme.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::content::{ContentPart, ContentScheme};
 use super::handshake::Handshake;
+use super::identity_part::{DuplicateRule, IdentityPart};
 use super::keys::{MacAlgorithm, PublicKeySource, SecretFormat, SignatureAlgorithm};
 use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace, SnsMessage};
 use super::request_parts::{EventIdSource, TimestampRule};
@@ -20,7 +21,7 @@ pub enum Proof {
     Jwt(JwtScheme),
     /// An HTTP message signature.
     MessageSignature(MessageSignatureScheme),
-    /// No proof. The provider only has handshakes.
+    /// No proof. The provider signs no messages, but it may send handshakes.
     None,
     /// The signature of Amazon SNS.
     Sns,
@@ -41,13 +42,16 @@ pub struct Scheme {
     pub id: Option<EventIdSource>,
     /// The format of the shared secrets.
     pub secret_format: SecretFormat,
-    /// The source of public keys that are not configured.
+    /// The source from which Callgate gets public keys, if the operator does not configure keys.
     pub keys: Option<PublicKeySource>,
-    /// True if messages with the same signature are duplicates, if there is no event id.
-    pub duplicates_by_signature: bool,
+    /// How duplicates are recognized.
+    pub duplicates: DuplicateRule,
+    /// The parts that tell events apart, for [`DuplicateRule::Identity`]. Empty: nothing does, so every message is
+    /// delivered.
+    pub identity: Vec<IdentityPart>,
     /// The proof of a message.
     pub proof: Proof,
-    /// Headers with the value that they must have.
+    /// Headers that every message must have, each with its required value.
     pub require: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -61,7 +65,8 @@ impl Scheme {
             id: None,
             secret_format: SecretFormat::Utf8,
             keys: None,
-            duplicates_by_signature: false,
+            duplicates: DuplicateRule::Identity,
+            identity: Vec::new(),
             proof: Proof::None,
             require: Vec::new(),
         }

@@ -1,18 +1,18 @@
 //! The address of the client of a request, and the networks that it may come from.
 
-mod client;
-mod lists;
+mod client_address;
 mod networks;
+mod published_lists;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub use client::{AddressHeader, ClientAddress, SourceFault};
-pub use lists::{Allowlist, ListUnavailable, Lists, Selection};
+pub use client_address::{AddressHeader, ClientAddress, SourceFault};
 pub use networks::{NetworkFault, Networks, parse_network};
+pub use published_lists::{Allowlist, ListUnavailable, Lists, Selection};
 
-/// Writes an address as text. IPv4 has its own code, which is faster than `Display`: addresses are written on every
-/// log line and every request to the agent.
+/// Writes an address as text. IPv4 addresses have code of their own, which is faster than `Display`. An address is
+/// written on every log line and into every request to the agent.
 pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {

@@ -50,7 +50,7 @@ impl Networks {
         v4.chain(v6)
     }
 
-    /// Returns the networks of the set, after merging.
+    /// Returns the networks of the set. Adjacent and overlapping networks are merged.
     pub fn nets(&self) -> Vec<IpNet> {
         let v4 =
             self.v4.iter().flat_map(|(a, b)| Ipv4Subnets::new(Ipv4Addr::from(*a), Ipv4Addr::from(*b), 0));
@@ -95,7 +95,8 @@ fn fold_network(network: IpNet) -> IpNet {
 /// The reason why a text is not a valid network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NetworkFault {
-    /// The address has bits set after the prefix. Contains the network that was probably meant.
+    /// The address has bits set after the prefix. Contains the same network without these bits, which was probably
+    /// meant.
     HostBits(IpNet),
     /// The text is neither `address` nor `address/prefix`.
     Unreadable,
@@ -111,7 +112,7 @@ impl fmt::Display for NetworkFault {
 }
 
 /// Parses `address` or `address/prefix`. An address without a prefix is a network of one address. Leading zeros, zone
-/// ids and signs are errors, because the parser of the standard library is used instead of a more lenient one.
+/// ids and signs are errors. The parser of the standard library is used, because it is strict.
 ///
 /// # Errors
 /// Returns a [`NetworkFault`]. If host bits are set, it contains the network that was probably meant.

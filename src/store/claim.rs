@@ -1,5 +1,5 @@
-//! Claims callbacks for delivery. A claim waits while the same event, or the last use of the interaction, is being
-//! delivered by another claim.
+//! Claims callbacks for delivery. A claim waits while another claim delivers the same event, or takes the last use of
+//! the interaction.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
+use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report};
 use crate::time::Timestamp;
@@ -19,8 +20,8 @@ pub struct Claimed<'s> {
 }
 
 impl Store {
-    /// Claims a verified callback for its delivery. If the same event or the last use of the interaction is being
-    /// delivered, this waits for the end of that delivery, but at most for `patience`.
+    /// Claims a verified callback for its delivery. If another delivery has the same event or the last use of the
+    /// interaction, this waits for its end, but at most for `patience`.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered now.
@@ -33,7 +34,7 @@ impl Store {
         self.check().map_err(ClaimError::Refused)?;
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // Boxed, because this case is rare and would make the future of every exchange larger.
+            // The future is boxed, because this case is rare, and its future would enlarge that of every exchange.
             Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
             Err(error) => Err(error),
         };
@@ -41,7 +42,7 @@ impl Store {
             && let Some(journal) = &self.journal
             && !journal.durable(journal.sequence()).await
         {
-            // The records behind this result are not durable yet, and may be lost in a crash.
+            // The records on which this result is based are not durable yet, and may be lost in a crash.
             return Err(ClaimError::Refused(unavailable()));
         }
         claimed
@@ -59,13 +60,18 @@ impl Store {
     }
 
     async fn claim_when_free(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Claimed<'_>, ClaimError> {
+        let keys = WaitKey::of_ask(ask);
+        let mut woken: Option<Waiter<'_>> = None;
         loop {
-            // Created before the attempt, so that a claim that ends after the attempt is noticed.
-            let ended = self.claim_ended.notified();
+            let waiter = self.waiters.register(&keys);
             if let Some(hold) = self.memory.claim(ask, now)? {
+                woken.into_iter().for_each(Waiter::succeeded);
                 return Ok(self.claimed(hold));
             }
-            ended.await;
+            // If it was woken alone, it wakes the others now: one of them may be able to claim.
+            drop(woken.take());
+            waiter.woken().await;
+            woken = Some(waiter);
         }
     }
 
@@ -83,7 +89,8 @@ impl Claimed<'_> {
         }
     }
 
-    /// Reports whether a later callback has already reported newer progress.
+    /// Reports whether the callback is delivered although its progress is stale (see
+    /// [`Stale`](crate::interaction::Stale)).
     pub fn is_stale(&self) -> bool {
         matches!(&self.hold, Some(Hold::Interaction(_, claim, _)) if claim.stale)
     }
@@ -100,11 +107,24 @@ impl Claimed<'_> {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
-        let sequence = self.store.memory.settle(hold, report, event_id, now);
-        // Notified before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
+        let sequence = self.store.memory.settle(&hold, report, event_id, now);
+        // Woken before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
         // itself.
-        self.store.claim_ended.notify_waiters();
+        self.store.waiters.claim_ended(&hold, true);
         durable(self.store.journal.as_ref(), sequence).await
+    }
+}
+
+impl Claimed<'_> {
+    /// Records that the agent did not accept the callback, and releases the claim. Does not wait until the record is
+    /// durable, because the provider learns about the failure in any case.
+    pub fn fail(mut self, now: Timestamp) {
+        let Some(hold) = self.hold.take() else { return };
+        match &hold {
+            Hold::Interaction(id, claim, _) => self.store.memory.fail(id, claim, now),
+            Hold::Dedup(..) => self.store.memory.release(&hold),
+        }
+        self.store.waiters.claim_ended(&hold, false);
     }
 }
 
@@ -112,7 +132,7 @@ impl Drop for Claimed<'_> {
     fn drop(&mut self) {
         if let Some(hold) = self.hold.take() {
             self.store.memory.release(&hold);
-            self.store.claim_ended.notify_waiters();
+            self.store.waiters.claim_ended(&hold, false);
         }
     }
 }

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::event_memory::{EventLog, LoggedEvent, Oldest};
-use super::file::{Change, NO_OWNER, StoredEvent};
+use super::event_memory::{EventLog, EventPlace, LoggedEvent, Oldest};
+use super::file::{Change, Journal, NO_OWNER, StoredEvent};
 use super::memory::{Hold, Memory, SHARDS, Shard, change};
 use crate::interaction::{Claim, EventKey, Report};
 use crate::time::Timestamp;
@@ -20,19 +20,39 @@ use crate::time::Timestamp;
 const EVICTIONS_MAX: usize = 8;
 /// The largest number of events that are removed in one pass. There are four passes per second.
 const EXPIRIES_MAX: usize = 20_000;
+/// The number of expired events that are removed while the events are locked. This takes well below a millisecond.
+const EXPIRIES_PER_LOCK: usize = 500;
 /// The number of outdated entries that a shard's `over` may have in addition to one per interaction.
 const STALE_OVER_MAX: usize = 1024;
 
+/// How the removal of events is written to the file.
+#[derive(Clone, Copy)]
+enum Removal {
+    /// With the next commit.
+    Recorded,
+    /// Later. After a crash, the same events make room again.
+    Deferred,
+}
+
+impl Removal {
+    fn write(self, journal: &Journal, changes: impl IntoIterator<Item = Change>) {
+        match self {
+            Self::Recorded => drop(journal.record(changes)),
+            Self::Deferred => journal.defer(changes),
+        }
+    }
+}
+
 impl Memory {
     /// Records that the agent accepted the callback. Returns the number of the change.
-    pub(super) fn settle(&self, hold: Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
+    pub(super) fn settle(&self, hold: &Hold, report: &Report, event_id: Option<&str>, now: Timestamp) -> u64 {
         let sequence = match hold {
             Hold::Interaction(id, claim, window) => {
-                self.settle_interaction(&id, &claim, window, report, event_id, now)
+                self.settle_interaction(id, claim, *window, report, event_id, now)
             }
-            Hold::Dedup(keys, window) => self.settle_dedup(&keys, window, now),
+            Hold::Dedup(keys, window) => self.settle_dedup(keys, *window, now),
         };
-        self.make_room(EVICTIONS_MAX, now);
+        self.make_room(EVICTIONS_MAX, Removal::Recorded, now);
         sequence
     }
 
@@ -95,41 +115,6 @@ impl Memory {
         self.journal.as_ref().map_or(0, |journal| journal.record(changes))
     }
 
-    /// Loads a delivered event from the file. `owner` is the id of its interaction.
-    pub(super) fn restore_event(
-        &self,
-        number: u64,
-        event: StoredEvent,
-        until: Timestamp,
-        owner: Option<&Arc<str>>,
-    ) {
-        let fingerprint = |key| self.fingerprints.fingerprint(owner.map_or("", |id| &**id), key);
-        let (fingerprint, replayable_until) = match event {
-            StoredEvent::Fingerprint(fingerprint, replayable_until) => (fingerprint, replayable_until),
-            StoredEvent::Key(key) => (fingerprint(key), 0),
-        };
-        let Some(id) = owner else {
-            let delivered = seconds(until.minus(self.settings.remember));
-            let window = replayable_until.saturating_sub(delivered);
-            let mut dedup = self.dedup.lock();
-            let former = dedup.log.insert(LoggedEvent { fingerprint, delivered, window, number });
-            self.count_events(1, usize::from(former.is_some()));
-            return self.set_oldest(SHARDS, dedup.log.oldest());
-        };
-        let mut shard = self.shard(Self::index(id));
-        let shard = &mut *shard;
-        let Some(slot) = shard.interactions.get_mut(id) else { return };
-        slot.record.restore_event(fingerprint);
-        let is_over = !slot.record.state.is_open();
-        let event = LoggedEvent { fingerprint, delivered: replayable_until, window: 0, number };
-        let former = shard.events.insert(event);
-        self.count_events(1, usize::from(former.is_some()));
-        if is_over && shard.over.back() != Some(id) {
-            shard.over.push_back(Arc::clone(id));
-        }
-        self.note_oldest(Self::index(id), shard);
-    }
-
     /// Records the end of an interaction: its events may make room.
     pub(super) fn note_end(&self, shard: &mut Shard, id: &Arc<str>) {
         let Some(slot) = shard.interactions.get(id) else { return };
@@ -150,13 +135,13 @@ impl Memory {
         self.set_oldest(index % SHARDS, oldest);
     }
 
-    fn set_oldest(&self, index: usize, oldest: Oldest) {
+    pub(super) fn set_oldest(&self, index: usize, oldest: Oldest) {
         if let Some(at) = self.oldest.get(index) {
             at.store(oldest.to_bits(), Ordering::Relaxed);
         }
     }
 
-    fn count_events(&self, added: usize, removed: usize) {
+    pub(super) fn count_events(&self, added: usize, removed: usize) {
         self.events.fetch_add(added, Ordering::Relaxed);
         self.events.fetch_sub(removed, Ordering::Relaxed);
     }
@@ -170,86 +155,106 @@ impl Memory {
     }
 
     /// Removes events while there are more than the limit, at most `count`. The caller must not have locked a shard.
-    fn make_room(&self, count: usize, now: Timestamp) {
+    fn make_room(&self, count: usize, removal: Removal, now: Timestamp) {
         let now = seconds(now);
         for _ in 0..count {
             if self.events.load(Ordering::Relaxed) <= self.settings.events_max {
                 return;
             }
+            if matches!(removal, Removal::Deferred) && !self.may_defer() {
+                return;
+            }
             let ranks = self.oldest.iter().map(|at| Oldest::from_bits(at.load(Ordering::Relaxed)).rank(now));
             match ranks.enumerate().min_by_key(|(_, rank)| *rank) {
-                Some((SHARDS, _)) => self.evict_dedup(now),
-                Some((index, _)) => self.evict(index, now),
+                Some((SHARDS, _)) => self.evict_dedup(removal, now),
+                Some((index, _)) => self.evict(index, removal, now),
                 None => return,
             }
         }
     }
 
-    fn evict_dedup(&self, now: u32) {
+    fn evict_dedup(&self, removal: Removal, now: u32) {
         let mut dedup = self.dedup.lock();
         let first = dedup.log.first_to_go(now);
         if let Some(event) = first.and_then(|event| dedup.log.remove(event.fingerprint)) {
-            self.forgot(event);
+            self.forgot(event, removal);
         }
         self.set_oldest(SHARDS, dedup.log.oldest());
     }
 
-    fn evict(&self, index: usize, now: u32) {
+    fn evict(&self, index: usize, removal: Removal, now: u32) {
         let mut shard = self.shard(index);
         let shard = &mut *shard;
         while let Some(id) = shard.over.pop_front() {
-            if self.drop_over(shard, &id) {
+            if self.drop_over(shard, &id, removal) {
                 return self.note_oldest(index, shard);
             }
         }
         if let Some(event) = shard.events.first_to_go(now) {
             shard.events.remove(event.fingerprint);
-            self.forgot(event);
+            self.forgot(event, removal);
         }
         self.note_oldest(index, shard);
     }
 
     /// Removes the events of an interaction that is over. Returns whether it had events.
-    fn drop_over(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
+    fn drop_over(&self, shard: &mut Shard, id: &Arc<str>, removal: Removal) -> bool {
         let Some(slot) = shard.interactions.get_mut(id) else { return false };
         let fingerprints = slot.record.forget_events();
-        let mut changes = self.drop_events(&mut shard.events, &fingerprints);
+        let changes = self.drop_events(&mut shard.events, &fingerprints);
         if changes.is_empty() {
             return false;
         }
         if let Some(journal) = &self.journal {
-            changes.push(change(id, slot));
-            journal.record(changes);
+            // The record comes first. If the process ends in between, the file says that the events are forgotten.
+            removal.write(journal, [change(id, slot)].into_iter().chain(changes));
         }
         true
     }
 
     /// Records that an event was removed before the end of its retention.
-    fn forgot(&self, event: LoggedEvent) {
+    fn forgot(&self, event: LoggedEvent, removal: Removal) {
         self.count_events(0, 1);
         self.metrics.event_forgotten();
         if let Some(journal) = &self.journal {
-            journal.record([Change::EventGone(event.number)]);
+            removal.write(journal, [Change::EventGone(event.number)]);
         }
     }
 
-    /// Removes delivered events without an interaction whose retention is over.
-    pub(super) fn pass_dedup(&self, now: Timestamp) {
+    /// Reports whether further changes may be deferred.
+    fn may_defer(&self) -> bool {
+        self.journal.as_ref().is_none_or(|journal| journal.may_defer())
+    }
+
+    /// Removes delivered events without an interaction whose retention is over. Returns whether there may be more of them.
+    pub(super) fn pass_dedup(&self, now: Timestamp) -> bool {
+        let mut has_more = true;
+        for _ in 0..EXPIRIES_MAX / EXPIRIES_PER_LOCK {
+            // The memory must not run ahead of the file without bound.
+            if !has_more || !self.may_defer() {
+                break;
+            }
+            has_more = self.expire_events(now) == EXPIRIES_PER_LOCK;
+        }
+        self.make_room(EXPIRIES_MAX, Removal::Deferred, now);
+        has_more
+    }
+
+    /// Removes up to [`EXPIRIES_PER_LOCK`] events without an interaction whose retention is over. Returns their number.
+    fn expire_events(&self, now: Timestamp) -> usize {
         let since = self.remembered_since(now);
-        let mut changes = Vec::new();
         let mut dedup = self.dedup.lock();
-        while changes.len() < EXPIRIES_MAX
-            && let Some(event) = dedup.expire(since)
-        {
-            changes.push(Change::EventGone(event.number));
+        let expired = std::iter::from_fn(|| dedup.expire(since)).take(EXPIRIES_PER_LOCK);
+        let changes: Vec<_> = expired.map(|event| Change::EventGone(event.number)).collect();
+        let count = changes.len();
+        if count > 0 {
+            self.count_events(0, count);
+            self.set_oldest(SHARDS, dedup.log.oldest());
+            if let Some(journal) = &self.journal {
+                journal.defer(changes);
+            }
         }
-        self.count_events(0, changes.len());
-        self.set_oldest(SHARDS, dedup.log.oldest());
-        if let (Some(journal), false) = (&self.journal, changes.is_empty()) {
-            journal.record(changes);
-        }
-        drop(dedup);
-        self.make_room(EXPIRIES_MAX, now);
+        count
     }
 
     /// Returns the time of delivery of the events without an interaction whose retention ends now, in Unix seconds.
@@ -257,34 +262,30 @@ impl Memory {
         now.minus(self.settings.remember).unix_secs()
     }
 
-    /// Returns the events of a shard as changes to an empty ledger.
-    pub(super) fn snapshot_events_of(shard: &Shard) -> impl Iterator<Item = Change> {
-        shard.interactions.values().flat_map(|slot| {
-            let (expires, owner) = (slot.record.expires(), slot.number);
-            let events = slot.record.delivered_events().iter();
-            let events = events.filter_map(|fingerprint| shard.events.get(*fingerprint));
-            events.map(move |event| Change::Event(event.number, stored(&event), expires, owner))
-        })
+    /// Returns the change that sets the fingerprint key.
+    pub(super) fn snapshot_key(&self) -> Change {
+        Change::FingerprintKey(self.fingerprints.0)
     }
 
-    /// Returns the delivered events that belong to no interaction, as the list of changes that adds them to an empty ledger.
-    pub(super) fn snapshot_events(&self) -> Vec<Change> {
-        let dedup = self.dedup.lock();
-        let events = dedup.log.all().map(|event| {
+    /// Returns the next events without an interaction as changes to an empty ledger, at most `max`, and moves `place`
+    /// behind them. Returns an empty list after the last event.
+    pub(super) fn snapshot_events(&self, place: &mut EventPlace, max: usize) -> Vec<Change> {
+        let events = self.dedup.lock().log.next_events(place, max);
+        let change = |event: LoggedEvent| {
             let delivered = Timestamp::from_unix_secs(event.delivered.into());
             let until = delivered.plus(self.settings.remember);
             Change::Event(event.number, stored(&event), until, NO_OWNER)
-        });
-        std::iter::once(Change::FingerprintKey(self.fingerprints.0)).chain(events).collect()
+        };
+        events.into_iter().map(change).collect()
     }
 }
 
 /// Returns the time in Unix seconds, rounded up.
-fn seconds(at: Timestamp) -> u32 {
+pub(super) fn seconds(at: Timestamp) -> u32 {
     let seconds = at.unix_ms().max(0).saturating_add(999) / 1000;
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
-fn stored(event: &LoggedEvent) -> StoredEvent {
+pub(super) fn stored(event: &LoggedEvent) -> StoredEvent {
     StoredEvent::Fingerprint(event.fingerprint, event.replayable_until())
 }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-use tokio::sync::Notify;
 
 use super::event_memory::FingerprintKey;
 use super::file::{Change, Health, Journal, LedgerFile};
 use super::memory::{DueNotice, Memory, SHARDS};
-use super::restore::restore;
+use super::restore::Restore;
+use super::waiters::Waiters;
 use super::writer;
 use crate::config::StoreSettings;
 use crate::denial::{Denial, Refusal};
@@ -41,8 +41,8 @@ impl std::fmt::Display for StoreError {
 pub struct Store {
     pub(super) memory: Arc<Memory>,
     pub(super) journal: Option<Arc<Journal>>,
-    /// Notified when a claim ends.
-    pub(super) claim_ended: Notify,
+    /// The claims that wait for the end of another claim.
+    pub(super) waiters: Waiters,
 }
 
 /// A question that the caller may answer. Dropping it without [`Taken::answered`] allows another answer.
@@ -57,6 +57,15 @@ pub struct Taken<'s> {
     /// The endpoint of the provider that receives the answer.
     pub endpoint: Box<str>,
     answered: bool,
+}
+
+/// The result of [`Store::pass`].
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// The notices that must be sent.
+    pub notices: Vec<DueNotice>,
+    /// Whether more deadlines may have passed.
+    pub has_more: bool,
 }
 
 /// The progress of [`Store::walk`].
@@ -79,22 +88,24 @@ impl Store {
         metrics.store_limits(settings.interactions_max, settings.events_max);
         let Some(path) = &settings.path else {
             let memory = Arc::new(Memory::new(settings.clone(), FingerprintKey::random(), None, metrics));
-            return Ok(Self { memory, journal: None, claim_ended: Notify::new() });
+            return Ok(Self { memory, journal: None, waiters: Waiters::default() });
         };
         let failed = |message| StoreError { path: path.clone(), message };
-        let file = LedgerFile::open(path).map_err(failed)?;
-        let contents = file.read().map_err(failed)?;
-        let (journal, durable) =
-            Journal::new(contents.number_max, settings.grace, Arc::clone(&metrics), clock);
+        let mut file = LedgerFile::open(path).map_err(failed)?;
+        let (journal, durable) = Journal::new(settings.grace, Arc::clone(&metrics), clock);
         let journal = Arc::new(journal);
-        let key = contents.fingerprint_key.map_or_else(FingerprintKey::random, FingerprintKey);
-        if contents.fingerprint_key.is_none() {
+        let stored = file.fingerprint_key().map_err(failed)?;
+        let key = stored.map_or_else(FingerprintKey::random, FingerprintKey);
+        let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&journal)), metrics));
+        let mut restore = Restore::new(&memory);
+        file.read(|record| restore.add(record)).map_err(failed)?;
+        journal.continue_after(restore.finish());
+        if stored.is_none() {
+            // It is written before the first event, or together with it.
             journal.record([Change::FingerprintKey(key.0)]);
         }
-        let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&journal)), metrics));
-        restore(contents, &memory);
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
-        Ok(Self { memory, journal: Some(journal), claim_ended: Notify::new() })
+        Ok(Self { memory, journal: Some(journal), waiters: Waiters::default() })
     }
 
     /// Returns the health of the ledger's file. A store without a file is always healthy.
@@ -116,7 +127,8 @@ impl Store {
         let sequence = self.memory.open(minted, now)?;
         let opened = durable(self.journal.as_ref(), sequence).await;
         if opened.is_err() {
-            // Nobody receives the token. Without this, the agent would be notified about a callback that cannot come.
+            // Nobody receives the token, so no callback can come. Without this call, the agent would get a notice about
+            // the missing callback.
             self.memory.not_sent(&minted.interaction, true, now);
         }
         opened
@@ -143,13 +155,21 @@ impl Store {
         Ok(true)
     }
 
-    /// Records that the request of an interaction did not reach its provider, or that the provider rejected it. `unseen`
-    /// is whether nobody received the token. Such an interaction is removed when the ledger is full.
+    /// Records that the request of an interaction did not reach its provider, or that the provider rejected it.
+    /// `unseen` is true if nobody received the token. Such an interaction is removed when the ledger is full.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
         durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
+    }
+
+    /// Records that the agent received an error that does not say whether the provider accepted the request.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn doubt(&self, id: &str, now: Timestamp) -> Result<(), Refusal> {
+        durable(self.journal.as_ref(), self.memory.doubt(id, now)).await
     }
 
     /// Records the id that the provider gave to an interaction.
@@ -170,7 +190,7 @@ impl Store {
         number: Option<u32>,
         now: Timestamp,
     ) -> Result<Taken<'_>, QuestionFault> {
-        // An answer that cannot be recorded might be sent twice.
+        // If the store cannot record the answer, the answer might be sent twice.
         self.check().map_err(|_| QuestionFault::Unavailable)?;
         let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
         Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })
@@ -182,27 +202,42 @@ impl Store {
     }
 
     /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
-    pub fn list(
+    pub async fn list(
         &self,
         after: &str,
         limit: usize,
         wanted: impl Fn(&Interaction) -> bool,
     ) -> BTreeMap<Arc<str>, Interaction> {
-        self.memory.list(after, limit, wanted)
+        let mut found = BTreeMap::new();
+        for index in 0..SHARDS {
+            self.memory.list(index, (after, limit), &wanted, &mut found);
+            // A large ledger takes long, and callbacks use the same threads.
+            tokio::task::yield_now().await;
+        }
+        found
     }
 
-    /// Applies all deadlines up to `now` and removes expired records. Returns the notices that must be sent. While the
-    /// store accepts nothing new, this does nothing, and the next call applies these deadlines.
-    pub fn pass(&self, now: Timestamp) -> Vec<DueNotice> {
-        let mut notices = Vec::new();
+    /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at most,
+    /// also if very many deadlines pass at once. While the store accepts nothing new, this does nothing, and a later call
+    /// applies these deadlines.
+    pub fn pass(&self, now: Timestamp) -> Passed {
+        let mut passed = Passed::default();
         self.health();
-        for index in (0..SHARDS).take_while(|_| self.accepts_changes()) {
-            self.memory.pass(index, now, &mut notices);
+        if !self.accepts_changes() {
+            return passed;
         }
-        if self.accepts_changes() {
-            self.memory.pass_dedup(now);
+        for _ in 0..SHARDS {
+            // The memory must not run ahead of the file without bound.
+            if self.journal.as_ref().is_some_and(|journal| !journal.may_defer()) {
+                passed.has_more = true;
+                break;
+            }
+            // The next call begins where this one ends, so that no shard waits for the deadlines of the others.
+            let index = self.memory.next_pass.fetch_add(1, Ordering::Relaxed);
+            passed.has_more |= self.memory.pass(index, now, &mut passed.notices);
         }
-        notices
+        passed.has_more |= self.memory.pass_dedup(now);
+        passed
     }
 
     /// Records whether the agent acknowledged a notice.
@@ -212,6 +247,12 @@ impl Store {
     pub async fn noticed(&self, due: &DueNotice, answered: bool, now: Timestamp) -> Result<(), Refusal> {
         let sequence = self.memory.noticed(&due.id, due.notice, answered, now);
         durable(self.journal.as_ref(), sequence).await
+    }
+
+    /// Records that the delivery of a notice failed, without waiting until the record is durable. After a crash, the
+    /// notice is pending in any case.
+    pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
+        self.memory.noticed(&due.id, due.notice, false, now);
     }
 
     /// Continues the search for the oldest open interaction of each route. The search through a large ledger takes many

@@ -27,7 +27,7 @@ const EPOCH: Timestamp = Timestamp::from_unix_ms(0);
 /// A time after every deadline.
 pub(super) const NEVER: Timestamp = Timestamp::from_unix_ms(i64::MAX);
 
-/// The number of outdated entries that a shard's `checks` may have in addition to one per interaction.
+/// The maximum number of outdated entries in a shard's `checks`, besides one entry for each interaction.
 const STALE_CHECKS_MAX: usize = 1024;
 
 /// The route of an interaction that was revoked before the ledger knew it.
@@ -52,6 +52,8 @@ pub struct DueNotice {
     pub route: Arc<str>,
     /// The id of the notice.
     pub notice: NoticeId,
+    /// Whether an earlier attempt to deliver the notice has failed.
+    pub is_retry: bool,
 }
 
 /// An interaction in its shard.
@@ -68,7 +70,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Shard {
     /// The names of the routes, shared by their interactions.
-    names: HashSet<Arc<str>>,
+    pub(super) names: HashSet<Arc<str>>,
     pub(super) interactions: HashMap<Arc<str>, Box<Slot>>,
     /// The times at which the deadlines of interactions must be checked.
     pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
@@ -95,6 +97,8 @@ pub(super) struct Memory {
     pub(super) unsent: Mutex<VecDeque<Arc<str>>>,
     /// The number of interactions that were revoked before the ledger knew them.
     pub(super) tombstones: AtomicUsize,
+    /// The shard at which the next [`Store::pass`](super::Store::pass) begins.
+    pub(super) next_pass: AtomicUsize,
     pub(super) settings: StoreSettings,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) metrics: Arc<Metrics>,
@@ -128,6 +132,7 @@ impl Memory {
             events: AtomicUsize::new(0),
             unsent: Mutex::default(),
             tombstones: AtomicUsize::new(0),
+            next_pass: AtomicUsize::new(0),
             settings,
             journal,
             metrics,
@@ -179,23 +184,26 @@ impl Memory {
             let Some(id) = self.unsent.lock().pop_front() else { return false };
             let mut shard = self.shard(Self::index(&id));
             let unsent = shard.interactions.get(&id).is_some_and(|slot| slot.record.state == State::NotSent);
-            if unsent && self.remove(&mut shard, &id) {
+            if unsent && let Some(changes) = self.remove(&mut shard, &id) {
+                if let Some(journal) = &self.journal {
+                    journal.record(changes);
+                }
                 return true;
             }
         }
     }
 
-    /// Removes an interaction and its events. Returns whether the interaction existed.
-    pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> bool {
-        let Some(slot) = shard.interactions.remove(id) else { return false };
-        let events = self.drop_events(&mut shard.events, slot.record.delivered_events());
+    /// Removes an interaction and its events. Returns the changes for the journal, or `None` if the interaction does not
+    /// exist.
+    pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> Option<Vec<Change>> {
+        let slot = shard.interactions.remove(id)?;
+        let mut changes = self.drop_events(&mut shard.events, slot.record.delivered_events());
         self.note_oldest(Self::index(id), shard);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
         count.fetch_sub(1, Ordering::Relaxed);
-        if let Some(journal) = &self.journal {
-            journal.record(events.into_iter().chain([Change::InteractionGone(slot.number)]));
-        }
-        true
+        // The interaction comes last. If the process ends in between, no events without an interaction remain in the file.
+        changes.push(Change::InteractionGone(slot.number));
+        Some(changes)
     }
 
     /// Records a minted interaction. Returns the number of the change.
@@ -228,21 +236,6 @@ impl Memory {
         shard.checks.push(Reverse((next_check, Arc::clone(id))));
         let slot = Box::new(Slot { record, number, next_check });
         shard.interactions.entry(Arc::clone(id)).insert_entry(slot).into_mut()
-    }
-
-    /// Loads an interaction from the file. Returns its id.
-    pub(super) fn restore(&self, number: u64, id: Box<str>, mut record: Interaction) -> Arc<str> {
-        let count = if *record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
-        count.fetch_add(1, Ordering::Relaxed);
-        let id: Arc<str> = id.into();
-        let mut shard = self.shard(Self::index(&id));
-        // There are few routes, so each shard shares one copy of each name.
-        match shard.names.get(&record.route) {
-            Some(name) => record.route = Arc::clone(name),
-            None => drop(shard.names.insert(Arc::clone(&record.route))),
-        }
-        self.insert(&mut shard, &id, record, number);
-        id
     }
 
     // === Callbacks ===

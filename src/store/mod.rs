@@ -5,6 +5,7 @@
 //! ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.
 
 mod claim;
+mod compaction;
 mod dedup;
 mod event_memory;
 mod events;
@@ -16,10 +17,11 @@ mod restore;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod waiters;
 mod writer;
 
 pub use claim::Claimed;
 pub use file::Health;
-pub use ledger::{Store, StoreError, Taken, Walk};
+pub use ledger::{Passed, Store, StoreError, Taken, Walk};
 pub use memory::DueNotice;
 pub use mint::{MintRefusal, mint};

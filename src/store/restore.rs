@@ -1,20 +1,111 @@
-//! Fills the memory of the ledger with the content of its file.
+//! Fills the memory of the ledger with the content of its file, record by record. The file may be much larger than the
+//! memory that a second copy of its records could use.
 
-use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::file::{Contents, NO_OWNER};
-use super::memory::Memory;
+use super::event_memory::LoggedEvent;
+use super::events::seconds;
+use super::file::{Change, NO_OWNER, Record, StoredEvent};
+use super::memory::{Memory, NO_ROUTE, SHARDS};
+use crate::interaction::Interaction;
+use crate::time::Timestamp;
 
-/// Loads the contents of a file into memory.
-pub(super) fn restore(contents: Contents, memory: &Memory) {
-    let interactions = contents.interactions.into_iter();
-    let owners: HashMap<_, _> =
-        interactions.map(|(number, id, record)| (number, memory.restore(number, id, record))).collect();
-    for (number, event, until, owner) in contents.events {
-        match owners.get(&owner) {
-            Some(id) => memory.restore_event(number, event, until, Some(id)),
-            None if owner == NO_OWNER => memory.restore_event(number, event, until, None),
-            None => {}
+/// The memory while it is being filled.
+pub(super) struct Restore<'m> {
+    memory: &'m Memory,
+    /// The numbers of the interactions and their ids, in the order of the numbers.
+    owners: Vec<(u64, Arc<str>)>,
+    /// Events that the memory does not contain: their interaction is not in the file, or the file has the same event
+    /// again. The latter remains if an expired event is delivered again before its removal is written.
+    orphans: Vec<u64>,
+    number_max: u64,
+}
+
+impl<'m> Restore<'m> {
+    pub(super) fn new(memory: &'m Memory) -> Self {
+        Self { memory, owners: Vec::new(), orphans: Vec::new(), number_max: 0 }
+    }
+
+    /// Adds a record. The interactions must come before the events, in the order of their numbers.
+    pub(super) fn add(&mut self, record: Record) {
+        match record {
+            Record::Interaction(number, id, interaction) => {
+                self.number_max = self.number_max.max(number);
+                self.owners.push((number, self.memory.restore(number, id, interaction)));
+            }
+            Record::Event(number, event, until, owner) => {
+                self.number_max = self.number_max.max(number);
+                let found = self.owners.binary_search_by_key(&owner, |(number, _)| *number);
+                let former = match found.ok().and_then(|at| self.owners.get(at)) {
+                    Some((_, id)) => self.memory.restore_event(number, event, until, Some(id)),
+                    None if owner == NO_OWNER => self.memory.restore_event(number, event, until, None),
+                    None => return self.orphans.push(number),
+                };
+                self.orphans.extend(former.map(|former| former.number));
+            }
         }
+    }
+
+    /// Removes the events from the file that the memory does not contain. Returns the highest number of the file.
+    pub(super) fn finish(self) -> u64 {
+        if let Some(journal) = &self.memory.journal {
+            journal.defer(self.orphans.into_iter().map(Change::EventGone));
+        }
+        self.number_max
+    }
+}
+
+impl Memory {
+    /// Loads an interaction from the file. Returns its id.
+    fn restore(&self, number: u64, id: Box<str>, mut record: Interaction) -> Arc<str> {
+        let count = if *record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
+        count.fetch_add(1, Ordering::Relaxed);
+        let id: Arc<str> = id.into();
+        let mut shard = self.shard(Self::index(&id));
+        // There are few routes, so each shard shares one copy of each name.
+        match shard.names.get(&record.route) {
+            Some(name) => record.route = Arc::clone(name),
+            None => drop(shard.names.insert(Arc::clone(&record.route))),
+        }
+        self.insert(&mut shard, &id, record, number);
+        id
+    }
+
+    /// Loads a delivered event from the file. `owner` is the id of its interaction. Returns the earlier event with the same
+    /// fingerprint, which the memory does not contain any more.
+    fn restore_event(
+        &self,
+        number: u64,
+        event: StoredEvent,
+        until: Timestamp,
+        owner: Option<&Arc<str>>,
+    ) -> Option<LoggedEvent> {
+        let (fingerprint, replayable_until) = match event {
+            StoredEvent::Fingerprint(fingerprint, replayable_until) => (fingerprint, replayable_until),
+            StoredEvent::Key(key) => (self.fingerprints.fingerprint(owner.map_or("", |id| &**id), key), 0),
+        };
+        let Some(id) = owner else {
+            let delivered = seconds(until.minus(self.settings.remember));
+            let window = replayable_until.saturating_sub(delivered);
+            let mut dedup = self.dedup.lock();
+            let former = dedup.log.insert(LoggedEvent { fingerprint, delivered, window, number });
+            self.count_events(1, usize::from(former.is_some()));
+            self.set_oldest(SHARDS, dedup.log.oldest());
+            return former;
+        };
+        let mut shard = self.shard(Self::index(id));
+        let shard = &mut *shard;
+        let slot = shard.interactions.get_mut(id)?;
+        slot.record.restore_event(fingerprint);
+        let is_over = !slot.record.state.is_open();
+        let event = LoggedEvent { fingerprint, delivered: replayable_until, window: 0, number };
+        let former = shard.events.insert(event);
+        self.count_events(1, usize::from(former.is_some()));
+        if is_over && shard.over.back() != Some(id) {
+            shard.over.push_back(Arc::clone(id));
+        }
+        self.note_oldest(Self::index(id), shard);
+        former
     }
 }

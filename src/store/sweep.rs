@@ -5,16 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::event_memory::EventLog;
+use super::events::stored;
 use super::file::Change;
-use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, SHARDS, Shard, change, full};
+use super::memory::{DueNotice, Memory, NEVER, NO_ROUTE, Shard, Slot, change, full};
 use crate::config::Unknown;
 use crate::denial::Refusal;
-use crate::interaction::{Event, Interaction, NoticeId, QuestionFault, State};
+use crate::interaction::{Claim, Event, Interaction, NoticeId, QuestionFault, State};
 use crate::policy::TTL_MAX;
 use crate::time::Timestamp;
 
 /// The largest number of unsent interactions that are candidates for removal from a full ledger.
 const UNSENT_MAX: usize = 65_536;
+
+/// Most deadlines that are applied while a shard is locked. This takes well below a millisecond.
+const CHECKS_PER_LOCK: usize = 8;
+/// Most records that a list reads while a shard is locked.
+const READS_PER_LOCK: usize = 256;
 
 impl Memory {
     /// Updates a record and records the change. Returns the result of `update` and the number of the change.
@@ -58,7 +65,8 @@ impl Memory {
         if self.settings.unknown == Unknown::Refuse {
             return None;
         }
-        // A callback of an interaction that was minted elsewhere may arrive later. The ledger must then know the revocation.
+        // Another replica may have minted the interaction, and a callback may arrive later. The ledger must then know
+        // the revocation.
         let more = |count: usize| (count < self.settings.interactions_max).then_some(count + 1);
         if self.tombstones.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
             return Some(Err(full()));
@@ -70,7 +78,7 @@ impl Memory {
         Some(Ok(self.write(&id, slot)))
     }
 
-    /// Records that the request of an interaction was not sent. `unseen` is whether nobody received the token.
+    /// Records that the request of an interaction was not sent. `unseen` is true if nobody received the token.
     pub(super) fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> u64 {
         let sequence =
             self.update(id, now, |record| record.go(Event::NotSent)).map_or(0, |(_, sequence)| sequence);
@@ -82,6 +90,14 @@ impl Memory {
             unsent.push_back(id.into());
         }
         sequence
+    }
+
+    pub(super) fn doubt(&self, id: &str, now: Timestamp) -> u64 {
+        self.update(id, now, Interaction::doubt).map_or(0, |((), sequence)| sequence)
+    }
+
+    pub(super) fn fail(&self, id: &str, claim: &Claim, now: Timestamp) {
+        self.update(id, now, |record| record.fail(claim, now));
     }
 
     pub(super) fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> u64 {
@@ -115,20 +131,25 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// Returns the first `limit` interactions that are `wanted` and whose ids come after `after`, in the order of ids.
+    /// Adds the interactions of one shard that are `wanted` and whose ids come after `after` to `found`, and keeps the
+    /// first `limit` of them in the order of ids. The shard is locked for short times only: while its ids are copied, and
+    /// for [`READS_PER_LOCK`] records at a time.
     pub(super) fn list(
         &self,
-        after: &str,
-        limit: usize,
+        index: usize,
+        (after, limit): (&str, usize),
         wanted: impl Fn(&Interaction) -> bool,
-    ) -> BTreeMap<Arc<str>, Interaction> {
-        let mut found = BTreeMap::new();
-        for index in 0..SHARDS {
+        found: &mut BTreeMap<Arc<str>, Interaction>,
+    ) {
+        let mut ids = self.ids(index);
+        ids.retain(|id| **id > *after);
+        for ids in ids.chunks(READS_PER_LOCK) {
             let shard = self.shard(index);
-            for (id, slot) in &shard.interactions {
-                let last = found.last_key_value().map(|(last, _): (&Arc<str>, _)| Arc::clone(last));
-                let room = found.len() < limit || last.is_some_and(|last| *id < last);
-                if room && **id > *after && wanted(&slot.record) {
+            for id in ids {
+                let is_before = |last: (&Arc<str>, _)| *id < *last.0;
+                let has_room = found.len() < limit || found.last_key_value().is_some_and(is_before);
+                if has_room && let Some(slot) = shard.interactions.get(id).filter(|slot| wanted(&slot.record))
+                {
                     found.insert(Arc::clone(id), slot.record.clone());
                     if found.len() > limit {
                         found.pop_last();
@@ -136,7 +157,6 @@ impl Memory {
                 }
             }
         }
-        found
     }
 
     /// Updates `oldest`, the creation time of the oldest open interaction of each route, from one shard. Returns the number
@@ -156,21 +176,45 @@ impl Memory {
     /// Returns the contents of a shard as changes to an empty ledger.
     pub(super) fn snapshot(&self, index: usize) -> Vec<Change> {
         let shard = self.shard(index);
-        let events = Self::snapshot_events_of(&shard);
-        events.chain(shard.interactions.iter().map(|(id, slot)| change(id, slot))).collect()
+        let mut changes = Vec::with_capacity(2 * shard.interactions.len());
+        shard.interactions.iter().for_each(|(id, slot)| add_snapshot(&mut changes, &shard.events, id, slot));
+        changes
+    }
+
+    /// Returns the ids of the interactions of a shard.
+    pub(super) fn ids(&self, index: usize) -> Vec<Arc<str>> {
+        self.shard(index).interactions.keys().map(Arc::clone).collect()
+    }
+
+    /// Returns interactions of one shard as changes to an empty ledger. Omits the interactions that do not exist any more.
+    pub(super) fn snapshot_of(&self, ids: &[Arc<str>]) -> Vec<Change> {
+        let Some(first) = ids.first() else { return Vec::new() };
+        let shard = self.shard(Self::index(first));
+        let mut changes = Vec::with_capacity(2 * ids.len());
+        for id in ids {
+            if let Some(slot) = shard.interactions.get(id) {
+                add_snapshot(&mut changes, &shard.events, id, slot);
+            }
+        }
+        changes
     }
 
     // === Time ===
 
-    /// Applies the deadlines of one shard up to `now`. Appends the notices that must be sent to `notices`.
-    pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) {
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard up to `now`. Appends the notices that must be sent to
+    /// `notices`. Returns whether more deadlines may have passed.
+    pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
-        while let Some(Reverse((at, _))) = shard.checks.peek()
-            && *at <= now
-            && let Some(Reverse((at, id))) = shard.checks.pop()
-        {
-            self.check(&mut shard, at, id, now, notices);
+        for _ in 0..CHECKS_PER_LOCK {
+            match shard.checks.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return false,
+            }
+            if let Some(Reverse((at, id))) = shard.checks.pop() {
+                self.check(&mut shard, at, id, now, notices);
+            }
         }
+        true
     }
 
     /// Applies the deadlines of one interaction.
@@ -192,19 +236,30 @@ impl Memory {
             self.metrics.notice(&slot.record.route, cause.name(), "given_up");
         }
         if let Some(notice) = due.notice {
-            notices.push(DueNotice { id: Arc::clone(&id), route: Arc::clone(&slot.record.route), notice });
+            let (route, is_retry) = (Arc::clone(&slot.record.route), slot.record.notice_attempts() > 0);
+            notices.push(DueNotice { id: Arc::clone(&id), route, notice, is_retry });
         }
         if due.dead {
-            self.remove(shard, &id);
+            if let (Some(changes), Some(journal)) = (self.remove(shard, &id), &self.journal) {
+                journal.defer(changes);
+            }
             return;
         }
         slot.next_check = slot.record.next_look(now);
-        if due.changed {
-            self.write(&id, slot);
+        if let (true, Some(journal)) = (due.changed, &self.journal) {
+            journal.defer([change(&id, slot)]);
         }
         // While a notice is being sent, no check is needed. The result of the notice schedules the next check.
         if slot.next_check < NEVER {
             shard.checks.push(Reverse((slot.next_check, id)));
         }
     }
+}
+
+/// Adds an interaction and its events as changes to an empty ledger.
+fn add_snapshot(changes: &mut Vec<Change>, log: &EventLog, id: &Arc<str>, slot: &Slot) {
+    let (until, owner) = (slot.record.expires(), slot.number);
+    let known = slot.record.delivered_events().iter().filter_map(|fingerprint| log.get(*fingerprint));
+    changes.extend(known.map(|event| Change::Event(event.number, stored(&event), until, owner)));
+    changes.push(change(id, slot));
 }

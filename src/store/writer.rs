@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::compaction::Compaction;
+use super::event_memory::EventPlace;
 use super::file::{Change, EndGuard, Fault, FaultKind, FileClosedGuard, Journal, LedgerFile, Shared};
 use super::memory::{Memory, SHARDS};
 
@@ -13,6 +15,8 @@ use super::memory::{Memory, SHARDS};
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest delay, unless an attempt itself takes longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The number of events in one commit of a rewritten file.
+const EVENTS_PER_COMMIT: usize = 32_768;
 
 /// Starts the thread that writes the changes of a journal to its file. `durable` receives the number of the last change
 /// that is on disk.
@@ -26,10 +30,19 @@ pub(super) fn start(
     durable: watch::Sender<u64>,
 ) -> Result<(), String> {
     let shared = journal.shared();
-    let writer = Writer { file, memory, durable, shared: Arc::clone(&shared), clock: journal.clock() };
+    let clock = journal.clock();
+    let writer = Writer {
+        file,
+        compaction: None,
+        compact_above: 0,
+        memory,
+        durable,
+        shared: Arc::clone(&shared),
+        clock,
+    };
     let run = move || {
-        // Dropped in reverse order: the reason is logged before waiting callers receive an error, and the end is
-        // reported once the file is closed.
+        // These values are dropped in reverse order. The reason is thus logged before waiting callers receive an error,
+        // and the end is reported only after the file is closed.
         let _file_closed = FileClosedGuard(Arc::clone(&shared));
         let mut writer = writer;
         let _end = EndGuard(shared);
@@ -41,6 +54,10 @@ pub(super) fn start(
 
 struct Writer {
     file: LedgerFile,
+    /// The smaller file that is being written, if most of the file is free.
+    compaction: Option<Compaction>,
+    /// The file size up to which compaction would not help or has just failed.
+    compact_above: u64,
     /// The contents of a rewritten file.
     memory: Weak<Memory>,
     shared: Arc<Shared>,
@@ -52,18 +69,77 @@ impl Writer {
     /// Writes changes until the journal is closed and empty, or until the file cannot be written any more.
     fn run(&mut self) {
         let mut batch = Vec::new();
-        while let Some(last) = self.shared.next_batch(&mut batch, self.clock) {
-            let began = (self.clock)();
-            let durable = match self.file.apply(&batch) {
-                Ok(()) => {
-                    self.shared.metrics.commit(self.since(began).as_secs_f64());
-                    Some(last)
-                }
-                Err(fault) => self.recover(fault, &batch, last),
-            };
-            let Some(durable) = durable else { return };
-            self.durable.send_replace(durable);
+        while let Some(last) = self.shared.next_batch(&mut batch, self.compaction.is_none(), self.clock) {
+            if !batch.is_empty() {
+                let Some(durable) = self.write(&batch, last) else { break };
+                self.durable.send_replace(durable);
+            }
+            if !self.compact(&batch, last) {
+                break;
+            }
             batch.clear();
+        }
+        self.abandon_compaction();
+    }
+
+    /// Writes changes. Returns the number of the last durable change, or `None` if the writer must end.
+    fn write(&mut self, batch: &[Change], last: u64) -> Option<u64> {
+        let began = (self.clock)();
+        match self.file.apply(batch) {
+            Ok(()) => {
+                self.shared.metrics.commit(self.since(began).as_secs_f64());
+                Some(last)
+            }
+            Err(fault) => self.recover(fault, batch, last),
+        }
+    }
+
+    /// Begins or continues a compaction, if most of the file is free. `written` is what was just written to the file.
+    /// Returns false if the writer must end.
+    fn compact(&mut self, written: &[Change], last: u64) -> bool {
+        let Some(memory) = self.memory.upgrade() else { return true };
+        let begun = self.compaction.take().map(Ok).or_else(|| self.begin_compaction(&memory));
+        let Some(begun) = begun else { return true };
+        let before = self.file.size();
+        let stepped = begun.and_then(|mut compaction| match compaction.step(&memory, written) {
+            Ok(is_complete) => Ok((compaction, is_complete)),
+            Err(fault) => {
+                compaction.abandon();
+                Err(fault)
+            }
+        });
+        let (in_place, result) = match stepped {
+            Ok((compaction, false)) => {
+                self.compaction = Some(compaction);
+                return true;
+            }
+            Ok((compaction, true)) => compaction.finish(&mut self.file),
+            Err(fault) => (false, Err(fault)),
+        };
+        let after = self.file.size();
+        // If a new file would not be smaller, it is not written again and again.
+        let helped = result.is_ok() && self.file.size_if_mostly_free().is_none();
+        self.compact_above = if helped { 0 } else { after.saturating_mul(2) };
+        match result {
+            Ok(()) => log::info!("the ledger's file was compacted from {before} to {after} bytes"),
+            // A crash may bring back the former file, which does not receive changes any more.
+            Err(fault) if in_place => {
+                let durable = self.recover(fault, &[], last);
+                return durable.map(|durable| self.durable.send_replace(durable)).is_some();
+            }
+            Err(fault) => log::warn!("the ledger's file was not compacted: {}", fault.message),
+        }
+        true
+    }
+
+    fn begin_compaction(&self, memory: &Memory) -> Option<Result<Compaction, Fault>> {
+        let size = self.file.size_if_mostly_free()?;
+        (size > self.compact_above).then(|| Compaction::begin(&self.file, memory))
+    }
+
+    fn abandon_compaction(&mut self) {
+        if let Some(compaction) = self.compaction.take() {
+            compaction.abandon();
         }
     }
 
@@ -75,6 +151,8 @@ impl Writer {
     /// if the writer must end: the journal was closed meanwhile, or another process has replaced the file.
     fn recover(&mut self, mut fault: Fault, batch: &[Change], last: u64) -> Option<u64> {
         self.shared.set_failing();
+        // The new file may take the space that the old one lacks.
+        self.abandon_compaction();
         log::error!(
             "the ledger's file cannot be written, and Callgate accepts nothing new until it can: {}",
             fault.message
@@ -131,20 +209,24 @@ impl Writer {
         self.file.check_name()?;
         let last = self.shared.discard_pending();
         let mut new = LedgerFile::create_beside(self.file.path())?;
-        let written = (0..SHARDS)
-            .try_for_each(|index| new.apply(&memory.snapshot(index)))
-            .and_then(|()| new.apply(&memory.snapshot_events()));
-        if let Err(fault) = written {
+        if let Err(fault) = write_snapshot(&mut new, &memory) {
             new.remove();
             return Err(fault);
         }
-        let moved = new.replace(&self.file);
-        if new.path() == self.file.path() {
-            // The former file has no name any more. Its lock ends here, after the new file is locked and in its place.
-            self.file = new;
-        } else {
-            new.remove();
+        self.file.replace_with(new).1.map(|()| last)
+    }
+}
+
+/// Writes the contents of the ledger to an empty file.
+pub(super) fn write_snapshot(new: &mut LedgerFile, memory: &Memory) -> Result<(), Fault> {
+    new.apply(&[memory.snapshot_key()])?;
+    (0..SHARDS).try_for_each(|index| new.apply(&memory.snapshot(index)))?;
+    let mut place = EventPlace::default();
+    loop {
+        let events = memory.snapshot_events(&mut place, EVENTS_PER_COMMIT);
+        if events.is_empty() {
+            return Ok(());
         }
-        moved.map(|()| last)
+        new.apply(&events)?;
     }
 }

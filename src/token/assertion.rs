@@ -1,6 +1,6 @@
-//! Assertions: short-lived JWTs that Callgate adds to every message to the agent. With them the agent can tell
-//! messages from Callgate from other requests to its port. An assertion names the method, the target and the digest
-//! of the body of its message.
+//! Assertions: short-lived JWTs that Callgate adds to every message to the agent. They prove to the agent that Callgate
+//! sent the message, and not another process that can reach the agent's port. An assertion names the method, the target
+//! and the digest of the body of its message.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use jsonwebtoken::EncodingKey;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::claims::CALLGATE_ISSUER;
+use super::callback_claims::CALLGATE_ISSUER;
 use super::mint::header_text;
 use crate::jose::{Algorithm, Family, KeyFault, KeyMaterial, SHARED_KEY_BYTES_MIN};
 use crate::time::Timestamp;
@@ -83,7 +83,7 @@ pub struct Asserter {
     ttl: Duration,
 }
 
-/// Omits the key material.
+/// Formats the algorithm and the audience, but not the key.
 impl fmt::Debug for Asserter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Asserter({}, for {})", self.algorithm.name(), self.audience)
@@ -91,7 +91,8 @@ impl fmt::Debug for Asserter {
 }
 
 impl Asserter {
-    /// Creates an asserter. The material is a shared key of at least 24 bytes, or a private key as PEM.
+    /// Creates an asserter. `material` is a shared key of at least 24 bytes, or a private key as PEM. `audience` is the
+    /// `aud` claim.
     ///
     /// # Errors
     /// Returns a [`KeyFault`] if the material does not fit the algorithm.

@@ -1,6 +1,7 @@
-//! Verifies callback tokens. Each is valid for one route, one set of captures and one interaction, until its expiry.
+//! Verifies callback tokens. Each token is valid for one route, one set of captures and one interaction, until it
+//! expires.
 
-use super::claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
+use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
 use super::derive::Deriver;
 use super::mint::header_text;
 use crate::denial::{Denial, Refusal};
@@ -27,14 +28,14 @@ pub struct CallbackVerifier {
     keys: Vec<Key>,
     /// For each key, the encoded header of the tokens that were minted with it.
     headers: Vec<Option<Box<str>>>,
-    /// For each key that can mint, the deriver of interaction secrets.
+    /// The derivers of signing secrets: one for each key that can mint.
     derivers: Vec<Deriver>,
     audience: Box<str>,
 }
 
 impl CallbackVerifier {
-    /// Creates a verifier. `audience` is the public URL of this Callgate. All `keys` verify tokens. Only the first
-    /// one mints.
+    /// Creates a verifier. `audience` is the public URL of this Callgate. A token may be signed with any of `keys`. New
+    /// tokens are signed with the first one.
     pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, audience: &str) -> Self {
         let header = |key: &Key| header_text(CALLBACK_TYPE, key.algorithm(), key.id()?);
         Self { headers: keys.iter().map(header).collect(), keys, derivers, audience: audience.into() }
@@ -45,15 +46,16 @@ impl CallbackVerifier {
         &self.keys
     }
 
-    /// Returns the derived secrets of one interaction, one for each minting key. The provider has one of them.
+    /// Returns the derived signing secrets of one interaction, one for each minting key. The provider received one of
+    /// them with the request.
     pub fn derived(&self, interaction: &str) -> Vec<Secret> {
         self.derivers.iter().map(|deriver| deriver.secret(interaction)).collect()
     }
 
     /// Returns the payload of a token after checking its signature, `typ` and algorithm.
     fn payload(&self, token: &str) -> Result<Vec<u8>, Refusal> {
-        // Fast path: nearly every token begins with the encoded header of one of the keys, so the header need not be
-        // parsed.
+        // Nearly every token begins with the encoded header of one of the keys. For such a token, the header need not
+        // be parsed.
         for (key, header) in self.keys.iter().zip(&self.headers) {
             if let Some(rest) = header.as_deref().and_then(|header| token.strip_prefix(header)) {
                 return key.verify(token, rest);
@@ -69,8 +71,8 @@ impl CallbackVerifier {
     /// Verifies `token` for a route and exactly these captures, at the time `now`.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] with one of the `token_*` reasons. A valid token of another route or for other captures
-    /// is `token_binding`.
+    /// Returns a [`Refusal`] with one of the `token_*` reasons. The reason is `token_binding` if the token is valid,
+    /// but was minted for another route or other captures.
     pub fn verify<'c>(
         &self,
         token: &str,

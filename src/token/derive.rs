@@ -10,7 +10,8 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// A prefix for domain separation: these secrets must differ from every other use of the key.
+/// The prefix of the text under the MAC. It ensures that a derived secret differs from every other value that is
+/// computed with the key (domain separation).
 const PURPOSE: &[u8] = b"callgate secret of an interaction, version 1\0";
 
 /// Derives secrets from one key.
@@ -19,7 +20,7 @@ pub struct Deriver {
     mac: Hmac<Sha256>,
 }
 
-/// Omits the key material.
+/// Formats only the name of the type, not the key.
 impl fmt::Debug for Deriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Deriver")

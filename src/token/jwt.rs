@@ -11,17 +11,17 @@ use crate::time::Timestamp;
 /// The requirements for the claims and the `typ` of a JWT.
 #[derive(Clone, Debug, Default)]
 pub struct JwtRules {
-    /// The accepted audiences. `aud` must contain one of them. If this is empty, `aud` is not checked.
+    /// The accepted audiences. `aud` must contain one of them. If the list is empty, `aud` is not checked.
     pub audience: Vec<String>,
-    /// Pairs of capture and claim. The claim must equal the value of the capture.
+    /// Pairs of a capture's name and a claim's name. The claim must equal the value of the capture.
     pub bind: Vec<(String, String)>,
-    /// The accepted issuers. `iss` must be one of them. If this is empty, `iss` is not checked.
+    /// The accepted issuers. `iss` must be one of them. If the list is empty, `iss` is not checked.
     pub issuer: Vec<String>,
     /// Allowed clock difference for `exp`, `nbf` and `iat`.
     pub leeway: Duration,
     /// Claims that must exist and must not be null. `exp` is always required.
     pub required: Vec<String>,
-    /// The required `typ`, in lower case. If this is `None`, `typ` must be missing or `JWT`.
+    /// The required `typ`, in lower case. If it is `None`, `typ` must be `JWT` or missing.
     pub typ: Option<String>,
 }
 
@@ -35,7 +35,7 @@ pub struct JwtVerifier {
 }
 
 impl JwtVerifier {
-    /// Verifies `token` at the time `now`, for the captures that `capture` returns.
+    /// Verifies `token` at the time `now`. `capture` returns the value of the capture with the given name.
     ///
     /// # Errors
     /// Returns a [`Refusal`] with one of the `token_*` reasons.

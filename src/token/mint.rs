@@ -1,4 +1,4 @@
-//! Mints callback tokens. The minting key has its own type, so that a verifier cannot mint.
+//! Mints callback tokens. The key for minting is in a type of its own, so that code with only a verifier cannot mint.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header};
 
-use super::claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
+use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
 use super::derive::Deriver;
 use crate::jose::{Algorithm, Family, KeyFault, SHARED_KEY_BYTES_MIN};
 use crate::secret::Secret;
@@ -54,7 +54,7 @@ pub struct Minter {
     audience: Box<str>,
 }
 
-/// Omits the key material.
+/// Formats the id and the algorithm of the key, but not the key.
 impl fmt::Debug for Minter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Minter({}, {})", self.key_id, self.algorithm.name())

@@ -8,7 +8,7 @@
 
 mod assertion;
 mod callback;
-mod claims;
+mod callback_claims;
 mod derive;
 mod jwt;
 mod mint;

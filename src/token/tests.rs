@@ -37,8 +37,8 @@ fn verifies(jws: &str, key: &Key) -> bool {
     Unverified::parse(jws).and_then(|token| token.verify(std::slice::from_ref(key))).is_ok()
 }
 
-/// Vectors whose text contradicts their expected result. 367 and 370 should test padding, but have none, and equal
-/// the valid vector 357. 372 and 373 contain a `?`, which no base64 alphabet has.
+/// The ids of vectors whose text contradicts their expected result. 367 and 370 should test padding, but have none, and
+/// equal the valid vector 357. 372 and 373 contain a `?`, which no base64 alphabet has.
 const MISLABELLED: [u32; 4] = [367, 370, 372, 373];
 
 #[test]
@@ -62,7 +62,8 @@ fn wycheproof_jws() {
         }
     }
     assert!(accepted > 10 && refused > 200, "{accepted} {refused}");
-    // Figure 20 of RFC 7520 is a PS384 token, but its key is declared for PS256.
+    // Both vectors are the PS384 token in figure 20 of RFC 7520. Callgate denies it, because the vectors declare its
+    // key for PS256.
     assert_eq!(strict, ["346 Figure20", "350 Figure20"], "valid tokens that are refused");
 }
 
@@ -124,6 +125,6 @@ fn a_minted_token_begins_with_the_header_its_verifier_knows() {
         minter
             .mint(&grant)
             .unwrap()
-            .starts_with(&*header_text(super::claims::CALLBACK_TYPE, algorithm, "k1").unwrap())
+            .starts_with(&*header_text(super::callback_claims::CALLBACK_TYPE, algorithm, "k1").unwrap())
     );
 }

@@ -47,6 +47,27 @@ fn an_agent_that_hangs_up_gets_the_request_once() {
 }
 
 #[test]
+fn an_agent_that_redirects_has_not_accepted_the_callback() {
+    for status in [300, 301, 302, 303, 307, 308] {
+        let answer = format!(
+            "HTTP/1.1 {status} Elsewhere\r\nLocation: http://10.0.0.7/in/x\r\nContent-Length: 2\r\n\r\nno"
+        );
+        let agent = Agent::start(answer.as_bytes());
+        let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+        let response = callgate.send(REQUEST);
+        assert_eq!(
+            (response.status, response.header("location"), response.header("retry-after")),
+            (502, None, Some("5"))
+        );
+        assert!(!response.text().contains("10.0.0.7"));
+        assert_eq!(callgate.log().remove(0)["reason"], "agent_redirected");
+    }
+    let agent = Agent::start(b"HTTP/1.1 304 Same\r\n\r\n");
+    let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+    assert_eq!(callgate.send(REQUEST).status, 304);
+}
+
+#[test]
 fn an_agent_that_closes_a_kept_connection_gets_each_request_once() {
     // The agent answers the first request, and closes the kept connection when the second request arrives.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -96,6 +117,10 @@ fn an_agent_that_talks_nonsense() {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: \x01\r\n\r\n",
+        b"HTTP/1.1 200 OK\ncontent-length: 0\n\n",
+        b"HTTP/1.1 200 OK\r\nx-name: a\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\n",
+        b"HTTP/1.1 103 Early Hints\nlink: </a>\n\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n",
     ] {
         let agent = Agent::start(nonsense);
@@ -133,7 +158,6 @@ fn answers_of_every_framing_are_passed_on() {
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", 200, "hello"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, ""),
         (b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nx-why: agent\r\n\r\nno", 404, "no"),
-        (b"HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", 302, ""),
         (b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok", 201, "ok"),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nold", 200, "old"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\ncontent-length: 2\r\n\r\nok", 200, "ok"),
@@ -149,6 +173,25 @@ fn answers_of_every_framing_are_passed_on() {
             assert_eq!(response.header("x-why"), Some("agent"));
         }
     }
+}
+
+/// Trailers and chunk extensions of a response are dropped, whatever they say: the next response on the connection
+/// begins after them.
+#[test]
+fn trailers_and_extensions_of_an_answer_change_nothing() {
+    let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2; a;;=\" b\r\nok\r\n0\r\n\
+        Content-Length: 500\r\nTransfer-Encoding: gzip\r\nX-Trailer: x\r\n\r\n";
+    let agent = Agent::start(chunked);
+    let callgate = Callgate::start(&open_config(&agent.address.to_string()), Clock::System);
+    for _ in 0..3 {
+        let response = callgate.send(REQUEST);
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+        for name in ["content-length", "x-trailer"] {
+            assert_eq!(response.header(name), None, "{name}");
+        }
+        assert_eq!(response.header("transfer-encoding"), Some("chunked"));
+    }
+    assert_eq!(agent.connections(), 1, "the connection is kept");
 }
 
 #[test]

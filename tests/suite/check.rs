@@ -59,9 +59,9 @@ routes:
   - { name: r, path: \"/r/{id}\", provider: signed, token: { kind: callback }, forward: \"/r/{id}\" }
 ";
 
-/// Keys that the printed policy expresses differently: each route has its `mode`, and an `edge` becomes its header and
+/// Keys that the printed policy expresses differently: each route has its `mode` and its `headers`, and an `edge` becomes its header and
 /// networks.
-const SAID_OTHERWISE: [&str; 2] = ["mode", "client_address.edge"];
+const SAID_OTHERWISE: [&str; 3] = ["mode", "headers", "client_address.edge"];
 
 /// Collects the schema keys that are missing in the printed policy, with all nested sections.
 fn lacking(root: &Value, schema: &Value, shown: &Value, path: &str, out: &mut Vec<String>) {
@@ -182,4 +182,29 @@ routes:
     let out = out.output().unwrap();
     assert!(out.status.success(), "{out:?}");
     assert!(Path::new("/nowhere").metadata().is_err());
+}
+
+#[test]
+fn what_is_printed_says_which_headers_reach_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("callgate.yaml");
+    let printed = |file: &str, route: &str| {
+        let text = format!(
+            "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ] }}
+agent: {{ address: 127.0.0.1:1 }}
+{file}
+routes: [ {{ name: r, path: /r, open: true, forward: /r{route} }} ]
+"
+        );
+        fs::write(&path, text).unwrap();
+        let out = callgate(&["check", "-c", path.to_str().unwrap(), "--print", "--json"]);
+        let shown: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"));
+        shown["policy"]["routes"][0]["headers"].to_string()
+    };
+    let with = |own: &str| {
+        format!(r#"["content-encoding","content-language","content-type","traceparent","{own}"]"#)
+    };
+    assert_eq!(printed("", ""), r#""all, less those that are always removed""#);
+    assert_eq!(printed("headers: { allow: [X-File] }", ""), with("x-file"));
+    assert_eq!(printed("headers: { allow: [X-File] }", ", headers: { allow: [X-Route] }"), with("x-route"));
 }

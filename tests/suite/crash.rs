@@ -31,7 +31,7 @@ impl Running {
 
     /// Starts it with more environment.
     pub fn start_with(config: &Path, environment: &[(&str, &Path)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
+        let mut command = Command::new(crate::process::binary());
         command.args(["run", "-c"]).arg(config).envs(environment.iter().copied());
         Self::spawn(&mut command)
     }

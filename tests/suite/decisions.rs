@@ -392,7 +392,8 @@ impl Verdict {
     }
 
     fn held(reason: &str, route: Option<String>) -> Self {
-        Self { verdict: "allow".to_owned(), reason: Some(reason.to_owned()), route, ..Self::default() }
+        let verdict = if reason == "duplicate" { "duplicate" } else { "allow" }.to_owned();
+        Self { verdict, reason: Some(reason.to_owned()), route, ..Self::default() }
     }
 }
 

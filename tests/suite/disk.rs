@@ -20,6 +20,9 @@ use crate::crash::{
 };
 use crate::harness::{ANSWER, Agent, eventually, parse};
 
+/// An interaction that another replica minted.
+const REVOKED: &str = "/callbacks/int_aaaaaaaaaaaaaaaaaaaaaaaaaa";
+
 /// Builds the disk that fails on demand.
 fn build(folder: &Path) -> PathBuf {
     let library = folder.join("disk.so");
@@ -118,6 +121,13 @@ impl World {
     /// Nothing new is taken, and everybody is told.
     fn is_down(&self) {
         eventually(|| (self.status("/readyz") == 503).then_some(()));
+        for (method, path) in [("GET", "/readyz"), ("GET", "/readyz?verbose"), ("DELETE", REVOKED)] {
+            let (head, _) = try_send_in_full(self.running.admin, method, path, "", "").unwrap();
+            assert!(
+                head.starts_with("http/1.1 503 ") && head.contains("\r\nretry-after: "),
+                "{path}: {head}"
+            );
+        }
         eventually(|| self.failed().then_some(()));
         for n in 0..3 {
             let event = format!("while-down-{n}");
@@ -400,7 +410,7 @@ fn fill(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_writer_that_is_gone_is_said_and_refuses_everybody_at_once() {
+fn a_file_that_is_damaged_while_it_is_used_is_written_again_from_memory() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");
     let ids = fill(&ledger);
@@ -411,15 +421,27 @@ fn a_writer_that_is_gone_is_said_and_refuses_everybody_at_once() {
     let mut file = OpenOptions::new().write(true).open(&ledger).unwrap();
     file.seek(SeekFrom::Start(4096)).unwrap();
     file.write_all(&vec![0; usize::try_from(bytes).unwrap() - 4096]).unwrap();
-    // Sooner or later the writer reads a page that is not in memory. While the disk is only slow, it refuses and goes on.
-    let gone = ids.iter().step_by(997).any(|id| {
+    // Sooner or later the writer reads a page that is not in memory. It then refuses until the file is complete again.
+    let said = || world.running.said.lock().unwrap().contains("is written again");
+    let mut revoked = Vec::new();
+    for id in ids.iter().step_by(997) {
+        if said() {
+            break;
+        }
         let path = format!("/callbacks/{id}");
         eventually(|| {
-            let (status, _) = try_send(world.running.admin, "DELETE", &path, "", "").unwrap();
-            let gone = world.status("/livez") == 503;
-            (gone || status == 204).then_some(gone)
-        })
-    });
-    assert!(gone);
-    world.is_down();
+            (try_send(world.running.admin, "DELETE", &path, "", "").unwrap().0 == 204).then_some(())
+        });
+        revoked.push(id);
+    }
+    eventually(|| said().then_some(()));
+    assert_eq!((world.status("/livez"), world.mint()), (200, 201));
+    let (path, _folder) = (world.path.clone(), world.folder);
+    world.running.kill();
+    let running = Running::start(&path);
+    for id in ids.iter().step_by(97).chain(revoked.clone()) {
+        let (status, body) = try_send(running.admin, "GET", &format!("/callbacks/{id}"), "", "").unwrap();
+        let is_revoked = body.contains("\"revoked\"");
+        assert!(status == 200 && is_revoked == revoked.contains(&id), "{id}: {status} {body}");
+    }
 }

@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use callgate::clock::Clock;
 use serde_json::{Value, json};
@@ -99,7 +101,11 @@ fn the_body_gets_address_and_token_and_nothing_else_changes() {
             ("x-api-key", "the agent's own"),
             ("x-custom", "kept"),
             ("callgate-route", "x"),
-            ("connection", "x-hop"),
+            // Callgate reads all options, not only the first ones.
+            (
+                "connection",
+                "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w,x,y,z,aa,bb,cc,dd,ee,ff,gg,hh,x-hop",
+            ),
             ("x-hop", "1"),
             ("accept-encoding", "gzip"),
         ],
@@ -178,6 +184,61 @@ fn what_is_there_already_is_refused_or_kept() {
 }
 
 #[test]
+fn another_spelling_of_the_place_is_not_sent() {
+    let world = World::new();
+    let evil = r#""https://evil.example/""#;
+    for (path, fields) in [
+        ("/keep", format!(r#""Callback_Url":{evil}"#)),
+        ("/keep", format!(r#""callback_\u0055rl":{evil}"#)),
+        ("/keep", format!(r#""callbac\u212a_url":{evil}"#)),
+        ("/keep", format!(r#""callback_url":{evil},"CALLBACK_URL":{evil}"#)),
+        ("/keep", format!(r#""callback_url":{evil},"callback_url":{evil}"#)),
+        ("/keep", r#""callback_TOKEN":"x""#.to_owned()),
+        ("/keep", format!(r#""callback_url":{evil},"callback_Token":"x""#)),
+        ("/nowhere", format!(r#""Callback_Url":{evil}"#)),
+        ("/nowhere", format!(r#""callback_\u0075RL":{evil}"#)),
+        ("/nowhere", r#""Callback_token":null"#.to_owned()),
+        ("/body", format!(r#""document":{{"id":"d"}},"callback":{{"URL":{evil}}}"#)),
+        ("/body", format!(r#""document":{{"id":"d"}},"Callback":{{"url":{evil}}}"#)),
+        ("/body", format!(r#""document":{{"id":"d"}},"\u0043allback":{{}},"callback":{{"x":{evil}}}"#)),
+        ("/body", r#""document":{"id":"d"},"callback":{"x":1,"Token":"t"}"#.to_owned()),
+    ] {
+        let refused = world.send(path, &format!(r#"{{"id":"d",{fields}}}"#));
+        let reason = refused.json()["reason"].as_str().map(str::to_owned);
+        assert_eq!(
+            (refused.status, reason.as_deref()),
+            (400, Some("injection_impossible")),
+            "{path} {fields}"
+        );
+    }
+    let egress = world.callgate.egress.unwrap();
+    for query in [
+        "Webhook=x",
+        "%57ebhook=x",
+        "%77eb%68ook=x&webhook=y",
+        "webhook[]=x",
+        "a=1;webhook=x",
+        "web%E2%84%AAhook=1&webhoo%E2%84%AA=x",
+    ] {
+        let refused = send_to(egress, "GET", &format!("/query?user=u1&{query}"), &[], b"");
+        assert_eq!(refused.status, 400, "{query}");
+    }
+    assert_eq!(send_to(egress, "GET", "/query?user=u1&%77ebhook=x", &[], b"").status, 409, "the same name");
+    for headers in [
+        [("X_Callback_Url", "x"), ("x-a", "1")],
+        [("x-callback_token", "x"), ("x-a", "1")],
+        [("x.callback.token", "x"), ("x-a", "1")],
+        [("x-callback-url", "x"), ("X-Callback-Url", "y")],
+    ] {
+        assert_eq!(send_to(egress, "POST", "/header/h1", &headers, b"").status, 400, "{headers:?}");
+    }
+    assert!(world.provider.received().is_empty() && world.interactions().is_empty());
+    // Names that only resemble the places are no reason to deny.
+    let near = r#"{"id":"a","callback_urls":1,"callbackurl":2,"nested":{"Callback_Url":3}}"#;
+    assert_eq!(world.send("/keep", near).status, 202);
+}
+
+#[test]
 fn what_cannot_be_injected_is_not_sent() {
     let world = World::new();
     for (path, body, status, reason) in [
@@ -220,7 +281,7 @@ fn a_request_that_does_not_arrive_ends_its_interaction() {
     let refused = world.send("/nowhere", r#"{"id":"a"}"#);
     assert_eq!((refused.status, refused.json()["reason"].as_str()), (502, Some("provider_unreachable")));
     assert_eq!(world.interactions()[0]["state"], "not_sent");
-    for status in [500, 503, 404] {
+    for status in [400, 401, 403, 404, 409, 410, 413, 422] {
         world.provider.answers(format!("HTTP/1.1 {status} No\r\ncontent-length: 2\r\n\r\nno").as_bytes());
         let answer = world.send("/keep", r#"{"id":"a"}"#);
         assert_eq!((answer.status, answer.text()), (status, "no".to_owned()), "the agent sees it");
@@ -230,9 +291,17 @@ fn a_request_that_does_not_arrive_ends_its_interaction() {
     }
     let page = world.callgate.metrics();
     assert!(
-        page.contains("callgate_interactions_ended_total{outcome=\"not_sent\",route=\"doc\"} 4"),
+        page.contains("callgate_interactions_ended_total{outcome=\"not_sent\",route=\"doc\"} 9"),
         "{page}"
     );
+    // A gateway answers for the provider, which works on the request nevertheless.
+    for status in [408, 425, 429, 500, 502, 503, 504] {
+        world.provider.answers(format!("HTTP/1.1 {status} No\r\ncontent-length: 2\r\n\r\nno").as_bytes());
+        assert_eq!(world.send("/keep", r#"{"id":"a"}"#).status, status);
+        let value: Value = serde_json::from_slice(&world.last().body).unwrap();
+        let late = world.call_back(value["callback_url"].as_str().unwrap(), value["callback_token"].as_str());
+        assert_eq!(late.status, 200, "{status}");
+    }
     // The provider may have received the request, so the interaction stays open for its callbacks.
     world.provider.answers(b"");
     let reset = world.send("/keep", r#"{"id":"a"}"#);
@@ -247,6 +316,83 @@ fn a_request_that_does_not_arrive_ends_its_interaction() {
     assert_eq!((garbled.status, garbled.json()["reason"].as_str()), (502, Some("provider_garbled")));
 }
 
+/// Sends one request for each result of the provider, and lets the token expire. Returns the states and the notices.
+fn states_after(results: &[&[u8]], calls_back: bool) -> (Vec<String>, usize) {
+    let (provider, agent) = (Agent::start(TAKEN), Agent::start(ANSWER));
+    let now = Arc::new(AtomicI64::new(1_767_225_600_000));
+    let text = config(agent.address, &format!("http://{}", provider.address), "").replace(
+        "forward: \"/in/{id}\" }",
+        "forward: \"/in/{id}\", interaction: { status: /s, done: [x], deadline: 2m, stalled_after: 1m, notify: \"/late/{id}\" } }",
+    );
+    let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
+    for result in results {
+        provider.answers(result);
+        callgate.agent_sends("/keep", r#"{"id":"a"}"#);
+        if calls_back {
+            // The agent rejects the callback, so it is verified but not delivered.
+            agent.answers(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
+            let value: Value = serde_json::from_slice(&provider.received().pop().unwrap().body).unwrap();
+            let target =
+                value["callback_url"].as_str().unwrap().strip_prefix("https://agent.example.com").unwrap();
+            let bearer = format!("Bearer {}", value["callback_token"].as_str().unwrap());
+            let called =
+                send_to(callgate.ingress, "POST", target, &[("authorization", bearer.as_str())], b"{}");
+            assert_eq!(called.status, 503);
+            agent.answers(ANSWER);
+        }
+    }
+    now.fetch_add(180_000, Ordering::SeqCst);
+    let ended = |callgate: &Callgate| {
+        let page = callgate.admin_get("/callbacks").json();
+        let states: Vec<_> =
+            page["interactions"].as_array().unwrap().iter().map(|one| one["state"].clone()).collect();
+        states.iter().all(|state| state != "open").then_some(states)
+    };
+    let states =
+        eventually(|| ended(&callgate)).iter().map(|state| state.as_str().unwrap().to_owned()).collect();
+    let notices = || agent.received().iter().filter(|request| request.target() == "/late/a").count();
+    if calls_back {
+        eventually(|| (notices() == results.len()).then_some(()));
+        let notice: Value = serde_json::from_slice(&agent.received().pop().unwrap().body).unwrap();
+        assert_eq!(notice["undelivered"]["count"], 1, "{notice}");
+        assert!(
+            notice["undelivered"]["last_at"].as_str().unwrap().starts_with("2026-01-01T00:0"),
+            "{notice}"
+        );
+    }
+    (states, notices())
+}
+
+#[test]
+fn an_error_of_the_provider_without_a_callback_ends_as_not_sent_without_a_notice() {
+    let doubtful: [&[u8]; 5] = [
+        b"HTTP/1.1 504 No\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
+        b"",
+        b"SSH-2.0-nothing\r\n\r\n",
+    ];
+    assert_eq!(states_after(&doubtful, false), (vec!["not_sent".to_owned(); 5], 0));
+    assert_eq!(states_after(&doubtful, true), (vec!["expired".to_owned(); 5], 5), "a callback came");
+    let (states, notices) = states_after(&[TAKEN, b"HTTP/1.1 302 No\r\ncontent-length: 0\r\n\r\n"], false);
+    assert_eq!(states, ["expired", "expired"], "{notices}");
+}
+
+#[test]
+fn the_answer_names_the_interaction() {
+    let world = World::new();
+    let forged = b"HTTP/1.1 202 Accepted\r\ncallgate-interaction: int_forged\r\ncontent-length: 0\r\n\r\n";
+    for answer in [TAKEN, forged, b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"] {
+        world.provider.answers(answer);
+        let named = world.send("/keep", r#"{"id":"a"}"#);
+        let id = named.header("callgate-interaction").unwrap().to_owned();
+        assert!(world.interactions().iter().any(|one| one["interaction"] == id.as_str()), "{id}");
+    }
+    world.provider.answers(forged);
+    let nothing_was_minted = send_to(world.callgate.egress.unwrap(), "GET", "/plain", &[], b"");
+    assert_eq!(nothing_was_minted.header("callgate-interaction"), None, "the provider cannot set it");
+}
+
 #[test]
 fn a_provider_that_does_not_answer_is_given_up_on_but_may_call_back() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -257,6 +403,19 @@ fn a_provider_that_does_not_answer_is_given_up_on_but_may_call_back() {
     let late = callgate.agent_sends("/keep", r#"{"id":"a"}"#);
     assert_eq!((late.status, late.json()["reason"].as_str()), (504, Some("provider_timeout")));
     assert_eq!(callgate.admin_get("/callbacks").json()["interactions"][0]["state"], "open");
+}
+
+#[test]
+fn an_answer_with_a_bare_line_feed_is_not_relayed() {
+    let world = World::new();
+    for answer in [
+        b"HTTP/1.1 202 Accepted\ncontent-length: 0\n\n".as_slice(),
+        b"HTTP/1.1 202 Accepted\r\nx-name: a\ncontent-length: 0\r\n\r\n",
+    ] {
+        world.provider.answers(answer);
+        let refused = world.send("/plain", "{}");
+        assert_eq!((refused.status, refused.json()["reason"].as_str()), (502, Some("provider_garbled")));
+    }
 }
 
 #[test]

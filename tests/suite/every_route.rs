@@ -206,7 +206,7 @@ callback_tokens: {{ ttl: 2h, keys: [ {{ id: k1, algorithm: HS256, secret: {{ env
 providers:
   sw: {{ preset: standard-webhooks, secrets: [ {{ env: WHSEC }} ] }}
   slack: {{ preset: slack, secrets: [ {{ env: HMAC_SECRET }} ] }}
-  plain: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, secrets: [ {{ env: HMAC_SECRET }} ] }} }}
+  plain: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, duplicates: signature, secrets: [ {{ env: HMAC_SECRET }} ] }} }}
 routes:
 {routes}",
         agent.address

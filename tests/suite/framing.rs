@@ -422,3 +422,40 @@ fn chunks_that_break_in_a_later_piece() {
     }
     assert!(agent.received().is_empty());
 }
+
+/// A program behind Callgate never sees trailers and extensions. These are denied because a program in front of it may
+/// read them in another way.
+#[test]
+fn extensions_and_trailers_that_could_mean_something_are_refused() {
+    let (agent, _callgate, sides) = start_both();
+    let good = ["2;a=b;c=\"d;e\"\r\nok\r\n0\r\nX-Checksum: 1\r\n\r\n", "2;a\r\nok\r\n0;b\r\n\r\n"];
+    let bad = [
+        "2;\r\nok\r\n0\r\n\r\n",
+        "2;;a\r\nok\r\n0\r\n\r\n",
+        "2; a\r\nok\r\n0\r\n\r\n",
+        "2;a=\r\nok\r\n0\r\n\r\n",
+        "2;a=\"b\r\nok\r\n0\r\n\r\n",
+        "2;a=b c\r\nok\r\n0\r\n\r\n",
+        "2\r\nok\r\n0;a b\r\n\r\n",
+        "2\r\nok\r\n0\r\nContent-Length: 2\r\n\r\n",
+        "2\r\nok\r\n0\r\nX: y\r\nTRANSFER-ENCODING: chunked\r\n\r\n",
+        "2\r\nok\r\n0\r\ncontent_length: 2\r\n\r\n",
+        "2\r\nok\r\n0\r\nHost: other\r\n\r\n",
+    ];
+    for side in &sides {
+        let ask = |body: &str| {
+            let head =
+                "POST /open/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+            side.all_answers(&format!("{head}{body}"))
+        };
+        for body in good {
+            assert!(ask(body).starts_with("HTTP/1.1 200"), "{}: {body:?}", side.name);
+            assert_eq!(agent.received().pop().unwrap().body, b"ok");
+        }
+        let delivered = agent.received().len();
+        for body in bad {
+            assert!(ask(body).starts_with("HTTP/1.1 400"), "{}: {body:?}", side.name);
+        }
+        assert_eq!(agent.received().len(), delivered, "{}", side.name);
+    }
+}

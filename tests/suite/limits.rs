@@ -262,7 +262,8 @@ fn an_answer_that_broke_off_is_not_begun_again() {
 #[test]
 fn what_was_delivered_before_takes_nothing_of_a_routes_rate() {
     let agent = Agent::start(ANSWER);
-    let provider = "providers: { p: { preset: github, secrets: [ { env: HMAC_SECRET } ] } }
+    let provider =
+        "providers: { p: { preset: github, duplicates: signature, secrets: [ { env: HMAC_SECRET } ] } }
 routes:
   - { name: r, path: /r, provider: p, rate: 2/h, forward: /in/r }
 ";

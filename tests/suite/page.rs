@@ -119,7 +119,9 @@ fn the_ring_is_bounded_and_told_in_pieces() {
         ("/nope/2 /nope/3 /nope/4".into(), &json!(5), &json!(3))
     );
     assert_eq!(paths(&recent(&callgate, "?after=4")), ["/nope/4"]);
-    assert!(paths(&recent(&callgate, "?after=5")).is_empty());
+    for beyond in [5, 6, u64::MAX - 1, u64::MAX] {
+        assert!(paths(&recent(&callgate, &format!("?after={beyond}"))).is_empty(), "{beyond}");
+    }
     let some = recent(&callgate, "?after=0&limit=2");
     assert_eq!((paths(&some).len(), &some["more"]), (2, &json!(true)));
     for query in ["?after=x", "?limit=0", "?limit=1001", "?after=1&after=2"] {

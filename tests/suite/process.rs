@@ -16,7 +16,7 @@ pub struct Process {
 
 /// Returns the path of the tested binary. `CALLGATE_BINARY` selects another build.
 #[allow(clippy::disallowed_methods, reason = "another build is asked for by the environment")]
-fn binary() -> String {
+pub fn binary() -> String {
     std::env::var("CALLGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_callgate").to_owned())
 }
 

@@ -269,7 +269,7 @@ fn a_duplicate_is_acknowledged_as_the_provider_wants_it() {
         "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ] }}
 agent: {{ address: \"{}\" }}
 providers:
-  p: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, acknowledge: 204, secrets: [ {{ env: HMAC_SECRET }} ] }} }}
+  p: {{ signature: {{ scheme: hmac, algorithm: sha256, header: x-sig, content: \"{{body}}\", encoding: hex, duplicates: signature, acknowledge: 204, secrets: [ {{ env: HMAC_SECRET }} ] }} }}
 routes: [ {{ name: r, path: /hook, provider: p, forward: /in }} ]
 ",
         agent.address
@@ -287,4 +287,61 @@ routes: [ {{ name: r, path: /hook, provider: p, forward: /in }} ]
     let again = send();
     assert_eq!((again.status, again.text().as_str()), (204, ""));
     assert_eq!(agent.received().len(), 1);
+}
+
+/// Collects the header names in a preset: the values of the keys `header` and `headers`, the names before a value that
+/// is required there, and `{header:NAME}` in texts.
+fn header_names(value: &serde_json::Value, out: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(members) => {
+            for (key, value) in members {
+                if ["header", "headers", "require"].contains(&key.as_str()) {
+                    out.extend(value.as_str().map(str::to_owned));
+                    out.extend(
+                        value
+                            .as_array()
+                            .into_iter()
+                            .flatten()
+                            .filter_map(|one| one.as_str())
+                            .map(str::to_owned),
+                    );
+                    out.extend(value.as_object().into_iter().flat_map(|all| all.keys().cloned()));
+                }
+                header_names(value, out);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| header_names(item, out)),
+        serde_json::Value::String(text) => {
+            let named = text.split("{header:").skip(1).filter_map(|rest| rest.split('}').next());
+            out.extend(named.map(str::to_owned));
+        }
+        _ => {}
+    }
+}
+
+/// The agent receives every header that a provider signs, or in which it names the event, its time or its kind.
+#[test]
+fn no_header_of_a_preset_is_removed() {
+    let mut names = Vec::new();
+    for file in std::fs::read_dir("src/config/provider/presets").unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        header_names(&serde_yaml::from_str(&text).unwrap(), &mut names);
+    }
+    names.extend(
+        entries()
+            .filter(|(_, entry)| entry.scheme.is_some())
+            .flat_map(|(_, entry)| headers_of(&entry))
+            .map(|name| name.to_string()),
+    );
+    let messages = std::fs::read_to_string("tests/vectors/providers.json").unwrap();
+    header_names(&serde_json::from_str(&messages).unwrap(), &mut names);
+    names.extend(["traceparent", "tracestate", "baggage"].map(str::to_owned));
+    names.sort();
+    names.dedup();
+    assert!(names.len() > 100, "only {names:?}");
+    // A placeholder is no header name.
+    let names: Vec<HeaderName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    let removed = names.iter().filter(|name| callgate::ingress::is_always_removed(name));
+    let removed: Vec<_> = removed.filter(|name| !callgate::request::HOP_BY_HOP.contains(name)).collect();
+    assert!(removed.is_empty(), "{removed:?}");
 }

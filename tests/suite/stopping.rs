@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::harness::{ANSWER, Agent, PATIENCE, Received, eventually, open_config, send_to};
 use crate::http2::certificate;
@@ -137,4 +137,41 @@ fn it_is_not_ready_before_it_takes_no_more() {
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));
     process.signal("INT");
     assert_eq!(process.ended(), Some(0));
+}
+
+#[test]
+fn every_connection_that_was_accepted_is_answered_also_when_it_stops() {
+    const CALLERS: usize = 24;
+    let agent = Agent::start(ANSWER);
+    for _ in 0..STOPS {
+        let config = open_config(&agent.address.to_string()) + "shutdown: { delay: 0ms }\n";
+        let process = Process::start(&config);
+        let address = process.ingress[0];
+        let (answered, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (answered, stopped) = (&answered, &stopped);
+        let code = std::thread::scope(|scope| {
+            for caller in 0..CALLERS {
+                scope.spawn(move || {
+                    for number in 0.. {
+                        // Each request has a connection of its own. Once connected, it is answered.
+                        let Ok(mut stream) = TcpStream::connect(address) else { break };
+                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        let id = format!("{caller}-{number}");
+                        let heard = ask(&mut stream, &id);
+                        assert!(
+                            matches!(heard, Heard::Whole(_)),
+                            "{id} was connected and not answered, stopping: {}",
+                            stopped.load(Ordering::SeqCst)
+                        );
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+            eventually(|| (answered.load(Ordering::SeqCst) > 20 * CALLERS).then_some(()));
+            stopped.store(true, Ordering::SeqCst);
+            process.signal("TERM");
+            process.ended()
+        });
+        assert_eq!(code, Some(0));
+    }
 }

@@ -102,6 +102,7 @@ fn provider(policy: &Policy, provider: &Provider) -> Value {
     json!({
         "preset": provider.preset,
         "allow": address(policy, provider),
+        "same_event": provider.verifier.as_ref().map(|verifier| verifier.scheme().describe_identity()),
         "signature": provider.verifier.as_ref().map_or_else(|| json!("none"), signature),
         "well_known": provider.published.as_ref().map_or("none", |_| "publish"),
     })
@@ -138,6 +139,10 @@ fn route(policy: &Policy, route: &Route) -> Value {
             QueryRule::Drop => "drop",
             QueryRule::Pass => "pass, less the token",
         },
+        "headers": route.passed_headers.as_ref().map_or_else(
+            || json!("all, less those that are always removed"),
+            |allowed| json!(allowed.names().collect::<Vec<_>>()),
+        ),
         "duplicates": if route.tells_duplicates { "answer" } else { "deliver" },
         "interaction": interaction(route),
         "actions": route.actions.as_ref().map(actions),

@@ -30,7 +30,7 @@ type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<String>) -> Result<(
 /// Adds the sidecar to every workload, or replaces it.
 ///
 /// # Errors
-/// A text that is not a list of workloads, or a workload that cannot have the sidecar.
+/// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
     let mut done =
         rewrite(text, &mut |object, template, notes| workload::put(object, template, sidecar, notes))?;
@@ -42,7 +42,7 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
 /// Removes the sidecar from every workload to which [`inject`] added it.
 ///
 /// # Errors
-/// A text that is not a list of workloads, or a workload that cannot have the sidecar.
+/// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
 pub fn remove(text: &str) -> Result<Injected, String> {
     rewrite(text, &mut |object, template, _| workload::take(object, template))
 }
@@ -125,8 +125,8 @@ fn has_pods(object: &Mapping) -> bool {
         || KINDS.iter().any(|(_, _, template)| has_containers(template))
 }
 
-/// Returns the text of each document, with the `---` before it. Such a line ends a document also inside a block of text,
-/// so no parser is needed.
+/// Returns the text of each document, with the `---` before it. Such a line ends a document even inside a block of
+/// text, so no parser is needed.
 fn parts(text: &str) -> Vec<&str> {
     let mut starts = vec![0];
     let mut at = 0;

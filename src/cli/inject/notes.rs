@@ -6,9 +6,9 @@ use super::yaml::{self, Mapping, Value};
 
 /// The user ID of the sidecar's container.
 const UID: u64 = 65532;
-/// The seconds that the sidecar needs to stop with default settings, and some for the agent.
+/// The seconds that the sidecar needs to stop with default settings, plus some seconds for the agent.
 const GRACE_MIN: i64 = 15;
-/// The default seconds that Kubernetes gives a pod to stop.
+/// The number of seconds that Kubernetes gives a pod to stop by default.
 const GRACE_DEFAULT: i64 = 30;
 
 /// Returns all notes about a pod without the sidecar. `found` is the agent's port.

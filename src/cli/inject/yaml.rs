@@ -40,8 +40,8 @@ pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String>
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }
 
-/// Builds the value that is at a place of the outline. The library gives the contents of a scalar, the outline its
-/// style.
+/// Builds the value that is at a place of the outline. The library provides the contents of a scalar, and the outline
+/// provides its style.
 #[derive(Clone, Copy)]
 struct Reader<'o> {
     outline: &'o Outline,
@@ -193,7 +193,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the others. Inner
+/// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the other keys. Inner
 /// mappings are read first, so the merge keys in `merged` have been applied. A key before the merge key must not be in
 /// both mappings: Kubernetes uses the merged value, and other parsers use the mapping's own.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
@@ -223,7 +223,7 @@ fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), Stri
 pub(super) fn write(value: &Value) -> Result<String, String> {
     let written = |value: &Value| serde_yaml::to_string(value).map_err(|error| error.to_string());
     let plain = written(value)?;
-    // A mark must not be in any text, so that only marked text changes.
+    // The mark must not occur in any text, so that only marked text is changed.
     let mark = |mut mark: String| {
         while plain.contains(&mark) {
             mark.push('_');

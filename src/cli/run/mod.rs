@@ -57,7 +57,7 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
     }
 }
 
-/// Creates the tokio runtime. One thread needs no work stealing, and the single-threaded scheduler costs less.
+/// Creates the tokio runtime. A single thread needs no work stealing, so the cheaper single-threaded scheduler is used.
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     match threads {
         1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -101,8 +101,8 @@ fn announce(server: &Server, Served { routes, rules, agent }: &Served) {
 
 /// The signals that the process handles.
 struct Signals {
-    /// Sent when a file reaches the size limit of the process. The default action ends the process; with a handler, the
-    /// write fails, and the ledger reports that.
+    /// SIGXFSZ, which the kernel sends when a file reaches the size limit of the process. By default, the signal ends
+    /// the process. With a handler, the write fails instead, and the ledger reports the failure.
     _file_size: Signal,
     hangup: Signal,
     interrupt: Signal,

@@ -126,13 +126,13 @@ impl Reloader {
     }
 }
 
-/// Returns a closure that reads the current metadata of the same files.
+/// Returns a closure that reads the current metadata of the files in `stamps`.
 fn now(stamps: &Stamps) -> impl FnOnce() -> Stamps + Send + 'static {
     let paths: Vec<_> = stamps.keys().cloned().collect();
     move || paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
 }
 
-/// Runs blocking work on another thread: reading and compiling takes milliseconds and must not delay requests.
+/// Runs blocking work on another thread. Reading and compiling takes milliseconds, and must not delay requests.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }

@@ -48,8 +48,9 @@ impl Serving {
         Ok(warnings)
     }
 
-    /// Stops the server. It reports "not ready" but still accepts requests for `delay`, then accepts no more, and waits
-    /// up to `grace` for the running exchanges. Returns the number of exchanges that were cut off.
+    /// Stops the server. For `delay`, the server reports "not ready" but still accepts requests. Then it accepts no
+    /// more requests, and waits up to `grace` for the running exchanges. Returns the number of exchanges that were cut
+    /// off.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         self.ready.store(false, Ordering::Relaxed);
         self.server.stop(delay, grace).await

@@ -1,14 +1,11 @@
-//! The startup settings: listeners, store, shutdown and traces. Most of them change only with a restart.
+//! Reads the settings of the listeners, and the limits and certificates that belong to them.
 
 mod client_address;
 mod limits;
 mod tls;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use crate::config::store::{self, StoreSettings};
-use crate::config::traces::{TraceSettings, traces};
 use crate::config::yaml::{Cursor, Fields};
 use crate::secret::Secret;
 use crate::source::Networks;
@@ -21,8 +18,6 @@ pub(super) use client_address::client_address;
 pub(super) use limits::{limits, rate};
 pub(super) use tls::trusted_roots;
 
-/// The maximum of `shutdown.delay`, and of `shutdown.grace`.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 /// The maximum of `listen.admin.recent`.
 const RECENT_MAX: u64 = 10_000;
 /// The default of `listen.admin.recent`.
@@ -34,73 +29,14 @@ const EGRESS_CONNECTIONS_DEFAULT: usize = 1024;
 /// The minimum length of `listen.admin.token`, in bytes.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// The settings that Callgate applies at start, before it accepts requests. A reload cannot change the settings that
-/// [`Self::differences`] compares. It can change the others, such as the TLS settings of the listeners.
-#[derive(Clone, Debug)]
-pub struct Startup {
-    /// The destination of the access log.
-    pub access_log: AccessLog,
-    /// The admin listener. `None`: there is none.
-    pub admin: Option<AdminListener>,
-    /// The egress listener. `None`: there is none.
-    pub egress: Option<EgressListener>,
-    /// The ingress listeners.
-    pub ingress: Vec<Listener>,
-    /// The time from SIGTERM until Callgate accepts no more connections.
-    pub shutdown_delay: Duration,
-    /// The maximum time that running requests may then take to end.
-    pub shutdown_grace: Duration,
-    /// The settings of the ledger.
-    pub store: StoreSettings,
-    /// True if a change of a file causes a reload. SIGHUP always causes one.
-    pub watches: bool,
-    /// The collector of trace spans. `None`: Callgate sends no spans.
-    pub traces: Option<TraceSettings>,
-    /// The number of worker threads. `None`: the number of processors, at most two.
-    pub threads: Option<usize>,
-}
-
-impl Startup {
-    /// Returns the keys whose values differ from `other` and that only a restart can change.
-    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
-        let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
-        let egress = |startup: &Self| startup.egress.as_ref().map(|egress| egress.address);
-        let times = |startup: &Self| (startup.shutdown_delay, startup.shutdown_grace);
-        [
-            ("access_log", self.access_log == other.access_log),
-            ("listen.admin.address", admin(self) == admin(other)),
-            ("listen.egress.address", egress(self) == egress(other)),
-            ("listen.ingress[].address", addresses(self) == addresses(other)),
-            ("shutdown", times(self) == times(other)),
-            ("store", self.store == other.store),
-            ("reload", self.watches == other.watches),
-            ("traces", self.traces == other.traces),
-            ("threads", self.threads == other.threads),
-        ]
-        .into_iter()
-        .filter_map(|(key, same)| (!same).then_some(key))
-        .collect()
-    }
-}
-
-/// The destination of the access log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AccessLog {
-    /// Callgate writes no access log.
-    Off,
-    /// One JSON line per request on standard output.
-    Stdout,
-}
-
 /// An ingress listener, which accepts callbacks.
 #[derive(Clone, Debug)]
 pub struct Listener {
     /// The address. Port 0 selects a free port.
     pub address: SocketAddr,
-    /// The TLS settings. `None`: the listener accepts plain HTTP.
+    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
     pub tls: Option<Tls>,
-    /// The proxies that send a PROXY protocol header. `None`: the listener does not expect such a header.
+    /// The proxies that send a PROXY protocol header. If they are `None`, the listener does not expect such a header.
     pub proxied_by: Option<Networks>,
 }
 
@@ -109,7 +45,7 @@ pub struct Listener {
 pub struct AdminListener {
     /// The address.
     pub address: SocketAddr,
-    /// The bearer token of the callbacks API. `None`: only callers on this host may use the API.
+    /// The bearer token of the callbacks API. If it is `None`, only callers on this host may use the API.
     pub token: Option<Secret>,
     /// The accepted host names of the callbacks API, besides IP addresses and `localhost`.
     pub hosts: Vec<Box<str>>,
@@ -132,24 +68,20 @@ pub struct EgressListener {
     pub hosts: Vec<Box<str>>,
 }
 
-/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `traces`.
-pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
-    let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
-    let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
-    let threads = root
-        .optional("threads")
-        .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
-    let words = [("watch", true), ("signal", false)];
-    let watches = root.optional("reload").map_or(Some(true), |at| at.one_of(&words));
-    let traces = root.optional("traces").map(|at| traces(&at));
-    let store = store::store(root.optional("store"));
-    let shutdown = shutdown(root.optional("shutdown"));
-    let at = root.required("listen")?;
+/// The listeners.
+pub(super) struct Listeners {
+    pub(super) admin: Option<AdminListener>,
+    pub(super) egress: Option<EgressListener>,
+    pub(super) ingress: Vec<Listener>,
+}
+
+/// Reads `listen`.
+pub(super) fn listeners(at: &Cursor<'_>) -> Option<Listeners> {
     let mut fields = at.fields()?;
-    let ingress = fields.required("ingress").and_then(|at| listeners(&at));
+    let ingress = fields.required("ingress").and_then(|at| self::ingress(&at));
     let admin = fields.optional("admin").map(|at| self::admin(&at));
     if admin.is_none() {
-        fields.at().warn("no admin listener: no metrics, no health checks");
+        fields.at().warn("there is no admin listener, so there are no metrics and no health checks");
     }
     let egress = fields.optional("egress");
     let egress_read = egress.as_ref().map(self::egress);
@@ -165,39 +97,13 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
     let admin_address = admin.as_ref().and_then(|admin| admin.as_ref()).map(|admin| admin.address);
     let taken = doubled(ingress.as_deref().unwrap_or_default(), [admin_address, egress_address]);
     if let Some(address) = taken {
-        return at.error(format!("{address} is listened on twice"), "");
+        return at.error(format!("two listeners have the address {address}"), "");
     }
-    let (shutdown_delay, shutdown_grace) = shutdown?;
-    Some(Startup {
-        access_log: access_log?,
+    Some(Listeners {
         admin: admin.map_or(Some(None), |read| read.map(Some))?,
         egress: egress_read.map_or(Some(None), |read| read.map(Some))?,
         ingress: ingress?,
-        shutdown_delay,
-        shutdown_grace,
-        store: store?,
-        threads: threads?,
-        traces: traces.map_or(Some(None), |read| read.map(Some))?,
-        watches: watches?,
     })
-}
-
-/// Reads `shutdown`: the delay and the grace. The sum of the defaults is below 30 s, the time after which Kubernetes
-/// kills a pod.
-fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
-    let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
-    if let Some(at) = at {
-        let mut fields = at.fields()?;
-        let mut read = |key, default| {
-            fields.optional(key).map_or(default, |at: Cursor<'_>| match at.duration_or_zero()? {
-                long if long > SHUTDOWN_MAX => at.error("longer than an hour", ""),
-                duration => Some(duration),
-            })
-        };
-        (delay, grace) = (read("delay", delay), read("grace", grace));
-        fields.finish();
-    }
-    Some((delay?, grace?))
 }
 
 fn admin(at: &Cursor<'_>) -> Option<AdminListener> {
@@ -248,7 +154,7 @@ fn egress(at: &Cursor<'_>) -> Option<EgressListener> {
     })
 }
 
-fn listeners(at: &Cursor<'_>) -> Option<Vec<Listener>> {
+fn ingress(at: &Cursor<'_>) -> Option<Vec<Listener>> {
     let read: Vec<_> = at.list()?.iter().map(listener).collect();
     read.into_iter().collect()
 }
@@ -286,7 +192,7 @@ fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
     }
 }
 
-/// Returns the first address that is used twice. Port 0 is not compared, because it selects a free port each time.
+/// Returns the first address that two listeners use. Port 0 is not compared, because it selects a free port each time.
 fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<SocketAddr> {
     let all: Vec<_> =
         ingress.iter().map(|listener| listener.address).chain(others.into_iter().flatten()).collect();
@@ -298,8 +204,6 @@ fn doubled(ingress: &[Listener], others: [Option<SocketAddr>; 2]) -> Option<Sock
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crate::config::tests::{MINIMAL, mistake, parse};
 
     #[test]
@@ -332,20 +236,5 @@ mod tests {
         assert_eq!(listener(""), Some((1024, 64 << 20, String::new())));
         let stated = listener(", connections_max: 7, body_memory_max: 2KiB, hosts: [Gate.example]");
         assert_eq!(stated, Some((7, 2 << 10, "gate.example".to_owned())));
-    }
-
-    #[test]
-    fn how_long_stopping_takes() {
-        let agent = "agent:";
-        let with = |fields: &str| format!("shutdown: {{ {fields} }}\n{agent}");
-        mistake(agent, &with("delay: 2h"), "shutdown.delay", "longer than an hour");
-        mistake(agent, &with("grace: soon"), "shutdown.grace", "");
-        let times = |text: &str| {
-            let startup = parse(text).unwrap().startup;
-            (startup.shutdown_delay.as_millis(), startup.shutdown_grace)
-        };
-        assert_eq!(times(MINIMAL), (2000, Duration::from_secs(10)));
-        let stated = MINIMAL.replacen(agent, &with("delay: 0s, grace: 30s"), 1);
-        assert_eq!(times(&stated), (0, Duration::from_secs(30)));
     }
 }

@@ -8,27 +8,28 @@ use crate::policy::TrustedRoots;
 /// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tls {
-    /// The certificates. The server name that the client requests selects one; the first is for all other names.
+    /// The certificates. The server name that the client sends (SNI) selects one of them. If no certificate has this
+    /// name, the first one is used.
     pub certificates: Vec<CertificateFiles>,
     /// True if the listener accepts TLS 1.2 besides 1.3.
     pub tls_1_2: bool,
-    /// The authorities for client certificates. `None`: the listener requests no client certificate.
+    /// The authorities for client certificates. If they are `None`, the listener requests no client certificate.
     pub clients: Option<ClientAuthorities>,
 }
 
 /// The files of a certificate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateFiles {
-    /// PEM, leaf first.
+    /// The path of a PEM file with the certificate chain. The leaf certificate comes first.
     pub certificate: Box<str>,
-    /// PEM.
+    /// The path of a PEM file with the private key.
     pub key: Box<str>,
 }
 
 /// The authorities for client certificates.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientAuthorities {
-    /// PEM: the certificates of the authorities.
+    /// The path of a PEM file with the certificates of the authorities.
     pub file: Box<str>,
     /// True if the listener denies clients without a certificate.
     pub required: bool,
@@ -82,8 +83,8 @@ pub(crate) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
     Some(TrustedRoots { path, digest: Sha256::digest(bytes).into() })
 }
 
-/// Reads the path of a PEM file with at least one block of this kind. Callgate checks that key and certificate match
-/// when it sets up TLS, before it opens a port.
+/// Reads the path of a PEM file with at least one block of this kind. This function does not check that the key matches
+/// the certificate. Callgate checks this when it sets up TLS, before it opens a port.
 fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
     let (path, bytes) = at.file()?;
     let text = String::from_utf8_lossy(&bytes);

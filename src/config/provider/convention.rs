@@ -18,20 +18,20 @@ pub struct CallbackConvention {
     pub status: Vec<StatusAt>,
     /// The location of the progress in a callback.
     pub progress: Option<Pointer>,
-    /// The status values of a question.
+    /// The status values with which the provider asks a question.
     pub asking: Vec<Box<str>>,
-    /// The status values of success.
+    /// The status values that mean success.
     pub done: Vec<Box<str>>,
-    /// The status values of failure.
+    /// The status values that mean failure.
     pub failed: Vec<Box<str>>,
-    /// The location of the provider's id in the response to the request.
+    /// The location of the provider's id of the work in its response to the request.
     pub response: Option<Pointer>,
-    /// The locations of that id in a callback.
+    /// The locations of the provider's id of the work in a callback.
     pub id: Vec<StatusAt>,
 }
 
 impl CallbackConvention {
-    /// Returns how to follow the interactions of a route without `interaction`.
+    /// Returns how Callgate follows the interactions of a route that does not set `interaction`.
     pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
@@ -40,7 +40,8 @@ impl CallbackConvention {
         follow
     }
 
-    /// Adds the convention to the settings of a route. `own_states`: the route sets all states itself.
+    /// Adds the convention to those settings that the route does not set itself. If `own_states` is true, the route
+    /// sets the status and all its values itself.
     pub(crate) fn complete(&self, follow: &mut Follow, own_states: bool) {
         if !own_states {
             follow.status.clone_from(&self.status);
@@ -58,11 +59,11 @@ impl CallbackConvention {
 /// The way in which a provider returns the token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TokenReturn {
-    /// As a bearer token.
+    /// The provider sends the token as a bearer token.
     Bearer,
-    /// In a header.
+    /// The provider sends the token in this header.
     Header(http::HeaderName),
-    /// In the URL.
+    /// The URL contains the token, so that the provider sends it when it calls the URL.
     Url,
 }
 
@@ -152,7 +153,7 @@ fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
     }
 }
 
-/// Returns the shape of a value, with the placeholders in its texts.
+/// Returns the shape of a value. The texts in it may contain placeholders for parts of the callback.
 fn shape(node: &Node) -> Shape {
     match node {
         Node::Bool(value) => Shape::Raw(value.to_string().into()),

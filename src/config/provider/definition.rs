@@ -2,8 +2,8 @@
 
 use super::convention::{CallbackConvention, convention};
 use super::feeds;
-use super::handshake::handshakes;
-use super::scheme::{KINDS, Kind, scheme};
+use super::handshake_rules::handshakes;
+use super::signature_scheme::{KINDS, Kind, scheme};
 use crate::config::yaml::{Cursor, Fields};
 use crate::signature::Scheme;
 use crate::source::{Networks, Selection};
@@ -11,9 +11,9 @@ use crate::source::{Networks, Selection};
 /// The addresses from which a provider calls.
 #[derive(Clone, Debug)]
 pub enum Addresses {
-    /// A list that the provider publishes.
+    /// The URL of a list that the provider publishes, and the selection of the networks in it.
     Feed(Box<str>, Selection),
-    /// The networks in its documentation.
+    /// The networks in the provider's documentation.
     Fixed(Networks),
 }
 
@@ -24,7 +24,7 @@ pub enum Evidence {
     Documentation,
     /// The code of the provider's own client library.
     Library,
-    /// Several independent receivers that agree.
+    /// Several independent programs that receive this provider's messages and verify them in the same way.
     Receivers,
 }
 
@@ -60,7 +60,7 @@ pub struct PresetDefinition {
     pub secret: Box<str>,
     /// The parts of a request that the signature does not protect.
     pub gaps: Option<Box<str>>,
-    /// The signature scheme. `None`: the provider does not sign.
+    /// The signature scheme. `None` if the provider does not sign.
     pub scheme: Option<Scheme>,
     /// The claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,
@@ -68,7 +68,7 @@ pub struct PresetDefinition {
     pub header_is_yours: bool,
     /// The addresses from which the provider calls, if they are known.
     pub addresses: Option<Addresses>,
-    /// The convention for callbacks to the address in a request.
+    /// How a request asks the provider for callbacks, and how to read these callbacks.
     pub callback: Option<CallbackConvention>,
     /// The path of the document in which the provider looks up the paths that accept its messages.
     pub well_known: Option<Box<str>>,
@@ -124,7 +124,7 @@ fn signature(at: &Cursor<'_>) -> Option<(Scheme, Vec<Box<str>>, bool)> {
 
 pub(super) fn addresses(at: &Cursor<'_>) -> Option<Addresses> {
     let mut fields = at.fields()?;
-    // The date and the source of the list are documentation.
+    // The date and the source of the list are only for readers of the file.
     fields.required("as_of")?.text()?;
     let _ = fields.optional("source").map(|at| at.text());
     let feed = fields.optional("feed").map(|at| at.fetchable());

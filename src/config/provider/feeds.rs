@@ -1,4 +1,4 @@
-//! Data that Callgate fetches: key sets and address lists; and `fetch`, the settings of fetching.
+//! Reads which key sets and address lists Callgate fetches, and the section `fetch` with the settings of fetching.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::guard::{Scheme, Url};
 use crate::policy::{Feed, FeedKind, Fetching};
 use crate::source::Selection;
 
-/// The default maximum age of fetched data that Callgate uses while it cannot fetch again.
+/// The default of `stale_ok`: how long fetched keys stay in use while every attempt to fetch them again fails.
 const STALE_OK_DEFAULT: Duration = Duration::from_secs(86_400);
 /// The default time between two fetches.
 const EVERY_DEFAULT: Duration = Duration::from_secs(3600);
 
 impl Cursor<'_> {
-    /// Reads a URL to fetch from: https, a file, or plain HTTP on this host.
+    /// Reads the URL of a document to fetch. It is an `https:` URL, a `file:` URL, or a plain HTTP URL on this host.
     pub(crate) fn fetchable(&self) -> Option<Box<str>> {
         let text = self.text()?;
         if text.strip_prefix("file:").is_some_and(|path| path.starts_with('/')) {
@@ -34,7 +34,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Reads how to find the networks in a published document.
+/// Reads the selection of the networks in a published document.
 pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.texts());
     let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {

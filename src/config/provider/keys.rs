@@ -9,7 +9,8 @@ use crate::signature::{KeySet, Proof, PublicKeySource, Scheme, Verifier, Verifie
 pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: bool) -> Option<Verifier> {
     let at = fields.at().clone();
     if scheme.uses_url() && !has_public_url {
-        let _: Option<()> = at.error("{url} is signed, but there is no `public_url` to compare it with", "");
+        let _: Option<()> =
+            at.error("the signature covers {url}, so the configuration must contain `public_url`", "");
     }
     let shakes = &scheme.handshakes;
     let verify_token = fields.optional("verify_token").map(|at| match at.secret() {
@@ -72,7 +73,7 @@ fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     )
 }
 
-/// Reports whether the scheme accepts secrets in the form in which Callgate makes them.
+/// Reports whether the scheme accepts secrets in the format in which Callgate derives them for interactions.
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))
@@ -85,7 +86,7 @@ fn secrets_needed(scheme: &Scheme) -> bool {
     match &scheme.keys {
         None if !scheme.has_proof() => false,
         Some(PublicKeySource::Url(_)) => false,
-        // With certificates, `secrets` contains values such as a topic or the id of a webhook.
+        // If the keys are certificates, `secrets` contains other values, such as a topic or the id of a webhook.
         Some(PublicKeySource::Certificate(_)) => true,
         None => true,
     }
@@ -124,7 +125,8 @@ fn keys_of(
     }
 }
 
-/// Reads `certificates: {file: …}`, which replace the certificates that the provider publishes.
+/// Reads `certificates: {file: …}`. The certificates in this file are used instead of those that the provider
+/// publishes.
 fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     let secret = at.secret()?;
     match KeySet::parse(secret.expose()) {
@@ -133,7 +135,7 @@ fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     }
 }
 
-/// Reads `registration: {file: …}`, the file for the secret that the provider sends in its handshake.
+/// Reads `registration: {file: …}`. Callgate stores the secret that the provider sends in its handshake in this file.
 fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     let mut fields = at.fields()?;
     let path = fields.required("file").and_then(|at| match at.text()? {

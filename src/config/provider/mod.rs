@@ -2,14 +2,15 @@
 
 mod convention;
 mod definition;
+mod event_identity;
 mod feeds;
-mod handshake;
+mod handshake_rules;
 mod keys;
 mod place;
 mod presets;
 mod proof;
 mod published_paths;
-mod scheme;
+mod signature_scheme;
 
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
@@ -18,8 +19,9 @@ use crate::signature::{
     ExpectedClaim, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
 };
 use crate::source::{Allowlist, Networks};
+use event_identity::{apply_rule, warn_if_indistinguishable};
 use keys::keyed;
-use scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
+use signature_scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 
 pub use convention::{CallbackConvention, TokenReturn};
 pub use definition::{Addresses, Evidence, PresetDefinition};
@@ -128,7 +130,8 @@ fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addre
     }
 }
 
-/// Reads the settings that are combined with a preset. `None`: there is no verifier. `Some(None)`: there were mistakes.
+/// Reads the settings that are combined with a preset. Returns `None` if the preset has no signature scheme, and
+/// `Some(None)` if the settings have mistakes.
 fn with_preset(
     preset: &PresetDefinition,
     fields: &mut Fields<'_>,
@@ -160,7 +163,10 @@ fn preset_verifier(
         scheme.require.extend(require(&at)?);
         Some(())
     });
+    let duplicates = fields.optional("duplicates").map(|at| apply_rule(&at, &mut scheme));
+    warn_if_indistinguishable(fields.at(), &scheme);
     let verifier = keyed(fields, scheme, has_public_url);
+    duplicates.unwrap_or(Some(()))?;
     keys.unwrap_or(Some(()))?;
     require.unwrap_or(Some(()))?;
     tolerance.unwrap_or(Some(()))?;
@@ -194,7 +200,7 @@ fn header(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Op
     }
 }
 
-/// Reads `keys`, another source of the provider's public keys.
+/// Reads `keys`, a source of public keys that replaces the source in the preset.
 fn own_keys(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
     if !scheme.uses_public_keys() || matches!(scheme.proof, Proof::Sns) {
         return at.error(format!("{} publishes no keys", preset.title), "remove `keys`");
@@ -239,7 +245,7 @@ fn expect(fields: &mut Fields<'_>, preset: &PresetDefinition, scheme: &mut Schem
         };
         jwt.claims.retain(|(known, _)| **known != *claim);
         jwt.claims.push((claim.into(), ExpectedClaim::OneOf(texts)));
-        // An unverified address does not identify anybody.
+        // An email address identifies the sender only if the issuer has verified the address.
         if claim == "email" {
             jwt.claims.push(("email_verified".into(), ExpectedClaim::OneOf(vec!["true".into()])));
         }
@@ -261,6 +267,7 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
             let scheme = scheme(kind, &mut fields);
             if let (Some(scheme), Some(accepted)) = (&scheme, accepted) {
                 covered(at, scheme, accepted);
+                warn_if_indistinguishable(at, scheme);
             }
             (scheme, None)
         }
@@ -288,7 +295,7 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     verifier
 }
 
-/// Reports an error if the scheme does not cover the body, unless the user accepts that.
+/// Reports an error if the scheme does not cover the body, unless the user accepts this with `unsigned_body`.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
     if covers && accepted {

@@ -1,5 +1,5 @@
-//! The known providers: one YAML file for each, embedded in the binary. The code that reads a user's own scheme reads
-//! these files, too.
+//! The known providers: one YAML file for each, embedded in the binary. The same code reads these files and the schemes
+//! that users describe themselves.
 
 use super::convention::CallbackConvention;
 use super::definition::{Addresses, PresetDefinition, addresses, definition};
@@ -12,7 +12,7 @@ use crate::signature::Scheme;
 pub struct Preset {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// Its YAML.
+    /// The content of its YAML file.
     pub text: &'static str,
 }
 
@@ -22,7 +22,7 @@ macro_rules! embedded {
     };
 }
 
-/// Every preset, alphabetically.
+/// All presets, sorted alphabetically.
 pub const PRESETS: &[Preset] = embedded!(
     "presets/",
     [
@@ -147,7 +147,7 @@ pub const PRESETS: &[Preset] = embedded!(
     ]
 );
 
-/// The known edge networks, alphabetically.
+/// The known edge networks, sorted alphabetically.
 pub const EDGES: &[Preset] = embedded!("edges/", ["cloudflare", "fastly"]);
 
 /// Returns the names of all presets.
@@ -161,7 +161,7 @@ pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
         return Some((preset, preset.read().ok()?));
     }
     PRESETS.iter().find_map(|preset| {
-        // Only files that contain the name are parsed.
+        // A file that does not contain the name cannot have it as an alias, so it is not parsed.
         if !preset.text.contains(name) {
             return None;
         }
@@ -170,7 +170,7 @@ pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
     })
 }
 
-/// Returns the scheme of a preset. `None`: there is no such preset, or it has no scheme.
+/// Returns the scheme of a preset. Returns `None` if there is no such preset, or if it has no scheme.
 pub(crate) fn scheme_of(name: &str) -> Option<Scheme> {
     preset(name)?.1.scheme
 }
@@ -206,7 +206,7 @@ impl Preset {
     /// Compiles the preset.
     ///
     /// # Errors
-    /// The mistakes in it.
+    /// Returns the mistakes in the file of the preset.
     pub fn read(&self) -> Result<PresetDefinition, String> {
         self.compile(definition)
     }

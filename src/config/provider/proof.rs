@@ -1,4 +1,4 @@
-//! Schemes other than a signature over a content: shared tokens, JWTs, HTTP message signatures.
+//! Reads the schemes that do not sign a content template: shared tokens, JWTs, HTTP message signatures.
 
 use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
 use crate::config::yaml::{Cursor, Fields};

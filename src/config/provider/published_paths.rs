@@ -1,4 +1,4 @@
-//! The public documents that list the paths which accept messages, for providers that require them.
+//! The public documents in which some providers look up the paths that accept their messages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::config::yaml::Cursor;
 use crate::ingress::{Document, Route};
 
-/// Returns the documents for all routes whose provider has `well_known: publish`. A document contains the beginnings of
-/// their paths.
+/// Returns the documents for all routes whose provider has `well_known: publish`. A document lists the beginnings of
+/// the paths of these routes.
 pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
     let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in routes {
@@ -35,7 +35,7 @@ pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Do
     Some(prefixes.into_iter().map(document).collect())
 }
 
-/// Returns the segments before the first capture.
+/// Returns the part of a path before its first capture.
 fn prefix(path: &str) -> &str {
     path.split_once('{').map_or(path, |(before, _)| before)
 }

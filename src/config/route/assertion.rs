@@ -8,11 +8,11 @@ use crate::config::yaml::Cursor;
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
-/// The shortest lifetime. It must cover the time of a connection to the agent, and the difference between clocks.
+/// The shortest lifetime. It must be longer than connecting to the agent takes, plus the difference between the clocks.
 const TTL_MIN: Duration = Duration::from_secs(5);
 /// The default lifetime.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
-/// The longest lifetime. Until it ends, anybody who sees a request can send the same request again.
+/// The longest lifetime. Until an assertion expires, anybody who has seen its request can send the same request again.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
 /// Reads `assertion`. `public_url` is as in [`super::token::callback_tokens`]. The key must not be one of those in

@@ -12,8 +12,8 @@ use crate::interaction::{Follow, Stale};
 use crate::path::Template;
 use crate::signature::{Verifier, VerifierKeys};
 
-/// Reads `interaction`: how to follow it, and the path for notices about missing callbacks. `asked` is the convention
-/// that the egress rule of this route names.
+/// Reads `interaction`. Returns how Callgate follows interactions, and the path for notices about missing callbacks.
+/// `asked` is the callback convention of the preset that the egress rule for this route names.
 pub(super) fn interaction(
     at: &Cursor<'_>,
     path: Option<&Template>,
@@ -35,7 +35,7 @@ pub(super) fn interaction(
     fields.finish();
     let (done, failed, asking) = (done?, failed?, asking?);
     let preset = preset.map_or(Some(None), |read| read.map(Some))?;
-    // A route that sets any state replaces all states of the preset.
+    // If a route sets `status`, `done`, `failed` or `asking`, it replaces all four settings of the preset.
     let own_states = status.is_some() || ends || !asking.is_empty();
     let known = preset.as_ref().or(asked);
     if (ends || !asking.is_empty()) && status.is_none() {
@@ -115,7 +115,7 @@ fn hosts(at: &Cursor<'_>) -> Option<Vec<Entry>> {
     read.into_iter().collect()
 }
 
-/// Reads `sign: {secrets: [...]}`, for signatures by Standard Webhooks.
+/// Reads `sign: {secrets: [...]}`. Answers are signed in the format of Standard Webhooks.
 fn signer(at: &Cursor<'_>) -> Option<Verifier> {
     let mut fields = at.fields()?;
     let secrets = fields.required("secrets").and_then(|at| Some((at.clone(), at.secrets()?)));

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod interaction;
+mod passed_headers;
 mod token;
 
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use crate::config::listen::rate;
 use crate::config::provider::CallbackConvention;
 use crate::config::repeated::repeated;
 use crate::config::yaml::{Cursor, did_you_mean};
-use crate::ingress::{CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
+use crate::ingress::{CertificateRule, HeaderAllowlist, Mode, Provider, QueryRule, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::signature::VerifierKeys;
 use crate::token::Asserter;
 use token::{CallbackTokens, token};
 
 pub(super) use assertion::assertion;
+pub(super) use passed_headers::passed_headers;
 pub(super) use token::callback_tokens;
 
 /// The default maximum size of a body, in bytes.
@@ -42,9 +44,11 @@ pub(super) struct References<'k> {
     pub(super) tokens_failed: bool,
     pub(super) asserter: Option<&'k Arc<Asserter>>,
     pub(super) asserter_failed: bool,
-    /// The mode of routes without their own.
+    /// The mode of routes that do not set `mode`.
     pub(super) mode: Mode,
-    /// The callback conventions of routes, for egress rules with a preset.
+    /// The header allowlist of routes without their own.
+    pub(super) passed_headers: Option<Arc<HeaderAllowlist>>,
+    /// The callback conventions from the egress rules that name a preset, each with the name of its route.
     pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
@@ -104,6 +108,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     let certificate = certificate(fields.optional("client_certificate"));
     let rate = fields.optional("rate").map_or(Some(None), |at| rate(&at).map(Some));
     let mode = fields.optional("mode").map_or(Some(known.mode), |at| mode(&at));
+    let passed_headers = passed_headers(fields.optional("headers"), known.passed_headers.as_ref());
     let token_stated = fields.has("token");
     fields.finish();
 
@@ -111,10 +116,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
         return at.error("the path has {callback_token}, but the route has no `token`", "");
     }
     let provider = provider.map_or(Some(None), |read| read.map(Some))?;
-    let signed = provider
-        .as_ref()
-        .and_then(|provider| provider.verifier.as_ref())
-        .is_some_and(|verifier| verifier.scheme().has_proof());
+    let signed = is_signed(provider.as_deref());
     let named = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
     guarded(at, token_stated || named, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
@@ -131,6 +133,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
         token,
         forward: forward?,
         query: query?,
+        passed_headers: passed_headers?,
         body_bytes_max: body_max?,
         tells_duplicates: tells_duplicates?,
         follow,
@@ -141,6 +144,12 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
         rate: rate?,
         asserter: asserter?,
     })
+}
+
+/// Reports whether the provider signs its callbacks.
+fn is_signed(provider: Option<&Provider>) -> bool {
+    let verifier = provider.and_then(|provider| provider.verifier.as_ref());
+    verifier.is_some_and(|verifier| verifier.scheme().has_proof())
 }
 
 /// Reads `mode: enforce | observe`.
@@ -161,7 +170,7 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
     Some(Some(CertificateRule { names: names? }))
 }
 
-/// Reads `assertion: true | false`. Default: true if the section `assertion` is present.
+/// Reads `assertion: true | false`. The default is true if the section `assertion` is present.
 fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
@@ -194,8 +203,8 @@ fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     }
 }
 
-/// Reports an error for a route on which anybody can register the secret of the provider. The first caller decides the
-/// secret.
+/// Reports an error for a route on which anybody can register the secret of the provider. On such a route, the first
+/// caller would determine the secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))

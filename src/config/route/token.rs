@@ -23,7 +23,7 @@ pub(crate) struct CallbackTokens {
 }
 
 impl CallbackTokens {
-    /// Reports whether one of the keys of callback tokens has this secret.
+    /// Reports whether one of the keys of callback tokens equals this key material.
     pub(crate) fn are_minted_with(&self, material: &Secret) -> bool {
         self.secrets.iter().any(|secret| secret.matches(material.expose()))
     }
@@ -122,8 +122,8 @@ enum Kind {
     Static,
 }
 
-/// Reads the `token` of a route whose external path is `path`. `tokens` is the compiled `callback_tokens`;
-/// `tokens_failed`: the section has mistakes.
+/// Reads the `token` of a route whose external path is `path`. `tokens` is the compiled `callback_tokens`.
+/// `tokens_failed` is true if this section has mistakes.
 pub(crate) fn token(
     at: &Cursor<'_>,
     path: Option<&Template>,
@@ -166,7 +166,7 @@ pub(crate) fn token(
     rule
 }
 
-/// Reads `from`: `bearer`, `query`, `path`, `{header: NAME}` or `{query: NAME}`. Default: `bearer`.
+/// Reads `from`: `bearer`, `query`, `path`, `{header: NAME}` or `{query: NAME}`. The default is `bearer`.
 fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -> Option<Vec<Carrier>> {
     let from = fields.optional("from");
     let carriers = match &from {

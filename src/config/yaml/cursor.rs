@@ -1,4 +1,5 @@
-//! Typed access to a value of the tree. Every mistake is noted with its path and a hint, and the reading goes on.
+//! Typed access to a value of the tree. Every mistake is recorded with its path and a hint. Reading then continues, so
+//! that all mistakes are found.
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ impl<'n> Cursor<'n> {
         Self { reader, node, steps: Vec::new() }
     }
 
-    /// Reports an error in this value. Returns `None`, so that a caller can return it.
+    /// Reports an error in this value. Always returns `None`, so that the caller can return the result.
     pub(crate) fn error<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
         self.reader.mistakes.borrow_mut().add(|| Mistake {
             steps: self.steps.clone(),
@@ -44,12 +45,12 @@ impl<'n> Cursor<'n> {
         None
     }
 
-    /// Reports a warning about something that is allowed, but that the operator should know.
+    /// Reports a warning about a setting that is allowed, but that the operator should know about.
     pub(crate) fn warn(&self, message: &str) {
         self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
     }
 
-    /// Adds something to be fetched. A feed that was added before is not added again.
+    /// Adds a feed and returns its number. If the same feed was added before, returns the number of that feed.
     pub(crate) fn feed(&self, feed: Feed) -> FeedId {
         let mut feeds = self.reader.feeds.borrow_mut();
         let known = feeds.iter().position(|known| *known == feed);
@@ -104,7 +105,7 @@ impl<'n> Cursor<'n> {
         matches!(self.node, Node::Text(text) if text == word)
     }
 
-    /// Returns the elements of a list; nothing for any other value.
+    /// Returns the elements of a list, or an empty slice for any other value.
     pub(crate) fn nodes(&self) -> &'n [Node] {
         match self.node {
             Node::List(nodes) => nodes,
@@ -116,7 +117,7 @@ impl<'n> Cursor<'n> {
         matches!(self.node, Node::Text(_))
     }
 
-    /// Returns how to read environment variables and files.
+    /// Returns the functions that read environment variables and files.
     pub(crate) fn surroundings(&self) -> &'n Surroundings<'n> {
         self.reader.surroundings
     }
@@ -169,7 +170,7 @@ impl<'n> Cursor<'n> {
         if is_name(text) { Some(text) } else { self.bad_name(text) }
     }
 
-    /// Reports an error because a text is not a name.
+    /// Reports an error: `text` is not a valid name.
     pub(crate) fn bad_name<T>(&self, text: &str) -> Option<T> {
         self.error(
             format!("`{text}` is not a name"),
@@ -223,7 +224,7 @@ impl<'n> Cursor<'n> {
         }
     }
 
-    /// Returns a network, or an address as a network of one.
+    /// Returns a network. An address becomes a network that contains only this address.
     pub(crate) fn network(&self) -> Option<IpNet> {
         let text = self.text()?;
         match parse_network(text) {
@@ -274,7 +275,7 @@ impl<'n> Cursor<'n> {
         read.into_iter().collect()
     }
 
-    /// Returns the value of one of these words.
+    /// Returns the value that belongs to the word. `words` contains every accepted word with its value.
     pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {

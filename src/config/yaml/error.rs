@@ -1,4 +1,4 @@
-//! The mistakes in a configuration, and the list of the reported ones.
+//! The mistakes in a configuration, and a list type that limits how many of them are reported.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::key_path::{Position, Step, beginning, path_text};
 use super::positions::Outline;
 
 /// The maximum number of mistakes that are reported. The same maximum applies to warnings. If there are more, a last
-/// entry reports the number of the omitted ones.
+/// entry reports how many were omitted.
 pub const ERRORS_MAX: usize = 100;
 
 /// A mistake in a configuration.
@@ -14,7 +14,7 @@ pub const ERRORS_MAX: usize = 100;
 pub struct ConfigError {
     /// The path of the value in the tree, such as `routes[0].token`.
     pub path: String,
-    /// The position in the file. `None`: the mistake concerns the whole file.
+    /// The position in the file. `None` if the mistake concerns the whole file.
     pub position: Option<Position>,
     /// A description of the mistake.
     pub message: String,
@@ -55,7 +55,7 @@ impl<T> Reported<T> {
     }
 }
 
-/// A mistake before its position is known.
+/// A mistake whose position in the file is not known yet.
 #[derive(Debug)]
 pub(crate) struct Mistake {
     pub(crate) steps: Vec<Step>,

@@ -1,4 +1,5 @@
-//! Access to a mapping of the tree. Every key in it must be one that the reader of the mapping asks for.
+//! Access to a mapping of the tree. Every key of the mapping must be one that the code asks for. All other keys are
+//! errors.
 
 use std::collections::HashSet;
 
@@ -8,7 +9,7 @@ use super::key_path::Step;
 use super::node::Node;
 use super::suggest::did_you_mean;
 
-/// A mapping that is being read, and the keys that were asked for.
+/// A mapping that is being read, and the keys that the code has asked for.
 pub(crate) struct Fields<'n> {
     cursor: Cursor<'n>,
     entries: &'n [(String, Node)],
@@ -16,7 +17,7 @@ pub(crate) struct Fields<'n> {
 }
 
 impl<'n> Cursor<'n> {
-    /// Returns the fields of a mapping. [`Fields::finish`] notes the unknown ones.
+    /// Returns the fields of a mapping. [`Fields::finish`] later reports the unknown keys.
     pub(crate) fn fields(&self) -> Option<Fields<'n>> {
         let Node::Map(entries) = self.node else { return self.expected("a mapping") };
         let mut earlier = HashSet::new();
@@ -30,7 +31,7 @@ impl<'n> Cursor<'n> {
         Some(Fields { cursor: self.clone(), entries, asked: Vec::new() })
     }
 
-    /// Returns the entries of a mapping whose keys are the user's own.
+    /// Returns the entries of a mapping whose keys the user chooses.
     pub(crate) fn named(&self) -> Option<Vec<(&'n str, Cursor<'n>)>> {
         self.fields()?;
         let Node::Map(entries) = self.node else { return None };
@@ -40,7 +41,7 @@ impl<'n> Cursor<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Returns the mapping itself, for mistakes that concern all of it.
+    /// Returns the mapping itself, to report a mistake that concerns the whole mapping.
     pub(crate) fn at(&self) -> &Cursor<'n> {
         &self.cursor
     }
@@ -88,7 +89,7 @@ impl<'n> Fields<'n> {
 
 impl<'n> Cursor<'n> {
     fn unknown_key(&self, node: &'n Node, key: &str, known: &[&str]) {
-        // A file can have very many unknown keys: the words are made for those that are reported.
+        // A file can have very many unknown keys. The suggestion is computed only for those that are reported.
         self.reader.mistakes.borrow_mut().add(|| Mistake {
             steps: self.step(node, Step::Key(key.to_owned())).steps,
             message: format!("unknown key `{key}`"),

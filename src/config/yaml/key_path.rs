@@ -1,14 +1,15 @@
 //! The location of a value in the tree, and in the file.
 
-/// The most characters of a message, a hint or one key of a path. Each can repeat text of the configuration.
+/// The maximum number of characters of a message, a hint or one key of a path. The limit is needed because each of them
+/// can repeat text of the configuration.
 const CHARACTERS_MAX: usize = 400;
 
 /// A position in a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Position {
-    /// The line, from 1.
+    /// The line number. The first line has the number 1.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// The column number, in characters. The first column has the number 1.
     pub column: usize,
 }
 
@@ -19,7 +20,7 @@ pub(crate) enum Step {
     Key(String),
 }
 
-/// Returns the path that the steps make, such as `routes[0].token`.
+/// Returns the steps as a path, such as `routes[0].token`.
 pub(crate) fn path_text(steps: &[Step]) -> String {
     let mut text = String::new();
     for step in steps {
@@ -36,7 +37,7 @@ pub(crate) fn path_text(steps: &[Step]) -> String {
     text
 }
 
-/// Returns as much of a text as a message may repeat.
+/// Returns the beginning of a text, shortened to the length that a message may repeat.
 pub(crate) fn beginning(text: &str) -> &str {
     let end = text.char_indices().nth(CHARACTERS_MAX).map_or(text.len(), |(end, _)| end);
     text.get(..end).unwrap_or_default()

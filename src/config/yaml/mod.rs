@@ -1,4 +1,4 @@
-//! YAML: from text to a tree of values, and typed access to it that notes every mistake with its position.
+//! Parses YAML into a tree of values, and gives typed access to the tree. Every mistake is recorded with its position.
 
 mod cursor;
 mod error;
@@ -20,12 +20,12 @@ pub(super) use node::Node;
 pub(super) use reader::Reader;
 pub(super) use suggest::{did_you_mean, is_name, shown, shown_url};
 
-/// Parses one YAML document. `None`: the text is not one.
+/// Parses one YAML document. Returns `None` if the text is not a valid document of this type.
 pub fn from_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
     serde_yaml::from_str(text).ok()
 }
 
-/// Returns a value as YAML. `None`: YAML has no form for it.
+/// Returns a value as YAML. Returns `None` if YAML cannot represent the value.
 pub fn to_yaml<T: serde::Serialize>(value: &T) -> Option<String> {
     serde_yaml::to_string(value).ok()
 }

@@ -7,7 +7,8 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess
 
 use super::key_path::Position;
 
-/// The most text of all values, in bytes. Aliases repeat text, so that a small file can have a large tree.
+/// The maximum size of the texts of all values together, in bytes. Aliases repeat text, so that a small file can have a
+/// large tree.
 const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A value of the tree.
@@ -63,7 +64,7 @@ fn position(error: &serde_yaml::Error) -> Option<Position> {
     error.location().map(|at| Position { line: at.line(), column: at.column() })
 }
 
-/// Builds the tree, as long as all its values together are not too large.
+/// Builds the tree. Returns an error if the texts of its values are larger than [`TEXT_BYTES_MAX`] together.
 #[derive(Clone, Copy)]
 struct Tree<'b> {
     bytes_left: &'b Cell<usize>,

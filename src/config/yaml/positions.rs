@@ -1,4 +1,4 @@
-//! Records where each value of a YAML text is, and how its scalars are written.
+//! Records the position of each value in a YAML text, and whether its scalars are quoted.
 //!
 //! Deserializers such as serde_yaml keep neither positions nor quotes. This module reads both from the events of a
 //! second parser, in one pass.
@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use super::key_path::{Position, Step};
 
-/// The deepest nesting that is recorded. serde_yaml denies deeper texts.
+/// The maximum depth of nesting that is recorded. serde_yaml denies texts with deeper nesting.
 const DEPTH_MAX: usize = 128;
 
 impl From<Marker> for Position {
@@ -18,7 +18,7 @@ impl From<Marker> for Position {
     }
 }
 
-/// The values of the first document of a YAML text.
+/// The values of the first document of a YAML text. Each value has a number, which is its index in `values`.
 #[derive(Debug, Default)]
 pub struct Outline {
     values: Vec<Value>,
@@ -43,11 +43,11 @@ enum Content {
 
 #[derive(Debug, Default)]
 struct Map {
-    /// Keys and their values, in the order of the text.
+    /// The numbers of each key and its value, in the order of the text.
     entries: Vec<(usize, usize)>,
-    /// The first entry of each scalar key.
+    /// The index in `entries` of each scalar key. If a key occurs twice, this is the index of its first entry.
     first: HashMap<String, usize>,
-    /// A key whose value has not been read yet.
+    /// The last key, if its value has not been read yet: its number, and its text if it is a scalar.
     key: Option<(usize, Option<String>)>,
 }
 
@@ -57,7 +57,7 @@ impl Outline {
         let mut outline = Self::default();
         let mut open = Vec::new();
         let mut anchors = HashMap::new();
-        // After an error the parser returns the same error for ever.
+        // After a syntax error, the parser returns the same error again and again, so reading stops at the first error.
         for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
             let position = span.start.into();
             let (content, anchor, key) = match event {
@@ -82,7 +82,7 @@ impl Outline {
             let (at, is_collection) = (outline.values.len(), key.is_none());
             outline.values.push(Value { position, content });
             outline.attach(open.last(), at, key);
-            // The parser gives every anchor a number from 1 on.
+            // The parser numbers the anchors from 1. The number 0 means that the value has no anchor.
             if anchor > 0 {
                 anchors.insert(anchor, at);
             }
@@ -96,7 +96,7 @@ impl Outline {
         outline
     }
 
-    /// Adds a value to the collection that is open; without one, the value is the root.
+    /// Adds a value to the innermost open collection. If no collection is open, the value is the root.
     fn attach(&mut self, parent: Option<&usize>, at: usize, text: Option<String>) {
         let Some(parent) = parent else {
             self.root = Some(at);
@@ -117,8 +117,9 @@ impl Outline {
         }
     }
 
-    /// Returns the position of the value that the steps lead to. The position of a value in a mapping is that of its
-    /// key. A missing value has the position of the nearest enclosing one, except for the root, which has none.
+    /// Returns the position of the value that the steps lead to. The position of a value in a mapping is the position
+    /// of its key. If the value does not exist, the result is the position of the nearest value that encloses it. The
+    /// root itself has no position.
     pub(crate) fn position(&self, steps: &[Step]) -> Option<Position> {
         let (mut at, mut found) = (self.root?, None);
         for step in steps {
@@ -161,7 +162,7 @@ impl Outline {
         }
     }
 
-    /// Reports whether a scalar has neither quotes nor a tag. `None`: the value is not a scalar.
+    /// Reports whether a scalar has neither quotes nor a tag. Returns `None` if the value is not a scalar.
     pub fn is_plain(&self, scalar: usize) -> Option<bool> {
         match self.content(scalar)? {
             Content::Scalar { is_plain } => Some(*is_plain),

@@ -9,8 +9,8 @@ use crate::policy::Feed;
 /// The placeholder that `callgate init` writes for a value that only the user knows. It is an error in a configuration.
 pub const CHANGE_ME: &str = "CHANGE-ME";
 
-/// A mapping of a configuration, and the keys that it may have. The mapping is given by the keys that lead to it; `[]`
-/// is an element of a list.
+/// A mapping of a configuration, and the keys that it may have. The mapping is identified by the keys on the path to
+/// it, in which `[]` is any element of a list.
 pub type AcceptedKeys = (Vec<String>, Vec<&'static str>);
 
 /// Collects mistakes, warnings, feeds and accepted keys while a tree is read.
@@ -33,7 +33,8 @@ impl<'e> Reader<'e> {
         }
     }
 
-    /// Ends the reading of `text`. Returns the warnings, or every mistake in the order of the file.
+    /// Ends the reading of `text`. Returns the warnings if there are no mistakes. Otherwise returns the mistakes in the
+    /// order of the file.
     pub(crate) fn finish(self, text: &str) -> Result<Vec<String>, Vec<ConfigError>> {
         let errors = self.mistakes.into_inner().errors(text);
         if errors.is_empty() { Ok(self.warnings.into_inner().warnings()) } else { Err(errors) }

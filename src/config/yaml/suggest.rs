@@ -1,4 +1,4 @@
-//! Words for messages: suggestions for misspelled words, and values without possible secrets.
+//! Texts for messages: suggestions for misspelled words, and values from which possible secrets are removed.
 
 /// Returns a word of the configuration in backquotes, for a message. Returns `the value` instead if the word could be a
 /// secret that was written in the wrong place.
@@ -23,13 +23,15 @@ pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-        // Metrics and logs use these two words themselves.
+        // Callgate itself uses these two words in metrics and logs.
         && !matches!(text, "none" | "actions")
 }
 
-/// Returns the known word that is nearest to `text`, as a question, or the list of the known words.
+/// Returns a hint for the unknown word `text`: the question whether the most similar known word was meant, or the list
+/// of all known words if no known word is similar.
 pub(crate) fn did_you_mean(text: &str, known: &[&str]) -> String {
-    // No known word is this long, and the comparison takes time and memory for each letter.
+    // A longer text is not compared, because no known word is so long, and comparing long texts takes much time and
+    // memory.
     let comparable = known.iter().filter(|_| text.len() <= 64);
     let near = comparable.map(|word| (strsim::damerau_levenshtein(text, word), word)).min();
     match near {

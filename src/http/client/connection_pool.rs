@@ -1,8 +1,8 @@
 //! A pool of idle connections.
 //!
-//! A connection is reused only if the kernel reports that the peer has neither closed it nor sent anything, and only
-//! while its idle time is shorter than the peer's idle timeout. The pool learns this timeout from the connections that
-//! the peer closes.
+//! A connection is reused only if the kernel reports that the peer has not closed the connection and has sent nothing.
+//! Its idle time must also be shorter than the idle timeout of the peer. The pool learns this timeout from the
+//! connections that the peer closes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::request::Connection;
+use super::exchange::Connection;
 use super::upstream::IdleState;
 
-/// Most idle connections kept.
+/// Maximum number of idle connections kept.
 const CONNECTIONS_MAX: usize = 128;
-/// Most peers whose idle timeout is remembered.
+/// Maximum number of peers whose idle timeout is remembered.
 const LEARNED_MAX: usize = 256;
-/// Most connections that one sweep checks with a system call, because it holds the lock.
+/// Maximum number of connections that one sweep checks. Each check is a system call, and the sweep holds the lock.
 const CHECKS_MAX: usize = 16;
-/// Most connections that are kept although they are too old for reuse. They show whether the peer's idle timeout is
-/// longer than assumed.
+/// Maximum number of connections that are kept although they are too old for reuse. They show whether the peer's idle
+/// timeout is longer than assumed.
 const PROBES_MAX: usize = 4;
 
 /// A pool of idle connections. The key identifies the peer.
@@ -84,7 +84,7 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         let oldest = (state.idle.len() >= CONNECTIONS_MAX).then(|| state.idle.remove(0));
         state.idle.push(Idle { key, connection, since: now, until: now + idle_timeout });
         drop(state);
-        // Drops, and thereby closes, the connection without holding the lock.
+        // Dropping the connection closes it, so it happens after the lock is released.
         drop(oldest);
     }
 
@@ -131,14 +131,14 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
             }
         }
         drop(state);
-        // Closing is a system call, which need not happen under the lock.
+        // Closing a connection is a system call, so it happens after the lock is released.
         drop(closed);
     }
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
-    /// Learns from a connection that the peer closed. The limit for reuse becomes half of its idle time: the peer's
-    /// idle period began before ours, and a request that crosses the peer's close is lost.
+    /// Lowers the limit for reuse to half of the idle time after which the peer closed a connection. The other half is
+    /// a margin: a request is lost if the peer closes the connection while the request is on its way.
     fn peer_ended(&mut self, idle: &Idle<K>, now: Instant) {
         let within = idle.age(now) / 2;
         if let Some(known) = self.reuse_within.get_mut(&idle.key) {
@@ -179,7 +179,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Both ends of a connection.
+    /// Returns both ends of a connection.
     async fn connection() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -196,7 +196,7 @@ mod tests {
         for ends in [false, true] {
             let (ours, mut theirs) = connection().await;
             pool.keep(1, ours, TIMEOUT, now);
-            // A blocking write: nothing of it has passed through this event loop.
+            // A blocking write, which tokio's event loop has not noticed yet.
             if ends {
                 drop(theirs.into_std().unwrap());
             } else {
@@ -259,7 +259,7 @@ mod tests {
         pool.keep(1, ours, TIMEOUT, now);
         drop(theirs.into_std().unwrap());
         pool.sweep(now + Duration::from_secs(1));
-        // Connections of other peers do not use up this peer's probes.
+        // The number of connections that are kept too long is limited for each peer separately.
         let mut peers = Vec::new();
         for key in [2, 2, 2, 2, 2, 2, 1] {
             let (ours, theirs) = connection().await;

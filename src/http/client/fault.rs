@@ -5,7 +5,7 @@ use crate::denial::Denial;
 /// The reason why an upstream has not sent a complete, valid response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ResponseFault {
-    /// A 2xx response before the whole request was sent.
+    /// A 2xx response arrived before the whole request was sent.
     Early,
     /// The response is not valid HTTP/1.
     Garbled,

@@ -1,12 +1,12 @@
 //! The HTTP/1 client: sends requests to the agent and to providers over pooled connections.
 
 mod connection_pool;
+mod exchange;
 mod fault;
-mod request;
 mod response_head;
 mod upstream;
 
 pub(crate) use connection_pool::ConnectionPool;
+pub(crate) use exchange::{Connection, Message, UpstreamResponse, exchange};
 pub(crate) use fault::ResponseFault;
-pub(crate) use request::{Connection, Message, UpstreamResponse, exchange};
 pub(crate) use upstream::{Records, Upstream};

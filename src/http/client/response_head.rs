@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::fault::ResponseFault;
 use crate::framing::{Chunks, Framing};
 
-/// First capacity of the read buffer, in bytes: enough for a head and a small body.
+/// Initial capacity of the read buffer, in bytes: enough for a head and a small body.
 const READ_BYTES: usize = 4 << 10;
 /// Largest head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Most interim (1xx) responses before the final response (RFC 9110 section 15.2).
+/// Maximum number of interim (1xx) responses before the final response (RFC 9110 section 15.2).
 const INTERIM_MAX: usize = 32;
-/// Most header lines of a response.
+/// Maximum number of header lines of a response.
 const HEADERS_MAX: usize = 256;
 
 /// The head of a response.
@@ -69,7 +69,7 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 }
 
 /// Parses a head and returns it with its length, in bytes. Returns `None` if it is incomplete. Accepts obsolete forms
-/// that servers still send: the headers are written again before they are relayed.
+/// that servers still send, but no bare LF: the headers are written again before they are relayed.
 fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -81,6 +81,11 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
         Status::Complete(length) => length,
         Status::Partial => return Ok(None),
     };
+    // A line feed in a value, which a program on the other side let through, must not end a line: it could add a header
+    // that changes where the response ends.
+    if memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).any(|at| !follows_cr(bytes, at)) {
+        return Err(ResponseFault::Garbled);
+    }
     let status =
         StatusCode::from_u16(response.code.unwrap_or_default()).map_err(|_| ResponseFault::Garbled)?;
     let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
@@ -97,6 +102,11 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
             .map_err(|_| ResponseFault::Garbled)?;
     }
     Ok(Some((ResponseHead { status, version, headers }, length)))
+}
+
+/// Reports whether the byte before `at` is a CR.
+fn follows_cr(bytes: &[u8], at: usize) -> bool {
+    at.checked_sub(1).and_then(|before| bytes.get(before)) == Some(&b'\r')
 }
 
 fn unfolded(value: &[u8]) -> Bytes {
@@ -117,7 +127,7 @@ pub(crate) fn framing(
     }
     let length = if coding.is_some() { None } else { length(&head.headers)? };
     let has_no_body = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    // A peer that declares a body for a status without one may send it nevertheless.
+    // If a peer declares a body for a status that must not have a body, the peer may still send the body.
     let contradicts = has_no_body && (coding.is_some() || length.is_some_and(|length| length > 0));
     let unambiguous = !contradicts
         && (coding.is_none()

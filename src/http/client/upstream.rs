@@ -34,8 +34,8 @@ pub(crate) enum IdleState {
 }
 
 impl Upstream {
-    /// Asks the kernel whether the peer closed the connection or sent anything. tokio's own readiness may be outdated
-    /// when the workers are busy, and unexpected bytes would be taken for the next response.
+    /// Asks the kernel whether the peer closed the connection or sent anything. tokio's own view of the socket may be
+    /// outdated when the workers are busy. Unexpected bytes would be taken for the next response.
     pub(crate) fn idle_state(&mut self) -> IdleState {
         match self {
             Self::Tcp(stream) => peek(stream),
@@ -45,7 +45,7 @@ impl Upstream {
     }
 }
 
-/// Checks a non-blocking socket for unread bytes and for its end.
+/// Checks whether a non-blocking socket has unread bytes, or was closed by the peer.
 fn peek(socket: &impl AsFd) -> IdleState {
     let mut byte = [MaybeUninit::uninit()];
     match SockRef::from(socket).peek(&mut byte) {
@@ -54,7 +54,7 @@ fn peek(socket: &impl AsFd) -> IdleState {
     }
 }
 
-/// Checks the socket and the TLS session for unread bytes and for their end.
+/// Checks whether the socket or the TLS session has unread bytes, or was closed by the peer.
 fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
     if peek(&stream.get_ref().0.stream) == IdleState::Ended {
         // TLS 1.3 session tickets may arrive at any time. The TLS session consumes them without producing data.
@@ -93,9 +93,9 @@ impl Records {
 /// A position in a sequence of TLS records.
 #[derive(Debug, Default)]
 struct RecordBoundary {
-    /// Number of bytes of the current header that were read.
+    /// Number of bytes of the current header that were already read.
     header_bytes: usize,
-    /// The length in the current header, as far as it was read.
+    /// The value of the length field in the current header, as far as the field was read.
     length: u16,
     /// Number of bytes of the current record that are still unread.
     body_bytes_left: usize,
@@ -113,7 +113,7 @@ impl RecordBoundary {
             self.length = (self.length << 8) | u16::from(*first);
             self.header_bytes += 1;
             if self.header_bytes == RECORD_HEADER_BYTES {
-                // The last two bytes of the header are the length; the shift has dropped the others.
+                // The last two bytes of the header are the length. The shift has dropped the bytes before them.
                 self.body_bytes_left = usize::from(self.length);
                 (self.header_bytes, self.length) = (0, 0);
             }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
+use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
-use super::question::{self, Question};
 use super::request_log::{ExchangeEnd, RequestDetails};
 use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
@@ -17,7 +17,8 @@ use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
 use crate::http::client::{Message, ResponseFault};
 use crate::http::{
-    Caller, MemoryReservation, RelayError, Session, body, deny, head_of, response, send_continue_if_expected,
+    Caller, MemoryReservation, RelayError, Session, deny, head_of, request_body, response,
+    send_continue_if_expected,
 };
 use crate::json::{Pointer, find_one};
 use crate::observe::redact_path;
@@ -26,8 +27,11 @@ use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
 use crate::store::{MintRefusal, mint};
 
-/// Most bytes of a response that are read before relaying, to find the provider's id in it.
+/// Maximum number of bytes of a response that are read before relaying, to find the provider's id in it.
 const RESPONSE_BYTES_MAX: usize = 256 << 10;
+
+/// The header of the response that contains the id of the minted interaction.
+const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
 
 /// One egress exchange.
 pub(crate) struct AgentExchange<'x> {
@@ -49,9 +53,9 @@ impl AgentExchange<'_> {
         if let Err(refusal) = self.check_not_from_page() {
             return self.deny(refusal, &[]).await;
         }
-        if let Some(question) = Question::of(&head) {
-            self.details.rule = question::RULE.into();
-            return self.answer_question(question).await;
+        if let Some(url) = ActionUrl::parse(&head) {
+            self.details.rule = action_url::RULE.into();
+            return self.answer_question(url).await;
         }
         let found = self.policy.egress.find(&head);
         match found {
@@ -69,8 +73,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Denies requests that a web page may have caused, whatever their path: requests through egress carry credentials
-    /// of the agent.
+    /// Denies requests that a web page may have caused, for every path, because a request through egress can use the
+    /// agent's credentials.
     fn check_not_from_page(&self) -> Result<(), Refusal> {
         let listener = self.context.limits.settings.load();
         let hosts = listener.as_ref().map_or(&[] as &[_], |listener| &listener.hosts);
@@ -121,8 +125,12 @@ impl AgentExchange<'_> {
                 self.handle_response(rule, provider_response, minted.as_ref(), reason).await
             }
             Err(failed) => {
-                if matches!(failed, SendError::ResponseFault(ResponseFault::Unreachable)) {
-                    self.close_interaction(minted.as_ref(), true).await;
+                match failed {
+                    SendError::ResponseFault(ResponseFault::Unreachable) => {
+                        self.close_interaction(minted.as_ref(), true).await;
+                    }
+                    // The provider may have received the request.
+                    _ => self.doubt_interaction(minted.as_ref()).await,
                 }
                 self.deny(failed.refusal(), &[]).await
             }
@@ -134,16 +142,16 @@ impl AgentExchange<'_> {
         send_continue_if_expected(self.session).await;
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let limits = &self.policy.limits;
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: bytes_max.min(self.context.limits.body_memory_bytes_max()),
             deadline: limits.body_deadline,
             limits,
             reservation: &mut self.memory,
         };
-        let body = match body::read(self.session, declared, body_limits).await {
+        let body = match request_body::read(self.session, declared, body_limits).await {
             Ok(body) => body,
             Err(denial) => {
-                // A discarded body needs no memory.
+                // The rest of the body is discarded, which needs no memory.
                 self.memory = self.context.limits.reserve();
                 return Err(denial);
             }
@@ -179,11 +187,20 @@ impl AgentExchange<'_> {
         String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
 
-    /// Ends an interaction for which no callback can come. `unseen` tells the ledger that nobody received the token.
+    /// Ends an interaction for which no callback can come. `unseen` is true if nobody received the token.
     async fn close_interaction(&self, minted: Option<&Minted>, unseen: bool) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());
         if let Err(refusal) = self.context.store.not_sent(&minted.interaction, unseen, now).await {
+            log::error!("{}: {}", minted.interaction, refusal.detail);
+        }
+    }
+
+    /// Records that the agent receives an error, although the provider may have accepted the request.
+    async fn doubt_interaction(&self, minted: Option<&Minted>) {
+        let Some(minted) = minted else { return };
+        let now = self.context.clocks.ledger_now(instant());
+        if let Err(refusal) = self.context.store.doubt(&minted.interaction, now).await {
             log::error!("{}: {}", minted.interaction, refusal.detail);
         }
     }
@@ -196,8 +213,10 @@ impl AgentExchange<'_> {
         reason: &'static str,
     ) -> ExchangeEnd {
         let status = provider_response.response.status();
-        if status.as_u16() >= 400 {
+        if is_definite_rejection(status) {
             self.close_interaction(minted, false).await;
+        } else if status.is_client_error() || status.is_server_error() {
+            self.doubt_interaction(minted).await;
         }
         let mut body_start = Bytes::new();
         let pointer = rule.inject.as_ref().and_then(|inject| inject.response.as_ref());
@@ -237,6 +256,8 @@ impl AgentExchange<'_> {
     ) -> ExchangeEnd {
         let status = provider_response.response.status().as_u16();
         let ProviderResponse { response, origin } = &mut provider_response;
+        // The agent reads the id of its interaction from this header, so the provider must not be able to set it.
+        response.set_header(&INTERACTION, self.details.interaction.as_deref());
         let reuse = |connection| origin.reuse(connection);
         match response::relay(self.session, response, body_start, &self.policy.limits, reuse).await {
             Ok(()) => ExchangeEnd { outcome: Ok(reason), status, reusable: true },
@@ -267,6 +288,13 @@ impl SendError {
             Self::Guarded(refused) => Refusal::new(Denial::ActionNotAllowed, refused.to_string()),
         }
     }
+}
+
+/// Reports whether the provider certainly did not accept the request. A gateway may answer 5xx or one of 408, 425 and
+/// 429 although the provider behind it received the request and works on it.
+fn is_definite_rejection(status: StatusCode) -> bool {
+    let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    status.is_client_error() && !may_be_accepted.contains(&status)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

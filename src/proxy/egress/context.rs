@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::limits::EgressLimits;
+use super::egress_limits::EgressLimits;
 use super::provider_client::Providers;
 use crate::policy::Policy;
 use crate::proxy::listen::LogThrottle;
@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// The components that serve the agent's requests.
 pub(crate) struct EgressContext {
-    /// The policy. A reload replaces it; each request uses one from beginning to end.
+    /// The policy. A reload replaces it. Each request uses the same policy from beginning to end.
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
     pub(crate) recorder: Arc<Recorder>,
@@ -24,4 +24,6 @@ pub(crate) struct EgressContext {
     pub(crate) limits: EgressLimits,
     pub(crate) log_throttle: Arc<LogThrottle>,
     pub(crate) drain: Drain,
+    /// The connections whose first request has not begun yet.
+    pub(crate) new_connections: Drain,
 }

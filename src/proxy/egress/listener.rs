@@ -16,11 +16,13 @@ use crate::http::{
     Caller, HeadError, NextRequest, RequestLoop, Session, WRITE_TIMEOUT, deny, set_traceparent,
 };
 use crate::proxy::listen::accept;
+use crate::proxy::runtime::InFlight;
 
 /// Accepts connections until `stopping` changes.
 pub(crate) async fn run(context: Arc<EgressContext>, listener: TcpListener, mut stopping: ShutdownWatch) {
     while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
-        tokio::spawn(serve_connection(Arc::clone(&context), stream, peer, stopping.clone()));
+        let new = context.new_connections.begin();
+        tokio::spawn(serve_connection(Arc::clone(&context), stream, peer, stopping.clone(), new));
     }
 }
 
@@ -30,6 +32,8 @@ async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     stopping: ShutdownWatch,
+    // Counts the connection as new until its first request has begun.
+    mut new: Option<InFlight>,
 ) {
     let listener = &context.limits;
     let connections_max = listener.connections_max();
@@ -47,7 +51,7 @@ async fn serve_connection(
         match requests.next(limits).await {
             Some(NextRequest::Request(session)) => {
                 // Boxed, so that an idle connection does not carry the size of an exchange.
-                match Box::pin(serve(&context, session, Caller::at(peer.ip()))).await {
+                match Box::pin(serve(&context, session, Caller::at(peer.ip()), new.take())).await {
                     Some((stream, leftover)) => requests.take_back(stream, leftover),
                     None => return,
                 }
@@ -66,10 +70,12 @@ async fn serve(
     context: &EgressContext,
     mut session: Session,
     caller: Caller<'static>,
+    new: Option<InFlight>,
 ) -> Option<(Stream, BytesMut)> {
     // The policy is loaded when the request arrives. The connection may have been idle for long.
     let policy = context.policy.load_full();
     let in_flight = context.drain.begin()?;
+    drop(new);
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     session.set_write_timeout(WRITE_TIMEOUT);

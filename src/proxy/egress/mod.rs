@@ -1,14 +1,16 @@
 //! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
 
-mod action;
+mod action_url;
 mod agent_exchange;
+mod answer_question;
 mod context;
-mod limits;
+mod egress_limits;
 pub(crate) mod listener;
+mod own_addresses;
 mod provider_client;
-mod question;
 mod request_log;
 
 pub(crate) use context::EgressContext;
-pub(crate) use limits::EgressLimits;
+pub(crate) use egress_limits::EgressLimits;
+pub(crate) use own_addresses::OwnAddresses;
 pub(crate) use provider_client::Providers;

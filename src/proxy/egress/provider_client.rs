@@ -13,8 +13,9 @@ use sha2::{Digest, Sha256};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::own_addresses::OwnAddresses;
 use crate::clock::instant;
-use crate::guard::{Guard, Refused, Scheme, Url, classify};
+use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
     Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, exchange,
 };
@@ -22,7 +23,7 @@ use crate::policy::AgentAddress;
 
 /// Longest idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most addresses of one host that are tried.
+/// Maximum number of addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
 
 /// The client for providers and its connection pool. A reload with other trusted roots creates a new client with an
@@ -30,8 +31,7 @@ const ADDRESSES_MAX: usize = 4;
 pub(crate) struct Providers {
     tls: Option<TrustedRoots>,
     pool: ConnectionPool<Target>,
-    /// The addresses of Callgate's own listeners.
-    own_addresses: Vec<SocketAddr>,
+    own_addresses: OwnAddresses,
 }
 
 /// The trusted roots.
@@ -49,7 +49,7 @@ struct Target {
     name: Option<Box<str>>,
 }
 
-/// The checks for the addresses of a host from outside.
+/// The checks for the addresses of a host that a callback named.
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
@@ -97,11 +97,11 @@ impl Origin {
 impl Providers {
     /// Creates a client that reaches no provider.
     pub(crate) fn none() -> Self {
-        Self { tls: None, pool: ConnectionPool::default(), own_addresses: Vec::new() }
+        Self { tls: None, pool: ConnectionPool::default(), own_addresses: OwnAddresses::default() }
     }
 
     /// Sets the addresses of Callgate's own listeners.
-    pub(crate) fn with_own_addresses(self, own_addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn with_own_addresses(self, own_addresses: OwnAddresses) -> Self {
         Self { own_addresses, ..self }
     }
 
@@ -114,7 +114,7 @@ impl Providers {
     /// Creates a client that trusts the authorities in the file `roots`, or those of the platform if it is `None`.
     ///
     /// # Errors
-    /// A message for the operator if the authorities cannot be read.
+    /// Returns a message for the operator if the authorities cannot be read.
     pub(crate) fn new(roots: Option<&str>) -> Result<Self, String> {
         install_default_crypto_provider();
         let mut store = RootCertStore::empty();
@@ -162,9 +162,7 @@ impl Providers {
         if let Some(guarded) = guarded {
             for address in &addresses {
                 guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
-                if self.own_addresses.iter().any(|own| is_same(*own, *address))
-                    || is_agent(guarded.agent, *address)
-                {
+                if self.own_addresses.contains(*address, guarded.agent) {
                     return Err(SendError::Guarded(Refused::Own));
                 }
             }
@@ -227,25 +225,6 @@ fn digest(store: &RootCertStore) -> [u8; 32] {
     roots.sort_unstable();
     roots.dedup();
     Sha256::digest(roots.concat()).into()
-}
-
-/// Reports whether `address` reaches the listener that is bound to `own`.
-fn is_same(own: SocketAddr, address: SocketAddr) -> bool {
-    let (own_ip, ip) = (own.ip().to_canonical(), address.ip().to_canonical());
-    let everywhere = own_ip.is_unspecified() && classify(ip).is_some();
-    let host = own_ip == ip || (own_ip.is_loopback() && ip.is_loopback()) || everywhere;
-    host && own.port() == address.port()
-}
-
-fn is_agent(agent: &AgentAddress, address: SocketAddr) -> bool {
-    let AgentAddress::Tcp(text) = agent else { return false };
-    match text.parse() {
-        Ok(own) => is_same(own, address),
-        // The agent is configured by name: any non-public address with its port may be the agent.
-        Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
-            port.parse() == Ok(address.port()) && classify(address.ip().to_canonical()).is_some()
-        }),
-    }
 }
 
 async fn resolve(url: &Url) -> std::io::Result<Vec<SocketAddr>> {

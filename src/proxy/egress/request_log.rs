@@ -18,7 +18,7 @@ pub(crate) struct ExchangeEnd {
     pub(crate) reusable: bool,
 }
 
-/// The details of a request for the log, the metrics and the trace, as far as it was processed.
+/// The details of a request for the log, the metrics and the trace. They are set while the request is processed.
 pub(crate) struct RequestDetails {
     pub(crate) rule: Box<str>,
     /// The path without captured values. `-` if it is unknown.

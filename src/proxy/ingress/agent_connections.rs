@@ -15,7 +15,7 @@ pub(crate) type AgentPool = ConnectionPool<AgentAddress>;
 /// Returns an idle connection to the agent, or opens a new one.
 ///
 /// # Errors
-/// `agent_unreachable`. Nothing was sent.
+/// Returns `agent_unreachable`. Nothing was sent.
 pub(crate) async fn connection(pool: &AgentPool, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
     if let Some(connection) = pool.take(&agent.address, now) {
         return Ok(connection);

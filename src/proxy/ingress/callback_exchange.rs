@@ -9,14 +9,14 @@ use pingora::protocols::Stream;
 use super::agent_connections;
 use super::context::IngressContext;
 use super::deliver::{Delivery, deliver, settle};
-use super::handshake;
 use super::request_log::{ExchangeRecord, Outcome, record_exchange};
+use super::respond_to_handshake;
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::client::UpstreamResponse;
 use crate::http::{
-    Caller, HeadError, RelayError, Session, WRITE_TIMEOUT, body, deny, head_of, is_ambiguous, response,
-    send_continue_if_expected, set_traceparent,
+    Caller, HeadError, RelayError, Session, WRITE_TIMEOUT, deny, head_of, is_ambiguous, request_body,
+    response, send_continue_if_expected, set_traceparent,
 };
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::ClaimError;
@@ -40,6 +40,7 @@ pub(crate) async fn serve(
     // The policy is loaded when the request arrives. The connection may have been idle for long.
     let policy = context.policy.load_full();
     let in_flight = context.drain.requests.begin()?;
+    conn.request_began();
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     let mut trail = Trail::timed(instant);
@@ -71,6 +72,7 @@ pub(crate) async fn serve(
 /// Denies an invalid head and closes the connection: after a framing error, the rest of the stream is untrusted.
 pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &ConnInfo, error: HeadError) {
     let Some(_in_flight) = context.drain.requests.begin() else { return };
+    conn.request_began();
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     let explain = context.policy.load().explain_denials;
@@ -116,18 +118,18 @@ impl CallbackExchange<'_> {
         };
         send_continue_if_expected(self.session).await;
         let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
-        let body_limits = body::BodyLimits {
+        let body_limits = request_body::BodyLimits {
             bytes_max: admitted.body_bytes_max().min(limits.body_memory_bytes_max),
             deadline: limits.body_deadline,
             limits,
             reservation: &mut reservation,
         };
-        let read = body::read(self.session, declared, body_limits).await;
+        let read = request_body::read(self.session, declared, body_limits).await;
         trail.resume();
         let body = match read {
             Ok(body) => body,
             Err(denial) => {
-                // A discarded body needs no memory.
+                // The rest of the body is discarded, which needs no memory.
                 drop(reservation);
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
                 return self.deny(Denied { denial, seen: admitted.into_seen() }, 0).await;
@@ -138,7 +140,9 @@ impl CallbackExchange<'_> {
         let mut end = match admitted.decide_body(&head, &body, trail) {
             Ok(Decided::Callback(verified)) => self.claim_and_deliver(caller, verified, body, trail).await,
             Ok(Decided::Handshake(handshake)) => {
-                match Box::pin(handshake::respond(context, self.policy, self.session, *handshake)).await {
+                match Box::pin(respond_to_handshake::respond(context, self.policy, self.session, *handshake))
+                    .await
+                {
                     Ok(end) => end,
                     Err(denied) => self.deny(denied, 0).await,
                 }
@@ -150,8 +154,8 @@ impl CallbackExchange<'_> {
         end
     }
 
-    /// Applies `limits.rate_per_address` to the result of the head checks. All requests are counted, also denied ones.
-    /// The limit is applied after the head checks, because they determine the client address.
+    /// Applies `limits.rate_per_address` to the result of the head checks. All requests are counted, including denied
+    /// ones. The limit is applied after the head checks, because these checks determine the client address.
     fn check_rate(
         &self,
         decided: Result<Box<Admitted>, Box<Denied>>,
@@ -162,12 +166,13 @@ impl CallbackExchange<'_> {
             Ok(admitted) => Some(admitted.client()),
             Err(denied) => denied.seen.client,
         };
-        if self.context.rate_limits.allow_caller(rate, client.unwrap_or(self.conn.peer)) {
+        if self.context.rate_limits.allow_caller(rate, client.unwrap_or(self.conn.peer), instant()) {
             return decided;
         }
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
-            // The response is the rate limit, not the other denial, so that the caller slows down. The log shows both.
+            // The caller receives the denial of the rate limit instead of the first denial, so that it slows down. The
+            // log shows both.
             Err(denied) => {
                 let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
                     format!("more than `limits.rate_per_address`, and {}", denied.denial)
@@ -230,7 +235,7 @@ impl CallbackExchange<'_> {
             }
         };
         let began = trail.last().unwrap_or_else(instant);
-        let body = permit.rewritten(&body, &context.actions_url).map_or(body, Bytes::from);
+        let body = permit.body_with_local_endpoint(&body, &context.actions_url).map_or(body, Bytes::from);
         let stamp = Stamp { id: self.request_id, now: context.clocks.now() };
         set_traceparent(self.session, self.span);
         let delivery = Delivery::callback(&permit, &head_of(self.session, caller), body, stamp);
@@ -240,8 +245,12 @@ impl CallbackExchange<'_> {
                 settle(&context.recorder.metrics, &permit, claimed, context.clocks.ledger_now(instant()))
                     .await
             }
-            // In all other cases the claim is dropped, which releases it, so that a retry of the provider is delivered.
-            _ => Ok(()),
+            // The claim is released, so that a retry of the provider is delivered.
+            (_, Ok(claimed)) => {
+                claimed.fail(context.clocks.ledger_now(instant()));
+                Ok(())
+            }
+            (_, Err(_)) => Ok(()),
         };
         let seen = permit.into_seen();
         let mut end = match delivered.and_then(|response| settled.map(|()| response)) {
@@ -323,7 +332,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Writes a denial. Boxed, so that the common path does not carry the size of this future.
+    /// Writes a denial. The future is boxed, so that it does not enlarge the future of the common path.
     async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
         Box::pin(self.write_denial(denied, body_bytes)).await
     }

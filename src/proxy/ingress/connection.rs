@@ -1,4 +1,5 @@
-//! Serves one ingress connection. HTTP/1 requests are served here, one after the other; `http2_connection` serves HTTP/2.
+//! Serves one ingress connection. This module serves HTTP/1 requests one after the other, and `http2_connection` serves
+//! HTTP/2.
 
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
                     .await
             }
         };
-        // A reload may have removed the settings under which the connection was accepted. It is closed. The caller may
-        // connect again under the new settings.
+        // A reload may have removed the settings under which the connection was accepted. The connection is then
+        // closed, and the caller may connect again under the new settings.
         if matches!(received, HeadRead::Request(..)) && !conn.is_still_allowed() {
             return None;
         }
@@ -60,7 +61,7 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
                 return None;
             }
         };
-        // Boxed, so that an idle connection does not carry the size of an exchange.
+        // The future is boxed, so that it does not enlarge the future of an idle connection.
         let session = Session::Http1(Box::new(session));
         let (back, read) = Box::pin(callback_exchange::serve(context, session, conn)).await?;
         (stream, leftover) = (back, Some(read));

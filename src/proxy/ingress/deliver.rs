@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, StatusCode};
 
 use super::agent_connections::{self, AgentPool};
 use crate::denial::Denial;
@@ -55,8 +55,8 @@ impl Delivery {
 /// Sends a message to the agent and reads the head of the response.
 ///
 /// # Errors
-/// `agent_unreachable`: nothing was sent. `agent_timeout`, `agent_reset`, `agent_garbled`: the agent may have received
-/// the message.
+/// `agent_unreachable`: nothing was sent. `agent_timeout`, `agent_reset`, `agent_garbled`, `agent_redirected`: the agent
+/// may have received the message.
 pub(crate) async fn deliver(
     pool: &AgentPool,
     agent: &Agent,
@@ -64,13 +64,24 @@ pub(crate) async fn deliver(
     now: Instant,
 ) -> Result<UpstreamResponse, Denial> {
     let connection = agent_connections::connection(pool, agent, now).await?;
-    exchange(connection, delivery.message, agent.response_timeout).await.map_err(|fault| fault.agent_denial())
+    let sent = exchange(connection, delivery.message, agent.response_timeout).await;
+    let response = sent.map_err(|fault| fault.agent_denial())?;
+    match is_redirect(response.status()) {
+        true => Err(Denial::AgentRedirected),
+        false => Ok(response),
+    }
+}
+
+/// Reports whether a status asks the caller to send its request elsewhere. 304 does not: it answers a conditional
+/// request.
+fn is_redirect(status: StatusCode) -> bool {
+    status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
 /// Records that the agent accepted the callback. The provider receives its response only afterwards.
 ///
 /// # Errors
-/// The denial of the store if it could not save the record.
+/// Returns the denial of the store if it could not save the record.
 pub(crate) async fn settle(
     metrics: &Metrics,
     permit: &Permit,

@@ -2,14 +2,12 @@
 //! malformed requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, Stream};
 use pingora::server::ShutdownWatch;
-use tokio::sync::Notify;
 
 use super::callback_exchange;
 use super::context::IngressContext;
@@ -17,49 +15,28 @@ use crate::denial::Denial;
 use crate::http::{MemoryReservation, with_timeout};
 use crate::policy::Limits;
 use crate::proxy::listen::ConnInfo;
+use crate::proxy::runtime::Drain;
 
-/// Most malformed requests on one HTTP/2 connection. One more closes it.
+/// Maximum number of malformed requests on one HTTP/2 connection. One more closes it.
 const MALFORMED_MAX: usize = 32;
 /// Largest amount of unsent response data per HTTP/2 connection, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Most streams of one HTTP/2 connection that may end with an error of the caller.
+/// Maximum number of streams of one HTTP/2 connection that may end with an error of the caller.
 const ERROR_RESETS_MAX: usize = 64;
-/// Most exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more exchanges than
-/// open streams, because the exchange of a reset stream continues until the agent has responded.
+/// Maximum number of exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more
+/// exchanges than open streams, because the exchange of a reset stream continues until the agent has responded.
 const EXCHANGES_PER_STREAM: usize = 2;
+/// The error code of a stream that was not processed. The client may send the request again (RFC 9113 section 8.7).
+const REFUSED_STREAM: u32 = 7;
+/// The error code of a stream whose head is too large. Sending it again would not help (RFC 9113 section 7).
+const ENHANCE_YOUR_CALM: u32 = 11;
 /// Memory per header line besides its text, in bytes.
 const HEADER_LINE_BYTES: usize = 128;
 
-/// Counts the exchanges in flight on an HTTP/2 connection.
-#[derive(Default)]
-struct Streams {
-    count: AtomicUsize,
-    ended: Notify,
-}
-
-/// One exchange in flight. Dropping it ends it.
-struct InFlight(Arc<Streams>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::SeqCst);
-        self.0.ended.notify_one();
-    }
-}
-
-impl Streams {
-    fn begin(self: &Arc<Self>) -> InFlight {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        InFlight(Arc::clone(self))
-    }
-
-    /// Waits until no exchange is in flight, then for `duration`.
-    async fn idle(&self, duration: Duration) {
-        while self.count.load(Ordering::SeqCst) > 0 {
-            self.ended.notified().await;
-        }
-        tokio::time::sleep(duration).await;
-    }
+/// Waits until the connection has no exchange in flight, then for `duration`.
+async fn idle(exchanges: &Drain, duration: Duration) {
+    exchanges.wait_until_empty().await;
+    tokio::time::sleep(duration).await;
 }
 
 fn options(limits: &Limits) -> H2Options {
@@ -73,21 +50,26 @@ fn options(limits: &Limits) -> H2Options {
 }
 
 /// Reserves memory for an HTTP/2 head. HPACK can compress a head to a thousandth of its size, so the reservation uses
-/// the decompressed size. Returns `None` if the head has too many lines or the memory is used up.
+/// the decompressed size.
+///
+/// # Errors
+/// Returns the error code for the stream if the head has too many lines or the memory is used up.
 fn reserve_head_memory(
     context: &IngressContext,
     session: &HttpSession,
     limits: &Limits,
-) -> Option<MemoryReservation> {
+) -> Result<MemoryReservation, u32> {
     let headers = &session.req_header().headers;
     let bytes: usize =
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_LINE_BYTES).sum();
     let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
-    let would_fit = headers.len() <= limits.headers_max && reservation.grow_to(bytes as u64);
-    if !would_fit {
-        context.recorder.metrics.request("none", "none", "deny", Denial::HeadTooLarge.code(), 0);
-    }
-    would_fit.then_some(reservation)
+    let code = match headers.len() <= limits.headers_max {
+        true if reservation.grow_to(bytes as u64) => return Ok(reservation),
+        true => REFUSED_STREAM,
+        false => ENHANCE_YOUR_CALM,
+    };
+    context.recorder.metrics.request("none", "none", "deny", Denial::HeadTooLarge.code(), 0);
+    Err(code)
 }
 
 /// Serves the requests of an HTTP/2 connection concurrently until the connection is closed.
@@ -106,7 +88,7 @@ pub(super) async fn serve(
     });
     let accepted = with_timeout(limits.head_deadline, handshake(stream, Some(options(&limits)))).await;
     let Some(Ok(mut connection)) = accepted else { return };
-    let streams = Arc::new(Streams::default());
+    let exchanges = Drain::default();
     let (mut malformed, mut stopped, mut idle_timeout) = (0, *stopping.borrow(), limits.head_deadline);
     if stopped {
         connection.graceful_shutdown();
@@ -120,32 +102,35 @@ pub(super) async fn serve(
                 connection.graceful_shutdown();
                 continue;
             }
-            () = streams.idle(idle_timeout), if !stopped => return,
+            () = idle(&exchanges, idle_timeout), if !stopped => return,
         };
         match accepted {
             Ok(Some(H2Accept::Session(mut session))) => {
                 let now = context.policy.load().limits;
                 let head = reserve_head_memory(&context, &session, &now);
-                let too_many =
-                    streams.count.load(Ordering::SeqCst) >= now.streams_max as usize * EXCHANGES_PER_STREAM;
-                let Some(head) = head.filter(|_| !too_many) else {
-                    // Reset streams are counted until the agent has responded.
-                    session.shutdown();
-                    malformed += 1;
-                    if malformed > MALFORMED_MAX {
-                        return;
+                // Reset streams are counted until the agent has responded.
+                let too_many = exchanges.count() >= now.streams_max as usize * EXCHANGES_PER_STREAM;
+                let head = match head {
+                    Ok(head) if !too_many => head,
+                    refused => {
+                        session.shutdown_with_reason(refused.err().unwrap_or(REFUSED_STREAM).into());
+                        malformed += 1;
+                        if malformed > MALFORMED_MAX {
+                            return;
+                        }
+                        continue;
                     }
-                    continue;
                 };
                 if !conn.is_still_allowed() {
-                    session.shutdown();
+                    session.shutdown_with_reason(REFUSED_STREAM.into());
                     connection.graceful_shutdown();
                     continue;
                 }
                 idle_timeout = now.idle_timeout;
-                let (context, conn, in_flight) = (Arc::clone(&context), Arc::clone(&conn), streams.begin());
+                let (context, conn) = (Arc::clone(&context), Arc::clone(&conn));
+                let guards = (exchanges.begin(), head);
                 tokio::spawn(async move {
-                    let _guards = (in_flight, head);
+                    let _guards = guards;
                     callback_exchange::serve(&context, ServerSession::new_http2(session).into(), &conn).await;
                 });
             }

@@ -6,11 +6,12 @@ mod callback_exchange;
 mod connection;
 mod context;
 mod deliver;
-mod handshake;
 mod http2_connection;
+mod notice_queue;
 mod notices;
 mod rate_limits;
 mod request_log;
+mod respond_to_handshake;
 
 pub(crate) use agent_connections::AgentPool;
 pub(crate) use connection::serve;

@@ -1,8 +1,7 @@
 //! Advances the time of the ledger, and delivers the notices that become due.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,6 +9,7 @@ use tokio::time::timeout;
 
 use super::agent_connections::{self, AgentPool};
 use super::deliver::{Delivery, deliver};
+use super::notice_queue::NoticeQueue;
 use crate::clock::instant;
 use crate::ingress::Notice;
 use crate::policy::Policy;
@@ -19,18 +19,10 @@ use crate::token::Stamp;
 
 /// Interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// Most notices of one route that are delivered concurrently. The limit is per route, so that a slow path of the agent
-/// delays only the notices of its own route.
-const NOTICES_MAX: usize = 16;
+/// Pause between two steps that apply passed deadlines, in which callbacks use the ledger.
+const STEP_PAUSE: Duration = Duration::from_millis(1);
 /// Most bytes of a response to a notice that are read.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
-
-/// The pending notices of one route.
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<DueNotice>,
-    in_flight: Arc<AtomicUsize>,
-}
 
 /// The components that deliver notices.
 pub(crate) struct Notices {
@@ -44,36 +36,62 @@ pub(crate) struct Notices {
     pub(crate) drain: Drain,
 }
 
+/// The notices that are pending, by route.
+type Queues = HashMap<Arc<str>, Arc<NoticeQueue>>;
+
 /// Advances the time of the ledger and delivers due notices. Runs until it is aborted.
 pub(crate) async fn run(notices: Arc<Notices>) {
-    let mut queues: HashMap<Arc<str>, Queue> = HashMap::new();
+    let mut queues = Queues::new();
     let mut walk = Walk::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let now = notices.clocks.ledger_now(instant());
-        for due in notices.store.pass(now) {
-            queues.entry(Arc::clone(&due.route)).or_default().waiting.push_back(due);
+        // Very many deadlines may pass at once.
+        while pass(&notices, &mut queues) {
+            tokio::time::sleep(STEP_PAUSE).await;
         }
-        for queue in queues.values_mut() {
-            start_deliveries(&notices, queue);
-        }
-        queues.retain(|_, queue| !queue.waiting.is_empty() || queue.in_flight.load(Ordering::SeqCst) > 0);
-        notices.store.walk(&mut walk, &notices.recorder.metrics, now);
+        queues.retain(|_, queue| !queue.is_idle());
+        notices.store.walk(&mut walk, &notices.recorder.metrics, notices.clocks.ledger_now(instant()));
     }
 }
 
-fn start_deliveries(notices: &Arc<Notices>, queue: &mut Queue) {
-    while queue.in_flight.load(Ordering::SeqCst) < NOTICES_MAX
-        && let Some(due) = queue.waiting.pop_front()
-    {
-        queue.in_flight.fetch_add(1, Ordering::SeqCst);
-        let (notices, in_flight) = (Arc::clone(notices), Arc::clone(&queue.in_flight));
+/// Applies passed deadlines and starts deliveries. Returns whether more deadlines may have passed.
+fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
+    let passed = notices.store.pass(notices.clocks.ledger_now(instant()));
+    for due in passed.notices {
+        queues.entry(Arc::clone(&due.route)).or_default().push(due);
+    }
+    for queue in queues.values() {
+        start_deliveries(notices, queue);
+    }
+    passed.has_more
+}
+
+/// Uses the free slots of a queue. Each slot delivers one notice after the other until none is waiting.
+fn start_deliveries(notices: &Arc<Notices>, queue: &Arc<NoticeQueue>) {
+    while let Some(slot) = queue.slot() {
+        let notices = Arc::clone(notices);
         tokio::spawn(async move {
-            deliver_due(&notices, &due).await;
-            in_flight.fetch_sub(1, Ordering::SeqCst);
+            while let Some(due) = slot.next() {
+                deliver_due(&notices, &due).await;
+            }
         });
+    }
+}
+
+/// A delivery of a notice. If it ends without a result, for example in a panic, it has failed.
+struct Attempt<'n> {
+    notices: &'n Notices,
+    due: &'n DueNotice,
+    has_ended: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.notices.store.notice_failed(self.due, self.notices.clocks.ledger_now(instant()));
+        }
     }
 }
 
@@ -81,10 +99,12 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     // Notices that could not be sent before shutdown stay pending. With a `file` store, Callgate sends them after the
     // next start.
     let Some(_in_flight) = notices.drain.begin() else { return };
+    let mut attempt = Attempt { notices, due, has_ended: false };
     let cause = due.notice.cause.name();
     let agent = &notices.policy.load().agent;
     let deadline = agent.connect_timeout + agent.response_timeout;
     let accepted = timeout(deadline, deliver_notice(notices, due)).await.unwrap_or(Some(false));
+    attempt.has_ended = true;
     let outcome = match accepted {
         Some(true) => "answered",
         Some(false) => "failed",

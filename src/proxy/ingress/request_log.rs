@@ -15,7 +15,8 @@ use crate::trail::Trail;
 pub(crate) enum Outcome {
     /// `ok`, `duplicate`, `stale`, `handshake` or `document`.
     Allowed(&'static str),
-    /// Delivered on a route in observe mode. Contains the outcome without observe mode, and all denials.
+    /// Delivered on a route in observe mode. Contains the outcome that the request would have had in enforce mode, and
+    /// all denials.
     Observed(&'static str, Vec<Denial>),
     /// Denied.
     Denied(Denial),
@@ -30,7 +31,7 @@ pub(crate) struct ExchangeRecord {
     pub(crate) delivery_duration: Duration,
     /// Whether the connection can carry another request.
     pub(crate) reusable: bool,
-    /// When the response was written.
+    /// The time at which the response was written.
     pub(crate) ended_at: Instant,
 }
 
@@ -75,6 +76,8 @@ pub(crate) fn record_exchange(
     let route = end.seen.route.as_deref();
     let (name, provider) = route.map_or(("none", "none"), |route| (&*route.name, route.provider_name()));
     let (verdict, reason, observed) = match &end.outcome {
+        // A duplicate is not delivered, so it does not count as an allowed callback.
+        Outcome::Allowed("duplicate") => ("duplicate", "duplicate", &[] as &[_]),
         Outcome::Allowed(reason) => ("allow", *reason, &[] as &[_]),
         Outcome::Observed(instead, denials) => ("observe", *instead, denials.as_slice()),
         Outcome::Denied(denial) => (denial.verdict(), denial.code(), &[] as &[_]),

@@ -1,6 +1,9 @@
 //! Accepts ingress connections: checks the limits, reads the PROXY protocol header, and performs the TLS handshake. A
 //! connection that fails before its first request is counted and closed without a response.
+//!
+//! When a listener stops, the connections that the kernel has already accepted are served, too.
 
+use std::io::ErrorKind::Interrupted;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +11,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pingora::protocols::{Ssl, Stream};
 use pingora::server::ShutdownWatch;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::conn_info::{ConnInfo, ListenerConfig, TlsVersion};
+use super::conn_info::{ConnInfo, ListenerConfig, NewConnection, TlsVersion};
 use super::connection_limits::{ConnectionLimits, ConnectionSlot};
 use super::log_throttle::LogThrottle;
 use super::proxy_protocol;
@@ -19,6 +23,7 @@ use crate::clock::instant;
 use crate::http::{BufferedIo, with_timeout};
 use crate::observe::Metrics;
 use crate::policy::{Limits, Policy};
+use crate::proxy::runtime::Drain;
 
 /// Pause before the next attempt when the process has no free file descriptor.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -47,12 +52,14 @@ impl AcceptError {
     }
 }
 
-/// The handles that accepting connections needs.
+/// The handles that are needed to accept connections.
 pub(crate) struct Admission {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log_throttle: Arc<LogThrottle>,
+    /// The connections whose first request has not begun yet.
+    pub(crate) new_connections: Drain,
 }
 
 /// Accepts connections until `stopping` changes, and passes the accepted ones to `serve`.
@@ -68,24 +75,33 @@ pub(crate) async fn run<S, F>(
 {
     while let Some((stream, peer)) = next(&listener, &mut stopping).await {
         let (admission, config, serve) = (Arc::clone(&admission), Arc::clone(&config), serve.clone());
+        let new = NewConnection::begin(&admission.new_connections);
         tokio::spawn(async move {
-            if let Some((stream, info)) = admit(&admission, config, stream, peer).await {
+            if let Some((stream, info)) = admit(&admission, config, stream, peer, new).await {
                 serve(stream, info).await;
             }
         });
     }
 }
 
-/// Returns the next connection, or `None` when `stopping` changes.
+/// Returns the next connection. After `stopping` has become true, returns the pending ones and then `None`.
 pub(crate) async fn next(
     listener: &TcpListener,
     stopping: &mut ShutdownWatch,
 ) -> Option<(TcpStream, SocketAddr)> {
     let mut has_logged = false;
     loop {
+        if *stopping.borrow() {
+            return next_pending(listener);
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopping.changed() => return None,
+            changed = stopping.changed() => {
+                if changed.is_err() {
+                    return None;
+                }
+                continue;
+            }
         };
         match accepted {
             Ok(connection) => return Some(connection),
@@ -103,6 +119,24 @@ pub(crate) async fn next(
     }
 }
 
+/// Returns a connection that the kernel has already accepted. Asks the kernel, because the runtime may not know of the
+/// connection yet.
+fn next_pending(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match SockRef::from(listener).accept() {
+            Ok((socket, peer)) => {
+                let stream = std::net::TcpStream::from(socket);
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let (Ok(stream), Some(peer)) = (stream, peer.as_socket()) {
+                    return Some((stream, peer));
+                }
+            }
+            Err(error) if is_caller_error(&error) || error.kind() == Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 fn is_caller_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionReset)
@@ -114,12 +148,13 @@ async fn admit(
     config: Arc<ArcSwap<ListenerConfig>>,
     stream: TcpStream,
     peer: SocketAddr,
+    new: NewConnection,
 ) -> Option<(Stream, ConnInfo)> {
     let limits = admission.policy.load().limits;
     let error = match admission.limits.acquire(limits.connections_max) {
         None => AcceptError::Full,
         Some(slot) => {
-            let established = Box::pin(establish(admission, config, stream, peer, slot, &limits));
+            let established = Box::pin(establish(admission, config, stream, peer, (slot, new), &limits));
             match with_timeout(limits.head_deadline, established).await {
                 Some(Ok(connection)) => return Some(connection),
                 Some(Err(error)) => error,
@@ -143,7 +178,7 @@ async fn establish(
     config: Arc<ArcSwap<ListenerConfig>>,
     stream: TcpStream,
     peer: SocketAddr,
-    mut slot: ConnectionSlot,
+    (mut slot, new): (ConnectionSlot, NewConnection),
     limits: &Limits,
 ) -> Result<(Stream, ConnInfo), AcceptError> {
     let rules = config.load_full();
@@ -170,6 +205,7 @@ async fn establish(
         load_balancer,
         tls_version,
         config,
+        new,
         _slot: slot,
     };
     let Some(tls) = &rules.tls else { return Ok((Box::new(io), conn_info(None, TlsVersion::None))) };

@@ -4,9 +4,11 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::SockRef;
 
-/// How long pending connections are still accepted after new ones are held back.
+/// How long handshakes that have begun may still end after new connections are held back.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// A bound listener that does not accept yet.
@@ -16,22 +18,49 @@ pub(crate) struct BoundListener {
     listener: TcpListener,
 }
 
-/// The accept queue of a listening socket. Shortening it holds back new connections, while the pending ones are still
+/// The accept queue of a listening socket. Closing it holds back new connections, while the pending ones are still
 /// accepted.
 #[derive(Debug)]
 pub(crate) struct AcceptQueue(TcpListener);
 
 impl AcceptQueue {
-    /// Holds back new connections, except for one, which the kernel still queues. Connections that are already in the
-    /// queue are accepted. Closing the socket would reset these connections although their callers are already
-    /// connected.
+    /// Holds back new connections. Connections that are already in the queue, and those whose handshake has begun, are
+    /// accepted. Closing the socket would reset these connections although their callers are already connected.
     pub(crate) fn close(&self) {
-        // On a listening socket, `listen` changes only the length of the accept queue.
-        let _ = SockRef::from(&self.0).listen(0);
+        let socket = SockRef::from(&self.0);
+        #[cfg(target_os = "linux")]
+        if socket.attach_filter(&without_new_connections()).is_ok() {
+            return;
+        }
+        // On a listening socket, `listen` changes only the length of the accept queue. The kernel still queues one new
+        // connection.
+        let _ = socket.listen(0);
     }
 }
 
-/// Accepts the pending connections, then drops the queues. Does not wait if `grace` is zero.
+/// Returns a socket filter that drops the first segment of each new connection. The kernel of the caller sends it again,
+/// and then the socket is closed.
+#[cfg(target_os = "linux")]
+fn without_new_connections() -> [SockFilter; 5] {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// The offset of the flags in a TCP header.
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_AT),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+/// Holds back new connections and waits for handshakes that have begun, then drops the queues. Does not wait if `grace`
+/// is zero.
 pub(crate) async fn close(queues: Vec<AcceptQueue>, grace: Duration) {
     if !grace.is_zero() {
         queues.iter().for_each(AcceptQueue::close);

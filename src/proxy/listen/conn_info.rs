@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora::protocols::Ssl;
 
 use super::connection_limits::ConnectionSlot;
 use super::tls::{self, TlsConfig, VerifiedCertificate};
 use crate::config::Listener;
 use crate::http::Caller;
+use crate::proxy::runtime::{Drain, InFlight};
 use crate::request::ClientCertificate;
 use crate::source::Networks;
 
@@ -23,7 +25,7 @@ impl ListenerConfig {
     /// Reads the certificate files of a listener.
     ///
     /// # Errors
-    /// A message for the operator that names the unusable file.
+    /// Returns a message for the operator that names the unusable file.
     pub(crate) fn new(listener: &Listener) -> Result<Self, String> {
         let tls = listener.tls.as_ref().map(tls::load).transpose()?;
         Ok(Self { tls, proxied_by: listener.proxied_by.clone() })
@@ -40,8 +42,24 @@ pub(crate) struct ConnInfo {
     /// The TLS version.
     pub(super) tls_version: TlsVersion,
     pub(super) config: Arc<ArcSwap<ListenerConfig>>,
+    pub(super) new: NewConnection,
     /// Counts the connection until it is dropped.
     pub(super) _slot: ConnectionSlot,
+}
+
+/// A connection whose first request has not begun. Stopping waits for this request for a short time, because the caller
+/// may have sent it already.
+pub(crate) struct NewConnection(Mutex<Option<InFlight>>);
+
+impl NewConnection {
+    pub(crate) fn begin(drain: &Drain) -> Self {
+        Self(Mutex::new(drain.begin()))
+    }
+
+    /// Records that the first request has begun, which is counted from here on, or that there is none.
+    pub(crate) fn end(&self) {
+        self.0.lock().take();
+    }
 }
 
 /// The TLS version of a connection.
@@ -68,6 +86,11 @@ impl ConnInfo {
     /// Returns the caller, with its client certificate if the certificate is still trusted.
     pub(crate) fn caller(&self) -> Caller<'_> {
         Caller::at(self.peer).with_certificate(self.certificate())
+    }
+
+    /// Records that a request has begun.
+    pub(crate) fn request_began(&self) {
+        self.new.end();
     }
 
     /// Reports whether the current settings of the listener would still accept this connection: they trust its load

@@ -14,7 +14,7 @@ const OTHER_FILES: u64 = 1024;
 /// Counts the open connections.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
-    /// Most connections that the limit of open files allows.
+    /// Maximum number of connections that the limit of open files allows.
     granted: AtomicUsize,
     open: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
@@ -58,7 +58,7 @@ impl ConnectionLimits {
 
     /// Counts one more connection. Returns `None` if there are already `max`.
     pub(crate) fn acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionSlot> {
-        // Incremented before the comparison, so that two concurrent calls cannot both take the last slot.
+        // The number is incremented before the comparison, so that two concurrent calls cannot both take the last slot.
         let before = self.open.fetch_add(1, Ordering::SeqCst);
         let slot = ConnectionSlot { limits: Arc::clone(self), address: None };
         (before < max.min(self.granted.load(Ordering::Relaxed))).then_some(slot)

@@ -52,7 +52,7 @@ pub(crate) struct VerifiedCertificate {
     chain: Vec<CertificateDer<'static>>,
     /// The expiry of the leaf.
     not_after: Timestamp,
-    /// The digest of the authorities that verified the certificate last, and the result.
+    /// The digest of the authorities of the last verification, and its result.
     last_result: Mutex<([u8; 32], bool)>,
 }
 
@@ -92,7 +92,7 @@ impl ClientVerifier {
 /// Checks that the files of a TLS configuration are usable and belong together.
 ///
 /// # Errors
-/// A message for the operator that names the unusable file.
+/// Returns a message for the operator that names the unusable file.
 pub fn check(tls: &Tls) -> Result<(), String> {
     load(tls).map(|_| ())
 }
@@ -100,7 +100,7 @@ pub fn check(tls: &Tls) -> Result<(), String> {
 /// Reads the files of a TLS configuration.
 ///
 /// # Errors
-/// A message for the operator that names the unusable file.
+/// Returns a message for the operator that names the unusable file.
 pub(crate) fn load(tls: &Tls) -> Result<TlsConfig, String> {
     install_default_crypto_provider();
     let mut names = CertificatesByName::default();
@@ -179,7 +179,7 @@ impl ResolvesServerCert for CertificatesByName {
             let wildcard = || self.wildcard.get(name.split_once('.')?.1);
             self.exact.get(name).or_else(wildcard)
         });
-        // For an unknown name the client receives a certificate that it will reject.
+        // A client that asked for an unknown name receives a certificate that it will reject.
         named.or(self.first.as_ref()).map(Arc::clone)
     }
 }

@@ -1,11 +1,12 @@
-//! Canonical JSON: sorted members and no white space. A few providers sign it instead of the bytes that they send.
-//! Numbers and strings stay as received. An object with two members of the same name has no canonical form.
+//! Converts JSON into its canonical form, which has sorted members and no white space. A few providers sign the
+//! canonical JSON instead of the bytes that they send. Numbers and strings stay as received. An object with two members
+//! of the same name has no canonical form.
 
 use serde::de::IgnoredAny;
 
 use crate::denial::{Denial, Refusal};
 
-/// Depth limit of nested values.
+/// Maximum depth of nested values.
 const DEPTH_MAX: usize = 64;
 
 /// Returns the canonical JSON of a body.
@@ -14,7 +15,7 @@ const DEPTH_MAX: usize = 64;
 /// `signature_malformed` if the body is not JSON, is nested too deeply, or has two members of the same name.
 pub(in crate::signature) fn canonicalize(body: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(body).ok();
-    // `serde_json` checks the syntax. The scanner below only has to find where each value ends.
+    // `serde_json` checks the syntax, so the scanner below only has to find the end of each value.
     let text = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     match text.and_then(|text| Scan { rest: text }.value(0)) {
         Some(canonical) => Ok(canonical),

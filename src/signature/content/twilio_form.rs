@@ -1,6 +1,6 @@
-//! The content that Twilio signs, besides the URL. For a form it is every field, sorted by name, with name and value
-//! joined without a separator. For other bodies it is empty: their hash is in the URL.
-//! Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
+//! The text that Twilio signs after the URL. For a form, it consists of all fields, sorted by name. Names and values
+//! are joined without a separator. For other bodies the text is empty, because a query parameter of the URL contains
+//! the hash of the body. Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
 
 use data_encoding::HEXLOWER;
 use percent_encoding::percent_decode;
@@ -14,18 +14,18 @@ use crate::request::RequestHead;
 /// The query parameter with the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
 
-/// Limit of form fields. They are sorted before the signature is verified.
+/// Maximum number of form fields. The limit is needed because the fields are sorted before the signature is verified.
 const FIELDS_MAX: usize = 1000;
 
-/// Returns the signed text of the body.
+/// Returns the text that Twilio signs for this body.
 ///
 /// # Errors
 /// `signature_mismatch` if the URL does not have the hash of a body that is not a form, `signature_malformed` if a form
 /// is malformed.
 pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
-    // Twilio appends the parameter. In any other position, it could be text of a third party that was signed as a form
-    // field.
+    // Twilio appends this parameter to the end of the query. Callgate accepts it in no other position. Otherwise, text
+    // of a third party in a signed form field could be used as the parameter.
     let query = head.raw_query().unwrap_or_default();
     let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
     match (last, parameter(query, BODY_HASH)) {
@@ -48,12 +48,12 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
     sorted_fields(body)
 }
 
-/// Returns the public URL without its port, or with the default port of the scheme if it has none. Twilio signs either
-/// of them.
+/// Returns the other form of the public URL that Twilio may sign. If the URL has a port, this is the URL without the
+/// port. Otherwise it is the URL with the default port of its scheme.
 pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
-    // The last colon of an IPv6 address without a port is inside the brackets.
+    // If an IPv6 address has no port, its last colon is inside the brackets and does not begin a port.
     let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map(|(host, _)| host);
     match host {
         Some(host) => format!("{scheme}://{host}{path}"),

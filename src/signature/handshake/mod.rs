@@ -1,12 +1,12 @@
 //! Handshakes: requests with which a provider checks that an address accepts its messages.
 
+mod handshake_request;
+mod handshake_rule;
 mod reply;
-mod request;
-mod rule;
 
-pub use self::reply::HandshakeReply;
-pub(in crate::signature) use self::request::HandshakeRequest;
-pub use self::rule::{
+pub(in crate::signature) use self::handshake_request::HandshakeRequest;
+pub use self::handshake_rule::{
     Handshake, HandshakeCondition, HandshakeValueSource, ReplyBody, ReplyTemplate, ReplyTemplatePart,
     ReplyValue,
 };
+pub use self::reply::HandshakeReply;

@@ -17,8 +17,8 @@ pub struct HandshakeReply {
     pub media_type: Option<&'static str>,
     /// The body.
     pub body: String,
-    /// The secret that the provider sent, if the handshake has one.
+    /// The secret that the provider sent in the handshake, if it sent one.
     pub secret: Option<Secret>,
-    /// The URL that Callgate must fetch to confirm a subscription.
+    /// The URL that Callgate must fetch to confirm a subscription, if the handshake requires it.
     pub confirmation_url: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Certificates whose URL is in the message (SNS, PayPal). The scheme lists the hosts and the path that a message may
-//! name.
+//! Certificates whose URL is in the message, as SNS and PayPal send them. The scheme lists the hosts and the paths that
+//! such a URL may have.
 
 use http::HeaderName;
 
@@ -8,10 +8,10 @@ use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::signature::request_parts::{body_members, required_header};
 
-/// Length limit of a certificate URL, in bytes.
+/// Maximum length of a certificate URL, in bytes.
 const URL_BYTES_MAX: usize = 256;
 
-/// Length limit of the query of a confirmation URL, in bytes.
+/// Maximum length of the query of a confirmation URL, in bytes.
 const CONFIRMATION_BYTES_MAX: usize = 2048;
 
 /// The part of a message that contains the certificate URL.
@@ -23,7 +23,7 @@ pub enum CertificateSource {
     Header(HeaderName),
 }
 
-/// The certificate URLs that a message may name. The scheme is always `https`.
+/// The certificate URLs that a message may name. Their URL scheme is always `https`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateRule {
     /// The part of the message that contains the URL.
@@ -81,7 +81,7 @@ impl CertificateRule {
     }
 
     /// Reports whether a URL has an allowed host and path. Empty segments and segments that begin with a dot are not
-    /// allowed: with them, one certificate would have many URLs.
+    /// allowed, because they would give one certificate many URLs.
     pub(in crate::signature) fn allows(&self, url: &str) -> bool {
         let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
             return false;
@@ -101,7 +101,8 @@ fn is_host(pattern: &str, host: &str) -> bool {
         && labels.next().is_none()
 }
 
-/// Reports whether a host label is a cloud region, such as `us-gov-west-1`. The label of a storage bucket is not.
+/// Reports whether a host label is a cloud region, such as `us-gov-west-1`. The name of a storage bucket, which anybody
+/// can choose, must not be accepted as a region.
 fn is_region(label: &str) -> bool {
     let mut words = label.split('-');
     let letters = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());

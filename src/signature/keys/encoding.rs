@@ -25,8 +25,8 @@ impl Encoding {
         }
     }
 
-    /// Decodes a tag of exactly the algorithm's length. Returns `None` for every other text: a truncated tag must never
-    /// be compared.
+    /// Decodes a tag of exactly the algorithm's length. Returns `None` for every other text, because a truncated tag
+    /// must never be compared.
     pub(in crate::signature) fn decode(
         self,
         text: &str,

@@ -57,7 +57,7 @@ impl Keyring {
         }
     }
 
-    /// Copies the key set and the secret of the feed `before` of another keyring to the feed `id`.
+    /// Copies the key set and the secret of the feed `before` in the keyring `from`, and stores them for the feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(set) = from.set(before) {
             self.put(id, KeySet::clone(set));
@@ -72,7 +72,7 @@ impl Keyring {
         self.certificates.keys().map(|url| &**url)
     }
 
-    /// Copies the certificates of another keyring whose URL satisfies `fits`.
+    /// Copies those certificates of the keyring `from` whose URL satisfies `fits`.
     pub fn take_certificates(&mut self, from: &Self, fits: impl Fn(&str) -> bool) {
         let fitting = from.certificates.iter().filter(|(url, _)| fits(url));
         self.certificates.extend(fitting.map(|(url, set)| (url.clone(), Arc::clone(set))));
@@ -81,7 +81,8 @@ impl Keyring {
     /// Stores the certificate with this URL.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
-        // A certificate that is fetched again is usually the same, so it stays marked as verified.
+        // A certificate that is fetched again is usually the same one. If the old one has verified a message, the new
+        // one is marked in the same way.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {

@@ -17,13 +17,14 @@ pub enum PublicKeySource {
 #[derive(Clone, Debug)]
 pub enum VerifierKeys {
     /// One shared secret for each interaction.
-    /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived) has it.
+    /// [`SignatureContext::derived`](crate::signature::SignatureContext::derived) contains it.
     Derived,
     /// Public keys that Callgate fetches.
     Fetched(FeedId),
     /// The shared secret that the provider sends in a handshake.
     Learned(FeedId),
-    /// Certificates at the URLs that the messages name. `Some` has the configured keys that replace them.
+    /// Certificates at the URLs that the messages name. If the second field is `Some`, its configured keys are used
+    /// instead.
     Named(CertificateRule, Option<KeySet>),
     /// Configured public keys.
     Public(KeySet),

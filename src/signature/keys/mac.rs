@@ -21,7 +21,7 @@ pub enum MacAlgorithm {
     HmacSha384,
     /// HMAC-SHA512.
     HmacSha512,
-    /// SHA-256 of a content that includes the secret. This is not a MAC, but HubSpot still signs with it.
+    /// SHA-256 of a content that includes the secret. This is not a MAC, but HubSpot uses it as a signature.
     PlainSha256,
 }
 
@@ -58,9 +58,10 @@ impl MacAlgorithm {
     }
 }
 
-/// The authentication tag of a message: its MAC, or for other signatures the SHA-256 digest of the signed content.
+/// The authentication tag of a message. If the message is signed with a MAC, the tag is the MAC. Otherwise it is the
+/// SHA-256 digest of the signed content.
 ///
-/// Messages with the same tag may be duplicates.
+/// Two messages with the same tag can be duplicates of each other.
 #[derive(Clone, Copy)]
 pub struct AuthenticationTag {
     pub(super) bytes: [u8; 64],
@@ -68,7 +69,7 @@ pub struct AuthenticationTag {
 }
 
 impl AuthenticationTag {
-    /// Returns the tag of at most 64 bytes.
+    /// Creates a tag from at most 64 bytes.
     pub(in crate::signature) fn new(bytes: &[u8]) -> Self {
         let mut tag = Self { bytes: [0; 64], len: bytes.len() };
         if let Some(room) = tag.bytes.get_mut(..bytes.len()) {
@@ -88,14 +89,14 @@ impl AuthenticationTag {
     }
 }
 
-/// Prints the length only: with the tag, anyone could send the message.
+/// Formats only the length, because anyone who knows the tag can send the same message with a valid signature.
 impl fmt::Debug for AuthenticationTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} byte tag]", self.len)
     }
 }
 
-/// A MAC key with its initial state computed. A clone of it computes the MAC of one message.
+/// A MAC key whose initial state is already computed. Each clone of it computes the MAC of one message.
 #[derive(Clone)]
 pub(in crate::signature) enum MacKey {
     Sha1(Hmac<Sha1>),
@@ -112,7 +113,8 @@ impl MacKey {
         secret: &Secret,
     ) -> Result<Self, SecretFormatError> {
         let key = form.key(secret)?;
-        // HMAC accepts keys of every length, but the trait that it shares with other MACs returns an error.
+        // HMAC accepts keys of every length, so no error occurs here. `new_from_slice` returns a `Result` because it
+        // belongs to a trait for all MACs.
         match algorithm {
             MacAlgorithm::HmacSha1 => Hmac::new_from_slice(&key).map(Self::Sha1),
             MacAlgorithm::HmacSha256 => Hmac::new_from_slice(&key).map(Self::Sha256),

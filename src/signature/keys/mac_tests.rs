@@ -1,45 +1,16 @@
 //! Tests the MAC algorithms with the vectors of Wycheproof.
 
-use serde::Deserialize;
-
 use super::encoding::Encoding;
 use super::mac::{MacAlgorithm, MacKey};
 use super::secret_format::SecretFormat;
+use super::wycheproof::{groups, hex};
 use crate::secret::Secret;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Vectors {
-    test_groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Group {
-    tag_size: usize,
-    tests: Vec<Vector>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Vector {
-    tc_id: u32,
-    key: String,
-    msg: String,
-    tag: String,
-    result: String,
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
-}
-
 fn wycheproof(algorithm: MacAlgorithm, text: &str) {
-    let vectors: Vectors = serde_json::from_str(text).unwrap();
     let mut counts = (0, 0);
-    for group in vectors.test_groups {
+    for group in groups(text) {
         for vector in &group.tests {
-            // Callgate does not accept empty keys.
+            // Only the vectors with an empty key fail here, because Callgate does not accept empty keys.
             let Ok(mut mac) =
                 MacKey::new(algorithm, &SecretFormat::Hex, &Secret::new(vector.key.clone().into_bytes()))
             else {
@@ -85,7 +56,7 @@ fn tags_are_read_strictly() {
         assert!(!tag(bad, Encoding::Hex), "{bad}");
     }
     assert!(tag("ASNFZ4mrze8BI0VniavN7wEjRWc=", Encoding::Base64));
-    // The last text has trailing bits that are not part of the tag.
+    // In the last text, the unused trailing bits are not zero.
     for bad in ["ASNFZ4mrze8BI0VniavN7wEjRWc", "ASNFZ4mrze8BI0VniavN7wEjRW==", "ASNFZ4mrze8BI0VniavN7wEjRWd="]
     {
         assert!(!tag(bad, Encoding::Base64), "{bad}");

@@ -27,3 +27,6 @@ mod mac_tests;
 
 #[cfg(test)]
 mod public_key_tests;
+
+#[cfg(test)]
+mod wycheproof;

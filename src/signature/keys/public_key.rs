@@ -13,16 +13,16 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::time::Timestamp;
 
-/// Limit of keys in one set.
+/// Maximum number of keys in one set.
 const KEYS_MAX: usize = 64;
 
-/// The numbers of a public key, by its type.
+/// The components of a public key, by the type of the key.
 #[derive(Clone, Eq, PartialEq)]
 pub(in crate::signature) enum PublicKeyMaterial {
     Ed25519(Box<[u8]>),
-    /// The uncompressed point.
+    /// The curve point in uncompressed form.
     P256(Box<[u8]>),
-    /// The uncompressed point.
+    /// The curve point in uncompressed form.
     P384(Box<[u8]>),
     Rsa {
         modulus: Box<[u8]>,
@@ -43,7 +43,7 @@ pub struct PublicKey {
     material: PublicKeyMaterial,
 }
 
-/// Prints the type and the id of the key.
+/// Formats the type and the id of the key.
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.material {
@@ -113,7 +113,7 @@ impl PublicKey {
     }
 }
 
-/// Parses an uncompressed point. Its length tells the curve.
+/// Parses a curve point in uncompressed form. Its length determines the curve.
 fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
     match (bits.first()?, bits.len()) {
         (4, 65) => Some(PublicKeyMaterial::P256(bits.into())),
@@ -181,7 +181,7 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the key if it verifies signatures. A set may also contain keys of other types and uses.
+    /// Returns the key if it can verify signatures. A JWKS may also contain keys of other types and for other uses.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
@@ -244,7 +244,7 @@ impl KeySet {
 
     /// Records that one of the keys has verified a message.
     pub fn prove(&self) {
-        // The flag is written once only, so that threads which read it do not contend for it.
+        // The flag is written only once, so that it stays in the cache of every thread that reads it.
         if !self.has_proved_itself() {
             self.proved.store(true, Ordering::Relaxed);
         }

@@ -66,8 +66,8 @@ impl PublicKeyAlgorithm {
         })
     }
 
-    /// Reports whether `signature` is a valid signature of `message` under `key`. It is false for a key of another
-    /// type.
+    /// Reports whether `signature` is a valid signature of `message` under `key`. Returns false if the key is of
+    /// another type.
     pub(in crate::signature) fn verifies(self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
         match key.material() {
             PublicKeyMaterial::Ed25519(bytes) if self == Self::Ed25519 => {
@@ -91,7 +91,8 @@ impl PublicKeyAlgorithm {
         }
     }
 
-    /// Returns the RSA parameters of the algorithm. They allow keys of 2048 to 8192 bits.
+    /// Returns the RSA parameters of the algorithm, or `None` if it is not an RSA algorithm. The parameters allow keys
+    /// of 2048 to 8192 bits.
     fn rsa(self) -> Option<&'static crypto::RsaParameters> {
         Some(match self {
             Self::RsaPkcs1Sha1 => &crypto::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,

@@ -1,51 +1,15 @@
 //! Tests the public-key algorithms with the vectors of Wycheproof.
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use super::public_key::KeySet;
 use super::public_key_algorithm::PublicKeyAlgorithm;
+use super::wycheproof::{groups, hex};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Vectors {
-    test_groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Group {
-    #[serde(default)]
-    public_key_pem: Option<String>,
-    #[serde(default)]
-    public_key: Option<Value>,
-    tests: Vec<Vector>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Vector {
-    tc_id: u32,
-    comment: String,
-    msg: String,
-    sig: String,
-    result: String,
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
-}
-
-/// Returns the numbers of accepted and denied signatures. A signature that the vectors call acceptable may be either.
+/// Returns the numbers of accepted and denied signatures. A signature that the vectors call acceptable may be accepted
+/// or denied.
 fn run(algorithm: PublicKeyAlgorithm, text: &str) -> (usize, usize) {
-    let vectors: Vectors = serde_json::from_str(text).unwrap();
     let (mut accepted, mut refused) = (0, 0);
-    for group in vectors.test_groups {
-        let pem = group.public_key_pem.or_else(|| {
-            let key = group.public_key.as_ref()?;
-            key.get("pem").and_then(Value::as_str).map(str::to_owned)
-        });
-        let Ok(keys) = KeySet::parse(pem.unwrap().as_bytes()) else { continue };
+    for group in groups(text) {
+        let Ok(keys) = KeySet::parse(group.public_key_pem.as_bytes()) else { continue };
         for vector in &group.tests {
             let verifies = algorithm.verifies(&keys.keys()[0], &hex(&vector.msg), &hex(&vector.sig));
             let says = (vector.tc_id, &vector.comment);
@@ -126,7 +90,7 @@ fn keys_are_read_in_every_form_and_no_other() {
     ] {
         assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad}");
     }
-    // Keys for encryption and keys that do not verify are skipped.
+    // Keys for encryption, and keys whose operations do not include verification, are skipped.
     let text = r#"{"keys":[
         {"kty":"OKP","crv":"Ed25519","use":"enc","x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
         {"kty":"OKP","crv":"Ed25519","key_ops":["sign"],"x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},

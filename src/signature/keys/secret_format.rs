@@ -1,4 +1,4 @@
-//! The format of a shared secret: how its text becomes a key.
+//! The format of a shared secret. It determines how Callgate converts the text of the secret into a key.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub enum SecretFormat {
     Hex,
     /// The id of the key, a colon, and the key as text.
     IdAndSecret,
-    /// The text is the key.
+    /// The bytes of the text are the key.
     Utf8,
     /// The text after an optional prefix is the key. A `*` in the prefix matches any text.
     Utf8After {
@@ -75,7 +75,7 @@ impl SecretFormat {
             }
             Self::Base64 { prefix } => {
                 let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
-                // Some tools print the padding and some do not. The key is the same.
+                // The padding is optional, because some tools omit it. The key is the same with and without padding.
                 let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
                 let text = text.get(..end).unwrap_or_default();
                 data_encoding::BASE64_NOPAD.decode(text).map_err(|_| SecretFormatError::Base64)?

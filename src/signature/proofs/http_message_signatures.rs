@@ -1,5 +1,5 @@
-//! HTTP message signatures (RFC 9421) with Content-Digest (RFC 9530). The scheme says which components a signature must
-//! cover, which keys are accepted, and how long a signature is valid.
+//! HTTP message signatures (RFC 9421) with Content-Digest (RFC 9530). The scheme determines which components a
+//! signature must cover, which keys are accepted, and how long a signature is valid.
 
 use std::time::Duration;
 
@@ -22,29 +22,30 @@ const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// The greatest accepted time of `created` in the future.
+/// The maximum time by which `created` may be ahead of Callgate's clock.
 const FUTURE: Duration = Duration::from_secs(60);
 
 /// An HTTP message signature.
 #[derive(Clone, Debug, Default)]
 pub struct MessageSignatureScheme {
-    /// The accepted algorithms (RFC 9421 section 3.3). A MAC must be the only one.
+    /// The accepted algorithms (RFC 9421 section 3.3). If it contains a MAC algorithm, it must contain no other
+    /// algorithm.
     pub algorithms: Vec<SignatureAlgorithm>,
-    /// The components that a signature must cover. It may cover more.
+    /// The components that a signature must cover. A signature may cover further components.
     pub components: Vec<Box<str>>,
-    /// True if `expires` is required. It may be at most `max_age` after `created`.
+    /// True if `expires` is required. The time in `expires` may be at most `max_age` after `created`.
     pub expires: bool,
-    /// The greatest accepted age of `created`.
+    /// The maximum accepted age of `created`.
     pub max_age: Duration,
     /// True if `nonce` is required.
     pub nonce: bool,
     /// The accepted purposes of a key. If the list is empty, keys need no purpose.
     pub purposes: Vec<Box<str>>,
-    /// The required `tag` of the signature. If it is `None`, every signature is accepted.
+    /// The required `tag` of the signature. If it is `None`, the signature may have any tag or none.
     pub tag: Option<Box<str>>,
 }
 
-/// A verified signature. The body must still be compared with its digest.
+/// A verified signature of a request head. The body must still be compared with the signed digest.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct VerifiedMessageSignature {
     digest: Option<HeaderValue>,
@@ -125,7 +126,7 @@ impl MessageSignatureScheme {
         Ok(())
     }
 
-    /// Checks that a key of the provider with the given `keyid` made the signature.
+    /// Checks that the signature was made with the provider's key that `keyid` names.
     fn check_key(
         &self,
         input: &SignatureInput<'_>,
@@ -268,7 +269,7 @@ fn header_value(headers: &HeaderMap, name: &str) -> Result<String, Refusal> {
     Ok(text(value)?.trim_matches([' ', '\t']).to_owned())
 }
 
-/// Returns host and port in lower case, without the default port of the scheme.
+/// Returns the host and the port of a URL in lower case, without the default port of the scheme.
 fn authority(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let authority = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
@@ -283,7 +284,7 @@ fn target_uri(context: &SignatureContext<'_>) -> String {
     format!("{}://{}{path}{target}", scheme.to_ascii_lowercase(), authority(context.public_url))
 }
 
-/// Changes the digits of percent-encodings to upper case (RFC 3986 section 6.2.2.1).
+/// Changes the hexadecimal digits of percent-encodings to upper case (RFC 3986 section 6.2.2.1).
 fn uppercase_escapes(target: &str) -> String {
     let mut digits = 0;
     let upper = |c: char| {

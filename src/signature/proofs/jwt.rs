@@ -1,5 +1,6 @@
-//! JWTs as signatures: a header contains a token with the hash of the body, or with the sender only. The scheme says
-//! which keys, algorithms and claims are accepted, never the token (RFC 8725).
+//! JWTs that providers send as signatures in a header. Such a token contains the hash of the body, or it only
+//! identifies the sender. The scheme determines which keys, algorithms and claims are accepted. The token never
+//! determines this (RFC 8725).
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const LEEWAY: Duration = Duration::from_secs(60);
 /// The expected value of a claim.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExpectedClaim {
-    /// The id of the key.
+    /// The id of the key that verified the token.
     KeyId,
     /// One of these texts.
     OneOf(Vec<Box<str>>),
@@ -30,7 +31,7 @@ pub enum ExpectedClaim {
     Url,
 }
 
-/// A JWT as a signature.
+/// The scheme of a provider that sends a JWT as a signature.
 #[derive(Clone, Debug)]
 pub struct JwtScheme {
     /// The place of the token.
@@ -39,13 +40,14 @@ pub struct JwtScheme {
     pub algorithms: Vec<Box<str>>,
     /// The names and expected values of claims, such as `iss`, `aud` and `sub`.
     pub claims: Vec<(Box<str>, ExpectedClaim)>,
-    /// The claim with the SHA-256 digest of the body, and its encoding. If it is `None`, the body is not signed.
+    /// The claim that contains the SHA-256 digest of the body, and the encoding of the digest. If it is `None`, the
+    /// body is not signed.
     pub body_hash: Option<(Box<str>, Encoding)>,
-    /// The greatest accepted age of `iat`. If it is `None`, `iat` is optional.
+    /// The maximum accepted age of `iat`. If it is `None`, `iat` is optional.
     pub max_age: Option<Duration>,
     /// True if `exp` is required.
     pub expires: bool,
-    /// The claim with the event id.
+    /// The claim that contains the event id, if one does.
     pub id: Option<Box<str>>,
 }
 
@@ -189,10 +191,11 @@ impl VerifiedJwt {
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let same = |hash: &[u8]| bool::from(Sha256::digest(body).ct_eq(hash));
         if self.body_hash.as_deref().is_none_or(same) {
-            // A token without a digest may come with many messages, so it cannot identify one of them.
+            // A provider may send the same token without a digest with several messages, so the token does not identify
+            // a message.
             return Ok(self.body_hash.iter().map(|_| self.tag).collect());
         }
-        Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not that of the body"))
+        Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not the digest of the body"))
     }
 }
 
@@ -268,7 +271,7 @@ fn matches(
     }
 }
 
-/// Decodes the digest in a claim. Base64 may have padding or not.
+/// Decodes the digest in a claim. The padding of base64 is optional.
 fn decode_digest(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
     let hash = match encoding {
         Encoding::Hex => encoding.decode_any(text),
@@ -278,7 +281,8 @@ fn decode_digest(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
     hash.filter(|hash| hash.len() == 32)
 }
 
-/// Replaces the denial of a token by the denial of a signature.
+/// Replaces the `token_*` reason of a denial by the corresponding `signature_*` reason. The parser of JWTs returns
+/// `token_*` reasons, but here the JWT is a signature.
 fn as_signature(refusal: Refusal) -> Refusal {
     let denial = match refusal.denial {
         Denial::TokenMalformed => Denial::SignatureMalformed,

@@ -75,8 +75,8 @@ impl SharedSecretPlace {
             }
             Self::Each { list, member } => {
                 let found = find_one(body, list).raw().unwrap_or("null");
-                let elements: Vec<&RawValue> =
-                    serde_json::from_str(found).map_err(|_| malformed("the body has no such array"))?;
+                let elements: Vec<&RawValue> = serde_json::from_str(found)
+                    .map_err(|_| malformed("the body does not contain the array with the tokens"))?;
                 if elements.is_empty() {
                     return Err(malformed("the array in the body is empty"));
                 }

@@ -1,4 +1,4 @@
-//! Amazon SNS. The signed content consists of members of the body. The type of the message says which.
+//! Amazon SNS. The signed content consists of members of the body. The type of the message determines which members.
 //! Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
 
 use data_encoding::BASE64;
@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 const TOPIC: HeaderName = HeaderName::from_static("x-amz-sns-topic-arn");
 const KIND: HeaderName = HeaderName::from_static("x-amz-sns-message-type");
 
-/// The greatest accepted age of a message: SNS retries for an hour.
+/// The maximum accepted age of a message. SNS retries a delivery for an hour.
 const PAST: std::time::Duration = std::time::Duration::from_secs(3600);
-/// The greatest accepted time of a message in the future.
+/// The maximum time by which the timestamp of a message may be ahead of Callgate's clock.
 const FUTURE: std::time::Duration = std::time::Duration::from_secs(300);
 
-/// The members that may be signed, and the members of the signature.
+/// The members that can be signed, and the members that describe the signature.
 const MEMBERS: [&str; 10] = [
     "Message",
     "MessageId",
@@ -67,7 +67,8 @@ impl SnsMessage {
         if !topics.iter().any(|ours| ours.matches(topic.as_bytes())) {
             return Err(claim("the topic of the message is not configured"));
         }
-        // The headers are not signed. An agent that reads them instead of the body must get the same values.
+        // The headers are not signed. An agent may read them instead of the body, so a header that differs from the
+        // body is an error.
         for (name, value) in [(TOPIC, topic), (KIND, kind)] {
             let all = context.head.headers.get_all(&name);
             if all.iter().any(|header| header.as_bytes() != value.as_bytes()) {
@@ -84,7 +85,8 @@ impl SnsMessage {
         let mut content = String::new();
         for name in names {
             match word(name) {
-                // A line break in another member could end that member and begin a forged one.
+                // Line breaks separate the members in the signed content. A line break inside a member could therefore
+                // end that member and begin a forged one.
                 Some(value) if *name != "Message" && value.contains('\n') => {
                     return Err(malformed("a signed member contains a line break"));
                 }
@@ -138,7 +140,9 @@ fn members(body: &[u8]) -> Result<Vec<Option<Box<str>>>, Refusal> {
             Found::One(raw) if raw.get() == "null" => Ok(None),
             found @ Found::One(raw) if raw.get().starts_with('"') => Ok(found.word()),
             Found::One(_) => Err(malformed("a signed member is not a string")),
-            Found::Doubled => Err(malformed("a signed member occurs twice, or in a second spelling")),
+            Found::Doubled => Err(malformed(
+                "a signed member occurs twice, or another member name differs from it only in case",
+            )),
         }
     };
     MEMBERS.iter().map(text).collect()

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
 
-/// Returns the text of each member, in the order of `pointers`. A member that is missing or null is empty text.
+/// Returns the text of each member, in the order of `pointers`. The text of a member that is missing or null is empty.
 ///
-/// A member that occurs twice is an error: Callgate and the agent could read different values.
+/// A member that occurs twice is an error, because Callgate and the agent could read different values.
 pub(in crate::signature) fn body_members<'b>(
     body: &'b [u8],
     pointers: &[&Pointer],
@@ -18,9 +18,10 @@ pub(in crate::signature) fn body_members<'b>(
     };
     let text = |pointer: &&Pointer| match find(pointer)? {
         Found::Missing => Ok(Cow::Borrowed("")),
-        Found::Doubled => {
-            Err(malformed(format!("{} occurs twice, or in a second spelling", pointer.as_str())))
-        }
+        Found::Doubled => Err(malformed(format!(
+            "{} occurs twice, or another member name differs from it only in case",
+            pointer.as_str()
+        ))),
         Found::One(raw) if raw.get() == "null" => Ok(Cow::Borrowed("")),
         found @ Found::One(_) => found
             .word()

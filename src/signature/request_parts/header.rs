@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use crate::denial::{Denial, Refusal};
 use crate::request::{RequestHead, Single};
 
-/// Length limit of a header that is part of a signature, in bytes.
+/// Maximum length of a header that is part of a signature, in bytes.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
 /// Returns the value of a header, or `None` if the request does not have it.
@@ -31,7 +31,7 @@ pub(in crate::signature) fn optional_header<'a>(
 /// Returns the value of a header.
 ///
 /// # Errors
-/// As [`optional_header`], and `signature_missing` if the request does not have the header.
+/// The errors of [`optional_header`], and `signature_missing` if the request does not have the header.
 pub(in crate::signature) fn required_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,

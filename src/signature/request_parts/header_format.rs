@@ -1,8 +1,10 @@
-//! The format of a signature header, written as an example: `t={timestamp},v1={signature}`.
+//! The format of a signature header. It is written as an example of the header with placeholders, such as
+//! `t={timestamp},v1={signature}`.
 //!
-//! With a separator, the header is a list. The prefix of an item, such as `v1=`, says what the item contains. Items
-//! with an unknown prefix are skipped, because providers add versions. The list may contain more than one signature,
-//! but only one timestamp. Without a separator, the whole header is one prefix and one signature.
+//! If the format has a separator, the header is a list. The prefix of an item, such as `v1=`, identifies the content of
+//! the item. Items with an unknown prefix are skipped, because providers add versions. The list may contain more than
+//! one signature, but only one timestamp. If the format has no separator, the header consists of one prefix and one
+//! signature.
 
 use std::fmt;
 use std::ops::Range;
@@ -33,7 +35,7 @@ pub enum HeaderFormatError {
     Item(String),
     /// The prefix of one placeholder begins with the prefix of the other.
     Prefix,
-    /// Nothing separates two placeholders.
+    /// No separator is between two placeholders.
     Separator,
     /// `{signature}` is missing or occurs more than once.
     Signature,
@@ -117,7 +119,7 @@ impl HeaderFormat {
             match field {
                 Placeholder::Signature => signature(rest),
                 Placeholder::Timestamp if timestamp.is_some() => {
-                    return Err(malformed("the signature header holds two timestamps"));
+                    return Err(malformed("the signature header contains two timestamps"));
                 }
                 Placeholder::Timestamp => timestamp = Some(HeaderSlice::of(value, text, rest)),
             }
@@ -145,7 +147,7 @@ fn item(part: &str) -> Result<(Box<str>, Placeholder), HeaderFormatError> {
     }
 }
 
-/// A part of a header value. It shares the bytes of the value.
+/// A part of a header value. It refers to the bytes of the value and does not copy them.
 #[derive(Clone, Debug)]
 pub(in crate::signature) struct HeaderSlice {
     value: HeaderValue,

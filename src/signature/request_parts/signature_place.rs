@@ -48,7 +48,7 @@ impl SignaturePlace {
     /// Returns the signature of a header that contains exactly one.
     ///
     /// # Errors
-    /// As [`Self::read`], and `signature_malformed` if there is not exactly one signature.
+    /// The errors of [`Self::read`], and `signature_malformed` if there is not exactly one signature.
     pub(in crate::signature) fn single<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Refusal> {
         let mut texts = Vec::new();
         self.read(head, |text| texts.push(text))?;
@@ -61,7 +61,7 @@ impl SignaturePlace {
         }
     }
 
-    /// Returns the name of the first header. The text is empty if the signature is in the body.
+    /// Returns the name of the first header, or an empty text if the signature is in the body.
     pub(in crate::signature) fn name(&self) -> &str {
         self.header().map_or("", HeaderName::as_str)
     }

@@ -4,17 +4,17 @@
 //! The general parser `sfv` does not replace this one, because a verifier needs four things that `sfv` does not do:
 //!
 //! - Two members or two parameters with the same name are an error. RFC 9651 keeps the last one silently.
-//! - Base64 with other trailing bits is an error. RFC 9651 lets parsers accept it.
+//! - Base64 whose unused last bits are not zero is an error. RFC 9651 lets parsers accept it.
 //! - Base64url is accepted, because some senders use it. RFC 9651 does not have it.
 //! - The text of each inner list stays available as received, because that text was signed.
 //!
-//! The tests compare the two: `sfv` must accept every field that this parser accepts, and read the same values.
+//! The tests compare both parsers: `sfv` must accept every field that this parser accepts, and read the same values.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
-/// Limit of labels in one header.
+/// Maximum number of labels in one header.
 const LABELS_MAX: usize = 8;
-/// Limit of components, and of parameters, of one signature.
+/// Maximum number of components of one signature, and maximum number of its parameters.
 const ITEMS_MAX: usize = 32;
 
 /// One member of `Signature-Input`.
@@ -82,8 +82,8 @@ fn next(after: &str) -> Option<Option<&str>> {
     (!following.is_empty()).then_some(Some(following))
 }
 
-/// Parses an inner list such as `("@method" "content-digest")`, and returns the rest of the text. A component with
-/// parameters is malformed here.
+/// Parses an inner list such as `("@method" "content-digest")`, and returns the rest of the text. Components with
+/// parameters are not supported, so `None` is returned for them.
 fn list(text: &str) -> Option<(Vec<&str>, &str)> {
     let mut rest = text.strip_prefix('(')?;
     let mut items = Vec::new();
@@ -124,8 +124,8 @@ fn parameters(text: &str) -> Option<(Vec<(&str, ParameterValue<'_>)>, &str)> {
     Some((found, rest))
 }
 
-/// Parses a string, and returns the rest of the text. A string with an escape is malformed here: no component and no
-/// parameter of a message signature needs one.
+/// Parses a string, and returns the rest of the text. Returns `None` for a string with an escape, because no component
+/// and no parameter of a message signature needs one.
 fn string(text: &str) -> Option<(&str, &str)> {
     let (inside, after) = text.strip_prefix('"')?.split_once('"')?;
     let plain = inside.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'\\');
@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    /// Pieces of structured fields. Sequences of them are often well-formed, and often almost.
+    /// Pieces of structured fields. Random sequences of them are often well-formed, and often nearly well-formed.
     const PIECES: &str = "a|b|=|=|=(|(|)|);|;|\"x\"| \"y\"|\"@method\"|\"\\\"\"| |  |, |,|\t|created=1|keyid=\"k\"|\
                           tag=?1|017|-1|:AQI=:|:AQJ:|:_-8:";
 
@@ -253,7 +253,7 @@ mod tests {
                     prop_assert_eq!(&raw, &vec![ListEntry::InnerList(list.clone())]);
                 }
             }
-            // `sfv` does not read base64url.
+            // `sfv` does not decode base64url, so texts with base64url are not compared.
             if let Some(ours) = byte_sequences(text).filter(|_| !text.contains(['-', '_'])) {
                 let theirs = sfv::Parser::parse_dictionary(text.as_bytes()).unwrap();
                 prop_assert_eq!(theirs.len(), ours.len());
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    /// The reasons why this parser is not `sfv`.
+    /// Tests the differences for which this parser exists: `sfv` accepts these texts, and this parser does not.
     #[test]
     fn sfv_is_less_strict() {
         for text in [r#"a=("x"), a=("y")"#, r#"a=("x");created=1;created=2"#] {

@@ -40,9 +40,10 @@ pub struct TimestampRule {
     pub source: TimestampSource,
     /// The format of the timestamp.
     pub unit: TimestampUnit,
-    /// The greatest accepted age. A timestamp of exactly this age is accepted.
+    /// The maximum accepted age. A timestamp of exactly this age is accepted.
     pub past: Duration,
-    /// The greatest accepted time in the future. A timestamp exactly this far ahead is accepted.
+    /// The maximum time by which the timestamp may be ahead of Callgate's clock. A timestamp that is ahead by exactly
+    /// this time is accepted.
     pub future: Duration,
 }
 
@@ -92,8 +93,8 @@ impl TimestampUnit {
         }
     }
 
-    /// Parses a timestamp. A Unix time has one to thirteen digits and nothing else: a sign, a fraction or white space
-    /// could be read differently by the provider.
+    /// Parses a timestamp. A Unix time must consist of one to thirteen digits. A sign, a fraction or white space is an
+    /// error, because other parsers could read a different time.
     fn read(self, text: &str) -> Option<Timestamp> {
         let decimal = || {
             let digits = (1..=13).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());

@@ -1,12 +1,13 @@
 //! Verifies signatures, answers handshakes, and signs as a provider does.
 
-mod body;
-mod handshake;
-mod head;
+mod answer_handshake;
+mod mac_with_secrets;
 mod presented;
 mod sign;
 mod signature_over_content;
 mod verifier;
+mod verify_body;
+mod verify_head;
 
 pub use self::presented::PresentedSignature;
 pub use self::sign::SignedRequest;

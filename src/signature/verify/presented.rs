@@ -7,8 +7,8 @@ use crate::signature::keys::AuthenticationTag;
 use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
 use crate::signature::request_parts::HeaderSlice;
 
-/// Limit of signatures in one message. A change of keys needs two. The limit bounds the work that an attacker can
-/// cause.
+/// Maximum number of signatures in one message. A provider sends two while it changes its key. The limit bounds the
+/// work that an attacker can cause.
 const SIGNATURES_MAX: usize = 16;
 
 /// The result of verifying the head of a request: its proof, timestamp and event id.
@@ -22,7 +22,8 @@ pub struct PresentedSignature {
 /// The proof in the head of a request.
 #[derive(Clone, Debug)]
 pub(super) enum PresentedProof {
-    /// The proof is in the body, is already verified, or does not exist.
+    /// The head contains no proof that still has to be verified: the proof is in the body, is already verified, or does
+    /// not exist.
     None,
     /// A verified HTTP message signature.
     MessageSignature(Box<VerifiedMessageSignature>),

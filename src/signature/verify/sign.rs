@@ -66,7 +66,7 @@ impl Verifier {
             let value = HeaderValue::from_str(&text).ok()?;
             match &rule.source {
                 TimestampSource::Header(name) => signature.headers.push((name.clone(), value.clone())),
-                // A valid timestamp in the body stays unchanged.
+                // If the body already contains a valid timestamp, it stays unchanged.
                 TimestampSource::Body(pointer) => {
                     let there = body_members(&signature.body, &[pointer]).ok()?;
                     if there.first().is_none_or(|text| rule.check(text, context.now).is_err()) {

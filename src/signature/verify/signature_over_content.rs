@@ -1,4 +1,4 @@
-//! Verifies signatures over a content: the parts of the head, and the parts of the body.
+//! Verifies signatures over a content, first the parts in the head, then the parts in the body.
 
 use std::borrow::Cow;
 
@@ -10,25 +10,23 @@ use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::content::{
-    ContentPart, ContentScheme, ContentValues, alternative_port, normalized_body,
-};
+use crate::signature::content::{ContentPart, ContentScheme, ContentValues, normalized_body};
 use crate::signature::context::SignatureContext;
-use crate::signature::keys::{AuthenticationTag, MacKey, SignatureAlgorithm, VerifierKeys};
+use crate::signature::keys::{AuthenticationTag, SignatureAlgorithm};
 use crate::signature::request_parts::{
     HeaderSlice, SignaturePlace, TimestampSource, body_members, required_header,
 };
 
-/// The parts of a signature that are in the body, and the parts of the content that are made from the body.
+/// The parts of a signature that are in the body, and the parts of the signed content that come from the body.
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
-    timestamp: Cow<'b, [u8]>,
-    members: Vec<Cow<'b, str>>,
-    normalized_body: String,
+    pub(super) timestamp: Cow<'b, [u8]>,
+    pub(super) members: Vec<Cow<'b, str>>,
+    pub(super) normalized_body: String,
 }
 
 impl<'b> SignedBodyParts<'b> {
-    /// Returns the parts for signing. The body does not have to contain a signature or a timestamp.
+    /// Returns the parts that signing needs. The body does not have to contain a signature or a timestamp.
     pub(super) fn signing(
         scheme: &ContentScheme,
         head: &RequestHead<'_>,
@@ -82,7 +80,7 @@ impl Verifier {
             }
             timestamp = text;
         }
-        // If a signed header occurred twice, one value would be verified and both would be delivered.
+        // A signed header must occur only once. Otherwise one value would be verified, and both would be delivered.
         for name in scheme.content.headers() {
             required_header(head, name)?;
         }
@@ -101,45 +99,12 @@ impl Verifier {
         let proof = parts.proof.as_ref().unwrap_or(&presented.proof);
         let matched = match (scheme.algorithm, proof) {
             (SignatureAlgorithm::Mac(_), PresentedProof::Macs(presented_macs)) => {
-                // The number of tried secrets may be observable. The position of the first different byte must not be.
-                let mut tags = Vec::with_capacity(self.mac_keys.len());
-                let derived: Vec<_>;
-                let mac_keys = match &self.keys {
-                    VerifierKeys::Derived => {
-                        derived = context.derived.iter().filter_map(|secret| self.mac_key(secret)).collect();
-                        &derived
-                    }
-                    VerifierKeys::Learned(id) => {
-                        let secret = context.keyring.secret(*id).ok_or_else(|| {
-                            let detail = "the provider has not sent its secret in a handshake yet";
-                            Refusal::new(Denial::KeysUnavailable, detail)
-                        })?;
-                        derived = self.mac_key(secret).into_iter().collect();
-                        &derived
-                    }
-                    _ => &self.mac_keys,
-                };
-                let mut matched = false;
-                for key in mac_keys {
-                    let tag = self.mac(scheme, key, presented, context, body, &parts)?;
-                    tags.push(tag);
-                    matched = presented_macs.iter().any(|signature| tag.matches(signature));
-                    if !matched && scheme.content.parts().contains(&ContentPart::Form) {
-                        let other = alternative_port(context.public_url);
-                        let context = SignatureContext { public_url: &other, ..*context };
-                        let tag = self.mac(scheme, key, presented, &context, body, &parts)?;
-                        matched = presented_macs.iter().any(|signature| tag.matches(signature));
-                        tags.push(tag);
-                    }
-                    if matched {
-                        break;
-                    }
-                }
-                matched.then_some(tags)
+                self.find_mac(scheme, presented_macs, presented, context, body, &parts)?
             }
             (SignatureAlgorithm::Public(algorithm), PresentedProof::Signatures(signatures)) => {
                 let keys = self.public_keys(context, body)?;
-                // For public keys, `secrets` has no keys, but the ids of webhooks. `{secret}` stands for such an id.
+                // With public keys, `secrets` contains the ids of webhooks instead of keys. The placeholder `{secret}`
+                // is replaced by such an id.
                 let contents = self.signed_contents(scheme, presented, context, body, &parts)?;
                 contents.iter().find_map(|content| {
                     let mut valid = keys.usable(context.now);
@@ -157,12 +122,6 @@ impl Verifier {
                 format!("none of {} signatures is valid for the body of {} bytes", proof.len(), body.len());
             Refusal::new(Denial::SignatureMismatch, detail)
         })
-    }
-
-    /// Returns the MAC key of a secret, together with the secret.
-    pub(super) fn mac_key(&self, secret: &Secret) -> Option<(MacKey, Secret)> {
-        let keyed = MacKey::new(self.scheme.mac_algorithm()?, &self.scheme.secret_format, secret).ok()?;
-        Some((keyed, secret.clone()))
     }
 
     /// Reads the parts that a scheme has in the body: members of the content, timestamp and signature.
@@ -216,30 +175,6 @@ impl Verifier {
         found.truncate(members_count);
         let normalized_body = normalized_body(&scheme.content, &context.head, body)?;
         Ok(SignedBodyParts { proof, timestamp, members: found, normalized_body })
-    }
-
-    /// Returns the MAC of a message under one secret.
-    pub(super) fn mac(
-        &self,
-        scheme: &ContentScheme,
-        (keyed, secret): &(MacKey, Secret),
-        presented: &PresentedSignature,
-        context: &SignatureContext<'_>,
-        body: &[u8],
-        parts: &SignedBodyParts<'_>,
-    ) -> Result<AuthenticationTag, Refusal> {
-        let mut mac = keyed.start();
-        let values = ContentValues {
-            context,
-            body,
-            timestamp: &parts.timestamp,
-            id: presented.id.as_ref(),
-            secret: secret.expose(),
-            members: &parts.members,
-            normalized_body: &parts.normalized_body,
-        };
-        scheme.content.write(&values, &mut |bytes| mac.update(bytes))?;
-        Ok(mac.finish())
     }
 
     /// Returns the signed content. If the template has `{secret}`, there is one content for each secret.

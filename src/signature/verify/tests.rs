@@ -1,10 +1,11 @@
-//! Verifies what was signed.
+//! Tests verification with requests that a verifier has signed.
 
 use super::verifier::Verifier;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::content::{ContentScheme, ContentTemplate};
 use crate::signature::context::SignatureContext;
+use crate::signature::identity_part::{DuplicateRule, IdentityPart};
 use crate::signature::keys::{Encoding, MacAlgorithm, SignatureAlgorithm, VerifierKeys};
 use crate::signature::request_parts::{HeaderFormat, SignaturePlace};
 use crate::signature::scheme::{Proof, Scheme};
@@ -12,7 +13,8 @@ use crate::signature::scheme::{Proof, Scheme};
 #[test]
 fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
     let scheme = || Scheme {
-        duplicates_by_signature: true,
+        duplicates: DuplicateRule::Identity,
+        identity: vec![IdentityPart::Signature],
         proof: Proof::Content(ContentScheme {
             algorithm: SignatureAlgorithm::Mac(MacAlgorithm::HmacSha256),
             content: ContentTemplate::parse("{body}").unwrap(),

@@ -12,7 +12,8 @@ pub struct Verifier {
     pub(super) keys: VerifierKeys,
     /// The MAC key of every shared secret, with the secret.
     pub(super) mac_keys: Vec<(MacKey, Secret)>,
-    /// The configured secrets: tokens, SNS topics, ids of webhooks.
+    /// The configured values of `secrets`. Depending on the scheme, these are shared secrets, SNS topics or ids of
+    /// webhooks.
     pub(super) secrets: Vec<Secret>,
     /// The verify token of handshakes.
     pub(super) verify_token: Option<Secret>,
@@ -20,7 +21,7 @@ pub struct Verifier {
     pub(super) subscriptions: Vec<Box<str>>,
 }
 
-/// Prints the scheme without the keys.
+/// Formats the scheme without the keys.
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Verifier({} secrets, {:?})", self.secrets.len(), self.scheme)
@@ -28,7 +29,7 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Returns a verifier. Every secret verifies messages. The first secret signs.
+    /// Returns a verifier. A message may be signed with any of the secrets. Signing uses the first secret.
     ///
     /// # Errors
     /// [`SecretFormatError`] and the index of the secret that is not in the format of the scheme.

@@ -103,6 +103,14 @@ struct Queue {
     len: usize,
 }
 
+/// A place between two events of a log.
+#[derive(Debug, Default)]
+pub(in crate::store) struct EventPlace {
+    queue: usize,
+    /// The lowest number of the events behind this place.
+    number: u64,
+}
+
 /// The delivered events.
 #[derive(Debug)]
 pub(in crate::store) struct EventLog {
@@ -184,12 +192,19 @@ impl EventLog {
         fronts.filter_map(|(queue, window)| queue.chunks.front()?.event(queue.gone, window))
     }
 
-    /// Returns all events.
-    pub(in crate::store) fn all(&self) -> impl Iterator<Item = LoggedEvent> {
-        self.queues.iter().zip(WINDOWS).flat_map(|(queue, window)| {
-            let chunks = queue.chunks.iter();
-            chunks.flat_map(move |chunk| (0..chunk.entries.len()).filter_map(move |i| chunk.event(i, window)))
-        })
+    /// Returns the next events, at most `max`, and moves `place` behind them. Returns an empty list after the last event.
+    /// The events must have been added in the order of their numbers. The log may change between two calls.
+    pub(in crate::store) fn next_events(&self, place: &mut EventPlace, max: usize) -> Vec<LoggedEvent> {
+        let mut events = Vec::new();
+        while let (Some(queue), Some(window)) = (self.queues.get(place.queue), WINDOWS.get(place.queue)) {
+            events.extend(queue.from(place.number, *window).take(max.saturating_sub(events.len())));
+            if events.len() >= max {
+                place.number = events.last().map_or(0, |last| last.number.saturating_add(1));
+                break;
+            }
+            *place = EventPlace { queue: place.queue + 1, number: 0 };
+        }
+        events
     }
 
     /// Writes a queue again without its removed entries.
@@ -239,6 +254,15 @@ impl Queue {
         });
         self.len += 1;
         (self.first.wrapping_add(last), u32::try_from(place).unwrap_or(0))
+    }
+
+    /// Returns the events whose number is at least `number`.
+    fn from(&self, number: u64, window: u32) -> impl Iterator<Item = LoggedEvent> {
+        let first = self.chunks.partition_point(|chunk| chunk.number <= number).saturating_sub(1);
+        let chunks = self.chunks.iter().skip(first);
+        chunks
+            .flat_map(move |chunk| (0..chunk.entries.len()).filter_map(move |i| chunk.event(i, window)))
+            .filter(move |event| event.number >= number)
     }
 
     fn entry(&self, position: Position) -> Option<(&Chunk, usize)> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::log::{Entry, EventLog, LoggedEvent, Oldest, WINDOWS};
+use super::log::{Entry, EventLog, EventPlace, LoggedEvent, Oldest, WINDOWS};
 
 fn logged(fingerprint: u64, delivered: u32, window: u32, number: u64) -> LoggedEvent {
     LoggedEvent { fingerprint, delivered, window, number }
@@ -13,6 +13,20 @@ fn logged(fingerprint: u64, delivered: u32, window: u32, number: u64) -> LoggedE
 #[test]
 fn an_entry_stays_small() {
     assert_eq!(size_of::<Entry>(), 16);
+}
+
+/// Returns all events, which are read in lists of at most `max`.
+fn all(log: &EventLog, max: usize) -> Vec<LoggedEvent> {
+    let mut place = EventPlace::default();
+    let mut all = Vec::new();
+    loop {
+        let events = log.next_events(&mut place, max);
+        assert!(events.len() <= max);
+        if events.is_empty() {
+            return all;
+        }
+        all.extend(events);
+    }
 }
 
 fn goes(log: &mut EventLog, now: u32) -> Option<u64> {
@@ -62,15 +76,43 @@ fn a_long_lived_event_does_not_keep_the_memory_of_later_ones() {
     assert!(log.chunks() < 8, "{}", log.chunks());
     assert!((1..100).all(|i| log.get(i * 1000).is_some() && log.get(i * 1000 + 1).is_none()));
     assert_eq!(
-        log.all().map(|event| event.fingerprint).collect::<Vec<_>>(),
+        all(&log, 10).iter().map(|event| event.fingerprint).collect::<Vec<_>>(),
         (1..100).map(|i| i * 1000).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn every_event_is_read_while_others_come_and_go() {
+    let mut log = EventLog::new(1);
+    let window = |number: u64| [0, 300, u32::MAX][usize::try_from(number % 3).unwrap()];
+    for number in 1..20_000 {
+        log.insert(logged(number, 0, window(number), number));
+    }
+    let (mut place, mut read, mut next) = (EventPlace::default(), HashMap::new(), 20_000);
+    loop {
+        let events = log.next_events(&mut place, 100);
+        if events.is_empty() {
+            break;
+        }
+        for event in events {
+            assert_eq!(read.insert(event.number, event), None, "{event:?} was read twice");
+        }
+        // Only every tenth event stays, so that the log is rewritten meanwhile.
+        for number in next - 20_000..next - 19_950 {
+            if number % 10 != 0 {
+                log.remove(number);
+            }
+            log.insert(logged(number + 20_000, 0, window(number), number + 20_000));
+        }
+        next += 50;
+    }
+    assert!((1..2000).all(|i| read.contains_key(&(i * 10))));
 }
 
 proptest! {
     /// The log does the same as a map. The fingerprints collide in their low bits, which choose the slot.
     #[test]
-    fn the_log_is_a_map(steps in prop::collection::vec((0..4u8, 0..40u64, 0..WINDOWS.len()), 0..600), tables in 1..4usize) {
+    fn the_log_is_a_map(steps in prop::collection::vec((0..4u8, 0..40u64, 0..WINDOWS.len()), 0..600), tables in 1..4usize, max in 1..50usize) {
         let (mut log, mut map) = (EventLog::new(tables), HashMap::new());
         for (number, (step, key, window)) in (0..).zip(steps) {
             let fingerprint = (key % 5 + 1) | (key << 59);
@@ -94,7 +136,7 @@ proptest! {
             }
             prop_assert_eq!(log.len(), map.len());
         }
-        let mut all: Vec<_> = log.all().collect();
+        let mut all = all(&log, max);
         all.sort_by_key(|event| event.number);
         let mut expected: Vec<_> = map.values().copied().collect();
         expected.sort_by_key(|event| event.number);

@@ -7,4 +7,4 @@ mod log;
 mod log_tests;
 
 pub(super) use fingerprint::FingerprintKey;
-pub(super) use log::{EventLog, LoggedEvent, Oldest};
+pub(super) use log::{EventLog, EventPlace, LoggedEvent, Oldest};

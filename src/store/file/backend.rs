@@ -17,7 +17,7 @@ const BROKEN: u8 = 2;
 pub(in crate::store) struct Disk(AtomicU8);
 
 impl Disk {
-    /// Reports whether the only failures were writes without free space.
+    /// Reports whether every failure was a write that found no free space.
     pub(in crate::store) fn has_no_space(&self) -> bool {
         self.0.load(Ordering::Relaxed) == NO_SPACE
     }
@@ -45,7 +45,8 @@ impl Disk {
     }
 }
 
-/// The backend that the database uses. Closing it keeps the lock, which belongs to [`super::ledger_file::LedgerFile`].
+/// The backend that the database uses. Closing the backend does not release the lock, which belongs to
+/// [`super::ledger_file::LedgerFile`].
 #[derive(Debug)]
 pub(in crate::store) struct Backend {
     pub(in crate::store) inner: FileBackend,

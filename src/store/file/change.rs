@@ -52,7 +52,32 @@ pub(in crate::store) enum Change {
     InteractionGone(u64),
 }
 
+/// Identifies a record of the file.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(in crate::store) struct RecordKey {
+    table: Table,
+    pub(in crate::store) number: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Table {
+    Interactions,
+    Events,
+    /// The description of the file. The fingerprint key is its only record that changes.
+    About,
+}
+
 impl Change {
+    /// Returns the key of the changed record.
+    pub(in crate::store) fn key(&self) -> RecordKey {
+        let (table, number) = match self {
+            Self::Event(number, ..) | Self::EventGone(number) => (Table::Events, *number),
+            Self::Interaction(number, ..) | Self::InteractionGone(number) => (Table::Interactions, *number),
+            Self::FingerprintKey(_) => (Table::About, 0),
+        };
+        RecordKey { table, number }
+    }
+
     /// Returns the approximate size of the change in memory.
     pub(in crate::store) fn bytes(&self) -> usize {
         let more = match self {

@@ -1,6 +1,6 @@
 //! The queue of changes that are written to the ledger's file. Changes that arrive during a commit are written together
 //! in the next commit. A caller that needs a durable change waits for the commit of this change. Only one thread writes
-//! the file (`store/writer.rs`).
+//! the file (`store/writer.rs`). Changes that nobody waits for are deferred (`deferred.rs`).
 //!
 //! While the disk fails or hangs, the store accepts nothing new, so that the queue is bounded.
 
@@ -13,17 +13,24 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::change::Change;
+use super::deferred::Deferred;
 use crate::observe::Metrics;
 
-/// Most bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that have already
-/// begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay below the limit.
+/// Maximum number of bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that
+/// have already begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay
+/// below the limit.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Most deferred changes in one commit. A change that is recorded during the commit waits for them, a few milliseconds.
+const DEFERRED_PER_COMMIT: usize = 128;
+/// The number of deferred changes above which no further deadlines are applied until some of them are written.
+const DEFERRED_MAX: usize = 4096;
 
 /// The health of the ledger's file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Health {
-    /// The file is written.
+    /// Writes to the file succeed.
     Healthy,
     /// The queue is full. The store accepts nothing new until the queued changes are being written.
     Busy,
@@ -46,7 +53,8 @@ impl Health {
         }
     }
 
-    /// Returns the reason why the store accepts nothing new. Returns `None` if it does, or will within moments.
+    /// Returns the reason why the store accepts nothing new. Returns `None` if the store accepts new work, or will do
+    /// so within moments.
     pub fn why_not(self) -> Option<&'static str> {
         match self {
             Self::Healthy | Self::Busy => None,
@@ -60,7 +68,9 @@ impl Health {
 #[derive(Debug, Default)]
 struct Queue {
     changes: Vec<Change>,
-    /// The approximate size of the changes in memory.
+    /// Changes that nobody waits for.
+    deferred: Deferred,
+    /// The approximate size of `changes` in memory.
     bytes: usize,
     /// The number of the last change.
     sequence: u64,
@@ -70,6 +80,17 @@ struct Queue {
     closed: bool,
     /// Whether the writer has closed the file.
     ended: bool,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.deferred.is_empty()
+    }
+
+    /// Discards the queued changes.
+    fn clear(&mut self) {
+        (self.changes, self.deferred, self.bytes) = (Vec::new(), Deferred::default(), 0);
+    }
 }
 
 /// The changes that are being written to the file.
@@ -97,10 +118,9 @@ pub(in crate::store) struct Shared {
 }
 
 impl Journal {
-    /// Creates the journal of a file whose highest number is `number_max`. Returns the journal and the sender of the
-    /// number of the last durable change, for the writer.
+    /// Creates the journal of an empty file. Returns the journal and the sender of the number of the last durable change,
+    /// for the writer.
     pub(in crate::store) fn new(
-        number_max: u64,
         grace: Duration,
         metrics: Arc<Metrics>,
         clock: fn() -> Instant,
@@ -114,7 +134,7 @@ impl Journal {
             metrics,
         };
         let (sender, durable) = watch::channel(0);
-        let numbers = AtomicU64::new(number_max.saturating_add(1));
+        let numbers = AtomicU64::new(1);
         (Self { shared: Arc::new(shared), numbers, durable, clock }, sender)
     }
 
@@ -126,6 +146,11 @@ impl Journal {
     /// Returns the monotonic clock.
     pub(in crate::store) fn clock(&self) -> fn() -> Instant {
         self.clock
+    }
+
+    /// Records that the file has records up to `number_max`, so that new records have higher numbers.
+    pub(in crate::store) fn continue_after(&self, number_max: u64) {
+        self.numbers.fetch_max(number_max.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Returns the number of a new record.
@@ -149,6 +174,7 @@ impl Journal {
         let before = queue.changes.len();
         for change in changes {
             queue.bytes += change.bytes();
+            queue.deferred.supersede(change.key());
             queue.changes.push(change);
         }
         if queue.changes.len() == before {
@@ -166,6 +192,23 @@ impl Journal {
         sequence
     }
 
+    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for them either: after a crash, the same
+    /// deadlines cause the same changes again.
+    pub(in crate::store) fn defer(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut queue = self.shared.queue.lock();
+        if queue.closed {
+            return;
+        }
+        changes.into_iter().for_each(|change| queue.deferred.push(change));
+        drop(queue);
+        self.shared.wake.notify_one();
+    }
+
+    /// Reports whether further changes may be deferred.
+    pub(in crate::store) fn may_defer(&self) -> bool {
+        self.shared.queue.lock().deferred.len() < DEFERRED_MAX
+    }
+
     /// Waits until all changes up to this one are durable. Returns false if they are not durable after `store.grace`, or
     /// if they never will be.
     pub(in crate::store) async fn durable(&self, sequence: u64) -> bool {
@@ -180,7 +223,7 @@ impl Journal {
         self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
-    /// Updates and returns the health. Only this check notices a hanging disk, because the writer is blocked then.
+    /// Updates and returns the health. Only this check notices a hanging disk, because the disk then blocks the writer.
     pub(in crate::store) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();
@@ -222,11 +265,12 @@ impl Shared {
         self.metrics.store_failed(to.why_not().is_some());
     }
 
-    /// Marks the previous batch as durable, waits for changes, and moves them into `batch`, which must be empty. Returns
-    /// the number of the last change. Returns `None` if the queue is closed and empty.
+    /// Marks the previous batch as durable, waits for changes if `wait` is true, and moves them into `batch`, which must
+    /// be empty. Returns the number of the last change. Returns `None` if the queue is closed and empty.
     pub(in crate::store) fn next_batch(
         &self,
         batch: &mut Vec<Change>,
+        wait: bool,
         clock: fn() -> Instant,
     ) -> Option<u64> {
         let mut queue = self.queue.lock();
@@ -239,14 +283,16 @@ impl Shared {
                 log::info!("the ledger's file is written again, and is complete");
             }
         }
-        while queue.changes.is_empty() && !queue.closed {
+        while queue.is_empty() && !queue.closed && wait {
             self.wake.wait(&mut queue);
         }
-        if queue.changes.is_empty() {
+        if queue.is_empty() && queue.closed {
             return None;
         }
         std::mem::swap(batch, &mut queue.changes);
         queue.bytes = 0;
+        let deferred_max = if queue.closed { usize::MAX } else { DEFERRED_PER_COMMIT };
+        queue.deferred.take(deferred_max, batch);
         queue.writing = Some(clock());
         Some(queue.sequence)
     }
@@ -266,8 +312,7 @@ impl Shared {
     /// Discards the queued changes, because they are written from memory. Returns the number of the last change.
     pub(in crate::store) fn discard_pending(&self) -> u64 {
         let mut queue = self.queue.lock();
-        queue.changes = Vec::new();
-        queue.bytes = 0;
+        queue.clear();
         queue.sequence
     }
 
@@ -290,7 +335,7 @@ impl Drop for EndGuard {
             self.0.set_health(Health::Gone);
         }
         queue.closed = true;
-        queue.changes = Vec::new();
+        queue.clear();
     }
 }
 
@@ -305,91 +350,5 @@ impl Drop for FileClosedGuard {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::OnceLock;
-
-    use super::*;
-
-    /// The seconds by which the test clock is ahead.
-    static AHEAD: AtomicU64 = AtomicU64::new(0);
-    static BEGAN: OnceLock<Instant> = OnceLock::new();
-
-    fn clock() -> Instant {
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let now = || runtime().block_on(async { tokio::time::sleep(Duration::ZERO).deadline().into_std() });
-        *BEGAN.get_or_init(now) + Duration::from_secs(AHEAD.load(Ordering::SeqCst))
-    }
-
-    /// Creates a journal without a writer.
-    fn journal(grace: Duration) -> (Journal, watch::Sender<u64>) {
-        Journal::new(0, grace, Arc::new(Metrics::new().unwrap()), clock)
-    }
-
-    fn large() -> Change {
-        Change::Interaction(1, "int_a".into(), vec![0; 1 << 20])
-    }
-
-    #[tokio::test]
-    async fn an_empty_change_is_durable_and_any_other_waits_for_its_commit() {
-        let (journal, durable) = journal(Duration::from_millis(20));
-        assert_eq!(journal.record([]), 0);
-        assert!(journal.durable(0).await);
-        let first = journal.record([Change::EventGone(1)]);
-        assert_eq!((journal.record([]), journal.sequence()), (0, first));
-        assert!(!journal.durable(first).await, "it was not written within the grace");
-        durable.send_replace(first);
-        assert!(journal.durable(first).await);
-        drop(durable);
-        assert!(!journal.durable(first + 1).await, "the writer has ended");
-    }
-
-    #[test]
-    fn the_queue_is_bounded() {
-        let (journal, _durable) = journal(Duration::from_secs(1000));
-        let fill = || {
-            let mut taken = 0;
-            while journal.accepts_changes() {
-                journal.record([large()]);
-                taken += 1;
-            }
-            taken
-        };
-        assert_eq!((fill(), journal.refresh_health()), (64, Health::Busy));
-        let mut batch = Vec::new();
-        assert!(journal.shared.next_batch(&mut batch, clock).is_some());
-        assert_eq!((batch.len(), fill(), journal.refresh_health()), (64, 64, Health::Busy));
-        // A rewrite from memory empties the queue.
-        assert_eq!(journal.shared.discard_pending(), journal.sequence());
-        assert_eq!(journal.shared.queue.lock().bytes, 0);
-    }
-
-    #[test]
-    fn a_hanging_disk_is_noticed_and_recovers() {
-        let (journal, _durable) = journal(Duration::from_secs(10));
-        let mut batch = Vec::new();
-        journal.record([large()]);
-        assert_eq!(journal.refresh_health(), Health::Healthy);
-        journal.shared.next_batch(&mut batch, clock).unwrap();
-        assert_eq!(journal.refresh_health(), Health::Healthy);
-        AHEAD.fetch_add(10, Ordering::SeqCst);
-        assert_eq!((journal.refresh_health(), journal.accepts_changes()), (Health::Hanging, false));
-        batch.clear();
-        journal.record([large()]);
-        journal.shared.next_batch(&mut batch, clock).unwrap();
-        assert_eq!((journal.refresh_health(), journal.accepts_changes()), (Health::Healthy, true));
-    }
-
-    #[test]
-    fn a_panic_of_the_writer_is_reported() {
-        let (journal, _durable) = journal(Duration::from_secs(1000));
-        let ending = EndGuard(Arc::clone(&journal.shared));
-        let thread = std::thread::spawn(move || {
-            let _ending = ending;
-            panic!("as a database might");
-        });
-        assert!(thread.join().is_err());
-        assert_eq!((journal.refresh_health(), journal.accepts_changes()), (Health::Gone, false));
-        assert_eq!(journal.record([large()]), u64::MAX);
-        journal.close();
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

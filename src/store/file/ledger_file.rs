@@ -20,29 +20,23 @@ use std::io::{Error, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use redb::Database;
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::{Backend, Disk};
-use super::change::{Change, StoredEvent};
-use crate::interaction::Interaction;
-use crate::time::Timestamp;
+use super::change::Change;
+use super::tables::{self, Record, guarded};
 
-/// Maps the number of an interaction to its id and its record (JSON).
-const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("interactions");
-/// Maps the number of an event to the event ([`StoredEvent::to_bits`]), the end of its retention (Unix milliseconds) and the number of its
-/// interaction.
-const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
-/// The names of the two halves of the key of the fingerprints in [`ABOUT`].
-const FINGERPRINT_KEY: (&str, &str) = ("fingerprint_key_1", "fingerprint_key_2");
-/// Describes the file.
-const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
-
-/// The version of the file format.
-const FORMAT: u64 = 1;
 /// The size of the page cache. It is small, because Callgate reads the whole file only once, at start.
 const CACHE_BYTES: usize = 16 << 20;
+/// The progress of a repair at which the database reports that it discards an incomplete commit.
+const DISCARDS_A_COMMIT: std::ops::Range<f64> = 0.2..0.5;
+/// The size of the smallest file that is compacted.
+const COMPACTED_BYTES_MIN: u64 = 16 << 20;
+/// The space that the database uses for each byte of a record: pages that are not full, and pages that are replaced.
+const USED_PER_RECORD_BYTE: u64 = 2;
 /// The longest chain of dangling symbolic links, as in the Linux kernel.
 const LINKS_MAX: usize = 40;
 
@@ -87,6 +81,8 @@ pub(in crate::store) struct LedgerFile {
     disk: Arc<Disk>,
     /// The open file. It has the lock.
     file: File,
+    /// The size of the records, without the space that the database needs besides.
+    records_bytes: i64,
 }
 
 impl LedgerFile {
@@ -122,7 +118,7 @@ impl LedgerFile {
     }
 
     fn unopened(path: &Path, file: File) -> Self {
-        Self { path: path.into(), database: None, disk: Arc::default(), file }
+        Self { path: path.into(), database: None, disk: Arc::default(), file, records_bytes: 0 }
     }
 
     /// Creates an empty file next to `path`. A crash then leaves no incomplete file at `path`.
@@ -152,8 +148,22 @@ impl LedgerFile {
         }
     }
 
+    /// Puts `new`, which is complete, in the place of this file, unless another process has replaced this file. Returns
+    /// whether `new` is in its place. It may be there also after a fault, but then a crash may undo that.
+    pub(in crate::store) fn replace_with(&mut self, mut new: Self) -> (bool, Result<(), Fault>) {
+        let moved = new.replace(self);
+        let is_in_place = new.path == self.path;
+        if is_in_place {
+            // The former file has no name any more. Its lock ends here, after the new file is locked and in its place.
+            *self = new;
+        } else {
+            new.remove();
+        }
+        (is_in_place, moved)
+    }
+
     /// Renames this file to the path of `former`, unless another process has replaced `former`.
-    pub(in crate::store) fn replace(&mut self, former: &Self) -> Result<(), Fault> {
+    fn replace(&mut self, former: &Self) -> Result<(), Fault> {
         self.file.sync_all().map_err(Fault::broken)?;
         former.check_name()?;
         self.move_to(&former.path)
@@ -177,48 +187,113 @@ impl LedgerFile {
         let _ = std::fs::remove_file(&self.path);
     }
 
+    /// Returns the size of the file.
+    pub(in crate::store) fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// Returns the size of the file if most of it is free, so that a new file would be much smaller.
+    pub(in crate::store) fn size_if_mostly_free(&self) -> Option<u64> {
+        let size = self.size();
+        let used = u64::try_from(self.records_bytes).unwrap_or(0).saturating_mul(USED_PER_RECORD_BYTE);
+        (size >= COMPACTED_BYTES_MIN && size / 2 > used).then_some(size)
+    }
+
     /// Returns the path of the file, without symbolic links.
     pub(in crate::store) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens the database in the file. No other database of this file may be open in this process.
+    /// Opens the database in the file, and compares each page with its checksum. No other database of this file may be
+    /// open in this process.
     fn open_database(&mut self) -> Result<(), Fault> {
         self.disk = Arc::default();
         let disk = Arc::clone(&self.disk);
         let fault = |message: String| Fault { message, kind: kind_of(&disk) };
         let file = self.file.try_clone().map_err(|error| fault(error.to_string()))?;
-        let opened = FileBackend::new(file).and_then(|inner| {
+        let discarded = Arc::<AtomicBool>::default();
+        let was_discarded = Arc::clone(&discarded);
+        let opened = guarded(|| {
+            let backend = Backend { inner: FileBackend::new(file)?, disk: Arc::clone(&disk) };
             let mut builder = Database::builder();
-            builder.set_cache_size(CACHE_BYTES);
-            builder.create_with_backend(Backend { inner, disk: Arc::clone(&disk) })
+            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+            builder.set_repair_callback(move |repair| {
+                discarded.fetch_or(DISCARDS_A_COMMIT.contains(&repair.progress()), Ordering::Relaxed);
+            });
+            let database = builder.create_with_backend(backend)?;
+            tables::create(&database)?;
+            Ok(database)
         });
         let database = opened.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => Fault::not_ours(IN_USE),
-            error => fault(error.to_string()),
+            redb::Error::DatabaseAlreadyOpen => Fault::not_ours(IN_USE),
+            error => fault(describe(&error)),
         })?;
-        create_tables(&database).map_err(fault)?;
+        if was_discarded.load(Ordering::Relaxed) {
+            log::warn!(
+                "the last commit in the ledger's file {} is incomplete and was discarded. This is normal after a power \
+                 cut, which loses nothing that was acknowledged. Otherwise the file is damaged",
+                self.path.display()
+            );
+        }
         self.database = Some(database);
         Ok(())
     }
 
+    /// Closes the database. It may panic if a page of its file is damaged.
+    fn close_database(&mut self) {
+        let database = self.database.take();
+        let close = || {
+            drop(database);
+            Ok(())
+        };
+        if let Err(error) = guarded(close) {
+            log::warn!("the ledger's file was not closed properly: {error}");
+        }
+    }
+
     /// Opens the database again after a write that found no free space.
     pub(in crate::store) fn reopen(&mut self) -> Result<(), Fault> {
-        self.database = None;
+        self.close_database();
         self.open_database()
     }
 
     /// Commits changes. They are durable once this returns.
     pub(in crate::store) fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let Some(database) = &self.database else { return Err(Fault::broken(NOT_OPEN)) };
-        commit(database, changes)
-            .map_err(|error| Fault { message: error.to_string(), kind: kind_of(&self.disk) })
+        let growth = guarded(|| tables::commit(database, changes))
+            .map_err(|error| Fault { message: error.to_string(), kind: kind_of(&self.disk) })?;
+        self.records_bytes += growth;
+        Ok(())
     }
 
-    /// Reads the contents of the file.
-    pub(in crate::store) fn read(&self) -> Result<Contents, String> {
+    /// Reads the fingerprint key. Returns `None` if an earlier version of Callgate wrote the file.
+    pub(in crate::store) fn fingerprint_key(&self) -> Result<Option<[u64; 2]>, String> {
         let Some(database) = &self.database else { return Err(NOT_OPEN.to_owned()) };
-        Contents::read(database).map_err(|error| error.to_string())
+        guarded(|| tables::fingerprint_key(database)).map_err(|error| describe(&error))
+    }
+
+    /// Reads the contents of the file: first the interactions and then the events, each in the order of their numbers.
+    pub(in crate::store) fn read(&mut self, visit: impl FnMut(Record)) -> Result<(), String> {
+        let Some(database) = &self.database else { return Err(NOT_OPEN.to_owned()) };
+        self.records_bytes = guarded(|| tables::read(database, visit)).map_err(|error| describe(&error))?;
+        Ok(())
+    }
+}
+
+impl Drop for LedgerFile {
+    fn drop(&mut self) {
+        self.close_database();
+    }
+}
+
+/// Describes an error for the operator, with a hint if the file is damaged.
+fn describe(error: &redb::Error) -> String {
+    match error {
+        redb::Error::Corrupted(detail) => format!(
+            "it is damaged ({detail}). Restore it from a backup, or move it away to start with an empty ledger"
+        ),
+        redb::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 
@@ -255,91 +330,4 @@ fn resolve(path: &Path) -> Result<PathBuf, Error> {
         }
     }
     Err(Error::other("too many symbolic links"))
-}
-
-fn commit(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
-    let write = database.begin_write()?;
-    {
-        let mut interactions = write.open_table(INTERACTIONS)?;
-        let mut events = write.open_table(EVENTS)?;
-        for change in changes {
-            match change {
-                Change::Event(number, event, until, owner) => {
-                    events.insert(number, (event.to_bits(), until.unix_ms(), *owner))?;
-                }
-                Change::FingerprintKey([first, second]) => {
-                    let mut about = write.open_table(ABOUT)?;
-                    about.insert(FINGERPRINT_KEY.0, first)?;
-                    about.insert(FINGERPRINT_KEY.1, second)?;
-                }
-                Change::EventGone(number) => drop(events.remove(number)?),
-                Change::Interaction(number, id, bytes) => {
-                    interactions.insert(number, (&**id, bytes.as_slice()))?;
-                }
-                Change::InteractionGone(number) => drop(interactions.remove(number)?),
-            }
-        }
-    }
-    write.commit()?;
-    Ok(())
-}
-
-/// Creates the tables of a new file. Returns an error if another version wrote the file.
-fn create_tables(database: &Database) -> Result<(), String> {
-    let create = || -> Result<u64, redb::Error> {
-        let write = database.begin_write()?;
-        write.open_table(INTERACTIONS)?;
-        write.open_table(EVENTS)?;
-        let mut about = write.open_table(ABOUT)?;
-        let format = about.get("format")?.map(|format| format.value());
-        if format.is_none() {
-            about.insert("format", FORMAT)?;
-        }
-        drop(about);
-        write.commit()?;
-        Ok(format.unwrap_or(FORMAT))
-    };
-    match create() {
-        Ok(FORMAT) => Ok(()),
-        Ok(other) => {
-            Err(format!("its format has version {other}, but this build supports only version {FORMAT}"))
-        }
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// The contents of the file at start.
-pub(in crate::store) struct Contents {
-    pub(in crate::store) number_max: u64,
-    pub(in crate::store) interactions: Vec<(u64, Box<str>, Interaction)>,
-    pub(in crate::store) events: Vec<(u64, StoredEvent, Timestamp, u64)>,
-    /// The key of the fingerprints. A file of an earlier version has none.
-    pub(in crate::store) fingerprint_key: Option<[u64; 2]>,
-}
-
-impl Contents {
-    fn read(database: &Database) -> Result<Self, redb::Error> {
-        let read = database.begin_read()?;
-        let about = read.open_table(ABOUT)?;
-        let half = |name| about.get(name).map(|value| value.map(|value| value.value()));
-        let fingerprint_key = half(FINGERPRINT_KEY.0)?.zip(half(FINGERPRINT_KEY.1)?).map(Into::into);
-        let mut contents =
-            Self { number_max: 0, interactions: Vec::new(), events: Vec::new(), fingerprint_key };
-        for row in read.open_table(INTERACTIONS)?.iter()? {
-            let (number, value) = row?;
-            let (id, bytes) = value.value();
-            let record = serde_json::from_slice(bytes)
-                .map_err(|error| redb::Error::Corrupted(format!("the record of {id} is invalid: {error}")))?;
-            contents.number_max = contents.number_max.max(number.value());
-            contents.interactions.push((number.value(), id.into(), record));
-        }
-        for row in read.open_table(EVENTS)?.iter()? {
-            let (number, value) = row?;
-            let (event, until, owner) = value.value();
-            contents.number_max = contents.number_max.max(number.value());
-            let event = StoredEvent::from_bits(event);
-            contents.events.push((number.value(), event, Timestamp::from_unix_ms(until), owner));
-        }
-        Ok(contents)
-    }
 }

@@ -2,10 +2,13 @@
 
 mod backend;
 mod change;
+mod deferred;
 mod journal;
 mod ledger_file;
+mod tables;
 
 pub(super) use change::{Change, NO_OWNER, StoredEvent};
 pub use journal::Health;
 pub(super) use journal::{EndGuard, FileClosedGuard, Journal, Shared};
-pub(super) use ledger_file::{Contents, Fault, FaultKind, LedgerFile};
+pub(super) use ledger_file::{Fault, FaultKind, LedgerFile};
+pub(super) use tables::Record;

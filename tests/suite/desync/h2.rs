@@ -63,7 +63,7 @@ const BODY: &[&[u8]] = &[b"body"];
 const DELIVERED: Option<&[u8]> = Some(b"body");
 
 fn cases() -> Vec<Case> {
-    [characters(), targets(), of_one_hop(), lengths(), names(), hosts(), order(), trailers()]
+    [characters(), targets(), of_one_hop(), lengths(), names(), hosts(), padded(), order(), trailers()]
         .into_iter()
         .flatten()
         .collect()
@@ -126,6 +126,12 @@ fn targets() -> Vec<Case> {
         (":method", b"POST /open/{ID}-m HTTP/1.1\r\nx: "),
         (":authority", b"h h"),
         (":authority", b"user@h"),
+        (":authority", b"localhost:x"),
+        (":authority", b"h:1:2"),
+        (":authority", b"h:-1"),
+        (":authority", b"[::1"),
+        (":authority", b"[::1]x"),
+        (":authority", b":80"),
         (":scheme", b""),
     ] {
         let shown = String::from_utf8_lossy(value);
@@ -187,17 +193,36 @@ fn names() -> Vec<Case> {
     cases
 }
 
+/// A request with `host` and without `:authority`.
+fn hosted(host: &[u8]) -> Fields {
+    [but(b":authority", None), owned(&[(b"host", host)])].concat()
+}
+
 /// RFC 9113 section 8.3.1.
 fn hosts() -> Vec<Case> {
     let two = |first: &[u8], second: &[u8]| [with(b"host", first), owned(&[(b"host", second)])].concat();
     vec![
         case("the same host".into(), with(b"host", b"h"), BODY, DELIVERED),
+        case("host with a bad port and no authority".into(), hosted(b"localhost:x"), BODY, None),
+        case("host without authority".into(), hosted(b"localhost:80"), BODY, DELIVERED),
         case("another host".into(), with(b"host", b"other"), &[], None),
         case("host with a line feed".into(), with(b"host", b"h\nx: y"), &[], None),
         case("host doubled".into(), two(b"h", b"h"), &[], None),
         case("two hosts".into(), two(b"h", b"other"), &[], None),
         case("no authority and no host".into(), but(b":authority", None), &[], None),
     ]
+}
+
+/// RFC 9113 section 8.2.1: a value neither begins nor ends with white space.
+fn padded() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for value in [&b" b"[..], b"b ", b"\tb", b"b\t", b" ", b"  b  "] {
+        let shown = String::from_utf8_lossy(value);
+        cases.push(case(format!("value {shown:?}"), with(b"x-a", value), BODY, None));
+        cases.push(case(format!("length {shown:?}"), with(b"content-length", value), BODY, None));
+    }
+    cases.push(case("an empty value".into(), with(b"x-a", b""), BODY, DELIVERED));
+    cases
 }
 
 fn order() -> Vec<Case> {

@@ -1,0 +1,175 @@
+//! `handshakes` of a preset: the requests with which a provider checks that a URL accepts its messages, and the
+//! replies.
+
+use http::Method;
+
+use super::signature_scheme::certificate_rule;
+use crate::config::yaml::{Cursor, Fields};
+use crate::json::Pointer;
+use crate::signature::{
+    Handshake, HandshakeCondition, HandshakeValueSource, ReplyBody, ReplyTemplate, ReplyTemplatePart,
+    ReplyValue,
+};
+
+const METHODS: &[(&str, &Method)] =
+    &[("GET", &Method::GET), ("HEAD", &Method::HEAD), ("OPTIONS", &Method::OPTIONS), ("POST", &Method::POST)];
+
+/// Reads the handshakes of a provider.
+pub(super) fn handshakes(at: &Cursor<'_>) -> Option<Vec<Handshake>> {
+    let read: Vec<_> = at.list()?.iter().map(handshake).collect();
+    read.into_iter().collect()
+}
+
+fn handshake(at: &Cursor<'_>) -> Option<Handshake> {
+    let mut fields = at.fields()?;
+    let name = fields.required("name").and_then(|at| at.name());
+    let method = fields.required("method").and_then(|at| at.one_of(METHODS));
+    let signed = fields.required("signed").and_then(|at| at.boolean());
+    let condition = fields.optional("when").map_or(Some(HandshakeCondition::default()), |at| when(&at));
+    let token = fields.optional("token").map(|at| place(&at));
+    let subscription = fields.optional("of").map(|at| place(&at));
+    let secret = fields.optional("learn").map(|at| place(&at));
+    let confirmation = fields.optional("fetch").map(|at| certificate_rule(&at));
+    let answer = fields.required("answer").and_then(|at| answer(&at));
+    fields.finish();
+    let (status, headers, body) = answer?;
+    Some(Handshake {
+        name: name?.into(),
+        method: method?.clone(),
+        signed: signed?,
+        condition: condition?,
+        token: token.map_or(Some(None), |read| read.map(Some))?,
+        subscription: subscription.map_or(Some(None), |read| read.map(Some))?,
+        secret: secret.map_or(Some(None), |read| read.map(Some))?,
+        confirmation: confirmation.map_or(Some(None), |read| read.map(Some))?,
+        status,
+        headers,
+        body,
+    })
+}
+
+/// Reads a location: `{body: /pointer}`, `{header: NAME}` or `{query: NAME}`.
+fn place(at: &Cursor<'_>) -> Option<HandshakeValueSource> {
+    let mut fields = at.fields()?;
+    let body = fields.optional("body").map(|at| at.pointer().map(HandshakeValueSource::Body));
+    let header = fields.optional("header").map(|at| at.header_name().map(HandshakeValueSource::Header));
+    let query =
+        fields.optional("query").map(|at| at.text().map(|name| HandshakeValueSource::Query(name.into())));
+    fields.finish();
+    let mut given = [body, header, query].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        _ => at.error("expected exactly one of body, header and query", ""),
+    }
+}
+
+fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
+    let mut fields = at.fields()?;
+    let mut when = HandshakeCondition::default();
+    for (key, what) in entries(&mut fields, "header")? {
+        let name = http::HeaderName::from_bytes(key.as_bytes()).ok()?;
+        when.head.push((HandshakeValueSource::Header(name), what.expected_value()?));
+    }
+    for (key, what) in entries(&mut fields, "query")? {
+        when.head.push((HandshakeValueSource::Query(key.into()), what.expected_value()?));
+    }
+    for (key, what) in entries(&mut fields, "body")? {
+        when.body.push((Pointer::parse(key)?, what.expected_value()?));
+    }
+    for (key, what) in entries(&mut fields, "form")? {
+        when.form.push((key.into(), what.expected_value()??));
+    }
+    fields.finish();
+    Some(when)
+}
+
+fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n str, Cursor<'n>)>> {
+    fields.optional(key).map_or(Some(Vec::new()), |at| at.named())
+}
+
+impl Cursor<'_> {
+    /// Reads an expected value. Returns `Some(None)` for `true`, which accepts any value.
+    fn expected_value(&self) -> Option<Option<Box<str>>> {
+        let words = self.scalar_text()?;
+        Some((&*words != "true").then_some(words))
+    }
+}
+
+type Headers = Vec<(http::HeaderName, ReplyTemplate)>;
+
+fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, ReplyBody)> {
+    let mut fields = at.fields()?;
+    let status = fields.required("status").and_then(|at| at.whole_number(200..=299));
+    let text = fields.optional("text").map(|at| template(&at));
+    let json = fields.optional("json").map(|at| json(&at));
+    let mut headers = Vec::new();
+    if let Some(at) = fields.optional("headers") {
+        for (name, at) in at.named()? {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
+            headers.push((name, template(&at)?));
+        }
+    }
+    fields.finish();
+    let answer = match (text, json) {
+        (Some(text), None) => ReplyBody::Text(text?),
+        (None, Some(json)) => ReplyBody::Json(json?),
+        (None, None) => ReplyBody::Empty,
+        (Some(_), Some(_)) => return at.error("`text` and `json` exclude each other", "keep one of the two"),
+    };
+    Some((u16::try_from(status?).ok()?, headers, answer))
+}
+
+fn json(at: &Cursor<'_>) -> Option<Vec<(Box<str>, ReplyValue)>> {
+    let one = |(name, at): (&str, Cursor<'_>)| {
+        let value = match at.is_text() {
+            true => ReplyValue::Text(template(&at)?),
+            false => ReplyValue::Raw(at.scalar_text()?),
+        };
+        Some((name.into(), value))
+    };
+    let read: Vec<_> = at.named()?.into_iter().map(one).collect();
+    read.into_iter().collect()
+}
+
+/// Reads a text with the placeholders `{query:x}`, `{body:/pointer}`, `{header:x}`, `{hmac_hex:…}` and
+/// `{hmac_base64:…}`.
+fn template(at: &Cursor<'_>) -> Option<ReplyTemplate> {
+    let text = at.text()?;
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('{') {
+        let piece = behind.split_once('}').and_then(|(name, after)| Some((piece(name)?, after)));
+        let Some((piece, after)) = piece else {
+            return at.error(format!("`{text}` has an unknown placeholder"), "");
+        };
+        if !before.is_empty() {
+            pieces.push(ReplyTemplatePart::Literal(before.into()));
+        }
+        pieces.push(piece);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(ReplyTemplatePart::Literal(rest.into()));
+    }
+    Some(ReplyTemplate(pieces))
+}
+
+fn piece(name: &str) -> Option<ReplyTemplatePart> {
+    if let Some(rest) = name.strip_prefix("hmac_hex:") {
+        return source(rest).map(ReplyTemplatePart::HmacHex);
+    }
+    if let Some(rest) = name.strip_prefix("hmac_base64:") {
+        return source(rest).map(ReplyTemplatePart::HmacBase64);
+    }
+    source(name).map(ReplyTemplatePart::Echo)
+}
+
+fn source(name: &str) -> Option<HandshakeValueSource> {
+    let (kind, rest) = name.split_once(':')?;
+    match kind {
+        "body" => Pointer::parse(rest).map(HandshakeValueSource::Body),
+        "header" => http::HeaderName::from_bytes(rest.as_bytes()).ok().map(HandshakeValueSource::Header),
+        "query" => Some(HandshakeValueSource::Query(rest.into())),
+        _ => None,
+    }
+}

@@ -1,0 +1,139 @@
+//! The settings that Callgate applies at start, and the decision which changed settings need a restart.
+
+use std::time::Duration;
+
+use crate::config::listen::{AdminListener, EgressListener, Listener, Listeners, listeners};
+use crate::config::store::{self, StoreSettings};
+use crate::config::traces::{TraceSettings, traces};
+use crate::config::yaml::{Cursor, Fields};
+
+/// The maximum of `shutdown.delay`, and of `shutdown.grace`.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
+
+/// The settings that Callgate applies at start, before it accepts requests. A reload cannot change the settings that
+/// [`Self::differences`] compares. It can change the others, such as the TLS settings of the listeners.
+#[derive(Clone, Debug)]
+pub struct Startup {
+    /// The destination of the access log.
+    pub access_log: AccessLog,
+    /// The admin listener. `None`: there is none.
+    pub admin: Option<AdminListener>,
+    /// The egress listener. `None`: there is none.
+    pub egress: Option<EgressListener>,
+    /// The ingress listeners.
+    pub ingress: Vec<Listener>,
+    /// The time from SIGTERM until Callgate accepts no more connections.
+    pub shutdown_delay: Duration,
+    /// The maximum time that running requests may then take to end.
+    pub shutdown_grace: Duration,
+    /// The settings of the ledger.
+    pub store: StoreSettings,
+    /// True if a change of a file causes a reload. SIGHUP always causes one.
+    pub watches: bool,
+    /// The collector of trace spans. `None`: Callgate sends no spans.
+    pub traces: Option<TraceSettings>,
+    /// The number of worker threads. `None`: the number of processors, at most two.
+    pub threads: Option<usize>,
+}
+
+impl Startup {
+    /// Returns the keys whose values differ from `other` and that only a restart can change.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
+        let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
+        let egress = |startup: &Self| startup.egress.as_ref().map(|egress| egress.address);
+        let times = |startup: &Self| (startup.shutdown_delay, startup.shutdown_grace);
+        [
+            ("access_log", self.access_log == other.access_log),
+            ("listen.admin.address", admin(self) == admin(other)),
+            ("listen.egress.address", egress(self) == egress(other)),
+            ("listen.ingress[].address", addresses(self) == addresses(other)),
+            ("shutdown", times(self) == times(other)),
+            ("store", self.store == other.store),
+            ("reload", self.watches == other.watches),
+            ("traces", self.traces == other.traces),
+            ("threads", self.threads == other.threads),
+        ]
+        .into_iter()
+        .filter_map(|(key, same)| (!same).then_some(key))
+        .collect()
+    }
+}
+
+/// The destination of the access log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AccessLog {
+    /// Callgate writes no access log.
+    Off,
+    /// One JSON line per request on standard output.
+    Stdout,
+}
+
+/// Reads `listen`, `access_log`, `reload`, `shutdown`, `store`, `threads` and `traces`.
+pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
+    let words = [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)];
+    let access_log = root.optional("access_log").map_or(Some(AccessLog::Stdout), |at| at.one_of(&words));
+    let threads = root
+        .optional("threads")
+        .map_or(Some(None), |at| at.whole_number(1..=256).map(|n| usize::try_from(n).ok()));
+    let words = [("watch", true), ("signal", false)];
+    let watches = root.optional("reload").map_or(Some(true), |at| at.one_of(&words));
+    let traces = root.optional("traces").map(|at| traces(&at));
+    let store = store::store(root.optional("store"));
+    let shutdown = shutdown(root.optional("shutdown"));
+    let listen = root.required("listen").and_then(|at| listeners(&at));
+    let (shutdown_delay, shutdown_grace) = shutdown?;
+    let Listeners { admin, egress, ingress } = listen?;
+    Some(Startup {
+        access_log: access_log?,
+        admin,
+        egress,
+        ingress,
+        shutdown_delay,
+        shutdown_grace,
+        store: store?,
+        threads: threads?,
+        traces: traces.map_or(Some(None), |read| read.map(Some))?,
+        watches: watches?,
+    })
+}
+
+/// Reads `shutdown`: the delay and the grace. The sum of the defaults is below 30 s, the time after which Kubernetes
+/// kills a pod.
+fn shutdown(at: Option<Cursor<'_>>) -> Option<(Duration, Duration)> {
+    let (mut delay, mut grace) = (Some(Duration::from_secs(2)), Some(Duration::from_secs(10)));
+    if let Some(at) = at {
+        let mut fields = at.fields()?;
+        let mut read = |key, default| {
+            fields.optional(key).map_or(default, |at: Cursor<'_>| match at.duration_or_zero()? {
+                long if long > SHUTDOWN_MAX => at.error("longer than an hour", ""),
+                duration => Some(duration),
+            })
+        };
+        (delay, grace) = (read("delay", delay), read("grace", grace));
+        fields.finish();
+    }
+    Some((delay?, grace?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::config::tests::{MINIMAL, mistake, parse};
+
+    #[test]
+    fn how_long_stopping_takes() {
+        let agent = "agent:";
+        let with = |fields: &str| format!("shutdown: {{ {fields} }}\n{agent}");
+        mistake(agent, &with("delay: 2h"), "shutdown.delay", "longer than an hour");
+        mistake(agent, &with("grace: soon"), "shutdown.grace", "");
+        let times = |text: &str| {
+            let startup = parse(text).unwrap().startup;
+            (startup.shutdown_delay.as_millis(), startup.shutdown_grace)
+        };
+        assert_eq!(times(MINIMAL), (2000, Duration::from_secs(10)));
+        let stated = MINIMAL.replacen(agent, &with("delay: 0s, grace: 30s"), 1);
+        assert_eq!(times(&stated), (0, Duration::from_secs(30)));
+    }
+}

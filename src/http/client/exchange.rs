@@ -1,0 +1,261 @@
+//! The client side of one HTTP/1 exchange with the agent or a provider: sends one request over an established
+//! connection and reads one response. A request is never sent a second time.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::fault::ResponseFault;
+use super::response_head::{ResponseHead, framing, read_final_head};
+use super::upstream::Upstream;
+use crate::framing::Framing;
+use crate::http::timeouts::{ReusableTimer, poll_once};
+use crate::request::lasts;
+
+/// Maximum size of a body, in bytes, that is copied behind the head into one buffer. For such a body, copying costs
+/// less than writing from two buffers.
+const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
+/// Largest read of a response body, in bytes.
+const READ_BYTES: usize = 32 << 10;
+
+/// A complete request in wire format.
+pub(crate) struct Message {
+    /// The HTTP/1.1 head, including the empty line, and a small body.
+    head: Bytes,
+    /// A body that is too large for the buffer of the head.
+    body: Bytes,
+    /// Whether the request has a body.
+    has_body: bool,
+    /// Whether the response may have a body. False for HEAD.
+    expects_body: bool,
+}
+
+impl Message {
+    /// Returns a request with a finished head. The buffers are ready before a connection is chosen, so that the request
+    /// is written immediately after the check of an idle connection. Unexpected bytes that arrive between the check and
+    /// the write would be taken for the response.
+    pub(crate) fn new(mut head: Vec<u8>, body: Bytes, expects_body: bool) -> Self {
+        let has_body = !body.is_empty();
+        if body.len() > ONE_BUFFER_BYTES_MAX {
+            return Self { head: head.into(), body, has_body, expects_body };
+        }
+        head.extend_from_slice(&body);
+        Self { head: head.into(), body: Bytes::new(), has_body, expects_body }
+    }
+}
+
+/// A connection to the agent or a provider, with its timer.
+pub(crate) struct Connection {
+    pub(crate) stream: Upstream,
+    /// The generation of the pool when the connection was opened.
+    pub(crate) generation: u64,
+    timer: ReusableTimer,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Upstream, generation: u64) -> Self {
+        Self { stream, generation, timer: ReusableTimer::default() }
+    }
+}
+
+/// A response whose head was read. The body may still be unread.
+pub(crate) struct UpstreamResponse {
+    /// The connection. `None` after it was taken for reuse.
+    connection: Option<Connection>,
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The framing of the part of the body that was not read yet.
+    body: Framing,
+    /// Bytes that were read but not yet consumed.
+    read: Bytes,
+    /// Whether the connection is reusable after the body has been read.
+    keep_alive: bool,
+    timeout: Duration,
+}
+
+/// Sends a request and reads the head of the response. `timeout` limits this step, and later each read of the body.
+///
+/// A response may arrive before the whole request was sent, because a peer that denies a large body need not read it.
+/// The connection is closed after such a response, and a 2xx response of this kind is an error.
+///
+/// # Errors
+/// Returns [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
+pub(crate) async fn exchange(
+    mut connection: Connection,
+    message: Message,
+    timeout: Duration,
+) -> Result<UpstreamResponse, ResponseFault> {
+    let Message { has_body, expects_body, .. } = message;
+    let Connection { stream, timer, .. } = &mut connection;
+    let received = timer.with_timeout(timeout, send_and_receive(stream, message)).await;
+    let ReceivedHead { head, read, is_sent } = received.unwrap_or(Err(ResponseFault::Timeout))?;
+    if !is_sent && head.status.is_success() {
+        return Err(ResponseFault::Early);
+    }
+    let (body, length, unambiguous) = framing(&head, expects_body)?;
+    let ResponseHead { status, version, mut headers } = head;
+    let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
+    // The connection is not reused after HEAD, because the upstream may still send a body by mistake. It is not reused
+    // after a denied request with a body, either: the peer may have left the body unread, although the kernel has
+    // accepted all of it. The peer would then read the rest of the body as the next request.
+    let body_may_be_unread = has_body && !status.is_success();
+    let keep_alive = is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread;
+    // Repeated equal lengths are relayed as one. A length that the transfer coding overrides is removed.
+    match length {
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
+        None => drop(headers.remove(CONTENT_LENGTH)),
+    }
+    Ok(UpstreamResponse { connection: Some(connection), status, headers, body, read, keep_alive, timeout })
+}
+
+/// The head of a response, and whether the request was completely sent when it arrived.
+struct ReceivedHead {
+    head: ResponseHead,
+    /// The bytes that were read after the head.
+    read: Bytes,
+    /// Whether the whole request was sent.
+    is_sent: bool,
+}
+
+/// Writes the request and reads the head of the response. If the request cannot be written without waiting, both happen
+/// concurrently. A response is also read after a failed write, because the peer may have responded before it closed the
+/// connection.
+async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
+    let mut rest = message.head.chain(message.body);
+    let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;
+    if let Some(sent) = sent {
+        let (head, read) = read_final_head(stream).await?;
+        return Ok(ReceivedHead { head, read, is_sent: sent.is_ok() });
+    }
+    // Boxed, because few exchanges need this future.
+    Box::pin(send_and_receive_concurrently(stream, rest)).await
+}
+
+async fn send_and_receive_concurrently(
+    stream: &mut Upstream,
+    mut rest: impl Buf,
+) -> Result<ReceivedHead, ResponseFault> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut response = pin!(read_final_head(&mut reader));
+    let sent = tokio::select! {
+        biased;
+        early = &mut response => {
+            let (head, read) = early?;
+            return Ok(ReceivedHead { head, read, is_sent: false });
+        }
+        sent = send(&mut writer, &mut rest) => sent,
+    };
+    let (head, read) = response.await?;
+    Ok(ReceivedHead { head, read, is_sent: sent.is_ok() })
+}
+
+/// Writes the rest of a request. It is cancel-safe: `rest` advances with each write.
+async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> std::io::Result<()> {
+    stream.write_all_buf(rest).await?;
+    stream.flush().await
+}
+
+impl UpstreamResponse {
+    /// Replaces all values of a header. `None` removes the header.
+    pub(crate) fn set_header(&mut self, name: &HeaderName, value: Option<&str>) {
+        self.headers.remove(name);
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            self.headers.insert(name.clone(), value);
+        }
+    }
+
+    /// Returns the headers.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Returns the status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Reports whether the status is 2xx.
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// Reads the next part of the body. Returns `None` at its end.
+    pub(crate) async fn read_body(&mut self) -> Result<Option<Bytes>, ResponseFault> {
+        while !self.body.is_done() {
+            if self.read.is_empty() {
+                let received = self.read_more().await.ok_or(ResponseFault::Timeout)?;
+                if received.map_err(|_| ResponseFault::Reset)? == 0 {
+                    let is_end = matches!(self.body, Framing::Close);
+                    self.abandon_body();
+                    return if is_end { Ok(None) } else { Err(ResponseFault::Reset) };
+                }
+            }
+            match &mut self.body {
+                Framing::Close => return Ok(Some(std::mem::take(&mut self.read))),
+                Framing::Length(left) => {
+                    let available = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read.len());
+                    *left -= available as u64;
+                    return Ok(Some(self.read.split_to(available)));
+                }
+                Framing::Chunks(chunks) => {
+                    let mut data = BytesMut::new();
+                    let Ok(taken) = chunks.read(&self.read, |bytes| data.extend_from_slice(bytes)) else {
+                        self.abandon_body();
+                        return Err(ResponseFault::Garbled);
+                    };
+                    self.read.advance(taken);
+                    if !data.is_empty() {
+                        return Ok(Some(data.freeze()));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the body. The connection will not be reused.
+    fn abandon_body(&mut self) {
+        (self.body, self.keep_alive) = (Framing::Length(0), false);
+    }
+
+    /// Reads more bytes and returns their number. Returns `None` on a timeout.
+    async fn read_more(&mut self) -> Option<std::io::Result<usize>> {
+        let capacity = match self.body {
+            Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES),
+            Framing::Chunks(_) | Framing::Close => READ_BYTES,
+        };
+        // After the connection was taken, nothing is left to read.
+        let Some(Connection { stream, timer, .. }) = &mut self.connection else { return Some(Ok(0)) };
+        let mut read = BytesMut::with_capacity(capacity);
+        let received = timer.with_timeout(self.timeout, stream.read_buf(&mut read)).await;
+        self.read = read.freeze();
+        received
+    }
+
+    /// Reads the body until its end, or until more than `bytes_max` bytes are read.
+    pub(crate) async fn read_up_to(&mut self, bytes_max: usize) -> Result<Bytes, ResponseFault> {
+        // The data is copied, because a slice of one byte would keep its whole read buffer allocated.
+        let mut body = BytesMut::new();
+        while body.len() <= bytes_max
+            && let Some(data) = self.read_body().await?
+        {
+            body.extend_from_slice(&data);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Reports whether the whole body has been read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Takes the connection if it is reusable: the response was read to its end, and no bytes followed it.
+    pub(crate) fn take_connection(&mut self) -> Option<Connection> {
+        let is_reusable = self.keep_alive && self.body.is_done() && self.read.is_empty();
+        if is_reusable { self.connection.take() } else { None }
+    }
+}

@@ -1,0 +1,82 @@
+//! The action endpoint of a callback, which is the URL for answers to the provider's question. The gate checks it, and
+//! the agent can receive a local URL in its place.
+
+use super::decide::Admitted;
+use super::permit::Permit;
+use crate::denial::Denial;
+use crate::interaction::FIRST_QUESTION;
+use crate::json::{Found, NotJson, find_one, find_strict, quoted, replace};
+use crate::trail::{Check, Trail};
+
+impl Admitted {
+    /// Returns the action endpoint in the body. Denies an endpoint that the route does not allow.
+    pub(super) fn check_action_endpoint(
+        &mut self,
+        body: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Option<Box<str>>, Denial> {
+        let Some(actions) = &self.route.actions else { return Ok(None) };
+        let refuse = |trail: &mut Trail, detail: String| {
+            Err(trail.deny(Check::Action, Denial::ActionNotAllowed, || detail))
+        };
+        let at = actions.pointer.as_str();
+        // Agents may use lenient JSON parsers, or parsers that ignore the case of member names. A body that two
+        // parsers understand differently cannot be guarded.
+        let found = match find_strict(body, &actions.pointer) {
+            Ok(found) => found,
+            Err(NotJson) if body.is_empty() => Found::Missing,
+            Err(NotJson) => {
+                let detail = || "the body is not valid JSON".to_owned();
+                return Err(trail.deny(Check::Action, Denial::BodyNotJson, detail));
+            }
+        };
+        match found {
+            Found::Missing => {}
+            Found::One(raw) if raw.get() == "null" => {}
+            Found::One(raw) if raw.get().starts_with('"') => {
+                let url = found.word().unwrap_or_default();
+                return match actions.guard.admit(&url) {
+                    Ok(_) => {
+                        trail.pass(Check::Action, || {
+                            format!("the action endpoint at {at} is at a listed host")
+                        });
+                        Ok(Some(url))
+                    }
+                    Err(refused) => {
+                        let refusal =
+                            refuse(trail, format!("the action endpoint at {at} is not allowed: {refused}"));
+                        self.found.guarded = Some(refused.class());
+                        refusal
+                    }
+                };
+            }
+            Found::One(_) => return refuse(trail, format!("the action endpoint at {at} is not a string")),
+            Found::Doubled => {
+                return refuse(
+                    trail,
+                    format!("the member {at} occurs twice, or its name is in another case"),
+                );
+            }
+        }
+        trail.skip(Check::Action, "the callback has no action endpoint");
+        Ok(None)
+    }
+}
+
+impl Permit {
+    /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
+    /// the route does not rewrite, or if the callback asks no question.
+    pub fn body_with_local_endpoint(&self, body: &[u8], local: &str) -> Option<String> {
+        let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
+        let number = self.question()?;
+        let text = std::str::from_utf8(body).ok()?;
+        let old = find_one(body, &actions.pointer).raw()?;
+        let interaction = self.interaction()?;
+        // The URL identifies the question, so that the agent can answer several open questions.
+        let url = match number {
+            FIRST_QUESTION => format!("{local}{interaction}"),
+            _ => format!("{local}{interaction}/{number}"),
+        };
+        Some(replace(text, old, &quoted(&url)))
+    }
+}

@@ -1,0 +1,267 @@
+//! The second half of the gate. It verifies the whole body, and reads the values that the body reports: status,
+//! progress, event id and action endpoint.
+
+use http::HeaderValue;
+
+use super::decide::{Admitted, Denied, Seen};
+use super::forward;
+use super::observed::Observed;
+use super::permit::Verified;
+use super::route::QueryRule;
+use crate::denial::{Denial, Refusal};
+use crate::interaction::Report;
+use crate::json::find_one;
+use crate::request::RequestHead;
+use crate::secret::Secret;
+use crate::signature::{
+    AuthenticationTag, EventIdSource, HandshakeReply, PresentedSignature, SignatureContext, VerifierKeys,
+};
+use crate::trail::{Check, Trail};
+
+/// Maximum length of an event id from a body, in bytes.
+const EVENT_ID_BYTES_MAX: usize = 256;
+
+/// A request that passed all checks except those of the ledger.
+#[derive(Debug)]
+pub enum Decided {
+    /// A callback. The check of the ledger is next.
+    Callback(Box<Verified>),
+    /// A provider's handshake. Callgate answers it itself.
+    Handshake(Box<(HandshakeReply, Seen)>),
+    /// A request that Callgate delivers only because its route is in observe mode. In enforce mode, Callgate would deny
+    /// it or answer it itself.
+    Observed(Box<Observed>),
+}
+
+/// The result of the body checks, before [`Decided`] is built.
+enum Body {
+    Callback { tags: Vec<AuthenticationTag>, question: Option<Box<str>>, target: String },
+    Handshake(HandshakeReply),
+    Observed { instead: &'static str, target: String },
+}
+
+impl Admitted {
+    /// Checks the whole body. `head` must be the head that was admitted.
+    ///
+    /// # Errors
+    /// Returns [`Denied`] if the body is too large, if no signature matches, or if the body names an action endpoint
+    /// that the route does not allow.
+    pub fn decide_body(
+        mut self: Box<Self>,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Decided, Box<Denied>> {
+        match self.decide(head, body, trail) {
+            Ok(Body::Callback { tags, question, target }) => {
+                let report = Report { question, ..self.route.follow.report(head, body) };
+                let event_id = self.event_id(body);
+                let events = self.event_keys(head, body, &tags, event_id.as_ref());
+                let verified = Verified { admitted: self, target, report, events, event_id };
+                Ok(Decided::Callback(Box::new(verified)))
+            }
+            Ok(Body::Observed { instead, target }) => {
+                Ok(Decided::Observed(Box::new(Observed { admitted: self, target, instead })))
+            }
+            Ok(Body::Handshake(reply)) => Ok(Decided::Handshake(Box::new((reply, self.into_seen())))),
+            Err(denial) => Err(Box::new(Denied { denial, seen: self.into_seen() })),
+        }
+    }
+
+    fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
+        let said = self.check_size(head, body, trail);
+        self.heed(said)?;
+        // A request with a signature in its head is never an unsigned handshake.
+        let signed = self.found.presented.as_ref().is_some_and(PresentedSignature::is_in_head);
+        if !signed {
+            let said = self.shake(head, body, false, trail);
+            if let Some(reply) = self.heed(said)?.flatten() {
+                return self.shaken(reply, head);
+            }
+        }
+        let tags = match self.signature_was_refused() {
+            true => None,
+            false => {
+                let said = self.check_signature(head, body, trail);
+                self.heed(said)?
+            }
+        };
+        if tags.is_some() {
+            let said = self.shake(head, body, true, trail);
+            if let Some(reply) = self.heed(said)?.flatten() {
+                return self.shaken(reply, head);
+            }
+        }
+        if self.found.only_handshake {
+            let denial = trail.deny(Check::Handshake, Denial::MethodNotAllowed, || {
+                "the request is not a handshake, and the route does not list its method".to_owned()
+            });
+            self.heed::<()>(Err(denial))?;
+        }
+        let said = self.check_action_endpoint(body, trail);
+        let question = self.heed(said)?.flatten();
+        let target = self.internal_target(head)?;
+        match (self.found.observed.first(), tags) {
+            (None, Some(tags)) => Ok(Body::Callback { tags, question, target }),
+            (first, _) => {
+                let instead = first.map_or(Denial::SignatureMissing.code(), |denial| denial.code());
+                Ok(Body::Observed { instead, target })
+            }
+        }
+    }
+
+    /// Applies the result of a check. Returns its value or its denial. In observe mode, records a denial and returns
+    /// `Ok(None)` instead.
+    fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
+        self.found.heed(&self.route, said)
+    }
+
+    /// Reports whether the head check already denied the signature, and the request continues only because of observe
+    /// mode. The body check does not verify such a signature.
+    fn signature_was_refused(&self) -> bool {
+        let proves = self.route.verifier().is_some_and(|verifier| verifier.scheme().has_proof());
+        self.route.observes() && proves && self.found.presented.is_none() && self.found.unsigned.is_none()
+    }
+
+    /// Returns the reply to a handshake. In observe mode the handshake is delivered instead, because in this mode the
+    /// agent answers handshakes.
+    fn shaken(&self, reply: HandshakeReply, head: &RequestHead<'_>) -> Result<Body, Denial> {
+        match self.route.observes() {
+            true => Ok(Body::Observed { instead: "handshake", target: self.internal_target(head)? }),
+            false => Ok(Body::Handshake(reply)),
+        }
+    }
+
+    /// Returns the internal request target. The configuration ensures that every capture in `forward` also occurs in
+    /// the route's path. If a capture were missing nevertheless, the request would be denied instead of being delivered
+    /// to another path.
+    fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
+        self.target(head).ok_or(Denial::RouteUnknown)
+    }
+
+    /// Returns what the verification of a signature needs besides the body.
+    fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
+        SignatureContext {
+            head: *head,
+            public_url: &self.edge.public_url,
+            keyring: &self.edge.fetched_data.keyring,
+            derived: &self.found.derived,
+            now: self.now,
+        }
+    }
+
+    /// Returns the reply if the request is a handshake. `verified` is whether its signature has been verified.
+    fn shake(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        verified: bool,
+        trail: &mut Trail,
+    ) -> Result<Option<HandshakeReply>, Denial> {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.has_handshakes()) else {
+            return Ok(None);
+        };
+        let pending = match verifier.keys() {
+            VerifierKeys::Learned(id) => self.edge.fetched_data.keyring.secret(*id).is_none(),
+            _ => false,
+        };
+        match verifier.answer_handshake(&self.signed(head), body, verified, pending) {
+            None => Ok(None),
+            Some(Ok(reply)) => {
+                trail.pass(Check::Handshake, || format!("Callgate answers the handshake {}", reply.name));
+                Ok(Some(reply))
+            }
+            Some(Err(refusal)) => {
+                Err(trail.deny(Check::Handshake, refusal.denial, || refusal.detail.into_owned()))
+            }
+        }
+    }
+
+    /// Returns the provider's event id, from a header or from the body.
+    fn event_id(&self, body: &[u8]) -> Option<HeaderValue> {
+        if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
+            return Some(id.clone());
+        }
+        let scheme_id = self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref());
+        let Some(EventIdSource::Body(pointer)) = scheme_id else {
+            return None;
+        };
+        let word = find_one(body, pointer).word()?;
+        HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
+    }
+
+    /// Returns the internal request target: the path from the captures, and the query without the token. In observe
+    /// mode the query is unchanged.
+    fn target(&self, head: &RequestHead<'_>) -> Option<String> {
+        let mut target = self.route.forward.fill(|name| self.captures.value(name))?;
+        let query = match self.route.query {
+            QueryRule::Drop => None,
+            QueryRule::Pass if self.route.observes() => head.raw_query().map(Into::into),
+            QueryRule::Pass => {
+                head.raw_query().and_then(|query| forward::query(&self.route, self.token(), query))
+            }
+        };
+        if let Some(query) = query {
+            target.push('?');
+            target.push_str(&query);
+        }
+        Some(target)
+    }
+
+    pub(super) fn token(&self) -> Option<&[u8]> {
+        self.found.token.as_ref().map(Secret::expose)
+    }
+
+    fn check_size(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
+        let bytes = body.len() as u64;
+        if bytes > self.route.body_bytes_max {
+            return Err(trail.deny(Check::Body, Denial::BodyTooLarge, || {
+                format!("{bytes} bytes, {} allowed", self.route.body_bytes_max)
+            }));
+        }
+        if head.body_bytes_declared.is_some_and(|declared| declared != bytes) {
+            return Err(trail.deny(Check::Body, Denial::BodyIncomplete, || {
+                format!("{bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
+            }));
+        }
+        trail.pass(Check::Body, || format!("{bytes} bytes"));
+        Ok(())
+    }
+
+    /// Verifies the signature. Returns the authentication tags, which identify the message.
+    fn check_signature(
+        &mut self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Vec<AuthenticationTag>, Denial> {
+        let Some(verifier) = self.route.verifier().filter(|verifier| verifier.scheme().has_proof()) else {
+            trail.skip(Check::Signature, "the provider does not sign");
+            return Ok(Vec::new());
+        };
+        let Some(presented) = &self.found.presented else {
+            let missing = || {
+                Refusal::new(Denial::SignatureMissing, "the request has no signature and is not a handshake")
+            };
+            let refusal = self.found.unsigned.clone().unwrap_or_else(missing);
+            return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
+        };
+        let signed = self.signed(head);
+        match verifier.verify_body(presented, &signed, body) {
+            Ok(tags) => {
+                trail.pass(Check::Signature, || match verifier.scheme().covers().body {
+                    true => format!("matches over {} body bytes", body.len()),
+                    false => "valid; it does not cover the body".to_owned(),
+                });
+                Ok(tags)
+            }
+            Err(refusal) => {
+                let wanted = (refusal.denial == Denial::KeysUnavailable)
+                    .then(|| verifier.missing_certificate(&signed, body).map(Into::into))
+                    .flatten();
+                self.found.wanted = wanted;
+                Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()))
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Which headers of a caller reach the agent.
+
+use http::HeaderName;
+
+use crate::request::HOP_BY_HOP;
+
+/// Headers that proxies, content delivery networks and application servers set, and that agents and their frameworks
+/// trust: for the client address, the path, the host, the method, or the identity of a user. A caller must not choose
+/// them, so Callgate removes them. Sorted.
+const REMOVED: [&str; 50] = [
+    "ali-cdn-real-ip",
+    // RFC 9440.
+    "client-cert",
+    "client-cert-chain",
+    "client-ip",
+    "cdn-real-ip",
+    "cdn-src-ip",
+    "cf-ipcountry",
+    "cf-visitor",
+    "fastly-client",
+    "fastly-client-ip",
+    "fastly-ff",
+    "fastly-ssl",
+    "fly-client-ip",
+    "forwarded",
+    "forwarded-for",
+    "front-end-https",
+    "incap-client-ip",
+    // CGI gateways put it into the environment variable `HTTP_PROXY` (httpoxy).
+    "proxy",
+    "proxy-client-ip",
+    "true-client-ip",
+    "via",
+    "x-anonymous-consumer",
+    "x-apigateway-api-userinfo",
+    "x-client-ip",
+    "x-client-verify",
+    "x-cluster-client-ip",
+    "x-custom-ip-authorization",
+    "x-endpoint-api-userinfo",
+    "x-forwarded",
+    "x-forwarder-for",
+    "x-host",
+    "x-http-host-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-https",
+    "x-matched-path",
+    "x-method-override",
+    "x-nf-client-connection-ip",
+    "x-now-route-matches",
+    "x-originating-ip",
+    "x-proxyuser-ip",
+    "x-real-ip",
+    "x-replaced-path",
+    "x-request-uri",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-sendfile-type",
+    "x-url",
+    "x-url-scheme",
+    "x-vercel-proxied-for",
+];
+
+/// Beginnings of such header names. Sorted.
+const REMOVED_PREFIXES: [&str; 46] = [
+    "callgate-",
+    // Cloudflare.
+    "cf-access-",
+    "cf-connecting-",
+    "cf-pseudo-",
+    "cloudfront-",
+    "fly-forwarded-",
+    // Authelia, and `REMOTE_USER` of CGI.
+    "remote-",
+    // nginx.
+    "ssl-client-",
+    "tailscale-user-",
+    // WebLogic.
+    "wl-proxy-",
+    "x-accel-",
+    "x-akamai-",
+    "x-amzn-lambda-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-amzn-remapped-",
+    "x-amzn-request-context",
+    "x-amzn-tls-",
+    "x-appengine-",
+    // Azure App Service.
+    "x-arr-",
+    // oauth2-proxy.
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-authentik-",
+    "x-azure-",
+    "x-client-cert",
+    "x-client-dn",
+    // Kong.
+    "x-consumer-",
+    "x-credential-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
+    // Next.js.
+    "x-invoke-",
+    "x-middleware-",
+    // Azure App Service.
+    "x-ms-client-principal",
+    "x-ms-original-",
+    "x-ms-token-",
+    "x-original-",
+    "x-pomerium-",
+    "x-remote-",
+    "x-ssl-",
+    "x-tls-client-",
+    "x-vercel-forwarded-",
+    "x-vercel-ip-",
+    "x-vercel-oidc-",
+    "x-webauth-",
+];
+
+/// Headers that pass although no allowlist names them: they describe the body, which is delivered unchanged, and the
+/// trace, whose span Callgate sets.
+const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
+
+/// Reports whether a header of a caller never reaches the agent, whatever the configuration says: headers of the
+/// connection, headers that only a proxy may set, and headers of Callgate itself.
+pub fn is_always_removed(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    REMOVED.contains(&text)
+        || REMOVED_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        || HOP_BY_HOP.contains(name)
+        // CGI gateways and WSGI servers read `callgate_route` as `callgate-route`, and some read `callgate.route` in the
+        // same way.
+        || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// The headers of callers that reach the agent. All other headers are removed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HeaderAllowlist(Vec<HeaderName>);
+
+impl HeaderAllowlist {
+    /// Creates an allowlist. The headers that describe the body, and `traceparent`, always pass.
+    pub fn new(mut names: Vec<HeaderName>) -> Self {
+        names.extend(ALWAYS_PASSED.map(HeaderName::from_static));
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        Self(names)
+    }
+
+    /// Returns all names that pass, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(HeaderName::as_str)
+    }
+
+    pub(super) fn contains(&self, name: &HeaderName) -> bool {
+        self.0.contains(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_that_proxies_set_are_removed() {
+        for name in [
+            "X-Forwarded",
+            "X-Original-URI",
+            "X-Original-Host",
+            "X-Original-URL",
+            "X-Host",
+            "X-Original-Forwarded-For",
+            "X-Envoy-Original-Path",
+            "X-Envoy-External-Address",
+            "Fly-Client-IP",
+            "X-Azure-ClientIP",
+            "X-Appengine-User-Ip",
+            "CloudFront-Viewer-Address",
+            "X-ProxyUser-Ip",
+            "WL-Proxy-Client-IP",
+            "Ali-Cdn-Real-Ip",
+            "Remote-User",
+            "X-Client-Cert",
+            "Via",
+            "True-Client-IP",
+            "CF-Connecting-IP",
+            "CF-Connecting-IPv6",
+            "X-Cluster-Client-IP",
+            "X-Rewrite-URL",
+            "X-HTTP-Method-Override",
+            "X-Forwarded-Client-Cert",
+            "Forwarded",
+            "X-SSL-Client-Verify",
+            "SSL-Client-Cert",
+            "SSL_CLIENT_CERT",
+            "X-Client-Verify",
+            "X-Amzn-Oidc-Data",
+            "X-Amzn-Mtls-Clientcert",
+            "X-Remote-User",
+            "X-Remote-Group",
+            "X-Authenticated-User",
+            "Proxy",
+            "X_Forwarded_For",
+            "x_forwarded-for",
+            "X.Forwarded.For",
+            "REMOTE_USER",
+            "X-Auth-Request-Email",
+            "X-Goog-IAP-JWT-Assertion",
+            "X-Ms-Client-Principal",
+            "X-Middleware-Subrequest",
+            "X-Accel-Mapping",
+            "X-Sendfile-Type",
+            "Callgate-Route",
+            "Connection",
+            "Host",
+            "Content-Length",
+        ] {
+            assert!(is_always_removed(&name.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_of_applications_pass() {
+        for name in [
+            "content-type",
+            "content-encoding",
+            "user-agent",
+            "accept",
+            "accept-encoding",
+            "traceparent",
+            "tracestate",
+            "baggage",
+            "b3",
+            "x-b3-traceid",
+            "x-request-id",
+            "x-correlation-id",
+            "x-amzn-trace-id",
+            "cf-ray",
+            "cf-webhook-auth",
+            "x-github-event",
+            "x-hub-signature-256",
+            "webhook-id",
+            "ce-type",
+            "ce-originaltime",
+            "idempotency-key",
+            "x-amz-sns-message-type",
+            "x-goog-channel-id",
+            "x-vercel-signature",
+            "aeg-event-type",
+            "tailscale-webhook-signature",
+            "x-real-estate",
+            "x-hostname",
+            "origin",
+            "cookie",
+            "x-clientele",
+        ] {
+            assert!(!is_always_removed(&name.parse().unwrap()), "{name}");
+        }
+        assert!(ALWAYS_PASSED.iter().all(|name| !is_always_removed(&HeaderName::from_static(name))));
+    }
+}

@@ -1,0 +1,176 @@
+//! The effects of time on an interaction: it expires at its deadline, it stalls if no callback arrives for too long,
+//! and the agent gets notices about both.
+
+use std::num::NonZeroI64;
+use std::time::Duration;
+
+use super::interaction::Interaction;
+use super::notice::{Notice, NoticeId, Overdue};
+use super::state::Event;
+use crate::time::Timestamp;
+
+/// Delay before a notice that the agent did not acknowledge is sent again. It doubles from the minimum to the maximum.
+const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
+const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Delay before the deadline of an interaction is checked again, if one of its callbacks is being delivered.
+const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
+/// Time after which Callgate gives up a notice that the agent did not acknowledge.
+const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
+
+/// The effects of passing time on an interaction.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Due {
+    /// Whether the record changed.
+    pub changed: bool,
+    /// Whether the interaction expired in this call.
+    pub lapsed: bool,
+    /// The notice that must be sent now.
+    pub notice: Option<NoticeId>,
+    /// The notice that was given up, because the agent never acknowledged it.
+    pub given_up: Option<Overdue>,
+    /// Whether the record can be deleted.
+    pub dead: bool,
+}
+
+impl Interaction {
+    /// Returns the time at which [`Interaction::pass`] must be called again.
+    pub fn next_look(&self, now: Timestamp) -> Timestamp {
+        let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
+        let notice = notice.map(|notice| if notice.in_flight { i64::MAX } else { notice.next });
+        let at = match self.state.is_open() {
+            true => {
+                let ends = self.deadline().unix_ms().min(self.stalls_at().unwrap_or(i64::MAX));
+                // A callback that is being delivered may be the final one. The interaction must not expire before its
+                // delivery ends.
+                let soonest = if self.in_flight == 0 { i64::MIN } else { now.plus(IN_FLIGHT_LOOK).unix_ms() };
+                ends.max(soonest).min(notice.unwrap_or(i64::MAX))
+            }
+            false => notice.unwrap_or(self.expires),
+        };
+        Timestamp::from_unix_ms(at)
+    }
+
+    fn stalls_at(&self) -> Option<i64> {
+        let after = self.stalled_after_ms.filter(|_| !self.stall_noticed && !self.is_probably_not_sent())?;
+        let since = self.last_event.map_or(self.created, NonZeroI64::get);
+        Some(since.saturating_add(i64::try_from(after.get()).unwrap_or(i64::MAX)))
+    }
+
+    /// Applies all deadlines that have passed at `now`.
+    pub fn pass(&mut self, now: Timestamp) -> Due {
+        let mut due = Due::default();
+        let ms = now.unix_ms();
+        let silent = self.state.is_open() && self.in_flight == 0;
+        if silent && now >= self.deadline() && self.is_probably_not_sent() {
+            // The agent already knows: it received the error.
+            due.lapsed = self.go(Event::NotSent);
+        } else if silent && now >= self.deadline() {
+            due.lapsed = self.go(Event::Lapsed);
+            self.notice_of(Overdue::Expired, ms);
+        } else if silent && self.stalls_at().is_some_and(|at| at <= ms) {
+            due.changed = true;
+            self.stall_noticed = true;
+            self.notice_of(Overdue::Stalled, ms);
+        }
+        due.changed |= due.lapsed;
+        if let Some(notice) = self.more.as_mut().and_then(|more| more.notice.as_mut())
+            && !notice.in_flight
+            && notice.next <= ms
+        {
+            if ms.saturating_sub(notice.since) > ms_of(NOTICE_GIVE_UP) {
+                due.given_up = Some(notice.cause);
+                self.more().notice = None;
+                due.changed = true;
+            } else {
+                notice.in_flight = true;
+                due.notice = Some(notice.id());
+            }
+        }
+        due.dead = !self.state.is_open() && self.notice().is_none() && now >= self.expires();
+        due
+    }
+
+    /// Reports whether the agent has not acknowledged this notice yet.
+    pub fn owes(&self, id: NoticeId) -> bool {
+        let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
+        notice.is_some_and(|notice| notice.id() == id)
+    }
+
+    /// Returns how many attempts to deliver the pending notice have failed.
+    pub fn notice_attempts(&self) -> u32 {
+        let notice = self.more.as_ref().and_then(|more| more.notice.as_ref());
+        notice.map_or(0, |notice| notice.attempts)
+    }
+
+    fn notice_of(&mut self, cause: Overdue, since: i64) {
+        if self.notifies {
+            self.more().notice = Some(Notice { cause, since, attempts: 0, next: since, in_flight: false });
+        }
+    }
+
+    /// Records the result of sending a notice. `answered` is whether the agent acknowledged it.
+    pub fn noticed(&mut self, id: NoticeId, answered: bool, now: Timestamp) {
+        let Some(more) = &mut self.more else { return };
+        match &mut more.notice {
+            Some(notice) if notice.id() == id && answered => more.notice = None,
+            Some(notice) if notice.id() == id => {
+                let wait = NOTICE_BACKOFF_MIN.saturating_mul(1 << notice.attempts.min(16));
+                notice.attempts = notice.attempts.saturating_add(1);
+                notice.next = now.plus(wait.min(NOTICE_BACKOFF_MAX)).unix_ms();
+                notice.in_flight = false;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn ms_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interaction::Follow;
+
+    #[test]
+    fn an_answer_to_an_older_silence_is_none_to_the_newer_one() {
+        let at = Timestamp::from_unix_secs;
+        let follow = Follow { stalled_after: Some(Duration::from_secs(10)), ..Follow::default() };
+        let record = Interaction::new("r".into(), "".into(), at(1), at(1000));
+        let mut record = record.followed(&follow, true);
+        let first = record.pass(at(11)).notice.unwrap();
+        assert_eq!(record.pass(at(12)).notice, None, "it is under way");
+        // One more callback arrives, and then no further one.
+        record.stall_noticed = false;
+        record.last_event = NonZeroI64::new(at(13).unix_ms());
+        let second = record.pass(at(23)).notice.unwrap();
+        assert_ne!(first, second);
+        record.noticed(first, true, at(24));
+        assert_eq!(record.notice(), Some(Overdue::Stalled), "the second was not answered");
+        record.noticed(second, false, at(24));
+        assert_eq!(record.pass(at(25)).notice, Some(second));
+        record.noticed(second, true, at(26));
+        assert_eq!(record.notice(), None);
+    }
+
+    #[test]
+    fn a_notice_is_given_up_on_after_a_day_and_backs_off_until_then() {
+        let at = Timestamp::from_unix_secs;
+        let mut record =
+            Interaction::new("r".into(), "".into(), at(1), at(100)).followed(&Follow::default(), true);
+        let (mut now, mut tries) = (at(100), 0);
+        loop {
+            let due = record.pass(now);
+            if due.given_up.is_some() {
+                assert!(due.dead);
+                break;
+            }
+            record.noticed(due.notice.unwrap(), false, now);
+            tries += 1;
+            now = record.next_look(now);
+        }
+        assert!((280..320).contains(&tries), "{tries}");
+        assert!(now > at(100).plus(NOTICE_GIVE_UP));
+    }
+}

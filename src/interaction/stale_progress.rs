@@ -1,0 +1,56 @@
+//! Stale progress: progress that is lower than before, or that arrives after a final callback.
+
+use super::state::State;
+
+/// What happens to stale progress: progress that is lower than before, or that arrives after a final callback.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stale {
+    /// It is delivered, even after a final callback.
+    Deliver,
+    /// It is not delivered. The caller receives status 200.
+    Drop,
+}
+
+/// Reports whether a callback is lower progress than `highest`, the highest progress that was reported before. A final
+/// callback is never stale.
+pub(super) fn is_lower(highest: Option<f64>, reported: Option<f64>, is_final: bool) -> bool {
+    !is_final && matches!((highest, reported), (Some(highest), Some(reported)) if reported < highest)
+}
+
+/// Reports whether a callback is progress after a final callback. Without a rule for stale progress, the interaction
+/// accepts no callback after a final one.
+pub(super) fn is_after_final(state: State, is_progress: bool, rule: Option<Stale>) -> bool {
+    matches!(state, State::Done | State::Failed) && is_progress && rule.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lower_progress_is_lower() {
+        assert!(is_lower(Some(50.0), Some(49.5), false));
+        for (highest, reported, is_final) in [
+            (Some(50.0), Some(50.0), false),
+            (Some(50.0), Some(51.0), false),
+            (Some(50.0), Some(49.0), true),
+            (Some(50.0), None, false),
+            (None, Some(0.0), false),
+        ] {
+            assert!(!is_lower(highest, reported, is_final), "{highest:?} {reported:?} {is_final}");
+        }
+    }
+
+    #[test]
+    fn progress_after_a_final_callback_needs_a_rule() {
+        for state in [State::Done, State::Failed] {
+            assert!(is_after_final(state, true, Some(Stale::Drop)));
+            assert!(is_after_final(state, true, Some(Stale::Deliver)));
+            assert!(!is_after_final(state, true, None));
+            assert!(!is_after_final(state, false, Some(Stale::Deliver)));
+        }
+        for state in [State::Open, State::Revoked, State::Expired] {
+            assert!(!is_after_final(state, true, Some(Stale::Deliver)), "{state:?}");
+        }
+    }
+}

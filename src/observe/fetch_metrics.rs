@@ -1,0 +1,46 @@
+//! Metrics of fetched documents (key sets, address lists, certificates) and of provider handshakes.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use prometheus::{GaugeVec, IntCounterVec};
+
+use super::registry::{Label, MetricRegistry};
+
+/// Values of the label `outcome` of a fetch.
+pub(super) const OUTCOMES: [&str; 2] = ["ok", "failed"];
+
+/// The registered metrics of fetches and handshakes.
+#[derive(Debug)]
+pub(super) struct FetchMetrics {
+    pub(super) age_seconds: GaugeVec,
+    pub(super) ages: Mutex<BTreeMap<String, f64>>,
+    pub(super) fetches: IntCounterVec,
+    pub(super) handshakes: IntCounterVec,
+}
+
+impl FetchMetrics {
+    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            ages: Mutex::default(),
+            age_seconds: make.ages(
+                "callgate_feed_age_seconds",
+                "Time since the last successful fetch of a key set or address list, in seconds. No series exists before the first one.",
+                &[Label::from("feed", "a configured URL")],
+            )?,
+            fetches: make.counters(
+                "callgate_feed_fetches_total",
+                "Attempts to fetch a key set, an address list or a certificate, or to confirm a subscription, by outcome (ok, failed).",
+                &[
+                    Label::from("feed", "a configured URL, or `certificate` or `confirmation`"),
+                    Label::closed("outcome", OUTCOMES),
+                ],
+            )?,
+            handshakes: make.counters(
+                "callgate_handshakes_total",
+                "Provider handshakes that Callgate answered.",
+                &[Label::route(), Label::from("handshake", "the provider's scheme")],
+            )?,
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! Records the metrics of the server, of fetches and of handshakes.
+
+use std::collections::BTreeMap;
+
+use super::fetch_metrics::OUTCOMES;
+use super::metrics::Metrics;
+
+// === Server ===
+
+impl Metrics {
+    /// Counts a connection that was closed before its first request.
+    pub fn connection_refused(&self, reason: &str) {
+        self.server.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Sets the number of open ingress connections and the memory reserved for bodies, in bytes.
+    pub fn held(&self, connections: usize, body_bytes: u64) {
+        self.server.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.server.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the server certificates in use: each file with its expiry time in Unix seconds. Removes the series of all
+    /// other files.
+    pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
+        let mut known = self.server.certificates.lock();
+        let gone = std::mem::take(&mut *known);
+        for (file, end) in ends {
+            self.server.certificate_ends.with_label_values(&[file]).set(end);
+            known.insert(file.to_owned());
+        }
+        for file in gone.difference(&known) {
+            let _ = self.server.certificate_ends.remove_label_values(&[file]);
+        }
+    }
+
+    /// Counts a batch of spans that was sent, or that could not be sent.
+    pub fn traces_sent(&self, ok: bool) {
+        self.server.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
+    }
+
+    /// Returns the files of the server certificates in use, each with its expiry time in Unix seconds.
+    pub fn certificate_ends(&self) -> Vec<(String, i64)> {
+        let known = self.server.certificates.lock();
+        let end = |file: &String| self.server.certificate_ends.with_label_values(&[file]).get();
+        known.iter().map(|file| (file.clone(), end(file))).collect()
+    }
+
+    /// Counts a request on a route in observe mode that would have been denied for this reason.
+    pub fn observed(&self, route: &str, provider: &str, reason: &str) {
+        self.server.observed.with_label_values(&[route, provider, reason]).inc();
+    }
+
+    /// Sets the number of routes in observe mode.
+    pub fn routes_observing(&self, count: usize) {
+        self.server.routes_observing.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Records that a configuration was applied, with its generation and the time. Generation 1 is not a reload.
+    pub fn config_taken(&self, generation: u64, unix_secs: i64) {
+        self.server.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.server.loaded.set(unix_secs);
+        self.server.reload_failed.set(0);
+        if generation > 1 {
+            self.server.reloads.with_label_values(&["ok"]).inc();
+        }
+    }
+
+    /// Counts a failed reload.
+    pub fn config_refused(&self) {
+        self.server.reload_failed.set(1);
+        self.server.reloads.with_label_values(&["refused"]).inc();
+    }
+}
+
+// === Fetches and handshakes ===
+
+impl Metrics {
+    /// Counts a finished fetch. `feed` is a configured URL, `certificate` or `confirmation`.
+    pub fn fetched(&self, feed: &str, ok: bool) {
+        // Creates both series at the first fetch, so that an alert can detect even the first failure, as an increase
+        // from 0.
+        for outcome in OUTCOMES {
+            self.fetch.fetches.with_label_values(&[feed, outcome]);
+        }
+        let [good, bad] = OUTCOMES;
+        let outcome = if ok { good } else { bad };
+        self.fetch.fetches.with_label_values(&[feed, outcome]).inc();
+    }
+
+    /// Sets the age of a feed, in seconds. `None`: it was not fetched yet, and the call has no effect.
+    pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
+        if let Some(seconds) = seconds {
+            self.fetch.age_seconds.with_label_values(&[feed]).set(seconds);
+            self.fetch.ages.lock().insert(feed.to_owned(), seconds);
+        }
+    }
+
+    /// Removes the age of a feed that is no longer fetched.
+    pub fn feed_gone(&self, feed: &str) {
+        let _ = self.fetch.age_seconds.remove_label_values(&[feed]);
+        self.fetch.ages.lock().remove(feed);
+    }
+
+    /// Returns the age of each fetched feed, in seconds.
+    pub fn feed_ages(&self) -> BTreeMap<String, f64> {
+        self.fetch.ages.lock().clone()
+    }
+
+    /// Counts a handshake that was answered.
+    pub fn handshake(&self, route: &str, handshake: &str) {
+        self.fetch.handshakes.with_label_values(&[route, handshake]).inc();
+    }
+}

@@ -1,0 +1,77 @@
+//! Metrics of ingress connections, memory for bodies, certificates, the configuration, observe mode and trace exports.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::registry::{Label, MetricRegistry};
+
+/// Values of the label `reason` for connections that were closed before their first request.
+const CONNECTIONS_REFUSED: [&str; 6] =
+    ["address_full", "full", "proxy_header", "proxy_untrusted", "slow", "tls"];
+
+/// The registered metrics of the server.
+#[derive(Debug)]
+pub(super) struct ServerMetrics {
+    pub(super) body_bytes: IntGauge,
+    pub(super) certificate_ends: IntGaugeVec,
+    pub(super) certificates: Mutex<BTreeSet<String>>,
+    pub(super) connections: IntGauge,
+    pub(super) connections_refused: IntCounterVec,
+    pub(super) generation: IntGauge,
+    pub(super) loaded: IntGauge,
+    pub(super) observed: IntCounterVec,
+    pub(super) reload_failed: IntGauge,
+    pub(super) reloads: IntCounterVec,
+    pub(super) routes_observing: IntGauge,
+    pub(super) traces: IntCounterVec,
+}
+
+impl ServerMetrics {
+    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            body_bytes: make.gauge("callgate_body_bytes_held", "Memory reserved for request bodies, in bytes.")?,
+            certificates: Mutex::default(),
+            certificate_ends: make.gauges(
+                "callgate_certificate_expiry_timestamp_seconds",
+                "Expiry time of a server certificate, in Unix seconds.",
+                &[Label::from("certificate", "a file in `listen.ingress[].tls`")],
+            )?,
+            connections: make.gauge("callgate_ingress_connections", "Open connections to the ingress listeners.")?,
+            connections_refused: make.counters(
+                "callgate_ingress_connections_refused_total",
+                "Connections closed before their first request, by reason (address_full, full, proxy_header, proxy_untrusted, slow, tls).",
+                &[Label::closed("reason", CONNECTIONS_REFUSED)],
+            )?,
+            generation: make.gauge(
+                "callgate_config_generation",
+                "Number of configurations applied since the start, including the first one.",
+            )?,
+            loaded: make.gauge(
+                "callgate_config_loaded_timestamp_seconds",
+                "Time at which the current configuration was applied, in Unix seconds.",
+            )?,
+            observed: make.counters(
+                "callgate_observed_denials_total",
+                "Requests on routes in observe mode that would have been denied, by reason.",
+                &[Label::route(), Label::provider(), Label::reason(&[])],
+            )?,
+            reload_failed: make.gauge(
+                "callgate_config_reload_failed",
+                "1 if the last reload failed and Callgate still uses the previous configuration, else 0.",
+            )?,
+            reloads: make.counters(
+                "callgate_config_reloads_total",
+                "Reloads of the configuration, by outcome (ok, refused).",
+                &[Label::closed("outcome", ["ok", "refused"])],
+            )?,
+            traces: make.counters(
+                "callgate_trace_batches_total",
+                "Batches of trace spans sent to the collector, by outcome (ok, failed).",
+                &[Label::closed("outcome", ["ok", "failed"])],
+            )?,
+            routes_observing: make.gauge("callgate_routes_observing", "Routes in observe mode.")?,
+        })
+    }
+}

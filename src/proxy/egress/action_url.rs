@@ -1,0 +1,27 @@
+//! The local URL at which the agent answers a question: `/actions/{interaction}`.
+
+use crate::config::ACTIONS;
+use crate::request::RequestHead;
+
+/// The rule name of answers to questions, for metrics and the log.
+pub(crate) const RULE: &str = "actions";
+
+/// The interaction and the question that the agent answers.
+pub(crate) struct ActionUrl {
+    pub(super) interaction: String,
+    /// The number of the question. `None` if the URL has no number. The answer is then for the only open question, or,
+    /// on a route with `rewrite`, for the first question.
+    pub(super) number: Option<u32>,
+}
+
+impl ActionUrl {
+    /// Parses `/actions/{interaction}` and `/actions/{interaction}/{number}`. Returns `None` for any other path.
+    pub(crate) fn parse(head: &RequestHead<'_>) -> Option<Self> {
+        let rest = head.raw_path().strip_prefix('/')?.strip_prefix(ACTIONS)?.strip_prefix('/')?;
+        let (interaction, number) = match rest.split_once('/') {
+            Some((interaction, number)) => (interaction, Some(number.parse().ok()?)),
+            None => (rest, None),
+        };
+        Some(Self { interaction: interaction.to_owned(), number })
+    }
+}

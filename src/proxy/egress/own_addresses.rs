@@ -1,0 +1,89 @@
+//! The addresses of Callgate's own listeners and of the agent. Callgate sends no answer to them, even if a provider
+//! names them in a callback.
+
+use std::net::SocketAddr;
+
+use crate::guard::classify;
+use crate::policy::AgentAddress;
+
+/// The bound addresses of Callgate's listeners.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnAddresses(Vec<SocketAddr>);
+
+impl OwnAddresses {
+    /// Creates the list from the bound addresses of all listeners.
+    pub(crate) fn new(listeners: Vec<SocketAddr>) -> Self {
+        Self(listeners)
+    }
+
+    /// Reports whether a connection to `address` may reach a listener of Callgate or the agent.
+    pub(super) fn contains(&self, address: SocketAddr, agent: &AgentAddress) -> bool {
+        self.0.iter().any(|listener| reaches(address, *listener)) || may_be_agent(address, agent)
+    }
+}
+
+/// Reports whether a connection to `address` may reach the listener that is bound to `bound`.
+fn reaches(address: SocketAddr, bound: SocketAddr) -> bool {
+    let (bound_ip, ip) = (bound.ip().to_canonical(), address.ip().to_canonical());
+    // A listener that is bound to 0.0.0.0 or [::] is reached at every address of this host. These addresses are not
+    // known here, so every address that is not public is treated as an address of this host.
+    let is_on_every_address = bound_ip.is_unspecified() && classify(ip).is_some();
+    let is_same_host = bound_ip == ip || (bound_ip.is_loopback() && ip.is_loopback()) || is_on_every_address;
+    is_same_host && bound.port() == address.port()
+}
+
+fn may_be_agent(address: SocketAddr, agent: &AgentAddress) -> bool {
+    let AgentAddress::Tcp(text) = agent else { return false };
+    match text.parse() {
+        Ok(agent) => reaches(address, agent),
+        // The agent is configured by name: any non-public address with its port may be the agent.
+        Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
+            port.parse() == Ok(address.port()) && classify(address.ip().to_canonical()).is_some()
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contains(listener: &str, agent: &str, address: &str) -> bool {
+        let own = OwnAddresses::new(vec![listener.parse().unwrap()]);
+        own.contains(address.parse().unwrap(), &AgentAddress::Tcp(agent.into()))
+    }
+
+    #[test]
+    fn a_listener_is_recognized_in_every_notation() {
+        let agent = "127.0.0.1:1";
+        for (listener, address, is_own) in [
+            ("10.0.0.1:80", "10.0.0.1:80", true),
+            ("10.0.0.1:80", "[::ffff:10.0.0.1]:80", true),
+            ("10.0.0.1:80", "10.0.0.1:81", false),
+            ("10.0.0.1:80", "10.0.0.2:80", false),
+            ("127.0.0.1:80", "127.9.9.9:80", true),
+            ("127.0.0.1:80", "[::1]:80", true),
+            ("0.0.0.0:80", "10.0.0.2:80", true),
+            ("[::]:80", "192.168.1.1:80", true),
+            ("0.0.0.0:80", "93.184.216.34:80", false),
+        ] {
+            assert_eq!(contains(listener, agent, address), is_own, "{listener} {address}");
+        }
+    }
+
+    #[test]
+    fn the_agent_is_recognized_by_address_and_by_port() {
+        let listener = "10.0.0.1:80";
+        for (agent, address, is_own) in [
+            ("10.0.0.9:8000", "10.0.0.9:8000", true),
+            ("10.0.0.9:8000", "10.0.0.8:8000", false),
+            ("127.0.0.1:8000", "[::1]:8000", true),
+            ("agent.internal:8000", "10.0.0.9:8000", true),
+            ("agent.internal:8000", "10.0.0.9:8001", false),
+            ("agent.internal:8000", "93.184.216.34:8000", false),
+        ] {
+            assert_eq!(contains(listener, agent, address), is_own, "{agent} {address}");
+        }
+        let socket = AgentAddress::Unix("/run/agent.sock".into());
+        assert!(!OwnAddresses::default().contains("127.0.0.1:8000".parse().unwrap(), &socket));
+    }
+}

@@ -1,0 +1,283 @@
+//! Templates of signed contents, such as `{timestamp}.{body}`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use data_encoding::HEXLOWER;
+use http::{HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::{canonical_json, twilio_form};
+use crate::denial::Refusal;
+use crate::json::Pointer;
+use crate::request::RequestHead;
+use crate::signature::context::SignatureContext;
+
+/// One part of a content template.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ContentPart {
+    /// The raw body.
+    Body,
+    /// The SHA-256 digest of the body in lower-case hexadecimal.
+    BodySha256,
+    /// The JSON body with sorted members and without white space.
+    CanonicalJson,
+    /// The CRC-32 checksum of the body in decimal.
+    Crc32,
+    /// The sorted names and values of a form. It is empty for other bodies.
+    Form,
+    /// The value of a header, as received. It is empty if the header is missing.
+    Header(HeaderName),
+    /// The event id, as received.
+    Id,
+    /// Fixed text.
+    Literal(Box<str>),
+    /// A member of the JSON body. Strings are decoded, other values are as received. It is empty if the member is
+    /// missing.
+    Member(Pointer),
+    /// The method.
+    Method,
+    /// The secret.
+    Secret,
+    /// The timestamp, as received.
+    Timestamp,
+    /// The URL that the provider called. It consists of `public_url`, the raw path and the raw query.
+    Url,
+}
+
+/// A parsed content template.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ContentTemplate {
+    parts: Vec<ContentPart>,
+    text: Box<str>,
+}
+
+/// The reason why the text of a content template is invalid.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ContentTemplateError {
+    /// A brace has no matching brace.
+    Brace,
+    /// A placeholder is unknown.
+    Unknown(String),
+}
+
+impl fmt::Display for ContentTemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Brace => write!(f, "has a brace without a matching brace"),
+            Self::Unknown(name) => write!(
+                f,
+                "contains the unknown placeholder `{{{name}}}`. Placeholders are {{body}} {{timestamp}} {{id}} {{method}} \
+                 {{url}} {{header:name}} {{body:/pointer}} {{body_sha256}} {{canonical_json}} {{crc32}} {{form}} {{secret}}"
+            ),
+        }
+    }
+}
+
+impl ContentTemplate {
+    /// Parses a content template.
+    ///
+    /// # Errors
+    /// [`ContentTemplateError`] if the text is not a content template.
+    pub fn parse(text: &str) -> Result<Self, ContentTemplateError> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once('{') {
+            let (name, after) = behind.split_once('}').ok_or(ContentTemplateError::Brace)?;
+            if !before.is_empty() {
+                parts.push(ContentPart::Literal(before.into()));
+            }
+            parts.push(placeholder(name)?);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(ContentPart::Literal(rest.into()));
+        }
+        if parts.iter().any(|part| matches!(part, ContentPart::Literal(text) if text.contains('}'))) {
+            return Err(ContentTemplateError::Brace);
+        }
+        Ok(Self { parts, text: text.into() })
+    }
+
+    /// Returns the parts in order.
+    pub fn parts(&self) -> &[ContentPart] {
+        &self.parts
+    }
+
+    /// Returns the text of the template.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the names of the signed headers.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.parts.iter().filter_map(|part| match part {
+            ContentPart::Header(name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Reports whether the whole body is signed.
+    pub fn covers_body(&self) -> bool {
+        let whole = |part: &ContentPart| {
+            matches!(
+                part,
+                ContentPart::Body | ContentPart::BodySha256 | ContentPart::CanonicalJson | ContentPart::Form
+            )
+        };
+        self.parts.iter().any(whole)
+    }
+
+    /// Reports whether the template names this member of the body.
+    pub fn signs_member(&self, pointer: &Pointer) -> bool {
+        self.members().any(|member| member == pointer)
+    }
+
+    /// Returns the members of the body that the template names, in order.
+    pub fn members(&self) -> impl Iterator<Item = &Pointer> {
+        self.parts.iter().filter_map(|part| match part {
+            ContentPart::Member(pointer) => Some(pointer),
+            _ => None,
+        })
+    }
+
+    /// Passes the signed content to `sink`, part by part.
+    pub(in crate::signature) fn write(
+        &self,
+        values: &ContentValues<'_>,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Refusal> {
+        let (head, body) = (&values.context.head, values.body);
+        let mut members = values.members.iter();
+        for part in &self.parts {
+            match part {
+                ContentPart::Literal(text) => sink(text.as_bytes()),
+                ContentPart::Body => sink(body),
+                ContentPart::BodySha256 => sink(HEXLOWER.encode(&Sha256::digest(body)).as_bytes()),
+                ContentPart::CanonicalJson | ContentPart::Form => sink(values.normalized_body.as_bytes()),
+                ContentPart::Crc32 => sink(crc32fast::hash(body).to_string().as_bytes()),
+                ContentPart::Timestamp => sink(values.timestamp),
+                ContentPart::Id => sink(values.id.map_or(b"", HeaderValue::as_bytes)),
+                ContentPart::Member(_) => sink(members.next().map_or(b"", |text| text.as_bytes())),
+                ContentPart::Method => sink(head.method.as_bytes()),
+                ContentPart::Secret => sink(values.secret),
+                ContentPart::Url => {
+                    sink(values.context.public_url.as_bytes());
+                    sink(head.target.as_bytes());
+                }
+                ContentPart::Header(name) => sink(head.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports whether the body follows the URL without a separator, so that the end of the URL is ambiguous.
+    pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
+        self.parts.windows(2).any(|pair| matches!(pair, [ContentPart::Url, ContentPart::Body]))
+    }
+
+    /// Reports whether the event id is signed.
+    pub fn uses_id(&self) -> bool {
+        self.parts.contains(&ContentPart::Id)
+    }
+
+    /// Reports whether the timestamp is signed.
+    pub fn uses_timestamp(&self) -> bool {
+        self.parts.contains(&ContentPart::Timestamp)
+    }
+
+    /// Returns the first byte of the fixed text that follows the event id in the template. Returns `None` if no fixed
+    /// text follows it.
+    pub(in crate::signature) fn byte_after_id(&self) -> Option<u8> {
+        let at = self.parts.iter().position(|part| *part == ContentPart::Id)?;
+        match self.parts.get(at + 1)? {
+            ContentPart::Literal(text) => text.bytes().next(),
+            _ => None,
+        }
+    }
+}
+
+/// The values of the parts of a template for one request.
+pub(in crate::signature) struct ContentValues<'v> {
+    pub(in crate::signature) context: &'v SignatureContext<'v>,
+    pub(in crate::signature) body: &'v [u8],
+    pub(in crate::signature) timestamp: &'v [u8],
+    pub(in crate::signature) id: Option<&'v HeaderValue>,
+    pub(in crate::signature) secret: &'v [u8],
+    /// The members of the body, in the order of the template.
+    pub(in crate::signature) members: &'v [Cow<'v, str>],
+    /// The result of [`normalized_body`].
+    pub(in crate::signature) normalized_body: &'v str,
+}
+
+/// Returns the canonical JSON of the body or the sorted fields of the form, if the template needs one of them. The
+/// caller computes it once for all keys that it tries.
+pub(in crate::signature) fn normalized_body(
+    content: &ContentTemplate,
+    head: &RequestHead<'_>,
+    body: &[u8],
+) -> Result<String, Refusal> {
+    if content.parts.contains(&ContentPart::CanonicalJson) {
+        canonical_json::canonicalize(body)
+    } else if content.parts.contains(&ContentPart::Form) {
+        twilio_form::signed_text(head, body)
+    } else {
+        Ok(String::new())
+    }
+}
+
+fn placeholder(name: &str) -> Result<ContentPart, ContentTemplateError> {
+    let unknown = || ContentTemplateError::Unknown(name.to_owned());
+    match name {
+        "body" => Ok(ContentPart::Body),
+        "body_sha256" => Ok(ContentPart::BodySha256),
+        "canonical_json" => Ok(ContentPart::CanonicalJson),
+        "crc32" => Ok(ContentPart::Crc32),
+        "form" => Ok(ContentPart::Form),
+        "id" => Ok(ContentPart::Id),
+        "method" => Ok(ContentPart::Method),
+        "secret" => Ok(ContentPart::Secret),
+        "timestamp" => Ok(ContentPart::Timestamp),
+        "url" => Ok(ContentPart::Url),
+        _ if name.starts_with("body:") => {
+            let pointer = name.strip_prefix("body:").and_then(Pointer::parse);
+            pointer.map(ContentPart::Member).ok_or_else(unknown)
+        }
+        _ => {
+            let header = name.strip_prefix("header:").ok_or_else(unknown)?;
+            // Callgate does not forward headers with an underscore to the agent, so a template must not contain such a
+            // header.
+            let name = HeaderName::from_bytes(header.as_bytes()).ok().filter(|_| !header.contains('_'));
+            name.map(ContentPart::Header).ok_or_else(unknown)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_read() {
+        let content = ContentTemplate::parse("{id}.{timestamp}.{body}").unwrap();
+        assert_eq!(content.parts().len(), 5);
+        assert!(content.uses_id() && content.uses_timestamp());
+        assert_eq!(content.byte_after_id(), Some(b'.'));
+        let content = ContentTemplate::parse("{method}{url}{header:X-A}{body}").unwrap();
+        assert_eq!(content.parts().get(2), Some(&ContentPart::Header(HeaderName::from_static("x-a"))));
+    }
+
+    #[test]
+    fn templates_with_mistakes_are_refused() {
+        assert!(!ContentTemplate::parse("{timestamp}{body:/a}").unwrap().covers_body());
+        assert!(ContentTemplate::parse("{body}").unwrap().covers_body());
+        assert_eq!(ContentTemplate::parse("{body"), Err(ContentTemplateError::Brace));
+        assert_eq!(ContentTemplate::parse("body}{body}"), Err(ContentTemplateError::Brace));
+        for unknown in ["{Body}", "{header:}{body}", "{header:a_b}{body}", "{body:a}"] {
+            assert!(
+                matches!(ContentTemplate::parse(unknown), Err(ContentTemplateError::Unknown(_))),
+                "{unknown}"
+            );
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Computes the MAC of a message under each secret of the provider, until one of them is among the presented MACs.
+
+use super::presented::PresentedSignature;
+use super::signature_over_content::SignedBodyParts;
+use super::verifier::Verifier;
+use crate::denial::{Denial, Refusal};
+use crate::secret::Secret;
+use crate::signature::content::{ContentPart, ContentScheme, ContentValues, alternative_port};
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{AuthenticationTag, MacKey, VerifierKeys};
+
+impl Verifier {
+    /// Tries the secrets one after the other until a MAC is equal to one of `presented_macs`. Returns all computed MACs,
+    /// with the equal one at the end. Returns `None` if no secret matches.
+    pub(super) fn find_mac(
+        &self,
+        scheme: &ContentScheme,
+        presented_macs: &[AuthenticationTag],
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+        parts: &SignedBodyParts<'_>,
+    ) -> Result<Option<Vec<AuthenticationTag>>, Refusal> {
+        let derived: Vec<_>;
+        let mac_keys = match &self.keys {
+            VerifierKeys::Derived => {
+                derived = context.derived.iter().filter_map(|secret| self.mac_key(secret)).collect();
+                &derived
+            }
+            VerifierKeys::Learned(id) => {
+                let secret = context.keyring.secret(*id).ok_or_else(|| {
+                    let detail = "the provider has not sent its secret in a handshake yet";
+                    Refusal::new(Denial::KeysUnavailable, detail)
+                })?;
+                derived = self.mac_key(secret).into_iter().collect();
+                &derived
+            }
+            _ => &self.mac_keys,
+        };
+        // The number of tried secrets may be observable. The position of the first different byte must not be.
+        let is_presented = |tag: &AuthenticationTag| presented_macs.iter().any(|mac| tag.matches(mac));
+        let signs_form = scheme.content.parts().contains(&ContentPart::Form);
+        let mut tags = Vec::with_capacity(mac_keys.len());
+        for key in mac_keys {
+            let tag = self.mac(scheme, key, presented, context, body, parts)?;
+            let mut matched = is_presented(&tag);
+            tags.push(tag);
+            if !matched && signs_form {
+                let other = alternative_port(context.public_url);
+                let context = SignatureContext { public_url: &other, ..*context };
+                let tag = self.mac(scheme, key, presented, &context, body, parts)?;
+                matched = is_presented(&tag);
+                tags.push(tag);
+            }
+            if matched {
+                return Ok(Some(tags));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the MAC key of a secret, together with the secret.
+    pub(super) fn mac_key(&self, secret: &Secret) -> Option<(MacKey, Secret)> {
+        let keyed = MacKey::new(self.scheme.mac_algorithm()?, &self.scheme.secret_format, secret).ok()?;
+        Some((keyed, secret.clone()))
+    }
+
+    /// Returns the MAC of a message under one secret.
+    pub(super) fn mac(
+        &self,
+        scheme: &ContentScheme,
+        (keyed, secret): &(MacKey, Secret),
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+        parts: &SignedBodyParts<'_>,
+    ) -> Result<AuthenticationTag, Refusal> {
+        let mut mac = keyed.start();
+        let values = ContentValues {
+            context,
+            body,
+            timestamp: &parts.timestamp,
+            id: presented.id.as_ref(),
+            secret: secret.expose(),
+            members: &parts.members,
+            normalized_body: &parts.normalized_body,
+        };
+        scheme.content.write(&values, &mut |bytes| mac.update(bytes))?;
+        Ok(mac.finish())
+    }
+}

@@ -1,0 +1,83 @@
+//! The second step of verification: the request body.
+
+use super::presented::{PresentedProof, PresentedSignature};
+use super::verifier::Verifier;
+use crate::denial::{Denial, Refusal};
+use crate::json::{Found, Pointer, find};
+use crate::signature::context::SignatureContext;
+use crate::signature::handshake::Handshake;
+use crate::signature::keys::AuthenticationTag;
+use crate::signature::proofs::SnsMessage;
+use crate::signature::scheme::Proof;
+
+impl Verifier {
+    /// Verifies the raw body. One valid signature under one of the keys is enough.
+    ///
+    /// Returns the authentication tags that identify the message. For MACs, these are the MACs under every key that was
+    /// tried. The MAC that matched is the last one. If a sender removes one of two signatures, or the operator adds a
+    /// new key before the old one, at least one tag stays the same. For other signatures, the tag is the digest of the
+    /// signed content.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
+    /// `signature_too_old`, `signature_too_new` or `keys_unavailable`.
+    pub fn verify_body(
+        &self,
+        presented: &PresentedSignature,
+        context: &SignatureContext<'_>,
+        body: &[u8],
+    ) -> Result<Vec<AuthenticationTag>, Refusal> {
+        self.check_absent(body)?;
+        self.check_body_start(body)?;
+        match (&self.scheme.proof, &presented.proof) {
+            (Proof::Content(scheme), _) => self.verify_content_body(scheme, presented, context, body),
+            (Proof::Jwt(_), PresentedProof::Jwt(jwt)) => jwt.verify_body(body),
+            (Proof::MessageSignature(_), PresentedProof::MessageSignature(signature)) => {
+                signature.verify_body(body)
+            }
+            // `parse` checks the topic first, so that no certificate is fetched for a message of another topic.
+            (Proof::Sns, _) => SnsMessage::parse(context, &self.secrets, body)?
+                .verify(&*self.public_keys(context, body)?, context.now),
+            (Proof::None, _) => Ok(Vec::new()),
+            (Proof::SharedSecret(place), _) => {
+                place.check_body(body, &self.secrets)?;
+                Ok(Vec::new())
+            }
+            _ => Err(Refusal::new(Denial::SignatureMissing, "the request head has no signature")),
+        }
+    }
+
+    /// Checks that the body begins like a JSON object or list, if the scheme is ambiguous. A scheme is ambiguous if the
+    /// signed bytes could also be a longer URL with a shorter body, or a challenge that Callgate signed for an
+    /// unauthenticated caller.
+    ///
+    /// # Errors
+    /// `signature_malformed`.
+    fn check_body_start(&self, body: &[u8]) -> Result<(), Refusal> {
+        let joined =
+            matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.joins_url_and_body());
+        let ambiguous = joined || self.scheme.handshakes.iter().any(Handshake::signs_unauthenticated_text);
+        if !ambiguous || body.is_empty() && joined || body.starts_with(b"{") || body.starts_with(b"[") {
+            return Ok(());
+        }
+        let detail = "the body does not begin like JSON, so that the signed content is ambiguous";
+        Err(Refusal::new(Denial::SignatureMalformed, detail))
+    }
+
+    /// Checks that the body has none of the members that must be absent.
+    fn check_absent(&self, body: &[u8]) -> Result<(), Refusal> {
+        if self.scheme.absent.is_empty() {
+            return Ok(());
+        }
+        let pointers: Vec<&Pointer> = self.scheme.absent.iter().collect();
+        let found = find(body, &pointers)
+            .map_err(|_| Refusal::new(Denial::SignatureMalformed, "the body is not JSON"))?;
+        match found.iter().zip(&pointers).find(|(found, _)| !matches!(found, Found::Missing)) {
+            None => Ok(()),
+            Some((_, pointer)) => {
+                let detail = format!("the body has {}, which the signature does not cover", pointer.as_str());
+                Err(Refusal::new(Denial::SignatureMalformed, detail))
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The first step of verification: the request head.
+
+use std::borrow::Cow;
+
+use http::HeaderValue;
+
+use super::presented::{PresentedProof, PresentedSignature};
+use super::verifier::Verifier;
+use crate::denial::{Denial, Refusal};
+use crate::secret::Secret;
+use crate::signature::context::SignatureContext;
+use crate::signature::keys::{KeySet, VerifierKeys};
+use crate::signature::proofs::{JwtKeys, MessageKeys};
+use crate::signature::request_parts::{EventIdSource, optional_header, required_header};
+use crate::signature::scheme::Proof;
+
+impl Verifier {
+    /// Verifies the head of a request: reads the signature, timestamp and event id, and checks the timestamp. JWTs,
+    /// HTTP message signatures and shared secrets in a header are verified completely, apart from the digest of the
+    /// body.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_too_old`, `signature_too_new` or `header_duplicated`. A
+    /// proof that is verified here has further errors: `signature_mismatch`, `signature_claim`, `signature_key_unknown`
+    /// and `keys_unavailable`.
+    pub fn verify_head(&self, context: &SignatureContext<'_>) -> Result<PresentedSignature, Refusal> {
+        let head = &context.head;
+        for (name, value) in &self.scheme.require {
+            if required_header(head, name)? != value {
+                let detail = format!("the header {name} does not have the value that the provider sends");
+                return Err(Refusal::new(Denial::SignatureMalformed, detail));
+            }
+        }
+        let mut timestamp = None;
+        let mut token_id = None;
+        let proof = match &self.scheme.proof {
+            Proof::Content(scheme) => {
+                let proof;
+                (proof, timestamp) = self.verify_content_head(scheme, context)?;
+                proof
+            }
+            Proof::Jwt(jwt) => {
+                // A missing token is reported even if the keys have not been fetched.
+                jwt.place.single(head)?;
+                let name = |secret: &Secret| self.key_id(secret);
+                let set;
+                let keys = match &self.keys {
+                    VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => {
+                        JwtKeys::Shared(&self.mac_keys, &name)
+                    }
+                    _ => {
+                        set = self.public_keys(context, b"")?;
+                        JwtKeys::Public(&set)
+                    }
+                };
+                let token = jwt.verify_head(context, &keys, context.now)?;
+                token_id = token.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
+                PresentedProof::Jwt(token.into())
+            }
+            Proof::MessageSignature(scheme) => {
+                let set;
+                let keys = match &self.keys {
+                    VerifierKeys::Shared => MessageKeys::Shared(&self.mac_keys),
+                    _ => {
+                        set = self.public_keys(context, b"")?;
+                        MessageKeys::Public(&set)
+                    }
+                };
+                PresentedProof::MessageSignature(scheme.verify_head(context, &keys, context.now)?.into())
+            }
+            Proof::None | Proof::Sns => PresentedProof::None,
+            Proof::SharedSecret(place) => {
+                place.check_head(head, &self.secrets)?;
+                PresentedProof::None
+            }
+        };
+        let id = match self.scheme.id.as_ref().and_then(EventIdSource::header) {
+            Some(name) if self.signs_header_id() => Some(required_header(head, name)?.clone()),
+            Some(name) => optional_header(head, name)?.cloned(),
+            None => token_id,
+        };
+        self.check_event_id(id.as_ref())?;
+        Ok(PresentedSignature { proof, timestamp, id })
+    }
+
+    /// Checks an event id. The id must not contain the byte that follows it in the signed content. Otherwise the same
+    /// signed bytes could be split into another id and another timestamp.
+    ///
+    /// # Errors
+    /// `signature_malformed`.
+    pub(super) fn check_event_id(&self, id: Option<&HeaderValue>) -> Result<(), Refusal> {
+        let Some(id) = id else { return Ok(()) };
+        let visible = !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic);
+        let after = match &self.scheme.proof {
+            Proof::Content(scheme) => scheme.content.byte_after_id(),
+            _ => None,
+        };
+        let splits = after.is_some_and(|byte| id.as_bytes().contains(&byte));
+        if visible && !splits && id.len() <= 256 {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Denial::SignatureMalformed,
+            "the event id is empty or too long, or has a character that ids must not have",
+        ))
+    }
+
+    fn signs_header_id(&self) -> bool {
+        matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.uses_id())
+    }
+
+    fn key_id(&self, secret: &Secret) -> Option<Box<str>> {
+        std::str::from_utf8(self.scheme.secret_format.id(secret)?).ok().map(Into::into)
+    }
+
+    /// Returns the public keys that verify a message.
+    ///
+    /// # Errors
+    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, also the errors of
+    /// reading the URL of the certificate.
+    pub(super) fn public_keys<'k>(
+        &'k self,
+        context: &'k SignatureContext<'_>,
+        body: &[u8],
+    ) -> Result<Cow<'k, KeySet>, Refusal> {
+        let unavailable =
+            || Refusal::new(Denial::KeysUnavailable, "the provider's keys have not been fetched yet");
+        match &self.keys {
+            VerifierKeys::Public(set) => Ok(Cow::Borrowed(set)),
+            VerifierKeys::Fetched(id) => {
+                context.keyring.set(*id).map(|set| Cow::Borrowed(&**set)).ok_or_else(unavailable)
+            }
+            VerifierKeys::Named(rule, given) => {
+                let url = rule.url(&context.head, body)?;
+                let given = given.as_ref();
+                let set = given.or_else(|| context.keyring.certificate(&url).map(|set| &**set));
+                set.map(Cow::Borrowed).ok_or_else(unavailable)
+            }
+            VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => Err(unavailable()),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The tables of the ledger's file: how changes are written to them, and how the records are read.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+
+use super::change::{Change, StoredEvent};
+use crate::interaction::Interaction;
+use crate::time::Timestamp;
+
+/// Maps the number of an interaction to its id and its record (JSON).
+const INTERACTIONS: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("interactions");
+/// Maps the number of an event to the event ([`StoredEvent::to_bits`]), the end of its retention (Unix milliseconds) and
+/// the number of its interaction.
+const EVENTS: TableDefinition<'_, u64, (u128, i64, u64)> = TableDefinition::new("events");
+/// Describes the file.
+const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+/// The names of the two halves of the fingerprint key in [`ABOUT`].
+const FINGERPRINT_KEY: [&str; 2] = ["fingerprint_key_1", "fingerprint_key_2"];
+
+/// The version of the file format.
+const FORMAT: u64 = 1;
+/// The size of an event in the file.
+const EVENT_BYTES: i64 = 40;
+/// The size of the numbers and lengths of an interaction in the file.
+const INTERACTION_BYTES: i64 = 16;
+
+/// A record of the file.
+#[derive(Debug)]
+pub(in crate::store) enum Record {
+    /// An interaction: its number, its id and its state.
+    Interaction(u64, Box<str>, Interaction),
+    /// A delivered event: its number, the event, the end of its retention, and the number of its interaction or
+    /// [`NO_OWNER`](super::NO_OWNER).
+    Event(u64, StoredEvent, Timestamp, u64),
+}
+
+/// Runs an operation of the database. The database may panic if a page of its file is damaged. Returns the panic as an
+/// error.
+pub(super) fn guarded<T>(operation: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    // What the operation has changed in memory is not used after an error: the database is closed.
+    catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|panic| Err(corrupted(message(&*panic))))
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason").to_owned()
+}
+
+fn corrupted(message: String) -> redb::Error {
+    redb::Error::Corrupted(message)
+}
+
+/// Commits changes. Returns the number of bytes by which the records have grown.
+pub(super) fn commit(database: &Database, changes: &[Change]) -> Result<i64, redb::Error> {
+    let mut growth = 0;
+    let write = database.begin_write()?;
+    {
+        let mut interactions = write.open_table(INTERACTIONS)?;
+        let mut events = write.open_table(EVENTS)?;
+        for change in changes {
+            match change {
+                Change::Event(number, event, until, owner) => {
+                    let former = events.insert(number, (event.to_bits(), until.unix_ms(), *owner))?;
+                    growth += if former.is_none() { EVENT_BYTES } else { 0 };
+                }
+                Change::EventGone(number) => {
+                    growth -= if events.remove(number)?.is_some() { EVENT_BYTES } else { 0 };
+                }
+                Change::FingerprintKey(halves) => {
+                    let mut about = write.open_table(ABOUT)?;
+                    for (name, half) in FINGERPRINT_KEY.into_iter().zip(halves) {
+                        about.insert(name, half)?;
+                    }
+                }
+                Change::Interaction(number, id, bytes) => {
+                    let former = interactions.insert(number, (&**id, bytes.as_slice()))?;
+                    growth += bytes_of(id, bytes) - former.map_or(0, |former| value_bytes(former.value()));
+                }
+                Change::InteractionGone(number) => {
+                    let former = interactions.remove(number)?;
+                    growth -= former.map_or(0, |former| value_bytes(former.value()));
+                }
+            }
+        }
+    }
+    write.commit()?;
+    Ok(growth)
+}
+
+fn value_bytes((id, record): (&str, &[u8])) -> i64 {
+    bytes_of(id, record)
+}
+
+fn bytes_of(id: &str, record: &[u8]) -> i64 {
+    INTERACTION_BYTES + i64::try_from(id.len() + record.len()).unwrap_or(0)
+}
+
+/// Creates the tables of a new file. Returns an error if another version wrote the file.
+pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    write.open_table(INTERACTIONS)?;
+    write.open_table(EVENTS)?;
+    let mut about = write.open_table(ABOUT)?;
+    let format = about.get("format")?.map(|format| format.value());
+    if format.is_none() {
+        about.insert("format", FORMAT)?;
+    }
+    drop(about);
+    write.commit()?;
+    match format {
+        None | Some(FORMAT) => Ok(()),
+        Some(other) => Err(redb::Error::Io(std::io::Error::other(format!(
+            "its format has version {other}, but this build supports only version {FORMAT}"
+        )))),
+    }
+}
+
+/// Reads the fingerprint key. Returns `None` if an earlier version of Callgate wrote the file.
+///
+/// # Errors
+/// Returns an error if the key cannot be read, or if one half is missing. Another key would not recognize the events of
+/// the file.
+pub(super) fn fingerprint_key(database: &Database) -> Result<Option<[u64; 2]>, redb::Error> {
+    let about = database.begin_read()?.open_table(ABOUT)?;
+    let half = |name| about.get(name).map(|half| half.map(|half| half.value()));
+    let [first, second] = FINGERPRINT_KEY;
+    match (half(first)?, half(second)?) {
+        (Some(first), Some(second)) => Ok(Some([first, second])),
+        (None, None) => Ok(None),
+        _ => Err(corrupted("one half of the fingerprint key is missing".to_owned())),
+    }
+}
+
+/// Reads all records: first the interactions and then the events, each in the order of their numbers. Returns the size
+/// of the records.
+///
+/// # Errors
+/// Returns an error if a record cannot be read, or if one is missing.
+pub(super) fn read(database: &Database, mut visit: impl FnMut(Record)) -> Result<i64, redb::Error> {
+    let read = database.begin_read()?;
+    let mut size = 0;
+    let interactions = read.open_table(INTERACTIONS)?;
+    let mut order = Order::default();
+    for row in interactions.iter()? {
+        let (number, value) = row?;
+        let (id, bytes) = value.value();
+        let record = serde_json::from_slice(bytes)
+            .map_err(|error| corrupted(format!("the record of {id} is invalid: {error}")))?;
+        order.check(number.value())?;
+        size += bytes_of(id, bytes);
+        visit(Record::Interaction(number.value(), id.into(), record));
+    }
+    order.finish(interactions.len()?)?;
+    let events = read.open_table(EVENTS)?;
+    let mut order = Order::default();
+    for row in events.iter()? {
+        let (number, value) = row?;
+        let (event, until, owner) = value.value();
+        order.check(number.value())?;
+        size += EVENT_BYTES;
+        visit(Record::Event(
+            number.value(),
+            StoredEvent::from_bits(event),
+            Timestamp::from_unix_ms(until),
+            owner,
+        ));
+    }
+    order.finish(events.len()?)?;
+    Ok(size)
+}
+
+/// Checks that the rows of a table are complete and in order.
+#[derive(Default)]
+struct Order {
+    last: Option<u64>,
+    rows: u64,
+}
+
+impl Order {
+    fn check(&mut self, number: u64) -> Result<(), redb::Error> {
+        if self.last.replace(number).is_some_and(|last| last >= number) {
+            return Err(corrupted(format!("record {number} is out of order")));
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn finish(self, expected: u64) -> Result<(), redb::Error> {
+        if self.rows == expected {
+            return Ok(());
+        }
+        Err(corrupted(format!("it has {} records instead of {expected}", self.rows)))
+    }
+}

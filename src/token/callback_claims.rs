@@ -1,0 +1,41 @@
+//! The claims of a callback token, as they are written and read.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The `typ` of callback tokens.
+pub(super) const CALLBACK_TYPE: &str = "callback+jwt";
+/// The `iss` of callback tokens and assertions.
+pub(super) const CALLGATE_ISSUER: &str = "callgate";
+/// The version of the claims of callback tokens.
+pub(super) const CALLBACK_VERSION: u8 = 1;
+
+/// The claims of a callback token. Unknown members are errors, because only Callgate writes these tokens.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Claims<'a> {
+    /// The version of the claims.
+    pub(super) v: u8,
+    #[serde(borrow)]
+    pub(super) iss: Cow<'a, str>,
+    /// The public URL of the Callgate that accepts the token.
+    #[serde(borrow)]
+    pub(super) aud: Cow<'a, str>,
+    /// The id of the interaction.
+    #[serde(borrow)]
+    pub(super) sub: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) route: Cow<'a, str>,
+    /// The captures, by name.
+    #[serde(borrow)]
+    pub(super) cap: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    /// The time at which the token was minted, in Unix seconds.
+    pub(super) iat: i64,
+    /// The time at which the token expires, in Unix seconds.
+    pub(super) exp: i64,
+    /// Number of callbacks that the token allows. If the claim is missing, any number is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) uses: Option<u32>,
+}
