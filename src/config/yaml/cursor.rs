@@ -35,7 +35,10 @@ impl<'n> Cursor<'n> {
     }
 
     /// Reports an error in this value. Returns `None`, so that a caller can return it.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn error<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
+        #[cfg(test)]
+        super::call_sites::record(std::panic::Location::caller());
         self.reader.mistakes.borrow_mut().add(|| Mistake {
             steps: self.steps.clone(),
             message: message.into(),
@@ -45,7 +48,10 @@ impl<'n> Cursor<'n> {
     }
 
     /// Reports a warning about something that is allowed, but that the operator should know.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn warn(&self, message: &str) {
+        #[cfg(test)]
+        super::call_sites::record(std::panic::Location::caller());
         self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
     }
 

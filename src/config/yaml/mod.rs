@@ -1,5 +1,7 @@
 //! YAML: from text to a tree of values, and typed access to it that notes every mistake with its position.
 
+#[cfg(test)]
+pub(super) mod call_sites;
 mod cursor;
 mod error;
 mod fields;
