@@ -8,6 +8,7 @@ pub(crate) mod listener;
 mod provider_client;
 mod question;
 mod request_log;
+mod resolver;
 
 pub(crate) use context::EgressContext;
 pub(crate) use limits::EgressLimits;
