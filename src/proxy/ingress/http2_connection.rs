@@ -137,7 +137,7 @@ pub(super) async fn serve(
                     }
                     continue;
                 };
-                if !conn.is_still_allowed() {
+                if !conn.is_still_allowed(&context.clocks.wall) {
                     session.shutdown();
                     connection.graceful_shutdown();
                     continue;
