@@ -36,6 +36,7 @@ mod h2_strict;
 mod h2_wire;
 mod harness;
 mod health;
+mod hop_by_hop;
 mod http2;
 mod inject;
 mod kept_connections;
