@@ -112,7 +112,7 @@ crash-loop: setup
 deny: setup
 	@scripts/deny.sh $(TOOLS)
 
-# Runs each fuzz target, or those in TARGETS, for SECONDS_EACH. Stops at the first finding. Needs a nightly compiler.
+# Runs each fuzz target, or those in TARGETS, for SECONDS_EACH. Stops at the first finding.
 SECONDS_EACH ?= 60
 fuzz:
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked --root $(TOOLS)

@@ -3,10 +3,12 @@
 mod connection_pool;
 mod fault;
 mod request;
+mod response_bytes;
 mod response_head;
 mod upstream;
 
 pub(crate) use connection_pool::ConnectionPool;
 pub(crate) use fault::ResponseFault;
 pub(crate) use request::{Connection, Message, UpstreamResponse, exchange};
+pub use response_bytes::{ResponseBytes, read_response};
 pub(crate) use upstream::{Records, Upstream};
