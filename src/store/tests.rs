@@ -13,9 +13,11 @@ use super::ledger::Store;
 use super::memory::Memory;
 use super::waiters::Waiters;
 use crate::config::StoreSettings;
+use crate::denial::Denial;
 use crate::interaction::{Ask, ClaimError, EventKey, Follow, Report};
 use crate::observe::Metrics;
 use crate::time::Timestamp;
+use crate::token::Granted;
 
 /// Creates a store whose journal has no writer. A test uses the returned sender to report changes as durable.
 fn store() -> (Store, watch::Sender<u64>) {
@@ -66,4 +68,102 @@ async fn a_settlement_that_is_dropped_during_its_commit_wakes_waiting_claims() {
     durable.send_replace(1);
     let Err(error) = second.await else { panic!("the event was delivered twice") };
     assert_eq!(error, ClaimError::Duplicate);
+}
+
+/// A result that rests on a change is not told before the change is on disk. After a crash, the next answer to the same
+/// callback could be another one.
+#[tokio::test]
+async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
+    let path = crate::path::CanonicalPath::parse("/a").unwrap();
+    let captures = crate::path::Template::parse("/a").unwrap().capture(&path);
+    let (route, other, events) = (Arc::from("r"), Arc::from("other"), [EventKey(1)]);
+    let (follow, report) = (Follow::default(), Report::default());
+    let granted = Granted {
+        interaction: "int_a".into(),
+        issued: Timestamp::from_unix_ms(0),
+        expires: Timestamp::from_unix_ms(1000),
+        uses: None,
+    };
+    let ask = Ask {
+        route: &route,
+        provider: None,
+        captures: &captures,
+        granted: Some(&granted),
+        events: &events,
+        event_id: None,
+        follow: &follow,
+        notifies: false,
+        report: &report,
+    };
+    let patience = Duration::from_secs(5);
+    let (now, late) = (Timestamp::from_unix_ms(0), Timestamp::from_unix_ms(1000));
+    // The denial, or `None` for a duplicate.
+    let expected = [
+        ("duplicate", ask, now, false, None),
+        ("over", Ask { events: &[], ..ask }, late, false, Some(Denial::InteractionOver)),
+        (
+            "another route",
+            Ask { route: &other, events: &[], ..ask },
+            now,
+            false,
+            Some(Denial::InteractionUnknown),
+        ),
+        ("revoked", Ask { events: &[], ..ask }, now, true, Some(Denial::InteractionRevoked)),
+    ];
+    for (name, ask_again, at, revoked, denial) in expected {
+        let (store, durable) = store();
+        let mut context = Context::from_waker(Waker::noop());
+        let first = store.claim(&ask, now, patience).await.unwrap();
+        {
+            let mut settling = pin!(first.settle(&report, None, now));
+            assert!(settling.as_mut().poll(&mut context).is_pending(), "{name}");
+        }
+        if revoked {
+            let mut revoking = pin!(store.revoke("int_a", now));
+            assert!(revoking.as_mut().poll(&mut context).is_pending(), "{name}");
+        }
+        let mut denied = pin!(store.claim(&ask_again, at, patience));
+        assert!(denied.as_mut().poll(&mut context).is_pending(), "{name}: the change is not durable");
+        durable.send_replace(u64::MAX - 1);
+        let Err(error) = denied.await else { panic!("{name}: the callback was claimed") };
+        match (&error, denial) {
+            (ClaimError::Duplicate, None) => {}
+            (ClaimError::Refused(refusal), Some(denial)) => assert_eq!(refusal.denial, denial, "{name}"),
+            _ => panic!("{name}: {error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_denial_whose_changes_do_not_become_durable_is_no_denial() {
+    let (store, durable) = store();
+    drop(durable);
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let mut revoking = pin!(store.revoke("int_a", Timestamp::from_unix_ms(0)));
+        let _ = revoking.as_mut().poll(&mut context);
+    }
+    let path = crate::path::CanonicalPath::parse("/a").unwrap();
+    let captures = crate::path::Template::parse("/a").unwrap().capture(&path);
+    let (route, follow, report) = (Arc::from("r"), Follow::default(), Report::default());
+    let granted = Granted {
+        interaction: "int_a".into(),
+        issued: Timestamp::from_unix_ms(0),
+        expires: Timestamp::from_unix_ms(1000),
+        uses: None,
+    };
+    let ask = Ask {
+        route: &route,
+        provider: None,
+        captures: &captures,
+        granted: Some(&granted),
+        events: &[],
+        event_id: None,
+        follow: &follow,
+        notifies: false,
+        report: &report,
+    };
+    let claimed = store.claim(&ask, Timestamp::from_unix_ms(0), Duration::from_secs(5)).await;
+    let Err(ClaimError::Refused(refusal)) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(refusal.denial, Denial::StoreUnavailable);
 }

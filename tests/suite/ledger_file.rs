@@ -171,21 +171,29 @@ fn damage_to_any_page_is_reported_or_harmless() {
         fs::write(&ledger.path, &bytes).unwrap();
         is_whole_or_says_so(&ledger, &ids, &format!("header flipped at {at}"));
     }
-    // The real process exits with an error.
-    let config = folder.path().join("callgate.yaml");
-    let text =
-        crate::ledger::config("127.0.0.1:1", &format!("{{ kind: file, path: {} }}", ledger.path.display()));
+    the_process_exits_with_an_error(folder.path(), &ledger.path, &whole, &damaged);
+}
+
+/// Damages pages of the file, and runs the real process.
+fn the_process_exits_with_an_error(
+    folder: &std::path::Path,
+    path: &std::path::Path,
+    whole: &[u8],
+    damaged: &[usize],
+) {
+    let config = folder.join("callgate.yaml");
+    let text = crate::ledger::config("127.0.0.1:1", &format!("{{ kind: file, path: {} }}", path.display()));
     fs::write(&config, text).unwrap();
     for page in [damaged[0], damaged[damaged.len() / 2], damaged[damaged.len() - 1]] {
-        let mut bytes = whole.clone();
+        let mut bytes = whole.to_vec();
         bytes[page * 4096..(page + 1) * 4096].fill(0);
-        fs::write(&ledger.path, &bytes).unwrap();
+        fs::write(path, &bytes).unwrap();
         let mut run = Command::new(env!("CARGO_BIN_EXE_callgate"));
         run.args(["run", "-c"]).arg(&config).env("TOKEN_KEY", "0123456789abcdef0123456789abcdef");
         let run = run.env("WHSEC", "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=").output().unwrap();
         let said = String::from_utf8(run.stderr).unwrap();
         assert_eq!(run.status.code(), Some(69), "{said}");
-        assert!(said.contains(ledger.path.to_str().unwrap()), "{said}");
+        assert!(said.contains(path.to_str().unwrap()), "{said}");
         assert!(!said.contains("panicked"), "{said}");
     }
 }
