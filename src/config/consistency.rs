@@ -7,7 +7,7 @@ use super::listen::Listener;
 use super::startup::Startup;
 use super::yaml::Cursor;
 use crate::egress::Egress;
-use crate::ingress::Route;
+use crate::ingress::{Route, TokenRule};
 use crate::policy::Limits;
 use crate::time::format_duration;
 
@@ -31,6 +31,7 @@ impl Sections<'_> {
         if let Some(ttl) = self.token_ttl {
             deadlines(root, self.routes, ttl);
         }
+        interactions_that_only_expire(root, self.routes, self.rules);
         if let Some(limits) = self.limits {
             routes(root, self.routes, self.startup, limits);
         }
@@ -93,6 +94,29 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
         if route.observes() {
             root.warn(&format!(
                 "the route {name} is in observe mode: it delivers requests that fail its checks"
+            ));
+        }
+    }
+}
+
+/// Reports a warning for each route whose interactions can only end because they expire: no status of a callback means
+/// success, and the number of callbacks is not limited.
+fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
+    let injections: Vec<_> =
+        rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();
+    for route in routes {
+        let mut of_route = injections.iter().filter(|inject| inject.route == route.name).peekable();
+        // Nobody looks at the state of other interactions.
+        let is_followed = of_route.peek().is_some() || route.notify.is_some();
+        let has_interactions = is_followed && matches!(route.token, Some(TokenRule::Callback { .. }));
+        let is_limited = of_route.peek().is_some() && of_route.all(|inject| inject.uses.is_some());
+        // A route that names the place of the status, but no final value, has a warning of its own.
+        let ends = !route.follow.done.is_empty() || !route.follow.status.is_empty();
+        if has_interactions && !ends && !is_limited {
+            root.warn(&format!(
+                "the interactions of the route {} can only expire: list the final status in `interaction.done`, or set \
+                 `inject.uses` of its egress rules",
+                route.name
             ));
         }
     }
