@@ -7,7 +7,8 @@ use super::listen::Listener;
 use super::startup::Startup;
 use super::yaml::Cursor;
 use crate::egress::Egress;
-use crate::ingress::{Route, TokenRule};
+use crate::ingress::Route;
+use crate::interaction::Follow;
 use crate::policy::Limits;
 use crate::time::format_duration;
 
@@ -99,22 +100,15 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     }
 }
 
-/// Reports a warning for each route whose interactions can only end because they expire: no status of a callback means
-/// success, and the number of callbacks is not limited.
+/// Reports a warning for each route of an egress rule whose interactions can only end because they expire: the route does
+/// not follow them, and the number of callbacks is not limited. A route with `interaction` has a warning of its own.
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();
-    for route in routes {
-        let mut of_route = injections.iter().filter(|inject| inject.route == route.name).peekable();
-        // Nobody looks at the state of other interactions.
-        let is_followed = of_route.peek().is_some() || route.notify.is_some();
-        let has_interactions = is_followed && matches!(route.token, Some(TokenRule::Callback { .. }));
-        let is_limited = of_route.peek().is_some() && of_route.all(|inject| inject.uses.is_some());
-        // A route that names the place of the status, but no final value, has a warning of its own.
-        let ends = !route.follow.done.is_empty() || !route.follow.status.is_empty();
-        if has_interactions && !ends && !is_limited {
+    for route in routes.iter().filter(|route| route.follow == Follow::default() && route.notify.is_none()) {
+        if injections.iter().any(|inject| inject.route == route.name && inject.uses.is_none()) {
             root.warn(&format!(
-                "the interactions of the route {} can only expire: list the final status in `interaction.done`, or set \
+                "the interactions of the route {} can only expire: add `interaction` with `status` and `done`, or set \
                  `inject.uses` of its egress rules",
                 route.name
             ));
