@@ -284,6 +284,14 @@ fn only_modules_with_sockets_name_pingora() {
 }
 
 #[test]
+fn only_the_ledger_clears_callbacks() {
+    let is_ledger = |file: &PathBuf| top_module(file) == "store" || file.ends_with("src/interaction/ask.rs");
+    for file in rust_files("src").into_iter().filter(|file| !is_ledger(file)) {
+        assert!(!without_comments(&file).contains("by_the_ledger"), "{}", file.display());
+    }
+}
+
+#[test]
 fn only_two_readers_name_a_yaml_library() {
     let readers =
         |file: &Path| file.starts_with("src/config/yaml") || file == Path::new("src/cli/inject/yaml.rs");

@@ -6,7 +6,11 @@ pub mod decide;
 pub mod forwarded;
 pub mod forwarded_oracle;
 pub mod json_pointer;
+#[cfg(feature = "proxy")]
+pub mod ledger_file;
 pub mod path;
+#[cfg(feature = "proxy")]
+pub mod response_head;
 pub mod signature_headers;
 pub mod template;
 pub mod token;
@@ -18,12 +22,16 @@ use callgate::time::Timestamp;
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by its name, which is also that of its folder in `seeds`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::run),
     ("decide", decide::run),
     ("forwarded", forwarded::run),
     ("json_pointer", json_pointer::run),
+    #[cfg(feature = "proxy")]
+    ("ledger_file", ledger_file::run),
     ("path", path::run),
+    #[cfg(feature = "proxy")]
+    ("response_head", response_head::run),
     ("signature_headers", signature_headers::run),
     ("template", template::run),
     ("token", token::run),

@@ -8,6 +8,7 @@ use super::startup::Startup;
 use super::yaml::Cursor;
 use crate::egress::Egress;
 use crate::ingress::Route;
+use crate::interaction::Follow;
 use crate::policy::Limits;
 use crate::time::format_duration;
 
@@ -31,6 +32,7 @@ impl Sections<'_> {
         if let Some(ttl) = self.token_ttl {
             deadlines(root, self.routes, ttl);
         }
+        interactions_that_only_expire(root, self.routes, self.rules);
         if let Some(limits) = self.limits {
             routes(root, self.routes, self.startup, limits);
         }
@@ -93,6 +95,22 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
         if route.observes() {
             root.warn(&format!(
                 "the route {name} is in observe mode: it delivers requests that fail its checks"
+            ));
+        }
+    }
+}
+
+/// Reports a warning for each route of an egress rule whose interactions can only end because they expire: the route does
+/// not follow them, and the number of callbacks is not limited. A route with `interaction` has a warning of its own.
+fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
+    let injections: Vec<_> =
+        rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();
+    for route in routes.iter().filter(|route| route.follow == Follow::default() && route.notify.is_none()) {
+        if injections.iter().any(|inject| inject.route == route.name && inject.uses.is_none()) {
+            root.warn(&format!(
+                "the interactions of the route {} can only expire: add `interaction` with `status` and `done`, or set \
+                 `inject.uses` of its egress rules",
+                route.name
             ));
         }
     }

@@ -188,4 +188,6 @@ fn providers(fields: &mut Fields<'_>, has_public_url: bool) -> Option<Vec<Arc<Pr
 }
 
 #[cfg(test)]
+mod every_mistake;
+#[cfg(test)]
 mod tests;

@@ -23,6 +23,8 @@ pub(super) fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
         "OTHER_KEY" => Some("o".repeat(32)),
         "SHORT" => Some("short".to_owned()),
         "EMPTY" => Some(String::new()),
+        "LARGE" => Some("l".repeat((64 << 10) + 1)),
+        "LINES" => Some("two lines\nof a secret".to_owned()),
         "SECRET" | "OTHER" => Some(format!("{name} of a provider")),
         _ => None,
     };
@@ -216,8 +218,8 @@ fn no_text_makes_it_panic() {
     }
 }
 
-/// A configuration with a ledger, egress rules and questions.
-const LOOP: &str = "\
+/// The minimal configuration with a ledger, an egress and questions.
+pub(super) const LOOP: &str = "\
 public_url: https://agent.example.com
 listen: { ingress: [ { address: 127.0.0.1:0 } ], egress: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0 } }
 agent: { address: 127.0.0.1:8000 }

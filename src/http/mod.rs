@@ -17,6 +17,8 @@ pub(crate) mod response;
 mod session;
 mod timeouts;
 
+pub use client::{ResponseBytes, read_response};
+
 pub(crate) use body_memory::{BodyMemory, MemoryReservation};
 pub(crate) use buffered_io::BufferedIo;
 pub(crate) use http1_session::{Http1Session, write_response_head};

@@ -107,9 +107,8 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    /// Creates the proof. Only the ledger may call this.
-    #[cfg(feature = "proxy")]
-    pub(crate) fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
+    /// Creates the proof. Only a ledger may call this: `tests/tidy.rs` checks that no other module does.
+    pub fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
         Self { question, stale }
     }
 

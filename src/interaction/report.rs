@@ -27,7 +27,7 @@ pub enum StatusAt {
 
 /// How the states of a route's interactions are read from callbacks: the places of status and progress, the status
 /// values that end an interaction, and the deadlines.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Follow {
     /// The places of the status. The first one with a value is used.
     pub status: Vec<StatusAt>,

@@ -10,6 +10,8 @@ mod dedup;
 mod event_memory;
 mod events;
 mod file;
+#[cfg(test)]
+mod file_tests;
 mod ledger;
 mod memory;
 mod mint;

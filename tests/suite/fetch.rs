@@ -211,6 +211,30 @@ fn published_addresses_follow_the_publisher() {
     assert_eq!(send(&again), 403);
 }
 
+/// A reload keeps the fetched documents that the new configuration also uses. There is no cache that could have them.
+#[test]
+fn what_was_fetched_outlives_a_reload_without_a_cache() {
+    let (signer, agent) = (Signer::new(), Agent::start(ANSWER));
+    let (keys, lists) = (Agent::start(NOT_NOW), Agent::start(NOT_NOW));
+    keys.answers(&document(&signer.jwks));
+    lists.answers(&document(r#"{"hooks": ["127.0.0.0/8"]}"#));
+    let allow = format!("allow: [ {{ url: \"http://{}/meta\", pointers: [/hooks] }} ]", lists.address);
+    let source = format!("keys: {{ url: \"http://{}/jwks\" }}", keys.address);
+    let text = config(&agent, &format!("preset: fal, {source}, {allow}"), "fetch: { every: 1h }");
+    let callgate = Callgate::start(&text, clock());
+    eventually(|| (send_as_fal(&callgate, &signer).status == 200).then_some(()));
+    [&keys, &lists].iter().for_each(|host| host.answers(NOT_NOW));
+    for renamed in ["name: s,", "name: t,"] {
+        callgate.reload(&text.replace("name: r,", renamed)).unwrap();
+        assert_eq!(why(&send_as_fal(&callgate, &signer)), (200, String::new()));
+    }
+    // The keys are those of their URL, and so is the list.
+    callgate.reload(&text.replace("/jwks", "/other")).unwrap();
+    assert_eq!(why(&send_as_fal(&callgate, &signer)), (503, "keys_unavailable".to_owned()));
+    callgate.reload(&text.replace("/meta", "/other")).unwrap();
+    assert_eq!(why(&send_as_fal(&callgate, &signer)).0, 503);
+}
+
 #[test]
 fn an_edge_is_trusted_by_the_list_it_publishes() {
     let agent = Agent::start(ANSWER);

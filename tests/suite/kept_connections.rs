@@ -7,14 +7,14 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callgate::clock::Clock;
 
 use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, open_config, read_request};
-use crate::tls::{authority, issued};
+use crate::tls::{authority, issued, openssl};
 
 const REQUEST: &[u8] = b"POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi";
 
@@ -390,6 +390,18 @@ impl TlsClient {
         Self { child }
     }
 
+    /// Sends a request.
+    fn write(&mut self) {
+        let _ = self.child.stdin.as_mut().unwrap().write_all(REQUEST);
+    }
+
+    /// Returns the status of the next response. Returns `None` if the connection was closed instead.
+    fn status(&mut self) -> Option<u16> {
+        let mut status = [0; 12];
+        self.child.stdout.as_mut()?.read_exact(&mut status).ok()?;
+        std::str::from_utf8(&status).ok()?.strip_prefix("HTTP/1.1 ")?.parse().ok()
+    }
+
     /// Sends a request and returns the status. Returns `None` if the connection was closed instead.
     fn send(&mut self) -> Option<u16> {
         self.child.stdin.as_mut()?.write_all(REQUEST).ok()?;
@@ -508,6 +520,57 @@ fn plain_connections_are_judged_anew_after_a_reload() {
             let mut byte = [0; 12];
             let answered = stream.read_exact(&mut byte).is_ok() && byte.starts_with(b"HTTP/1.1 200");
             assert_eq!(answered, goes_on, "{name}");
+        }
+    }
+}
+
+/// A client certificate is checked in the TLS handshake and again with each request, because it may expire in between.
+/// So may the certificate of the authority that issued it.
+#[test]
+fn a_client_certificate_that_expires_on_a_kept_connection_counts_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    ["ca", "clients"].iter().for_each(|name| authority(at, name));
+    issued(at, "ca", "one", "IP:127.0.0.1");
+    issued(at, "clients", "short", "DNS:client.example");
+    issued(at, "clients", "middle", "DNS:middle.example\nbasicConstraints=critical,CA:TRUE");
+    issued(at, "middle", "long", "DNS:client.example");
+    // This certificate outlives the one of its authority, which is valid for a day.
+    openssl(
+        at,
+        "x509 -req -in long.csr -CA middle.crt -CAkey middle.key -CAcreateserial -days 9 -extfile long.ext -out long.crt",
+    );
+    let file = |name: &str| at.join(name).display().to_string();
+    let agent = Agent::start(ANSWER);
+    let config = |required: bool| {
+        let tls = format!(
+            ", tls: {{ certificate: {}, key: {}, client_certificates: {{ authorities: {}, required: {required} }} }}",
+            file("one.crt"),
+            file("one.key"),
+            file("clients.crt")
+        );
+        let route = "    open: true\n";
+        let asks = format!("{route}    client_certificate: required\n");
+        listening(&agent.address.to_string(), &tls).replacen(route, &asks, 1)
+    };
+    let now = Clock::System.now().unix_ms();
+    let (hour, day) = (3_600_000, 86_400_000);
+    for arguments in [
+        &["-cert", "short.crt", "-key", "short.key"][..],
+        &["-cert", "long.crt", "-key", "long.key", "-cert_chain", "middle.crt"][..],
+    ] {
+        for required in [true, false] {
+            let clock = Arc::new(AtomicI64::new(now));
+            let callgate = Callgate::start(&config(required), Clock::Set(Arc::clone(&clock)));
+            let mut client = TlsClient::connect(at, callgate.ingress, arguments);
+            assert_eq!(client.send(), Some(200), "{arguments:?}");
+            clock.store(now + day - hour, Ordering::SeqCst);
+            assert_eq!(client.send(), Some(200), "{arguments:?}");
+            clock.store(now + day + hour, Ordering::SeqCst);
+            // Without `required`, the connection stays open, and the route denies the request.
+            client.write();
+            let status = client.status();
+            assert_eq!(status, (!required).then_some(403), "{arguments:?}");
         }
     }
 }

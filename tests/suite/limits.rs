@@ -208,7 +208,8 @@ fn so_many_requests_of_an_address_and_on_a_route() {
     // A denied request does not use up the rate of the route.
     assert_eq!(callgate.send(b"DELETE /open/x HTTP/1.1\r\nHost: h\r\n\r\n").status, 405);
     assert_eq!([ask(), ask(), ask()], [200, 200, 503]);
-    assert_eq!(callgate.logged(4).last().unwrap()["reason"], "route_busy");
+    // The lines of two connections can be written in either order.
+    assert!(callgate.logged(4).iter().any(|line| line["reason"] == "route_busy"));
     assert_eq!(agent.received().len(), 2);
 }
 
@@ -337,4 +338,39 @@ fn heads_of_http_2_have_so_many_lines_too() {
         .output()
         .unwrap();
     assert!(out.status.success() && out.stdout.ends_with(b"404"), "{out:?}");
+}
+
+/// A reload changes the limits for the next request, also on a connection that was opened before.
+#[test]
+fn limits_after_a_reload_are_those_of_the_next_request_on_a_kept_connection() {
+    let agent = Agent::start(ANSWER);
+    let text = open_config(&agent.address.to_string());
+    let limits = |more: &str| text.replace("limits: { ", &format!("limits: {{ {more}, "));
+    let callgate = Callgate::start(&text, Clock::System);
+    let request = |headers: &str, body: usize| {
+        let head = format!("POST /open/x HTTP/1.1\r\nHost: h\r\nContent-Length: {body}\r\n{headers}\r\n");
+        [head.as_bytes(), &vec![b'x'; body]].concat()
+    };
+    let long = format!("X-Long: {}\r\n", "x".repeat(2 << 10));
+    for (after, request, status) in [
+        (text.replace("/in/{id}", "/in2/{id}"), request("", 2), 200),
+        (limits("head_max: 1KiB"), request(&long, 2), 431),
+        (limits("headers_max: 3"), request("X-A: 1\r\nX-B: 2\r\n", 2), 431),
+        (text.replace("body_max: 2MiB", "body_max: 1KiB"), request("", 2 << 10), 413),
+        (
+            limits("body_memory_max: 2MiB").replace("body_max: 2MiB", "body_max: 1KiB"),
+            request("", 2 << 10),
+            413,
+        ),
+        (text.replace("methods: [POST, GET, HEAD, PUT]", "methods: [GET]"), request("", 2), 405),
+        (text.replace("path: /open/", "path: /closed/"), request("", 2), 404),
+    ] {
+        callgate.reload(&text).unwrap();
+        let mut stream = callgate.connect();
+        stream.write_all(&request).unwrap();
+        assert_eq!(Response::read(&mut stream).status, 200, "{after}");
+        callgate.reload(&after).unwrap();
+        stream.write_all(&request).unwrap();
+        assert_eq!(Response::read(&mut stream).status, status, "{after}");
+    }
 }

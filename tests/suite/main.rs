@@ -21,6 +21,8 @@ mod attack_jwt_spellings;
 mod attack_paths;
 mod attack_spoof;
 mod bodies;
+#[path = "../core/case.rs"]
+mod case;
 mod check;
 mod command_line;
 mod conventions;
@@ -29,6 +31,8 @@ mod decisions;
 mod desync;
 mod disk;
 mod egress;
+#[path = "../core/environment.rs"]
+mod environment;
 mod events;
 mod every_route;
 mod fetch;
@@ -37,6 +41,7 @@ mod h2_strict;
 mod h2_wire;
 mod harness;
 mod health;
+mod hop_by_hop;
 mod http2;
 mod inject;
 mod kept_connections;

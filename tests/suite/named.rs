@@ -342,24 +342,29 @@ fn a_certificate_that_was_fetched_outlives_a_restart() {
 
 #[test]
 fn a_certificate_that_was_fetched_outlives_a_reload_that_still_allows_it() {
-    let (agent, host) = (Agent::start(ANSWER), Host::start(Nothing::AtOnce));
     let cache = tempfile::tempdir().unwrap();
-    let fetch = format!(", cache: {}", cache.path().display());
-    let both = host.config(&agent, ["/open/real-p", "/open/real-q"], &fetch);
-    let callgate = Callgate::start(&both, Clock::System);
-    bring(&callgate, &host, "/p", "real-p1");
-    bring(&callgate, &host, "/q", "real-q1");
-    host.down.store(true, Ordering::SeqCst);
-    let send = |path: &str, name: &str| from(&callgate, [127, 0, 0, 1], &host.callback(path, name));
-    // The provider gets another name. The certificate is kept, because a message may still name it.
-    callgate.reload(&both.replace("p: {", "r: {").replace("provider: p,", "provider: r,")).unwrap();
-    assert_eq!((send("/p", "real-p1"), send("/q", "real-q1")), (200, 200));
-    assert_eq!((host.asked_for("real-p1"), host.asked_for("real-q1")), (1, 1));
-    callgate.reload(&host.config(&agent, ["/open/other", "/open/real-q"], &fetch)).unwrap();
-    assert_eq!((send("/p", "real-p1"), send("/q", "real-q1")), (401, 200));
-    eventually(|| (kept(cache.path()).len() == 1).then_some(()));
-    callgate.reload(&both).unwrap();
-    assert_eq!((send("/p", "real-p1"), send("/q", "real-q1")), (503, 200));
+    // Without a cache, the certificates are in memory only.
+    for cached in [true, false] {
+        let (agent, host) = (Agent::start(ANSWER), Host::start(Nothing::AtOnce));
+        let fetch = if cached { format!(", cache: {}", cache.path().display()) } else { String::new() };
+        let both = host.config(&agent, ["/open/real-p", "/open/real-q"], &fetch);
+        let callgate = Callgate::start(&both, Clock::System);
+        bring(&callgate, &host, "/p", "real-p1");
+        bring(&callgate, &host, "/q", "real-q1");
+        host.down.store(true, Ordering::SeqCst);
+        let send = |path: &str, name: &str| from(&callgate, [127, 0, 0, 1], &host.callback(path, name));
+        // The provider gets another name. The certificate is kept, because a message may still name it.
+        callgate.reload(&both.replace("p: {", "r: {").replace("provider: p,", "provider: r,")).unwrap();
+        assert_eq!((send("/p", "real-p1"), send("/q", "real-q1")), (200, 200), "cached: {cached}");
+        assert_eq!((host.asked_for("real-p1"), host.asked_for("real-q1")), (1, 1), "cached: {cached}");
+        callgate.reload(&host.config(&agent, ["/open/other", "/open/real-q"], &fetch)).unwrap();
+        assert_eq!((send("/p", "real-p1"), send("/q", "real-q1")), (401, 200), "cached: {cached}");
+        if cached {
+            eventually(|| (kept(cache.path()).len() == 1).then_some(()));
+        }
+        callgate.reload(&both).unwrap();
+        assert_eq!((send("/p", "real-p1"), send("/q", "real-q1")), (503, 200), "cached: {cached}");
+    }
 }
 
 #[test]

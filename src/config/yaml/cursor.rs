@@ -36,7 +36,10 @@ impl<'n> Cursor<'n> {
     }
 
     /// Reports an error in this value. Always returns `None`, so that the caller can return the result.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn error<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Option<T> {
+        #[cfg(test)]
+        super::call_sites::record(std::panic::Location::caller());
         self.reader.mistakes.borrow_mut().add(|| Mistake {
             steps: self.steps.clone(),
             message: message.into(),
@@ -46,7 +49,10 @@ impl<'n> Cursor<'n> {
     }
 
     /// Reports a warning about a setting that is allowed, but that the operator should know about.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn warn(&self, message: &str) {
+        #[cfg(test)]
+        super::call_sites::record(std::panic::Location::caller());
         self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
     }
 

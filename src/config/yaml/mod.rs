@@ -1,5 +1,7 @@
 //! Parses YAML into a tree of values, and gives typed access to the tree. Every mistake is recorded with its position.
 
+#[cfg(test)]
+pub(super) mod call_sites;
 mod cursor;
 mod error;
 mod fields;

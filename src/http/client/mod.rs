@@ -3,10 +3,12 @@
 mod connection_pool;
 mod exchange;
 mod fault;
+mod response_bytes;
 mod response_head;
 mod upstream;
 
 pub(crate) use connection_pool::ConnectionPool;
 pub(crate) use exchange::{Connection, Message, UpstreamResponse, exchange};
 pub(crate) use fault::ResponseFault;
+pub use response_bytes::{ResponseBytes, read_response};
 pub(crate) use upstream::{Records, Upstream};

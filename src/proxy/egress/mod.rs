@@ -9,6 +9,7 @@ pub(crate) mod listener;
 mod own_addresses;
 mod provider_client;
 mod request_log;
+mod resolver;
 
 pub(crate) use context::EgressContext;
 pub(crate) use egress_limits::EgressLimits;

@@ -10,10 +10,11 @@ use pingora::tls::{
     load_ca_file_into_store, load_platform_certs_incl_env_into_store,
 };
 use sha2::{Digest, Sha256};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::own_addresses::OwnAddresses;
+use super::resolver::Resolver;
 use crate::clock::instant;
 use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
@@ -31,6 +32,7 @@ const ADDRESSES_MAX: usize = 4;
 pub(crate) struct Providers {
     tls: Option<TrustedRoots>,
     pool: ConnectionPool<Target>,
+    resolver: Resolver,
     own_addresses: OwnAddresses,
 }
 
@@ -97,7 +99,12 @@ impl Origin {
 impl Providers {
     /// Creates a client that reaches no provider.
     pub(crate) fn none() -> Self {
-        Self { tls: None, pool: ConnectionPool::default(), own_addresses: OwnAddresses::default() }
+        Self {
+            tls: None,
+            pool: ConnectionPool::default(),
+            resolver: Resolver::default(),
+            own_addresses: OwnAddresses::default(),
+        }
     }
 
     /// Sets the addresses of Callgate's own listeners.
@@ -158,7 +165,7 @@ impl Providers {
     ) -> Result<(Connection, Target), SendError> {
         let unreachable = SendError::ResponseFault(ResponseFault::Unreachable);
         let roots = self.tls.as_ref().ok_or(unreachable)?;
-        let addresses = resolve(url).await.map_err(|_| unreachable)?;
+        let addresses = self.resolver.resolve(url).await.map_err(|_| unreachable)?;
         if let Some(guarded) = guarded {
             for address in &addresses {
                 guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
@@ -227,10 +234,99 @@ fn digest(store: &RootCertStore) -> [u8; 32] {
     Sha256::digest(roots.concat()).into()
 }
 
-async fn resolve(url: &Url) -> std::io::Result<Vec<SocketAddr>> {
-    if let Some(address) = url.address() {
-        return Ok(vec![SocketAddr::new(address, url.port())]);
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, TcpListener};
+
+    use super::*;
+    use crate::guard::{AddressClass, Entry};
+
+    /// A server on the loopback network, and a client for which each name has the given addresses.
+    struct World {
+        listener: TcpListener,
+        port: u16,
     }
-    let found: Vec<_> = lookup_host((url.host(), url.port())).await?.collect();
-    if found.is_empty() { Err(std::io::Error::other("the name has no address")) } else { Ok(found) }
+
+    impl World {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            Self { listener, port }
+        }
+
+        /// Connects to a listed host with these addresses. The networks `listed` may be dialled although they are not
+        /// public. `own` is the address of a listener of Callgate.
+        async fn connect(
+            &self,
+            addresses: &[&str],
+            listed: &[&str],
+            own: Option<&str>,
+        ) -> Result<IpAddr, SendError> {
+            let address = |text: &&str| text.parse::<IpAddr>().unwrap();
+            let own = own.iter().map(|own| SocketAddr::new(address(own), self.port)).collect();
+            let providers = Providers {
+                resolver: Resolver::Fixed(addresses.iter().map(address).collect()),
+                ..Providers::new(Some("tests/corpora/tls/tls.crt"))
+                    .unwrap()
+                    .with_own_addresses(OwnAddresses::new(own))
+            };
+            let entries = listed.iter().chain(&["http://service.example"]);
+            let guard = Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect());
+            let agent = AgentAddress::Tcp("127.0.0.9:1".into());
+            let url = guard.admit(&format!("http://service.example:{}/x", self.port)).unwrap();
+            let connected = providers.connect(&url, Some(Guarded { guard: &guard, agent: &agent })).await;
+            connected.map(|(_, target)| target.address.ip())
+        }
+
+        fn was_dialled(&self) -> bool {
+            self.listener.accept().is_ok()
+        }
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_judged_before_the_first_is_dialled() {
+        let world = World::new();
+        let reached = world.connect(&["127.0.0.1"], &["127.0.0.0/8"], None).await.unwrap();
+        assert!(world.was_dialled() && reached.is_loopback());
+        for (addresses, listed, own) in [
+            (&["127.0.0.1", "10.0.0.1"][..], &["127.0.0.0/8"][..], None),
+            (&["10.0.0.1", "127.0.0.1"], &["127.0.0.0/8"], None),
+            (
+                &["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "10.0.0.1"],
+                &["127.0.0.1"],
+                None,
+            ),
+            (&["127.0.0.1", "::ffff:10.0.0.1"], &["127.0.0.0/8"], None),
+            (&["127.0.0.1"], &[], None),
+            (&["127.0.0.1", "169.254.169.254"], &["127.0.0.0/8"], None),
+            (&["127.0.0.1", "10.0.0.1"], &["127.0.0.0/8", "10.0.0.0/8"], Some("10.0.0.1")),
+        ] {
+            let refused = world.connect(addresses, listed, own).await;
+            let expected = |refused: &Refused| match own {
+                Some(_) => *refused == Refused::Own,
+                None => matches!(refused, Refused::Address(_)),
+            };
+            assert!(
+                matches!(&refused, Err(SendError::Guarded(why)) if expected(why)),
+                "{addresses:?} {refused:?}"
+            );
+            assert!(!world.was_dialled(), "{addresses:?}");
+        }
+        let private = world.connect(&["10.0.0.1"], &[], None).await;
+        assert!(
+            matches!(private, Err(SendError::Guarded(Refused::Address(AddressClass::Private)))),
+            "{private:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_next_address_of_a_name_is_tried_if_one_refuses_the_connection() {
+        let world = World::new();
+        let listed = &["127.0.0.0/8"];
+        assert!(world.connect(&["127.0.0.3", "127.0.0.2", "127.0.0.1"], listed, None).await.is_ok());
+        assert!(world.was_dialled());
+        let none = world.connect(&["127.0.0.3", "127.0.0.2"], listed, None).await;
+        assert!(matches!(none, Err(SendError::ResponseFault(ResponseFault::Unreachable))), "{none:?}");
+    }
 }

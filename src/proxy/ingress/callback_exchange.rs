@@ -98,7 +98,7 @@ struct CallbackExchange<'x> {
 impl CallbackExchange<'_> {
     async fn decide_and_deliver(&mut self, trail: &mut Trail) -> ExchangeRecord {
         let (context, conn, limits) = (self.context, self.conn, &self.policy.limits);
-        let caller = conn.caller();
+        let caller = conn.caller(&context.clocks.wall);
         let head = head_of(self.session, caller);
         if let Some(document) = self.policy.ingress.document(&head) {
             let was_written = response::document(self.session, document).await;
@@ -342,7 +342,7 @@ impl CallbackExchange<'_> {
             self.context.recorder.metrics.guard_refusal(class);
         }
         self.context.fetcher.want(&denied.seen);
-        let declared = head_of(self.session, self.conn.caller()).body_bytes_declared;
+        let declared = head_of(self.session, Caller::at(self.conn.peer)).body_bytes_declared;
         let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);
         let explain = self.policy.explain_denials;
         let result =

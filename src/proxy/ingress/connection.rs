@@ -46,7 +46,8 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
         };
         // A reload may have removed the settings under which the connection was accepted. The connection is then
         // closed, and the caller may connect again under the new settings.
-        if matches!(received, HeadRead::Request(..)) && !conn.is_still_allowed() {
+        let is_allowed = || conn.is_still_allowed(&context.clocks.wall);
+        if matches!(received, HeadRead::Request(..)) && !is_allowed() {
             return None;
         }
         let session = match received {

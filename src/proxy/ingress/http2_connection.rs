@@ -121,7 +121,7 @@ pub(super) async fn serve(
                         continue;
                     }
                 };
-                if !conn.is_still_allowed() {
+                if !conn.is_still_allowed(&context.clocks.wall) {
                     session.shutdown_with_reason(REFUSED_STREAM.into());
                     connection.graceful_shutdown();
                     continue;

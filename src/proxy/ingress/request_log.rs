@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::instant;
 use crate::denial::Denial;
-use crate::http::{Session, head_of};
+use crate::http::{Caller, Session, head_of};
 use crate::ingress::{Denied, Seen};
 use crate::observe::{Entry, Span, redact_path};
 use crate::proxy::listen::ConnInfo;
@@ -95,7 +95,7 @@ pub(crate) fn record_exchange(
     }
     let path = match (&end.seen.captures, session) {
         (Some(captures), _) => captures.redacted_path(),
-        (None, Some(session)) => redact_path(head_of(session, conn.caller()).raw_path()),
+        (None, Some(session)) => redact_path(head_of(session, Caller::at(conn.peer)).raw_path()),
         (None, None) => "-".to_owned(),
     };
     let entry = Entry {

@@ -9,6 +9,7 @@ use pingora::protocols::Ssl;
 
 use super::connection_limits::ConnectionSlot;
 use super::tls::{self, TlsConfig, VerifiedCertificate};
+use crate::clock::Clock;
 use crate::config::Listener;
 use crate::http::Caller;
 use crate::proxy::runtime::{Drain, InFlight};
@@ -84,8 +85,8 @@ impl TlsVersion {
 
 impl ConnInfo {
     /// Returns the caller, with its client certificate if the certificate is still trusted.
-    pub(crate) fn caller(&self) -> Caller<'_> {
-        Caller::at(self.peer).with_certificate(self.certificate())
+    pub(crate) fn caller(&self, clock: &Clock) -> Caller<'_> {
+        Caller::at(self.peer).with_certificate(self.certificate(clock))
     }
 
     /// Records that a request has begun.
@@ -95,7 +96,7 @@ impl ConnInfo {
 
     /// Reports whether the current settings of the listener would still accept this connection: they trust its load
     /// balancer, they trust its client certificate if one is required, and they allow its TLS version.
-    pub(crate) fn is_still_allowed(&self) -> bool {
+    pub(crate) fn is_still_allowed(&self, clock: &Clock) -> bool {
         let config = self.config.load();
         let tls_matches = match (self.tls_version, &config.tls) {
             (TlsVersion::None, None) | (TlsVersion::Tls1_3, Some(_)) => true,
@@ -108,14 +109,14 @@ impl ConnInfo {
             _ => false,
         };
         let required = config.tls.as_ref().and_then(|tls| tls.clients.as_ref()).is_some_and(|c| c.required);
-        tls_matches && trusted && (!required || self.certificate().is_some())
+        tls_matches && trusted && (!required || self.certificate(clock).is_some())
     }
 
     /// Returns the client certificate if it is still trusted.
-    pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
+    pub(crate) fn certificate(&self, clock: &Clock) -> Option<&ClientCertificate> {
         let verified = self.certificate.as_ref()?;
         let config = self.config.load();
         let clients = config.tls.as_ref().and_then(|tls| tls.clients.as_ref())?;
-        clients.still_trusts(verified).then_some(&verified.certificate)
+        clients.still_trusts(verified, clock).then_some(&verified.certificate)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora::listeners::tls::Acceptor;
@@ -50,7 +51,7 @@ pub(crate) struct VerifiedCertificate {
     pub(crate) certificate: ClientCertificate,
     /// The certificate chain, leaf first.
     chain: Vec<CertificateDer<'static>>,
-    /// The expiry of the leaf.
+    /// The earliest expiry of a certificate in the chain.
     not_after: Timestamp,
     /// The digest of the authorities of the last verification, and its result.
     last_result: Mutex<([u8; 32], bool)>,
@@ -61,7 +62,12 @@ impl VerifiedCertificate {
     pub(crate) fn new(chain: &[CertificateDer<'static>], verifier: &ClientVerifier) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };
-        let not_after = Timestamp::from_unix_secs(leaf.validity().not_after.timestamp());
+        let expiry = |der: &CertificateDer<'static>| {
+            let (_, certificate) = X509Certificate::from_der(der).ok()?;
+            Some(certificate.validity().not_after.timestamp())
+        };
+        let expiries = chain.iter().map(expiry).collect::<Option<Vec<_>>>()?;
+        let not_after = Timestamp::from_unix_secs(expiries.into_iter().min()?);
         Some(Self {
             certificate,
             not_after,
@@ -72,21 +78,27 @@ impl VerifiedCertificate {
 }
 
 impl ClientVerifier {
-    /// Reports whether a certificate is still valid. A reload may have replaced the authorities since the TLS
-    /// handshake.
-    pub(crate) fn still_trusts(&self, certificate: &VerifiedCertificate) -> bool {
-        if Clock::System.now() > certificate.not_after {
+    /// Reports whether a certificate is still valid. It may have expired since the TLS handshake, and a reload may have
+    /// replaced the authorities.
+    pub(crate) fn still_trusts(&self, certificate: &VerifiedCertificate, clock: &Clock) -> bool {
+        let now = clock.now();
+        if now > certificate.not_after {
             return false;
         }
         let mut last_result = certificate.last_result.lock();
         if last_result.0 != self.digest {
             let verified = certificate.chain.split_first().is_some_and(|(leaf, rest)| {
-                self.verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
+                self.verifier.verify_client_cert(leaf, rest, unix_time(now)).is_ok()
             });
             *last_result = (self.digest, verified);
         }
         last_result.1
     }
+}
+
+/// Returns a time in the form that rustls reads.
+fn unix_time(now: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(now.unix_ms()).unwrap_or_default()))
 }
 
 /// Checks that the files of a TLS configuration are usable and belong together.

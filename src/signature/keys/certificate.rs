@@ -149,4 +149,42 @@ mod tests {
             assert!(!rule.allows(bad), "{bad}");
         }
     }
+
+    #[test]
+    fn the_query_of_a_confirmation_has_plain_characters_only() {
+        let rule = CertificateRule {
+            source: CertificateSource::Header(HeaderName::from_static("x-url")),
+            hosts: vec!["sns.*.amazonaws.com".into()],
+            path: "/".into(),
+        };
+        let confirmation = |url: &str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("x-url", http::HeaderValue::from_bytes(url.as_bytes()).unwrap());
+            let head = RequestHead::new("POST", "/", &headers, std::net::IpAddr::from([127, 0, 0, 1]));
+            rule.confirmation(&head, b"").map_err(|refusal| refusal.denial)
+        };
+        let host = "https://sns.eu-west-1.amazonaws.com";
+        let long = |bytes: usize| format!("{host}/?{}", "a".repeat(bytes));
+        for good in [
+            format!("{host}/?Action=ConfirmSubscription&TopicArn=arn:aws:sns:eu-west-1:1:t&Token=2a-_.~%20"),
+            format!("{host}/"),
+            long(CONFIRMATION_BYTES_MAX),
+        ] {
+            assert_eq!(confirmation(&good).as_deref(), Ok(&*good));
+        }
+        for bad in [
+            "?a b", "?a\"b", "?a#b", "?a/b", "?a?b", "?a@b", "?a\\b", "?a'b", "?a;b", "?a+b", "?a\tb", "#a",
+            "x?a b",
+        ] {
+            assert_eq!(confirmation(&format!("{host}/{bad}")), Err(Denial::HandshakeRefused), "{bad}");
+        }
+        for bad in [
+            long(CONFIRMATION_BYTES_MAX + 1),
+            "https://sns.eu-west-1.amazonaws.com.evil.example/?a=b".to_owned(),
+            "http://sns.eu-west-1.amazonaws.com/?a=b".to_owned(),
+            "https://evil.example/?https://sns.eu-west-1.amazonaws.com/".to_owned(),
+        ] {
+            assert_eq!(confirmation(&bad), Err(Denial::HandshakeRefused), "{bad}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::public_key::KeySet;
 use super::public_key_algorithm::PublicKeyAlgorithm;
 use super::wycheproof::{groups, hex};
+use crate::time::Timestamp;
 
 /// Returns the numbers of accepted and denied signatures. A signature that the vectors call acceptable may be accepted
 /// or denied.
@@ -96,4 +97,29 @@ fn keys_are_read_in_every_form_and_no_other() {
         {"kty":"OKP","crv":"Ed25519","key_ops":["sign"],"x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
         {"kty":"OKP","crv":"Ed25519","kid":"k","x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"}]}"#;
     assert_eq!(KeySet::parse(text.as_bytes()).unwrap().keys().len(), 1);
+}
+
+/// The validity of the certificate in `tests/corpora/tls`, in Unix seconds.
+const NOT_BEFORE: i64 = 1_795_530_214;
+const NOT_AFTER: i64 = 4_949_130_214;
+
+#[test]
+fn a_certificate_is_used_within_its_validity_only() {
+    let set = KeySet::parse(include_bytes!("../../../tests/corpora/tls/tls.crt")).unwrap();
+    for (seconds, is_valid) in [
+        (0, false),
+        (NOT_BEFORE - 1, false),
+        (NOT_BEFORE, true),
+        (NOT_AFTER, true),
+        (NOT_AFTER + 1, false),
+        (i64::MAX / 1000, false),
+    ] {
+        let now = Timestamp::from_unix_secs(seconds);
+        let found =
+            [set.usable(now).count(), set.named(None, now).count(), set.named(Some("k"), now).count()];
+        assert_eq!(found, [usize::from(is_valid); 3], "{seconds}");
+    }
+    // A key without a certificate does not expire.
+    let bare = KeySet::parse(b"PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
+    assert_eq!(bare.usable(Timestamp::from_unix_secs(NOT_AFTER + 1)).count(), 1);
 }

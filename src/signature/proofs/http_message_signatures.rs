@@ -309,3 +309,34 @@ fn malformed(detail: &'static str) -> Refusal {
 fn claim(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Denial::SignatureClaim, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::BASE64;
+
+    use super::*;
+
+    #[test]
+    fn the_body_has_each_digest_that_is_listed_and_one_of_a_known_algorithm() {
+        let digest = |name: &str, bytes: &[u8]| format!("{name}=:{}:", BASE64.encode(bytes));
+        let (sha256, sha512) =
+            (digest("sha-256", &Sha256::digest(b"{}")), digest("sha-512", &Sha512::digest(b"{}")));
+        let other = digest("sha-512", &Sha512::digest(b"[]"));
+        let unknown = digest("md5", &[1; 16]);
+        let verify = |value: &str| {
+            let digest = Some(HeaderValue::from_str(value).unwrap());
+            let verified = VerifiedMessageSignature { digest, tag: AuthenticationTag::new(&[0; 32]) };
+            verified.verify_body(b"{}").map(|tags| tags.len()).map_err(|refusal| refusal.denial)
+        };
+        for good in [&sha256, &sha512, &format!("{sha256}, {sha512}"), &format!("{unknown}, {sha256}")] {
+            assert_eq!(verify(good), Ok(1), "{good}");
+        }
+        let short = digest("sha-256", &Sha256::digest(b"{}")[..31]);
+        for bad in [&other, &short, &format!("{sha256}, {other}"), &format!("{other}, {sha256}")] {
+            assert_eq!(verify(bad), Err(Denial::SignatureMismatch), "{bad}");
+        }
+        for bad in [&unknown, "", "sha-256", "sha-256=1", &sha256.replace("sha-256", "SHA-256")] {
+            assert_eq!(verify(bad), Err(Denial::SignatureMalformed), "{bad}");
+        }
+    }
+}

@@ -155,3 +155,76 @@ fn malformed(detail: &'static str) -> Refusal {
 fn claim(detail: &'static str) -> Refusal {
     Refusal::new(Denial::SignatureClaim, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+    use crate::request::RequestHead;
+
+    const ARN: &str = "arn:aws:sns:eu-west-1:1:t";
+
+    fn parse(headers: &[(HeaderName, &'static str)], body: &str) -> Result<SnsMessage, Denial> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        let head = RequestHead::new("POST", "/", &map, std::net::IpAddr::from([127, 0, 0, 1]));
+        let context = SignatureContext::new(head, "", Timestamp::from_unix_secs(0));
+        let topics = [Secret::new(ARN.as_bytes().to_vec())];
+        SnsMessage::parse(&context, &topics, body.as_bytes()).map_err(|refusal| refusal.denial)
+    }
+
+    /// Returns a message with one change.
+    fn message(from: &str, to: &str) -> String {
+        let text = format!(
+            r#"{{"Type":"Notification","TopicArn":"{ARN}","Message":"m","MessageId":"i","Subject":"s","Timestamp":"2026-01-01T00:00:00Z","SignatureVersion":"1","Signature":"AAAA"}}"#
+        );
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    }
+
+    #[test]
+    fn the_unsigned_headers_agree_with_the_signed_body() {
+        let plain = message("", "");
+        for good in
+            [&[][..], &[(TOPIC, ARN)], &[(KIND, "Notification")], &[(TOPIC, ARN), (KIND, "Notification")]]
+        {
+            assert!(parse(good, &plain).is_ok(), "{good:?}");
+        }
+        for bad in [
+            &[(TOPIC, "arn:aws:sns:eu-west-1:1:other")][..],
+            &[(TOPIC, "")],
+            &[(TOPIC, ARN), (TOPIC, "arn:aws:sns:eu-west-1:1:other")],
+            &[(KIND, "SubscriptionConfirmation")],
+            &[(KIND, "notification")],
+            &[(TOPIC, ARN), (KIND, "Notification"), (KIND, "SubscriptionConfirmation")],
+        ] {
+            assert_eq!(parse(bad, &plain).err(), Some(Denial::SignatureClaim), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_has_all_its_signed_members_once_and_in_one_line() {
+        for (from, to, denial) in [
+            (r#""Message":"m","#, "", Denial::SignatureMalformed),
+            (r#""MessageId":"i","#, "", Denial::SignatureMalformed),
+            (r#""Timestamp":"2026-01-01T00:00:00Z","#, "", Denial::SignatureMalformed),
+            (r#""Timestamp":"2026-01-01T00:00:00Z""#, r#""Timestamp":"today""#, Denial::SignatureMalformed),
+            (r#""Signature":"AAAA""#, r#""Signature":"A""#, Denial::SignatureMalformed),
+            (r#""SignatureVersion":"1""#, r#""SignatureVersion":"3""#, Denial::SignatureMalformed),
+            (r#""Type":"Notification","#, "", Denial::SignatureMalformed),
+            (r#""Type":"Notification""#, r#""Type":"Other""#, Denial::SignatureMalformed),
+            (r#""Type":"Notification""#, r#""Type":"SubscriptionConfirmation""#, Denial::SignatureMalformed),
+            (r#""Subject":"s""#, r#""Subject":"s\nTimestamp""#, Denial::SignatureMalformed),
+            (r#""Subject":"s""#, r#""Subject":"s","Subject":"s""#, Denial::SignatureMalformed),
+            (r#""Subject":"s""#, r#""Subject":1"#, Denial::SignatureMalformed),
+            (":t\"", ":u\"", Denial::SignatureClaim),
+        ] {
+            assert_eq!(parse(&[], &message(from, to)).err(), Some(denial), "{from} {to}");
+        }
+        assert!(parse(&[], &message(r#""Subject":"s","#, "")).is_ok());
+        assert!(parse(&[], &message(r#""Message":"m""#, r#""Message":"m\nn""#)).is_ok());
+    }
+}

@@ -1,0 +1,22 @@
+//! Records which calls of `Cursor::error` and `Cursor::warn` a test has reached.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::panic::Location;
+
+/// A file and a line.
+pub(crate) type CallSite = (String, u32);
+
+thread_local! {
+    static REACHED: RefCell<BTreeSet<CallSite>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Records a call.
+pub(super) fn record(at: &Location<'_>) {
+    REACHED.with_borrow_mut(|reached| reached.insert((at.file().to_owned(), at.line())));
+}
+
+/// Returns the calls that this thread has made since the last time.
+pub(crate) fn reached() -> BTreeSet<CallSite> {
+    REACHED.take()
+}

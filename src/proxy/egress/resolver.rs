@@ -1,0 +1,36 @@
+//! Resolves the host names of providers.
+
+use std::net::SocketAddr;
+
+use tokio::net::lookup_host;
+
+use crate::guard::Url;
+
+/// The source of the addresses of a host name.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Resolver {
+    /// The resolver of the operating system.
+    #[default]
+    System,
+    /// These addresses for every name, for tests.
+    #[cfg(test)]
+    Fixed(Vec<std::net::IpAddr>),
+}
+
+impl Resolver {
+    /// Returns the addresses of a URL's host, which are at least one. An IP address in the URL is not resolved.
+    ///
+    /// # Errors
+    /// The error of the operating system, or an error if the name has no address.
+    pub(super) async fn resolve(&self, url: &Url) -> std::io::Result<Vec<SocketAddr>> {
+        if let Some(address) = url.address() {
+            return Ok(vec![SocketAddr::new(address, url.port())]);
+        }
+        let found: Vec<_> = match self {
+            Self::System => lookup_host((url.host(), url.port())).await?.collect(),
+            #[cfg(test)]
+            Self::Fixed(all) => all.iter().map(|address| SocketAddr::new(*address, url.port())).collect(),
+        };
+        if found.is_empty() { Err(std::io::Error::other("the name has no address")) } else { Ok(found) }
+    }
+}

@@ -1,0 +1,416 @@
+//! The decision cases of `tests/decisions`: their format, their tokens and signatures, and their verdict in the pure core.
+//! The test binary `decisions` and the suite include this file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use callgate::config::Config;
+use callgate::denial::Denial;
+use callgate::ingress::{Decided, Observed, Permit, Turned, Verified};
+use callgate::interaction::{ClaimError, Cleared};
+use callgate::policy::MintRequest;
+use callgate::request::RequestHead;
+use callgate::signature::SignatureContext;
+use callgate::time::{Timestamp, parse_duration};
+use callgate::trail::Trail;
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use sha2::Sha256;
+
+use super::environment::{env, parse};
+
+/// Returns the files of the cases, each with its path.
+pub fn files() -> Vec<(PathBuf, File)> {
+    let entries = fs::read_dir("tests/decisions").unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = entries.collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let file = serde_yaml::from_str(&fs::read_to_string(&path).unwrap());
+        let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (path, file)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub config: String,
+    /// Callback tokens, which requests refer to as `<name>`.
+    #[serde(default)]
+    pub minted: BTreeMap<String, Minted>,
+    /// Tokens of any form, which requests refer to as `<name>`.
+    #[serde(default)]
+    pub jwts: BTreeMap<String, Jwt>,
+    pub cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Minted {
+    #[serde(default)]
+    pub interaction: Option<String>,
+    #[serde(default)]
+    pub uses: Option<u32>,
+    pub route: String,
+    pub params: BTreeMap<String, String>,
+    pub at: String,
+    #[serde(default)]
+    pub ttl: Option<String>,
+    /// A text replacement in the configuration of the Callgate that mints the token.
+    #[serde(default)]
+    pub replace: Option<(String, String)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    pub header: serde_json::Value,
+    /// The claims as JSON, or any other text.
+    pub claims: String,
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    pub name: String,
+    #[serde(default = "post")]
+    pub method: String,
+    pub path: String,
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    #[serde(default)]
+    pub body: String,
+    /// The Content-Length, if it differs from the length of the body.
+    #[serde(default)]
+    pub length: Option<String>,
+    /// The provider that signs the request.
+    #[serde(default)]
+    pub sign: Option<Sign>,
+    #[serde(default = "loopback")]
+    pub peer: IpAddr,
+    #[serde(default = "new_year")]
+    pub at: String,
+    pub expect: Expect,
+    /// The reason why the case does not run over a socket.
+    #[serde(default)]
+    pub pure_only: Option<String>,
+    /// Status of the agent's response.
+    #[serde(default = "ok")]
+    pub agent: u16,
+    /// Later requests to the same ledger.
+    #[serde(default)]
+    pub then: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sign {
+    pub provider: String,
+    #[serde(default)]
+    pub at: Option<String>,
+    #[serde(default)]
+    pub body: Option<String>,
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The interaction whose secret signs the request.
+    #[serde(default)]
+    pub interaction: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    pub verdict: String,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub route: Option<String>,
+    #[serde(default)]
+    pub forward: Option<String>,
+    /// The last check that ran, which is the one that denied the request.
+    #[serde(default)]
+    pub check: Option<String>,
+    /// Expected headers at the agent: name and values.
+    #[serde(default)]
+    pub agent_sees: BTreeMap<String, Vec<String>>,
+    /// Expected response to a handshake.
+    #[serde(default)]
+    pub answer: Option<Answer>,
+    /// The reason over a socket, where the HTTP parser is stricter than the core.
+    #[serde(default)]
+    pub socket_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    pub status: u16,
+    #[serde(default)]
+    pub body: String,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+fn ok() -> u16 {
+    200
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn loopback() -> IpAddr {
+    IpAddr::from([127, 0, 0, 1])
+}
+
+fn new_year() -> String {
+    "2026-01-01T00:00:00Z".to_owned()
+}
+
+pub fn timestamp(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap_or_else(|| panic!("not a time: {text}"))
+}
+
+/// A case with its tokens and signatures filled in.
+pub struct Prepared {
+    pub method: String,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub at: Timestamp,
+}
+
+impl File {
+    /// Returns the tokens by the text that stands for them in requests.
+    pub fn tokens(&self) -> BTreeMap<String, String> {
+        let minted =
+            self.minted.iter().map(|(name, minted)| (format!("<{name}>"), mint(&self.config, minted)));
+        let jwts = self.jwts.iter().map(|(name, jwt)| (format!("<{name}>"), jwt.encode()));
+        minted.chain(jwts).collect()
+    }
+}
+
+pub fn config_text(text: &str, agent: &str) -> String {
+    text.replace("AGENT", agent)
+}
+
+fn mint(config: &str, minted: &Minted) -> String {
+    let mut text = config_text(config, "127.0.0.1:1");
+    if let Some((from, to)) = &minted.replace {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let params: Vec<_> = minted.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let ttl = minted.ttl.as_deref().map(|ttl| parse_duration(ttl).unwrap());
+    let policy = parse(&text).policy;
+    let request = MintRequest { route: &minted.route, parameters: &params, ttl, uses: minted.uses };
+    let interaction = minted.interaction.as_deref().unwrap_or("int_case");
+    policy.mint(&request, interaction, timestamp(&minted.at)).map(|m| m.callback_token).unwrap()
+}
+
+impl Jwt {
+    fn encode(&self) -> String {
+        let header = match &self.header {
+            serde_json::Value::String(text) => text.clone(),
+            header => header.to_string(),
+        };
+        let signed = format!(
+            "{}.{}",
+            BASE64URL_NOPAD.encode(header.as_bytes()),
+            BASE64URL_NOPAD.encode(self.claims.as_bytes())
+        );
+        let key = env(self.key.as_deref().unwrap_or("JWT_KEY")).unwrap();
+        let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+        mac.update(signed.as_bytes());
+        format!("{signed}.{}", BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
+    }
+}
+
+impl Case {
+    /// Fills in tokens and signatures.
+    pub fn prepare(&self, config: &Config, tokens: &BTreeMap<String, String>) -> Prepared {
+        let fill =
+            |text: &str| tokens.iter().fold(text.to_owned(), |text, (name, token)| text.replace(name, token));
+        let mut prepared = Prepared {
+            method: self.method.clone(),
+            path: fill(&self.path),
+            headers: self.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+            body: self.body.clone().into_bytes(),
+            at: timestamp(&self.at),
+        };
+        if let Some(sign) = &self.sign {
+            let verifier = config.policy.provider(&sign.provider).unwrap().verifier.as_ref().unwrap();
+            let headers = prepared.header_map();
+            let at = timestamp(sign.at.as_deref().unwrap_or(&self.at));
+            let head = prepared.head(&headers, self.peer);
+            let minting = config.policy.minting.as_ref();
+            let derived: Vec<_> = sign
+                .interaction
+                .iter()
+                .map(|interaction| minting.unwrap().minter.secret(interaction))
+                .collect();
+            let alone = SignatureContext::new(head, "https://agent.example.com", at);
+            let signed = SignatureContext { derived: &derived, ..alone };
+            let body = sign.body.as_deref().unwrap_or(&self.body);
+            let id = sign.id.as_deref().unwrap_or("evt_1");
+            let signature = verifier.sign(&signed, body.as_bytes(), id).unwrap();
+            if sign.body.is_none() {
+                prepared.body = signature.body.to_vec();
+            }
+            for (name, value) in signature.headers {
+                prepared.headers.push((name.to_string(), value.to_str().unwrap().to_owned()));
+            }
+        }
+        let length = self
+            .length
+            .clone()
+            .or_else(|| (!prepared.body.is_empty()).then(|| prepared.body.len().to_string()));
+        prepared.headers.extend(length.map(|length| ("content-length".to_owned(), length)));
+        prepared
+    }
+}
+
+impl Prepared {
+    pub fn header_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        map
+    }
+
+    pub fn head<'a>(&'a self, headers: &'a HeaderMap, peer: IpAddr) -> RequestHead<'a> {
+        RequestHead::new(&self.method, &self.path, headers, peer)
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Verdict {
+    pub verdict: String,
+    pub reason: Option<String>,
+    pub route: Option<String>,
+    pub forward: Option<String>,
+    pub checks: Vec<String>,
+}
+
+/// The ledger that a case is decided with. It lasts for all steps of the case.
+pub trait Ledger {
+    /// Asks whether a callback may be delivered, and applies the answer with `apply`. If the result is a permit and
+    /// `delivers` is true, records the delivery.
+    fn ask(
+        &mut self,
+        verified: Box<Verified>,
+        at: Timestamp,
+        delivers: bool,
+        apply: impl FnOnce(Box<Verified>, Result<Cleared, ClaimError>) -> Result<Permit, Verdict>,
+    ) -> Verdict;
+}
+
+/// The pure core, with a ledger.
+pub struct Pure<L> {
+    pub config: Config,
+    pub ledger: L,
+}
+
+impl<L: Ledger> Pure<L> {
+    /// Decides a request.
+    pub fn decide(&mut self, prepared: &Prepared, case: &Case) -> Verdict {
+        let headers = prepared.header_map();
+        let head = prepared.head(&headers, case.peer);
+        let mut trail = Trail::verbose();
+        let decided = self
+            .config
+            .policy
+            .ingress
+            .decide_head(&head, prepared.at, &mut trail)
+            .and_then(|admitted| admitted.decide_body(&head, &prepared.body, &mut trail));
+        let mut verdict = match decided {
+            Ok(Decided::Callback(verified)) => {
+                let route = Some(verified.route().name.to_string());
+                let apply = |verified: Box<Verified>, ruling| permit(verified, ruling, &mut trail);
+                let verdict = self.ledger.ask(verified, prepared.at, case.agent == 200, apply);
+                Verdict { route: verdict.route.or(route), ..verdict }
+            }
+            Ok(Decided::Handshake(shaken)) => {
+                Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
+            }
+            Ok(Decided::Observed(observed)) => Verdict::observed(&observed),
+            Err(denied) => {
+                Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
+            }
+        };
+        verdict.checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
+        verdict
+    }
+
+    /// Decides a step of a case, and compares the verdict with the expected one.
+    pub fn check(&mut self, prepared: &Prepared, case: &Case) -> Verdict {
+        let verdict = self.decide(prepared, case);
+        let (name, expect) = (&case.name, &case.expect);
+        assert_eq!(
+            (&verdict.verdict, &verdict.reason),
+            (&expect.verdict, &expect.reason),
+            "{name}: {verdict:?}"
+        );
+        if let Some(route) = &expect.route {
+            assert_eq!(verdict.route.as_ref(), Some(route), "{name}");
+        }
+        if let Some(forward) = &expect.forward {
+            assert_eq!(verdict.forward.as_ref(), Some(forward), "{name}");
+        }
+        if let Some(check) = &expect.check {
+            assert_eq!(verdict.checks.last(), Some(check), "{name}");
+        }
+        verdict
+    }
+}
+
+/// Applies the verdict of the ledger.
+fn permit(
+    verified: Box<Verified>,
+    ruling: Result<Cleared, ClaimError>,
+    trail: &mut Trail,
+) -> Result<Permit, Verdict> {
+    verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
+        (Turned::Observed(observed), _) => Verdict::observed(&observed),
+        (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, None),
+        (_, ClaimError::Duplicate) => Verdict::held("duplicate", None),
+        (_, ClaimError::Stale) => Verdict::held("stale", None),
+    })
+}
+
+impl Verdict {
+    pub fn denied(denial: Denial, route: Option<String>) -> Self {
+        let (verdict, reason) = (denial.verdict().to_owned(), Some(denial.code().to_owned()));
+        Self { verdict, reason, route, ..Self::default() }
+    }
+
+    pub fn observed(observed: &Observed) -> Self {
+        Self {
+            verdict: "observe".to_owned(),
+            reason: Some(observed.instead().to_owned()),
+            route: Some(observed.route().name.to_string()),
+            forward: Some(observed.target().to_owned()),
+            ..Self::default()
+        }
+    }
+
+    pub fn held(reason: &str, route: Option<String>) -> Self {
+        let verdict = if reason == "duplicate" { "duplicate" } else { "allow" }.to_owned();
+        Self { verdict, reason: Some(reason.to_owned()), route, ..Self::default() }
+    }
+
+    /// Returns the verdict for a permit.
+    pub fn allowed(permit: &Permit) -> Self {
+        let forward = Some(permit.target().to_owned());
+        Self { verdict: "allow".to_owned(), forward, ..Self::default() }
+    }
+}
