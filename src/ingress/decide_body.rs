@@ -56,8 +56,8 @@ impl Admitted {
             Ok(Body::Callback { tags, question, target }) => {
                 let report = Report { question, ..self.route.follow.report(head, body) };
                 let event_id = self.event_id(body);
-                let events = self.event_keys(head, body, &tags, event_id.as_ref());
-                let verified = Verified { admitted: self, target, report, events, event_id };
+                let (events, repeats) = self.event_keys(head, body, &tags, event_id.as_ref());
+                let verified = Verified { admitted: self, target, report, events, repeats, event_id };
                 Ok(Decided::Callback(Box::new(verified)))
             }
             Ok(Body::Observed { instead, target }) => {

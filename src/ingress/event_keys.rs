@@ -20,31 +20,33 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns the keys of a message. If the ledger knows one of them, the message is a duplicate. Without a key, the
-    /// message is delivered in any case.
+    /// Returns the keys of a message, for [`Ask::events`](crate::interaction::Ask::events) and [`Ask::repeats`](crate::interaction::Ask::repeats). If the
+    /// ledger knows one of the first keys, the message is a duplicate.
     pub(super) fn event_keys(
         &self,
         head: &RequestHead<'_>,
         body: &[u8],
         tags: &[AuthenticationTag],
         id: Option<&HeaderValue>,
-    ) -> Vec<EventKey> {
+    ) -> (Vec<EventKey>, Vec<EventKey>) {
         if !self.route.tells_duplicates {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         let scope = match &self.found.granted {
             Some(granted) => Scope::Interaction(&granted.interaction),
             None => Scope::Captures(&self.captures),
         };
         let message = Message { route: &self.route.name, scope, head, body, tags, id };
-        match self.route.verifier().map(|verifier| verifier.scheme()) {
+        let events = match self.route.verifier().map(|verifier| verifier.scheme()) {
             Some(scheme) => match scheme.duplicates {
                 DuplicateRule::Deliver => Vec::new(),
                 DuplicateRule::Identity => message.by_identity(scheme),
                 DuplicateRule::Signature => message.by_signature(scheme),
             },
             None => message.id_key().into_iter().collect(),
-        }
+        };
+        let repeats = if events.is_empty() { message.tag_keys().collect() } else { Vec::new() };
+        (events, repeats)
     }
 }
 

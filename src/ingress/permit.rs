@@ -19,6 +19,7 @@ pub struct Verified {
     pub(super) target: String,
     pub(super) report: Report,
     pub(super) events: Vec<EventKey>,
+    pub(super) repeats: Vec<EventKey>,
     pub(super) event_id: Option<HeaderValue>,
 }
 
@@ -59,6 +60,7 @@ impl Verified {
             captures: &self.admitted.captures,
             granted: self.admitted.found.granted.as_ref(),
             events: &self.events,
+            repeats: &self.repeats,
             replay_window: route.verifier().and_then(|verifier| verifier.scheme().replay_window()),
             event_id: self.event_id.as_ref().and_then(|id| id.to_str().ok()),
             follow: &route.follow,

@@ -84,6 +84,10 @@ pub struct Ask<'a> {
     pub granted: Option<&'a Granted>,
     /// The keys of the event. If one of them was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
+    /// Further keys of the message, for a message whose event cannot be told apart from others. While the interaction is
+    /// open, the message is delivered. Once it is over, a message with one of these keys that was delivered before is a
+    /// duplicate: its sender missed the response.
+    pub repeats: &'a [EventKey],
     /// The longest time for which the provider's signature lets a replay of this message pass. `None` if its scheme has no
     /// limit.
     pub replay_window: Option<Duration>,

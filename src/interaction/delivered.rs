@@ -56,6 +56,7 @@ mod tests {
             captures: &captures,
             granted: None,
             events: &[EventKey(1)],
+            repeats: &[],
             replay_window: None,
             event_id: None,
             follow: &follow,
@@ -64,17 +65,17 @@ mod tests {
         };
         let expires = now.plus(Duration::from_secs(60));
         let mut record = Interaction::new(Arc::clone(&route), "".into(), now, expires);
-        let claim = record.claim(&ask, now, false).unwrap().unwrap();
+        let claim = record.claim(&ask, now, |_| false).unwrap().unwrap();
         record.settle(&claim, &report, None, now, |_| 7);
         assert!(record.forget_events().is_empty(), "the interaction is open");
         record.go(Event::Completed);
-        let late = record.claim(&ask, now, false).unwrap().unwrap();
+        let late = record.claim(&ask, now, |_| false).unwrap().unwrap();
         assert!(late.stale, "another event is delivered");
         record.release(&late);
         assert_eq!(record.forget_events(), [7]);
         let text = serde_json::to_string(&record).unwrap();
         for mut record in [record, serde_json::from_str(&text).unwrap()] {
-            let Err(ClaimError::Refused(refusal)) = record.claim(&ask, now, false) else {
+            let Err(ClaimError::Refused(refusal)) = record.claim(&ask, now, |_| false) else {
                 panic!("delivered again");
             };
             assert_eq!(refusal.denial.code(), "interaction_over");

@@ -33,9 +33,9 @@ impl Events {
     }
 
     /// Creates a claim: marks the event with these keys as being delivered. Returns the number of the claim.
-    pub(super) fn claim(&mut self, keys: &[EventKey]) -> u32 {
+    pub(super) fn claim<'k>(&mut self, keys: impl Iterator<Item = &'k EventKey>) -> u32 {
         self.claims = self.claims.wrapping_add(1);
-        self.delivering.extend(keys.iter().map(|key| (self.claims, *key)));
+        self.delivering.extend(keys.map(|key| (self.claims, *key)));
         self.claims
     }
 

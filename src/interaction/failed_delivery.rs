@@ -2,7 +2,7 @@
 //! that the provider may not have accepted.
 
 use super::interaction::{Claim, Interaction};
-use super::undelivered::Undelivered;
+use super::notice::Undelivered;
 use crate::time::Timestamp;
 
 impl Interaction {

@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::{Ask, ClaimError, EventKey};
 use super::events::Events;
-use super::notice::{Notice, Overdue};
+use super::notice::{Notice, Overdue, Undelivered};
 use super::question::Question;
 use super::report::{Follow, Report};
 use super::stale_progress::{Stale, is_after_final, is_lower};
 use super::state::{Event, Over, State, next};
-use super::undelivered::Undelivered;
 use crate::denial::{Denial, Refusal};
 use crate::time::Timestamp;
 
@@ -210,7 +209,7 @@ impl Interaction {
 
     // === Callbacks ===
 
-    /// Claims a callback for delivery. `is_delivered` is whether the ledger remembers one of the event keys as delivered.
+    /// Claims a callback for delivery. `is_known` reports whether the ledger remembers a key as delivered.
     /// Returns `Ok(None)` if the caller must wait for another delivery to end, because that delivery has the
     /// same event or the token's last use.
     ///
@@ -220,15 +219,23 @@ impl Interaction {
         &mut self,
         ask: &Ask<'_>,
         now: Timestamp,
-        is_delivered: bool,
+        is_known: impl Fn(EventKey) -> bool,
     ) -> Result<Option<Claim>, ClaimError> {
-        if is_delivered {
+        let any_known = |keys: &[EventKey]| keys.iter().any(|key| is_known(*key));
+        if any_known(ask.events) {
             return Err(ClaimError::Duplicate);
         }
         if self.more.as_ref().is_some_and(|more| more.events.is_delivering(ask.events)) {
             return Ok(None);
         }
-        let stale = self.check_accepts(ask, now)?;
+        let stale = match self.check_accepts(ask, now) {
+            Err(ClaimError::Refused(refusal))
+                if refusal.denial == Denial::InteractionOver && any_known(ask.repeats) =>
+            {
+                return Err(ClaimError::Duplicate);
+            }
+            other => other?,
+        };
         if self.uses_left <= u32::from(self.in_flight) || self.in_flight == u16::MAX {
             return Ok(None);
         }
@@ -239,7 +246,7 @@ impl Interaction {
             None => None,
         };
         self.in_flight += 1;
-        let number = self.more().events.claim(ask.events);
+        let number = self.more().events.claim(ask.events.iter().chain(ask.repeats));
         Ok(Some(Claim { number, question, stale }))
     }
 
@@ -364,13 +371,6 @@ impl Interaction {
     pub fn bind(&mut self, provider_id: &str) {
         self.more().provider_id = Some(provider_id.into());
     }
-}
-
-/// Returns captures as the record stores them: `name=value`, separated by `&`. Names and values cannot contain these
-/// characters.
-pub fn pairs<'c>(captures: impl Iterator<Item = (&'c str, &'c str)>) -> Box<str> {
-    let pairs: Vec<_> = captures.map(|(name, value)| format!("{name}={value}")).collect();
-    pairs.join("&").into()
 }
 
 fn refused(denial: Denial, detail: impl Into<std::borrow::Cow<'static, str>>) -> ClaimError {

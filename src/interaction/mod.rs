@@ -6,6 +6,7 @@
 
 mod answering;
 mod ask;
+mod captures;
 mod deadlines;
 mod delivered;
 mod events;
@@ -17,15 +18,14 @@ mod question;
 mod report;
 mod stale_progress;
 mod state;
-mod undelivered;
 
 pub use ask::{Ask, ClaimError, Cleared, EventKey, Scope};
+pub use captures::pairs;
 pub use deadlines::Due;
 pub use events::EventState;
-pub use interaction::{Claim, Interaction, pairs};
-pub use notice::{NoticeId, Overdue};
+pub use interaction::{Claim, Interaction};
+pub use notice::{NoticeId, Overdue, Undelivered};
 pub use question::{FIRST_QUESTION, Question, QuestionFault};
 pub use report::{Follow, Report, StatusAt};
 pub use stale_progress::Stale;
 pub use state::{Event, Over, State, next};
-pub use undelivered::Undelivered;

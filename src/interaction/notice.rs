@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Timestamp;
+
 /// A notice that must be sent to the agent.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Notice {
@@ -47,5 +49,26 @@ impl Overdue {
             Self::Expired => "expired",
             Self::Stalled => "stalled",
         }
+    }
+}
+
+/// The verified callbacks that arrived and that the agent did not accept.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Undelivered {
+    /// Number of failed deliveries.
+    pub count: u32,
+    /// Time of the last one, in Unix milliseconds.
+    pub(super) last: i64,
+}
+
+impl Undelivered {
+    /// Returns the time of the last failed delivery.
+    pub fn last_at(self) -> Timestamp {
+        Timestamp::from_unix_ms(self.last)
+    }
+
+    /// Returns the JSON of notices and of the callbacks API: `{"count": …, "last_at": RFC 3339}`.
+    pub fn to_json(self) -> serde_json::Value {
+        serde_json::json!({ "count": self.count, "last_at": self.last_at().to_string() })
     }
 }

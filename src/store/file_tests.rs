@@ -67,6 +67,7 @@ async fn delivers(store: &Store, key: EventKey, has_interaction: bool) -> bool {
         captures: &captures,
         granted: has_interaction.then_some(&granted),
         events: &[key],
+        repeats: &[],
         replay_window: None,
         event_id: None,
         follow: &follow,

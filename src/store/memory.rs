@@ -252,13 +252,14 @@ impl Memory {
         let id = &*granted.interaction;
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
-        let is_known = |event| shard.events.get(self.fingerprints.fingerprint(id, event)).is_some();
-        let is_delivered = ask.events.iter().any(|event| is_known(*event));
+        let is_known =
+            |event: &EventKey| shard.events.get(self.fingerprints.fingerprint(id, *event)).is_some();
+        let known: Vec<_> = ask.events.iter().chain(ask.repeats).copied().filter(is_known).collect();
         let slot = match shard.interactions.get_mut(id) {
             Some(slot) => slot,
             None => self.adopt(shard, ask, granted, now)?,
         };
-        let claim = slot.record.claim(ask, now, is_delivered)?;
+        let claim = slot.record.claim(ask, now, |event| known.contains(&event))?;
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
 

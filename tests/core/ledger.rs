@@ -46,9 +46,8 @@ impl PureLedger {
             self.interactions.insert(granted.interaction.clone(), adopted);
         }
         let interaction = self.interactions.get_mut(&granted.interaction).unwrap();
-        let known = |key: &EventKey| self.delivered.contains(&(granted.interaction.clone(), *key));
-        let is_delivered = ask.events.iter().any(known);
-        Ok(Some(interaction.claim(ask, at, is_delivered)?.expect("nothing else is being delivered")))
+        let known = |key| self.delivered.contains(&(granted.interaction.clone(), key));
+        Ok(Some(interaction.claim(ask, at, known)?.expect("nothing else is being delivered")))
     }
 
     fn adopt(&self, ask: &Ask<'_>, granted: &Granted, at: Timestamp) -> Result<Interaction, ClaimError> {
@@ -75,7 +74,9 @@ impl Ledger for PureLedger {
         apply: impl FnOnce(Box<Verified>, Result<Cleared, ClaimError>) -> Result<Permit, Verdict>,
     ) -> Verdict {
         let ask = verified.ask();
-        let (events, id) = (ask.events.to_vec(), ask.granted.map(|granted| granted.interaction.clone()));
+        let repeats = ask.granted.map_or(&[] as &[_], |_| ask.repeats);
+        let (events, id) =
+            ([ask.events, repeats].concat(), ask.granted.map(|granted| granted.interaction.clone()));
         let claimed = self.claim(&ask, at);
         let cleared = |claim: &Option<Claim>| match claim {
             Some(claim) => Cleared::by_the_ledger(claim.question, claim.stale),

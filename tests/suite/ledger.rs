@@ -496,6 +496,7 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
         captures: &captures,
         granted: None,
         events: &events,
+        repeats: &[],
         replay_window: None,
         event_id: None,
         follow: &follow,

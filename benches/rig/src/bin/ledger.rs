@@ -105,6 +105,7 @@ async fn settle_for(store: &Store, config: &Config, id: Option<&str>, event: u64
         captures: &captures,
         granted: granted.as_ref(),
         events: &events,
+        repeats: &[],
         replay_window: None,
         event_id: None,
         follow: &follow,
