@@ -31,6 +31,7 @@ mod decisions;
 mod desync;
 mod disk;
 mod egress;
+mod egress_places;
 #[path = "../core/environment.rs"]
 mod environment;
 mod every_route;
