@@ -1,10 +1,12 @@
 //! The HTTP client for providers. It resolves the host, connects to exactly the address that the guard checked,
 //! verifies TLS with the trusted roots, and pools idle connections. It does not follow redirects.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pingora::tls::{
     ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
     load_ca_file_into_store, load_platform_certs_incl_env_into_store,
@@ -18,14 +20,15 @@ use super::resolver::Resolver;
 use crate::clock::instant;
 use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
-    Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, exchange,
+    Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, attempt_order,
+    connect_first, exchange,
 };
 use crate::policy::AgentAddress;
 
 /// Longest idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of addresses of one host that are tried.
-const ADDRESSES_MAX: usize = 4;
+/// Maximum number of hosts whose last address is remembered.
+const HOSTS_MAX: usize = 256;
 
 /// The client for providers and its connection pool. A reload with other trusted roots creates a new client with an
 /// empty pool.
@@ -34,6 +37,8 @@ pub(crate) struct Providers {
     pool: ConnectionPool<Target>,
     resolver: Resolver,
     own_addresses: OwnAddresses,
+    /// For hosts with several addresses, the address of the last new connection. It is tried first.
+    connected: Mutex<HashMap<Box<str>, SocketAddr>>,
 }
 
 /// The trusted roots.
@@ -104,6 +109,7 @@ impl Providers {
             pool: ConnectionPool::default(),
             resolver: Resolver::default(),
             own_addresses: OwnAddresses::default(),
+            connected: Mutex::default(),
         }
     }
 
@@ -175,18 +181,32 @@ impl Providers {
             }
         }
         let name = (url.scheme() == Scheme::Https).then(|| url.host());
-        for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            // The pool is keyed by the checked address, so that the name is not resolved a second time.
-            let target = Target { address, name: name.map(Box::from) };
+        let key = url.authority();
+        let preferred = self.connected.lock().get(&*key).copied();
+        let order = attempt_order(&addresses, preferred);
+        // The pool is keyed by the checked address, so that the name is not resolved a second time.
+        let target = |address| Target { address, name: name.map(Box::from) };
+        for target in order.iter().map(|address| target(*address)) {
             if let Some(connection) = self.pool.take(&target, instant()) {
                 return Ok((connection, target));
             }
-            let generation = self.pool.generation();
-            if let Ok(stream) = roots.dial(address, name).await {
-                return Ok((Connection::new(stream, generation), target));
-            }
         }
-        Err(unreachable)
+        let generation = self.pool.generation();
+        let dialled = connect_first(&order, |address| roots.dial(address, name)).await;
+        let (address, stream) = dialled.map_err(|_| unreachable)?;
+        if addresses.len() > 1 {
+            self.remember(&key, address);
+        }
+        Ok((Connection::new(stream, generation), target(address)))
+    }
+
+    /// Remembers the address of a host that accepted a connection.
+    fn remember(&self, host: &str, address: SocketAddr) {
+        let mut connected = self.connected.lock();
+        if connected.len() >= HOSTS_MAX && !connected.contains_key(host) {
+            connected.clear();
+        }
+        connected.insert(host.into(), address);
     }
 
     /// Closes expired idle connections.
@@ -238,8 +258,14 @@ fn digest(store: &RootCertStore) -> [u8; 32] {
 mod tests {
     use std::net::{IpAddr, TcpListener};
 
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
     use crate::guard::{AddressClass, Entry};
+
+    fn address(ip: &str, port: u16) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), port)
+    }
 
     /// A server on the loopback network, and a client for which each name has the given addresses.
     struct World {
@@ -263,14 +289,21 @@ mod tests {
             listed: &[&str],
             own: Option<&str>,
         ) -> Result<IpAddr, SendError> {
-            let address = |text: &&str| text.parse::<IpAddr>().unwrap();
-            let own = own.iter().map(|own| SocketAddr::new(address(own), self.port)).collect();
-            let providers = Providers {
-                resolver: Resolver::Fixed(addresses.iter().map(address).collect()),
+            let providers = Self::providers(addresses, own.map(|own| address(own, self.port)));
+            self.connect_with(&providers, listed).await
+        }
+
+        /// Returns a client for which each name has these addresses.
+        fn providers(addresses: &[&str], own: Option<SocketAddr>) -> Providers {
+            Providers {
+                resolver: Resolver::Fixed(addresses.iter().map(|text| text.parse().unwrap()).collect()),
                 ..Providers::new(Some("tests/corpora/tls/tls.crt"))
                     .unwrap()
-                    .with_own_addresses(OwnAddresses::new(own))
-            };
+                    .with_own_addresses(OwnAddresses::new(own.into_iter().collect()))
+            }
+        }
+
+        async fn connect_with(&self, providers: &Providers, listed: &[&str]) -> Result<IpAddr, SendError> {
             let entries = listed.iter().chain(&["http://service.example"]);
             let guard = Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect());
             let agent = AgentAddress::Tcp("127.0.0.9:1".into());
@@ -328,5 +361,53 @@ mod tests {
         assert!(world.was_dialled());
         let none = world.connect(&["127.0.0.3", "127.0.0.2"], listed, None).await;
         assert!(matches!(none, Err(SendError::ResponseFault(ResponseFault::Unreachable))), "{none:?}");
+    }
+
+    /// A listener that accepts no connection, because its queue is full. The kernel drops the packets of further
+    /// callers.
+    struct FullListener {
+        _listener: Socket,
+        _queued: Vec<TcpStream>,
+    }
+
+    impl FullListener {
+        async fn bind(address: SocketAddr) -> Self {
+            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            listener.bind(&address.into()).unwrap();
+            listener.listen(0).unwrap();
+            let mut queued = Vec::new();
+            // A connection that takes longer than a second on the loopback network was not accepted.
+            while let Ok(connected) = timeout(Duration::from_secs(1), TcpStream::connect(address)).await {
+                queued.push(connected.unwrap());
+                assert!(queued.len() < 100, "the queue has a bound");
+            }
+            Self { _listener: listener, _queued: queued }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_drops_packets_does_not_hinder_the_next_one() {
+        let world = World::new();
+        let listed = &["127.0.0.0/8"];
+        let _full = FullListener::bind(address("127.0.0.2", world.port)).await;
+        let providers = World::providers(&["127.0.0.2", "127.0.0.1"], None);
+        let reached = timeout(Duration::from_secs(60), world.connect_with(&providers, listed)).await;
+        assert_eq!(
+            reached.expect("the kernel gives up after more than a minute").unwrap().to_string(),
+            "127.0.0.1"
+        );
+        assert!(world.was_dialled());
+        let remembered = providers.connected.lock().values().copied().collect::<Vec<_>>();
+        assert_eq!(remembered, [address("127.0.0.1", world.port)]);
+        assert!(world.connect_with(&providers, listed).await.is_ok() && world.was_dialled());
+    }
+
+    #[test]
+    fn few_hosts_are_remembered() {
+        let providers = Providers::none();
+        for i in 0..1000 {
+            providers.remember(&format!("host-{i}"), address("127.0.0.1", 1));
+            assert!(providers.connected.lock().len() <= HOSTS_MAX);
+        }
     }
 }
