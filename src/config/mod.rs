@@ -130,6 +130,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
         client_address: client_address.map_or(Some(None), |read| read.map(Some))?,
         fetched_data: FetchedData::default(),
+        forwarded_headers: agent.forwarded_headers,
         public_url: url.unwrap_or_default().into(),
     };
     let policy = Policy {

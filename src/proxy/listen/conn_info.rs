@@ -86,7 +86,8 @@ impl TlsVersion {
 impl ConnInfo {
     /// Returns the caller, with its client certificate if the certificate is still trusted.
     pub(crate) fn caller(&self, clock: &Clock) -> Caller<'_> {
-        Caller::at(self.peer).with_certificate(self.certificate(clock))
+        let is_tls = self.tls_version != TlsVersion::None;
+        Caller::at(self.peer).with_certificate(self.certificate(clock)).with_tls(is_tls)
     }
 
     /// Records that a request has begun.
