@@ -41,6 +41,7 @@ mod h2_strict;
 mod h2_wire;
 mod harness;
 mod health;
+mod health_checks;
 mod hop_by_hop;
 mod http2;
 mod inject;
