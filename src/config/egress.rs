@@ -1,24 +1,20 @@
 //! `egress`: the rules for requests of the agent, with their targets and callbacks.
 
-mod insertions;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::outbound::{headers, timeouts};
-use crate::config::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
-use crate::config::repeated::repeated;
-use crate::config::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
-use crate::config::yaml::{Cursor, Fields, Node};
+use super::insertions::{compatible, insertion, places};
+use super::outbound::{headers, timeouts};
+use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
+use super::repeated::repeated;
+use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
+use super::yaml::{Cursor, Fields, Node};
 use crate::egress::{Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 use crate::signature::VerifierKeys;
-use insertions::{compatible, places};
-
-pub(super) use insertions::insertion;
 
 /// The first segment of the paths to which the agent sends its answers to questions.
 pub const ACTIONS: &str = "actions";
@@ -143,10 +139,7 @@ fn inject(
     let route = fields.required("route").and_then(|at| route(&at, routes));
     let params = params(&mut fields, route, path);
     let preset = fields.optional("preset").map(|at| Some((at.clone(), callback_convention(&at)?)));
-    let url = match &preset {
-        None => fields.required("url"),
-        Some(_) => fields.optional("url"),
-    };
+    let url = if preset.is_none() { fields.required("url") } else { fields.optional("url") };
     let own = placed(url, fields.optional("token"), fields.optional("values"));
     let keep = fields.optional("if_present");
     let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));

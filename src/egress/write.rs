@@ -47,7 +47,7 @@ impl Rule {
             for Insertion { place, shape } in inject.wanted(head, body) {
                 match place {
                     InsertionPlace::Header(name) => extra.push((name, shape.plain(callback))),
-                    InsertionPlace::Query(name) => parameters.push((name, shape.plain(callback))),
+                    InsertionPlace::Query(name) => parameters.push((&**name, shape.plain(callback))),
                     InsertionPlace::Body(_) | InsertionPlace::Form(_) => {}
                 }
             }
@@ -75,7 +75,7 @@ impl Rule {
         &self,
         head: &RequestHead<'_>,
         captures: &Captures,
-        inserted: &[(&Box<str>, String)],
+        inserted: &[(&str, String)],
     ) -> Result<String, Refusal> {
         let unusable = || {
             Refusal::new(Denial::ParameterUnusable, "a capture has no valid value for the path of the target")

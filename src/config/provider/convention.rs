@@ -1,6 +1,6 @@
 //! `callback` of a preset: how a request asks for callbacks, and how to read the callbacks.
 
-use crate::config::egress::insertion;
+use crate::config::insertions::insertion;
 use crate::config::yaml::Cursor;
 use crate::egress::Insertion;
 use crate::interaction::{Follow, StatusAt};
