@@ -104,6 +104,8 @@ pub struct Agent {
     /// How long Callgate keeps an idle connection to the agent. The default is shorter than the usual keep-alive
     /// timeout of servers.
     pub idle_timeout: Duration,
+    /// Whether requests to the agent have `X-Forwarded-*` headers.
+    pub forwarded_headers: bool,
 }
 
 /// The address at which the agent listens.

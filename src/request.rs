@@ -41,6 +41,8 @@ pub struct RequestHead<'a> {
     pub body_bytes_declared: Option<u64>,
     /// The verified client certificate of the TLS connection. `None` if the client sent none.
     pub certificate: Option<&'a ClientCertificate>,
+    /// Whether the request arrived over TLS at the listener.
+    pub is_tls: bool,
 }
 
 /// A client certificate that a trusted authority issued. The TLS handshake proved that the client has the private key
@@ -61,6 +63,7 @@ impl<'a> RequestHead<'a> {
             peer,
             body_bytes_declared: declared(headers),
             certificate: None,
+            is_tls: false,
         }
     }
 
@@ -68,6 +71,12 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn with_certificate(self, certificate: Option<&'a ClientCertificate>) -> Self {
         Self { certificate, ..self }
+    }
+
+    /// Returns this head with the information whether it arrived over TLS.
+    #[must_use]
+    pub fn with_tls(self, is_tls: bool) -> Self {
+        Self { is_tls, ..self }
     }
 
     /// Returns the raw path: the target up to the first `?`.

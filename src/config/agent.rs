@@ -1,4 +1,4 @@
-//! `agent`: the address of the agent, and its timeouts.
+//! `agent`: the address of the agent, its timeouts, and the headers that it receives.
 
 use std::time::Duration;
 
@@ -20,12 +20,14 @@ pub(super) fn agent(at: &Cursor<'_>) -> Option<Agent> {
         idle = or_default(&mut timeouts, "idle", idle);
         timeouts.finish();
     }
+    let forwarded_headers = fields.optional("forwarded_headers").map_or(Some(true), |at| at.boolean());
     fields.finish();
     Some(Agent {
         address: address?,
         connect_timeout: connect?,
         response_timeout: response?,
         idle_timeout: idle?,
+        forwarded_headers: forwarded_headers?,
     })
 }
 

@@ -9,6 +9,7 @@ use super::yaml::Cursor;
 use crate::egress::Egress;
 use crate::ingress::Route;
 use crate::interaction::Follow;
+use crate::path::CanonicalPath;
 use crate::policy::Limits;
 use crate::time::format_duration;
 
@@ -28,6 +29,7 @@ impl Sections<'_> {
         if let Some(startup) = self.startup {
             egress_listener(root, startup, self.routes, self.egress);
             egress_bodies(root, startup, self.rules);
+            health_paths(root, startup, self.routes);
         }
         if let Some(ttl) = self.token_ttl {
             deadlines(root, self.routes, ttl);
@@ -53,6 +55,20 @@ fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], 
             route.name
         );
         let _: Option<()> = root.error(message, "add `listen.egress`");
+    }
+}
+
+/// Reports an error for each route that has the path of a health check. The route would never receive requests to this
+/// path.
+fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
+    let paths =
+        startup.ingress.iter().filter_map(|listener| CanonicalPath::parse(listener.health.as_deref()?).ok());
+    for path in paths {
+        for route in routes.iter().filter(|route| route.path.matches(&path)) {
+            let message =
+                format!("the route {} matches the path {} of a health check", route.name, path.as_str());
+            let _: Option<()> = root.error(message, "change `health` in `listen.ingress`");
+        }
     }
 }
 

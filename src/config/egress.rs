@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::outbound::{CANNOT_BE_SET, can_be_set, headers, timeouts};
+use super::insertions::{compatible, insertion, places};
+use super::outbound::{headers, timeouts};
 use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
 use super::repeated::repeated;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
 use super::yaml::{Cursor, Fields, Node};
-use crate::egress::{Egress, Inject, Insertion, InsertionPlace, Rule, Shape, Slot, Target, ValueSource};
+use crate::egress::{Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
@@ -71,7 +72,7 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
         let set = |place: &InsertionPlace| {
             headers.iter().any(|(name, _)| *place == InsertionPlace::Header(name.clone()))
         };
-        if inject.places().any(set) {
+        if inject.insertions.iter().any(|insertion| set(&insertion.place)) {
             return at.error("`inject` uses a header that `headers` sets", "keep one of the two");
         }
     }
@@ -138,11 +139,8 @@ fn inject(
     let route = fields.required("route").and_then(|at| route(&at, routes));
     let params = params(&mut fields, route, path);
     let preset = fields.optional("preset").map(|at| Some((at.clone(), callback_convention(&at)?)));
-    let url = match &preset {
-        None => fields.required("url").map(|at| place(&at)),
-        Some(_) => fields.optional("url").map(|at| place(&at)),
-    };
-    let token = fields.optional("token").map(|at| place(&at));
+    let url = if preset.is_none() { fields.required("url") } else { fields.optional("url") };
+    let own = placed(url, fields.optional("token"), fields.optional("values"));
     let keep = fields.optional("if_present");
     let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));
     let ttl = fields.optional("ttl").map(|at| ttl(&at));
@@ -157,15 +155,17 @@ fn inject(
     let mut response = response.map_or(Some(None), |read| read.map(Some))?;
     let insertions = match preset {
         None => {
-            let token = token.map_or(Some(None), |read| read.map(Some))?;
-            placed(at, route, url??, token)?
+            let own = own?;
+            carried(at, route, &own)?;
+            compatible(at, &own)?;
+            own
         }
         Some(read) => {
             let (preset_at, callback) = read?;
-            if url.is_some() || token.is_some() {
+            if !own?.is_empty() {
                 return at.error(
                     "the preset defines the locations of the URL and the token",
-                    "remove `url` and `token`",
+                    "remove `url`, `token` and `values`",
                 );
             }
             comes_back(&preset_at, route, &callback)?;
@@ -178,7 +178,7 @@ fn inject(
     {
         return at.error(
             format!(
-                "the preset sends a secret to the provider, but the route {} does not verify it",
+                "`inject` sends a secret to the provider, but the route {} does not verify it",
                 route.name
             ),
             "add `secrets: derived` to the provider of the route",
@@ -202,19 +202,20 @@ fn ttl(at: &Cursor<'_>) -> Option<Duration> {
     }
 }
 
-/// Returns the insertions: the callback URL, and the token if it has its own place in the request.
+/// Reads the insertions of a rule without a preset: the callback URL, the token if it has its own place in the request,
+/// and other values.
 fn placed(
-    at: &Cursor<'_>,
-    route: &Route,
-    url: InsertionPlace,
-    token: Option<InsertionPlace>,
+    url: Option<Cursor<'_>>,
+    token: Option<Cursor<'_>>,
+    values: Option<Cursor<'_>>,
 ) -> Option<Vec<Insertion>> {
-    carried(at, route, token.as_ref())?;
-    if let Some(token) = &token {
-        apart(at, &url, token)?;
-    }
-    let token = token.map(|place| Insertion { place, shape: Shape::slot(Slot::Token) });
-    Some(std::iter::once(Insertion { place: url, shape: Shape::slot(Slot::Url) }).chain(token).collect())
+    let url = url.map_or(Some(Vec::new()), |at| places(&at, Slot::Url));
+    let token = token.map_or(Some(Vec::new()), |at| places(&at, Slot::Token));
+    let values = values.map_or(Some(Vec::new()), |at| {
+        let read: Vec<_> = at.list()?.iter().map(insertion).collect();
+        read.into_iter().collect()
+    });
+    Some([url?, token?, values?].concat())
 }
 
 /// Reports an error if the route does not look for the token where the provider sends it.
@@ -251,10 +252,11 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
 
 /// Reports an error if the token is not part of the URL and has no place in the request. The provider would not receive
 /// the token.
-fn carried(at: &Cursor<'_>, route: &Route, token: Option<&InsertionPlace>) -> Option<()> {
+fn carried(at: &Cursor<'_>, route: &Route, insertions: &[Insertion]) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
-    match (carriers.first(), token) {
-        (Some(Carrier::Bearer | Carrier::Header(_)), None) => at.error(
+    let sends_token = insertions.iter().any(|insertion| insertion.shape.holds(Slot::Token));
+    match carriers.first() {
+        Some(Carrier::Bearer | Carrier::Header(_)) if !sends_token => at.error(
             format!(
                 "the route {} expects its token in a header, but the request does not contain the token",
                 route.name
@@ -263,15 +265,6 @@ fn carried(at: &Cursor<'_>, route: &Route, token: Option<&InsertionPlace>) -> Op
         ),
         _ => Some(()),
     }
-}
-
-/// Reports an error if the URL and the token have the same place in the request.
-fn apart(at: &Cursor<'_>, url: &InsertionPlace, token: &InsertionPlace) -> Option<()> {
-    let overlap = match (url, token) {
-        (InsertionPlace::Body(url), InsertionPlace::Body(token)) => url.overlaps(token),
-        (url, token) => url == token,
-    };
-    if overlap { at.error("`url` and `token` have the same location", "") } else { Some(()) }
 }
 
 fn params(
@@ -317,23 +310,6 @@ fn source(at: &Cursor<'_>, path: Option<&Template>) -> Option<ValueSource> {
         [new, header, query, capture],
         "{new: uuid}, {header: NAME}, {query: NAME}, {path: CAPTURE}",
     )
-}
-
-fn place(at: &Cursor<'_>) -> Option<InsertionPlace> {
-    if !at.is_map() {
-        return at.pointer().map(InsertionPlace::Body);
-    }
-    let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| {
-        let name = at.header_name()?;
-        if can_be_set(&name) {
-            Some(InsertionPlace::Header(name))
-        } else {
-            at.error(CANNOT_BE_SET, "such as x-callback-url")
-        }
-    });
-    let query = fields.optional("query").map(|at| at.text().map(|name| InsertionPlace::Query(name.into())));
-    one_of(fields, [header, query], "{header: NAME} or {query: NAME}")
 }
 
 fn one_of<T, const N: usize>(fields: Fields<'_>, read: [Option<Option<T>>; N], known: &str) -> Option<T> {

@@ -5,6 +5,7 @@ mod agent;
 mod consistency;
 mod egress;
 mod env;
+mod insertions;
 mod listen;
 mod outbound;
 mod provider;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider};
 use crate::policy::{Agent, AgentAddress, Policy};
+use crate::source::ClientAddress;
 use yaml::{Cursor, Fields, Node, Reader, shown_url};
 
 pub use egress::ACTIONS;
@@ -126,12 +128,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     .check(root);
     let (agent, limits) = (agent?, limits?);
     let documents = provider::documents(root, routes.as_deref().unwrap_or_default())?;
-    let edge = Edge {
-        authority: url.as_deref().map_or_else(|| agent_authority(&agent), authority).into(),
-        client_address: client_address.map_or(Some(None), |read| read.map(Some))?,
-        fetched_data: FetchedData::default(),
-        public_url: url.unwrap_or_default().into(),
-    };
+    let edge = edge(url, client_address.map_or(Some(None), |read| read.map(Some))?, &agent);
     let policy = Policy {
         egress: egress?,
         explain_denials: explain_denials?,
@@ -145,6 +142,17 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         agent,
     };
     Some((startup?, policy))
+}
+
+/// Returns the settings that all routes share.
+fn edge(public_url: Option<String>, client_address: Option<ClientAddress>, agent: &Agent) -> Edge {
+    Edge {
+        authority: public_url.as_deref().map_or_else(|| agent_authority(agent), authority).into(),
+        client_address,
+        fetched_data: FetchedData::default(),
+        forwarded_headers: agent.forwarded_headers,
+        public_url: public_url.unwrap_or_default().into(),
+    }
 }
 
 fn public_url(at: &Cursor<'_>) -> Option<String> {

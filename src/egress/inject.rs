@@ -9,9 +9,9 @@ use http::HeaderName;
 
 use super::shape::{Callback, Shape};
 use crate::denial::{Denial, Refusal};
-use crate::json::{Found, InsertFault, Pointer, find_one, find_strict, insert};
+use crate::json::{Absent, Found, InsertFault, Pointer, find_one, find_strict, insert, resolve_appends};
 use crate::path::Captures;
-use crate::query::{Parameter, pair, parameter, parameter_strict};
+use crate::query::{Parameter, pair, parameter, parameter_strict, without_parameter};
 use crate::request::RequestHead;
 
 /// A place in a request at which a value can be inserted.
@@ -121,7 +121,7 @@ impl Inject {
 pub(super) enum Occupancy {
     /// The request has a value there, or under another spelling of the name, and programs differ in what they read.
     Ambiguous,
-    /// The request has no value there.
+    /// The request has no value there, or one that counts as absent: `null` or an empty text.
     Free,
     /// The request has exactly one value there.
     Taken,
@@ -135,12 +135,18 @@ impl InsertionPlace {
     /// Returns a [`Refusal`] if the place is in a JSON body and the body is not JSON.
     pub(super) fn occupancy(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<Occupancy, Refusal> {
         Ok(match self {
-            Self::Body(pointer) => match find_strict(body, pointer) {
-                Err(_) => return Err(refusal(InsertFault::NotJson, pointer)),
-                Ok(Found::One(_)) => Occupancy::Taken,
-                Ok(Found::Missing) if !self.is_taken(head, body) => Occupancy::Free,
-                Ok(Found::Missing | Found::Doubled) => Occupancy::Ambiguous,
-            },
+            Self::Body(pointer) => {
+                let pointer = &*resolve_appends(body, pointer).map_err(|fault| refusal(fault, pointer))?;
+                match find_strict(body, pointer) {
+                    Err(_) => return Err(refusal(InsertFault::NotJson, pointer)),
+                    Ok(Found::One(value)) if Absent::NullOrEmpty.includes(value.get()) => Occupancy::Free,
+                    Ok(Found::One(_)) => Occupancy::Taken,
+                    Ok(Found::Missing) if matches!(find_one(body, pointer), Found::Missing) => {
+                        Occupancy::Free
+                    }
+                    Ok(Found::Missing | Found::Doubled) => Occupancy::Ambiguous,
+                }
+            }
             Self::Form(name) => parameter_strict(std::str::from_utf8(body).unwrap_or_default(), name).into(),
             Self::Header(name) => {
                 // CGI gateways and WSGI servers do not distinguish `_` from `-`.
@@ -148,9 +154,10 @@ impl InsertionPlace {
                     |name: &HeaderName| name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
                 let wanted = loose(name);
                 let spelled = head.headers.iter().filter(|(other, _)| loose(other) == wanted);
-                match (spelled.count(), head.headers.contains_key(name)) {
+                match (spelled.count(), head.headers.get(name)) {
                     (0, _) => Occupancy::Free,
-                    (1, true) => Occupancy::Taken,
+                    (1, Some(value)) if value.is_empty() => Occupancy::Free,
+                    (1, Some(_)) => Occupancy::Taken,
                     _ => Occupancy::Ambiguous,
                 }
             }
@@ -158,10 +165,17 @@ impl InsertionPlace {
         })
     }
 
-    /// Reports whether the request already has a value at this place.
+    /// Reports whether the request already has a value at this place. `null` does not count as a value.
     pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         match self {
-            Self::Body(pointer) => !matches!(find_one(body, pointer), Found::Missing),
+            Self::Body(pointer) => {
+                let Ok(pointer) = resolve_appends(body, pointer) else { return false };
+                match find_one(body, &pointer) {
+                    Found::Missing => false,
+                    Found::Doubled => true,
+                    Found::One(value) => !Absent::Null.includes(value.get()),
+                }
+            }
             Self::Form(name) => {
                 let fields = std::str::from_utf8(body).unwrap_or_default();
                 parameter(fields, name) != Parameter::Missing
@@ -179,6 +193,7 @@ impl From<Parameter<'_>> for Occupancy {
     fn from(found: Parameter<'_>) -> Self {
         match found {
             Parameter::Missing => Self::Free,
+            Parameter::One(value) if value.is_empty() => Self::Free,
             Parameter::One(_) => Self::Taken,
             Parameter::Several => Self::Ambiguous,
         }
@@ -255,13 +270,19 @@ pub(super) fn body<'b>(
                     None => parse(body)?,
                 };
                 let value = shape.json(callback);
-                text = Some(insert(document, pointer, &value).map_err(|fault| refusal(fault, pointer))?);
+                let absent = if shape.is_constant() { Absent::Null } else { Absent::NullOrEmpty };
+                // `-` is the element behind the last one that the agent sent, for all insertions.
+                let inserted =
+                    resolve_appends(body, pointer).and_then(|at| insert(document, &at, &value, absent));
+                text = Some(inserted.map_err(|fault| refusal(fault, pointer))?);
             }
             InsertionPlace::Form(name) => {
                 let fields = match text.take() {
                     Some(text) => text,
                     None => form(head, body)?.to_owned(),
                 };
+                // An empty field of the agent counts as absent and is replaced.
+                let fields = without_parameter(&fields, name).unwrap_or_default();
                 let separator = if fields.is_empty() { "" } else { "&" };
                 text = Some(format!("{fields}{separator}{}", pair(name, &shape.plain(callback))));
             }
@@ -292,8 +313,9 @@ fn refusal(fault: InsertFault, pointer: &Pointer) -> Refusal {
         InsertFault::Doubled => {
             Refusal::new(Denial::InjectionImpossible, format!("a member on the path {at} occurs twice"))
         }
-        InsertFault::NoMembers => {
-            Refusal::new(Denial::InjectionImpossible, format!("a value on the path {at} has no members"))
-        }
+        InsertFault::NoMembers => Refusal::new(
+            Denial::InjectionImpossible,
+            format!("a value on the path {at} has no such member or element"),
+        ),
     }
 }

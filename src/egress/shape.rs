@@ -32,6 +32,18 @@ pub enum Slot {
     Url,
 }
 
+impl Slot {
+    /// Returns the placeholder for this part in a text.
+    pub fn placeholder(self) -> &'static str {
+        match self {
+            Self::Expires => "{expires}",
+            Self::Secret => "{secret}",
+            Self::Token => "{token}",
+            Self::Url => "{url}",
+        }
+    }
+}
+
 /// One segment of a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Segment {
@@ -64,12 +76,8 @@ impl Shape {
 
     /// Parses a text with the placeholders `{url}`, `{token}`, `{secret}` and `{expires}`. Other braces are literal.
     pub fn text(text: &str) -> Self {
-        let slots = [
-            ("{expires}", Slot::Expires),
-            ("{secret}", Slot::Secret),
-            ("{token}", Slot::Token),
-            ("{url}", Slot::Url),
-        ];
+        let slots =
+            [Slot::Expires, Slot::Secret, Slot::Token, Slot::Url].map(|slot| (slot.placeholder(), slot));
         let mut segments = Vec::new();
         let mut rest = text;
         while let Some((at, name, slot)) = slots

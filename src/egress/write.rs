@@ -11,7 +11,7 @@ use super::rule::Rule;
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
-use crate::path::{Captures, with_parameter};
+use crate::path::{Captures, with_parameter, without_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line};
 use crate::secret::Secret;
 
@@ -39,7 +39,7 @@ impl Rule {
         captures: &Captures,
         callback: Option<&Callback<'_>>,
     ) -> Result<Outgoing<'b>, Refusal> {
-        let mut target = self.target(head, captures)?;
+        let mut parameters = Vec::new();
         let mut sent = Cow::Borrowed(body);
         let mut extra = Vec::new();
         if let (Some(inject), Some(callback)) = (&self.inject, callback) {
@@ -47,13 +47,12 @@ impl Rule {
             for Insertion { place, shape } in inject.wanted(head, body) {
                 match place {
                     InsertionPlace::Header(name) => extra.push((name, shape.plain(callback))),
-                    InsertionPlace::Query(name) => {
-                        target = with_parameter(&target, name, &shape.plain(callback))
-                    }
+                    InsertionPlace::Query(name) => parameters.push((&**name, shape.plain(callback))),
                     InsertionPlace::Body(_) | InsertionPlace::Form(_) => {}
                 }
             }
         }
+        let target = self.target(head, captures, &parameters)?;
         let url = self.target.url.with_target(&target);
         let unpacked = self.inject.as_ref().is_some_and(|inject| inject.response.is_some());
         let skip = |name: &HeaderName| {
@@ -69,8 +68,15 @@ impl Rule {
         Ok(Outgoing { url, head: out, body: sent })
     }
 
-    /// Returns path and query: the path of the rule's target, its query, and the query of the agent's request.
-    fn target(&self, head: &RequestHead<'_>, captures: &Captures) -> Result<String, Refusal> {
+    /// Returns path and query: the path of the rule's target, its query, the query of the agent's request, and the
+    /// parameters `inserted`. A parameter of the agent with the same name is empty and counts as absent, so it is
+    /// replaced.
+    fn target(
+        &self,
+        head: &RequestHead<'_>,
+        captures: &Captures,
+        inserted: &[(&str, String)],
+    ) -> Result<String, Refusal> {
         let unusable = || {
             Refusal::new(Denial::ParameterUnusable, "a capture has no valid value for the path of the target")
         };
@@ -78,9 +84,17 @@ impl Rule {
             Some(template) => template.fill(|name| captures.value(name)).ok_or_else(unusable)?,
             None => self.target.url.target().to_owned(),
         };
-        if let Some(query) = head.raw_query().filter(|query| !query.is_empty()) {
+        let mut query = head.raw_query().map(Cow::Borrowed).filter(|query| !query.is_empty());
+        for (name, _) in inserted {
+            query = query
+                .and_then(|query| without_parameter(&query, name).map(|rest| Cow::Owned(rest.into_owned())));
+        }
+        if let Some(query) = query {
             target.push(if target.contains('?') { '&' } else { '?' });
-            target.push_str(query);
+            target.push_str(&query);
+        }
+        for (name, value) in inserted {
+            target = with_parameter(&target, name, value);
         }
         Ok(target)
     }

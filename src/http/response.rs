@@ -107,6 +107,20 @@ pub(crate) async fn document(session: &mut Session, document: &Document) -> bool
     json(session, 200, document.body.clone(), "max-age=300").await
 }
 
+/// Answers a health check: `ok` with 200, `stopping` with any other status. Returns whether the response was written.
+pub(crate) async fn health(session: &mut Session, status: u16) -> bool {
+    let body: &'static str = if status == 200 { "ok\n" } else { "stopping\n" };
+    let header = || -> pingora::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build_no_case(status, Some(3))?;
+        header.insert_header(CONTENT_TYPE, "text/plain")?;
+        header.insert_header(CONTENT_LENGTH, body.len())?;
+        header.insert_header(CACHE_CONTROL, "no-store")?;
+        Ok(header)
+    };
+    let Ok(header) = header() else { return false };
+    write(session, header, Bytes::from_static(body.as_bytes())).await
+}
+
 async fn json(session: &mut Session, status: u16, body: String, cache: &'static str) -> bool {
     let header = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(status, Some(3))?;

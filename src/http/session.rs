@@ -236,26 +236,33 @@ fn has_one_host(authority: Option<&str>, headers: &HeaderMap) -> bool {
         && headers.get_all(HOST).iter().nth(1).is_none()
 }
 
-/// The caller's address and client certificate.
+/// What the connection says about the caller: its address, its client certificate, and whether it uses TLS.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'c> {
     peer: IpAddr,
     certificate: Option<&'c ClientCertificate>,
+    is_tls: bool,
 }
 
 impl<'c> Caller<'c> {
-    /// Creates a caller without a client certificate.
+    /// Creates a caller without TLS.
     pub(crate) fn at(peer: IpAddr) -> Self {
-        Self { peer, certificate: None }
+        Self { peer, certificate: None, is_tls: false }
     }
 
     /// Adds the verified client certificate of the caller.
     pub(crate) fn with_certificate(self, certificate: Option<&'c ClientCertificate>) -> Self {
         Self { certificate, ..self }
     }
+
+    /// Sets whether the connection uses TLS.
+    pub(crate) fn with_tls(self, is_tls: bool) -> Self {
+        Self { is_tls, ..self }
+    }
 }
 
 pub(crate) fn head_of<'h>(session: &'h Session, caller: Caller<'h>) -> RequestHead<'h> {
     RequestHead::new(session.method().as_str(), session.target(), session.headers(), caller.peer)
         .with_certificate(caller.certificate)
+        .with_tls(caller.is_tls)
 }

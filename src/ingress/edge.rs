@@ -1,7 +1,10 @@
 //! The settings and the fetched data that all routes share.
 
+use std::net::IpAddr;
+
+use crate::request::write_line as line;
 use crate::signature::Keyring;
-use crate::source::{ClientAddress, Lists};
+use crate::source::{ClientAddress, Lists, write_address};
 
 /// What all routes share: the public URL, the rule for client addresses, and the fetched keys and lists.
 #[derive(Clone, Debug)]
@@ -15,6 +18,39 @@ pub struct Edge {
     pub fetched_data: FetchedData,
     /// The beginning of every external URL, without a slash at the end. Empty if no public URL is configured.
     pub public_url: Box<str>,
+    /// Whether requests to the agent have `X-Forwarded-*` headers.
+    pub forwarded_headers: bool,
+}
+
+impl Edge {
+    /// Writes the headers that tell the agent how the caller reached Callgate: `X-Forwarded-Proto` and
+    /// `X-Forwarded-Host` of the public URL, and `X-Forwarded-For` with the client address. Without a public URL, the
+    /// scheme is that of the listener, and there is no host. `None` means that there is no caller, as for a notice.
+    pub(super) fn write_forwarded_headers(
+        &self,
+        is_tls: Option<bool>,
+        client: Option<IpAddr>,
+        out: &mut Vec<u8>,
+    ) {
+        if !self.forwarded_headers {
+            return;
+        }
+        let is_https = match self.public_url.split_once("://") {
+            Some((scheme, _)) => Some(scheme.eq_ignore_ascii_case("https")),
+            None => is_tls,
+        };
+        if let Some(is_https) = is_https {
+            line(out, "x-forwarded-proto", if is_https { b"https" } else { b"http" });
+        }
+        if !self.public_url.is_empty() {
+            line(out, "x-forwarded-host", self.authority.as_bytes());
+        }
+        if let Some(client) = client {
+            out.extend_from_slice(b"x-forwarded-for: ");
+            write_address(out, client);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// A snapshot of the fetched keys and address lists. A request uses one snapshot from beginning to end.

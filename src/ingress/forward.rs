@@ -117,9 +117,13 @@ impl Permit {
         };
         let identify = |out: &mut Vec<u8>| {
             self.identify(out);
+            // A route in observe mode keeps the headers of the caller, which the agent still checks.
+            if !self.route().observes() {
+                self.edge().write_forwarded_headers(Some(head.is_tls), Some(self.client()), out);
+            }
             self.route().assert(&message, out);
         };
-        let to = (self.target(), self.authority());
+        let to = (self.target(), &*self.edge().authority);
         write_request(to, head, body, |name, value, listed| self.passes(name, value, listed), identify, out);
     }
 

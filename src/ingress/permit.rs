@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::decide::{Admitted, Seen};
+use super::edge::Edge;
 use super::observed::{Observed, Turned};
 use super::route::Route;
 use crate::denial::Denial;
@@ -194,9 +195,9 @@ impl Permit {
         &self.verified.target
     }
 
-    /// Returns the `Host` header for the agent. It does not depend on the caller.
-    pub(super) fn authority(&self) -> &str {
-        &self.verified.admitted.edge.authority
+    /// Returns the settings that all routes share.
+    pub(super) fn edge(&self) -> &Edge {
+        &self.verified.admitted.edge
     }
 
     /// Returns the header in which trusted proxies send the client address. Callgate never forwards this header to the

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::edge::Edge;
 use super::route::Route;
 use crate::interaction::{Interaction, Overdue};
 use crate::request::write_line as line;
@@ -20,8 +21,8 @@ pub struct Notice<'a> {
     pub interaction: &'a Interaction,
     /// The reason for the notice.
     pub cause: Overdue,
-    /// The `Host` header for the agent.
-    pub authority: &'a str,
+    /// The settings that all routes share.
+    pub edge: &'a Edge,
     /// The time of sending, and the id of the message.
     pub stamp: Stamp<'a>,
 }
@@ -56,7 +57,8 @@ impl Notice<'_> {
         let target = self.route.notify.as_ref()?.fill(value)?;
         let body = serde_json::to_vec(&self.body(&captures)).ok()?;
         let mut head = format!("POST {target} HTTP/1.1\r\n").into_bytes();
-        line(&mut head, "host", self.authority.as_bytes());
+        line(&mut head, "host", self.edge.authority.as_bytes());
+        self.edge.write_forwarded_headers(None, None, &mut head);
         line(&mut head, "content-type", b"application/json");
         line(&mut head, "callgate-route", self.route.name.as_bytes());
         if let Some(provider) = &self.route.provider {

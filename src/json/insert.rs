@@ -1,18 +1,20 @@
 //! Inserts members into a JSON text and replaces values in it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
 
 use super::find::{Found, Walk, find_one};
-use super::pointer::Pointer;
+use super::pointer::{APPEND, Pointer, names_element};
 
 /// The reason why a value cannot be inserted at a pointer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum InsertFault {
     /// An object on the path has two members with the same name.
     Doubled,
-    /// The path leads through a value that has no members, or through an element that a list does not have.
+    /// The path leads through a value that is not the object or the list it must be, or through an element behind the
+    /// end of a list.
     NoMembers,
     /// The document is not JSON (RFC 8259) in UTF-8.
     NotJson,
@@ -20,50 +22,131 @@ pub enum InsertFault {
     Present,
 }
 
-/// Returns `document` with the JSON text `value` inserted at `pointer`. Creates objects that are missing on the path.
-/// Changes nothing else.
+/// The values that do not count as a value. Client libraries write them for settings that are not set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Absent {
+    /// `null`.
+    Null,
+    /// `null` and the empty string.
+    NullOrEmpty,
+}
+
+impl Absent {
+    /// Reports whether this JSON text counts as absent.
+    pub fn includes(self, raw: &str) -> bool {
+        raw == "null" || (self == Self::NullOrEmpty && raw == "\"\"")
+    }
+}
+
+/// Returns `document` with the JSON text `value` inserted at `pointer`. Replaces a value that counts as absent. Creates
+/// objects and lists that are missing or `null` on the path. A token that is a list index, or `-`, always refers to an
+/// element of a list. An index that equals the length of the list, and `-`, append an element. Changes nothing else.
 ///
 /// # Errors
 /// Returns an [`InsertFault`] if the path cannot be followed or already has a value.
-pub fn insert(document: &str, pointer: &Pointer, value: &str) -> Result<String, InsertFault> {
+pub fn insert(document: &str, pointer: &Pointer, value: &str, absent: Absent) -> Result<String, InsertFault> {
     let raw: &RawValue = serde_json::from_str(document).map_err(|_| InsertFault::NotJson)?;
     let mut at = raw;
     let mut tokens = pointer.tokens.as_slice();
     while let Some((token, rest)) = tokens.split_first() {
         match child(at, token)? {
             Found::Doubled => return Err(InsertFault::Doubled),
-            Found::One(_) if rest.is_empty() => return Err(InsertFault::Present),
-            Found::One(next) => (at, tokens) = (next, rest),
-            Found::Missing if at.get().starts_with('{') => {
-                return Ok(insert_member(document, at.get(), token, rest, value));
+            Found::One(old) if rest.is_empty() => {
+                return if absent.includes(old.get()) {
+                    Ok(replace(document, old.get(), value))
+                } else {
+                    Err(InsertFault::Present)
+                };
             }
-            Found::Missing => return Err(InsertFault::NoMembers),
+            Found::One(old) if old.get() == "null" => {
+                return Ok(replace(document, old.get(), &nested(rest, value)?));
+            }
+            Found::One(next) => (at, tokens) = (next, rest),
+            Found::Missing => {
+                let value = nested(rest, value)?;
+                return Ok(if at.get().starts_with('{') {
+                    append(document, at.get(), &format!("{}:{value}", quoted(token)))
+                } else {
+                    append(document, at.get(), &value)
+                });
+            }
         }
     }
     Err(InsertFault::NoMembers)
 }
 
-/// Looks up the member or list element of `raw` that `token` names.
+/// Returns `pointer` with an index for each `-`: the index of the element that an insertion into `document` would
+/// append. All pointers that are resolved in the same document refer to the same new element.
+///
+/// # Errors
+/// Returns an [`InsertFault`] if a `-` does not refer to a list, or if the document is not JSON.
+pub fn resolve_appends<'p>(document: &[u8], pointer: &'p Pointer) -> Result<Cow<'p, Pointer>, InsertFault> {
+    if pointer.tokens.iter().all(|token| **token != *APPEND) {
+        return Ok(Cow::Borrowed(pointer));
+    }
+    let text = std::str::from_utf8(document).map_err(|_| InsertFault::NotJson)?;
+    let mut at: Option<&RawValue> = Some(serde_json::from_str(text).map_err(|_| InsertFault::NotJson)?);
+    let mut tokens = Vec::with_capacity(pointer.tokens.len());
+    for token in &pointer.tokens {
+        if **token == *APPEND {
+            let index = at.map_or(Ok(0), list_length)?;
+            tokens.push(index.to_string().into());
+            at = None;
+            continue;
+        }
+        at = match at.map_or(Ok(Found::Missing), |at| child(at, token))? {
+            Found::Doubled => return Err(InsertFault::Doubled),
+            Found::Missing => None,
+            Found::One(value) => Some(value).filter(|value| value.get() != "null"),
+        };
+        tokens.push(token.clone());
+    }
+    Ok(Cow::Owned(Pointer { text: pointer.text.clone(), tokens }))
+}
+
+/// Looks up the member or list element of `raw` that `token` names. [`Found::Missing`] means that the member or the
+/// element can be appended.
 fn child<'t>(raw: &'t RawValue, token: &str) -> Result<Found<'t>, InsertFault> {
-    if !raw.get().starts_with(['{', '[']) {
+    let is_element = names_element(token);
+    if !raw.get().starts_with(if is_element { '[' } else { '{' }) {
         return Err(InsertFault::NoMembers);
     }
     let pointer = Pointer { text: "".into(), tokens: vec![token.into()] };
     let mut found = [Found::Missing];
     let walk = Walk { pointers: &[&pointer], depth: 0, wanted: 1, found: &mut found };
-    walk.through(raw.get()).map(|()| found[0]).ok_or(InsertFault::NotJson)
+    walk.through(raw.get()).ok_or(InsertFault::NotJson)?;
+    let [found] = found;
+    let is_next = || token == APPEND || list_length(raw).is_ok_and(|length| length.to_string() == token);
+    match found {
+        Found::Missing if is_element && !is_next() => Err(InsertFault::NoMembers),
+        found => Ok(found),
+    }
 }
 
-/// Appends a member to `object`, which is a slice of `document`.
-fn insert_member(document: &str, object: &str, name: &str, rest: &[Box<str>], value: &str) -> String {
-    let start = span(document, object).start;
-    let inner = object.strip_suffix('}').unwrap_or(object).trim_end_matches([' ', '\t', '\r', '\n']);
-    let comma = if inner.ends_with('{') { "" } else { "," };
-    let open: String = rest.iter().map(|token| format!(":{{{}", quoted(token))).collect();
-    let close = "}".repeat(rest.len());
-    let member = format!("{comma}{}{open}:{value}{close}", quoted(name));
+/// Returns the number of elements of a list.
+fn list_length(raw: &RawValue) -> Result<usize, InsertFault> {
+    let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| InsertFault::NoMembers)?;
+    Ok(items.len())
+}
+
+/// Returns the JSON text of the objects and lists along `tokens`, with `value` at their end.
+fn nested(tokens: &[Box<str>], value: &str) -> Result<String, InsertFault> {
+    tokens.iter().rev().try_fold(value.to_owned(), |value, token| match &**token {
+        APPEND | "0" => Ok(format!("[{value}]")),
+        token if names_element(token) => Err(InsertFault::NoMembers),
+        name => Ok(format!("{{{}:{value}}}", quoted(name))),
+    })
+}
+
+/// Appends a member or an element to an object or a list, which is a slice of `document`.
+fn append(document: &str, container: &str, item: &str) -> String {
+    let start = span(document, container).start;
+    let inner = container.strip_suffix(['}', ']']).unwrap_or(container);
+    let inner = inner.trim_end_matches([' ', '\t', '\r', '\n']);
+    // A complete member or element never ends with an opening bracket.
+    let comma = if inner.ends_with(['{', '[']) { "" } else { "," };
     let (before, after) = document.split_at(start + inner.len());
-    format!("{before}{member}{after}")
+    format!("{before}{comma}{item}{after}")
 }
 
 /// Returns `document` with `old` replaced by the JSON text `value`. `old` must be a slice of `document`.
@@ -82,7 +165,7 @@ pub fn set(document: &str, pointer: &Pointer, value: &str) -> Result<String, Ins
     match find_one(document.as_bytes(), pointer) {
         Found::One(old) => Ok(replace(document, old.get(), value)),
         Found::Doubled => Err(InsertFault::Doubled),
-        Found::Missing => insert(document, pointer, value),
+        Found::Missing => insert(document, pointer, value, Absent::Null),
     }
 }
 
@@ -105,6 +188,10 @@ mod tests {
         Pointer::parse(text).unwrap()
     }
 
+    fn inserted(text: &str, at: &str) -> Result<String, InsertFault> {
+        insert(text, &pointer(at), r#""v""#, Absent::NullOrEmpty)
+    }
+
     #[test]
     fn nothing_else_changes() {
         for (text, at, expected) in [
@@ -121,28 +208,97 @@ mod tests {
             (r#"{"l":[{"x":1},{}]}"#, "/l/1/u", r#"{"l":[{"x":1},{"u":"v"}]}"#),
             (r#"{"a":"}"}"#, "/b~1c", r#"{"a":"}","b/c":"v"}"#),
         ] {
-            assert_eq!(insert(text, &pointer(at), r#""v""#).as_deref(), Ok(expected), "{text} {at}");
+            assert_eq!(inserted(text, at).as_deref(), Ok(expected), "{text} {at}");
         }
-        assert_eq!(insert("{}", &pointer("/u"), "[1]").unwrap(), r#"{"u":[1]}"#);
+        assert_eq!(insert("{}", &pointer("/u"), "[1]", Absent::Null).unwrap(), r#"{"u":[1]}"#);
+    }
+
+    #[test]
+    fn indices_and_dashes_make_lists() {
+        for (text, at, expected) in [
+            (r#"{"a":1}"#, "/l/0/u", r#"{"a":1,"l":[{"u":"v"}]}"#),
+            (r#"{"a":1}"#, "/l/-/u", r#"{"a":1,"l":[{"u":"v"}]}"#),
+            (r#"{"a":1}"#, "/l/0", r#"{"a":1,"l":["v"]}"#),
+            (r#"{}"#, "/l/0/m/-", r#"{"l":[{"m":["v"]}]}"#),
+            (r#"{"l":[ ]}"#, "/l/0/u", r#"{"l":[{"u":"v"} ]}"#),
+            (r#"{"l":[]}"#, "/l/-", r#"{"l":["v"]}"#),
+            (r#"{"l":[{"x":1} ] }"#, "/l/0/u", r#"{"l":[{"x":1,"u":"v"} ] }"#),
+            (r#"{"l":[{"x":1} ] }"#, "/l/1/u", r#"{"l":[{"x":1},{"u":"v"} ] }"#),
+            (r#"{"l":[{"x":1} ] }"#, "/l/-/u", r#"{"l":[{"x":1},{"u":"v"} ] }"#),
+            (r#"{"l":["["]}"#, "/l/-", r#"{"l":["[","v"]}"#),
+            ("[1]", "/1", r#"[1,"v"]"#),
+            ("[[]]", "/0/0", r#"[["v"]]"#),
+            (r#"{"l":null}"#, "/l/0/u", r#"{"l":[{"u":"v"}]}"#),
+            (r#"{"l":[null]}"#, "/l/0/u", r#"{"l":[{"u":"v"}]}"#),
+            (r#"{"l":[null]}"#, "/l/-/u", r#"{"l":[null,{"u":"v"}]}"#),
+        ] {
+            assert_eq!(inserted(text, at).as_deref(), Ok(expected), "{text} {at}");
+        }
+    }
+
+    #[test]
+    fn null_and_the_empty_string_are_replaced() {
+        for (text, at, expected) in [
+            (r#"{"u": null, "x":1}"#, "/u", r#"{"u": "v", "x":1}"#),
+            (r#"{"u":"" }"#, "/u", r#"{"u":"v" }"#),
+            (r#"{"d": null }"#, "/d/u", r#"{"d": {"u":"v"} }"#),
+            (r#"{"d":{"e":null}}"#, "/d/e/f/u", r#"{"d":{"e":{"f":{"u":"v"}}}}"#),
+        ] {
+            assert_eq!(inserted(text, at).as_deref(), Ok(expected), "{text} {at}");
+        }
+        let empty = insert(r#"{"u":""}"#, &pointer("/u"), "1", Absent::Null);
+        assert_eq!(empty, Err(InsertFault::Present));
+        assert_eq!(inserted(r#"{"d":""}"#, "/d/u"), Err(InsertFault::NoMembers));
+    }
+
+    #[test]
+    fn every_dash_of_one_document_is_the_same_new_element() {
+        for (text, at, expected) in [
+            (r#"{"l":[1,2]}"#, "/l/-/u", r#"{"l":[1,2,{"u":"v","t":"v"}]}"#),
+            (r#"{"l":null}"#, "/l/-/u", r#"{"l":[{"u":"v","t":"v"}]}"#),
+            (r#"{}"#, "/l/-/m/-/u", r#"{"l":[{"m":[{"u":"v","t":"v"}]}]}"#),
+            (r#"{"l":[{"m":[3]}]}"#, "/l/0/m/-/u", r#"{"l":[{"m":[3,{"u":"v","t":"v"}]}]}"#),
+            (r#"[7]"#, "/-/u", r#"[7,{"u":"v","t":"v"}]"#),
+        ] {
+            let mut changed = text.to_owned();
+            for at in [at.to_owned(), at.replace("/u", "/t")] {
+                let (first, at) = (changed.clone(), pointer(&at));
+                let at = resolve_appends(text.as_bytes(), &at).unwrap();
+                changed = insert(&first, &at, r#""v""#, Absent::Null).unwrap();
+            }
+            assert_eq!(changed, expected, "{at}");
+        }
+        for (text, at) in [("{}", "/-"), (r#"{"l":{}}"#, "/l/-/u"), (r#"{"l":"x"}"#, "/l/-"), ("{", "/l/-")] {
+            assert!(resolve_appends(text.as_bytes(), &pointer(at)).is_err(), "{text} {at}");
+        }
     }
 
     #[test]
     fn what_cannot_be_put_in_is_refused() {
         for (text, at, fault) in [
-            (r#"{"u":null}"#, "/u", InsertFault::Present),
+            (r#"{"u":false}"#, "/u", InsertFault::Present),
             (r#"{"u":1,"\u0075":2}"#, "/u", InsertFault::Doubled),
+            (r#"{"u":null,"u":null}"#, "/u", InsertFault::Doubled),
             (r#"{"d":1,"d":{}}"#, "/d/u", InsertFault::Doubled),
             (r#"{"d":"text"}"#, "/d/u", InsertFault::NoMembers),
-            (r#"{"d":null}"#, "/d/u", InsertFault::NoMembers),
             (r#"{"d":[1]}"#, "/d/u", InsertFault::NoMembers),
-            (r#"{"d":[1]}"#, "/d/1", InsertFault::NoMembers),
+            (r#"{"d":[1]}"#, "/d/2", InsertFault::NoMembers),
+            (r#"{"d":[1]}"#, "/d/01", InsertFault::NoMembers),
+            (r#"{"d":[1]}"#, "/d/0/u", InsertFault::NoMembers),
+            (r#"{"d":[1]}"#, "/d/99999999999999999999", InsertFault::NoMembers),
+            (r#"{"d":{}}"#, "/d/0", InsertFault::NoMembers),
+            (r#"{"d":{}}"#, "/d/-", InsertFault::NoMembers),
+            ("{}", "/d/1", InsertFault::NoMembers),
+            ("{}", "/d/00", InsertFault::NoMembers),
+            ("{}", "/0", InsertFault::NoMembers),
             ("[1]", "/u", InsertFault::NoMembers),
             ("1", "/u", InsertFault::NoMembers),
+            ("null", "/u", InsertFault::NoMembers),
             ("", "/u", InsertFault::NotJson),
             ("{} x", "/u", InsertFault::NotJson),
             ("{\"a\":01}", "/u", InsertFault::NotJson),
         ] {
-            assert_eq!(insert(text, &pointer(at), r#""v""#), Err(fault), "{text} {at}");
+            assert_eq!(inserted(text, at), Err(fault), "{text} {at}");
         }
     }
 

@@ -124,7 +124,7 @@ impl Ingress {
                     Label::route(),
                     Label::provider(),
                     Label::closed("verdict", ["allow", "duplicate", "observe", "deny", "fail"]),
-                    Label::reason(&["ok", "duplicate", "stale", "handshake", "document"]),
+                    Label::reason(&["ok", "duplicate", "stale", "handshake", "document", "health"]),
                 ],
             )?,
             ingress_refusals: make.counters(

@@ -247,7 +247,6 @@ fn what_cannot_be_injected_is_not_sent() {
         ("/body", "{\"document\":{\"id\":\"a\"}", 400, "request_not_json"),
         ("/body", "{\"document\":{\"id\":\"a\"}} x", 400, "request_not_json"),
         ("/body", r#"{"document":{"id":"a"},"callback":"text"}"#, 400, "injection_impossible"),
-        ("/body", r#"{"document":{"id":"a"},"callback":null}"#, 400, "injection_impossible"),
         ("/body", r#"{"document":{"id":"a"},"callback":[]}"#, 400, "injection_impossible"),
         ("/body", r#"{"document":{"id":"a"},"callback":{},"callback":{}}"#, 400, "injection_impossible"),
         ("/body", r#"{"document":{}}"#, 400, "parameter_unusable"),

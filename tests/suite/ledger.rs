@@ -185,6 +185,9 @@ fn silence_is_told_once_for_each_cause() {
     let told = world.agent.wait_for(2).pop().unwrap();
     assert_eq!((told.target(), told.header("callgate-notice")), ("/overdue/a", vec!["stalled"]));
     assert_eq!(told.header("callgate-interaction"), [minted["interaction"].as_str().unwrap()]);
+    assert_eq!(told.header("x-forwarded-proto"), ["https"]);
+    assert_eq!(told.header("x-forwarded-host"), ["agent.example.com"]);
+    assert!(told.header("x-forwarded-for").is_empty(), "a notice has no caller");
     let body: Value = serde_json::from_slice(&told.body).unwrap();
     let expected = json!({
         "interaction": minted["interaction"], "route": "doc", "provider": "p", "captures": { "id": "a" },

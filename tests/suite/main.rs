@@ -31,6 +31,7 @@ mod decisions;
 mod desync;
 mod disk;
 mod egress;
+mod egress_places;
 #[path = "../core/environment.rs"]
 mod environment;
 mod events;
@@ -41,6 +42,7 @@ mod h2_strict;
 mod h2_wire;
 mod harness;
 mod health;
+mod health_checks;
 mod hop_by_hop;
 mod http2;
 mod inject;

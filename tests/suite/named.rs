@@ -387,6 +387,7 @@ fn only_a_genuine_message_makes_a_certificate_one_that_stays() {
             peer: IpAddr::from([127, 0, 0, 1]),
             body_bytes_declared: Some(2),
             certificate: None,
+            is_tls: true,
         };
         let signed =
             SignatureContext { keyring: &keyring, ..SignatureContext::new(head, "", Clock::System.now()) };

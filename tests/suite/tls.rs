@@ -100,6 +100,29 @@ fn the_certificate_is_the_one_for_the_name_that_is_asked_for() {
 }
 
 #[test]
+fn without_a_public_url_the_agent_learns_the_scheme_of_the_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    issued(at, "ca", "one", "IP:127.0.0.1");
+    let file = |name: &str| at.join(name).display().to_string();
+    let agent = Agent::start(ANSWER);
+    let tls = format!("tls: {{ certificate: {}, key: {} }}", file("one.crt"), file("one.key"));
+    let callgate = Callgate::start(&listening(&agent, &tls), Clock::System);
+    let url = format!("https://{}/open/x", callgate.ingress);
+    for version in ["--http1.1", "--http2"] {
+        assert_eq!(
+            curl(at, &["--cacert", "ca.crt", version, "-H", "X-Forwarded-Proto: http", &url]),
+            "hello"
+        );
+        let received = agent.received().pop().unwrap();
+        assert_eq!(received.header("x-forwarded-proto"), ["https"], "{version}");
+        assert_eq!(received.header("x-forwarded-for"), ["127.0.0.1"], "{version}");
+        assert!(received.header("x-forwarded-host").is_empty(), "{version}");
+    }
+}
+
+#[test]
 fn versions_and_a_handshake_that_does_not_come() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -29,6 +29,7 @@ pub(super) fn describe(config: &Config) -> Value {
         "client_address": client_address(policy),
         "agent": {
             "address": policy.agent.address.to_string(),
+            "forwarded_headers": policy.agent.forwarded_headers,
             "timeouts": {
                 "connect": format_duration(policy.agent.connect_timeout),
                 "response": format_duration(policy.agent.response_timeout),

@@ -60,6 +60,7 @@ fn admin(admin: &AdminListener) -> Value {
 fn listener(listener: &Listener) -> Value {
     json!({
         "address": listener.address.to_string(),
+        "health": listener.health,
         "tls": listener.tls.as_ref().map(tls),
         "proxy_protocol": listener.proxied_by.as_ref().map(|trusted| json!({ "trusted_proxies": ranges(trusted) })),
     })

@@ -7,6 +7,7 @@ mod tls;
 use std::net::SocketAddr;
 
 use crate::config::yaml::{Cursor, Fields};
+use crate::path::CanonicalPath;
 use crate::secret::Secret;
 use crate::source::Networks;
 use limits::BODY_MEMORY_MAX;
@@ -38,6 +39,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// The proxies that send a PROXY protocol header. If they are `None`, the listener does not expect such a header.
     pub proxied_by: Option<Networks>,
+    /// The path at which load balancers check the health of this listener. `None` if there is no such path.
+    pub health: Option<Box<str>>,
 }
 
 /// The admin listener, which serves metrics, health checks, the callbacks API and the admin page.
@@ -164,12 +167,24 @@ fn listener(at: &Cursor<'_>) -> Option<Listener> {
     let address = fields.required("address").and_then(|at| address(&at));
     let tls = fields.optional("tls").map(|at| tls(&at));
     let proxied_by = fields.optional("proxy_protocol").map(|at| proxied_by(&at));
+    let health = fields.optional("health").map(|at| health(&at));
     fields.finish();
     Some(Listener {
         address: address?,
         tls: tls.map_or(Some(None), |read| read.map(Some))?,
         proxied_by: proxied_by.map_or(Some(None), |read| read.map(Some))?,
+        health: health.map_or(Some(None), |read| read.map(Some))?,
     })
+}
+
+/// Reads `health`, the path of health checks.
+fn health(at: &Cursor<'_>) -> Option<Box<str>> {
+    let path = at.text()?;
+    match CanonicalPath::parse(path) {
+        // An encoded character would have a second spelling, and only one of them would be the path.
+        Ok(_) if !path.contains(['%', '{', '?', '#']) => Some(path.into()),
+        _ => at.error(format!("`{path}` is not a path in canonical form"), "such as /healthz"),
+    }
 }
 
 /// Reads `proxy_protocol: {trusted_proxies: [...]}`.

@@ -1,7 +1,8 @@
 //! `callback` of a preset: how a request asks for callbacks, and how to read the callbacks.
 
-use crate::config::yaml::{Cursor, Node};
-use crate::egress::{Insertion, InsertionPlace, Shape};
+use crate::config::insertions::insertion;
+use crate::config::yaml::Cursor;
+use crate::egress::Insertion;
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
@@ -132,37 +133,5 @@ fn place(at: &Cursor<'_>) -> Option<StatusAt> {
     match (header, form) {
         (Some(one), None) | (None, Some(one)) => one,
         _ => at.error("expected exactly one of header and form", "or a JSON pointer, such as /status"),
-    }
-}
-
-fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
-    let mut fields = at.fields()?;
-    let body = fields.optional("body").map(|at| at.pointer().map(InsertionPlace::Body));
-    let form = fields.optional("form").map(|at| at.text().map(|name| InsertionPlace::Form(name.into())));
-    let header = fields.optional("header").map(|at| at.header_name().map(InsertionPlace::Header));
-    let query = fields.optional("query").map(|at| at.text().map(|name| InsertionPlace::Query(name.into())));
-    let value = fields.optional("value").map(|at| shape(at.node()));
-    let base64 = fields.optional("base64").map(|at| Shape::Base64(Box::new(shape(at.node()))));
-    fields.finish();
-    let mut places = [body, form, header, query].into_iter().flatten();
-    match (places.next(), places.next(), value, base64) {
-        (Some(place), None, Some(shape), None) | (Some(place), None, None, Some(shape)) => {
-            Some(Insertion { place: place?, shape })
-        }
-        _ => at.error("expected one location and one value", "{body: /webhook, value: \"{url}\"}"),
-    }
-}
-
-/// Returns the shape of a value. The texts in it may contain placeholders for parts of the callback.
-fn shape(node: &Node) -> Shape {
-    match node {
-        Node::Bool(value) => Shape::Raw(value.to_string().into()),
-        Node::List(items) => Shape::List(items.iter().map(shape).collect()),
-        Node::Map(members) => {
-            Shape::Object(members.iter().map(|(name, value)| (name.as_str().into(), shape(value))).collect())
-        }
-        Node::Null => Shape::Raw("null".into()),
-        Node::Number(number) => Shape::Raw(number.as_str().into()),
-        Node::Text(text) => Shape::text(text),
     }
 }

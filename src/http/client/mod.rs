@@ -3,6 +3,7 @@
 mod connection_pool;
 mod exchange;
 mod fault;
+mod happy_eyeballs;
 mod response_bytes;
 mod response_head;
 mod upstream;
@@ -10,5 +11,6 @@ mod upstream;
 pub(crate) use connection_pool::ConnectionPool;
 pub(crate) use exchange::{Connection, Message, UpstreamResponse, exchange};
 pub(crate) use fault::ResponseFault;
+pub(crate) use happy_eyeballs::{attempt_order, connect_first};
 pub use response_bytes::{ResponseBytes, read_response};
 pub(crate) use upstream::{Records, Upstream};

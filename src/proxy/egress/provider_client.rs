@@ -1,10 +1,12 @@
 //! The HTTP client for providers. It resolves the host, connects to exactly the address that the guard checked,
 //! verifies TLS with the trusted roots, and pools idle connections. It does not follow redirects.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pingora::tls::{
     ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
     load_ca_file_into_store, load_platform_certs_incl_env_into_store,
@@ -18,14 +20,15 @@ use super::resolver::Resolver;
 use crate::clock::instant;
 use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
-    Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, exchange,
+    Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, attempt_order,
+    connect_first, exchange,
 };
 use crate::policy::AgentAddress;
 
 /// Longest idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of addresses of one host that are tried.
-const ADDRESSES_MAX: usize = 4;
+/// Maximum number of hosts whose last address is remembered.
+const HOSTS_MAX: usize = 256;
 
 /// The client for providers and its connection pool. A reload with other trusted roots creates a new client with an
 /// empty pool.
@@ -34,6 +37,8 @@ pub(crate) struct Providers {
     pool: ConnectionPool<Target>,
     resolver: Resolver,
     own_addresses: OwnAddresses,
+    /// For hosts with several addresses, the address of the last new connection. It is tried first.
+    connected: Mutex<HashMap<Box<str>, SocketAddr>>,
 }
 
 /// The trusted roots.
@@ -104,6 +109,7 @@ impl Providers {
             pool: ConnectionPool::default(),
             resolver: Resolver::default(),
             own_addresses: OwnAddresses::default(),
+            connected: Mutex::default(),
         }
     }
 
@@ -175,18 +181,32 @@ impl Providers {
             }
         }
         let name = (url.scheme() == Scheme::Https).then(|| url.host());
-        for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            // The pool is keyed by the checked address, so that the name is not resolved a second time.
-            let target = Target { address, name: name.map(Box::from) };
+        let key = url.authority();
+        let preferred = self.connected.lock().get(&*key).copied();
+        let order = attempt_order(&addresses, preferred);
+        // The pool is keyed by the checked address, so that the name is not resolved a second time.
+        let target = |address| Target { address, name: name.map(Box::from) };
+        for target in order.iter().map(|address| target(*address)) {
             if let Some(connection) = self.pool.take(&target, instant()) {
                 return Ok((connection, target));
             }
-            let generation = self.pool.generation();
-            if let Ok(stream) = roots.dial(address, name).await {
-                return Ok((Connection::new(stream, generation), target));
-            }
         }
-        Err(unreachable)
+        let generation = self.pool.generation();
+        let dialled = connect_first(&order, |address| roots.dial(address, name)).await;
+        let (address, stream) = dialled.map_err(|_| unreachable)?;
+        if addresses.len() > 1 {
+            self.remember(&key, address);
+        }
+        Ok((Connection::new(stream, generation), target(address)))
+    }
+
+    /// Remembers the address of a host that accepted a connection.
+    fn remember(&self, host: &str, address: SocketAddr) {
+        let mut connected = self.connected.lock();
+        if connected.len() >= HOSTS_MAX && !connected.contains_key(host) {
+            connected.clear();
+        }
+        connected.insert(host.into(), address);
     }
 
     /// Closes expired idle connections.
@@ -235,98 +255,5 @@ fn digest(store: &RootCertStore) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, TcpListener};
-
-    use super::*;
-    use crate::guard::{AddressClass, Entry};
-
-    /// A server on the loopback network, and a client for which each name has the given addresses.
-    struct World {
-        listener: TcpListener,
-        port: u16,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.set_nonblocking(true).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            Self { listener, port }
-        }
-
-        /// Connects to a listed host with these addresses. The networks `listed` may be dialled although they are not
-        /// public. `own` is the address of a listener of Callgate.
-        async fn connect(
-            &self,
-            addresses: &[&str],
-            listed: &[&str],
-            own: Option<&str>,
-        ) -> Result<IpAddr, SendError> {
-            let address = |text: &&str| text.parse::<IpAddr>().unwrap();
-            let own = own.iter().map(|own| SocketAddr::new(address(own), self.port)).collect();
-            let providers = Providers {
-                resolver: Resolver::Fixed(addresses.iter().map(address).collect()),
-                ..Providers::new(Some("tests/corpora/tls/tls.crt"))
-                    .unwrap()
-                    .with_own_addresses(OwnAddresses::new(own))
-            };
-            let entries = listed.iter().chain(&["http://service.example"]);
-            let guard = Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect());
-            let agent = AgentAddress::Tcp("127.0.0.9:1".into());
-            let url = guard.admit(&format!("http://service.example:{}/x", self.port)).unwrap();
-            let connected = providers.connect(&url, Some(Guarded { guard: &guard, agent: &agent })).await;
-            connected.map(|(_, target)| target.address.ip())
-        }
-
-        fn was_dialled(&self) -> bool {
-            self.listener.accept().is_ok()
-        }
-    }
-
-    #[tokio::test]
-    async fn every_address_of_a_name_is_judged_before_the_first_is_dialled() {
-        let world = World::new();
-        let reached = world.connect(&["127.0.0.1"], &["127.0.0.0/8"], None).await.unwrap();
-        assert!(world.was_dialled() && reached.is_loopback());
-        for (addresses, listed, own) in [
-            (&["127.0.0.1", "10.0.0.1"][..], &["127.0.0.0/8"][..], None),
-            (&["10.0.0.1", "127.0.0.1"], &["127.0.0.0/8"], None),
-            (
-                &["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "10.0.0.1"],
-                &["127.0.0.1"],
-                None,
-            ),
-            (&["127.0.0.1", "::ffff:10.0.0.1"], &["127.0.0.0/8"], None),
-            (&["127.0.0.1"], &[], None),
-            (&["127.0.0.1", "169.254.169.254"], &["127.0.0.0/8"], None),
-            (&["127.0.0.1", "10.0.0.1"], &["127.0.0.0/8", "10.0.0.0/8"], Some("10.0.0.1")),
-        ] {
-            let refused = world.connect(addresses, listed, own).await;
-            let expected = |refused: &Refused| match own {
-                Some(_) => *refused == Refused::Own,
-                None => matches!(refused, Refused::Address(_)),
-            };
-            assert!(
-                matches!(&refused, Err(SendError::Guarded(why)) if expected(why)),
-                "{addresses:?} {refused:?}"
-            );
-            assert!(!world.was_dialled(), "{addresses:?}");
-        }
-        let private = world.connect(&["10.0.0.1"], &[], None).await;
-        assert!(
-            matches!(private, Err(SendError::Guarded(Refused::Address(AddressClass::Private)))),
-            "{private:?}"
-        );
-    }
-
-    #[tokio::test]
-    async fn the_next_address_of_a_name_is_tried_if_one_refuses_the_connection() {
-        let world = World::new();
-        let listed = &["127.0.0.0/8"];
-        assert!(world.connect(&["127.0.0.3", "127.0.0.2", "127.0.0.1"], listed, None).await.is_ok());
-        assert!(world.was_dialled());
-        let none = world.connect(&["127.0.0.3", "127.0.0.2"], listed, None).await;
-        assert!(matches!(none, Err(SendError::ResponseFault(ResponseFault::Unreachable))), "{none:?}");
-    }
-}
+#[path = "provider_client_tests.rs"]
+mod tests;

@@ -1,12 +1,13 @@
 //! The pool of connections to the agent.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::denial::Denial;
-use crate::http::client::{Connection, ConnectionPool, Upstream};
+use crate::http::client::{Connection, ConnectionPool, Upstream, attempt_order, connect_first};
 use crate::policy::{Agent, AgentAddress};
 
 /// The pool of idle connections, by the address of the agent.
@@ -37,7 +38,9 @@ pub(crate) fn keep(pool: &AgentPool, agent: &Agent, connection: Connection, now:
 async fn connect(address: &AgentAddress) -> std::io::Result<Upstream> {
     match address {
         AgentAddress::Tcp(address) => {
-            let stream = TcpStream::connect(&**address).await?;
+            let addresses: Vec<_> = lookup_host(&**address).await?.collect();
+            let (_, stream) =
+                connect_first(&attempt_order(&addresses, None), TcpStream::connect::<SocketAddr>).await?;
             stream.set_nodelay(true)?;
             Ok(Upstream::Tcp(stream))
         }

@@ -100,15 +100,14 @@ impl CallbackExchange<'_> {
         let (context, conn, limits) = (self.context, self.conn, &self.policy.limits);
         let caller = conn.caller(&context.clocks.wall);
         let head = head_of(self.session, caller);
+        if conn.is_health_check(&head) {
+            let status = if context.drain.close_connections.load(Ordering::Relaxed) { 503 } else { 200 };
+            let was_written = Box::pin(response::health(self.session, status)).await;
+            return ExchangeRecord::without_checks("health", status, was_written);
+        }
         if let Some(document) = self.policy.ingress.document(&head) {
             let was_written = response::document(self.session, document).await;
-            let status = if was_written { 200 } else { 0 };
-            return ExchangeRecord::responded(
-                Seen::default(),
-                Outcome::Allowed("document"),
-                status,
-                was_written,
-            );
+            return ExchangeRecord::without_checks("document", 200, was_written);
         }
         let declared = head.body_bytes_declared;
         let decided = self.policy.ingress.decide_head(&head, context.clocks.now(), trail);

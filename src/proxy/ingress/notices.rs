@@ -132,7 +132,7 @@ async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
         id: &due.id,
         interaction: &interaction,
         cause: due.notice.cause,
-        authority: &policy.ingress.edge().authority,
+        edge: policy.ingress.edge(),
         stamp: Stamp { id: &notices.recorder.request_ids.next(), now: notices.clocks.now() },
     })?;
     let Ok(mut response) = deliver(&notices.agent_pool, &policy.agent, delivery, instant()).await else {

@@ -13,7 +13,7 @@ use crate::trail::Trail;
 
 /// The outcome of an exchange.
 pub(crate) enum Outcome {
-    /// `ok`, `duplicate`, `stale`, `handshake` or `document`.
+    /// `ok`, `duplicate`, `stale`, `handshake`, `document` or `health`.
     Allowed(&'static str),
     /// Delivered on a route in observe mode. Contains the outcome that the request would have had in enforce mode, and
     /// all denials.
@@ -47,6 +47,12 @@ impl ExchangeRecord {
             reusable,
             ended_at: instant(),
         }
+    }
+
+    /// Creates the record of an exchange that Callgate answered before it ran the checks.
+    pub(crate) fn without_checks(reason: &'static str, status: u16, was_written: bool) -> Self {
+        let status = if was_written { status } else { 0 };
+        Self::responded(Seen::default(), Outcome::Allowed(reason), status, was_written)
     }
 
     /// Creates the record of a denied exchange.
@@ -88,6 +94,10 @@ pub(crate) fn record_exchange(
     recorder.metrics.request(name, provider, verdict, reason, trail.nanos());
     if !end.delivery_duration.is_zero() {
         recorder.metrics.delivery(name, end.delivery_duration.as_secs_f64());
+    }
+    // Load balancers check the health every few seconds, which would fill the log.
+    if matches!(end.outcome, Outcome::Allowed("health")) {
+        return;
     }
     let recent = recorder.recent.as_ref().filter(|recent| recent.is_on());
     if recorder.access_log.is_none() && recent.is_none() && span.is_none() {

@@ -13,13 +13,15 @@ use crate::clock::Clock;
 use crate::config::Listener;
 use crate::http::Caller;
 use crate::proxy::runtime::{Drain, InFlight};
-use crate::request::ClientCertificate;
+use crate::request::{ClientCertificate, RequestHead};
 use crate::source::Networks;
 
 /// The settings of an ingress listener for new connections. A reload replaces them.
 pub(crate) struct ListenerConfig {
     pub(crate) tls: Option<TlsConfig>,
     pub(super) proxied_by: Option<Networks>,
+    /// The path of health checks.
+    health: Option<Box<str>>,
 }
 
 impl ListenerConfig {
@@ -29,7 +31,7 @@ impl ListenerConfig {
     /// Returns a message for the operator that names the unusable file.
     pub(crate) fn new(listener: &Listener) -> Result<Self, String> {
         let tls = listener.tls.as_ref().map(tls::load).transpose()?;
-        Ok(Self { tls, proxied_by: listener.proxied_by.clone() })
+        Ok(Self { tls, proxied_by: listener.proxied_by.clone(), health: listener.health.clone() })
     }
 }
 
@@ -86,7 +88,14 @@ impl TlsVersion {
 impl ConnInfo {
     /// Returns the caller, with its client certificate if the certificate is still trusted.
     pub(crate) fn caller(&self, clock: &Clock) -> Caller<'_> {
-        Caller::at(self.peer).with_certificate(self.certificate(clock))
+        let is_tls = self.tls_version != TlsVersion::None;
+        Caller::at(self.peer).with_certificate(self.certificate(clock)).with_tls(is_tls)
+    }
+
+    /// Reports whether a request is a health check of a load balancer.
+    pub(crate) fn is_health_check(&self, head: &RequestHead<'_>) -> bool {
+        let config = self.config.load();
+        matches!(head.method, "GET" | "HEAD") && config.health.as_deref() == Some(head.raw_path())
     }
 
     /// Records that a request has begun.

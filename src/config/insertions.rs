@@ -1,0 +1,119 @@
+//! The values that egress rules and presets insert into a request, each with its place.
+
+use http::HeaderValue;
+
+use super::outbound::{CANNOT_BE_SET, can_be_set};
+use super::yaml::{Cursor, Node};
+use crate::egress::{Insertion, InsertionPlace, Shape, Slot};
+
+/// Reads an insertion with its value: `{body: /webhook, value: "{url}"}`.
+pub(super) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
+    read(at, None)
+}
+
+/// Reads the places of one part of the callback: one place or a list of places. A place is a JSON pointer, or a mapping
+/// with one of `body`, `form`, `header` and `query`. The mapping may have a `value` that contains the part.
+pub(super) fn places(at: &Cursor<'_>, slot: Slot) -> Option<Vec<Insertion>> {
+    let read: Vec<_> = at.list_or_one()?.iter().map(|at| read(at, Some(slot))).collect();
+    read.into_iter().collect()
+}
+
+/// Reads an insertion. `slot` is the value of an insertion without `value` and without `base64`.
+fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
+    if let (Some(slot), false) = (slot, at.is_map()) {
+        let place = InsertionPlace::Body(at.pointer()?);
+        return Some(Insertion { place, shape: Shape::slot(slot) });
+    }
+    let mut fields = at.fields()?;
+    let body = fields.optional("body").map(|at| at.pointer().map(InsertionPlace::Body));
+    let form = fields.optional("form").map(|at| at.text().map(|name| InsertionPlace::Form(name.into())));
+    let header = fields.optional("header").map(|at| header(&at));
+    let query = fields.optional("query").map(|at| at.text().map(|name| InsertionPlace::Query(name.into())));
+    let value = fields.optional("value").map(|at| (shape(at.node()), at));
+    let base64 = fields.optional("base64").map(|at| (Shape::Base64(Box::new(shape(at.node()))), at));
+    let known_keys = fields.all_asked();
+    fields.finish();
+    if !known_keys {
+        return None;
+    }
+    let mut places = [body, form, header, query].into_iter().flatten();
+    let mut values = [value, base64].into_iter().flatten();
+    let (place, shape) = match (places.next(), places.next(), values.next(), values.next(), slot) {
+        (Some(place), None, Some((shape, value)), None, _) => {
+            let place = place?;
+            fits(&value, &place, &shape, slot)?;
+            (place, shape)
+        }
+        (Some(place), None, None, _, Some(slot)) => (place?, Shape::slot(slot)),
+        _ => {
+            return at.error(
+                "expected one location and one value",
+                "{body: /webhook, value: \"{url}\"}; the locations are body, form, header and query",
+            );
+        }
+    };
+    Some(Insertion { place, shape })
+}
+
+/// Reports an error if a value cannot be inserted at a place, or if it does not contain the part of the callback that
+/// it is for.
+fn fits(at: &Cursor<'_>, place: &InsertionPlace, shape: &Shape, slot: Option<Slot>) -> Option<()> {
+    if let Some(slot) = slot.filter(|slot| !shape.holds(*slot)) {
+        return at.error(format!("the value does not contain {}", slot.placeholder()), "");
+    }
+    let is_valid = match at.node() {
+        Node::Text(text) => HeaderValue::from_str(text).is_ok(),
+        _ => true,
+    };
+    match place {
+        InsertionPlace::Header(_) if !is_valid => {
+            at.error("the value has characters that a header cannot contain", "")
+        }
+        _ => Some(()),
+    }
+}
+
+fn header(at: &Cursor<'_>) -> Option<InsertionPlace> {
+    let name = at.header_name()?;
+    if can_be_set(&name) {
+        Some(InsertionPlace::Header(name))
+    } else {
+        at.error(CANNOT_BE_SET, "such as x-callback-url")
+    }
+}
+
+/// Returns the shape of a value. The texts in it may contain placeholders for parts of the callback.
+fn shape(node: &Node) -> Shape {
+    match node {
+        Node::Bool(value) => Shape::Raw(value.to_string().into()),
+        Node::List(items) => Shape::List(items.iter().map(shape).collect()),
+        Node::Map(members) => {
+            Shape::Object(members.iter().map(|(name, value)| (name.as_str().into(), shape(value))).collect())
+        }
+        Node::Null => Shape::Raw("null".into()),
+        Node::Number(number) => Shape::Raw(number.as_str().into()),
+        Node::Text(text) => Shape::text(text),
+    }
+}
+
+/// Reports an error if two values have the same place in the request, or if the body would have to be both JSON and a
+/// form.
+pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()> {
+    let overlap = |a: &Insertion, b: &Insertion| match (&a.place, &b.place) {
+        (InsertionPlace::Body(a), InsertionPlace::Body(b)) => a.overlaps(b),
+        (a, b) => a == b,
+    };
+    let mut rest = insertions;
+    while let Some((first, others)) = rest.split_first() {
+        if others.iter().any(|other| overlap(first, other)) {
+            return at.error(format!("two values have the same location, {}", first.place), "");
+        }
+        rest = others;
+    }
+    let is_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
+    let is_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
+    if insertions.iter().any(is_json) && insertions.iter().any(is_form) {
+        return at.error("a body cannot be both JSON and a form", "use JSON pointers or `form`, not both");
+    }
+    Some(())
+}
