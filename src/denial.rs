@@ -180,11 +180,12 @@ denials! {
     SignatureKeyUnknown, "signature_key_unknown", Deny, 401, "Unauthorized",
         "The signature names a key that is not one of the provider's keys, or a key for another purpose.";
     SignatureMalformed, "signature_malformed", Deny, 401, "Unauthorized",
-        "A signature header is not in the scheme's format.";
+        "The signature, or a value that belongs to it, is not in the scheme's format. Examples are the timestamp and the \
+         event id.";
     SignatureMismatch, "signature_mismatch", Deny, 401, "Unauthorized",
         "No signature matches the body under any of the provider's secrets.";
     SignatureMissing, "signature_missing", Deny, 401, "Unauthorized",
-        "A header that the provider's signature scheme needs is missing.";
+        "The request has no signature, or lacks another value that the provider's scheme needs.";
     SignatureTooNew, "signature_too_new", Deny, 401, "Unauthorized",
         "The signature's timestamp is further in the future than the tolerance.";
     SignatureTooOld, "signature_too_old", Deny, 401, "Unauthorized",

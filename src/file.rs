@@ -7,7 +7,18 @@ use std::path::Path;
 /// Maximum size of a configuration file, a secret file or a certificate file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Reads a file of at most `bytes_max` bytes. Follows symbolic links.
+/// The byte order mark of UTF-8, which some editors write at the beginning of a file.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// Removes a byte order mark at the beginning.
+pub fn without_byte_order_mark(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.starts_with(&BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    bytes
+}
+
+/// Reads a file of at most `bytes_max` bytes, without a byte order mark at its beginning. Follows symbolic links.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is not a regular file, or is larger.
@@ -29,7 +40,7 @@ pub fn read(path: impl AsRef<Path>, bytes_max: u64) -> std::io::Result<Vec<u8>> 
             format!("the file is larger than {bytes_max} bytes"),
         ));
     }
-    Ok(bytes)
+    Ok(without_byte_order_mark(bytes))
 }
 
 fn not_regular() -> Error {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -42,6 +43,52 @@ impl Secret {
     }
 }
 
+/// The authentication schemes that a secret for the header `Authorization` can begin with. The names are from the
+/// registry of IANA, and `Token`, which is common.
+const SCHEMES: [&[u8]; 5] = [b"basic ", b"bearer ", b"digest ", b"hoba ", b"token "];
+
+impl Secret {
+    /// Compares the secret with the value of the header `Authorization`. The case of the authentication scheme does not
+    /// matter, and more than one space may follow it (RFC 9110 section 11.1). All other bytes are compared like in
+    /// [`Self::matches`].
+    pub fn matches_authorization(&self, value: &[u8]) -> bool {
+        let same_scheme = |scheme: &&&[u8]| {
+            let begins = |text: &[u8]| {
+                text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+            };
+            begins(&self.bytes) && begins(value)
+        };
+        let Some(scheme) = SCHEMES.iter().find(same_scheme) else { return self.matches(value) };
+        // The candidate has the scheme in the spelling of the secret.
+        let mut candidate = Zeroizing::new(self.bytes.get(..scheme.len()).unwrap_or_default().to_vec());
+        let rest = value.get(scheme.len()..).unwrap_or_default();
+        let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+        candidate.extend_from_slice(rest.get(spaces..).unwrap_or_default());
+        self.matches(&candidate)
+    }
+}
+
+/// The length of the shortest secret that has a fingerprint, in bytes.
+const FINGERPRINT_BYTES_MIN: usize = 16;
+/// The text that is hashed before the secret, so that the fingerprint is not the hash of the secret itself.
+const FINGERPRINT_LABEL: &[u8] = b"callgate secret fingerprint 1\0";
+
+impl Secret {
+    /// Returns the fingerprint: 8 hexadecimal digits that are the same in every process, so that an operator can compare
+    /// two secrets without seeing them. Returns `None` for a short secret.
+    ///
+    /// A fingerprint lets an attacker discard wrong guesses offline, all but one in 2^32. This is harmless for a random
+    /// secret, but it shortens the list of the guesses for a secret that a person invented. Short secrets therefore have
+    /// no fingerprint.
+    pub fn fingerprint(&self) -> Option<String> {
+        if self.len() < FINGERPRINT_BYTES_MIN {
+            return None;
+        }
+        let digest = Sha256::new().chain_update(FINGERPRINT_LABEL).chain_update(&*self.bytes).finalize();
+        digest.get(..4).map(|start| HEXLOWER.encode(start))
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
@@ -60,5 +107,27 @@ mod tests {
             assert!(!secret.matches(other.as_bytes()), "{other}");
         }
         assert_eq!(format!("{secret:?}"), "[secret]");
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_same_in_every_process_and_short_secrets_have_none() {
+        let fingerprint = |text: &str| Secret::new(text.into()).fingerprint();
+        assert_eq!(fingerprint("0123456789abcdef").as_deref(), Some("7ee340f3"));
+        assert_ne!(fingerprint("0123456789abcdef"), fingerprint("0123456789abcdeg"));
+        assert_eq!(fingerprint("0123456789abcde"), None);
+    }
+
+    #[test]
+    fn the_case_of_an_authentication_scheme_does_not_matter() {
+        let secret = Secret::new(b"Bearer Abc".to_vec());
+        for value in ["Bearer Abc", "bearer Abc", "BEARER   Abc"] {
+            assert!(secret.matches_authorization(value.as_bytes()), "{value}");
+        }
+        for value in ["Bearer abc", "BearerAbc", "Abc", "Basic Abc", "Bearer Abc ", "Bearer", ""] {
+            assert!(!secret.matches_authorization(value.as_bytes()), "{value}");
+        }
+        let plain = Secret::new(b"Correct horse".to_vec());
+        assert!(plain.matches_authorization(b"Correct horse"));
+        assert!(!plain.matches_authorization(b"correct horse"), "`Correct` is not an authentication scheme");
     }
 }

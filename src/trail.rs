@@ -170,6 +170,11 @@ impl Trail {
         }
     }
 
+    /// Reports whether the trail is for `explain`.
+    pub fn is_verbose(&self) -> bool {
+        self.details.is_some()
+    }
+
     /// Starts to measure the next check now. Called after waiting for the network, so that no check includes the
     /// waiting time.
     pub fn resume(&mut self) {

@@ -53,7 +53,8 @@ fn wants_more(query: &str) -> bool {
 
 impl Admin {
     /// Returns readiness and the state of the configuration. The errors of a failed reload name files, routes and
-    /// providers, so they are shown only to clients that may use the callbacks API.
+    /// providers, so they are shown only to clients that may use the callbacks API. The same applies to the fingerprints
+    /// of secrets.
     fn status(&self, request: &AdminRequest) -> AdminResponse {
         let readiness = self.readiness();
         let mut config = self.config.status();
@@ -62,6 +63,9 @@ impl Admin {
             let count = refused.errors.len();
             refused.errors =
                 vec![format!("errors: {count}, shown only to callers on this host or with the admin token")];
+        }
+        if !may_know {
+            config.secrets.clear();
         }
         let answer = json!({
             "ready": readiness.is_ok(),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
+use crate::file::without_byte_order_mark;
 use crate::request::RequestHead;
 use crate::source::LOOPBACK;
 
@@ -67,7 +68,7 @@ impl Message {
     /// # Errors
     /// Returns the path and a description of the error.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(path).map_err(|error| error.to_string());
+        let bytes = std::fs::read(path).map(without_byte_order_mark).map_err(|error| error.to_string());
         bytes.and_then(|bytes| Self::parse(&bytes)).map_err(|error| format!("{}: {error}", path.display()))
     }
 

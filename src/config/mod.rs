@@ -30,6 +30,7 @@ pub use listen::{AdminListener, CertificateFiles, ClientAuthorities, EgressListe
 pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,
 };
+pub use secrets::LoadedSecret;
 pub use startup::{AccessLog, Startup};
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
@@ -47,6 +48,8 @@ pub struct Config {
     pub policy: Policy,
     /// Messages about settings that are allowed, but that the operator should know about.
     pub warnings: Vec<String>,
+    /// The secrets that the configuration refers to, without their values.
+    pub secrets: Vec<LoadedSecret>,
 }
 
 impl Config {
@@ -65,9 +68,10 @@ impl Config {
         let tree = Node::parse(text).map_err(|(message, position)| failed(message, position))?;
         let reader = Reader::new(surroundings);
         let compiled = compile(&Cursor::root(&reader, &tree));
+        let secrets = reader.loaded_secrets();
         let warnings = reader.finish(text)?;
         match compiled {
-            Some((startup, policy)) => Ok(Self { startup, policy, warnings }),
+            Some((startup, policy)) => Ok(Self { startup, policy, warnings, secrets }),
             None => Err(failed("the configuration could not be compiled".to_owned(), None)),
         }
     }
@@ -197,5 +201,7 @@ fn providers(fields: &mut Fields<'_>, has_public_url: bool) -> Option<Vec<Arc<Pr
 
 #[cfg(test)]
 mod every_mistake;
+#[cfg(test)]
+mod test_environment;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Tests of the errors that mistakes in a configuration cause.
 
+use super::test_environment::env;
 use super::{Config, ConfigError, Surroundings};
 
 pub(super) const MINIMAL: &str = "\
@@ -18,16 +19,6 @@ routes:
 ";
 
 pub(super) fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
-    let env = |name: &str| match name {
-        "KEY" => Some("k".repeat(32)),
-        "OTHER_KEY" => Some("o".repeat(32)),
-        "SHORT" => Some("short".to_owned()),
-        "EMPTY" => Some(String::new()),
-        "LARGE" => Some("l".repeat((64 << 10) + 1)),
-        "LINES" => Some("two lines\nof a secret".to_owned()),
-        "SECRET" | "OTHER" => Some(format!("{name} of a provider")),
-        _ => None,
-    };
     Config::parse(text, &Surroundings { env: &env, file: &|path| std::fs::read(path) })
 }
 

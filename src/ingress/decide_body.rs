@@ -212,6 +212,15 @@ impl Admitted {
         self.found.token.as_ref().map(Secret::expose)
     }
 
+    /// Replaces the verified token in a text by `[token]`.
+    fn without_token(&self, text: String) -> String {
+        let token = self.token().and_then(|token| std::str::from_utf8(token).ok());
+        match token.filter(|token| !token.is_empty()) {
+            Some(token) => text.replace(token, "[token]"),
+            None => text,
+        }
+    }
+
     fn check_size(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
         let bytes = body.len() as u64;
         if bytes > self.route.body_bytes_max {
@@ -247,11 +256,15 @@ impl Admitted {
             return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
         };
         let signed = self.signed(head);
+        // The log does not contain the URL, because the URL can contain a token.
+        let described =
+            trail.is_verbose().then(|| verifier.describe_signed(presented, &signed, body)).flatten();
+        let described = described.map(|text| format!("; {}", self.without_token(text))).unwrap_or_default();
         match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
                 trail.pass(Check::Signature, || match verifier.scheme().covers().body {
-                    true => format!("matches over {} body bytes", body.len()),
-                    false => "valid; it does not cover the body".to_owned(),
+                    true => format!("matches over {} body bytes{described}", body.len()),
+                    false => format!("valid; it does not cover the body{described}"),
                 });
                 Ok(tags)
             }
@@ -260,7 +273,7 @@ impl Admitted {
                     .then(|| verifier.missing_certificate(&signed, body).map(Into::into))
                     .flatten();
                 self.found.wanted = wanted;
-                Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()))
+                Err(trail.deny(Check::Signature, refusal.denial, || format!("{}{described}", refusal.detail)))
             }
         }
     }

@@ -102,7 +102,8 @@ impl Run<'_> {
             return Ok(());
         }
         Err(trail.deny(Check::Method, Denial::MethodNotAllowed, || {
-            format!("{} is not one of {:?}", head.method, route.methods)
+            let methods: Vec<_> = route.methods.iter().map(http::Method::as_str).collect();
+            format!("{} is not one of {}", head.method, methods.join(", "))
         }))
     }
 
@@ -116,7 +117,10 @@ impl Run<'_> {
                     "bound to {}, interaction {}, until {}",
                     self.captures, granted.interaction, granted.expires
                 ),
-                None => "genuine".to_owned(),
+                None => match &self.route.token {
+                    Some(TokenRule::Static { header, .. }) => format!("the header {header} equals a secret"),
+                    _ => "the signature and the claims of the JWT are valid".to_owned(),
+                },
             }),
             // A provider that sends a handshake has no token yet. The handshake is verified in another way, for example
             // by its verify token.
@@ -150,9 +154,9 @@ impl Run<'_> {
         };
         match verifier.verify_head(&signed) {
             Ok(presented) => {
-                match presented.is_in_head() {
-                    true => trail.pass(Check::SignatureHeaders, || "present and fresh".to_owned()),
-                    false => trail
+                match verifier.head_checks() {
+                    Some(checked) => trail.pass(Check::SignatureHeaders, || checked.to_owned()),
+                    None => trail
                         .skip(Check::SignatureHeaders, "the signature is in the body, not in the headers"),
                 }
                 found.presented = Some(presented);
@@ -266,21 +270,29 @@ fn token(
     let granted = match rule {
         TokenRule::Callback { carriers, verifier } => {
             let token = find(carriers, captures, head)?;
-            let granted = verifier.verify(&token, &route.name, captures.iter(), now)?;
+            let granted = verifier
+                .verify(&token, &route.name, captures.iter(), now)
+                .map_err(|refusal| with_appended_text(refusal, &token))?;
             found.token = Some(Secret::new(token.into_owned().into_bytes()));
             Some(granted)
         }
         TokenRule::Jwt { carriers, verifier } => {
             let token = find(carriers, captures, head)?;
-            verifier.verify(&token, |name| captures.value(name), now)?;
+            verifier
+                .verify(&token, |name| captures.value(name), now)
+                .map_err(|refusal| with_appended_text(refusal, &token))?;
             found.token = Some(Secret::new(token.into_owned().into_bytes()));
             None
         }
         TokenRule::Static { header, secrets } => {
             let value = one_header(head, header)?;
             // Compare all secrets, so that the time does not reveal which one matched.
-            if secrets.iter().filter(|secret| secret.matches(value)).count() == 0 {
-                let detail = format!("{header} equals none of the secrets");
+            let matches = |secret: &&Secret| match *header == http::header::AUTHORIZATION {
+                true => secret.matches_authorization(value),
+                false => secret.matches(value),
+            };
+            if secrets.iter().filter(matches).count() == 0 {
+                let detail = format!("the header {header} equals none of the {} secrets", secrets.len());
                 return Err(Refusal::new(Denial::TokenMismatch, detail));
             }
             None
@@ -288,6 +300,19 @@ fn token(
     };
     found.granted = granted;
     Ok(())
+}
+
+/// Adds the likely cause to the refusal of a token that has text after it. Tokens contain none of these characters.
+fn with_appended_text(refusal: Refusal, token: &str) -> Refusal {
+    let cause = match token.find(['?', '&', '/', '#', ' ', '"', '<', '>', ',']).map(|at| token.get(at..)) {
+        None => return refusal,
+        Some(Some(rest)) if rest.starts_with('?') => {
+            "likely cause: the sender appended `?` and parameters to the callback URL, which already has a query; \
+             give it the token in the path or in a header"
+        }
+        Some(_) => "likely cause: the sender appended text to the token or to the callback URL",
+    };
+    Refusal::new(refusal.denial, format!("{}; {cause}", refusal.detail))
 }
 
 /// Returns the token of the request. All carriers together must contain exactly one token.

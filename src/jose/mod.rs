@@ -133,6 +133,16 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Formats the id and the algorithm of the key.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "{id} ({})", self.algorithm.name()),
+            None => write!(f, "without id ({})", self.algorithm.name()),
+        }
+    }
+}
+
 impl Key {
     /// Creates a key.
     ///

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::config::LoadedSecret;
 use crate::time::Timestamp;
 
 /// Length of a version: the number of hexadecimal characters of the SHA-256 that are kept.
@@ -23,6 +24,9 @@ pub struct ConfigStatus {
     pub version: String,
     /// Time at which the configuration was applied (RFC 3339).
     pub taken: String,
+    /// The secrets in use, with their fingerprints. Only callers that may use the callbacks API may see them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<LoadedSecret>,
     /// The errors of the last reload. `None`: the last reload succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -46,6 +50,7 @@ impl ConfigState {
             generation: 1,
             version: version(text),
             taken: now.to_string(),
+            secrets: Vec::new(),
             refused: None,
         }))
     }
@@ -57,9 +62,15 @@ impl ConfigState {
             generation: status.generation + 1,
             version: version(text),
             taken: now.to_string(),
+            secrets: std::mem::take(&mut status.secrets),
             refused: None,
         };
         status.generation
+    }
+
+    /// Records the secrets of the configuration in use.
+    pub fn loaded(&self, secrets: Vec<LoadedSecret>) {
+        self.0.lock().secrets = secrets;
     }
 
     /// Records that a new configuration was rejected. The current one stays in use.

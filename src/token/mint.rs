@@ -61,6 +61,13 @@ impl fmt::Debug for Minter {
     }
 }
 
+/// Formats the id and the algorithm of the key.
+impl fmt::Display for Minter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.key_id, self.algorithm.name())
+    }
+}
+
 impl Minter {
     /// Creates a minter. `audience` is the public URL of this Callgate.
     ///

@@ -137,6 +137,9 @@ pub struct Expect {
     /// The last check that ran, which is the one that denied the request.
     #[serde(default)]
     pub check: Option<String>,
+    /// A part of the sentence about the last check.
+    #[serde(default)]
+    pub detail: Option<String>,
     /// Expected headers at the agent: name and values.
     #[serde(default)]
     pub agent_sees: BTreeMap<String, Vec<String>>,
@@ -299,6 +302,8 @@ pub struct Verdict {
     pub route: Option<String>,
     pub forward: Option<String>,
     pub checks: Vec<String>,
+    /// The sentence about the last check. It is known in the pure core only.
+    pub detail: String,
 }
 
 /// The ledger that a case is decided with. It lasts for all steps of the case.
@@ -348,6 +353,7 @@ impl<L: Ledger> Pure<L> {
             }
         };
         verdict.checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
+        verdict.detail = trail.details().last().map(|(_, detail)| detail.to_owned()).unwrap_or_default();
         verdict
     }
 
@@ -368,6 +374,9 @@ impl<L: Ledger> Pure<L> {
         }
         if let Some(check) = &expect.check {
             assert_eq!(verdict.checks.last(), Some(check), "{name}");
+        }
+        if let Some(detail) = &expect.detail {
+            assert!(verdict.detail.contains(detail), "{name}: {:?} lacks {detail:?}", verdict.detail);
         }
         verdict
     }

@@ -208,3 +208,33 @@ routes: [ {{ name: r, path: /r, open: true, forward: /r{route} }} ]
     assert_eq!(printed("headers: { allow: [X-File] }", ""), with("x-file"));
     assert_eq!(printed("headers: { allow: [X-File] }", ", headers: { allow: [X-Route] }"), with("x-route"));
 }
+
+#[test]
+fn a_byte_order_mark_is_skipped_and_the_fingerprint_of_a_secret_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let secret = write("secret", "0123456789abcdef\n");
+    let short = write("short", "0123456789abcde");
+    let config = write(
+        "callgate.yaml",
+        &format!(
+            "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: 127.0.0.1:8000 }}
+providers: {{ p: {{ preset: github, secrets: [ {{ file: {secret} }}, {{ file: {short} }} ] }} }}
+routes: [ {{ name: r, path: /r, provider: p, forward: /r }} ]
+",
+        ),
+    );
+    let printed = callgate(&["check", "-c", &config, "--print", "--json"]);
+    assert!(printed.status.success(), "{printed:?}");
+    let policy: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let fingerprints: Vec<_> = policy["policy"]["secrets"].as_array().unwrap().iter().collect();
+    assert_eq!(fingerprints[0]["path"], "providers.p.secrets[0]");
+    assert_eq!(fingerprints[0]["fingerprint"], "7ee340f3");
+    assert_eq!(fingerprints[1]["fingerprint"], "too short to show");
+    assert!(!text(&printed.stdout).contains("0123456789abcde"), "{printed:?}");
+}

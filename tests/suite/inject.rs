@@ -432,6 +432,9 @@ fn what_cannot_be_is_said_in_words() {
         let error = inject(text, &sidecar()).unwrap_err();
         assert!(error.contains(words), "{words}: {error}");
     }
+    let removed = DEPLOYMENT.replace("apps/v1", "extensions/v1beta1");
+    let error = inject(&removed, &sidecar()).unwrap_err();
+    assert!(error.contains("Deployment with the unsupported apiVersion extensions/v1beta1"), "{error}");
     let of = |port: &str| Sidecar { agent_port: Some(port.to_owned()), ..sidecar() };
     assert!(
         inject(DEPLOYMENT, &of("grpc"))
@@ -459,6 +462,18 @@ fn what_stays_open_and_what_was_left_is_said() {
         (DEPLOYMENT.replace("kind: Deployment", "kind: ReplicaSet"), false),
         (DEPLOYMENT.replace("apps/v1", "v1"), false),
         ("apiVersion: apps/v1\nkind: DeploymentList\nitems: []\n".to_owned(), false),
+        (DEPLOYMENT.replace("apps/v1", "extensions/v1beta1"), false),
+        (
+            "apiVersion: example.com/v1\nkind: Thing\nmetadata: { name: t }\nspec: { podTemplate: { spec: { \
+             containers: [ { name: a } ] } } }\n"
+                .to_owned(),
+            false,
+        ),
+        (
+            "apiVersion: example.com/v1\nkind: Thing\nmetadata: { name: t }\nspec: { containers: none }\n"
+                .to_owned(),
+            true,
+        ),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: m }\n".to_owned(), true),
     ] {
         let text = format!("{DEPLOYMENT}---\n{other}");

@@ -183,10 +183,13 @@ fn headers_of(entry: &PresetDefinition) -> Vec<HeaderName> {
     names
 }
 
-/// Reports whether a changed header has the same meaning. The grammars allow white space and unknown items.
+/// Reports whether a changed header has the same meaning. The grammars allow white space and unknown items, and the case
+/// of an authentication scheme does not matter.
 fn says_the_same(before: &str, after: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
-        text.split([',', ';', ' ', '&', '\t']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        let words = text.split([',', ';', ' ', '&', '\t']).filter(|word| !word.is_empty());
+        let scheme = |word: &str| ["basic", "bearer"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
+        words.map(|word| if scheme(word) { word.to_ascii_lowercase() } else { word.to_owned() }).collect()
     };
     let after = words(after);
     // During a key rotation, a header contains several signatures, and one of them is enough.

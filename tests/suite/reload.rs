@@ -205,6 +205,41 @@ fn reloads_under_load_every_second_one_bad() {
     }
 }
 
+/// Returns the fingerprints that the process reports, in the order of the paths in the configuration.
+fn fingerprints(process: &Process, headers: &[(&str, &str)]) -> Vec<String> {
+    let told = send_to(process.admin, "GET", "/readyz?verbose", headers, b"").json();
+    let secrets = told["config"]["secrets"].as_array().cloned().unwrap_or_default();
+    secrets.iter().map(|secret| secret["fingerprint"].as_str().unwrap_or("none").to_owned()).collect()
+}
+
+/// An operator compares the fingerprint with that of the secret that the provider has.
+#[test]
+fn fingerprints_of_secrets_follow_a_rotation_and_need_the_token() {
+    let agent = Agent::start(ANSWER);
+    let folder = tempfile::tempdir().unwrap();
+    let (at, key) = (folder.path().to_owned(), "a token of sixteen bytes");
+    fs::write(at.join("token"), key).unwrap();
+    fs::write(at.join("one"), "the first secret of the provider").unwrap();
+    let text = config(&agent.address.to_string(), &at, &["one"], "").replace(
+        "admin: { address: 127.0.0.1:0",
+        &format!("admin: {{ address: 127.0.0.1:0, token: {{ file: {} }}", at.join("token").display()),
+    );
+    let process = Process::start_in(folder, &text);
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    let expected = |secret: &str| {
+        let fingerprint = |text: &str| callgate::secret::Secret::new(text.into()).fingerprint().unwrap();
+        vec![fingerprint(key), fingerprint(secret)]
+    };
+    assert_eq!(fingerprints(&process, &headers), expected("the first secret of the provider"));
+    assert_eq!(fingerprints(&process, &[]), Vec::<String>::new());
+    fs::write(at.join("one"), "the second secret of the provider").unwrap();
+    process.signal("HUP");
+    eventually(|| {
+        (fingerprints(&process, &headers) == expected("the second secret of the provider")).then_some(())
+    });
+}
+
 /// The errors name files and routes. A client without the token only learns how many errors there are.
 #[test]
 fn mistakes_are_for_those_who_know_the_token() {

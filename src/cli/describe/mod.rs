@@ -38,8 +38,8 @@ pub(super) fn describe(config: &Config) -> Value {
         },
         "callback_tokens": policy.minting.as_ref().map(|minting| json!({
             "ttl": format_duration(minting.ttl),
-            "minted_with": format!("{:?}", minting.minter),
-            "keys": callback_keys(policy).unwrap_or_else(|| vec![format!("{:?}", minting.minter)]),
+            "minted_with": minting.minter.to_string(),
+            "keys": callback_keys(policy).unwrap_or_else(|| vec![minting.minter.to_string()]),
         })),
         "assertion": policy.ingress.routes().iter().find_map(|route| route.asserter.as_ref()).map(|asserter| json!({
             "key": asserter.algorithm().name(),
@@ -53,6 +53,11 @@ pub(super) fn describe(config: &Config) -> Value {
         "egress": policy.egress.rules().iter().map(|rule| self::rule(rule)).collect::<Vec<_>>(),
         "routes": policy.ingress.routes().iter().map(|route| self::route(policy, route)).collect::<Vec<_>>(),
         "fetch": fetching(policy),
+        "secrets": config.secrets.iter().map(|secret| json!({
+            "path": secret.path,
+            "source": secret.source,
+            "fingerprint": secret.shown(),
+        })).collect::<Vec<_>>(),
     });
     if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, rest) {
         shown.extend(rest);
@@ -76,7 +81,7 @@ fn client_address(policy: &Policy) -> Value {
 fn callback_keys(policy: &Policy) -> Option<Vec<String>> {
     policy.ingress.routes().iter().find_map(|route| match &route.token {
         Some(TokenRule::Callback { verifier, .. }) => {
-            Some(verifier.keys().iter().map(|key| format!("{key:?}")).collect())
+            Some(verifier.keys().iter().map(ToString::to_string).collect())
         }
         _ => None,
     })
@@ -263,13 +268,13 @@ fn token(rule: &TokenRule) -> Value {
         TokenRule::Callback { carriers, verifier } => json!({
             "kind": "callback",
             "from": self::carriers(carriers),
-            "keys": verifier.keys().iter().map(|key| format!("{key:?}")).collect::<Vec<_>>(),
+            "keys": verifier.keys().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "bound_to": "the route and every capture",
         }),
         TokenRule::Jwt { carriers, verifier } => json!({
             "kind": "jwt",
             "from": self::carriers(carriers),
-            "keys": verifier.keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>(),
+            "keys": verifier.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "issuer": verifier.rules.issuer,
             "audience": verifier.rules.audience,
             "required": verifier.rules.required,

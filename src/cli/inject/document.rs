@@ -101,6 +101,15 @@ fn change_all(
     let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
     let name = format!("{kind} {}", name.unwrap_or("without a name"));
     let Some((_, _, template)) = known else {
+        // `extensions/v1beta1` had three of the kinds, until Kubernetes 1.16 removed it.
+        let removed = version.starts_with("extensions/") && KINDS.iter().any(|(_, name, _)| *name == kind);
+        if removed {
+            let note =
+                format!("{name}: left as it is: {version} is not supported; write `apiVersion: apps/v1`");
+            notes.push(note);
+            seen.others.push(format!("{kind} with the unsupported apiVersion {version} (write apps/v1)"));
+            return Ok(());
+        }
         if has_pods(object) {
             notes.push(format!("{name}: left as it is: {version} {kind} is not a known kind of workload"));
         }
@@ -114,15 +123,29 @@ fn change_all(
     Ok(())
 }
 
-/// Reports whether an object probably has pods, or is a list.
+/// The maximum depth at which a pod template is looked for.
+const TEMPLATE_DEPTH_MAX: usize = 16;
+
+/// Reports whether an object probably has pods, or is a list. Custom resources have their pod template at any place,
+/// such as `spec.podTemplate`.
 fn has_pods(object: &Mapping) -> bool {
-    let has_containers = |template: &&[&str]| {
-        let mut path = template.iter().chain(&["spec", "containers"]);
-        let first = path.next().and_then(|key| object.get(*key));
-        path.try_fold(first, |at, key| at.map(|at| at.get(*key))).flatten().is_some()
-    };
     object.get("items").is_some_and(Value::is_sequence)
-        || KINDS.iter().any(|(_, _, template)| has_containers(template))
+        || object.values().any(|value| has_containers(value, TEMPLATE_DEPTH_MAX))
+}
+
+/// Reports whether a value contains a list of containers, each of which has a name or an image.
+fn has_containers(value: &Value, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match value {
+        Value::Mapping(members) => {
+            let listed = members.get("containers").and_then(Value::as_sequence);
+            let is_container = |one: &Value| one.get("image").is_some() || one.get("name").is_some();
+            listed.is_some_and(|list| list.iter().any(is_container))
+                || members.values().any(|member| has_containers(member, depth))
+        }
+        Value::Sequence(list) => list.iter().any(|element| has_containers(element, depth)),
+        _ => false,
+    }
 }
 
 /// Returns the text of each document, with the `---` before it. Such a line ends a document even inside a block of

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::common::{EXIT_DATA, EXIT_UNAVAILABLE};
+use crate::file::without_byte_order_mark;
 
 pub use document::{Injected, inject, remove};
 pub use sidecar::Sidecar;
@@ -77,12 +78,15 @@ pub(super) fn run(args: &InjectArgs) -> u8 {
 
 impl InjectArgs {
     fn text(&self) -> Result<String, String> {
-        if self.file.as_os_str() != "-" {
-            return std::fs::read_to_string(&self.file).map_err(|error| format!("cannot be read: {error}"));
-        }
-        let mut text = String::new();
-        let read = std::io::stdin().read_to_string(&mut text);
-        read.map(|_| text).map_err(|error| format!("cannot be read: {error}"))
+        let mut bytes = Vec::new();
+        let read = match self.file.as_os_str() == "-" {
+            true => std::io::stdin().read_to_end(&mut bytes).map(|_| bytes),
+            false => std::fs::read(&self.file),
+        };
+        let text = read
+            .map(without_byte_order_mark)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+        text.map_err(|error| format!("cannot be read: {error}"))
     }
 
     fn refuse(&self, message: &str) -> u8 {

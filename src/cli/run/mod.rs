@@ -44,6 +44,9 @@ pub(super) fn run(args: &ConfigArg) -> u8 {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    for secret in &config.secrets {
+        log::info!("secret {secret}");
+    }
     match runtime(threads(&config.startup)) {
         Ok(runtime) => {
             let code = runtime.block_on(until_stopped(args, &read, config));
@@ -140,8 +143,10 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
     };
     let (metrics, now) = (Arc::new(metrics), Clock::System.now());
     let state = Arc::new(ConfigState::new(&read.text, now));
+    state.loaded(config.secrets.clone());
     metrics.config_taken(1, now.unix_secs());
-    let mut reloader = Reloader::new(args.clone(), read, Arc::clone(&state), Arc::clone(&metrics));
+    let mut reloader =
+        Reloader::new(args.clone(), read, config.secrets.clone(), Arc::clone(&state), Arc::clone(&metrics));
     let serving = match serve(config, Clock::System, log, metrics, state) {
         Ok(serving) => serving,
         Err(error) => {

@@ -10,6 +10,7 @@ use tokio::signal::unix::Signal;
 use super::serving::Serving;
 use crate::cli::read::{ConfigArg, Read, Stamps, stamp};
 use crate::clock::Clock;
+use crate::config::LoadedSecret;
 use crate::observe::{ConfigState, Metrics};
 
 /// Interval at which files are checked for changes. A changed file is read once it is unchanged for one more interval.
@@ -22,6 +23,8 @@ pub(super) struct Reloader {
     metrics: Arc<Metrics>,
     /// Text of the last good configuration, and the files that it was read from.
     good: (String, Stamps),
+    /// The secrets of the last good configuration.
+    secrets: Vec<LoadedSecret>,
     /// Files of the configuration that was read last, even if it was not applied, and of the last good one.
     stamps: Stamps,
     /// Metadata of these files when a change was noticed, until the change is complete.
@@ -30,9 +33,24 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Creates a reloader. `read` is the configuration that was read at startup.
-    pub(super) fn new(args: ConfigArg, read: &Read, state: Arc<ConfigState>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        args: ConfigArg,
+        read: &Read,
+        secrets: Vec<LoadedSecret>,
+        state: Arc<ConfigState>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let good = (read.text.clone(), read.stamps.clone());
-        Self { args, state, metrics, good, stamps: read.stamps.clone(), changed: None }
+        Self { args, state, metrics, good, secrets, stamps: read.stamps.clone(), changed: None }
+    }
+
+    /// Records the secrets of a configuration that was applied, and logs those that are new or have changed.
+    fn loaded(&mut self, secrets: Vec<LoadedSecret>) {
+        for secret in secrets.iter().filter(|secret| !self.secrets.contains(secret)) {
+            log::info!("secret {secret}");
+        }
+        self.state.loaded(secrets.clone());
+        self.secrets = secrets;
     }
 
     /// Reloads whenever the signal arrives, and with `watches` also when a file changes. Never returns.
@@ -69,6 +87,7 @@ impl Reloader {
         let Read { text, config, stamps } = read;
         self.stamps.clone_from(&stamps);
         self.changed = None;
+        let secrets = config.as_ref().map_or_else(|_| Vec::new(), |config| config.secrets.clone());
         let taken = match config {
             Ok(config) => serving.apply(config).await.map_err(|error| vec![error]),
             Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
@@ -80,6 +99,7 @@ impl Reloader {
                 self.metrics.config_taken(generation, now.unix_secs());
                 warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 log::info!("reloaded: generation {generation}, version {}", self.state.status().version);
+                self.loaded(secrets);
                 self.good = (text, stamps);
             }
             Err(errors) => {
@@ -112,9 +132,11 @@ impl Reloader {
         let args = self.args.clone();
         let Some(read) = off_thread(move || Read::of(&args, Ok(text))).await else { return };
         let Ok(config) = read.config else { return };
+        let secrets = config.secrets.clone();
         match serving.apply(config).await {
             Ok(_) => {
                 log::info!("reloaded the changed secrets and certificates of the last good configuration");
+                self.loaded(secrets);
                 self.good = (read.text, read.stamps);
             }
             Err(error) => {

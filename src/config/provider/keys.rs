@@ -1,5 +1,6 @@
 //! The keys of a scheme: secrets, public keys, fetched keys, and the tokens of handshakes.
 
+use crate::config::secrets::other_value;
 use crate::config::yaml::{Cursor, Fields};
 use crate::policy::{Feed, FeedKind};
 use crate::secret::Secret;
@@ -40,6 +41,9 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
         return at.error("this provider does not sign, so it has no secret", "remove `secrets`");
     }
     let secrets = secrets_at.as_ref().map_or(Some(Vec::new()), |at| at.secrets());
+    if let (Some(at), Some(secrets), Some(_)) = (&secrets_at, &secrets, scheme.mac_algorithm()) {
+        warn_of_other_values(at, secrets);
+    }
     let keys = match (registration, derived) {
         (Some(read), None) => read?,
         (None, Some(at)) => derived_keys(&at, &scheme)?,
@@ -59,6 +63,16 @@ pub(super) fn keyed(fields: &mut Fields<'_>, scheme: Scheme, has_public_url: boo
         Err((index, fault)) => {
             let at = secrets_at.as_ref().unwrap_or(&at);
             at.list()?.get(index).unwrap_or(at).error(format!("the secret {fault}"), "")
+        }
+    }
+}
+
+/// Warns about values that are probably not signing secrets, such as API keys.
+fn warn_of_other_values(at: &Cursor<'_>, secrets: &[Secret]) {
+    for (i, secret) in secrets.iter().enumerate() {
+        if let Some((prefix, kind)) = other_value(secret) {
+            let list = at.list().unwrap_or_default();
+            list.get(i).unwrap_or(at).warn(&format!("the secret begins with `{prefix}`, like {kind}"));
         }
     }
 }

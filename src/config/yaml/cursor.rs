@@ -12,10 +12,12 @@ use super::node::Node;
 use super::reader::{CHANGE_ME, Reader};
 use super::suggest::{did_you_mean, is_name, shown};
 use crate::config::env::Surroundings;
+use crate::config::secrets::LoadedSecret;
 use crate::feed::FeedId;
 use crate::json::Pointer;
 use crate::path::Template;
 use crate::policy::Feed;
+use crate::secret::Secret;
 use crate::source::parse_network;
 use crate::time::parse_duration;
 
@@ -54,6 +56,15 @@ impl<'n> Cursor<'n> {
         #[cfg(test)]
         super::call_sites::record(std::panic::Location::caller());
         self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
+    }
+
+    /// Records a secret that was read at this place.
+    pub(crate) fn loaded(&self, source: String, secret: &Secret) {
+        let loaded = LoadedSecret::new(path_text(&self.steps), source, secret);
+        let mut secrets = self.reader.secrets.borrow_mut();
+        if !secrets.contains(&loaded) {
+            secrets.push(loaded);
+        }
     }
 
     /// Adds a feed and returns its number. If the same feed was added before, returns the number of that feed.

@@ -48,7 +48,9 @@ impl<'n> Fields<'n> {
 
     /// Returns the value of a key that may be missing. A key without a value is a mistake.
     pub(crate) fn optional(&mut self, key: &'static str) -> Option<Cursor<'n>> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
         let cursor = self.cursor.step(node, Step::Key(key.to_owned()));
         if *node == Node::Null { cursor.expected("a value") } else { Some(cursor) }

@@ -25,6 +25,8 @@ pub(crate) enum Node {
 impl Node {
     /// Parses one YAML document.
     pub(crate) fn parse(text: &str) -> Result<Self, (String, Option<Position>)> {
+        // A byte order mark at the beginning is not part of the text.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let bytes_left = Cell::new(TEXT_BYTES_MAX);
         Tree { bytes_left: &bytes_left }
             .deserialize(serde_yaml::Deserializer::from_str(text))

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::error::{ConfigError, Mistake, Reported};
 use crate::config::env::Surroundings;
+use crate::config::secrets::LoadedSecret;
 use crate::policy::Feed;
 
 /// The placeholder that `callgate init` writes for a value that only the user knows. It is an error in a configuration.
@@ -19,6 +20,7 @@ pub(crate) struct Reader<'e> {
     pub(super) mistakes: RefCell<Reported<Mistake>>,
     pub(super) warnings: RefCell<Reported<String>>,
     pub(super) feeds: RefCell<Vec<Feed>>,
+    pub(super) secrets: RefCell<Vec<LoadedSecret>>,
     pub(super) accepted: RefCell<Vec<AcceptedKeys>>,
 }
 
@@ -29,8 +31,16 @@ impl<'e> Reader<'e> {
             mistakes: RefCell::default(),
             warnings: RefCell::default(),
             feeds: RefCell::default(),
+            secrets: RefCell::default(),
             accepted: RefCell::default(),
         }
+    }
+
+    /// Returns the secrets that were read, in the order of their paths.
+    pub(crate) fn loaded_secrets(&self) -> Vec<LoadedSecret> {
+        let mut secrets = self.secrets.borrow().clone();
+        secrets.sort_by(|a, b| a.path.cmp(&b.path));
+        secrets
     }
 
     /// Ends the reading of `text`. Returns the warnings if there are no mistakes. Otherwise returns the mistakes in the

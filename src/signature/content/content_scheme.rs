@@ -18,3 +18,14 @@ pub struct ContentScheme {
     /// The timestamp, if the provider sends one.
     pub timestamp: Option<TimestampRule>,
 }
+
+impl ContentScheme {
+    /// Returns why a text is not a signature of this scheme: a predicate, such as `is not base64`.
+    pub(in crate::signature) fn fault(&self, text: &str) -> String {
+        let algorithm = match self.algorithm {
+            SignatureAlgorithm::Mac(algorithm) => Some(algorithm),
+            SignatureAlgorithm::Public(_) => None,
+        };
+        self.encoding.fault(text, algorithm)
+    }
+}

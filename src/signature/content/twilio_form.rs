@@ -2,7 +2,6 @@
 //! are joined without a separator. For other bodies the text is empty, because a query parameter of the URL contains
 //! the hash of the body. Source: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
 
-use data_encoding::HEXLOWER;
 use percent_encoding::percent_decode;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -10,6 +9,7 @@ use subtle::ConstantTimeEq;
 use crate::denial::{Denial, Refusal};
 use crate::query::{Parameter, parameter};
 use crate::request::RequestHead;
+use crate::signature::keys::Encoding;
 
 /// The query parameter with the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
@@ -30,8 +30,8 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
     let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
     match (last, parameter(query, BODY_HASH)) {
         (Some(hash), Parameter::One(_)) if hash.len() == 64 && !head.is_form() => {
-            let expected = HEXLOWER.encode(&Sha256::digest(body));
-            return match bool::from(expected.as_bytes().ct_eq(hash.as_bytes())) {
+            let given = Encoding::Hex.decode_any(hash).unwrap_or_default();
+            return match bool::from(Sha256::digest(body)[..].ct_eq(&given)) {
                 true => Ok(String::new()),
                 false => mismatch("bodySHA256 in the URL is not the hash of the body"),
             };

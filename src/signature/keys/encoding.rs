@@ -1,6 +1,6 @@
 //! The encoding of a signature as text.
 
-use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 
 use super::mac::{AuthenticationTag, MacAlgorithm};
 
@@ -11,7 +11,7 @@ pub enum Encoding {
     Base64,
     /// Base64url without padding.
     Base64Url,
-    /// Lower-case hexadecimal.
+    /// Hexadecimal. All digits of a value must have the same case. Callgate writes lower case.
     Hex,
 }
 
@@ -32,7 +32,7 @@ impl Encoding {
         text: &str,
         algorithm: MacAlgorithm,
     ) -> Option<AuthenticationTag> {
-        let encoding = self.encoding();
+        let encoding = self.decoder(text);
         let mut tag = AuthenticationTag { bytes: [0; 64], len: algorithm.tag_bytes() };
         if text.len() != encoding.encode_len(tag.len) {
             return None;
@@ -46,7 +46,63 @@ impl Encoding {
 
     /// Decodes a signature of any length. Returns `None` if the text is not in this encoding.
     pub(in crate::signature) fn decode_any(self, text: &str) -> Option<Vec<u8>> {
-        self.encoding().decode(text.as_bytes()).ok()
+        self.decoder(text).decode(text.as_bytes()).ok()
+    }
+
+    /// Returns the decoder for a text. A hexadecimal text is in upper case if its first letter is.
+    fn decoder(self, text: &str) -> data_encoding::Encoding {
+        let first = text.bytes().find(u8::is_ascii_alphabetic);
+        match self {
+            Self::Hex if first.is_some_and(|letter| letter.is_ascii_uppercase()) => HEXUPPER,
+            _ => self.encoding(),
+        }
+    }
+
+    /// Returns why a text is not a signature in this encoding: a predicate, such as `is not base64`. The text itself is
+    /// not part of it. `algorithm` determines the length, if the length is fixed.
+    pub(in crate::signature) fn fault(self, text: &str, algorithm: Option<MacAlgorithm>) -> String {
+        let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if text.is_empty() {
+            return "is empty".to_owned();
+        }
+        if text.contains(['"', '\'']) {
+            return "is in quotation marks".to_owned();
+        }
+        if text.contains(char::is_whitespace) {
+            return "contains white space".to_owned();
+        }
+        if self == Self::Hex && hex && self.decode_any(text).is_none() && text.len().is_multiple_of(2) {
+            return "mixes upper-case and lower-case hexadecimal digits".to_owned();
+        }
+        let bytes = algorithm.map(MacAlgorithm::tag_bytes);
+        let wanted = |needed: usize| match algorithm {
+            Some(algorithm) => format!("{} needs {needed}", algorithm.name()),
+            None => "which is an odd number".to_owned(),
+        };
+        let is_hex_of_tag = hex && bytes.is_some_and(|bytes| text.len() == bytes * 2);
+        if self == Self::Hex && hex {
+            let needed = bytes.map_or(0, |bytes| bytes * 2);
+            return format!("has {} hexadecimal digits, {}", text.len(), wanted(needed));
+        }
+        if self != Self::Hex && is_hex_of_tag {
+            return format!("is hexadecimal, expected {}", self.name());
+        }
+        if let Some(decoded) = self.decode_any(text) {
+            return format!("is {} of {} bytes, {}", self.name(), decoded.len(), wanted(bytes.unwrap_or(0)));
+        }
+        let unpadded = text.trim_end_matches('=').as_bytes();
+        let name = match self {
+            Self::Hex => "hexadecimal",
+            _ => self.name(),
+        };
+        let fault = match self {
+            Self::Base64 if data_encoding::BASE64_NOPAD.decode(unpadded).is_ok() => "has wrong padding,",
+            Self::Base64Url if BASE64URL_NOPAD.decode(unpadded).is_ok() => "has padding,",
+            _ if data_encoding::BASE64_NOPAD.decode(unpadded).is_ok() => "is base64,",
+            _ if BASE64URL_NOPAD.decode(unpadded).is_ok() => "is base64url,",
+            _ => return format!("is not {name}"),
+        };
+        format!("{fault} expected {name}")
     }
 
     /// Encodes bytes.

@@ -51,8 +51,15 @@ fn hmac_is_hmac() {
 fn tags_are_read_strictly() {
     let tag = |text: &str, encoding: Encoding| encoding.decode(text, MacAlgorithm::HmacSha1).is_some();
     let hex = "0123456789abcdef0123456789abcdef01234567";
-    assert!(tag(hex, Encoding::Hex));
-    for bad in [&hex[1..], &hex.to_uppercase(), &format!("{hex}00"), &hex.replace('0', "g"), ""] {
+    assert!(tag(hex, Encoding::Hex) && tag(&hex.to_uppercase(), Encoding::Hex));
+    for bad in [
+        &hex[1..],
+        &hex.replacen('a', "A", 1),
+        &hex.to_uppercase().replacen('F', "f", 1),
+        &format!("{hex}00"),
+        &hex.replace('0', "g"),
+        "",
+    ] {
         assert!(!tag(bad, Encoding::Hex), "{bad}");
     }
     assert!(tag("ASNFZ4mrze8BI0VniavN7wEjRWc=", Encoding::Base64));
@@ -76,4 +83,35 @@ fn keys_are_read_in_the_form_of_the_scheme() {
         assert!(!ready(bad, &whsec), "{bad}");
     }
     assert!(ready("00FF", &SecretFormat::Hex) && !ready("0g", &SecretFormat::Hex));
+}
+
+#[test]
+fn a_text_that_is_no_signature_is_described_without_its_value() {
+    let sha1 = Some(MacAlgorithm::HmacSha1);
+    let sha256 = Some(MacAlgorithm::HmacSha256);
+    let hex = "0123456789abcdef0123456789abcdef01234567";
+    let base64 = "ASNFZ4mrze8BI0VniavN7wEjRWc=";
+    for (encoding, algorithm, text, expected) in [
+        (Encoding::Hex, sha256, hex, "has 40 hexadecimal digits, hmac-sha256 needs 64"),
+        (
+            Encoding::Hex,
+            sha1,
+            &hex.replacen('a', "A", 1),
+            "mixes upper-case and lower-case hexadecimal digits",
+        ),
+        (Encoding::Hex, sha1, &hex[1..], "has 39 hexadecimal digits, hmac-sha1 needs 40"),
+        (Encoding::Hex, sha1, base64, "is base64, expected hexadecimal"),
+        (Encoding::Hex, sha1, "!", "is not hexadecimal"),
+        (Encoding::Hex, sha1, "", "is empty"),
+        (Encoding::Base64, sha1, hex, "is hexadecimal, expected base64"),
+        (Encoding::Base64, sha256, base64, "is base64 of 20 bytes, hmac-sha256 needs 32"),
+        (Encoding::Base64, sha1, &base64[..27], "has wrong padding, expected base64"),
+        (Encoding::Base64, sha1, "__-_", "is base64url, expected base64"),
+        (Encoding::Base64Url, sha1, base64, "has padding, expected base64url"),
+        (Encoding::Base64Url, sha1, "//+/", "is base64, expected base64url"),
+        (Encoding::Base64, None, "\"AAAA\"", "is in quotation marks"),
+        (Encoding::Hex, None, "aab", "has 3 hexadecimal digits, which is an odd number"),
+    ] {
+        assert_eq!(encoding.fault(text, algorithm), expected, "{text}");
+    }
 }

@@ -30,8 +30,8 @@ pub enum SecretFormat {
 /// The reason why a secret is not in the format of its scheme.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SecretFormatError {
-    /// The secret is not base64.
-    Base64,
+    /// The secret is not base64. The text describes what is wrong with it, without any part of the secret.
+    Base64(&'static str),
     /// The key is empty.
     Empty,
     /// The secret is not hexadecimal.
@@ -43,9 +43,9 @@ pub enum SecretFormatError {
 impl fmt::Display for SecretFormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Base64 => "is not base64",
+            Self::Base64(fault) => return write!(f, "is not base64: {fault}"),
             Self::Empty => "is empty",
-            Self::Hex => "is not hexadecimal",
+            Self::Hex => "is not hexadecimal: it has another character, or an odd number of digits",
             Self::Id => "has no colon between the id of the key and the key",
         })
     }
@@ -78,7 +78,9 @@ impl SecretFormat {
                 // The padding is optional, because some tools omit it. The key is the same with and without padding.
                 let end = text.iter().rposition(|b| *b != b'=').map_or(0, |last| last + 1);
                 let text = text.get(..end).unwrap_or_default();
-                data_encoding::BASE64_NOPAD.decode(text).map_err(|_| SecretFormatError::Base64)?
+                data_encoding::BASE64_NOPAD
+                    .decode(text)
+                    .map_err(|_| SecretFormatError::Base64(base64_fault(text)))?
             }
         };
         if key.is_empty() { Err(SecretFormatError::Empty) } else { Ok(Zeroizing::new(key)) }
@@ -94,4 +96,24 @@ fn behind<'t>(text: &'t [u8], prefix: &str) -> Option<&'t [u8]> {
     }
     let at = rest.windows(after.len()).position(|window| window == after.as_bytes())?;
     rest.get(at + after.len()..)
+}
+
+/// Returns why a text is not base64. The description does not repeat a part of the text.
+fn base64_fault(text: &[u8]) -> &'static str {
+    let has = |test: fn(&u8) -> bool| text.iter().any(test);
+    if text.starts_with(b"v1,") {
+        "it begins with `v1,`; write it from `whsec_` on"
+    } else if text.starts_with(b"\xef\xbb\xbf") {
+        "it begins with a byte order mark"
+    } else if has(u8::is_ascii_whitespace) {
+        "it contains white space"
+    } else if has(|b| matches!(b, b'"' | b'\'' | b'`')) {
+        "it contains quotation marks"
+    } else if text.iter().any(|b| b"-_".contains(b)) && data_encoding::BASE64URL_NOPAD.decode(text).is_ok() {
+        "it is base64url; replace `-` by `+`, and `_` by `/`"
+    } else if has(|b| !b.is_ascii_alphanumeric() && !b"+/".contains(b)) {
+        "it contains a character that base64 does not have"
+    } else {
+        "its length or its last character is wrong, so a part of it may be missing"
+    }
 }

@@ -39,7 +39,14 @@ impl SharedSecretPlace {
     ) -> Result<(), Refusal> {
         match self {
             Self::At(place @ SignaturePlace::Headers { .. }) => {
-                equal(place.single(head)?.as_bytes(), secrets)
+                let given = place.single(head)?.as_bytes();
+                match place.header() == Some(&AUTHORIZATION) {
+                    true => found(
+                        secrets.iter().filter(|secret| secret.matches_authorization(given)).count(),
+                        secrets,
+                    ),
+                    false => equal(given, secrets),
+                }
             }
             Self::Basic => {
                 let malformed = || {
@@ -70,12 +77,15 @@ impl SharedSecretPlace {
                 let members = body_members(body, &[pointer])?;
                 match members.first().filter(|text| !text.is_empty()) {
                     Some(text) => equal(text.as_bytes(), secrets),
-                    None => Err(Refusal::new(Denial::SignatureMissing, "the body has no token")),
+                    None => {
+                        let detail = format!("the request has no token in {} of the body", pointer.as_str());
+                        Err(Refusal::new(Denial::SignatureMissing, detail))
+                    }
                 }
             }
             Self::Each { list, member } => {
-                let found = find_one(body, list).raw().unwrap_or("null");
-                let elements: Vec<&RawValue> = serde_json::from_str(found)
+                let array = find_one(body, list).raw().unwrap_or("null");
+                let elements: Vec<&RawValue> = serde_json::from_str(array)
                     .map_err(|_| malformed("the body does not contain the array with the tokens"))?;
                 if elements.is_empty() {
                     return Err(malformed("the array in the body is empty"));
@@ -96,8 +106,17 @@ impl SharedSecretPlace {
 /// Checks that `candidate` is one of the secrets. Every secret is compared, so that the time does not reveal which one
 /// matched.
 fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
-    match secrets.iter().filter(|secret| secret.matches(candidate)).count() {
-        0 => Err(Refusal::new(Denial::SignatureMismatch, "the token is not one of the provider's secrets")),
+    found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
+}
+
+/// Checks the number of secrets that the token matches.
+fn found(matches: usize, secrets: &[Secret]) -> Result<(), Refusal> {
+    match (matches, secrets.len()) {
+        (0, 1) => Err(Refusal::new(Denial::SignatureMismatch, "the token is not the provider's secret")),
+        (0, count) => {
+            let detail = format!("the token is none of the provider's {count} secrets");
+            Err(Refusal::new(Denial::SignatureMismatch, detail))
+        }
         _ => Ok(()),
     }
 }

@@ -78,7 +78,8 @@ impl HeaderFormat {
         if signatures != 1 || timestamps > 1 {
             return Err(HeaderFormatError::Signature);
         }
-        let overlap = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
+        // Authentication schemes that differ only in case are the same prefix.
+        let overlap = |a: &str, b: &str| after_prefix(a, b).is_some() || after_prefix(b, a).is_some();
         if let [(a, _), (b, _)] = items.as_slice()
             && overlap(a, b)
         {
@@ -128,13 +129,65 @@ impl HeaderFormat {
     }
 
     fn field<'t>(&self, part: &'t str) -> Option<(&'t str, Placeholder)> {
-        self.items.iter().find_map(|(prefix, field)| part.strip_prefix(&**prefix).map(|rest| (rest, *field)))
+        self.items.iter().find_map(|(prefix, field)| after_prefix(part, prefix).map(|rest| (rest, *field)))
+    }
+
+    /// Returns why a header value contains no signature: a predicate that names the expected prefix. If the value is not
+    /// a secret, the predicate also names the prefix or version that the value has instead.
+    pub(in crate::signature) fn fault(&self, value: &str, is_secret: bool) -> String {
+        let prefix = self.items.iter().find(|(_, field)| *field == Placeholder::Signature);
+        let prefix = prefix.map_or("", |(prefix, _)| prefix);
+        if value.is_empty() {
+            return "is empty".to_owned();
+        }
+        let Some(mark) = prefix.chars().next_back().filter(|c| !c.is_ascii_alphanumeric()) else {
+            return format!("does not begin with `{prefix}`");
+        };
+        // Only a short name before the mark is repeated, because a longer text can be a secret.
+        let name = |part: &str| {
+            let (name, rest) = part.trim().split_once(mark)?;
+            let short = !is_secret
+                && (1..=12).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+            (short && !rest.trim_matches(mark).is_empty()).then(|| format!("`{name}{mark}`"))
+        };
+        match self.separator {
+            None => match name(value) {
+                Some(found) => format!("begins with {found}, expected `{prefix}`"),
+                None => format!("does not begin with `{prefix}`"),
+            },
+            Some(separator) => {
+                let mut found: Vec<_> = value.split(separator).take(8).filter_map(name).collect();
+                found.dedup();
+                let found = match found.is_empty() {
+                    true => String::new(),
+                    false => format!("; its items begin with {}", found.join(" and ")),
+                };
+                format!("has no item that begins with `{prefix}`{found}")
+            }
+        }
     }
 
     /// Returns the header value for a timestamp and a signature.
     pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
         self.text.replace("{timestamp}", timestamp).replace("{signature}", signature)
     }
+}
+
+/// Returns the text after a prefix. If the prefix is an authentication scheme, such as `Bearer `, its case does not
+/// matter, and more than one space may follow it (RFC 9110 section 11.1).
+fn after_prefix<'t>(part: &'t str, prefix: &str) -> Option<&'t str> {
+    if !is_authentication_scheme(prefix) {
+        return part.strip_prefix(prefix);
+    }
+    let (scheme, rest) = part.split_at_checked(prefix.len())?;
+    scheme.eq_ignore_ascii_case(prefix).then(|| rest.trim_start_matches(' '))
+}
+
+/// Reports whether a prefix is an authentication scheme: a name and a space.
+fn is_authentication_scheme(prefix: &str) -> bool {
+    let name = prefix.strip_suffix(' ');
+    name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
 }
 
 fn item(part: &str) -> Result<(Box<str>, Placeholder), HeaderFormatError> {
@@ -221,5 +274,34 @@ mod tests {
         }
         let spaced = HeaderFormat::parse("v1,{signature}", Some(' ')).unwrap();
         assert_eq!(spaced.write("", "x"), "v1,x");
+    }
+
+    #[test]
+    fn the_case_of_an_authentication_scheme_does_not_matter() {
+        let format = HeaderFormat::parse("Bearer {signature}", None).unwrap();
+        for value in ["Bearer Abc", "bearer Abc", "BEARER   Abc"] {
+            assert_eq!(read(&format, value), (vec!["Abc"], None), "{value}");
+        }
+        for bad in ["BearerAbc", "Abc", "Basic Abc", "Bearer"] {
+            assert_eq!(read(&format, bad), (vec![], None), "{bad}");
+        }
+        assert_eq!(HeaderFormat::parse("T {timestamp};t {signature}", None), Err(HeaderFormatError::Prefix));
+    }
+
+    #[test]
+    fn a_value_without_a_signature_is_described() {
+        let fault =
+            |format: &str, value: &str| HeaderFormat::parse(format, None).unwrap().fault(value, false);
+        assert_eq!(fault("sha256={signature}", "sha1=0123"), "begins with `sha1=`, expected `sha256=`");
+        assert_eq!(fault("sha256={signature}", "01230123"), "does not begin with `sha256=`");
+        assert_eq!(fault("sha256={signature}", "AAAAAAAA="), "does not begin with `sha256=`");
+        assert_eq!(fault("Bearer {signature}", "0123"), "does not begin with `Bearer `");
+        assert_eq!(
+            fault("t={timestamp},v1={signature}", "t=12,v0=0123"),
+            "has no item that begins with `v1=`; its items begin with `t=` and `v0=`"
+        );
+        assert_eq!(fault("{signature}", ""), "is empty");
+        let format = HeaderFormat::parse("Bearer {signature}", None).unwrap();
+        assert_eq!(format.fault("hush hush", true), "does not begin with `Bearer `");
     }
 }

@@ -1,5 +1,7 @@
 //! The place of a signature in a request.
 
+use std::fmt;
+
 use http::HeaderName;
 
 use super::header::optional_header;
@@ -22,6 +24,19 @@ pub enum SignaturePlace {
     },
 }
 
+/// Formats the place as a noun phrase.
+impl fmt::Display for SignaturePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
+            Self::Headers { names, .. } => {
+                let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+                write!(f, "the header {}", names.join(" or "))
+            }
+        }
+    }
+}
+
 impl SignaturePlace {
     /// Calls `signature` with every signature in the headers. Returns the timestamp, if the format has one.
     ///
@@ -42,7 +57,9 @@ impl SignaturePlace {
         if found {
             return Ok(timestamp);
         }
-        Err(Refusal::new(Denial::SignatureMissing, format!("the request has no {} header", self.name())))
+        let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+        let detail = format!("the request has no {} header", names.join(" or "));
+        Err(Refusal::new(Denial::SignatureMissing, detail))
     }
 
     /// Returns the signature of a header that contains exactly one.
@@ -55,15 +72,22 @@ impl SignaturePlace {
         match texts.as_slice() {
             [text] if !text.is_empty() => Ok(text),
             _ => {
-                let detail = format!("{} is not in the provider's format", self.name());
+                let detail = match texts.len() {
+                    0 => format!("{self} {}", self.format_fault(head, true)),
+                    1 => format!("{self} is empty"),
+                    count => format!("{self} has {count} values, expected one"),
+                };
                 Err(Refusal::new(Denial::SignatureMalformed, detail))
             }
         }
     }
 
-    /// Returns the name of the first header, or an empty text if the signature is in the body.
-    pub(in crate::signature) fn name(&self) -> &str {
-        self.header().map_or("", HeaderName::as_str)
+    /// Returns why the headers contain no signature: a predicate, such as `does not begin with ...`.
+    /// `is_secret` is whether the headers contain a secret, which must not be repeated.
+    pub(in crate::signature) fn format_fault(&self, head: &RequestHead<'_>, is_secret: bool) -> String {
+        let Self::Headers { names, format } = self else { return "has no signature".to_owned() };
+        let value = names.iter().find_map(|name| head.headers.get(name)?.to_str().ok());
+        format.fault(value.unwrap_or_default(), is_secret)
     }
 
     /// Returns the name of the first header, if the signature is in a header.

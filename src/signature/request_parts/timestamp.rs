@@ -1,5 +1,6 @@
 //! The timestamp of a signature: its place, its format, and the accepted difference from Callgate's clock.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -53,10 +54,36 @@ impl TimestampRule {
     /// # Errors
     /// `signature_malformed`, `signature_too_old` or `signature_too_new`.
     pub(in crate::signature) fn check(&self, text: &str, now: Timestamp) -> Result<(), Refusal> {
-        let at = self.unit.read(text).ok_or_else(|| {
-            Refusal::new(Denial::SignatureMalformed, "the timestamp is not in the scheme's format")
-        })?;
+        let hint = || self.other_unit(text, now).map(|hint| format!("; {hint}")).unwrap_or_default();
+        let Some(at) = self.unit.read(text) else {
+            let detail =
+                format!("the timestamp in {} is not {}{}", self.source, self.unit.described(), hint());
+            return Err(Refusal::new(Denial::SignatureMalformed, detail));
+        };
         check_tolerance(at, now, self.past, self.future)
+            .map_err(|refusal| Refusal::new(refusal.denial, format!("{}{}", refusal.detail, hint())))
+    }
+
+    /// Returns a sentence if the text is a plausible timestamp in another unit: it is within a year of `now`.
+    fn other_unit(&self, text: &str, now: Timestamp) -> Option<String> {
+        const YEAR: Duration = Duration::from_secs(366 * 86_400);
+        let is_plausible = |at: Timestamp| at >= now.minus(YEAR) && at <= now.plus(YEAR);
+        let expected = self.unit.described();
+        let found = TimestampUnit::ALL.into_iter().filter(|unit| *unit != self.unit);
+        let mut found = found.filter(|unit| unit.read(text).is_some_and(is_plausible));
+        if let Some(unit) = found.next() {
+            return Some(format!("it looks like {}, expected {expected}", unit.described()));
+        }
+        let scaled = |digits: usize| {
+            let seconds = (text.len() == 10 + digits && text.bytes().all(|b| b.is_ascii_digit()))
+                .then(|| text.get(..10)?.parse::<i64>().ok())?;
+            seconds.map(Timestamp::from_unix_secs).filter(|at| is_plausible(*at))
+        };
+        match (scaled(6), scaled(9)) {
+            (Some(_), _) => Some(format!("it looks like microseconds, expected {expected}")),
+            (_, Some(_)) => Some(format!("it looks like nanoseconds, expected {expected}")),
+            _ => None,
+        }
     }
 }
 
@@ -82,7 +109,31 @@ pub(in crate::signature) fn check_tolerance(
     Ok(())
 }
 
+/// Formats the source as a noun phrase.
+impl fmt::Display for TimestampSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
+            Self::Header(name) => write!(f, "the header {name}"),
+            Self::SignatureHeader => write!(f, "the signature header"),
+        }
+    }
+}
+
 impl TimestampUnit {
+    /// Every format.
+    const ALL: [Self; 4] = [Self::UnixSeconds, Self::UnixMilliseconds, Self::Rfc3339, Self::HttpDate];
+
+    /// Returns the format in words.
+    const fn described(self) -> &'static str {
+        match self {
+            Self::HttpDate => "an HTTP date",
+            Self::Rfc3339 => "an RFC 3339 time",
+            Self::UnixMilliseconds => "Unix milliseconds",
+            Self::UnixSeconds => "Unix seconds",
+        }
+    }
+
     /// Returns the name of the format in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
@@ -149,5 +200,36 @@ mod tests {
         }
         assert_eq!(TimestampUnit::Rfc3339.read("2026-01-01"), None);
         assert_eq!(TimestampUnit::HttpDate.read("Thu, 01 Jan 2026 00:00:00 +0100"), None);
+    }
+
+    #[test]
+    fn a_timestamp_in_another_unit_is_named() {
+        let now = Timestamp::from_unix_secs(1_767_225_600);
+        let check = |unit: TimestampUnit, text: &str| {
+            let tolerance = Duration::from_secs(300);
+            let rule = TimestampRule {
+                source: TimestampSource::SignatureHeader,
+                unit,
+                past: tolerance,
+                future: tolerance,
+            };
+            rule.check(text, now).unwrap_err().detail.into_owned()
+        };
+        let s = TimestampUnit::UnixSeconds;
+        let ms = TimestampUnit::UnixMilliseconds;
+        for (unit, text, words) in [
+            (s, "1767225600123", "it looks like Unix milliseconds, expected Unix seconds"),
+            (ms, "1767225600", "it looks like Unix seconds, expected Unix milliseconds"),
+            (s, "1767225600123456", "it looks like microseconds, expected Unix seconds"),
+            (s, "1767225600123456789", "it looks like nanoseconds, expected Unix seconds"),
+            (s, "2026-01-01T00:00:00Z", "it looks like an RFC 3339 time, expected Unix seconds"),
+            (TimestampUnit::Rfc3339, "1767225600", "it looks like Unix seconds, expected an RFC 3339 time"),
+        ] {
+            let detail = check(unit, text);
+            assert!(detail.ends_with(words), "{detail}");
+        }
+        for (unit, text) in [(s, "1767215600"), (s, "yesterday"), (ms, "1767215600000"), (s, "1")] {
+            assert!(!check(unit, text).contains("looks like"), "{text}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod answer_handshake;
 mod mac_with_secrets;
+mod mismatch;
 mod presented;
 mod sign;
 mod signature_over_content;

@@ -3,7 +3,8 @@
 use http::HeaderValue;
 
 use crate::denial::{Denial, Refusal};
-use crate::signature::keys::AuthenticationTag;
+use crate::signature::content::ContentScheme;
+use crate::signature::keys::{AuthenticationTag, SignatureAlgorithm};
 use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
 use crate::signature::request_parts::HeaderSlice;
 
@@ -53,6 +54,27 @@ impl PresentedSignature {
 }
 
 impl PresentedProof {
+    /// Returns a proof without signatures.
+    pub(super) fn empty(algorithm: SignatureAlgorithm) -> Self {
+        match algorithm {
+            SignatureAlgorithm::Mac(_) => Self::Macs(Vec::new()),
+            SignatureAlgorithm::Public(_) => Self::Signatures(Vec::new()),
+        }
+    }
+
+    /// Adds the signature that `text` contains. Returns false if the text is not a signature of this scheme.
+    pub(super) fn add(&mut self, scheme: &ContentScheme, text: &str) -> bool {
+        match (self, scheme.algorithm) {
+            (Self::Macs(tags), SignatureAlgorithm::Mac(algorithm)) => {
+                scheme.encoding.decode(text, algorithm).map(|tag| tags.push(tag)).is_some()
+            }
+            (Self::Signatures(signatures), SignatureAlgorithm::Public(_)) => {
+                scheme.encoding.decode_any(text).map(|bytes| signatures.push(bytes.into())).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the number of signatures.
     pub(super) fn len(&self) -> usize {
         match self {
@@ -62,15 +84,14 @@ impl PresentedProof {
         }
     }
 
-    /// Checks that there is at least one signature, and not too many.
-    pub(super) fn check_count(&self, place: &str) -> Result<(), Refusal> {
-        match self.len() {
-            1..=SIGNATURES_MAX => Ok(()),
-            count => {
-                let detail =
-                    format!("{place} has {count} well-formed signatures, expected 1 to {SIGNATURES_MAX}");
-                Err(Refusal::new(Denial::SignatureMalformed, detail))
-            }
-        }
+    /// Checks that there is at least one signature, and not too many. `place` is the place of the signatures, and
+    /// `fault` returns why it has no signature.
+    pub(super) fn check_count(&self, place: &str, fault: impl FnOnce() -> String) -> Result<(), Refusal> {
+        let detail = match self.len() {
+            1..=SIGNATURES_MAX => return Ok(()),
+            0 => format!("{place} {}", fault()),
+            count => format!("{place} has {count} signatures, at most {SIGNATURES_MAX} are allowed"),
+        };
+        Err(Refusal::new(Denial::SignatureMalformed, detail))
     }
 }

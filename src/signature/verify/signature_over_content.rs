@@ -48,28 +48,23 @@ impl Verifier {
         context: &SignatureContext<'_>,
     ) -> Result<(PresentedProof, Option<HeaderSlice>), Refusal> {
         let head = &context.head;
-        let (proof, mut timestamp) = match scheme.algorithm {
-            SignatureAlgorithm::Mac(algorithm) => {
-                let mut tags = Vec::new();
-                let timestamp =
-                    scheme.place.read(head, |text| tags.extend(scheme.encoding.decode(text, algorithm)))?;
-                (PresentedProof::Macs(tags), timestamp)
+        let mut proof = PresentedProof::empty(scheme.algorithm);
+        let mut unreadable = None;
+        let mut timestamp = scheme.place.read(head, |text| {
+            if !proof.add(scheme, text) {
+                unreadable.get_or_insert(text);
             }
-            SignatureAlgorithm::Public(_) => {
-                let mut signatures = Vec::new();
-                let timestamp = scheme.place.read(head, |text| {
-                    signatures.extend(scheme.encoding.decode_any(text).map(Vec::into_boxed_slice));
-                })?;
-                (PresentedProof::Signatures(signatures), timestamp)
-            }
-        };
+        })?;
         if matches!(scheme.place, SignaturePlace::Headers { .. }) {
-            proof.check_count(scheme.place.name())?;
+            proof.check_count(&scheme.place.to_string(), || match unreadable {
+                Some(text) => format!("has a signature that {}", scheme.fault(text)),
+                None => scheme.place.format_fault(head, false),
+            })?;
         }
         if let Some(rule) = &scheme.timestamp {
             let text = match &rule.source {
                 TimestampSource::SignatureHeader => Some(timestamp.take().ok_or_else(|| {
-                    let detail = format!("{} has no timestamp", scheme.place.name());
+                    let detail = format!("{} has no timestamp", scheme.place);
                     Refusal::new(Denial::SignatureMalformed, detail)
                 })?),
                 TimestampSource::Header(name) => Some(HeaderSlice::whole(required_header(head, name)?)),
@@ -117,15 +112,11 @@ impl Verifier {
             }
             _ => None,
         };
-        matched.ok_or_else(|| {
-            let detail =
-                format!("none of {} signatures is valid for the body of {} bytes", proof.len(), body.len());
-            Refusal::new(Denial::SignatureMismatch, detail)
-        })
+        matched.ok_or_else(|| self.mismatch(proof.len(), context, body))
     }
 
     /// Reads the parts that a scheme has in the body: members of the content, timestamp and signature.
-    fn read_body<'b>(
+    pub(super) fn read_body<'b>(
         &self,
         scheme: &ContentScheme,
         presented: &'b PresentedSignature,
@@ -148,19 +139,13 @@ impl Verifier {
             SignaturePlace::Headers { .. } => None,
             SignaturePlace::Body(_) => {
                 let text = found.pop().unwrap_or_default();
-                let proof = match scheme.algorithm {
-                    SignatureAlgorithm::Mac(algorithm) => {
-                        PresentedProof::Macs(scheme.encoding.decode(&text, algorithm).into_iter().collect())
-                    }
-                    SignatureAlgorithm::Public(_) => {
-                        let bytes = scheme.encoding.decode_any(&text).map(Vec::into_boxed_slice);
-                        PresentedProof::Signatures(bytes.into_iter().collect())
-                    }
-                };
                 if text.is_empty() {
-                    return Err(Refusal::new(Denial::SignatureMissing, "the body has no signature"));
+                    let detail = format!("the request has no signature in {}", scheme.place);
+                    return Err(Refusal::new(Denial::SignatureMissing, detail));
                 }
-                proof.check_count("the body")?;
+                let mut proof = PresentedProof::empty(scheme.algorithm);
+                proof.add(scheme, &text);
+                proof.check_count(&scheme.place.to_string(), || scheme.fault(&text))?;
                 Some(proof)
             }
         };
@@ -178,7 +163,7 @@ impl Verifier {
     }
 
     /// Returns the signed content. If the template has `{secret}`, there is one content for each secret.
-    fn signed_contents(
+    pub(super) fn signed_contents(
         &self,
         scheme: &ContentScheme,
         presented: &PresentedSignature,

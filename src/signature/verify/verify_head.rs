@@ -10,8 +10,10 @@ use crate::denial::{Denial, Refusal};
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{KeySet, VerifierKeys};
-use crate::signature::proofs::{JwtKeys, MessageKeys};
-use crate::signature::request_parts::{EventIdSource, optional_header, required_header};
+use crate::signature::proofs::{JwtKeys, MessageKeys, SharedSecretPlace};
+use crate::signature::request_parts::{
+    EventIdSource, SignaturePlace, TimestampSource, optional_header, required_header,
+};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
@@ -81,6 +83,34 @@ impl Verifier {
         };
         self.check_event_id(id.as_ref())?;
         Ok(PresentedSignature { proof, timestamp, id })
+    }
+
+    /// Returns what [`Self::verify_head`] has checked if it succeeds, for the trail. Returns `None` if it checks no part
+    /// of the signature, because the signature is in the body.
+    pub fn head_checks(&self) -> Option<&'static str> {
+        match &self.scheme.proof {
+            Proof::Content(scheme) => {
+                let source = scheme.timestamp.as_ref().map(|rule| &rule.source);
+                let has_time = source.is_some_and(|source| !matches!(source, TimestampSource::Body(_)));
+                match (scheme.place.header().is_some(), has_time) {
+                    (true, true) => {
+                        Some("the signature is well-formed, and its timestamp is within the tolerance")
+                    }
+                    (true, false) => Some("the signature is well-formed"),
+                    (false, true) => {
+                        Some("the timestamp is within the tolerance; the signature is in the body")
+                    }
+                    (false, false) => None,
+                }
+            }
+            Proof::Jwt(_) => Some("the JWT is valid"),
+            Proof::MessageSignature(_) => Some("the message signature is valid"),
+            Proof::SharedSecret(SharedSecretPlace::Basic) => Some("the user name and password are valid"),
+            Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Headers { .. })) => {
+                Some("the secret in the header is valid")
+            }
+            Proof::SharedSecret(_) | Proof::None | Proof::Sns => None,
+        }
     }
 
     /// Checks an event id. The id must not contain the byte that follows it in the signed content. Otherwise the same

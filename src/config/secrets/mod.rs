@@ -1,5 +1,11 @@
 //! References to secrets. The text of a secret is never in the configuration.
 
+mod loaded_secret;
+mod secret_mistakes;
+
+pub use self::loaded_secret::LoadedSecret;
+pub(super) use self::secret_mistakes::other_value;
+use self::secret_mistakes::surrounding_text;
 use super::yaml::Cursor;
 use crate::secret::Secret;
 
@@ -22,7 +28,7 @@ impl Cursor<'_> {
             return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}");
         }
         let surroundings = self.surroundings();
-        let (at, bytes) = match (env, file) {
+        let (at, source, bytes) = match (env, file) {
             (Some(env), None) => {
                 let name = env.text()?;
                 if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || name.contains("sec_") {
@@ -33,12 +39,12 @@ impl Cursor<'_> {
                     let hint = "set the variable, or write {file: path} for a secret in a file";
                     return env.error(format!("the environment variable {name} is not set"), hint);
                 };
-                (env, value.into_bytes())
+                (env, format!("the environment variable {name}"), without_newline(value.into_bytes()))
             }
             (None, Some(file)) => {
                 let path = file.text()?;
                 match (surroundings.file)(path) {
-                    Ok(bytes) => (file, without_newline(bytes)),
+                    Ok(bytes) => (file, format!("the file {path}"), without_newline(bytes)),
                     Err(error) => return file.error(format!("cannot read {path}: {error}"), ""),
                 }
             }
@@ -47,7 +53,14 @@ impl Cursor<'_> {
         match bytes.len() {
             0 => at.error("the secret is empty", ""),
             n if n > SECRET_BYTES_MAX => at.error("the secret is larger than 64 KiB", ""),
-            _ => Some(Secret::new(bytes)),
+            _ => {
+                let secret = Secret::new(bytes);
+                if let Some(warning) = surrounding_text(&secret) {
+                    at.warn(warning);
+                }
+                self.loaded(source, &secret);
+                Some(secret)
+            }
         }
     }
 
@@ -72,7 +85,8 @@ impl Cursor<'_> {
     }
 }
 
-/// Removes the newline at the end of a file, which is not part of the secret.
+/// Removes the newline at the end of a file or of an environment variable. It is not part of the secret: editors and
+/// `echo` add it.
 fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
     for end in [b'\n', b'\r'] {
         if bytes.last() == Some(&end) {

@@ -1,0 +1,35 @@
+//! The secrets that a configuration refers to, without their values.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::secret::Secret;
+
+/// A secret that was read, without its value.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct LoadedSecret {
+    /// The path of the reference in the configuration, such as `providers.p.secrets[0]`.
+    pub path: String,
+    /// The environment variable or the file that contains the secret.
+    pub source: String,
+    /// The fingerprint of the secret. `None` if the secret is too short to show one.
+    pub fingerprint: Option<String>,
+}
+
+impl LoadedSecret {
+    pub(in crate::config) fn new(path: String, source: String, secret: &Secret) -> Self {
+        Self { path, source, fingerprint: secret.fingerprint() }
+    }
+
+    /// Returns the fingerprint, or the reason why there is none.
+    pub fn shown(&self) -> &str {
+        self.fingerprint.as_deref().unwrap_or("too short to show")
+    }
+}
+
+impl fmt::Display for LoadedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}: fingerprint {}", self.path, self.source, self.shown())
+    }
+}
