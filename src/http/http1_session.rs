@@ -20,8 +20,8 @@ use crate::request::{lasts, write_line};
 const BODY_READ_BYTES: usize = 16 << 10;
 /// Size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
-/// Number of bytes of a chunked body that may always be decoded at once, even if the caller provides no capacity: the
-/// bytes may be the last chunk, which has no data.
+/// Minimum number of bytes of a chunked body that are decoded at once, even if the caller provides no capacity. These
+/// bytes can be the last chunk, which has no data and therefore needs no capacity.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
 /// Response data up to this size, in bytes, is copied into the write buffer. Copying costs less than another system
 /// call.
