@@ -87,8 +87,9 @@ fn component() -> Option<Parts> {
     Some(Parts { container, volumes: pod.get("volumes")?.as_sequence()?.clone() })
 }
 
-/// Checks that a container and volumes are those of `inject`, because anybody can write an annotation, and `--remove`
-/// deletes what it names. Later additions to the container are accepted.
+/// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
+/// write the annotation, and `--remove` deletes what the annotation names. Later additions to the container are
+/// accepted.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     let is_made = |volume: &&String| made.volumes.iter().any(|own| name(own) == Some(volume));
