@@ -24,8 +24,8 @@ pub enum Refused {
     Host,
     /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// The URL is plain HTTP, and plain HTTP is not allowed for it: its host is not listed, or its host has a public
-    /// address.
+    /// The URL is plain HTTP, which is not allowed for this host. A host name other than `localhost` needs an entry
+    /// that allows plain HTTP. An IP address must not be public.
     PlainHttp,
     /// The URL is invalid or ambiguous.
     Url(UrlFault),
@@ -166,8 +166,8 @@ impl Guard {
         }
     }
 
-    /// Returns one item for each entry that matches the URL's host and port. The item is whether the entry allows plain
-    /// HTTP. It is always true for `localhost`.
+    /// Returns one item for each entry that matches the URL's host and port. The item is true if the entry allows plain
+    /// HTTP, or if the host is `localhost`.
     fn names(&self, url: &Url) -> impl Iterator<Item = bool> {
         let (host, port) = (url.host().to_owned(), url.port());
         self.entries.iter().filter_map(move |entry| match entry {

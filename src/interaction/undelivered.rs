@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// The verified callbacks that arrived and that the agent did not accept.
+/// Counts the verified callbacks that arrived and that the agent did not accept.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Undelivered {
     /// Number of failed deliveries.
     pub count: u32,
-    /// Time of the last one, in Unix milliseconds.
+    /// Time of the last failed delivery, in Unix milliseconds.
     pub(super) last: i64,
 }
 
