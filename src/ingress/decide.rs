@@ -102,7 +102,7 @@ impl Ingress {
         self.documents.iter().find(asked)
     }
 
-    /// Returns this `Ingress` with other fetched keys and address lists.
+    /// Returns this `Ingress` with `fetched_data` in place of its own fetched keys and address lists.
     #[must_use]
     pub fn with_fetched_data(&self, fetched_data: FetchedData) -> Self {
         let edge = Edge { fetched_data, ..Edge::clone(&self.edge) };

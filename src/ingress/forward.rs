@@ -33,8 +33,8 @@ fn holds(text: &[u8], token: &[u8]) -> bool {
     text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
 }
 
-/// Reports whether a header name begins with `Callgate`. Some frameworks treat `_` and `.` as `-`, so these are
-/// included.
+/// Reports whether a header name is `Callgate` or begins with `Callgate-`. Some frameworks treat `_` and `.` as `-`, so
+/// names with these characters are included.
 fn says_callgate(name: &str) -> bool {
     name.strip_prefix("callgate").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }

@@ -62,7 +62,7 @@ const REMOVED: [&str; 50] = [
     "x-vercel-proxied-for",
 ];
 
-/// Beginnings of such header names. Sorted.
+/// Prefixes of the names of further headers that agents and their frameworks trust. Sorted.
 const REMOVED_PREFIXES: [&str; 46] = [
     "callgate-",
     // Cloudflare.

@@ -178,7 +178,7 @@ pub struct Route {
     pub forward: Template,
     /// What happens to the query.
     pub query: QueryRule,
-    /// The headers of the caller that reach the agent. `None`: all headers that are not always removed.
+    /// The headers of the caller that reach the agent. `None` means all headers except those that are always removed.
     pub passed_headers: Option<Arc<HeaderAllowlist>>,
     /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,
