@@ -19,7 +19,7 @@ use crate::policy::Policy;
 use crate::source::reachable;
 use crate::store::Store;
 
-/// The parts of a server that its caller creates.
+/// The parts of a server that are created before the server starts.
 pub struct Options {
     /// The wall clock for decisions.
     pub clock: Clock,
@@ -122,7 +122,7 @@ impl Components {
     }
 
     /// Replaces the policy, the trusted roots (if `Some`) and the settings of the egress listener. Requests in flight
-    /// keep the ones with which they began.
+    /// keep the policy and the settings with which they began.
     pub(super) fn install(
         &self,
         policy: &Policy,

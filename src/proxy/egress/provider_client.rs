@@ -255,7 +255,7 @@ mod tests {
             Self { listener, port }
         }
 
-        /// Connects to a listed host with these addresses. The networks `listed` may be dialled although they are not
+        /// Connects to a listed host with these addresses. The networks `listed` are allowed although they are not
         /// public. `own` is the address of a listener of Callgate.
         async fn connect(
             &self,

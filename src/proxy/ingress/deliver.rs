@@ -55,8 +55,8 @@ impl Delivery {
 /// Sends a message to the agent and reads the head of the response.
 ///
 /// # Errors
-/// `agent_unreachable`: nothing was sent. `agent_timeout`, `agent_reset`, `agent_garbled`, `agent_redirected`: the agent
-/// may have received the message.
+/// Returns `agent_unreachable` if nothing was sent. After `agent_timeout`, `agent_reset`, `agent_garbled` and
+/// `agent_redirected`, the agent may have received the message.
 pub(crate) async fn deliver(
     pool: &AgentPool,
     agent: &Agent,

@@ -53,7 +53,7 @@ pub(crate) struct VerifiedCertificate {
     chain: Vec<CertificateDer<'static>>,
     /// The earliest expiry of a certificate in the chain.
     not_after: Timestamp,
-    /// The digest of the authorities of the last verification, and its result.
+    /// The digest of the authorities in the last verification, and the result of this verification.
     last_result: Mutex<([u8; 32], bool)>,
 }
 
