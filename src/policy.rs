@@ -270,7 +270,8 @@ impl Policy {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
 
-    /// Returns a copy of this policy with the documents that were fetched for the same feeds of the policy `old`.
+    /// Returns a copy of this policy that keeps the documents that were fetched for the policy `old`, as far as this
+    /// policy still needs them.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().fetched_data.clone();

@@ -115,7 +115,7 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Maximum change of the difference from one call to the next, in milliseconds. A larger change is a jump.
+    /// Changes of the difference up to this limit, in milliseconds, are drift. Larger changes are jumps.
     const DRIFT_MS: i64 = 2_000;
     /// How long a changed difference must last before the new wall clock time is used.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -171,7 +171,7 @@ pub fn format_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// A rate limit of `requests` in each duration `per`. All of these requests may arrive at once.
+/// A rate limit of `requests` in each duration `per`. All of these requests can arrive at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
     /// Maximum number of requests.

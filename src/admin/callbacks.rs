@@ -1,6 +1,6 @@
 //! The callbacks API of the admin listener: mint, list, read and revoke interactions.
 //!
-//! A client of this API can mint tokens. Therefore only clients on this host may use it, unless an admin token is
+//! A client of this API can mint tokens. Therefore Callgate accepts only clients on this host, unless an admin token is
 //! configured. Requests from a web page are always denied.
 
 use std::sync::Arc;

@@ -53,7 +53,7 @@ fn wants_more(query: &str) -> bool {
 
 impl Admin {
     /// Returns readiness and the state of the configuration. The errors of a failed reload name files, routes and
-    /// providers, so they are shown only to clients that may use the callbacks API.
+    /// providers, so they are shown only to clients that are allowed to use the callbacks API.
     fn status(&self, request: &AdminRequest) -> AdminResponse {
         let readiness = self.readiness();
         let mut config = self.config.status();

@@ -79,7 +79,7 @@ const RETRY_AFTER_SECS: u32 = 5;
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for a request, including its response.
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
-/// Largest body, in bytes.
+/// Maximum size of a body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);

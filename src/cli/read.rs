@@ -66,7 +66,7 @@ pub(super) fn stamp(path: &Path) -> Stamp {
     Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
 }
 
-/// A folder that contains the files of another machine, such as those of a pod. `None`: the files of this machine.
+/// A folder that contains the files of another machine, such as those of a pod. `None` means the files of this machine.
 #[derive(Default)]
 pub(super) struct Root(pub(super) Option<PathBuf>);
 

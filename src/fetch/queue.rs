@@ -21,7 +21,7 @@ const RUNNING_PER_NETWORK_MAX: usize = 3;
 const RUNNING_FIRST_REQUESTS_MAX: usize = 2;
 /// Minimum average time between the starts of two fetches.
 const START_INTERVAL: Duration = Duration::from_millis(500);
-/// Number of fetches that may start at once after a pause.
+/// Number of fetches that can start at once after a pause.
 const BURST: u32 = 8;
 /// Number of attempts to fetch a URL before it is removed. A later message can request it again.
 const ATTEMPTS_MAX: u32 = 4;

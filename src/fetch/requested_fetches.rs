@@ -48,7 +48,7 @@ impl RequestedFetches {
         self.confirmations.is_empty() && self.certificates.values().all(FetchQueue::is_empty)
     }
 
-    /// Returns the fetches to start now, and the time at which the next fetch may start.
+    /// Returns the fetches to start now, and the earliest time at which the next fetch can start.
     pub(super) fn start_due(&mut self, now: Instant) -> (Vec<RequestedFetch>, Option<Instant>) {
         let (mut fetches, mut next_start) = (Vec::new(), None::<Instant>);
         let mut drain = |queue: &mut FetchQueue, fetch: &dyn Fn(Box<str>) -> RequestedFetch| loop {

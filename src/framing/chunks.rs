@@ -17,7 +17,7 @@ const ANSWER_TRAILERS_MAX: u16 = 256;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkFault;
 
-/// The state of the parser: the part of the body that the next byte belongs to.
+/// The state of the parser: the part of the body to which the next byte belongs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
     /// In a chunk size. Contains the number of digits so far.

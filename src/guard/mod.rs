@@ -1,5 +1,5 @@
 //! Protects outgoing requests to URLs from outside against server-side request forgery. It checks that a URL is
-//! unambiguous, that its host is in the list of allowed hosts, and that Callgate may connect to its address.
+//! unambiguous, that its host is in the list of allowed hosts, and that Callgate is allowed to connect to its address.
 //!
 //! It does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately before it
 //! connects to this address.
@@ -75,7 +75,7 @@ pub enum Entry {
         /// Whether plain HTTP is allowed as well.
         plain: bool,
     },
-    /// A network that Callgate may connect to, even if it is not public.
+    /// A network that Callgate is allowed to connect to, even if it is not public.
     Network(IpNet),
 }
 
@@ -104,8 +104,8 @@ impl Entry {
     }
 }
 
-/// The hosts that outgoing requests may use: host names, and networks that Callgate may connect to although they are
-/// not public.
+/// The hosts that are allowed for outgoing requests: host names, and networks that are allowed although they are not
+/// public.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     entries: Vec<Entry>,

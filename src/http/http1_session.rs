@@ -79,8 +79,8 @@ fn line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
-/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the caller may send another request
-/// on the connection.
+/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the head allows the caller to send
+/// another request on the connection.
 pub(crate) fn write_response_head<'l>(
     out: &mut Vec<u8>,
     status: u16,
@@ -127,7 +127,7 @@ pub(crate) struct Http1Session {
     read_buffer: BytesMut,
     /// The framing of the part of the body that was not read yet.
     body: Framing,
-    /// Whether the connection may carry another request.
+    /// Whether the connection can carry another request.
     keep_alive: bool,
     /// Whether an unread body is discarded after the response, so that the connection can be kept.
     drain_body: bool,

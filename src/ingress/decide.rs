@@ -75,7 +75,7 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Builds the router from the routes. No two paths may have the same shape (see
+    /// Builds the router from the routes. Two paths must not have the same shape (see
     /// [`Template::same_shape`](crate::path::Template::same_shape)).
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();

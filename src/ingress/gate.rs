@@ -95,7 +95,7 @@ impl Run<'_> {
             trail.pass(Check::Method, || head.method.to_owned());
             return Ok(());
         }
-        // A handshake may use a method that callbacks of the route do not use.
+        // A handshake can use a method that callbacks of the route do not use.
         if route.verifier().is_some_and(|verifier| verifier.may_be_handshake(head)) {
             found.only_handshake = true;
             trail.pass(Check::Method, || format!("{} is allowed for a handshake only", head.method));

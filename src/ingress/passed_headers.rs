@@ -126,7 +126,7 @@ const REMOVED_PREFIXES: [&str; 46] = [
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
 /// Reports whether a header of a caller never reaches the agent, whatever the configuration says: headers of the
-/// connection, headers that only a proxy may set, and headers of Callgate itself.
+/// connection, headers that only a proxy is allowed to set, and headers of Callgate itself.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
     REMOVED.contains(&text)

@@ -24,7 +24,7 @@ pub struct Provider {
     pub name: Arc<str>,
     /// The name of the preset that it uses, if it uses one.
     pub preset: Option<&'static str>,
-    /// The addresses that its callbacks may come from. `None` allows all addresses.
+    /// The addresses from which the provider's callbacks are accepted. `None` allows all addresses.
     pub allow: Option<Allowlist>,
     /// Verifies its signatures. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
@@ -50,14 +50,14 @@ pub enum Carrier {
 pub enum TokenRule {
     /// A callback token, which is bound to this route and its captures.
     Callback {
-        /// The parts of the request that may contain the token. Exactly one of them must contain it.
+        /// The parts of the request that can contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
         /// Verifies the token.
         verifier: Arc<CallbackVerifier>,
     },
     /// A JWT of another issuer.
     Jwt {
-        /// The parts of the request that may contain the token. Exactly one of them must contain it.
+        /// The parts of the request that can contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
         /// Verifies the token.
         verifier: Box<JwtVerifier>,
@@ -121,7 +121,7 @@ impl Carrier {
 pub struct Actions {
     /// The member of the body that contains the URL of the action endpoint.
     pub pointer: Pointer,
-    /// The hosts to which the action endpoint may belong.
+    /// The hosts that are allowed for the action endpoint.
     pub guard: Guard,
     /// Whether the agent receives a local URL instead of the action endpoint.
     pub rewrite: bool,

@@ -70,7 +70,7 @@ pub enum Scope<'a> {
     Interaction(&'a str),
 }
 
-/// The input for the check of the ledger. The check decides whether a verified callback may be delivered now.
+/// The input for the check of the ledger. The check decides whether Callgate delivers a verified callback now.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The route.
@@ -103,7 +103,7 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    /// Creates the proof. Only a ledger may call this: `tests/tidy.rs` checks that no other module does.
+    /// Creates the proof. Only a ledger is allowed to call this: `tests/tidy.rs` checks that no other module calls it.
     pub fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
         Self { question, stale }
     }

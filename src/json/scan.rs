@@ -217,7 +217,7 @@ fn number(first: u8, rest: &[u8]) -> Option<&[u8]> {
         (b'-', _) => return None,
         (digit, rest) => (digit, rest),
     };
-    // A digit after a leading zero is not skipped. The caller then fails, because only a separator is allowed at this place.
+    // A digit after a leading zero is not skipped. The caller then fails, because only a separator is allowed there.
     if first != b'0' {
         rest = digits(rest);
     }

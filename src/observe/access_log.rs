@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Maximum time for which a line waits for more lines before it is written.
+/// Maximum time that a line waits for more lines before it is written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum time that the stopping process waits until the reader of the log has taken the remaining lines.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);

@@ -19,11 +19,12 @@ pub struct ConfigState(Mutex<ConfigStatus>);
 pub struct ConfigStatus {
     /// Number of configurations applied so far, including the first one.
     pub generation: u64,
-    /// The first characters of the SHA-256 of the configuration file. The hash does not cover the files that it names.
+    /// The first characters of the SHA-256 of the configuration file. The files that the configuration names are not
+    /// included.
     pub version: String,
     /// Time at which the configuration was applied (RFC 3339).
     pub taken: String,
-    /// The errors of the last reload. `None`: the last reload succeeded.
+    /// The errors of the last reload. `None` means that the last reload succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
 }

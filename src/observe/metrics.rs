@@ -327,8 +327,8 @@ impl Metrics {
 
     // === Egress ===
 
-    /// Counts one egress request and records its time. `reason` has the same values as in the access log:
-    /// `ok` and `kept` besides the codes of denials.
+    /// Counts one egress request and records its time. `reason` has the same values as in the access log: `ok`, `kept`
+    /// and the codes of denials.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);

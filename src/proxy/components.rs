@@ -114,7 +114,7 @@ impl Components {
         components
     }
 
-    /// Raises the limit of open files to what the policy and the egress listener need.
+    /// Raises the limit of open files to the number that the policy and the egress listener require.
     fn raise_file_limit(&self, policy: &Policy) {
         self.admission
             .limits

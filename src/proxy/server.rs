@@ -327,8 +327,8 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-/// Exchanges that began just before the listeners closed get at least this much time to end, even if `grace` has already
-/// expired. If `grace` itself is shorter than this time, they get `grace`.
+/// Exchanges that began just before the listeners closed get at least this much time to end, even if `grace` has
+/// already expired. If `grace` itself is shorter than this time, they get `grace`.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);
 
 /// Deadline for closing the ledger's file. All acknowledged changes are already on disk.

@@ -8,7 +8,7 @@ use super::yaml::{Mapping, Sequence, Value};
 /// The annotation with the record.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
 
-/// The changes of an injection besides the sidecar itself.
+/// The changes that an injection made in addition to the sidecar itself.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {

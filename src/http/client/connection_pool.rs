@@ -259,7 +259,7 @@ mod tests {
         pool.keep(1, ours, TIMEOUT, now);
         drop(theirs.into_std().unwrap());
         pool.sweep(now + Duration::from_secs(1));
-        // [`PROBES_MAX`] applies to each peer separately. The many connections to peer 2 do not affect peer 1.
+        // `PROBES_MAX` applies to each peer separately. The many connections to peer 2 do not affect peer 1.
         let mut peers = Vec::new();
         for key in [2, 2, 2, 2, 2, 2, 1] {
             let (ours, theirs) = connection().await;

@@ -19,7 +19,7 @@ use crate::request::lasts;
 /// Maximum size of a body, in bytes, that is copied behind the head into one buffer. For such a body, copying costs
 /// less than writing from two buffers.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
-/// Largest read of a response body, in bytes.
+/// Maximum size of one read of a response body, in bytes.
 const READ_BYTES: usize = 32 << 10;
 
 /// A complete request in wire format.
@@ -30,7 +30,7 @@ pub(crate) struct Message {
     body: Bytes,
     /// Whether the request has a body.
     has_body: bool,
-    /// Whether the response may have a body. False for HEAD.
+    /// Whether the response can have a body. False for HEAD.
     expects_body: bool,
 }
 

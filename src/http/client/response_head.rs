@@ -13,7 +13,7 @@ use crate::framing::{Chunks, Framing};
 
 /// Initial capacity of the read buffer, in bytes: enough for a head and a small body.
 const READ_BYTES: usize = 4 << 10;
-/// Largest head of a response, in bytes.
+/// Maximum size of the head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of interim (1xx) responses before the final response (RFC 9110 section 15.2).
 const INTERIM_MAX: usize = 32;

@@ -22,7 +22,7 @@ use crate::http::client::{
 };
 use crate::policy::AgentAddress;
 
-/// Longest idle time of a pooled connection.
+/// Maximum idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;

@@ -20,10 +20,10 @@ use crate::token::Stamp;
 
 /// Capacity for the head of a message, in bytes.
 const HEAD_BYTES: usize = 1024;
-/// Largest capacity for a body after the head, in bytes.
+/// Maximum capacity for a body after the head, in bytes.
 const BODY_BYTES: usize = 16 << 10;
 
-/// A message that may be delivered.
+/// A message that Callgate is allowed to deliver.
 pub(crate) struct Delivery {
     message: Message,
 }
