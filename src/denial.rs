@@ -1,8 +1,8 @@
 //! The closed list of reasons why Callgate denies a request or cannot process it. The HTTP status, the problem
 //! document, the metric label, the log field and the documentation anchor of a reason all come from this list.
 //!
-//! The caller sees the code of the reason only with `explain_denials: true`. It never sees what exactly the check
-//! found, because an attacker could use this information.
+//! The caller sees the code of the reason only with `explain_denials: true`. The caller never sees the details that the
+//! check found, because an attacker could use this information.
 
 use std::borrow::Cow;
 

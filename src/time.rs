@@ -63,7 +63,7 @@ impl From<Timestamp> for std::time::SystemTime {
 }
 
 /// Formats the timestamp in RFC 3339, in UTC, with milliseconds unless they are zero. The formatter of the `time` crate
-/// is slower. It is not used, because every line of the access log contains a timestamp.
+/// is not used, because it is slower and every line of the access log contains a timestamp.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {

@@ -268,7 +268,7 @@ impl Http1Session {
         self.flush_buffer().await
     }
 
-    /// Puts the head of the response into the write buffer. It is sent with the first part of the body.
+    /// Puts the head of the response into the write buffer. The head is sent with the first part of the body.
     ///
     /// If the request body is unread and will not be drained, the connection is closed after the response. Callgate
     /// cannot know whether a caller that waits for `100 Continue` will still send the body.

@@ -88,8 +88,8 @@ fn write_request(
 }
 
 impl Observed {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps the token and the
-    /// signature headers, because the agent still checks them. It adds only the header `Callgate-Observed`. It adds no
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. Keeps the token and the
+    /// signature headers, because the agent still checks them. Adds only the header `Callgate-Observed`. Adds no
     /// identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), &*self.admitted.edge.authority);

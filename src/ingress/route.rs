@@ -20,15 +20,16 @@ use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 /// An outside service that sends callbacks.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// Its name in the configuration. The name is used as metric label and log field.
+    /// The name of the provider in the configuration. The name is used as metric label and log field.
     pub name: Arc<str>,
-    /// The name of the preset that it uses, if it uses one.
+    /// The name of the preset that the provider uses, if it uses one.
     pub preset: Option<&'static str>,
     /// The addresses from which the provider's callbacks are accepted. `None` allows all addresses.
     pub allow: Option<Allowlist>,
-    /// Verifies its signatures. `None` if the provider does not sign.
+    /// Verifies the signatures of the provider. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
-    /// The path of the public document that lists the URLs of its routes. `None` if there is no such document.
+    /// The path of the public document that lists the URLs of the provider's routes. `None` if there is no such
+    /// document.
     pub published: Option<Box<str>>,
 }
 
@@ -164,7 +165,7 @@ pub struct CertificateRule {
 /// A route: an external path, the checks for requests to it, and an internal path.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name. It is used as metric label and log field, and callback tokens are bound to it.
+    /// The name of the route. It is used as metric label and log field, and callback tokens are bound to it.
     pub name: Arc<str>,
     /// The external path.
     pub path: Template,

@@ -193,7 +193,7 @@ fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<
 }
 
 /// Returns the names of the probes and lifecycle hooks that make the kubelet connect to this port at the address of the
-/// pod, such as `livenessProbe.httpGet`. They fail if the agent listens only on loopback.
+/// pod, such as `livenessProbe.httpGet`. These probes and hooks fail if the agent listens only on loopback.
 fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Item = String> {
     let mut all = Vec::new();
     for (path, handler) in HANDLERS {
