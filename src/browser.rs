@@ -2,7 +2,7 @@
 //! the page can neither set nor remove (`Origin`, `Sec-Fetch-Site`).
 //!
 //! In a DNS rebinding attack, the host name of an attacker's page resolves to this host, so the requests of the page
-//! look same-origin. They are detected by their `Host` header, which contains the attacker's host name.
+//! look same-origin. Callgate detects these requests by their `Host` header, which contains the attacker's host name.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use http::uri::Authority;
 /// `cross-site` or `none` (W3C Fetch Metadata Request Headers).
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The sign by which Callgate recognizes that a web page could have caused the request.
+/// The evidence that a web page caused a request, or could have caused it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
     /// The `Host` header is missing, is duplicated, or names a host that is neither an IP address, nor `localhost`, nor
@@ -27,7 +27,7 @@ pub enum Foreign {
 /// Checks that a request was not caused by a web page. `hosts` are the configured host names in lower case.
 ///
 /// # Errors
-/// Returns the reason why the request may come from a page.
+/// Returns the evidence if a web page caused the request, or could have caused it.
 pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Foreign> {
     if is_from_page(headers) {
         return Err(Foreign::Page);

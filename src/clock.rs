@@ -46,8 +46,8 @@ pub(crate) fn age_of(written: SystemTime) -> Duration {
     SystemTime::now().duration_since(written).unwrap_or_default()
 }
 
-/// The clock by which the ledger decides that a deadline has passed. Such a decision cannot be undone. This clock
-/// therefore follows a jump of the wall clock only if the jump lasts (see [`Steady`]).
+/// The clock by which the ledger decides whether a deadline has passed. Such a decision cannot be undone. Therefore
+/// this clock follows a forward jump of the wall clock only if the jump lasts (see [`Steady`]).
 #[derive(Debug)]
 pub struct LedgerClock {
     clock: Clock,

@@ -1,8 +1,8 @@
 //! The closed list of reasons why Callgate denies a request or cannot process it. The HTTP status, the problem
 //! document, the metric label, the log field and the documentation anchor of a reason all come from this list.
 //!
-//! The caller sees the code of the reason only with `explain_denials: true`. It never sees what exactly the check
-//! found, because an attacker could use this information.
+//! The caller sees the code of the reason only with `explain_denials: true`. The caller never sees the details that the
+//! check found, because an attacker could use this information.
 
 use std::borrow::Cow;
 
@@ -19,8 +19,8 @@ pub enum Class {
 /// for the operator.
 macro_rules! denials {
     ($($variant:ident, $code:literal, $class:ident, $status:literal, $title:literal, $help:literal;)+) => {
-        /// The reason why Callgate did not deliver a callback, did not send a request of the agent, or could not answer
-        /// one of them. The variants are sorted alphabetically. Their codes are stable.
+        /// The reason why Callgate did not deliver a callback or did not send a request of the agent, or why it could
+        /// not answer a callback or a request. The variants are sorted alphabetically. Their codes are stable.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Denial {
             $(#[doc = $help] $variant,)+

@@ -15,7 +15,7 @@ use crate::source::Selection;
 use crate::time::{Rate, Timestamp};
 use crate::token::{Grant, Minter};
 
-/// The compiled rules that a request is decided by: routes, egress rules, limits, and the data that they need.
+/// The compiled rules by which Callgate decides about requests, with the data that these rules need.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The agent that receives permitted callbacks.
@@ -36,8 +36,8 @@ pub struct Policy {
     pub minting: Option<Minting>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
-    /// The certificate authorities for TLS connections to providers. If they are `None`, the authorities of the
-    /// operating system are trusted.
+    /// The certificate authorities for TLS connections to providers. `None` means that Callgate trusts the authorities
+    /// of the operating system.
     pub trusted_roots: Option<TrustedRoots>,
 }
 
@@ -46,7 +46,7 @@ pub struct Policy {
 pub struct TrustedRoots {
     /// The path of the PEM file.
     pub path: Box<str>,
-    /// The SHA-256 digest of the file. If the file changes, this is a different set of authorities.
+    /// The SHA-256 digest of the file. A changed file has another digest, so Callgate notices the change.
     pub digest: [u8; 32],
 }
 
@@ -142,13 +142,13 @@ pub struct Limits {
     pub connections_per_address_max: usize,
     /// Maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
-    /// Maximum time for receiving a request head. It starts with the first byte of the head. For the first head of a
-    /// connection, it starts when the connection is ready for requests. The steps before that, such as the TLS
-    /// handshake, have the same limit separately.
+    /// Maximum time for receiving a request head. The time starts with the first byte of the head. For the first head
+    /// of a connection, it starts when the connection is ready for requests. The steps before that, such as the TLS
+    /// handshake, each have the same limit.
     pub head_deadline: Duration,
     /// Maximum number of header lines of a request.
     pub headers_max: usize,
-    /// How long a connection may wait for its next request.
+    /// Maximum time that a connection waits for its next request.
     pub idle_timeout: Duration,
     /// Rate limit for the requests from one IPv4 address or one IPv6 /64 network. `None` allows any number.
     pub rate_per_address: Option<Rate>,
@@ -157,7 +157,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Time that a body or a response may take regardless of its rate.
+    /// Time that every body and every response gets in addition to the time that follows from the minimum rate.
     pub const SLOW_START: Duration = Duration::from_secs(5);
 
     /// Returns the maximum time for transferring this many bytes.
@@ -272,7 +272,8 @@ impl Policy {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
 
-    /// Returns this policy with the documents that an older policy has already fetched from the same feeds.
+    /// Returns a copy of this policy that keeps the documents that were fetched for the policy `old`, as far as this
+    /// policy still needs them.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().fetched_data.clone();
@@ -293,7 +294,7 @@ impl Policy {
         self.with_fetched_data(outside)
     }
 
-    /// Reports whether a message of any provider may name a certificate at this URL.
+    /// Reports whether the scheme of at least one provider allows messages to name a certificate at this URL.
     pub fn may_be_named(&self, url: &str) -> bool {
         self.verifiers().any(|verifier| verifier.may_name(url))
     }
@@ -303,7 +304,7 @@ impl Policy {
         self.providers.iter().filter_map(|provider| provider.verifier.as_ref())
     }
 
-    /// Returns this policy with other fetched data.
+    /// Returns a copy of this policy with `outside` as its fetched data.
     #[must_use]
     pub fn with_fetched_data(&self, outside: FetchedData) -> Self {
         Self { ingress: self.ingress.with_fetched_data(outside), ..self.clone() }
@@ -353,7 +354,7 @@ impl Policy {
         });
         let path = path.ok_or_else(|| MintFault::Parameter(TOKEN_CAPTURE.to_owned()))?;
         let mut url = format!("{}{path}", self.ingress.edge().public_url);
-        // A new token is sent in the first carrier. The other carriers are only accepted in callbacks.
+        // The URL has a parameter with the token only if that is the first carrier. Callbacks can use every carrier.
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }

@@ -51,8 +51,8 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     percent_decode_str(value).decode_utf8().map_or(Parameter::Several, Parameter::One)
 }
 
-/// Looks up a parameter strictly. Returns [`Parameter::Several`] also if the parameter occurs in another spelling, which
-/// some programs take for the same name: in another case, after a `;`, as `name[...]`, after a space, or with `.` or a
+/// Looks up a parameter strictly. Also returns [`Parameter::Several`] if the parameter occurs in another spelling that
+/// some programs read as the same name: in another case, after a `;`, as `name[...]`, after a space, or with `.` or a
 /// space for `_`.
 pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     let wanted = loose(name);
@@ -64,8 +64,8 @@ pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     }
 }
 
-/// Returns a name as the most lenient programs read it. PHP drops spaces before it and everything from a `[`, and
-/// replaces `.` and spaces by `_`.
+/// Returns a name as the most lenient programs read it. PHP drops the spaces before a name and everything from the
+/// first `[`, and replaces `.` and spaces by `_`.
 fn loose(name: &str) -> String {
     let name = name.trim_start_matches([' ', '+']).split('[').next().unwrap_or_default();
     name.replace(['.', ' ', '+'], "_")

@@ -126,8 +126,8 @@ pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|option| !option.is_empty())
 }
 
-/// Returns the headers of the message that its `Connection` header lists as hop-by-hop. All options are read, but the
-/// result is not longer than the list of headers.
+/// Returns the names that the `Connection` header of a message lists as hop-by-hop, each once. Leaves out names that no
+/// header of the message has, so the result is not longer than the list of headers.
 pub fn headers_of_one_hop(headers: &HeaderMap) -> Vec<HeaderName> {
     let options =
         connection_options(headers).filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok());

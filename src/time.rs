@@ -63,7 +63,7 @@ impl From<Timestamp> for std::time::SystemTime {
 }
 
 /// Formats the timestamp in RFC 3339, in UTC, with milliseconds unless they are zero. The formatter of the `time` crate
-/// is slower. It is not used, because every line of the access log contains a timestamp.
+/// is not used, because it is slower and every line of the access log contains a timestamp.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(moment) = OffsetDateTime::from_unix_timestamp(self.unix_secs()) else {
@@ -101,27 +101,27 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
 }
 
 /// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump ahead,
-/// the new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions that
-/// cannot be undone, for example that a deadline has passed.
+/// the new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions
+/// that cannot be undone, for example whether a deadline has passed.
 ///
-/// After a jump back, the wall clock time is used at once: an earlier time makes no deadline pass. Tokens are minted with
-/// the wall clock time, so that a later time could be after their expiry.
+/// After a jump back, the wall clock time is used at once: an earlier time makes no deadline pass. Tokens are minted
+/// with the wall clock time. If this clock kept the later time, that time could be after the expiry of a new token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// The difference between the wall clock and the monotonic clock, in milliseconds.
     offset_ms: Option<i64>,
-    /// The monotonic time at which the difference changed. `None` while it is unchanged.
+    /// The monotonic time at which a jump was first seen. `None` if no jump is pending.
     apart_since: Option<Duration>,
 }
 
 impl Steady {
-    /// The largest change of the difference between two calls that is treated as normal drift and not as a jump, in
-    /// milliseconds.
+    /// Changes of the difference up to this limit, in milliseconds, are drift. Larger changes are jumps.
     const DRIFT_MS: i64 = 2_000;
     /// How long a changed difference must last before the new wall clock time is used.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Returns the protected time. `wall` is the current wall clock time, `steady` the current monotonic time.
+    /// Returns the time, protected against jumps. `wall` is the current wall clock time, `steady` the current monotonic
+    /// time.
     pub fn look(&mut self, wall: Timestamp, steady: Duration) -> Timestamp {
         let offset = wall.unix_ms.saturating_sub(millis(steady));
         let believed = *self.offset_ms.get_or_insert(offset);
@@ -171,7 +171,7 @@ pub fn format_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
-/// A rate limit of `requests` in each duration `per`. All of these requests may arrive at once.
+/// A rate limit of `requests` in each duration `per`. All of these requests can arrive at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
     /// Maximum number of requests.
@@ -210,11 +210,11 @@ mod tests {
         let set = wall.minus(at(3600));
         assert_eq!(clock.look(set, at(61)), set);
         assert_eq!(clock.look(set.plus(at(1)), at(62)), set.plus(at(1)));
-        // The former time is still known for a minute.
+        // The clock returns to the former time within a minute. The former time is used at once.
         assert_eq!(clock.look(wall.plus(at(53)), at(63)), wall.plus(at(53)));
         assert_eq!(clock.look(set.plus(at(3)), at(64)), set.plus(at(3)));
         assert_eq!(clock.look(set.plus(at(63)), at(124)), set.plus(at(63)));
-        // A jump ahead to the former time is now one like any other.
+        // After more than a minute, a return to the former time is treated like any other jump ahead.
         assert_eq!(clock.look(wall.plus(at(115)), at(125)), set.plus(at(64)));
     }
 

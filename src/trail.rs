@@ -257,7 +257,7 @@ impl Trail {
         self.refusal.as_deref()
     }
 
-    /// Returns the nanoseconds spent on checks, without waiting for the network.
+    /// Returns the nanoseconds spent on checks. The time spent waiting for the network is not included.
     pub fn nanos(&self) -> u64 {
         self.steps().filter_map(|step| step.nanos).map(u64::from).sum()
     }

@@ -1,6 +1,6 @@
 //! The callbacks API of the admin listener: mint, list, read and revoke interactions.
 //!
-//! A client of this API can mint tokens. Therefore only clients on this host may use it, unless an admin token is
+//! A client of this API can mint tokens. Therefore Callgate accepts only clients on this host, unless an admin token is
 //! configured. Requests from a web page are always denied.
 
 use std::sync::Arc;
@@ -195,7 +195,7 @@ fn view(id: &str, interaction: &Interaction) -> Value {
     status::interaction(id, interaction, besides)
 }
 
-/// Reports whether a text has the form of an interaction id. Another replica may have minted such an id.
+/// Reports whether a text has the form of an interaction id. The interaction can be one that another replica minted.
 fn is_id(id: &str) -> bool {
     let rest = id.strip_prefix("int_").unwrap_or_default();
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))

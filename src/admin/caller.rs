@@ -45,8 +45,8 @@ fn has_our_origin(request: &AdminRequest) -> bool {
 }
 
 impl Admin {
-    /// Denies requests whose `Host` is not a name of this listener. This protects against DNS rebinding: the page of an
-    /// attacker sends its own host name.
+    /// Denies requests whose `Host` is not a name of this listener. This protects against DNS rebinding: requests from
+    /// an attacker's page contain the attacker's host name.
     pub(super) fn asked_as_ours(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         match browser::names_this_host(&request.headers, &self.listener.load().hosts) {
             true => Ok(()),

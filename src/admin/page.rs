@@ -69,7 +69,7 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
     Page { html, policy: HeaderValue::from_str(&policy).unwrap_or_else(|_| NOTHING.clone()) }
 });
 
-/// The `Content-Security-Policy` of all other responses.
+/// The `Content-Security-Policy` of all responses except the page.
 static NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 impl Admin {

@@ -18,7 +18,7 @@ impl Admin {
         self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
     }
 
-    /// Answers probes, which a kubelet or a balancer sends under any host name, and scrapers.
+    /// Responds to probes and to scrapers. A kubelet or a load balancer can send probes with any host name.
     fn probe_or_scrape(&self, request: &AdminRequest) -> Result<AdminResponse, AdminResponse> {
         caller::from_our_page(request)?;
         let (reads, named) =

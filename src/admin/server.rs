@@ -79,13 +79,14 @@ const RETRY_AFTER_SECS: u32 = 5;
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for a request, including its response.
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(30);
-/// Largest body, in bytes.
+/// Maximum size of a body, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits of one group of callers. Callers on this host have limits of their own, which other hosts cannot use up.
-/// The listener may be reachable from a whole cluster.
+/// The limits of one group of callers: the callers on this host, or all other callers. The groups have separate limits,
+/// so that callers on other hosts cannot use up the limits of this host. The listener can be reachable from a whole
+/// cluster.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
@@ -250,7 +251,7 @@ fn response_head(response: &AdminResponse) -> pingora::Result<ResponseHeader> {
         header.insert_header(ALLOW, response.allow)?;
     }
     if response.status == 503 {
-        // A response may set another value below.
+        // The headers of the response are added below. They can replace this value.
         header.insert_header(RETRY_AFTER, RETRY_AFTER_SECS)?;
     }
     for (name, value) in &response.headers {

@@ -35,7 +35,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Returns an error with the cause if only a restart can help. A disk that fails or hangs is not such a case.
+    /// Returns an error with the cause if only a restart can help. A failing or hanging disk does not cause an error.
     pub(super) fn liveness(&self) -> Result<(), &'static str> {
         match self.store.health() {
             Health::Healthy | Health::Busy | Health::Hanging | Health::Failing => Ok(()),

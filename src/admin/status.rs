@@ -92,8 +92,8 @@ fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> V
     json!({ "label": feed.label(), "kind": kind, "count": count, "age_seconds": age_seconds })
 }
 
-/// Returns an interaction as JSON. Its own members contain no token, and no URL from a message. The caller passes further
-/// members in `besides`.
+/// Returns an interaction as JSON. This function writes the members that all views share. They contain no token, and no
+/// URL from a message. The caller passes the members of its own view in `besides`.
 pub(super) fn interaction<const N: usize>(
     id: &str,
     interaction: &Interaction,

@@ -125,7 +125,7 @@ providers:
 
 const OBSERVE: &str = "    # mode: observe  # also delivers requests that fail a check, and counts them; use it at first for existing traffic\n";
 
-/// Returns a route with one address for all callbacks. It needs no further listener.
+/// Returns a route with one address for all callbacks. Such a route needs no further listener.
 fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {
     let route = format!(
         "  - name: {name}

@@ -1,7 +1,7 @@
 //! `callgate mint`: mints a callback URL and its token.
 //!
-//! It asks the running Callgate, which records the interaction in its ledger. With `--offline`, or if no Callgate is
-//! running, it mints from the configuration alone, and no interaction is recorded.
+//! The command asks the running Callgate, which records the interaction in its ledger. With `--offline`, or if no
+//! Callgate is running, the command mints from the configuration alone, and no interaction is recorded.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ use crate::time::{Timestamp, format_duration, parse_duration};
 
 /// Timeout for the connection to the running Callgate, and for each read.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Maximum size of its response, in bytes.
+/// Maximum size of the running Callgate's response, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Args)]

@@ -54,8 +54,8 @@ impl ConfigArg {
     }
 }
 
-/// Metadata that differs when a file was changed or replaced: device, inode, size, modification and change time.
-/// Symbolic links are followed. `None`: the file does not exist.
+/// Metadata that shows whether a file was changed or replaced: device, inode, size, modification and change time.
+/// Symbolic links are followed. `None` means that the file does not exist.
 pub(super) type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
 
 /// The files that a configuration was read from, with their metadata.
@@ -66,7 +66,7 @@ pub(super) fn stamp(path: &Path) -> Stamp {
     Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
 }
 
-/// A folder that contains the files of another machine, such as those of a pod. `None`: the files of this machine.
+/// A folder that contains the files of another machine, such as those of a pod. `None` means the files of this machine.
 #[derive(Default)]
 pub(super) struct Root(pub(super) Option<PathBuf>);
 

@@ -64,7 +64,8 @@ fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// Appends the keys within a value: of a mapping, of list elements, of entries by name, and of each `anyOf` form.
+/// Appends the keys within a value: the keys of a mapping, of the elements of a list, of the entries of a mapping with
+/// arbitrary names, and of each `anyOf` form.
 fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     // A reference to a secret has the same keys everywhere. The documentation explains them once, at the top.
     if Some(schema) == root.pointer("/$defs/secret") {

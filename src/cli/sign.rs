@@ -115,8 +115,8 @@ fn as_json(headers: &[(HeaderName, HeaderValue)], body: Option<&[u8]>) -> Value 
     printed
 }
 
-/// Returns the secret of the interaction, if the provider signs with such secrets, and an empty list otherwise. Returns
-/// `None` if the secret is needed but `--interaction` is missing.
+/// Returns the derived secret of the interaction if the provider signs with derived secrets. Returns an empty list for
+/// all other providers. Returns `None` if the secret is needed but `--interaction` is missing.
 fn derived(args: &SignArgs, verifier: &Verifier, policy: &Policy) -> Option<Vec<Secret>> {
     match (verifier.keys(), &args.interaction, &policy.minting) {
         (VerifierKeys::Derived, Some(interaction), Some(minting)) => {

@@ -1,4 +1,4 @@
-//! Certificates that messages of a provider name by URL.
+//! Keeps the certificates to which messages of a provider refer by URL.
 //!
 //! Fetched certificates are kept in memory and, across restarts, in the cache folder. The number per provider is
 //! limited, so that messages with invented URLs cannot fill the memory.
@@ -16,8 +16,8 @@ use crate::signature::{KeySet, Keyring, Verifier};
 /// Maximum number of certificates that are kept for one provider.
 const CERTIFICATES_MAX: usize = 256;
 
-/// Loads certificates from the cache. Skips certificates that are stale, and those that no message may name under the
-/// current policy.
+/// Loads certificates from the cache. Skips stale certificates, and certificates that the current policy does not allow
+/// any message to name.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.
@@ -76,12 +76,12 @@ pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) 
     }
 }
 
-/// Returns the verifiers of the providers whose messages may name a URL.
+/// Returns the verifiers of the providers whose scheme allows messages to name a URL.
 fn verifiers_of<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
     policy.verifiers().filter(move |verifier| verifier.may_name(url))
 }
 
-/// Returns the URLs of the certificates in `keyring` that messages of a provider may name.
+/// Returns the URLs of the certificates in `keyring` that the provider's scheme allows messages to name.
 fn certificates_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
     keyring.certificate_urls().filter(|url| verifier.may_name(url))
 }
@@ -129,7 +129,7 @@ routes:
         assert!(!put(&policy, "https://evil.example/v1/notifications/certs/CERT-1", &set));
         for i in 0..CERTIFICATES_MAX * 2 {
             let one = KeySet::merged([set.clone()]);
-            // A message was verified with the second certificate.
+            // Marks the second certificate as one that has verified a message.
             if i == 1 {
                 one.prove();
             }

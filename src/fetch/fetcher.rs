@@ -2,7 +2,7 @@
 //!
 //! Documents that the configuration names are fetched before they are needed, and then at intervals. If a fetch fails,
 //! the last good document stays in use. At most one fetch runs for each document. A message cannot make Callgate fetch
-//! an arbitrary URL: it can name a certificate or a confirmation only at URLs that the provider's scheme allows.
+//! an arbitrary URL: the provider's scheme limits the URLs of certificates and of confirmations of subscriptions.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -215,7 +215,7 @@ impl Work {
         });
         for feed in policy.feeds.iter().filter(|feed| needed(feed)) {
             self.states.entry(PeriodicFetch::Feed(feed.clone())).or_insert_with(|| {
-                // The reload loaded this document from the cache, so it has the age of the cache file.
+                // The reload loaded this document from the cache, so the document is as old as its cache file.
                 let age = match feed.url.starts_with("file:") {
                     true => Some(Duration::ZERO),
                     false => Cache::new(policy.fetching.cache.as_deref())
@@ -227,8 +227,8 @@ impl Work {
         }
     }
 
-    /// Deletes cache files of certificates that are no longer in use. Removes queued certificates that no message may
-    /// name any more. Schedules a later fetch of new certificates.
+    /// Deletes cache files of certificates that are no longer in use. Removes queued certificates that messages are no
+    /// longer allowed to name. Schedules a later fetch of new certificates.
     fn sync_certificates(&mut self) {
         let policy = self.policy.load_full();
         let keyring = &policy.ingress.edge().fetched_data.keyring;
@@ -264,8 +264,8 @@ impl Work {
         Ok(client)
     }
 
-    /// Starts the fetches that are due, within the limits. Returns the time at which the next requested fetch may
-    /// start.
+    /// Starts the fetches that are due, within the limits. Returns the earliest time at which the next requested fetch
+    /// can start.
     fn start_due(&mut self, done: &mpsc::Sender<FetchEnd>) -> Option<Instant> {
         let policy = self.policy.load_full();
         let now = instant();
@@ -322,7 +322,7 @@ impl Work {
                 policy.ingress.edge().fetched_data.keyring.certificate(url).is_some()
             }
         };
-        // One reload can remove a document, and a second reload can add the document again before its state is dropped.
+        // `running` is reset even if the document is not needed now, because a reload may add the document again.
         if let Some(state) = self.states.get_mut(&periodic) {
             state.running = false;
         }

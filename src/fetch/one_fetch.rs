@@ -44,8 +44,8 @@ impl FetchTarget {
     }
 }
 
-/// Starts a fetch on a thread that may block, and sends its result to `done`. The result of a fetch that panics is an
-/// error.
+/// Starts a fetch on a thread for blocking work, and sends its result to `done`. The result of a fetch that panics is
+/// an error.
 pub(super) fn start_fetch(
     target: FetchTarget,
     done: mpsc::Sender<FetchEnd>,

@@ -33,8 +33,8 @@ pub(super) fn put(policy: &ArcSwap<Policy>, feed: &Feed, change: impl Fn(&mut Fe
     });
 }
 
-/// Loads the documents from files and from the cache. Returns the age of each feed, in the order of the policy, or
-/// `None` if it could not be loaded.
+/// Loads the documents from files and from the cache. Returns the age of each feed, in the order of the policy. The age
+/// is `None` for a secret, and for a feed that could not be loaded.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.

@@ -21,7 +21,7 @@ const RUNNING_PER_NETWORK_MAX: usize = 3;
 const RUNNING_FIRST_REQUESTS_MAX: usize = 2;
 /// Minimum average time between the starts of two fetches.
 const START_INTERVAL: Duration = Duration::from_millis(500);
-/// Number of fetches that may start at once after a pause.
+/// Number of fetches that can start at once after a pause.
 const BURST: u32 = 8;
 /// Number of attempts to fetch a URL before it is removed. A later message can request it again.
 const ATTEMPTS_MAX: u32 = 4;
@@ -84,7 +84,7 @@ impl FetchQueue {
             }
             Some(at) => {
                 let entry = self.entries.remove(at);
-                // Assigns the URL to the network that is served first.
+                // Moves the URL to the network of the new client if that network is served earlier.
                 let sooner = !entry.running && self.served_since(network) > self.served_since(entry.network);
                 let network = if sooner { network } else { entry.network };
                 Entry { repeated: true, network, sequence, ..entry }
@@ -294,7 +294,7 @@ mod tests {
         for i in 0..10 {
             queue.request(&format!("none-{i}"), FLOOD, now);
         }
-        // URLs that were requested again may start, but one fetch is left for another network.
+        // URLs that were requested again can start as well, but the last fetch is reserved for another network.
         assert_eq!([take(&mut queue), take(&mut queue)].iter().flatten().count(), 1);
         queue.request("real", PROVIDER, now);
         queue.request("real", PROVIDER, now);

@@ -48,7 +48,7 @@ impl RequestedFetches {
         self.confirmations.is_empty() && self.certificates.values().all(FetchQueue::is_empty)
     }
 
-    /// Returns the fetches to start now, and the time at which the next fetch may start.
+    /// Returns the fetches to start now, and the earliest time at which the next fetch can start.
     pub(super) fn start_due(&mut self, now: Instant) -> (Vec<RequestedFetch>, Option<Instant>) {
         let (mut fetches, mut next_start) = (Vec::new(), None::<Instant>);
         let mut drain = |queue: &mut FetchQueue, fetch: &dyn Fn(Box<str>) -> RequestedFetch| loop {
@@ -82,7 +82,7 @@ impl RequestedFetches {
         }
     }
 
-    /// Removes certificates that no message may name any more. `verifier` returns the verifier of a provider.
+    /// Removes certificates that messages are no longer allowed to name. `verifier` returns the verifier of a provider.
     pub(super) fn retain<'p>(&mut self, verifier: impl Fn(&str) -> Option<&'p Verifier>) {
         self.certificates.retain(|provider, queue| {
             let Some(verifier) = verifier(provider) else { return false };
@@ -106,7 +106,7 @@ mod tests {
         for i in 0..10_000 {
             fetches.certificate(&flooded, &format!("none-{}", i / 2), CALLER, now);
         }
-        // All running fetches of that provider hang.
+        // These fetches of the flooded provider do not end.
         fetches.start_due(now);
         fetches.certificate(&other, "real", CALLER, now);
         assert!(fetches.confirmation("agreed", now));

@@ -17,7 +17,7 @@ const ANSWER_TRAILERS_MAX: u16 = 256;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChunkFault;
 
-/// The state of the parser: the part of the body that the next byte belongs to.
+/// The state of the parser: the part of the body to which the next byte belongs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
     /// In a chunk size. Contains the number of digits so far.
@@ -42,7 +42,7 @@ enum At {
     Data,
     /// Before the CR that follows the data of a chunk.
     DataCr,
-    /// Before the LF that follows this CR.
+    /// After the CR that follows the data of a chunk.
     DataLf,
     /// At the beginning of a trailer line.
     Trailer,
@@ -58,16 +58,16 @@ enum At {
     Done,
 }
 
-/// Names of the framing and of the host. Such a field must not be a trailer (RFC 9110 section 6.5.1): a program that
-/// merges trailers into the head would read another request.
+/// Names of the headers that determine the framing and the host. A trailer must not have such a name (RFC 9110 section
+/// 6.5.1): a program that merges trailers into the head would then read a different request.
 const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
 
 /// Compares a trailer's name with [`FRAMING_NAMES`], byte by byte.
 #[derive(Clone, Copy, Debug)]
 struct TrailerName {
-    /// Number of bytes so far.
+    /// Number of bytes of the name that were read so far.
     length: u8,
-    /// Whether the bytes so far are the beginning of each name.
+    /// For each of [`FRAMING_NAMES`]: whether it begins with the bytes that were read so far.
     begins: [bool; FRAMING_NAMES.len()],
 }
 

@@ -144,7 +144,7 @@ impl Head {
         }
         let value = value.trim_ascii();
         // Some servers treat `_` in a header name as `-`. They would read `Content_Length` as the length of the body,
-        // so it is checked like `Content-Length`.
+        // so such a header is checked like `Content-Length`.
         let is = |known: &[u8]| {
             name.len() == known.len()
                 && name.iter().zip(known).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a, *b) == (b'_', b'-'))

@@ -1,5 +1,5 @@
 //! Protects outgoing requests to URLs from outside against server-side request forgery. It checks that a URL is
-//! unambiguous, that its host is in the list of allowed hosts, and that Callgate may connect to its address.
+//! unambiguous, that its host is in the list of allowed hosts, and that Callgate is allowed to connect to its address.
 //!
 //! It does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately before it
 //! connects to this address.
@@ -24,8 +24,8 @@ pub enum Refused {
     Host,
     /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// The URL is plain HTTP, and plain HTTP is not allowed for it: its host is not listed, or its host has a public
-    /// address.
+    /// The URL is plain HTTP, which is not allowed for this host. A host name other than `localhost` needs an entry
+    /// that allows plain HTTP. An IP address must not be public.
     PlainHttp,
     /// The URL is invalid or ambiguous.
     Url(UrlFault),
@@ -75,7 +75,7 @@ pub enum Entry {
         /// Whether plain HTTP is allowed as well.
         plain: bool,
     },
-    /// A network that Callgate may connect to, even if it is not public.
+    /// A network that Callgate is allowed to connect to, even if it is not public.
     Network(IpNet),
 }
 
@@ -104,8 +104,8 @@ impl Entry {
     }
 }
 
-/// The hosts that outgoing requests may use: host names, and networks that Callgate may connect to although they are
-/// not public.
+/// The hosts that are allowed for outgoing requests: host names, and networks that are allowed although they are not
+/// public.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     entries: Vec<Entry>,
@@ -166,8 +166,8 @@ impl Guard {
         }
     }
 
-    /// Returns one item for each entry that matches the URL's host and port. The item is whether the entry allows plain
-    /// HTTP. It is always true for `localhost`.
+    /// Returns one item for each entry that matches the URL's host and port. The item is true if the entry allows plain
+    /// HTTP, or if the host is `localhost`.
     fn names(&self, url: &Url) -> impl Iterator<Item = bool> {
         let (host, port) = (url.host().to_owned(), url.port());
         self.entries.iter().filter_map(move |entry| match entry {

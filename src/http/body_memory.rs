@@ -18,7 +18,7 @@ pub(crate) struct MemoryReservation {
 }
 
 impl BodyMemory {
-    /// Creates an empty reservation. It cannot grow if all reservations together would exceed `max` bytes.
+    /// Creates an empty reservation. It can grow as long as all reservations together do not exceed `max` bytes.
     pub(crate) fn reserve(&self, max: u64) -> MemoryReservation {
         MemoryReservation { memory: self.clone(), bytes: 0, max }
     }

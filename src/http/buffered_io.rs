@@ -1,4 +1,4 @@
-//! The byte stream of an accepted connection. Its user can put back bytes that were read too early. The stream joins
+//! The byte stream of an accepted connection. Code that has read too many bytes can put them back. The stream joins
 //! small writes. While the connection is idle, the stream has no buffer.
 
 use std::io;
@@ -50,14 +50,14 @@ impl BufferedIo {
         };
     }
 
-    /// Waits until the connection has data to read, or is closed. May return early, because tokio regards the socket as
-    /// readable until a read would block.
+    /// Waits until the connection has data to read, or is closed. Can return although there is no data, because tokio
+    /// regards the socket as readable until a read would block.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         if self.read_buffer.is_empty() { self.stream.readable().await } else { Ok(()) }
     }
 
-    /// Waits until the connection has data to read, or is closed. Unlike [`BufferedIo::readable`], this asks the kernel
-    /// and does not return early.
+    /// Waits until the connection has data to read, or is closed. Unlike [`BufferedIo::readable`], this function asks
+    /// the kernel, so it does not return without data.
     pub(crate) async fn wait_for_data(&self) {
         if self.read_buffer.is_empty() {
             let _ = self.stream.peek(&mut [0]).await;

@@ -20,8 +20,8 @@ use crate::request::{lasts, write_line};
 const BODY_READ_BYTES: usize = 16 << 10;
 /// Size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
-/// Number of bytes of a chunked body that may always be decoded at once, even if the caller provides no capacity: the
-/// bytes may be the last chunk, which has no data.
+/// Minimum number of bytes of a chunked body that are decoded at once, even if the caller provides no capacity. These
+/// bytes can be the last chunk, which has no data and therefore needs no capacity.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
 /// Response data up to this size, in bytes, is copied into the write buffer. Copying costs less than another system
 /// call.
@@ -79,8 +79,8 @@ fn line(bytes: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
-/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the caller may send another request
-/// on the connection.
+/// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the head allows the caller to send
+/// another request on the connection.
 pub(crate) fn write_response_head<'l>(
     out: &mut Vec<u8>,
     status: u16,
@@ -127,7 +127,7 @@ pub(crate) struct Http1Session {
     read_buffer: BytesMut,
     /// The framing of the part of the body that was not read yet.
     body: Framing,
-    /// Whether the connection may carry another request.
+    /// Whether the connection can carry another request.
     keep_alive: bool,
     /// Whether an unread body is discarded after the response, so that the connection can be kept.
     drain_body: bool,
@@ -268,7 +268,7 @@ impl Http1Session {
         self.flush_buffer().await
     }
 
-    /// Puts the head of the response into the write buffer. It is sent with the first part of the body.
+    /// Puts the head of the response into the write buffer. The head is sent with the first part of the body.
     ///
     /// If the request body is unread and will not be drained, the connection is closed after the response. Callgate
     /// cannot know whether a caller that waits for `100 Continue` will still send the body.

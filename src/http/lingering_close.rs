@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 2 << 20;
 /// Size of the buffer for discarded bytes.
 const READ_BYTES: usize = 16 << 10;
 
-/// Shuts down the write side, then discards the bytes that the peer sends until it closes its side or has sent
+/// Shuts down the write side. Then discards the bytes that the peer sends, until the peer closes its side or has sent
 /// `BYTES_MAX` bytes.
 pub(crate) async fn close(stream: &mut Stream) {
     let _ = AsyncWriteExt::shutdown(stream).await;

@@ -16,7 +16,7 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deadline for closing a connection.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest supported timeout, because adding [`Duration::MAX`] to an instant would overflow.
+/// Maximum supported timeout. Adding [`Duration::MAX`] to an instant would overflow.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Returns the output of `future`, or `None` after `duration`.
@@ -82,7 +82,7 @@ pub(crate) struct TransferTimer<'l> {
 }
 
 impl<'l> TransferTimer<'l> {
-    /// Creates a timer for a transfer that may wait at most `deadline` in total.
+    /// Creates a timer for a transfer that waits at most `deadline` in total.
     pub(crate) fn new(limits: &'l Limits, deadline: Duration) -> Self {
         Self { limits, deadline, waited: Duration::ZERO }
     }

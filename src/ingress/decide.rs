@@ -75,7 +75,7 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Builds the router from the routes. No two paths may have the same shape (see
+    /// Builds the router from the routes. Two paths must not have the same shape (see
     /// [`Template::same_shape`](crate::path::Template::same_shape)).
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();
@@ -102,7 +102,7 @@ impl Ingress {
         self.documents.iter().find(asked)
     }
 
-    /// Returns this `Ingress` with other fetched keys and address lists.
+    /// Returns this `Ingress` with `fetched_data` in place of its own fetched keys and address lists.
     #[must_use]
     pub fn with_fetched_data(&self, fetched_data: FetchedData) -> Self {
         let edge = Edge { fetched_data, ..Edge::clone(&self.edge) };

@@ -139,7 +139,7 @@ impl Admitted {
         self.target(head).ok_or(Denial::RouteUnknown)
     }
 
-    /// Returns what the verification of a signature needs besides the body.
+    /// Returns the data that the verification of a signature needs in addition to the body.
     fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
         SignatureContext {
             head: *head,
@@ -150,7 +150,8 @@ impl Admitted {
         }
     }
 
-    /// Returns the reply if the request is a handshake. `verified` is whether its signature has been verified.
+    /// Returns the reply if the request is a handshake. `verified` is whether the signature of the request was
+    /// verified.
     fn shake(
         &self,
         head: &RequestHead<'_>,

@@ -9,7 +9,7 @@ use crate::json::find_one;
 use crate::request::RequestHead;
 use crate::signature::{AuthenticationTag, DuplicateRule, IdentityPart, Scheme};
 
-/// A verified message, as far as it tells its event apart from others.
+/// The parts of a verified message that distinguish its event from other events.
 struct Message<'m> {
     route: &'m str,
     scope: Scope<'m>,
@@ -20,8 +20,8 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns the keys of a message, for [`Ask::events`](crate::interaction::Ask::events) and [`Ask::repeats`](crate::interaction::Ask::repeats). If the
-    /// ledger knows one of the first keys, the message is a duplicate.
+    /// Returns two lists of keys of a message: `Ask::events` and `Ask::repeats`. If the ledger knows one of the first
+    /// keys, the message is a duplicate.
     pub(super) fn event_keys(
         &self,
         head: &RequestHead<'_>,
@@ -59,14 +59,15 @@ impl Message<'_> {
         self.tags.iter().map(|tag| EventKey::of_tag(self.route, self.scope, tag.as_bytes()))
     }
 
-    /// Returns the key of the id, and the keys of the signature if the id is not signed or missing.
+    /// Returns the key of the event id. If the id is missing or not signed, also returns the keys of the signature.
     fn by_signature(&self, scheme: &Scheme) -> Vec<EventKey> {
         let tags = (self.id.is_none() || !scheme.signs_id()).then(|| self.tag_keys());
         self.id_key().into_iter().chain(tags.into_iter().flatten()).collect()
     }
 
-    /// Returns the keys of the scheme's identity. A message may have several tags, one for each secret that was tried.
-    /// Each of them makes a key, so that the key stays the same when a secret is added.
+    /// Returns the keys of the parts by which the scheme identifies an event. A message can have several tags, one for
+    /// each secret that was tried. Each tag makes its own key, so that the message keeps its keys when a secret is
+    /// added.
     fn by_identity(&self, scheme: &Scheme) -> Vec<EventKey> {
         let parts = scheme.identity.as_slice();
         match parts {
@@ -80,7 +81,7 @@ impl Message<'_> {
         let uses_signature = parts.contains(&IdentityPart::Signature);
         let values: Vec<_> = parts.iter().map(|part| self.value(part)).collect();
         if values.iter().all(Option::is_none) {
-            // The message has none of the parts. A signature over a time still tells it apart from others.
+            // The message has none of the parts. If the signature covers a time, it still distinguishes the message.
             return if scheme.covers().time { self.tag_keys().collect() } else { Vec::new() };
         }
         let encoded = encode(values.iter().map(Option::as_deref));
@@ -95,7 +96,7 @@ impl Message<'_> {
         std::iter::once(key(b"")).chain(replays.into_iter().flatten()).collect()
     }
 
-    /// Returns the value of a part. Returns `None` if the message does not have it, and for the signature.
+    /// Returns the value of a part. Returns `None` for a part that the message does not have, and for the signature.
     fn value(&self, part: &IdentityPart) -> Option<Vec<u8>> {
         match part {
             IdentityPart::Body => Some(Sha256::digest(self.body).to_vec()),

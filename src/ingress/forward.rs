@@ -33,8 +33,8 @@ fn holds(text: &[u8], token: &[u8]) -> bool {
     text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
 }
 
-/// Reports whether a header name begins with `Callgate`. Some frameworks treat `_` and `.` as `-`, so these are
-/// included.
+/// Reports whether a header name is `Callgate` or begins with `Callgate-`. Some frameworks treat `_` and `.` as `-`, so
+/// names with these characters are included.
 fn says_callgate(name: &str) -> bool {
     name.strip_prefix("callgate").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
@@ -88,8 +88,8 @@ fn write_request(
 }
 
 impl Observed {
-    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. It keeps the token and the
-    /// signature headers, because the agent still checks them. It adds only the header `Callgate-Observed`. It adds no
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. Keeps the token and the
+    /// signature headers, because the agent still checks them. Adds only the header `Callgate-Observed`. Adds no
     /// identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
         let to = (self.target(), &*self.admitted.edge.authority);

@@ -30,7 +30,7 @@ pub(super) struct Found {
     pub(super) guarded: Option<&'static str>,
     /// True if the route does not list the request's method. The request is then denied unless it is a handshake.
     pub(super) only_handshake: bool,
-    /// The derived signing secrets of this interaction.
+    /// The derived signing secrets of the interaction that the token names.
     pub(super) derived: Vec<Secret>,
     /// The denial because of a missing signature. It is applied later, unless the body shows that the request is an
     /// unsigned handshake.
@@ -95,7 +95,7 @@ impl Run<'_> {
             trail.pass(Check::Method, || head.method.to_owned());
             return Ok(());
         }
-        // A handshake may use a method that callbacks of the route do not use.
+        // A handshake can use a method that callbacks of the route do not use.
         if route.verifier().is_some_and(|verifier| verifier.may_be_handshake(head)) {
             found.only_handshake = true;
             trail.pass(Check::Method, || format!("{} is allowed for a handshake only", head.method));

@@ -38,7 +38,7 @@ impl Observed {
         self.instead
     }
 
-    /// Returns the reasons of all checks that denied the request.
+    /// Returns the denials that observe mode recorded instead of enforcing them.
     pub fn denials(&self) -> &[Denial] {
         &self.admitted.found.observed
     }

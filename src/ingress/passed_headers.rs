@@ -62,7 +62,7 @@ const REMOVED: [&str; 50] = [
     "x-vercel-proxied-for",
 ];
 
-/// Beginnings of such header names. Sorted.
+/// Prefixes of the names of further headers that agents and their frameworks trust. Sorted.
 const REMOVED_PREFIXES: [&str; 46] = [
     "callgate-",
     // Cloudflare.
@@ -126,7 +126,7 @@ const REMOVED_PREFIXES: [&str; 46] = [
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
 /// Reports whether a header of a caller never reaches the agent, whatever the configuration says: headers of the
-/// connection, headers that only a proxy may set, and headers of Callgate itself.
+/// connection, headers that only a proxy is allowed to set, and headers of Callgate itself.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
     REMOVED.contains(&text)

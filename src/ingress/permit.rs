@@ -146,8 +146,7 @@ impl Verified {
     }
 }
 
-/// Reports whether the ledger had already compared the event with the delivered ones when it denied the request for
-/// this reason.
+/// Reports whether a denial for this reason comes after the ledger has compared the event with the delivered events.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }

@@ -20,15 +20,16 @@ use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
 /// An outside service that sends callbacks.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// Its name in the configuration. The name is used as metric label and log field.
+    /// The name of the provider in the configuration. The name is used as metric label and log field.
     pub name: Arc<str>,
-    /// The name of the preset that it uses, if it uses one.
+    /// The name of the preset that the provider uses, if it uses one.
     pub preset: Option<&'static str>,
-    /// The addresses that its callbacks may come from. `None` allows all addresses.
+    /// The addresses from which the provider's callbacks are accepted. `None` allows all addresses.
     pub allow: Option<Allowlist>,
-    /// Verifies its signatures. `None` if the provider does not sign.
+    /// Verifies the signatures of the provider. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
-    /// The path of the public document that lists the URLs of its routes. `None` if there is no such document.
+    /// The path of the public document that lists the URLs of the provider's routes. `None` if there is no such
+    /// document.
     pub published: Option<Box<str>>,
 }
 
@@ -50,14 +51,14 @@ pub enum Carrier {
 pub enum TokenRule {
     /// A callback token, which is bound to this route and its captures.
     Callback {
-        /// The parts of the request that may contain the token. Exactly one of them must contain it.
+        /// The parts of the request that can contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
         /// Verifies the token.
         verifier: Arc<CallbackVerifier>,
     },
     /// A JWT of another issuer.
     Jwt {
-        /// The parts of the request that may contain the token. Exactly one of them must contain it.
+        /// The parts of the request that can contain the token. Exactly one of them must contain it.
         carriers: Vec<Carrier>,
         /// Verifies the token.
         verifier: Box<JwtVerifier>,
@@ -121,7 +122,7 @@ impl Carrier {
 pub struct Actions {
     /// The member of the body that contains the URL of the action endpoint.
     pub pointer: Pointer,
-    /// The hosts to which the action endpoint may belong.
+    /// The hosts that are allowed for the action endpoint.
     pub guard: Guard,
     /// Whether the agent receives a local URL instead of the action endpoint.
     pub rewrite: bool,
@@ -164,7 +165,7 @@ pub struct CertificateRule {
 /// A route: an external path, the checks for requests to it, and an internal path.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name. It is used as metric label and log field, and callback tokens are bound to it.
+    /// The name of the route. It is used as metric label and log field, and callback tokens are bound to it.
     pub name: Arc<str>,
     /// The external path.
     pub path: Template,
@@ -178,7 +179,7 @@ pub struct Route {
     pub forward: Template,
     /// What happens to the query.
     pub query: QueryRule,
-    /// The headers of the caller that reach the agent. `None`: all headers that are not always removed.
+    /// The headers of the caller that reach the agent. `None` means all headers except those that are always removed.
     pub passed_headers: Option<Arc<HeaderAllowlist>>,
     /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,

@@ -10,8 +10,8 @@ use crate::denial::Refusal;
 use crate::path::Captures;
 use crate::token::Granted;
 
-/// The key of an event. It is unique within its [`Scope`], so that duplicates can be recognized. The lowest bit is 1 if
-/// the key was made from an event id, and 0 if it was made from a MAC.
+/// The key of an event. It is unique within its [`Scope`], so that duplicates can be recognized. The lowest bit is 0 if
+/// the key was made from a MAC, and 1 if it was made from an event id or from other parts of a message.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct EventKey(pub u128);
 
@@ -57,7 +57,7 @@ impl EventKey {
     }
 }
 
-/// Returns the first 16 bytes of a MAC or a digest as a number. Every MAC and digest has more than 16 bytes.
+/// Returns the first 16 bytes of a MAC or a digest as a number. Every MAC and digest has at least 16 bytes.
 fn first_half(bytes: &[u8]) -> u128 {
     bytes.first_chunk().copied().map_or(0, u128::from_be_bytes)
 }
@@ -71,7 +71,7 @@ pub enum Scope<'a> {
     Interaction(&'a str),
 }
 
-/// The input for the check of the ledger. The check decides whether a verified callback may be delivered now.
+/// The input for the check of the ledger. The check decides whether Callgate delivers a verified callback now.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The route.
@@ -111,7 +111,7 @@ pub struct Cleared {
 }
 
 impl Cleared {
-    /// Creates the proof. Only a ledger may call this: `tests/tidy.rs` checks that no other module does.
+    /// Creates the proof. Only a ledger is allowed to call this: `tests/tidy.rs` checks that no other module calls it.
     pub fn by_the_ledger(question: Option<u32>, stale: bool) -> Self {
         Self { question, stale }
     }

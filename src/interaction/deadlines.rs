@@ -9,7 +9,7 @@ use super::notice::{Notice, NoticeId, Overdue};
 use super::state::Event;
 use crate::time::Timestamp;
 
-/// Delay before a notice that the agent did not acknowledge is sent again. It doubles from the minimum to the maximum.
+/// Delay before an unacknowledged notice is sent again. The delay doubles each time, from the minimum to the maximum.
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Delay before the deadline of an interaction is checked again, if one of its callbacks is being delivered.
@@ -62,7 +62,7 @@ impl Interaction {
         let ms = now.unix_ms();
         let silent = self.state.is_open() && self.in_flight == 0;
         if silent && now >= self.deadline() && self.is_probably_not_sent() {
-            // The agent already knows: it received the error.
+            // The agent needs no notice, because it has already received an error for its request.
             due.lapsed = self.go(Event::NotSent);
         } else if silent && now >= self.deadline() {
             due.lapsed = self.go(Event::Lapsed);

@@ -11,8 +11,8 @@ impl Interaction {
         self.more.as_ref().and_then(|more| more.undelivered)
     }
 
-    /// Reports whether nothing shows that the provider accepted the request: the agent received an error, and no
-    /// callback has arrived since.
+    /// Reports whether the provider probably did not accept the request: the agent received an error, and no callback
+    /// has arrived since.
     pub(super) fn is_probably_not_sent(&self) -> bool {
         let is_doubtful = self.more.as_ref().is_some_and(|more| more.is_doubtful);
         is_doubtful && self.last_event.is_none() && self.undelivered().is_none()

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 /// Maximum number of event ids that are kept for display. Duplicates are recognized by [`EventKey`] instead.
 const EVENT_IDS_MAX: usize = 8;
 
-/// The record of one interaction. The ledger stores its id separately.
+/// The record of one interaction. The ledger stores the id of the interaction separately.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Interaction {
     /// The route that receives its callbacks.
@@ -52,7 +52,7 @@ pub struct Interaction {
     /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`]).
     #[serde(default)]
     pub(super) notifies: bool,
-    /// Whether a notice was already created because no callback has arrived since the last event.
+    /// Whether the interaction has already stalled since the last event. One stall causes only one notice.
     #[serde(default)]
     pub(super) stall_noticed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -250,7 +250,7 @@ impl Interaction {
         Ok(Some(Claim { number, question, stale }))
     }
 
-    /// Checks that the interaction accepts the callback. Returns whether the progress in the callback is stale.
+    /// Checks that this interaction accepts the callback. Returns true if the callback reports stale progress.
     fn check_accepts(&self, ask: &Ask<'_>, now: Timestamp) -> Result<bool, ClaimError> {
         if self.state == State::Revoked {
             return Err(refused(Denial::InteractionRevoked, "the interaction was revoked"));

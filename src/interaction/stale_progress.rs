@@ -5,20 +5,20 @@ use super::state::State;
 /// What happens to stale progress: progress that is lower than before, or that arrives after a final callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stale {
-    /// It is delivered, even after a final callback.
+    /// The callback is delivered, even after a final callback.
     Deliver,
-    /// It is not delivered. The caller receives status 200.
+    /// The callback is not delivered. The caller receives status 200.
     Drop,
 }
 
-/// Reports whether a callback is lower progress than `highest`, the highest progress that was reported before. A final
-/// callback is never stale.
+/// Reports whether a callback reports less progress than `highest`, which is the highest progress that was reported
+/// before. A final callback is never stale.
 pub(super) fn is_lower(highest: Option<f64>, reported: Option<f64>, is_final: bool) -> bool {
     !is_final && matches!((highest, reported), (Some(highest), Some(reported)) if reported < highest)
 }
 
-/// Reports whether a callback is progress after a final callback. Without a rule for stale progress, the interaction
-/// accepts no callback after a final one.
+/// Reports whether a callback reports progress after a final callback and the route has a rule for such progress.
+/// Without a rule, the interaction accepts no callback after a final one.
 pub(super) fn is_after_final(state: State, is_progress: bool, rule: Option<Stale>) -> bool {
     matches!(state, State::Done | State::Failed) && is_progress && rule.is_some()
 }

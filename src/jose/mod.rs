@@ -118,7 +118,7 @@ impl fmt::Display for KeyFault {
     }
 }
 
-/// A verification key and the one algorithm that it may be used with.
+/// A verification key and the only algorithm with which Callgate uses the key.
 #[derive(Clone)]
 pub struct Key {
     id: Option<Box<str>>,

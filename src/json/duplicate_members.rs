@@ -22,9 +22,10 @@ pub fn is_same_name(a: &str, b: &str) -> bool {
     folded(a) == folded(b)
 }
 
-/// Looks up one pointer strictly. Returns [`Found::Doubled`] if two members of an object on the path have the same
-/// name, or names that differ only in case: JSON parsers differ in which of them they use. The same applies if one
-/// member has the name in another case. A token of digits is a list index, never a member name.
+/// Looks up one pointer strictly. Returns [`Found::Doubled`] if an object on the path has two members whose names are
+/// equal or differ only in case, because JSON parsers differ in which of them they use. Also returns [`Found::Doubled`]
+/// if there is only one such member and its name is in another case. A token of digits is a list index, never a member
+/// name.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.
@@ -46,7 +47,7 @@ pub fn find_strict<'t>(document: &'t [u8], pointer: &Pointer) -> Result<Found<'t
                 match (named.next(), named.next()) {
                     (Some(_), Some(_)) => return Ok(Found::Doubled),
                     (Some((name, value)), None) if **name == **token => Some(*value),
-                    // The object only has a member whose name differs in case. Some parsers would accept this member.
+                    // The object has only a member whose name differs in case. Some parsers would accept this member.
                     (Some(_), None) => return Ok(Found::Doubled),
                     (None, _) => None,
                 }

@@ -122,7 +122,7 @@ impl<'t> Walk<'_, '_, 't> {
         Some(())
     }
 
-    /// Returns the bit mask of the pointers whose token at this depth is this member name.
+    /// Returns the bit mask of the pointers whose token at this depth equals this member name.
     fn named(&self, name: &str) -> u32 {
         if !name.contains('\\') {
             return self.goes(name.as_bytes());
@@ -154,8 +154,8 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Handles a value for the pointers in the bit mask `through`. A pointer without further tokens ends at this value, and
-    /// the value is recorded for it. For the other pointers, the search continues inside the value.
+    /// Handles one value. The bit mask `through` selects the pointers whose path leads to this value. For each of them
+    /// that has no further tokens, the value is recorded. For the others, the search continues inside the value.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());

@@ -50,7 +50,7 @@ impl<'t> Scan<'t> {
         }
     }
 
-    /// Skips white space, and consumes `byte` if it comes next. Returns whether it did.
+    /// Skips white space, and consumes `byte` if it comes next. Returns whether `byte` was consumed.
     pub(super) fn takes(&mut self, byte: u8) -> bool {
         match white(self.rest) {
             [next, behind @ ..] if *next == byte => {
@@ -217,7 +217,7 @@ fn number(first: u8, rest: &[u8]) -> Option<&[u8]> {
         (b'-', _) => return None,
         (digit, rest) => (digit, rest),
     };
-    // A digit after a leading zero is not skipped. The caller finds it where only a separator may follow, and fails.
+    // A digit after a leading zero is not skipped. The caller then fails, because only a separator is allowed there.
     if first != b'0' {
         rest = digits(rest);
     }

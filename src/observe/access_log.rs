@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Maximum time for which a line waits for more lines before it is written.
+/// Maximum time that a line waits for more lines before it is written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum time that the stopping process waits until the reader of the log has taken the remaining lines.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
@@ -22,11 +22,11 @@ const PENDING_BYTES_MAX: usize = 8 << 20;
 struct Pending {
     bytes: Vec<u8>,
     closed: bool,
-    /// All lines are written, and the writer thread has ended.
+    /// Whether all lines are written and the writer thread has ended.
     done: bool,
-    /// The writer thread is waiting for the first line of a batch.
+    /// Whether the writer thread is waiting for the first line of a batch.
     writer_waits: bool,
-    /// The writer thread is waiting for the batch to fill or for the interval to end.
+    /// Whether the writer thread is waiting for the batch to fill or for the interval to end.
     gathering: bool,
 }
 

@@ -20,7 +20,8 @@ pub struct ConfigState(Mutex<ConfigStatus>);
 pub struct ConfigStatus {
     /// Number of configurations applied so far, including the first one.
     pub generation: u64,
-    /// The first characters of the SHA-256 of the configuration file. Files that it names are not part of the hash.
+    /// The first characters of the SHA-256 of the configuration file. The files that the configuration names are not
+    /// included.
     pub version: String,
     /// Time at which the configuration was applied (RFC 3339).
     pub taken: String,
@@ -39,12 +40,12 @@ pub struct Refused {
     pub at: String,
     /// Version of this configuration, computed like [`ConfigStatus::version`].
     pub version: String,
-    /// Every error in it.
+    /// Every error in this configuration.
     pub errors: Vec<String>,
 }
 
 impl ConfigState {
-    /// Creates the state with the configuration of the start, which has generation 1.
+    /// Creates the state for the configuration with which Callgate started. This configuration has generation 1.
     pub fn new(text: &str, now: Timestamp) -> Self {
         Self(Mutex::new(ConfigStatus {
             generation: 1,

@@ -8,7 +8,8 @@ use crate::source::write_address;
 use crate::time::Timestamp;
 use crate::trail::Trail;
 
-/// Maximum length of `detail`, in bytes. A longer text is cut, unless the cut would split a UTF-8 character.
+/// Maximum length of `detail`, in bytes. A longer text is cut. It is written completely if the cut would split a UTF-8
+/// character.
 const DETAIL_BYTES_MAX: usize = 300;
 
 /// The access-log entry of one ingress request. It never contains a token, a secret, a query or a body.
@@ -129,7 +130,7 @@ pub struct EgressEntry<'a> {
     pub path: &'a str,
     /// The reason why the request was not sent or not answered.
     pub detail: Option<&'a str>,
-    /// The interaction that this request started, or whose question it answers.
+    /// The interaction that this request started, or the interaction whose question this request answers.
     pub interaction: Option<&'a str>,
     /// Size of the request body, in bytes.
     pub body_bytes: u64,

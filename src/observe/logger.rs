@@ -1,6 +1,7 @@
 //! The event log: plain lines on standard error about the process, such as start, reload and stop.
 //!
-//! Libraries may log only errors. At lower levels, pingora prints request lines and headers, which contain tokens.
+//! Of the messages of libraries, only errors are logged. At lower levels, pingora prints request lines and headers,
+//! which contain tokens.
 
 use std::io::Write;
 

@@ -14,10 +14,10 @@ use crate::guard::Refused;
 
 /// Buckets for the time of a decision, in seconds. A decision takes microseconds.
 const DECIDE_BUCKETS: &[f64] = &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2];
-/// Buckets for the response times of agents and providers, in seconds. They take milliseconds to minutes.
+/// Buckets for the response times of agents and providers, in seconds. Responses take milliseconds to minutes.
 const DELIVER_BUCKETS: &[f64] =
     &[1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// Buckets for the time of a commit to the ledger file, in seconds. It depends on the disk.
+/// Buckets for the time of a commit to the ledger file, in seconds. The time depends on the disk.
 const COMMIT_BUCKETS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
 /// Source of the values of the label `rule`.
@@ -330,8 +330,8 @@ impl Metrics {
 
     // === Egress ===
 
-    /// Counts one egress request and records its time. `reason` has the same values as in the access log:
-    /// `ok` and `kept` besides the codes of denials.
+    /// Counts one egress request and records its time. `reason` has the same values as in the access log: `ok`, `kept`
+    /// and the codes of denials.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);

@@ -63,8 +63,8 @@ struct Texts {
 /// A page of recent requests.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    /// Time at which the numbering began. If it differs from the previous page, Callgate has restarted, and the reader
-    /// must start again at number 0.
+    /// Time at which the numbering began. If this time is not the same as on the previous page, Callgate has restarted,
+    /// and the reader must start again at number 0.
     pub began: Timestamp,
     /// Number of the newest request.
     pub last: u64,

@@ -33,7 +33,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a batch of spans that was sent, or that could not be sent.
+    /// Counts a batch of spans. `ok` is whether the batch was sent.
     pub fn traces_sent(&self, ok: bool) {
         self.server.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
@@ -87,7 +87,7 @@ impl Metrics {
         self.fetch.fetches.with_label_values(&[feed, outcome]).inc();
     }
 
-    /// Sets the age of a feed, in seconds. `None`: it was not fetched yet, and the call has no effect.
+    /// Sets the age of a feed, in seconds. `None` means that the feed was not fetched yet. The call then has no effect.
     pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
         if let Some(seconds) = seconds {
             self.fetch.age_seconds.with_label_values(&[feed]).set(seconds);

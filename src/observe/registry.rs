@@ -69,7 +69,7 @@ impl Label {
         Self::from("provider", "`providers`, or `none` if the route has no provider")
     }
 
-    /// Creates the label `reason`. Its values are the codes of all denials, and `besides`.
+    /// Creates the label `reason`. Its values are the codes of all denials, and the values in `besides`.
     pub(super) fn reason(besides: &[&'static str]) -> Self {
         Self::closed("reason", Denial::ALL.iter().map(|denial| denial.code()).chain(besides.iter().copied()))
     }

@@ -95,7 +95,7 @@ impl Traces {
 }
 
 impl Span {
-    /// Returns the `traceparent` header for the request that Callgate sends on (W3C Trace Context, section 3.2).
+    /// Returns the `traceparent` header for the request to the agent or provider (W3C Trace Context, section 3.2).
     pub fn traceparent(&self) -> String {
         let context = self.0.span_context();
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())

@@ -19,7 +19,7 @@ use crate::policy::Policy;
 use crate::source::reachable;
 use crate::store::Store;
 
-/// The parts of a server that its caller creates.
+/// The parts of a server that are created before the server starts.
 pub struct Options {
     /// The wall clock for decisions.
     pub clock: Clock,
@@ -114,7 +114,7 @@ impl Components {
         components
     }
 
-    /// Raises the limit of open files to what the policy and the egress listener need.
+    /// Raises the limit of open files to the number that the policy and the egress listener require.
     fn raise_file_limit(&self, policy: &Policy) {
         self.admission
             .limits
@@ -122,7 +122,7 @@ impl Components {
     }
 
     /// Replaces the policy, the trusted roots (if `Some`) and the settings of the egress listener. Requests in flight
-    /// keep the ones with which they began.
+    /// keep the policy and the settings with which they began.
     pub(super) fn install(
         &self,
         policy: &Policy,

@@ -68,7 +68,7 @@ pub struct Server {
     /// The tasks that accept connections for ingress and egress. They end by themselves once their listener stops.
     accept_callbacks: Vec<JoinHandle<()>>,
     accept_requests: Option<JoinHandle<()>>,
-    /// Ends by itself once its requests have their responses.
+    /// The task of the admin listener. It ends by itself once its requests have their responses.
     admin_task: Option<JoinHandle<()>>,
     components: Components,
     tasks: Vec<JoinHandle<()>>,
@@ -110,8 +110,8 @@ impl Addresses {
 }
 
 impl Server {
-    /// Binds every listener of `startup` and serves. `admin` serves the admin listener until its watch changes. Must be
-    /// called within a tokio runtime.
+    /// Binds every listener of `startup` and serves. `admin` serves the admin listener until the watch that it receives
+    /// changes. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Returns [`StartError`]. No address stays bound.
@@ -272,7 +272,8 @@ impl Server {
     }
 }
 
-/// Waits until the pending connections are accepted and their first requests have begun, but at most for `wait` each.
+/// Waits until the pending connections are accepted. Then waits until their first requests have begun. Each of these
+/// waits ends after `wait` at the latest.
 async fn serve_new_connections(
     accepting: impl IntoIterator<Item = JoinHandle<()>>,
     new_connections: &Drain,
@@ -326,8 +327,8 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
     TcpListener::from_std(bound.into_listener()).map_err(|error| StartError::Bind(address, error))
 }
 
-/// Minimum time that Callgate waits for exchanges that began just before the listeners closed. It waits this long even
-/// if `grace` has already expired.
+/// Exchanges that began just before the listeners closed get at least this much time to end, even if `grace` has
+/// already expired. If `grace` itself is shorter than this time, they get `grace`.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);
 
 /// Deadline for closing the ledger's file. All acknowledged changes are already on disk.

@@ -1,4 +1,4 @@
-//! The address of the client of a request, and the networks that it may come from.
+//! The address of the client of a request, and the networks from which a provider's requests are accepted.
 
 mod client_address;
 mod networks;

@@ -95,8 +95,8 @@ fn fold_network(network: IpNet) -> IpNet {
 /// The reason why a text is not a valid network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NetworkFault {
-    /// The address has bits set after the prefix. Contains the same network without these bits, which was probably
-    /// meant.
+    /// The address has bits set after the prefix. Contains the network without these bits, which is probably the
+    /// intended one.
     HostBits(IpNet),
     /// The text is neither `address` nor `address/prefix`.
     Unreadable,
@@ -115,7 +115,7 @@ impl fmt::Display for NetworkFault {
 /// ids and signs are errors. The parser of the standard library is used, because it is strict.
 ///
 /// # Errors
-/// Returns a [`NetworkFault`]. If host bits are set, it contains the network that was probably meant.
+/// Returns a [`NetworkFault`]. If bits after the prefix are set, it contains the network that was probably intended.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkFault> {
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),

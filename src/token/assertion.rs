@@ -1,6 +1,6 @@
-//! Assertions: short-lived JWTs that Callgate adds to every message to the agent. They prove to the agent that Callgate
-//! sent the message, and not another process that can reach the agent's port. An assertion names the method, the target
-//! and the digest of the body of its message.
+//! Assertions: short-lived JWTs that Callgate adds to every message to the agent. An assertion proves that Callgate
+//! sent the message, and not another process that can reach the agent's port. It names the method, the target and the
+//! digest of the body of its message.
 
 use std::fmt;
 use std::time::Duration;

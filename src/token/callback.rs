@@ -34,8 +34,8 @@ pub struct CallbackVerifier {
 }
 
 impl CallbackVerifier {
-    /// Creates a verifier. `audience` is the public URL of this Callgate. A token may be signed with any of `keys`. New
-    /// tokens are signed with the first one.
+    /// Creates a verifier. `audience` is the public URL of this Callgate. The verifier accepts tokens that are signed
+    /// with any of `keys`. New tokens are signed with the first one.
     pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, audience: &str) -> Self {
         let header = |key: &Key| header_text(CALLBACK_TYPE, key.algorithm(), key.id()?);
         Self { headers: keys.iter().map(header).collect(), keys, derivers, audience: audience.into() }

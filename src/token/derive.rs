@@ -1,6 +1,6 @@
-//! Derives a signing secret for each interaction, for protocols in which the party that requests callbacks chooses
-//! their signing key. Callgate sends the secret to the provider with the request. It derives the secret again when a
-//! callback arrives, and never stores it.
+//! Derives a signing secret for each interaction, for protocols in which the party that requests callbacks chooses the
+//! key that signs the callbacks. Callgate sends the secret to the provider with the request. It derives the secret
+//! again when a callback arrives, and never stores it.
 
 use std::fmt;
 

@@ -37,8 +37,8 @@ fn verifies(jws: &str, key: &Key) -> bool {
     Unverified::parse(jws).and_then(|token| token.verify(std::slice::from_ref(key))).is_ok()
 }
 
-/// The ids of vectors whose text contradicts their expected result. 367 and 370 should test padding, but have none, and
-/// equal the valid vector 357. 372 and 373 contain a `?`, which no base64 alphabet has.
+/// The ids of vectors whose text contradicts their expected result. 367 and 370 should test padding, but contain no
+/// padding and equal the valid vector 357. 372 and 373 contain a `?`, which no base64 alphabet has.
 const MISLABELLED: [u32; 4] = [367, 370, 372, 373];
 
 #[test]

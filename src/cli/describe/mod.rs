@@ -77,7 +77,7 @@ fn client_address(policy: &Policy) -> Value {
     )
 }
 
-/// Returns the keys that verify callback tokens. All routes with such tokens have the same keys.
+/// Returns the keys that verify callback tokens. All routes with callback tokens use the same keys.
 fn callback_keys(policy: &Policy) -> Option<Vec<String>> {
     policy.ingress.routes().iter().find_map(|route| match &route.token {
         Some(TokenRule::Callback { verifier, .. }) => {

@@ -1,4 +1,4 @@
-//! Describes the startup: listeners, store, shutdown and traces.
+//! Describes the startup configuration: listeners, store, shutdown and traces.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::ranges;
 use crate::config::{AccessLog, AdminListener, Listener, Startup, Tls, Unknown};
 use crate::time::format_duration;
 
-/// Returns the sections of the startup.
+/// Returns the sections of the startup configuration.
 pub(super) fn startup(startup: &Startup) -> Value {
     let store = &startup.store;
     json!({

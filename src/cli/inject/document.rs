@@ -148,8 +148,8 @@ fn has_containers(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// Returns the text of each document, with the `---` before it. Such a line ends a document even inside a block of
-/// text, so no parser is needed.
+/// Returns the text of each document, with the `---` before it. A line with `---` ends a document even inside a block
+/// of text, so no parser is needed.
 fn parts(text: &str) -> Vec<&str> {
     let mut starts = vec![0];
     let mut at = 0;

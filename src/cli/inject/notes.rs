@@ -11,7 +11,7 @@ const GRACE_MIN: i64 = 15;
 /// The number of seconds that Kubernetes gives a pod to stop by default.
 const GRACE_DEFAULT: i64 = 30;
 
-/// Returns all notes about a pod without the sidecar. `found` is the agent's port.
+/// Returns all notes about a pod, which does not contain the sidecar yet. `found` is the agent's port.
 pub(super) fn all(
     pod: &Mapping,
     sidecar: &Sidecar,
@@ -32,7 +32,7 @@ pub(super) fn configuration(sidecar: &Sidecar) -> String {
     )
 }
 
-/// Returns notes about requests that can reach the pod without the sidecar.
+/// Returns notes about requests that can reach the pod without passing the sidecar.
 fn stays_open(pod: &Mapping, sidecar: &Sidecar, found: Option<&DeclaredPort>) -> Result<Vec<String>, String> {
     let mut others = Vec::new();
     for list in LISTS {

@@ -9,7 +9,8 @@ pub(super) const LISTS: [&str; 2] = ["containers", "initContainers"];
 /// A declared port.
 pub(super) struct DeclaredPort {
     pub(super) container: String,
-    /// The list, the index of the container in it, and the index of the port there. Two entries can be equal.
+    /// The position of the port: the list, the index of the container in the list, and the index of the port in the
+    /// container. The position identifies the port, because the entries of two ports can be equal.
     pub(super) at: (&'static str, usize, usize),
     pub(super) number: u64,
     pub(super) entry: Mapping,
@@ -75,7 +76,7 @@ pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<Declared
     Ok(all)
 }
 
-/// Returns the port of the agent. `None`: no port is declared.
+/// Returns the port of the agent. Returns `None` if no port is declared.
 pub(super) fn agents(pod: &Mapping, sidecar: &Sidecar) -> Result<Option<DeclaredPort>, String> {
     if containers(pod, "containers").next().is_none() {
         return Err("it has no containers".to_owned());

@@ -5,7 +5,7 @@ use super::yaml::{self, Mapping, Value};
 
 /// The file of the component. It is the only definition of the sidecar.
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
-/// The volume and the mount that are removed without a certificate.
+/// The name of the volume and of its mount, which are removed if no certificate is configured.
 const TLS: &str = "callgate-tls";
 const DAMAGED: &str = "the sidecar in this program is damaged";
 
@@ -18,15 +18,15 @@ pub struct Sidecar {
     pub config_map: String,
     /// The Secret whose keys are files in `/secrets`.
     pub secret: String,
-    /// The Secret with the certificate and key for TLS. `None`: the sidecar accepts plain HTTP.
+    /// The Secret with the certificate and key for TLS. `None` means that the sidecar accepts plain HTTP.
     pub tls_secret: Option<String>,
     /// The port for callbacks.
     pub port: u16,
-    /// The agent's port, by name or number. `None`: the only declared port.
+    /// The agent's port, by name or number. `None` means the only port that the pod declares.
     pub agent_port: Option<String>,
     /// The port for metrics and health checks.
     pub admin_port: u16,
-    /// The environment variable that makes the agent listen on loopback. `None`: it is not set.
+    /// The environment variable that makes the agent listen on loopback. `None` means that no variable is set.
     pub bind_env: Option<String>,
 }
 
@@ -87,8 +87,9 @@ fn component() -> Option<Parts> {
     Some(Parts { container, volumes: pod.get("volumes")?.as_sequence()?.clone() })
 }
 
-/// Checks that a container and volumes are those of `inject`, because anybody can write an annotation, and `--remove`
-/// deletes what it names. Later additions to the container are accepted.
+/// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
+/// write the annotation, and `--remove` deletes what the annotation names. Later additions to the container are
+/// accepted.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     let is_made = |volume: &&String| made.volumes.iter().any(|own| name(own) == Some(volume));

@@ -8,7 +8,7 @@ use super::yaml::{Mapping, Sequence, Value};
 /// The annotation with the record.
 pub(super) const ANNOTATION: &str = "callgate.dev/injected";
 
-/// The changes of an injection besides the sidecar itself.
+/// The changes that an injection made in addition to the sidecar itself.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
@@ -26,7 +26,7 @@ pub(super) struct Record {
     pub(super) env: Option<Env>,
     /// The volumes that were added.
     pub(super) volumes: Vec<String>,
-    /// The lists and mappings that were absent or null before.
+    /// The keys of the lists and mappings that the injection created, each with its previous value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Env {
     pub(super) was: Option<Mapping>,
 }
 
-/// The previous value of a list or mapping.
+/// The previous value of a list or mapping that the injection created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Made {
@@ -91,7 +91,7 @@ impl Record {
         parent.get_mut(key)
     }
 
-    /// Restores the previous value under `key`, unless the list or mapping has other contents.
+    /// Restores the previous value under `key`, unless the list or mapping is not empty.
     pub(super) fn unmake(&self, parent: &mut Mapping, key: &str) {
         let is_empty = match parent.get(key) {
             Some(Value::Sequence(items)) => items.is_empty(),

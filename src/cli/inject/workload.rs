@@ -8,7 +8,7 @@ use super::yaml::{self, Mapping, Sequence, Value};
 
 /// The name of the sidecar's container.
 const CONTAINER: &str = "callgate";
-/// The handlers of a container, with their paths and names.
+/// The handlers of a container: the path of each handler in the container, and its name in notes and records.
 const HANDLERS: [(&[&str], &str); 5] = [
     (&["livenessProbe"], "livenessProbe"),
     (&["readinessProbe"], "readinessProbe"),
@@ -152,7 +152,7 @@ fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
     let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
     let (first, second) = (old.next(), old.next());
     match (first, second) {
-        // Kubernetes uses the last entry, and `--remove` would have to restore all of them.
+        // If there are several entries, Kubernetes uses the last one, and `--remove` would have to restore all of them.
         (Some(_), Some(_)) => {
             Err(format!("`env` of the agent has {variable} more than once; keep one of them"))
         }
@@ -176,7 +176,8 @@ fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&
     at.get_mut(means)?.as_mapping_mut()
 }
 
-/// Replaces the port name in handlers by the number, because a handler knows only the names of its own container.
+/// Replaces the port name in handlers by the number, because a handler can only refer to port names of its own
+/// container.
 fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<String> {
     let mut changed = Vec::new();
     for (path, handler) in HANDLERS {
@@ -192,7 +193,7 @@ fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<
 }
 
 /// Returns the names of the probes and lifecycle hooks that make the kubelet connect to this port at the address of the
-/// pod, such as `livenessProbe.httpGet`. They fail if the agent listens only on loopback.
+/// pod, such as `livenessProbe.httpGet`. These probes and hooks fail if the agent listens only on loopback.
 fn asked_from_outside(container: &mut Mapping, number: u64) -> impl Iterator<Item = String> {
     let mut all = Vec::new();
     for (path, handler) in HANDLERS {

@@ -20,7 +20,8 @@ const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
 /// The merge key of YAML 1.1. Its value is a mapping. Keys of this mapping are added to the mapping that contains the
 /// merge key, unless that mapping already has them.
 const MERGE: &str = "<<";
-/// The tag, in memory only, of a text that readers disagree about. It is written as it was read: without quotes.
+/// The tag of a text that parsers interpret differently. The tag exists only in memory: the text is written as it was
+/// read, without quotes.
 const AS_READ: &str = "!callgate.dev/plain";
 
 /// Reads one document, and applies its merge keys.
@@ -40,7 +41,7 @@ pub(super) fn to_text<T: serde::Serialize>(record: &T) -> Result<String, String>
     serde_yaml::to_string(record).map_err(|error| error.to_string())
 }
 
-/// Builds the value that is at a place of the outline. The library provides the contents of a scalar, and the outline
+/// Builds the value at one position of the outline. The library provides the contents of a scalar, and the outline
 /// provides its style.
 #[derive(Clone, Copy)]
 struct Reader<'o> {
@@ -123,7 +124,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::Null)
     }
 
-    /// Reads a text without a document.
+    /// Returns null for a text that contains no document.
     fn visit_none<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
@@ -193,9 +194,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// Adds the keys that the mapping does not have itself. `at` is the place of the merge key among the other keys. Inner
-/// mappings are read first, so the merge keys in `merged` have been applied. A key before the merge key must not be in
-/// both mappings: Kubernetes uses the merged value, and other parsers use the mapping's own.
+/// Adds the keys of `merged` that the mapping does not have. `at` is the position of the merge key among the keys of
+/// the mapping. Inner mappings are read first, so the merge keys in `merged` have been applied. A key before the merge
+/// key must not have two different values: Kubernetes uses the merged value, and other parsers use the mapping's own.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
         Value::Sequence(items) => items,
@@ -219,7 +220,7 @@ fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), Stri
     Ok(())
 }
 
-/// Writes a value so that both versions read the same value.
+/// Writes a value as YAML that parsers of both versions read in the same way.
 pub(super) fn write(value: &Value) -> Result<String, String> {
     let written = |value: &Value| serde_yaml::to_string(value).map_err(|error| error.to_string());
     let plain = written(value)?;

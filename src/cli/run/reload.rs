@@ -27,7 +27,7 @@ pub(super) struct Reloader {
     secrets: Vec<LoadedSecret>,
     /// Files of the configuration that was read last, even if it was not applied, and of the last good one.
     stamps: Stamps,
-    /// Metadata of these files when a change was noticed, until the change is complete.
+    /// The metadata of the watched files when a change was last noticed. `None` if no change is pending.
     changed: Option<Stamps>,
 }
 
@@ -105,7 +105,7 @@ impl Reloader {
             Err(errors) => {
                 self.refused(&text, errors);
                 self.renew(serving).await;
-                // The next configuration may name files of the last good one again, so they are watched as well.
+                // The next configuration may name files of the last good one again, so those files are watched as well.
                 for (path, is) in &self.good.1 {
                     self.stamps.entry(path.clone()).or_insert(*is);
                 }
@@ -120,8 +120,8 @@ impl Reloader {
         self.metrics.config_refused();
     }
 
-    /// Reads the secrets and certificates of the last good configuration again. So they can be rotated even while the
-    /// configuration file has a mistake.
+    /// Reads the secrets and certificates of the last good configuration again. Therefore they can be rotated even
+    /// while the configuration file has a mistake.
     async fn renew(&mut self, serving: &Serving) {
         let (text, stamps) = self.good.clone();
         let config = &self.args.config;

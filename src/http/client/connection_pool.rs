@@ -19,8 +19,8 @@ const CONNECTIONS_MAX: usize = 128;
 const LEARNED_MAX: usize = 256;
 /// Maximum number of connections that one sweep checks. Each check is a system call, and the sweep holds the lock.
 const CHECKS_MAX: usize = 16;
-/// Maximum number of connections that are kept although they are too old for reuse. They show whether the peer's idle
-/// timeout is longer than assumed.
+/// Maximum number of connections to one peer that are kept although they are too old for reuse. These connections show
+/// whether the peer's idle timeout is longer than assumed.
 const PROBES_MAX: usize = 4;
 
 /// A pool of idle connections. The key identifies the peer.
@@ -31,7 +31,7 @@ pub(crate) struct ConnectionPool<K> {
 struct State<K> {
     /// Sorted by the time at which they became idle, oldest first.
     idle: Vec<Idle<K>>,
-    /// Longest idle time before reuse, for peers that close idle connections before Callgate does.
+    /// The maximum idle time of a reusable connection, for each peer that closes idle connections before Callgate does.
     reuse_within: HashMap<K, Duration>,
     /// Incremented by [`ConnectionPool::invalidate`].
     generation: u64,
@@ -196,7 +196,7 @@ mod tests {
         for ends in [false, true] {
             let (ours, mut theirs) = connection().await;
             pool.keep(1, ours, TIMEOUT, now);
-            // A blocking write, which tokio's event loop has not noticed yet.
+            // The peer acts immediately before `take`, so tokio's event loop has not noticed the change yet.
             if ends {
                 drop(theirs.into_std().unwrap());
             } else {
@@ -259,7 +259,7 @@ mod tests {
         pool.keep(1, ours, TIMEOUT, now);
         drop(theirs.into_std().unwrap());
         pool.sweep(now + Duration::from_secs(1));
-        // The number of connections that are kept too long is limited for each peer separately.
+        // `PROBES_MAX` applies to each peer separately. The many connections to peer 2 do not affect peer 1.
         let mut peers = Vec::new();
         for key in [2, 2, 2, 2, 2, 2, 1] {
             let (ours, theirs) = connection().await;

@@ -19,7 +19,7 @@ use crate::request::lasts;
 /// Maximum size of a body, in bytes, that is copied behind the head into one buffer. For such a body, copying costs
 /// less than writing from two buffers.
 const ONE_BUFFER_BYTES_MAX: usize = 16 << 10;
-/// Largest read of a response body, in bytes.
+/// Maximum size of one read of a response body, in bytes.
 const READ_BYTES: usize = 32 << 10;
 
 /// A complete request in wire format.
@@ -30,7 +30,7 @@ pub(crate) struct Message {
     body: Bytes,
     /// Whether the request has a body.
     has_body: bool,
-    /// Whether the response may have a body. False for HEAD.
+    /// Whether the response can have a body. False for HEAD.
     expects_body: bool,
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn exchange(
     Ok(UpstreamResponse { connection: Some(connection), status, headers, body, read, keep_alive, timeout })
 }
 
-/// The head of a response, and whether the request was completely sent when it arrived.
+/// The head of a response, and whether the request was completely sent when the head arrived.
 struct ReceivedHead {
     head: ResponseHead,
     /// The bytes that were read after the head.
@@ -121,9 +121,9 @@ struct ReceivedHead {
     is_sent: bool,
 }
 
-/// Writes the request and reads the head of the response. If the request cannot be written without waiting, both happen
-/// concurrently. A response is also read after a failed write, because the peer may have responded before it closed the
-/// connection.
+/// Writes the request and reads the head of the response. If the request cannot be written without waiting, the write
+/// and the read run concurrently. A response is also read after a failed write, because the peer may have responded
+/// before it closed the connection.
 async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
     let mut rest = message.head.chain(message.body);
     let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// The request is larger than the buffers of the sockets, so it waits when the answer arrives.
+    /// The request is larger than the buffers of the sockets, so it is not completely sent when the answer arrives.
     #[tokio::test]
     async fn an_answer_counts_although_the_request_is_still_being_written() {
         for (answer, expected) in [
@@ -318,7 +318,7 @@ mod tests {
                 let mut byte = [0];
                 theirs.read_exact(&mut byte).await.unwrap();
                 theirs.write_all(answer.as_bytes()).await.unwrap();
-                // The unread rest of the request makes this a reset.
+                // Closing the socket with unread data sends a TCP reset.
                 drop(theirs);
             };
             let (asked, ()) = tokio::join!(asked, answered);

@@ -18,7 +18,7 @@ pub(crate) enum ResponseFault {
 }
 
 impl ResponseFault {
-    /// Returns the denial if the upstream is the agent.
+    /// Returns the denial for this fault of a connection to the agent.
     pub(crate) const fn agent_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::AgentGarbled,

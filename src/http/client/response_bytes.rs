@@ -16,9 +16,9 @@ pub struct ResponseBytes {
     pub status: StatusCode,
     /// The headers, as received.
     pub headers: HeaderMap,
-    /// The body without its framing, as far as it was there.
+    /// The bytes of the body that were present, without the framing.
     pub body: Vec<u8>,
-    /// Whether the body was complete. A body without a length ends with the bytes.
+    /// Whether the body was complete. A body without a declared length extends to the end of the bytes.
     pub is_complete: bool,
     /// Whether the framing was unambiguous. If it was not, the connection would not be reused.
     pub is_unambiguous: bool,
@@ -26,13 +26,13 @@ pub struct ResponseBytes {
     pub rest: usize,
 }
 
-/// Reads the response at the beginning of `bytes`, of which each read returns at most `step`. `expects_body` is false
-/// for responses to HEAD. Returns `None` if there is no valid head, or if the chunked coding of the body is malformed.
+/// Reads the response at the beginning of `bytes`. Each read returns at most `step` bytes. `expects_body` is false for
+/// responses to HEAD. Returns `None` if there is no valid head, or if the chunked coding of the body is malformed.
 pub fn read_response(bytes: &[u8], step: usize, expects_body: bool) -> Option<ResponseBytes> {
     let mut pieces = Pieces { rest: bytes, step: step.max(1) };
     let read = match pin!(read_final_head(&mut pieces)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(read) => read,
-        // Pieces are always ready.
+        // Reading from `Pieces` never waits.
         Poll::Pending => return None,
     };
     let (head, read) = read.ok()?;

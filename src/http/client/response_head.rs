@@ -13,7 +13,7 @@ use crate::framing::{Chunks, Framing};
 
 /// Initial capacity of the read buffer, in bytes: enough for a head and a small body.
 const READ_BYTES: usize = 4 << 10;
-/// Largest head of a response, in bytes.
+/// Maximum size of the head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of interim (1xx) responses before the final response (RFC 9110 section 15.2).
 const INTERIM_MAX: usize = 32;
@@ -69,7 +69,7 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 }
 
 /// Parses a head and returns it with its length, in bytes. Returns `None` if it is incomplete. Accepts obsolete forms
-/// that servers still send, but no bare LF: the headers are written again before they are relayed.
+/// that servers still send, because Callgate writes the headers again before it relays them. A bare LF is an error.
 fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -81,8 +81,8 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
         Status::Complete(length) => length,
         Status::Partial => return Ok(None),
     };
-    // A line feed in a value, which a program on the other side let through, must not end a line: it could add a header
-    // that changes where the response ends.
+    // The program that wrote the response may have let a line feed into a value. Such a line feed must not end the
+    // line, because the rest of the value could then be a header that changes where the response ends.
     if memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).any(|at| !follows_cr(bytes, at)) {
         return Err(ResponseFault::Garbled);
     }

@@ -73,8 +73,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Denies requests that a web page may have caused, for every path, because a request through egress can use the
-    /// agent's credentials.
+    /// Denies requests that a web page could have caused. The check applies to every path, because every request
+    /// through egress can use the agent's credentials.
     fn check_not_from_page(&self) -> Result<(), Refusal> {
         let listener = self.context.limits.settings.load();
         let hosts = listener.as_ref().map_or(&[] as &[_], |listener| &listener.hosts);

@@ -21,15 +21,15 @@ use crate::random::new_id;
 use crate::signature::SignatureContext;
 use crate::store::Taken;
 
-/// Largest body of an answer, in bytes.
+/// Maximum size of the body of an answer, in bytes.
 const BODY_BYTES_MAX: u64 = 1 << 20;
 
 /// The allowed methods of an answer.
 const METHODS: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 impl AgentExchange<'_> {
-    /// Returns the number of the question for a URL without a number. It is the first question if the route writes
-    /// local URLs into the body (`rewrite`).
+    /// Returns [`FIRST_QUESTION`] if the route writes local URLs into the body (`rewrite`), because the local URL of
+    /// the first question has no number. Returns `None` for all other routes.
     fn first_question(&self, interaction: &str) -> Option<u32> {
         let record = self.context.store.read(interaction)?;
         self.policy.route(&record.route)?.actions.as_ref()?.rewrite.then_some(FIRST_QUESTION)

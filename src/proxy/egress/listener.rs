@@ -50,7 +50,7 @@ async fn serve_connection(
         let limits = || context.policy.load().limits;
         match requests.next(limits).await {
             Some(NextRequest::Request(session)) => {
-                // Boxed, so that an idle connection does not carry the size of an exchange.
+                // Boxed, so that the future of an idle connection is not as large as the future of an exchange.
                 match Box::pin(serve(&context, session, Caller::at(peer.ip()), new.take())).await {
                     Some((stream, leftover)) => requests.take_back(stream, leftover),
                     None => return,

@@ -16,13 +16,13 @@ impl OwnAddresses {
         Self(listeners)
     }
 
-    /// Reports whether a connection to `address` may reach a listener of Callgate or the agent.
+    /// Reports whether a connection to `address` could reach a listener of Callgate or the agent.
     pub(super) fn contains(&self, address: SocketAddr, agent: &AgentAddress) -> bool {
         self.0.iter().any(|listener| reaches(address, *listener)) || may_be_agent(address, agent)
     }
 }
 
-/// Reports whether a connection to `address` may reach the listener that is bound to `bound`.
+/// Reports whether a connection to `address` could reach the listener that is bound to `bound`.
 fn reaches(address: SocketAddr, bound: SocketAddr) -> bool {
     let (bound_ip, ip) = (bound.ip().to_canonical(), address.ip().to_canonical());
     // A listener that is bound to 0.0.0.0 or [::] is reached at every address of this host. These addresses are not
@@ -36,7 +36,7 @@ fn may_be_agent(address: SocketAddr, agent: &AgentAddress) -> bool {
     let AgentAddress::Tcp(text) = agent else { return false };
     match text.parse() {
         Ok(agent) => reaches(address, agent),
-        // The agent is configured by name: any non-public address with its port may be the agent.
+        // The agent is configured by name: any non-public address with its port could be the agent.
         Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
             port.parse() == Ok(address.port()) && classify(address.ip().to_canonical()).is_some()
         }),

@@ -25,7 +25,7 @@ use crate::http::client::{
 };
 use crate::policy::AgentAddress;
 
-/// Longest idle time of a pooled connection.
+/// Maximum idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of hosts whose last address is remembered.
 const HOSTS_MAX: usize = 256;

@@ -18,10 +18,10 @@ pub(super) enum Resolver {
 }
 
 impl Resolver {
-    /// Returns the addresses of a URL's host, which are at least one. An IP address in the URL is not resolved.
+    /// Returns the addresses of a URL's host, at least one. An IP address in the URL is not resolved.
     ///
     /// # Errors
-    /// The error of the operating system, or an error if the name has no address.
+    /// Returns the error of the operating system, or an error if the name has no address.
     pub(super) async fn resolve(&self, url: &Url) -> std::io::Result<Vec<SocketAddr>> {
         if let Some(address) = url.address() {
             return Ok(vec![SocketAddr::new(address, url.port())]);

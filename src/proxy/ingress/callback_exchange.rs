@@ -27,7 +27,8 @@ use crate::store::Claimed;
 use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 
-/// Longest wait while another exchange delivers the same event. Providers do not wait much longer for a response.
+/// Maximum time that a callback waits while another exchange delivers the same event. Providers do not wait much longer
+/// for a response.
 const DUPLICATE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Serves a request. Returns an HTTP/1 connection, and the bytes that were read after the request, if another request
@@ -170,8 +171,8 @@ impl CallbackExchange<'_> {
         }
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
-            // The caller receives the denial of the rate limit instead of the first denial, so that it slows down. The
-            // log shows both.
+            // The caller receives the denial of the rate limit instead of the first denial, so that the caller slows
+            // down. The log shows both.
             Err(denied) => {
                 let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
                     format!("more than `limits.rate_per_address`, and {}", denied.denial)

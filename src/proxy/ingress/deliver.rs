@@ -20,10 +20,10 @@ use crate::token::Stamp;
 
 /// Capacity for the head of a message, in bytes.
 const HEAD_BYTES: usize = 1024;
-/// Largest capacity for a body after the head, in bytes.
+/// Maximum capacity for a body after the head, in bytes.
 const BODY_BYTES: usize = 16 << 10;
 
-/// A message that may be delivered.
+/// A message that Callgate is allowed to deliver.
 pub(crate) struct Delivery {
     message: Message,
 }
@@ -55,8 +55,8 @@ impl Delivery {
 /// Sends a message to the agent and reads the head of the response.
 ///
 /// # Errors
-/// `agent_unreachable`: nothing was sent. `agent_timeout`, `agent_reset`, `agent_garbled`, `agent_redirected`: the agent
-/// may have received the message.
+/// Returns `agent_unreachable` if nothing was sent. After `agent_timeout`, `agent_reset`, `agent_garbled` and
+/// `agent_redirected`, the agent may have received the message.
 pub(crate) async fn deliver(
     pool: &AgentPool,
     agent: &Agent,

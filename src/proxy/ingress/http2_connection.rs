@@ -17,11 +17,11 @@ use crate::policy::Limits;
 use crate::proxy::listen::ConnInfo;
 use crate::proxy::runtime::Drain;
 
-/// Maximum number of malformed requests on one HTTP/2 connection. One more closes it.
+/// Maximum number of malformed requests on one HTTP/2 connection. After one more, Callgate closes the connection.
 const MALFORMED_MAX: usize = 32;
-/// Largest amount of unsent response data per HTTP/2 connection, in bytes.
+/// Maximum amount of unsent response data per HTTP/2 connection, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Maximum number of streams of one HTTP/2 connection that may end with an error of the caller.
+/// Maximum number of streams of one HTTP/2 connection that end with an error of the caller.
 const ERROR_RESETS_MAX: usize = 64;
 /// Maximum number of exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more
 /// exchanges than open streams, because the exchange of a reset stream continues until the agent has responded.
@@ -30,10 +30,10 @@ const EXCHANGES_PER_STREAM: usize = 2;
 const REFUSED_STREAM: u32 = 7;
 /// The error code of a stream whose head is too large. Sending it again would not help (RFC 9113 section 7).
 const ENHANCE_YOUR_CALM: u32 = 11;
-/// Memory per header line besides its text, in bytes.
+/// Memory that each header line needs in addition to its text, in bytes.
 const HEADER_LINE_BYTES: usize = 128;
 
-/// Waits until the connection has no exchange in flight, then for `duration`.
+/// Waits until the connection has no exchange in flight, and then waits for `duration`.
 async fn idle(exchanges: &Drain, duration: Duration) {
     exchanges.wait_until_empty().await;
     tokio::time::sleep(duration).await;
@@ -108,7 +108,7 @@ pub(super) async fn serve(
             Ok(Some(H2Accept::Session(mut session))) => {
                 let now = context.policy.load().limits;
                 let head = reserve_head_memory(&context, &session, &now);
-                // Reset streams are counted until the agent has responded.
+                // Exchanges of reset streams are counted, too, until the agent has responded.
                 let too_many = exchanges.count() >= now.streams_max as usize * EXCHANGES_PER_STREAM;
                 let head = match head {
                     Ok(head) if !too_many => head,

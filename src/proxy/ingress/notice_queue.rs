@@ -2,7 +2,7 @@
 //!
 //! Very many notices may become due at once, for example after an outage of a provider. Notices that become due later
 //! do not wait for all of them. Three kinds of notices take turns: the one that is waiting longest, the one that became
-//! due last, and a notice whose former delivery failed.
+//! due last, and a notice whose previous delivery failed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::store::DueNotice;
 
-/// Most notices of one route that are delivered concurrently. The limit is per route, so that a slow path of the agent
-/// delays only the notices of its own route.
+/// Maximum number of notices of one route that are delivered concurrently. The limit is per route, so that a slow path
+/// of the agent delays only the notices of its own route.
 const CONCURRENT_MAX: usize = 16;
 
 /// The pending notices of one route.
@@ -28,7 +28,7 @@ pub(super) struct NoticeQueue {
 struct Waiting {
     /// Notices that were not sent yet, the oldest first.
     new: VecDeque<DueNotice>,
-    /// Notices whose former delivery failed.
+    /// Notices whose previous delivery failed.
     retries: VecDeque<DueNotice>,
     turn: u8,
 }
@@ -45,7 +45,8 @@ impl Waiting {
     }
 }
 
-/// The right to deliver notices of a route, one after the other. Dropping it gives it back, also after a panic.
+/// The right to deliver notices of a route, one after the other. Dropping the slot gives the right back, even after a
+/// panic.
 pub(super) struct Slot(Arc<NoticeQueue>);
 
 impl Slot {
@@ -116,7 +117,7 @@ mod tests {
         queue.push(due("new", false));
         let served = next(3);
         assert!(served.iter().any(|id| **id == *"new"), "{served:?}");
-        // Nothing is starved: the oldest notices and the retries come in their order.
+        // No notice waits forever: the oldest notices and the retries are also delivered, each in their order.
         let rest: Vec<_> = std::iter::from_fn(|| slot.next().map(|due| due.id)).collect();
         assert_eq!(rest.len(), 2000 + 1 - 33);
         let retries: Vec<_> = rest.iter().filter(|id| id.starts_with("retry-")).collect();

@@ -19,9 +19,9 @@ use crate::token::Stamp;
 
 /// Interval between two updates of the ledger's time.
 const TICK: Duration = Duration::from_millis(250);
-/// Pause between two steps that apply passed deadlines, in which callbacks use the ledger.
+/// Pause between two steps that apply passed deadlines. During the pause, callbacks can use the ledger.
 const STEP_PAUSE: Duration = Duration::from_millis(1);
-/// Most bytes of a response to a notice that are read.
+/// Maximum number of bytes of a response to a notice that Callgate reads.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 
 /// The components that deliver notices.
@@ -56,7 +56,7 @@ pub(crate) async fn run(notices: Arc<Notices>) {
     }
 }
 
-/// Applies passed deadlines and starts deliveries. Returns whether more deadlines may have passed.
+/// Applies passed deadlines and starts deliveries. Returns whether there can be more passed deadlines.
 fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
     let passed = notices.store.pass(notices.clocks.ledger_now(instant()));
     for due in passed.notices {
@@ -80,7 +80,7 @@ fn start_deliveries(notices: &Arc<Notices>, queue: &Arc<NoticeQueue>) {
     }
 }
 
-/// A delivery of a notice. If it ends without a result, for example in a panic, it has failed.
+/// A delivery of a notice. A delivery that ends without a result, for example in a panic, is recorded as failed.
 struct Attempt<'n> {
     notices: &'n Notices,
     due: &'n DueNotice,
@@ -122,7 +122,7 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     }
 }
 
-/// Delivers a notice. Reports whether the agent responded with 2xx. Returns `None` if the notice is no longer needed or
+/// Delivers a notice. Returns whether the agent responded with 2xx. Returns `None` if the notice is no longer needed or
 /// cannot be written.
 async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
     let policy = notices.policy.load_full();

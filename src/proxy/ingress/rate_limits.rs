@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::proxy::listen::rate_limit_key;
 use crate::time::Rate;
 
-/// Most addresses that are recorded at a time.
+/// Maximum number of addresses that are recorded at the same time.
 const CALLERS_MAX: usize = 200_000;
 /// Number of independently locked parts of the record, so that an eviction delays few requests.
 const SHARDS: usize = 16;
@@ -33,12 +33,13 @@ pub(crate) struct RateLimits {
 }
 
 impl RateLimits {
-    /// Counts a request of an address. Reports whether it is within the rate. `now` is the time of the monotonic clock.
+    /// Counts a request of an address. Reports whether the request is within the rate. `now` is the time of the
+    /// monotonic clock.
     pub(crate) fn allow_caller(&self, rate: Rate, address: IpAddr, now: Instant) -> bool {
         self.callers.allow(rate, rate_limit_key(address), now)
     }
 
-    /// Counts a callback of a route. Reports whether it is within the rate.
+    /// Counts a callback of a route. Reports whether the callback is within the rate.
     pub(crate) fn allow_route(&self, name: &Arc<str>, rate: Rate) -> bool {
         let known =
             self.routes.read().get(name).filter(|(known, _)| *known == rate).map(|(_, all)| Arc::clone(all));
@@ -62,11 +63,11 @@ fn interval(rate: Rate) -> Duration {
     (rate.per / rate.requests.get()).max(Duration::from_nanos(1))
 }
 
-/// The quotas of all addresses that do not have their full quota. The number of addresses is bounded.
+/// The quotas of all addresses that have used a part of their quota. The number of addresses is bounded.
 #[derive(Debug)]
 struct Callers {
     shards: [Mutex<Shard>; SHARDS],
-    /// Assigns addresses to shards. It is random, so that nobody can choose addresses of one shard.
+    /// Assigns addresses to shards. The assignment is random, so that nobody can choose addresses of the same shard.
     hasher: RandomState,
     shard_max: usize,
 }
@@ -74,7 +75,7 @@ struct Callers {
 /// A part of the addresses.
 #[derive(Debug, Default)]
 struct Shard {
-    /// The rate that the times belong to. A new rate begins with full quotas.
+    /// The rate to which the times in `full_at` belong. When the rate changes, every address has its full quota again.
     rate: Option<Rate>,
     /// For each address, the time at which it has its full quota again (the generic cell rate algorithm).
     full_at: HashMap<IpAddr, Instant>,
@@ -125,9 +126,10 @@ impl Shard {
         is_allowed
     }
 
-    /// Removes the addresses that have their full quota again, which changes nothing. If too few are removed, also
-    /// removes a quarter of the addresses: those that have used the least of their quota. An address that has reached
-    /// its limit therefore stays limited, however many other addresses send single requests.
+    /// Removes the addresses that have their full quota again. This does not change the result of any check. If too few
+    /// are removed, also removes the addresses that have used the least of their quota, until a quarter of the space is
+    /// free. An address that has reached its limit therefore stays limited, however many other addresses send single
+    /// requests.
     fn evict(&mut self, now: Instant, max: usize) {
         self.full_at.retain(|_, full_at| *full_at > now);
         let keep = max - max / 4;
@@ -174,7 +176,7 @@ mod tests {
         assert_eq!((may("2001:db8::1"), may("2001:db8::2"), may("2001:db8:1::")), (3, 0, 3));
         let name: Arc<str> = "r".into();
         assert_eq!((0..5).filter(|_| rates.allow_route(&name, hourly)).count(), 3);
-        // Another rate begins anew.
+        // With another rate, every address and route has its full quota again.
         let other = rate(1, 3600);
         assert_eq!((0..5).filter(|_| rates.allow_route(&name, other)).count(), 1);
         assert!(rates.allow_caller(other, address("192.0.2.1"), now));

@@ -8,10 +8,11 @@ use crate::ingress::{Denied, Route, Seen};
 use crate::policy::Policy;
 use crate::signature::{HandshakeReply, Verifier, VerifierKeys};
 
-/// Saves the secret or requests the confirmation that the handshake asks for, then writes the reply.
+/// Saves the secret in the handshake, or requests the confirmation that the handshake asks for. Then writes the reply.
 ///
 /// # Errors
-/// `store_unavailable`: the secret could not be saved. `keys_unavailable`: too many confirmations are pending.
+/// Returns `store_unavailable` if the secret could not be saved, and `keys_unavailable` if too many confirmations are
+/// pending.
 pub(crate) async fn respond(
     context: &IngressContext,
     policy: &Policy,

@@ -62,7 +62,7 @@ pub(crate) struct Admission {
     pub(crate) new_connections: Drain,
 }
 
-/// Accepts connections until `stopping` changes, and passes the accepted ones to `serve`.
+/// Accepts connections until `stopping` changes, and passes those that are ready for HTTP to `serve`.
 pub(crate) async fn run<S, F>(
     admission: Arc<Admission>,
     config: Arc<ArcSwap<ListenerConfig>>,
@@ -84,7 +84,7 @@ pub(crate) async fn run<S, F>(
     }
 }
 
-/// Returns the next connection. After `stopping` has become true, returns the pending ones and then `None`.
+/// Returns the next connection. After `stopping` has become true, returns the pending connections and then `None`.
 pub(crate) async fn next(
     listener: &TcpListener,
     stopping: &mut ShutdownWatch,

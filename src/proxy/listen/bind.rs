@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::SockFilter;
 use socket2::SockRef;
 
-/// How long handshakes that have begun may still end after new connections are held back.
+/// Time that Callgate waits until TCP handshakes in progress are complete, while it holds back new connections.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// A bound listener that does not accept yet.
@@ -38,8 +38,8 @@ impl AcceptQueue {
     }
 }
 
-/// Returns a socket filter that drops the first segment of each new connection. The kernel of the caller sends it again,
-/// and then the socket is closed.
+/// Returns a socket filter that drops the first segment of each new connection. The kernel of the caller sends the
+/// segment again. By then, the socket is closed.
 #[cfg(target_os = "linux")]
 fn without_new_connections() -> [SockFilter; 5] {
     const LOAD_BYTE: u16 = 0x30;

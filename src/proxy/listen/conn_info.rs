@@ -59,7 +59,7 @@ impl NewConnection {
         Self(Mutex::new(drain.begin()))
     }
 
-    /// Records that the first request has begun, which is counted from here on, or that there is none.
+    /// Records that the connection is no longer new: its first request has begun, or no request will arrive.
     pub(crate) fn end(&self) {
         self.0.lock().take();
     }
@@ -103,8 +103,8 @@ impl ConnInfo {
         self.new.end();
     }
 
-    /// Reports whether the current settings of the listener would still accept this connection: they trust its load
-    /// balancer, they trust its client certificate if one is required, and they allow its TLS version.
+    /// Reports whether the current settings of the listener would still accept this connection. They must trust its
+    /// load balancer and allow its TLS version. If they require a client certificate, they must trust the certificate.
     pub(crate) fn is_still_allowed(&self, clock: &Clock) -> bool {
         let config = self.config.load();
         let tls_matches = match (self.tls_version, &config.tls) {

@@ -56,7 +56,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Counts one more connection. Returns `None` if there are already `max`.
+    /// Counts one more connection. Returns `None` if there are already `max` connections.
     pub(crate) fn acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionSlot> {
         // The number is incremented before the comparison, so that two concurrent calls cannot both take the last slot.
         let before = self.open.fetch_add(1, Ordering::SeqCst);
@@ -71,14 +71,14 @@ impl ConnectionLimits {
 }
 
 impl ConnectionSlot {
-    /// Counts the connection for its client address, by the key of [`rate_limit_key`]. Returns false if there are more
-    /// than `max`.
+    /// Counts the connection for its client address, by the key of [`rate_limit_key`]. Returns false if this key has
+    /// more than `max` connections.
     pub(crate) fn count_address(&mut self, address: IpAddr, max: usize) -> bool {
         self.count_exact_address(rate_limit_key(address), max)
     }
 
     /// Counts the connection for exactly this address, because all pods of a node may share an IPv6 /64 network.
-    /// Returns false if there are more than `max`.
+    /// Returns false if this address has more than `max` connections.
     pub(crate) fn count_exact_address(&mut self, address: IpAddr, max: usize) -> bool {
         let mut by_address = self.limits.by_address.lock();
         let count = by_address.entry(address).or_default();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Time without another line of the same kind.
+/// Minimum time between two lines of the same kind.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The time of the last line of each kind.

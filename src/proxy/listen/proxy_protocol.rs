@@ -11,9 +11,9 @@ use tokio::io::AsyncReadExt;
 
 use crate::http::BufferedIo;
 
-/// Largest header, in bytes. Addresses and the common extensions need a few hundred bytes.
+/// Maximum size of the header, in bytes. Addresses and the common extensions need a few hundred bytes.
 const HEADER_BYTES_MAX: usize = 4 << 10;
-/// Largest header of version 1, in bytes.
+/// Maximum size of a header of version 1, in bytes.
 const V1_HEADER_BYTES_MAX: usize = 107;
 
 /// Reads the header and returns the address of the client. This is `peer` if the load balancer opened the connection

@@ -29,7 +29,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The TLS configuration of a listener, with its files read.
 pub(crate) struct TlsConfig {
     pub(crate) acceptor: Acceptor,
-    /// Whether TLS 1.2 is allowed besides TLS 1.3.
+    /// Whether TLS 1.2 is allowed in addition to TLS 1.3.
     pub(crate) allows_tls_1_2: bool,
     /// The file and the expiry of each certificate, in Unix seconds.
     pub(crate) expiries: Vec<(Box<str>, i64)>,
@@ -53,7 +53,7 @@ pub(crate) struct VerifiedCertificate {
     chain: Vec<CertificateDer<'static>>,
     /// The earliest expiry of a certificate in the chain.
     not_after: Timestamp,
-    /// The digest of the authorities of the last verification, and its result.
+    /// The digest of the authorities in the last verification, and the result of this verification.
     last_result: Mutex<([u8; 32], bool)>,
 }
 

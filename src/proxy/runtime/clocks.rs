@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 pub(crate) struct Clocks {
     pub(crate) wall: Clock,
-    /// The clock for deadlines of interactions. It ignores jumps of the system clock.
+    /// The clock for deadlines of interactions. It follows a forward jump of the system clock only if the jump lasts.
     pub(crate) ledger: Arc<LedgerClock>,
 }
 
@@ -20,7 +20,7 @@ impl Clocks {
         self.wall.now()
     }
 
-    /// Returns the ledger's time at a reading of the monotonic clock.
+    /// Returns the time of the ledger's clock. `at` is the current time of the monotonic clock.
     pub(crate) fn ledger_now(&self, at: Instant) -> Timestamp {
         self.ledger.now(at)
     }

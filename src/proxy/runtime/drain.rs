@@ -1,7 +1,7 @@
-//! Counts work in flight, so that stopping can wait for its end and can deny new work.
+//! Counts work in flight, so that a stopping server can wait until the work has ended, and can deny new work.
 //!
-//! `tokio_util::task::TaskTracker` is not used: its `wait` ends only after `close`, but stopping first waits while new
-//! requests on kept-alive connections may still begin.
+//! `tokio_util::task::TaskTracker` is not used: its `wait` ends only after `close`. A stopping server must first wait
+//! while new requests on kept-alive connections can still begin.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -88,7 +88,7 @@ mod tests {
         for wait in &mut waits {
             assert!(!has_ended(wait.as_mut()).await);
         }
-        // The guard may end on another thread and outlive the borrow of the drain.
+        // The guard can be dropped on another thread and outlive the borrow of the drain.
         tokio::spawn(async move { drop(second) }).await.unwrap();
         for wait in waits {
             wait.await;
