@@ -302,8 +302,6 @@ pub struct Verdict {
     pub route: Option<String>,
     pub forward: Option<String>,
     pub checks: Vec<String>,
-    /// The sentence about the last check. It is known in the pure core only.
-    pub detail: String,
 }
 
 /// The ledger that a case is decided with. It lasts for all steps of the case.
@@ -326,8 +324,8 @@ pub struct Pure<L> {
 }
 
 impl<L: Ledger> Pure<L> {
-    /// Decides a request.
-    pub fn decide(&mut self, prepared: &Prepared, case: &Case) -> Verdict {
+    /// Decides a request. Returns the verdict and the sentence about the last check.
+    pub fn decide(&mut self, prepared: &Prepared, case: &Case) -> (Verdict, String) {
         let headers = prepared.header_map();
         let head = prepared.head(&headers, case.peer);
         let mut trail = Trail::verbose();
@@ -353,13 +351,13 @@ impl<L: Ledger> Pure<L> {
             }
         };
         verdict.checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
-        verdict.detail = trail.details().last().map(|(_, detail)| detail.to_owned()).unwrap_or_default();
-        verdict
+        let detail = trail.details().last().map(|(_, detail)| detail.to_owned()).unwrap_or_default();
+        (verdict, detail)
     }
 
     /// Decides a step of a case, and compares the verdict with the expected one.
     pub fn check(&mut self, prepared: &Prepared, case: &Case) -> Verdict {
-        let verdict = self.decide(prepared, case);
+        let (verdict, found) = self.decide(prepared, case);
         let (name, expect) = (&case.name, &case.expect);
         assert_eq!(
             (&verdict.verdict, &verdict.reason),
@@ -376,7 +374,7 @@ impl<L: Ledger> Pure<L> {
             assert_eq!(verdict.checks.last(), Some(check), "{name}");
         }
         if let Some(detail) = &expect.detail {
-            assert!(verdict.detail.contains(detail), "{name}: {:?} lacks {detail:?}", verdict.detail);
+            assert!(found.contains(detail), "{name}: {:?} lacks {detail:?}", found);
         }
         verdict
     }

@@ -432,9 +432,6 @@ fn what_cannot_be_is_said_in_words() {
         let error = inject(text, &sidecar()).unwrap_err();
         assert!(error.contains(words), "{words}: {error}");
     }
-    let removed = DEPLOYMENT.replace("apps/v1", "extensions/v1beta1");
-    let error = inject(&removed, &sidecar()).unwrap_err();
-    assert!(error.contains("Deployment with the unsupported apiVersion extensions/v1beta1"), "{error}");
     let of = |port: &str| Sidecar { agent_port: Some(port.to_owned()), ..sidecar() };
     assert!(
         inject(DEPLOYMENT, &of("grpc"))
@@ -444,6 +441,13 @@ fn what_cannot_be_is_said_in_words() {
     assert!(inject(&two, &of("9000")).is_ok() && inject(&two, &of("http")).is_ok());
     let renamed = put(DEPLOYMENT).replace("- name: agent\n", "- name: other\n");
     assert!(remove(&renamed).unwrap_err().contains("the container agent no longer exists"));
+}
+
+#[test]
+fn an_unsupported_api_version_is_named() {
+    let removed = DEPLOYMENT.replace("apps/v1", "extensions/v1beta1");
+    let error = inject(&removed, &sidecar()).unwrap_err();
+    assert!(error.contains("Deployment with the unsupported apiVersion extensions/v1beta1"), "{error}");
 }
 
 #[test]
