@@ -23,10 +23,10 @@ pub(super) fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
         "OTHER_KEY" => Some("o".repeat(32)),
         "SHORT" => Some("short".to_owned()),
         "EMPTY" => Some(String::new()),
-        "LARGE" => Some("l".repeat((64 << 10) + 1)),
         "LINES" => Some("two lines\nof a secret".to_owned()),
         "SECRET" | "OTHER" => Some(format!("{name} of a provider")),
-        _ => None,
+        // A secret of that many bytes.
+        _ => Some("b".repeat(name.strip_prefix("BYTES_")?.parse().ok()?)),
     };
     Config::parse(text, &Surroundings { env: &env, file: &|path| std::fs::read(path) })
 }
