@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean
+.PHONY: demo test compile-tests compile-count tools fmt lint core unit doc interop deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -15,7 +15,7 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core doc compile-tests compile-count tools
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count dependencies
+	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count dependencies mutants-sample
 	@echo "all tests passed"
 
 compile-tests: setup
@@ -128,6 +128,19 @@ SECONDS_EACH ?= 60
 fuzz:
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked --root $(TOOLS)
 	@scripts/fuzz.sh $(SECONDS_EACH) $(TARGETS)
+
+# Changes the code at NUMBER places that SEED draws, and reports each change that no test notices. Takes hours.
+NUMBER ?= 400
+SEED ?= 1
+MUTANTS_VERSION := 27.1.0
+mutants: setup
+	@command -v cargo-mutants >/dev/null || $(CARGO) install cargo-mutants --version $(MUTANTS_VERSION) --locked --root $(TOOLS)
+	scripts/mutants.sh $(NUMBER) $(SEED)
+
+# Does the same with the few mutants of scripts/mutants-sample.txt. Does not install cargo-mutants, which takes minutes.
+mutants-sample: setup
+	@if command -v cargo-mutants >/dev/null; then scripts/mutants.sh sample; \
+	else echo "NO MUTANTS WERE TESTED: cargo-mutants is missing; make mutants installs it" >&2; fi
 
 clean:
 	$(CARGO) clean

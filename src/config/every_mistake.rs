@@ -34,6 +34,8 @@ struct Group {
     cases: Vec<(String, String, String)>,
     #[serde(default)]
     warnings: Vec<(String, String, String)>,
+    #[serde(default)]
+    accepted: Vec<String>,
 }
 
 impl Group {
@@ -87,6 +89,12 @@ impl Group {
                 wrong.push(format!(
                     "{change:?}\n  expected the warning {path:?} {words:?}\n  found {errors:?} {warnings:?}"
                 ));
+            }
+        }
+        for change in &self.accepted {
+            let (errors, warnings) = self.compile(&self.text(change));
+            if !errors.is_empty() || !warnings.is_empty() {
+                wrong.push(format!("{change:?}\n  expected nothing\n  found {errors:?} {warnings:?}"));
             }
         }
         wrong

@@ -7,7 +7,6 @@ pub(super) fn env(name: &str) -> Option<String> {
         "OTHER_KEY" => Some("o".repeat(32)),
         "SHORT" => Some("short".to_owned()),
         "EMPTY" => Some(String::new()),
-        "LARGE" => Some("l".repeat((64 << 10) + 1)),
         "PADDED" => Some("  a secret with blanks ".to_owned()),
         "QUOTED" => Some("\"a secret in quotes\"".to_owned()),
         "MARKED" => Some("\u{feff}a secret after a mark".to_owned()),
@@ -19,6 +18,7 @@ pub(super) fn env(name: &str) -> Option<String> {
         "TORN" => Some("whsec_AAAAAAAAAAAAAAAAAAAAA".to_owned()),
         "LINES" => Some("two lines\nof a secret".to_owned()),
         "SECRET" | "OTHER" => Some(format!("{name} of a provider")),
-        _ => None,
+        // A secret of that many bytes.
+        _ => Some("b".repeat(name.strip_prefix("BYTES_")?.parse().ok()?)),
     }
 }

@@ -104,3 +104,38 @@ impl Interaction {
         self.more.as_mut().map(|more| more.questions.as_mut_slice()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Interaction {
+        let at = Timestamp::from_unix_secs;
+        Interaction::new("r".into(), "".into(), at(1), at(1000))
+    }
+
+    #[test]
+    fn an_answer_to_one_question_is_none_to_another_one() {
+        let mut record = record();
+        assert_eq!((record.ask("https://a/1"), record.ask("https://a/2")), (Some(1), Some(2)));
+        assert!(!record.is_answered(1) && !record.is_answered(2));
+        let (number, endpoint) = record.take_question(Some(1), Timestamp::from_unix_secs(2)).unwrap();
+        assert_eq!((number, &*endpoint), (1, "https://a/1"));
+        record.answer(1, true);
+        assert!(record.is_answered(1) && !record.is_answered(2) && !record.is_answered(3));
+        assert!(record.has_open_question());
+    }
+
+    #[test]
+    fn an_answered_question_makes_room_for_the_ninth() {
+        let mut record = record();
+        for number in 1..=8 {
+            assert_eq!(record.ask("https://a/"), Some(number));
+        }
+        assert_eq!(record.ask("https://a/"), None);
+        record.answer(3, true);
+        assert_eq!(record.ask("https://a/"), Some(9));
+        assert!(!record.is_answered(3), "the answered question made room");
+        assert_eq!(record.ask("https://a/"), None);
+    }
+}

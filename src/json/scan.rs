@@ -155,8 +155,8 @@ fn colon(rest: &[u8]) -> Option<&[u8]> {
 #[inline(always)]
 fn white(rest: &[u8]) -> &[u8] {
     match rest {
-        [b' ', behind @ ..] if !matches!(behind, [..=b' ', ..]) => behind,
-        [..=b' ', ..] => much_white(rest),
+        [b' ', behind @ ..] if !matches!(behind, [(..=b' '), ..]) => behind,
+        [(..=b' '), ..] => much_white(rest),
         _ => rest,
     }
 }

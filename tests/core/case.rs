@@ -14,6 +14,7 @@ use callgate::policy::MintRequest;
 use callgate::request::RequestHead;
 use callgate::signature::SignatureContext;
 use callgate::time::{Timestamp, parse_duration};
+use callgate::token::Stamp;
 use callgate::trail::Trail;
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, Mac};
@@ -140,6 +141,9 @@ pub struct Expect {
     /// A part of the sentence about the last check.
     #[serde(default)]
     pub detail: Option<String>,
+    /// Expected outcomes: names of checks, each with `pass`, `skip`, `deny` or `hold`.
+    #[serde(default)]
+    pub trail: BTreeMap<String, String>,
     /// Expected headers at the agent: name and values.
     #[serde(default)]
     pub agent_sees: BTreeMap<String, Vec<String>>,
@@ -329,6 +333,7 @@ impl<L: Ledger> Pure<L> {
         let headers = prepared.header_map();
         let head = prepared.head(&headers, case.peer);
         let mut trail = Trail::verbose();
+        let mut sent = Sent { head: &head, body: &prepared.body, at: prepared.at, written: Vec::new() };
         let decided = self
             .config
             .policy
@@ -338,18 +343,24 @@ impl<L: Ledger> Pure<L> {
         let mut verdict = match decided {
             Ok(Decided::Callback(verified)) => {
                 let route = Some(verified.route().name.to_string());
-                let apply = |verified: Box<Verified>, ruling| permit(verified, ruling, &mut trail);
+                let apply = |verified: Box<Verified>, ruling| permit(verified, ruling, &mut trail, &mut sent);
                 let verdict = self.ledger.ask(verified, prepared.at, case.agent == 200, apply);
                 Verdict { route: verdict.route.or(route), ..verdict }
             }
             Ok(Decided::Handshake(shaken)) => {
                 Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
             }
-            Ok(Decided::Observed(observed)) => Verdict::observed(&observed),
+            Ok(Decided::Observed(observed)) => sent.observed(&observed),
             Err(denied) => {
                 Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
             }
         };
+        sent.check(case);
+        for (check, outcome) in &case.expect.trail {
+            let found = trail.steps().find(|step| step.check.name() == check);
+            let found = found.map(|step| step.outcome.name());
+            assert_eq!(found, Some(outcome.as_str()), "{}: {check}", case.name);
+        }
         verdict.checks = trail.steps().map(|step| step.check.name().to_owned()).collect();
         let detail = trail.details().last().map(|(_, detail)| detail.to_owned()).unwrap_or_default();
         (verdict, detail)
@@ -380,18 +391,52 @@ impl<L: Ledger> Pure<L> {
     }
 }
 
+/// The request to the agent that the core writes.
+struct Sent<'a> {
+    head: &'a RequestHead<'a>,
+    body: &'a [u8],
+    at: Timestamp,
+    written: Vec<u8>,
+}
+
+impl Sent<'_> {
+    fn observed(&mut self, observed: &Observed) -> Verdict {
+        observed.write_head(self.head, self.body, &mut self.written);
+        Verdict::observed(observed)
+    }
+
+    fn permitted(&mut self, permit: &Permit) {
+        permit.write_head(self.head, self.body, Stamp { now: self.at, id: "case" }, &mut self.written);
+    }
+
+    /// Compares the headers with the expected ones. If nothing was written, there is nothing to compare.
+    fn check(&self, case: &Case) {
+        let text = String::from_utf8_lossy(&self.written);
+        let Some(lines) = text.strip_suffix("\r\n\r\n") else { return };
+        let lines: Vec<_> = lines.split("\r\n").skip(1).map(|line| line.split_once(": ").unwrap()).collect();
+        for (name, values) in &case.expect.agent_sees {
+            let named = lines.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+            let found: Vec<_> = named.map(|(_, value)| *value).collect();
+            assert_eq!(&found, values, "{}: {name} at the agent: {text}", case.name);
+        }
+    }
+}
+
 /// Applies the verdict of the ledger.
 fn permit(
     verified: Box<Verified>,
     ruling: Result<Cleared, ClaimError>,
     trail: &mut Trail,
+    sent: &mut Sent<'_>,
 ) -> Result<Permit, Verdict> {
-    verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
-        (Turned::Observed(observed), _) => Verdict::observed(&observed),
+    let permit = verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
+        (Turned::Observed(observed), _) => sent.observed(&observed),
         (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, None),
         (_, ClaimError::Duplicate) => Verdict::held("duplicate", None),
         (_, ClaimError::Stale) => Verdict::held("stale", None),
-    })
+    })?;
+    sent.permitted(&permit);
+    Ok(permit)
 }
 
 impl Verdict {

@@ -1,5 +1,5 @@
-//! The decision cases in the pure core, one test per case. This binary compiles without the feature `proxy`, so it needs
-//! neither pingora nor tokio. The suite runs the same cases over a socket.
+//! The decision cases in the pure core, one test per case, and the cases of egress rules. This binary compiles without
+//! the feature `proxy`, so it needs neither pingora nor tokio. The suite runs the decision cases over a socket.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -10,6 +10,7 @@
 
 #[allow(dead_code, reason = "the suite reads further fields")]
 mod case;
+mod egress;
 mod environment;
 mod ledger;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             }));
         }
     }
+    trials.extend(egress::trials());
     assert!(trials.len() > 100, "only {} cases", trials.len());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -317,6 +317,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_the_digits_of_escapes_become_upper_case() {
+        assert_eq!(uppercase_escapes("/abc%2fdef?a=%c3%a9f%"), "/abc%2Fdef?a=%C3%A9f%");
+    }
+
+    #[test]
     fn the_body_has_each_digest_that_is_listed_and_one_of_a_known_algorithm() {
         let digest = |name: &str, bytes: &[u8]| format!("{name}=:{}:", BASE64.encode(bytes));
         let (sha256, sha512) =

@@ -1,0 +1,265 @@
+//! Cases of egress rules in the pure core: the request that the provider receives, or the reason why it receives none.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use callgate::config::Config;
+use callgate::egress::{Callback, Plan};
+use callgate::request::RequestHead;
+use callgate::time::Timestamp;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use libtest_mimic::Trial;
+
+use super::environment::parse;
+
+const CONFIG: &str = r#"
+public_url: https://agent.example.com
+listen: { ingress: [ { address: "127.0.0.1:0" } ], egress: { address: "127.0.0.1:0" } }
+agent: { address: "127.0.0.1:1" }
+callback_tokens: { keys: [ { id: k1, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
+routes:
+  - { name: r, path: "/w/{id}", token: { kind: callback, from: [bearer] }, forward: "/i/{id}" }
+egress:
+  - { name: plain, path: /plain, target: "https://provider.example.com/in?fixed=1", body_max: 1KiB, headers: { x-key: { env: STATIC } } }
+  - { name: captured, path: "/captured/{name}", target: "https://provider.example.com/to/{name}" }
+  - { name: json, path: /json, target: "https://provider.example.com/in", response: /id, inject: { route: r, params: { id: /id }, url: /callback/url, token: /callback/token } }
+  - { name: keep, path: /keep, target: "https://provider.example.com/in", inject: { route: r, params: { id: { header: x-id } }, url: /url, token: { header: x-token }, if_present: keep } }
+  - { name: query, path: "/query/{name}", target: "https://provider.example.com/in?a=b", inject: { route: r, params: { id: { path: name } }, url: { query: cb }, token: { header: x-token } } }
+  - { name: parameter, path: /parameter, target: "https://provider.example.com/in", inject: { route: r, params: { id: { query: id } }, url: { query: cb }, token: { header: x-token } } }
+  - { name: fresh, path: /fresh, target: "https://provider.example.com/in", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
+  - { name: constant, path: /constant, target: "https://provider.example.com/in", inject: { route: r, params: { id: /id }, preset: camara } }
+"#;
+
+/// A request of the agent, and what becomes of it.
+struct Case {
+    name: &'static str,
+    method: &'static str,
+    target: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    body: &'static str,
+    /// The request to the provider with `|` for the ends of lines, behind the captures of its callback. If no request is
+    /// sent, the reason.
+    expect: &'static str,
+}
+
+const POST: Case = Case { name: "", method: "POST", target: "", headers: &[], body: "", expect: "" };
+
+const CASES: &[Case] = &[
+    Case {
+        name: "a rule without a callback",
+        target: "/plain",
+        headers: &[
+            ("x-a", "1"),
+            ("x-key", "mine"),
+            ("callgate-x", "1"),
+            ("accept-encoding", "gzip"),
+            ("connection", "x-b"),
+            ("x-b", "2"),
+        ],
+        body: "any",
+        expect: "kept: false|POST /in?fixed=1 HTTP/1.1|host: provider.example.com|x-a: 1|accept-encoding: gzip|x-key: a static secret|content-length: 3||any",
+        ..POST
+    },
+    Case {
+        name: "the query of the agent follows the query of the target",
+        target: "/plain?b=%20",
+        expect: "kept: false|POST /in?fixed=1&b=%20 HTTP/1.1|host: provider.example.com|x-key: a static secret|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "a method that the rule does not accept",
+        method: "DELETE",
+        target: "/captured/nm",
+        expect: "method_not_allowed",
+        ..POST
+    },
+    Case {
+        name: "a capture in the target",
+        target: "/captured/nm?q",
+        expect: "kept: false|POST /to/nm?q HTTP/1.1|host: provider.example.com|content-length: 0||",
+        ..POST
+    },
+    Case { name: "no rule", target: "/other", expect: "rule_unknown", ..POST },
+    Case { name: "a path with a dot segment", target: "/plain/../json", expect: "path_malformed", ..POST },
+    Case {
+        name: "a query with a forbidden character",
+        target: "/plain?a\tb",
+        expect: "path_malformed",
+        ..POST
+    },
+    Case {
+        name: "a body of the largest size",
+        target: "/plain",
+        headers: &[("content-length", "1024")],
+        expect: "kept: false|POST /in?fixed=1 HTTP/1.1|host: provider.example.com|x-key: a static secret|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "a body that is too large",
+        target: "/plain",
+        headers: &[("content-length", "1025")],
+        expect: "body_too_large",
+        ..POST
+    },
+    Case {
+        name: "a callback in a JSON body",
+        target: "/json",
+        headers: &[("accept-encoding", "gzip"), ("accept", "a/b")],
+        body: r#"{"id":"d1"}"#,
+        expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|accept: a/b|content-length: 52||{"id":"d1","callback":{"url":"URL","token":"TOKEN"}}"#,
+        ..POST
+    },
+    Case {
+        name: "a place with a value",
+        target: "/json",
+        body: r#"{"id":"d1","callback":{"url":1}}"#,
+        expect: "callback_present",
+        ..POST
+    },
+    Case {
+        name: "a place with a value at the second insertion",
+        target: "/json",
+        body: r#"{"id":"d1","callback":{"token":1}}"#,
+        expect: "callback_present",
+        ..POST
+    },
+    Case {
+        name: "another spelling of the place",
+        target: "/json",
+        body: r#"{"id":"d1","Callback":{"url":1}}"#,
+        expect: "injection_impossible",
+        ..POST
+    },
+    Case {
+        name: "no value for the capture",
+        target: "/json",
+        body: "{}",
+        expect: "parameter_unusable",
+        ..POST
+    },
+    Case {
+        name: "a value that no path can contain",
+        target: "/json",
+        body: r#"{"id":".."}"#,
+        expect: "parameter_unusable",
+        ..POST
+    },
+    Case { name: "a body that is not JSON", target: "/json", body: "{", expect: "request_not_json", ..POST },
+    Case {
+        name: "a callback of the agent is kept",
+        target: "/keep",
+        headers: &[("x-token", "mine"), ("x-id", "d1")],
+        body: "{}",
+        expect: "kept: true|POST /in HTTP/1.1|host: provider.example.com|x-token: mine|x-id: d1|content-length: 2||{}",
+        ..POST
+    },
+    Case {
+        name: "a callback in the body and in a header",
+        target: "/keep",
+        headers: &[("x-id", "d1")],
+        body: "{}",
+        expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|x-id: d1|x-token: TOKEN|content-length: 13||{"url":"URL"}"#,
+        ..POST
+    },
+    Case {
+        name: "two values of a header",
+        target: "/keep",
+        headers: &[("x-id", "d1"), ("x-id", "d2")],
+        body: "{}",
+        expect: "parameter_unusable",
+        ..POST
+    },
+    Case {
+        name: "a header with an underscore",
+        target: "/keep",
+        headers: &[("x-id", "d1"), ("x_token", "mine")],
+        body: "{}",
+        expect: "injection_impossible",
+        ..POST
+    },
+    Case {
+        name: "a callback in the query",
+        target: "/query/d1?c=d",
+        expect: "id=d1|POST /in?a=b&c=d&cb=URL HTTP/1.1|host: provider.example.com|x-token: TOKEN|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "a parameter with a value",
+        target: "/query/d1?cb=mine",
+        expect: "callback_present",
+        ..POST
+    },
+    Case {
+        name: "the capture is a parameter",
+        target: "/parameter?id=d%2D1",
+        expect: "id=d-1|POST /in?id=d%2D1&cb=URL HTTP/1.1|host: provider.example.com|x-token: TOKEN|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "two parameters of the same name",
+        target: "/parameter?id=1&id=2",
+        expect: "parameter_unusable",
+        ..POST
+    },
+    Case { name: "no query", target: "/parameter", expect: "parameter_unusable", ..POST },
+    Case {
+        name: "the capture is a new id",
+        target: "/fresh",
+        expect: "id=NEW|POST /in HTTP/1.1|host: provider.example.com|x-url: URL|x-token: TOKEN|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "constant values",
+        target: "/constant",
+        body: r#"{"id":"d1"}"#,
+        expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|content-length: 170||{"id":"d1","sink":"URL","sinkCredential":{"credentialType":"ACCESSTOKEN","accessToken":"TOKEN","accessTokenExpiresUtc":"2026-01-01T01:00:00Z","accessTokenType":"bearer"}}"#,
+        ..POST
+    },
+    Case {
+        name: "constant values that the agent has set",
+        target: "/constant",
+        body: r#"{"id":"d1","sinkCredential":{"credentialType":"OTHER"}}"#,
+        expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|content-length: 164||{"id":"d1","sinkCredential":{"credentialType":"OTHER","accessToken":"TOKEN","accessTokenExpiresUtc":"2026-01-01T01:00:00Z","accessTokenType":"bearer"},"sink":"URL"}"#,
+        ..POST
+    },
+];
+
+/// Returns one test for each case.
+pub fn trials() -> impl Iterator<Item = Trial> {
+    CASES.iter().map(|case| {
+        Trial::test(format!("egress::{}", case.name), || {
+            assert_eq!(case.outcome(&parse(CONFIG)), case.expect);
+            Ok(())
+        })
+    })
+}
+
+impl Case {
+    fn outcome(&self, config: &Config) -> String {
+        self.sent(config).unwrap_or_else(|denial| denial.code().to_owned()).replace("\r\n", "|")
+    }
+
+    fn sent(&self, config: &Config) -> Result<String, callgate::denial::Denial> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.headers {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let (head, body) = (RequestHead::new(self.method, self.target, &headers, peer), self.body.as_bytes());
+        let (rule, captures) = config.policy.egress.find(&head).map_err(|unruled| unruled.refusal.denial)?;
+        let plan =
+            rule.plan(&head, body, &captures, || "NEW".to_owned()).map_err(|refusal| refusal.denial)?;
+        let expires = Timestamp::parse("2026-01-01T01:00:00Z").unwrap();
+        let callback = Callback { url: "URL", token: "TOKEN", secret: "SECRET", expires };
+        let (first, callback) = match plan {
+            Plan::Pass { kept } => (format!("kept: {kept}"), None),
+            Plan::Mint(values) => {
+                let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                (values.join(" "), Some(callback))
+            }
+        };
+        let outgoing =
+            rule.request(&head, body, &captures, callback.as_ref()).map_err(|refusal| refusal.denial)?;
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Ok(format!("{first}\r\n{}{}", text(&outgoing.head), text(&outgoing.body)))
+    }
+}
