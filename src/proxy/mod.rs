@@ -8,6 +8,7 @@ mod components;
 mod egress;
 mod ingress;
 pub(crate) mod listen;
+mod pem_files;
 pub(crate) mod runtime;
 mod server;
 mod upkeep;

@@ -279,6 +279,8 @@ fn a_request_that_does_not_arrive_ends_its_interaction() {
     let world = World::new();
     let refused = world.send("/nowhere", r#"{"id":"a"}"#);
     assert_eq!((refused.status, refused.json()["reason"].as_str()), (502, Some("provider_unreachable")));
+    let detail = eventually(|| world.callgate.log().pop())["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("did not accept a TCP connection: Connection refused"), "{detail}");
     assert_eq!(world.interactions()[0]["state"], "not_sent");
     for status in [400, 401, 403, 404, 409, 410, 413, 422] {
         world.provider.answers(format!("HTTP/1.1 {status} No\r\ncontent-length: 2\r\n\r\nno").as_bytes());

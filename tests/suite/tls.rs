@@ -160,6 +160,31 @@ fn versions_and_a_handshake_that_does_not_come() {
 }
 
 #[test]
+fn certificates_and_keys_may_begin_with_a_byte_order_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    authority(at, "ca");
+    issued(at, "ca", "one", "IP:127.0.0.1");
+    let marked = |name: &str| {
+        let path = at.join(format!("marked-{name}"));
+        fs::write(&path, [b"\xef\xbb\xbf".to_vec(), fs::read(at.join(name)).unwrap()].concat()).unwrap();
+        path.display().to_string()
+    };
+    let agent = Agent::start(ANSWER);
+    let tls = format!(
+        "tls: {{ certificate: {}, key: {}, client_certificates: {{ authorities: {}, required: true }} }}",
+        marked("one.crt"),
+        marked("one.key"),
+        marked("ca.crt")
+    );
+    let roots = format!("trusted_roots: {}\n", marked("ca.crt"));
+    let callgate = Callgate::start(&(roots + &listening(&agent, &tls)), Clock::System);
+    let url = format!("https://{}/open/x", callgate.ingress);
+    let args = ["--cacert", "ca.crt", "--cert", "one.crt", "--key", "one.key", "-d", "{}", &url];
+    assert_eq!(curl(at, &args), "hello");
+}
+
+#[test]
 fn clients_prove_who_they_are_where_a_route_asks_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -302,11 +302,16 @@ impl<'n> Cursor<'n> {
         self.error(format!("{} is not one of the accepted values", shown(text)), did_you_mean(text, &known))
     }
 
-    /// Reads the file that the value names. Returns its path and content.
+    /// Reads the file that the value names. Returns its path, and its content without a byte order mark at the beginning.
     pub(crate) fn file(&self) -> Option<(&'n str, Vec<u8>)> {
         let path = self.text()?;
         match (self.reader.surroundings.file)(path) {
-            Ok(bytes) => Some((path, bytes)),
+            Ok(mut bytes) => {
+                if bytes.starts_with("\u{feff}".as_bytes()) {
+                    bytes.drain(.."\u{feff}".len());
+                }
+                Some((path, bytes))
+            }
             Err(error) => self.error(format!("cannot read {path}: {error}"), ""),
         }
     }

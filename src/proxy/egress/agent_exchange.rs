@@ -15,7 +15,7 @@ use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
-use crate::http::client::{Message, ResponseFault};
+use crate::http::client::Message;
 use crate::http::{
     Caller, MemoryReservation, RelayError, Session, deny, head_of, request_body, response,
     send_continue_if_expected,
@@ -126,7 +126,7 @@ impl AgentExchange<'_> {
             }
             Err(failed) => {
                 match failed {
-                    SendError::ResponseFault(ResponseFault::Unreachable) => {
+                    SendError::Unreachable(_) => {
                         self.close_interaction(minted.as_ref(), true).await;
                     }
                     // The provider may have received the request.
@@ -282,6 +282,7 @@ impl SendError {
     /// Returns the denial and its explanation.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
+            Self::Unreachable(reason) => Refusal::new(Denial::ProviderUnreachable, reason.to_string()),
             Self::ResponseFault(fault) => {
                 Refusal::new(fault.provider_denial(), fault.provider_denial().help())
             }

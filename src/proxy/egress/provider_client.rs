@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pingora::tls::{
     ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
-    load_ca_file_into_store, load_platform_certs_incl_env_into_store,
+    load_platform_certs_incl_env_into_store,
 };
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
@@ -24,6 +24,7 @@ use crate::http::client::{
     connect_first, exchange,
 };
 use crate::policy::AgentAddress;
+use crate::proxy::pem_files;
 
 /// Maximum idle time of a pooled connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,10 +74,64 @@ pub(crate) struct Timeouts {
     pub(crate) response: Duration,
 }
 
+/// The reason why no connection to a provider could be opened. Nothing was sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Unreachable {
+    /// The host name could not be resolved. Contains the error of the operating system.
+    Name(Box<str>),
+    /// No address accepted a TCP connection. Contains the error of the last attempt.
+    Connect(Box<str>),
+    /// The TLS handshake failed. Contains the error.
+    Tls(Box<str>),
+    /// The timeout for connecting passed.
+    Timeout,
+    /// Callgate has no trusted roots.
+    NoRoots,
+}
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(error) => write!(f, "the name of the provider's host could not be resolved: {error}"),
+            Self::Connect(error) => write!(f, "the provider's host did not accept a TCP connection: {error}"),
+            Self::Tls(error) => write!(f, "the TLS handshake with the provider's host failed: {error}"),
+            Self::Timeout => f.write_str(
+                "no connection to the provider's host was open within `timeouts.connect`: a firewall may drop packets, \
+                 or the name server does not answer",
+            ),
+            Self::NoRoots => f.write_str("no trusted roots are loaded, so that TLS cannot be verified"),
+        }
+    }
+}
+
+/// A failed TLS handshake, as the source of an [`std::io::Error`].
+#[derive(Debug)]
+struct TlsFailure(std::io::Error);
+
+impl std::fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for TlsFailure {}
+
+impl From<std::io::Error> for Unreachable {
+    /// Returns the reason for a failed attempt of [`TrustedRoots::dial`].
+    fn from(error: std::io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
+            Some(failure) => Self::Tls(failure.to_string().into()),
+            None => Self::Connect(error.to_string().into()),
+        }
+    }
+}
+
 /// The reason why there is no response from a provider.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum SendError {
-    /// The provider could not be reached, or did not respond correctly.
+    /// No connection could be opened.
+    Unreachable(Unreachable),
+    /// The provider did not respond correctly.
     ResponseFault(ResponseFault),
     /// The guard denied the address.
     Guarded(Refused),
@@ -130,12 +185,15 @@ impl Providers {
     /// Returns a message for the operator if the authorities cannot be read.
     pub(crate) fn new(roots: Option<&str>) -> Result<Self, String> {
         install_default_crypto_provider();
-        let mut store = RootCertStore::empty();
-        let loaded = match roots {
-            Some(path) => load_ca_file_into_store(path, &mut store),
-            None => load_platform_certs_incl_env_into_store(&mut store),
+        let store = match roots {
+            Some(path) => pem_files::authorities(path),
+            None => {
+                let mut store = RootCertStore::empty();
+                let loaded = load_platform_certs_incl_env_into_store(&mut store);
+                loaded.map(|()| store).map_err(|error| error.to_string())
+            }
         };
-        loaded.map_err(|error| format!("the trusted roots cannot be used: {error}"))?;
+        let store = store.map_err(|error| format!("the trusted roots cannot be used: {error}"))?;
         if store.is_empty() {
             log::warn!(
                 "no trusted roots, so that no provider can be reached with TLS; install ca-certificates, or set `trusted_roots`"
@@ -157,8 +215,7 @@ impl Providers {
         timeouts: Timeouts,
     ) -> Result<ProviderResponse, SendError> {
         let connected = timeout(timeouts.connect, self.connect(url, guarded)).await;
-        let (connection, target) =
-            connected.unwrap_or(Err(SendError::ResponseFault(ResponseFault::Unreachable)))?;
+        let (connection, target) = connected.unwrap_or(Err(SendError::Unreachable(Unreachable::Timeout)))?;
         let response =
             exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
         Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
@@ -169,9 +226,11 @@ impl Providers {
         url: &Url,
         guarded: Option<Guarded<'_>>,
     ) -> Result<(Connection, Target), SendError> {
-        let unreachable = SendError::ResponseFault(ResponseFault::Unreachable);
-        let roots = self.tls.as_ref().ok_or(unreachable)?;
-        let addresses = self.resolver.resolve(url).await.map_err(|_| unreachable)?;
+        let roots = self.tls.as_ref().ok_or(SendError::Unreachable(Unreachable::NoRoots))?;
+        let resolved = self.resolver.resolve(url).await;
+        let unresolved =
+            |error: std::io::Error| SendError::Unreachable(Unreachable::Name(error.to_string().into()));
+        let addresses = resolved.map_err(unresolved)?;
         if let Some(guarded) = guarded {
             for address in &addresses {
                 guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
@@ -193,7 +252,7 @@ impl Providers {
         }
         let generation = self.pool.generation();
         let dialled = connect_first(&order, |address| roots.dial(address, name)).await;
-        let (address, stream) = dialled.map_err(|_| unreachable)?;
+        let (address, stream) = dialled.map_err(|error| SendError::Unreachable(error.into()))?;
         if addresses.len() > 1 {
             self.remember(&key, address);
         }
@@ -226,7 +285,8 @@ impl TrustedRoots {
         match name {
             None => Ok(Upstream::Tcp(stream)),
             Some(name) => {
-                let stream = self.connector.connect(name, Records::new(stream)).await?;
+                let connected = self.connector.connect(name, Records::new(stream)).await;
+                let stream = connected.map_err(|error| std::io::Error::other(TlsFailure(error)))?;
                 Ok(Upstream::Tls(Box::new(stream)))
             }
         }

@@ -104,7 +104,7 @@ async fn the_next_address_of_a_name_is_tried_if_one_refuses_the_connection() {
     assert!(world.connect(&["127.0.0.3", "127.0.0.2", "127.0.0.1"], listed, None).await.is_ok());
     assert!(world.was_dialled());
     let none = world.connect(&["127.0.0.3", "127.0.0.2"], listed, None).await;
-    assert!(matches!(none, Err(SendError::ResponseFault(ResponseFault::Unreachable))), "{none:?}");
+    assert!(matches!(none, Err(SendError::Unreachable(Unreachable::Connect(_)))), "{none:?}");
 }
 
 /// A listener that accepts no connection, because its queue is full. The kernel drops the packets of further

@@ -9,9 +9,8 @@ use parking_lot::Mutex;
 use pingora::listeners::tls::Acceptor;
 use pingora::tls::sign::CertifiedKey;
 use pingora::tls::{
-    CertificateDer, ClientCertVerifier, ClientHello, CryptoProvider, ResolvesServerCert, RootCertStore,
-    ServerConfig, UnixTime, WebPkiClientVerifier, install_default_crypto_provider, load_ca_file_into_store,
-    load_certs_and_key_files, version,
+    CertificateDer, ClientCertVerifier, ClientHello, CryptoProvider, ResolvesServerCert, ServerConfig,
+    UnixTime, WebPkiClientVerifier, install_default_crypto_provider, version,
 };
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
@@ -20,6 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::clock::Clock;
 use crate::config::{CertificateFiles, ClientAuthorities, Tls};
 use crate::file::{FILE_BYTES_MAX, read};
+use crate::proxy::pem_files;
 use crate::request::ClientCertificate;
 use crate::time::Timestamp;
 
@@ -142,9 +142,7 @@ pub(crate) fn load(tls: &Tls) -> Result<TlsConfig, String> {
 /// Reads a certificate chain and its private key, and checks that they belong together.
 fn load_certified_key(files: &CertificateFiles) -> Result<CertifiedKey, String> {
     let CertificateFiles { certificate, key } = files;
-    let Ok(Some((chain, private))) = load_certs_and_key_files(certificate, key) else {
-        return Err(format!("{certificate} and {key} contain no usable certificate and private key"));
-    };
+    let (chain, private) = (pem_files::certificates(certificate)?, pem_files::private_key(key)?);
     let provider = CryptoProvider::get_default().ok_or("no cryptography provider for TLS is installed")?;
     CertifiedKey::from_der(chain, private, provider)
         .map_err(|error| format!("{key} does not go with {certificate}: {error}"))
@@ -153,9 +151,7 @@ fn load_certified_key(files: &CertificateFiles) -> Result<CertifiedKey, String> 
 fn client_verifier(authorities: &ClientAuthorities) -> Result<ClientVerifier, String> {
     let file = &authorities.file;
     let bytes = read(&**file, FILE_BYTES_MAX).map_err(|error| format!("{file} cannot be read: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    load_ca_file_into_store(&**file, &mut roots)
-        .map_err(|error| format!("{file} cannot be used: {error}"))?;
+    let roots = pem_files::authorities(file)?;
     let builder = WebPkiClientVerifier::builder(Arc::new(roots));
     let builder = if authorities.required { builder } else { builder.allow_unauthenticated() };
     let verifier = builder.build().map_err(|error| format!("{file} cannot be used: {error}"))?;
