@@ -116,8 +116,9 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     }
 }
 
-/// Reports a warning for each route of an egress rule whose interactions can only end because they expire: the route does
-/// not follow them, and the number of callbacks is not limited. A route with `interaction` has a warning of its own.
+/// Reports a warning for each route whose interactions end only when they expire. An egress rule opens these
+/// interactions, but the route does not follow them, and the number of callbacks is not limited. A route with
+/// `interaction` has a warning of its own.
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();

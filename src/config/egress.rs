@@ -41,7 +41,7 @@ pub(super) fn egress(at: Option<Cursor<'_>>, routes: Option<&[Arc<Route>]>) -> O
     Some(Egress::new(rules?))
 }
 
-/// Reports an error for each rule whose name or paths an earlier rule already has.
+/// Reports an error for each rule that has the same name or the same paths as an earlier rule.
 fn distinct(rules: &[&(Cursor<'_>, Rule)]) {
     for (i, _) in repeated(rules, |(_, a), (_, b)| a.name.cmp(&b.name)) {
         let Some((at, rule)) = rules.get(i) else { continue };
@@ -229,7 +229,7 @@ fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> 
             (matches!(first, Some(Carrier::Header(ours)) if ours == name), format!("[{{header: {name}}}]"))
         }
     };
-    // A provider that calls a URL always sends the token that the URL contains.
+    // If the URL contains the token, the provider sends the token whenever it calls the URL.
     if fits || matches!(first, Some(Carrier::Query(_) | Carrier::Path)) {
         return Some(());
     }

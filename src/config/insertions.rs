@@ -18,7 +18,7 @@ pub(super) fn places(at: &Cursor<'_>, slot: Slot) -> Option<Vec<Insertion>> {
     read.into_iter().collect()
 }
 
-/// Reads an insertion. `slot` is the value of an insertion without `value` and without `base64`.
+/// Reads an insertion. If it has neither `value` nor `base64`, its value is `slot`.
 fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     if let (Some(slot), false) = (slot, at.is_map()) {
         let place = InsertionPlace::Body(at.pointer()?);
@@ -55,8 +55,8 @@ fn read(at: &Cursor<'_>, slot: Option<Slot>) -> Option<Insertion> {
     Some(Insertion { place, shape })
 }
 
-/// Reports an error if a value cannot be inserted at a place, or if it does not contain the part of the callback that
-/// it is for.
+/// Reports an error if a value cannot be inserted at a place. Also reports an error if the value does not contain
+/// `slot`, the part of the callback that must be inserted.
 fn fits(at: &Cursor<'_>, place: &InsertionPlace, shape: &Shape, slot: Option<Slot>) -> Option<()> {
     if let Some(slot) = slot.filter(|slot| !shape.holds(*slot)) {
         return at.error(format!("the value does not contain {}", slot.placeholder()), "");

@@ -1,13 +1,13 @@
-//! Finds the elements of a list that are equal to an earlier one. It sorts the list, so that it is fast for very long
-//! lists, too.
+//! Finds the elements of a list that are equal to an earlier element. The elements are sorted first, so that this is
+//! fast for very long lists, too.
 
 use std::cmp::Ordering;
 
-/// Returns a pair of indices for each element that equals an earlier one: its own index, and the index of the first
-/// element that it equals.
+/// Returns a pair of indices for each element that is equal to an earlier element. The first index is that of the
+/// element. The second index is that of the first element that is equal to it.
 pub(super) fn repeated<T>(items: &[T], order: impl Fn(&T, &T) -> Ordering) -> Vec<(usize, usize)> {
     let mut sorted: Vec<_> = items.iter().enumerate().collect();
-    // Equal elements stay in the order of the list.
+    // The sort is stable: equal elements stay in the order of the list.
     sorted.sort_by(|(_, a), (_, b)| order(a, b));
     let mut first: Option<(usize, &T)> = None;
     let mut found = Vec::new();

@@ -16,28 +16,28 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 pub struct Startup {
     /// The destination of the access log.
     pub access_log: AccessLog,
-    /// The admin listener. `None`: there is none.
+    /// The admin listener. `None` if there is no admin listener.
     pub admin: Option<AdminListener>,
-    /// The egress listener. `None`: there is none.
+    /// The egress listener. `None` if there is no egress listener.
     pub egress: Option<EgressListener>,
     /// The ingress listeners.
     pub ingress: Vec<Listener>,
     /// The time from SIGTERM until Callgate accepts no more connections.
     pub shutdown_delay: Duration,
-    /// The maximum time that running requests may then take to end.
+    /// The maximum time for which running requests may continue after that.
     pub shutdown_grace: Duration,
     /// The settings of the ledger.
     pub store: StoreSettings,
     /// True if a change of a file causes a reload. SIGHUP always causes one.
     pub watches: bool,
-    /// The collector of trace spans. `None`: Callgate sends no spans.
+    /// The collector of trace spans. `None` if Callgate sends no spans.
     pub traces: Option<TraceSettings>,
-    /// The number of worker threads. `None`: the number of processors, at most two.
+    /// The number of worker threads. If it is `None`, there is one thread for each processor, but at most two threads.
     pub threads: Option<usize>,
 }
 
 impl Startup {
-    /// Returns the keys whose values differ from `other` and that only a restart can change.
+    /// Returns the keys of the settings that only a restart can change and whose values differ from those of `other`.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
         let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);

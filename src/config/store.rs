@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The location and the limits of the ledger.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoreSettings {
-    /// The path of the file. Without it, the ledger is only in memory.
+    /// The path of the file. If it is `None`, the ledger is only in memory.
     pub path: Option<Box<str>>,
     /// What Callgate does with a callback whose token is valid, but whose interaction is not in the ledger.
     pub unknown: Unknown,
@@ -38,7 +38,7 @@ const INTERACTIONS_MAX: u64 = 100_000_000;
 const REMEMBER_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
 const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Parses `store`. Without it, the ledger is only in memory.
+/// Parses `store`. If the section is missing, the ledger is only in memory.
 pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
     let Some(at) = at else {
         return Some(settings(None, Unknown::Adopt));
@@ -58,8 +58,8 @@ pub(super) fn store(at: Option<Cursor<'_>>) -> Option<StoreSettings> {
         _ => {}
     }
     let words = [("adopt", Unknown::Adopt), ("refuse", Unknown::Refuse)];
-    // A file contains every interaction that Callgate minted, so Callgate denies unknown ones. The memory is empty
-    // after each restart. Without a file, Callgate therefore adopts unknown interactions.
+    // A ledger with a file contains every interaction that Callgate has minted, so Callgate denies unknown
+    // interactions. A ledger without a file is empty after each restart, so Callgate adopts unknown interactions.
     let unknown = if file == Some(true) { Unknown::Refuse } else { Unknown::Adopt };
     let unknown = fields.optional("unknown").map_or(Some(unknown), |at| at.one_of(&words));
     let count = |at: Option<Cursor<'_>>, default| {

@@ -18,7 +18,7 @@ pub(super) fn env(name: &str) -> Option<String> {
         "TORN" => Some("whsec_AAAAAAAAAAAAAAAAAAAAA".to_owned()),
         "LINES" => Some("two lines\nof a secret".to_owned()),
         "SECRET" | "OTHER" => Some(format!("{name} of a provider")),
-        // A secret of that many bytes.
+        // `BYTES_N` contains a secret of N bytes.
         _ => Some("b".repeat(name.strip_prefix("BYTES_")?.parse().ok()?)),
     }
 }

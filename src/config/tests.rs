@@ -209,7 +209,7 @@ fn no_text_makes_it_panic() {
     }
 }
 
-/// The minimal configuration with a ledger, an egress and questions.
+/// The minimal configuration with a ledger, egress rules and questions.
 pub(super) const LOOP: &str = "\
 public_url: https://agent.example.com
 listen: { ingress: [ { address: 127.0.0.1:0 } ], egress: { address: 127.0.0.1:0 }, admin: { address: 127.0.0.1:0 } }

@@ -1,4 +1,4 @@
-//! `traces`: the collector of trace spans, and the fraction that is recorded.
+//! `traces`: the collector of trace spans, and the fraction of the spans that is recorded.
 
 use super::yaml::{Cursor, Node};
 use crate::guard::{Scheme, Url};

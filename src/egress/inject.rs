@@ -45,15 +45,15 @@ pub struct Inject {
     pub params: Vec<(Box<str>, ValueSource)>,
     /// The values to insert, each with its place.
     pub insertions: Vec<Insertion>,
-    /// What happens to a request that already has a value at one of the places. If true, it is sent unchanged. If
-    /// false, it is denied.
+    /// Whether a request that already has a value at one of the places is sent unchanged. If false, such a request is
+    /// denied.
     pub keep: bool,
     /// Lifetime of the token. If it is `None`, the default of `callback_tokens` applies.
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The member of the provider's response that contains the provider's own id of the work. `None` if the id is not
-    /// read.
+    /// The member of the provider's response that contains the id that the provider gave to the work. `None` if this id
+    /// is not read.
     pub response: Option<Pointer>,
 }
 
@@ -83,7 +83,7 @@ impl Inject {
     /// Returns the first place at which the request already has a value.
     ///
     /// # Errors
-    /// Returns a [`Refusal`] if a place is ambiguous: such a request is neither changed nor kept.
+    /// Returns a [`Refusal`] if a place is ambiguous. Such a request can neither be changed nor be sent unchanged.
     pub(super) fn taken(
         &self,
         head: &RequestHead<'_>,
@@ -104,7 +104,8 @@ impl Inject {
         Ok(taken)
     }
 
-    /// Returns the values to insert into a request. A constant value is left out if the agent has set it itself.
+    /// Returns the values to insert into a request. Omits each constant value for which the request already has a
+    /// value.
     pub(super) fn wanted<'i>(
         &'i self,
         head: &'i RequestHead<'_>,
@@ -119,17 +120,18 @@ impl Inject {
 /// What a request has at the place of an insertion.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Occupancy {
-    /// The request has a value there, or under another spelling of the name, and programs differ in what they read.
+    /// Different programs read different values from this place. For example, the request has more than one value
+    /// there, or a value under another spelling of the name.
     Ambiguous,
-    /// The request has no value there, or one that counts as absent: `null` or an empty text.
+    /// The request has no value there, or only a value that counts as absent: `null` or an empty text.
     Free,
     /// The request has exactly one value there.
     Taken,
 }
 
 impl InsertionPlace {
-    /// Returns what the request has at this place. Other spellings of the name count too: a provider that ignores case
-    /// could otherwise read a callback URL that the request contains next to the inserted one.
+    /// Returns what the request has at this place. A value under another spelling of the name counts, too. Otherwise a
+    /// provider that ignores case could read the agent's callback URL instead of the inserted one.
     ///
     /// # Errors
     /// Returns a [`Refusal`] if the place is in a JSON body and the body is not JSON.
@@ -271,7 +273,7 @@ pub(super) fn body<'b>(
                 };
                 let value = shape.json(callback);
                 let absent = if shape.is_constant() { Absent::Null } else { Absent::NullOrEmpty };
-                // `-` is the element behind the last one that the agent sent, for all insertions.
+                // In every insertion, `-` is the place after the last element that the agent sent.
                 let inserted =
                     resolve_appends(body, pointer).and_then(|at| insert(document, &at, &value, absent));
                 text = Some(inserted.map_err(|fault| refusal(fault, pointer))?);

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 /// An egress rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Its name. It is used as metric label and log field.
+    /// The name of the rule. It is used as metric label and log field.
     pub name: Box<str>,
     /// The path at which the agent sends its request to Callgate.
     pub path: Template,
@@ -34,7 +34,7 @@ pub struct Rule {
     pub body_bytes_max: u64,
     /// Timeout for connecting to the provider, including TLS.
     pub connect_timeout: Duration,
-    /// Timeout for the head of the provider's response, and for each further read of its body.
+    /// Timeout for reading the head of the provider's response, and for each read of the response's body.
     pub response_timeout: Duration,
 }
 
@@ -87,7 +87,7 @@ impl Egress {
         &self.rules
     }
 
-    /// Returns the rule for a request, and the captures of its path.
+    /// Returns the rule for a request, and the captures of the request's path.
     ///
     /// # Errors
     /// Returns [`Unruled`] if no rule accepts the request.

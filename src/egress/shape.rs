@@ -13,7 +13,7 @@ pub struct Callback<'a> {
     pub url: &'a str,
     /// The callback token. If the route reads the token from the URL, the URL contains it as well.
     pub token: &'a str,
-    /// The secret that the provider must sign the callback with. Empty for providers with another kind of key.
+    /// The secret that the provider must sign the callback with. It is empty for providers with another kind of key.
     pub secret: &'a str,
     /// The time at which the token expires.
     pub expires: Timestamp,

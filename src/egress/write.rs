@@ -56,7 +56,7 @@ impl Rule {
         let url = self.target.url.with_target(&target);
         let unpacked = self.inject.as_ref().is_some_and(|inject| inject.response.is_some());
         let skip = |name: &HeaderName| {
-            // The response must not be compressed, because the provider's id is read from it.
+            // If Callgate reads the provider's id from the response, the response must not be compressed.
             (unpacked && *name == ACCEPT_ENCODING) || extra.iter().any(|(extra, _)| *extra == name)
         };
         let mut out = Vec::with_capacity(1024);
@@ -68,9 +68,9 @@ impl Rule {
         Ok(Outgoing { url, head: out, body: sent })
     }
 
-    /// Returns path and query: the path of the rule's target, its query, the query of the agent's request, and the
-    /// parameters `inserted`. A parameter of the agent with the same name is empty and counts as absent, so it is
-    /// replaced.
+    /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
+    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. A
+    /// parameter of the agent with the name of an inserted one is empty. It counts as absent and is replaced.
     fn target(
         &self,
         head: &RequestHead<'_>,

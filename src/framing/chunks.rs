@@ -20,15 +20,15 @@ pub struct ChunkFault;
 /// The state of the parser: the part of the body to which the next byte belongs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum At {
-    /// In a chunk size. Contains the number of digits so far.
+    /// In a chunk size. The field is the number of digits that were read so far.
     Size(u8),
     /// In the white space after a chunk size.
     Padding,
-    /// In a chunk extension of a response. Callgate ignores it.
+    /// In a chunk extension of a response, which Callgate ignores.
     Extension,
-    /// In the name of a chunk extension. Contains whether the name has begun.
+    /// In the name of a chunk extension. The field is true after the first character of the name.
     ExtensionName(bool),
-    /// In the value of a chunk extension. Contains whether the value has begun.
+    /// In the unquoted value of a chunk extension. The field is true after the first character of this value.
     ExtensionValue(bool),
     /// In the quoted value of a chunk extension.
     Quoted,
@@ -59,7 +59,7 @@ enum At {
 }
 
 /// Names of the headers that determine the framing and the host. A trailer must not have such a name (RFC 9110 section
-/// 6.5.1): a program that merges trailers into the head would then read a different request.
+/// 6.5.1). Otherwise a program that merges trailers into the head would read a different request.
 const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
 
 /// Compares a trailer's name with [`FRAMING_NAMES`], byte by byte.
@@ -67,7 +67,7 @@ const FRAMING_NAMES: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encodi
 struct TrailerName {
     /// Number of bytes of the name that were read so far.
     length: u8,
-    /// For each of [`FRAMING_NAMES`]: whether it begins with the bytes that were read so far.
+    /// Whether each of [`FRAMING_NAMES`] begins with the bytes that were read so far.
     begins: [bool; FRAMING_NAMES.len()],
 }
 

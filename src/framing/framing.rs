@@ -1,15 +1,15 @@
-//! How the end of a message body is found.
+//! The ways to find the end of a message body.
 
 use super::chunks::Chunks;
 
-/// How the end of a body is found (RFC 9112 section 6.3), and how much of the body is left.
+/// The way in which the end of a body is found (RFC 9112 section 6.3), and how much of the body was read.
 #[derive(Clone, Copy, Debug)]
 pub enum Framing {
-    /// Chunked transfer coding.
+    /// The body has the chunked transfer coding.
     Chunks(Chunks),
-    /// The body ends when the connection closes. Responses only.
+    /// The body ends when the connection closes. Only a response can have such a body.
     Close,
-    /// `Content-Length`. Contains the number of bytes that are left.
+    /// `Content-Length` contains the length. The field is the number of bytes that are left.
     Length(u64),
 }
 

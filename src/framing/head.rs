@@ -203,7 +203,7 @@ pub fn is_authority(value: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(of_a_name) && port
 }
 
-/// Splits at the first `at`. Returns the parts before and after it.
+/// Splits a line at the first byte `at`. Returns the parts before and after this byte.
 fn split(line: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let found = memchr::memchr(at, line)?;
     Some((line.get(..found)?, line.get(found + 1..)?))

@@ -11,9 +11,9 @@ use parking_lot::{Condvar, Mutex};
 
 /// Maximum time that a line waits for more lines before it is written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
-/// Maximum time that the stopping process waits until the reader of the log has taken the remaining lines.
+/// Maximum time for which a stopping process waits for the reader of the log to take the remaining lines.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// Size at which a batch of lines is written at once, in bytes.
+/// Size in bytes at which a batch of lines is written without waiting for more lines.
 const BATCH_BYTES: usize = 64 << 10;
 /// Maximum size of all waiting lines, in bytes. Further lines are dropped, and the caller of `log` counts them.
 const PENDING_BYTES_MAX: usize = 8 << 20;
@@ -73,7 +73,7 @@ impl AccessLogger {
     }
 }
 
-/// Waits up to `CLOSE_DEADLINE` until the queued lines are written.
+/// Dropping the logger waits up to `CLOSE_DEADLINE` until the queued lines are written.
 impl Drop for AccessLogger {
     fn drop(&mut self) {
         let mut pending = self.shared.pending.lock();
@@ -102,7 +102,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         std::mem::swap(&mut batch, &mut pending.bytes);
         let closed = pending.closed;
         drop(pending);
-        // If the reader of the log has gone, Callgate continues to serve.
+        // Errors are ignored, because Callgate continues to serve if the reader of the log has gone.
         let _ = out.write_all(&batch).and_then(|()| out.flush());
         batch.clear();
         batch.shrink_to(4 * BATCH_BYTES);
@@ -110,7 +110,8 @@ fn write(shared: &Shared, mut out: impl Write) {
         if closed && pending.bytes.is_empty() {
             pending.done = true;
             drop(pending);
-            // Closes the output before `drop` returns, because the reader may wait for the end of the output.
+            // The output is closed before `AccessLogger::drop` returns, because the reader may wait for the end of the
+            // output.
             drop(out);
             shared.written.notify_one();
             return;

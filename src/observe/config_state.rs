@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::config::LoadedSecret;
 use crate::time::Timestamp;
 
-/// Length of a version: the number of hexadecimal characters of the SHA-256 that are kept.
+/// Number of characters of a version. A version is the beginning of the SHA-256 of a configuration, in hexadecimal.
 const VERSION_CHARS: usize = 12;
 
 /// Records which configuration is in use, and the result of the last reload.
@@ -28,7 +28,7 @@ pub struct ConfigStatus {
     /// The secrets in use, with their fingerprints. Only callers that may use the callbacks API may see them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<LoadedSecret>,
-    /// The errors of the last reload. `None`: the last reload succeeded.
+    /// The configuration that the last reload rejected, with its errors. `None` if the last reload succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
 }

@@ -8,8 +8,8 @@ use crate::source::write_address;
 use crate::time::Timestamp;
 use crate::trail::Trail;
 
-/// Maximum length of `detail`, in bytes. A longer text is cut. It is written completely if the cut would split a UTF-8
-/// character.
+/// Maximum length of `detail`, in bytes. A longer text is cut at this length. If the cut would split a UTF-8 character,
+/// the whole text is written.
 const DETAIL_BYTES_MAX: usize = 300;
 
 /// The access-log entry of one ingress request. It never contains a token, a secret, a query or a body.

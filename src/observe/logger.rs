@@ -1,7 +1,7 @@
 //! The event log: plain lines on standard error about the process, such as start, reload and stop.
 //!
-//! Of the messages of libraries, only errors are logged. At lower levels, pingora prints request lines and headers,
-//! which contain tokens.
+//! A message of a library is logged only if it is an error. In messages of lower levels, pingora prints request lines
+//! and headers, which contain tokens.
 
 use std::io::Write;
 

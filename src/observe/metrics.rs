@@ -270,7 +270,7 @@ impl Metrics {
         self.ledger.minted.with_label_values(&[route]).inc();
     }
 
-    /// Counts a duplicate.
+    /// Counts a callback that is a duplicate.
     pub fn duplicate(&self, route: &str) {
         self.ledger.duplicates.with_label_values(&[route]).inc();
     }
@@ -296,19 +296,19 @@ impl Metrics {
         self.ledger.events_forgotten.inc();
     }
 
-    /// Sets the maximum number of interactions in the store.
+    /// Sets the maximum numbers of interactions and of events in the store.
     pub fn store_limits(&self, interactions_max: usize, events_max: usize) {
         self.ledger.events_max.set(i64::try_from(events_max).unwrap_or(i64::MAX));
         self.ledger.interactions_max.set(i64::try_from(interactions_max).unwrap_or(i64::MAX));
     }
 
-    /// Sets the number of interactions and of events in the store.
+    /// Sets the numbers of interactions and of events in the store.
     pub fn store_counts(&self, (interactions, events): (usize, usize)) {
         self.ledger.interactions.set(i64::try_from(interactions).unwrap_or(i64::MAX));
         self.ledger.events.set(i64::try_from(events).unwrap_or(i64::MAX));
     }
 
-    /// Records the time of a commit to the ledger file.
+    /// Records the duration of a commit to the ledger file.
     pub fn commit(&self, seconds: f64) {
         self.ledger.commit_seconds.observe(seconds);
     }
@@ -337,7 +337,8 @@ impl Metrics {
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
     }
 
-    /// Counts an action endpoint that was denied. `class` is the class of the denied address or URL, such as `loopback`.
+    /// Counts an action endpoint that was denied. `class` is the class of the denied address or URL, such as
+    /// `loopback`.
     pub fn guard_refusal(&self, class: &str) {
         self.egress.guard_refusals.with_label_values(&[class]).inc();
     }
@@ -354,7 +355,7 @@ impl Metrics {
         self.ingress.decide_seconds.observe(decide_nanos as f64 / 1e9);
     }
 
-    /// Records the time of one delivery to the agent.
+    /// Records the duration of one delivery to the agent.
     pub fn delivery(&self, route: &str, seconds: f64) {
         self.ingress.deliver_seconds.with_label_values(&[route]).observe(seconds);
     }

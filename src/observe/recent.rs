@@ -1,6 +1,6 @@
 //! Keeps the most recent ingress requests in memory, for the admin page.
 //!
-//! It keeps the same data as the access log, and nothing else.
+//! For each request, it keeps the data of the access-log entry, and nothing else.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -77,7 +77,7 @@ pub struct Rows {
 }
 
 impl Recent {
-    /// Creates a ring buffer for `max` requests. With 0, it keeps none.
+    /// Creates a ring buffer for `max` requests. If `max` is 0, it keeps no requests.
     pub fn new(max: usize, began: Timestamp) -> Self {
         Self { began, max: AtomicUsize::new(max), ring: Mutex::default() }
     }
@@ -87,7 +87,7 @@ impl Recent {
         self.max.load(Ordering::Relaxed) > 0
     }
 
-    /// Changes the maximum number of requests, and drops the oldest ones beyond it.
+    /// Changes the maximum number of requests. If there are more requests, drops the oldest ones.
     pub fn resize(&self, max: usize) {
         let mut ring = self.ring.lock();
         self.max.store(max, Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl Recent {
         ring.exchanges.shrink_to(max);
     }
 
-    /// Adds one request. Memory is allocated before the lock is taken, and freed after it is released.
+    /// Adds one request. Memory is allocated before the lock is taken, and freed after the lock is released.
     pub fn keep(&self, entry: &Entry<'_>) {
         let exchange = Arc::new(Exchange::of(entry));
         let mut ring = self.ring.lock();

@@ -55,7 +55,8 @@ impl Metrics {
         self.server.routes_observing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Records that a configuration was applied, with its generation and the time. Generation 1 is not a reload.
+    /// Records that a configuration was applied, with its generation and the time. Generation 1 is the configuration at
+    /// start, which does not count as a reload.
     pub fn config_taken(&self, generation: u64, unix_secs: i64) {
         self.server.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.server.loaded.set(unix_secs);
@@ -77,7 +78,7 @@ impl Metrics {
 impl Metrics {
     /// Counts a finished fetch. `feed` is a configured URL, `certificate` or `confirmation`.
     pub fn fetched(&self, feed: &str, ok: bool) {
-        // Creates both series at the first fetch, so that an alert can detect even the first failure, as an increase
+        // Both series are created at the first fetch. An alert can then detect even the first failure, as an increase
         // from 0.
         for outcome in OUTCOMES {
             self.fetch.fetches.with_label_values(&[feed, outcome]);
@@ -87,7 +88,8 @@ impl Metrics {
         self.fetch.fetches.with_label_values(&[feed, outcome]).inc();
     }
 
-    /// Sets the age of a feed, in seconds. `None` means that the feed was not fetched yet. The call then has no effect.
+    /// Sets the age of a feed, in seconds. If the age is `None`, the feed was not fetched yet, and the call has no
+    /// effect.
     pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
         if let Some(seconds) = seconds {
             self.fetch.age_seconds.with_label_values(&[feed]).set(seconds);

@@ -86,8 +86,8 @@ impl<'r> MetricRegistry<'r> {
         Self { registry, made: RefCell::new(Vec::new()) }
     }
 
-    /// Returns the descriptions of all metrics, sorted by name. Must be called when all metrics have just been created:
-    /// it marks the metrics that already have series as `from_start`.
+    /// Returns the descriptions of all metrics, sorted by name. Sets `from_start` to true for each metric that has
+    /// series at this time. Must therefore be called directly after all metrics are created.
     pub(super) fn described(self) -> Vec<Series> {
         let there = self.registry.gather();
         let mut made = self.made.into_inner();
@@ -98,8 +98,8 @@ impl<'r> MetricRegistry<'r> {
         made
     }
 
-    /// Registers a metric and records its description. All metrics are registered here. A label without a description
-    /// is an error, so that the list of metrics is always complete.
+    /// Registers a metric and records its description. Every metric is registered by this function. A label without a
+    /// description is an error, so that the list of metrics is always complete.
     fn register<C: Collector + Clone + 'static>(
         &self,
         made: prometheus::Result<C>,
@@ -154,7 +154,7 @@ impl<'r> MetricRegistry<'r> {
         self.register(IntGaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }
 
-    /// Creates gauges with fractional values, for seconds.
+    /// Creates gauges for times in seconds, which can have fractions.
     pub(super) fn ages(&self, name: &str, help: &str, labels: &[Label]) -> prometheus::Result<GaugeVec> {
         self.register(GaugeVec::new(Opts::new(name, help), &names(labels)), labels, &[])
     }

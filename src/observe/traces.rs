@@ -157,7 +157,7 @@ impl Span {
 }
 
 /// A sampler that records a random fraction of the spans, from 0 to 1. It ignores the sampled flag and the trace id of
-/// the caller, because callers could otherwise choose that all or none of their requests are recorded.
+/// the caller. Otherwise a caller could choose whether its requests are recorded.
 #[derive(Clone, Debug)]
 struct Share(f64);
 

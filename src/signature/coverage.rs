@@ -1,5 +1,5 @@
-//! The coverage of a scheme, which is the parts of a request that a signature protects. The table in
-//! `docs/providers.md` shows the coverage of every preset.
+//! The coverage of a scheme: the parts of a request that a signature protects. The table in `docs/providers.md` shows
+//! the coverage of every preset.
 
 use super::content::ContentPart;
 use super::keys::SignatureAlgorithm;

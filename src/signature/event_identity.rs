@@ -1,17 +1,20 @@
-//! Which messages of a provider are the same event. Two messages with the same [`IdentityPart`]s are the same event, and
-//! the second one is a duplicate.
+//! Decides which messages of a provider are the same event. Two messages with the same [`IdentityPart`]s are the same
+//! event, and the second one is a duplicate.
 
 use super::identity_part::{DuplicateRule, IdentityPart};
 use super::scheme::{Proof, Scheme};
 
 impl Scheme {
-    /// Returns the parts that a scheme without its own list has.
+    /// Returns the identity of a scheme that does not list its parts.
     ///
-    /// - A signed id is enough: a provider that signs each retry anew keeps the id.
-    /// - An id that is not signed counts together with the signature. Otherwise two different messages with the same
-    ///   id would be one event, although only one of them was delivered.
-    /// - Without an id, a signature over a time tells events apart. A signature over the body alone does not: two
-    ///   events may have the same body.
+    /// - If the id is signed, it is the only part. The signature is not a part, because a provider may sign each retry
+    ///   anew.
+    /// - If the id is not signed, the signature is a part, too. With the id alone, two different messages with the same
+    ///   id would be the same event, and the second one would not be delivered.
+    /// - If there is no id, the signature is the only part, but only if it covers a time. Otherwise there are no parts,
+    ///   because two events with the same body could have the same signature.
+    ///
+    /// A signature that can be the same for many messages is never a part.
     pub fn default_identity(&self) -> Vec<IdentityPart> {
         match (self.has_id(), self.signs_id()) {
             (true, true) => vec![IdentityPart::Id],
@@ -47,20 +50,22 @@ impl Scheme {
         self.id.is_some() || matches!(&self.proof, Proof::Jwt(jwt) if jwt.id.is_some())
     }
 
-    /// Reports whether a message has a signature. A shared secret is none: it is the same in every message.
+    /// Reports whether messages have a signature. A shared secret is not a signature, because it is the same in every
+    /// message.
     pub fn has_signature(&self) -> bool {
         !matches!(self.proof, Proof::None | Proof::SharedSecret(_))
     }
 
-    /// Reports whether different messages have different signatures. A JWT that does not cover the body can serve for
-    /// many messages.
+    /// Reports whether different messages have different signatures. A JWT that does not cover the body can be the same
+    /// for many messages.
     fn signature_is_per_message(&self) -> bool {
         self.has_signature() && (self.covers().body || !matches!(self.proof, Proof::Jwt(_)))
     }
 
-    /// Reports whether the signature is a second way to recognize a duplicate. Whoever captured a message could change
-    /// parts that are not signed. If the signature covers a time, genuine messages have different signatures, so a
-    /// second message with the same signature is a replay.
+    /// Reports whether the signature recognizes replays in addition to the identity. This is needed if parts of the
+    /// identity are not signed, because anybody who has captured a message can change these parts. It is possible only
+    /// if the signature covers a time. Genuine messages then have different signatures, so a second message with the
+    /// same signature is a replay.
     pub fn recognizes_replays_by_signature(&self) -> bool {
         let parts = &self.identity;
         self.covers().time
@@ -69,7 +74,8 @@ impl Scheme {
             && !parts.iter().all(|part| self.signs_part(part))
     }
 
-    /// Reports whether two messages with different events can be told apart.
+    /// Reports whether messages of different events can be told apart. Returns true if every message is delivered on
+    /// purpose.
     pub fn tells_events_apart(&self) -> bool {
         match self.duplicates {
             DuplicateRule::Identity => !self.identity.is_empty(),
@@ -78,8 +84,8 @@ impl Scheme {
         }
     }
 
-    /// Reports whether somebody who captured a message can send it again as another event: parts of its identity are
-    /// not signed, and nothing else recognizes the repetition.
+    /// Reports whether somebody who has captured a message can send it again as another event. This is possible if the
+    /// identity has parts that are not signed, and the signature is not used to recognize the second message.
     pub fn accepts_changed_replays(&self) -> bool {
         let unsigned = self.identity.iter().any(|part| !self.signs_part(part));
         self.has_signature()

@@ -4,13 +4,13 @@ use http::HeaderName;
 
 use crate::json::Pointer;
 
-/// How duplicates of a provider's messages are recognized.
+/// The rule by which duplicates of a provider's messages are recognized.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum DuplicateRule {
     /// Messages with the same [`IdentityPart`]s are the same event.
     #[default]
     Identity,
-    /// Messages with the same event id are the same event. If the id is not signed or missing, messages with the same
+    /// Messages with the same event id are the same event. If the id is missing or not signed, messages with the same
     /// signature are the same event, too.
     Signature,
     /// Duplicates are not recognized. Every message is delivered.

@@ -46,8 +46,8 @@ pub struct Scheme {
     pub keys: Option<PublicKeySource>,
     /// How duplicates are recognized.
     pub duplicates: DuplicateRule,
-    /// The parts that tell events apart, for [`DuplicateRule::Identity`]. Empty: nothing does, so every message is
-    /// delivered.
+    /// The parts that tell events apart, for [`DuplicateRule::Identity`]. If the list is empty, nothing tells events
+    /// apart, and every message is delivered.
     pub identity: Vec<IdentityPart>,
     /// The proof of a message.
     pub proof: Proof,
@@ -95,8 +95,9 @@ impl Scheme {
         }
     }
 
-    /// Returns the longest time for which a message may be accepted again after its arrival: its timestamp may be in the
-    /// future first, and in the past later. Returns `None` if the scheme does not limit this time.
+    /// Returns the longest time for which a message may be accepted again after its arrival. This is the accepted age
+    /// plus the time by which the timestamp may be ahead of Callgate's clock. Returns `None` if the scheme does not
+    /// limit this time.
     pub fn replay_window(&self) -> Option<Duration> {
         match &self.proof {
             Proof::Content(scheme) => {

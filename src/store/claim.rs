@@ -1,5 +1,5 @@
-//! Claims callbacks for delivery. A claim waits while another claim delivers the same event, or takes the last use of
-//! the interaction.
+//! Claims callbacks for delivery. A claim waits while another claim delivers the same event, and while another claim
+//! has the last use of the interaction.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, ClaimError, Cleared, Report};
 use crate::time::Timestamp;
 
-/// A callback that the caller may deliver. Dropping it without [`Claimed::settle`] releases it.
+/// A callback that the caller may deliver. Dropping this value without [`Claimed::settle`] releases the claim.
 #[derive(Debug)]
 pub struct Claimed<'s> {
     store: &'s Store,
@@ -20,8 +20,8 @@ pub struct Claimed<'s> {
 }
 
 impl Store {
-    /// Claims a verified callback for its delivery. If another delivery has the same event or the last use of the
-    /// interaction, this waits for its end, but at most for `patience`.
+    /// Claims a verified callback for delivery. If another claim delivers the same event, or has the last use of the
+    /// interaction, this function waits until that claim ends, but at most for `patience`.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered now.
@@ -34,7 +34,7 @@ impl Store {
         self.check().map_err(ClaimError::Refused)?;
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
-            // The future is boxed, because this case is rare, and its future would enlarge that of every exchange.
+            // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
             Ok(None) => Box::pin(self.wait_for_claim(ask, now, patience)).await,
             Err(error) => Err(error),
         };
@@ -68,7 +68,7 @@ impl Store {
                 woken.into_iter().for_each(Waiter::succeeded);
                 return Ok(self.claimed(hold));
             }
-            // If it was woken alone, it wakes the others now: one of them may be able to claim.
+            // If this claim was woken alone, the drop wakes the other waiting claims. One of them may be able to claim.
             drop(woken.take());
             waiter.woken().await;
             woken = Some(waiter);
@@ -95,8 +95,8 @@ impl Claimed<'_> {
         matches!(&self.hold, Some(Hold::Interaction(_, claim, _)) if claim.stale)
     }
 
-    /// Records that the agent accepted the callback. The record is durable once this returns `Ok`, and only then may the
-    /// provider receive an acknowledgement.
+    /// Records that the agent accepted the callback. The record is durable once this returns `Ok`. The provider may
+    /// receive an acknowledgement only afterwards.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
@@ -108,16 +108,16 @@ impl Claimed<'_> {
     ) -> Result<(), Refusal> {
         let Some(hold) = self.hold.take() else { return Ok(()) };
         let sequence = self.store.memory.settle(&hold, report, event_id, now);
-        // Woken before the commit: this future may be dropped while it waits, and a waiting claim awaits the commit
-        // itself.
+        // The waiting claims are woken before the commit, because this future may be dropped while it waits for the
+        // commit. A woken claim waits for the commit itself.
         self.store.waiters.claim_ended(&hold, true);
         durable(self.store.journal.as_ref(), sequence).await
     }
 }
 
 impl Claimed<'_> {
-    /// Records that the agent did not accept the callback, and releases the claim. Does not wait until the record is
-    /// durable, because the provider learns about the failure in any case.
+    /// Records that the agent did not accept the callback, and releases the claim. This does not wait until the record
+    /// is durable, because the provider learns about the failure in any case.
     pub fn fail(mut self, now: Timestamp) {
         let Some(hold) = self.hold.take() else { return };
         match &hold {

@@ -1,9 +1,9 @@
-//! Replaces the ledger's file by a smaller one when most of the file is free. The database itself never makes its file
-//! smaller than the most that it has ever contained.
+//! Replaces the ledger's file by a smaller one when most of the file is free. The database itself never shrinks its
+//! file below the largest size of the data that the file has contained.
 //!
-//! The new file is written next to the old one, in steps between the commits of the old file, so that acknowledgements
-//! wait for one step at most. Until the new file is complete, every change is written to both files, and only the old
-//! file counts. A crash leaves the old file and an incomplete new one, which the next start removes.
+//! The new file is written next to the old one, in steps between the commits of the old file. An acknowledgement
+//! therefore waits for one step at most. Until the new file is complete, every change is written to both files, and
+//! only the old file counts. After a crash, the next start uses the old file and removes the incomplete new one.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ const RECORDS_PER_LOCK: usize = 32;
 /// A new file that is being written.
 pub(super) struct Compaction {
     new: LedgerFile,
-    /// The first record that is copied.
+    /// The fingerprint key, until it is copied. It is copied before all other records.
     key: Option<Change>,
     /// The interactions of the current shard that are not copied yet.
     ids: Vec<Arc<str>>,
     next_shard: usize,
-    /// The events without an interaction before this place are copied.
+    /// A place in the log of the events without an interaction. The events before this place are copied.
     next_event: EventPlace,
 }
 
@@ -37,11 +37,12 @@ impl Compaction {
         Ok(Self { new, key, ids: Vec::new(), next_shard: 0, next_event })
     }
 
-    /// Writes changes to the new file that were written to the old one, and copies the next records. Returns whether the
-    /// new file is complete.
+    /// Copies the next records from memory to the new file. Before that, applies `written` to the new file: the changes
+    /// that were just written to the old file. Returns true if the new file is complete.
     ///
-    /// A copied record is at least as new as the changes written so far. Changes that were recorded before the copy and
-    /// are written later write the record once more, up to the same state.
+    /// A copied record includes all changes that were recorded before the copy. Some of these changes are written to
+    /// the files after the copy. They then write earlier states of the record again, and the last of them restores the
+    /// copied state.
     pub(super) fn step(&mut self, memory: &Memory, written: &[Change]) -> Result<bool, Fault> {
         if !written.is_empty() {
             self.new.apply(written)?;

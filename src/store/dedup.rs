@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::event_memory::{EventLog, FingerprintKey, LoggedEvent};
 use crate::interaction::{EventKey, EventState};
 
-/// The number of tables of the index. While one of them grows, callbacks wait, so there are many small ones.
+/// The number of tables of the index. Callbacks wait while a table grows. The tables are many and small, so that no
+/// growth takes long.
 const TABLES: usize = 64;
 
 /// The events without an interaction.
@@ -21,8 +22,8 @@ impl Dedup {
         Self { log: EventLog::new(TABLES), delivering: HashSet::new(), key }
     }
 
-    /// Claims an event with these keys, unless one of the keys is already known. Events that were delivered before `since`
-    /// (Unix seconds) are not known any more. Returns the state before the claim.
+    /// Claims an event with these keys, unless one of the keys is already known. The key of an event that was delivered
+    /// before `since` (Unix seconds) is not known any more. Returns the state of the event before the claim.
     pub(super) fn claim(&mut self, keys: &[EventKey], since: i64) -> EventState {
         let delivered = |key: &EventKey| self.log.get(self.key.fingerprint("", *key));
         if keys.iter().filter_map(delivered).any(|event| i64::from(event.delivered) > since) {
@@ -42,7 +43,8 @@ impl Dedup {
         }
     }
 
-    /// Ends the claim of a key, whose event was delivered. Returns what is remembered, and what this replaces.
+    /// Ends the claim of a key, and records that the event with this key was delivered. Returns the recorded event, and
+    /// the earlier event with the same fingerprint if the new one replaces it.
     pub(super) fn settle(
         &mut self,
         key: EventKey,

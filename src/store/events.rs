@@ -1,6 +1,7 @@
-//! The delivered events of the ledger in memory: how they are recorded, and how the oldest ones make room.
+//! The delivered events of the ledger in memory: how they are recorded, and which of them are removed when room is
+//! needed.
 //!
-//! Callgate never denies a callback because the memory of events is full. The following events make room, in this order:
+//! Callgate never denies a callback because the memory of events is full. It removes events instead, in this order:
 //! 1. Events of interactions that are over. Such an interaction denies every further callback, so nothing is delivered
 //!    twice.
 //! 2. Events whose replay is denied because of the age of its signature, oldest first.
@@ -15,22 +16,22 @@ use super::memory::{Hold, Memory, SHARDS, Shard, change};
 use crate::interaction::{Claim, EventKey, Report};
 use crate::time::Timestamp;
 
-/// The largest number of events that one delivery removes. More than one, so that a ledger that was above its limit at
-/// the start becomes smaller.
+/// The largest number of events that are removed after one delivery. It is more than one, so that a ledger that was
+/// above its limit at the start becomes smaller.
 const EVICTIONS_MAX: usize = 8;
 /// The largest number of events that are removed in one pass. There are four passes per second.
 const EXPIRIES_MAX: usize = 20_000;
 /// The number of expired events that are removed while the events are locked. This takes well below a millisecond.
 const EXPIRIES_PER_LOCK: usize = 500;
-/// The number of outdated entries that a shard's `over` may have in addition to one per interaction.
+/// The maximum number of outdated entries in a shard's `over`, besides one entry for each interaction.
 const STALE_OVER_MAX: usize = 1024;
 
 /// How the removal of events is written to the file.
 #[derive(Clone, Copy)]
 enum Removal {
-    /// With the next commit.
+    /// The removal is written with the next commit.
     Recorded,
-    /// Later. After a crash, the same events make room again.
+    /// The removal is written later. If a crash prevents this, the same events are removed again.
     Deferred,
 }
 
@@ -115,7 +116,7 @@ impl Memory {
         self.journal.as_ref().map_or(0, |journal| journal.record(changes))
     }
 
-    /// Records the end of an interaction: its events may make room.
+    /// Records that an interaction has ended. When room is needed, its events are removed first.
     pub(super) fn note_end(&self, shard: &mut Shard, id: &Arc<str>) {
         let Some(slot) = shard.interactions.get(id) else { return };
         self.metrics.interaction_ended(&slot.record.route, slot.record.state.name());
@@ -146,7 +147,7 @@ impl Memory {
         self.events.fetch_sub(removed, Ordering::Relaxed);
     }
 
-    /// Removes the events with these fingerprints. Returns the changes.
+    /// Removes the events with these fingerprints. Returns the changes for the file.
     pub(super) fn drop_events(&self, log: &mut EventLog, fingerprints: &[u64]) -> Vec<Change> {
         let removed = fingerprints.iter().filter_map(|fingerprint| log.remove(*fingerprint));
         let changes: Vec<_> = removed.map(|event| Change::EventGone(event.number)).collect();
@@ -154,7 +155,8 @@ impl Memory {
         changes
     }
 
-    /// Removes events while there are more than the limit, at most `count`. The caller must not have locked a shard.
+    /// Removes events while there are more events than the limit, but at most `count` events. The caller must not have
+    /// locked a shard.
     fn make_room(&self, count: usize, removal: Removal, now: Timestamp) {
         let now = seconds(now);
         for _ in 0..count {
@@ -206,7 +208,8 @@ impl Memory {
             return false;
         }
         if let Some(journal) = &self.journal {
-            // The record comes first. If the process ends in between, the file says that the events are forgotten.
+            // The record of the interaction is written before its events are removed from the file. If the process ends
+            // in between, the record already says that the events are forgotten.
             removal.write(journal, [change(id, slot)].into_iter().chain(changes));
         }
         true
@@ -226,11 +229,12 @@ impl Memory {
         self.journal.as_ref().is_none_or(|journal| journal.may_defer())
     }
 
-    /// Removes delivered events without an interaction whose retention is over. Returns whether there may be more of them.
+    /// Removes delivered events that belong to no interaction and whose retention is over. Returns whether there may be
+    /// more such events.
     pub(super) fn pass_dedup(&self, now: Timestamp) -> bool {
         let mut has_more = true;
         for _ in 0..EXPIRIES_MAX / EXPIRIES_PER_LOCK {
-            // The memory must not run ahead of the file without bound.
+            // This bounds the number of removals that the file does not contain yet.
             if !has_more || !self.may_defer() {
                 break;
             }
@@ -240,7 +244,8 @@ impl Memory {
         has_more
     }
 
-    /// Removes up to [`EXPIRIES_PER_LOCK`] events without an interaction whose retention is over. Returns their number.
+    /// Removes up to [`EXPIRIES_PER_LOCK`] events that belong to no interaction and whose retention is over. Returns
+    /// the number of removed events.
     fn expire_events(&self, now: Timestamp) -> usize {
         let since = self.remembered_since(now);
         let mut dedup = self.dedup.lock();
@@ -257,7 +262,8 @@ impl Memory {
         count
     }
 
-    /// Returns the time of delivery of the events without an interaction whose retention ends now, in Unix seconds.
+    /// Returns a time of delivery in Unix seconds. If an event without an interaction was delivered at this time, its
+    /// retention ends now.
     pub(super) fn remembered_since(&self, now: Timestamp) -> i64 {
         now.minus(self.settings.remember).unix_secs()
     }
@@ -267,8 +273,8 @@ impl Memory {
         Change::FingerprintKey(self.fingerprints.0)
     }
 
-    /// Returns the next events without an interaction as changes to an empty ledger, at most `max`, and moves `place`
-    /// behind them. Returns an empty list after the last event.
+    /// Returns at most `max` of the next events without an interaction, as changes to an empty ledger. Moves `place`
+    /// behind these events. Returns an empty list after the last event.
     pub(super) fn snapshot_events(&self, place: &mut EventPlace, max: usize) -> Vec<Change> {
         let events = self.dedup.lock().log.next_events(place, max);
         let change = |event: LoggedEvent| {

@@ -16,11 +16,11 @@ use crate::token::Granted;
 const NOW: Timestamp = Timestamp::from_unix_secs(1_767_225_600);
 const HOUR: Duration = Duration::from_secs(3600);
 const OWNER: u64 = 1;
-/// Two events: as earlier versions of Callgate wrote them, the highest bits of each are random.
+/// The keys of two events. Their highest bits are random, as in the keys that earlier versions of Callgate wrote.
 const OF_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0001);
 const WITHOUT_INTERACTION: EventKey = EventKey(0xa1b2_c3d4_0000_0000_0000_0000_0000_0002);
 
-/// Writes a file in the format of the versions that stored the keys of events, with an interaction and these events.
+/// Writes a file with one interaction and these events, in the format of the versions that stored the keys of events.
 fn write_former_file(path: &Path, about: &[(&str, u64)], events: &[(u64, u128, u64)]) {
     let database = redb::Database::create(path).unwrap();
     let write = database.begin_write().unwrap();
@@ -83,7 +83,7 @@ async fn delivers(store: &Store, key: EventKey, has_interaction: bool) -> bool {
     }
 }
 
-/// Asserts that the store recognizes the events of the former file, and delivers another event once.
+/// Asserts that the store recognizes the events of the former file, and that it delivers another event exactly once.
 async fn recognizes(store: &Store, other: u128) {
     assert!(!delivers(store, OF_INTERACTION, true).await);
     assert!(!delivers(store, WITHOUT_INTERACTION, false).await);
@@ -108,7 +108,7 @@ async fn events_of_a_file_of_an_earlier_version_are_recognized() {
     let store = start(&path).unwrap();
     assert_eq!(store.counts(), (1, 4));
     recognizes(&store, 2).await;
-    // A rewritten file has only fingerprints, and their key.
+    // A rewritten file has only fingerprints and the fingerprint key.
     let key = store.memory.fingerprints;
     let mut new = LedgerFile::create_beside(&folder.path().join("copy")).unwrap();
     write_snapshot(&mut new, &store.memory).unwrap();

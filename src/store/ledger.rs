@@ -45,14 +45,14 @@ pub struct Store {
     pub(super) waiters: Waiters,
 }
 
-/// A question that the caller may answer. Dropping it without [`Taken::answered`] allows another answer.
+/// A question that the caller may answer. Dropping this value without [`Taken::answered`] allows another answer.
 #[derive(Debug)]
 pub struct Taken<'s> {
     store: &'s Store,
     now: Timestamp,
     id: Box<str>,
     number: u32,
-    /// The route of its interaction.
+    /// The route of the interaction.
     pub route: Arc<str>,
     /// The endpoint of the provider that receives the answer.
     pub endpoint: Box<str>,
@@ -101,7 +101,7 @@ impl Store {
         file.read(|record| restore.add(record)).map_err(failed)?;
         journal.continue_after(restore.finish());
         if stored.is_none() {
-            // It is written before the first event, or together with it.
+            // The key is written before the first event, or together with it.
             journal.record([Change::FingerprintKey(key.0)]);
         }
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// Revokes an interaction, so that its token is denied from now on. Returns false if the interaction is unknown and
-    /// will not be adopted.
+    /// the store does not adopt unknown interactions.
     ///
     /// # Errors
     /// Returns the denial `store_full` or `store_unavailable`.
@@ -156,7 +156,8 @@ impl Store {
     }
 
     /// Records that the request of an interaction did not reach its provider, or that the provider rejected it.
-    /// `unseen` is true if nobody received the token. Such an interaction is removed when the ledger is full.
+    /// `unseen` is true if nobody received the token. Such an interaction is removed if the ledger is full and needs
+    /// room.
     ///
     /// # Errors
     /// Returns the denial `store_unavailable`.
@@ -180,7 +181,8 @@ impl Store {
         durable(self.journal.as_ref(), self.memory.bind(id, provider_id, now)).await
     }
 
-    /// Reserves a question of an interaction for an answer: the question with this number, or the only open question.
+    /// Reserves a question of an interaction, so that only the caller can answer it. This is the question with this
+    /// number. Without a number, it is the only open question.
     ///
     /// # Errors
     /// Returns [`QuestionFault`] if the question cannot be answered now.
@@ -190,7 +192,7 @@ impl Store {
         number: Option<u32>,
         now: Timestamp,
     ) -> Result<Taken<'_>, QuestionFault> {
-        // If the store cannot record the answer, the answer might be sent twice.
+        // If the store cannot record that the question was answered, the answer might be sent twice.
         self.check().map_err(|_| QuestionFault::Unavailable)?;
         let (route, number, endpoint) = self.memory.take_question(id, number, now)?;
         Ok(Taken { store: self, now, id: id.into(), number, route, endpoint, answered: false })
@@ -211,15 +213,16 @@ impl Store {
         let mut found = BTreeMap::new();
         for index in 0..SHARDS {
             self.memory.list(index, (after, limit), &wanted, &mut found);
-            // A large ledger takes long, and callbacks use the same threads.
+            // Reading a large ledger takes long. Other tasks on the same thread run after each shard, so that callbacks
+            // do not wait.
             tokio::task::yield_now().await;
         }
         found
     }
 
-    /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at most,
-    /// also if very many deadlines pass at once. While the store accepts nothing new, this does nothing, and a later call
-    /// applies these deadlines.
+    /// Applies some of the deadlines up to `now`, and removes expired records. One call takes a few milliseconds at
+    /// most, even if very many deadlines pass at once. While the store accepts nothing new, a call does nothing. The
+    /// deadlines are then applied by a later call.
     pub fn pass(&self, now: Timestamp) -> Passed {
         let mut passed = Passed::default();
         self.health();
@@ -227,7 +230,7 @@ impl Store {
             return passed;
         }
         for _ in 0..SHARDS {
-            // The memory must not run ahead of the file without bound.
+            // This bounds the number of changes that the file does not contain yet.
             if self.journal.as_ref().is_some_and(|journal| !journal.may_defer()) {
                 passed.has_more = true;
                 break;
@@ -249,14 +252,14 @@ impl Store {
         durable(self.journal.as_ref(), sequence).await
     }
 
-    /// Records that the delivery of a notice failed, without waiting until the record is durable. After a crash, the
-    /// notice is pending in any case.
+    /// Records that the delivery of a notice failed. This does not wait until the record is durable, because the notice
+    /// is pending after a crash in any case.
     pub fn notice_failed(&self, due: &DueNotice, now: Timestamp) {
         self.memory.noticed(&due.id, due.notice, false, now);
     }
 
-    /// Continues the search for the oldest open interaction of each route. The search through a large ledger takes many
-    /// steps, so that no step delays callbacks.
+    /// Performs one step of the search for the oldest open interaction of each route. The search through a large ledger
+    /// takes many steps, so that no step delays callbacks.
     pub fn walk(&self, walk: &mut Walk, metrics: &Metrics, now: Timestamp) {
         metrics.store_counts(self.counts());
         let mut seen = 0;

@@ -33,8 +33,8 @@ const STALE_CHECKS_MAX: usize = 1024;
 /// The route of an interaction that was revoked before the ledger knew it.
 pub(super) const NO_ROUTE: &str = "-";
 
-/// A claimed callback, until it is settled or released. The last field is the time for which a replay may pass, in
-/// seconds.
+/// A claimed callback, until it is settled or released. The last field of each variant is the time after the delivery
+/// for which a replay may pass, in seconds.
 #[derive(Debug)]
 pub(super) enum Hold {
     /// A callback of an interaction: the id and the claim.
@@ -76,7 +76,7 @@ pub(super) struct Shard {
     pub(super) checks: BinaryHeap<Reverse<(Timestamp, Arc<str>)>>,
     /// The delivered events of the interactions.
     pub(super) events: EventLog,
-    /// Interactions that are over and may still have events. These events make room first.
+    /// Interactions that are over and may still have events. When room is needed, these events are removed first.
     pub(super) over: VecDeque<Arc<str>>,
 }
 
@@ -89,8 +89,8 @@ pub(super) struct Memory {
     pub(super) interactions: AtomicUsize,
     /// The number of delivered events, with and without an interaction.
     pub(super) events: AtomicUsize,
-    /// For each shard, and for `dedup` at the end: the times of its oldest events ([`Oldest::to_bits`]). They are
-    /// [`Oldest::FIRST`] if the shard may have events of interactions that are over.
+    /// The times of the oldest events of each shard, as [`Oldest::to_bits`]. The last element belongs to `dedup`. The
+    /// element of a shard that may have events of interactions that are over is [`Oldest::FIRST`].
     pub(super) oldest: Vec<AtomicU64>,
     pub(super) fingerprints: FingerprintKey,
     /// Interactions whose request was not sent and whose token nobody has. They are removed when the ledger is full.
@@ -159,7 +159,7 @@ impl Memory {
         self.journal.as_ref().map_or(0, |journal| journal.record([change(id, slot)]))
     }
 
-    /// Returns the number of a new record.
+    /// Returns a number for a new record.
     pub(super) fn number(&self) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.number())
     }
@@ -173,7 +173,8 @@ impl Memory {
         self.interactions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Reserves a place. A full ledger first evicts an unsent interaction. The caller must not have locked a shard.
+    /// Reserves a place for one more interaction. If the ledger is full, evicts an unsent interaction first. The caller
+    /// must not have locked a shard.
     fn reserve_or_evict(&self) -> bool {
         self.reserve() || (self.evict_unsent() && self.reserve())
     }
@@ -201,7 +202,8 @@ impl Memory {
         self.note_oldest(Self::index(id), shard);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
         count.fetch_sub(1, Ordering::Relaxed);
-        // The interaction comes last. If the process ends in between, no events without an interaction remain in the file.
+        // The interaction is removed from the file after its events. If the process ends in between, the file has no
+        // events whose interaction is missing.
         changes.push(Change::InteractionGone(slot.number));
         Some(changes)
     }
@@ -263,7 +265,7 @@ impl Memory {
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
 
-    /// Adopts an unknown interaction: records it from the content of its token.
+    /// Adopts an unknown interaction: creates its record from the content of its token.
     fn adopt<'s>(
         &self,
         shard: &'s mut Shard,
@@ -303,7 +305,7 @@ impl Memory {
         }
     }
 
-    /// Schedules an earlier check of an interaction, if its record needs one.
+    /// Schedules an earlier check of an interaction, if its record needs an earlier check.
     pub(super) fn reschedule(&self, shard: &mut Shard, id: &Arc<str>, now: Timestamp) {
         let Some(slot) = shard.interactions.get_mut(id) else { return };
         let next_check = slot.record.next_look(now);
@@ -319,12 +321,13 @@ impl Memory {
     }
 }
 
-/// Returns the change that writes an interaction. Its serialization cannot fail: records have only values of JSON.
+/// Returns the change that writes an interaction. The serialization cannot fail, because JSON can represent every value
+/// of a record.
 pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
     Change::Interaction(slot.number, Arc::clone(id), serde_json::to_vec(&slot.record).unwrap_or_default())
 }
 
-/// Returns the time for which a replay of a callback may pass, in seconds.
+/// Returns the time after the delivery for which a replay of a callback may pass, in seconds.
 fn window(ask: &Ask<'_>) -> u32 {
     let window = ask.replay_window.map_or(u64::MAX, |window| window.as_secs());
     u32::try_from(window).unwrap_or(u32::MAX)

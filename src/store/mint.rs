@@ -28,8 +28,9 @@ impl fmt::Display for MintRefusal {
     }
 }
 
-/// Mints a callback for one new interaction and records the interaction. The token uses `now`, the wall clock, and the
-/// record uses `ledger_now`, the ledger's clock.
+/// Mints a callback for one new interaction and records the interaction. `now` is the time of the wall clock and
+/// determines the times in the token. `ledger_now` is the time of the ledger's clock and determines the times in the
+/// record.
 ///
 /// # Errors
 /// Returns [`MintRefusal`] if nothing was minted.

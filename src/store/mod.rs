@@ -1,8 +1,9 @@
-//! The store: the ledger of interactions and delivered events, in memory and optionally in a file. Callers await every
-//! change that must be durable before its acknowledgement, so the interface also suits a shared store.
+//! The store: the ledger of interactions and delivered events, in memory and optionally in a file. If a change must be
+//! durable before it is acknowledged, the caller awaits it. The interface is therefore also suitable for a store that
+//! several processes share.
 //!
-//! To deliver a callback, a caller claims it ([`Store::claim`]) and settles it after the agent has accepted it
-//! ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.
+//! To deliver a callback, a caller claims it ([`Store::claim`]), and settles the claim after the agent has accepted the
+//! callback ([`Claimed::settle`]). A claim that is dropped is released, so that the provider's retry is delivered.
 
 mod claim;
 mod compaction;

@@ -1,5 +1,5 @@
-//! Fills the memory of the ledger with the content of its file, record by record. The file may be much larger than the
-//! memory that a second copy of its records could use.
+//! Loads the content of the ledger's file into memory, record by record. The records are not collected first, because a
+//! large file would then need too much memory.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,8 +16,9 @@ pub(super) struct Restore<'m> {
     memory: &'m Memory,
     /// The numbers of the interactions and their ids, in the order of the numbers.
     owners: Vec<(u64, Arc<str>)>,
-    /// Events that the memory does not contain: their interaction is not in the file, or the file has the same event
-    /// again. The latter remains if an expired event is delivered again before its removal is written.
+    /// The numbers of events that are in the file, but not in memory. Either the interaction of the event is not in the
+    /// file, or the file contains the same event twice. The latter happens if an expired event is delivered again
+    /// before its removal is written.
     orphans: Vec<u64>,
     number_max: u64,
 }
@@ -27,7 +28,7 @@ impl<'m> Restore<'m> {
         Self { memory, owners: Vec::new(), orphans: Vec::new(), number_max: 0 }
     }
 
-    /// Adds a record. The interactions must come before the events, in the order of their numbers.
+    /// Adds a record. The caller must add all interactions before the events, in the order of their numbers.
     pub(super) fn add(&mut self, record: Record) {
         match record {
             Record::Interaction(number, id, interaction) => {
@@ -47,7 +48,7 @@ impl<'m> Restore<'m> {
         }
     }
 
-    /// Removes the events from the file that the memory does not contain. Returns the highest number of the file.
+    /// Removes from the file the events that the memory does not contain. Returns the highest number of a record.
     pub(super) fn finish(self) -> u64 {
         if let Some(journal) = &self.memory.journal {
             journal.defer(self.orphans.into_iter().map(Change::EventGone));
@@ -72,8 +73,8 @@ impl Memory {
         id
     }
 
-    /// Loads a delivered event from the file. `owner` is the id of its interaction. Returns the earlier event with the same
-    /// fingerprint, which the memory does not contain any more.
+    /// Loads a delivered event from the file. `owner` is the id of its interaction, if it has one. Removes an earlier
+    /// event with the same fingerprint from memory and returns it.
     fn restore_event(
         &self,
         number: u64,

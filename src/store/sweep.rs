@@ -18,13 +18,14 @@ use crate::time::Timestamp;
 /// The largest number of unsent interactions that are candidates for removal from a full ledger.
 const UNSENT_MAX: usize = 65_536;
 
-/// Most deadlines that are applied while a shard is locked. This takes well below a millisecond.
+/// The maximum number of deadlines that are applied while a shard is locked. This takes well below a millisecond.
 const CHECKS_PER_LOCK: usize = 8;
-/// Most records that a list reads while a shard is locked.
+/// The maximum number of records that are read for a list while a shard is locked.
 const READS_PER_LOCK: usize = 256;
 
 impl Memory {
-    /// Updates a record and records the change. Returns the result of `update` and the number of the change.
+    /// Updates the record of an interaction, and queues the change for the file. Returns the result of `update` and the
+    /// number of the change.
     fn update<T>(
         &self,
         id: &str,
@@ -54,7 +55,7 @@ impl Memory {
         Some((result, sequence))
     }
 
-    /// Revokes an interaction. Returns `None` if it is unknown and will not be adopted.
+    /// Revokes an interaction. Returns `None` if it is unknown and the store does not adopt unknown interactions.
     pub(super) fn revoke(&self, id: &str, now: Timestamp) -> Option<Result<u64, Refusal>> {
         let mut shard = self.shard(Self::index(id));
         if let Some((_, sequence)) =
@@ -131,9 +132,9 @@ impl Memory {
         self.shard(Self::index(id)).interactions.get(id).map(|slot| slot.record.clone())
     }
 
-    /// Adds the interactions of one shard that are `wanted` and whose ids come after `after` to `found`, and keeps the
-    /// first `limit` of them in the order of ids. The shard is locked for short times only: while its ids are copied, and
-    /// for [`READS_PER_LOCK`] records at a time.
+    /// Adds interactions of one shard to `found`: those that are `wanted` and whose ids come after `after`. Then keeps
+    /// only the first `limit` interactions in `found`, in the order of ids. The shard is locked for short times only.
+    /// It is locked while its ids are copied, and while up to [`READS_PER_LOCK`] records are read.
     pub(super) fn list(
         &self,
         index: usize,
@@ -159,8 +160,8 @@ impl Memory {
         }
     }
 
-    /// Updates `oldest`, the creation time of the oldest open interaction of each route, from one shard. Returns the number
-    /// of interactions in the shard.
+    /// Updates `oldest` with the open interactions of one shard. `oldest` has the creation time of the oldest open
+    /// interaction of each route. Returns the number of interactions in the shard.
     pub(super) fn oldest(&self, index: usize, oldest: &mut HashMap<Arc<str>, Timestamp>) -> usize {
         let shard = self.shard(index);
         for slot in shard.interactions.values().filter(|slot| slot.record.state.is_open()) {
@@ -201,8 +202,8 @@ impl Memory {
 
     // === Time ===
 
-    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard up to `now`. Appends the notices that must be sent to
-    /// `notices`. Returns whether more deadlines may have passed.
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard that are not after `now`. Adds each notice that must be
+    /// sent to the end of `notices`. Returns whether more deadlines may have passed.
     pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
         for _ in 0..CHECKS_PER_LOCK {
@@ -256,7 +257,7 @@ impl Memory {
     }
 }
 
-/// Adds an interaction and its events as changes to an empty ledger.
+/// Adds to `changes` the changes that insert an interaction and its events into an empty ledger.
 fn add_snapshot(changes: &mut Vec<Change>, log: &EventLog, id: &Arc<str>, slot: &Slot) {
     let (until, owner) = (slot.record.expires(), slot.number);
     let known = slot.record.delivered_events().iter().filter_map(|fingerprint| log.get(*fingerprint));

@@ -74,8 +74,8 @@ async fn a_settlement_that_is_dropped_during_its_commit_wakes_waiting_claims() {
     assert_eq!(error, ClaimError::Duplicate);
 }
 
-/// A result that rests on a change is not told before the change is on disk. After a crash, the next answer to the same
-/// callback could be another one.
+/// A result that depends on a change is returned only after the change is on disk. If the change were lost in a crash,
+/// the same callback could get another result afterwards.
 #[tokio::test]
 async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
     let path = crate::path::CanonicalPath::parse("/a").unwrap();
@@ -103,7 +103,7 @@ async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
     };
     let patience = Duration::from_secs(5);
     let (now, late) = (Timestamp::from_unix_ms(0), Timestamp::from_unix_ms(1000));
-    // The denial, or `None` for a duplicate.
+    // The last element is the expected denial, or `None` if a duplicate is expected.
     let expected = [
         ("duplicate", ask, now, false, None),
         ("over", Ask { events: &[], ..ask }, late, false, Some(Denial::InteractionOver)),

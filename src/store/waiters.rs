@@ -1,8 +1,8 @@
 //! The claims that wait for the end of another claim.
 //!
-//! When a delivery fails, one of the claims that wait for it is woken and tries next: all of them want the same delivery,
-//! as a rule. When a delivery succeeds, all of them are woken, because each of them ends then. The end of a claim wakes
-//! no claim of another interaction or event.
+//! When a delivery fails, one of the claims that wait for it is woken and tries to claim. The others continue to wait,
+//! because they usually want the same delivery. When a delivery succeeds, all claims that wait for it are woken,
+//! because each of them can then end. The end of a claim does not wake claims of other interactions or events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::memory::Hold;
 use crate::interaction::{Ask, EventKey};
 
 const WAITING: u8 = 0;
-/// Woken alone. If it does not claim, it must wake the others.
+/// The state of a claim that was woken alone. If it does not succeed, it must wake the others.
 const WOKEN_ALONE: u8 = 1;
 const WOKEN_WITH_ALL: u8 = 2;
 
@@ -37,7 +37,7 @@ impl WaitKey {
         }
     }
 
-    /// Returns the keys of the claims that wait for the end of a claim.
+    /// Returns the keys that other claims wait for until this claim ends.
     fn of_hold(hold: &Hold) -> Vec<Self> {
         match hold {
             Hold::Interaction(id, ..) => vec![Self::Interaction(id.clone())],
@@ -63,16 +63,17 @@ impl Entry {
     }
 }
 
-/// The waiting claims, by what they wait for and in the order of their arrival.
+/// The waiting claims, by the key that they wait for, and then in the order of their arrival.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     waiting: Mutex<HashMap<WaitKey, BTreeMap<u64, Arc<Entry>>>>,
-    /// The number of waiting claims. Most claims end while nobody waits.
+    /// The number of waiting claims. While it is 0, which is usual, the end of a claim takes no lock.
     count: AtomicUsize,
     next_ticket: AtomicU64,
 }
 
-/// A waiting claim. Dropping it ends the wait.
+/// A waiting claim. Dropping it ends the wait. If it was woken alone and has not succeeded, dropping it also wakes the
+/// others.
 pub(super) struct Waiter<'w> {
     waiters: &'w Waiters,
     keys: &'w [WaitKey],
@@ -81,8 +82,8 @@ pub(super) struct Waiter<'w> {
 }
 
 impl Waiters {
-    /// Registers a claim that may have to wait. It must be registered before its attempt, so that a claim that ends after
-    /// the attempt wakes it.
+    /// Registers a claim that may have to wait. The caller must register the claim before it tries to claim. A claim
+    /// that ends after this attempt then wakes it.
     pub(super) fn register<'w>(&'w self, keys: &'w [WaitKey]) -> Waiter<'w> {
         self.count.fetch_add(1, Ordering::SeqCst);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +95,8 @@ impl Waiters {
         Waiter { waiters: self, keys, ticket, entry }
     }
 
-    /// Wakes the claims that wait for the end of this claim: all of them if its callback was delivered, or one of them.
+    /// Wakes claims that wait for the end of this claim. If its callback was delivered, wakes all of them. Otherwise
+    /// wakes one claim for each key.
     pub(super) fn claim_ended(&self, hold: &Hold, was_delivered: bool) {
         if self.count.load(Ordering::SeqCst) > 0 {
             self.wake(&WaitKey::of_hold(hold), was_delivered);
@@ -122,7 +124,7 @@ impl Waiter<'_> {
         self.entry.woken.notified().await;
     }
 
-    /// Ends the wait of a claim that has succeeded. Its own end will wake the others.
+    /// Ends the wait of a claim that has succeeded. The others are woken when that claim ends.
     pub(super) fn succeeded(self) {
         self.entry.state.store(WOKEN_WITH_ALL, Ordering::SeqCst);
     }
@@ -165,15 +167,15 @@ mod tests {
         let hold = Hold::Dedup(vec![EventKey(1)], 0);
         waiters.claim_ended(&hold, false);
         assert_eq!(woken(&waiting), 1);
-        // It claims and fails, and then the next one is woken.
+        // The woken claim succeeds, and its delivery fails. Then the next claim is woken.
         waiting.remove(0).succeeded();
         assert_eq!(woken(&waiting), 0);
         waiters.claim_ended(&hold, false);
         assert_eq!(woken(&waiting), 1);
-        // It gives up, and then the others must not be forgotten.
+        // The woken claim gives up. All others must then be woken.
         drop(waiting.remove(0));
         assert_eq!((waiting.len(), woken(&waiting)), (98, 98));
-        // A delivery ends the wait of everybody.
+        // A successful delivery wakes all waiting claims.
         let again: Vec<_> = (0..10).map(|_| waiters.register(&keys)).collect();
         waiters.claim_ended(&hold, true);
         assert_eq!(woken(&again), 10);

@@ -11,9 +11,9 @@ use super::event_memory::EventPlace;
 use super::file::{Change, EndGuard, Fault, FaultKind, FileClosedGuard, Journal, LedgerFile, Shared};
 use super::memory::{Memory, SHARDS};
 
-/// The first delay before the disk is tried again. The delay doubles after each attempt.
+/// The first delay before the writer tries the disk again. The delay doubles after each attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest delay, unless an attempt itself takes longer.
+/// The longest delay. If an attempt takes longer, the next delay is as long as that attempt.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The number of events in one commit of a rewritten file.
 const EVENTS_PER_COMMIT: usize = 32_768;
@@ -54,11 +54,12 @@ pub(super) fn start(
 
 struct Writer {
     file: LedgerFile,
-    /// The smaller file that is being written, if most of the file is free.
+    /// The new file of a compaction that has begun.
     compaction: Option<Compaction>,
-    /// The file size up to which compaction would not help or has just failed.
+    /// A compaction begins only if the file is larger than this size. If a compaction fails or does not help, this
+    /// becomes twice the size of the file.
     compact_above: u64,
-    /// The contents of a rewritten file.
+    /// The ledger in memory, from which the file is rewritten.
     memory: Weak<Memory>,
     shared: Arc<Shared>,
     durable: watch::Sender<u64>,
@@ -94,8 +95,8 @@ impl Writer {
         }
     }
 
-    /// Begins or continues a compaction, if most of the file is free. `written` is what was just written to the file.
-    /// Returns false if the writer must end.
+    /// Begins or continues a compaction, if most of the file is free. `written` contains the changes that were just
+    /// written to the file. Returns false if the writer must end.
     fn compact(&mut self, written: &[Change], last: u64) -> bool {
         let Some(memory) = self.memory.upgrade() else { return true };
         let begun = self.compaction.take().map(Ok).or_else(|| self.begin_compaction(&memory));
@@ -117,12 +118,13 @@ impl Writer {
             Err(fault) => (false, Err(fault)),
         };
         let after = self.file.size();
-        // If a new file would not be smaller, it is not written again and again.
+        // After a compaction that did not help, the next one begins only when the file has doubled its size.
         let helped = result.is_ok() && self.file.size_if_mostly_free().is_none();
         self.compact_above = if helped { 0 } else { after.saturating_mul(2) };
         match result {
             Ok(()) => log::info!("the ledger's file was compacted from {before} to {after} bytes"),
-            // A crash may bring back the former file, which does not receive changes any more.
+            // A crash may bring back the former file, which does not receive changes any more. Callgate therefore
+            // recovers as after a failed write.
             Err(fault) if in_place => {
                 let durable = self.recover(fault, &[], last);
                 return durable.map(|durable| self.durable.send_replace(durable)).is_some();
@@ -151,14 +153,15 @@ impl Writer {
     /// if the writer must end: the journal was closed meanwhile, or another process has replaced the file.
     fn recover(&mut self, mut fault: Fault, batch: &[Change], last: u64) -> Option<u64> {
         self.shared.set_failing();
-        // The new file may take the space that the old one lacks.
+        // The new file of a compaction may occupy the space that the old file lacks.
         self.abandon_compaction();
         log::error!(
             "the ledger's file cannot be written, and Callgate accepts nothing new until it can: {}",
             fault.message
         );
         let mut delay = BACKOFF_MIN;
-        // After any failure other than a lack of space, only the memory is known to be complete.
+        // This becomes true after a failure other than a lack of space. From then on, only the memory is known to be
+        // complete.
         let mut must_rewrite = false;
         loop {
             let closing = self.shared.wait_or_close(delay);
@@ -203,7 +206,7 @@ impl Writer {
     }
 
     /// Rewrites the file from memory. The memory includes every recorded change, because a change is recorded while its
-    /// shard is locked. Changes that are recorded during the rewrite are applied to the new file later, once more.
+    /// shard is locked. Changes that are recorded during the rewrite are later applied to the new file once more.
     fn rewrite(&mut self) -> Result<u64, Fault> {
         let memory = self.memory.upgrade().ok_or_else(|| Fault::broken("the ledger is closed"))?;
         self.file.check_name()?;

@@ -57,7 +57,7 @@ pub(crate) fn limits(at: Option<Cursor<'_>>) -> Option<Limits> {
     })
 }
 
-/// Reads a rate such as `100/s`, `30/m` or `500/h`. All of these requests may arrive at once.
+/// Reads a rate such as `100/s`, `30/m` or `500/h`. All requests of one second, minute or hour may arrive at once.
 pub(crate) fn rate(at: &Cursor<'_>) -> Option<Rate> {
     let text = at.text()?;
     let hint = "such as 100/s, 30/m or 500/h; as many may come at once";

@@ -181,7 +181,8 @@ fn listener(at: &Cursor<'_>) -> Option<Listener> {
 fn health(at: &Cursor<'_>) -> Option<Box<str>> {
     let path = at.text()?;
     match CanonicalPath::parse(path) {
-        // An encoded character would have a second spelling, and only one of them would be the path.
+        // A path with an encoded character has a second spelling, and health checks with that spelling would not be
+        // recognized.
         Ok(_) if !path.contains(['%', '{', '?', '#']) => Some(path.into()),
         _ => at.error(format!("`{path}` is not a path in canonical form"), "such as /healthz"),
     }

@@ -25,9 +25,9 @@ pub struct CallbackConvention {
     pub done: Vec<Box<str>>,
     /// The status values that mean failure.
     pub failed: Vec<Box<str>>,
-    /// The location of the provider's id of the work in its response to the request.
+    /// The location of the id that the provider gives to the work, in the provider's response to the request.
     pub response: Option<Pointer>,
-    /// The locations of the provider's id of the work in a callback.
+    /// The locations of the id that the provider gives to the work, in a callback.
     pub id: Vec<StatusAt>,
 }
 
@@ -41,8 +41,8 @@ impl CallbackConvention {
         follow
     }
 
-    /// Adds the convention to those settings that the route does not set itself. If `own_states` is true, the route
-    /// sets the status and all its values itself.
+    /// Adds the settings of the convention that the route does not set itself. If `own_states` is true, the route sets
+    /// the status and all its values itself.
     pub(crate) fn complete(&self, follow: &mut Follow, own_states: bool) {
         if !own_states {
             follow.status.clone_from(&self.status);

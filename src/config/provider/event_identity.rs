@@ -24,12 +24,12 @@ pub(super) fn with_identity(
     rule.map(|()| scheme)
 }
 
-/// Reads `duplicates` of a scheme, or next to a preset.
+/// Reads `duplicates`. It is a field of a scheme, or it stands next to a preset.
 pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     #[derive(Clone, Copy)]
     enum Word {
         Rule(DuplicateRule),
-        /// The former word for: by the id, never by the signature.
+        /// The word `none` of earlier versions: duplicates are recognized by the id, and never by the signature.
         IdOnly,
     }
     let words = [

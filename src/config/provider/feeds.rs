@@ -34,7 +34,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Reads the selection of the networks in a published document.
+/// Reads which networks are selected from a published document.
 pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.texts());
     let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {

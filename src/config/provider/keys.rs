@@ -87,7 +87,7 @@ fn derived_keys(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     )
 }
 
-/// Reports whether the scheme accepts secrets in the format in which Callgate derives them for interactions.
+/// Reports whether the scheme accepts the format of the secrets that Callgate derives for interactions.
 fn derives(scheme: &Scheme) -> bool {
     let sample = Secret::new(b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_vec());
     matches!(scheme.proof, Proof::Content(_))

@@ -10,9 +10,9 @@ use crate::signature::Scheme;
 /// A known provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
-    /// Its name in the configuration.
+    /// The name of the preset in the configuration.
     pub name: &'static str,
-    /// The content of its YAML file.
+    /// The content of the preset's YAML file.
     pub text: &'static str,
 }
 
@@ -161,7 +161,7 @@ pub fn preset(name: &str) -> Option<(&'static Preset, PresetDefinition)> {
         return Some((preset, preset.read().ok()?));
     }
     PRESETS.iter().find_map(|preset| {
-        // A file that does not contain the name cannot have it as an alias, so it is not parsed.
+        // A file that does not contain the name cannot have this alias, so the file is not parsed.
         if !preset.text.contains(name) {
             return None;
         }

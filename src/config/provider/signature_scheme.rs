@@ -201,7 +201,7 @@ pub(super) fn keys_at(at: &Cursor<'_>, kind: Kind) -> Option<PublicKeySource> {
     }
 }
 
-/// Reads the rule for URLs of certificates in messages: their location, and the accepted hosts and path.
+/// Reads the rule for URLs of certificates in messages: the location of the URL, and the accepted hosts and path.
 pub(super) fn certificate_rule(at: &Cursor<'_>) -> Option<CertificateRule> {
     let mut fields = at.fields()?;
     let header = fields.optional("header").map(|at| at.header_name());

@@ -8,15 +8,16 @@ use crate::config::yaml::Cursor;
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
-/// The shortest lifetime. It must be longer than connecting to the agent takes, plus the difference between the clocks.
+/// The shortest lifetime of an assertion. The lifetime must be longer than the sum of two times: the time for
+/// connecting to the agent, and the difference between the clocks.
 const TTL_MIN: Duration = Duration::from_secs(5);
 /// The default lifetime.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
 /// The longest lifetime. Until an assertion expires, anybody who has seen its request can send the same request again.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
-/// Reads `assertion`. `public_url` is as in [`super::token::callback_tokens`]. The key must not be one of those in
-/// `tokens`.
+/// Reads `assertion`. `public_url` has the same meaning as in [`super::token::callback_tokens`]. The key must not be
+/// one of the keys in `tokens`.
 pub(crate) fn assertion(
     at: &Cursor<'_>,
     public_url: Option<Option<&str>>,
@@ -118,7 +119,7 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // The agent can sign with a shared key. It must not be able to mint callback tokens.
+        // The agent can sign with a shared key. The agent must not be able to mint callback tokens.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),
             "assertion.key.secret",

@@ -46,7 +46,7 @@ pub(super) struct References<'k> {
     pub(super) asserter_failed: bool,
     /// The mode of routes that do not set `mode`.
     pub(super) mode: Mode,
-    /// The header allowlist of routes without their own.
+    /// The header allowlist of routes that do not have an allowlist themselves.
     pub(super) passed_headers: Option<Arc<HeaderAllowlist>>,
     /// The callback conventions from the egress rules that name a preset, each with the name of its route.
     pub(super) conventions: &'k [(String, CallbackConvention)],
@@ -67,7 +67,7 @@ pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<
     read.into_iter().map(|read| read.map(|(_, route)| Arc::new(route))).collect()
 }
 
-/// Reports an error for each route whose name or paths an earlier route already has.
+/// Reports an error for each route that has the same name or the same paths as an earlier route.
 fn distinct(routes: &[&(Cursor<'_>, Route)]) {
     for (i, _) in repeated(routes, |(_, a), (_, b)| a.name.cmp(&b.name)) {
         let Some((at, route)) = routes.get(i) else { continue };
@@ -234,7 +234,7 @@ fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
 }
 
 /// Reports an error for a route that has neither token nor signature and is not marked as open. Also reports an error
-/// for an open route that has one of them, and a warning for every other open route.
+/// for an open route that has a token or a signature, and a warning for every other open route.
 fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()> {
     match (token || signed, open) {
         (false, false) => {

@@ -6,7 +6,7 @@ use crate::config::repeated::repeated;
 use crate::config::yaml::Cursor;
 use crate::ingress::{HeaderAllowlist, is_always_removed};
 
-/// Reads `headers: { allow: [NAME, ...] }`. Without it, `default` applies.
+/// Reads `headers: { allow: [NAME, ...] }`. Returns `default` if the setting is missing.
 pub(in crate::config) fn passed_headers(
     at: Option<Cursor<'_>>,
     default: Option<&Arc<HeaderAllowlist>>,

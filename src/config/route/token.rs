@@ -34,7 +34,7 @@ const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// Reads `callback_tokens`.
 ///
-/// `public_url` is `None` if it is missing, and `Some(None)` if it has a mistake.
+/// `public_url` is `None` if this setting is missing, and `Some(None)` if this setting has a mistake.
 pub(crate) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>) -> Option<CallbackTokens> {
     let mut fields = at.fields()?;
     let ttl = fields.optional("ttl").map_or(Some(TTL_DEFAULT), |at| match at.duration()? {

@@ -13,7 +13,7 @@ pub struct LoadedSecret {
     pub path: String,
     /// The environment variable or the file that contains the secret.
     pub source: String,
-    /// The fingerprint of the secret. `None` if the secret is too short to show one.
+    /// The fingerprint of the secret. `None` if the secret is too short to show a fingerprint.
     pub fingerprint: Option<String>,
 }
 
@@ -22,7 +22,7 @@ impl LoadedSecret {
         Self { path, source, fingerprint: secret.fingerprint() }
     }
 
-    /// Returns the fingerprint, or the reason why there is none.
+    /// Returns the fingerprint, or the reason why there is no fingerprint.
     pub fn shown(&self) -> &str {
         self.fingerprint.as_deref().unwrap_or("too short to show")
     }

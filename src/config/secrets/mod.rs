@@ -85,8 +85,8 @@ impl Cursor<'_> {
     }
 }
 
-/// Removes the newline at the end of a file or of an environment variable. It is not part of the secret: editors and
-/// `echo` add it.
+/// Removes the newline at the end of a file or of an environment variable. The newline is not part of the secret.
+/// Editors and `echo` add it.
 fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
     for end in [b'\n', b'\r'] {
         if bytes.last() == Some(&end) {

@@ -37,7 +37,7 @@ const GITHUB_TOKEN: &str = "a GitHub access token; write the secret of the webho
 const ID: &str = "the id of a webhook; write its signing secret";
 const URL: &str = "a URL; write the signing secret";
 
-/// Returns a warning about characters around the secret that are probably not part of it.
+/// Returns a warning if the value begins or ends with characters that probably do not belong to the secret.
 pub(super) fn surrounding_text(secret: &Secret) -> Option<&'static str> {
     let text = secret.expose();
     if text.starts_with(b"\xef\xbb\xbf") {

@@ -16,7 +16,7 @@ pub(super) fn record(at: &Location<'_>) {
     REACHED.with_borrow_mut(|reached| reached.insert((at.file().to_owned(), at.line())));
 }
 
-/// Returns the calls that this thread has made since the last time.
+/// Returns the calls that were recorded on this thread since the last call of `reached`.
 pub(crate) fn reached() -> BTreeSet<CallSite> {
     REACHED.take()
 }

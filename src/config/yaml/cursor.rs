@@ -187,7 +187,7 @@ impl<'n> Cursor<'n> {
         if is_name(text) { Some(text) } else { self.bad_name(text) }
     }
 
-    /// Reports an error: `text` is not a valid name.
+    /// Reports the error that `text` is not a valid name.
     pub(crate) fn bad_name<T>(&self, text: &str) -> Option<T> {
         self.error(
             format!("`{text}` is not a name"),

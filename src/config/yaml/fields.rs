@@ -91,7 +91,7 @@ impl<'n> Fields<'n> {
 
 impl<'n> Cursor<'n> {
     fn unknown_key(&self, node: &'n Node, key: &str, known: &[&str]) {
-        // A file can have very many unknown keys. The suggestion is computed only for those that are reported.
+        // A file can have very many unknown keys. A suggestion is computed only for the keys that are reported.
         self.reader.mistakes.borrow_mut().add(|| Mistake {
             steps: self.step(node, Step::Key(key.to_owned())).steps,
             message: format!("unknown key `{key}`"),

@@ -52,7 +52,8 @@ struct Map {
 }
 
 impl Outline {
-    /// Reads the first document of a text. After a syntax error, the result has the values before it.
+    /// Reads the first document of a text. If the text has a syntax error, the result has only the values before the
+    /// error.
     pub fn parse(text: &str) -> Self {
         let mut outline = Self::default();
         let mut open = Vec::new();

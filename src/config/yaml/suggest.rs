@@ -27,8 +27,8 @@ pub(crate) fn is_name(text: &str) -> bool {
         && !matches!(text, "none" | "actions")
 }
 
-/// Returns a hint for the unknown word `text`: the question whether the most similar known word was meant, or the list
-/// of all known words if no known word is similar.
+/// Returns a hint for the unknown word `text`. If a known word is similar, the hint asks whether the most similar one
+/// was meant. Otherwise the hint lists all known words.
 pub(crate) fn did_you_mean(text: &str, known: &[&str]) -> String {
     // A longer text is not compared, because no known word is so long, and comparing long texts takes much time and
     // memory.

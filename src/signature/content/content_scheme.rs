@@ -20,7 +20,7 @@ pub struct ContentScheme {
 }
 
 impl ContentScheme {
-    /// Returns why a text is not a signature of this scheme: a predicate, such as `is not base64`.
+    /// Returns the reason why a text is not a signature of this scheme, as a predicate such as `is not base64`.
     pub(in crate::signature) fn fault(&self, text: &str) -> String {
         let algorithm = match self.algorithm {
             SignatureAlgorithm::Mac(algorithm) => Some(algorithm),

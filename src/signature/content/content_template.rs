@@ -24,16 +24,16 @@ pub enum ContentPart {
     CanonicalJson,
     /// The CRC-32 checksum of the body in decimal.
     Crc32,
-    /// The sorted names and values of a form. It is empty for other bodies.
+    /// The sorted names and values of a form. For other bodies, this part is empty.
     Form,
-    /// The value of a header, as received. It is empty if the header is missing.
+    /// The value of a header, as received. If the header is missing, this part is empty.
     Header(HeaderName),
     /// The event id, as received.
     Id,
     /// Fixed text.
     Literal(Box<str>),
-    /// A member of the JSON body. Strings are decoded, other values are as received. It is empty if the member is
-    /// missing.
+    /// A member of the JSON body. A string is decoded, and any other value is used as received. If the member is
+    /// missing, this part is empty.
     Member(Pointer),
     /// The method.
     Method,
@@ -171,7 +171,7 @@ impl ContentTemplate {
         Ok(())
     }
 
-    /// Reports whether the body follows the URL without a separator, so that the end of the URL is ambiguous.
+    /// Reports whether the body directly follows the URL in the signed content. The end of the URL is then ambiguous.
     pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
         self.parts.windows(2).any(|pair| matches!(pair, [ContentPart::Url, ContentPart::Body]))
     }
@@ -210,8 +210,8 @@ pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) normalized_body: &'v str,
 }
 
-/// Returns the canonical JSON of the body or the sorted fields of the form, if the template needs one of them. The
-/// caller computes it once for all keys that it tries.
+/// Returns the canonical JSON of the body or the sorted fields of the form, if the template needs one of them. Returns
+/// an empty text otherwise. The caller computes this text once and uses it for all keys that it tries.
 pub(in crate::signature) fn normalized_body(
     content: &ContentTemplate,
     head: &RequestHead<'_>,

@@ -25,7 +25,7 @@ const FIELDS_MAX: usize = 1000;
 pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
     // Twilio appends this parameter to the end of the query. Callgate accepts it in no other position. Otherwise, text
-    // of a third party in a signed form field could be used as the parameter.
+    // that a third party wrote into a signed form field could be used as the parameter.
     let query = head.raw_query().unwrap_or_default();
     let last = query.rsplit('&').next().and_then(|pair| pair.strip_prefix(BODY_HASH)?.strip_prefix('='));
     match (last, parameter(query, BODY_HASH)) {

@@ -19,7 +19,7 @@ const ECHO_BYTES_MAX: usize = 2048;
 const CHALLENGE_BYTES_MAX: usize = 256;
 
 impl HandshakeCondition {
-    /// Reports whether the head meets the condition.
+    /// Reports whether the head meets this condition.
     pub(in crate::signature) fn fits_head(&self, head: &RequestHead<'_>) -> bool {
         let request = HandshakeRequest { head, body: b"", key: None };
         self.head.iter().all(|(at, wanted)| {
@@ -27,7 +27,7 @@ impl HandshakeCondition {
         })
     }
 
-    /// Reports whether the body meets the condition. The head must meet it, too.
+    /// Reports whether the body meets this condition. The caller must check the head separately.
     pub(in crate::signature) fn fits_body(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
         let member = |(pointer, wanted): &(Pointer, Option<Box<str>>)| match find_one(body, pointer) {
             found @ Found::One(_) => match wanted {

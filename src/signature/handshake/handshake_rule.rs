@@ -1,5 +1,5 @@
-//! The rules of handshakes. Callgate answers a request only if it meets the condition of a rule. The media type of a
-//! reply is never HTML, so that a browser does not run scripts in a repeated value.
+//! The rules of handshakes. Callgate answers a request only if the request meets the condition of a rule. The media
+//! type of a reply is never HTML, so that a browser does not run scripts in a value that the reply repeats.
 
 use http::{HeaderName, Method};
 

@@ -1,5 +1,5 @@
-//! Certificates whose URL is in the message, as SNS and PayPal send them. The scheme lists the hosts and the paths that
-//! such a URL may have.
+//! Certificates whose URL is in the message, for example in messages of SNS and PayPal. The scheme lists the hosts and
+//! the paths that such a URL may have.
 
 use http::HeaderName;
 
@@ -81,7 +81,7 @@ impl CertificateRule {
     }
 
     /// Reports whether a URL has an allowed host and path. Empty segments and segments that begin with a dot are not
-    /// allowed, because they would give one certificate many URLs.
+    /// allowed. With them, one certificate could have many URLs.
     pub(in crate::signature) fn allows(&self, url: &str) -> bool {
         let Some(rest) = url.strip_prefix("https://").filter(|_| url.len() <= URL_BYTES_MAX) else {
             return false;

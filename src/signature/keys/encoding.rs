@@ -49,7 +49,8 @@ impl Encoding {
         self.decoder(text).decode(text.as_bytes()).ok()
     }
 
-    /// Returns the decoder for a text. A hexadecimal text is in upper case if its first letter is.
+    /// Returns the decoder for a text. The case of the first letter in a hexadecimal text determines the case of all
+    /// digits.
     fn decoder(self, text: &str) -> data_encoding::Encoding {
         let first = text.bytes().find(u8::is_ascii_alphabetic);
         match self {
@@ -58,8 +59,8 @@ impl Encoding {
         }
     }
 
-    /// Returns why a text is not a signature in this encoding: a predicate, such as `is not base64`. The text itself is
-    /// not part of it. `algorithm` determines the length, if the length is fixed.
+    /// Returns the reason why a text is not a signature in this encoding, as a predicate such as `is not base64`. The
+    /// reason does not repeat the text. If the length of a signature is fixed, `algorithm` determines this length.
     pub(in crate::signature) fn fault(self, text: &str, algorithm: Option<MacAlgorithm>) -> String {
         let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
         if text.is_empty() {

@@ -34,9 +34,9 @@ pub(in crate::signature) enum PublicKeyMaterial {
 #[derive(Clone)]
 pub struct PublicKey {
     id: Option<Box<str>>,
-    /// The only JOSE algorithm that the key allows, if it names one.
+    /// The only JOSE algorithm that the key allows, if the key names an algorithm.
     algorithm: Option<Box<str>>,
-    /// The purpose of the key (`adcp_use`), if it names one.
+    /// The purpose of the key (`adcp_use`), if the key names a purpose.
     purpose: Option<Box<str>>,
     /// The validity period, if the key is from a certificate.
     valid: Option<(Timestamp, Timestamp)>,
@@ -62,12 +62,12 @@ impl PublicKey {
         self.id.as_deref()
     }
 
-    /// Returns the only JOSE algorithm that the key allows, if it names one.
+    /// Returns the only JOSE algorithm that the key allows, if the key names an algorithm.
     pub fn algorithm(&self) -> Option<&str> {
         self.algorithm.as_deref()
     }
 
-    /// Returns the purpose of the key, if it names one.
+    /// Returns the purpose of the key, if the key names a purpose.
     pub fn purpose(&self) -> Option<&str> {
         self.purpose.as_deref()
     }
@@ -113,7 +113,7 @@ impl PublicKey {
     }
 }
 
-/// Parses a curve point in uncompressed form. Its length determines the curve.
+/// Parses a curve point in uncompressed form. The length of the point determines the curve.
 fn point(bits: &[u8]) -> Option<PublicKeyMaterial> {
     match (bits.first()?, bits.len()) {
         (4, 65) => Some(PublicKeyMaterial::P256(bits.into())),
@@ -181,7 +181,8 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the key if it can verify signatures. A JWKS may also contain keys of other types and for other uses.
+    /// Returns the key if it can verify signatures. Returns `None` for keys of other types and for other uses, which a
+    /// JWKS may also contain.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
@@ -293,7 +294,7 @@ fn pem(text: &str) -> Option<Vec<PublicKey>> {
     Some(keys)
 }
 
-/// Parses one key without JSON or PEM around it. `whpk_` is the prefix of public keys in Standard Webhooks.
+/// Parses one key that is neither in JSON nor in PEM. `whpk_` is the prefix of public keys in Standard Webhooks.
 fn bare(text: &str) -> Option<PublicKey> {
     let text = text.strip_prefix("whpk_").unwrap_or(text);
     let raw = |bytes: Vec<u8>| {

@@ -5,8 +5,8 @@ use super::public_key_algorithm::PublicKeyAlgorithm;
 use super::wycheproof::{groups, hex};
 use crate::time::Timestamp;
 
-/// Returns the numbers of accepted and denied signatures. A signature that the vectors call acceptable may be accepted
-/// or denied.
+/// Asserts that signatures are verified as the vectors expect. Returns the numbers of accepted and denied signatures. A
+/// signature that the vectors call acceptable may be accepted or denied.
 fn run(algorithm: PublicKeyAlgorithm, text: &str) -> (usize, usize) {
     let (mut accepted, mut refused) = (0, 0);
     for group in groups(text) {

@@ -8,13 +8,13 @@ struct File {
     test_groups: Vec<Group>,
 }
 
-/// The tests that share a key, or the length of a tag.
+/// A group of tests that have the same key, or the same length of the tags.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Group {
-    /// The length of the tags, in bits. 0 for public keys.
+    /// The length of the tags, in bits. It is 0 for public keys.
     pub(super) tag_size: usize,
-    /// The public key. Empty for MACs.
+    /// The public key. It is empty for MACs.
     pub(super) public_key_pem: String,
     pub(super) tests: Vec<Vector>,
 }

@@ -28,7 +28,7 @@ const FUTURE: Duration = Duration::from_secs(60);
 /// An HTTP message signature.
 #[derive(Clone, Debug, Default)]
 pub struct MessageSignatureScheme {
-    /// The accepted algorithms (RFC 9421 section 3.3). If it contains a MAC algorithm, it must contain no other
+    /// The accepted algorithms (RFC 9421 section 3.3). If the list contains a MAC algorithm, it must contain no other
     /// algorithm.
     pub algorithms: Vec<SignatureAlgorithm>,
     /// The components that a signature must cover. A signature may cover further components.

@@ -1,5 +1,5 @@
-//! JWTs that providers send as signatures in a header. Such a token contains the hash of the body, or it only
-//! identifies the sender. The scheme determines which keys, algorithms and claims are accepted. The token never
+//! JWTs that providers send as signatures in a header. Some of these tokens contain the hash of the body. The others
+//! only identify the sender. The scheme determines which keys, algorithms and claims are accepted. The token never
 //! determines this (RFC 8725).
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct JwtScheme {
     pub max_age: Option<Duration>,
     /// True if `exp` is required.
     pub expires: bool,
-    /// The claim that contains the event id, if one does.
+    /// The claim that contains the event id, if there is such a claim.
     pub id: Option<Box<str>>,
 }
 

@@ -109,7 +109,7 @@ fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
     found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
 }
 
-/// Checks the number of secrets that the token matches.
+/// Returns an error if the token matches none of the secrets. `matches` is the number of secrets that it matches.
 fn found(matches: usize, secrets: &[Secret]) -> Result<(), Refusal> {
     match (matches, secrets.len()) {
         (0, 1) => Err(Refusal::new(Denial::SignatureMismatch, "the token is not the provider's secret")),

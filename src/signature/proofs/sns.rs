@@ -1,5 +1,5 @@
-//! Amazon SNS. The signed content consists of members of the body. The type of the message determines which members.
-//! Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
+//! Amazon SNS. The signed content consists of members of the body. The type of the message determines which members are
+//! signed. Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>.
 
 use data_encoding::BASE64;
 use http::HeaderName;
@@ -47,10 +47,11 @@ impl SnsMessage {
     /// The longest time for which a message may be accepted again after its arrival.
     pub(in crate::signature) const REPLAY_WINDOW: std::time::Duration = PAST.saturating_add(FUTURE);
 
-    /// Parses a message of one of `topics`.
+    /// Parses a message. Its topic must be one of `topics`.
     ///
     /// # Errors
-    /// `signature_malformed` if a member is missing or malformed, `signature_claim` if the topic is another one.
+    /// `signature_malformed` if a member is missing or malformed, `signature_claim` if the topic is not one of
+    /// `topics`.
     pub(in crate::signature) fn parse(
         context: &SignatureContext<'_>,
         topics: &[Secret],

@@ -132,8 +132,8 @@ impl HeaderFormat {
         self.items.iter().find_map(|(prefix, field)| after_prefix(part, prefix).map(|rest| (rest, *field)))
     }
 
-    /// Returns why a header value contains no signature: a predicate that names the expected prefix. If the value is not
-    /// a secret, the predicate also names the prefix or version that the value has instead.
+    /// Returns the reason why a header value contains no signature, as a predicate that names the expected prefix. If
+    /// the value is not a secret, the predicate also names the prefix or version that the value has instead.
     pub(in crate::signature) fn fault(&self, value: &str, is_secret: bool) -> String {
         let prefix = self.items.iter().find(|(_, field)| *field == Placeholder::Signature);
         let prefix = prefix.map_or("", |(prefix, _)| prefix);
@@ -213,7 +213,8 @@ impl HeaderSlice {
         Self { value: value.clone(), range: 0..value.len() }
     }
 
-    /// Returns the slice for `part`, which must be a part of `text`, the text of `value`.
+    /// Returns the slice of `value` for `part`. `text` must be the text of `value`, and `part` must be a part of
+    /// `text`.
     fn of(value: &HeaderValue, text: &str, part: &str) -> Self {
         let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
         Self { value: value.clone(), range: start..start + part.len() }

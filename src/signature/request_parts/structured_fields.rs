@@ -72,7 +72,8 @@ pub(in crate::signature) fn parse_signature_input(text: &str) -> Option<Vec<Sign
     }
 }
 
-/// Returns the text of the next dictionary member, `Some(None)` at the end, or `None` if the text is malformed.
+/// Returns the text that begins with the next dictionary member. Returns `Some(None)` if there is no further member,
+/// and `None` if the text is malformed.
 fn next(after: &str) -> Option<Option<&str>> {
     let after = after.trim_start_matches([' ', '\t']);
     if after.is_empty() {
@@ -82,8 +83,8 @@ fn next(after: &str) -> Option<Option<&str>> {
     (!following.is_empty()).then_some(Some(following))
 }
 
-/// Parses an inner list such as `("@method" "content-digest")`, and returns the rest of the text. Components with
-/// parameters are not supported, so `None` is returned for them.
+/// Parses an inner list such as `("@method" "content-digest")`. Returns its components and the rest of the text.
+/// Returns `None` if a component has parameters, which are not supported.
 fn list(text: &str) -> Option<(Vec<&str>, &str)> {
     let mut rest = text.strip_prefix('(')?;
     let mut items = Vec::new();
@@ -124,8 +125,8 @@ fn parameters(text: &str) -> Option<(Vec<(&str, ParameterValue<'_>)>, &str)> {
     Some((found, rest))
 }
 
-/// Parses a string, and returns the rest of the text. Returns `None` for a string with an escape, because no component
-/// and no parameter of a message signature needs one.
+/// Parses a string. Returns the string and the rest of the text. Returns `None` for a string with an escape, because no
+/// component and no parameter of a message signature needs one.
 fn string(text: &str) -> Option<(&str, &str)> {
     let (inside, after) = text.strip_prefix('"')?.split_once('"')?;
     let plain = inside.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'\\');

@@ -64,7 +64,7 @@ impl TimestampRule {
             .map_err(|refusal| Refusal::new(refusal.denial, format!("{}{}", refusal.detail, hint())))
     }
 
-    /// Returns a sentence if the text is a plausible timestamp in another unit: it is within a year of `now`.
+    /// Returns a hint if the text would be a time within a year of `now` in another unit.
     fn other_unit(&self, text: &str, now: Timestamp) -> Option<String> {
         const YEAR: Duration = Duration::from_secs(366 * 86_400);
         let is_plausible = |at: Timestamp| at >= now.minus(YEAR) && at <= now.plus(YEAR);

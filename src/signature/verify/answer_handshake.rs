@@ -25,16 +25,17 @@ impl Verifier {
         self.candidates(head).any(|handshake| !handshake.signed)
     }
 
-    /// Returns the handshakes whose method and head condition the request meets.
+    /// Returns each handshake whose method is the method of the request, and whose condition the head of the request
+    /// meets.
     fn candidates<'v>(&'v self, head: &'v RequestHead<'_>) -> impl Iterator<Item = &'v Handshake> {
         self.scheme.handshakes.iter().filter(move |handshake| {
             handshake.method.as_str() == head.method && handshake.condition.fits_head(head)
         })
     }
 
-    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is whether the signature
-    /// of the request was verified. If it is true, only signed handshakes are answered. If it is false, only unsigned
-    /// handshakes are answered. `pending` is whether Callgate still expects the provider to send a secret.
+    /// Returns the reply to a request, or `None` if the request is not a handshake. `verified` is true if the signature
+    /// of the request was verified. If `verified` is true, only signed handshakes are answered. If it is false, only
+    /// unsigned handshakes are answered. `pending` is true if Callgate still expects the provider to send a secret.
     ///
     /// # Errors
     /// `handshake_refused` if the request is a handshake without a valid token or subscription, or with a missing

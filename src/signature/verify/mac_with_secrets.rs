@@ -1,4 +1,4 @@
-//! Computes the MAC of a message under each secret of the provider, until one of them is among the presented MACs.
+//! Computes the MAC of a message under each secret of the provider, until a MAC is equal to one of the presented MACs.
 
 use super::presented::PresentedSignature;
 use super::signature_over_content::SignedBodyParts;

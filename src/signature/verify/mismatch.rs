@@ -15,8 +15,8 @@ use crate::signature::keys::{MacAlgorithm, SignatureAlgorithm, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Returns the refusal of a message with `count` signatures, none of which is valid. The detail lists the likely
-    /// causes for which the request shows a sign. It contains no expected value.
+    /// Returns the refusal of a message with `count` signatures, none of which is valid. The detail lists likely
+    /// causes, but only those of which the request shows a sign. The detail contains no expected value.
     pub(super) fn mismatch(&self, count: usize, context: &SignatureContext<'_>, body: &[u8]) -> Refusal {
         let signatures = match count {
             1 => "the signature is not valid".to_owned(),
@@ -50,7 +50,7 @@ impl Verifier {
         Refusal::new(Denial::SignatureMismatch, detail)
     }
 
-    /// Returns which keys were tried.
+    /// Returns a description of the keys that were tried.
     fn tried(&self, context: &SignatureContext<'_>) -> String {
         let secrets = match &self.keys {
             VerifierKeys::Derived => context.derived.len(),
@@ -66,8 +66,8 @@ impl Verifier {
         }
     }
 
-    /// Returns a description of the signed bytes for `explain`: the URL, if it is signed, and the SHA-256 digest of the
-    /// bytes. The digest is left out if the bytes contain the secret. Returns `None` if there is neither.
+    /// Returns a description of the signed bytes for `explain`. It contains the URL if the URL is signed, and the
+    /// SHA-256 digest of the bytes unless the bytes contain the secret. Returns `None` if it would contain neither.
     pub fn describe_signed(
         &self,
         presented: &PresentedSignature,

@@ -84,8 +84,8 @@ impl PresentedProof {
         }
     }
 
-    /// Checks that there is at least one signature, and not too many. `place` is the place of the signatures, and
-    /// `fault` returns why it has no signature.
+    /// Checks that there is at least one signature, and not too many. `place` is the place of the signatures. `fault`
+    /// returns the reason why this place has no signature.
     pub(super) fn check_count(&self, place: &str, fault: impl FnOnce() -> String) -> Result<(), Refusal> {
         let detail = match self.len() {
             1..=SIGNATURES_MAX => return Ok(()),

@@ -13,10 +13,10 @@ use crate::signature::scheme::Proof;
 impl Verifier {
     /// Verifies the raw body. One valid signature under one of the keys is enough.
     ///
-    /// Returns the authentication tags that identify the message. For MACs, these are the MACs under every key that was
-    /// tried. The MAC that matched is the last one. If a sender removes one of two signatures, or the operator adds a
-    /// new key before the old one, at least one tag stays the same. For other signatures, the tag is the digest of the
-    /// signed content.
+    /// Returns the authentication tags that identify the message. If the message is signed with a MAC, the tags are its
+    /// MACs under all keys that were tried, and the matching MAC is the last one. At least one tag therefore stays the
+    /// same if a sender removes one of two signatures, or if the operator adds a new key before the old one. For other
+    /// signatures, the tag is the digest of the signed content.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
@@ -47,9 +47,12 @@ impl Verifier {
         }
     }
 
-    /// Checks that the body begins like a JSON object or list, if the scheme is ambiguous. A scheme is ambiguous if the
-    /// signed bytes could also be a longer URL with a shorter body, or a challenge that Callgate signed for an
-    /// unauthenticated caller.
+    /// Checks that the body begins like a JSON object or list, if the signed bytes could otherwise have a second
+    /// meaning. There are two such cases:
+    ///
+    /// - The body directly follows the URL in the signed content. The same bytes could be a longer URL and a shorter
+    ///   body. An empty body is accepted in this case.
+    /// - Callgate signs the challenges of unauthenticated callers. The signed bytes could be such a challenge.
     ///
     /// # Errors
     /// `signature_malformed`.

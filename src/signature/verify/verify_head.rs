@@ -85,8 +85,8 @@ impl Verifier {
         Ok(PresentedSignature { proof, timestamp, id })
     }
 
-    /// Returns what [`Self::verify_head`] has checked if it succeeds, for the trail. Returns `None` if it checks no part
-    /// of the signature, because the signature is in the body.
+    /// Returns what [`Self::verify_head`] has checked if it succeeds, as a text for the trail. Returns `None` if it
+    /// checks no part of the signature, because the signature is in the body.
     pub fn head_checks(&self) -> Option<&'static str> {
         match &self.scheme.proof {
             Proof::Content(scheme) => {
@@ -146,8 +146,8 @@ impl Verifier {
     /// Returns the public keys that verify a message.
     ///
     /// # Errors
-    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, also the errors of
-    /// reading the URL of the certificate.
+    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, there are also the
+    /// errors of reading its URL.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,

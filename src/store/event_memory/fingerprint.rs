@@ -23,8 +23,8 @@ impl FingerprintKey {
         Self([RandomState::new().hash_one(0), RandomState::new().hash_one(1)])
     }
 
-    /// Returns the fingerprint of an event: SipHash-2-4 of its interaction and its key. The interaction of an event
-    /// without one is empty. The result is never 0.
+    /// Returns the fingerprint of an event: the SipHash-2-4 of the id of its interaction, followed by its key. If the
+    /// event belongs to no interaction, `interaction` is empty. The result is never 0.
     #[allow(
         deprecated,
         reason = "the file has fingerprints, and DefaultHasher has neither a key nor a fixed algorithm"
@@ -42,8 +42,8 @@ impl FingerprintKey {
 mod tests {
     use super::*;
 
-    /// The vector of the reference implementation of SipHash-2-4 for an input of 16 bytes. With another function, the
-    /// ledger would not recognize the events in its file.
+    /// Compares the hash function with the test vector for an input of 16 bytes in the reference implementation of
+    /// SipHash-2-4. With another function, the ledger would not recognize the events in its file.
     #[test]
     fn fingerprints_are_siphash_2_4() {
         let key = FingerprintKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);

@@ -1,11 +1,12 @@
-//! Finds events by their fingerprint: hash tables of 32-bit positions. The fingerprints themselves are in the log
-//! (`log.rs`), so a slot has five bytes: the position and a tag, a byte of the fingerprint.
+//! Finds events by their fingerprint. The index consists of hash tables with the 32-bit positions of the events in the
+//! log (`log.rs`). Only the log contains the fingerprints themselves. A slot of a table therefore has only five bytes:
+//! the position, and one byte of the fingerprint as a tag.
 //!
-//! Each table grows on its own, so that no single growth takes long.
+//! Each table grows independently of the others, so that no single growth takes long.
 
 /// The tag of an empty slot.
 const EMPTY: u8 = 0;
-/// The number of slots of the first allocation. Every number of slots is a power of two.
+/// The number of slots of a table's first allocation. Every later number of slots is a power of two, too.
 const SLOTS_MIN: usize = 8;
 
 /// The position of an event in the log.
@@ -17,7 +18,7 @@ pub(super) struct EventIndex {
     tables: Box<[Table]>,
 }
 
-/// Open addressing with linear probing.
+/// A hash table with open addressing and linear probing.
 #[derive(Debug, Default)]
 struct Table {
     tags: Vec<u8>,
@@ -31,7 +32,8 @@ impl EventIndex {
         Self { tables: (0..tables.max(1)).map(|_| Table::default()).collect() }
     }
 
-    /// Returns the position of the event. `fingerprint_at` reads a fingerprint from the log.
+    /// Returns the position of the event with this fingerprint. `fingerprint_at` reads the fingerprint at a position of
+    /// the log.
     pub(super) fn find(
         &self,
         fingerprint: u64,
@@ -77,7 +79,7 @@ impl EventIndex {
         }
     }
 
-    /// Returns the number of an event's table: the highest bits decide.
+    /// Returns the number of the table for a fingerprint. The highest bits of the fingerprint determine the table.
     fn table(&self, fingerprint: u64) -> usize {
         let product = u128::from(fingerprint) * self.tables.len() as u128;
         usize::try_from(product >> 64).unwrap_or(0)

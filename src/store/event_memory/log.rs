@@ -1,60 +1,63 @@
 //! A compact memory of delivered events. An event takes about 24 bytes: 16 bytes in a queue and 7 to 8 bytes in the index
 //! (`index.rs`).
 //!
-//! When room is needed, the oldest event is removed whose replay is denied because of the age of its signature. If there
-//! is none, the oldest event of all is removed. The events are therefore in a few queues by the time for which a replay
-//! passes after the delivery. Each queue is in the order of delivery.
+//! When room is needed, the log first removes the events whose replay is denied because of the age of its signature. If
+//! there are none, it removes the oldest event of all. To find these events quickly, the log consists of a few queues.
+//! The events of a queue have the same window, which is the time after a delivery for which a replay may pass. Each
+//! queue is in the order of delivery.
 
 use std::collections::VecDeque;
 
 use super::index::{EventIndex, Position};
 
-/// The times for which a replay of an event may pass after its delivery, in seconds. The time of an event is rounded up
-/// to one of them. The queue of an event is the position in this list.
+/// The windows of the queues, in seconds. The window of an event is the time after its delivery for which a replay may
+/// pass. It is rounded up to one of these values. The index of this value in the list is the number of the event's
+/// queue.
 pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, 86_400];
 
-/// The number of low bits of a [`Position`] that are the place in a chunk.
+/// The number of bits of a [`Position`] for the place of the event in its chunk. They are the lowest bits.
 const PLACE_BITS: u32 = 9;
 /// The number of events in a chunk.
 const CHUNK: usize = 1 << PLACE_BITS;
-/// The number of bits of a [`Position`] above them that number the chunk. The highest bits are the queue.
+/// The number of bits of a [`Position`] for the number of the chunk. They are above the bits of the place. The
+/// remaining highest bits are the number of the queue.
 const CHUNK_BITS: u32 = 20;
 const CHUNK_MASK: u32 = (1 << CHUNK_BITS) - 1;
 
 /// A delivered event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) struct LoggedEvent {
-    /// A keyed hash of the event and of its interaction. It is never 0.
+    /// A keyed hash of the event's key and of the id of its interaction. It is never 0.
     pub(in crate::store) fingerprint: u64,
     /// The time of the delivery, in Unix seconds.
     pub(in crate::store) delivered: u32,
     /// The time for which a replay may pass after the delivery, in seconds.
     pub(in crate::store) window: u32,
-    /// The key of the event in the file.
+    /// The number of the event, which is its key in the file.
     pub(in crate::store) number: u64,
 }
 
 /// The times of the oldest events of a log, in Unix seconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) struct Oldest {
-    /// The earliest time from which a replay is denied.
+    /// The earliest of the times from which a replay of an event is denied.
     replayable_until: u32,
-    /// The earliest delivery.
+    /// The time of the earliest delivery.
     delivered: u32,
 }
 
 impl Oldest {
     /// The times of a log without events.
     pub(in crate::store) const NONE: Self = Self { replayable_until: u32::MAX, delivered: u32::MAX };
-    /// Times before those of all events.
+    /// Times that are earlier than the times of all events.
     pub(in crate::store) const FIRST: Self = Self { replayable_until: 0, delivered: 0 };
 
     pub(super) fn of(event: &LoggedEvent) -> Self {
         Self { replayable_until: event.replayable_until(), delivered: event.delivered }
     }
 
-    /// Returns the rank of these events at `now`. Events with a lower rank make room first: those whose replay is denied
-    /// before those whose replay would pass.
+    /// Returns the rank of these events at `now`. When room is needed, events with a lower rank are removed first.
+    /// Events whose replay is denied have a lower rank than events whose replay would pass.
     pub(in crate::store) fn rank(self, now: u32) -> (bool, u32) {
         match self.replayable_until <= now {
             true => (false, self.replayable_until),
@@ -62,7 +65,7 @@ impl Oldest {
         }
     }
 
-    /// Returns the times as one number, for an atomic.
+    /// Returns both times as one number, which can be stored in an atomic.
     pub(in crate::store) fn to_bits(self) -> u64 {
         u64::from(self.replayable_until) << 32 | u64::from(self.delivered)
     }
@@ -81,7 +84,7 @@ impl Oldest {
 pub(super) struct Entry {
     fingerprint: u64,
     delivered: u32,
-    /// The number in the file, minus the first number of the chunk.
+    /// The number of the event in the file, minus the first number of the chunk.
     number: u32,
 }
 
@@ -97,7 +100,7 @@ struct Queue {
     chunks: VecDeque<Chunk>,
     /// The number of the first chunk.
     first: u32,
-    /// The number of entries at the beginning of the first chunk that were removed.
+    /// The number of removed entries at the beginning of the first chunk.
     gone: usize,
     /// The number of entries that were not removed.
     len: usize,
@@ -148,7 +151,7 @@ impl EventLog {
         event(&self.queues, self.index.find(fingerprint, at(&self.queues))?)
     }
 
-    /// Adds an event. Returns the earlier event with the same fingerprint, which is removed.
+    /// Adds an event. If the log has an earlier event with the same fingerprint, removes and returns the earlier one.
     pub(in crate::store) fn insert(&mut self, event: LoggedEvent) -> Option<LoggedEvent> {
         let former = self.remove(event.fingerprint);
         let number = WINDOWS.iter().position(|window| *window >= event.window).unwrap_or(WINDOWS.len() - 1);
@@ -173,12 +176,12 @@ impl EventLog {
         removed
     }
 
-    /// Returns the event that makes room first at `now` (Unix seconds).
+    /// Returns the event that must be removed first if room is needed at `now` (Unix seconds).
     pub(in crate::store) fn first_to_go(&self, now: u32) -> Option<LoggedEvent> {
         self.fronts().min_by_key(|event| Oldest::of(event).rank(now))
     }
 
-    /// Returns the times of the events that make room first.
+    /// Returns the times of the oldest events.
     pub(in crate::store) fn oldest(&self) -> Oldest {
         self.fronts().map(|event| Oldest::of(&event)).fold(Oldest::NONE, |one, other| Oldest {
             replayable_until: one.replayable_until.min(other.replayable_until),
@@ -207,7 +210,7 @@ impl EventLog {
         events
     }
 
-    /// Writes a queue again without its removed entries.
+    /// Rebuilds a queue without its removed entries.
     fn compact(&mut self, number: usize) {
         let (Some(queue), Some(window)) = (self.queues.get_mut(number), WINDOWS.get(number)) else { return };
         let first = queue.first.wrapping_add(u32::try_from(queue.chunks.len()).unwrap_or(0)) & CHUNK_MASK;
@@ -318,7 +321,7 @@ fn event(queues: &[Queue], position: Position) -> Option<LoggedEvent> {
     chunk.event(place, *WINDOWS.get(number)?)
 }
 
-/// Returns the function that reads the fingerprint at a position.
+/// Returns a function that reads the fingerprint at a position of the log.
 fn at(queues: &[Queue]) -> impl Fn(Position) -> Option<u64> {
     |position| {
         let (chunk, place) = queues.get(queue_of(position))?.entry(position)?;

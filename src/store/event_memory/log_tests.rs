@@ -15,7 +15,7 @@ fn an_entry_stays_small() {
     assert_eq!(size_of::<Entry>(), 16);
 }
 
-/// Returns all events, which are read in lists of at most `max`.
+/// Reads the whole log in lists of at most `max` events. Returns all events.
 fn all(log: &EventLog, max: usize) -> Vec<LoggedEvent> {
     let mut place = EventPlace::default();
     let mut all = Vec::new();
@@ -37,15 +37,15 @@ fn goes(log: &mut EventLog, now: u32) -> Option<u64> {
 #[test]
 fn what_cannot_be_replayed_any_more_goes_first() {
     let mut log = EventLog::new(1);
-    // A signature without a limit, of an hour, of five minutes; each was delivered before the next.
+    // Event 1 can be replayed at any time, event 2 for an hour, and events 3 and 4 for five minutes.
     for (fingerprint, delivered, window) in
         [(1, 1000, u32::MAX), (2, 1001, 3600), (3, 1002, 300), (4, 1003, 300)]
     {
         log.insert(logged(fingerprint, delivered, window, fingerprint));
     }
-    // While all can be replayed, the oldest goes, so that new events are never the first to go.
+    // While all events can be replayed, the oldest one is removed first. A new event is therefore never removed first.
     assert_eq!(log.first_to_go(1100).map(|event| event.fingerprint), Some(1));
-    // Later the replays of the last two are denied, then that of the second.
+    // At 1302, a replay of event 3 is denied. At 1303, a replay of event 4 is denied, too.
     let order = [1302, 1302, 1303, 1303, 4601].map(|now| goes(&mut log, now));
     assert_eq!(order, [Some(3), Some(1), Some(4), Some(2), None]);
 }
@@ -99,7 +99,7 @@ fn every_event_is_read_while_others_come_and_go() {
         for event in events {
             assert_eq!(read.insert(event.number, event), None, "{event:?} was read twice");
         }
-        // Only every tenth event stays, so that the log is rewritten meanwhile.
+        // Only every tenth event stays, so that the queues are rebuilt during the test.
         for number in next - 20_000..next - 19_950 {
             if number % 10 != 0 {
                 log.remove(fingerprint(number));
@@ -113,7 +113,7 @@ fn every_event_is_read_while_others_come_and_go() {
 }
 
 proptest! {
-    /// The log does the same as a map. The fingerprints collide in their low bits, which choose the slot.
+    /// The log behaves like a map. The fingerprints collide in their low bits, which determine the slot.
     #[test]
     fn the_log_is_a_map(steps in prop::collection::vec((0..4u8, 0..40u64, 0..WINDOWS.len()), 0..600), tables in 1..4usize, max in 1..50usize) {
         let (mut log, mut map) = (EventLog::new(tables), HashMap::new());

@@ -1,4 +1,5 @@
-//! A compact memory of delivered events, by fingerprint. It is without locks, clocks and files.
+//! A compact memory of delivered events, which finds an event by its fingerprint. It uses no locks, no clock and no
+//! file.
 
 mod fingerprint;
 mod index;

@@ -1,4 +1,4 @@
-//! The storage backend of the database: the file, and a record of its failed operations.
+//! The storage backend of the database. It consists of the file and a record of the operations that failed.
 
 use std::io::{Error, ErrorKind};
 use std::ops::Bound;
@@ -12,12 +12,12 @@ const HEALTHY: u8 = 0;
 const NO_SPACE: u8 = 1;
 const BROKEN: u8 = 2;
 
-/// The failures of the disk since the database was opened.
+/// The kind of the disk failures since the database was opened, if there were any.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Disk(AtomicU8);
 
 impl Disk {
-    /// Reports whether every failure was a write that found no free space.
+    /// Reports whether there were failures, and all of them were writes that found no free space.
     pub(in crate::store) fn has_no_space(&self) -> bool {
         self.0.load(Ordering::Relaxed) == NO_SPACE
     }

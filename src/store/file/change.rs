@@ -11,15 +11,16 @@ pub(in crate::store) const NO_OWNER: u64 = u64::MAX;
 /// A delivered event in the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::store) enum StoredEvent {
-    /// The fingerprint of the event, and the Unix time from which the age of its signature prevents a replay.
+    /// The fingerprint of the event, and the Unix time from which a replay is denied because of the age of its
+    /// signature.
     Fingerprint(u64, u32),
     /// The key of the event. Earlier versions of Callgate stored keys.
     Key(EventKey),
 }
 
 impl StoredEvent {
-    /// Returns the event as the file contains it. The highest 32 bits of a fingerprint are 0. Keys are digests, so that
-    /// their highest bits are random.
+    /// Returns the event as the file contains it. For a fingerprint, the highest 32 bits are 0. For a key, the highest
+    /// bits are random, because keys are digests.
     pub(in crate::store) fn to_bits(self) -> u128 {
         match self {
             Self::Fingerprint(fingerprint, until) => u128::from(until) << 64 | u128::from(fingerprint),
@@ -37,7 +38,7 @@ impl StoredEvent {
     }
 }
 
-/// A change to the ledger. The first field is the number of the record.
+/// A change to the ledger. The first field of a change to an event or an interaction is the number of the record.
 #[derive(Debug)]
 pub(in crate::store) enum Change {
     /// Inserts a delivered event, with the end of its retention and the number of its interaction or [`NO_OWNER`].
@@ -63,7 +64,7 @@ pub(in crate::store) struct RecordKey {
 enum Table {
     Interactions,
     Events,
-    /// The description of the file. The fingerprint key is its only record that changes.
+    /// The records that describe the file. Of these records, only the fingerprint key changes.
     About,
 }
 

@@ -1,9 +1,9 @@
-//! Changes that nobody waits for, such as the expiry of an interaction. The writer takes a few of them into each
-//! commit, so that very many of them delay no acknowledgement.
+//! Changes that nobody waits for, such as the expiry of an interaction. The writer adds only a few of them to each
+//! commit. Even a very large number of them therefore delays no acknowledgement.
 //!
-//! Each change replaces or removes one whole record. Only the last change of a record must therefore be written, and
+//! Each change replaces or removes one whole record. Therefore only the last change of a record must be written, and
 //! the order of changes to different records does not matter. A change that somebody waits for is written before all
-//! deferred changes, and removes the deferred change of its record, which is older.
+//! deferred changes. It is newer than the deferred change of the same record, so the deferred change is discarded.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,7 +13,8 @@ use super::change::{Change, RecordKey};
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     changes: HashMap<RecordKey, Change>,
-    /// The records in the order of their first deferred change. May contain records without a deferred change.
+    /// The records in the order of their first deferred change. The list may also contain records that have no deferred
+    /// change any more.
     order: VecDeque<RecordKey>,
 }
 

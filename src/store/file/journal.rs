@@ -16,14 +16,16 @@ use super::change::Change;
 use super::deferred::Deferred;
 use crate::observe::Metrics;
 
-/// Maximum number of bytes of queued changes. Above this limit the store accepts nothing new, and only exchanges that
-/// have already begun add changes. Each exchange waits for its own change, so even 50,000 concurrent exchanges stay
-/// below the limit.
+/// The size of the queued changes, in bytes, above which the store accepts nothing new. Above this size, only exchanges
+/// that have already begun add changes. Each exchange waits for its own change, so even the changes of 50,000
+/// concurrent exchanges stay below this size.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// Most deferred changes in one commit. A change that is recorded during the commit waits for them, a few milliseconds.
+/// The maximum number of deferred changes in one commit. They lengthen the commit by a few milliseconds. A change that
+/// is recorded during the commit waits for its end.
 const DEFERRED_PER_COMMIT: usize = 128;
-/// The number of deferred changes above which no further deadlines are applied until some of them are written.
+/// The number of deferred changes at which the ledger stops applying deadlines. It continues after the writer has
+/// written some of these changes.
 const DEFERRED_MAX: usize = 4096;
 
 /// The health of the ledger's file.
@@ -32,13 +34,13 @@ const DEFERRED_MAX: usize = 4096;
 pub enum Health {
     /// Writes to the file succeed.
     Healthy,
-    /// The queue is full. The store accepts nothing new until the queued changes are being written.
+    /// The queue is full. The store accepts nothing new until the writer takes the queued changes.
     Busy,
     /// The disk has not answered for `store.grace`.
     Hanging,
     /// The disk reported an error. Callgate tries again.
     Failing,
-    /// The thread that writes the file has ended. Only a restart helps.
+    /// The thread that writes the file has ended. Callgate must be restarted.
     Gone,
 }
 
@@ -93,12 +95,12 @@ impl Queue {
     }
 }
 
-/// The changes that are being written to the file.
+/// Queues changes to the file, and waits until they are durable.
 #[derive(Debug)]
 pub(in crate::store) struct Journal {
     shared: Arc<Shared>,
     numbers: AtomicU64,
-    /// The number of the last durable change.
+    /// Receives the number of the last durable change.
     durable: watch::Receiver<u64>,
     clock: fn() -> Instant,
 }
@@ -111,15 +113,15 @@ pub(in crate::store) struct Shared {
     wake: Condvar,
     /// Notified when the writer has closed the file.
     end: Condvar,
-    /// A [`Health`]. It is changed only while the queue is locked, but read without the lock.
+    /// The [`Health`] as a number. It is changed only while the queue is locked, but may be read without the lock.
     health: AtomicU8,
     grace: Duration,
     pub(in crate::store) metrics: Arc<Metrics>,
 }
 
 impl Journal {
-    /// Creates the journal of an empty file. Returns the journal and the sender of the number of the last durable change,
-    /// for the writer.
+    /// Creates the journal of an empty file. The writer uses the returned sender to report the number of the last
+    /// durable change.
     pub(in crate::store) fn new(
         grace: Duration,
         metrics: Arc<Metrics>,
@@ -163,8 +165,8 @@ impl Journal {
         self.shared.queue.lock().sequence
     }
 
-    /// Queues changes and returns their number for [`Journal::durable`]. Without changes it returns 0, which is always
-    /// durable.
+    /// Queues changes. Returns the number for [`Journal::durable`], which all these changes have in common. If there
+    /// are no changes, returns 0, which counts as durable.
     pub(in crate::store) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -192,8 +194,8 @@ impl Journal {
         sequence
     }
 
-    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for them either: after a crash, the same
-    /// deadlines cause the same changes again.
+    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for them either. If a crash prevents
+    /// that they are written, the same deadlines cause the same changes again.
     pub(in crate::store) fn defer(&self, changes: impl IntoIterator<Item = Change>) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -223,7 +225,8 @@ impl Journal {
         self.shared.health.load(Ordering::Relaxed) == Health::Healthy as u8
     }
 
-    /// Updates and returns the health. Only this check notices a hanging disk, because the disk then blocks the writer.
+    /// Updates and returns the health. Only this function can notice a hanging disk, because such a disk blocks the
+    /// writer.
     pub(in crate::store) fn refresh_health(&self) -> Health {
         let queue = self.shared.queue.lock();
         let health = self.shared.health();
@@ -265,8 +268,9 @@ impl Shared {
         self.metrics.store_failed(to.why_not().is_some());
     }
 
-    /// Marks the previous batch as durable, waits for changes if `wait` is true, and moves them into `batch`, which must
-    /// be empty. Returns the number of the last change. Returns `None` if the queue is closed and empty.
+    /// Records that the previous batch was written, and moves the queued changes into `batch`, which must be empty. If
+    /// `wait` is true and no changes are queued, first waits for changes. Returns the number of the last change.
+    /// Returns `None` if the queue is closed and empty.
     pub(in crate::store) fn next_batch(
         &self,
         batch: &mut Vec<Change>,
@@ -309,7 +313,8 @@ impl Shared {
         self.set_health(Health::Gone);
     }
 
-    /// Discards the queued changes, because they are written from memory. Returns the number of the last change.
+    /// Discards the queued changes. The caller writes them by rewriting the file from memory, which contains them.
+    /// Returns the number of the last change.
     pub(in crate::store) fn discard_pending(&self) -> u64 {
         let mut queue = self.queue.lock();
         queue.clear();
@@ -324,7 +329,8 @@ impl Shared {
     }
 }
 
-/// Closes the queue when the writer ends. Reports a panic of the writer.
+/// A guard that the writer drops when it ends. Dropping it closes and empties the queue, and logs a panic of the
+/// writer.
 pub(in crate::store) struct EndGuard(pub(in crate::store) Arc<Shared>);
 
 impl Drop for EndGuard {
@@ -339,7 +345,7 @@ impl Drop for EndGuard {
     }
 }
 
-/// Reports that the file is closed, when dropped.
+/// A guard that the writer drops after it has closed the file. Dropping it reports that the file is closed.
 pub(in crate::store) struct FileClosedGuard(pub(in crate::store) Arc<Shared>);
 
 impl Drop for FileClosedGuard {

@@ -1,7 +1,7 @@
-//! The ledger's file: a redb database of interactions and delivered events by number.
+//! The ledger's file: a redb database of interactions and delivered events. Each record has a number as its key.
 //!
-//! The keys are numbers in the order in which the records were created. New records are therefore close together, and a
-//! commit of many changes is cheap.
+//! Records are numbered in the order in which they are created. New records are therefore close together in the file,
+//! and a commit of many changes is cheap.
 //!
 //! The recovery after a failed operation depends on the failure:
 //! - A write found no free space ([`FaultKind::NoSpace`]). Committed data is intact, and data that was written since is
@@ -10,7 +10,8 @@
 //! - Any other failure, such as a failed sync ([`FaultKind::Broken`]). The kernel may have dropped the pages that it
 //!   could not write and may have marked them clean. The next sync of the same file would then succeed without writing
 //!   them. Callgate writes a new file from memory next to the old one, and renames it once it is durable.
-//! - Another process has the file or has replaced it ([`FaultKind::NotOurs`]). Callgate must not write it any more.
+//! - Another process uses the file or has replaced it ([`FaultKind::NotOurs`]). Callgate must not write the file any
+//!   more.
 //!
 //! The lock that keeps other processes away belongs to the open file, which stays open during the recovery.
 
@@ -31,11 +32,12 @@ use super::tables::{self, Record, guarded};
 
 /// The size of the page cache. It is small, because Callgate reads the whole file only once, at start.
 const CACHE_BYTES: usize = 16 << 20;
-/// The progress of a repair at which the database reports that it discards an incomplete commit.
+/// If the database repairs its file and reports progress in this range, it discards an incomplete commit.
 const DISCARDS_A_COMMIT: std::ops::Range<f64> = 0.2..0.5;
 /// The size of the smallest file that is compacted.
 const COMPACTED_BYTES_MIN: u64 = 16 << 20;
-/// The space that the database uses for each byte of a record: pages that are not full, and pages that are replaced.
+/// The number of bytes in the file for each byte of a record. The database needs more space than the records, because
+/// some pages are not full, and others are being replaced.
 const USED_PER_RECORD_BYTE: u64 = 2;
 /// The longest chain of dangling symbolic links, as in the Linux kernel.
 const LINKS_MAX: usize = 40;
@@ -76,18 +78,18 @@ impl Fault {
 #[derive(Debug)]
 pub(in crate::store) struct LedgerFile {
     path: PathBuf,
-    // Declared before `file`, so that the database is closed before the lock is released.
+    // The database is declared before `file`, so that it is closed before the lock is released.
     database: Option<Database>,
     disk: Arc<Disk>,
     /// The open file. It has the lock.
     file: File,
-    /// The size of the records, without the space that the database needs besides.
+    /// The size of the records, in bytes. The database needs more space than this.
     records_bytes: i64,
 }
 
 impl LedgerFile {
-    /// Opens the file, or creates it. If the path is a symbolic link, this opens or creates the link's target, so that
-    /// a later rename replaces the target and not the link.
+    /// Opens the file. If it does not exist, creates it. If the path is a symbolic link, opens or creates the target of
+    /// the link. A later rename then replaces the target, and the link stays.
     pub(in crate::store) fn open(path: &str) -> Result<Self, String> {
         let text = |error: Error| error.to_string();
         let path = &*resolve(Path::new(path)).map_err(text)?;
@@ -99,7 +101,8 @@ impl LedgerFile {
             created.move_to(path).map_err(|fault| fault.message)?;
             return Ok(created);
         }
-        // After a crash, redb reads the whole file in random order. Reading it in order first fills the page cache.
+        // After a crash, redb reads the whole file in random order. Callgate first reads the file in order, so that the
+        // file is in the page cache.
         let mut file = File::open(path).map_err(text)?;
         std::io::copy(&mut file, &mut std::io::sink()).map_err(text)?;
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(text)?;
@@ -121,7 +124,7 @@ impl LedgerFile {
         Self { path: path.into(), database: None, disk: Arc::default(), file, records_bytes: 0 }
     }
 
-    /// Creates an empty file next to `path`. A crash then leaves no incomplete file at `path`.
+    /// Creates an empty file next to `path`, so that a crash leaves no incomplete file at `path`.
     pub(in crate::store) fn create_beside(path: &Path) -> Result<Self, Fault> {
         let new = beside(path);
         let _ = std::fs::remove_file(&new);
@@ -137,8 +140,8 @@ impl LedgerFile {
         Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
     }
 
-    /// Reports whether the file still has its name, or whether somebody removed it. Returns [`FaultKind::NotOurs`] if the
-    /// path names another file.
+    /// Returns true if the path still names this file, and false if the path names no file any more. Returns
+    /// [`FaultKind::NotOurs`] if the path names another file.
     pub(in crate::store) fn check_name(&self) -> Result<bool, Fault> {
         match self.is_at(&self.path) {
             Ok(true) => Ok(true),
@@ -148,13 +151,14 @@ impl LedgerFile {
         }
     }
 
-    /// Puts `new`, which is complete, in the place of this file, unless another process has replaced this file. Returns
-    /// whether `new` is in its place. It may be there also after a fault, but then a crash may undo that.
+    /// Replaces this file by `new`, which must be complete. Fails if another process has replaced this file. Returns
+    /// whether `new` is at the path of this file, and whether the operation succeeded. If `new` is at the path after a
+    /// fault, a crash may still undo the replacement.
     pub(in crate::store) fn replace_with(&mut self, mut new: Self) -> (bool, Result<(), Fault>) {
         let moved = new.replace(self);
         let is_in_place = new.path == self.path;
         if is_in_place {
-            // The former file has no name any more. Its lock ends here, after the new file is locked and in its place.
+            // The former file has no name any more. Its lock ends here, when `new` is already locked and at the path.
             *self = new;
         } else {
             new.remove();
@@ -173,7 +177,7 @@ impl LedgerFile {
     fn move_to(&mut self, path: &Path) -> Result<(), Fault> {
         self.file.sync_all().map_err(Fault::broken)?;
         std::fs::rename(&self.path, path).map_err(Fault::broken)?;
-        // The file has its new name from here on, also if one of the next steps fails.
+        // From here on the file has its new name, even if one of the next steps fails.
         self.path = path.into();
         if !self.is_at(path).map_err(Fault::broken)? {
             return Err(Fault::not_ours(IN_USE));
@@ -192,7 +196,7 @@ impl LedgerFile {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Returns the size of the file if most of it is free, so that a new file would be much smaller.
+    /// Returns the size of the file if most of the file is free. Returns `None` for other files and for small files.
     pub(in crate::store) fn size_if_mostly_free(&self) -> Option<u64> {
         let size = self.size();
         let used = u64::try_from(self.records_bytes).unwrap_or(0).saturating_mul(USED_PER_RECORD_BYTE);
@@ -239,7 +243,7 @@ impl LedgerFile {
         Ok(())
     }
 
-    /// Closes the database. It may panic if a page of its file is damaged.
+    /// Closes the database. The database panics if a page of the file is damaged. Such a panic is only logged.
     fn close_database(&mut self) {
         let database = self.database.take();
         let close = || {
@@ -257,7 +261,7 @@ impl LedgerFile {
         self.open_database()
     }
 
-    /// Commits changes. They are durable once this returns.
+    /// Commits changes. They are durable once this returns `Ok`.
     pub(in crate::store) fn apply(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let Some(database) = &self.database else { return Err(Fault::broken(NOT_OPEN)) };
         let growth = guarded(|| tables::commit(database, changes))
@@ -301,7 +305,7 @@ fn kind_of(disk: &Disk) -> FaultKind {
     if disk.has_no_space() { FaultKind::NoSpace } else { FaultKind::Broken }
 }
 
-/// Returns the path that a file is created under before it is renamed to `path`.
+/// Returns the path at which a new file is created before it is renamed to `path`.
 fn beside(path: &Path) -> PathBuf {
     let mut new = OsString::from(path);
     new.push(".new");
@@ -312,7 +316,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns the path without symbolic links. The file itself does not need to exist, but its folder does.
+/// Returns the path without symbolic links. The folder of the file must exist, but the file itself may be missing.
 fn resolve(path: &Path) -> Result<PathBuf, Error> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {

@@ -21,9 +21,9 @@ const FINGERPRINT_KEY: [&str; 2] = ["fingerprint_key_1", "fingerprint_key_2"];
 
 /// The version of the file format.
 const FORMAT: u64 = 1;
-/// The size of an event in the file.
+/// The size of an event in the file, in bytes.
 const EVENT_BYTES: i64 = 40;
-/// The size of the numbers and lengths of an interaction in the file.
+/// The size of an interaction in the file besides its id and its record, in bytes.
 const INTERACTION_BYTES: i64 = 16;
 
 /// A record of the file.
@@ -36,10 +36,11 @@ pub(in crate::store) enum Record {
     Event(u64, StoredEvent, Timestamp, u64),
 }
 
-/// Runs an operation of the database. The database may panic if a page of its file is damaged. Returns the panic as an
-/// error.
+/// Runs an operation of the database. If a page of the file is damaged, the database may panic. Such a panic is caught
+/// and returned as an error.
 pub(super) fn guarded<T>(operation: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    // What the operation has changed in memory is not used after an error: the database is closed.
+    // An operation that panics may leave inconsistent values in memory. They are not used, because the database is
+    // closed after an error.
     catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|panic| Err(corrupted(message(&*panic))))
 }
 
@@ -120,8 +121,8 @@ pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
 /// Reads the fingerprint key. Returns `None` if an earlier version of Callgate wrote the file.
 ///
 /// # Errors
-/// Returns an error if the key cannot be read, or if one half is missing. Another key would not recognize the events of
-/// the file.
+/// Returns an error if the key cannot be read, or if one half is missing. With a new key, the ledger would not
+/// recognize the events in the file.
 pub(super) fn fingerprint_key(database: &Database) -> Result<Option<[u64; 2]>, redb::Error> {
     let about = database.begin_read()?.open_table(ABOUT)?;
     let half = |name| about.get(name).map(|half| half.map(|half| half.value()));
