@@ -250,8 +250,8 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
     }
 }
 
-/// Reports an error if the token is not part of the URL and has no place in the request. The provider would not receive
-/// the token.
+/// Reports an error if the token is not part of the URL and has no place in the request. The provider would then not
+/// receive the token.
 fn carried(at: &Cursor<'_>, route: &Route, insertions: &[Insertion]) -> Option<()> {
     let Some(TokenRule::Callback { carriers, .. }) = &route.token else { return None };
     let sends_token = insertions.iter().any(|insertion| insertion.shape.holds(Slot::Token));

@@ -1,4 +1,4 @@
-//! The configuration in use, and the errors of the last one that could not be applied.
+//! The configuration in use, and the errors of the last configuration that could not be applied.
 
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;

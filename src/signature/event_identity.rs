@@ -74,8 +74,8 @@ impl Scheme {
             && !parts.iter().all(|part| self.signs_part(part))
     }
 
-    /// Reports whether messages of different events can be told apart. Returns true if every message is delivered on
-    /// purpose.
+    /// Reports whether messages of different events can be told apart. Also returns true for
+    /// [`DuplicateRule::Deliver`], because every message is delivered then.
     pub fn tells_events_apart(&self) -> bool {
         match self.duplicates {
             DuplicateRule::Identity => !self.identity.is_empty(),

@@ -181,8 +181,8 @@ impl Store {
         durable(self.journal.as_ref(), self.memory.bind(id, provider_id, now)).await
     }
 
-    /// Reserves a question of an interaction, so that only the caller can answer it. This is the question with this
-    /// number. Without a number, it is the only open question.
+    /// Reserves a question of an interaction, so that only the caller can answer it. `number` selects the question.
+    /// Without a number, the only open question is reserved.
     ///
     /// # Errors
     /// Returns [`QuestionFault`] if the question cannot be answered now.

@@ -1,5 +1,6 @@
 //! The ledger in memory: interactions and delivered events in shards. A callback locks only one shard. Every change is
-//! recorded in the journal while its shard is locked, so that the file receives the changes in their order.
+//! recorded in the journal while its shard is locked, so that the file receives the changes in the same order as the
+//! memory.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};

@@ -202,8 +202,8 @@ impl Memory {
 
     // === Time ===
 
-    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard that are not after `now`. Adds each notice that must be
-    /// sent to the end of `notices`. Returns whether more deadlines may have passed.
+    /// Applies up to [`CHECKS_PER_LOCK`] deadlines of one shard that are not after `now`. Adds to `notices` each notice
+    /// that must be sent. Returns whether more deadlines may have passed.
     pub(super) fn pass(&self, index: usize, now: Timestamp, notices: &mut Vec<DueNotice>) -> bool {
         let mut shard = self.shard(index);
         for _ in 0..CHECKS_PER_LOCK {

@@ -82,8 +82,8 @@ pub(super) struct Waiter<'w> {
 }
 
 impl Waiters {
-    /// Registers a claim that may have to wait. The caller must register the claim before it tries to claim. A claim
-    /// that ends after this attempt then wakes it.
+    /// Registers a claim that may have to wait. The caller must do this before it tries to claim. If another claim ends
+    /// after this attempt, it then wakes the registered claim.
     pub(super) fn register<'w>(&'w self, keys: &'w [WaitKey]) -> Waiter<'w> {
         self.count.fetch_add(1, Ordering::SeqCst);
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);

@@ -64,7 +64,7 @@ pub enum TokenReturn {
     Bearer,
     /// The provider sends the token in this header.
     Header(http::HeaderName),
-    /// The URL contains the token, so that the provider sends it when it calls the URL.
+    /// The URL contains the token, so the provider sends the token whenever it calls the URL.
     Url,
 }
 

@@ -58,7 +58,8 @@ pub(super) fn warn_if_indistinguishable(at: &Cursor<'_>, scheme: &Scheme) {
     }
 }
 
-/// Reads `identity`: `id`, `signature`, `body`, `{header: NAME}` and `{body: /pointer}`, one of them or a list.
+/// Reads `identity`: one part or a list of parts. A part is `id`, `signature`, `body`, `{header: NAME}` or
+/// `{body: /pointer}`.
 fn parts(at: &Cursor<'_>, scheme: &Scheme) -> Option<Vec<IdentityPart>> {
     let list = at.list_or_one()?;
     if list.len() > PARTS_MAX {

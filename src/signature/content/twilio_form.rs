@@ -20,8 +20,8 @@ const FIELDS_MAX: usize = 1000;
 /// Returns the text that Twilio signs for this body.
 ///
 /// # Errors
-/// `signature_mismatch` if the URL does not have the hash of a body that is not a form, `signature_malformed` if a form
-/// is malformed.
+/// `signature_malformed` if the body is a malformed form. `signature_mismatch` if the URL has no hash and the body is
+/// neither empty nor a form, or if the URL has a hash that is wrong or not expected.
 pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> Result<String, Refusal> {
     let mismatch = |detail: &'static str| Err(Refusal::new(Denial::SignatureMismatch, detail));
     // Twilio appends this parameter to the end of the query. Callgate accepts it in no other position. Otherwise, text

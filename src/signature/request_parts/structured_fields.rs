@@ -14,7 +14,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 
 /// Maximum number of labels in one header.
 const LABELS_MAX: usize = 8;
-/// Maximum number of components of one signature, and maximum number of its parameters.
+/// The maximum for both the number of components and the number of parameters of one signature.
 const ITEMS_MAX: usize = 32;
 
 /// One member of `Signature-Input`.
@@ -162,7 +162,8 @@ pub(in crate::signature) fn byte_sequence(text: &str, label: &str) -> Option<Vec
     byte_sequences(text)?.into_iter().find(|(name, _)| *name == label).map(|(_, bytes)| bytes)
 }
 
-/// Decodes base64 with padding (RFC 9651), or base64url without padding, which some senders use. A mixture is an error.
+/// Decodes base64 with padding (RFC 9651), or base64url without padding, which some senders use. A text that mixes the
+/// two is an error.
 fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.as_bytes()).or_else(|_| BASE64URL_NOPAD.decode(text.as_bytes())).ok()
 }
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Pieces of structured fields. Random sequences of them are often well-formed, and often nearly well-formed.
+    /// Pieces of structured fields. Many random sequences of these pieces are well-formed or nearly well-formed.
     const PIECES: &str = "a|b|=|=|=(|(|)|);|;|\"x\"| \"y\"|\"@method\"|\"\\\"\"| |  |, |,|\t|created=1|keyid=\"k\"|\
                           tag=?1|017|-1|:AQI=:|:AQJ:|:_-8:";
 

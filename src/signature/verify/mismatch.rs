@@ -15,8 +15,8 @@ use crate::signature::keys::{MacAlgorithm, SignatureAlgorithm, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Returns the refusal of a message with `count` signatures, none of which is valid. The detail lists likely
-    /// causes, but only those of which the request shows a sign. The detail contains no expected value.
+    /// Returns the refusal of a message with `count` signatures, none of which is valid. The detail lists the likely
+    /// causes for which the request has a sign. The detail contains no expected value.
     pub(super) fn mismatch(&self, count: usize, context: &SignatureContext<'_>, body: &[u8]) -> Refusal {
         let signatures = match count {
             1 => "the signature is not valid".to_owned(),

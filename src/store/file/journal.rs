@@ -22,7 +22,7 @@ use crate::observe::Metrics;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The maximum number of deferred changes in one commit. They lengthen the commit by a few milliseconds. A change that
-/// is recorded during the commit waits for its end.
+/// is recorded during the commit waits until the commit ends.
 const DEFERRED_PER_COMMIT: usize = 128;
 /// The number of deferred changes at which the ledger stops applying deadlines. It continues after the writer has
 /// written some of these changes.
@@ -165,8 +165,8 @@ impl Journal {
         self.shared.queue.lock().sequence
     }
 
-    /// Queues changes. Returns the number for [`Journal::durable`], which all these changes have in common. If there
-    /// are no changes, returns 0, which counts as durable.
+    /// Queues changes. Returns their common number, which [`Journal::durable`] takes. If there are no changes, returns
+    /// 0, which counts as durable.
     pub(in crate::store) fn record(&self, changes: impl IntoIterator<Item = Change>) -> u64 {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
@@ -194,8 +194,8 @@ impl Journal {
         sequence
     }
 
-    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for them either. If a crash prevents
-    /// that they are written, the same deadlines cause the same changes again.
+    /// Queues changes that nobody waits for. [`Journal::durable`] does not wait for them either. If the changes are
+    /// lost in a crash, the same deadlines cause them again.
     pub(in crate::store) fn defer(&self, changes: impl IntoIterator<Item = Change>) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
