@@ -14,7 +14,7 @@ use http::uri::Authority;
 /// `cross-site` or `none` (W3C Fetch Metadata Request Headers).
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The evidence that a web page caused a request, or could have caused it.
+/// The reason why Callgate treats a request as a request of a web page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Foreign {
     /// The `Host` header is missing, is duplicated, or names a host that is neither an IP address, nor `localhost`, nor
@@ -27,7 +27,7 @@ pub enum Foreign {
 /// Checks that a request was not caused by a web page. `hosts` are the configured host names in lower case.
 ///
 /// # Errors
-/// Returns the evidence if a web page caused the request, or could have caused it.
+/// Returns the reason if a web page caused the request, or could have caused it.
 pub fn refuse_pages(headers: &HeaderMap, hosts: &[Box<str>]) -> Result<(), Foreign> {
     if is_from_page(headers) {
         return Err(Foreign::Page);

@@ -19,8 +19,8 @@ pub enum Class {
 /// for the operator.
 macro_rules! denials {
     ($($variant:ident, $code:literal, $class:ident, $status:literal, $title:literal, $help:literal;)+) => {
-        /// The reason why Callgate did not deliver a callback or did not send a request of the agent, or why it could
-        /// not answer a callback or a request. The variants are sorted alphabetically. Their codes are stable.
+        /// The reason why Callgate denied a callback or a request of the agent, or why it could not deliver, send,
+        /// store or answer the callback or the request. The variants are sorted alphabetically. Their codes are stable.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum Denial {
             $(#[doc = $help] $variant,)+

@@ -21,7 +21,7 @@ pub fn without_byte_order_mark(mut bytes: Vec<u8>) -> Vec<u8> {
 /// Reads a file of at most `bytes_max` bytes, without a byte order mark at its beginning. Follows symbolic links.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read, is not a regular file, or is larger.
+/// Returns an error if the file cannot be read, is not a regular file, or is larger than `bytes_max`.
 pub fn read(path: impl AsRef<Path>, bytes_max: u64) -> std::io::Result<Vec<u8>> {
     // Opening a pipe blocks until somebody writes to it, so the type is checked before opening. It is checked again
     // afterwards, because the file may have been replaced in between.

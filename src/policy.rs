@@ -26,13 +26,13 @@ pub struct Policy {
     pub explain_denials: bool,
     /// The feeds. The index of a feed is its [`FeedId`].
     pub feeds: Vec<Feed>,
-    /// How feeds are fetched.
+    /// The settings with which Callgate fetches the feeds.
     pub fetching: Fetching,
     /// The routes and their gates.
     pub ingress: Ingress,
     /// Limits that apply to all routes.
     pub limits: Limits,
-    /// How callback tokens are minted. `None` if `callback_tokens` is not configured.
+    /// The key and the default lifetime of new callback tokens. `None` if `callback_tokens` is not configured.
     pub minting: Option<Minting>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
@@ -77,7 +77,7 @@ pub enum FeedKind {
     Secret,
 }
 
-/// How feeds are fetched.
+/// The settings with which Callgate fetches feeds.
 #[derive(Clone, Debug)]
 pub struct Fetching {
     /// The folder in which fetched documents are kept across restarts. If it is `None`, fetched documents are not kept
@@ -99,7 +99,7 @@ pub struct Agent {
     pub address: AgentAddress,
     /// Timeout for connecting to the agent.
     pub connect_timeout: Duration,
-    /// Timeout for the head of the agent's response, and for each further read of its body.
+    /// Timeout for reading the head of the agent's response, and for each read of the response's body.
     pub response_timeout: Duration,
     /// How long Callgate keeps an idle connection to the agent. The default is shorter than the usual keep-alive
     /// timeout of servers.
@@ -131,10 +131,10 @@ impl fmt::Display for AgentAddress {
 pub struct Limits {
     /// Maximum time from the end of the head to the end of the body.
     pub body_deadline: Duration,
-    /// Maximum size of all bodies in memory, in bytes.
+    /// Maximum size of all bodies that are in memory at the same time, in bytes.
     pub body_memory_bytes_max: u64,
-    /// Minimum rate of receiving a body and of sending a response, in bytes per second. Applies after
-    /// [`Limits::SLOW_START`].
+    /// Minimum average rate at which a caller must send its body and receive the response, in bytes per second.
+    /// [`Limits::time_for`] converts it into a maximum time.
     pub bytes_per_second_min: u64,
     /// Maximum number of concurrent connections.
     pub connections_max: usize,
@@ -143,8 +143,8 @@ pub struct Limits {
     /// Maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
     /// Maximum time for receiving a request head. The time starts with the first byte of the head. For the first head
-    /// of a connection, it starts when the connection is ready for requests. The steps before that, such as the TLS
-    /// handshake, each have the same limit.
+    /// of a connection, the time starts when the connection is ready for requests. Each earlier step, such as the TLS
+    /// handshake, has a limit of its own, which is equally long.
     pub head_deadline: Duration,
     /// Maximum number of header lines of a request.
     pub headers_max: usize,
@@ -157,10 +157,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Time that every body and every response gets in addition to the time that follows from the minimum rate.
+    /// The time that [`Limits::time_for`] adds to the time that follows from the minimum rate.
     pub const SLOW_START: Duration = Duration::from_secs(5);
 
-    /// Returns the maximum time for transferring this many bytes.
+    /// Returns the maximum time for transferring this many bytes at the minimum rate, including [`Limits::SLOW_START`].
     pub fn time_for(&self, bytes: u64) -> Duration {
         Self::SLOW_START
             + Duration::from_millis(bytes.saturating_mul(1000) / self.bytes_per_second_min.max(1))
@@ -185,7 +185,7 @@ impl Default for Limits {
     }
 }
 
-/// How callback tokens are minted.
+/// The settings with which Callgate mints callback tokens.
 #[derive(Clone, Debug)]
 pub struct Minting {
     /// The minter with its key.
@@ -272,8 +272,8 @@ impl Policy {
         self.feeds.iter().position(|known| known == feed).map(FeedId)
     }
 
-    /// Returns a copy of this policy that keeps the documents that were fetched for the policy `old`, as far as this
-    /// policy still needs them.
+    /// Returns a copy of this policy with fetched documents of the policy `old`. Only documents that this policy needs
+    /// as well are copied. Callgate can therefore use them before it fetches them again.
     #[must_use]
     pub fn carrying_on(&self, old: &Self) -> Self {
         let mut outside = self.ingress.edge().fetched_data.clone();
@@ -284,7 +284,7 @@ impl Policy {
             // file, so the secret of the old policy is not copied.
             let Some(before) = old.feed(feed).filter(|_| feed.kind != FeedKind::Secret) else { continue };
             let known = outside.keyring.set(id).is_some() || outside.lists.get(id).is_some();
-            // The new policy has already read this local file.
+            // The new policy has already read this local file, so the content that the old policy read is not copied.
             if known && feed.url.starts_with("file:") {
                 continue;
             }
@@ -354,7 +354,8 @@ impl Policy {
         });
         let path = path.ok_or_else(|| MintFault::Parameter(TOKEN_CAPTURE.to_owned()))?;
         let mut url = format!("{}{path}", self.ingress.edge().public_url);
-        // The URL has a parameter with the token only if that is the first carrier. Callbacks can use every carrier.
+        // The token becomes a query parameter of the URL only if the first carrier is a query parameter. A provider may
+        // nevertheless send the token in any of the carriers.
         if let Some(Carrier::Query(name)) = carriers.first() {
             url = with_parameter(&url, name, &token);
         }

@@ -53,7 +53,7 @@ pub fn parameter<'a>(query: &'a str, name: &str) -> Parameter<'a> {
 
 /// Looks up a parameter strictly. Also returns [`Parameter::Several`] if the parameter occurs in another spelling that
 /// some programs read as the same name: in another case, after a `;`, as `name[...]`, after a space, or with `.` or a
-/// space for `_`.
+/// space in place of `_`.
 pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
     let wanted = loose(name);
     let spelled = query.split(['&', ';']).filter(|pair| is_same_name(&loose(&name_of(pair)), &wanted));

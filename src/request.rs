@@ -31,9 +31,10 @@ pub const HOP_BY_HOP: [HeaderName; 12] = [
 pub struct RequestHead<'a> {
     /// The method, as received.
     pub method: &'a str,
-    /// The request target in origin form, as received: raw path and query.
+    /// The request target in origin form: the path and the query, still percent-encoded. A target that was received in
+    /// absolute form is reduced to this part.
     pub target: &'a str,
-    /// All headers. Values of one name keep their order.
+    /// All headers. The values of a repeated header keep their order.
     pub headers: &'a HeaderMap,
     /// The address of the peer of the connection.
     pub peer: IpAddr,
@@ -73,7 +74,7 @@ impl<'a> RequestHead<'a> {
         Self { certificate, ..self }
     }
 
-    /// Returns this head with the information whether it arrived over TLS.
+    /// Returns this head with the field `is_tls` set to this value.
     #[must_use]
     pub fn with_tls(self, is_tls: bool) -> Self {
         Self { is_tls, ..self }
@@ -174,8 +175,8 @@ fn origin_form(target: &str) -> &str {
     }
 }
 
-/// Returns `Content-Length`, or `None` if the body is chunked. The parser of the head has already denied repeated and
-/// malformed lengths.
+/// Returns the value of `Content-Length`. Returns `None` if the header is missing, or if the body is chunked. The
+/// parser of the head has already denied repeated and malformed lengths.
 fn declared(headers: &HeaderMap) -> Option<u64> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return None;

@@ -36,20 +36,20 @@ impl Secret {
         self.bytes.is_empty()
     }
 
-    /// Compares the secret with `candidate` in constant time. Both are hashed, and the digests of equal length are
-    /// compared. The time therefore does not reveal how many bytes of the candidate are correct.
+    /// Compares the secret with `candidate` in constant time. Hashes both and compares the digests, which always have
+    /// the same length. The time therefore does not reveal how many bytes of the candidate are correct.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         Sha256::digest(&*self.bytes).ct_eq(&Sha256::digest(candidate)).into()
     }
 }
 
-/// The authentication schemes that a secret for the header `Authorization` can begin with. The names are from the
-/// registry of IANA, and `Token`, which is common.
+/// The authentication schemes that a secret for the header `Authorization` can begin with. IANA has registered these
+/// schemes, except `Token`, which is common although it is not registered.
 const SCHEMES: [&[u8]; 5] = [b"basic ", b"bearer ", b"digest ", b"hoba ", b"token "];
 
 impl Secret {
     /// Compares the secret with the value of the header `Authorization`. The case of the authentication scheme does not
-    /// matter, and more than one space may follow it (RFC 9110 section 11.1). All other bytes are compared like in
+    /// matter, and more than one space may follow it (RFC 9110 section 11.1). All other bytes are compared as in
     /// [`Self::matches`].
     pub fn matches_authorization(&self, value: &[u8]) -> bool {
         let same_scheme = |scheme: &&&[u8]| {
@@ -59,7 +59,7 @@ impl Secret {
             begins(&self.bytes) && begins(value)
         };
         let Some(scheme) = SCHEMES.iter().find(same_scheme) else { return self.matches(value) };
-        // The candidate has the scheme in the spelling of the secret.
+        // The candidate begins with the scheme as the secret spells it, so that a different case makes no difference.
         let mut candidate = Zeroizing::new(self.bytes.get(..scheme.len()).unwrap_or_default().to_vec());
         let rest = value.get(scheme.len()..).unwrap_or_default();
         let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
@@ -77,9 +77,10 @@ impl Secret {
     /// Returns the fingerprint: 8 hexadecimal digits that are the same in every process, so that an operator can compare
     /// two secrets without seeing them. Returns `None` for a short secret.
     ///
-    /// A fingerprint lets an attacker discard wrong guesses offline, all but one in 2^32. This is harmless for a random
-    /// secret, but it shortens the list of the guesses for a secret that a person invented. Short secrets therefore have
-    /// no fingerprint.
+    /// An attacker who knows the fingerprint can test guesses without asking Callgate. Only one of 2^32 wrong guesses
+    /// has the same fingerprint. This is harmless for a random secret, because nobody can test enough guesses. It is a
+    /// risk for a secret that a person invented, because few guesses are likely. Invented secrets are often short, so
+    /// short secrets have no fingerprint.
     pub fn fingerprint(&self) -> Option<String> {
         if self.len() < FINGERPRINT_BYTES_MIN {
             return None;

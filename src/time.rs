@@ -101,11 +101,12 @@ fn digits(text: &mut String, number: u32, mut scale: u32) {
 }
 
 /// A wall clock that is protected against jumps. It compares the wall clock with a monotonic clock. After a jump ahead,
-/// the new wall clock time is used only after the difference has lasted for 60 seconds. Use this clock for decisions
-/// that cannot be undone, for example whether a deadline has passed.
+/// this clock continues with the old time until the wall clock has been ahead for 60 seconds. Then it uses the new
+/// time. Use this clock for decisions that cannot be undone, for example whether a deadline has passed.
 ///
-/// After a jump back, the wall clock time is used at once: an earlier time makes no deadline pass. Tokens are minted
-/// with the wall clock time. If this clock kept the later time, that time could be after the expiry of a new token.
+/// After a jump back, this clock uses the new time at once. This is safe, because an earlier time makes no deadline
+/// pass. It is also necessary, because tokens are minted with the wall clock time. If this clock kept the later time,
+/// that time could be after the expiry of a new token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steady {
     /// The difference between the wall clock and the monotonic clock, in milliseconds.
@@ -115,7 +116,7 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Changes of the difference up to this limit, in milliseconds, are drift. Larger changes are jumps.
+    /// A change of the difference by at most this many milliseconds is drift. A larger change is a jump.
     const DRIFT_MS: i64 = 2_000;
     /// How long a changed difference must last before the new wall clock time is used.
     const PATIENCE: Duration = Duration::from_secs(60);

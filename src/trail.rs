@@ -124,7 +124,7 @@ impl Outcome {
 pub struct Step {
     /// The check.
     pub check: Check,
-    /// Its result.
+    /// The result of the check.
     pub outcome: Outcome,
     /// Nanoseconds since the previous measured step. `None` if this step was not measured.
     pub nanos: Option<u32>,
@@ -252,7 +252,8 @@ impl Trail {
         self.last
     }
 
-    /// Returns the sentence of the first check that failed. `None` in a verbose trail.
+    /// Returns the sentence about the first check that failed. Returns `None` if no check failed, or if the trail is
+    /// verbose.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
