@@ -74,8 +74,8 @@ const FINGERPRINT_BYTES_MIN: usize = 16;
 const FINGERPRINT_LABEL: &[u8] = b"callgate secret fingerprint 1\0";
 
 impl Secret {
-    /// Returns the fingerprint: 8 hexadecimal digits that are the same in every process, so that an operator can compare
-    /// two secrets without seeing them. Returns `None` for a short secret.
+    /// Returns the fingerprint, which consists of 8 hexadecimal digits. It is the same in every process, so that an
+    /// operator can compare two secrets without seeing them. Returns `None` for a short secret.
     ///
     /// An attacker who knows the fingerprint can test guesses without asking Callgate. Only one of 2^32 wrong guesses
     /// has the same fingerprint. This is harmless for a random secret, because nobody can test enough guesses. It is a

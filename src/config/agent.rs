@@ -12,7 +12,7 @@ pub(super) fn agent(at: &Cursor<'_>) -> Option<Agent> {
     let mut connect = Some(Duration::from_secs(1));
     let mut response = Some(Duration::from_secs(30));
     // Most servers close a connection after it has been idle for 5 s or longer. Callgate closes an idle connection
-    // earlier. It therefore never sends a request over a connection that the agent is closing.
+    // earlier. Otherwise it could send a request over a connection that the agent is just closing.
     let mut idle = Some(Duration::from_secs(4));
     if let Some(mut timeouts) = fields.optional("timeouts").and_then(|at| at.fields()) {
         connect = or_default(&mut timeouts, "connect", connect);

@@ -58,8 +58,8 @@ fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], 
     }
 }
 
-/// Reports an error for each route that has the path of a health check. The route would never receive requests to this
-/// path.
+/// Reports an error for each route that matches the path of a health check. Callgate answers health checks itself, so
+/// the route would never receive requests to this path.
 fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     let paths =
         startup.ingress.iter().filter_map(|listener| CanonicalPath::parse(listener.health.as_deref()?).ok());
@@ -116,9 +116,9 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     }
 }
 
-/// Reports a warning for each route whose interactions end only when they expire. An egress rule opens these
-/// interactions, but the route does not follow them, and the number of callbacks is not limited. A route with
-/// `interaction` has a warning of its own.
+/// Reports a warning for each route whose interactions end only when they expire. This is the case if an egress rule
+/// opens the interactions without a limit of callbacks, and the route does not read their states from callbacks. Routes
+/// with `interaction` are not checked here, because the reader of this section checks them.
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();

@@ -19,8 +19,8 @@ use crate::signature::VerifierKeys;
 /// The first segment of the paths to which the agent sends its answers to questions.
 pub const ACTIONS: &str = "actions";
 
-/// Returns the callback convention of each route whose egress rule names a preset, together with the name of the route.
-/// Ignores mistakes, because they are reported when the rules are read.
+/// Returns the name of each route for which an egress rule names a preset, together with the callback convention of
+/// this preset. Ignores mistakes, because they are reported when the rules are read.
 pub(super) fn conventions(at: Option<&Cursor<'_>>) -> Vec<(String, CallbackConvention)> {
     let rules = at.map(Cursor::nodes).unwrap_or_default();
     let find = |rule: &Node| {

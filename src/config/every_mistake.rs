@@ -39,7 +39,7 @@ struct Group {
 }
 
 impl Group {
-    /// Returns the configuration of a case.
+    /// Returns the configuration of a case. In the edits of the group, `@` stands for `change`.
     fn text(&self, change: &str) -> String {
         let mut text = match self.configuration.as_str() {
             "loop" => LOOP,

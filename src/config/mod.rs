@@ -42,9 +42,9 @@ const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A configuration that compiles.
 #[derive(Debug)]
 pub struct Config {
-    /// The settings that only a restart changes.
+    /// The settings that Callgate applies at start.
     pub startup: Startup,
-    /// The compiled rules.
+    /// The compiled rules by which Callgate decides about requests.
     pub policy: Policy,
     /// Messages about settings that are allowed, but that the operator should know about.
     pub warnings: Vec<String>,

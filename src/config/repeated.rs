@@ -1,10 +1,10 @@
-//! Finds the elements of a list that are equal to an earlier element. The elements are sorted first, so that this is
-//! fast for very long lists, too.
+//! Finds the elements of a list that are equal to an earlier element. It sorts the elements first, so that very long
+//! lists do not take much time.
 
 use std::cmp::Ordering;
 
-/// Returns a pair of indices for each element that is equal to an earlier element. The first index is that of the
-/// element. The second index is that of the first element that is equal to it.
+/// Returns a pair of indices for each element that is equal to an earlier element: the index of this element, and the
+/// index of the first element in the list that is equal to it.
 pub(super) fn repeated<T>(items: &[T], order: impl Fn(&T, &T) -> Ordering) -> Vec<(usize, usize)> {
     let mut sorted: Vec<_> = items.iter().enumerate().collect();
     // The sort is stable: equal elements stay in the order of the list.

@@ -11,7 +11,7 @@ use crate::config::yaml::{Cursor, Fields};
 const SHUTDOWN_MAX: Duration = Duration::from_secs(3600);
 
 /// The settings that Callgate applies at start, before it accepts requests. A reload cannot change the settings that
-/// [`Self::differences`] compares. It can change the others, such as the TLS settings of the listeners.
+/// [`Self::differences`] compares. It can change all other settings, such as the TLS settings of the listeners.
 #[derive(Clone, Debug)]
 pub struct Startup {
     /// The destination of the access log.
@@ -22,9 +22,9 @@ pub struct Startup {
     pub egress: Option<EgressListener>,
     /// The ingress listeners.
     pub ingress: Vec<Listener>,
-    /// The time from SIGTERM until Callgate accepts no more connections.
+    /// The time for which Callgate still accepts connections after SIGTERM.
     pub shutdown_delay: Duration,
-    /// The maximum time for which running requests may continue after that.
+    /// The maximum time for which running requests may continue after the delay.
     pub shutdown_grace: Duration,
     /// The settings of the ledger.
     pub store: StoreSettings,

@@ -50,7 +50,7 @@ pub struct AdminListener {
     pub address: SocketAddr,
     /// The bearer token of the callbacks API. If it is `None`, only callers on this host may use the API.
     pub token: Option<Secret>,
-    /// The accepted host names of the callbacks API, besides IP addresses and `localhost`.
+    /// The host names that the header `Host` of a request may contain, in addition to IP addresses and `localhost`.
     pub hosts: Vec<Box<str>>,
     /// The number of requests that the admin page can show.
     pub recent: usize,
@@ -67,7 +67,8 @@ pub struct EgressListener {
     pub body_memory_bytes_max: u64,
     /// The maximum number of connections.
     pub connections_max: usize,
-    /// The accepted host names, besides IP addresses and `localhost`. They are in lower case.
+    /// The host names that the header `Host` of a request may contain, in addition to IP addresses and `localhost`.
+    /// They are in lower case.
     pub hosts: Vec<Box<str>>,
 }
 

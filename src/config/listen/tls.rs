@@ -1,4 +1,4 @@
-//! `tls` of a listener: certificates, versions, and the authorities for client certificates.
+//! `tls` of a listener: certificates, versions, and the authorities that issue client certificates.
 
 use sha2::{Digest, Sha256};
 
@@ -8,12 +8,13 @@ use crate::policy::TrustedRoots;
 /// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tls {
-    /// The certificates. The server name that the client sends (SNI) selects one of them. If no certificate has this
-    /// name, the first one is used.
+    /// The certificates. The listener selects a certificate by the server name that the client sends (SNI). If no
+    /// certificate has this name, the listener uses the first certificate.
     pub certificates: Vec<CertificateFiles>,
-    /// True if the listener accepts TLS 1.2 besides 1.3.
+    /// True if the listener accepts TLS 1.2 in addition to TLS 1.3.
     pub tls_1_2: bool,
-    /// The authorities for client certificates. If they are `None`, the listener requests no client certificate.
+    /// The authorities whose client certificates the listener accepts. If they are `None`, the listener requests no
+    /// client certificate.
     pub clients: Option<ClientAuthorities>,
 }
 

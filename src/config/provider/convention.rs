@@ -13,7 +13,7 @@ pub struct CallbackConvention {
     pub source: Box<str>,
     /// The insertions into the agent's request: the values and their places.
     pub insertions: Vec<Insertion>,
-    /// The way in which the provider returns the token.
+    /// The way in which the provider sends the token back.
     pub token: TokenReturn,
     /// The locations of the status in a callback.
     pub status: Vec<StatusAt>,
@@ -25,14 +25,16 @@ pub struct CallbackConvention {
     pub done: Vec<Box<str>>,
     /// The status values that mean failure.
     pub failed: Vec<Box<str>>,
-    /// The location of the id that the provider gives to the work, in the provider's response to the request.
+    /// The location of the provider's id of the work in the provider's response to the request. `None` if the response
+    /// contains no such id.
     pub response: Option<Pointer>,
-    /// The locations of the id that the provider gives to the work, in a callback.
+    /// The locations of the provider's id of the work in a callback.
     pub id: Vec<StatusAt>,
 }
 
 impl CallbackConvention {
-    /// Returns how Callgate follows the interactions of a route that does not set `interaction`.
+    /// Returns how Callgate follows the interactions of a route that does not set `interaction`. `asked` is the
+    /// callback convention of the preset that the egress rule for this route names.
     pub(crate) fn follow(asked: Option<&Self>) -> Follow {
         let mut follow = Follow::default();
         if let Some(asked) = asked {
@@ -41,8 +43,9 @@ impl CallbackConvention {
         follow
     }
 
-    /// Adds the settings of the convention that the route does not set itself. If `own_states` is true, the route sets
-    /// the status and all its values itself.
+    /// Completes `follow`, which contains the settings of a route, with the settings of this convention. If
+    /// `own_states` is false, `status`, `asking`, `done` and `failed` are set to those of the convention. If it is
+    /// true, these four settings stay unchanged. `progress` and `id` are set only if the route does not set them.
     pub(crate) fn complete(&self, follow: &mut Follow, own_states: bool) {
         if !own_states {
             follow.status.clone_from(&self.status);
@@ -57,7 +60,7 @@ impl CallbackConvention {
     }
 }
 
-/// The way in which a provider returns the token.
+/// The way in which a provider sends the token back.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TokenReturn {
     /// The provider sends the token as a bearer token.

@@ -11,7 +11,7 @@ use crate::source::{Networks, Selection};
 /// The addresses from which a provider calls.
 #[derive(Clone, Debug)]
 pub enum Addresses {
-    /// The URL of a list that the provider publishes, and the selection of the networks in it.
+    /// A list that the provider publishes: its URL, and the rule that selects the networks in the list.
     Feed(Box<str>, Selection),
     /// The networks in the provider's documentation.
     Fixed(Networks),
@@ -52,7 +52,7 @@ pub struct PresetDefinition {
     pub title: Box<str>,
     /// Other names of the preset.
     pub aliases: Vec<Box<str>>,
-    /// The URL of the documentation of the signature.
+    /// The URL of the page or the code that describes the provider's signature.
     pub source: Box<str>,
     /// The evidence for the preset.
     pub evidence: Evidence,
@@ -64,7 +64,7 @@ pub struct PresetDefinition {
     pub scheme: Option<Scheme>,
     /// The claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,
-    /// True if the user chooses the name of the header.
+    /// True if the user chooses the name of the header in which the provider sends its secret.
     pub header_is_yours: bool,
     /// The addresses from which the provider calls, if they are known.
     pub addresses: Option<Addresses>,

@@ -1,4 +1,5 @@
-//! Reads which key sets and address lists Callgate fetches, and the section `fetch` with the settings of fetching.
+//! Reads the settings for documents that Callgate fetches: the URLs of key sets and address lists, and the section
+//! `fetch`.
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Reads which networks are selected from a published document.
+/// Reads `pointers` and `where`, which select the networks in a published document.
 pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     let pointers = fields.optional("pointers").map_or(Some(Vec::new()), |at| at.texts());
     let filter = fields.optional("where").map_or(Some(Vec::new()), |at| {
@@ -58,7 +59,7 @@ pub(crate) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
     Some(Selection { pointers, filter })
 }
 
-/// Returns the feed of an address list.
+/// Returns the feed for the address list at this URL.
 pub(crate) fn list(url: Box<str>, selection: Selection) -> Feed {
     Feed { url, kind: FeedKind::Addresses(selection) }
 }

@@ -1,5 +1,5 @@
-//! `handshakes` of a preset: the requests with which a provider checks that a URL accepts its messages, and the
-//! replies.
+//! `handshakes` of a preset: the requests with which a provider checks that a URL accepts its messages, and Callgate's
+//! replies to them.
 
 use http::Method;
 

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::config::yaml::Cursor;
 use crate::ingress::{Document, Route};
 
-/// Returns the documents for all routes whose provider has `well_known: publish`. A document lists the beginnings of
-/// the paths of these routes.
+/// Returns the documents of all providers with `well_known: publish`. A document lists, for each route of its provider,
+/// the part of the route's path before the first capture.
 pub(crate) fn documents(at: &Cursor<'_>, routes: &[Arc<Route>]) -> Option<Vec<Document>> {
     let mut prefixes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for route in routes {

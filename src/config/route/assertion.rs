@@ -8,8 +8,9 @@ use crate::config::yaml::Cursor;
 use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
-/// The shortest lifetime of an assertion. The lifetime must be longer than the sum of two times: the time for
-/// connecting to the agent, and the difference between the clocks.
+/// The shortest lifetime of an assertion. An assertion must not expire before the agent checks it. The lifetime must
+/// therefore be longer than the time for connecting to the agent and the difference between the clocks of Callgate and
+/// the agent together.
 const TTL_MIN: Duration = Duration::from_secs(5);
 /// The default lifetime.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
@@ -119,7 +120,7 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // The agent can sign with a shared key. The agent must not be able to mint callback tokens.
+        // The agent has the shared key of assertions. If callback tokens had the same key, the agent could mint them.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),
             "assertion.key.secret",

@@ -146,7 +146,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     })
 }
 
-/// Reports whether the provider signs its callbacks.
+/// Reports whether the provider's callbacks contain a proof of their sender: a signature or a shared secret.
 fn is_signed(provider: Option<&Provider>) -> bool {
     let verifier = provider.and_then(|provider| provider.verifier.as_ref());
     verifier.is_some_and(|verifier| verifier.scheme().has_proof())
@@ -182,7 +182,8 @@ fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc
     }
 }
 
-/// Reports an error for each setting of interactions on a route whose token does not name an interaction.
+/// Reports an error for each setting in `asks` if the token of the route does not name an interaction. These settings
+/// have an effect only on interactions.
 fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&TokenRule>) {
     if !matches!(token, Some(TokenRule::Callback { .. })) {
         for at in asks {
@@ -192,7 +193,8 @@ fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&To
     }
 }
 
-/// Reports a warning for a route whose messages are valid for every value of its captures.
+/// Reports a warning for a route with captures if neither a token nor the signature binds a message to its path. A
+/// message for one value of a capture would then be valid for every other value.
 fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
     let signs_the_address = |provider: &Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| verifier.scheme().covers().url)
@@ -203,8 +205,8 @@ fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     }
 }
 
-/// Reports an error for a route on which anybody can register the secret of the provider. On such a route, the first
-/// caller would determine the secret.
+/// Reports an error if the provider sends its secret in a handshake, and the route accepts handshakes from anybody. The
+/// first caller would then determine the secret.
 fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let learns = |provider: &&Provider| {
         provider.verifier.as_ref().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Learned(_)))
@@ -218,8 +220,8 @@ fn registered(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&Token
     }
 }
 
-/// Reports an error if the provider has derived secrets, but the route has no callback token. Such a secret is derived
-/// from the interaction that the token names.
+/// Reports an error if the provider has derived secrets, but the route has no callback token. Callgate derives such a
+/// secret from the interaction that the token names.
 fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
     let derives = provider
         .and_then(|provider| provider.verifier.as_ref())

@@ -13,7 +13,7 @@ pub struct LoadedSecret {
     pub path: String,
     /// The environment variable or the file that contains the secret.
     pub source: String,
-    /// The fingerprint of the secret. `None` if the secret is too short to show a fingerprint.
+    /// The fingerprint of the secret. `None` if the secret is too short to have a fingerprint.
     pub fingerprint: Option<String>,
 }
 

@@ -24,7 +24,7 @@ impl Cursor<'_> {
         let mut fields = self.fields()?;
         let (env, file) = (fields.optional("env"), fields.optional("file"));
         if !fields.all_asked() {
-            // The message does not repeat the key, because it can be the secret itself.
+            // The message does not repeat the keys of the mapping, because one of them can be the secret itself.
             return self.error("expected exactly one of env and file", "{env: NAME} or {file: path}");
         }
         let surroundings = self.surroundings();

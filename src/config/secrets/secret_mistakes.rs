@@ -1,5 +1,5 @@
-//! Recognizes values that are probably not the secret that the operator meant. The messages never contain a part of the
-//! value that is secret.
+//! Recognizes values that are probably not the secret that the operator meant. The messages repeat no secret part of
+//! the value.
 
 use crate::secret::Secret;
 
@@ -43,7 +43,7 @@ pub(super) fn surrounding_text(secret: &Secret) -> Option<&'static str> {
     if text.starts_with(b"\xef\xbb\xbf") {
         return Some("the secret begins with a byte order mark; save it without one");
     }
-    // White space around PEM and JSON has no meaning.
+    // White space around PEM and JSON has no meaning, so it is no mistake.
     let trimmed = text.trim_ascii();
     if trimmed.starts_with(b"-----BEGIN ") || trimmed.starts_with(b"{") {
         return None;

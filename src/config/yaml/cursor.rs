@@ -292,7 +292,8 @@ impl<'n> Cursor<'n> {
         read.into_iter().collect()
     }
 
-    /// Returns the value that belongs to the word. `words` contains every accepted word with its value.
+    /// Looks up the word at this place in `words`, and returns the value that belongs to it. `words` contains every
+    /// accepted word.
     pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -302,7 +303,8 @@ impl<'n> Cursor<'n> {
         self.error(format!("{} is not one of the accepted values", shown(text)), did_you_mean(text, &known))
     }
 
-    /// Reads the file that the value names. Returns its path, and its content without a byte order mark at the beginning.
+    /// Reads the file that the value names. Returns the path of the file, and its content without a byte order mark at
+    /// the beginning.
     pub(crate) fn file(&self) -> Option<(&'n str, Vec<u8>)> {
         let path = self.text()?;
         match (self.reader.surroundings.file)(path) {

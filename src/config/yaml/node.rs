@@ -7,8 +7,8 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess
 
 use super::key_path::Position;
 
-/// The maximum size of the texts of all values together, in bytes. Aliases repeat text, so that a small file can have a
-/// large tree.
+/// The maximum size of the texts of all values together, in bytes. The limit is needed because aliases repeat text, so
+/// a small file can have a large tree.
 const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A value of the tree.

@@ -47,7 +47,7 @@ struct Map {
     entries: Vec<(usize, usize)>,
     /// The index in `entries` of each scalar key. If a key occurs twice, this is the index of its first entry.
     first: HashMap<String, usize>,
-    /// The last key, if its value has not been read yet: its number, and its text if it is a scalar.
+    /// The key whose value is read next, if there is one: the number of the key, and its text if the key is a scalar.
     key: Option<(usize, Option<String>)>,
 }
 
@@ -119,7 +119,7 @@ impl Outline {
     }
 
     /// Returns the position of the value that the steps lead to. The position of a value in a mapping is the position
-    /// of its key. If the value does not exist, the result is the position of the nearest value that encloses it. The
+    /// of its key. If the steps lead to no value, the result is the position of the last existing value on the way. The
     /// root itself has no position.
     pub(crate) fn position(&self, steps: &[Step]) -> Option<Position> {
         let (mut at, mut found) = (self.root?, None);

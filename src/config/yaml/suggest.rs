@@ -18,7 +18,8 @@ pub(crate) fn shown_url(text: &str) -> String {
     }
 }
 
-/// Reports whether `text` is a name.
+/// Reports whether `text` is valid as a name, for example of a route. A name has at most 64 characters: a lower-case
+/// letter, and then lower-case letters, digits, `-` and `_`.
 pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_lowercase())
