@@ -1,4 +1,4 @@
-//! `callgate check`: reports every mistake in a configuration, without serving it.
+//! `callgate check`: reports every mistake in a configuration, and does not start to serve.
 
 use std::path::PathBuf;
 

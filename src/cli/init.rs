@@ -45,7 +45,8 @@ pub(super) fn init(args: &InitArgs) -> u8 {
     }
 }
 
-/// Example secrets, one in each format that a scheme requires. A new configuration is compiled with them.
+/// Example secrets, one for each format that schemes require. A new configuration is compiled once with each of them,
+/// until one compilation succeeds.
 const SECRETS: [&str; 6] = [
     "a secret of thirty-two bytes, or more",
     "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
@@ -58,8 +59,8 @@ const SECRETS: [&str; 6] = [
 /// The setting of a provider whose secrets Callgate derives, one for each interaction.
 const DERIVED: &str = "secrets: derived";
 
-/// Returns a configuration that compiles, with comments that say what to change. Returns `None` if there is no such
-/// configuration.
+/// Returns a configuration that compiles, with comments that say what to change. Returns `None` if no configuration for
+/// this provider compiles.
 pub fn first_configuration(name: &str, entry: &PresetDefinition) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
         callback.insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
@@ -139,7 +140,8 @@ fn one_address(name: &str, entry: &PresetDefinition) -> (&'static str, String) {
 }
 
 /// Returns a route with one address for each request, the egress rule that creates these addresses, and the egress
-/// listener. If `derived` is true, each address has a secret, which only an egress rule can send to the provider.
+/// listener. If `derived` is true, each address has its own secret, and only an egress rule can send this secret to the
+/// provider.
 fn addresses(name: &str, entry: &PresetDefinition, derived: bool) -> (&'static str, String) {
     let title = &entry.title;
     // If the provider's convention is unknown, only the provider's documentation says which field of the request

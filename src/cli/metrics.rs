@@ -77,7 +77,8 @@ fn plain(series: &Series) -> String {
     text
 }
 
-/// Formats a label and its values for a table cell. Links to the list of denials instead of repeating all of them.
+/// Formats a label and its values for a table cell. Writes a link to the list of denials instead of the names of all
+/// denials.
 fn cell(label: &Label) -> String {
     let values = match &label.values {
         Values::From(place) => return format!("`{}` from {place}", label.name),

@@ -1,4 +1,4 @@
-//! `callgate providers`: lists the known providers with their signature schemes, or prints the preset of one.
+//! `callgate providers`: lists the known providers with their signature schemes, or prints the preset of one provider.
 
 use std::io::Write as _;
 

@@ -118,7 +118,8 @@ impl Read {
     /// Does the same as [`Self::of`], with absolute paths resolved below `root`.
     pub(super) fn below(args: &ConfigArg, text: Result<String, Vec<ConfigError>>, root: &Root) -> Self {
         let stamps = Mutex::new(Stamps::new());
-        // Metadata is recorded before the file is read, so that the next check notices a change in between.
+        // Metadata is recorded before the file is read. If the file changes while it is read, the next check therefore
+        // notices the change.
         let look = |path: &Path| {
             stamps.lock().insert(path.to_owned(), stamp(path));
         };

@@ -42,7 +42,7 @@ fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
     target.unwrap_or(schema)
 }
 
-/// Appends a row for each key of a mapping, followed by the keys of its value.
+/// For each key of a mapping, appends a row for the key and then the rows for the keys within its value.
 fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
     let schema = resolved(root, schema);
     for (key, own) in schema["properties"].as_object().into_iter().flatten() {
@@ -64,8 +64,8 @@ fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// Appends the keys within a value: the keys of a mapping, of the elements of a list, of the entries of a mapping with
-/// arbitrary names, and of each `anyOf` form.
+/// Appends the rows for the keys within a value. These are the keys of the value itself, of the elements if it is a
+/// list, of the entries if it is a mapping with arbitrary names, and of each form if it has `anyOf`.
 fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     // A reference to a secret has the same keys everywhere. The documentation explains them once, at the top.
     if Some(schema) == root.pointer("/$defs/secret") {
@@ -83,7 +83,7 @@ fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// Joins the values without repetition, because a version can be allowed both as a number and as text.
+/// Joins the values, each once. Equal values occur, for example if a version is allowed both as a number and as text.
 fn words(all: &[Value]) -> String {
     let mut words: Vec<_> = all.iter().map(word).collect();
     let mut seen = std::collections::BTreeSet::new();

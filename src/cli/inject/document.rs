@@ -42,7 +42,7 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
 /// Removes the sidecar from every workload to which [`inject`] added it.
 ///
 /// # Errors
-/// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
+/// Returns a message if the text is not a list of workloads, or if the sidecar cannot be removed from a workload.
 pub fn remove(text: &str) -> Result<Injected, String> {
     rewrite(text, &mut |object, template, _| workload::take(object, template))
 }

@@ -23,7 +23,7 @@ pub(super) fn all(
     Ok(notes)
 }
 
-/// Returns the settings that the configuration needs for this sidecar.
+/// Returns a note with the settings that the configuration needs for this sidecar.
 pub(super) fn configuration(sidecar: &Sidecar) -> String {
     let Sidecar { config_map, port, admin_port, .. } = sidecar;
     format!(

@@ -50,7 +50,7 @@ pub(super) fn containers<'a>(pod: &'a Mapping, list: &str) -> impl Iterator<Item
     pod.get(list).and_then(Value::as_sequence).into_iter().flatten()
 }
 
-/// Returns the ports of every protocol that the containers of a list declare.
+/// Returns the ports that the containers in `list` declare, whatever their protocol is. `list` is one of [`LISTS`].
 pub(super) fn declared(pod: &Mapping, list: &'static str) -> Result<Vec<DeclaredPort>, String> {
     let mut all = Vec::new();
     for (nth, container) in containers(pod, list).enumerate() {

@@ -88,8 +88,8 @@ fn component() -> Option<Parts> {
 }
 
 /// Checks that a container and volumes belong to a sidecar that `inject` added. The check is needed because anybody can
-/// write the annotation, and `--remove` deletes what the annotation names. Later additions to the container are
-/// accepted.
+/// write the annotation, and `--remove` deletes what the annotation names. The container may have settings that
+/// somebody added later.
 pub(super) fn is_own(container: Option<&Value>, volumes: &[String]) -> Result<(), String> {
     let made = component().ok_or(DAMAGED)?;
     let is_made = |volume: &&String| made.volumes.iter().any(|own| name(own) == Some(volume));

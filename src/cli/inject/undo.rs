@@ -26,7 +26,7 @@ pub(super) struct Record {
     pub(super) env: Option<Env>,
     /// The volumes that were added.
     pub(super) volumes: Vec<String>,
-    /// The keys of the lists and mappings that the injection created, each with its previous value.
+    /// Maps each key under which the injection created a list or a mapping to the previous value of this key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }
@@ -48,7 +48,8 @@ pub(super) struct Env {
     pub(super) was: Option<Mapping>,
 }
 
-/// The previous value of a list or mapping that the injection created.
+/// The previous value of a key under which the injection created a list or a mapping. The key was absent, or its value
+/// was null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Made {
@@ -57,7 +58,7 @@ pub(super) enum Made {
 }
 
 impl Record {
-    /// Returns the list under `key`, and makes it if it is absent.
+    /// Returns the list under `key`. If the key is absent or null, creates an empty list and records this.
     pub(super) fn list<'a>(
         &mut self,
         parent: &'a mut Mapping,
@@ -67,7 +68,7 @@ impl Record {
         value.and_then(Value::as_sequence_mut).ok_or_else(|| format!("`{key}` is not a list"))
     }
 
-    /// Returns the mapping under `key`, and makes it if it is absent.
+    /// Returns the mapping under `key`. If the key is absent or null, creates an empty mapping and records this.
     pub(super) fn mapping<'a>(
         &mut self,
         parent: &'a mut Mapping,
@@ -85,13 +86,14 @@ impl Record {
         };
         if let Some(made) = made {
             self.made.insert(key.to_owned(), made);
-            // An insertion does not change the place of an existing key.
+            // A key whose value was null keeps its place among the keys of `parent`.
             parent.insert(key.into(), empty);
         }
         parent.get_mut(key)
     }
 
-    /// Restores the previous value under `key`, unless the list or mapping is not empty.
+    /// Restores the previous value under `key`, if the injection created the list or mapping under this key, and if
+    /// this list or mapping is empty.
     pub(super) fn unmake(&self, parent: &mut Mapping, key: &str) {
         let is_empty = match parent.get(key) {
             Some(Value::Sequence(items)) => items.is_empty(),

@@ -144,7 +144,7 @@ fn change_agent(
     Ok(())
 }
 
-/// Sets the variable to loopback, and returns its previous entry.
+/// Sets the environment variable to the loopback address. Returns the previous entry of the variable, if there was one.
 fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
     let mut entry = Mapping::new();
     entry.insert("name".into(), variable.into());
@@ -152,7 +152,8 @@ fn set(env: &mut Sequence, variable: &str) -> Result<Option<Mapping>, String> {
     let mut old = env.iter_mut().filter(|old| name(old) == Some(variable));
     let (first, second) = (old.next(), old.next());
     match (first, second) {
-        // If there are several entries, Kubernetes uses the last one, and `--remove` would have to restore all of them.
+        // Several entries are an error. Kubernetes would use only the last one, and `--remove` would have to restore
+        // all of them.
         (Some(_), Some(_)) => {
             Err(format!("`env` of the agent has {variable} more than once; keep one of them"))
         }

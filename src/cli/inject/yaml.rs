@@ -15,7 +15,8 @@ use crate::config::Outline;
 /// The words for true in version 1.1, and the words for false. Readers also accept them capitalized and in upper case.
 const TRUE: [&str; 2] = ["yes", "on"];
 const FALSE: [&str; 2] = ["no", "off"];
-/// Words without quotes that some readers of version 1.1 read as text, and other readers do not.
+/// Some readers of version 1.1 read these words as text if they have no quotes. Other readers read them as another
+/// type.
 const AMBIGUOUS: [&str; 4] = ["y", "n", "=", MERGE];
 /// The merge key of YAML 1.1. Its value is a mapping. Keys of this mapping are added to the mapping that contains the
 /// merge key, unless that mapping already has them.
@@ -153,7 +154,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut all = Vec::new();
         loop {
             let at = self.at.and_then(|list| self.outline.item(list, all.len()));
-            // At the end of the list there is no item to read.
+            // After the last item, `at` is `None`. It is not used then, because the library returns no further element.
             match items.next_element_seed(Self { at, ..self })? {
                 Some(item) => all.push(item),
                 None => return Ok(all.into()),
@@ -195,8 +196,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
 }
 
 /// Adds the keys of `merged` that the mapping does not have. `at` is the position of the merge key among the keys of
-/// the mapping. Inner mappings are read first, so the merge keys in `merged` have been applied. A key before the merge
-/// key must not have two different values: Kubernetes uses the merged value, and other parsers use the mapping's own.
+/// the mapping. Inner mappings are read first, so the merge keys in `merged` have already been applied. If `merged` has
+/// a different value for a key that is before the merge key, this is an error. Kubernetes would use the value in
+/// `merged`, and other parsers would use the mapping's own value.
 fn merge_into(fields: &mut Mapping, merged: Value, at: usize) -> Result<(), String> {
     let merged = match merged {
         Value::Sequence(items) => items,
@@ -235,8 +237,9 @@ pub(super) fn write(value: &Value) -> Result<String, String> {
     Ok(written(&marked(value, &quote, &bare))?.replace(&quote, "\"").replace(&bare, ""))
 }
 
-/// Puts marks around a text that the library would write without necessary quotes, or with quotes that it must not
-/// have.
+/// Puts marks around texts for which the library could choose the wrong quotes. The mark `quote` is for a text that
+/// needs quotes, and the mark `bare` is for a text that must have none. [`write`] replaces `quote` with a quote, and
+/// removes `bare`.
 fn marked(value: &Value, quote: &str, bare: &str) -> Value {
     let again = |value: &Value| marked(value, quote, bare);
     match value {

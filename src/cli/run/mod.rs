@@ -162,7 +162,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
         () = reloader.run(&serving, &mut signals.hangup, watches) => shutdown,
     };
     log::info!("stopping");
-    // A SIGINT while stopping ends the grace period at once.
+    // A SIGINT that arrives while Callgate stops ends the grace period at once.
     tokio::select! {
         left = serving.stop(delay, grace) => if left > 0 {
             log::warn!("{left} exchanges were cut off");
@@ -173,7 +173,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
     0
 }
 
-/// Flushes standard output, for as long as somebody reads it.
+/// Flushes standard output. Gives up after [`FLUSH_TIMEOUT`], because the reader of the output may be stuck.
 fn flush_output() {
     let (done, flushed) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

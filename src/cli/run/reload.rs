@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::config::LoadedSecret;
 use crate::observe::{ConfigState, Metrics};
 
-/// Interval at which files are checked for changes. A changed file is read once it is unchanged for one more interval.
+/// Interval at which files are checked for changes. A changed file is read only after it has stayed unchanged for one
+/// more interval.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Reloads the configuration.
@@ -25,7 +26,8 @@ pub(super) struct Reloader {
     good: (String, Stamps),
     /// The secrets of the last good configuration.
     secrets: Vec<LoadedSecret>,
-    /// Files of the configuration that was read last, even if it was not applied, and of the last good one.
+    /// The watched files. These are the files of the configuration that was read last, and the files of the last good
+    /// configuration. The two configurations differ if the one that was read last has mistakes.
     stamps: Stamps,
     /// The metadata of the watched files when a change was last noticed. `None` if no change is pending.
     changed: Option<Stamps>,
@@ -53,7 +55,7 @@ impl Reloader {
         self.secrets = secrets;
     }
 
-    /// Reloads whenever the signal arrives, and with `watches` also when a file changes. Never returns.
+    /// Reloads whenever the signal arrives. If `watches` is true, also reloads when a file changes. Never returns.
     pub(super) async fn run(&mut self, serving: &Serving, asked: &mut Signal, watches: bool) {
         let mut looks = tokio::time::interval(LOOK);
         loop {
@@ -105,7 +107,8 @@ impl Reloader {
             Err(errors) => {
                 self.refused(&text, errors);
                 self.renew(serving).await;
-                // The next configuration may name files of the last good one again, so those files are watched as well.
+                // The last good configuration stays in use, so its files are watched as well. If a secret or a
+                // certificate among them changes, it is read again.
                 for (path, is) in &self.good.1 {
                     self.stamps.entry(path.clone()).or_insert(*is);
                 }

@@ -9,8 +9,8 @@ use crate::secret::Secret;
 use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 
 /// The shortest lifetime of an assertion. An assertion must not expire before the agent checks it. The lifetime must
-/// therefore be longer than the time for connecting to the agent and the difference between the clocks of Callgate and
-/// the agent together.
+/// therefore be longer than the sum of the time for connecting to the agent and the difference between the clocks of
+/// Callgate and the agent.
 const TTL_MIN: Duration = Duration::from_secs(5);
 /// The default lifetime.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
