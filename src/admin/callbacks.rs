@@ -109,7 +109,8 @@ impl Admin {
     }
 
     async fn mint(&self, request: &AdminRequest) -> AdminResponse {
-        // A web page cannot send this media type to another origin without a CORS preflight.
+        // The media type must be JSON. Without a CORS preflight, which Callgate does not allow, a web page cannot send
+        // this media type to another origin.
         let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case("application/json") {
@@ -195,7 +196,8 @@ fn view(id: &str, interaction: &Interaction) -> Value {
     status::interaction(id, interaction, besides)
 }
 
-/// Reports whether a text has the form of an interaction id. The interaction can be one that another replica minted.
+/// Reports whether a text has the form of an interaction id. The ledger need not contain the interaction, because
+/// another replica may have minted it.
 fn is_id(id: &str) -> bool {
     let rest = id.strip_prefix("int_").unwrap_or_default();
     rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))

@@ -55,7 +55,7 @@ impl Admin {
     }
 
     /// Checks `Host` of requests for metrics and health. Also accepts host names that are common within a cluster, so
-    /// that they need not be configured.
+    /// that the operator need not configure them.
     pub(super) fn asked_as_scraped(&self, request: &AdminRequest) -> Result<(), AdminResponse> {
         let host = browser::host(&request.headers);
         let name = host.split(':').next().unwrap_or_default().trim_end_matches('.');
@@ -84,8 +84,8 @@ impl Admin {
 }
 
 /// Reports whether the name is of a kind that no public DNS zone contains, such as the names that scrapers within a
-/// cluster use. An attacker who controls name resolution in the local network can still use such a name, so it gives
-/// access to metrics and health only.
+/// cluster use. An attacker who controls name resolution in the local network can still use such a name. Therefore such
+/// a name gives access to metrics and health only.
 fn is_of_no_zone(name: &str) -> bool {
     let of_a_host =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -24,8 +24,8 @@ use crate::path::{Parameter, parameter};
 /// Maximum number of requests or interactions in one response.
 const ROWS_MAX: usize = 1000;
 const INTERACTIONS_DEFAULT: usize = 100;
-/// The header that a request must have to change anything. A form cannot set it, and another site's page can set it
-/// only after a CORS preflight, which Callgate does not allow.
+/// The header that a request must have to change anything. A form cannot set this header. A page of another site can
+/// set it only after a CORS preflight, which Callgate does not allow.
 const ACTION: HeaderName = HeaderName::from_static("callgate-action");
 
 /// The kind of resource that a path names.

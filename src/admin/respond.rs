@@ -18,7 +18,8 @@ impl Admin {
         self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
     }
 
-    /// Responds to probes and to scrapers. A kubelet or a load balancer can send probes with any host name.
+    /// Responds to probes and to scrapers. The host name of a probe is not checked, because a kubelet or a load
+    /// balancer can use any host name.
     fn probe_or_scrape(&self, request: &AdminRequest) -> Result<AdminResponse, AdminResponse> {
         caller::from_our_page(request)?;
         let (reads, named) =
@@ -31,8 +32,8 @@ impl Admin {
         if let Some(state) = probed.filter(|_| reads) {
             return Ok(match state {
                 Ok(()) => text(200, "ok"),
-                // The cause is shown only to callers that used a known host name. A web page could otherwise read it by
-                // DNS rebinding.
+                // The cause is shown only to callers that used a known host name. Otherwise a web page could read the
+                // cause by DNS rebinding.
                 Err(why) => text(503, if named.is_ok() { why } else { "unavailable" }),
             });
         }
@@ -77,7 +78,8 @@ impl Admin {
     }
 
     fn scraped(&self) -> AdminResponse {
-        // Reading the health updates its gauge. Nothing else may have read the health since the last scrape.
+        // Reading the health updates the gauge that shows it. The health is read here, because it is possible that no
+        // other code has read it since the last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
         match self.metrics.text() {

@@ -38,7 +38,7 @@ pub struct AdminRequest {
     pub query: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The whole body. `None` if it is too large.
+    /// The whole body. `None` if the body is too large.
     pub body: Option<Bytes>,
     /// The address of the peer.
     pub peer: IpAddr,
@@ -84,9 +84,9 @@ const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Maximum time to wait for running requests when the listener stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The limits of one group of callers: the callers on this host, or all other callers. The groups have separate limits,
-/// so that callers on other hosts cannot use up the limits of this host. The listener can be reachable from a whole
-/// cluster.
+/// The limits for one of the two groups of callers: the callers on this host, and all other callers. The groups have
+/// separate limits, so that callers on other hosts cannot use up the limits of this host. The listener can be reachable
+/// from a whole cluster.
 struct CallerLimits {
     limits: Limits,
     slots: Arc<ConnectionLimits>,
@@ -251,7 +251,7 @@ fn response_head(response: &AdminResponse) -> pingora::Result<ResponseHeader> {
         header.insert_header(ALLOW, response.allow)?;
     }
     if response.status == 503 {
-        // The headers of the response are added below. They can replace this value.
+        // The headers in `response.headers`, which are added below, can replace this value.
         header.insert_header(RETRY_AFTER, RETRY_AFTER_SECS)?;
     }
     for (name, value) in &response.headers {

@@ -11,7 +11,7 @@ use crate::policy::{Feed, FeedKind, Policy};
 use crate::time::Timestamp;
 
 impl Admin {
-    /// Returns the current state as JSON. The ages of feeds and the expiry times of certificates are those of the
+    /// Returns the current state as JSON. The ages of feeds and the expiry times of certificates are read from the
     /// metrics.
     pub(super) fn current_state(&self) -> Value {
         let (policy, listener) = (self.policy.load(), self.listener.load());
@@ -53,7 +53,8 @@ fn route(route: &Route) -> Value {
         "forward": route.forward.as_str(),
         "observes": route.observes(),
         "token": route.token.as_ref().map(token),
-        // The page shows a request as a curl command, with placeholders in these headers and parameters.
+        // The page can show a request as a curl command. In this command, the values of these headers and parameters
+        // are placeholders.
         "headers": route.token.iter().flat_map(TokenRule::headers).map(|name| name.as_str()).collect::<Vec<_>>(),
         "parameters": route.token.iter().flat_map(TokenRule::parameters).collect::<Vec<_>>(),
         "signed": route.verifier().is_some_and(|verifier| verifier.scheme().has_proof()),
