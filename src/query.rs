@@ -107,7 +107,8 @@ pub fn without_parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>>
 /// Returns `url` with one more query parameter.
 pub fn with_parameter(url: &str, name: &str, value: &str) -> String {
     let joint = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{joint}{name}={}", utf8_percent_encode(value, ENCODED))
+    let encoded = |text| utf8_percent_encode(text, ENCODED);
+    format!("{url}{joint}{}={}", encoded(name), encoded(value))
 }
 
 #[cfg(test)]

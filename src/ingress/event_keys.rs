@@ -20,8 +20,8 @@ struct Message<'m> {
 }
 
 impl Admitted {
-    /// Returns two lists of keys of a message: `Ask::events` and `Ask::repeats`. If the ledger knows one of the first
-    /// keys, the message is a duplicate.
+    /// Returns the keys of a message for `Ask::events` and for `Ask::repeats`. If the ledger knows a key of the first
+    /// list, the message is a duplicate.
     pub(super) fn event_keys(
         &self,
         head: &RequestHead<'_>,
@@ -37,13 +37,14 @@ impl Admitted {
             None => Scope::Captures(&self.captures),
         };
         let message = Message { route: &self.route.name, scope, head, body, tags, id };
+        // Without a verifier, a message has neither an event id nor a signature.
         let events = match self.route.verifier().map(|verifier| verifier.scheme()) {
             Some(scheme) => match scheme.duplicates {
                 DuplicateRule::Deliver => Vec::new(),
                 DuplicateRule::Identity => message.by_identity(scheme),
                 DuplicateRule::Signature => message.by_signature(scheme),
             },
-            None => message.id_key().into_iter().collect(),
+            None => Vec::new(),
         };
         let repeats = if events.is_empty() { message.tag_keys().collect() } else { Vec::new() };
         (events, repeats)
@@ -73,7 +74,7 @@ impl Message<'_> {
         match parts {
             [] => return Vec::new(),
             [IdentityPart::Signature] => return self.tag_keys().collect(),
-            [IdentityPart::Id] if self.id.is_some() && !scheme.recognizes_replays_by_signature() => {
+            [IdentityPart::Id] if self.id.is_some() => {
                 return self.id_key().into_iter().collect();
             }
             _ => {}
@@ -92,8 +93,7 @@ impl Message<'_> {
         if uses_signature && !self.tags.is_empty() {
             return self.tags.iter().map(|tag| key(tag.as_bytes())).collect();
         }
-        let replays = scheme.recognizes_replays_by_signature().then(|| self.tag_keys());
-        std::iter::once(key(b"")).chain(replays.into_iter().flatten()).collect()
+        vec![key(b"")]
     }
 
     /// Returns the value of a part. Returns `None` for a part that the message does not have, and for the signature.

@@ -116,9 +116,10 @@ impl Verified {
             Err(ClaimError::Refused(refusal)) if !knows_events(refusal.denial) => {
                 trail.skip(Check::Duplicate, "not checked, because the ledger denied the callback first");
             }
-            _ if self.events.is_empty() => {
-                trail.skip(Check::Duplicate, "the route delivers duplicates, or the event has no id")
-            }
+            _ if self.events.is_empty() => trail.skip(
+                Check::Duplicate,
+                "the route delivers duplicates, or nothing tells this event apart from others",
+            ),
             _ => trail.pass(Check::Duplicate, || "the event was not delivered before".to_owned()),
         }
         match &ruling {

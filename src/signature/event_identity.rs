@@ -56,22 +56,11 @@ impl Scheme {
         !matches!(self.proof, Proof::None | Proof::SharedSecret(_))
     }
 
-    /// Reports whether different messages have different signatures. A JWT that does not cover the body can be the same
-    /// for many messages.
-    fn signature_is_per_message(&self) -> bool {
-        self.has_signature() && (self.covers().body || !matches!(self.proof, Proof::Jwt(_)))
-    }
-
-    /// Reports whether the signature recognizes replays in addition to the identity. This is needed if parts of the
-    /// identity are not signed, because anybody who has captured a message can change these parts. It is possible only
-    /// if the signature covers a time. Genuine messages then have different signatures, so a second message with the
-    /// same signature is a replay.
-    pub fn recognizes_replays_by_signature(&self) -> bool {
-        let parts = &self.identity;
-        self.covers().time
-            && self.signature_is_per_message()
-            && !parts.contains(&IdentityPart::Signature)
-            && !parts.iter().all(|part| self.signs_part(part))
+    /// Reports whether different messages have different signatures. A signature that covers neither the body nor members
+    /// of it can be the same for many messages.
+    pub fn signature_is_per_message(&self) -> bool {
+        let covers = self.covers();
+        self.has_signature() && (covers.body || covers.members)
     }
 
     /// Reports whether messages of different events can be told apart. Also returns true for
@@ -79,19 +68,16 @@ impl Scheme {
     pub fn tells_events_apart(&self) -> bool {
         match self.duplicates {
             DuplicateRule::Identity => !self.identity.is_empty(),
-            DuplicateRule::Signature => self.has_id() || self.has_signature(),
+            DuplicateRule::Signature => self.has_id() || self.signature_is_per_message(),
             DuplicateRule::Deliver => true,
         }
     }
 
     /// Reports whether somebody who has captured a message can send it again as another event. This is possible if the
-    /// identity has parts that are not signed, and the signature is not used to recognize the second message.
+    /// identity has parts that are not signed.
     pub fn accepts_changed_replays(&self) -> bool {
-        let unsigned = self.identity.iter().any(|part| !self.signs_part(part));
-        self.has_signature()
-            && self.duplicates == DuplicateRule::Identity
-            && unsigned
-            && !self.recognizes_replays_by_signature()
+        let has_unsigned_parts = self.identity.iter().any(|part| !self.signs_part(part));
+        self.has_signature() && self.duplicates == DuplicateRule::Identity && has_unsigned_parts
     }
 
     /// Describes how duplicates are recognized, for people.

@@ -42,7 +42,7 @@ pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
         Word::Rule(rule) => scheme.duplicates = rule,
         Word::IdOnly => {
             scheme.duplicates = DuplicateRule::Identity;
-            scheme.identity.retain(|part| *part == IdentityPart::Id);
+            scheme.identity = if scheme.has_id() { vec![IdentityPart::Id] } else { Vec::new() };
         }
     }
     Some(())
@@ -86,9 +86,10 @@ fn part(at: &Cursor<'_>, scheme: &Scheme) -> Option<IdentityPart> {
             Word::Id if !scheme.has_id() => {
                 at.error("the scheme has no event id", "add `id: {header: NAME}` or `id: {body: /pointer}`")
             }
-            Word::Signature if !scheme.has_signature() => {
-                at.error("a shared secret is the same in every message", "name `id`, `body`, or a header")
-            }
+            Word::Signature if !scheme.signature_is_per_message() => at.error(
+                "many messages can have the same signature or secret",
+                "name `id`, `body`, or a header",
+            ),
             Word::Body => Some(IdentityPart::Body),
             Word::Id => Some(IdentityPart::Id),
             Word::Signature => Some(IdentityPart::Signature),

@@ -123,8 +123,12 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(Node::Number(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Number(value.to_string()))
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Node, E> {
+        if value.is_finite() {
+            Ok(Node::Number(value.to_string()))
+        } else {
+            Err(E::custom("not a finite number"))
+        }
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Node, E> {

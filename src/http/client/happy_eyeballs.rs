@@ -16,16 +16,18 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Maximum number of addresses that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// Returns the addresses in the order in which they are tried: `preferred` first if it is one of them, then IPv6 and IPv4
-/// in turn. The addresses of one family keep their order.
+/// Returns the addresses in the order in which they are tried: `preferred` first if it is one of them, then the two
+/// families in turn (RFC 8305 section 4). The family of the first address begins, because the resolver has sorted the
+/// addresses by preference (RFC 6724). The addresses of one family keep their order.
 pub(crate) fn attempt_order(addresses: &[SocketAddr], preferred: Option<SocketAddr>) -> Vec<SocketAddr> {
     let is_preferred = |address: &&SocketAddr| preferred == Some(**address);
     let others = || addresses.iter().filter(|address| !is_preferred(address));
-    let mut ipv6 = others().filter(|address| address.is_ipv6());
-    let mut ipv4 = others().filter(|address| address.is_ipv4());
+    let begins_with_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let mut first = others().filter(|address| address.is_ipv6() == begins_with_ipv6);
+    let mut second = others().filter(|address| address.is_ipv6() != begins_with_ipv6);
     let mut order: Vec<_> = addresses.iter().find(is_preferred).into_iter().copied().collect();
     loop {
-        let pair = [ipv6.next(), ipv4.next()];
+        let pair = [first.next(), second.next()];
         if pair == [None, None] {
             order.truncate(ADDRESSES_MAX);
             return order;
@@ -107,9 +109,9 @@ mod tests {
     #[test]
     fn families_alternate_and_the_last_winner_is_first() {
         let all = addresses(&["1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1", "[2::1]:1", "[2::2]:1"]);
-        let expected = ["[2::1]:1", "1.0.0.1:1", "[2::2]:1", "1.0.0.2:1", "1.0.0.3:1"];
+        let expected = ["1.0.0.1:1", "[2::1]:1", "1.0.0.2:1", "[2::2]:1", "1.0.0.3:1"];
         assert_eq!(attempt_order(&all, None), addresses(&expected));
-        let expected = ["1.0.0.2:1", "[2::1]:1", "1.0.0.1:1", "[2::2]:1", "1.0.0.3:1"];
+        let expected = ["1.0.0.2:1", "1.0.0.1:1", "[2::1]:1", "1.0.0.3:1", "[2::2]:1"];
         assert_eq!(attempt_order(&all, Some(all[1])), addresses(&expected));
         let other = "9.9.9.9:1".parse().unwrap();
         assert_eq!(attempt_order(&all, Some(other)), attempt_order(&all, None), "only addresses of the name");
