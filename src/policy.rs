@@ -157,7 +157,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The time that [`Limits::time_for`] adds to the time that follows from the minimum rate.
+    /// Every transfer may take this time in addition to the time that follows from the minimum rate.
     pub const SLOW_START: Duration = Duration::from_secs(5);
 
     /// Returns the maximum time for transferring this many bytes at the minimum rate, including [`Limits::SLOW_START`].
@@ -372,7 +372,7 @@ impl Policy {
     }
 }
 
-/// Returns one valid value for each capture of the route.
+/// Returns each capture of the route with its value from `parameters`.
 ///
 /// # Errors
 /// Returns a [`MintFault`] if a value is missing, invalid, given twice, or not for a capture of the route.

@@ -59,7 +59,7 @@ impl Secret {
             begins(&self.bytes) && begins(value)
         };
         let Some(scheme) = SCHEMES.iter().find(same_scheme) else { return self.matches(value) };
-        // The candidate begins with the scheme as the secret spells it, so that a different case makes no difference.
+        // The candidate begins with the scheme as the secret spells it, because the case of the scheme does not matter.
         let mut candidate = Zeroizing::new(self.bytes.get(..scheme.len()).unwrap_or_default().to_vec());
         let rest = value.get(scheme.len()..).unwrap_or_default();
         let spaces = rest.iter().take_while(|byte| **byte == b' ').count();

@@ -54,8 +54,8 @@ fn wants_more(query: &str) -> bool {
 
 impl Admin {
     /// Returns readiness and the state of the configuration. The errors of a failed reload name files, routes and
-    /// providers, so they are shown only to clients that may use the callbacks API. The same applies to the fingerprints
-    /// of secrets.
+    /// providers, so they are shown only to clients that may use the callbacks API. The fingerprints of secrets are
+    /// shown only to these clients, too.
     fn status(&self, request: &AdminRequest) -> AdminResponse {
         let readiness = self.readiness();
         let mut config = self.config.status();

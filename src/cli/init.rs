@@ -56,7 +56,7 @@ const SECRETS: [&str; 6] = [
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
 
-/// The setting of a provider whose secrets Callgate derives, one for each interaction.
+/// The setting for a provider whose secrets Callgate derives. Each interaction has a secret of its own.
 const DERIVED: &str = "secrets: derived";
 
 /// Returns a configuration that compiles, with comments that say what to change. Returns `None` if no configuration for

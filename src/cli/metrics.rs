@@ -77,8 +77,8 @@ fn plain(series: &Series) -> String {
     text
 }
 
-/// Formats a label and its values for a table cell. Writes a link to the list of denials instead of the names of all
-/// denials.
+/// Formats a label and its values for a table cell. If the values include every denial, writes a link to the list of
+/// denials instead of their names.
 fn cell(label: &Label) -> String {
     let values = match &label.values {
         Values::From(place) => return format!("`{}` from {place}", label.name),

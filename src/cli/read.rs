@@ -47,7 +47,8 @@ impl ConfigArg {
         for error in errors {
             eprintln!("error: {}: {error}", self.config.display());
         }
-        // If there are too many errors, the last entry is the number of the omitted ones.
+        // If errors were omitted, the last entry reports how many. The length of the list is then not the number of
+        // mistakes.
         if errors.len() <= ERRORS_MAX {
             eprintln!("{} in {}", counted(errors.len(), "mistake"), self.config.display());
         }

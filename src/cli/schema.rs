@@ -67,7 +67,8 @@ fn rows(root: &Value, schema: &Value, path: &str, out: &mut String) {
 /// Appends the rows for the keys within a value. These are the keys of the value itself, of the elements if it is a
 /// list, of the entries if it is a mapping with arbitrary names, and of each form if it has `anyOf`.
 fn within(root: &Value, schema: &Value, path: &str, out: &mut String) {
-    // A reference to a secret has the same keys everywhere. The documentation explains them once, at the top.
+    // A reference to a secret has the same keys everywhere. They have no rows, because the documentation explains them
+    // once, at the top.
     if Some(schema) == root.pointer("/$defs/secret") {
         return;
     }

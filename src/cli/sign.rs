@@ -67,7 +67,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: the provider {} does not sign", args.provider);
         return EXIT_DATA;
     };
-    // If the captured request has an event id, it is kept.
+    // Without `--id`, the event id in the captured request is kept.
     let named =
         verifier.scheme().id.as_ref().and_then(EventIdSource::header).and_then(|name| message.header(name));
     let Some(id) = args.id.clone().or(named).or_else(|| new_id("msg_")) else {

@@ -72,7 +72,7 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     }
 }
 
-/// Reports an error for each egress rule that allows larger bodies than the egress listener.
+/// Reports an error for each egress rule whose bodies may be larger than the body memory of the egress listener.
 fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let Some(listener) = &startup.egress else { return };
     let rules = rules.into_iter().flat_map(Egress::rules);

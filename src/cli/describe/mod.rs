@@ -251,7 +251,8 @@ fn allowlist(policy: &Policy, allow: &Allowlist) -> Vec<String> {
     shown
 }
 
-/// Returns the merged ranges, at most [`RANGES_MAX`] of them.
+/// Returns the ranges of a set of networks as text. If there are more than [`RANGES_MAX`], a last entry reports how
+/// many were omitted.
 fn ranges(networks: &Networks) -> Vec<String> {
     let one = |(first, last): (IpAddr, IpAddr)| {
         if first == last { first.to_string() } else { format!("{first} to {last}") }

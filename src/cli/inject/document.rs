@@ -4,8 +4,8 @@ use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
 use super::{notes, workload, yaml};
 
-/// The kinds of workloads: the beginning of `apiVersion`, the kind, and the path of the pod template. The group is
-/// compared, too, because other API groups also define a `Job`.
+/// The kinds of workloads: the beginning of `apiVersion`, the kind, and the path of the pod template. The beginning of
+/// `apiVersion` is compared, too, because other API groups also define a `Job`.
 const KINDS: [(&str, &str, &[&str]); 6] = [
     ("apps/", "Deployment", &["spec", "template"]),
     ("apps/", "StatefulSet", &["spec", "template"]),
@@ -101,7 +101,8 @@ fn change_all(
     let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
     let name = format!("{kind} {}", name.unwrap_or("without a name"));
     let Some((_, _, template)) = known else {
-        // `extensions/v1beta1` had three of the kinds, until Kubernetes 1.16 removed it.
+        // Before Kubernetes 1.16, some of these kinds, such as `Deployment`, could have the API version
+        // `extensions/v1beta1`.
         let removed = version.starts_with("extensions/") && KINDS.iter().any(|(_, name, _)| *name == kind);
         if removed {
             let note =

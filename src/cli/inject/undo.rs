@@ -18,7 +18,8 @@ pub(super) struct Record {
     /// The port that was moved to the sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<Port>,
-    /// The handlers of the agent, such as `livenessProbe.httpGet`, whose port name was replaced by its number.
+    /// The changed handlers of the agent, such as `livenessProbe.httpGet`. In these handlers, the name of the port was
+    /// replaced by its number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) handlers: Vec<String>,
     /// The environment variable that was set.

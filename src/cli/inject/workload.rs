@@ -177,8 +177,8 @@ fn means<'a>(container: &'a mut Mapping, path: &[&str], means: &str) -> Option<&
     at.get_mut(means)?.as_mapping_mut()
 }
 
-/// Replaces the port name in handlers by the number, because a handler can only refer to port names of its own
-/// container.
+/// Replaces the name of the agent's port by its number in the handlers of the agent's container. The port has moved to
+/// the sidecar, and a handler can refer only to port names of its own container.
 fn renumber(container: &mut Mapping, by_name: Option<&str>, number: u64) -> Vec<String> {
     let mut changed = Vec::new();
     for (path, handler) in HANDLERS {

@@ -123,8 +123,8 @@ impl Reloader {
         self.metrics.config_refused();
     }
 
-    /// Reads the secrets and certificates of the last good configuration again. Therefore they can be rotated even
-    /// while the configuration file has a mistake.
+    /// Reads the secrets and certificates of the last good configuration again. Secrets and certificates can therefore
+    /// be rotated even while the configuration file has a mistake.
     async fn renew(&mut self, serving: &Serving) {
         let (text, stamps) = self.good.clone();
         let config = &self.args.config;

@@ -15,9 +15,9 @@ pub struct CallbackConvention {
     pub insertions: Vec<Insertion>,
     /// The way in which the provider sends the token back.
     pub token: TokenReturn,
-    /// The locations of the status in a callback.
+    /// The locations in a callback that can contain the status.
     pub status: Vec<StatusAt>,
-    /// The location of the progress in a callback.
+    /// The member of a callback that contains the progress, if callbacks report progress.
     pub progress: Option<Pointer>,
     /// The status values with which the provider asks a question.
     pub asking: Vec<Box<str>>,
@@ -25,10 +25,10 @@ pub struct CallbackConvention {
     pub done: Vec<Box<str>>,
     /// The status values that mean failure.
     pub failed: Vec<Box<str>>,
-    /// The location of the provider's id of the work in the provider's response to the request. `None` if the response
-    /// contains no such id.
+    /// The member of the provider's response to the request that contains the provider's id for the work. `None` if the
+    /// response contains no such id.
     pub response: Option<Pointer>,
-    /// The locations of the provider's id of the work in a callback.
+    /// The locations in a callback that can contain the provider's id for the work.
     pub id: Vec<StatusAt>,
 }
 

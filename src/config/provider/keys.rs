@@ -149,7 +149,8 @@ fn certificates(at: &Cursor<'_>) -> Option<KeySet> {
     }
 }
 
-/// Reads `registration: {file: …}`. Callgate stores the secret that the provider sends in its handshake in this file.
+/// Reads `registration: {file: …}`. The provider sends its secret in a handshake, and Callgate stores the secret in
+/// this file.
 fn registration(at: &Cursor<'_>, scheme: &Scheme) -> Option<VerifierKeys> {
     let mut fields = at.fields()?;
     let path = fields.required("file").and_then(|at| match at.text()? {

@@ -14,7 +14,8 @@ use crate::token::{Algorithm, Asserter, KeyFault, KeyMaterial};
 const TTL_MIN: Duration = Duration::from_secs(5);
 /// The default lifetime.
 const TTL_DEFAULT: Duration = Duration::from_secs(60);
-/// The longest lifetime. Until an assertion expires, anybody who has seen its request can send the same request again.
+/// The longest lifetime. Until an assertion expires, anybody who has seen the request with this assertion can send the
+/// same request again.
 const TTL_MAX: Duration = Duration::from_secs(3600);
 
 /// Reads `assertion`. `public_url` has the same meaning as in [`super::token::callback_tokens`]. The key must not be

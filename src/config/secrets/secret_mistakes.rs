@@ -3,7 +3,8 @@
 
 use crate::secret::Secret;
 
-/// Prefixes of values that are not signing secrets, each with the kind of the value and what to do.
+/// Prefixes of values that are not signing secrets. Each prefix has a text that says what such a value is, and what the
+/// operator can do.
 const OTHER_VALUES: [(&str, &str); 24] = [
     ("sk_live_", STRIPE_KEY),
     ("sk_test_", STRIPE_KEY),
@@ -58,7 +59,8 @@ pub(super) fn surrounding_text(secret: &Secret) -> Option<&'static str> {
         .then_some("the secret is in quotation marks, which are part of it; remove the quotation marks")
 }
 
-/// Returns the kind of a value that is probably not the signing secret of a provider, and what to do.
+/// Returns an element of [`OTHER_VALUES`] if the value begins with its prefix. Such a value is probably not the signing
+/// secret of a provider.
 pub(in crate::config) fn other_value(secret: &Secret) -> Option<(&'static str, &'static str)> {
     OTHER_VALUES.iter().find(|(prefix, _)| secret.expose().starts_with(prefix.as_bytes())).copied()
 }

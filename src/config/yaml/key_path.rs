@@ -37,7 +37,7 @@ pub(crate) fn path_text(steps: &[Step]) -> String {
     text
 }
 
-/// Returns at most the first [`CHARACTERS_MAX`] characters of a text, which a message may repeat.
+/// Returns the beginning of a text, for a message: at most [`CHARACTERS_MAX`] characters.
 pub(crate) fn beginning(text: &str) -> &str {
     let end = text.char_indices().nth(CHARACTERS_MAX).map_or(text.len(), |(end, _)| end);
     text.get(..end).unwrap_or_default()

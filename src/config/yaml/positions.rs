@@ -147,7 +147,7 @@ impl Outline {
         self.root
     }
 
-    /// Returns the number of an item of a list.
+    /// Returns the number of the item `index` of a list.
     pub fn item(&self, list: usize, index: usize) -> Option<usize> {
         match self.content(list)? {
             Content::List(items) => items.get(index).copied(),
@@ -155,7 +155,7 @@ impl Outline {
         }
     }
 
-    /// Returns the numbers of a key and its value in a mapping.
+    /// Returns the numbers of the key and the value of the entry `index` of a mapping.
     pub fn entry(&self, map: usize, index: usize) -> Option<(usize, usize)> {
         match self.content(map)? {
             Content::Map(map) => map.entries.get(index).copied(),
