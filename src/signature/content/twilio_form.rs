@@ -48,8 +48,8 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
     sorted_fields(body)
 }
 
-/// Returns the other form of the public URL that Twilio may sign. If the URL has a port, this is the URL without the
-/// port. Otherwise it is the URL with the default port of its scheme.
+/// Returns the public URL in its other form, because Twilio may sign the URL with or without a port. A URL with a port
+/// loses its port. A URL without a port gets the default port of its scheme.
 pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));

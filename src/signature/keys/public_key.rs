@@ -181,8 +181,8 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the key if it can verify signatures. Returns `None` for keys of other types and for other uses, which a
-    /// JWKS may also contain.
+    /// Returns the key if it can verify signatures. A JWKS may also contain keys of other types and for other uses. For
+    /// these, returns `None`.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
