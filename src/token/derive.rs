@@ -28,7 +28,8 @@ impl fmt::Debug for Deriver {
 }
 
 impl Deriver {
-    /// Creates a deriver. `key` is a key of callback tokens. Returns `None` if the HMAC does not accept the key.
+    /// Creates a deriver. `key` is a key that signs callback tokens. Returns `None` if the HMAC does not accept the
+    /// key.
     pub fn new(key: &Secret) -> Option<Self> {
         Hmac::new_from_slice(key.expose()).ok().map(|mac| Self { mac })
     }
