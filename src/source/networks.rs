@@ -95,8 +95,8 @@ fn fold_network(network: IpNet) -> IpNet {
 /// The reason why a text is not a valid network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NetworkFault {
-    /// The address has bits set after the prefix. Contains the network without these bits, which is probably the
-    /// intended one.
+    /// The address has bits set after the prefix. The field is the network without these bits, which was probably
+    /// intended.
     HostBits(IpNet),
     /// The text is neither `address` nor `address/prefix`.
     Unreadable,
