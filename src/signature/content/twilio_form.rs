@@ -14,7 +14,8 @@ use crate::signature::keys::Encoding;
 /// The query parameter with the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
 
-/// Maximum number of form fields. The limit is needed because the fields are sorted before the signature is verified.
+/// Maximum number of form fields. The limit is needed because Callgate sorts the fields before it verifies the
+/// signature, so that anybody could cause this work.
 const FIELDS_MAX: usize = 1000;
 
 /// Returns the text that Twilio signs for this body.

@@ -60,8 +60,8 @@ impl Encoding {
     }
 
     /// Returns the reason why a text is not a signature in this encoding, as a predicate such as `is not base64`. The
-    /// reason does not repeat the text. `algorithm` determines the length of a signature. It is `None` for public-key
-    /// signatures, whose length is not checked.
+    /// reason does not repeat the text. `algorithm` determines the length of a signature. `algorithm` is `None` for
+    /// public-key signatures, whose length is not checked.
     pub(in crate::signature) fn fault(self, text: &str, algorithm: Option<MacAlgorithm>) -> String {
         let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
         if text.is_empty() {

@@ -82,8 +82,8 @@ impl Keyring {
     /// Stores the certificate with this URL.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
-        // A certificate that is fetched again is usually the same one. If the old certificate has verified a message,
-        // the new one is marked as if it had verified a message, too.
+        // A certificate that is fetched again is usually unchanged. If the old certificate has verified a message, the
+        // new certificate is marked as if it had verified a message, too.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {

@@ -256,8 +256,8 @@ impl KeySet {
         self.keys.iter().filter(move |key| key.is_valid_at(now))
     }
 
-    /// Returns the valid keys with this id. Keys without an id match every id. If `id` is `None`, every valid key
-    /// matches.
+    /// Returns the keys that have this id and are valid at `now`. Keys without an id match every id. If `id` is `None`,
+    /// every valid key matches.
     pub(in crate::signature) fn named<'k>(
         &'k self,
         id: Option<&'k str>,

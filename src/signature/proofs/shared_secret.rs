@@ -103,8 +103,8 @@ impl SharedSecretPlace {
     }
 }
 
-/// Checks that `candidate` is one of the secrets. Every secret is compared, so that the time does not reveal which one
-/// matched.
+/// Checks that `candidate` is one of the secrets. Every secret is compared, so that the response time does not reveal
+/// which secret matched.
 fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
     found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
 }

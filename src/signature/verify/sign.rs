@@ -1,4 +1,4 @@
-//! Signs as a provider does, for every scheme with a shared key. The result passes verification.
+//! Signs requests with shared secrets, in the same way as a provider. The signed requests pass verification.
 
 use std::borrow::Cow;
 

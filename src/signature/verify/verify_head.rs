@@ -146,8 +146,8 @@ impl Verifier {
     /// Returns the public keys that verify a message.
     ///
     /// # Errors
-    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, there are also the
-    /// errors of reading its URL.
+    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, reading the URL of the
+    /// certificate can cause other errors.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,
