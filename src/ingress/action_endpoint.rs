@@ -1,5 +1,5 @@
-//! The action endpoint of a callback, which is the URL for answers to the provider's question. The gate checks it, and
-//! the agent can receive a local URL in its place.
+//! The action endpoint of a callback, which is the URL for answers to the provider's question. The gate checks this
+//! URL. Callgate can replace the URL with a local one in the body that the agent receives.
 
 use super::decide::Admitted;
 use super::permit::Permit;

@@ -285,7 +285,7 @@ fn token(
         }
         TokenRule::Static { header, secrets } => {
             let value = one_header(head, header)?;
-            // Compare all secrets, so that the time does not reveal which one matched.
+            // Compare all secrets, so that the response time does not reveal which secret matched.
             let matches = |secret: &&Secret| match *header == http::header::AUTHORIZATION {
                 true => secret.matches_authorization(value),
                 false => secret.matches(value),

@@ -49,8 +49,9 @@ struct Body<'a> {
 }
 
 impl Notice<'_> {
-    /// Returns the body, and the head of its HTTP/1.1 request, including the blank line. Returns `None` if the route
-    /// has no `notify` path, or if the captures of the interaction do not fit this path.
+    /// Returns the head and the body of the HTTP/1.1 request that contains the notice. The head includes the blank
+    /// line. Returns `None` if the route has no `notify` path, or if the captures of the interaction do not fit this
+    /// path.
     pub fn write(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let captures: Vec<_> = self.interaction.captures().collect();
         let value = |name: &str| captures.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
