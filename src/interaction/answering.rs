@@ -30,7 +30,7 @@ impl Interaction {
         Some(number)
     }
 
-    /// Reports whether a question is not answered yet.
+    /// Reports whether at least one question is not answered yet.
     pub(super) fn has_open_question(&self) -> bool {
         self.questions().iter().any(|question| !question.answered)
     }

@@ -1,4 +1,4 @@
-//! The check of the ledger before a verified callback is delivered: its input and its possible verdicts.
+//! The input and the possible verdicts of the ledger's check, which runs before Callgate delivers a verified callback.
 
 use std::sync::Arc;
 use std::time::Duration;
