@@ -184,7 +184,7 @@ impl<'t> Walk<'_, '_, 't> {
     }
 }
 
-/// A serde visitor that decodes an escaped member name and returns the pointers that match it, as a bit mask.
+/// A serde visitor that decodes an escaped member name. It returns the pointers that match the name, as a bit mask.
 struct Unescaped<'w, 'a, 'p, 't>(&'w Walk<'a, 'p, 't>);
 
 impl Visitor<'_> for Unescaped<'_, '_, '_, '_> {
