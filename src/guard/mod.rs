@@ -1,8 +1,9 @@
 //! Protects outgoing requests to URLs from outside against server-side request forgery. It checks that a URL is
-//! unambiguous, that its host is in the list of allowed hosts, and that Callgate is allowed to connect to its address.
+//! unambiguous, that its host is in the list of allowed hosts, and that Callgate is allowed to connect to the address
+//! of the host.
 //!
-//! It does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately before it
-//! connects to this address.
+//! This module does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately
+//! before it connects to this address.
 
 mod address;
 mod url;
