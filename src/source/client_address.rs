@@ -17,7 +17,7 @@ pub enum AddressHeader {
     Forwarded,
     /// A comma-separated list to which each proxy appends, such as `X-Forwarded-For`.
     List(HeaderName),
-    /// A header with one address that the edge proxy sets, such as `CF-Connecting-IP`. It must not occur twice.
+    /// A header with one address that the edge proxy sets, such as `CF-Connecting-IP`. The header must not occur twice.
     Single(HeaderName),
 }
 

@@ -115,7 +115,8 @@ impl fmt::Display for NetworkFault {
 /// ids and signs are errors. The parser of the standard library is used, because it is strict.
 ///
 /// # Errors
-/// Returns a [`NetworkFault`]. If bits after the prefix are set, it contains the network that was probably intended.
+/// Returns a [`NetworkFault`]. If bits after the prefix are set, the fault contains the network that was probably
+/// intended.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkFault> {
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),
