@@ -52,8 +52,8 @@ pub struct Inject {
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The member of the provider's response that contains the id that the provider gave to the work. `None` if this id
-    /// is not read.
+    /// The member of the provider's response from which Callgate reads the provider's id of the work. `None` if
+    /// Callgate does not read this id.
     pub response: Option<Pointer>,
 }
 
@@ -104,8 +104,8 @@ impl Inject {
         Ok(taken)
     }
 
-    /// Returns the values to insert into a request. Omits each constant value for which the request already has a
-    /// value.
+    /// Returns the values to insert into a request. Omits a constant value if the request already has a value at its
+    /// place.
     pub(super) fn wanted<'i>(
         &'i self,
         head: &'i RequestHead<'_>,
@@ -273,7 +273,7 @@ pub(super) fn body<'b>(
                 };
                 let value = shape.json(callback);
                 let absent = if shape.is_constant() { Absent::Null } else { Absent::NullOrEmpty };
-                // In every insertion, `-` is the place after the last element that the agent sent.
+                // Every `-` is resolved in the agent's body, so that all insertions refer to the same new element.
                 let inserted =
                     resolve_appends(body, pointer).and_then(|at| insert(document, &at, &value, absent));
                 text = Some(inserted.map_err(|fault| refusal(fault, pointer))?);

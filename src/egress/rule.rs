@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 pub struct Rule {
     /// The name of the rule. It is used as metric label and log field.
     pub name: Box<str>,
-    /// The path at which the agent sends its request to Callgate.
+    /// The path to which the agent sends its request on the egress listener.
     pub path: Template,
     /// The methods that the rule accepts.
     pub methods: Vec<Method>,
@@ -43,7 +43,7 @@ pub struct Rule {
 pub struct Target {
     /// The URL. If `path` is `Some`, only the scheme, the host and the port of this URL are used.
     pub url: Url,
-    /// The template of the path, if it has captures.
+    /// The template of the destination path. `None` if this path has no captures.
     pub path: Option<Template>,
 }
 

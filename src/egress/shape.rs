@@ -13,7 +13,7 @@ pub struct Callback<'a> {
     pub url: &'a str,
     /// The callback token. If the route reads the token from the URL, the URL contains it as well.
     pub token: &'a str,
-    /// The secret that the provider must sign the callback with. It is empty for providers with another kind of key.
+    /// The secret with which the provider must sign the callback. It is empty for providers with another kind of key.
     pub secret: &'a str,
     /// The time at which the token expires.
     pub expires: Timestamp,
@@ -24,7 +24,7 @@ pub struct Callback<'a> {
 pub enum Slot {
     /// The time at which the token expires, in RFC 3339.
     Expires,
-    /// The secret that the provider must sign the callback with.
+    /// The secret with which the provider must sign the callback.
     Secret,
     /// The callback token.
     Token,

@@ -69,8 +69,9 @@ impl Rule {
     }
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
-    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. A
-    /// parameter of the agent with the name of an inserted one is empty. It counts as absent and is replaced.
+    /// query consists of the query of the target, the query of the agent's request, and the parameters `inserted`. An
+    /// inserted parameter replaces the agent's parameter of the same name, if there is one. The replaced parameter is
+    /// always empty.
     fn target(
         &self,
         head: &RequestHead<'_>,

@@ -153,7 +153,7 @@ impl Chunks {
     }
 
     /// Reads the next bytes and passes the decoded data to `data`. Returns how many bytes belong to the body. Bytes
-    /// after its end are not read.
+    /// after the end of the body are not read.
     ///
     /// # Errors
     /// Returns [`ChunkFault`] if the bytes violate the grammar.

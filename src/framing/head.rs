@@ -24,7 +24,8 @@ pub struct Head {
     line: usize,
     /// Number of complete lines.
     lines: usize,
-    /// Whether an empty line preceded the request line (RFC 9112 section 2.2). Some clients send one after a body.
+    /// Whether an empty line preceded the request line (RFC 9112 section 2.2). Some clients send an empty line after a
+    /// body.
     blank: bool,
     http_1_1: bool,
     length: Option<u64>,
@@ -138,7 +139,7 @@ impl Head {
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(HeadFault::Malformed("a header name is invalid"));
         }
-        // The fold has no early exit, so that the compiler can vectorize the loop.
+        // `fold` visits every byte without an early exit, so that the compiler can vectorize the loop.
         if value.iter().fold(false, |any, b| any | is_control(*b)) {
             return Err(HeadFault::Malformed("a header value contains a control character"));
         }

@@ -77,8 +77,8 @@ pub fn classify(address: IpAddr) -> Option<AddressClass> {
     }
 }
 
-/// The addresses of metadata services. The first is used by most cloud providers. The others are those of Azure,
-/// Alibaba Cloud and Oracle Cloud.
+/// The addresses of metadata services. Most cloud providers use the first address. The other addresses belong to Azure,
+/// Alibaba Cloud and Oracle Cloud, in this order.
 const METADATA: [Ipv4Addr; 4] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(168, 63, 129, 16),

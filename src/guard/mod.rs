@@ -1,8 +1,9 @@
 //! Protects outgoing requests to URLs from outside against server-side request forgery. It checks that a URL is
-//! unambiguous, that its host is in the list of allowed hosts, and that Callgate is allowed to connect to its address.
+//! unambiguous, that its host is in the list of allowed hosts, and that Callgate is allowed to connect to the address
+//! of the host.
 //!
-//! It does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately before it
-//! connects to this address.
+//! This module does not resolve names. The caller must pass each resolved address to [`Guard::judge`] immediately
+//! before it connects to this address.
 
 mod address;
 mod url;
@@ -24,8 +25,8 @@ pub enum Refused {
     Host,
     /// The address belongs to Callgate itself or to its agent.
     Own,
-    /// The URL is plain HTTP, which is not allowed for this host. A host name other than `localhost` needs an entry
-    /// that allows plain HTTP. An IP address must not be public.
+    /// The URL is plain HTTP, which is not allowed for this host. For a host name other than `localhost`, an entry must
+    /// allow plain HTTP. If the host is an IP address, the address must not be public.
     PlainHttp,
     /// The URL is invalid or ambiguous.
     Url(UrlFault),
@@ -146,7 +147,7 @@ impl Guard {
         Ok(url)
     }
 
-    /// Checks an address that `url` resolved to. Call it immediately before connecting to this address.
+    /// Checks an address that `url` resolved to. Call this function immediately before connecting to the address.
     ///
     /// # Errors
     /// Returns the reason as [`Refused`].
@@ -160,7 +161,8 @@ impl Guard {
             // `localhost` must not resolve to a public address.
             None if url.host() == "localhost" && !listed => Err(Refused::Host),
             Some(_) if !listed => Err(Refused::Host),
-            // Plain HTTP to a literal address is allowed only inside a listed network that is not public.
+            // Plain HTTP to an IP address in the URL is allowed only if a network in the list contains the address, and
+            // the address is not public.
             Some(_) if url.scheme() == Scheme::Http && class.is_none() => Err(Refused::PlainHttp),
             _ => Ok(()),
         }

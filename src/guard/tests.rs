@@ -17,7 +17,7 @@ fn addresses_of_other_projects_lists_are_classed_as_they_class_them() {
     let file: serde_json::Value = serde_json::from_str(&vectors("addresses.json")).unwrap();
     let mut count = 0;
     // The lists disagree about the addresses that are allowed, because this depends on the configuration of each
-    // project. They agree about the dangerous ones, so only those are compared.
+    // project. They agree about the dangerous addresses, so the test uses only these.
     for row in file["addresses"].as_array().unwrap().iter().filter(|row| row["expect"] == "block") {
         let address = row["ip"].as_str().unwrap().parse().unwrap();
         assert!(classify(address).is_some(), "{row}");

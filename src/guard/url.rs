@@ -1,4 +1,4 @@
-//! Parses URLs that every parser understands in the same way. All other URLs are an error. Examples are URLs with user
+//! Parses URLs that every parser understands in the same way. All other URLs are errors, for example URLs with user
 //! names, fragments, backslashes, white space, numbers that some parsers accept as addresses, or names outside ASCII.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,5 @@
-//! The action endpoint of a callback, which is the URL for answers to the provider's question. The gate checks it, and
-//! the agent can receive a local URL in its place.
+//! The action endpoint of a callback, which is the URL for answers to the provider's question. The gate checks this
+//! URL. Callgate can replace the URL with a local one in the body that the agent receives.
 
 use super::decide::Admitted;
 use super::permit::Permit;
@@ -65,14 +65,14 @@ impl Admitted {
 
 impl Permit {
     /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
-    /// the route does not rewrite, or if the callback asks no question.
+    /// the route does not replace action endpoints, or if the callback asks no question.
     pub fn body_with_local_endpoint(&self, body: &[u8], local: &str) -> Option<String> {
         let actions = self.route().actions.as_ref().filter(|actions| actions.rewrite)?;
         let number = self.question()?;
         let text = std::str::from_utf8(body).ok()?;
         let old = find_one(body, &actions.pointer).raw()?;
         let interaction = self.interaction()?;
-        // The URL identifies the question, so that the agent can answer several open questions.
+        // The local URL identifies the question, because an interaction can have several open questions.
         let url = match number {
             FIRST_QUESTION => format!("{local}{interaction}"),
             _ => format!("{local}{interaction}/{number}"),

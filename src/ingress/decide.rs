@@ -14,7 +14,7 @@ use crate::source::{ClientAddress, SourceFault};
 use crate::time::Timestamp;
 use crate::trail::{Check, Trail};
 
-/// Maximum size of a body in observe mode, in bytes, if the route's own limit is smaller.
+/// Maximum size of a body in observe mode, in bytes. A route with a larger limit of its own keeps that limit.
 const OBSERVED_BYTES_MAX: u64 = 8 << 20;
 
 /// The compiled routes and the data that they share.
@@ -48,7 +48,7 @@ pub struct Seen {
     pub captures: Option<Captures>,
     /// The id of the interaction that the token names.
     pub interaction: Option<Box<str>>,
-    /// The name of the reason why the guard denied the action endpoint.
+    /// The name of the guard's reason for denying the action endpoint.
     pub guarded: Option<&'static str>,
     /// The URL of the certificate that verifies the signature, if the certificate has not been fetched yet.
     pub wanted: Option<Box<str>>,

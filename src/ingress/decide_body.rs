@@ -110,8 +110,7 @@ impl Admitted {
         }
     }
 
-    /// Applies the result of a check. Returns its value or its denial. In observe mode, records a denial and returns
-    /// `Ok(None)` instead.
+    /// Returns the value or the denial of a check. In observe mode, records a denial and returns `Ok(None)` instead.
     fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
@@ -257,7 +256,8 @@ impl Admitted {
             return Err(trail.deny(Check::Signature, refusal.denial, || refusal.detail.into_owned()));
         };
         let signed = self.signed(head);
-        // The log does not contain the URL, because the URL can contain a token.
+        // Only a verbose trail describes the signed bytes. The log must not, because the signed URL can contain a
+        // token.
         let described =
             trail.is_verbose().then(|| verifier.describe_signed(presented, &signed, body)).flatten();
         let described = described.map(|text| format!("; {}", self.without_token(text))).unwrap_or_default();

@@ -24,8 +24,9 @@ pub struct Edge {
 
 impl Edge {
     /// Writes the headers that tell the agent how the caller reached Callgate: `X-Forwarded-Proto` and
-    /// `X-Forwarded-Host` of the public URL, and `X-Forwarded-For` with the client address. Without a public URL, the
-    /// scheme is that of the listener, and there is no host. `None` means that there is no caller, as for a notice.
+    /// `X-Forwarded-Host` of the public URL, and `X-Forwarded-For` with the client address. Without a public URL,
+    /// `X-Forwarded-Proto` is the scheme of the listener, and `X-Forwarded-Host` is omitted. A notice has no caller, so
+    /// `is_tls` and `client` are then `None`.
     pub(super) fn write_forwarded_headers(
         &self,
         is_tls: Option<bool>,

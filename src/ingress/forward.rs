@@ -117,7 +117,8 @@ impl Permit {
         };
         let identify = |out: &mut Vec<u8>| {
             self.identify(out);
-            // A route in observe mode keeps the headers of the caller, which the agent still checks.
+            // In observe mode, Callgate does not replace the caller's `X-Forwarded-*` headers, because the agent still
+            // checks them.
             if !self.route().observes() {
                 self.edge().write_forwarded_headers(Some(head.is_tls), Some(self.client()), out);
             }

@@ -26,14 +26,14 @@ pub(super) struct Found {
     pub(super) granted: Option<Granted>,
     /// The signature, the timestamp and the event id in the head.
     pub(super) presented: Option<PresentedSignature>,
-    /// The name of the reason why the guard denied the action endpoint.
+    /// The name of the guard's reason for denying the action endpoint.
     pub(super) guarded: Option<&'static str>,
     /// True if the route does not list the request's method. The request is then denied unless it is a handshake.
     pub(super) only_handshake: bool,
     /// The derived signing secrets of the interaction that the token names.
     pub(super) derived: Vec<Secret>,
-    /// The denial because of a missing signature. It is applied later, unless the body shows that the request is an
-    /// unsigned handshake.
+    /// The denial of a request without a signature. Callgate applies the denial later, unless the body shows that the
+    /// request is an unsigned handshake.
     pub(super) unsigned: Option<Refusal>,
     /// The URL of the certificate that verifies the signature, if the certificate has not been fetched yet.
     pub(super) wanted: Option<Box<str>>,
@@ -44,8 +44,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Applies the result of a check. Returns its value or its denial. In observe mode, records a denial and returns
-    /// `Ok(None)` instead.
+    /// Returns the value or the denial of a check. In observe mode, records a denial and returns `Ok(None)` instead.
     pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         match said {
             Err(denial) if route.observes() => {
@@ -286,7 +285,7 @@ fn token(
         }
         TokenRule::Static { header, secrets } => {
             let value = one_header(head, header)?;
-            // Compare all secrets, so that the time does not reveal which one matched.
+            // Compare all secrets, so that the response time does not reveal which secret matched.
             let matches = |secret: &&Secret| match *header == http::header::AUTHORIZATION {
                 true => secret.matches_authorization(value),
                 false => secret.matches(value),
@@ -302,7 +301,8 @@ fn token(
     Ok(())
 }
 
-/// Adds the likely cause to the refusal of a token that has text after it. Tokens contain none of these characters.
+/// If `token` contains a character that is never part of a token, adds a likely cause to the refusal: the sender
+/// appended text to the token or to the URL.
 fn with_appended_text(refusal: Refusal, token: &str) -> Refusal {
     let cause = match token.find(['?', '&', '/', '#', ' ', '"', '<', '>', ',']).map(|at| token.get(at..)) {
         None => return refusal,

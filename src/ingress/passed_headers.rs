@@ -4,9 +4,9 @@ use http::HeaderName;
 
 use crate::request::HOP_BY_HOP;
 
-/// Headers that proxies, content delivery networks and application servers set, and that agents and their frameworks
-/// trust: for the client address, the path, the host, the method, or the identity of a user. A caller must not choose
-/// them, so Callgate removes them. Sorted.
+/// Headers that agents and their frameworks trust, because a proxy, a content delivery network or an application server
+/// usually sets them. Such a header contains the client address, the path, the host, the method, or the identity of a
+/// user. A caller must not choose these values, so Callgate removes the headers. Sorted.
 const REMOVED: [&str; 50] = [
     "ali-cdn-real-ip",
     // RFC 9440.
@@ -26,7 +26,7 @@ const REMOVED: [&str; 50] = [
     "forwarded-for",
     "front-end-https",
     "incap-client-ip",
-    // CGI gateways put it into the environment variable `HTTP_PROXY` (httpoxy).
+    // CGI gateways put this header into the environment variable `HTTP_PROXY` (httpoxy).
     "proxy",
     "proxy-client-ip",
     "true-client-ip",
@@ -62,7 +62,8 @@ const REMOVED: [&str; 50] = [
     "x-vercel-proxied-for",
 ];
 
-/// Prefixes of the names of further headers that agents and their frameworks trust. Sorted.
+/// Prefixes of header names. Agents and their frameworks also trust headers whose names begin with these prefixes.
+/// Sorted.
 const REMOVED_PREFIXES: [&str; 46] = [
     "callgate-",
     // Cloudflare.
@@ -121,19 +122,19 @@ const REMOVED_PREFIXES: [&str; 46] = [
     "x-webauth-",
 ];
 
-/// Headers that pass although no allowlist names them: they describe the body, which is delivered unchanged, and the
-/// trace, whose span Callgate sets.
+/// Headers that every allowlist contains. The first three describe the body, which Callgate delivers unchanged.
+/// `traceparent` identifies the trace, and Callgate sets the span in it.
 const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "content-type", "traceparent"];
 
-/// Reports whether a header of a caller never reaches the agent, whatever the configuration says: headers of the
-/// connection, headers that only a proxy is allowed to set, and headers of Callgate itself.
+/// Reports whether Callgate always removes this header of a caller, whatever the configuration says. It removes
+/// hop-by-hop headers, headers that only a proxy is allowed to set, and headers of Callgate itself.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
     REMOVED.contains(&text)
         || REMOVED_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
         || HOP_BY_HOP.contains(name)
-        // CGI gateways and WSGI servers read `callgate_route` as `callgate-route`, and some read `callgate.route` in the
-        // same way.
+        // CGI gateways and WSGI servers read `callgate_route` as `callgate-route`. Some of them read `callgate.route`
+        // in the same way.
         || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
@@ -142,7 +143,7 @@ pub fn is_always_removed(name: &HeaderName) -> bool {
 pub struct HeaderAllowlist(Vec<HeaderName>);
 
 impl HeaderAllowlist {
-    /// Creates an allowlist. The headers that describe the body, and `traceparent`, always pass.
+    /// Creates an allowlist of `names`, of the headers that describe the body, and of `traceparent`.
     pub fn new(mut names: Vec<HeaderName>) -> Self {
         names.extend(ALWAYS_PASSED.map(HeaderName::from_static));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));

@@ -147,7 +147,8 @@ impl Verified {
     }
 }
 
-/// Reports whether a denial for this reason comes after the ledger has compared the event with the delivered events.
+/// Reports whether the ledger has compared the event with the delivered events before it denied the callback for this
+/// reason.
 fn knows_events(denial: Denial) -> bool {
     !matches!(denial, Denial::InteractionUnknown | Denial::StoreFull | Denial::StoreUnavailable)
 }

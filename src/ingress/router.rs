@@ -34,7 +34,7 @@ impl Router {
     }
 
     /// Returns the index of the route that matches `path`. `fits` reports whether the captures of a route accept the
-    /// segments of the path. If it returns false, the search continues.
+    /// segments of the path. If `fits` returns false, the search continues.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
         descend(&self.root, path.segments(), &fits)
     }

@@ -23,7 +23,7 @@ pub struct Notice<'a> {
     pub cause: Overdue,
     /// The settings that all routes share.
     pub edge: &'a Edge,
-    /// The time of sending, and the id of the message.
+    /// The id of the message, and the time at which it is sent.
     pub stamp: Stamp<'a>,
 }
 
@@ -49,8 +49,9 @@ struct Body<'a> {
 }
 
 impl Notice<'_> {
-    /// Returns the body, and the head of its HTTP/1.1 request, including the blank line. Returns `None` if the route
-    /// has no `notify`, or if its path cannot be filled with these captures.
+    /// Returns the head and the body of the HTTP/1.1 request that contains the notice. The head includes the blank
+    /// line. Returns `None` if the route has no `notify` path, or if the captures of the interaction do not fit this
+    /// path.
     pub fn write(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let captures: Vec<_> = self.interaction.captures().collect();
         let value = |name: &str| captures.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);

@@ -9,8 +9,9 @@ use crate::time::Timestamp;
 const QUESTIONS_MAX: usize = 8;
 
 impl Interaction {
-    /// Adds a question of a callback and returns its number. The question can be answered immediately, even before
-    /// the agent has accepted the callback. Returns `None` if the maximum number of questions is open.
+    /// Adds a question of a callback. Returns the number of the question. The question can be answered immediately,
+    /// even before the agent has accepted the callback. Returns `None` if the maximum number of questions is already
+    /// open.
     pub(super) fn ask(&mut self, endpoint: &str) -> Option<u32> {
         let more = self.more();
         if more.questions.len() >= QUESTIONS_MAX {
@@ -29,7 +30,7 @@ impl Interaction {
         Some(number)
     }
 
-    /// Reports whether a question is not answered yet.
+    /// Reports whether at least one question is not answered yet.
     pub(super) fn has_open_question(&self) -> bool {
         self.questions().iter().any(|question| !question.answered)
     }
@@ -45,7 +46,7 @@ impl Interaction {
     }
 
     /// Reserves a question for an answer: the question `number`, or the only open question if `number` is `None`.
-    /// Returns its number and the URL for the answer.
+    /// Returns the number of the question and the URL for the answer.
     ///
     /// # Errors
     /// Returns a [`QuestionFault`] if no question can be answered.

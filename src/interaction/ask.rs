@@ -1,4 +1,4 @@
-//! The check of the ledger before a verified callback is delivered: its input and its possible verdicts.
+//! The input and the possible verdicts of the ledger's check, which runs before Callgate delivers a verified callback.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,14 +82,14 @@ pub struct Ask<'a> {
     pub captures: &'a Captures,
     /// The rights of the token, if the token names an interaction.
     pub granted: Option<&'a Granted>,
-    /// The keys of the event. If one of them was already delivered, the callback is a duplicate.
+    /// The keys of the event. If an event with one of these keys was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
-    /// Further keys of the message, for a message whose event cannot be told apart from others. While the interaction is
-    /// open, the message is delivered. Once it is over, a message with one of these keys that was delivered before is a
-    /// duplicate: its sender missed the response.
+    /// The keys of the message itself, if `events` is empty. As long as the interaction is open, no such message is a
+    /// duplicate. After the interaction has ended, the message is a duplicate if Callgate delivered a message with one
+    /// of these keys before. The sender then probably did not receive the first response.
     pub repeats: &'a [EventKey],
-    /// The longest time for which the provider's signature lets a replay of this message pass. `None` if its scheme has no
-    /// limit.
+    /// The longest time for which a replay of this message passes the check of the signature. `None` if the provider's
+    /// scheme does not limit this time.
     pub replay_window: Option<Duration>,
     /// The provider's event id. It is only displayed, for example by the callbacks API.
     pub event_id: Option<&'a str>,

@@ -12,21 +12,21 @@ use crate::time::Timestamp;
 /// Delay before an unacknowledged notice is sent again. The delay doubles each time, from the minimum to the maximum.
 const NOTICE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// Delay before the deadline of an interaction is checked again, if one of its callbacks is being delivered.
+/// Delay before the deadline of an interaction is checked again while one of its callbacks is being delivered.
 const IN_FLIGHT_LOOK: Duration = Duration::from_secs(1);
 /// Time after which Callgate gives up a notice that the agent did not acknowledge.
 const NOTICE_GIVE_UP: Duration = Duration::from_secs(86_400);
 
-/// The effects of passing time on an interaction.
+/// The result of [`Interaction::pass`]: what has changed, and what the caller must do.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Due {
     /// Whether the record changed.
     pub changed: bool,
-    /// Whether the interaction expired in this call.
+    /// Whether this call of [`Interaction::pass`] ended the interaction.
     pub lapsed: bool,
-    /// The notice that must be sent now.
+    /// The notice that the caller must send now.
     pub notice: Option<NoticeId>,
-    /// The notice that was given up, because the agent never acknowledged it.
+    /// The cause of the notice that this call gave up, because the agent did not acknowledge the notice in time.
     pub given_up: Option<Overdue>,
     /// Whether the record can be deleted.
     pub dead: bool,
@@ -40,8 +40,8 @@ impl Interaction {
         let at = match self.state.is_open() {
             true => {
                 let ends = self.deadline().unix_ms().min(self.stalls_at().unwrap_or(i64::MAX));
-                // A callback that is being delivered may be the final one. The interaction must not expire before its
-                // delivery ends.
+                // A callback that is being delivered may be the final one. The interaction must not expire before the
+                // delivery of this callback ends.
                 let soonest = if self.in_flight == 0 { i64::MIN } else { now.plus(IN_FLIGHT_LOOK).unix_ms() };
                 ends.max(soonest).min(notice.unwrap_or(i64::MAX))
             }

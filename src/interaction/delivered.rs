@@ -1,9 +1,9 @@
-//! The delivered events in the record of their interaction.
+//! The events of an interaction that were delivered, as the record of the interaction stores them.
 
 use super::interaction::Interaction;
 
 impl Interaction {
-    /// Adds the fingerprint of a delivered event that was read from the file store.
+    /// Adds the fingerprint of a delivered event. The fingerprint comes from the file store.
     pub fn restore_event(&mut self, fingerprint: u64) {
         self.more().events.restore(fingerprint);
     }
@@ -13,15 +13,16 @@ impl Interaction {
         self.more.as_ref().map_or(&[], |more| more.events.delivered())
     }
 
-    /// Removes the fingerprints of events that the ledger has forgotten, if their list would grow otherwise.
+    /// Removes the fingerprints of events that the ledger has forgotten, but only if the list of fingerprints is long
+    /// and full. `is_known` reports whether the ledger still remembers an event.
     pub fn prune_events(&mut self, is_known: impl Fn(u64) -> bool) {
         if let Some(more) = &mut self.more {
             more.events.prune(is_known);
         }
     }
 
-    /// Removes and returns the fingerprints of the delivered events, if the interaction is over. It then accepts no
-    /// callback any more, so that none is delivered twice.
+    /// If the interaction is over, removes and returns the fingerprints of its delivered events. After this call, the
+    /// interaction accepts no more callbacks, so that no event can be delivered twice.
     pub fn forget_events(&mut self) -> Vec<u64> {
         match &mut self.more {
             Some(more) if !self.state.is_open() => {

@@ -2,13 +2,13 @@
 
 use super::ask::EventKey;
 
-/// The number of fingerprints from which those of forgotten events are removed before the list grows.
+/// A list of fewer fingerprints than this is never pruned (see [`Events::prune`]).
 const PRUNED_FROM: usize = 64;
 
 /// The events of one interaction. The ledger remembers the delivered events by their fingerprints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
-    /// The fingerprints of the delivered events. The ledger may have forgotten some of them.
+    /// The fingerprints of the delivered events. The ledger may have forgotten some of these events.
     delivered: Vec<u64>,
     /// The events that are being delivered, each with the number of its claim.
     delivering: Vec<(u32, EventKey)>,
@@ -39,7 +39,7 @@ impl Events {
         self.claims
     }
 
-    /// Marks the events of a claim as delivered. For each key, `remember` returns the fingerprint.
+    /// Marks the event of a claim as delivered. `remember` returns the fingerprint for a key of the event.
     pub(super) fn settle(&mut self, claim: u32, mut remember: impl FnMut(EventKey) -> u64) {
         let delivered = &mut self.delivered;
         self.delivering.retain(|(of, key)| {
@@ -54,7 +54,7 @@ impl Events {
         self.delivering.retain(|(of, _)| *of != claim);
     }
 
-    /// Adds the fingerprint of a delivered event that was read from the file store.
+    /// Adds the fingerprint of a delivered event. The fingerprint comes from the file store.
     pub(super) fn restore(&mut self, fingerprint: u64) {
         self.delivered.push(fingerprint);
     }
@@ -69,7 +69,8 @@ impl Events {
         std::mem::take(&mut self.delivered)
     }
 
-    /// Removes the fingerprints of forgotten events, if the list would grow otherwise.
+    /// Removes the fingerprints of forgotten events, but only if the list is long and full, so that the next
+    /// fingerprint would enlarge it.
     pub(super) fn prune(&mut self, is_known: impl Fn(u64) -> bool) {
         let len = self.delivered.len();
         if len >= PRUNED_FROM && len == self.delivered.capacity() {

@@ -209,9 +209,9 @@ impl Interaction {
 
     // === Callbacks ===
 
-    /// Claims a callback for delivery. `is_known` reports whether the ledger remembers a key as delivered.
-    /// Returns `Ok(None)` if the caller must wait for another delivery to end, because that delivery has the
-    /// same event or the token's last use.
+    /// Claims a callback for delivery. `is_known` reports whether the ledger remembers a key as delivered. Returns
+    /// `Ok(None)` if the caller must wait until another delivery has ended. This is the case if the same event is being
+    /// delivered, or if the callbacks that are being delivered may consume all remaining uses of the token.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered.
@@ -266,7 +266,8 @@ impl Interaction {
             let detail = "the callback has another id of the provider's work than the interaction";
             return Err(refused(Denial::InteractionMismatch, detail));
         }
-        // Without its events, late progress could have been delivered before.
+        // If the ledger has forgotten the events of this interaction, late progress may be a duplicate. Callgate then
+        // does not deliver it.
         let forgotten = self.more.as_ref().is_some_and(|more| more.events_forgotten);
         let drops = ask.follow.stale == Some(Stale::Drop);
         let stale = match self.state {
@@ -302,8 +303,8 @@ impl Interaction {
         }
     }
 
-    /// Ends a claim whose callback the agent accepted. For each event key, `remember` lets the ledger remember the event,
-    /// and returns its fingerprint. Returns whether this callback ended the interaction.
+    /// Ends a claim whose callback the agent accepted. For each key of the event, `remember` stores the event in the
+    /// ledger and returns the fingerprint of the event. Returns whether this callback ended the interaction.
     pub fn settle(
         &mut self,
         claim: &Claim,

@@ -18,7 +18,7 @@ pub struct Notice {
     pub(super) in_flight: bool,
 }
 
-/// Identifies a notice. A later stall of the same interaction has another id.
+/// Identifies a notice. The notice about a later stall of the same interaction has another id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NoticeId {
     /// The cause of the notice.
@@ -52,12 +52,12 @@ impl Overdue {
     }
 }
 
-/// The verified callbacks that arrived and that the agent did not accept.
+/// Counts the verified callbacks that the agent did not accept.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Undelivered {
     /// Number of failed deliveries.
     pub count: u32,
-    /// Time of the last one, in Unix milliseconds.
+    /// Time of the last failed delivery, in Unix milliseconds.
     pub(super) last: i64,
 }
 

@@ -24,7 +24,7 @@ pub struct Question {
 pub enum QuestionFault {
     /// The question was answered, or an answer is being sent.
     Answered,
-    /// The interaction ended without a final callback.
+    /// The interaction ended without a final callback, or its token has expired.
     Over,
     /// The interaction was revoked.
     Revoked,

@@ -29,12 +29,12 @@ pub enum StatusAt {
 /// values that end an interaction, and the deadlines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Follow {
-    /// The places of the status. The first one with a value is used.
+    /// The places in a callback that can contain the status. Callgate uses the first place that has a value.
     pub status: Vec<StatusAt>,
-    /// The place of the progress, which is a number.
+    /// The place in a callback that contains the progress. The progress is a number.
     pub progress: Option<Pointer>,
-    /// The places of the provider's id of the work. The first one with a value is used. This id must equal the id that
-    /// the provider returned in its response to the agent's request.
+    /// The places in a callback that can contain the provider's id of the work. Callgate uses the first place that has
+    /// a value. The id must equal the id that the provider returned in its response to the agent's request.
     pub id: Vec<StatusAt>,
     /// The status values with which the provider asks a question.
     pub asking: Vec<Box<str>>,
@@ -66,7 +66,8 @@ pub struct Report {
     pub asks: bool,
     /// The action endpoint, if the callback has one that the route allows.
     pub question: Option<Box<str>>,
-    /// Whether a value should have been read from the body, but the body is not valid JSON.
+    /// Whether a value should be read from the body, but the body is not valid JSON. False if the status was found
+    /// elsewhere, for example in a header.
     pub unreadable: bool,
 }
 
@@ -107,7 +108,7 @@ impl Follow {
             (false, false) => None,
         };
         let asks = is(&self.asking);
-        // If a header contains the status, the body is not needed for it.
+        // If the status was found elsewhere, for example in a header, the callback is not treated as unreadable.
         let unreadable = unreadable && status.is_none();
         Report { status, progress, end, id, asks, unreadable, ..Report::default() }
     }

@@ -205,7 +205,7 @@ impl Key {
         self.algorithm
     }
 
-    /// Returns the key id, which tokens refer to with `kid`.
+    /// Returns the id of the key. A token names this id in `kid`.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }

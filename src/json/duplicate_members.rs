@@ -24,8 +24,8 @@ pub fn is_same_name(a: &str, b: &str) -> bool {
 
 /// Looks up one pointer strictly. Returns [`Found::Doubled`] if an object on the path has two members whose names are
 /// equal or differ only in case, because JSON parsers differ in which of them they use. Also returns [`Found::Doubled`]
-/// if there is only one such member and its name is in another case. A token of digits is a list index, never a member
-/// name.
+/// if there is only one such member, but its name differs from the token in case. A token of digits is a list index,
+/// never a member name.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8.

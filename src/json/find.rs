@@ -45,7 +45,7 @@ impl<'t> Found<'t> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotJson;
 
-/// Looks up all `pointers`. One pass over the document looks up [`POINTERS_MAX`] of them.
+/// Looks up all `pointers`. Each pass over the document looks up at most [`POINTERS_MAX`] of them.
 ///
 /// # Errors
 /// Returns [`NotJson`] if the document is not valid JSON in UTF-8. Some parsers accept invalid documents (`NaN`, a byte
@@ -154,8 +154,8 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Handles one value. The bit mask `through` selects the pointers whose path leads to this value. For each of them
-    /// that has no further tokens, the value is recorded. For the others, the search continues inside the value.
+    /// Handles one value. The bit mask `through` selects the pointers whose path leads to this value. If such a pointer
+    /// has no more tokens, this value is its result. Otherwise the search for this pointer continues inside the value.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());
@@ -184,7 +184,7 @@ impl<'t> Walk<'_, '_, 't> {
     }
 }
 
-/// A serde visitor that decodes an escaped member name and returns the pointers that match it, as a bit mask.
+/// A serde visitor that decodes an escaped member name. It returns the pointers that match the name, as a bit mask.
 struct Unescaped<'w, 'a, 'p, 't>(&'w Walk<'a, 'p, 't>);
 
 impl Visitor<'_> for Unescaped<'_, '_, '_, '_> {

@@ -13,8 +13,8 @@ use super::pointer::{APPEND, Pointer, names_element};
 pub enum InsertFault {
     /// An object on the path has two members with the same name.
     Doubled,
-    /// The path leads through a value that is not the object or the list it must be, or through an element behind the
-    /// end of a list.
+    /// A value on the path is not the object or the list that the next token needs, or an index on the path is greater
+    /// than the length of the list.
     NoMembers,
     /// The document is not JSON (RFC 8259) in UTF-8.
     NotJson,
@@ -22,7 +22,7 @@ pub enum InsertFault {
     Present,
 }
 
-/// The values that do not count as a value. Client libraries write them for settings that are not set.
+/// The JSON values that count as absent. Client libraries write these values for settings that are not set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Absent {
     /// `null`.
@@ -129,7 +129,7 @@ fn list_length(raw: &RawValue) -> Result<usize, InsertFault> {
     Ok(items.len())
 }
 
-/// Returns the JSON text of the objects and lists along `tokens`, with `value` at their end.
+/// Returns the JSON text of nested objects and lists, in which the path `tokens` leads to `value`.
 fn nested(tokens: &[Box<str>], value: &str) -> Result<String, InsertFault> {
     tokens.iter().rev().try_fold(value.to_owned(), |value, token| match &**token {
         APPEND | "0" => Ok(format!("[{value}]")),
@@ -138,7 +138,8 @@ fn nested(tokens: &[Box<str>], value: &str) -> Result<String, InsertFault> {
     })
 }
 
-/// Appends a member or an element to an object or a list, which is a slice of `document`.
+/// Returns `document` with `item` at the end of `container`. `item` is a member or a list element. `container` is an
+/// object or a list, and must be a slice of `document`.
 fn append(document: &str, container: &str, item: &str) -> String {
     let start = span(document, container).start;
     let inner = container.strip_suffix(['}', ']']).unwrap_or(container);

@@ -3,11 +3,11 @@
 /// Maximum number of pointers that one pass over a document looks up.
 pub const POINTERS_MAX: usize = 32;
 
-/// The token for the element behind the last one of a list (RFC 6901 section 4).
+/// The token that refers to the place after the last element of a list (RFC 6901 section 4).
 pub(super) const APPEND: &str = "-";
 
 /// Reports whether a token refers to an element of a list: it is `-`, or it consists of digits. Digits with a leading
-/// zero are included, although they are not a valid index, because they are not taken for a member name either.
+/// zero are included. They are not a valid index, but Callgate does not use them as a member name either.
 pub(super) fn names_element(token: &str) -> bool {
     token == APPEND || (!token.is_empty() && token.bytes().all(|b| b.is_ascii_digit()))
 }
@@ -34,8 +34,8 @@ impl Pointer {
         &self.text
     }
 
-    /// Reports whether one pointer is a prefix of the other, or both are equal. `-` may be the same element as any
-    /// index.
+    /// Reports whether one pointer is a prefix of the other, or both are equal. A `-` counts as equal to every index,
+    /// because both may refer to the same element.
     pub fn overlaps(&self, other: &Self) -> bool {
         let may_be = |a: &str, b: &str| a == APPEND && names_element(b);
         self.tokens.iter().zip(&other.tokens).all(|(a, b)| a == b || may_be(a, b) || may_be(b, a))

@@ -2,8 +2,8 @@
 //! two parsers could understand differently is an error. It is never repaired.
 //!
 //! A path is denied if it contains dot segments, empty segments, `;` parameters, backslashes, control characters, bytes
-//! outside ASCII, the percent-encoded forms of `/ \ . ; % ? #`, or percent-encoded bytes that are not valid UTF-8 (also
-//! overlong forms).
+//! outside ASCII, the percent-encoded forms of `/ \ . ; % ? #`, or percent-encoded bytes that are not valid UTF-8
+//! (including overlong forms).
 //!
 //! Two kinds of encodings are normalized, because this does not change the meaning (RFC 3986 section 6.2.2):
 //! percent-encoded unreserved characters are decoded, and the hex digits of other percent-encodings become upper case.
@@ -31,7 +31,7 @@ pub enum PathFault {
     EmptySegment(usize),
     /// A percent-encoded character that would change the meaning of the path if it were decoded.
     Encoded(usize),
-    /// Percent-encoded bytes that are not valid UTF-8 (also overlong forms).
+    /// Percent-encoded bytes that are not valid UTF-8 (including overlong forms).
     NotUtf8(usize),
     /// The path does not begin with a slash.
     NotAPath,

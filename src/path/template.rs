@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::canonical::CanonicalPath;
 
-/// The name of the capture that contains a token. Callgate verifies its value and never passes it to the agent.
+/// The name of the capture that contains a token. Callgate verifies the token and never passes it to the agent.
 pub const TOKEN_CAPTURE: &str = "callback_token";
 
 const CAPTURE_BYTES_MAX: usize = 255;

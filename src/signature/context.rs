@@ -14,19 +14,20 @@ pub struct SignatureContext<'a> {
     pub public_url: &'a str,
     /// The fetched keys.
     pub keyring: &'a Keyring,
-    /// The secrets of this interaction, if each interaction has its own.
+    /// The secrets that Callgate derived for the interaction of the request. The list is empty unless each interaction
+    /// has secrets of its own.
     pub derived: &'a [Secret],
     /// The current time.
     pub now: Timestamp,
 }
 
 impl<'a> SignatureContext<'a> {
-    /// Returns a context without fetched keys and without secrets of an interaction.
+    /// Returns a context with no fetched keys and no derived secrets.
     pub fn new(head: RequestHead<'a>, public_url: &'a str, now: Timestamp) -> Self {
         Self { head, public_url, keyring: &NOTHING, derived: &[], now }
     }
 
-    /// Returns the context with the secrets of an interaction.
+    /// Returns the context with these derived secrets.
     #[must_use]
     pub fn with_derived(self, derived: &'a [Secret]) -> Self {
         Self { derived, ..self }

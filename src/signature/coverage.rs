@@ -10,15 +10,15 @@ use super::scheme::{Proof, Scheme};
 /// The parts of a request that a signature covers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SignatureCoverage {
-    /// The whole body.
+    /// Whether the signature covers the whole body.
     pub body: bool,
-    /// Some members of the body.
+    /// Whether the signature covers individual members of the body.
     pub members: bool,
-    /// A timestamp, which Callgate compares with its clock.
+    /// Whether the signature covers a timestamp, which Callgate compares with its clock.
     pub time: bool,
-    /// The event id.
+    /// Whether the signature covers the event id.
     pub id: bool,
-    /// The URL that the provider called.
+    /// Whether the signature covers the URL that the provider called.
     pub url: bool,
 }
 

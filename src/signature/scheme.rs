@@ -36,9 +36,10 @@ pub struct Scheme {
     pub acknowledge: u16,
     /// Members that the body must not have, because the signature does not cover them.
     pub absent: Vec<Pointer>,
-    /// The handshakes of the provider.
+    /// The handshakes that the provider may send.
     pub handshakes: Vec<Handshake>,
-    /// The source of the event id, if the provider sends one.
+    /// The header or the body member that contains the event id. If it is `None`, a claim of the JWT may contain the
+    /// id.
     pub id: Option<EventIdSource>,
     /// The format of the shared secrets.
     pub secret_format: SecretFormat,
@@ -49,7 +50,7 @@ pub struct Scheme {
     /// The parts that tell events apart, for [`DuplicateRule::Identity`]. If the list is empty, nothing tells events
     /// apart, and every message is delivered.
     pub identity: Vec<IdentityPart>,
-    /// The proof of a message.
+    /// The proof that a message is from the provider.
     pub proof: Proof,
     /// Headers that every message must have, each with its required value.
     pub require: Vec<(HeaderName, HeaderValue)>,

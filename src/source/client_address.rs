@@ -1,5 +1,6 @@
 //! Finds the client address of a request. If the peer of the connection is not a trusted proxy, the client address is
-//! the address of the peer. Otherwise it is the right-most address in the proxy's header that is not a trusted proxy.
+//! the address of the peer. Otherwise Callgate reads the client address from the proxy's header, which can contain
+//! several addresses. The client address is the right-most of these addresses that does not belong to a trusted proxy.
 //! An unreadable address in the header is never skipped. It makes Callgate deny the request.
 
 use std::fmt;
@@ -16,7 +17,7 @@ pub enum AddressHeader {
     Forwarded,
     /// A comma-separated list to which each proxy appends, such as `X-Forwarded-For`.
     List(HeaderName),
-    /// A header with one address that the edge proxy sets, such as `CF-Connecting-IP`. It must not occur twice.
+    /// A header with one address that the edge proxy sets, such as `CF-Connecting-IP`. The header must not occur twice.
     Single(HeaderName),
 }
 
@@ -100,7 +101,8 @@ impl ClientAddress {
     }
 
     /// Walks through the addresses of a list from right to left, which is from the nearest hop to the farthest. Returns
-    /// the first address that is not a trusted proxy. If all are trusted proxies, returns the left-most one.
+    /// the first address that does not belong to a trusted proxy. If all addresses belong to trusted proxies, returns
+    /// the left-most address.
     fn right_most(
         &self,
         peer: IpAddr,

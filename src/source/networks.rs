@@ -95,8 +95,8 @@ fn fold_network(network: IpNet) -> IpNet {
 /// The reason why a text is not a valid network.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NetworkFault {
-    /// The address has bits set after the prefix. Contains the network without these bits, which is probably the
-    /// intended one.
+    /// The address has bits set after the prefix. The field is the network without these bits, which was probably
+    /// intended.
     HostBits(IpNet),
     /// The text is neither `address` nor `address/prefix`.
     Unreadable,
@@ -115,7 +115,8 @@ impl fmt::Display for NetworkFault {
 /// ids and signs are errors. The parser of the standard library is used, because it is strict.
 ///
 /// # Errors
-/// Returns a [`NetworkFault`]. If bits after the prefix are set, it contains the network that was probably intended.
+/// Returns a [`NetworkFault`]. If bits after the prefix are set, the fault contains the network that was probably
+/// intended.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkFault> {
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),

@@ -29,7 +29,7 @@ impl Lists {
         }
     }
 
-    /// Copies the list of feed `before` from the older lists `from`, and stores it as the list of feed `id`.
+    /// Copies the list that `from` has for the feed `before`, and stores the copy as the list of the feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(networks) = from.get(before) {
             self.put(id, networks.clone());
@@ -42,7 +42,7 @@ impl Lists {
     }
 }
 
-/// The error for a lookup that depends on a published list that has not been fetched yet.
+/// The error for a lookup whose result depends on a published list, if Callgate has not fetched this list yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListUnavailable;
 
@@ -88,8 +88,9 @@ pub struct Selection {
     /// JSON pointers to the networks. The token `[*]` selects every element of a list. If there are no pointers, the
     /// document is a text with one network per line.
     pub pointers: Vec<Box<str>>,
-    /// Conditions for the elements of the first list that a `[*]` selects. Each condition is a member name and a value.
-    /// An element is used only if each of these members equals the value, or is a list that contains it.
+    /// Conditions for the list elements that the first `[*]` of a pointer selects. Each condition is a member name and
+    /// a value. An element meets a condition if its member with this name equals the value, or is a list that contains
+    /// the value. Only elements that meet all conditions are used.
     pub filter: Vec<(Box<str>, Box<str>)>,
 }
 

@@ -122,8 +122,8 @@ impl Asserter {
         }
     }
 
-    /// Creates the assertion for a message of a route. Returns `None` if signing fails, for example because the
-    /// system has no random numbers. The message is then sent without an assertion, and the agent must deny it.
+    /// Creates the assertion for a message of a route. Returns `None` if signing fails, for example because the system
+    /// has no random numbers. The message is then sent without an assertion, and the agent must deny the message.
     pub fn assert(&self, route: &str, provider: Option<&str>, message: &Asserted<'_>) -> Option<String> {
         let issued = message.stamp.now.unix_secs();
         let ttl = i64::try_from(self.ttl.as_secs()).ok()?;

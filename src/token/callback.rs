@@ -26,7 +26,7 @@ pub struct Granted {
 #[derive(Clone, Debug)]
 pub struct CallbackVerifier {
     keys: Vec<Key>,
-    /// For each key, the encoded header of the tokens that were minted with it.
+    /// For each key, the encoded header of the tokens that were minted with this key.
     headers: Vec<Option<Box<str>>>,
     /// The derivers of signing secrets: one for each key that can mint.
     derivers: Vec<Deriver>,
@@ -35,7 +35,7 @@ pub struct CallbackVerifier {
 
 impl CallbackVerifier {
     /// Creates a verifier. `audience` is the public URL of this Callgate. The verifier accepts tokens that are signed
-    /// with any of `keys`. New tokens are signed with the first one.
+    /// with any of `keys`. New tokens are signed with the first key.
     pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, audience: &str) -> Self {
         let header = |key: &Key| header_text(CALLBACK_TYPE, key.algorithm(), key.id()?);
         Self { headers: keys.iter().map(header).collect(), keys, derivers, audience: audience.into() }
@@ -47,7 +47,7 @@ impl CallbackVerifier {
     }
 
     /// Returns the derived signing secrets of one interaction, one for each minting key. The provider received one of
-    /// them with the request.
+    /// these secrets with the request.
     pub fn derived(&self, interaction: &str) -> Vec<Secret> {
         self.derivers.iter().map(|deriver| deriver.secret(interaction)).collect()
     }

@@ -1,6 +1,6 @@
-//! Derives a signing secret for each interaction, for protocols in which the party that requests callbacks chooses the
-//! key that signs the callbacks. Callgate sends the secret to the provider with the request. It derives the secret
-//! again when a callback arrives, and never stores it.
+//! Derives a signing secret for each interaction. In some protocols, the client that requests callbacks chooses the key
+//! with which the provider signs them. Callgate sends the derived secret to the provider with the request. When a
+//! callback arrives, Callgate derives the secret again. It never stores the secret.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// The prefix of the text under the MAC. It ensures that a derived secret differs from every other value that is
-/// computed with the key (domain separation).
+/// A derived secret is the MAC of a text that begins with this prefix. The prefix ensures that the secret differs from
+/// every other value that is computed with the key (domain separation).
 const PURPOSE: &[u8] = b"callgate secret of an interaction, version 1\0";
 
 /// Derives secrets from one key.
@@ -28,7 +28,8 @@ impl fmt::Debug for Deriver {
 }
 
 impl Deriver {
-    /// Creates a deriver. `key` is a key of callback tokens. Returns `None` if the HMAC does not accept the key.
+    /// Creates a deriver. `key` is a key that signs callback tokens. Returns `None` if the HMAC does not accept the
+    /// key.
     pub fn new(key: &Secret) -> Option<Self> {
         Hmac::new_from_slice(key.expose()).ok().map(|mac| Self { mac })
     }

@@ -62,8 +62,8 @@ fn wycheproof_jws() {
         }
     }
     assert!(accepted > 10 && refused > 200, "{accepted} {refused}");
-    // Both vectors are the PS384 token in figure 20 of RFC 7520. Callgate denies it, because the vectors declare its
-    // key for PS256.
+    // Both vectors are the PS384 token in figure 20 of RFC 7520. Callgate denies this token, because the vectors
+    // declare that the key is for PS256.
     assert_eq!(strict, ["346 Figure20", "350 Figure20"], "valid tokens that are refused");
 }
 

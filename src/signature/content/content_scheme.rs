@@ -1,10 +1,10 @@
-//! The scheme of a provider that signs a content which is built from a template.
+//! Signature schemes in which a template describes the signed content.
 
 use super::content_template::ContentTemplate;
 use crate::signature::keys::{Encoding, SignatureAlgorithm};
 use crate::signature::request_parts::{SignaturePlace, TimestampRule};
 
-/// A signature over the content that a template describes.
+/// A signature scheme in which a template describes the signed content.
 #[derive(Clone, Debug)]
 pub struct ContentScheme {
     /// The algorithm of the signature.
@@ -15,7 +15,7 @@ pub struct ContentScheme {
     pub encoding: Encoding,
     /// The place of the signature in the request.
     pub place: SignaturePlace,
-    /// The timestamp, if the provider sends one.
+    /// How Callgate reads and checks the timestamp. `None` if the provider sends no timestamp.
     pub timestamp: Option<TimestampRule>,
 }
 

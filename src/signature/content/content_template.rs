@@ -186,8 +186,8 @@ impl ContentTemplate {
         self.parts.contains(&ContentPart::Timestamp)
     }
 
-    /// Returns the first byte of the fixed text that follows the event id in the template. Returns `None` if no fixed
-    /// text follows it.
+    /// If fixed text directly follows the event id in the template, returns the first byte of this text. Otherwise
+    /// returns `None`.
     pub(in crate::signature) fn byte_after_id(&self) -> Option<u8> {
         let at = self.parts.iter().position(|part| *part == ContentPart::Id)?;
         match self.parts.get(at + 1)? {
@@ -197,14 +197,14 @@ impl ContentTemplate {
     }
 }
 
-/// The values of the parts of a template for one request.
+/// The values that fill a template for one request.
 pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) context: &'v SignatureContext<'v>,
     pub(in crate::signature) body: &'v [u8],
     pub(in crate::signature) timestamp: &'v [u8],
     pub(in crate::signature) id: Option<&'v HeaderValue>,
     pub(in crate::signature) secret: &'v [u8],
-    /// The members of the body, in the order of the template.
+    /// The values of the body members that the template names, in the order of the template.
     pub(in crate::signature) members: &'v [Cow<'v, str>],
     /// The result of [`normalized_body`].
     pub(in crate::signature) normalized_body: &'v str,

@@ -14,7 +14,8 @@ use crate::signature::keys::Encoding;
 /// The query parameter with the hash of a body that is not a form.
 const BODY_HASH: &str = "bodySHA256";
 
-/// Maximum number of form fields. The limit is needed because the fields are sorted before the signature is verified.
+/// Maximum number of form fields. The limit is needed because Callgate sorts the fields before it verifies the
+/// signature, so that anybody could cause this work.
 const FIELDS_MAX: usize = 1000;
 
 /// Returns the text that Twilio signs for this body.
@@ -48,8 +49,8 @@ pub(in crate::signature) fn signed_text(head: &RequestHead<'_>, body: &[u8]) -> 
     sorted_fields(body)
 }
 
-/// Returns the other form of the public URL that Twilio may sign. If the URL has a port, this is the URL without the
-/// port. Otherwise it is the URL with the default port of its scheme.
+/// Returns the public URL in its other form, because Twilio may sign the URL with or without a port. A URL with a port
+/// loses its port. A URL without a port gets the default port of its scheme.
 pub(in crate::signature) fn alternative_port(public_url: &str) -> String {
     let (scheme, rest) = public_url.split_once("://").unwrap_or(("https", public_url));
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));

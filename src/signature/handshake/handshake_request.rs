@@ -80,7 +80,7 @@ impl HandshakeRequest<'_> {
     }
 
     /// Returns the MAC of a value. The value must look like a challenge. Otherwise a caller could send the text of a
-    /// message as the challenge, and would receive a valid signature for it.
+    /// message as the challenge, and would receive a valid signature of this message.
     fn hmac(&self, at: &HandshakeValueSource) -> Result<Vec<u8>, Refusal> {
         let refused = |detail: &'static str| Refusal::new(Denial::HandshakeRefused, detail);
         let text = self.text(at)?;

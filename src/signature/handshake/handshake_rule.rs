@@ -1,5 +1,6 @@
-//! The rules of handshakes. Callgate answers a request only if the request meets the condition of a rule. The media
-//! type of a reply is never HTML, so that a browser does not run scripts in a value that the reply repeats.
+//! The rules that describe handshakes and the replies to them. Callgate answers a request as a handshake only if the
+//! request meets the condition of a rule. The media type of a reply is never HTML, so that a browser does not run
+//! scripts in a value that the reply repeats.
 
 use http::{HeaderName, Method};
 
@@ -37,9 +38,9 @@ pub struct ReplyTemplate(pub Vec<ReplyTemplatePart>);
 pub enum ReplyTemplatePart {
     /// A value of the request.
     Echo(HandshakeValueSource),
-    /// The MAC of a value of the request under the first secret, in base64.
+    /// The MAC of a value of the request, computed with the provider's first secret, in base64.
     HmacBase64(HandshakeValueSource),
-    /// The MAC of a value of the request under the first secret, in hexadecimal.
+    /// The MAC of a value of the request, computed with the provider's first secret, in hexadecimal.
     HmacHex(HandshakeValueSource),
     /// Fixed text.
     Literal(Box<str>),
@@ -50,7 +51,7 @@ pub enum ReplyTemplatePart {
 pub enum ReplyValue {
     /// Fixed JSON.
     Raw(Box<str>),
-    /// A string.
+    /// A JSON string, which the template produces.
     Text(ReplyTemplate),
 }
 

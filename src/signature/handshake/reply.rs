@@ -13,7 +13,7 @@ pub struct HandshakeReply {
     pub status: u16,
     /// The headers. They never contain a configured secret.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The media type of the body. If it is `None`, there is no body.
+    /// The media type of the body. `None` if the reply has no body.
     pub media_type: Option<&'static str>,
     /// The body.
     pub body: String,

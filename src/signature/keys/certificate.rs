@@ -30,7 +30,7 @@ pub struct CertificateRule {
     pub source: CertificateSource,
     /// The allowed hosts. The label `*` matches a cloud region, such as `us-east-1`.
     pub hosts: Vec<Box<str>>,
-    /// The prefix of the allowed paths.
+    /// The text with which the path of the URL must begin.
     pub path: Box<str>,
 }
 

@@ -25,8 +25,8 @@ impl Encoding {
         }
     }
 
-    /// Decodes a tag of exactly the algorithm's length. Returns `None` for every other text, because a truncated tag
-    /// must never be compared.
+    /// Decodes an authentication tag. Returns `None` if the text is malformed, or if the tag is shorter or longer than
+    /// the tags of the algorithm. A truncated tag must never be compared.
     pub(in crate::signature) fn decode(
         self,
         text: &str,
@@ -60,7 +60,8 @@ impl Encoding {
     }
 
     /// Returns the reason why a text is not a signature in this encoding, as a predicate such as `is not base64`. The
-    /// reason does not repeat the text. If the length of a signature is fixed, `algorithm` determines this length.
+    /// reason does not repeat the text. `algorithm` determines the length of a signature. `algorithm` is `None` for
+    /// public-key signatures, whose length is not checked.
     pub(in crate::signature) fn fault(self, text: &str, algorithm: Option<MacAlgorithm>) -> String {
         let hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
         if text.is_empty() {

@@ -20,12 +20,12 @@ pub(in crate::signature) static NOTHING: Keyring =
     Keyring { sets: Vec::new(), certificates: BTreeMap::new(), secrets: BTreeMap::new() };
 
 impl Keyring {
-    /// Returns the secret that the provider sent in a handshake.
+    /// Returns the secret of the feed `id`, which the provider sent in a handshake.
     pub fn secret(&self, id: FeedId) -> Option<&Secret> {
         self.secrets.get(&id.0)
     }
 
-    /// Stores the secret that the provider sent in a handshake.
+    /// Stores the secret of the feed `id`, which the provider sent in a handshake.
     pub fn put_secret(&mut self, id: FeedId, secret: Secret) {
         self.secrets.insert(id.0, secret);
     }
@@ -57,7 +57,8 @@ impl Keyring {
         }
     }
 
-    /// Copies the key set and the secret of the feed `before` in the keyring `from`, and stores them for the feed `id`.
+    /// Copies the key set and the secret that the keyring `from` has for the feed `before`, and stores them for the
+    /// feed `id`.
     pub fn take(&mut self, id: FeedId, from: &Self, before: FeedId) {
         if let Some(set) = from.set(before) {
             self.put(id, KeySet::clone(set));
@@ -81,8 +82,8 @@ impl Keyring {
     /// Stores the certificate with this URL.
     pub fn put_certificate(&mut self, url: &str, set: KeySet) {
         let before = self.certificates.insert(url.into(), Arc::new(set));
-        // A certificate that is fetched again is usually the same one. If the old certificate has verified a message,
-        // the new one is marked as if it had verified a message, too.
+        // A certificate that is fetched again is usually unchanged. If the old certificate has verified a message, the
+        // new certificate is marked as if it had verified a message, too.
         if before.is_some_and(|before| before.has_proved_itself())
             && let Some(set) = self.certificates.get(url)
         {

@@ -4,7 +4,7 @@ use super::certificate::CertificateRule;
 use super::public_key::KeySet;
 use crate::feed::FeedId;
 
-/// The source of the public keys of a scheme.
+/// The place from which Callgate fetches the public keys of a provider.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PublicKeySource {
     /// A certificate at a URL that each message names.

@@ -61,7 +61,7 @@ impl MacAlgorithm {
 /// The authentication tag of a message. If the message is signed with a MAC, the tag is the MAC. Otherwise it is the
 /// SHA-256 digest of the signed content.
 ///
-/// Two messages with the same tag can be duplicates of each other.
+/// Messages with the same tag have the same signed content. Tags therefore help to recognize duplicates.
 #[derive(Clone, Copy)]
 pub struct AuthenticationTag {
     pub(super) bytes: [u8; 64],

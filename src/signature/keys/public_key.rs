@@ -181,8 +181,8 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// Returns the key if it can verify signatures. Returns `None` for keys of other types and for other uses, which a
-    /// JWKS may also contain.
+    /// Returns the key if it can verify signatures. A JWKS may also contain keys of other types and for other uses. For
+    /// these, returns `None`.
     fn key(self) -> Option<PublicKey> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
         let verifies = self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| &**op == "verify"));
@@ -256,8 +256,8 @@ impl KeySet {
         self.keys.iter().filter(move |key| key.is_valid_at(now))
     }
 
-    /// Returns the valid keys with this id. Keys without an id match every id. If `id` is `None`, every valid key
-    /// matches.
+    /// Returns the keys that have this id and are valid at `now`. Keys without an id match every id. If `id` is `None`,
+    /// every valid key matches.
     pub(in crate::signature) fn named<'k>(
         &'k self,
         id: Option<&'k str>,

@@ -66,8 +66,8 @@ impl PublicKeyAlgorithm {
         })
     }
 
-    /// Reports whether `signature` is a valid signature of `message` under `key`. Returns false if the key is of
-    /// another type.
+    /// Reports whether `signature` is a valid signature of `message` under `key`. Returns false if the type of the key
+    /// does not fit the algorithm.
     pub(in crate::signature) fn verifies(self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
         match key.material() {
             PublicKeyMaterial::Ed25519(bytes) if self == Self::Ed25519 => {

@@ -30,7 +30,7 @@ pub enum SecretFormat {
 /// The reason why a secret is not in the format of its scheme.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SecretFormatError {
-    /// The secret is not base64. The text describes what is wrong with it, without any part of the secret.
+    /// The secret is not base64. The field describes the fault, and contains no part of the secret.
     Base64(&'static str),
     /// The key is empty.
     Empty,

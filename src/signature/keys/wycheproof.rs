@@ -8,7 +8,8 @@ struct File {
     test_groups: Vec<Group>,
 }
 
-/// A group of tests that have the same key, or the same length of the tags.
+/// A group of tests. In a group for public keys, all tests have the same key. In a group for MACs, all tags have the
+/// same length.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Group {

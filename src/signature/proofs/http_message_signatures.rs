@@ -25,13 +25,13 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 /// The maximum time by which `created` may be ahead of Callgate's clock.
 const FUTURE: Duration = Duration::from_secs(60);
 
-/// An HTTP message signature.
+/// The scheme of a provider that sends HTTP message signatures.
 #[derive(Clone, Debug, Default)]
 pub struct MessageSignatureScheme {
     /// The accepted algorithms (RFC 9421 section 3.3). If the list contains a MAC algorithm, it must contain no other
     /// algorithm.
     pub algorithms: Vec<SignatureAlgorithm>,
-    /// The components that a signature must cover. A signature may cover further components.
+    /// The components that a signature must cover. A signature may cover more components.
     pub components: Vec<Box<str>>,
     /// True if `expires` is required. The time in `expires` may be at most `max_age` after `created`.
     pub expires: bool,

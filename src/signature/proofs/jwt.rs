@@ -38,7 +38,7 @@ pub struct JwtScheme {
     pub place: SignaturePlace,
     /// The JOSE names of the accepted algorithms.
     pub algorithms: Vec<Box<str>>,
-    /// The names and expected values of claims, such as `iss`, `aud` and `sub`.
+    /// The claims that a token must have, such as `iss`, `aud` and `sub`, each with its expected value.
     pub claims: Vec<(Box<str>, ExpectedClaim)>,
     /// The claim that contains the SHA-256 digest of the body, and the encoding of the digest. If it is `None`, the
     /// body is not signed.
@@ -62,7 +62,7 @@ pub(in crate::signature) struct VerifiedJwt {
 
 /// The keys that verify a JWT.
 pub(in crate::signature) enum JwtKeys<'k> {
-    /// Shared keys, and a function that returns the id of a key.
+    /// Shared keys, each with its secret, and a function that returns the id of the key in a secret.
     Shared(&'k [(MacKey, Secret)], &'k dyn Fn(&Secret) -> Option<Box<str>>),
     /// Public keys.
     Public(&'k KeySet),
@@ -184,25 +184,26 @@ impl JwtScheme {
 }
 
 impl VerifiedJwt {
-    /// Compares the body with the digest in the token, if the token has one.
+    /// If the token contains a digest, compares the body with this digest.
     ///
     /// # Errors
-    /// `signature_mismatch` if they differ.
+    /// `signature_mismatch` if the digest is not the digest of the body.
     pub(in crate::signature) fn verify_body(&self, body: &[u8]) -> Result<Vec<AuthenticationTag>, Refusal> {
         let same = |hash: &[u8]| bool::from(Sha256::digest(body).ct_eq(hash));
         if self.body_hash.as_deref().is_none_or(same) {
-            // A provider may send the same token without a digest with several messages, so the token does not identify
-            // a message.
+            // A token without a digest does not identify a message, because a provider may send the same token with
+            // several messages.
             return Ok(self.body_hash.iter().map(|_| self.tag).collect());
         }
         Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not the digest of the body"))
     }
 }
 
-/// Verifies the signature of a token. Returns the id of the shared key that verified it, if the key has one.
+/// Verifies the signature of a token. Returns the id of the shared key that verified the token, if the key has an id.
 ///
 /// # Errors
-/// `signature_mismatch` if no key verifies the token, `signature_key_unknown` if the provider has no such key.
+/// `signature_mismatch` if no key verifies the token, `signature_key_unknown` if no public key of the provider fits the
+/// token's key id and algorithm.
 fn verify_signature(
     token: &Unverified<'_>,
     keys: &JwtKeys<'_>,

@@ -28,7 +28,7 @@ pub enum SharedSecretPlace {
 }
 
 impl SharedSecretPlace {
-    /// Checks the secret, if it is in the head.
+    /// Checks the secret, if the provider sends it in the head.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch` or `header_duplicated`.
@@ -66,7 +66,7 @@ impl SharedSecretPlace {
         }
     }
 
-    /// Checks the secret, if it is in the body.
+    /// Checks the secret, if the provider sends it in the body.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed` or `signature_mismatch`.
@@ -103,13 +103,14 @@ impl SharedSecretPlace {
     }
 }
 
-/// Checks that `candidate` is one of the secrets. Every secret is compared, so that the time does not reveal which one
-/// matched.
+/// Checks that `candidate` is one of the secrets. Every secret is compared, so that the response time does not reveal
+/// which secret matched.
 fn equal(candidate: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
     found(secrets.iter().filter(|secret| secret.matches(candidate)).count(), secrets)
 }
 
-/// Returns an error if the token matches none of the secrets. `matches` is the number of secrets that it matches.
+/// Returns an error if the token matches none of the secrets. `matches` is the number of secrets that the token
+/// matches.
 fn found(matches: usize, secrets: &[Secret]) -> Result<(), Refusal> {
     match (matches, secrets.len()) {
         (0, 1) => Err(Refusal::new(Denial::SignatureMismatch, "the token is not the provider's secret")),

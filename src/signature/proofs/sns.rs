@@ -108,7 +108,7 @@ impl SnsMessage {
         Ok(Self { content, algorithm, signature, at })
     }
 
-    /// Verifies the message under the keys of a certificate. Returns its authentication tags.
+    /// Verifies the message with the keys of a certificate. Returns the authentication tags of the message.
     ///
     /// # Errors
     /// `signature_mismatch`, `signature_too_old` or `signature_too_new`.
@@ -128,7 +128,8 @@ impl SnsMessage {
     }
 }
 
-/// Returns the members of [`MEMBERS`]. A member that is missing or null is `None`.
+/// Returns the value of each member in [`MEMBERS`], in the same order. The value is `None` if the member is missing or
+/// null.
 ///
 /// # Errors
 /// `signature_malformed` if a member occurs twice or is not a string.
@@ -177,7 +178,7 @@ mod tests {
         SnsMessage::parse(&context, &topics, body.as_bytes()).map_err(|refusal| refusal.denial)
     }
 
-    /// Returns a message with one change.
+    /// Returns the JSON of a message in which `to` replaces `from`.
     fn message(from: &str, to: &str) -> String {
         let text = format!(
             r#"{{"Type":"Notification","TopicArn":"{ARN}","Message":"m","MessageId":"i","Subject":"s","Timestamp":"2026-01-01T00:00:00Z","SignatureVersion":"1","Signature":"AAAA"}}"#

@@ -11,7 +11,7 @@ const HEADER_BYTES_MAX: usize = 8 * 1024;
 /// Returns the value of a header, or `None` if the request does not have it.
 ///
 /// # Errors
-/// `header_duplicated` if the header occurs more than once, `signature_malformed` if it is too long.
+/// `header_duplicated` if the header occurs more than once, `signature_malformed` if the value is too long.
 pub(in crate::signature) fn optional_header<'a>(
     head: &RequestHead<'a>,
     name: &HeaderName,

@@ -143,7 +143,7 @@ impl HeaderFormat {
         let Some(mark) = prefix.chars().next_back().filter(|c| !c.is_ascii_alphanumeric()) else {
             return format!("does not begin with `{prefix}`");
         };
-        // Only a short name before the mark is repeated, because a longer text can be a secret.
+        // The predicate repeats only a short name before `mark`, because a longer text can be a secret.
         let name = |part: &str| {
             let (name, rest) = part.trim().split_once(mark)?;
             let short = !is_secret

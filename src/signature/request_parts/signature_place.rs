@@ -62,7 +62,7 @@ impl SignaturePlace {
         Err(Refusal::new(Denial::SignatureMissing, detail))
     }
 
-    /// Returns the signature of a header that contains exactly one signature.
+    /// Returns the only signature in the headers.
     ///
     /// # Errors
     /// The errors of [`Self::read`], and `signature_malformed` if there is not exactly one signature.
@@ -83,7 +83,7 @@ impl SignaturePlace {
     }
 
     /// Returns the reason why the headers contain no signature, as a predicate such as `does not begin with ...`.
-    /// `is_secret` is true if the headers contain a secret. The predicate then contains no part of them.
+    /// `is_secret` is true if the headers contain a secret. The predicate then contains no part of the headers.
     pub(in crate::signature) fn format_fault(&self, head: &RequestHead<'_>, is_secret: bool) -> String {
         let Self::Headers { names, format } = self else { return "has no signature".to_owned() };
         let value = names.iter().find_map(|name| head.headers.get(name)?.to_str().ok());

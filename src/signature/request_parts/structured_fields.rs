@@ -1,7 +1,7 @@
 //! Parses the two kinds of structured fields (RFC 9651) that HTTP message signatures use: dictionaries of byte
 //! sequences, and dictionaries of inner lists of strings with parameters.
 //!
-//! The general parser `sfv` does not replace this one, because a verifier needs four things that `sfv` does not do:
+//! The general parser `sfv` does not replace this one, because a verifier needs four things that `sfv` does not offer:
 //!
 //! - Two members or two parameters with the same name are an error. RFC 9651 keeps the last one silently.
 //! - Base64 whose unused last bits are not zero is an error. RFC 9651 lets parsers accept it.

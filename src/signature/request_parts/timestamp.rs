@@ -34,7 +34,7 @@ pub enum TimestampSource {
     SignatureHeader,
 }
 
-/// The timestamp of a scheme, and its tolerance.
+/// The place and the format of a scheme's timestamp, and the accepted difference from Callgate's clock.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TimestampRule {
     /// The part of the request that contains the timestamp.
@@ -64,7 +64,7 @@ impl TimestampRule {
             .map_err(|refusal| Refusal::new(refusal.denial, format!("{}{}", refusal.detail, hint())))
     }
 
-    /// Returns a hint if the text would be a time within a year of `now` in another unit.
+    /// Returns a hint if the text, read in another unit, is a time within a year of `now`.
     fn other_unit(&self, text: &str, now: Timestamp) -> Option<String> {
         const YEAR: Duration = Duration::from_secs(366 * 86_400);
         let is_plausible = |at: Timestamp| at >= now.minus(YEAR) && at <= now.plus(YEAR);

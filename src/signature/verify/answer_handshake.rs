@@ -25,8 +25,8 @@ impl Verifier {
         self.candidates(head).any(|handshake| !handshake.signed)
     }
 
-    /// Returns each handshake whose method is the method of the request, and whose condition the head of the request
-    /// meets.
+    /// Returns each handshake that the head of the request fits: the method is the same, and the head meets the
+    /// condition.
     fn candidates<'v>(&'v self, head: &'v RequestHead<'_>) -> impl Iterator<Item = &'v Handshake> {
         self.scheme.handshakes.iter().filter(move |handshake| {
             handshake.method.as_str() == head.method && handshake.condition.fits_head(head)
@@ -56,7 +56,7 @@ impl Verifier {
         Some(self.answer(handshake, context, body))
     }
 
-    /// Returns the reply of one handshake.
+    /// Returns the reply to one handshake.
     fn answer(
         &self,
         handshake: &Handshake,

@@ -10,8 +10,8 @@ use crate::signature::context::SignatureContext;
 use crate::signature::keys::{AuthenticationTag, MacKey, VerifierKeys};
 
 impl Verifier {
-    /// Tries the secrets one after the other until a MAC is equal to one of `presented_macs`. Returns all computed MACs,
-    /// with the equal one at the end. Returns `None` if no secret matches.
+    /// Tries the secrets one after the other until a MAC is equal to one of `presented_macs`. Returns all computed
+    /// MACs. The last of them is the equal one. Returns `None` if no secret yields a presented MAC.
     pub(super) fn find_mac(
         &self,
         scheme: &ContentScheme,
@@ -37,7 +37,8 @@ impl Verifier {
             }
             _ => &self.mac_keys,
         };
-        // The number of tried secrets may be observable. The position of the first different byte must not be.
+        // The response time may reveal the number of tried secrets. It must not reveal the position of the first
+        // different byte.
         let is_presented = |tag: &AuthenticationTag| presented_macs.iter().any(|mac| tag.matches(mac));
         let signs_form = scheme.content.parts().contains(&ContentPart::Form);
         let mut tags = Vec::with_capacity(mac_keys.len());
@@ -65,7 +66,7 @@ impl Verifier {
         Some((keyed, secret.clone()))
     }
 
-    /// Returns the MAC of a message under one secret.
+    /// Returns the MAC of a message, computed with one secret.
     pub(super) fn mac(
         &self,
         scheme: &ContentScheme,

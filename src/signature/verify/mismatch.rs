@@ -1,4 +1,5 @@
-//! Describes signatures that are not valid: the causes that the request shows, and the bytes that were signed.
+//! Describes why a signature is not valid. The description lists likely causes, and the bytes that should have been
+//! signed.
 
 use std::fmt::Write as _;
 
@@ -15,8 +16,8 @@ use crate::signature::keys::{MacAlgorithm, SignatureAlgorithm, VerifierKeys};
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Returns the refusal of a message with `count` signatures, none of which is valid. The detail lists the likely
-    /// causes for which the request has a sign. The detail contains no expected value.
+    /// Returns the refusal of a message with `count` signatures, none of which is valid. The detail lists the causes
+    /// that are likely for this request. The detail contains no expected value.
     pub(super) fn mismatch(&self, count: usize, context: &SignatureContext<'_>, body: &[u8]) -> Refusal {
         let signatures = match count {
             1 => "the signature is not valid".to_owned(),
@@ -66,8 +67,9 @@ impl Verifier {
         }
     }
 
-    /// Returns a description of the signed bytes for `explain`. It contains the URL if the URL is signed, and the
-    /// SHA-256 digest of the bytes unless the bytes contain the secret. Returns `None` if it would contain neither.
+    /// Returns a description of the signed bytes, which `explain` prints. If the URL is signed, the description
+    /// contains the URL. If the scheme signs a content template without the secret, it contains the SHA-256 digest of
+    /// the signed bytes. Returns `None` if there is nothing to describe.
     pub fn describe_signed(
         &self,
         presented: &PresentedSignature,

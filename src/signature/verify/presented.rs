@@ -8,8 +8,8 @@ use crate::signature::keys::{AuthenticationTag, SignatureAlgorithm};
 use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
 use crate::signature::request_parts::HeaderSlice;
 
-/// Maximum number of signatures in one message. A provider sends two while it changes its key. The limit bounds the
-/// work that an attacker can cause.
+/// Maximum number of signatures in one message. A provider sends two signatures while it changes its key. The limit
+/// bounds the work that an attacker can cause.
 const SIGNATURES_MAX: usize = 16;
 
 /// The result of verifying the head of a request: its proof, timestamp and event id.
@@ -42,7 +42,8 @@ impl PresentedSignature {
         self.id.as_ref()
     }
 
-    /// Reports whether the head has a proof. A request with a proof is never an unsigned handshake.
+    /// Reports whether the head contains a signature or a JWT. Such a request is never an unsigned handshake. A shared
+    /// secret is not a signature.
     pub fn is_in_head(&self) -> bool {
         !matches!(self.proof, PresentedProof::None)
     }
@@ -84,8 +85,8 @@ impl PresentedProof {
         }
     }
 
-    /// Checks that there is at least one signature, and not too many. `place` is the place of the signatures. `fault`
-    /// returns the reason why this place has no signature.
+    /// Checks that there is at least one signature, and not too many. `place` names the place of the signatures for the
+    /// error. `fault` returns the reason why this place has no signature.
     pub(super) fn check_count(&self, place: &str, fault: impl FnOnce() -> String) -> Result<(), Refusal> {
         let detail = match self.len() {
             1..=SIGNATURES_MAX => return Ok(()),

@@ -1,4 +1,4 @@
-//! Signs as a provider does, for every scheme with a shared key. The result passes verification.
+//! Signs requests with shared secrets, in the same way as a provider. The signed requests pass verification.
 
 use std::borrow::Cow;
 
@@ -30,8 +30,8 @@ pub struct SignedRequest<'b> {
 }
 
 impl Verifier {
-    /// Signs a request as the provider would do at the time of the context, with the first secret. Returns `None` if
-    /// the scheme uses public keys, if the scheme cannot sign this request, or if `id` is not a valid event id.
+    /// Signs a request with the first secret, as the provider would do at the time `context.now`. Returns `None` if the
+    /// scheme uses public keys, if the scheme cannot sign this request, or if `id` is not a valid event id.
     pub fn sign<'b>(
         &self,
         context: &SignatureContext<'_>,
@@ -66,7 +66,7 @@ impl Verifier {
             let value = HeaderValue::from_str(&text).ok()?;
             match &rule.source {
                 TimestampSource::Header(name) => signature.headers.push((name.clone(), value.clone())),
-                // If the body already contains a valid timestamp, it stays unchanged.
+                // A valid timestamp that the body already contains stays unchanged.
                 TimestampSource::Body(pointer) => {
                     let there = body_members(&signature.body, &[pointer]).ok()?;
                     if there.first().is_none_or(|text| rule.check(text, context.now).is_err()) {

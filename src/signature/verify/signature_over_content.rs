@@ -1,4 +1,4 @@
-//! Verifies signatures over a content, first the parts in the head, then the parts in the body.
+//! Verifies the signatures of schemes with a content template: first what is in the head, then what is in the body.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ pub(super) struct SignedBodyParts<'b> {
 }
 
 impl<'b> SignedBodyParts<'b> {
-    /// Returns the parts that signing needs. The body does not have to contain a signature or a timestamp.
+    /// Returns the parts that signing needs. The body may lack the signature and the timestamp.
     pub(super) fn signing(
         scheme: &ContentScheme,
         head: &RequestHead<'_>,
@@ -115,7 +115,7 @@ impl Verifier {
         matched.ok_or_else(|| self.mismatch(proof.len(), context, body))
     }
 
-    /// Reads the parts that a scheme has in the body: members of the content, timestamp and signature.
+    /// Reads what the scheme needs from the body: the signed members, the timestamp and the signature.
     pub(super) fn read_body<'b>(
         &self,
         scheme: &ContentScheme,

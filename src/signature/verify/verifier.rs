@@ -10,14 +10,15 @@ use crate::signature::scheme::Scheme;
 pub struct Verifier {
     pub(super) scheme: Scheme,
     pub(super) keys: VerifierKeys,
-    /// The MAC key of every shared secret, with the secret.
+    /// The shared secrets, each with the MAC key that Callgate computed from it.
     pub(super) mac_keys: Vec<(MacKey, Secret)>,
     /// The configured values of `secrets`. Depending on the scheme, these are shared secrets, SNS topics or ids of
     /// webhooks.
     pub(super) secrets: Vec<Secret>,
-    /// The verify token of handshakes.
+    /// The verify token, for handshakes that must contain one. If it is `None`, the first of `secrets` is the verify
+    /// token.
     pub(super) verify_token: Option<Secret>,
-    /// The accepted subscriptions of handshakes.
+    /// The subscriptions for which Callgate answers handshakes.
     pub(super) subscriptions: Vec<Box<str>>,
 }
 
@@ -76,7 +77,7 @@ impl Verifier {
         matches!(self.keys, VerifierKeys::Named(_, None))
     }
 
-    /// Reports whether the URL of a certificate in a message is allowed.
+    /// Reports whether a message may name the certificate with this URL.
     pub fn may_name(&self, url: &str) -> bool {
         matches!(&self.keys, VerifierKeys::Named(rule, None) if rule.allows(url))
     }
@@ -86,7 +87,7 @@ impl Verifier {
         self.secrets.len()
     }
 
-    /// Returns the URL of the certificate that a message names, if it has not been fetched.
+    /// Returns the URL of the certificate that a message names, if Callgate has not fetched this certificate.
     pub fn missing_certificate(&self, context: &SignatureContext<'_>, body: &[u8]) -> Option<String> {
         let VerifierKeys::Named(rule, None) = &self.keys else { return None };
         let url = rule.url(&context.head, body).ok()?;

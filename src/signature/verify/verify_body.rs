@@ -11,7 +11,7 @@ use crate::signature::proofs::SnsMessage;
 use crate::signature::scheme::Proof;
 
 impl Verifier {
-    /// Verifies the raw body. One valid signature under one of the keys is enough.
+    /// Verifies the raw body. The message is accepted if one of its signatures is valid under one of the keys.
     ///
     /// Returns the authentication tags that identify the message. If the message is signed with a MAC, the tags are its
     /// MACs under all keys that were tried, and the matching MAC is the last one. At least one tag therefore stays the

@@ -85,8 +85,8 @@ impl Verifier {
         Ok(PresentedSignature { proof, timestamp, id })
     }
 
-    /// Returns what [`Self::verify_head`] has checked if it succeeds, as a text for the trail. Returns `None` if it
-    /// checks no part of the signature, because the signature is in the body.
+    /// Returns a text for the trail that says what a successful [`Self::verify_head`] has checked. Returns `None` if
+    /// the scheme has no signature, no secret and no timestamp in the head.
     pub fn head_checks(&self) -> Option<&'static str> {
         match &self.scheme.proof {
             Proof::Content(scheme) => {
@@ -146,8 +146,8 @@ impl Verifier {
     /// Returns the public keys that verify a message.
     ///
     /// # Errors
-    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, there are also the
-    /// errors of reading its URL.
+    /// `keys_unavailable` if the keys have not been fetched. If the message names a certificate, reading the URL of the
+    /// certificate can cause other errors.
     pub(super) fn public_keys<'k>(
         &'k self,
         context: &'k SignatureContext<'_>,
