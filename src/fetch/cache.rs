@@ -18,9 +18,9 @@ use crate::secret::Secret;
 
 /// Subfolder for certificates. The first line of each file is the URL that the certificate was fetched from.
 const CERTIFICATES: &str = "certificates";
-/// Maximum number of files that are read from this subfolder.
+/// Maximum number of files that are read from the subfolder for certificates.
 const FILES_MAX: usize = 1 << 16;
-/// Maximum length of the first line, including its newline, in bytes.
+/// Maximum length of the line that contains the URL, including its newline, in bytes.
 const LINE_BYTES_MAX: u64 = 1 << 10;
 /// File extension of a file that is still being written.
 const DRAFT: &str = "new";
@@ -92,7 +92,8 @@ impl Cache {
         }
     }
 
-    /// Returns the cached certificates, newest first. Skips files whose name does not match their URL.
+    /// Returns the cached certificates, newest first. Skips files whose name does not match the URL in their first
+    /// line.
     pub(super) fn certificates(&self) -> Vec<CachedCertificate> {
         let read_one = |path: PathBuf| {
             let age = age_of(fs::metadata(&path).ok()?.modified().ok()?);
@@ -108,7 +109,8 @@ impl Cache {
         kept
     }
 
-    /// Deletes all certificates except those from these URLs. Also deletes files that were never completed.
+    /// Deletes all certificates except those that were fetched from `urls`. Also deletes files that were not written
+    /// completely.
     pub(super) fn retain_certificates<'u>(&self, urls: impl Iterator<Item = &'u str>) {
         let names: HashSet<_> = urls.map(file_name).collect();
         for path in self.certificate_files() {
@@ -123,7 +125,8 @@ impl Cache {
         Some(self.folder.as_ref()?.join(CERTIFICATES))
     }
 
-    /// Returns the paths whose names are those of complete or incomplete certificate files.
+    /// Returns the paths of all certificate files, including incomplete ones. Other files are recognized by their names
+    /// and left out.
     fn certificate_files(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let entries = self.certificates_folder().and_then(|folder| fs::read_dir(folder).ok());
         entries.into_iter().flatten().flatten().take(FILES_MAX).map(|entry| entry.path()).filter(|path| {

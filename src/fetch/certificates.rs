@@ -1,7 +1,7 @@
-//! Keeps the certificates to which messages of a provider refer by URL.
+//! Keeps the certificates that messages of providers name by URL.
 //!
-//! Fetched certificates are kept in memory and, across restarts, in the cache folder. The number per provider is
-//! limited, so that messages with invented URLs cannot fill the memory.
+//! Fetched certificates are kept in memory and, across restarts, in the cache folder. The number of certificates per
+//! provider is limited, so that messages with invented URLs cannot fill the memory.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::signature::{KeySet, Keyring, Verifier};
 /// Maximum number of certificates that are kept for one provider.
 const CERTIFICATES_MAX: usize = 256;
 
-/// Loads certificates from the cache. Skips stale certificates, and certificates that the current policy does not allow
-/// any message to name.
+/// Loads certificates from the cache. Skips stale certificates. Also skips certificates whose URL no message may name
+/// under the current policy.
 ///
 /// # Errors
 /// Returns the reason as text if the cache folder cannot be used.
@@ -42,8 +42,8 @@ pub(super) fn load_cached_certificates(policy: &ArcSwap<Policy>) -> Result<(), S
     Ok(())
 }
 
-/// Publishes a policy with this certificate. Does nothing and returns `false` if the current policy allows no provider
-/// to name its URL.
+/// Publishes a policy that contains the certificate from `url`. If no message may name this URL under the current
+/// policy, publishes nothing and returns `false`.
 pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     let before = policy.rcu(|old| {
         if !old.may_be_named(url) {
@@ -56,9 +56,9 @@ pub(super) fn put(policy: &ArcSwap<Policy>, url: &str, set: &KeySet) -> bool {
     before.may_be_named(url)
 }
 
-/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`]. Certificates that have never verified
-/// a message are removed before the others, and older certificates before newer ones. The new certificate, which was
-/// fetched from `url`, is not removed.
+/// Removes certificates of each provider that has more than [`CERTIFICATES_MAX`] because the certificate from `url` was
+/// added. Certificates that have never verified a message are removed first, and older ones before newer ones. The
+/// certificate from `url` is not removed. `age` returns the age of a certificate.
 pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) -> Duration) {
     loop {
         let now = policy.load_full();
@@ -76,12 +76,12 @@ pub(super) fn make_room(policy: &ArcSwap<Policy>, url: &str, age: impl Fn(&str) 
     }
 }
 
-/// Returns the verifiers of the providers whose scheme allows messages to name a URL.
+/// Returns the verifier of each provider whose messages may name `url`.
 fn verifiers_of<'p>(policy: &'p Policy, url: &str) -> impl Iterator<Item = &'p Verifier> {
     policy.verifiers().filter(move |verifier| verifier.may_name(url))
 }
 
-/// Returns the URLs of the certificates in `keyring` that the provider's scheme allows messages to name.
+/// Returns the URLs of the certificates in `keyring` that messages of the verifier's provider may name.
 fn certificates_of<'k>(verifier: &Verifier, keyring: &'k Keyring) -> impl Iterator<Item = &'k str> {
     keyring.certificate_urls().filter(|url| verifier.may_name(url))
 }

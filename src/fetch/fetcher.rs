@@ -1,8 +1,9 @@
 //! The task that fetches key sets, address lists and certificates.
 //!
 //! Documents that the configuration names are fetched before they are needed, and then at intervals. If a fetch fails,
-//! the last good document stays in use. At most one fetch runs for each document. A message cannot make Callgate fetch
-//! an arbitrary URL: the provider's scheme limits the URLs of certificates and of confirmations of subscriptions.
+//! the last good document stays in use. At most one fetch of each document runs at a time. A message cannot make
+//! Callgate fetch an arbitrary URL: the provider's scheme restricts the URLs of certificates, and the URLs that confirm
+//! subscriptions.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -57,7 +58,7 @@ struct Requests {
     wake: Notify,
 }
 
-/// The handle through which the handlers of messages request a fetch.
+/// The handle through which code that handles messages requests fetches.
 pub struct Fetcher {
     requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
@@ -85,7 +86,7 @@ pub fn with_cached(policy: Policy) -> Result<Policy, String> {
 }
 
 impl Fetcher {
-    /// Creates the handle and the state of its task. Loads the documents in the cache at once.
+    /// Creates the handle and the state of the fetching task. Loads the cached documents before it returns.
     ///
     /// # Errors
     /// Returns the reason as text if the trusted roots or the cache folder cannot be used.
@@ -155,7 +156,7 @@ impl Work {
             }
             let state = self.states.entry(PeriodicFetch::Feed(feed.clone())).or_default();
             state.due = Some(instant());
-            // A cached document is used at once, and fetched again soon because it may have changed meanwhile.
+            // A cached document is used at once. It is also fetched again soon, because it may have changed.
             if let Some(age) = age {
                 state.loaded = Some((instant(), age));
             }
@@ -187,7 +188,7 @@ impl Work {
                     self.finish(&target, result);
                     self.maintain();
                 }
-                // Any client can cause this wake-up. Therefore the task only checks whether a fetch can start.
+                // Any client can cause this wake-up, so the wake-up must be cheap: it only starts fetches.
                 () = requests.wake.notified() => {}
                 () = opens => {}
             }
@@ -228,7 +229,7 @@ impl Work {
     }
 
     /// Deletes cache files of certificates that are no longer in use. Removes queued certificates that messages are no
-    /// longer allowed to name. Schedules a later fetch of new certificates.
+    /// longer allowed to name. Schedules the next fetch of each certificate that has no schedule yet.
     fn sync_certificates(&mut self) {
         let policy = self.policy.load_full();
         let keyring = &policy.ingress.edge().fetched_data.keyring;
@@ -251,7 +252,8 @@ impl Work {
         }
     }
 
-    /// Returns the HTTP client for the timeout and trusted roots of `policy`. Creates it if they have changed.
+    /// Returns the HTTP client for the timeout and trusted roots of `policy`. Creates a new client if one of them has
+    /// changed.
     fn connect(&mut self, policy: &Policy) -> Result<HttpClient, String> {
         let (timeout, roots) = (policy.fetching.timeout, &policy.trusted_roots);
         if let Some((of, with, client)) = &self.client
@@ -332,7 +334,7 @@ impl Work {
         let state = self.states.entry(periodic.clone()).or_default();
         if result.is_ok() {
             (state.failures, state.loaded) = (0, Some((instant(), Duration::ZERO)));
-            // A certificate is fetched again before it is so old that it is removed.
+            // A certificate is fetched again before it becomes so old that Callgate removes it.
             let again = match periodic {
                 PeriodicFetch::Feed(_) => policy.fetching.every,
                 PeriodicFetch::Certificate(_) => policy.fetching.stale_ok / 2,

@@ -1,5 +1,5 @@
 //! The HTTP client for documents. It verifies TLS with the configured or the platform's trusted roots, follows no
-//! redirects, uses no proxy, and limits the size.
+//! redirects, uses no proxy, and limits the size of documents.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,10 +44,11 @@ impl HttpClient {
         Ok(Self { agent: config.new_agent() })
     }
 
-    /// Fetches the document at an `https:` or `file:` URL, of at most `bytes_max` bytes. Blocks.
+    /// Fetches the document at an `https:` or `file:` URL. Blocks the thread.
     ///
     /// # Errors
-    /// Returns the reason as text. Every HTTP status except 200 is an error.
+    /// Returns the reason as text. A document of more than `bytes_max` bytes is an error, and so is every HTTP status
+    /// except 200.
     pub(super) fn get(&self, url: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
         if let Some(path) = url.strip_prefix("file:") {
             return read(path, bytes_max).map_err(|error| error.to_string());

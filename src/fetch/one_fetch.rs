@@ -23,13 +23,14 @@ pub(super) enum FetchTarget {
 /// A document that is fetched at intervals.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum PeriodicFetch {
-    /// URL of a certificate that was fetched once because a message named it.
+    /// A certificate, by its URL. Its first fetch was requested by a message that named it.
     Certificate(Box<str>),
     /// A key set or address list that the configuration names.
     Feed(Feed),
 }
 
-/// A fetch that has ended, with its result: a log line if something changed, or the reason of the failure.
+/// A fetch that has ended, and its result. `Ok` contains a log line if the fetch changed something. `Err` contains the
+/// reason for the failure.
 pub(super) type FetchEnd = (FetchTarget, Result<Option<String>, String>);
 
 impl FetchTarget {
@@ -44,8 +45,8 @@ impl FetchTarget {
     }
 }
 
-/// Starts a fetch on a thread for blocking work, and sends its result to `done`. The result of a fetch that panics is
-/// an error.
+/// Starts a fetch on a thread for blocking work, and sends its result to `done`. If the fetch panics, the result is an
+/// error.
 pub(super) fn start_fetch(
     target: FetchTarget,
     done: mpsc::Sender<FetchEnd>,
@@ -54,7 +55,7 @@ pub(super) fn start_fetch(
     tokio::spawn(async move {
         let document = target.clone();
         let ended = tokio::task::spawn_blocking(move || fetch(&document)).await;
-        // The message of a panic may contain parts of the document, so it is not repeated here.
+        // The message of a panic may contain parts of the document, so the result does not include this message.
         let result = ended.unwrap_or_else(|_| Err("the fetch ended without a result".to_owned()));
         // Sending fails only if the receiver is closed. Then no result is needed.
         let _ = done.send((target, result)).await;

@@ -1,6 +1,6 @@
 //! Publishes fetched documents. Each update replaces the policy with a copy that differs only in the fetched data.
 //!
-//! A feed is found by its contents, not by its index, because a reload can change the index.
+//! A feed is looked up by its URL and kind, not by its index, because a reload can change the index.
 
 use std::time::Duration;
 
@@ -57,8 +57,8 @@ pub(super) fn load_cached_feeds(policy: &ArcSwap<Policy>) -> Result<Vec<Option<D
     Ok(now.feeds.iter().map(take).collect())
 }
 
-/// Parses and publishes a fetched document. Publishes nothing if any part of it cannot be parsed. Returns a log line
-/// if the contents changed.
+/// Parses and publishes a fetched document. If any part of the document cannot be parsed, publishes nothing. Returns a
+/// log line if the contents changed.
 ///
 /// # Errors
 /// Returns the reason as text if the document cannot be parsed, or if the current policy does not contain the feed.

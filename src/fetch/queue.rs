@@ -1,8 +1,8 @@
-//! The queue of URLs that unverified messages ask Callgate to fetch.
+//! The queue of URLs that messages ask Callgate to fetch.
 //!
-//! An attacker can send messages with many invented URLs. These URLs must not delay the URL in a genuine message.
-//! Therefore, URLs that were requested more than once are fetched first, because a provider usually repeats its
-//! message. Among these URLs, and then among the others, the networks of the clients take turns.
+//! An attacker can send forged messages with many invented URLs. These URLs must not delay the URL in a genuine
+//! message. Therefore, URLs that were requested more than once are fetched first, because a provider usually repeats
+//! its message. Among these URLs, and then among the others, the networks of the clients take turns.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ const RUNNING_FIRST_REQUESTS_MAX: usize = 2;
 const START_INTERVAL: Duration = Duration::from_millis(500);
 /// Number of fetches that can start at once after a pause.
 const BURST: u32 = 8;
-/// Number of attempts to fetch a URL before it is removed. A later message can request it again.
+/// Number of failed attempts after which a URL is removed. A later message can request the URL again.
 const ATTEMPTS_MAX: u32 = 4;
 /// Delay of the first retry. The delay doubles with each further failure.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ pub(super) struct FetchQueue {
     served: VecDeque<IpAddr>,
     /// Sequence number of the latest request.
     sequence: u64,
-    /// Earliest start of the next fetch outside a burst.
+    /// Time at which the next fetch would start if bursts were not allowed.
     next_start: Option<Instant>,
 }
 
@@ -110,8 +110,8 @@ impl FetchQueue {
     }
 
     /// Removes one waiting URL, so that a URL from the network `newcomer` can be added. Chooses the network with the
-    /// most URLs, including the new URL. From this network, it prefers a URL that was requested only once, then a URL
-    /// whose fetch has failed, and then the URL with the oldest request.
+    /// most URLs, including the new URL. Of this network's URLs, prefers those that were requested only once, among
+    /// these a URL whose fetch has failed, and then the URL with the oldest request.
     fn make_room(&mut self, newcomer: IpAddr) {
         let runs = self.entries.chunk_by(|a, b| a.network == b.network);
         let rated = runs.flat_map(|run| {
@@ -152,7 +152,7 @@ impl FetchQueue {
             return NextFetch::WaitUntil(now + (ahead - burst));
         }
         let rank = |entry: &&Entry| {
-            // Failures are compared after the networks. Otherwise a flood of new URLs would prevent each retry of a
+            // Failures are compared after the networks. Otherwise a flood of new URLs would prevent every retry of a
             // genuine URL.
             let served = Reverse(self.served_since(entry.network));
             (!entry.repeated, served, entry.failures > 0, Reverse(entry.sequence))
@@ -195,7 +195,7 @@ impl FetchQueue {
     }
 }
 
-/// Returns the network of a client address: `/24` for IPv4 and `/48` for IPv6. One party usually owns all of it.
+/// Returns the network of a client: `/24` for IPv4, `/48` for IPv6. One party usually owns the whole network.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(v4) => {
@@ -294,7 +294,7 @@ mod tests {
         for i in 0..10 {
             queue.request(&format!("none-{i}"), FLOOD, now);
         }
-        // URLs that were requested again can start as well, but the last fetch is reserved for another network.
+        // URLs that were requested again can start as well, but the fourth fetch is reserved for another network.
         assert_eq!([take(&mut queue), take(&mut queue)].iter().flatten().count(), 1);
         queue.request("real", PROVIDER, now);
         queue.request("real", PROVIDER, now);

@@ -1,10 +1,11 @@
-//! A memory of recently requested URLs, of bounded size.
+//! Remembers recently requested URLs. The number of remembered URLs is limited.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// Minimum number of recently requested URLs that are recorded.
+/// Number of the most recently requested URLs that are always remembered. Up to as many older URLs may be remembered,
+/// too.
 pub(super) const RECENT_MAX: usize = 1 << 15;
 
 /// Hashes of the recently requested URLs: at least the last [`RECENT_MAX`], and at most twice as many.

@@ -1,7 +1,7 @@
 //! Fetches that messages request: certificates that a message names, and confirmations of subscriptions.
 //!
 //! Each provider has a queue of its own for certificates, so that a flood of invented URLs for one provider does not
-//! delay the others.
+//! delay the certificates of the other providers.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,9 +14,9 @@ use crate::signature::Verifier;
 /// A fetch that a message requests.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum RequestedFetch {
-    /// The name of a provider, and the URL of a certificate that its message names.
+    /// A certificate that a message names. Contains the name of the message's provider and the URL of the certificate.
     Certificate(Arc<str>, Box<str>),
-    /// The URL that confirms a subscription when it is fetched.
+    /// A confirmation of a subscription. Contains the URL. Fetching this URL confirms the subscription.
     Confirmation(Box<str>),
 }
 

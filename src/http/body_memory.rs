@@ -1,4 +1,4 @@
-//! Limits the memory that all request bodies use together.
+//! Limits the memory that all request bodies and all HTTP/2 heads use together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ pub(crate) struct BodyMemory {
     bytes: Arc<AtomicU64>,
 }
 
-/// A number of reserved bytes. Dropping the reservation releases them.
+/// The memory that is reserved for one body or head. Dropping this value releases the memory.
 #[derive(Debug)]
 pub(crate) struct MemoryReservation {
     memory: BodyMemory,
@@ -18,7 +18,8 @@ pub(crate) struct MemoryReservation {
 }
 
 impl BodyMemory {
-    /// Creates an empty reservation. It can grow as long as all reservations together do not exceed `max` bytes.
+    /// Creates an empty reservation. The reservation can grow as long as all reservations together do not exceed `max`
+    /// bytes.
     pub(crate) fn reserve(&self, max: u64) -> MemoryReservation {
         MemoryReservation { memory: self.clone(), bytes: 0, max }
     }

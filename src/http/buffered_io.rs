@@ -1,5 +1,5 @@
-//! The byte stream of an accepted connection. Code that has read too many bytes can put them back. The stream joins
-//! small writes. While the connection is idle, the stream has no buffer.
+//! The byte stream of an accepted connection. Code that has read too many bytes can put the surplus bytes back. The
+//! stream collects small writes and sends them together. While the connection is idle, the stream has no buffer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub(crate) struct BufferedIo {
     stream: TcpStream,
     /// Bytes that were put back. The next reads return them.
     read_buffer: Bytes,
-    /// Bytes that the user of this stream has written, and that must still be written to the socket.
+    /// Bytes that were written to this stream, but not yet to the socket.
     write_buffer: Vec<u8>,
     digest: Arc<SocketDigest>,
 }
@@ -51,7 +51,7 @@ impl BufferedIo {
     }
 
     /// Waits until the connection has data to read, or is closed. Can return although there is no data, because tokio
-    /// regards the socket as readable until a read would block.
+    /// regards the socket as readable until a read attempt finds no data.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         if self.read_buffer.is_empty() { self.stream.readable().await } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! Writes denials, and handles the body of a denied request.
+//! Writes denials, and handles the unread body of a denied request.
 
 use http::Method;
 use http::header::EXPECT;
@@ -54,8 +54,8 @@ pub(crate) async fn deny_head(
     was_written
 }
 
-/// Writes a denial and handles the unread body. A short body is read to its end, so that the connection stays usable.
-/// Any other body ends the connection.
+/// Writes a denial and handles the unread body. On HTTP/1, a short body is read to its end, so that the connection
+/// stays usable. If any other body is unread, the HTTP/1 connection is closed.
 ///
 /// `declared` is the declared length of the body, in bytes. `methods` are the allowed methods; a 405 lists them in
 /// `Allow`.
@@ -76,9 +76,9 @@ pub(crate) async fn deny(
     let keep_alive = !is_truncated && (!has_unread_body || (is_short && !expects_continue));
     session.prepare_denial(keep_alive, DRAIN_DEADLINE);
     let was_written = response::write_denial(session, denial, methods, request_id, explain).await;
-    // pingora resets an HTTP/2 stream that ends with an unread body, directly after the response. Some callers (for
-    // example curl 7.88) then discard the response. The body is therefore read first. On HTTP/1.1 a short body is read
-    // when the exchange ends.
+    // If an HTTP/2 stream ends while its body is unread, pingora resets the stream directly after the response. Some
+    // callers (for example curl 7.88) then discard the response. The body is therefore read before the stream ends. On
+    // HTTP/1.1, a short body is read when the exchange ends.
     let linger = !keep_alive || session.is_http2();
     if has_unread_body && linger && !expects_continue && !is_truncated {
         lingering_close::discard_body(session, DRAIN_DEADLINE).await;

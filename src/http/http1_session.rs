@@ -16,17 +16,17 @@ use super::timeouts::with_timeout;
 use crate::framing::{Framing, Head};
 use crate::request::{lasts, write_line};
 
-/// Size of one body read, in bytes, if the caller provides no capacity.
+/// Size of one body read, in bytes, if the buffer for the body has no free capacity.
 const BODY_READ_BYTES: usize = 16 << 10;
 /// Size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
-/// Minimum number of bytes of a chunked body that are decoded at once, even if the caller provides no capacity. These
-/// bytes can be the last chunk, which has no data and therefore needs no capacity.
+/// Minimum number of bytes of a chunked body that are decoded at once, even if the buffer for the body has no free
+/// capacity. These bytes can be the last chunk, which has no data and therefore needs no capacity.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
 /// Response data up to this size, in bytes, is copied into the write buffer. Copying costs less than another system
 /// call.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// Capacity for the head of a response and a small body, in bytes.
+/// Capacity that is reserved for the head of a response and a small body, in bytes.
 const RESPONSE_BYTES: usize = 512;
 /// Maximum number of bytes of an unread body that are read and discarded to keep the connection.
 pub(crate) const DRAIN_BYTES_MAX: u64 = 64 << 10;
@@ -111,7 +111,7 @@ pub(crate) fn write_response_head<'l>(
 enum ResponseFraming {
     /// Chunked transfer coding.
     Chunks,
-    /// The body ends with the connection.
+    /// The end of the connection is the end of the body.
     Close,
     /// `Content-Length`. Contains the number of bytes that are left.
     Length(u64),
@@ -170,12 +170,12 @@ impl Http1Session {
         std::str::from_utf8(&self.request.target).unwrap_or_default()
     }
 
-    /// Closes the connection after the response.
+    /// Makes this session close the connection after the response.
     pub(crate) fn close_after_response(&mut self) {
         self.keep_alive = false;
     }
 
-    /// Discards an unread body after the response instead of closing the connection.
+    /// Makes this session discard an unread body after the response instead of closing the connection.
     pub(crate) fn drain_after_response(&mut self) {
         self.drain_body = true;
     }
@@ -244,8 +244,8 @@ impl Http1Session {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
                     }
-                    // Decodes only as many bytes as fit into the capacity, because the caller has reserved memory for
-                    // the capacity.
+                    // Decodes only as many bytes as fit into the capacity, because memory is reserved only for the
+                    // capacity.
                     let free_capacity = (body.capacity() - body.len()).max(CHUNKED_READ_BYTES_MIN);
                     let next = self.read_buffer.get(..free_capacity).unwrap_or(&self.read_buffer);
                     let Ok(taken) = chunks.read(next, |data| body.extend_from_slice(data)) else {
@@ -257,7 +257,7 @@ impl Http1Session {
                 }
                 Ok(body.len() - before)
             }
-            // No request has this framing. A framing error in the body sets it (see above).
+            // No request begins with this framing. It is set after a framing error in the body (see above).
             Framing::Close => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -270,8 +270,8 @@ impl Http1Session {
 
     /// Puts the head of the response into the write buffer. The head is sent with the first part of the body.
     ///
-    /// If the request body is unread and will not be drained, the connection is closed after the response. Callgate
-    /// cannot know whether a caller that waits for `100 Continue` will still send the body.
+    /// If the request body is unread and will not be drained, the connection is closed after the response. One reason
+    /// is a caller that waits for `100 Continue`: Callgate cannot know whether this caller will still send the body.
     pub(crate) fn write_head(&mut self, header: &ResponseHeader) {
         let status = header.status;
         let has_no_body = self.request.method == Method::HEAD
@@ -289,7 +289,8 @@ impl Http1Session {
         write_response_head(&mut self.write_buffer, status.as_u16(), lines, self.keep_alive);
     }
 
-    /// Writes a part of the response body. `end` marks the last part. Writes no body if the response has none.
+    /// Writes a part of the response body. `end` marks the last part. If the response has no body, writes only the
+    /// head.
     ///
     /// # Errors
     /// Returns an error if the caller closed the connection or was too slow, or if the data does not match
@@ -325,7 +326,7 @@ impl Http1Session {
         self.flush_buffer().await
     }
 
-    /// Writes the buffered bytes. They are dropped if the write fails.
+    /// Writes the buffered bytes. If the write fails, the bytes are dropped.
     async fn flush_buffer(&mut self) -> io::Result<()> {
         let write_buffer = std::mem::take(&mut self.write_buffer);
         let write = async {
@@ -335,8 +336,8 @@ impl Http1Session {
         with_timeout(self.write_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Ends the exchange. Returns the connection and the bytes that were read after the request, if another request may
-    /// follow. Closes the connection otherwise.
+    /// Ends the exchange. If another request may follow, returns the connection and the bytes that were read after the
+    /// request. Otherwise closes the connection and returns `None`.
     pub(crate) async fn finish(mut self) -> Option<(Stream, BytesMut)> {
         if !self.keep_alive || !with_timeout(DRAIN_DEADLINE, self.drain()).await.unwrap_or(false) {
             self.shutdown().await;
@@ -347,7 +348,7 @@ impl Http1Session {
         Some((self.stream, leftover))
     }
 
-    /// Reads and discards the remaining body. Returns false if it is too large or invalid.
+    /// Reads and discards the remaining body. Returns false if the remaining body is too large or invalid.
     async fn drain(&mut self) -> bool {
         let mut left = DRAIN_BYTES_MAX;
         while !self.body.is_done() {
@@ -362,7 +363,7 @@ impl Http1Session {
 
     /// Closes the connection.
     pub(crate) async fn shutdown(&mut self) {
-        // The head of a response without a body is still in the buffer.
+        // If the response has no body, its head may still be in the buffer.
         if !self.write_buffer.is_empty() {
             let _ = self.flush_buffer().await;
         }

@@ -1,5 +1,5 @@
-//! Reads whole request bodies. Each read is limited in size, in total time, in transfer rate, and in the memory that
-//! all bodies share.
+//! Reads whole request bodies. Limits the size, the total time and the transfer rate of each body, and the memory of
+//! all bodies together.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(crate) async fn read(
     }
     let BodyLimits { bytes_max, deadline, limits, reservation } = body_limits;
     // The read does not begin if the declared size does not fit into the shared memory. The memory is reserved as the
-    // body arrives, not when it is declared, so that a caller cannot reserve memory with a header alone.
+    // body arrives, not when its size is declared, so that a caller cannot reserve memory with a header alone.
     let max_total = declared.unwrap_or(bytes_max).min(bytes_max);
     if !reservation.would_fit(declared.unwrap_or(0).min(bytes_max))
         || !reservation.grow_to(FIRST_RESERVATION_BYTES.min(max_total))
@@ -79,8 +79,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Returns the next buffer capacity for a body of which `received` bytes have arrived. It is four times this number,
-/// but not more than the maximum size of the body.
+/// Returns the next buffer capacity for a body of which `received` bytes have arrived. The capacity is four times this
+/// number, but at least [`FIRST_CAPACITY_BYTES`] and at most the maximum size of the body.
 fn next_capacity(received: usize, max_total: u64) -> usize {
     let max_total = usize::try_from(max_total).unwrap_or(usize::MAX);
     received.saturating_mul(4).max(FIRST_CAPACITY_BYTES).min(max_total).max(received)

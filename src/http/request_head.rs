@@ -1,5 +1,5 @@
-//! Reads request heads of HTTP/1. A head is limited in size and in time, and is validated byte by byte before it is
-//! parsed.
+//! Reads request heads of HTTP/1. The size of a head and the time for reading it are limited. Each head is validated
+//! byte by byte before it is parsed.
 
 use std::time::Duration;
 
@@ -156,8 +156,8 @@ impl HeadReader<'_> {
         self.bytes.get(self.head.begins_at()..).is_some_and(|bytes| bytes.starts_with(b"HEAD "))
     }
 
-    /// Returns the result of a timeout. A caller that sent nothing, or only a part of the HTTP/2 preface, gets no
-    /// response.
+    /// Returns the result for a head that did not arrive in time. A caller that sent nothing, or only a part of the
+    /// HTTP/2 preface, gets no response.
     fn timed_out(&self) -> HeadRead {
         if self.bytes.is_empty() || (self.allow_http2 && PREFACE.starts_with(&self.bytes)) {
             return HeadRead::Closed;

@@ -1,5 +1,5 @@
-//! Reads the requests of one HTTP/1 connection one after the other, until the caller closes it or the listener stops.
-//! The egress listener and the admin listener use it.
+//! Reads the requests of one HTTP/1 connection one after the other, until the caller closes the connection or the
+//! listener stops. The egress listener and the admin listener use this module.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) struct RequestLoop {
 /// The next request, or the reason why there is none.
 pub(crate) enum NextRequest {
     Request(Session),
-    /// An invalid head. The user of the loop writes a denial and closes the connection.
+    /// An invalid head. The code that called [`RequestLoop::next`] must write a denial and close the connection.
     HeadError(Stream, HeadError),
 }
 
@@ -49,10 +49,10 @@ impl RequestLoop {
         self.idle = Some((stream, Some(leftover)));
     }
 
-    /// Waits for the next request. Returns `None` after closing the connection.
+    /// Waits for the next request. If no further request can come, closes the connection and returns `None`.
     ///
-    /// When the listener stops, an idle connection is closed, and a request in flight becomes the last one of its
-    /// connection.
+    /// When the listener stops, an idle connection is closed at once. A connection with a request in flight is closed
+    /// after this request.
     pub(crate) async fn next(&mut self, limits: impl Fn() -> Limits) -> Option<NextRequest> {
         let (mut stream, leftover) = self.idle.take()?;
         let received = match leftover {
@@ -84,8 +84,8 @@ impl RequestLoop {
         }
     }
 
-    /// Waits for data. Reports whether the listener stopped or the idle timeout expired first. A request that has begun
-    /// to arrive is not interrupted.
+    /// Waits until data arrives, the listener stops, or the idle timeout expires. Returns false if data has arrived,
+    /// because a request that has begun to arrive is not interrupted. Otherwise returns true.
     async fn must_close(&mut self, stream: &Stream, leftover: &BytesMut, idle: Duration) -> bool {
         let Some(io) = (**stream).as_any().downcast_ref::<BufferedIo>() else { return false };
         if !leftover.is_empty() {

@@ -1,5 +1,5 @@
-//! Writes responses to callers: relayed responses of an upstream, Callgate's own responses, and denials as problem+json
-//! (RFC 9457).
+//! Writes responses to callers: responses that are relayed from an upstream, Callgate's own responses, and denials as
+//! problem+json (RFC 9457).
 
 use std::time::Duration;
 
@@ -95,19 +95,20 @@ pub(crate) enum RelayError {
     Caller,
 }
 
-/// Acknowledges a callback that is not delivered, for example a duplicate. `result` becomes a member of the JSON body.
-/// Returns whether the response was written.
+/// Acknowledges a callback that is not delivered, for example a duplicate. The JSON body contains `result`, unless
+/// `status` is 204. Returns whether the response was written.
 pub(crate) async fn acknowledge(session: &mut Session, status: u16, result: &'static str) -> bool {
     let body = if status == 204 { String::new() } else { format!("{{\"result\":\"{result}\"}}") };
     json(session, status, body, "no-store").await
 }
 
-/// Writes a public document. Returns whether the response was written.
+/// Writes a document that every caller may read. Returns whether the response was written.
 pub(crate) async fn document(session: &mut Session, document: &Document) -> bool {
     json(session, 200, document.body.clone(), "max-age=300").await
 }
 
-/// Answers a health check: `ok` with 200, `stopping` with any other status. Returns whether the response was written.
+/// Answers a health check. The body is `ok` if `status` is 200, and `stopping` otherwise. Returns whether the response
+/// was written.
 pub(crate) async fn health(session: &mut Session, status: u16) -> bool {
     let body: &'static str = if status == 200 { "ok\n" } else { "stopping\n" };
     let header = || -> pingora::Result<ResponseHeader> {
@@ -174,7 +175,7 @@ pub(crate) async fn relay(
     let header = header.map_err(|_| RelayError::Upstream(ResponseFault::Garbled))?;
     session.write_head(header).await.map_err(|_| RelayError::Caller)?;
     let mut body_start = Some(body_start).filter(|body_start| !body_start.is_empty());
-    // There is no total deadline, but a slow caller must read at the minimum rate.
+    // There is no total deadline, but the caller must read at least at the minimum rate.
     let (mut timer, mut bytes) = (TransferTimer::new(limits, Duration::MAX), 0);
     loop {
         let data = match body_start.take() {

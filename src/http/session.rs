@@ -68,7 +68,7 @@ impl Session {
         matches!(self, Self::Http2(_))
     }
 
-    /// Closes an HTTP/1 connection after the response.
+    /// Makes an HTTP/1 session close its connection after the response.
     pub(crate) fn close_after_response(&mut self) {
         match self {
             Self::Http1(http1) => http1.close_after_response(),
@@ -109,7 +109,8 @@ impl Session {
         }
     }
 
-    /// Reads the next part of the body and appends it to `body`. Returns the number of bytes, which is 0 at the end.
+    /// Reads the next part of the body and appends it to `body`. Returns the number of bytes, which is 0 at the end of
+    /// the body.
     pub(crate) async fn read_body_into(&mut self, body: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Http1(http1) => http1.read_body_into(body).await,
@@ -126,7 +127,7 @@ impl Session {
         }
     }
 
-    /// Writes the head of the response. On HTTP/1 it is buffered until the body is written.
+    /// Writes the head of the response. On HTTP/1, the head is buffered until the body is written.
     pub(crate) async fn write_head(&mut self, header: ResponseHeader) -> io::Result<()> {
         match self {
             Self::Http1(http1) => {
@@ -147,8 +148,9 @@ impl Session {
         }
     }
 
-    /// Ends the exchange. Returns an HTTP/1 connection, and the bytes that were read after the request, if another
-    /// request may follow. Closes the connection otherwise.
+    /// Ends the exchange. If another request may follow on an HTTP/1 connection, returns the connection and the bytes
+    /// that were read after the request. Otherwise closes the HTTP/1 connection or ends the HTTP/2 stream, and returns
+    /// `None`.
     pub(crate) async fn end(self, reusable: bool) -> Option<(Stream, BytesMut)> {
         match self {
             Self::Http1(http1) if reusable => http1.finish().await,
@@ -182,8 +184,8 @@ impl Session {
     }
 }
 
-/// Replaces `traceparent`, so that the upstream's spans become children of Callgate's span. Must be called after
-/// verification, because a signature may cover the header.
+/// Replaces the `traceparent` header of the request, so that the upstream's spans become children of Callgate's span.
+/// Must be called after verification, because a signature may cover the header.
 pub(crate) fn set_traceparent(session: &mut Session, span: Option<&Span>) {
     let Some(span) = span else { return };
     match session {
@@ -212,14 +214,15 @@ pub(crate) async fn send_continue_if_expected(session: &mut Session) {
     }
 }
 
-/// Reports whether two servers could interpret an HTTP/2 head differently: by its framing headers, its hosts, or the
-/// white space around its values. HTTP/1 heads were validated before parsing.
+/// Reports whether two servers could interpret an HTTP/2 head differently because of its framing headers, its hosts, or
+/// white space around its values. Returns false for HTTP/1, because HTTP/1 heads were validated before they were
+/// parsed.
 pub(crate) fn is_ambiguous(session: &Session) -> bool {
     let Session::Http2(session) = session else { return false };
     let head = session.req_header();
     let headers = &head.headers;
     let has_duplicate_length = || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
-    // RFC 9113 section 8.2.1.
+    // White space around a value is forbidden (RFC 9113 section 8.2.1).
     let is_padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
     has_duplicate_length()
         || headers.contains_key(TRANSFER_ENCODING)
@@ -227,8 +230,8 @@ pub(crate) fn is_ambiguous(session: &Session) -> bool {
         || headers.values().any(is_padded)
 }
 
-/// Reports whether the hosts of an HTTP/2 head (RFC 9113 section 8.3.1) are valid and equal. `authority` is the value of
-/// `:authority`.
+/// Reports whether an HTTP/2 head names exactly one valid host, in `:authority`, in one `Host` header, or in both (RFC
+/// 9113 section 8.3.1). `authority` is the value of `:authority`.
 fn has_one_host(authority: Option<&str>, headers: &HeaderMap) -> bool {
     let mut hosts =
         headers.get_all(HOST).iter().map(HeaderValue::as_bytes).chain(authority.map(str::as_bytes));
@@ -236,7 +239,8 @@ fn has_one_host(authority: Option<&str>, headers: &HeaderMap) -> bool {
         && headers.get_all(HOST).iter().nth(1).is_none()
 }
 
-/// What the connection says about the caller: its address, its client certificate, and whether it uses TLS.
+/// The properties of a caller that are known from the connection: the address, the client certificate, and whether the
+/// connection uses TLS.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'c> {
     peer: IpAddr,
@@ -245,7 +249,7 @@ pub(crate) struct Caller<'c> {
 }
 
 impl<'c> Caller<'c> {
-    /// Creates a caller without TLS.
+    /// Creates a caller with this address, without a client certificate and without TLS.
     pub(crate) fn at(peer: IpAddr) -> Self {
         Self { peer, certificate: None, is_tls: false }
     }

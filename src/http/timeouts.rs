@@ -1,4 +1,4 @@
-//! Timeouts. A timer is set only if the future is not ready at the first poll, because most futures are.
+//! Timeouts. A timer is set only if the future is not ready at the first poll, because most futures are ready then.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -87,8 +87,8 @@ impl<'l> TransferTimer<'l> {
         Self { limits, deadline, waited: Duration::ZERO }
     }
 
-    /// Returns the output of the next read or write. `bytes` is the number of bytes transferred so far. Returns `None`
-    /// if the peer is slower than the minimum rate or the deadline has passed.
+    /// Runs the next read or write and returns its output. `bytes` is the number of bytes transferred so far. Returns
+    /// `None` if the peer is slower than the minimum rate or the deadline has passed.
     pub(crate) async fn step<F: Future>(&mut self, bytes: u64, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         if let Some(output) = poll_once(future.as_mut()).await {

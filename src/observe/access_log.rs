@@ -1,7 +1,7 @@
 //! The access log: one JSON line per request.
 //!
-//! The task that handles a request formats its line. A separate thread writes the lines in batches, so that a slow
-//! reader of the log never delays a callback.
+//! The task that handles a request formats the line of this request. A separate thread writes the lines in batches, so
+//! that a slow reader of the log never delays a callback.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -56,7 +56,7 @@ impl ConfigState {
         }))
     }
 
-    /// Records that another configuration was applied. Returns its generation.
+    /// Records that another configuration was applied. Returns the generation of this configuration.
     pub fn taken(&self, text: &str, now: Timestamp) -> u64 {
         let mut status = self.0.lock();
         *status = ConfigStatus {
@@ -74,7 +74,7 @@ impl ConfigState {
         self.0.lock().secrets = secrets;
     }
 
-    /// Records that a new configuration was rejected. The current one stays in use.
+    /// Records that a new configuration was rejected. The current configuration stays in use.
     pub fn refused(&self, text: &str, errors: Vec<String>, now: Timestamp) {
         self.0.lock().refused = Some(Refused { at: now.to_string(), version: version(text), errors });
     }

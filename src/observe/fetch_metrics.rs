@@ -7,7 +7,7 @@ use prometheus::{GaugeVec, IntCounterVec};
 
 use super::registry::{Label, MetricRegistry};
 
-/// Values of the label `outcome` of a fetch.
+/// Values of the label `outcome` in the metric that counts fetches.
 pub(super) const OUTCOMES: [&str; 2] = ["ok", "failed"];
 
 /// The registered metrics of fetches and handshakes.

@@ -23,17 +23,17 @@ pub struct Entry<'a> {
     pub route: &'a str,
     /// Name of the provider, or `none` if the route has no provider.
     pub provider: &'a str,
-    /// `allow`, `observe`, `deny` or `fail`.
+    /// `allow`, `duplicate`, `observe`, `deny` or `fail`.
     pub verdict: &'static str,
     /// The code of a denial, or another reason such as `ok` or `duplicate`.
     pub reason: &'static str,
-    /// On a route in observe mode: every denial that would have occurred.
+    /// For a delivered request on a route in observe mode: the denials that would have applied in enforce mode.
     pub observed: &'a [Denial],
     /// HTTP status that the caller received, or 0 if it received none.
     pub status: u16,
-    /// The method, if it is a known one.
+    /// The method, or `other` if it is not a standard method. `-` if the head could not be parsed.
     pub method: &'a str,
-    /// The path, redacted.
+    /// The path, with text that could be a token replaced. `-` if the head could not be parsed.
     pub path: &'a str,
     /// The client address, if it could be determined.
     pub client: Option<IpAddr>,
@@ -45,7 +45,8 @@ pub struct Entry<'a> {
     pub body_bytes: u64,
     /// Time from the end of the request head to the end of the response, in microseconds.
     pub duration_us: u64,
-    /// Time that the agent took, in microseconds.
+    /// Duration of the delivery, in microseconds: until the end of the agent's response, or until the failure. 0 if
+    /// Callgate did not try to deliver the request.
     pub deliver_us: u64,
     /// The checks that ran. The log contains the duration of each check in nanoseconds, or null if it is included in
     /// the duration of the next check.
@@ -61,7 +62,7 @@ impl Entry<'_> {
     }
 
     /// Writes the line without a serializer, which would take four times as long. Only the values that a caller can
-    /// choose are searched for characters that JSON escapes.
+    /// choose are searched for characters that must be escaped in JSON.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
         // Writing to a vector cannot fail.
@@ -124,9 +125,9 @@ pub struct EgressEntry<'a> {
     pub reason: &'static str,
     /// HTTP status that the agent received, or 0 if it received none.
     pub status: u16,
-    /// The method, if it is a known one.
+    /// The method, or `other` if it is not a standard method. `-` if the head could not be parsed.
     pub method: &'a str,
-    /// The path, redacted.
+    /// The path, with text that could be a token replaced. `-` if the head could not be parsed.
     pub path: &'a str,
     /// The reason why the request was not sent or not answered.
     pub detail: Option<&'a str>,
@@ -164,13 +165,15 @@ impl EgressEntry<'_> {
     }
 }
 
-/// Appends `before` and a value that needs no escaping, such as a configured name, a code or a hexadecimal number.
+/// Appends `before`, and then `value` without escaping. `value` must need no escaping, such as a configured name, a
+/// code or a hexadecimal number.
 fn word(out: &mut Vec<u8>, before: &str, value: &str) {
     out.extend_from_slice(before.as_bytes());
     out.extend_from_slice(value.as_bytes());
 }
 
-/// Appends `before` and a JSON string with any value, escaped if necessary.
+/// Appends `before`, and then `value` as a JSON string in quotation marks. `value` may contain any characters: those
+/// that must be escaped in JSON are escaped. `before` is appended without escaping.
 fn text(out: &mut Vec<u8>, before: &str, value: &str) {
     out.extend_from_slice(before.as_bytes());
     let plain = value.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\');

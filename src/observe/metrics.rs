@@ -209,8 +209,8 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Creates the series of all outcomes of a route's interactions, with the value 0. An alert can then detect even
-    /// the first interaction that expires, as an increase from 0.
+    /// Creates a series with the value 0 for every outcome that an interaction or a notice of this route can have. An
+    /// alert can then detect even the first interaction that expires, as an increase from 0.
     fn expect(&self, route: &str) {
         for outcome in OUTCOMES {
             self.ended.with_label_values(&[route, outcome]);
@@ -313,7 +313,7 @@ impl Metrics {
         self.ledger.commit_seconds.observe(seconds);
     }
 
-    /// Records whether writes to the ledger file fail at present.
+    /// Sets whether writes to the ledger file fail at present.
     pub fn store_failed(&self, failed: bool) {
         self.ledger.store_failed.set(i64::from(failed));
     }
@@ -330,8 +330,8 @@ impl Metrics {
 
     // === Egress ===
 
-    /// Counts one egress request and records its time. `reason` has the same values as in the access log: `ok`, `kept`
-    /// and the codes of denials.
+    /// Counts one egress request and records its duration. `reason` has the same values as in the access log: `ok`,
+    /// `kept` and the codes of denials.
     pub fn egress(&self, rule: &str, verdict: &str, reason: &str, seconds: f64) {
         self.egress.egress_requests.with_label_values(&[rule, verdict, reason]).inc();
         self.egress.egress_seconds.with_label_values(&[rule]).observe(seconds);
@@ -345,8 +345,8 @@ impl Metrics {
 
     // === Ingress ===
 
-    /// Counts one ingress request and records the time of its decision. `reason` is the code of a denial, or one of the
-    /// other values in the label's list, such as `ok`.
+    /// Counts one ingress request, and records the time that Callgate needed to decide about it. `reason` is the code
+    /// of a denial, or one of the other values in the label's list, such as `ok`.
     pub fn request(&self, route: &str, provider: &str, verdict: &str, reason: &str, decide_nanos: u64) {
         self.ingress.ingress_requests.with_label_values(&[route, provider, verdict, reason]).inc();
         if matches!(verdict, "deny" | "fail") {

@@ -1,6 +1,6 @@
 //! Keeps the most recent ingress requests in memory, for the admin page.
 //!
-//! For each request, it keeps the data of the access-log entry, and nothing else.
+//! For each request, this module keeps only data of the access-log entry.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::trail::{Outcome, Steps};
 /// Maximum length of one text field, in bytes. Longer texts are cut, so that callers cannot fill the memory with long
 /// paths.
 const TEXT_BYTES_MAX: usize = 400;
-/// Number of text fields.
+/// Number of text fields of one request.
 const TEXTS: usize = 7;
 
 /// A ring buffer of the most recent ingress requests.
@@ -87,7 +87,7 @@ impl Recent {
         self.max.load(Ordering::Relaxed) > 0
     }
 
-    /// Changes the maximum number of requests. If there are more requests, drops the oldest ones.
+    /// Changes the maximum number of requests. If more than `max` requests are kept, drops the oldest ones.
     pub fn resize(&self, max: usize) {
         let mut ring = self.ring.lock();
         self.max.store(max, Ordering::Relaxed);

@@ -19,8 +19,8 @@ impl Metrics {
         self.server.body_bytes.set(i64::try_from(body_bytes).unwrap_or(i64::MAX));
     }
 
-    /// Sets the server certificates in use: each file with its expiry time in Unix seconds. Removes the series of all
-    /// other files.
+    /// Sets the expiry time of each server certificate in use, in Unix seconds. Each certificate is identified by its
+    /// file. Removes the series of all other files.
     pub fn certificates<'c>(&self, ends: impl Iterator<Item = (&'c str, i64)>) {
         let mut known = self.server.certificates.lock();
         let gone = std::mem::take(&mut *known);
@@ -33,7 +33,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a batch of spans. `ok` is whether the batch was sent.
+    /// Counts a batch of spans. `ok` is true if the collector accepted the batch.
     pub fn traces_sent(&self, ok: bool) {
         self.server.traces.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
@@ -88,8 +88,7 @@ impl Metrics {
         self.fetch.fetches.with_label_values(&[feed, outcome]).inc();
     }
 
-    /// Sets the age of a feed, in seconds. If the age is `None`, the feed was not fetched yet, and the call has no
-    /// effect.
+    /// Sets the age of a feed, in seconds. `None` means that the feed was not fetched yet. The call then has no effect.
     pub fn feed_age(&self, feed: &str, seconds: Option<f64>) {
         if let Some(seconds) = seconds {
             self.fetch.age_seconds.with_label_values(&[feed]).set(seconds);

@@ -1,4 +1,4 @@
-//! Creates and registers metrics, and records a description of each.
+//! Creates and registers metrics, and records a description of each metric.
 //!
 //! `callgate metrics` and `docs/metrics.md` are generated from these descriptions, so they always list every metric.
 
@@ -86,8 +86,9 @@ impl<'r> MetricRegistry<'r> {
         Self { registry, made: RefCell::new(Vec::new()) }
     }
 
-    /// Returns the descriptions of all metrics, sorted by name. Sets `from_start` to true for each metric that has
-    /// series at this time. Must therefore be called directly after all metrics are created.
+    /// Returns the descriptions of all metrics, sorted by name. Sets `from_start` to true for each metric that already
+    /// has series when this function is called. The function must therefore be called directly after all metrics are
+    /// created, before any event is counted.
     pub(super) fn described(self) -> Vec<Series> {
         let there = self.registry.gather();
         let mut made = self.made.into_inner();

@@ -156,8 +156,8 @@ impl Span {
     }
 }
 
-/// A sampler that records a random fraction of the spans, from 0 to 1. It ignores the sampled flag and the trace id of
-/// the caller. Otherwise a caller could choose whether its requests are recorded.
+/// A sampler that records a random fraction of the spans, from 0 to 1. It ignores the sampled flag and the trace id
+/// that the caller sent, because a caller must not be able to choose whether its requests are recorded.
 #[derive(Clone, Debug)]
 struct Share(f64);
 
@@ -186,7 +186,7 @@ impl ShouldSample for Share {
     }
 }
 
-/// Parses a `traceparent` header. Returns `None` if it is not valid; the request then starts a new trace.
+/// Parses a `traceparent` header. Returns `None` if the header is not valid. The request then starts a new trace.
 fn parse(text: &str) -> Option<SpanContext> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -211,7 +211,7 @@ struct Post {
 
 #[async_trait]
 impl HttpClient for Post {
-    // Blocking is allowed here: the exporter runs on a thread of its own.
+    // Blocking is allowed here, because the exporter runs on a thread of its own.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (head, body) = request.into_parts();
         let sent = self.agent.run(Request::from_parts(head, body.to_vec()));

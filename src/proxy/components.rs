@@ -121,8 +121,8 @@ impl Components {
             .raise_file_limit(policy.limits.connections_max, self.egress.limits.connections_max());
     }
 
-    /// Replaces the policy, the trusted roots (if `Some`) and the settings of the egress listener. Requests in flight
-    /// keep the policy and the settings with which they began.
+    /// Replaces the policy, the settings of the egress listener and, if `providers` is `Some`, the client for
+    /// providers. Requests in flight keep the policy and the settings with which they began.
     pub(super) fn install(
         &self,
         policy: &Policy,

@@ -19,7 +19,7 @@ pub(crate) fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, S
 /// Reads the first private key of a file: PKCS #1, PKCS #8 or SEC 1.
 ///
 /// # Errors
-/// Returns a message for the operator. It contains nothing of the file.
+/// Returns a message for the operator. The message contains no part of the file.
 pub(crate) fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = read(path, FILE_BYTES_MAX).map_err(|error| format!("{path} cannot be read: {error}"))?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| format!("{path} contains no usable private key"))

@@ -65,10 +65,12 @@ pub struct Server {
     stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
-    /// The tasks that accept connections for ingress and egress. They end by themselves once their listener stops.
+    /// The tasks that accept ingress connections. Each task ends by itself after its listener has stopped.
     accept_callbacks: Vec<JoinHandle<()>>,
+    /// The task that accepts egress connections. The task ends by itself after its listener has stopped.
     accept_requests: Option<JoinHandle<()>>,
-    /// The task of the admin listener. It ends by itself once its requests have their responses.
+    /// The task of the admin listener. After the listener has stopped, the task ends by itself when all its requests
+    /// are answered.
     admin_task: Option<JoinHandle<()>>,
     components: Components,
     tasks: Vec<JoinHandle<()>>,
@@ -110,8 +112,9 @@ impl Addresses {
 }
 
 impl Server {
-    /// Binds every listener of `startup` and serves. `admin` serves the admin listener until the watch that it receives
-    /// changes. Must be called within a tokio runtime.
+    /// Binds every listener of `startup` and serves. `admin` is called with the admin listener and a watch. The future
+    /// that `admin` returns must serve this listener until the watch changes. `start` must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// Returns [`StartError`]. No address stays bound.
@@ -228,9 +231,9 @@ impl Server {
 
     /// Stops the server gracefully and returns the number of exchanges that were cut off.
     ///
-    /// For `delay`, Callgate closes each connection after its next response, so that callers connect elsewhere. Then it
-    /// stops accepting, waits up to `grace` for exchanges in flight, and closes the ledger. Egress serves the agent
-    /// until the callbacks have ended.
+    /// During `delay`, Callgate still accepts connections, but closes each HTTP/1 ingress connection after its next
+    /// response, so that callers connect elsewhere. Then Callgate stops accepting connections, waits up to `grace` for
+    /// exchanges in flight, and closes the ledger. Egress serves the agent until the callbacks have ended.
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         let Components { ingress, egress, notices, .. } = &self.components;
         ingress.drain.close_connections.store(true, Ordering::Relaxed);
@@ -244,7 +247,8 @@ impl Server {
         let new_connections = &self.components.admission.new_connections;
         serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
         let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
-        // From here on, no request on a kept-alive connection begins. Requests that have already begun are awaited.
+        // From now on, requests on kept-alive connections are no longer served. Callgate still waits for requests that
+        // have already begun.
         ingress.drain.requests.close();
         let callbacks = async {
             tokio::join!(
@@ -300,8 +304,8 @@ async fn close_files(ingress: &IngressContext) {
     }
 }
 
-/// Creates the client for providers. Reads the trusted roots, which take time and memory, only if the configuration has
-/// egress rules or questions.
+/// Creates the client for providers. Reads the trusted roots only if the configuration has egress rules or questions,
+/// because the roots take time and memory.
 fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError> {
     if startup.egress.is_none() {
         return Ok(Providers::none());
@@ -331,5 +335,6 @@ fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {
 /// already expired. If `grace` itself is shorter than this time, they get `grace`.
 const LAST_EXCHANGES_WAIT: Duration = Duration::from_secs(1);
 
-/// Deadline for closing the ledger's file. All acknowledged changes are already on disk.
+/// Deadline for closing the ledger's file. If the deadline passes, no acknowledged change is lost, because all
+/// acknowledged changes are already on disk.
 const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

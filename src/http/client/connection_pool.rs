@@ -1,8 +1,8 @@
 //! A pool of idle connections.
 //!
 //! A connection is reused only if the kernel reports that the peer has not closed the connection and has sent nothing.
-//! Its idle time must also be shorter than the idle timeout of the peer. The pool learns this timeout from the
-//! connections that the peer closes.
+//! The connection's idle time must also be clearly shorter than the peer's idle timeout. The pool estimates this
+//! timeout from the connections that the peer closes.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,23 +17,26 @@ use super::upstream::IdleState;
 const CONNECTIONS_MAX: usize = 128;
 /// Maximum number of peers whose idle timeout is remembered.
 const LEARNED_MAX: usize = 256;
-/// Maximum number of connections that one sweep checks. Each check is a system call, and the sweep holds the lock.
+/// Maximum number of connections that one sweep checks. Each check is a system call, and the sweep holds the pool's
+/// lock during all checks.
 const CHECKS_MAX: usize = 16;
 /// Maximum number of connections to one peer that are kept although they are too old for reuse. These connections show
 /// whether the peer's idle timeout is longer than assumed.
 const PROBES_MAX: usize = 4;
 
-/// A pool of idle connections. The key identifies the peer.
+/// A pool of idle connections. The key `K` identifies the peer.
 pub(crate) struct ConnectionPool<K> {
     state: Mutex<State<K>>,
 }
 
 struct State<K> {
-    /// Sorted by the time at which they became idle, oldest first.
+    /// The idle connections. The connection that has been idle for the longest time comes first.
     idle: Vec<Idle<K>>,
-    /// The maximum idle time of a reusable connection, for each peer that closes idle connections before Callgate does.
+    /// For each peer that closes idle connections before Callgate does: the idle time after which a connection is too
+    /// old for reuse.
     reuse_within: HashMap<K, Duration>,
-    /// Incremented by [`ConnectionPool::invalidate`].
+    /// The number of calls of [`ConnectionPool::invalidate`]. A connection that was opened before the last call is not
+    /// kept.
     generation: u64,
 }
 
@@ -52,12 +55,13 @@ impl<K> Default for ConnectionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> ConnectionPool<K> {
-    /// Returns the most recently used connection to this peer, if it is reusable.
+    /// Returns the most recently used connection to this peer that is still open. Returns `None` if its idle time is
+    /// too long for reuse.
     pub(crate) fn take(&self, key: &K, now: Instant) -> Option<Connection> {
         loop {
             let mut state = self.state.lock();
             let at = state.idle.iter().rposition(|idle| idle.key == *key)?;
-            // All other connections to this peer are older.
+            // All other connections to this peer are older, so they are not reusable either.
             if !state.idle.get(at)?.is_reusable(state.reuse_within.get(key), now) {
                 return None;
             }
@@ -70,12 +74,13 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         }
     }
 
-    /// Returns the generation for a new connection. [`ConnectionPool::keep`] drops connections of earlier generations.
+    /// Returns the current generation. A new connection must store this number, because [`ConnectionPool::keep`] drops
+    /// connections of earlier generations.
     pub(crate) fn generation(&self) -> u64 {
         self.state.lock().generation
     }
 
-    /// Keeps an idle connection for `idle_timeout`.
+    /// Keeps an idle connection for up to `idle_timeout`. If the pool is full, closes the oldest connection.
     pub(crate) fn keep(&self, key: K, connection: Connection, idle_timeout: Duration, now: Instant) {
         let mut state = self.state.lock();
         if connection.generation != state.generation {
@@ -88,7 +93,7 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         drop(oldest);
     }
 
-    /// Closes all idle connections. Connections in use are closed when they are returned.
+    /// Closes all idle connections. Connections that are in use are closed when they are returned to the pool.
     pub(crate) fn invalidate(&self) {
         let mut state = self.state.lock();
         state.generation += 1;
@@ -98,7 +103,7 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
         drop(idle);
     }
 
-    /// Closes expired connections and those that the peer has closed, and updates the learned idle timeouts.
+    /// Closes expired connections and connections that the peer has closed. Updates the limit for reuse of each peer.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut closed = Vec::new();
         let mut probes: HashMap<K, usize> = HashMap::new();
@@ -117,7 +122,8 @@ impl<K: Clone + Eq + Hash> ConnectionPool<K> {
             }
             let is_probe = state.reuse_within.get(&key).is_some_and(|within| age > *within);
             if is_probe && is_checked && is_expired {
-                // The peer keeps connections for at least as long as this pool does.
+                // The peer has kept this connection open for as long as the pool does. Therefore the peer needs no
+                // limit for reuse.
                 state.reuse_within.remove(&key);
             } else if is_probe && is_checked {
                 state.peer_keeps(&key, age);
@@ -150,7 +156,7 @@ impl<K: Clone + Eq + Hash> State<K> {
         }
     }
 
-    /// Raises the limit for reuse, because the peer has kept a connection open for `age`.
+    /// Raises the limit for reuse to half of `age`, because the peer has kept an idle connection open for this time.
     fn peer_keeps(&mut self, key: &K, age: Duration) {
         if let Some(known) = self.reuse_within.get_mut(key) {
             *known = (age / 2).max(*known);

@@ -24,9 +24,9 @@ const READ_BYTES: usize = 32 << 10;
 
 /// A complete request in wire format.
 pub(crate) struct Message {
-    /// The HTTP/1.1 head, including the empty line, and a small body.
+    /// The HTTP/1.1 head, including the empty line. If the body is small, it follows in the same buffer.
     head: Bytes,
-    /// A body that is too large for the buffer of the head.
+    /// The body, if it is too large for the buffer of the head. Otherwise empty.
     body: Bytes,
     /// Whether the request has a body.
     has_body: bool,
@@ -35,9 +35,9 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Returns a request with a finished head. The buffers are ready before a connection is chosen, so that the request
-    /// is written immediately after the check of an idle connection. Unexpected bytes that arrive between the check and
-    /// the write would be taken for the response.
+    /// Creates a request from a complete head. The buffers are prepared before a connection is chosen. The request can
+    /// then be written immediately after the check of an idle connection. This matters because unexpected bytes that
+    /// arrive between the check and the write would be taken for the response.
     pub(crate) fn new(mut head: Vec<u8>, body: Bytes, expects_body: bool) -> Self {
         let has_body = !body.is_empty();
         if body.len() > ONE_BUFFER_BYTES_MAX {
@@ -77,10 +77,11 @@ pub(crate) struct UpstreamResponse {
     timeout: Duration,
 }
 
-/// Sends a request and reads the head of the response. `timeout` limits this step, and later each read of the body.
+/// Sends a request and reads the head of the response. `timeout` limits the time until the head has arrived, and later
+/// the time of each read of the body.
 ///
-/// A response may arrive before the whole request was sent, because a peer that denies a large body need not read it.
-/// The connection is closed after such a response, and a 2xx response of this kind is an error.
+/// A response may arrive before the whole request was sent, because a peer that denies a large body does not have to
+/// read the body. The connection is closed after such an early response. An early 2xx response is an error.
 ///
 /// # Errors
 /// Returns [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
@@ -99,12 +100,14 @@ pub(crate) async fn exchange(
     let (body, length, unambiguous) = framing(&head, expects_body)?;
     let ResponseHead { status, version, mut headers } = head;
     let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
-    // The connection is not reused after HEAD, because the upstream may still send a body by mistake. It is not reused
-    // after a denied request with a body, either: the peer may have left the body unread, although the kernel has
-    // accepted all of it. The peer would then read the rest of the body as the next request.
+    // The connection is not reused after HEAD, because the upstream may still send a body by mistake. The connection is
+    // also not reused if a request with a body got a response other than 2xx. The peer may not have read the whole
+    // body, although the kernel has accepted all of it. The peer would then read the rest of the body as the next
+    // request.
     let body_may_be_unread = has_body && !status.is_success();
     let keep_alive = is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread;
-    // Repeated equal lengths are relayed as one. A length that the transfer coding overrides is removed.
+    // Repeated equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
+    // `Content-Length`, the header is removed.
     match length {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
         None => drop(headers.remove(CONTENT_LENGTH)),
@@ -153,7 +156,7 @@ async fn send_and_receive_concurrently(
     Ok(ReceivedHead { head, read, is_sent: sent.is_ok() })
 }
 
-/// Writes the rest of a request. It is cancel-safe: `rest` advances with each write.
+/// Writes the rest of a request. This function is cancel-safe: `rest` advances with each write.
 async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> std::io::Result<()> {
     stream.write_all_buf(rest).await?;
     stream.flush().await
@@ -217,7 +220,7 @@ impl UpstreamResponse {
         Ok(None)
     }
 
-    /// Ends the body. The connection will not be reused.
+    /// Treats the body as ended. The connection will not be reused.
     fn abandon_body(&mut self) {
         (self.body, self.keep_alive) = (Framing::Length(0), false);
     }

@@ -18,7 +18,7 @@ pub(crate) enum ResponseFault {
 }
 
 impl ResponseFault {
-    /// Returns the denial for this fault of a connection to the agent.
+    /// Returns the denial for this fault if the upstream is the agent.
     pub(crate) const fn agent_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::AgentGarbled,
@@ -28,7 +28,7 @@ impl ResponseFault {
         }
     }
 
-    /// Returns the denial for this fault of a connection to a provider.
+    /// Returns the denial for this fault if the upstream is a provider.
     pub(crate) const fn provider_denial(self) -> Denial {
         match self {
             Self::Early | Self::Garbled => Denial::ProviderGarbled,

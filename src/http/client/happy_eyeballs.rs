@@ -1,5 +1,5 @@
-//! Connects to one of several addresses of a name (Happy Eyeballs, RFC 8305). An address that does not answer delays
-//! the connection to the others only briefly.
+//! Connects to one of the addresses of a host (Happy Eyeballs, RFC 8305). If an address does not answer, the next
+//! address is tried after a short delay.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -36,8 +36,9 @@ pub(crate) fn attempt_order(addresses: &[SocketAddr], preferred: Option<SocketAd
     }
 }
 
-/// Calls `dial` for the addresses in this order, and returns the first connection that succeeds, with its address. The
-/// next attempt begins when one fails, or after [`ATTEMPT_DELAY`]. The other attempts are dropped.
+/// Calls `dial` for each address, in the given order, until an attempt succeeds. Returns the successful address and the
+/// connection. The next attempt begins when an attempt fails, or after [`ATTEMPT_DELAY`]. When an attempt succeeds, all
+/// other attempts are dropped.
 ///
 /// # Errors
 /// Returns the error of the attempt that failed last, if all attempts failed.
@@ -71,7 +72,7 @@ where
 /// The attempts that have not ended, each with its address.
 type Attempts<F> = Vec<(SocketAddr, Pin<Box<F>>)>;
 
-/// Waits until an attempt succeeds or fails, and removes it from the list.
+/// Waits until an attempt succeeds or fails. Removes this attempt from the list and returns its result.
 async fn first_ended<T, F>(attempts: &mut Attempts<F>) -> io::Result<(SocketAddr, T)>
 where
     F: Future<Output = io::Result<T>>,
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(attempt_order(&[], None), []);
     }
 
-    /// What happens to the attempt at an address: port 1 does not answer, port 2 fails, port 3 succeeds.
+    /// Simulates an attempt to connect: port 1 does not answer, port 2 fails, port 3 succeeds.
     async fn dial(address: SocketAddr) -> io::Result<u16> {
         match address.port() {
             1 => pending().await,

@@ -16,18 +16,20 @@ pub struct ResponseBytes {
     pub status: StatusCode,
     /// The headers, as received.
     pub headers: HeaderMap,
-    /// The bytes of the body that were present, without the framing.
+    /// The part of the body that was present, without its framing.
     pub body: Vec<u8>,
-    /// Whether the body was complete. A body without a declared length extends to the end of the bytes.
+    /// Whether the body was complete. A body with neither a declared length nor chunked coding extends to the end of
+    /// the bytes and is always complete.
     pub is_complete: bool,
-    /// Whether the framing was unambiguous. If it was not, the connection would not be reused.
+    /// Whether the framing was unambiguous. After a response with ambiguous framing, a connection would not be reused.
     pub is_unambiguous: bool,
     /// The number of bytes after the end of the body.
     pub rest: usize,
 }
 
-/// Reads the response at the beginning of `bytes`. Each read returns at most `step` bytes. `expects_body` is false for
-/// responses to HEAD. Returns `None` if there is no valid head, or if the chunked coding of the body is malformed.
+/// Reads the response at the beginning of `bytes`. Simulates reads that return at most `step` bytes each.
+/// `expects_body` is false for responses to HEAD. Returns `None` if there is no valid head, or if the chunked coding of
+/// the body is malformed.
 pub fn read_response(bytes: &[u8], step: usize, expects_body: bool) -> Option<ResponseBytes> {
     let mut pieces = Pieces { rest: bytes, step: step.max(1) };
     let read = match pin!(read_final_head(&mut pieces)).poll(&mut Context::from_waker(Waker::noop())) {
@@ -73,7 +75,7 @@ pub fn read_response(bytes: &[u8], step: usize, expects_body: bool) -> Option<Re
     })
 }
 
-/// Bytes that arrive in pieces.
+/// A stream that returns the bytes in pieces of at most `step` bytes.
 struct Pieces<'b> {
     rest: &'b [u8],
     step: usize,

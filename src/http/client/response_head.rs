@@ -27,8 +27,8 @@ pub(crate) struct ResponseHead {
     pub(crate) headers: HeaderMap,
 }
 
-/// Reads the final head and the bytes after it, and skips interim responses. `101 Switching Protocols` is an error,
-/// because Callgate never requests an upgrade.
+/// Skips interim responses and reads the head of the final response. Returns this head and the bytes that were read
+/// after it. `101 Switching Protocols` is an error, because Callgate never requests an upgrade.
 pub(crate) async fn read_final_head(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<(ResponseHead, Bytes), ResponseFault> {
@@ -42,8 +42,9 @@ pub(crate) async fn read_final_head(
         if stream.read_buf(&mut bytes).await.map_err(|_| ResponseFault::Reset)? == 0 {
             return Err(ResponseFault::Reset);
         }
-        // A head that arrives in small parts is parsed once, when an empty line has arrived. The first read is always
-        // parsed, so that a response that is not HTTP fails without waiting.
+        // The bytes of the first read are always parsed, so that a response that is not HTTP fails without waiting.
+        // After each later read, the bytes are parsed only if an empty line has arrived. A head in many small parts is
+        // therefore not parsed again for each part.
         if before > 0 && !has_empty_line(bytes.get(before.saturating_sub(2)..).unwrap_or_default()) {
             continue;
         }
@@ -51,7 +52,7 @@ pub(crate) async fn read_final_head(
         while let Some((head, length)) = parse(&unparsed)? {
             unparsed.advance(length);
             match head.status.as_u16() {
-                // A single read may exceed the limit.
+                // The last read may have returned a head that is longer than the limit.
                 _ if length > HEAD_BYTES_MAX => return Err(ResponseFault::Garbled),
                 200..=599 => return Ok((head, unparsed)),
                 100 | 102..=199 if interim < INTERIM_MAX => interim += 1,
@@ -68,8 +69,9 @@ fn has_empty_line(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', bytes).any(|at| matches!(rest(at), [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
-/// Parses a head and returns it with its length, in bytes. Returns `None` if it is incomplete. Accepts obsolete forms
-/// that servers still send, because Callgate writes the headers again before it relays them. A bare LF is an error.
+/// Parses a head and returns it with its length, in bytes. Returns `None` if the head is incomplete. Accepts obsolete
+/// forms that servers still send. This is safe because Callgate writes the headers anew before it relays them. A bare
+/// LF is an error.
 fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -81,8 +83,9 @@ fn parse(bytes: &Bytes) -> Result<Option<(ResponseHead, usize)>, ResponseFault> 
         Status::Complete(length) => length,
         Status::Partial => return Ok(None),
     };
-    // The program that wrote the response may have let a line feed into a value. Such a line feed must not end the
-    // line, because the rest of the value could then be a header that changes where the response ends.
+    // The program that wrote the response may have copied a line feed into the value of a header. Such a line feed must
+    // not be accepted as the end of the line. Otherwise the rest of the value would be read as another header, which
+    // could change where the response ends.
     if memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).any(|at| !follows_cr(bytes, at)) {
         return Err(ResponseFault::Garbled);
     }

@@ -29,13 +29,14 @@ pub(crate) enum Upstream {
 pub(crate) enum IdleState {
     /// The peer closed the connection or sent unexpected bytes.
     Ended,
-    /// The peer has sent nothing.
+    /// The connection is open, and the peer has sent nothing.
     Quiet,
 }
 
 impl Upstream {
     /// Asks the kernel whether the peer closed the connection or sent anything. tokio's own view of the socket may be
-    /// outdated when the workers are busy. Unexpected bytes would be taken for the next response.
+    /// outdated when the workers are busy. If unexpected bytes were not noticed here, they would be taken for the next
+    /// response.
     pub(crate) fn idle_state(&mut self) -> IdleState {
         match self {
             Self::Tcp(stream) => peek(stream),
@@ -57,7 +58,8 @@ fn peek(socket: &impl AsFd) -> IdleState {
 /// Checks whether the socket or the TLS session has unread bytes, or was closed by the peer.
 fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
     if peek(&stream.get_ref().0.stream) == IdleState::Ended {
-        // TLS 1.3 session tickets may arrive at any time. The TLS session consumes them without producing data.
+        // The unread bytes may be TLS 1.3 session tickets, which may arrive at any time. A read consumes these tickets
+        // without producing data.
         let mut byte = [0; 1];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(Waker::noop());
@@ -73,8 +75,8 @@ fn tls_idle_state(stream: &mut ClientTlsStream<Records>) -> IdleState {
     if is_empty && records.is_at_boundary() { IdleState::Quiet } else { IdleState::Ended }
 }
 
-/// The TCP stream below TLS. It follows the boundaries of TLS records, because the TLS library does not report whether
-/// it holds a partial record.
+/// The TCP stream below a TLS session. This type tracks the boundaries of TLS records, because the TLS library does not
+/// report whether it has buffered a partial record.
 pub(crate) struct Records {
     stream: TcpStream,
     boundary: RecordBoundary,
@@ -95,7 +97,8 @@ impl Records {
 struct RecordBoundary {
     /// Number of bytes of the current header that were already read.
     header_bytes: usize,
-    /// The value of the length field in the current header, as far as the field was read.
+    /// The last two bytes of the current header that were read. After the whole header, they are the length of the
+    /// record's body.
     length: u16,
     /// Number of bytes of the current record that are still unread.
     body_bytes_left: usize,

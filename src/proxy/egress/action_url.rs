@@ -9,8 +9,8 @@ pub(crate) const RULE: &str = "actions";
 /// The interaction and the question that the agent answers.
 pub(crate) struct ActionUrl {
     pub(super) interaction: String,
-    /// The number of the question. `None` if the URL has no number. The answer is then for the only open question, or,
-    /// on a route with `rewrite`, for the first question.
+    /// The number of the question. `None` if the URL has no number. On a route with `rewrite`, the answer is then for
+    /// the first question. On all other routes, the answer is for the only open question.
     pub(super) number: Option<u32>,
 }
 

@@ -27,7 +27,8 @@ use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
 use crate::store::{MintRefusal, mint};
 
-/// Maximum number of bytes of a response that are read before relaying, to find the provider's id in it.
+/// Maximum number of bytes of a response that Callgate reads before it relays the response. Callgate looks for the
+/// provider's id in these bytes.
 const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 /// The header of the response that contains the id of the minted interaction.
@@ -40,8 +41,8 @@ pub(crate) struct AgentExchange<'x> {
     pub(crate) session: &'x mut Session,
     pub(crate) caller: Caller<'x>,
     pub(crate) request_id: &'x str,
-    /// The memory for the body. It is held for the whole exchange, because the request to the provider contains the
-    /// body.
+    /// The memory that is reserved for the body. It stays reserved for the whole exchange, because the request to the
+    /// provider contains the body.
     pub(crate) memory: MemoryReservation,
     pub(crate) details: RequestDetails,
 }
@@ -151,7 +152,7 @@ impl AgentExchange<'_> {
         let body = match request_body::read(self.session, declared, body_limits).await {
             Ok(body) => body,
             Err(denial) => {
-                // The rest of the body is discarded, which needs no memory.
+                // Releases the reserved memory, because discarding the rest of the body needs no memory.
                 self.memory = self.context.limits.reserve();
                 return Err(denial);
             }
@@ -196,7 +197,8 @@ impl AgentExchange<'_> {
         }
     }
 
-    /// Records that the agent receives an error, although the provider may have accepted the request.
+    /// Records that it is unknown whether the provider accepted the request: the agent receives an error, but callbacks
+    /// may still come.
     async fn doubt_interaction(&self, minted: Option<&Minted>) {
         let Some(minted) = minted else { return };
         let now = self.context.clocks.ledger_now(instant());
@@ -291,8 +293,8 @@ impl SendError {
     }
 }
 
-/// Reports whether the provider certainly did not accept the request. A gateway may answer 5xx or one of 408, 425 and
-/// 429 although the provider behind it received the request and works on it.
+/// Reports whether the provider certainly did not accept the request. A response with status 408, 425, 429 or 5xx may
+/// come from a gateway, although the provider behind the gateway has received the request and works on it.
 fn is_definite_rejection(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     status.is_client_error() && !may_be_accepted.contains(&status)

@@ -1,6 +1,6 @@
 //! Sends the agent's answer to a question of a provider. The answer goes to the action endpoint that a callback of the
-//! same interaction contained, if the route's guard allows its address. Each question is answered once, and redirects
-//! are not followed.
+//! same interaction contained, if the route's guard allows the address of this endpoint. Each question can be answered
+//! only once, and redirects are not followed.
 
 use bytes::Bytes;
 use http::Method;
@@ -102,7 +102,7 @@ impl AgentExchange<'_> {
         taken: &Taken<'_>,
         body: Bytes,
     ) -> Result<ProviderResponse, SendError> {
-        // The guard of the route may have changed since the callback arrived.
+        // The endpoint is checked again, because the guard of the route may have changed since the callback arrived.
         let url: Url = actions.guard.admit(&taken.endpoint).map_err(SendError::Guarded)?;
         let head = head_of(self.session, self.caller);
         let signature = match &actions.signer {

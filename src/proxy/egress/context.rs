@@ -13,13 +13,13 @@ use crate::store::Store;
 
 /// The components that serve the agent's requests.
 pub(crate) struct EgressContext {
-    /// The policy. A reload replaces it. Each request uses the same policy from beginning to end.
+    /// The policy. A reload replaces the policy. Each request uses the same policy from beginning to end.
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
     pub(crate) recorder: Arc<Recorder>,
     /// The ledger.
     pub(crate) store: Arc<Store>,
-    /// The connections to providers. A reload with other trusted roots replaces them.
+    /// The client for providers. A reload with other trusted roots replaces the client.
     pub(crate) providers: Arc<ArcSwap<Providers>>,
     pub(crate) limits: EgressLimits,
     pub(crate) log_throttle: Arc<LogThrottle>,

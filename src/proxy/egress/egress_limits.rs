@@ -8,7 +8,7 @@ use crate::config::EgressListener;
 use crate::http::{BodyMemory, MemoryReservation};
 use crate::proxy::listen::ConnectionLimits;
 
-/// The settings and limits of the egress listener. They are separate from those of ingress, so that neither side can
+/// The settings and limits of the egress listener. Ingress and egress have separate limits, so that neither side can
 /// use up the resources of the other.
 pub(crate) struct EgressLimits {
     /// The settings. A reload replaces them. `None` if there is no egress listener.

@@ -18,7 +18,7 @@ use crate::http::{
 use crate::proxy::listen::accept;
 use crate::proxy::runtime::InFlight;
 
-/// Accepts connections until `stopping` changes.
+/// Accepts connections until the listener stops.
 pub(crate) async fn run(context: Arc<EgressContext>, listener: TcpListener, mut stopping: ShutdownWatch) {
     while let Some((stream, peer)) = accept::next(&listener, &mut stopping).await {
         let new = context.new_connections.begin();
@@ -72,7 +72,8 @@ async fn serve(
     caller: Caller<'static>,
     new: Option<InFlight>,
 ) -> Option<(Stream, BytesMut)> {
-    // The policy is loaded when the request arrives. The connection may have been idle for long.
+    // The policy is loaded when the request arrives, not when the connection opens, because the connection may have
+    // been idle for a long time.
     let policy = context.policy.load_full();
     let in_flight = context.drain.begin()?;
     drop(new);

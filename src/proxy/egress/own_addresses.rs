@@ -1,5 +1,5 @@
-//! The addresses of Callgate's own listeners and of the agent. Callgate sends no answer to them, even if a provider
-//! names them in a callback.
+//! The addresses of Callgate's own listeners and of the agent. Callgate never sends an answer to one of these
+//! addresses, even if a provider names the address in a callback.
 
 use std::net::SocketAddr;
 
@@ -36,7 +36,7 @@ fn may_be_agent(address: SocketAddr, agent: &AgentAddress) -> bool {
     let AgentAddress::Tcp(text) = agent else { return false };
     match text.parse() {
         Ok(agent) => reaches(address, agent),
-        // The agent is configured by name: any non-public address with its port could be the agent.
+        // The agent is configured by name. Therefore any non-public address with the agent's port could be the agent.
         Err(_) => text.rsplit_once(':').is_some_and(|(_, port)| {
             port.parse() == Ok(address.port()) && classify(address.ip().to_canonical()).is_some()
         }),

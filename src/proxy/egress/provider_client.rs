@@ -38,14 +38,15 @@ pub(crate) struct Providers {
     pool: ConnectionPool<Target>,
     resolver: Resolver,
     own_addresses: OwnAddresses,
-    /// For hosts with several addresses, the address of the last new connection. It is tried first.
+    /// For each host with several addresses: the address to which Callgate last opened a connection. This address is
+    /// tried first.
     connected: Mutex<HashMap<Box<str>, SocketAddr>>,
 }
 
-/// The trusted roots.
+/// A TLS connector, and the digest of the authorities that it trusts.
 struct TrustedRoots {
     connector: TlsConnector,
-    /// The SHA-256 of the authorities.
+    /// The SHA-256 of the trusted authorities.
     digest: [u8; 32],
 }
 
@@ -61,7 +62,7 @@ struct Target {
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
-    /// The agent. A provider must not name its address.
+    /// The address of the agent. A callback must not name this address.
     pub(crate) agent: &'g AgentAddress,
 }
 
@@ -83,7 +84,7 @@ pub(crate) enum Unreachable {
     Connect(Box<str>),
     /// The TLS handshake failed. Contains the error.
     Tls(Box<str>),
-    /// The timeout for connecting passed.
+    /// No connection was open when the timeout for connecting passed.
     Timeout,
     /// Callgate has no trusted roots.
     NoRoots,
@@ -143,21 +144,21 @@ pub(crate) struct ProviderResponse {
     pub(crate) origin: Origin,
 }
 
-/// The pool that the connection of a response belongs to.
+/// The pool to which the connection of a response can be returned, and the key of this connection in the pool.
 pub(crate) struct Origin {
     target: Target,
     providers: Arc<Providers>,
 }
 
 impl Origin {
-    /// Keeps the connection of a completely read response in its pool.
+    /// Keeps a connection in the pool. The response must have been read completely.
     pub(crate) fn reuse(&self, connection: Connection) {
         self.providers.pool.keep(self.target.clone(), connection, IDLE_TIMEOUT, instant());
     }
 }
 
 impl Providers {
-    /// Creates a client that reaches no provider.
+    /// Creates a client without trusted roots. It cannot connect to any provider.
     pub(crate) fn none() -> Self {
         Self {
             tls: None,
@@ -206,7 +207,8 @@ impl Providers {
         Ok(Self { tls: Some(roots), ..Self::none() })
     }
 
-    /// Sends a request and reads the head of the response. With `guarded`, all addresses of the host must be allowed.
+    /// Sends a request and reads the head of the response. With `guarded`, every address of the host must pass the
+    /// checks.
     pub(crate) async fn send(
         self: Arc<Self>,
         url: &Url,
@@ -243,7 +245,7 @@ impl Providers {
         let key = url.authority();
         let preferred = self.connected.lock().get(&*key).copied();
         let order = attempt_order(&addresses, preferred);
-        // The pool is keyed by the checked address, so that the name is not resolved a second time.
+        // The pool is keyed by address, so that a reused connection always leads to an address that was checked above.
         let target = |address| Target { address, name: name.map(Box::from) };
         for target in order.iter().map(|address| target(*address)) {
             if let Some(connection) = self.pool.take(&target, instant()) {
@@ -259,7 +261,7 @@ impl Providers {
         Ok((Connection::new(stream, generation), target(address)))
     }
 
-    /// Remembers the address of a host that accepted a connection.
+    /// Remembers which address of a host accepted a connection.
     fn remember(&self, host: &str, address: SocketAddr) {
         let mut connected = self.connected.lock();
         if connected.len() >= HOSTS_MAX && !connected.contains_key(host) {

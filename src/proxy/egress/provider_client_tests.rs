@@ -1,4 +1,4 @@
-//! Tests of the client for providers with sockets of the loopback network.
+//! Tests of the client for providers, with sockets on the loopback network.
 
 use std::net::{IpAddr, TcpListener};
 
@@ -25,8 +25,8 @@ impl World {
         Self { listener, port }
     }
 
-    /// Connects to a listed host with these addresses. The networks `listed` may be dialled although they are not
-    /// public. `own` is the address of a listener of Callgate.
+    /// Connects to a host whose name resolves to `addresses`. The guard allows this host, and also allows the networks
+    /// in `listed` although they are not public. `own` is the address of a listener of Callgate.
     async fn connect(
         &self,
         addresses: &[&str],

@@ -11,7 +11,7 @@ use crate::proxy::runtime::{known_method, micros};
 
 /// The result of an exchange.
 pub(crate) struct ExchangeEnd {
-    /// `ok` or `kept`, or the denial.
+    /// `ok` or `kept` if the request was sent, and the denial otherwise.
     pub(crate) outcome: Result<&'static str, Denial>,
     pub(crate) status: u16,
     /// Whether the connection can carry another request.
@@ -21,7 +21,7 @@ pub(crate) struct ExchangeEnd {
 /// The details of a request for the log, the metrics and the trace. They are set while the request is processed.
 pub(crate) struct RequestDetails {
     pub(crate) rule: Box<str>,
-    /// The path without captured values. `-` if it is unknown.
+    /// The path, with text that could be a token replaced. `-` if the path is unknown.
     pub(crate) path: String,
     pub(crate) detail: Option<String>,
     pub(crate) interaction: Option<String>,

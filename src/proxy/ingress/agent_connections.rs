@@ -10,13 +10,13 @@ use crate::denial::Denial;
 use crate::http::client::{Connection, ConnectionPool, Upstream, attempt_order, connect_first};
 use crate::policy::{Agent, AgentAddress};
 
-/// The pool of idle connections, by the address of the agent.
+/// The pool of idle connections to the agent. The key is the agent's address, which a reload may change.
 pub(crate) type AgentPool = ConnectionPool<AgentAddress>;
 
 /// Returns an idle connection to the agent, or opens a new one.
 ///
 /// # Errors
-/// Returns `agent_unreachable`. Nothing was sent.
+/// Returns `agent_unreachable` if no connection can be opened. Nothing was sent then.
 pub(crate) async fn connection(pool: &AgentPool, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
     if let Some(connection) = pool.take(&agent.address, now) {
         return Ok(connection);

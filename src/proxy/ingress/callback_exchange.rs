@@ -27,8 +27,8 @@ use crate::store::Claimed;
 use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 
-/// Maximum time that a callback waits while another exchange delivers the same event. Providers do not wait much longer
-/// for a response.
+/// Maximum time for which a callback waits for another exchange that is delivering the same event. Providers do not
+/// wait much longer for a response.
 const DUPLICATE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Serves a request. Returns an HTTP/1 connection, and the bytes that were read after the request, if another request
@@ -38,7 +38,8 @@ pub(crate) async fn serve(
     mut session: Session,
     conn: &ConnInfo,
 ) -> Option<(Stream, BytesMut)> {
-    // The policy is loaded when the request arrives. The connection may have been idle for long.
+    // The policy is loaded when the request arrives, not when the connection opens, because the connection may have
+    // been idle for a long time.
     let policy = context.policy.load_full();
     let in_flight = context.drain.requests.begin()?;
     conn.request_began();
@@ -129,7 +130,7 @@ impl CallbackExchange<'_> {
         let body = match read {
             Ok(body) => body,
             Err(denial) => {
-                // The rest of the body is discarded, which needs no memory.
+                // Releases the reserved memory, because discarding the rest of the body needs no memory.
                 drop(reservation);
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
                 return self.deny(Denied { denial, seen: admitted.into_seen() }, 0).await;
@@ -171,8 +172,8 @@ impl CallbackExchange<'_> {
         }
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
-            // The caller receives the denial of the rate limit instead of the first denial, so that the caller slows
-            // down. The log shows both.
+            // The head checks also denied the request. The caller receives only the denial of the rate limit, so that
+            // the caller slows down. The log shows both denials.
             Err(denied) => {
                 let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
                     format!("more than `limits.rate_per_address`, and {}", denied.denial)
@@ -182,7 +183,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Delivers a request on a route in observe mode that would have been denied.
+    /// Delivers a request that would have been denied if its route were not in observe mode.
     async fn deliver_observed(
         &mut self,
         caller: Caller<'_>,
@@ -245,7 +246,7 @@ impl CallbackExchange<'_> {
                 settle(&context.recorder.metrics, &permit, claimed, context.clocks.ledger_now(instant()))
                     .await
             }
-            // The claim is released, so that a retry of the provider is delivered.
+            // The delivery failed. The claim is released, so that a retry of the provider can be delivered.
             (_, Ok(claimed)) => {
                 claimed.fail(context.clocks.ledger_now(instant()));
                 Ok(())
@@ -353,7 +354,7 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Denies an HTTP/2 head with ambiguous framing headers.
+    /// Denies an HTTP/2 head that two servers could interpret differently.
     async fn deny_head(&mut self) -> ExchangeRecord {
         let (denial, explain) = (Denial::RequestMalformed, self.policy.explain_denials);
         let was_written = response::write_denial(self.session, denial, &[], self.request_id, explain).await;

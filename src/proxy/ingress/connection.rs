@@ -33,7 +33,7 @@ pub(crate) async fn serve(
 /// Serves HTTP/1 requests one after the other. Returns the connection if it begins with the HTTP/2 preface.
 async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInfo) -> Option<Stream> {
     let is_plaintext = stream.get_ssl_digest().is_none();
-    // The bytes that were read after the last request. `None` before the first request.
+    // `leftover` contains the bytes that were read after the last request. It is `None` before the first request.
     let (mut leftover, mut timer) = (None, ReusableTimer::default());
     loop {
         let limits = || context.policy.load().limits;
@@ -44,8 +44,8 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
                     .await
             }
         };
-        // A reload may have removed the settings under which the connection was accepted. The connection is then
-        // closed, and the caller may connect again under the new settings.
+        // A reload may have removed the settings under which the connection was accepted. In this case the connection
+        // is closed. The caller can connect again under the new settings.
         let is_allowed = || conn.is_still_allowed(&context.clocks.wall);
         if matches!(received, HeadRead::Request(..)) && !is_allowed() {
             return None;

@@ -15,7 +15,7 @@ use crate::store::Store;
 
 /// The components that serve callbacks.
 pub(crate) struct IngressContext {
-    /// The policy. A reload replaces it. Each request uses the same policy from beginning to end.
+    /// The policy. A reload replaces the policy. Each request uses the same policy from beginning to end.
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clocks: Clocks,
     pub(crate) recorder: Arc<Recorder>,
@@ -34,8 +34,8 @@ pub(crate) struct IngressContext {
 #[derive(Default)]
 pub(crate) struct IngressDrain {
     pub(crate) requests: Drain,
-    /// HTTP/2 connections. Stopping also waits for them, because a connection may still send a response after its
-    /// exchange has ended.
+    /// The open HTTP/2 connections. A stopping server also waits for these connections, because a connection may still
+    /// be sending a response after the exchange has ended.
     pub(crate) http2: Drain,
     /// Whether every response closes its HTTP/1 connection, because the server is stopping.
     pub(crate) close_connections: AtomicBool,

@@ -18,9 +18,9 @@ use crate::store::Claimed;
 use crate::time::Timestamp;
 use crate::token::Stamp;
 
-/// Capacity for the head of a message, in bytes.
+/// Capacity that is reserved for the head of a message, in bytes.
 const HEAD_BYTES: usize = 1024;
-/// Maximum capacity for a body after the head, in bytes.
+/// Maximum capacity that is reserved for a body after the head, in bytes.
 const BODY_BYTES: usize = 16 << 10;
 
 /// A message that Callgate is allowed to deliver.
@@ -45,7 +45,8 @@ impl Delivery {
         Self { message: Message::new(head_bytes, body, expects_body) }
     }
 
-    /// Creates the message of a notice. Returns `None` if its route has no notices.
+    /// Creates the message of a notice. Returns `None` if the route of the interaction is not configured to send
+    /// notices.
     pub(crate) fn notice(notice: &Notice<'_>) -> Option<Self> {
         let (head, body) = notice.write()?;
         Some(Self { message: Message::new(head, body.into(), true) })
@@ -72,13 +73,13 @@ pub(crate) async fn deliver(
     }
 }
 
-/// Reports whether a status asks the caller to send its request elsewhere. 304 does not: it answers a conditional
-/// request.
+/// Reports whether a status asks the caller to send its request elsewhere. The status 304 does not: it is the response
+/// to a conditional request.
 fn is_redirect(status: StatusCode) -> bool {
     status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
-/// Records that the agent accepted the callback. The provider receives its response only afterwards.
+/// Records that the agent accepted the callback. The provider receives the response only after this record is saved.
 ///
 /// # Errors
 /// Returns the denial of the store if it could not save the record.

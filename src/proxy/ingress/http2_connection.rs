@@ -21,14 +21,15 @@ use crate::proxy::runtime::Drain;
 const MALFORMED_MAX: usize = 32;
 /// Maximum amount of unsent response data per HTTP/2 connection, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-/// Maximum number of streams of one HTTP/2 connection that end with an error of the caller.
+/// Maximum number of streams per HTTP/2 connection that Callgate resets because of protocol errors of the caller.
 const ERROR_RESETS_MAX: usize = 64;
 /// Maximum number of exchanges in flight per HTTP/2 connection, as a multiple of `streams_max`. There may be more
 /// exchanges than open streams, because the exchange of a reset stream continues until the agent has responded.
 const EXCHANGES_PER_STREAM: usize = 2;
 /// The error code of a stream that was not processed. The client may send the request again (RFC 9113 section 8.7).
 const REFUSED_STREAM: u32 = 7;
-/// The error code of a stream whose head is too large. Sending it again would not help (RFC 9113 section 7).
+/// The error code of a stream whose head is too large. The client would only get the same error if it sent the request
+/// again (RFC 9113 section 7).
 const ENHANCE_YOUR_CALM: u32 = 11;
 /// Memory that each header line needs in addition to its text, in bytes.
 const HEADER_LINE_BYTES: usize = 128;

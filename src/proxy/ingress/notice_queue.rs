@@ -1,8 +1,8 @@
 //! The pending notices of one route, and the order in which they are delivered.
 //!
-//! Very many notices may become due at once, for example after an outage of a provider. Notices that become due later
-//! do not wait for all of them. Three kinds of notices take turns: the one that is waiting longest, the one that became
-//! due last, and a notice whose previous delivery failed.
+//! Very many notices may become due at once, for example after an outage of a provider. A notice that becomes due later
+//! does not have to wait until all these notices are delivered. Three kinds of notices take turns: the notice that has
+//! waited longest, the notice that became due last, and a notice whose previous delivery failed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const CONCURRENT_MAX: usize = 16;
 #[derive(Default)]
 pub(super) struct NoticeQueue {
     waiting: Mutex<Waiting>,
-    /// The number of deliveries in flight.
+    /// The number of [`Slot`]s in use. Each slot delivers one notice at a time.
     slots: AtomicUsize,
 }
 
@@ -45,12 +45,12 @@ impl Waiting {
     }
 }
 
-/// The right to deliver notices of a route, one after the other. Dropping the slot gives the right back, even after a
-/// panic.
+/// A permission to deliver notices of a route, one after the other. Dropping the slot returns the permission, even
+/// after a panic.
 pub(super) struct Slot(Arc<NoticeQueue>);
 
 impl Slot {
-    /// Returns the next notice.
+    /// Removes and returns the next notice. Returns `None` if no notice is waiting.
     pub(super) fn next(&self) -> Option<DueNotice> {
         self.0.waiting.lock().next()
     }
@@ -69,7 +69,7 @@ impl NoticeQueue {
         if due.is_retry { waiting.retries.push_back(due) } else { waiting.new.push_back(due) }
     }
 
-    /// Returns a slot if notices are waiting and fewer than [`CONCURRENT_MAX`] deliveries are in flight.
+    /// Returns a slot if notices are waiting and fewer than [`CONCURRENT_MAX`] slots are in use.
     pub(super) fn slot(self: &Arc<Self>) -> Option<Slot> {
         if self.is_empty() {
             return None;

@@ -47,7 +47,7 @@ pub(crate) async fn run(notices: Arc<Notices>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Very many deadlines may pass at once.
+        // Very many deadlines may pass at once, so they are applied in several steps.
         while pass(&notices, &mut queues) {
             tokio::time::sleep(STEP_PAUSE).await;
         }
@@ -56,7 +56,7 @@ pub(crate) async fn run(notices: Arc<Notices>) {
     }
 }
 
-/// Applies passed deadlines and starts deliveries. Returns whether there can be more passed deadlines.
+/// Applies passed deadlines and starts deliveries. Returns whether more passed deadlines may be left.
 fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
     let passed = notices.store.pass(notices.clocks.ledger_now(instant()));
     for due in passed.notices {
@@ -68,7 +68,8 @@ fn pass(notices: &Arc<Notices>, queues: &mut Queues) -> bool {
     passed.has_more
 }
 
-/// Uses the free slots of a queue. Each slot delivers one notice after the other until none is waiting.
+/// Starts a task for each free slot of a queue. Each task delivers one notice after the other until no notice is
+/// waiting.
 fn start_deliveries(notices: &Arc<Notices>, queue: &Arc<NoticeQueue>) {
     while let Some(slot) = queue.slot() {
         let notices = Arc::clone(notices);

@@ -17,12 +17,13 @@ use crate::time::Rate;
 
 /// Maximum number of addresses that are recorded at the same time.
 const CALLERS_MAX: usize = 200_000;
-/// Number of independently locked parts of the record, so that an eviction delays few requests.
+/// Number of parts into which the recorded addresses are divided. Each part has a lock of its own, so that an eviction
+/// delays few requests.
 const SHARDS: usize = 16;
 
 type RouteLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
 
-/// The rate of a route and its limiter.
+/// The rate of a route, and the limiter that was created for this rate.
 type RouteRate = (Rate, Arc<RouteLimiter>);
 
 /// The rate limiters.
@@ -58,7 +59,7 @@ fn quota(rate: Rate) -> Quota {
         .allow_burst(rate.requests)
 }
 
-/// Returns the time in which one request of the quota becomes available again.
+/// Returns the time after which a quota that is used up allows one more request.
 fn interval(rate: Rate) -> Duration {
     (rate.per / rate.requests.get()).max(Duration::from_nanos(1))
 }
@@ -67,12 +68,13 @@ fn interval(rate: Rate) -> Duration {
 #[derive(Debug)]
 struct Callers {
     shards: [Mutex<Shard>; SHARDS],
-    /// Assigns addresses to shards. The assignment is random, so that nobody can choose addresses of the same shard.
+    /// Assigns addresses to shards. The assignment is random, so that an attacker cannot choose addresses that all
+    /// belong to the same shard.
     hasher: RandomState,
     shard_max: usize,
 }
 
-/// A part of the addresses.
+/// The quotas of a part of the addresses.
 #[derive(Debug, Default)]
 struct Shard {
     /// The rate to which the times in `full_at` belong. When the rate changes, every address has its full quota again.
@@ -126,10 +128,10 @@ impl Shard {
         is_allowed
     }
 
-    /// Removes the addresses that have their full quota again. This does not change the result of any check. If too few
-    /// are removed, also removes the addresses that have used the least of their quota, until a quarter of the space is
-    /// free. An address that has reached its limit therefore stays limited, however many other addresses send single
-    /// requests.
+    /// Removes the addresses that have their full quota again. This does not change the result of any check. If less
+    /// than a quarter of the space is free after that, also removes the addresses that have used the least of their
+    /// quota, until a quarter is free. An address that has reached its limit therefore stays limited, however many
+    /// other addresses send single requests.
     fn evict(&mut self, now: Instant, max: usize) {
         self.full_at.retain(|_, full_at| *full_at > now);
         let keep = max - max / 4;

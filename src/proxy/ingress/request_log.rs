@@ -16,7 +16,7 @@ pub(crate) enum Outcome {
     /// `ok`, `duplicate`, `stale`, `handshake`, `document` or `health`.
     Allowed(&'static str),
     /// Delivered on a route in observe mode. Contains the outcome that the request would have had in enforce mode, and
-    /// all denials.
+    /// the denial of every check that failed.
     Observed(&'static str, Vec<Denial>),
     /// Denied.
     Denied(Denial),

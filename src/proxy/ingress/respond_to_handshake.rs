@@ -1,4 +1,5 @@
-//! Responds to handshakes of providers. A secret in the handshake is saved before the response is written.
+//! Responds to handshakes of providers. If a handshake contains a secret, the secret is saved before the response is
+//! written.
 
 use super::context::IngressContext;
 use super::request_log::{ExchangeRecord, Outcome};

@@ -1,7 +1,7 @@
 //! Accepts ingress connections: checks the limits, reads the PROXY protocol header, and performs the TLS handshake. A
 //! connection that fails before its first request is counted and closed without a response.
 //!
-//! When a listener stops, the connections that the kernel has already accepted are served, too.
+//! When a listener stops, the connections that the kernel has already accepted are still served.
 
 use std::io::ErrorKind::Interrupted;
 use std::net::SocketAddr;
@@ -62,7 +62,7 @@ pub(crate) struct Admission {
     pub(crate) new_connections: Drain,
 }
 
-/// Accepts connections until `stopping` changes, and passes those that are ready for HTTP to `serve`.
+/// Accepts connections until the listener stops. Passes each connection to `serve` as soon as it is ready for HTTP.
 pub(crate) async fn run<S, F>(
     admission: Arc<Admission>,
     config: Arc<ArcSwap<ListenerConfig>>,
@@ -105,7 +105,7 @@ pub(crate) async fn next(
         };
         match accepted {
             Ok(connection) => return Some(connection),
-            // The caller closed the connection before it was accepted. This is not an error of Callgate.
+            // The caller closed the connection before Callgate accepted it. This is not an error of Callgate.
             Err(error) if is_caller_error(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut has_logged, true) {

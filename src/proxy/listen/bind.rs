@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::SockFilter;
 use socket2::SockRef;
 
-/// Time that Callgate waits until TCP handshakes in progress are complete, while it holds back new connections.
+/// Time for which Callgate holds back new connections, so that TCP handshakes that have already begun can complete.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
 /// A bound listener that does not accept yet.
@@ -18,28 +18,29 @@ pub(crate) struct BoundListener {
     listener: TcpListener,
 }
 
-/// The accept queue of a listening socket. Closing it holds back new connections, while the pending ones are still
-/// accepted.
+/// The accept queue of a listening socket. [`AcceptQueue::close`] holds back new connections. Connections that are
+/// already pending can still be accepted.
 #[derive(Debug)]
 pub(crate) struct AcceptQueue(TcpListener);
 
 impl AcceptQueue {
-    /// Holds back new connections. Connections that are already in the queue, and those whose handshake has begun, are
-    /// accepted. Closing the socket would reset these connections although their callers are already connected.
+    /// Holds back new connections. Connections that are already in the queue, and connections whose handshake has
+    /// begun, can still be accepted. If the socket were closed instead, the kernel would reset these connections
+    /// although their callers are already connected.
     pub(crate) fn close(&self) {
         let socket = SockRef::from(&self.0);
         #[cfg(target_os = "linux")]
         if socket.attach_filter(&without_new_connections()).is_ok() {
             return;
         }
-        // On a listening socket, `listen` changes only the length of the accept queue. The kernel still queues one new
-        // connection.
+        // On a listening socket, `listen` changes only the length of the accept queue. With the length 0, the kernel
+        // still queues one new connection.
         let _ = socket.listen(0);
     }
 }
 
-/// Returns a socket filter that drops the first segment of each new connection. The kernel of the caller sends the
-/// segment again. By then, the socket is closed.
+/// Returns a socket filter that drops the first segment of each new connection. The caller's kernel sends the segment
+/// again later. By then, this socket is closed.
 #[cfg(target_os = "linux")]
 fn without_new_connections() -> [SockFilter; 5] {
     const LOAD_BYTE: u16 = 0x30;
@@ -59,8 +60,8 @@ fn without_new_connections() -> [SockFilter; 5] {
     ]
 }
 
-/// Holds back new connections and waits for handshakes that have begun, then drops the queues. Does not wait if `grace`
-/// is zero.
+/// Holds back new connections, waits for handshakes that have begun, and then drops the queues. If `grace` is zero,
+/// only drops the queues.
 pub(crate) async fn close(queues: Vec<AcceptQueue>, grace: Duration) {
     if !grace.is_zero() {
         queues.iter().for_each(AcceptQueue::close);
@@ -74,7 +75,7 @@ impl BoundListener {
         self.listener
     }
 
-    /// Returns the accept queue. It keeps the address bound until it is dropped.
+    /// Returns the accept queue. The address stays bound until the queue is dropped.
     pub(crate) fn queue(&self) -> Option<AcceptQueue> {
         self.listener.try_clone().ok().map(AcceptQueue)
     }

@@ -16,7 +16,7 @@ use crate::proxy::runtime::{Drain, InFlight};
 use crate::request::{ClientCertificate, RequestHead};
 use crate::source::Networks;
 
-/// The settings of an ingress listener for new connections. A reload replaces them.
+/// The settings of an ingress listener that a reload can replace.
 pub(crate) struct ListenerConfig {
     pub(crate) tls: Option<TlsConfig>,
     pub(super) proxied_by: Option<Networks>,
@@ -40,18 +40,19 @@ pub(crate) struct ConnInfo {
     /// The address of the caller: the peer of the socket, or the address in the PROXY protocol header.
     pub(crate) peer: IpAddr,
     pub(super) certificate: Option<VerifiedCertificate>,
-    /// The load balancer that sent the PROXY protocol header.
+    /// The address of the load balancer that sent the PROXY protocol header. `None` if the listener expects no such
+    /// header.
     pub(super) load_balancer: Option<IpAddr>,
     /// The TLS version.
     pub(super) tls_version: TlsVersion,
     pub(super) config: Arc<ArcSwap<ListenerConfig>>,
     pub(super) new: NewConnection,
-    /// Counts the connection until it is dropped.
+    /// Counts the connection as open until this value is dropped.
     pub(super) _slot: ConnectionSlot,
 }
 
-/// A connection whose first request has not begun. Stopping waits for this request for a short time, because the caller
-/// may have sent it already.
+/// A connection whose first request has not begun. A stopping server waits for this request for a short time, because
+/// the caller may already have sent the request.
 pub(crate) struct NewConnection(Mutex<Option<InFlight>>);
 
 impl NewConnection {
@@ -103,8 +104,9 @@ impl ConnInfo {
         self.new.end();
     }
 
-    /// Reports whether the current settings of the listener would still accept this connection. They must trust its
-    /// load balancer and allow its TLS version. If they require a client certificate, they must trust the certificate.
+    /// Reports whether the current settings of the listener would still accept this connection. The settings must trust
+    /// the connection's load balancer and allow its TLS version. If the settings require a client certificate, the
+    /// connection must have a client certificate that is still trusted.
     pub(crate) fn is_still_allowed(&self, clock: &Clock) -> bool {
         let config = self.config.load();
         let tls_matches = match (self.tls_version, &config.tls) {

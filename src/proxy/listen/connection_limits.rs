@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// Number of open files for other purposes than accepted connections: connections to the agent and to providers, the
-/// ledger, the log.
+/// Number of open files that Callgate needs for other purposes than accepted connections: connections to the agent and
+/// to providers, the ledger, the log.
 const OTHER_FILES: u64 = 1024;
 
 /// Counts the open connections.
@@ -77,8 +77,8 @@ impl ConnectionSlot {
         self.count_exact_address(rate_limit_key(address), max)
     }
 
-    /// Counts the connection for exactly this address, because all pods of a node may share an IPv6 /64 network.
-    /// Returns false if this address has more than `max` connections.
+    /// Counts the connection for exactly this address and not for its network, because all pods of a node may share an
+    /// IPv6 /64 network. Returns false if this address has more than `max` connections.
     pub(crate) fn count_exact_address(&mut self, address: IpAddr, max: usize) -> bool {
         let mut by_address = self.limits.by_address.lock();
         let count = by_address.entry(address).or_default();
@@ -103,7 +103,7 @@ impl Drop for ConnectionSlot {
 }
 
 /// Returns the key under which the connections and requests of an address are counted: the /64 network of an IPv6
-/// address, because one customer usually has at least a /64.
+/// address, because one customer of an internet provider usually has at least a /64 network.
 pub(crate) fn rate_limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

@@ -16,8 +16,8 @@ const HEADER_BYTES_MAX: usize = 4 << 10;
 /// Maximum size of a header of version 1, in bytes.
 const V1_HEADER_BYTES_MAX: usize = 107;
 
-/// Reads the header and returns the address of the client. This is `peer` if the load balancer opened the connection
-/// for itself, for example for a health check. Returns `None` if the header is malformed or the connection ends. Bytes
+/// Reads the header and returns the address of the client. If the load balancer opened the connection for itself, for
+/// example for a health check, returns `peer`. Returns `None` if the header is malformed or the connection ends. Bytes
 /// after the header are put back.
 pub(crate) async fn read(io: &mut BufferedIo, peer: SocketAddr) -> Option<SocketAddr> {
     let mut bytes = BytesMut::with_capacity(512);

@@ -1,5 +1,5 @@
 //! TLS of ingress listeners: chooses a certificate by server name, and verifies client certificates. A reload creates a
-//! new configuration. Open connections keep theirs.
+//! new configuration for new connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use crate::time::Timestamp;
 /// The ALPN protocols, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The TLS configuration of a listener, with its files read.
+/// The TLS configuration of a listener, created from the contents of its files.
 pub(crate) struct TlsConfig {
     pub(crate) acceptor: Acceptor,
     /// Whether TLS 1.2 is allowed in addition to TLS 1.3.
     pub(crate) allows_tls_1_2: bool,
-    /// The file and the expiry of each certificate, in Unix seconds.
+    /// For each server certificate: its file, and its expiry time in Unix seconds.
     pub(crate) expiries: Vec<(Box<str>, i64)>,
-    /// The verifier of client certificates. `None` if the listener requests none.
+    /// The verifier of client certificates. `None` if the listener does not request client certificates.
     pub(crate) clients: Option<ClientVerifier>,
 }
 
@@ -51,9 +51,9 @@ pub(crate) struct VerifiedCertificate {
     pub(crate) certificate: ClientCertificate,
     /// The certificate chain, leaf first.
     chain: Vec<CertificateDer<'static>>,
-    /// The earliest expiry of a certificate in the chain.
+    /// The earliest expiry time of all certificates in the chain.
     not_after: Timestamp,
-    /// The digest of the authorities in the last verification, and the result of this verification.
+    /// The last verification: the digest of the authorities that were used, and whether the chain was accepted.
     last_result: Mutex<([u8; 32], bool)>,
 }
 
@@ -187,7 +187,8 @@ impl ResolvesServerCert for CertificatesByName {
             let wildcard = || self.wildcard.get(name.split_once('.')?.1);
             self.exact.get(name).or_else(wildcard)
         });
-        // A client that asked for an unknown name receives a certificate that it will reject.
+        // A client that asks for an unknown name receives the first certificate. The client will reject this
+        // certificate.
         named.or(self.first.as_ref()).map(Arc::clone)
     }
 }

@@ -1,7 +1,8 @@
 //! Counts work in flight, so that a stopping server can wait until the work has ended, and can deny new work.
 //!
-//! `tokio_util::task::TaskTracker` is not used: its `wait` ends only after `close`. A stopping server must first wait
-//! while new requests on kept-alive connections can still begin.
+//! `tokio_util::task::TaskTracker` is not used, because its `wait` never returns before `close` was called. A stopping
+//! server must wait before it calls `close`: during this first wait, callers may still send new requests on kept-alive
+//! connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ struct State {
     emptied: Notify,
 }
 
-/// One exchange or connection in flight. Dropping it ends it.
+/// Counts one exchange or connection as in flight until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<State>);
 
@@ -32,10 +33,10 @@ impl Drop for InFlight {
 }
 
 impl Drain {
-    /// Begins an exchange or connection. Returns `None` after [`Drain::close`].
+    /// Counts a new exchange or connection as in flight. Returns `None` after [`Drain::close`].
     pub(crate) fn begin(&self) -> Option<InFlight> {
-        // The count is incremented before the check. If a concurrent `close` is not seen here, the wait after that
-        // `close` sees the count.
+        // The count is incremented before the check. If this check does not see a concurrent `close`, the wait that
+        // follows this `close` sees the incremented count.
         self.0.in_flight.fetch_add(1, Ordering::SeqCst);
         let begun = InFlight(Arc::clone(&self.0));
         (!self.0.closed.load(Ordering::SeqCst)).then_some(begun)
@@ -46,7 +47,7 @@ impl Drain {
         self.0.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Returns the number in flight.
+    /// Returns the number of exchanges or connections in flight.
     pub(crate) fn count(&self) -> usize {
         self.0.in_flight.load(Ordering::SeqCst)
     }
@@ -54,8 +55,8 @@ impl Drain {
     /// Waits until nothing is in flight.
     pub(crate) async fn wait_until_empty(&self) {
         loop {
-            // The future is created before the count is read, so that the wait cannot miss an exchange that ends in
-            // between.
+            // The future is created before the count is read, so that the wait notices an exchange that ends between
+            // these two steps.
             let emptied = self.0.emptied.notified();
             if self.count() == 0 {
                 return;

@@ -27,7 +27,7 @@ impl Recorder {
         Some(traces.begin(name, parent))
     }
 
-    /// Writes a line to the access log, if it is enabled.
+    /// Writes a line to the access log if the access log is enabled.
     pub(crate) fn log(&self, line: impl FnOnce() -> Vec<u8>) {
         if let Some(log) = &self.access_log
             && !log.log(&line())
@@ -37,7 +37,8 @@ impl Recorder {
     }
 }
 
-/// Creates request ids. A caller can quote the id from a denial, and the operator finds it in the access log.
+/// Creates request ids. A caller can quote the id from a denial, and the operator can then find the request in the
+/// access log.
 pub(crate) struct RequestIds {
     prefix: u32,
     next: AtomicU64,
@@ -46,7 +47,7 @@ pub(crate) struct RequestIds {
 impl RequestIds {
     pub(crate) fn new() -> Self {
         let mut prefix = [0; 4];
-        // Ids must be unique across restarts, not secret.
+        // Request ids must be unique across restarts, but they do not have to be secret.
         let _ = getrandom::fill(&mut prefix);
         Self { prefix: u32::from_le_bytes(prefix), next: AtomicU64::new(1) }
     }
@@ -62,7 +63,7 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Returns the method if it is a standard one, and `other` otherwise: the caller can choose any text as a method.
+/// Returns the method if it is a standard one, and `other` otherwise, because a caller can send any text as the method.
 pub(crate) fn known_method(method: &str) -> &str {
     match method {
         "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => method,
