@@ -1,6 +1,6 @@
-//! A strict parser for the chunked transfer coding (RFC 9112 section 7.1). It accepts only what the grammar allows,
-//! because a proxy in front of Callgate or the agent may have a more lenient parser. Such a parser must not find other
-//! chunk boundaries in a body that this parser accepts.
+//! A strict parser for the chunked transfer coding (RFC 9112 section 7.1). It accepts only what the grammar allows. A
+//! proxy in front of Callgate, or the agent behind it, may have a more lenient parser. Because this parser is strict,
+//! every other parser finds the same chunk boundaries in an accepted body.
 
 use super::bytes::{is_control, is_token};
 

@@ -293,8 +293,8 @@ impl SendError {
     }
 }
 
-/// Reports whether the provider certainly did not accept the request. A response with status 408, 425, 429 or 5xx may
-/// come from a gateway, although the provider behind the gateway has received the request and works on it.
+/// Reports whether a response proves that the provider did not accept the request. The status 408, 425, 429 or 5xx
+/// proves nothing: it may come from a gateway, while the provider behind the gateway works on the request.
 fn is_definite_rejection(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     status.is_client_error() && !may_be_accepted.contains(&status)

@@ -37,7 +37,7 @@ impl Delivery {
         Self { message: Message::new(head_bytes, body, expects_body) }
     }
 
-    /// Creates the message of a request on a route in observe mode.
+    /// Creates the request that the agent receives for a caller's request on a route in observe mode.
     pub(crate) fn observed(observed: &Observed, head: &RequestHead<'_>, body: Bytes) -> Self {
         let mut head_bytes = Vec::with_capacity(HEAD_BYTES + body.len().min(BODY_BYTES));
         observed.write_head(head, &body, &mut head_bytes);

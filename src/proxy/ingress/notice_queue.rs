@@ -45,8 +45,8 @@ impl Waiting {
     }
 }
 
-/// A permission to deliver notices of a route, one after the other. Dropping the slot returns the permission, even
-/// after a panic.
+/// A slot of a route. The task that holds the slot delivers notices of the route, one at a time. Dropping the slot frees
+/// it, even after a panic.
 pub(super) struct Slot(Arc<NoticeQueue>);
 
 impl Slot {
