@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::decide::Admitted;
 use crate::interaction::{EventKey, Scope};
-use crate::json::find_one;
+use crate::json::{Pointer, find_one};
 use crate::request::RequestHead;
 use crate::signature::{AuthenticationTag, DuplicateRule, IdentityPart, Scheme};
 
@@ -96,6 +96,18 @@ impl Message<'_> {
         vec![key(b"")]
     }
 
+    /// Returns the value of a member of the body: the decoded text of a string or number, or the JSON text of a list or
+    /// object. A signature covers the decoded text, so another spelling of the same text must not be another event.
+    /// `null` and the empty text count as missing.
+    fn member(&self, pointer: &Pointer) -> Option<Vec<u8>> {
+        let found = find_one(self.body, pointer);
+        let text = match found.word() {
+            Some(word) => word.into_string().into_bytes(),
+            None => found.raw().filter(|raw| *raw != "null")?.as_bytes().to_vec(),
+        };
+        (!text.is_empty()).then_some(text)
+    }
+
     /// Returns the value of a part. Returns `None` for a part that the message does not have, and for the signature.
     fn value(&self, part: &IdentityPart) -> Option<Vec<u8>> {
         match part {
@@ -106,10 +118,7 @@ impl Message<'_> {
                 (!values.is_empty()).then(|| encode(values.into_iter().map(Some)))
             }
             IdentityPart::Id => self.id.map(|id| id.as_bytes().to_vec()),
-            IdentityPart::Member(pointer) => find_one(self.body, pointer)
-                .raw()
-                .filter(|raw| *raw != "null")
-                .map(|raw| raw.as_bytes().to_vec()),
+            IdentityPart::Member(pointer) => self.member(pointer),
             IdentityPart::Signature => None,
         }
     }

@@ -102,7 +102,7 @@ impl Run<'_> {
         }
         Err(trail.deny(Check::Method, Denial::MethodNotAllowed, || {
             let methods: Vec<_> = route.methods.iter().map(http::Method::as_str).collect();
-            format!("{} is not one of {}", head.method, methods.join(", "))
+            format!("the method is not one of {}", methods.join(", "))
         }))
     }
 

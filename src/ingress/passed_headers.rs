@@ -7,16 +7,22 @@ use crate::request::HOP_BY_HOP;
 /// Headers that agents and their frameworks trust, because a proxy, a content delivery network or an application server
 /// usually sets them. Such a header contains the client address, the path, the host, the method, or the identity of a
 /// user. A caller must not choose these values, so Callgate removes the headers. Sorted.
-const REMOVED: [&str; 50] = [
+const REMOVED: [&str; 82] = [
     "ali-cdn-real-ip",
-    // RFC 9440.
-    "client-cert",
-    "client-cert-chain",
-    "client-ip",
     "cdn-real-ip",
     "cdn-src-ip",
     "cf-ipcountry",
     "cf-visitor",
+    // RFC 9440.
+    "client-cert",
+    "client-cert-chain",
+    "client-dn",
+    "client-ip",
+    "client-verify",
+    "disguised-host",
+    "do-connecting-ip",
+    "eo-client-ip",
+    "eo-connecting-ip",
     "fastly-client",
     "fastly-client-ip",
     "fastly-ff",
@@ -25,19 +31,33 @@ const REMOVED: [&str; 50] = [
     "forwarded",
     "forwarded-for",
     "front-end-https",
+    "impersonate-group",
+    "impersonate-user",
     "incap-client-ip",
+    "iv-creds",
+    "iv-groups",
+    "iv-user",
+    "path-info",
     // CGI gateways put this header into the environment variable `HTTP_PROXY` (httpoxy).
     "proxy",
     "proxy-client-ip",
+    "script-name",
+    "sm-user",
+    "ssl-cert",
+    "ssl-verified",
     "true-client-ip",
     "via",
     "x-anonymous-consumer",
     "x-apigateway-api-userinfo",
+    "x-auth-user",
     "x-client-ip",
+    "x-client-real-ip",
     "x-client-verify",
     "x-cluster-client-ip",
     "x-custom-ip-authorization",
+    "x-edge-client-ip",
     "x-endpoint-api-userinfo",
+    "x-forward-for",
     "x-forwarded",
     "x-forwarder-for",
     "x-host",
@@ -45,26 +65,38 @@ const REMOVED: [&str; 50] = [
     "x-http-method",
     "x-http-method-override",
     "x-https",
+    "x-jwt-assertion",
     "x-matched-path",
     "x-method-override",
+    "x-ms-forwarded-client-cert",
     "x-nf-client-connection-ip",
     "x-now-route-matches",
     "x-originating-ip",
+    "x-override-url",
     "x-proxyuser-ip",
+    "x-real-host",
     "x-real-ip",
+    "x-real-port",
+    "x-real-proto",
+    "x-real-scheme",
     "x-replaced-path",
     "x-request-uri",
     "x-rewrite-url",
     "x-scheme",
+    "x-script-name",
     "x-sendfile-type",
+    "x-source-ip",
+    "x-sucuri-clientip",
     "x-url",
     "x-url-scheme",
+    "x-userinfo",
     "x-vercel-proxied-for",
+    "x-waws-unencoded-url",
 ];
 
 /// Prefixes of header names. Agents and their frameworks also trust headers whose names begin with these prefixes.
 /// Sorted.
-const REMOVED_PREFIXES: [&str; 46] = [
+const REMOVED_PREFIXES: [&str; 48] = [
     "callgate-",
     // Cloudflare.
     "cf-access-",
@@ -72,6 +104,7 @@ const REMOVED_PREFIXES: [&str; 46] = [
     "cf-pseudo-",
     "cloudfront-",
     "fly-forwarded-",
+    "oidc-claim-",
     // Authelia, and `REMOTE_USER` of CGI.
     "remote-",
     // nginx.
@@ -87,6 +120,7 @@ const REMOVED_PREFIXES: [&str; 46] = [
     "x-amzn-remapped-",
     "x-amzn-request-context",
     "x-amzn-tls-",
+    "x-apisix-",
     "x-appengine-",
     // Azure App Service.
     "x-arr-",
@@ -130,8 +164,12 @@ const ALWAYS_PASSED: [&str; 4] = ["content-encoding", "content-language", "conte
 /// hop-by-hop headers, headers that only a proxy is allowed to set, and headers of Callgate itself.
 pub fn is_always_removed(name: &HeaderName) -> bool {
     let text = name.as_str();
-    REMOVED.contains(&text)
-        || REMOVED_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+    // No prefix begins with another one. The only prefix with which the name can begin is therefore the last one that is
+    // not greater than the name.
+    let prefixes = REMOVED_PREFIXES.partition_point(|prefix| *prefix <= text);
+    let prefix = prefixes.checked_sub(1).and_then(|last| REMOVED_PREFIXES.get(last));
+    REMOVED.binary_search(&text).is_ok()
+        || prefix.is_some_and(|prefix| text.starts_with(prefix))
         || HOP_BY_HOP.contains(name)
         // CGI gateways and WSGI servers read `callgate_route` as `callgate-route`. Some of them read `callgate.route`
         // in the same way.
@@ -164,6 +202,16 @@ impl HeaderAllowlist {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lists_are_sorted_and_no_prefix_begins_with_another() {
+        assert!(REMOVED.is_sorted() && REMOVED_PREFIXES.is_sorted());
+        for prefix in REMOVED_PREFIXES {
+            let others = REMOVED_PREFIXES.iter().filter(|other| **other != prefix);
+            assert!(others.clone().all(|other| !prefix.starts_with(other)), "{prefix}");
+            assert!(REMOVED.iter().all(|name| !name.starts_with(prefix)), "{prefix}");
+        }
+    }
 
     #[test]
     fn headers_that_proxies_set_are_removed() {

@@ -163,6 +163,14 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), rest: &mut impl Buf) -> st
 }
 
 impl UpstreamResponse {
+    /// Removes the headers whose names meet a condition.
+    pub(crate) fn remove_headers(&mut self, condition: impl Fn(&HeaderName) -> bool) {
+        let names: Vec<_> = self.headers.keys().filter(|name| condition(name)).cloned().collect();
+        for name in names {
+            self.headers.remove(name);
+        }
+    }
+
     /// Replaces all values of a header. `None` removes the header.
     pub(crate) fn set_header(&mut self, name: &HeaderName, value: Option<&str>) {
         self.headers.remove(name);

@@ -259,6 +259,7 @@ impl AgentExchange<'_> {
         let status = provider_response.response.status().as_u16();
         let ProviderResponse { response, origin } = &mut provider_response;
         // The agent reads the id of its interaction from this header, so the provider must not be able to set it.
+        response.remove_headers(|name| name.as_str().starts_with("callgate"));
         response.set_header(&INTERACTION, self.details.interaction.as_deref());
         let reuse = |connection| origin.reuse(connection);
         match response::relay(self.session, response, body_start, &self.policy.limits, reuse).await {
