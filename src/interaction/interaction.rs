@@ -267,7 +267,7 @@ impl Interaction {
             return Err(refused(Denial::InteractionMismatch, detail));
         }
         // Without its events, late progress could have been delivered before.
-        let forgotten = self.more.as_ref().is_some_and(|more| more.events_forgotten);
+        let forgotten = self.has_forgotten_events();
         let drops = ask.follow.stale == Some(Stale::Drop);
         let stale = match self.state {
             state
