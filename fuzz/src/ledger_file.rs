@@ -24,7 +24,7 @@ fn open(path: &Path) -> Result<Store, StoreError> {
         remember: Duration::from_secs(3600),
         grace: Duration::from_secs(10),
     };
-    Store::start(&settings, Arc::new(Metrics::new().expect("metrics")), now)
+    Store::start(&settings, Arc::new(Metrics::new().expect("metrics")), now, NOW)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the package of the fuzz targets has no clock of its own")]

@@ -21,8 +21,13 @@ impl Interaction {
         }
     }
 
-    /// If the interaction is over, removes and returns the fingerprints of its delivered events. After this call, the
-    /// interaction accepts no more callbacks, so that no event can be delivered twice.
+    /// Reports whether [`Interaction::forget_events`] was called after the interaction was over.
+    pub fn has_forgotten_events(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.events_forgotten)
+    }
+
+    /// Removes and returns the fingerprints of the delivered events, if the interaction is over. From then on, no
+    /// callback of the interaction is delivered, so that none is delivered twice.
     pub fn forget_events(&mut self) -> Vec<u64> {
         match &mut self.more {
             Some(more) if !self.state.is_open() => {

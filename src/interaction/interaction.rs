@@ -266,9 +266,8 @@ impl Interaction {
             let detail = "the callback has another id of the provider's work than the interaction";
             return Err(refused(Denial::InteractionMismatch, detail));
         }
-        // If the ledger has forgotten the events of this interaction, late progress may be a duplicate. Callgate then
-        // does not deliver it.
-        let forgotten = self.more.as_ref().is_some_and(|more| more.events_forgotten);
+        // Without its events, late progress could have been delivered before.
+        let forgotten = self.has_forgotten_events();
         let drops = ask.follow.stale == Some(Stale::Drop);
         let stale = match self.state {
             state

@@ -242,7 +242,7 @@ impl Server {
         let shortest_wait = grace.min(LAST_EXCHANGES_WAIT);
         let time_left = || deadline.saturating_duration_since(instant()).max(shortest_wait);
         notices.drain.close();
-        close(self.ingress_queues, grace).await;
+        close(self.ingress_queues, time_left()).await;
         let _ = self.stop_ingress.send(true);
         let new_connections = &self.components.admission.new_connections;
         serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
@@ -258,7 +258,7 @@ impl Server {
             )
         };
         let _ = timeout(time_left(), callbacks).await;
-        close(self.egress_queues, grace).await;
+        close(self.egress_queues, time_left()).await;
         let _ = self.stop_egress.send(true);
         serve_new_connections(self.accept_requests, &egress.new_connections, shortest_wait).await;
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;

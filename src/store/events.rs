@@ -2,8 +2,8 @@
 //! needed.
 //!
 //! Callgate never denies a callback because the memory of events is full. It removes events instead, in this order:
-//! 1. Events of interactions that are over. Such an interaction denies every further callback, so nothing is delivered
-//!    twice.
+//! 1. Events of interactions that are over. Such an interaction delivers no callback once its events are removed, so
+//!    nothing is delivered twice. This also applies to late progress on a route with `stale: deliver`.
 //! 2. Events whose replay is denied because of the age of its signature, oldest first.
 //! 3. Other events, oldest first.
 
@@ -158,8 +158,12 @@ impl Memory {
     /// Removes events while there are more events than the limit, but at most `count` events. The caller must not have
     /// locked a shard.
     fn make_room(&self, count: usize, removal: Removal, now: Timestamp) {
-        let now = seconds(now);
-        for _ in 0..count {
+        let (now, mut left) = (seconds(now), count);
+        // A shard whose `over` has only outdated ids is selected once in vain.
+        for _ in 0..count.saturating_add(SHARDS) {
+            if left == 0 {
+                return;
+            }
             if self.events.load(Ordering::Relaxed) <= self.settings.events_max {
                 return;
             }
@@ -167,52 +171,72 @@ impl Memory {
                 return;
             }
             let ranks = self.oldest.iter().map(|at| Oldest::from_bits(at.load(Ordering::Relaxed)).rank(now));
-            match ranks.enumerate().min_by_key(|(_, rank)| *rank) {
+            let has_removed = match ranks.enumerate().min_by_key(|(_, rank)| *rank) {
                 Some((SHARDS, _)) => self.evict_dedup(removal, now),
                 Some((index, _)) => self.evict(index, removal, now),
                 None => return,
-            }
+            };
+            left -= usize::from(has_removed);
         }
     }
 
-    fn evict_dedup(&self, removal: Removal, now: u32) {
+    /// Removes one event without an interaction. Returns whether there was one.
+    fn evict_dedup(&self, removal: Removal, now: u32) -> bool {
         let mut dedup = self.dedup.lock();
         let first = dedup.log.first_to_go(now);
-        if let Some(event) = first.and_then(|event| dedup.log.remove(event.fingerprint)) {
+        let removed = first.and_then(|event| dedup.log.remove(event.fingerprint));
+        if let Some(event) = removed {
             self.forgot(event, removal);
         }
         self.set_oldest(SHARDS, dedup.log.oldest());
+        removed.is_some()
     }
 
-    fn evict(&self, index: usize, removal: Removal, now: u32) {
+    /// Removes the events of one interaction that is over, or one event if the shard was selected because of its age.
+    /// Returns whether anything was removed.
+    fn evict(&self, index: usize, removal: Removal, now: u32) -> bool {
         let mut shard = self.shard(index);
         let shard = &mut *shard;
+        let has_removed = if shard.over.is_empty() {
+            let first = shard.events.first_to_go(now);
+            let removed = first.and_then(|event| shard.events.remove(event.fingerprint));
+            if let Some(event) = removed {
+                self.forgot(event, removal);
+            }
+            removed.is_some()
+        } else {
+            // The ids in `over` may be outdated. In this case, nothing is removed: the shard was selected before the ages
+            // of its events were compared with the events of other shards.
+            self.evict_over(shard, removal)
+        };
+        self.note_oldest(index, shard);
+        has_removed
+    }
+
+    /// Removes the events of the first interaction in `over` that has events. Returns whether there was one.
+    fn evict_over(&self, shard: &mut Shard, removal: Removal) -> bool {
         while let Some(id) = shard.over.pop_front() {
             if self.drop_over(shard, &id, removal) {
-                return self.note_oldest(index, shard);
+                return true;
             }
         }
-        if let Some(event) = shard.events.first_to_go(now) {
-            shard.events.remove(event.fingerprint);
-            self.forgot(event, removal);
-        }
-        self.note_oldest(index, shard);
+        false
     }
 
     /// Removes the events of an interaction that is over. Returns whether it had events.
     fn drop_over(&self, shard: &mut Shard, id: &Arc<str>, removal: Removal) -> bool {
         let Some(slot) = shard.interactions.get_mut(id) else { return false };
+        let had_forgotten = slot.record.has_forgotten_events();
         let fingerprints = slot.record.forget_events();
         let changes = self.drop_events(&mut shard.events, &fingerprints);
-        if changes.is_empty() {
-            return false;
-        }
-        if let Some(journal) = &self.journal {
+        let has_removed = !changes.is_empty();
+        let is_changed = has_removed || slot.record.has_forgotten_events() != had_forgotten;
+        if let (true, Some(journal)) = (is_changed, &self.journal) {
             // The record of the interaction is written before its events are removed from the file. If the process ends
             // in between, the record already says that the events are forgotten.
             removal.write(journal, [change(id, slot)].into_iter().chain(changes));
         }
-        true
+        has_removed
     }
 
     /// Records that an event was removed before the end of its retention.

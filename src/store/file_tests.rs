@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::event_memory::FingerprintKey;
 use super::file::{LedgerFile, NO_OWNER, Record, StoredEvent};
 use super::ledger::Store;
+use super::memory::Memory;
 use super::writer::write_snapshot;
 use crate::config::StoreSettings;
 use crate::interaction::{Ask, ClaimError, EventKey, Follow, Interaction, Report};
@@ -42,40 +44,59 @@ fn write_former_file(path: &Path, about: &[(&str, u64)], events: &[(u64, u128, u
     write.commit().unwrap();
 }
 
-fn start(path: &Path) -> Result<Store, String> {
-    let settings = StoreSettings {
-        path: Some(path.to_str().unwrap().into()),
+fn settings(path: Option<&Path>) -> StoreSettings {
+    StoreSettings {
+        path: path.map(|path| path.to_str().unwrap().into()),
         unknown: crate::config::Unknown::Refuse,
         interactions_max: 10,
         events_max: 10,
         remember: HOUR,
         grace: Duration::from_secs(10),
-    };
+    }
+}
+
+fn start_with(settings: &StoreSettings, now: Timestamp) -> Result<Store, String> {
     let metrics = Arc::new(Metrics::new().unwrap());
-    Store::start(&settings, metrics, crate::clock::instant).map_err(|error| error.to_string())
+    Store::start(settings, metrics, crate::clock::instant, now).map_err(|error| error.to_string())
+}
+
+fn start(path: &Path) -> Result<Store, String> {
+    start_with(&settings(Some(path)), NOW)
 }
 
 /// Delivers an event with this key. Returns false if it is a duplicate.
 async fn delivers(store: &Store, key: EventKey, has_interaction: bool) -> bool {
+    delivers_at(store, has_interaction.then_some("int_a"), key, None, NOW).await
+}
+
+/// Delivers an event for the interaction with this id. Returns false if it is a duplicate.
+async fn delivers_at(
+    store: &Store,
+    id: Option<&str>,
+    key: EventKey,
+    replay_window: Option<Duration>,
+    now: Timestamp,
+) -> bool {
     let path = crate::path::CanonicalPath::parse("/a").unwrap();
     let captures = crate::path::Template::parse("/a").unwrap().capture(&path);
-    let granted = Granted { interaction: "int_a".into(), issued: NOW, expires: NOW.plus(HOUR), uses: None };
+    let granted =
+        id.map(|id| Granted { interaction: id.into(), issued: NOW, expires: NOW.plus(HOUR), uses: None });
     let (follow, report) = (Follow::default(), Report::default());
     let ask = Ask {
         route: &"r".into(),
         provider: None,
         captures: &captures,
-        granted: has_interaction.then_some(&granted),
+        granted: granted.as_ref(),
         events: &[key],
         repeats: &[],
-        replay_window: None,
+        replay_window,
         event_id: None,
         follow: &follow,
         notifies: false,
         report: &report,
     };
-    match store.claim(&ask, NOW, HOUR).await {
-        Ok(claimed) => claimed.settle(&report, None, NOW).await.map(|()| true).unwrap(),
+    match store.claim(&ask, now, HOUR).await {
+        Ok(claimed) => claimed.settle(&report, None, now).await.map(|()| true).unwrap(),
         Err(error) => {
             assert_eq!(error, ClaimError::Duplicate);
             false
@@ -152,4 +173,127 @@ fn a_file_with_half_a_fingerprint_key_is_damaged() {
     write_former_file(&path, &[("format", 1), ("fingerprint_key_2", 1)], &[]);
     let message = start(&path).unwrap_err();
     assert!(message.contains("it is damaged (one half of the fingerprint key is missing)"), "{message}");
+}
+
+fn after(seconds: u64) -> Timestamp {
+    NOW.plus(Duration::from_secs(seconds))
+}
+
+/// Asserts that new events are remembered after a restart with a full memory of events, and that the oldest of the ten
+/// events with the keys 1 to 10 are forgotten instead.
+async fn forgets_the_oldest(settings: &StoreSettings, id: Option<&str>, window: Option<Duration>) {
+    let what = format!("{id:?} {window:?}");
+    let store = start_with(settings, after(100)).unwrap();
+    assert_eq!(store.counts().1, 10, "{what}");
+    for key in [11, 12] {
+        let at = after(100 + key);
+        assert!(delivers_at(&store, id, EventKey(key.into()), window, at).await, "{what}");
+    }
+    for key in 3..=12 {
+        assert!(!delivers_at(&store, id, EventKey(key), window, after(120)).await, "{what}: {key}");
+    }
+    assert!(delivers_at(&store, id, EventKey(2), window, after(120)).await, "{what}");
+    assert!(!delivers_at(&store, id, EventKey(2), window, after(120)).await, "{what}");
+}
+
+#[tokio::test]
+async fn a_restart_does_not_make_former_events_newer_than_new_ones() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    for id in [Some("int_a"), None] {
+        for window in [None, Some(10 * DAY), Some(DAY), Some(Duration::from_secs(600)), Some(Duration::ZERO)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger");
+            write_former_file(&path, &[("format", 1)], &[]);
+            // Before the restart, `store.remember` is longer than afterwards.
+            let longer = StoreSettings { remember: 3 * DAY, ..settings(Some(&path)) };
+            let store = start_with(&longer, NOW).unwrap();
+            for key in 1..=10 {
+                assert!(delivers_at(&store, id, EventKey(key.into()), window, after(key)).await);
+            }
+            drop(store);
+            forgets_the_oldest(&settings(Some(&path)), id, window).await;
+        }
+    }
+}
+
+/// Earlier versions stored the largest number for an event of an interaction that can be replayed at any time.
+#[tokio::test]
+async fn events_of_earlier_versions_without_a_limit_are_not_newer_than_new_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    let about = [("format", 1), ("fingerprint_key_1", 7), ("fingerprint_key_2", 8)];
+    let event = |number: u64| {
+        let fingerprint = FingerprintKey([7, 8]).fingerprint("int_a", EventKey(number.into()));
+        (number + 1, StoredEvent::Fingerprint(fingerprint, u32::MAX).to_bits(), OWNER)
+    };
+    write_former_file(&path, &about, &(1..=10).map(event).collect::<Vec<_>>());
+    forgets_the_oldest(&settings(Some(&path)), Some("int_a"), None).await;
+}
+
+/// Two interactions in the same shard, and one in another shard.
+const TOGETHER: [&str; 2] = ["int_ab", "int_ba"];
+const ELSEWHERE: &str = "int_c";
+
+#[tokio::test]
+async fn outdated_ids_of_ended_interactions_remove_no_events_of_open_ones() {
+    let adopting = StoreSettings { unknown: crate::config::Unknown::Adopt, ..settings(None) };
+    let store = start_with(&adopting, NOW).unwrap();
+    let open = TOGETHER[0];
+    assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(1), None, after(1)).await);
+    for key in 2..=10 {
+        assert!(delivers_at(&store, Some(open), EventKey(key.into()), None, after(key)).await);
+    }
+    {
+        // The ledger has removed this interaction after its end.
+        let mut shard = store.memory.shard(Memory::index(open));
+        shard.over.push_back(TOGETHER[1].into());
+        store.memory.note_oldest(Memory::index(open), &shard);
+    }
+    assert!(delivers_at(&store, Some(open), EventKey(11), None, after(11)).await);
+    assert_eq!(store.counts().1, 10);
+    for key in 2..=11 {
+        assert!(!delivers_at(&store, Some(open), EventKey(key), None, after(12)).await, "{key}");
+    }
+    assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(1), None, after(12)).await, "it was the oldest");
+}
+
+#[tokio::test]
+async fn a_restart_lists_each_ended_interaction_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    let adopting = StoreSettings { unknown: crate::config::Unknown::Adopt, ..settings(Some(&path)) };
+    let store = start_with(&adopting, NOW).unwrap();
+    for key in 1..=3 {
+        for id in TOGETHER {
+            assert!(delivers_at(&store, Some(id), EventKey(key), None, NOW).await);
+        }
+    }
+    for id in TOGETHER {
+        assert!(store.revoke(id, NOW).await.unwrap());
+    }
+    drop(store);
+    let store = start_with(&adopting, NOW).unwrap();
+    let shard = store.memory.shard(Memory::index(TOGETHER[0]));
+    assert_eq!(shard.over.iter().map(ToString::to_string).collect::<Vec<_>>(), TOGETHER);
+}
+
+/// Otherwise, late progress would be delivered again after a restart.
+#[tokio::test]
+async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger");
+    let adopting = StoreSettings { unknown: crate::config::Unknown::Adopt, ..settings(Some(&path)) };
+    let store = start_with(&adopting, NOW).unwrap();
+    assert!(delivers_at(&store, Some(TOGETHER[0]), EventKey(1), None, NOW).await);
+    // The interaction is still open when its event is removed.
+    for key in 2..=11 {
+        assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(key.into()), None, after(key)).await);
+    }
+    assert!(store.revoke(TOGETHER[0], after(12)).await.unwrap());
+    assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(12), None, after(12)).await);
+    assert!(store.read(TOGETHER[0]).unwrap().has_forgotten_events());
+    drop(store);
+    let store = start_with(&adopting, NOW).unwrap();
+    assert!(store.read(TOGETHER[0]).unwrap().has_forgotten_events());
 }

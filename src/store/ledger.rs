@@ -76,7 +76,7 @@ pub struct Walk {
 }
 
 impl Store {
-    /// Opens the store. With a file, this loads the contents of the file.
+    /// Opens the store at the time `now`. With a file, this loads the contents of the file.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the file cannot be used, or if another process uses it.
@@ -84,6 +84,7 @@ impl Store {
         settings: &StoreSettings,
         metrics: Arc<Metrics>,
         clock: fn() -> Instant,
+        now: Timestamp,
     ) -> Result<Self, StoreError> {
         metrics.store_limits(settings.interactions_max, settings.events_max);
         let Some(path) = &settings.path else {
@@ -97,7 +98,7 @@ impl Store {
         let stored = file.fingerprint_key().map_err(failed)?;
         let key = stored.map_or_else(FingerprintKey::random, FingerprintKey);
         let memory = Arc::new(Memory::new(settings.clone(), key, Some(Arc::clone(&journal)), metrics));
-        let mut restore = Restore::new(&memory);
+        let mut restore = Restore::new(&memory, now);
         file.read(|record| restore.add(record)).map_err(failed)?;
         journal.continue_after(restore.finish());
         if stored.is_none() {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::dedup::Dedup;
-use super::event_memory::{EventLog, FingerprintKey, Oldest};
+use super::event_memory::{EventLog, FingerprintKey, Oldest, window_of};
 use super::file::{Change, Journal};
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
@@ -35,7 +35,7 @@ const STALE_CHECKS_MAX: usize = 1024;
 pub(super) const NO_ROUTE: &str = "-";
 
 /// A claimed callback, until it is settled or released. The last field of each variant is the time after the delivery
-/// for which a replay may pass, in seconds.
+/// for which a replay may pass, in seconds. It is rounded by [`window_of`].
 #[derive(Debug)]
 pub(super) enum Hold {
     /// A callback of an interaction: the id and the claim.
@@ -328,10 +328,11 @@ pub(super) fn change(id: &Arc<str>, slot: &Slot) -> Change {
     Change::Interaction(slot.number, Arc::clone(id), serde_json::to_vec(&slot.record).unwrap_or_default())
 }
 
-/// Returns the time after the delivery for which a replay of a callback may pass, in seconds.
+/// Returns the time after the delivery for which a replay of a callback may pass, in seconds. The time is rounded as in
+/// the log of events, so that memory and file contain the same time.
 fn window(ask: &Ask<'_>) -> u32 {
     let window = ask.replay_window.map_or(u64::MAX, |window| window.as_secs());
-    u32::try_from(window).unwrap_or(u32::MAX)
+    window_of(u32::try_from(window).unwrap_or(u32::MAX))
 }
 
 pub(super) fn full() -> Refusal {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::event_memory::LoggedEvent;
+use super::event_memory::{LoggedEvent, WINDOW_MAX};
 use super::events::seconds;
 use super::file::{Change, NO_OWNER, Record, StoredEvent};
 use super::memory::{Memory, NO_ROUTE, SHARDS};
@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 /// The memory while it is being filled.
 pub(super) struct Restore<'m> {
     memory: &'m Memory,
+    /// The time of the start.
+    now: Timestamp,
     /// The numbers of the interactions and their ids, in the order of the numbers.
     owners: Vec<(u64, Arc<str>)>,
     /// The numbers of events that are in the file, but not in memory. Either the interaction of the event is not in the
@@ -24,8 +26,8 @@ pub(super) struct Restore<'m> {
 }
 
 impl<'m> Restore<'m> {
-    pub(super) fn new(memory: &'m Memory) -> Self {
-        Self { memory, owners: Vec::new(), orphans: Vec::new(), number_max: 0 }
+    pub(super) fn new(memory: &'m Memory, now: Timestamp) -> Self {
+        Self { memory, now, owners: Vec::new(), orphans: Vec::new(), number_max: 0 }
     }
 
     /// Adds a record. The caller must add all interactions before the events, in the order of their numbers.
@@ -39,8 +41,8 @@ impl<'m> Restore<'m> {
                 self.number_max = self.number_max.max(number);
                 let found = self.owners.binary_search_by_key(&owner, |(number, _)| *number);
                 let former = match found.ok().and_then(|at| self.owners.get(at)) {
-                    Some((_, id)) => self.memory.restore_event(number, event, until, Some(id)),
-                    None if owner == NO_OWNER => self.memory.restore_event(number, event, until, None),
+                    Some((_, id)) => self.memory.restore_owned_event(number, event, id, self.now),
+                    None if owner == NO_OWNER => self.memory.restore_event(number, event, until, self.now),
                     None => return self.orphans.push(number),
                 };
                 self.orphans.extend(former.map(|former| former.number));
@@ -73,40 +75,63 @@ impl Memory {
         id
     }
 
-    /// Loads a delivered event from the file. `owner` is the id of its interaction, if it has one. Removes an earlier
-    /// event with the same fingerprint from memory and returns it.
+    /// Loads a delivered event without an interaction from the file. Removes an earlier event with the same fingerprint
+    /// from memory and returns it.
     fn restore_event(
         &self,
         number: u64,
         event: StoredEvent,
         until: Timestamp,
-        owner: Option<&Arc<str>>,
+        now: Timestamp,
     ) -> Option<LoggedEvent> {
-        let (fingerprint, replayable_until) = match event {
-            StoredEvent::Fingerprint(fingerprint, replayable_until) => (fingerprint, replayable_until),
-            StoredEvent::Key(key) => (self.fingerprints.fingerprint(owner.map_or("", |id| &**id), key), 0),
-        };
-        let Some(id) = owner else {
-            let delivered = seconds(until.minus(self.settings.remember));
-            let window = replayable_until.saturating_sub(delivered);
-            let mut dedup = self.dedup.lock();
-            let former = dedup.log.insert(LoggedEvent { fingerprint, delivered, window, number });
-            self.count_events(1, usize::from(former.is_some()));
-            self.set_oldest(SHARDS, dedup.log.oldest());
-            return former;
-        };
+        let (fingerprint, replayable_until) = self.fingerprint_of(event, "");
+        // If `store.remember` was longer when the event was recorded, the computed time is in the future. Such an event
+        // would be removed after all new events. The second bound takes effect only if the clock is more than a day
+        // behind: the retention of all events would otherwise seem to be over once the clock is right.
+        let latest = seconds(now).max(replayable_until.saturating_sub(WINDOW_MAX));
+        let delivered = seconds(until.minus(self.settings.remember)).min(latest);
+        let window = replayable_until.saturating_sub(delivered);
+        let mut dedup = self.dedup.lock();
+        let former = dedup.log.insert(LoggedEvent { fingerprint, delivered, window, number });
+        self.count_events(1, usize::from(former.is_some()));
+        self.set_oldest(SHARDS, dedup.log.oldest());
+        former
+    }
+
+    /// Loads a delivered event of the interaction with this id from the file. Removes an earlier event with the same
+    /// fingerprint from memory and returns it.
+    fn restore_owned_event(
+        &self,
+        number: u64,
+        event: StoredEvent,
+        id: &Arc<str>,
+        now: Timestamp,
+    ) -> Option<LoggedEvent> {
+        let (fingerprint, replayable_until) = self.fingerprint_of(event, id);
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
         let slot = shard.interactions.get_mut(id)?;
+        let is_first = slot.record.delivered_events().is_empty();
         slot.record.restore_event(fingerprint);
         let is_over = !slot.record.state.is_open();
-        let event = LoggedEvent { fingerprint, delivered: replayable_until, window: 0, number };
+        // The file does not contain the time of the delivery. The interaction's last event is the closest bound.
+        let latest = slot.record.last_event().unwrap_or(now).min(now);
+        let event = LoggedEvent::restored(fingerprint, replayable_until, seconds(latest), number);
         let former = shard.events.insert(event);
         self.count_events(1, usize::from(former.is_some()));
-        if is_over && shard.over.back() != Some(id) {
+        if is_over && is_first {
             shard.over.push_back(Arc::clone(id));
         }
         self.note_oldest(Self::index(id), shard);
         former
+    }
+
+    /// Returns the fingerprint of an event in the file, and the Unix time from which a replay is denied because of the
+    /// age of its signature. This time is 0 if the file does not contain it.
+    fn fingerprint_of(&self, event: StoredEvent, interaction: &str) -> (u64, u32) {
+        match event {
+            StoredEvent::Fingerprint(fingerprint, replayable_until) => (fingerprint, replayable_until),
+            StoredEvent::Key(key) => (self.fingerprints.fingerprint(interaction, key), 0),
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! The claims that wait for the end of another claim.
 //!
+//! A claim of an interaction waits for the end of any delivery of this interaction, also of another event, because that
+//! delivery may have the last use of the token. A claim without an interaction waits only for deliveries of its events.
+//!
 //! When a delivery fails, one of the claims that wait for it is woken and tries to claim. The others continue to wait,
-//! because they usually want the same delivery. When a delivery succeeds, all claims that wait for it are woken,
-//! because each of them can then end. The end of a claim does not wake claims of other interactions or events.
+//! because they usually want the same delivery. If the woken claim cannot claim, it wakes all others. When a delivery
+//! succeeds, all claims that wait for it are woken, because most of them can then end. The others wait again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

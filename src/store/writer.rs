@@ -96,7 +96,8 @@ impl Writer {
     }
 
     /// Begins or continues a compaction, if most of the file is free. `written` contains the changes that were just
-    /// written to the file. Returns false if the writer must end.
+    /// written to the file. Returns false if the writer must end, for example because another process has replaced the
+    /// file.
     fn compact(&mut self, written: &[Change], last: u64) -> bool {
         let Some(memory) = self.memory.upgrade() else { return true };
         let begun = self.compaction.take().map(Ok).or_else(|| self.begin_compaction(&memory));
@@ -123,6 +124,11 @@ impl Writer {
         self.compact_above = if helped { 0 } else { after.saturating_mul(2) };
         match result {
             Ok(()) => log::info!("the ledger's file was compacted from {before} to {after} bytes"),
+            // The path names another file, so the next start would not find the changes that are written to this file.
+            Err(fault) if fault.kind == FaultKind::NotOurs => {
+                self.give_up(&fault);
+                return false;
+            }
             // A crash may bring back the former file, which does not receive changes any more. Callgate therefore
             // recovers as after a failed write.
             Err(fault) if in_place => {
@@ -171,12 +177,7 @@ impl Writer {
             match result {
                 Ok(durable) => return Some(durable),
                 Err(next) if next.kind == FaultKind::NotOurs => {
-                    self.shared.set_gone();
-                    log::error!(
-                        "the ledger's file {} is not overwritten: {}. Callgate accepts nothing new until a restart",
-                        self.file.path().display(),
-                        next.message
-                    );
+                    self.give_up(&next);
                     return None;
                 }
                 Err(next) => {
@@ -194,6 +195,16 @@ impl Writer {
             }
             delay = delay.saturating_mul(2).min(BACKOFF_MAX).max(self.since(began));
         }
+    }
+
+    /// Ends the acceptance of changes, because another process has replaced the file. The caller must end the writer.
+    fn give_up(&self, fault: &Fault) {
+        self.shared.set_gone();
+        log::error!(
+            "the ledger's file {} is not overwritten: {}. Callgate accepts nothing new until a restart",
+            self.file.path().display(),
+            fault.message
+        );
     }
 
     /// Applies the changes to the same file again.

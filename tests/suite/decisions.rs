@@ -52,7 +52,8 @@ impl Ledger for StoreLedger {
 fn pure(text: &str) -> Pure<StoreLedger> {
     let config = parse(&config_text(text, "127.0.0.1:1"));
     let metrics = Arc::new(Metrics::new().unwrap());
-    let store = Store::start(&config.startup.store, metrics, callgate::clock::instant).unwrap();
+    let (clock, now) = (callgate::clock::instant, callgate::clock::Clock::System.now());
+    let store = Store::start(&config.startup.store, metrics, clock, now).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     Pure { config, ledger: StoreLedger { store, runtime } }
 }

@@ -388,9 +388,9 @@ fn fill(path: &Path) -> Vec<String> {
     let text = crate::ledger::config("127.0.0.1:1", &format!("{{ kind: file, path: {} }}", path.display()));
     let config = parse(&text);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = Store::start(&config.startup.store, Arc::new(Metrics::new().unwrap()), instant).unwrap();
-    let store = Arc::new(store);
     let now = Clock::System.now();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = Arc::new(Store::start(&config.startup.store, metrics, instant, now).unwrap());
     let wide = "a".repeat(255);
     let ids: Vec<_> = (0..50_000).map(|n| format!("int_{n:026}")).collect();
     runtime.block_on(async {

@@ -26,7 +26,7 @@ fn for_both_stores(events_max: usize, test: impl Fn(&str)) {
 }
 
 /// A Callgate with three routes without interactions. Their signatures have a timestamp with a tolerance of five minutes,
-/// one of half an hour, and no timestamp.
+/// one of half an hour, and no timestamp. The callbacks of a fourth route belong to interactions and have no timestamp.
 struct Signed {
     agent: Agent,
     callgate: Callgate,
@@ -52,6 +52,7 @@ routes:
   - {{ name: short, path: /short, provider: short, forward: /in/short }}
   - {{ name: long, path: /long, provider: long, forward: /in/long }}
   - {{ name: timeless, path: /timeless, provider: timeless, forward: /in/timeless }}
+  - {{ name: owned, path: /owned, provider: timeless, token: {{ kind: callback }}, forward: /in/owned }}
 ",
             agent.address
         );
@@ -64,6 +65,19 @@ routes:
         let before = self.agent.received().len();
         self.sender().send(provider, event);
         self.agent.received().len() > before
+    }
+
+    /// Sends an event of the interaction with this token. Returns whether the agent received it.
+    fn delivers_owned(&self, token: &str, event: &str) -> bool {
+        let before = self.agent.received().len();
+        self.sender().send_to("/owned", "timeless", Some(token), event);
+        self.agent.received().len() > before
+    }
+
+    /// Stops Callgate and starts it with this configuration, at the same time of the test's clock.
+    fn restart(&mut self, text: &str) {
+        self.callgate.stop_in_background().join().unwrap();
+        self.callgate = Callgate::start(text, Clock::Set(Arc::clone(&self.now)));
     }
 
     fn sender(&self) -> Sender<'_> {
@@ -84,16 +98,22 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     fn send(&self, provider: &str, event: &str) {
-        let (target, headers) = (format!("/{provider}"), HeaderMap::new());
+        self.send_to(&format!("/{provider}"), provider, None, event);
+    }
+
+    fn send_to(&self, target: &str, provider: &str, token: Option<&str>, event: &str) {
+        let headers = HeaderMap::new();
         let verifier = self.config.policy.provider(provider).unwrap().verifier.as_ref().unwrap();
         let at = Timestamp::from_unix_ms(self.at);
-        let signed = SignatureContext::new(RequestHead::new("POST", &target, &headers, LOOPBACK), "", at);
+        let signed = SignatureContext::new(RequestHead::new("POST", target, &headers, LOOPBACK), "", at);
         let body = format!("{{\"event\":\"{event}\"}}");
         let headers = verifier.sign(&signed, body.as_bytes(), event).unwrap().headers;
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
         let headers: Vec<_> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        let response = send_to(self.ingress, "POST", &target, &headers, body.as_bytes());
-        assert_eq!(response.status, 200, "{provider} {event}: {}", response.text());
+            headers.chain(bearer.as_deref().map(|value| ("authorization", value))).collect();
+        let response = send_to(self.ingress, "POST", target, &headers, body.as_bytes());
+        assert_eq!(response.status, 200, "{target} {event}: {}", response.text());
     }
 }
 
@@ -168,8 +188,7 @@ fn the_oldest_events_without_an_interaction_make_room() {
 
 #[test]
 fn an_event_that_can_still_be_replayed_goes_last() {
-    // The events of `timeless` have two keys: the id, which is not signed, and the signature.
-    for_both_stores(5, |store| {
+    for_both_stores(4, |store| {
         let signed = Signed::start(store);
         let minutes = |minutes: i64| {
             signed.now.fetch_add(minutes * 60_000, Ordering::SeqCst);
@@ -192,9 +211,10 @@ fn an_event_that_can_still_be_replayed_goes_last() {
         assert!(!signed.delivers("short", "s_3"));
         // Now all of them could be replayed, and the oldest goes.
         assert!(signed.delivers("short", "s_4"));
-        assert!(!signed.delivers("long", "l"));
-        assert!(!signed.delivers("short", "s_4"));
-        assert!(signed.delivers("short", "s_1"));
+        for (provider, event) in [("long", "l"), ("short", "s_2"), ("short", "s_3"), ("short", "s_4")] {
+            assert!(!signed.delivers(provider, event), "{event} is remembered");
+        }
+        assert!(signed.delivers("timeless", "t"), "it was the oldest");
     });
 }
 
@@ -206,8 +226,7 @@ fn a_restart_keeps_the_remembered_events_and_their_order() {
     for event in ["a", "b", "c", "d", "e"] {
         assert!(signed.delivers("short", event));
     }
-    signed.callgate.stop_in_background().join().unwrap();
-    signed.callgate = Callgate::start(&signed.text, Clock::Set(Arc::clone(&signed.now)));
+    signed.restart(&signed.text.clone());
     assert_eq!(signed.metric("callgate_store_events "), Some(4.0));
     for event in ["b", "c", "d", "e"] {
         assert!(!signed.delivers("short", event), "{event} was delivered before");
@@ -216,12 +235,36 @@ fn a_restart_keeps_the_remembered_events_and_their_order() {
     assert!(!signed.delivers("short", "c"));
     assert!(signed.delivers("short", "b"), "it was the oldest");
     // With a smaller limit, the next start forgets the oldest events.
-    signed.callgate.stop_in_background().join().unwrap();
-    let text = signed.text.replace("events_max: 4", "events_max: 2");
-    signed.callgate = Callgate::start(&text, Clock::Set(Arc::clone(&signed.now)));
+    signed.restart(&signed.text.replace("events_max: 4", "events_max: 2"));
     crate::harness::eventually(|| (signed.metric("callgate_store_events ") == Some(2.0)).then_some(()));
     assert!(!signed.delivers("short", "b"));
     assert!(signed.delivers("short", "d"));
+}
+
+#[test]
+fn a_restart_keeps_the_events_of_an_interaction_without_timestamps_and_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("{{ kind: file, path: {}/ledger, events_max: 4 }}", folder.path().display());
+    let mut signed = Signed::start(&store);
+    let minted = signed.callgate.admin_send("POST", "/callbacks", r#"{"route":"owned"}"#).json();
+    let token = minted["callback_token"].as_str().unwrap();
+    let deliver = |signed: &Signed, event: &str| {
+        signed.now.fetch_add(60_000, Ordering::SeqCst);
+        assert!(signed.delivers_owned(token, event), "{event}");
+        assert!(!signed.delivers_owned(token, event), "{event} was delivered before");
+    };
+    for event in ["a", "b", "c", "d", "e"] {
+        deliver(&signed, event);
+    }
+    signed.restart(&signed.text.clone());
+    for event in ["b", "c", "d", "e"] {
+        assert!(!signed.delivers_owned(token, event), "{event} was delivered before");
+    }
+    deliver(&signed, "f");
+    for event in ["c", "d", "e", "f"] {
+        assert!(!signed.delivers_owned(token, event), "{event} is remembered");
+    }
+    deliver(&signed, "b");
 }
 
 #[test]

@@ -377,7 +377,7 @@ fn a_file_is_for_one_process_and_refuses_what_it_never_made() {
     assert_eq!(world.callgate.admin_send("DELETE", &format!("/callbacks/{ELSEWHERE}"), "").status, 404);
     let metrics = Arc::new(Metrics::new().unwrap());
     let settings = &world.config.startup.store;
-    let second = Store::start(settings, metrics, instant);
+    let second = Store::start(settings, metrics, instant, at);
     assert!(second.unwrap_err().to_string().contains("another process uses it"));
 }
 
@@ -484,7 +484,8 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
     let text = config(&agent.address.to_string(), "{ kind: memory }");
     let parsed = parse(&text);
     let metrics = Arc::new(Metrics::new().unwrap());
-    let store = Store::start(&parsed.startup.store, metrics, instant).unwrap();
+    let now = Timestamp::from_unix_ms(START);
+    let store = Store::start(&parsed.startup.store, metrics, instant, now).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let route = Arc::clone(&parsed.policy.route("doc").unwrap().name);
     let path = CanonicalPath::parse("/doc/a").unwrap();
@@ -506,7 +507,6 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
         notifies: false,
         report: &report,
     };
-    let now = Timestamp::from_unix_ms(START);
     runtime.block_on(async {
         let first = store.claim(&ask, now, Duration::ZERO).await.unwrap();
         let Err(ClaimError::Refused(refusal)) = store.claim(&ask, now, Duration::from_millis(5)).await else {

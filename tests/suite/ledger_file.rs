@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use callgate::clock::instant;
 use callgate::config::Config;
+use callgate::denial::Denial;
 use callgate::interaction::{Ask, ClaimError, EventKey, Follow, Report, Scope};
 use callgate::observe::Metrics;
 use callgate::path::CanonicalPath;
 use callgate::policy::{MintRequest, Minted};
-use callgate::store::{DueNotice, Store};
+use callgate::store::{DueNotice, Health, Store};
 use callgate::time::{Steady, Timestamp};
 use callgate::token::Granted;
 use tokio::runtime::Runtime;
@@ -41,7 +42,7 @@ impl Ledger {
 
     pub fn try_open(&self) -> Result<Arc<Store>, String> {
         let metrics = Arc::new(Metrics::new().unwrap());
-        Store::start(&self.config.startup.store, metrics, instant)
+        Store::start(&self.config.startup.store, metrics, instant, START)
             .map(Arc::new)
             .map_err(|error| error.to_string())
     }
@@ -288,6 +289,42 @@ fn a_file_that_is_mostly_free_becomes_smaller_while_it_is_used() {
         let again = ledger.runtime.block_on(ledger.deliver(&store, &id, "e", later));
         assert_eq!(again, Err(ClaimError::Duplicate), "{id}");
     }
+}
+
+/// The compaction finds that another process has replaced the file. The next start would not find anything that is
+/// written to the former file.
+#[test]
+fn a_replaced_file_is_not_compacted_and_nothing_more_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::at(&folder.path().join("ledger"));
+    let store = ledger.open();
+    ledger.mint(&store, &ids('a', 16_000), 255, HOUR, START);
+    assert!(fs::metadata(&ledger.path).unwrap().len() > 16 << 20);
+    let other = folder.path().join("other");
+    fs::write(&other, "the file of another process").unwrap();
+    fs::rename(&other, &ledger.path).unwrap();
+    // The file becomes mostly free.
+    let later = START.plus(2 * HOUR);
+    ledger.runtime.block_on(async {
+        let mut acknowledged = JoinSet::new();
+        for notice in pass(&store, later).await {
+            let store = Arc::clone(&store);
+            acknowledged.spawn(async move { store.noticed(&notice, true, later).await });
+        }
+        // The writer may end before all of them are written.
+        while acknowledged.join_next().await.is_some() {}
+    });
+    eventually(|| {
+        store.pass(later);
+        (store.health() == Health::Gone).then_some(())
+    });
+    let denied = ledger.runtime.block_on(ledger.deliver(&store, "", "e", later));
+    assert!(
+        matches!(&denied, Err(ClaimError::Refused(refusal)) if refusal.denial == Denial::StoreUnavailable)
+    );
+    store.close();
+    assert_eq!(fs::read(&ledger.path).unwrap(), b"the file of another process");
+    assert!(!ledger.path.with_extension("new").exists());
 }
 
 #[test]

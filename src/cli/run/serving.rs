@@ -69,8 +69,8 @@ pub fn serve(
     state: Arc<ConfigState>,
 ) -> Result<Serving, StartError> {
     let ready = Arc::new(AtomicBool::new(true));
-    let store =
-        Store::start(&config.startup.store, Arc::clone(&metrics), instant).map_err(StartError::Store)?;
+    let store = Store::start(&config.startup.store, Arc::clone(&metrics), instant, clock.now());
+    let store = store.map_err(StartError::Store)?;
     let store = Arc::new(store);
     let policy = Arc::new(ArcSwap::from_pointee(config.policy));
     let listener = config.startup.admin.clone();

@@ -8,8 +8,9 @@ use std::time::Duration;
 use socket2::SockFilter;
 use socket2::SockRef;
 
-/// Time for which Callgate holds back new connections, so that TCP handshakes that have already begun can complete.
-const LAST_ACCEPTS: Duration = Duration::from_millis(20);
+/// Time that Callgate waits until TCP handshakes in progress are complete, while it holds back new connections. A
+/// handshake needs one round trip to the caller.
+const LAST_ACCEPTS: Duration = Duration::from_millis(200);
 
 /// A bound listener that does not accept yet.
 #[derive(Debug)]
@@ -24,9 +25,9 @@ pub(crate) struct BoundListener {
 pub(crate) struct AcceptQueue(TcpListener);
 
 impl AcceptQueue {
-    /// Holds back new connections. Connections that are already in the queue, and connections whose handshake has
-    /// begun, can still be accepted. If the socket were closed instead, the kernel would reset these connections
-    /// although their callers are already connected.
+    /// Holds back new connections. Connections that are already in the queue can still be accepted, and handshakes that
+    /// have begun can be completed until the socket is closed. Closing the socket resets all of these connections, also
+    /// those whose callers are already connected.
     pub(crate) fn close(&self) {
         let socket = SockRef::from(&self.0);
         #[cfg(target_os = "linux")]
@@ -60,12 +61,12 @@ fn without_new_connections() -> [SockFilter; 5] {
     ]
 }
 
-/// Holds back new connections, waits for handshakes that have begun, and then drops the queues. If `grace` is zero,
-/// only drops the queues.
-pub(crate) async fn close(queues: Vec<AcceptQueue>, grace: Duration) {
-    if !grace.is_zero() {
+/// Holds back new connections, waits for handshakes that have begun, and drops the queues. The wait takes 200 ms, which is
+/// enough for callers with a shorter round trip, but at most `time_left`.
+pub(crate) async fn close(queues: Vec<AcceptQueue>, time_left: Duration) {
+    if !queues.is_empty() && !time_left.is_zero() {
         queues.iter().for_each(AcceptQueue::close);
-        tokio::time::sleep(LAST_ACCEPTS).await;
+        tokio::time::sleep(LAST_ACCEPTS.min(time_left)).await;
     }
 }
 

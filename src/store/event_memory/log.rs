@@ -11,9 +11,11 @@ use std::collections::VecDeque;
 use super::index::{EventIndex, Position};
 
 /// The windows of the queues, in seconds. The window of an event is the time after its delivery for which a replay may
-/// pass. It is rounded up to one of these values. The index of this value in the list is the number of the event's
-/// queue.
-pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, 86_400];
+/// pass. It is rounded up to one of these values. A longer or unlimited time counts as [`WINDOW_MAX`]. The index of the
+/// value in the list is the number of the event's queue.
+pub(super) const WINDOWS: [u32; 7] = [0, 300, 600, 1800, 3600, 6 * 3600, WINDOW_MAX];
+/// The longest window: one day.
+pub(in crate::store) const WINDOW_MAX: u32 = 86_400;
 
 /// The number of bits of a [`Position`] for the place of the event in its chunk. They are the lowest bits.
 const PLACE_BITS: u32 = 9;
@@ -121,7 +123,28 @@ pub(in crate::store) struct EventLog {
     index: EventIndex,
 }
 
+/// Returns the window for events whose replay may pass for this time, in seconds.
+pub(in crate::store) fn window_of(seconds: u32) -> u32 {
+    WINDOWS.into_iter().find(|window| *window >= seconds).unwrap_or(WINDOW_MAX)
+}
+
 impl LoggedEvent {
+    /// Creates an event from the time from which a replay is denied. The time of its delivery is not known, but it is
+    /// not after `latest`. All times are in Unix seconds. The event gets the shortest window, and thereby the latest
+    /// time of delivery, that agrees with both times.
+    pub(in crate::store) fn restored(
+        fingerprint: u64,
+        replayable_until: u32,
+        latest: u32,
+        number: u64,
+    ) -> Self {
+        let is_possible = |window: &u32| replayable_until.saturating_sub(*window) <= latest;
+        let window = WINDOWS.into_iter().find(is_possible).unwrap_or(WINDOW_MAX);
+        // Earlier versions of Callgate stored times that are further in the future than the longest window.
+        let delivered = replayable_until.saturating_sub(window).min(latest);
+        Self { fingerprint, delivered, window, number }
+    }
+
     /// Returns the time from which a replay is denied by its age, in Unix seconds.
     pub(in crate::store) fn replayable_until(&self) -> u32 {
         self.delivered.saturating_add(self.window)
@@ -154,7 +177,8 @@ impl EventLog {
     /// Adds an event. If the log has an earlier event with the same fingerprint, removes and returns the earlier one.
     pub(in crate::store) fn insert(&mut self, event: LoggedEvent) -> Option<LoggedEvent> {
         let former = self.remove(event.fingerprint);
-        let number = WINDOWS.iter().position(|window| *window >= event.window).unwrap_or(WINDOWS.len() - 1);
+        let window = window_of(event.window);
+        let number = WINDOWS.iter().position(|of_queue| *of_queue == window).unwrap_or(WINDOWS.len() - 1);
         if let Some(queue) = self.queues.get_mut(number) {
             let position = position(number, queue.push(&event));
             self.index.insert(event.fingerprint, position, at(&self.queues));

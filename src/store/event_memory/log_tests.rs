@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::log::{Entry, EventLog, EventPlace, LoggedEvent, Oldest, WINDOWS};
+use super::log::{Entry, EventLog, EventPlace, LoggedEvent, Oldest, WINDOW_MAX, WINDOWS};
 
 fn logged(fingerprint: u64, delivered: u32, window: u32, number: u64) -> LoggedEvent {
     LoggedEvent { fingerprint, delivered, window, number }
@@ -48,6 +48,23 @@ fn what_cannot_be_replayed_any_more_goes_first() {
     // At 1302, a replay of event 3 is denied. At 1303, a replay of event 4 is denied, too.
     let order = [1302, 1302, 1303, 1303, 4601].map(|now| goes(&mut log, now));
     assert_eq!(order, [Some(3), Some(1), Some(4), Some(2), None]);
+}
+
+#[test]
+fn a_restored_event_keeps_the_end_of_its_replays_and_is_not_newer_than_the_last_delivery() {
+    for window in WINDOWS {
+        for age in [0, 1, 299, 300, 4000, 90_000] {
+            let (delivered, latest) = (1_000_000, 1_000_000 + age);
+            let event = LoggedEvent::restored(1, delivered + window, latest, 2);
+            assert_eq!(event.replayable_until(), delivered + window, "{window} {age}");
+            assert!((delivered..=latest).contains(&event.delivered), "{window} {age}: {event:?}");
+            if age == 0 {
+                assert_eq!(event, logged(1, delivered, window, 2));
+            }
+        }
+    }
+    assert_eq!(LoggedEvent::restored(1, u32::MAX, 1000, 2), logged(1, 1000, WINDOW_MAX, 2));
+    assert_eq!(LoggedEvent::restored(1, 0, 1000, 2), logged(1, 0, 0, 2));
 }
 
 #[test]

@@ -8,4 +8,4 @@ mod log;
 mod log_tests;
 
 pub(super) use fingerprint::FingerprintKey;
-pub(super) use log::{EventLog, EventPlace, LoggedEvent, Oldest};
+pub(super) use log::{EventLog, EventPlace, LoggedEvent, Oldest, WINDOW_MAX, window_of};

@@ -57,7 +57,8 @@ routes:
 
 fn start(config: &Config) -> Result<Store, Failure> {
     let metrics = Arc::new(Metrics::new()?);
-    Store::start(&config.startup.store, metrics, Instant::now).map_err(|error| error.to_string().into())
+    let store = Store::start(&config.startup.store, metrics, Instant::now, now());
+    store.map_err(|error| error.to_string().into())
 }
 
 fn now() -> Timestamp {
