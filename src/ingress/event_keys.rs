@@ -5,9 +5,12 @@ use sha2::{Digest, Sha256};
 
 use super::decide::Admitted;
 use crate::interaction::{EventKey, Scope};
-use crate::json::{Pointer, find_one};
+use crate::json::{Found, find};
 use crate::request::RequestHead;
 use crate::signature::{AuthenticationTag, DuplicateRule, IdentityPart, Scheme};
+
+/// Capacity for the encoded parts of most messages, in bytes: an id, a topic and a tag.
+const ENCODED_BYTES: usize = 160;
 
 /// The parts of a verified message that distinguish its event from other events.
 struct Message<'m> {
@@ -79,62 +82,74 @@ impl Message<'_> {
             }
             _ => {}
         }
-        let uses_signature = parts.contains(&IdentityPart::Signature);
-        let values: Vec<_> = parts.iter().map(|part| self.value(part)).collect();
-        if values.iter().all(Option::is_none) {
+        let mut encoded = Vec::with_capacity(ENCODED_BYTES);
+        let mut members = self.members(parts).into_iter();
+        let mut has_part = false;
+        for part in parts {
+            has_part |= self.write(part, &mut members, &mut encoded);
+        }
+        if !has_part {
             // The message has none of the parts. If the signature covers a time, it still distinguishes the message.
             return if scheme.covers().time { self.tag_keys().collect() } else { Vec::new() };
         }
-        let encoded = encode(values.iter().map(Option::as_deref));
-        let key = |tag: &[u8]| {
-            let parts = [encoded.as_slice(), tag].concat();
-            EventKey::of_parts(self.route, self.scope, &parts)
+        let parts_end = encoded.len();
+        let mut key = |tag: &[u8]| {
+            encoded.truncate(parts_end);
+            encoded.extend_from_slice(tag);
+            EventKey::of_parts(self.route, self.scope, &encoded)
         };
-        if uses_signature && !self.tags.is_empty() {
+        if parts.contains(&IdentityPart::Signature) && !self.tags.is_empty() {
             return self.tags.iter().map(|tag| key(tag.as_bytes())).collect();
         }
         vec![key(b"")]
     }
 
-    /// Returns the value of a member of the body: the decoded text of a string or number, or the JSON text of a list or
-    /// object. A signature covers the decoded text, so another spelling of the same text must not be another event.
-    /// `null` and the empty text count as missing.
-    fn member(&self, pointer: &Pointer) -> Option<Vec<u8>> {
-        let found = find_one(self.body, pointer);
-        let text = match found.word() {
-            Some(word) => word.into_string().into_bytes(),
-            None => found.raw().filter(|raw| *raw != "null")?.as_bytes().to_vec(),
-        };
-        (!text.is_empty()).then_some(text)
+    /// Returns the members of the body that are parts, in the order of the parts. Reads the body once.
+    fn members(&self, parts: &[IdentityPart]) -> Vec<Found<'_>> {
+        let pointers: Vec<_> = parts.iter().filter_map(IdentityPart::pointer).collect();
+        if pointers.is_empty() { Vec::new() } else { find(self.body, &pointers).unwrap_or_default() }
     }
 
-    /// Returns the value of a part. Returns `None` for a part that the message does not have, and for the signature.
-    fn value(&self, part: &IdentityPart) -> Option<Vec<u8>> {
+    /// Appends the encoded value of a part. Takes the value of a member from `members`. Reports whether the message has
+    /// the part. The signature is not written here, because a message can have several tags.
+    fn write<'f>(
+        &self,
+        part: &IdentityPart,
+        members: &mut impl Iterator<Item = Found<'f>>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         match part {
-            IdentityPart::Body => Some(Sha256::digest(self.body).to_vec()),
+            IdentityPart::Body => encode(Some(&Sha256::digest(self.body)), out),
             IdentityPart::Header(name) => {
-                let values: Vec<_> =
-                    self.head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-                (!values.is_empty()).then(|| encode(values.into_iter().map(Some)))
+                let mut values = Vec::new();
+                for value in self.head.headers.get_all(name) {
+                    encode(Some(value.as_bytes()), &mut values);
+                }
+                encode(Some(values.as_slice()).filter(|values| !values.is_empty()), out)
             }
-            IdentityPart::Id => self.id.map(|id| id.as_bytes().to_vec()),
-            IdentityPart::Member(pointer) => self.member(pointer),
-            IdentityPart::Signature => None,
+            IdentityPart::Id => encode(self.id.map(HeaderValue::as_bytes), out),
+            IdentityPart::Member(_) => encode(members.next().and_then(member_text).as_deref(), out),
+            IdentityPart::Signature => encode(None, out),
         }
     }
 }
 
-/// Joins values, each with its length, so that different lists are different bytes.
-fn encode<'v>(values: impl Iterator<Item = Option<&'v [u8]>>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for value in values {
-        match value {
-            Some(value) => {
-                bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
-                bytes.extend_from_slice(value);
-            }
-            None => bytes.extend_from_slice(&u64::MAX.to_le_bytes()),
-        }
-    }
-    bytes
+/// Returns the value of a member: the decoded text of a string or number, or the JSON text of a list or object. A
+/// signature covers the decoded text, so another spelling of the same text must not be another event. `null` and the
+/// empty text count as missing.
+fn member_text(found: Found<'_>) -> Option<Vec<u8>> {
+    let text = match found.word() {
+        Some(word) => word.into_string().into_bytes(),
+        None => found.raw().filter(|raw| *raw != "null")?.as_bytes().to_vec(),
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+/// Appends a value with its length, so that different lists of values are different bytes. Reports whether there is a
+/// value.
+fn encode(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
+    let length = value.map_or(u64::MAX, |value| value.len() as u64);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(value.unwrap_or_default());
+    value.is_some()
 }

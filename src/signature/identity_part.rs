@@ -44,6 +44,14 @@ pub enum IdentityPart {
 }
 
 impl IdentityPart {
+    /// Returns the pointer to the member of the body, if the part is a member.
+    pub fn pointer(&self) -> Option<&Pointer> {
+        match self {
+            Self::Member(pointer) => Some(pointer),
+            _ => None,
+        }
+    }
+
     /// Returns the part as the configuration names it.
     pub fn describe(&self) -> String {
         match self {
