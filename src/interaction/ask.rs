@@ -101,6 +101,26 @@ pub struct Ask<'a> {
     pub report: &'a Report,
 }
 
+impl<'a> Ask<'a> {
+    /// Returns the input for a callback without a token, a provider and event keys. The caller adds what the callback
+    /// has.
+    pub fn new(route: &'a Arc<str>, captures: &'a Captures, follow: &'a Follow, report: &'a Report) -> Self {
+        Self {
+            route,
+            provider: None,
+            captures,
+            granted: None,
+            events: &[],
+            repeats: &[],
+            replay_window: None,
+            event_id: None,
+            follow,
+            notifies: false,
+            report,
+        }
+    }
+}
+
 /// The proof that the ledger permits the delivery. Only the ledger creates it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cleared {

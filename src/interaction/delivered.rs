@@ -56,19 +56,7 @@ mod tests {
         let captures = Template::parse("/a").unwrap().capture(&path);
         let follow = Follow { stale: Some(Stale::Deliver), ..Follow::default() };
         let report = Report { progress: Some(1.0), ..Report::default() };
-        let ask = Ask {
-            route: &route,
-            provider: None,
-            captures: &captures,
-            granted: None,
-            events: &[EventKey(1)],
-            repeats: &[],
-            replay_window: None,
-            event_id: None,
-            follow: &follow,
-            notifies: false,
-            report: &report,
-        };
+        let ask = Ask { events: &[EventKey(1)], ..Ask::new(&route, &captures, &follow, &report) };
         let expires = now.plus(Duration::from_secs(60));
         let mut record = Interaction::new(Arc::clone(&route), "".into(), now, expires);
         let claim = record.claim(&ask, now, |_| false).unwrap().unwrap();

@@ -82,18 +82,12 @@ async fn delivers_at(
     let granted =
         id.map(|id| Granted { interaction: id.into(), issued: NOW, expires: NOW.plus(HOUR), uses: None });
     let (follow, report) = (Follow::default(), Report::default());
+    let route = "r".into();
     let ask = Ask {
-        route: &"r".into(),
-        provider: None,
-        captures: &captures,
         granted: granted.as_ref(),
         events: &[key],
-        repeats: &[],
         replay_window,
-        event_id: None,
-        follow: &follow,
-        notifies: false,
-        report: &report,
+        ..Ask::new(&route, &captures, &follow, &report)
     };
     match store.claim(&ask, now, HOUR).await {
         Ok(claimed) => claimed.settle(&report, None, now).await.map(|()| true).unwrap(),

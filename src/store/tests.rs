@@ -45,19 +45,7 @@ async fn a_settlement_that_is_dropped_during_its_commit_wakes_waiting_claims() {
     let path = crate::path::CanonicalPath::parse("/a").unwrap();
     let captures = crate::path::Template::parse("/a").unwrap().capture(&path);
     let (follow, report) = (Follow::default(), Report::default());
-    let ask = Ask {
-        route: &route,
-        provider: None,
-        captures: &captures,
-        granted: None,
-        events: &events,
-        repeats: &[],
-        replay_window: None,
-        event_id: None,
-        follow: &follow,
-        notifies: false,
-        report: &report,
-    };
+    let ask = Ask { events: &events, ..Ask::new(&route, &captures, &follow, &report) };
     let now = Timestamp::from_unix_ms(0);
     let patience = Duration::from_secs(5);
     let first = store.claim(&ask, now, patience).await.unwrap();
@@ -88,19 +76,8 @@ async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
         expires: Timestamp::from_unix_ms(1000),
         uses: None,
     };
-    let ask = Ask {
-        route: &route,
-        provider: None,
-        captures: &captures,
-        granted: Some(&granted),
-        events: &events,
-        repeats: &[],
-        replay_window: None,
-        event_id: None,
-        follow: &follow,
-        notifies: false,
-        report: &report,
-    };
+    let ask =
+        Ask { granted: Some(&granted), events: &events, ..Ask::new(&route, &captures, &follow, &report) };
     let patience = Duration::from_secs(5);
     let (now, late) = (Timestamp::from_unix_ms(0), Timestamp::from_unix_ms(1000));
     // The last element is the expected denial, or `None` if a duplicate is expected.
@@ -158,19 +135,7 @@ async fn a_denial_whose_changes_do_not_become_durable_is_no_denial() {
         expires: Timestamp::from_unix_ms(1000),
         uses: None,
     };
-    let ask = Ask {
-        route: &route,
-        provider: None,
-        captures: &captures,
-        granted: Some(&granted),
-        events: &[],
-        repeats: &[],
-        replay_window: None,
-        event_id: None,
-        follow: &follow,
-        notifies: false,
-        report: &report,
-    };
+    let ask = Ask { granted: Some(&granted), ..Ask::new(&route, &captures, &follow, &report) };
     let claimed = store.claim(&ask, Timestamp::from_unix_ms(0), Duration::from_secs(5)).await;
     let Err(ClaimError::Refused(refusal)) = claimed else { panic!("{claimed:?}") };
     assert_eq!(refusal.denial, Denial::StoreUnavailable);

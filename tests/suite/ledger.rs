@@ -494,19 +494,7 @@ fn an_event_that_is_being_delivered_for_too_long_is_not_acknowledged() {
     let report = Report::default();
     let scope = Scope::Captures(&captures);
     let events = [EventKey::of_id(&route, scope, b"msg_1")];
-    let ask = Ask {
-        route: &route,
-        provider: None,
-        captures: &captures,
-        granted: None,
-        events: &events,
-        repeats: &[],
-        replay_window: None,
-        event_id: None,
-        follow: &follow,
-        notifies: false,
-        report: &report,
-    };
+    let ask = Ask { events: &events, ..Ask::new(&route, &captures, &follow, &report) };
     runtime.block_on(async {
         let first = store.claim(&ask, now, Duration::ZERO).await.unwrap();
         let Err(ClaimError::Refused(refusal)) = store.claim(&ask, now, Duration::from_millis(5)).await else {

@@ -87,17 +87,10 @@ impl Ledger {
         let events = [EventKey::of_id(&route, scope, event.as_bytes())];
         let (follow, report) = (Follow::default(), Report::default());
         let ask = Ask {
-            route: &route,
-            provider: None,
-            captures: &captures,
             granted: has_interaction.then_some(&granted),
             events: &events,
-            repeats: &[],
-            replay_window: None,
             event_id: Some(event),
-            follow: &follow,
-            notifies: false,
-            report: &report,
+            ..Ask::new(&route, &captures, &follow, &report)
         };
         let claimed = store.claim(&ask, now, Duration::from_secs(60)).await?;
         claimed.settle(&report, Some(event), now).await.map_err(ClaimError::Refused)
@@ -355,18 +348,11 @@ fn every_waiting_duplicate_gets_its_turn_when_deliveries_fail() {
                 let of_dedup = n % 4 == 3;
                 let scope = if of_dedup { Scope::Captures(captures) } else { Scope::Interaction(id) };
                 let events = [EventKey::of_id(route, scope, b"e")];
+                let (follow, report) = (Follow::default(), Report::default());
                 let ask = Ask {
-                    route,
-                    provider: None,
-                    captures,
                     granted: (!of_dedup).then_some(&granted),
                     events: &events,
-                    repeats: &[],
-                    replay_window: None,
-                    event_id: None,
-                    follow: &Follow::default(),
-                    notifies: false,
-                    report: &Report::default(),
+                    ..Ask::new(route, captures, &follow, &report)
                 };
                 let claimed = store.claim(&ask, START, Duration::from_secs(60)).await.unwrap();
                 use std::sync::atomic::Ordering::SeqCst;

@@ -100,19 +100,7 @@ async fn settle_for(store: &Store, config: &Config, id: Option<&str>, event: u64
         Report { status: Some("processing".into()), progress: Some(event as f64), ..Report::default() };
     let events = [EventKey::of_id(&route.name, scope, &event.to_le_bytes())];
     let follow = Follow::default();
-    let ask = Ask {
-        route: &route.name,
-        provider: None,
-        captures: &captures,
-        granted: granted.as_ref(),
-        events: &events,
-        repeats: &[],
-        replay_window: None,
-        event_id: None,
-        follow: &follow,
-        notifies: false,
-        report: &report,
-    };
+    let ask = Ask { granted: granted.as_ref(), events: &events, ..Ask::new(&route.name, &captures, &follow, &report) };
     let claimed = store.claim(&ask, at, Duration::from_secs(1)).await.map_err(|held| format!("{held:?}"))?;
     claimed.settle(&report, None, at).await.map_err(|refusal| refusal.denial.code().into())
 }
