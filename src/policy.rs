@@ -157,7 +157,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Every transfer may take this time in addition to the time that follows from the minimum rate.
+    /// A transfer may take this time, plus its size divided by the minimum rate.
     pub const SLOW_START: Duration = Duration::from_secs(5);
 
     /// Returns the maximum time for transferring this many bytes at the minimum rate, including [`Limits::SLOW_START`].

@@ -1,6 +1,6 @@
 //! `callgate check`: reports every mistake in a configuration, and does not start to serve.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -12,6 +12,9 @@ use super::read::{Read, Root};
 use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls, to_yaml};
 use crate::proxy::check_tls;
 
+/// Exit code if a reload would be rejected, because a changed setting needs a restart.
+const EXIT_RESTART: u8 = 1;
+
 #[derive(Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
@@ -22,6 +25,9 @@ pub(super) struct CheckArgs {
     /// Look up absolute paths below this folder: `/tls/tls.crt` in the configuration becomes `DIR/tls/tls.crt`.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// The configuration that a running Callgate uses. Report which settings need a restart to change from it.
+    #[arg(long, value_name = "FILE")]
+    running: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -31,11 +37,23 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
     let root = Root(args.root.clone());
     let read = Read::below(&args.config, args.config.text(), &root);
     let checked = read.config.and_then(|config| with_usable_tls(config, &root));
+    let restart = match (&checked, &args.running) {
+        (Ok(config), Some(running)) => match needs_restart(config, running, &root) {
+            Ok(keys) => keys,
+            Err(code) => return code,
+        },
+        _ => Vec::new(),
+    };
+    let code = if restart.is_empty() { 0 } else { EXIT_RESTART };
     match checked {
         Ok(config) if args.json => {
             let policy = args.print.then(|| describe(&config));
-            print_json(&json!({ "ok": true, "warnings": config.warnings, "policy": policy }));
-            0
+            let mut result = json!({ "ok": true, "warnings": config.warnings, "policy": policy });
+            if args.running.is_some() {
+                result["restart"] = json!(restart);
+            }
+            print_json(&result);
+            code
         }
         Ok(config) => {
             for warning in &config.warnings {
@@ -54,7 +72,10 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
                     if rules == 0 { String::new() } else { format!(", {}", counted(rules, "egress rule")) }
                 );
             }
-            0
+            if !restart.is_empty() {
+                eprintln!("a reload would be rejected: only a restart can change {}", restart.join(", "));
+            }
+            code
         }
         Err(errors) if args.json => {
             let errors: Vec<_> = errors.iter().map(error_json).collect();
@@ -66,6 +87,17 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
             EXIT_USAGE
         }
     }
+}
+
+/// Returns the settings that differ from the configuration file `running` and that only a restart can change. If
+/// `running` has mistakes, prints them and returns the exit code.
+fn needs_restart(config: &Config, running: &Path, root: &Root) -> Result<Vec<&'static str>, u8> {
+    let file = ConfigArg { config: running.to_owned() };
+    let running = Read::below(&file, file.text(), root).config.map_err(|errors| {
+        file.print_errors(&errors);
+        EXIT_USAGE
+    })?;
+    Ok(running.startup.differences(&config.startup))
 }
 
 fn error_json(error: &ConfigError) -> serde_json::Value {

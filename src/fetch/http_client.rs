@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::file::{FILE_BYTES_MAX, read};
+use crate::file::{FILE_BYTES_MAX, read, without_byte_order_mark};
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
@@ -44,7 +44,7 @@ impl HttpClient {
         Ok(Self { agent: config.new_agent() })
     }
 
-    /// Fetches the document at an `https:` or `file:` URL. Blocks the thread.
+    /// Fetches the document at an `https:` or `file:` URL, without a byte order mark at its beginning. Blocks the thread.
     ///
     /// # Errors
     /// Returns the reason as text. A document of more than `bytes_max` bytes is an error, and so is every HTTP status
@@ -58,7 +58,7 @@ impl HttpClient {
             return Err(format!("HTTP {}", response.status().as_u16()));
         }
         let body = response.body_mut().with_config().limit(bytes_max);
-        body.read_to_vec().map_err(|error| error.to_string())
+        body.read_to_vec().map(without_byte_order_mark).map_err(|error| error.to_string())
     }
 }
 

@@ -28,7 +28,8 @@ pub(super) struct RequestedFetches {
 }
 
 impl RequestedFetches {
-    /// Queues the certificate that a message of a provider names. `client` is the client address of the message.
+    /// Queues the fetch of a certificate. A message of `provider` contains its URL. `client` is the client address of
+    /// that message.
     pub(super) fn certificate(&mut self, provider: &Arc<str>, url: &str, client: IpAddr, now: Instant) {
         self.certificates.entry(Arc::clone(provider)).or_default().request(url, client, now);
     }

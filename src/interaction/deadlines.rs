@@ -26,7 +26,7 @@ pub struct Due {
     pub lapsed: bool,
     /// The notice that the caller must send now.
     pub notice: Option<NoticeId>,
-    /// The cause of the notice that this call gave up, because the agent did not acknowledge the notice in time.
+    /// If this call abandoned a notice that the agent did not acknowledge in time: what that notice reported.
     pub given_up: Option<Overdue>,
     /// Whether the record can be deleted.
     pub dead: bool,

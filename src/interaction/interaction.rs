@@ -22,9 +22,9 @@ const EVENT_IDS_MAX: usize = 8;
 /// The record of one interaction. The ledger stores the id of the interaction separately.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Interaction {
-    /// The route that receives its callbacks.
+    /// The route that receives the callbacks of this interaction.
     pub route: Arc<str>,
-    /// The provider that sends its callbacks.
+    /// The provider that sends the callbacks of this interaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Arc<str>>,
     /// The captures as `name=value`, separated by `&`.

@@ -154,8 +154,8 @@ impl<'t> Walk<'_, '_, 't> {
         wanted.filter_map(index).collect()
     }
 
-    /// Handles one value. The bit mask `through` selects the pointers whose path leads to this value. If such a pointer
-    /// has no more tokens, this value is its result. Otherwise the search for this pointer continues inside the value.
+    /// Compares one value with the pointers that lead to it. `through` is a bit mask of these pointers. The value is the
+    /// result of each pointer that ends here. For the other pointers, the search continues inside the value.
     fn take(&mut self, through: u32, value: &'t str) -> Option<()> {
         if through == 0 {
             return Some(());

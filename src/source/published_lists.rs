@@ -51,7 +51,7 @@ pub struct ListUnavailable;
 pub struct Allowlist {
     /// Networks from the configuration or from a preset.
     pub fixed: Networks,
-    /// The feeds with the published lists.
+    /// The fetched address lists that belong to the source.
     pub feeds: Vec<FeedId>,
 }
 

@@ -20,8 +20,8 @@ pub struct Claimed<'s> {
 }
 
 impl Store {
-    /// Claims a verified callback for delivery. If another claim delivers the same event, or has the last use of the
-    /// interaction, this function waits until that claim ends, but at most for `patience`.
+    /// Claims a verified callback for delivery. Waits for at most `patience` while another claim delivers the same
+    /// event, or while other claims hold all remaining uses of the interaction.
     ///
     /// # Errors
     /// Returns [`ClaimError`] if the callback must not be delivered now.

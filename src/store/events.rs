@@ -297,8 +297,8 @@ impl Memory {
         Change::FingerprintKey(self.fingerprints.0)
     }
 
-    /// Returns at most `max` of the next events without an interaction, as changes to an empty ledger. Moves `place`
-    /// behind these events. Returns an empty list after the last event.
+    /// Returns the changes that write the next events, which belong to no interaction, to an empty ledger. Returns at
+    /// most `max` changes, and none after the last event. Moves `place` behind these events.
     pub(super) fn snapshot_events(&self, place: &mut EventPlace, max: usize) -> Vec<Change> {
         let events = self.dedup.lock().log.next_events(place, max);
         let change = |event: LoggedEvent| {

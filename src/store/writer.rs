@@ -124,7 +124,8 @@ impl Writer {
         self.compact_above = if helped { 0 } else { after.saturating_mul(2) };
         match result {
             Ok(()) => log::info!("the ledger's file was compacted from {before} to {after} bytes"),
-            // The path names another file, so the next start would not find the changes that are written to this file.
+            // Somebody has put another file at this path. The next start would read that file, and would not find the
+            // changes of this process.
             Err(fault) if fault.kind == FaultKind::NotOurs => {
                 self.give_up(&fault);
                 return false;

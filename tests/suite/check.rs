@@ -238,3 +238,44 @@ routes: [ {{ name: r, path: /r, provider: p, forward: /r }} ]
     assert_eq!(fingerprints[1]["fingerprint"], "too short to show");
     assert!(!text(&printed.stdout).contains("0123456789abcde"), "{printed:?}");
 }
+
+/// Tests that `check --running` reports the settings for which a reload is rejected, and only those.
+#[test]
+fn a_change_that_needs_a_restart_is_reported_with_the_running_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old.yaml"), folder.path().join("new.yaml"));
+    let check = |changed: &str, more: &[&str]| {
+        fs::write(&old, SECTIONS).unwrap();
+        fs::write(&new, changed).unwrap();
+        let files = ["check", "-c", new.to_str().unwrap(), "--running", old.to_str().unwrap()];
+        callgate(&[&files, more].concat())
+    };
+    for (key, from, to) in [
+        ("listen.ingress[].address", "127.0.0.1:8080", "127.0.0.1:8090"),
+        ("listen.egress.address", "127.0.0.1:8081", "127.0.0.1:8091"),
+        ("listen.admin.address", "127.0.0.1:9901", "127.0.0.1:9911"),
+        ("access_log", "access_log: \"off\"", "access_log: stdout"),
+        ("reload", "reload: signal", "reload: watch"),
+        ("threads", "threads: 3", "threads: 2"),
+        ("traces", "sample: 0.25", "sample: 0.5"),
+        ("shutdown", "threads: 3", "threads: 3\nshutdown: { grace: 5s }"),
+        ("store", "threads: 3", "threads: 3\nstore: { kind: memory, interactions_max: 7 }"),
+    ] {
+        let changed = SECTIONS.replacen(from, to, 1);
+        assert_ne!(changed, SECTIONS);
+        let out = check(&changed, &[]);
+        assert_eq!(out.status.code(), Some(1), "{key}: {out:?}");
+        let expected = format!("a reload would be rejected: only a restart can change {key}\n");
+        assert!(text(&out.stderr).ends_with(&expected), "{key}: {out:?}");
+        let json: Value = serde_json::from_slice(&check(&changed, &["--json"]).stdout).unwrap();
+        assert_eq!(json["restart"], serde_json::json!([key]));
+    }
+    let reloadable = SECTIONS.replacen("ttl: 30s", "ttl: 40s", 1).replacen("8000", "8001", 1);
+    let out = check(&reloadable, &[]);
+    assert!(out.status.success() && !text(&out.stderr).contains("restart"), "{out:?}");
+    // A configuration with mistakes is reported as without the option, and so is a running one that cannot be read.
+    assert_eq!(check("listen: {}", &[]).status.code(), Some(64));
+    let missing = callgate(&["check", "-c", old.to_str().unwrap(), "--running", "/nonexistent/running.yaml"]);
+    assert_eq!(missing.status.code(), Some(64));
+    assert!(text(&missing.stderr).contains("/nonexistent/running.yaml"), "{missing:?}");
+}

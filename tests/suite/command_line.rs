@@ -250,6 +250,53 @@ fn run_serves_and_stops_when_asked() {
     }
 }
 
+/// Tests that the log shows the fingerprint that `check --print` shows, at the start and after a reload.
+#[test]
+fn the_log_shows_the_fingerprint_of_each_loaded_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    let path = folder.path().join("callgate.yaml");
+    let config = format!(
+        "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: 127.0.0.1:8000 }}
+reload: signal
+providers: {{ p: {{ preset: github, secrets: [ {{ file: {} }} ] }} }}
+routes: [ {{ name: r, path: /r, provider: p, forward: /r }} ]
+",
+        secret.display()
+    );
+    fs::write(&path, config).unwrap();
+    let shown = |value: &str| {
+        fs::write(&secret, value).unwrap();
+        let out =
+            Command::new(CALLGATE).args(["check", "--print", "--json", "-c"]).arg(&path).output().unwrap();
+        let policy: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let shown = policy["policy"]["secrets"][0]["fingerprint"].as_str().unwrap().to_owned();
+        assert!(shown.len() == 8 && shown.bytes().all(|byte| byte.is_ascii_hexdigit()), "{shown}");
+        format!("secret providers.p.secrets[0] from the file {}: fingerprint {shown}", secret.display())
+    };
+    let first = shown("the first secret of this provider");
+    let mut command = Command::new(CALLGATE);
+    let mut child =
+        command.args(["run", "-c"]).arg(&path).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = wait_for(&mut lines, "fingerprint");
+    assert!(line.ends_with(&first), "{line}");
+    wait_for(&mut lines, "admin on ");
+    let second = shown("the second secret of this provider");
+    assert_ne!(first, second);
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    signal("HUP");
+    assert!(wait_for(&mut lines, "fingerprint").ends_with(&second));
+    signal("TERM");
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert!(!rest.iter().any(|line| line.contains("secret of this provider")), "{rest:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn a_port_that_is_taken_is_said_in_words() {
     let place = Place::new();

@@ -211,6 +211,29 @@ fn published_addresses_follow_the_publisher() {
     assert_eq!(send(&again), 403);
 }
 
+/// Tests that key sets, address lists and certificates may begin with a byte order mark, fetched or in a file.
+#[test]
+fn a_fetched_document_may_begin_with_a_byte_order_mark() {
+    let (signer, agent) = (Signer::new(), Agent::start(ANSWER));
+    let (keys, lists) = (Agent::start(NOT_NOW), Agent::start(NOT_NOW));
+    let list = r#"{"hooks": ["127.0.0.0/8"]}"#;
+    keys.answers(&document(&format!("\u{feff}{}", signer.jwks)));
+    lists.answers(&document(&format!("\u{feff}{list}")));
+    let (key_file, list_file) = (signer.folder.path().join("jwks"), signer.folder.path().join("list"));
+    std::fs::write(&key_file, format!("\u{feff}{}", signer.jwks)).unwrap();
+    std::fs::write(&list_file, format!("\u{feff}{list}")).unwrap();
+    for (keys, list) in [
+        (format!("http://{}/jwks", keys.address), format!("http://{}/meta", lists.address)),
+        (format!("file:{}", key_file.display()), format!("file:{}", list_file.display())),
+    ] {
+        let source =
+            format!("keys: {{ url: \"{keys}\" }}, allow: [ {{ url: \"{list}\", pointers: [/hooks] }} ]");
+        let text = config(&agent, &format!("preset: fal, {source}"), "fetch: { every: 200ms }");
+        let callgate = Callgate::start(&text, clock());
+        eventually(|| (send_as_fal(&callgate, &signer).status == 200).then_some(()));
+    }
+}
+
 /// A reload keeps the fetched documents that the new configuration also uses. There is no cache that could have them.
 #[test]
 fn what_was_fetched_outlives_a_reload_without_a_cache() {

@@ -130,8 +130,8 @@ fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addre
     }
 }
 
-/// Reads the settings with which a provider completes its preset, such as `secrets` and `tolerance`. Returns the
-/// verifier. Returns `None` if the preset has no signature scheme, and `Some(None)` if the settings have mistakes.
+/// Reads the settings of a provider with a preset, such as `secrets` and `tolerance`. Returns the verifier. Returns
+/// `None` if the preset has no signature scheme, and `Some(None)` if the settings have mistakes.
 fn with_preset(
     preset: &PresetDefinition,
     fields: &mut Fields<'_>,

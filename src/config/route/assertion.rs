@@ -121,7 +121,7 @@ mod tests {
             let material = key(&format!("algorithm: {algorithm}, private_key: {{ env: OTHER_KEY }}"));
             says(&material, "assertion.key.private_key", "no PEM private key");
         }
-        // The agent has the shared key of assertions. If callback tokens had the same key, the agent could mint them.
+        // The agent verifies assertions, so it knows their symmetric key. With the same key, it could mint callback tokens.
         says(
             &key("algorithm: HS256, secret: { env: KEY }"),
             "assertion.key.secret",

@@ -48,7 +48,7 @@ pub(super) struct References<'k> {
     pub(super) mode: Mode,
     /// The header allowlist of routes that do not have an allowlist themselves.
     pub(super) passed_headers: Option<Arc<HeaderAllowlist>>,
-    /// The callback conventions from the egress rules that name a preset, each with the name of its route.
+    /// For each egress rule with a preset: the name of the rule's route, and the callback convention of the preset.
     pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 

@@ -3,7 +3,7 @@
 use crate::config::ACTIONS;
 use crate::request::RequestHead;
 
-/// The rule name of answers to questions, for metrics and the log.
+/// The value of the label `rule` in metrics and the log for requests that answer a provider's question.
 pub(crate) const RULE: &str = "actions";
 
 /// The interaction and the question that the agent answers.

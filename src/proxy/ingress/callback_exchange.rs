@@ -172,8 +172,8 @@ impl CallbackExchange<'_> {
         }
         match decided {
             Ok(admitted) => admitted.too_many("more than `limits.rate_per_address`", trail),
-            // The head checks also denied the request. The caller receives only the denial of the rate limit, so that
-            // the caller slows down. The log shows both denials.
+            // An earlier check has denied the request, too. The caller receives only the denial of the rate limit, so
+            // that the caller slows down. The log shows both denials.
             Err(denied) => {
                 let denial = trail.deny(Check::Rate, Denial::RateLimited, || {
                     format!("more than `limits.rate_per_address`, and {}", denied.denial)

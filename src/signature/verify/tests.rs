@@ -1,4 +1,4 @@
-//! Tests verification with requests that a verifier has signed.
+//! Signs requests with the same settings as a verifier, and tests that the verifier accepts them.
 
 use super::verifier::Verifier;
 use crate::request::RequestHead;

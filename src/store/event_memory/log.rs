@@ -145,7 +145,7 @@ impl LoggedEvent {
         Self { fingerprint, delivered, window, number }
     }
 
-    /// Returns the time from which a replay is denied by its age, in Unix seconds.
+    /// Returns the end of the time in which a replay of this event would be fresh, in Unix seconds.
     pub(in crate::store) fn replayable_until(&self) -> u32 {
         self.delivered.saturating_add(self.window)
     }

@@ -120,8 +120,8 @@ pub(in crate::store) struct Shared {
 }
 
 impl Journal {
-    /// Creates the journal of an empty file. The writer uses the returned sender to report the number of the last
-    /// durable change.
+    /// Creates a journal without changes, for an empty file. The writer uses the returned sender to report the number of
+    /// the last durable change.
     pub(in crate::store) fn new(
         grace: Duration,
         metrics: Arc<Metrics>,
