@@ -6,7 +6,7 @@ use crate::denial::{Denial, Refusal};
 use crate::signature::content::ContentScheme;
 use crate::signature::keys::{AuthenticationTag, SignatureAlgorithm};
 use crate::signature::proofs::{VerifiedJwt, VerifiedMessageSignature};
-use crate::signature::request_parts::HeaderSlice;
+use crate::signature::request_parts::{HeaderSlice, SignaturePlace};
 
 /// Maximum number of signatures in one message. A provider sends two signatures while it changes its key. The limit
 /// bounds the work that an attacker can cause.
@@ -87,7 +87,11 @@ impl PresentedProof {
 
     /// Checks that there is at least one signature, and not too many. `place` names the place of the signatures for the
     /// error. `fault` returns the reason why this place has no signature.
-    pub(super) fn check_count(&self, place: &str, fault: impl FnOnce() -> String) -> Result<(), Refusal> {
+    pub(super) fn check_count(
+        &self,
+        place: &SignaturePlace,
+        fault: impl FnOnce() -> String,
+    ) -> Result<(), Refusal> {
         let detail = match self.len() {
             1..=SIGNATURES_MAX => return Ok(()),
             0 => format!("{place} {}", fault()),

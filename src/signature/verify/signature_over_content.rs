@@ -56,7 +56,7 @@ impl Verifier {
             }
         })?;
         if matches!(scheme.place, SignaturePlace::Headers { .. }) {
-            proof.check_count(&scheme.place.to_string(), || match unreadable {
+            proof.check_count(&scheme.place, || match unreadable {
                 Some(text) => format!("has a signature that {}", scheme.fault(text)),
                 None => scheme.place.format_fault(head, false),
             })?;
@@ -145,7 +145,7 @@ impl Verifier {
                 }
                 let mut proof = PresentedProof::empty(scheme.algorithm);
                 proof.add(scheme, &text);
-                proof.check_count(&scheme.place.to_string(), || scheme.fault(&text))?;
+                proof.check_count(&scheme.place, || scheme.fault(&text))?;
                 Some(proof)
             }
         };
