@@ -48,7 +48,8 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
     match checked {
         Ok(config) if args.json => {
             let policy = args.print.then(|| describe(&config));
-            let mut result = json!({ "ok": true, "warnings": config.warnings, "policy": policy });
+            let mut result =
+                json!({ "ok": restart.is_empty(), "warnings": config.warnings, "policy": policy });
             if args.running.is_some() {
                 result["restart"] = json!(restart);
             }

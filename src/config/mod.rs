@@ -91,7 +91,8 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
 /// Reads every section, even if another one has a mistake, so that one run finds all mistakes.
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = root.fields()?;
-    let public_url = fields.optional("public_url").map(|at| public_url(&at));
+    let has_tokens = fields.has("callback_tokens");
+    let public_url = fields.optional("public_url").map(|at| public_url(&at, has_tokens));
     let startup = startup::startup(&mut fields);
     let client_address = fields.optional("client_address").map(|at| listen::client_address(&at));
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
@@ -159,7 +160,8 @@ fn edge(public_url: Option<String>, client_address: Option<ClientAddress>, agent
     }
 }
 
-fn public_url(at: &Cursor<'_>) -> Option<String> {
+/// Reads `public_url`. `has_tokens` tells whether the configuration has `callback_tokens`.
+fn public_url(at: &Cursor<'_>, has_tokens: bool) -> Option<String> {
     let text = at.text()?;
     let hint = "such as https://agent.example.com, without a slash at the end";
     let Ok(uri) = text.parse::<http::Uri>() else {
@@ -170,7 +172,7 @@ fn public_url(at: &Cursor<'_>) -> Option<String> {
     if !web || !plain || uri.host().is_none_or(str::is_empty) {
         return at.error(format!("{} is not the beginning of a public URL", shown_url(text)), hint);
     }
-    if uri.scheme_str() == Some("http") {
+    if has_tokens && uri.scheme_str() == Some("http") {
         at.warn("callback tokens are sent over plain HTTP, without encryption");
     }
     Some(text.to_owned())

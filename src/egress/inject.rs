@@ -317,7 +317,10 @@ fn refusal(fault: InsertFault, pointer: &Pointer) -> Refusal {
         }
         InsertFault::NoMembers => Refusal::new(
             Denial::InjectionImpossible,
-            format!("a value on the path {at} has no such member or element"),
+            format!(
+                "a value on the path {at} is not an object or a list, or the list has no such element; look at the value \
+                 that the request has there"
+            ),
         ),
     }
 }

@@ -41,6 +41,12 @@ pub(super) fn apply_rule(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
     match at.one_of(&words)? {
         Word::Rule(rule) => scheme.duplicates = rule,
         Word::IdOnly => {
+            if scheme.has_id() && !scheme.signs_id() {
+                at.warn(
+                    "`none` compares the id only, and the signature does not cover the id: somebody who knows an id can \
+                     suppress its event; write `identity`, `signature` or `deliver`",
+                );
+            }
             scheme.duplicates = DuplicateRule::Identity;
             scheme.identity = if scheme.has_id() { vec![IdentityPart::Id] } else { Vec::new() };
         }

@@ -19,6 +19,9 @@ pub(in crate::config) fn passed_headers(
     let read: Vec<_> = list
         .iter()
         .map(|at| {
+            if at.text()?.contains('*') {
+                return at.error("`*` is not supported here", "write the complete name of each header");
+            }
             let name = at.header_name()?;
             if is_always_removed(&name) {
                 let hint = "Callgate removes or replaces this header on every route; remove it from the list";

@@ -103,6 +103,11 @@ fn base64_fault(text: &[u8]) -> &'static str {
     let has = |test: fn(&u8) -> bool| text.iter().any(test);
     if text.starts_with(b"v1,") {
         "it begins with `v1,`; write it from `whsec_` on"
+    } else if text.starts_with(b"whsec_") {
+        // The prefix of the scheme was removed before. So the scheme has another prefix, or this one occurs twice.
+        "it begins with `whsec_`, but not with the prefix that this scheme expects; the table of presets shows the prefix"
+    } else if text.starts_with(b"whpk_") || text.starts_with(b"v1a,whpk_") {
+        "it is a public key, which begins with `whpk_`; this scheme needs the secret, which begins with `whsec_`"
     } else if text.starts_with(b"\xef\xbb\xbf") {
         "it begins with a byte order mark"
     } else if has(u8::is_ascii_whitespace) {
