@@ -40,7 +40,7 @@ listen:
       tls: { certificate: /a, key: /b, certificates: [ { certificate: /a, key: /b } ], client_certificates: { authorities: /a } }
       proxy_protocol: { trusted_proxies: [10.0.0.0/8] }
       health: /healthz
-  egress: { address: 127.0.0.1:0 }
+  egress: { address: 127.0.0.1:0, tls: { certificate: /a, key: /b } }
   admin: { address: 127.0.0.1:0, token: { env: TOKEN_KEY } }
 agent: { address: 127.0.0.1:1, timeouts: {} }
 store: { kind: memory }

@@ -61,6 +61,11 @@ pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     Some(Tls { certificates, tls_1_2: tls_1_2?, clients: clients.map_or(Some(None), |read| read.map(Some))? })
 }
 
+/// Reads `tls` of the egress listener, which has one certificate and requests no client certificates.
+pub(super) fn egress_tls(at: &Cursor<'_>) -> Option<Tls> {
+    files(at).map(|files| Tls { certificates: vec![files], tls_1_2: true, clients: None })
+}
+
 fn files(at: &Cursor<'_>) -> Option<CertificateFiles> {
     let mut fields = at.fields()?;
     let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));

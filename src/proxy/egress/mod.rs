@@ -12,6 +12,6 @@ mod request_log;
 mod resolver;
 
 pub(crate) use context::EgressContext;
-pub(crate) use egress_limits::EgressLimits;
+pub(crate) use egress_limits::{EgressLimits, EgressSettings};
 pub(crate) use own_addresses::OwnAddresses;
 pub(crate) use provider_client::Providers;

@@ -1,4 +1,4 @@
-//! TLS of ingress listeners: chooses a certificate by server name, and verifies client certificates. A reload creates a
+//! TLS of listeners: chooses a certificate by server name, and verifies client certificates. A reload creates a
 //! new configuration for new connections.
 
 use std::collections::HashMap;
@@ -23,8 +23,10 @@ use crate::proxy::pem_files;
 use crate::request::ClientCertificate;
 use crate::time::Timestamp;
 
-/// The ALPN protocols, in order of preference.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// The ALPN protocols of an ingress listener, in order of preference.
+pub(crate) const INGRESS_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// The ALPN protocols of the egress listener. It speaks HTTP/1.1 only.
+pub(crate) const EGRESS_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// The TLS configuration of a listener, created from the contents of its files.
 pub(crate) struct TlsConfig {
@@ -106,14 +108,14 @@ fn unix_time(now: Timestamp) -> UnixTime {
 /// # Errors
 /// Returns a message for the operator that names the unusable file.
 pub fn check(tls: &Tls) -> Result<(), String> {
-    load(tls).map(|_| ())
+    load(tls, INGRESS_PROTOCOLS).map(|_| ())
 }
 
-/// Reads the files of a TLS configuration.
+/// Reads the files of a TLS configuration. `protocols` are the ALPN protocols.
 ///
 /// # Errors
 /// Returns a message for the operator that names the unusable file.
-pub(crate) fn load(tls: &Tls) -> Result<TlsConfig, String> {
+pub(crate) fn load(tls: &Tls, protocols: &[&[u8]]) -> Result<TlsConfig, String> {
     install_default_crypto_provider();
     let mut names = CertificatesByName::default();
     let mut expiries = Vec::new();
@@ -134,7 +136,7 @@ pub(crate) fn load(tls: &Tls) -> Result<TlsConfig, String> {
         Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let acceptor = Acceptor::from_server_config(Arc::new(config));
     Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, clients })
 }
