@@ -212,7 +212,7 @@ impl Server {
         move || {
             let listeners = listener_configs(&startup)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
-            let providers = (!providers.has_same_roots(&current.load()))
+            let providers = (!providers.has_same_settings(&current.load()))
                 .then(|| providers.with_own_addresses(own_addresses));
             let egress_listener = egress_settings(&startup)?;
             Ok(Prepared { egress_listener, listeners, providers, policy: with_cached(policy)? })
@@ -316,7 +316,8 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
     if policy.egress.rules().is_empty() && !actions {
         return Ok(Providers::none());
     }
-    Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path)).map_err(StartError::Tls)
+    let providers = Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path));
+    Ok(providers.map_err(StartError::Tls)?.with_proxy(policy.outbound_proxy.clone()))
 }
 
 fn bind_named(address: SocketAddr) -> Result<BoundListener, StartError> {

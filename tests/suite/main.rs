@@ -55,6 +55,7 @@ mod limits;
 mod named;
 mod notices;
 mod observing;
+mod outbound_proxy;
 mod page;
 mod process;
 mod properties;

@@ -49,6 +49,7 @@ traces: { endpoint: \"http://127.0.0.1:4318/v1/traces\" }
 limits: {}
 fetch: {}
 client_address: { edge: cloudflare }
+outbound_proxy: { url: \"http://127.0.0.1:3128\", no_proxy: [example.com], credentials: { env: API_KEY_AND_SECRET } }
 callback_tokens: { keys: [ { id: k, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
 assertion: { key: { id: a, algorithm: HS256, secret: { env: FOREIGN_KEY } } }
 providers:

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::config::yaml::Cursor;
-use crate::policy::TrustedRoots;
+use crate::outbound::TrustedRoots;
 
 /// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -6,6 +6,7 @@ mod answer_question;
 mod context;
 mod egress_limits;
 pub(crate) mod listener;
+mod outbound;
 mod own_addresses;
 mod provider_client;
 mod request_log;
