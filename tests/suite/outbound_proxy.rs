@@ -11,6 +11,7 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use crate::harness::{ANSWER, Agent, Callgate, Response, eventually, open_config, send_to};
+use crate::process::Process;
 use crate::tls::{authority, issued};
 
 /// How the proxy of a test answers CONNECT.
@@ -489,4 +490,25 @@ routes: [ {{ name: r, path: /hook, provider: p, forward: /in, duplicates: delive
     let failed = count(&callgate.metrics());
     eventually(|| (count(&callgate.metrics()) > failed).then_some(()));
     assert_eq!(proxy.heads().len(), before);
+}
+
+#[test]
+fn variables_of_the_environment_name_no_proxy() {
+    let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
+    let proxy = ForwardProxy::start(Behaviour::Tunnel(provider.address));
+    let config = format!(
+        "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: \"{}\" }}
+fetch: {{ every: 200ms, timeout: 2s }}
+providers: {{ p: {{ preset: fal, keys: {{ url: \"http://{}/jwks\" }} }} }}
+routes: [ {{ name: r, path: /hook, provider: p, forward: /in, duplicates: deliver }} ]
+",
+        agent.address, provider.address
+    );
+    let url = format!("http://{}", proxy.address);
+    let names = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"];
+    let variables: Vec<_> = names.iter().map(|name| (*name, url.as_str())).collect();
+    let _process = Process::start_with(tempfile::tempdir().unwrap(), &config, &variables);
+    provider.wait_for(2);
+    assert!(proxy.heads().is_empty());
 }

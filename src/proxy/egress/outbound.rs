@@ -81,9 +81,9 @@ pub(super) async fn open(
         (Way::Direct(address), _) => TcpStream::connect(address).await?,
         (Way::Tunnel(target), Some(proxy)) => {
             progress.0.store(true, Ordering::Relaxed);
-            let stream = tunnel(target, proxy, resolver).await?;
+            let opened = tunnel(target, proxy, resolver).await;
             progress.0.store(false, Ordering::Relaxed);
-            stream
+            opened?
         }
         (Way::Tunnel(_), None) => return Err(failure("it is not configured")),
     };
