@@ -1,4 +1,5 @@
-//! How a connection to a provider is opened: directly, or as a tunnel through the outbound proxy.
+//! How a connection to a provider is opened: directly, or as a tunnel through the outbound proxy. And why no connection
+//! could be opened.
 
 use std::fmt;
 use std::io;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpStream;
 
 use super::resolver::Resolver;
+use crate::denial::Denial;
 use crate::guard::Url;
 use crate::http::client::{attempt_order, connect_first, open_tunnel};
 use crate::outbound::OutboundProxy;
@@ -51,6 +53,84 @@ pub(super) struct Progress(AtomicBool);
 impl Progress {
     pub(super) fn waits_for_proxy(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The reason why no connection to a provider could be opened. Nothing was sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Unreachable {
+    /// The host name could not be resolved. Contains the error of the operating system.
+    Name(Box<str>),
+    /// No address accepted a TCP connection. Contains the error of the last attempt.
+    Connect(Box<str>),
+    /// The TLS handshake failed. Contains the error.
+    Tls(Box<str>),
+    /// No connection was open when the timeout for connecting passed.
+    Timeout,
+    /// Callgate has no trusted roots.
+    NoRoots,
+    /// The outbound proxy did not open a tunnel. Contains the reason.
+    Proxy(Box<str>),
+    /// The outbound proxy had not opened a tunnel when the timeout for connecting passed.
+    ProxyTimeout,
+}
+
+impl Unreachable {
+    /// Returns the denial for the agent.
+    pub(crate) const fn denial(&self) -> Denial {
+        match self {
+            Self::Proxy(_) => Denial::OutboundProxyFailed,
+            Self::ProxyTimeout => Denial::OutboundProxyTimeout,
+            Self::Name(_) | Self::Connect(_) | Self::Tls(_) | Self::Timeout | Self::NoRoots => {
+                Denial::ProviderUnreachable
+            }
+        }
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => write!(f, "the name of the provider's host could not be resolved: {error}"),
+            Self::Connect(error) => write!(f, "the provider's host did not accept a TCP connection: {error}"),
+            Self::Tls(error) => write!(f, "the TLS handshake with the provider's host failed: {error}"),
+            Self::Timeout => f.write_str(
+                "no connection to the provider's host was open within `timeouts.connect`: a firewall may drop packets, \
+                 or the name server does not answer",
+            ),
+            Self::NoRoots => f.write_str("no trusted roots are loaded, so that TLS cannot be verified"),
+            Self::Proxy(error) => write!(f, "the outbound proxy did not open a tunnel to the provider: {error}"),
+            Self::ProxyTimeout => f.write_str(
+                "the outbound proxy did not open a tunnel to the provider within `timeouts.connect`: the proxy does \
+                 not answer, or it cannot reach the provider",
+            ),
+        }
+    }
+}
+
+/// A failed TLS handshake, as the source of an [`io::Error`].
+#[derive(Debug)]
+pub(super) struct TlsFailure(pub(super) io::Error);
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for TlsFailure {}
+
+impl From<io::Error> for Unreachable {
+    /// Returns the reason for a failed attempt to connect.
+    fn from(error: io::Error) -> Self {
+        let inner = error.get_ref();
+        if let Some(failure) = inner.and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
+            return Self::Tls(failure.to_string().into());
+        }
+        match inner.and_then(|inner| inner.downcast_ref::<ProxyFailure>()) {
+            Some(failure) => Self::Proxy(failure.to_string().into()),
+            None => Self::Connect(error.to_string().into()),
+        }
     }
 }
 

@@ -14,11 +14,10 @@ use pingora::tls::{
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use super::outbound::{Progress, ProxyFailure, Way, open};
+use super::outbound::{Progress, TlsFailure, Unreachable, Way, open};
 use super::own_addresses::OwnAddresses;
 use super::resolver::Resolver;
 use crate::clock::instant;
-use crate::denial::Denial;
 use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
     Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, attempt_order,
@@ -77,84 +76,6 @@ pub(crate) struct Timeouts {
     pub(crate) connect: Duration,
     /// Timeout for the head of the response, and for each read of its body.
     pub(crate) response: Duration,
-}
-
-/// The reason why no connection to a provider could be opened. Nothing was sent.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Unreachable {
-    /// The host name could not be resolved. Contains the error of the operating system.
-    Name(Box<str>),
-    /// No address accepted a TCP connection. Contains the error of the last attempt.
-    Connect(Box<str>),
-    /// The TLS handshake failed. Contains the error.
-    Tls(Box<str>),
-    /// No connection was open when the timeout for connecting passed.
-    Timeout,
-    /// Callgate has no trusted roots.
-    NoRoots,
-    /// The outbound proxy did not open a tunnel. Contains the reason.
-    Proxy(Box<str>),
-    /// The outbound proxy had not opened a tunnel when the timeout for connecting passed.
-    ProxyTimeout,
-}
-
-impl Unreachable {
-    /// Returns the denial for the agent.
-    pub(crate) const fn denial(&self) -> Denial {
-        match self {
-            Self::Proxy(_) => Denial::OutboundProxyFailed,
-            Self::ProxyTimeout => Denial::OutboundProxyTimeout,
-            Self::Name(_) | Self::Connect(_) | Self::Tls(_) | Self::Timeout | Self::NoRoots => {
-                Denial::ProviderUnreachable
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(error) => write!(f, "the name of the provider's host could not be resolved: {error}"),
-            Self::Connect(error) => write!(f, "the provider's host did not accept a TCP connection: {error}"),
-            Self::Tls(error) => write!(f, "the TLS handshake with the provider's host failed: {error}"),
-            Self::Timeout => f.write_str(
-                "no connection to the provider's host was open within `timeouts.connect`: a firewall may drop packets, \
-                 or the name server does not answer",
-            ),
-            Self::NoRoots => f.write_str("no trusted roots are loaded, so that TLS cannot be verified"),
-            Self::Proxy(error) => write!(f, "the outbound proxy did not open a tunnel to the provider: {error}"),
-            Self::ProxyTimeout => f.write_str(
-                "the outbound proxy did not open a tunnel to the provider within `timeouts.connect`: the proxy does \
-                 not answer, or it cannot reach the provider",
-            ),
-        }
-    }
-}
-
-/// A failed TLS handshake, as the source of an [`std::io::Error`].
-#[derive(Debug)]
-struct TlsFailure(std::io::Error);
-
-impl std::fmt::Display for TlsFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for TlsFailure {}
-
-impl From<std::io::Error> for Unreachable {
-    /// Returns the reason for a failed attempt of [`Providers::dial`].
-    fn from(error: std::io::Error) -> Self {
-        let inner = error.get_ref();
-        if let Some(failure) = inner.and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
-            return Self::Tls(failure.to_string().into());
-        }
-        match inner.and_then(|inner| inner.downcast_ref::<ProxyFailure>()) {
-            Some(failure) => Self::Proxy(failure.to_string().into()),
-            None => Self::Connect(error.to_string().into()),
-        }
-    }
 }
 
 /// The reason why there is no response from a provider.
