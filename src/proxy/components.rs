@@ -7,13 +7,15 @@ use arc_swap::ArcSwap;
 
 use super::egress::{EgressContext, EgressLimits, EgressSettings, Providers};
 use super::ingress::{AgentPool, IngressContext, IngressDrain, Notices, RateLimits};
-use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle};
+use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, TlsConfig};
 use super::runtime::{Clocks, Drain, Recorder, RequestIds};
 use super::upkeep::Upkeep;
 use crate::clock::{Clock, LedgerClock};
 use crate::config::ACTIONS;
 use crate::fetch::Fetcher;
+use crate::guard::Url;
 use crate::http::BodyMemory;
+use crate::ingress::Route;
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -162,6 +164,23 @@ impl Components {
         metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)));
         let policy = self.ingress.policy.load();
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
+        let rewrites = |route: &Arc<Route>| route.actions.as_ref().is_some_and(|actions| actions.rewrite);
+        if let Some(tls) = egress
+            && policy.ingress.routes().iter().any(rewrites)
+        {
+            self.warn_about_local_urls(&tls);
+        }
+    }
+
+    /// Warns if the agent cannot verify the certificate of the egress listener at the local URLs for its answers.
+    fn warn_about_local_urls(&self, tls: &TlsConfig) {
+        let url = &self.ingress.actions_url;
+        let address = Url::parse(url).ok().and_then(|url| url.address());
+        if let Some(address) = address.filter(|address| !tls.addresses.contains(address)) {
+            log::warn!(
+                "the certificate of `listen.egress.tls` does not contain the IP address {address}: the agent cannot verify it at the local URLs for answers, which begin with {url} (`actions.rewrite`)"
+            );
+        }
     }
 
     /// Returns how many requests and notices are in flight.

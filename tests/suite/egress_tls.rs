@@ -2,7 +2,7 @@
 //! the agent answers questions.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -273,4 +273,35 @@ fn an_unusable_certificate_is_an_error_before_any_port_is_open() {
         .unwrap();
     let printed = String::from_utf8_lossy(&out.stdout);
     assert!(printed.contains(at.join("one.crt").to_str().unwrap()), "{printed}");
+}
+
+#[test]
+fn a_certificate_that_the_local_urls_cannot_use_is_reported() {
+    let folder = folder();
+    let at = folder.path();
+    for (name, rewrites, warns) in [("one", true, false), ("two", true, true), ("two", false, false)] {
+        let text = config(at, name, ([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 1).into())
+            .replace("TOKEN_KEY", "CALLGATE_TEST_TOKEN_KEY")
+            .replace("rewrite: true", &format!("rewrite: {rewrites}"));
+        let path = at.join("callgate.yaml");
+        fs::write(&path, &text).unwrap();
+        let mut child = Command::new(binary())
+            .args(["run", "-c"])
+            .arg(&path)
+            .env("CALLGATE_TEST_TOKEN_KEY", "0123456789abcdef0123456789abcdef")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let said: Vec<_> = lines.take_while(|line| !line.contains("admin on ")).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let warning = "does not contain the IP address 127.0.0.1";
+        assert_eq!(said.iter().any(|line| line.contains(warning)), warns, "{name} {rewrites}: {said:?}");
+        assert!(
+            said.iter().any(|line| line.contains("egress on ") && line.contains(" with TLS: ")),
+            "{said:?}"
+        );
+    }
 }

@@ -2,6 +2,7 @@
 //! new configuration for new connections.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(crate) struct TlsConfig {
     pub(crate) allows_tls_1_2: bool,
     /// For each server certificate: its file, and its expiry time in Unix seconds.
     pub(crate) expiries: Vec<(Box<str>, i64)>,
+    /// The IP addresses in the subject alternative names of the first server certificate.
+    pub(crate) addresses: Vec<IpAddr>,
     /// The verifier of client certificates. `None` if the listener does not request client certificates.
     pub(crate) clients: Option<ClientVerifier>,
 }
@@ -118,13 +121,16 @@ pub fn check(tls: &Tls) -> Result<(), String> {
 pub(crate) fn load(tls: &Tls, protocols: &[&[u8]]) -> Result<TlsConfig, String> {
     install_default_crypto_provider();
     let mut names = CertificatesByName::default();
-    let mut expiries = Vec::new();
+    let (mut expiries, mut addresses) = (Vec::new(), Vec::new());
     for files in &tls.certificates {
         let key = Arc::new(load_certified_key(files)?);
         let leaf =
             key.cert.first().ok_or_else(|| format!("{} contains no certificate", files.certificate))?;
         let (_, parsed) = X509Certificate::from_der(leaf)
             .map_err(|_| format!("{} contains no readable certificate", files.certificate))?;
+        if expiries.is_empty() {
+            addresses = alternative_addresses(&parsed);
+        }
         expiries.push((files.certificate.clone(), parsed.validity().not_after.timestamp()));
         names.add(&alternative_names(&parsed), &key);
     }
@@ -138,7 +144,7 @@ pub(crate) fn load(tls: &Tls, protocols: &[&[u8]]) -> Result<TlsConfig, String> 
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let acceptor = Acceptor::from_server_config(Arc::new(config));
-    Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, clients })
+    Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, addresses, clients })
 }
 
 /// Reads a certificate chain and its private key, and checks that they belong together.
@@ -204,4 +210,18 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
         _ => None,
     };
     names.iter().filter_map(text).collect()
+}
+
+/// Returns the IP addresses in the subject alternative names of a certificate.
+fn alternative_addresses(certificate: &X509Certificate<'_>) -> Vec<IpAddr> {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    let names = extension.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let address = |name: &GeneralName<'_>| match name {
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from),
+        },
+        _ => None,
+    };
+    names.iter().filter_map(address).collect()
 }
