@@ -436,6 +436,50 @@ fn answers_go_through_tunnels_to_the_address_that_was_checked() {
     assert_eq!(reason(&ask("http://10.1.2.4:9/answer")), failed());
 }
 
+/// Returns a configuration that fetches a key set from `keys.example`.
+fn fetching(world: &World, proxy: &ForwardProxy, fetch: &str, more: &str) -> String {
+    format!(
+        "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
+agent: {{ address: \"{}\" }}
+trusted_roots: {}
+fetch: {{ every: 200ms, {fetch} }}
+outbound_proxy: {{ url: \"http://{}\", credentials: {{ env: API_KEY_AND_SECRET }}{more} }}
+providers: {{ p: {{ preset: fal, keys: {{ url: \"https://keys.example/open/jwks\" }} }} }}
+routes: [ {{ name: r, path: /hook, provider: p, forward: /in, duplicates: deliver }} ]
+",
+        world.agent.address,
+        world.folder.path().join("ca.crt").display(),
+        proxy.address,
+    )
+}
+
+/// Returns how many fetches failed.
+fn failed_fetches(callgate: &Callgate) -> u64 {
+    let metrics = callgate.metrics();
+    let is_failed = |line: &&str| line.starts_with("callgate_feed_fetches_total{") && line.contains("failed");
+    let line = metrics.lines().find(is_failed);
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn a_fetch_fails_in_time_whatever_the_proxy_sends() {
+    let world = World::new();
+    let faults = FAULTS.iter().map(|(behaviour, _)| *behaviour);
+    let fetches: Vec<_> = faults
+        .chain([Behaviour::Silent, Behaviour::TunnelToNothing])
+        .map(|behaviour| {
+            let proxy = ForwardProxy::start(behaviour);
+            let config = fetching(&world, &proxy, "timeout: 500ms", "");
+            (Callgate::start(&config, Clock::System), proxy)
+        })
+        .collect();
+    for (callgate, proxy) in &fetches {
+        eventually(|| (failed_fetches(callgate) > 0).then_some(()));
+        assert!(!proxy.heads().is_empty());
+    }
+    assert!(world.provider.received().is_empty());
+}
+
 #[test]
 fn documents_are_fetched_through_the_proxy() {
     let world = World::new();
@@ -448,23 +492,9 @@ fn documents_are_fetched_through_the_proxy() {
         .as_bytes(),
     );
     let proxy = ForwardProxy::start(Behaviour::Answer(b"HTTP/1.1 403 Forbidden\r\n\r\n"));
-    let config = |proxy: &ForwardProxy, more: &str| {
-        format!(
-            "listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], admin: {{ address: 127.0.0.1:0 }} }}
-agent: {{ address: \"{}\" }}
-trusted_roots: {}
-fetch: {{ every: 200ms, timeout: 2s }}
-outbound_proxy: {{ url: \"http://{}\", credentials: {{ env: API_KEY_AND_SECRET }}{more} }}
-providers: {{ p: {{ preset: fal, keys: {{ url: \"https://keys.example/open/jwks\" }} }} }}
-routes: [ {{ name: r, path: /hook, provider: p, forward: /in, duplicates: deliver }} ]
-",
-            world.agent.address,
-            world.folder.path().join("ca.crt").display(),
-            proxy.address,
-        )
-    };
+    let config = |proxy: &ForwardProxy, more: &str| fetching(&world, proxy, "timeout: 2s", more);
     let callgate = Callgate::start(&config(&proxy, ""), Clock::System);
-    eventually(|| callgate.metrics().contains("outcome=\"failed\"} ").then_some(()));
+    eventually(|| (failed_fetches(&callgate) > 0).then_some(()));
     assert!(world.provider.received().is_empty());
     proxy.behaves(Behaviour::TunnelForUsers(world.tls.ingress));
     let received = world.provider.wait_for(1);
@@ -481,14 +511,8 @@ routes: [ {{ name: r, path: /hook, provider: p, forward: /in, duplicates: delive
     let before = proxy.heads().len();
     // An exempt host is not asked for any more.
     callgate.reload(&config(&second, ", no_proxy: [keys.example]")).unwrap();
-    let count = |metrics: &str| {
-        let is_failed =
-            |line: &&str| line.starts_with("callgate_feed_fetches_total{") && line.contains("failed");
-        let line = metrics.lines().find(is_failed);
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
-    };
-    let failed = count(&callgate.metrics());
-    eventually(|| (count(&callgate.metrics()) > failed).then_some(()));
+    let failed = failed_fetches(&callgate);
+    eventually(|| (failed_fetches(&callgate) > failed).then_some(()));
     assert_eq!(proxy.heads().len(), before);
 }
 
