@@ -135,6 +135,12 @@ denials! {
         "Callgate could not fetch a published list of addresses yet, and it has no earlier copy.";
     MethodNotAllowed, "method_not_allowed", Deny, 405, "Method Not Allowed",
         "The route or the egress rule does not list this method.";
+    OutboundProxyFailed, "outbound_proxy_failed", Fail, 502, "Bad Gateway",
+        "The outbound proxy did not open a tunnel to the provider: it was not reachable, it refused, or its answer was \
+         not HTTP. Nothing was sent to the provider.";
+    OutboundProxyTimeout, "outbound_proxy_timeout", Fail, 504, "Gateway Timeout",
+        "The outbound proxy did not open a tunnel to the provider within `timeouts.connect`. Nothing was sent to the \
+         provider.";
     Overloaded, "overloaded", Fail, 503, "Service Unavailable",
         "The request bodies in memory already use all of `limits.body_memory_max`, or of \
          `listen.egress.body_memory_max`. The caller should try again.";

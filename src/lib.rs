@@ -25,6 +25,8 @@ pub mod signature;
 pub mod source;
 pub mod token;
 
+pub mod outbound;
+
 pub mod interaction;
 
 pub mod egress;

@@ -9,6 +9,7 @@ use crate::egress::Egress;
 use crate::feed::FeedId;
 use crate::ingress::{Carrier, FetchedData, Ingress, Provider, Route, TokenRule};
 use crate::interaction::pairs;
+use crate::outbound::{OutboundProxy, TrustedRoots};
 use crate::path::{TOKEN_CAPTURE, with_parameter};
 use crate::signature::Verifier;
 use crate::source::Selection;
@@ -34,20 +35,13 @@ pub struct Policy {
     pub limits: Limits,
     /// The key and the default lifetime of new callback tokens. `None` if `callback_tokens` is not configured.
     pub minting: Option<Minting>,
+    /// The forward proxy for connections to providers and for fetches. `None` if Callgate connects directly.
+    pub outbound_proxy: Option<OutboundProxy>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
     /// The certificate authorities for TLS connections to providers. `None` means that Callgate trusts the authorities
     /// of the operating system.
     pub trusted_roots: Option<TrustedRoots>,
-}
-
-/// A file with trusted certificate authorities.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TrustedRoots {
-    /// The path of the PEM file.
-    pub path: Box<str>,
-    /// The SHA-256 digest of the file. A changed file has another digest, so Callgate notices the change.
-    pub digest: [u8; 32],
 }
 
 /// A document that Callgate fetches.

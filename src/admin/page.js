@@ -477,7 +477,7 @@
   function setup(refused) {
     $("config").replaceChildren(...facts([["ready", state.ready ? "yes" : "no: " + state.why_not], ["generation", state.config.generation], ["version", state.config.version],
       ["applied", `${state.config.taken} (${when(state.config.taken)})`], ["failed reload", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
-      ["secrets", (state.config.secrets || []).map((one) => `${one.path}: ${one.fingerprint || "too short to show"}`).join("\n") || "none"], ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions" : "only reads"]]).childNodes);
+      ["secrets", (state.config.secrets || []).map((one) => `${one.path}: ${one.fingerprint || "none (short, or a password)"}`).join("\n") || "none"], ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions" : "only reads"]]).childNodes);
     fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name, "nowrap"),
       make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : "enforces"), cell(route.methods.join(", ")),
       make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody", "nowrap"), cell(route.token || "none"), make("td", {}, make("code", {}, route.forward)))), 7, "none");

@@ -112,10 +112,13 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
 
 fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
     let listeners = config.startup.ingress.iter().enumerate();
-    let errors: Vec<_> = listeners
-        .filter_map(|(i, listener)| {
-            let message = check_tls(&below(root, listener.tls.as_ref()?)).err()?;
-            let path = format!("listen.ingress[{i}].tls");
+    let ingress = listeners.map(|(i, listener)| (format!("listen.ingress[{i}].tls"), listener.tls.as_ref()));
+    let egress =
+        config.startup.egress.iter().map(|egress| ("listen.egress.tls".to_owned(), egress.tls.as_ref()));
+    let errors: Vec<_> = ingress
+        .chain(egress)
+        .filter_map(|(path, tls)| {
+            let message = check_tls(&below(root, tls?)).err()?;
             Some(ConfigError { path, position: None, message, hint: String::new() })
         })
         .collect();

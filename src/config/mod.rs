@@ -96,6 +96,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let startup = startup::startup(&mut fields);
     let client_address = fields.optional("client_address").map(|at| listen::client_address(&at));
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
+    let proxy = fields.optional("outbound_proxy").map(|at| outbound::proxy(&at));
     let agent = fields.required("agent").and_then(|at| agent::agent(&at));
     let limits = listen::limits(fields.optional("limits"));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
@@ -142,6 +143,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         ingress: Ingress::new(routes?, edge).with_documents(documents),
         limits,
         minting: tokens.map_or(Some(None), |read| read.map(|tokens| Some(tokens.minting)))?,
+        outbound_proxy: proxy.map_or(Some(None), |read| read.map(Some))?,
         providers: providers?,
         trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
         agent,

@@ -1,10 +1,13 @@
-//! The settings of requests to providers. Egress rules and the `actions` of routes have the same settings.
+//! The settings of requests to providers: `outbound_proxy`, and the settings that egress rules and the `actions` of
+//! routes have in common.
 
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
 use super::yaml::{Cursor, Fields};
+use crate::guard::{Scheme, Url, UrlFault};
+use crate::outbound::{Exemption, OutboundProxy};
 use crate::request::HOP_BY_HOP;
 use crate::secret::Secret;
 
@@ -44,4 +47,65 @@ pub(super) fn timeouts(fields: &mut Fields<'_>) -> Option<(Duration, Duration)> 
         fields.finish();
     }
     Some((connect?, response?))
+}
+
+/// Reads `outbound_proxy: {url, no_proxy, credentials}`.
+pub(super) fn proxy(at: &Cursor<'_>) -> Option<OutboundProxy> {
+    let mut fields = at.fields()?;
+    let url = fields.required("url").and_then(|at| proxy_url(&at));
+    let no_proxy = fields.optional("no_proxy").map_or(Some(Vec::new()), |at| {
+        let read: Vec<_> = at.list()?.iter().map(exemption).collect();
+        read.into_iter().collect()
+    });
+    let credentials = fields.optional("credentials").map(|at| credentials(&at));
+    fields.finish();
+    let credentials = credentials.map_or(Some(None), |read| read.map(Some))?;
+    Some(OutboundProxy::new(url?, no_proxy?, credentials))
+}
+
+/// Reads the URL of the proxy. The messages do not repeat the URL, because it may contain a password.
+fn proxy_url(at: &Cursor<'_>) -> Option<Url> {
+    let text = at.text()?;
+    let hint = "such as http://proxy.example.com:3128";
+    // Common proxies have different default ports, so the port is required.
+    let has_port = |url: &Url| {
+        let rest = text.split_once("://").map_or("", |(_, rest)| rest).trim_end_matches('/');
+        rest.ends_with(&format!(":{}", url.port()))
+    };
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == Scheme::Https => {
+            at.error("TLS to the proxy is not supported; TLS to the providers does not need it", hint)
+        }
+        Ok(url) if url.target() != "/" => at.error("the URL of the proxy has a path or a query", hint),
+        Ok(url) if !has_port(&url) => at.error("the URL of the proxy has no port", hint),
+        Ok(url) => Some(url),
+        Err(UrlFault::UserInfo) => at.error(
+            "the URL of the proxy contains a user name or a password",
+            "write `credentials: {env: NAME}` instead, with user:password in the variable",
+        ),
+        Err(UrlFault::Scheme) => at.error("the scheme of the proxy is not http", hint),
+        Err(_) => at.error("not the URL of a proxy", hint),
+    }
+}
+
+fn exemption(at: &Cursor<'_>) -> Option<Exemption> {
+    let text = at.text()?;
+    let parsed = Exemption::parse(text);
+    if parsed.is_none() {
+        return at.error(
+            format!("`{text}` is not a host name, an IP address or a network"),
+            "such as example.com, .example.com, example.com:8443, 10.1.2.3 or 10.0.0.0/8; `*` is not supported: remove \
+             `outbound_proxy` instead",
+        );
+    }
+    parsed
+}
+
+/// Reads `user:password` (RFC 7617 section 2).
+fn credentials(at: &Cursor<'_>) -> Option<Secret> {
+    let secret = at.password()?;
+    let is_valid = std::str::from_utf8(secret.expose()).is_ok_and(|text| {
+        !text.chars().any(char::is_control) && text.find(':').is_some_and(|colon| colon > 0)
+    });
+    if is_valid { Some(secret) } else { at.error("the secret is not `user:password`", "") }
 }

@@ -42,11 +42,15 @@ impl Startup {
         let addresses = |startup: &Self| startup.ingress.iter().map(|l| l.address).collect::<Vec<_>>();
         let admin = |startup: &Self| startup.admin.as_ref().map(|admin| admin.address);
         let egress = |startup: &Self| startup.egress.as_ref().map(|egress| egress.address);
+        // The URLs at which the agent answers questions begin with `https` if the egress listener has TLS. Callbacks
+        // that were delivered earlier contain such URLs.
+        let has_egress_tls = |startup: &Self| startup.egress.as_ref().map(|egress| egress.tls.is_some());
         let times = |startup: &Self| (startup.shutdown_delay, startup.shutdown_grace);
         [
             ("access_log", self.access_log == other.access_log),
             ("listen.admin.address", admin(self) == admin(other)),
             ("listen.egress.address", egress(self) == egress(other)),
+            ("listen.egress.tls", has_egress_tls(self) == has_egress_tls(other)),
             ("listen.ingress[].address", addresses(self) == addresses(other)),
             ("shutdown", times(self) == times(other)),
             ("store", self.store == other.store),

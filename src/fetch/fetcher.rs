@@ -24,7 +24,7 @@ use crate::clock::instant;
 use crate::feed::FeedId;
 use crate::ingress::Seen;
 use crate::observe::Metrics;
-use crate::policy::{Feed, FeedKind, Policy, TrustedRoots};
+use crate::policy::{Feed, FeedKind, Policy};
 use crate::secret::Secret;
 use crate::signature::Verifier;
 
@@ -68,8 +68,8 @@ pub struct Fetcher {
 pub struct Work {
     requests: Arc<Requests>,
     policy: Arc<ArcSwap<Policy>>,
-    /// The HTTP client, with the timeout and the trusted roots for which it was created. It is created at first use.
-    client: Option<(Duration, Option<TrustedRoots>, HttpClient)>,
+    /// The HTTP client. It is created at first use.
+    client: Option<HttpClient>,
     metrics: Arc<Metrics>,
     states: HashMap<PeriodicFetch, State>,
 }
@@ -252,17 +252,13 @@ impl Work {
         }
     }
 
-    /// Returns the HTTP client for the timeout and trusted roots of `policy`. Creates a new client if one of them has
-    /// changed.
+    /// Returns the HTTP client for the settings of `policy`. Creates a new client if the settings have changed.
     fn connect(&mut self, policy: &Policy) -> Result<HttpClient, String> {
-        let (timeout, roots) = (policy.fetching.timeout, &policy.trusted_roots);
-        if let Some((of, with, client)) = &self.client
-            && (*of, with) == (timeout, roots)
-        {
+        if let Some(client) = self.client.as_ref().filter(|client| client.fits(policy)) {
             return Ok(client.clone());
         }
-        let client = HttpClient::new(roots.as_ref().map(|roots| &*roots.path), timeout)?;
-        self.client = Some((timeout, roots.clone(), client.clone()));
+        let client = HttpClient::new(policy)?;
+        self.client = Some(client.clone());
         Ok(client)
     }
 

@@ -1,12 +1,16 @@
-//! The HTTP client for documents. It verifies TLS with the configured or the platform's trusted roots, follows no
-//! redirects, uses no proxy, and limits the size of documents.
+//! The HTTP client for documents. It verifies TLS with the configured or the platform's trusted roots, uses the outbound
+//! proxy if there is one, follows no redirects, and limits the size of documents.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::file::{FILE_BYTES_MAX, read, without_byte_order_mark};
-use ureq::Agent;
+use crate::guard::Url;
+use crate::outbound::{OutboundProxy, TrustedRoots};
+use crate::policy::Policy;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Error, Proxy, ProxyProtocol};
 
 /// Maximum size of a document, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
@@ -16,17 +20,29 @@ pub(super) const CERTIFICATE_BYTES_MAX: u64 = 64 << 10;
 /// A client that fetches documents from URLs and files.
 #[derive(Clone)]
 pub(super) struct HttpClient {
-    agent: Agent,
+    /// The settings that this client was created for.
+    settings: Arc<Settings>,
+    /// The agent for direct connections.
+    direct: Agent,
+    /// The agent for connections through the outbound proxy. `None` if there is no proxy.
+    proxied: Option<Agent>,
+}
+
+struct Settings {
+    timeout: Duration,
+    roots: Option<TrustedRoots>,
+    proxy: Option<OutboundProxy>,
 }
 
 impl HttpClient {
-    /// Creates a client. `roots` is a PEM file with trusted roots; `None` selects the roots of the platform.
+    /// Creates a client with the timeout, the trusted roots and the outbound proxy of `policy`.
     ///
     /// # Errors
-    /// Returns the reason as text if the trusted roots cannot be read.
-    pub(super) fn new(roots: Option<&str>, timeout: Duration) -> Result<Self, String> {
-        let certificates = match roots {
-            Some(path) => from_file(path)?,
+    /// Returns the reason as text if the trusted roots cannot be read, or if the proxy cannot be used.
+    pub(super) fn new(policy: &Policy) -> Result<Self, String> {
+        let (timeout, roots) = (policy.fetching.timeout, policy.trusted_roots.clone());
+        let certificates = match &roots {
+            Some(roots) => from_file(&roots.path)?,
             None => rustls_native_certs::load_native_certs()
                 .map_err(|error| format!("cannot read the trusted roots of the platform: {error}"))?
                 .iter()
@@ -34,14 +50,41 @@ impl HttpClient {
                 .collect(),
         };
         let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(certificates))).build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(timeout))
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self { agent: config.new_agent() })
+        let agent = |proxy: Option<Proxy>| {
+            let config = Agent::config_builder()
+                .tls_config(tls.clone())
+                .timeout_global(Some(timeout))
+                .max_redirects(0)
+                .proxy(proxy)
+                .user_agent(concat!("callgate/", env!("CARGO_PKG_VERSION")));
+            config.build().new_agent()
+        };
+        let proxy = policy.outbound_proxy.clone();
+        let proxied = proxy.as_ref().map(through).transpose()?.map(|proxy| agent(Some(proxy)));
+        let settings = Arc::new(Settings { timeout, roots, proxy });
+        Ok(Self { settings, direct: agent(None), proxied })
+    }
+
+    /// Reports whether the client was created for the settings of `policy`.
+    pub(super) fn fits(&self, policy: &Policy) -> bool {
+        let Settings { timeout, roots, proxy } = &*self.settings;
+        let same_proxy = match (proxy, &policy.outbound_proxy) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => ours.is_same(theirs),
+            _ => false,
+        };
+        *timeout == policy.fetching.timeout && *roots == policy.trusted_roots && same_proxy
+    }
+
+    /// Returns the agent for a URL, and the proxy through which it connects.
+    fn agent(&self, url: &str) -> (&Agent, Option<&OutboundProxy>) {
+        // A URL that only the other parser accepts does not bypass the proxy.
+        let is_proxied =
+            |proxy: &&OutboundProxy| Url::parse(url).map_or(true, |url| proxy.serves(&url, None));
+        match (&self.proxied, self.settings.proxy.as_ref().filter(is_proxied)) {
+            (Some(agent), Some(proxy)) => (agent, Some(proxy)),
+            _ => (&self.direct, None),
+        }
     }
 
     /// Fetches the document at an `https:` or `file:` URL, without a byte order mark at its beginning. Blocks the thread.
@@ -53,13 +96,36 @@ impl HttpClient {
         if let Some(path) = url.strip_prefix("file:") {
             return read(path, bytes_max).map_err(|error| error.to_string());
         }
-        let mut response = self.agent.get(url).call().map_err(|error| error.to_string())?;
+        let (agent, proxy) = self.agent(url);
+        let mut response = agent.get(url).call().map_err(|error| match (error, proxy) {
+            (error, None) => error.to_string(),
+            (Error::ConnectProxyFailed(reason), Some(_)) => {
+                format!("the outbound proxy did not open a tunnel: {reason}")
+            }
+            (error, Some(proxy)) => {
+                format!("{error}, through the outbound proxy at {}", proxy.url().authority())
+            }
+        })?;
         if response.status() != 200 {
             return Err(format!("HTTP {}", response.status().as_u16()));
         }
         let body = response.body_mut().with_config().limit(bytes_max);
         body.read_to_vec().map(without_byte_order_mark).map_err(|error| error.to_string())
     }
+}
+
+/// Returns the settings of the proxy in the form of the HTTP library. The proxy resolves the names of the hosts.
+fn through(proxy: &OutboundProxy) -> Result<Proxy, String> {
+    let host = match proxy.url().address() {
+        Some(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => proxy.url().host().to_owned(),
+    };
+    let mut builder = Proxy::builder(ProxyProtocol::Http).host(&host).port(proxy.url().port());
+    if let Some((user, password)) = proxy.credentials() {
+        builder = builder.username(user).password(password);
+    }
+    // The error could contain the credentials.
+    builder.build().map_err(|_| "outbound_proxy cannot be used for fetches".to_owned())
 }
 
 fn from_file(path: &str) -> Result<Vec<Certificate<'static>>, String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::buffered_io::BufferedIo;
@@ -34,14 +34,16 @@ pub(crate) enum NextRequest {
 }
 
 impl RequestLoop {
+    /// Creates the loop for a connection without TLS.
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) -> Self {
         // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
         let _ = stream.set_nodelay(true);
-        Self {
-            timer: ReusableTimer::default(),
-            stopping,
-            idle: Some((Box::new(BufferedIo::new(stream, peer)), None)),
-        }
+        Self::over(Box::new(BufferedIo::new(stream, peer)), stopping)
+    }
+
+    /// Creates the loop for a connection that is ready for HTTP.
+    pub(crate) fn over(stream: Stream, stopping: ShutdownWatch) -> Self {
+        Self { timer: ReusableTimer::default(), stopping, idle: Some((stream, None)) }
     }
 
     /// Takes back the connection after a request, with the bytes that were read after the request.
@@ -57,9 +59,9 @@ impl RequestLoop {
         let (mut stream, leftover) = self.idle.take()?;
         let received = match leftover {
             None => request_head::read_first(&mut stream, false, &mut self.timer, &limits()).await,
-            Some(leftover) => {
+            Some(mut leftover) => {
                 let idle = limits().idle_timeout;
-                match self.must_close(&stream, &leftover, idle).await {
+                match self.must_close(&mut stream, &mut leftover, idle).await {
                     true => HeadRead::Closed,
                     false => {
                         request_head::read_next(&mut stream, leftover, idle, &mut self.timer, limits).await
@@ -85,9 +87,9 @@ impl RequestLoop {
     }
 
     /// Waits until data arrives, the listener stops, or the idle timeout expires. Returns false if data has arrived,
-    /// because a request that has begun to arrive is not interrupted. Otherwise returns true.
-    async fn must_close(&mut self, stream: &Stream, leftover: &BytesMut, idle: Duration) -> bool {
-        let Some(io) = (**stream).as_any().downcast_ref::<BufferedIo>() else { return false };
+    /// because a request that has begun to arrive is not interrupted. Otherwise returns true. With TLS, the data that
+    /// has arrived is appended to `leftover`.
+    async fn must_close(&mut self, stream: &mut Stream, leftover: &mut BytesMut, idle: Duration) -> bool {
         if !leftover.is_empty() {
             return false;
         }
@@ -95,10 +97,24 @@ impl RequestLoop {
         let stops_first = async {
             tokio::select! {
                 biased;
-                () = io.wait_for_data() => false,
+                is_open = wait_for_data(stream, leftover) => !is_open,
                 _ = stopping.changed() => true,
             }
         };
         self.timer.with_timeout(idle, stops_first).await.unwrap_or(true)
     }
+}
+
+/// Waits until a connection has data to read. Returns false if the caller closed a TLS connection. This function is
+/// cancel-safe.
+async fn wait_for_data(stream: &mut Stream, leftover: &mut BytesMut) -> bool {
+    if let Some(io) = (**stream).as_any().downcast_ref::<BufferedIo>() {
+        io.wait_for_data().await;
+        return true;
+    }
+    // Bytes of a TLS connection do not have to be a part of a request: they can belong to the TLS protocol. Only a read
+    // shows this. The buffer is small, so that an idle connection needs little memory. It has room for an empty line
+    // after a body, which does not begin the next request.
+    leftover.reserve(2);
+    matches!(stream.read_buf(leftover).await, Ok(1..))
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::egress::{EgressContext, EgressLimits, Providers};
+use super::egress::{EgressContext, EgressLimits, EgressSettings, Providers};
 use super::ingress::{AgentPool, IngressContext, IngressDrain, Notices, RateLimits};
-use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle};
+use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, TlsConfig};
 use super::runtime::{Clocks, Drain, Recorder, RequestIds};
 use super::upkeep::Upkeep;
 use crate::clock::{Clock, LedgerClock};
-use crate::config::{ACTIONS, EgressListener, Startup};
+use crate::config::ACTIONS;
 use crate::fetch::Fetcher;
+use crate::guard::Url;
 use crate::http::BodyMemory;
+use crate::ingress::Route;
 use crate::observe::{AccessLogger, Metrics, Recent, Traces};
 use crate::policy::Policy;
 use crate::source::reachable;
@@ -46,15 +48,16 @@ pub(super) struct Components {
 }
 
 impl Components {
-    /// Creates the components. `egress_address` is the bound address of the egress listener, if there is one.
+    /// Creates the components. `egress` contains the settings and the bound address of the egress listener, if there is
+    /// one.
     pub(super) fn new(
-        startup: &Startup,
+        egress: Option<(EgressSettings, SocketAddr)>,
         policy: Arc<ArcSwap<Policy>>,
         options: Options,
-        egress_address: Option<SocketAddr>,
         providers: Providers,
         fetcher: Fetcher,
     ) -> Self {
+        let actions_url = egress.as_ref().map(|(settings, address)| actions_url(settings, *address));
         let clocks = Clocks { wall: options.clock, ledger: options.ledger_clock };
         let recorder = Arc::new(Recorder {
             clock: clocks.wall.clone(),
@@ -79,7 +82,7 @@ impl Components {
             recorder: Arc::clone(&recorder),
             store: Arc::clone(&store),
             providers: Arc::new(ArcSwap::from_pointee(providers)),
-            limits: EgressLimits::new(startup.egress.clone()),
+            limits: EgressLimits::new(egress.map(|(settings, _)| settings)),
             log_throttle,
             drain: Drain::default(),
             new_connections: Drain::default(),
@@ -101,7 +104,7 @@ impl Components {
             fetcher,
             rate_limits: RateLimits::default(),
             body_memory: BodyMemory::default(),
-            actions_url: egress_address.map(actions_url).unwrap_or_default(),
+            actions_url: actions_url.unwrap_or_default(),
             drain: IngressDrain::default(),
         };
         let components = Self {
@@ -127,7 +130,7 @@ impl Components {
         &self,
         policy: &Policy,
         providers: Option<Providers>,
-        egress: Option<Arc<EgressListener>>,
+        egress: Option<EgressSettings>,
     ) {
         if let Some(providers) = providers {
             self.egress.providers.store(Arc::new(providers));
@@ -136,7 +139,7 @@ impl Components {
         if before.agent.address != policy.agent.address {
             self.ingress.agent_pool.invalidate();
         }
-        self.egress.limits.settings.store(egress);
+        self.egress.limits.install(egress);
         self.raise_file_limit(policy);
     }
 
@@ -155,10 +158,29 @@ impl Components {
     pub(super) fn report(&self, listeners: &[Arc<ArcSwap<ListenerConfig>>]) {
         let metrics = &self.ingress.recorder.metrics;
         let loaded: Vec<_> = listeners.iter().map(|config| config.load_full()).collect();
-        let expiries = loaded.iter().filter_map(|config| config.tls.as_ref()).flat_map(|tls| &tls.expiries);
+        let egress = self.egress.limits.tls.load_full();
+        let tls = loaded.iter().filter_map(|config| config.tls.as_ref()).chain(egress.as_deref());
+        let expiries = tls.flat_map(|tls| &tls.expiries);
         metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)));
         let policy = self.ingress.policy.load();
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
+        let rewrites = |route: &Arc<Route>| route.actions.as_ref().is_some_and(|actions| actions.rewrite);
+        if let Some(tls) = egress
+            && policy.ingress.routes().iter().any(rewrites)
+        {
+            self.warn_about_local_urls(&tls);
+        }
+    }
+
+    /// Warns if the agent cannot verify the certificate of the egress listener at the local URLs for its answers.
+    fn warn_about_local_urls(&self, tls: &TlsConfig) {
+        let url = &self.ingress.actions_url;
+        let address = Url::parse(url).ok().and_then(|url| url.address());
+        if let Some(address) = address.filter(|address| !tls.addresses.contains(address)) {
+            log::warn!(
+                "the certificate of `listen.egress.tls` does not contain the IP address {address}: the agent cannot verify it at the local URLs for answers, which begin with {url} (`actions.rewrite`)"
+            );
+        }
     }
 
     /// Returns how many requests and notices are in flight.
@@ -168,6 +190,7 @@ impl Components {
 }
 
 /// Returns the prefix of the local URLs to which the agent sends its answers to questions.
-fn actions_url(egress: SocketAddr) -> Box<str> {
-    format!("http://{}/{ACTIONS}/", reachable(egress)).into()
+fn actions_url(settings: &EgressSettings, egress: SocketAddr) -> Box<str> {
+    let scheme = if settings.has_tls() { "https" } else { "http" };
+    format!("{scheme}://{}/{ACTIONS}/", reachable(egress)).into()
 }

@@ -15,12 +15,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::components::{Components, Options};
-use super::egress::{OwnAddresses, Providers, listener};
+use super::egress::{EgressSettings, OwnAddresses, Providers, listener};
 use super::ingress::{self, IngressContext};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
 use super::runtime::Drain;
 use crate::clock::instant;
-use crate::config::{EgressListener, Startup};
+use crate::config::Startup;
 use crate::fetch::{Fetcher, with_cached};
 use crate::observe::Traces;
 use crate::policy::Policy;
@@ -78,7 +78,7 @@ pub struct Server {
 
 /// A new configuration with all its files read, ready for [`Server::install`].
 pub struct Prepared {
-    egress_listener: Option<Arc<EgressListener>>,
+    egress_listener: Option<EgressSettings>,
     listeners: Vec<ListenerConfig>,
     providers: Option<Providers>,
     policy: Policy,
@@ -133,13 +133,15 @@ impl Server {
         let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
         // Certificates are checked before the first address is bound.
         let listeners = listener_configs(startup).map_err(StartError::Tls)?;
+        let egress_settings = egress_settings(startup).map_err(StartError::Tls)?;
         let listeners: Vec<_> =
             listeners.into_iter().map(|config| Arc::new(ArcSwap::from_pointee(config))).collect();
         let addresses = Addresses::bind(startup)?;
         let own_addresses = addresses.own_addresses();
         let providers = providers.with_own_addresses(own_addresses.clone());
         let egress_address = addresses.egress.as_ref().map(|bound| bound.address);
-        let components = Components::new(startup, policy, options, egress_address, providers, fetcher);
+        let components =
+            Components::new(egress_settings.zip(egress_address), policy, options, providers, fetcher);
         let (stop_ingress, ingress_stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
         // The admin listener stops last, because readiness probes must be answered until the last exchange has ended.
@@ -210,9 +212,9 @@ impl Server {
         move || {
             let listeners = listener_configs(&startup)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
-            let providers = (!providers.has_same_roots(&current.load()))
+            let providers = (!providers.has_same_settings(&current.load()))
                 .then(|| providers.with_own_addresses(own_addresses));
-            let egress_listener = startup.egress.map(Arc::new);
+            let egress_listener = egress_settings(&startup)?;
             Ok(Prepared { egress_listener, listeners, providers, policy: with_cached(policy)? })
         }
     }
@@ -314,7 +316,8 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
     if policy.egress.rules().is_empty() && !actions {
         return Ok(Providers::none());
     }
-    Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path)).map_err(StartError::Tls)
+    let providers = Providers::new(policy.trusted_roots.as_ref().map(|roots| &*roots.path));
+    Ok(providers.map_err(StartError::Tls)?.with_proxy(policy.outbound_proxy.clone()))
 }
 
 fn bind_named(address: SocketAddr) -> Result<BoundListener, StartError> {
@@ -324,6 +327,11 @@ fn bind_named(address: SocketAddr) -> Result<BoundListener, StartError> {
 /// Reads the certificate files of each ingress listener.
 fn listener_configs(startup: &Startup) -> Result<Vec<ListenerConfig>, String> {
     startup.ingress.iter().map(ListenerConfig::new).collect()
+}
+
+/// Reads the certificate files of the egress listener.
+fn egress_settings(startup: &Startup) -> Result<Option<EgressSettings>, String> {
+    startup.egress.as_ref().map(EgressSettings::load).transpose()
 }
 
 fn listening(bound: BoundListener) -> Result<TcpListener, StartError> {

@@ -32,6 +32,7 @@ mod desync;
 mod disk;
 mod egress;
 mod egress_places;
+mod egress_tls;
 #[path = "../core/environment.rs"]
 mod environment;
 mod events;
@@ -54,6 +55,7 @@ mod limits;
 mod named;
 mod notices;
 mod observing;
+mod outbound_proxy;
 mod page;
 mod process;
 mod properties;

@@ -28,11 +28,17 @@ impl Process {
 
     /// Starts the process with a configuration that is written into this folder.
     pub fn start_in(folder: tempfile::TempDir, config: &str) -> Self {
+        Self::start_with(folder, config, &[])
+    }
+
+    /// Starts the process with additional environment variables.
+    pub fn start_with(folder: tempfile::TempDir, config: &str, variables: &[(&str, &str)]) -> Self {
         let path = folder.path().join("callgate.yaml");
         fs::write(&path, config).unwrap();
         let mut child = Command::new(binary())
             .args(["run", "-c"])
             .arg(&path)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -40,7 +40,7 @@ listen:
       tls: { certificate: /a, key: /b, certificates: [ { certificate: /a, key: /b } ], client_certificates: { authorities: /a } }
       proxy_protocol: { trusted_proxies: [10.0.0.0/8] }
       health: /healthz
-  egress: { address: 127.0.0.1:0 }
+  egress: { address: 127.0.0.1:0, tls: { certificate: /a, key: /b } }
   admin: { address: 127.0.0.1:0, token: { env: TOKEN_KEY } }
 agent: { address: 127.0.0.1:1, timeouts: {} }
 store: { kind: memory }
@@ -49,6 +49,7 @@ traces: { endpoint: \"http://127.0.0.1:4318/v1/traces\" }
 limits: {}
 fetch: {}
 client_address: { edge: cloudflare }
+outbound_proxy: { url: \"http://127.0.0.1:3128\", no_proxy: [example.com], credentials: { env: API_KEY_AND_SECRET } }
 callback_tokens: { keys: [ { id: k, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
 assertion: { key: { id: a, algorithm: HS256, secret: { env: FOREIGN_KEY } } }
 providers:

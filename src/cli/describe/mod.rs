@@ -47,6 +47,11 @@ pub(super) fn describe(config: &Config) -> Value {
             "ttl": format_duration(asserter.ttl()),
         })),
         "limits": limits(policy),
+        "outbound_proxy": policy.outbound_proxy.as_ref().map(|proxy| json!({
+            "url": proxy.url().to_string().trim_end_matches('/'),
+            "no_proxy": proxy.no_proxy().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "credentials": if proxy.credentials().is_some() { "given" } else { "none" },
+        })),
         "trusted_roots": policy.trusted_roots.as_ref().map_or("the platform's", |roots| &*roots.path),
         "explain_denials": policy.explain_denials,
         "providers": policy.providers.iter().map(|one| (one.name.to_string(), provider(policy, one))).collect::<Map<_, _>>(),

@@ -17,6 +17,7 @@ pub(super) fn startup(startup: &Startup) -> Value {
                 "body_memory_max": egress.body_memory_bytes_max,
                 "connections_max": egress.connections_max,
                 "hosts": egress.hosts,
+                "tls": egress.tls.as_ref().map(egress_tls),
             })),
             "admin": startup.admin.as_ref().map(admin),
         },
@@ -63,6 +64,14 @@ fn listener(listener: &Listener) -> Value {
         "health": listener.health,
         "tls": listener.tls.as_ref().map(tls),
         "proxy_protocol": listener.proxied_by.as_ref().map(|trusted| json!({ "trusted_proxies": ranges(trusted) })),
+    })
+}
+
+fn egress_tls(tls: &Tls) -> Value {
+    let files = tls.certificates.first();
+    json!({
+        "certificate": files.map(|files| &files.certificate),
+        "key": files.map(|files| &files.key),
     })
 }
 

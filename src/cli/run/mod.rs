@@ -78,24 +78,28 @@ struct Served {
     routes: String,
     rules: String,
     agent: AgentAddress,
+    /// Says whether the egress listener has TLS.
+    egress_tls: &'static str,
 }
 
 impl Served {
-    fn new(policy: &Policy) -> Self {
+    fn new(startup: &Startup, policy: &Policy) -> Self {
+        let has_egress_tls = startup.egress.as_ref().is_some_and(|egress| egress.tls.is_some());
         Self {
             routes: counted(policy.ingress.routes().len(), "route"),
             rules: counted(policy.egress.rules().len(), "rule"),
             agent: policy.agent.address.clone(),
+            egress_tls: if has_egress_tls { " with TLS" } else { "" },
         }
     }
 }
 
-fn announce(server: &Server, Served { routes, rules, agent }: &Served) {
+fn announce(server: &Server, Served { routes, rules, agent, egress_tls }: &Served) {
     for address in &server.ingress {
         log::info!("ingress on {address}: {routes} to the agent at {agent}");
     }
     if let Some(address) = server.egress {
-        log::info!("egress on {address}: {rules}");
+        log::info!("egress on {address}{egress_tls}: {rules}");
     }
     if let Some(address) = server.admin {
         log::info!("admin on {address}");
@@ -134,7 +138,7 @@ async fn until_stopped(args: &ConfigArg, read: &Read, config: Config) -> u8 {
             }
         },
     };
-    let served = Served::new(&config.policy);
+    let served = Served::new(&config.startup, &config.policy);
     let shutdown = (config.startup.shutdown_delay, config.startup.shutdown_grace);
     let watches = config.startup.watches;
     let (Ok(metrics), Ok(mut signals)) = (Metrics::new(), Signals::new()) else {

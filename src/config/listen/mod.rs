@@ -11,7 +11,7 @@ use crate::path::CanonicalPath;
 use crate::secret::Secret;
 use crate::source::Networks;
 use limits::BODY_MEMORY_MAX;
-use tls::tls;
+use tls::{egress_tls, tls};
 
 pub use tls::{CertificateFiles, ClientAuthorities, Tls};
 
@@ -70,6 +70,8 @@ pub struct EgressListener {
     /// The host names that the header `Host` of a request may contain, in addition to IP addresses and `localhost`.
     /// They are in lower case.
     pub hosts: Vec<Box<str>>,
+    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// The listeners.
@@ -149,12 +151,14 @@ fn egress(at: &Cursor<'_>) -> Option<EgressListener> {
         at.whole_number(1..=1_000_000).and_then(|number| usize::try_from(number).ok())
     });
     let hosts = hosts(&mut fields);
+    let tls = fields.optional("tls").map(|at| egress_tls(&at));
     fields.finish();
     Some(EgressListener {
         address: address?,
         body_memory_bytes_max: body_memory?,
         connections_max: connections?,
         hosts: hosts?,
+        tls: tls.map_or(Some(None), |read| read.map(Some))?,
     })
 }
 

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::config::yaml::Cursor;
-use crate::policy::TrustedRoots;
+use crate::outbound::TrustedRoots;
 
 /// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,6 +59,11 @@ pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     let mut certificates = vec![CertificateFiles { certificate: certificate?, key: key? }];
     certificates.extend(more?);
     Some(Tls { certificates, tls_1_2: tls_1_2?, clients: clients.map_or(Some(None), |read| read.map(Some))? })
+}
+
+/// Reads `tls` of the egress listener, which has one certificate and requests no client certificates.
+pub(super) fn egress_tls(at: &Cursor<'_>) -> Option<Tls> {
+    files(at).map(|files| Tls { certificates: vec![files], tls_1_2: true, clients: None })
 }
 
 fn files(at: &Cursor<'_>) -> Option<CertificateFiles> {

@@ -13,7 +13,7 @@ pub struct LoadedSecret {
     pub path: String,
     /// The environment variable or the file that contains the secret.
     pub source: String,
-    /// The fingerprint of the secret. `None` if the secret is too short to have a fingerprint.
+    /// The fingerprint of the secret. `None` if the secret is too short to have a fingerprint, or if it is a password.
     pub fingerprint: Option<String>,
 }
 
@@ -22,9 +22,14 @@ impl LoadedSecret {
         Self { path, source, fingerprint: secret.fingerprint() }
     }
 
+    /// Creates the record of a password. It has no fingerprint, because people choose passwords that can be guessed.
+    pub(in crate::config) fn password(path: String, source: String) -> Self {
+        Self { path, source, fingerprint: None }
+    }
+
     /// Returns the fingerprint, or the reason why there is no fingerprint.
     pub fn shown(&self) -> &str {
-        self.fingerprint.as_deref().unwrap_or("too short to show")
+        self.fingerprint.as_deref().unwrap_or("none (short, or a password)")
     }
 }
 

@@ -17,6 +17,15 @@ const SECRET_BYTES_MAX: usize = 64 * 1024;
 impl Cursor<'_> {
     /// Reads a secret: `{env: NAME}` or `{file: path}`.
     pub(super) fn secret(&self) -> Option<Secret> {
+        self.secret_or_password(false)
+    }
+
+    /// Reads a secret that a person may have chosen, such as `user:password`.
+    pub(super) fn password(&self) -> Option<Secret> {
+        self.secret_or_password(true)
+    }
+
+    fn secret_or_password(&self, is_password: bool) -> Option<Secret> {
         if !self.is_map() {
             let hint = "a secret is never text in the configuration: write {env: NAME} or {file: path}";
             return self.error("expected a reference to a secret", hint);
@@ -58,7 +67,7 @@ impl Cursor<'_> {
                 if let Some(warning) = surrounding_text(&secret) {
                     at.warn(warning);
                 }
-                self.loaded(source, &secret);
+                self.loaded(source, &secret, is_password);
                 Some(secret)
             }
         }

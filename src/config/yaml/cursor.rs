@@ -58,9 +58,13 @@ impl<'n> Cursor<'n> {
         self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
     }
 
-    /// Records a secret that was read at this place.
-    pub(crate) fn loaded(&self, source: String, secret: &Secret) {
-        let loaded = LoadedSecret::new(path_text(&self.steps), source, secret);
+    /// Records a secret that was read at this place. `is_password` says that a person may have chosen the secret.
+    pub(crate) fn loaded(&self, source: String, secret: &Secret, is_password: bool) {
+        let path = path_text(&self.steps);
+        let loaded = match is_password {
+            true => LoadedSecret::password(path, source),
+            false => LoadedSecret::new(path, source, secret),
+        };
         let mut secrets = self.reader.secrets.borrow_mut();
         if !secrets.contains(&loaded) {
             secrets.push(loaded);

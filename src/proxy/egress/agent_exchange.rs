@@ -285,7 +285,7 @@ impl SendError {
     /// Returns the denial and its explanation.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
-            Self::Unreachable(reason) => Refusal::new(Denial::ProviderUnreachable, reason.to_string()),
+            Self::Unreachable(reason) => Refusal::new(reason.denial(), reason.to_string()),
             Self::ResponseFault(fault) => {
                 Refusal::new(fault.provider_denial(), fault.provider_denial().help())
             }

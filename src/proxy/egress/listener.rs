@@ -1,4 +1,5 @@
-//! The egress listener: accepts connections of the agent, applies the limits, and records each request.
+//! The egress listener: accepts connections of the agent, performs the TLS handshake, applies the limits, and records
+//! each request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use super::context::EgressContext;
 use super::request_log::{ExchangeEnd, RequestDetails, record_exchange};
 use crate::clock::instant;
 use crate::http::{
-    Caller, HeadError, NextRequest, RequestLoop, Session, WRITE_TIMEOUT, deny, set_traceparent,
+    BufferedIo, Caller, HeadError, NextRequest, RequestLoop, Session, WRITE_TIMEOUT, deny, set_traceparent,
+    with_timeout,
 };
 use crate::proxy::listen::accept;
 use crate::proxy::runtime::InFlight;
@@ -45,13 +47,15 @@ async fn serve_connection(
         }
         return;
     };
-    let mut requests = RequestLoop::new(stream, peer, stopping);
+    let Some(stream) = establish(&context, stream, peer).await else { return };
+    let caller = Caller::at(peer.ip()).with_tls(stream.get_ssl_digest().is_some());
+    let mut requests = RequestLoop::over(stream, stopping);
     loop {
         let limits = || context.policy.load().limits;
         match requests.next(limits).await {
             Some(NextRequest::Request(session)) => {
                 // Boxed, so that the future of an idle connection is not as large as the future of an exchange.
-                match Box::pin(serve(&context, session, Caller::at(peer.ip()), new.take())).await {
+                match Box::pin(serve(&context, session, caller, new.take())).await {
                     Some((stream, leftover)) => requests.take_back(stream, leftover),
                     None => return,
                 }
@@ -62,6 +66,27 @@ async fn serve_connection(
             None => return,
         }
     }
+}
+
+/// Performs the TLS handshake, if the listener has a certificate. Returns the connection when it is ready for HTTP, or
+/// `None` if the handshake failed or took longer than `limits.head_deadline`.
+async fn establish(context: &EgressContext, stream: TcpStream, peer: SocketAddr) -> Option<Stream> {
+    // Nagle's algorithm would delay a small response until the caller has acknowledged the previous one.
+    let _ = stream.set_nodelay(true);
+    let io = BufferedIo::new(stream, peer);
+    let Some(tls) = context.limits.tls.load_full() else { return Some(Box::new(io)) };
+    let deadline = context.policy.load().limits.head_deadline;
+    let reason = match Box::pin(with_timeout(deadline, tls.acceptor.tls_handshake(io))).await {
+        Some(Ok(stream)) => return Some(Box::new(stream)),
+        Some(Err(error)) => error.to_string(),
+        None => "it took longer than `limits.head_deadline`".to_owned(),
+    };
+    if context.log_throttle.should_log("egress_tls", instant()) {
+        log::warn!(
+            "closed an egress connection from {peer}: the TLS handshake failed: {reason}; a client with an `http` URL, or one that does not trust the certificate, can be the cause; further connections that are closed for this reason are not logged for a minute"
+        );
+    }
+    None
 }
 
 /// Serves a request. Returns the connection, and the bytes that were read after the request, if another request may

@@ -6,12 +6,13 @@ mod answer_question;
 mod context;
 mod egress_limits;
 pub(crate) mod listener;
+mod outbound;
 mod own_addresses;
 mod provider_client;
 mod request_log;
 mod resolver;
 
 pub(crate) use context::EgressContext;
-pub(crate) use egress_limits::EgressLimits;
+pub(crate) use egress_limits::{EgressLimits, EgressSettings};
 pub(crate) use own_addresses::OwnAddresses;
 pub(crate) use provider_client::Providers;

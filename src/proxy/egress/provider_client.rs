@@ -1,5 +1,5 @@
-//! The HTTP client for providers. It resolves the host, connects to exactly the address that the guard checked,
-//! verifies TLS with the trusted roots, and pools idle connections. It does not follow redirects.
+//! The HTTP client for providers. It resolves the host, connects to exactly the address that the guard checked, directly
+//! or through the outbound proxy, verifies TLS with the trusted roots, and pools idle connections. It does not follow redirects.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use pingora::tls::{
     load_platform_certs_incl_env_into_store,
 };
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::outbound::{Progress, TlsFailure, Unreachable, Way, open};
 use super::own_addresses::OwnAddresses;
 use super::resolver::Resolver;
 use crate::clock::instant;
@@ -23,6 +23,7 @@ use crate::http::client::{
     Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, attempt_order,
     connect_first, exchange,
 };
+use crate::outbound::OutboundProxy;
 use crate::policy::AgentAddress;
 use crate::proxy::pem_files;
 
@@ -31,10 +32,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of hosts whose last address is remembered.
 const HOSTS_MAX: usize = 256;
 
-/// The client for providers and its connection pool. A reload with other trusted roots creates a new client with an
-/// empty pool.
+/// The client for providers and its connection pool. A reload with other trusted roots or another outbound proxy creates
+/// a new client with an empty pool.
 pub(crate) struct Providers {
     tls: Option<TrustedRoots>,
+    /// The outbound proxy. `None` if every connection is direct.
+    proxy: Option<OutboundProxy>,
     pool: ConnectionPool<Target>,
     resolver: Resolver,
     own_addresses: OwnAddresses,
@@ -53,7 +56,7 @@ struct TrustedRoots {
 /// The peer of a connection.
 #[derive(Clone, Eq, Hash, PartialEq)]
 struct Target {
-    address: SocketAddr,
+    way: Way,
     /// The host name for which the certificate was verified. `None` without TLS.
     name: Option<Box<str>>,
 }
@@ -73,58 +76,6 @@ pub(crate) struct Timeouts {
     pub(crate) connect: Duration,
     /// Timeout for the head of the response, and for each read of its body.
     pub(crate) response: Duration,
-}
-
-/// The reason why no connection to a provider could be opened. Nothing was sent.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Unreachable {
-    /// The host name could not be resolved. Contains the error of the operating system.
-    Name(Box<str>),
-    /// No address accepted a TCP connection. Contains the error of the last attempt.
-    Connect(Box<str>),
-    /// The TLS handshake failed. Contains the error.
-    Tls(Box<str>),
-    /// No connection was open when the timeout for connecting passed.
-    Timeout,
-    /// Callgate has no trusted roots.
-    NoRoots,
-}
-
-impl std::fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(error) => write!(f, "the name of the provider's host could not be resolved: {error}"),
-            Self::Connect(error) => write!(f, "the provider's host did not accept a TCP connection: {error}"),
-            Self::Tls(error) => write!(f, "the TLS handshake with the provider's host failed: {error}"),
-            Self::Timeout => f.write_str(
-                "no connection to the provider's host was open within `timeouts.connect`: a firewall may drop packets, \
-                 or the name server does not answer",
-            ),
-            Self::NoRoots => f.write_str("no trusted roots are loaded, so that TLS cannot be verified"),
-        }
-    }
-}
-
-/// A failed TLS handshake, as the source of an [`std::io::Error`].
-#[derive(Debug)]
-struct TlsFailure(std::io::Error);
-
-impl std::fmt::Display for TlsFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for TlsFailure {}
-
-impl From<std::io::Error> for Unreachable {
-    /// Returns the reason for a failed attempt of [`TrustedRoots::dial`].
-    fn from(error: std::io::Error) -> Self {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
-            Some(failure) => Self::Tls(failure.to_string().into()),
-            None => Self::Connect(error.to_string().into()),
-        }
-    }
 }
 
 /// The reason why there is no response from a provider.
@@ -162,6 +113,7 @@ impl Providers {
     pub(crate) fn none() -> Self {
         Self {
             tls: None,
+            proxy: None,
             pool: ConnectionPool::default(),
             resolver: Resolver::default(),
             own_addresses: OwnAddresses::default(),
@@ -174,10 +126,20 @@ impl Providers {
         Self { own_addresses, ..self }
     }
 
-    /// Reports whether both clients trust the same authorities.
-    pub(crate) fn has_same_roots(&self, others: &Self) -> bool {
+    /// Sets the outbound proxy.
+    pub(crate) fn with_proxy(self, proxy: Option<OutboundProxy>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// Reports whether both clients trust the same authorities and use the same outbound proxy.
+    pub(crate) fn has_same_settings(&self, others: &Self) -> bool {
         let digest = |providers: &Self| providers.tls.as_ref().map(|roots| roots.digest);
-        digest(self) == digest(others)
+        let same_proxy = match (&self.proxy, &others.proxy) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => ours.is_same(theirs),
+            _ => false,
+        };
+        digest(self) == digest(others) && same_proxy
     }
 
     /// Creates a client that trusts the authorities in the file `roots`, or those of the platform if it is `None`.
@@ -216,8 +178,11 @@ impl Providers {
         message: Message,
         timeouts: Timeouts,
     ) -> Result<ProviderResponse, SendError> {
-        let connected = timeout(timeouts.connect, self.connect(url, guarded)).await;
-        let (connection, target) = connected.unwrap_or(Err(SendError::Unreachable(Unreachable::Timeout)))?;
+        let progress = Progress::default();
+        let connected = timeout(timeouts.connect, self.connect(url, guarded, &progress)).await;
+        let reason =
+            || if progress.waits_for_proxy() { Unreachable::ProxyTimeout } else { Unreachable::Timeout };
+        let (connection, target) = connected.unwrap_or_else(|_| Err(SendError::Unreachable(reason())))?;
         let response =
             exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
         Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
@@ -227,8 +192,22 @@ impl Providers {
         &self,
         url: &Url,
         guarded: Option<Guarded<'_>>,
+        progress: &Progress,
     ) -> Result<(Connection, Target), SendError> {
         let roots = self.tls.as_ref().ok_or(SendError::Unreachable(Unreachable::NoRoots))?;
+        let name = (url.scheme() == Scheme::Https).then(|| url.host());
+        let proxy = self.proxy.as_ref();
+        // With a guard, the proxy must not resolve the name: it could resolve it to an address that was not checked.
+        if let (None, Some(way)) = (guarded, Way::by_name(proxy, url)) {
+            let target = Target { way, name: name.map(Box::from) };
+            if let Some(connection) = self.pool.take(&target, instant()) {
+                return Ok((connection, target));
+            }
+            let generation = self.pool.generation();
+            let dialled = self.dial(roots, &target, progress).await;
+            let stream = dialled.map_err(|error| SendError::Unreachable(error.into()))?;
+            return Ok((Connection::new(stream, generation), target));
+        }
         let resolved = self.resolver.resolve(url).await;
         let unresolved =
             |error: std::io::Error| SendError::Unreachable(Unreachable::Name(error.to_string().into()));
@@ -241,20 +220,23 @@ impl Providers {
                 }
             }
         }
-        let name = (url.scheme() == Scheme::Https).then(|| url.host());
         let key = url.authority();
         let preferred = self.connected.lock().get(&*key).copied();
         let order = attempt_order(&addresses, preferred);
         // The pool is keyed by address, so that a reused connection always leads to an address that was checked above.
-        let target = |address| Target { address, name: name.map(Box::from) };
+        let target =
+            |address| Target { way: Way::to_address(proxy, url, address), name: name.map(Box::from) };
         for target in order.iter().map(|address| target(*address)) {
             if let Some(connection) = self.pool.take(&target, instant()) {
                 return Ok((connection, target));
             }
         }
         let generation = self.pool.generation();
-        let dialled = connect_first(&order, |address| roots.dial(address, name)).await;
-        let (address, stream) = dialled.map_err(|error| SendError::Unreachable(error.into()))?;
+        let dialled = connect_first(&order, |address| {
+            let target = target(address);
+            async move { self.dial(roots, &target, progress).await }
+        });
+        let (address, stream) = dialled.await.map_err(|error| SendError::Unreachable(error.into()))?;
         if addresses.len() > 1 {
             self.remember(&key, address);
         }
@@ -274,20 +256,22 @@ impl Providers {
     pub(crate) fn sweep(&self) {
         self.pool.sweep(instant());
     }
-}
 
-impl TrustedRoots {
-    /// Connects to an address. With `name`, performs a TLS handshake and verifies the certificate for this name.
-    async fn dial(&self, address: SocketAddr, name: Option<&str>) -> std::io::Result<Upstream> {
+    /// Connects to a target. If it has a name, performs a TLS handshake and verifies the certificate for this name.
+    async fn dial(
+        &self,
+        roots: &TrustedRoots,
+        target: &Target,
+        progress: &Progress,
+    ) -> std::io::Result<Upstream> {
         // An invalid name is an error and does not fall back to plain TCP.
-        let name = name.map(|name| ServerName::try_from(name.to_owned())).transpose();
+        let name = target.name.as_ref().map(|name| ServerName::try_from(name.to_string())).transpose();
         let name = name.map_err(std::io::Error::other)?;
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        let stream = open(&target.way, self.proxy.as_ref(), &self.resolver, progress).await?;
         match name {
             None => Ok(Upstream::Tcp(stream)),
             Some(name) => {
-                let connected = self.connector.connect(name, Records::new(stream)).await;
+                let connected = roots.connector.connect(name, Records::new(stream)).await;
                 let stream = connected.map_err(|error| std::io::Error::other(TlsFailure(error)))?;
                 Ok(Upstream::Tls(Box::new(stream)))
             }

@@ -3,9 +3,12 @@
 use std::net::{IpAddr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::guard::{AddressClass, Entry};
+use crate::outbound::Exemption;
 
 fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
@@ -52,8 +55,12 @@ impl World {
         let guard = Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect());
         let agent = AgentAddress::Tcp("127.0.0.9:1".into());
         let url = guard.admit(&format!("http://service.example:{}/x", self.port)).unwrap();
-        let connected = providers.connect(&url, Some(Guarded { guard: &guard, agent: &agent })).await;
-        connected.map(|(_, target)| target.address.ip())
+        let guarded = Guarded { guard: &guard, agent: &agent };
+        let connected = providers.connect(&url, Some(guarded), &Progress::default()).await;
+        connected.map(|(_, target)| match target.way {
+            Way::Direct(address) => address.ip(),
+            Way::Tunnel(to) => panic!("a tunnel to {to}"),
+        })
     }
 
     fn was_dialled(&self) -> bool {
@@ -153,4 +160,83 @@ fn few_hosts_are_remembered() {
         providers.remember(&format!("host-{i}"), address("127.0.0.1", 1));
         assert!(providers.connected.lock().len() <= HOSTS_MAX);
     }
+}
+
+/// Starts a proxy that opens every tunnel, to nothing, and returns its address and the targets that it is asked for.
+async fn proxy() -> (OutboundProxy, Arc<Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let targets = Arc::<Mutex<Vec<String>>>::default();
+    let recorded = Arc::clone(&targets);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 1000];
+            let length = stream.read(&mut head).await.unwrap();
+            let head = String::from_utf8(head[..length].to_vec()).unwrap();
+            recorded.lock().push(head.split(' ').nth(1).unwrap().to_owned());
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            open.push(stream);
+        }
+    });
+    let no_proxy = vec![Exemption::parse("127.0.0.0/8").unwrap(), Exemption::parse("10.9.0.0/16").unwrap()];
+    (OutboundProxy::new(url, no_proxy, None), targets)
+}
+
+#[tokio::test]
+async fn with_a_guard_the_proxy_receives_an_address_that_was_judged_and_never_the_name() {
+    let (proxy, targets) = proxy().await;
+    let guard = |listed: &[&str]| {
+        let entries = listed.iter().chain(&["http://service.example"]);
+        Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect())
+    };
+    let agent = AgentAddress::Tcp("127.0.0.9:1".into());
+    let connect = async |addresses: &[&str], listed: &[&str], own: Option<SocketAddr>| {
+        // The proxy has an address, so `Resolver::Fixed` applies to the provider alone.
+        let providers = World::providers(addresses, own).with_proxy(Some(proxy.clone()));
+        let guard = guard(listed);
+        let url = guard.admit("http://service.example:8080/x").unwrap();
+        let guarded = Guarded { guard: &guard, agent: &agent };
+        let connected = providers.connect(&url, Some(guarded), &Progress::default()).await;
+        connected.map(|(_, target)| target.way)
+    };
+    let tunnel = |to: &str| Way::Tunnel(to.into());
+    assert_eq!(connect(&["93.184.216.34"], &[], None).await.unwrap(), tunnel("93.184.216.34:8080"));
+    assert_eq!(connect(&["2606:2800::1"], &[], None).await.unwrap(), tunnel("[2606:2800::1]:8080"));
+    assert_eq!(connect(&["10.0.0.1"], &["10.0.0.0/8"], None).await.unwrap(), tunnel("10.0.0.1:8080"));
+    assert_eq!(*targets.lock(), ["93.184.216.34:8080", "[2606:2800::1]:8080", "10.0.0.1:8080"]);
+    // Addresses that the guard denies are not passed to the proxy, and neither is an address of Callgate.
+    for (addresses, listed, own) in [
+        (&["10.0.0.1"][..], &[][..], None),
+        (&["93.184.216.34", "10.0.0.1"], &[], None),
+        (&["169.254.169.254"], &["10.0.0.0/8"], None),
+        (&["127.0.0.1"], &[], None),
+        (&["10.0.0.1"], &["10.0.0.0/8"], Some("10.0.0.1")),
+    ] {
+        let denied = connect(addresses, listed, own.map(|own| address(own, 8080))).await;
+        assert!(matches!(denied, Err(SendError::Guarded(_))), "{addresses:?} {denied:?}");
+    }
+    assert_eq!(targets.lock().len(), 3);
+    // An address of this host, or in a network of `no_proxy`, is reached directly.
+    let world = World::new();
+    let providers = World::providers(&["127.0.0.1"], None).with_proxy(Some(proxy.clone()));
+    assert!(world.connect_with(&providers, &["127.0.0.0/8"]).await.unwrap().is_loopback());
+    assert!(world.was_dialled());
+    let url = Url::parse("http://service.example:1/").unwrap();
+    let way = |ip: &str| Way::to_address(Some(&proxy), &url, address(ip, 1));
+    assert_eq!(way("10.9.1.1"), Way::Direct(address("10.9.1.1", 1)));
+    assert_eq!(way("10.8.1.1"), tunnel("10.8.1.1:1"));
+    assert_eq!(targets.lock().len(), 3);
+}
+
+#[test]
+fn a_client_is_replaced_if_the_proxy_changes() {
+    let with = |url: Option<&str>| {
+        let proxy = url.map(|url| OutboundProxy::new(Url::parse(url).unwrap(), Vec::new(), None));
+        Providers::none().with_proxy(proxy)
+    };
+    let one = with(Some("http://a.example:1"));
+    assert!(one.has_same_settings(&with(Some("http://a.example:1"))));
+    assert!(!one.has_same_settings(&with(Some("http://a.example:2"))));
+    assert!(!one.has_same_settings(&with(None)) && !with(None).has_same_settings(&one));
 }

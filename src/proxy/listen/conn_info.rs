@@ -30,7 +30,7 @@ impl ListenerConfig {
     /// # Errors
     /// Returns a message for the operator that names the unusable file.
     pub(crate) fn new(listener: &Listener) -> Result<Self, String> {
-        let tls = listener.tls.as_ref().map(tls::load).transpose()?;
+        let tls = listener.tls.as_ref().map(|tls| tls::load(tls, tls::INGRESS_PROTOCOLS)).transpose()?;
         Ok(Self { tls, proxied_by: listener.proxied_by.clone(), health: listener.health.clone() })
     }
 }

@@ -1,7 +1,8 @@
-//! TLS of ingress listeners: chooses a certificate by server name, and verifies client certificates. A reload creates a
+//! TLS of listeners: chooses a certificate by server name, and verifies client certificates. A reload creates a
 //! new configuration for new connections.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ use crate::proxy::pem_files;
 use crate::request::ClientCertificate;
 use crate::time::Timestamp;
 
-/// The ALPN protocols, in order of preference.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// The ALPN protocols of an ingress listener, in order of preference.
+pub(crate) const INGRESS_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// The ALPN protocols of the egress listener. It speaks HTTP/1.1 only.
+pub(crate) const EGRESS_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// The TLS configuration of a listener, created from the contents of its files.
 pub(crate) struct TlsConfig {
@@ -33,6 +36,8 @@ pub(crate) struct TlsConfig {
     pub(crate) allows_tls_1_2: bool,
     /// For each server certificate: its file, and its expiry time in Unix seconds.
     pub(crate) expiries: Vec<(Box<str>, i64)>,
+    /// The IP addresses in the subject alternative names of the first server certificate.
+    pub(crate) addresses: Vec<IpAddr>,
     /// The verifier of client certificates. `None` if the listener does not request client certificates.
     pub(crate) clients: Option<ClientVerifier>,
 }
@@ -106,23 +111,26 @@ fn unix_time(now: Timestamp) -> UnixTime {
 /// # Errors
 /// Returns a message for the operator that names the unusable file.
 pub fn check(tls: &Tls) -> Result<(), String> {
-    load(tls).map(|_| ())
+    load(tls, INGRESS_PROTOCOLS).map(|_| ())
 }
 
-/// Reads the files of a TLS configuration.
+/// Reads the files of a TLS configuration. `protocols` are the ALPN protocols.
 ///
 /// # Errors
 /// Returns a message for the operator that names the unusable file.
-pub(crate) fn load(tls: &Tls) -> Result<TlsConfig, String> {
+pub(crate) fn load(tls: &Tls, protocols: &[&[u8]]) -> Result<TlsConfig, String> {
     install_default_crypto_provider();
     let mut names = CertificatesByName::default();
-    let mut expiries = Vec::new();
+    let (mut expiries, mut addresses) = (Vec::new(), Vec::new());
     for files in &tls.certificates {
         let key = Arc::new(load_certified_key(files)?);
         let leaf =
             key.cert.first().ok_or_else(|| format!("{} contains no certificate", files.certificate))?;
         let (_, parsed) = X509Certificate::from_der(leaf)
             .map_err(|_| format!("{} contains no readable certificate", files.certificate))?;
+        if expiries.is_empty() {
+            addresses = alternative_addresses(&parsed);
+        }
         expiries.push((files.certificate.clone(), parsed.validity().not_after.timestamp()));
         names.add(&alternative_names(&parsed), &key);
     }
@@ -134,9 +142,9 @@ pub(crate) fn load(tls: &Tls) -> Result<TlsConfig, String> {
         Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let acceptor = Acceptor::from_server_config(Arc::new(config));
-    Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, clients })
+    Ok(TlsConfig { acceptor, allows_tls_1_2: tls.tls_1_2, expiries, addresses, clients })
 }
 
 /// Reads a certificate chain and its private key, and checks that they belong together.
@@ -202,4 +210,18 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
         _ => None,
     };
     names.iter().filter_map(text).collect()
+}
+
+/// Returns the IP addresses in the subject alternative names of a certificate.
+fn alternative_addresses(certificate: &X509Certificate<'_>) -> Vec<IpAddr> {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    let names = extension.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let address = |name: &GeneralName<'_>| match name {
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from),
+        },
+        _ => None,
+    };
+    names.iter().filter_map(address).collect()
 }
