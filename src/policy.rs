@@ -390,7 +390,7 @@ fn bind<'a>(
         .map(|name| {
             let mut values = parameters.iter().filter(|(n, _)| *n == name).map(|(_, value)| *value);
             match (values.next(), values.next()) {
-                (Some(value), None) if crate::path::is_capturable(name, value) => Ok((name, value)),
+                (Some(value), None) if route.path.accepts(name, value) => Ok((name, value)),
                 _ => Err(MintFault::Parameter(name.to_owned())),
             }
         })

@@ -9,7 +9,7 @@ use super::inject::{self, Inject, ValueSource};
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
-use crate::path::{CanonicalPath, Captures, Template, check_query, is_capturable};
+use crate::path::{CanonicalPath, Captures, Template, check_query};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -117,6 +117,16 @@ impl Egress {
 }
 
 impl Rule {
+    /// Returns the callback for a request with this head. Returns `None` if the request is sent as it is.
+    ///
+    /// A rule whose path ends with a remainder applies to a whole API. It inserts a callback only into requests that
+    /// have a body into which the callback can be inserted. Without this condition, it would deny `GET /v1/models`.
+    pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
+        let inject = self.inject.as_ref()?;
+        let applies = self.path.remainder().is_none() || inject.body_kind().is_of(head);
+        applies.then_some(inject)
+    }
+
     /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is
     /// [`ValueSource::New`].
     ///
@@ -129,7 +139,7 @@ impl Rule {
         captures: &Captures,
         mut fresh: impl FnMut() -> String,
     ) -> Result<Plan, Refusal> {
-        let Some(inject) = &self.inject else { return Ok(Plan::Pass { kept: false }) };
+        let Some(inject) = self.injection(head) else { return Ok(Plan::Pass { kept: false }) };
         if let Some(place) = inject.taken(head, body)? {
             if inject.keep {
                 return Ok(Plan::Pass { kept: true });
@@ -145,7 +155,7 @@ impl Rule {
                 ValueSource::New => Some(fresh()),
                 source => source.read(head, body, captures),
             };
-            match value.filter(|value| is_capturable(name, value)) {
+            match value.filter(|value| inject.accepts(name, value)) {
                 Some(value) => params.push((name.clone(), value)),
                 None => {
                     let detail = format!("{source} has no valid value for the capture {name}");

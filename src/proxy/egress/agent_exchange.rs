@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
@@ -25,6 +24,7 @@ use crate::observe::redact_path;
 use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
+use crate::request::is_json;
 use crate::store::{MintRefusal, mint};
 
 /// Maximum number of bytes of a response that Callgate reads before it relays the response. Callgate looks for the
@@ -299,10 +299,4 @@ impl SendError {
 fn is_definite_rejection(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     status.is_client_error() && !may_be_accepted.contains(&status)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.ends_with("/json") || essence.ends_with("+json")
 }
