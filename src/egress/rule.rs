@@ -87,7 +87,9 @@ impl Egress {
         &self.rules
     }
 
-    /// Returns the rule for a request, and the captures of the request's path.
+    /// Returns the rule for a request, and the captures of the request's path. If the first rule that matches the path does
+    /// not accept the method, a later rule with a remainder is used that accepts it. Otherwise a rule for `POST` to one
+    /// path would hide this path for all other methods of the same API.
     ///
     /// # Errors
     /// Returns [`Unruled`] if no rule accepts the request.
@@ -100,14 +102,17 @@ impl Egress {
         let path = CanonicalPath::parse(head.raw_path()).map_err(|fault| malformed(fault.to_string()))?;
         check_query(head.raw_query().unwrap_or_default())
             .map_err(|at| malformed(format!("the query has a forbidden character at byte {at}")))?;
-        let Some(rule) = self.rules.iter().find(|rule| rule.path.matches(&path)) else {
+        let mut matching = self.rules.iter().filter(|rule| rule.path.matches(&path));
+        let Some(first) = matching.next() else {
             let detail = format!("none of the {} rules has this path", self.rules.len());
             return Err(unruled(Denial::RuleUnknown, detail, None));
         };
-        if rule.methods.iter().all(|method| method.as_str() != head.method) {
-            let detail = format!("{} is not one of {:?}", head.method, rule.methods);
-            return Err(unruled(Denial::MethodNotAllowed, detail, Some(rule)));
-        }
+        let accepts = |rule: &&Arc<Rule>| rule.methods.iter().any(|method| method.as_str() == head.method);
+        let mut prefixes = matching.filter(|rule| rule.path.remainder().is_some());
+        let Some(rule) = Some(first).filter(accepts).or_else(|| prefixes.find(accepts)) else {
+            let detail = format!("{} is not one of {:?}", head.method, first.methods);
+            return Err(unruled(Denial::MethodNotAllowed, detail, Some(first)));
+        };
         if let Some(declared) = head.body_bytes_declared.filter(|declared| *declared > rule.body_bytes_max) {
             let detail = format!("{declared} bytes declared, {} allowed", rule.body_bytes_max);
             return Err(unruled(Denial::BodyTooLarge, detail, Some(rule)));

@@ -266,6 +266,27 @@ const CASES: &[Case] = &[
         ..POST
     },
     Case {
+        name: "a method that only the prefix accepts",
+        method: "GET",
+        target: "/api/v2",
+        expect: "kept: false|GET /base/v2 HTTP/1.1|host: provider.example.com|x-key: a static secret||",
+        ..POST
+    },
+    Case {
+        name: "a method that neither rule accepts",
+        method: "DELETE",
+        target: "/api/v2",
+        expect: "method_not_allowed",
+        ..POST
+    },
+    Case {
+        name: "a method that only the shorter prefix accepts",
+        method: "GET",
+        target: "/api/v2/x",
+        expect: "kept: false|GET /base/v2/x HTTP/1.1|host: provider.example.com|x-key: a static secret||",
+        ..POST
+    },
+    Case {
         name: "a capture before the remainder",
         target: "/teams/t1/a/b",
         expect: "kept: false|POST /t1/a/b HTTP/1.1|host: provider.example.com|content-length: 0||",
