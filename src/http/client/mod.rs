@@ -6,6 +6,7 @@ mod fault;
 mod happy_eyeballs;
 mod response_bytes;
 mod response_head;
+mod streamed_request;
 mod upstream;
 
 pub(crate) use connection_pool::ConnectionPool;
@@ -13,4 +14,5 @@ pub(crate) use exchange::{Connection, Message, UpstreamResponse, exchange};
 pub(crate) use fault::ResponseFault;
 pub(crate) use happy_eyeballs::{attempt_order, connect_first};
 pub use response_bytes::{ResponseBytes, read_response};
+pub(crate) use streamed_request::{StreamFault, Upload, exchange_streamed};
 pub(crate) use upstream::{Records, Upstream};

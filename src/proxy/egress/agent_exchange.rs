@@ -32,7 +32,7 @@ use crate::store::{MintRefusal, mint};
 const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 /// The header of the response that contains the id of the minted interaction.
-const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
+pub(super) const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
 
 /// One egress exchange.
 pub(crate) struct AgentExchange<'x> {
@@ -88,6 +88,9 @@ impl AgentExchange<'_> {
     }
 
     async fn run_rule(&mut self, rule: &Arc<Rule>, captures: &Captures) -> ExchangeEnd {
+        if rule.injection(&head_of(self.session, self.caller)).is_none() {
+            return self.pass_on(rule, captures).await;
+        }
         let body = match self.read_body(rule.body_bytes_max).await {
             Ok(body) => body,
             Err(denial) => return self.deny(Refusal::new(denial, denial.help()), &[]).await,
@@ -122,7 +125,8 @@ impl AgentExchange<'_> {
         let message = Message::new(outgoing.head, body, expects_body);
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         match self.context.providers.load_full().send(&url, None, message, timeouts).await {
-            Ok(provider_response) => {
+            Ok(mut provider_response) => {
+                Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
                 self.handle_response(rule, provider_response, minted.as_ref(), reason).await
             }
             Err(failed) => {
@@ -285,6 +289,7 @@ impl SendError {
     /// Returns the denial and its explanation.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
+            Self::Body(denial) => Refusal::new(denial, denial.help()),
             Self::Unreachable(reason) => Refusal::new(Denial::ProviderUnreachable, reason.to_string()),
             Self::ResponseFault(fault) => {
                 Refusal::new(fault.provider_denial(), fault.provider_denial().help())

@@ -7,6 +7,7 @@ mod context;
 mod egress_limits;
 pub(crate) mod listener;
 mod own_addresses;
+mod pass_on;
 mod provider_client;
 mod request_log;
 mod resolver;

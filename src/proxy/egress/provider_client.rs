@@ -18,10 +18,11 @@ use tokio::time::timeout;
 use super::own_addresses::OwnAddresses;
 use super::resolver::Resolver;
 use crate::clock::instant;
+use crate::denial::Denial;
 use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
-    Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, attempt_order,
-    connect_first, exchange,
+    Connection, ConnectionPool, Message, Records, ResponseFault, StreamFault, Upload, Upstream,
+    UpstreamResponse, attempt_order, connect_first, exchange, exchange_streamed,
 };
 use crate::policy::AgentAddress;
 use crate::proxy::pem_files;
@@ -130,6 +131,8 @@ impl From<std::io::Error> for Unreachable {
 /// The reason why there is no response from a provider.
 #[derive(Clone, Debug)]
 pub(crate) enum SendError {
+    /// The agent did not send a valid body. The provider has received a part of the request.
+    Body(Denial),
     /// No connection could be opened.
     Unreachable(Unreachable),
     /// The provider did not respond correctly.
@@ -216,11 +219,38 @@ impl Providers {
         message: Message,
         timeouts: Timeouts,
     ) -> Result<ProviderResponse, SendError> {
-        let connected = timeout(timeouts.connect, self.connect(url, guarded)).await;
-        let (connection, target) = connected.unwrap_or(Err(SendError::Unreachable(Unreachable::Timeout)))?;
+        let (connection, target) = self.connect_in_time(url, guarded, timeouts).await?;
         let response =
             exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
         Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
+    }
+
+    /// Sends a request whose body is sent while it arrives, and reads the head of the response.
+    pub(crate) async fn send_streamed(
+        self: Arc<Self>,
+        url: &Url,
+        head: Vec<u8>,
+        upload: &mut Upload<'_>,
+        expects_body: bool,
+        timeouts: Timeouts,
+    ) -> Result<ProviderResponse, SendError> {
+        let (connection, target) = self.connect_in_time(url, None, timeouts).await?;
+        let response = exchange_streamed(connection, head, upload, expects_body, timeouts.response).await;
+        let response = response.map_err(|fault| match fault {
+            StreamFault::Body(denial) => SendError::Body(denial),
+            StreamFault::Response(fault) => SendError::ResponseFault(fault),
+        })?;
+        Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
+    }
+
+    async fn connect_in_time(
+        &self,
+        url: &Url,
+        guarded: Option<Guarded<'_>>,
+        timeouts: Timeouts,
+    ) -> Result<(Connection, Target), SendError> {
+        let connected = timeout(timeouts.connect, self.connect(url, guarded)).await;
+        connected.unwrap_or(Err(SendError::Unreachable(Unreachable::Timeout)))
     }
 
     async fn connect(
