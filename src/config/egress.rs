@@ -16,6 +16,9 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 use crate::signature::VerifierKeys;
 
+/// Largest accepted `body_max` of a rule without `inject`, in bytes. Bodies of such a rule are never kept in memory.
+const STREAMED_BYTES_MAX: u64 = 1 << 40;
+
 /// The first segment of the paths to which the agent sends its answers to questions.
 pub const ACTIONS: &str = "actions";
 
@@ -65,7 +68,8 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
         let _: Option<()> = at.error("a rule without `inject` has no callback", "add `inject`");
     }
     let headers = fields.optional("headers").map_or(Some(Vec::new()), |at| headers(&at));
-    let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
+    let bytes_max = if inject.is_some() { BODY_BYTES_MAX } else { STREAMED_BYTES_MAX };
+    let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(bytes_max));
     let timeouts = timeouts(&mut fields);
     fields.finish();
     if let (Some(Some(inject)), Some(headers)) = (&inject, &headers) {

@@ -4,7 +4,7 @@
 
 use super::bytes::{is_control, is_token};
 
-/// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that can be configured.
+/// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that is kept in memory.
 const SIZE_MAX: u64 = 1 << 30;
 /// Maximum length of a line outside the data, in bytes: a chunk size with its extensions, or a trailer.
 const LINE_BYTES_MAX: u16 = 4 << 10;

@@ -17,7 +17,7 @@ use crate::request::{headers_of_one_hop, is_websocket, write_line};
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// Relays a `101 Switching Protocols`, and then the bytes of both sides, until both sides have closed their direction,
-/// one side fails, or no byte arrives from either side for `idle`. Each write must be complete within `idle`, too.
+/// one side fails, or nothing is read from and written to either side for `idle`.
 ///
 /// # Errors
 /// Returns [`RelayError::Upstream`] before anything is written, if the response does not switch to WebSocket, and

@@ -195,6 +195,21 @@ fn trailers_are_passed_on_in_both_directions() {
 }
 
 #[test]
+fn trailers_of_a_response_to_a_request_with_a_callback_are_passed_on() {
+    let world = World::new("");
+    let mut agent = world.send(
+        "POST /jobs/x HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+    );
+    let mut provider = world.provider.accept();
+    read_until(&mut provider, "}");
+    provider
+        .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-end: yes\r\n\r\n")
+        .unwrap();
+    assert!(read_until(&mut agent, "\r\n\r\n").contains("callgate-interaction: int_"));
+    assert_eq!(read_until(&mut agent, "\r\n\r\n"), "2\r\nok\r\n0\r\nx-end: yes\r\n\r\n");
+}
+
+#[test]
 fn a_response_to_an_incomplete_upload_is_relayed_at_once_if_it_is_an_error() {
     let world = World::new("");
     let mut agent =
@@ -327,6 +342,7 @@ fn only_a_requested_websocket_is_switched() {
         (without("upgrade: WebSocket\r\n"), SWITCHED.to_vec()),
         (UPGRADE.replace("WebSocket", "h2c"), SWITCHED.to_vec()),
         (UPGRADE.replace("GET", "POST"), SWITCHED.to_vec()),
+        (UPGRADE.replace("HTTP/1.1", "HTTP/1.0"), SWITCHED.to_vec()),
         (format!("{UPGRADE}content-length: 1\r\n"), SWITCHED.to_vec()),
         (
             UPGRADE.to_owned(),
@@ -334,7 +350,7 @@ fn only_a_requested_websocket_is_switched() {
         ),
         (UPGRADE.to_owned(), b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec()),
     ] {
-        let asks = request == UPGRADE;
+        let asks = request == UPGRADE || request.contains("HTTP/1.0");
         let mut agent =
             world.send(&format!("{request}\r\n{}", if request.contains("length") { "x" } else { "" }));
         let mut provider = world.provider.accept();

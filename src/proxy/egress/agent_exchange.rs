@@ -218,6 +218,7 @@ impl AgentExchange<'_> {
         minted: Option<&Minted>,
         reason: &'static str,
     ) -> ExchangeEnd {
+        provider_response.response.keep_trailers();
         let status = provider_response.response.status();
         if is_definite_rejection(status) {
             self.close_interaction(minted, false).await;

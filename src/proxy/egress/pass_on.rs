@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::header::LOCATION;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
 use super::agent_exchange::{AgentExchange, INTERACTION};
 use super::provider_client::{ProviderResponse, Timeouts};
@@ -27,11 +27,14 @@ impl AgentExchange<'_> {
         if rule.inject.is_some() {
             self.details.detail = Some("no callback was inserted into this request".to_owned());
         }
+        // HTTP/1.0 has no upgrades (RFC 9110 section 7.8).
+        let is_http_1_1 = self.session.version() == Version::HTTP_11;
         let Unchanged { url, head, is_chunked, asks_for_websocket } = unchanged;
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         let providers = self.context.providers.load_full();
         let sent = if self.session.has_no_body() {
-            let message = Message::new(head, Bytes::new(), expects_body).with_upgrade(asks_for_websocket);
+            let message = Message::new(head, Bytes::new(), expects_body)
+                .with_upgrade(asks_for_websocket && is_http_1_1);
             providers.send(&url, None, message, timeouts).await
         } else {
             let skip = |name: &str| rule.headers.iter().any(|(ours, _)| ours.as_str() == name);
