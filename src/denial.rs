@@ -148,7 +148,7 @@ denials! {
         "A web page sent the request to the egress listener: it has an `Origin` header, or a `Sec-Fetch-Site` other \
          than `none`.";
     ParameterUnusable, "parameter_unusable", Deny, 400, "Bad Request",
-        "The agent's request has no value for a capture, or the value is not a path segment of [A-Za-z0-9._~-].";
+        "The agent's request has no value for a capture, or the value does not fit the path.";
     PathMalformed, "path_malformed", Deny, 400, "Bad Request",
         "The path or query is not in canonical form. Examples are dot segments and percent-encoded slashes.";
     ProviderGarbled, "provider_garbled", Fail, 502, "Bad Gateway",

@@ -246,9 +246,10 @@ impl fmt::Display for MintFault {
         match self {
             Self::Cryptography => write!(f, "the token could not be minted"),
             Self::Extra(name) => write!(f, "the route has no capture {name}"),
-            Self::Parameter(name) => {
-                write!(f, "the capture {name} needs a value of 1 to 255 characters of [A-Za-z0-9._~-]")
-            }
+            Self::Parameter(name) => write!(
+                f,
+                "the capture {name} needs a value of 1 to 255 characters of [A-Za-z0-9._~-]; a remainder needs the end of a canonical path of up to 1 KiB"
+            ),
             Self::NotMintable => write!(f, "the route accepts no token of kind callback"),
             Self::Route => write!(f, "no such route"),
             Self::Ttl => write!(f, "the lifetime must be between 1s and 366d"),
@@ -384,7 +385,7 @@ fn bind<'a>(
         .map(|name| {
             let mut values = parameters.iter().filter(|(n, _)| *n == name).map(|(_, value)| *value);
             match (values.next(), values.next()) {
-                (Some(value), None) if crate::path::is_capturable(name, value) => Ok((name, value)),
+                (Some(value), None) if route.path.accepts(name, value) => Ok((name, value)),
                 _ => Err(MintFault::Parameter(name.to_owned())),
             }
         })

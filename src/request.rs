@@ -97,6 +97,30 @@ impl<'a> RequestHead<'a> {
         media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
     }
 
+    /// Reports whether the media type is JSON.
+    pub fn is_json(&self) -> bool {
+        is_json(self.headers)
+    }
+
+    /// Reports whether the request has a body: a `Content-Length` above zero, or the chunked coding.
+    pub fn has_body(&self) -> bool {
+        self.headers.contains_key(TRANSFER_ENCODING)
+            || self.body_bytes_declared.is_some_and(|declared| declared > 0)
+    }
+
+    /// Reports whether the request asks for the protocol WebSocket (RFC 6455 section 4.1): a GET with
+    /// `Upgrade: websocket`, `Connection: upgrade`, and no body.
+    pub fn asks_for_websocket(&self) -> bool {
+        self.method == "GET" && !self.has_body() && is_websocket(self.headers)
+    }
+
+    /// Reports whether the sender accepts trailers: `TE: trailers` (RFC 9110 section 10.1.4).
+    pub fn accepts_trailers(&self) -> bool {
+        let codings =
+            self.headers.get_all(TE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+        codings.into_iter().any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    }
+
     /// Looks up a header that must not occur more than once, because an access check reads it.
     pub fn single(&self, name: &HeaderName) -> Single<'a> {
         let mut values = self.headers.get_all(name).iter();
@@ -117,6 +141,22 @@ pub enum Single<'a> {
     One(&'a HeaderValue),
     /// The header occurs more than once. HTTP implementations differ in which value they use, so Callgate uses none.
     Several,
+}
+
+/// Reports whether a message with these headers switches the connection to the protocol WebSocket, or asks for it.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let is_one = protocols.next().is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    is_one
+        && protocols.next().is_none()
+        && connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Reports whether the `Content-Type` of a message is JSON.
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.ends_with("/json") || essence.ends_with("+json")
 }
 
 /// Returns the header names that `Connection` lists as hop-by-hop (RFC 9110 section 7.6.1), as written.

@@ -48,12 +48,11 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
     match checked {
         Ok(config) if args.json => {
             let policy = args.print.then(|| describe(&config));
-            let mut result =
-                json!({ "ok": restart.is_empty(), "warnings": config.warnings, "policy": policy });
-            if args.running.is_some() {
-                result["restart"] = json!(restart);
-            }
-            print_json(&result);
+            // Without `--running`, nothing is known about a restart.
+            let needed = args.running.is_some().then_some(&restart);
+            print_json(&json!({
+                "ok": restart.is_empty(), "warnings": config.warnings, "policy": policy, "restart": needed,
+            }));
             code
         }
         Ok(config) => {

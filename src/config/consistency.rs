@@ -72,10 +72,11 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     }
 }
 
-/// Reports an error for each egress rule whose bodies may be larger than the body memory of the egress listener.
+/// Reports an error for each egress rule whose bodies may be larger than the body memory of the egress listener. Bodies of
+/// rules without `inject` are not kept in memory.
 fn egress_bodies(root: &Cursor<'_>, startup: &Startup, rules: Option<&Egress>) {
     let Some(listener) = &startup.egress else { return };
-    let rules = rules.into_iter().flat_map(Egress::rules);
+    let rules = rules.into_iter().flat_map(Egress::rules).filter(|rule| rule.inject.is_some());
     for rule in rules.filter(|rule| rule.body_bytes_max > listener.body_memory_bytes_max) {
         let message =
             format!("the rule {} allows bodies larger than `listen.egress.body_memory_max`", rule.name);

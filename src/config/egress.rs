@@ -8,13 +8,16 @@ use super::outbound::{headers, timeouts};
 use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
 use super::repeated::repeated;
 use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
-use super::yaml::{Cursor, Fields, Node};
+use super::yaml::{Cursor, Fields, Node, filled_hint};
 use crate::egress::{Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 use crate::signature::VerifierKeys;
+
+/// Largest accepted `body_max` of a rule without `inject`, in bytes. Bodies of such a rule are never kept in memory.
+const STREAMED_BYTES_MAX: u64 = 1 << 40;
 
 /// The first segment of the paths to which the agent sends its answers to questions.
 pub const ACTIONS: &str = "actions";
@@ -65,7 +68,8 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
         let _: Option<()> = at.error("a rule without `inject` has no callback", "add `inject`");
     }
     let headers = fields.optional("headers").map_or(Some(Vec::new()), |at| headers(&at));
-    let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
+    let bytes_max = if inject.is_some() { BODY_BYTES_MAX } else { STREAMED_BYTES_MAX };
+    let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(bytes_max));
     let timeouts = timeouts(&mut fields);
     fields.finish();
     if let (Some(Some(inject)), Some(headers)) = (&inject, &headers) {
@@ -106,15 +110,22 @@ fn target(at: &Cursor<'_>, path: Option<&Template>) -> Option<Target> {
     let text = at.text()?;
     let hint = "such as https://service.example.com/analyze";
     let bad = |fault: &str| at.error(format!("`{text}` is not a valid target: {fault}"), hint);
-    let (origin, template) = match text.find('{') {
-        None => (text, None),
-        Some(_) => {
-            let start = text.find("://").map_or(0, |at| at + 3);
-            let slash = text.get(start..).and_then(|rest| rest.find('/')).map_or(text.len(), |at| start + at);
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let slash = text.get(start..).and_then(|rest| rest.find('/')).map_or(text.len(), |at| start + at);
+    let (origin, template) = match text.contains(['{', '*']) {
+        false => (text, None),
+        true => {
             let (origin, rest) = text.split_at_checked(slash)?;
-            match Template::parse(rest) {
+            let template = Template::parse(rest).and_then(|template| match path {
+                Some(path) if template.names().all(|name| path.has(name)) => template.filled_from(path),
+                _ => Ok(template),
+            });
+            match template {
                 Ok(template) => (origin, Some(template)),
-                Err(fault) => return bad(&fault.to_string()),
+                Err(fault) => {
+                    let message = format!("`{text}` is not a valid target: {fault}");
+                    return at.error(message, filled_hint(&fault));
+                }
             }
         }
     };
@@ -122,6 +133,13 @@ fn target(at: &Cursor<'_>, path: Option<&Template>) -> Option<Target> {
         && let Some(name) = template.names().find(|name| !path.has(name))
     {
         return at.error(format!("the path has no capture {name}"), "");
+    }
+    if let Some(name) = path.and_then(Template::remainder)
+        && template.as_ref().is_none_or(|template| !template.has(name))
+    {
+        at.warn(&format!(
+            "the target does not contain {{{name}}}: all requests below the path go to one URL"
+        ));
     }
     match Url::parse(origin) {
         Ok(url) => Some(Target { url, path: template }),
@@ -186,6 +204,7 @@ fn inject(
     }
     Some(Inject {
         route: Arc::clone(&route.name),
+        remainder: route.path.remainder().map(Into::into),
         params: params?,
         insertions,
         keep: keep?,

@@ -170,7 +170,7 @@ fn public_url(at: &Cursor<'_>, has_tokens: bool) -> Option<String> {
         return at.error(format!("{} is not a URL", shown_url(text)), hint);
     };
     let web = matches!(uri.scheme_str(), Some("https" | "http"));
-    let plain = !text.ends_with('/') && !text.contains(['?', '#', '@']);
+    let plain = !text.ends_with('/') && !text.contains(['?', '#', '@', '*']);
     if !web || !plain || uri.host().is_none_or(str::is_empty) {
         return at.error(format!("{} is not the beginning of a public URL", shown_url(text)), hint);
     }

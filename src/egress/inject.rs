@@ -10,7 +10,7 @@ use http::HeaderName;
 use super::shape::{Callback, Shape};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Absent, Found, InsertFault, Pointer, find_one, find_strict, insert, resolve_appends};
-use crate::path::Captures;
+use crate::path::{Captures, is_capturable, is_remainder};
 use crate::query::{Parameter, pair, parameter, parameter_strict, without_parameter};
 use crate::request::RequestHead;
 
@@ -41,6 +41,8 @@ pub struct Insertion {
 pub struct Inject {
     /// The route that receives the callback.
     pub route: Arc<str>,
+    /// The capture of this route that is the remainder of the path, if the path has one.
+    pub remainder: Option<Box<str>>,
     /// The captures of this route, each with the source of its value.
     pub params: Vec<(Box<str>, ValueSource)>,
     /// The values to insert, each with its place.
@@ -55,6 +57,38 @@ pub struct Inject {
     /// The member of the provider's response from which Callgate reads the provider's id of the work. `None` if
     /// Callgate does not read this id.
     pub response: Option<Pointer>,
+}
+
+/// The kind of body that a request must have to get a callback from a rule whose path ends with a remainder.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BodyKind {
+    /// JSON or a form.
+    Any,
+    /// A form, `application/x-www-form-urlencoded`.
+    Form,
+    /// JSON.
+    Json,
+}
+
+impl BodyKind {
+    /// Returns the name of the kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "a JSON body or a form",
+            Self::Form => "a form",
+            Self::Json => "a JSON body",
+        }
+    }
+
+    /// Reports whether a request has a body of this kind, according to its head.
+    pub(super) fn is_of(self, head: &RequestHead<'_>) -> bool {
+        head.has_body()
+            && match self {
+                Self::Any => head.is_json() || head.is_form(),
+                Self::Form => head.is_form(),
+                Self::Json => head.is_json(),
+            }
+    }
 }
 
 /// The source of the value of a capture.
@@ -73,6 +107,28 @@ pub enum ValueSource {
 }
 
 impl Inject {
+    /// Returns the kind of body into which the callback can be inserted, and from which its captures are read.
+    pub fn body_kind(&self) -> BodyKind {
+        let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
+        let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
+        let reads_json = self.params.iter().any(|(_, source)| matches!(source, ValueSource::Body(_)));
+        if self.insertions.iter().any(in_form) {
+            BodyKind::Form
+        } else if reads_json || self.insertions.iter().any(in_json) {
+            BodyKind::Json
+        } else {
+            BodyKind::Any
+        }
+    }
+
+    /// Reports whether `value` is valid for the capture `name` of the route.
+    pub(super) fn accepts(&self, name: &str, value: &str) -> bool {
+        match &self.remainder {
+            Some(remainder) if **remainder == *name => is_remainder(value),
+            _ => is_capturable(name, value),
+        }
+    }
+
     /// Returns the places at which the agent's request must not have a value yet. Places of constant values are not
     /// included, because the agent may set these values itself.
     pub fn places(&self) -> impl Iterator<Item = &InsertionPlace> {

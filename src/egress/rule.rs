@@ -9,7 +9,7 @@ use super::inject::{self, Inject, ValueSource};
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
 use crate::guard::Url;
-use crate::path::{CanonicalPath, Captures, Template, check_query, is_capturable};
+use crate::path::{CanonicalPath, Captures, Template, check_query};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -87,7 +87,9 @@ impl Egress {
         &self.rules
     }
 
-    /// Returns the rule for a request, and the captures of the request's path.
+    /// Returns the rule for a request, and the captures of the request's path. If the first rule that matches the path does
+    /// not accept the method, a later rule with a remainder is used that accepts it. Otherwise a rule for `POST` to one
+    /// path would hide this path for all other methods of the same API.
     ///
     /// # Errors
     /// Returns [`Unruled`] if no rule accepts the request.
@@ -100,14 +102,17 @@ impl Egress {
         let path = CanonicalPath::parse(head.raw_path()).map_err(|fault| malformed(fault.to_string()))?;
         check_query(head.raw_query().unwrap_or_default())
             .map_err(|at| malformed(format!("the query has a forbidden character at byte {at}")))?;
-        let Some(rule) = self.rules.iter().find(|rule| rule.path.matches(&path)) else {
+        let mut matching = self.rules.iter().filter(|rule| rule.path.matches(&path));
+        let Some(first) = matching.next() else {
             let detail = format!("none of the {} rules has this path", self.rules.len());
             return Err(unruled(Denial::RuleUnknown, detail, None));
         };
-        if rule.methods.iter().all(|method| method.as_str() != head.method) {
-            let detail = format!("{} is not one of {:?}", head.method, rule.methods);
-            return Err(unruled(Denial::MethodNotAllowed, detail, Some(rule)));
-        }
+        let accepts = |rule: &&Arc<Rule>| rule.methods.iter().any(|method| method.as_str() == head.method);
+        let mut prefixes = matching.filter(|rule| rule.path.remainder().is_some());
+        let Some(rule) = Some(first).filter(accepts).or_else(|| prefixes.find(accepts)) else {
+            let detail = format!("{} is not one of {:?}", head.method, first.methods);
+            return Err(unruled(Denial::MethodNotAllowed, detail, Some(first)));
+        };
         if let Some(declared) = head.body_bytes_declared.filter(|declared| *declared > rule.body_bytes_max) {
             let detail = format!("{declared} bytes declared, {} allowed", rule.body_bytes_max);
             return Err(unruled(Denial::BodyTooLarge, detail, Some(rule)));
@@ -117,6 +122,16 @@ impl Egress {
 }
 
 impl Rule {
+    /// Returns the callback for a request with this head. Returns `None` if the request is sent as it is.
+    ///
+    /// A rule whose path ends with a remainder applies to a whole API. It inserts a callback only into requests that
+    /// have a body into which the callback can be inserted. Without this condition, it would deny `GET /v1/models`.
+    pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
+        let inject = self.inject.as_ref()?;
+        let applies = self.path.remainder().is_none() || inject.body_kind().is_of(head);
+        applies.then_some(inject)
+    }
+
     /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is
     /// [`ValueSource::New`].
     ///
@@ -129,7 +144,7 @@ impl Rule {
         captures: &Captures,
         mut fresh: impl FnMut() -> String,
     ) -> Result<Plan, Refusal> {
-        let Some(inject) = &self.inject else { return Ok(Plan::Pass { kept: false }) };
+        let Some(inject) = self.injection(head) else { return Ok(Plan::Pass { kept: false }) };
         if let Some(place) = inject.taken(head, body)? {
             if inject.keep {
                 return Ok(Plan::Pass { kept: true });
@@ -145,7 +160,7 @@ impl Rule {
                 ValueSource::New => Some(fresh()),
                 source => source.read(head, body, captures),
             };
-            match value.filter(|value| is_capturable(name, value)) {
+            match value.filter(|value| inject.accepts(name, value)) {
                 Some(value) => params.push((name.clone(), value)),
                 None => {
                     let detail = format!("{source} has no valid value for the capture {name}");

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
 
 use super::inject::{self, Insertion, InsertionPlace};
@@ -24,6 +24,19 @@ pub struct Outgoing<'b> {
     pub head: Vec<u8>,
     /// The body.
     pub body: Cow<'b, [u8]>,
+}
+
+/// The head of a request that is sent to the provider as it is.
+#[derive(Debug)]
+pub struct Unchanged {
+    /// The URL of the provider.
+    pub url: Url,
+    /// The head of the HTTP/1.1 request, including the blank line.
+    pub head: Vec<u8>,
+    /// Whether the body has the chunked transfer coding.
+    pub is_chunked: bool,
+    /// Whether the request asks for the protocol WebSocket.
+    pub asks_for_websocket: bool,
 }
 
 impl Rule {
@@ -54,7 +67,7 @@ impl Rule {
         }
         let target = self.target(head, captures, &parameters)?;
         let url = self.target.url.with_target(&target);
-        let unpacked = self.inject.as_ref().is_some_and(|inject| inject.response.is_some());
+        let unpacked = self.injection(head).is_some_and(|inject| inject.response.is_some());
         let skip = |name: &HeaderName| {
             // If Callgate reads the provider's id from the response, the response must not be compressed.
             (unpacked && *name == ACCEPT_ENCODING) || extra.iter().any(|(extra, _)| *extra == name)
@@ -64,8 +77,38 @@ impl Rule {
         for (name, value) in &extra {
             write_line(&mut out, name.as_str(), value.as_bytes());
         }
-        end(&mut out, head.method, &self.headers, sent.len());
+        end(&mut out, head.method, &self.headers, sent.len() as u64);
         Ok(Outgoing { url, head: out, body: sent })
+    }
+
+    /// Writes the head of a request to the provider that is sent as it is. Its body has the framing of the agent's
+    /// request, so that it can be sent while it arrives.
+    ///
+    /// # Errors
+    /// Returns a [`Refusal`] if a capture does not fit the target.
+    pub fn unchanged(&self, head: &RequestHead<'_>, captures: &Captures) -> Result<Unchanged, Refusal> {
+        let url = self.target.url.with_target(&self.target(head, captures, &[])?);
+        let mut out = Vec::with_capacity(1024);
+        begin(&mut out, head, &url, &self.headers, |_| false);
+        let (is_chunked, asks_for_websocket) =
+            (head.headers.contains_key(TRANSFER_ENCODING), head.asks_for_websocket());
+        if asks_for_websocket {
+            write_line(&mut out, "connection", b"upgrade");
+            write_line(&mut out, "upgrade", b"websocket");
+        } else if head.accepts_trailers() {
+            write_line(&mut out, "connection", b"te");
+            write_line(&mut out, "te", b"trailers");
+        }
+        if is_chunked {
+            for names in head.headers.get_all(TRAILER) {
+                write_line(&mut out, "trailer", names.as_bytes());
+            }
+            write_configured(&mut out, &self.headers);
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+        } else {
+            end(&mut out, head.method, &self.headers, head.body_bytes_declared.unwrap_or(0));
+        }
+        Ok(Unchanged { url, head: out, is_chunked, asks_for_websocket })
     }
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
@@ -81,8 +124,14 @@ impl Rule {
         let unusable = || {
             Refusal::new(Denial::ParameterUnusable, "a capture has no valid value for the path of the target")
         };
+        // The provider receives the remainder as the agent wrote it. The canonical path has passed all checks, and both
+        // have the same meaning, but the agent may have signed its spelling.
+        let value = |name: &str| match self.path.remainder() {
+            Some(remainder) if remainder == name => self.path.raw_remainder(head.raw_path()),
+            _ => captures.value(name),
+        };
         let mut target = match &self.target.path {
-            Some(template) => template.fill(|name| captures.value(name)).ok_or_else(unusable)?,
+            Some(template) => template.fill_as_written(value).ok_or_else(unusable)?,
             None => self.target.url.target().to_owned(),
         };
         let mut query = head.raw_query().map(Cow::Borrowed).filter(|query| !query.is_empty());
@@ -115,7 +164,7 @@ pub fn answer_head(
     for (name, value) in signature {
         write_line(&mut out, name.as_str(), value.as_bytes());
     }
-    end(&mut out, head.method, headers, body_bytes);
+    end(&mut out, head.method, headers, body_bytes as u64);
     out
 }
 
@@ -144,12 +193,16 @@ fn begin(
 }
 
 /// Writes the configured headers, `Content-Length`, and the blank line.
-fn end(out: &mut Vec<u8>, method: &str, headers: &[(HeaderName, Secret)], body_bytes: usize) {
-    for (name, value) in headers {
-        write_line(out, name.as_str(), value.expose());
-    }
+fn end(out: &mut Vec<u8>, method: &str, headers: &[(HeaderName, Secret)], body_bytes: u64) {
+    write_configured(out, headers);
     if body_bytes > 0 || !matches!(method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
         write_line(out, "content-length", body_bytes.to_string().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
+}
+
+fn write_configured(out: &mut Vec<u8>, headers: &[(HeaderName, Secret)]) {
+    for (name, value) in headers {
+        write_line(out, name.as_str(), value.expose());
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::bytes::{is_control, is_token};
 
-/// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that can be configured.
+/// Maximum size of a chunk, in bytes. This is sixteen times the largest request body that is kept in memory.
 const SIZE_MAX: u64 = 1 << 30;
 /// Maximum length of a line outside the data, in bytes: a chunk size with its extensions, or a trailer.
 const LINE_BYTES_MAX: u16 = 4 << 10;
@@ -157,7 +157,21 @@ impl Chunks {
     ///
     /// # Errors
     /// Returns [`ChunkFault`] if the bytes violate the grammar.
-    pub fn read(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, ChunkFault> {
+    pub fn read(&mut self, bytes: &[u8], data: impl FnMut(&[u8])) -> Result<usize, ChunkFault> {
+        self.read_with_trailers(bytes, data, |_| {})
+    }
+
+    /// Reads the next bytes as [`Chunks::read`] does, and passes each byte of the trailer lines to `trailer`, including
+    /// the CRLF of each line.
+    ///
+    /// # Errors
+    /// Returns [`ChunkFault`] if the bytes violate the grammar.
+    pub fn read_with_trailers(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+        mut trailer: impl FnMut(u8),
+    ) -> Result<usize, ChunkFault> {
         let mut rest = bytes;
         while let Some((first, behind)) = rest.split_first() {
             if self.at == At::Data {
@@ -174,7 +188,12 @@ impl Chunks {
             if self.is_done() {
                 break;
             }
+            let before = self.at;
             self.byte(*first)?;
+            let is_of_line = matches!(before, At::Trailer | At::Name | At::Value | At::ValueEnd);
+            if is_of_line && self.at != At::End {
+                trailer(*first);
+            }
             rest = behind;
         }
         Ok(bytes.len() - rest.len())

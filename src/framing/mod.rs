@@ -7,7 +7,9 @@ mod chunks;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod framing;
 mod head;
+mod trailers;
 
 pub use chunks::{ChunkFault, Chunks};
 pub use framing::Framing;
 pub use head::{Head, HeadFault, is_authority};
+pub use trailers::Trailers;

@@ -5,15 +5,16 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::date::get_cached_date;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::request_head::RequestParts;
 use super::timeouts::with_timeout;
-use crate::framing::{Framing, Head};
+use crate::framing::{Framing, Trailers};
 use crate::request::{lasts, write_line};
 
 /// Size of one body read, in bytes, if the buffer for the body has no free capacity.
@@ -32,52 +33,6 @@ const RESPONSE_BYTES: usize = 512;
 pub(crate) const DRAIN_BYTES_MAX: u64 = 64 << 10;
 /// Deadline for reading and discarding an unread body, and for closing a connection.
 pub(crate) const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
-
-/// The parts of a request head.
-#[derive(Debug)]
-pub(crate) struct RequestParts {
-    pub(crate) method: Method,
-    /// The request target as received. It contains visible ASCII only.
-    target: Bytes,
-    pub(crate) version: Version,
-    pub(crate) headers: HeaderMap,
-    framing: Framing,
-}
-
-impl RequestParts {
-    /// Parses a complete head. `head` is the result of its validation, and `bytes` contains only the head. Returns
-    /// `None` if a part is invalid although the validation succeeded.
-    pub(crate) fn parse(head: &Head, mut bytes: Bytes) -> Option<Self> {
-        bytes.advance(head.begins_at());
-        let line = line(&mut bytes)?;
-        let method_ends = memchr::memchr(b' ', &line)?;
-        let target_ends = memchr::memrchr(b' ', &line)?;
-        let method = Method::from_bytes(line.get(..method_ends)?).ok()?;
-        let target = (method_ends < target_ends).then(|| line.slice(method_ends + 1..target_ends))?;
-        let version = if head.is_http_1_1() { Version::HTTP_11 } else { Version::HTTP_10 };
-        let mut headers = HeaderMap::with_capacity(head.header_lines());
-        loop {
-            let line = self::line(&mut bytes)?;
-            if line.is_empty() {
-                break;
-            }
-            let colon = memchr::memchr(b':', &line)?;
-            let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
-            let value = line.get(colon + 1..)?.trim_ascii();
-            let value = HeaderValue::from_maybe_shared(line.slice_ref(value)).ok()?;
-            headers.try_append(name, value).ok()?;
-        }
-        Some(Self { method, target, version, headers, framing: head.framing() })
-    }
-}
-
-/// Removes the next line and returns it without its CRLF.
-fn line(bytes: &mut Bytes) -> Option<Bytes> {
-    let end = memchr::memchr(b'\n', bytes)?;
-    let line = bytes.slice(..end.checked_sub(1)?);
-    bytes.advance(end + 1);
-    Some(line)
-}
 
 /// Writes the head of a response, with `Date` and `Connection`. With `keep_alive`, the head allows the caller to send
 /// another request on the connection.
@@ -127,6 +82,8 @@ pub(crate) struct Http1Session {
     read_buffer: BytesMut,
     /// The framing of the part of the body that was not read yet.
     body: Framing,
+    /// The trailers of the body. `None` if they are not kept.
+    trailers: Option<Trailers>,
     /// Whether the connection can carry another request.
     keep_alive: bool,
     /// Whether an unread body is discarded after the response, so that the connection can be kept.
@@ -147,6 +104,7 @@ impl Http1Session {
             request,
             read_buffer,
             body,
+            trailers: None,
             keep_alive,
             drain_body: false,
             response_framing: ResponseFraming::NoBody,
@@ -178,6 +136,22 @@ impl Http1Session {
     /// Makes this session discard an unread body after the response instead of closing the connection.
     pub(crate) fn drain_after_response(&mut self) {
         self.drain_body = true;
+    }
+
+    /// Keeps the trailers of the body, which are otherwise ignored. Must be called before the body is read.
+    pub(crate) fn keep_trailers(&mut self) {
+        self.trailers = Some(Trailers::default());
+    }
+
+    /// Returns the trailers of the body that were read so far.
+    pub(crate) fn trailers(&self) -> Option<&Trailers> {
+        self.trailers.as_ref()
+    }
+
+    /// Returns the connection and the bytes that were read after the request. The session cannot read a body afterwards.
+    pub(super) fn take_io(&mut self) -> (&mut Stream, BytesMut) {
+        (self.body, self.keep_alive) = (Framing::Length(0), false);
+        (&mut self.stream, std::mem::take(&mut self.read_buffer))
     }
 
     /// Limits the duration of each write.
@@ -248,7 +222,11 @@ impl Http1Session {
                     // capacity.
                     let free_capacity = (body.capacity() - body.len()).max(CHUNKED_READ_BYTES_MIN);
                     let next = self.read_buffer.get(..free_capacity).unwrap_or(&self.read_buffer);
-                    let Ok(taken) = chunks.read(next, |data| body.extend_from_slice(data)) else {
+                    let trailers = &mut self.trailers;
+                    let keep = |b| trailers.iter_mut().for_each(|trailers| trailers.push(b));
+                    let read = chunks.read_with_trailers(next, |data| body.extend_from_slice(data), keep);
+                    let is_too_large = self.trailers.as_ref().is_some_and(Trailers::is_too_large);
+                    let Some(taken) = read.ok().filter(|_| !is_too_large) else {
                         // After a framing error, the rest of the stream is untrusted.
                         self.body = Framing::Close;
                         return Err(io::ErrorKind::InvalidData.into());
@@ -287,6 +265,22 @@ impl Http1Session {
         self.write_buffer.reserve(RESPONSE_BYTES);
         let lines = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         write_response_head(&mut self.write_buffer, status.as_u16(), lines, self.keep_alive);
+    }
+
+    /// Writes the buffered head of the response now, although no part of the body is available yet.
+    pub(crate) async fn flush_head(&mut self) -> io::Result<()> {
+        if self.write_buffer.is_empty() { Ok(()) } else { self.flush_buffer().await }
+    }
+
+    /// Ends a chunked response body with trailers, each in its line with CRLF. Any other body ends without them.
+    pub(crate) async fn end_with_trailers(&mut self, trailers: &[u8]) -> io::Result<()> {
+        if self.response_framing != ResponseFraming::Chunks {
+            return self.write_body(&[], true).await;
+        }
+        for part in [b"0\r\n", trailers, b"\r\n"] {
+            self.write_buffer.extend_from_slice(part);
+        }
+        self.flush_buffer().await
     }
 
     /// Writes a part of the response body. `end` marks the last part. If the response has no body, writes only the

@@ -16,6 +16,7 @@ mod request_loop;
 pub(crate) mod response;
 mod session;
 mod timeouts;
+mod tunnel;
 
 pub use client::{ResponseBytes, read_response};
 
@@ -29,3 +30,4 @@ pub(crate) use session::{
     Caller, Session, TRACEPARENT, head_of, is_ambiguous, send_continue_if_expected, set_traceparent,
 };
 pub(crate) use timeouts::{CLOSE_TIMEOUT, ReusableTimer, WRITE_TIMEOUT, with_timeout};
+pub(crate) use tunnel::relay_websocket;

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
 use super::buffered_io::BufferedIo;
-use super::http1_session::RequestParts;
 use super::timeouts::ReusableTimer;
 use crate::denial::Denial;
 use crate::framing::{Framing, Head, HeadFault};
@@ -18,6 +18,52 @@ use crate::policy::Limits;
 const READ_BYTES: usize = 8 << 10;
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4). No HTTP/1 request that Callgate accepts begins with it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The parts of a request head.
+#[derive(Debug)]
+pub(crate) struct RequestParts {
+    pub(crate) method: Method,
+    /// The request target as received. It contains visible ASCII only.
+    pub(super) target: Bytes,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
+    pub(super) framing: Framing,
+}
+
+impl RequestParts {
+    /// Parses a complete head. `head` is the result of its validation, and `bytes` contains only the head. Returns
+    /// `None` if a part is invalid although the validation succeeded.
+    pub(crate) fn parse(head: &Head, mut bytes: Bytes) -> Option<Self> {
+        bytes.advance(head.begins_at());
+        let line = take_line(&mut bytes)?;
+        let method_ends = memchr::memchr(b' ', &line)?;
+        let target_ends = memchr::memrchr(b' ', &line)?;
+        let method = Method::from_bytes(line.get(..method_ends)?).ok()?;
+        let target = (method_ends < target_ends).then(|| line.slice(method_ends + 1..target_ends))?;
+        let version = if head.is_http_1_1() { Version::HTTP_11 } else { Version::HTTP_10 };
+        let mut headers = HeaderMap::with_capacity(head.header_lines());
+        loop {
+            let line = take_line(&mut bytes)?;
+            if line.is_empty() {
+                break;
+            }
+            let colon = memchr::memchr(b':', &line)?;
+            let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
+            let value = line.get(colon + 1..)?.trim_ascii();
+            let value = HeaderValue::from_maybe_shared(line.slice_ref(value)).ok()?;
+            headers.try_append(name, value).ok()?;
+        }
+        Some(Self { method, target, version, headers, framing: head.framing() })
+    }
+}
+
+/// Removes the next line and returns it without its CRLF.
+fn take_line(bytes: &mut Bytes) -> Option<Bytes> {
+    let end = memchr::memchr(b'\n', bytes)?;
+    let line = bytes.slice(..end.checked_sub(1)?);
+    bytes.advance(end + 1);
+    Some(line)
+}
 
 /// The result of waiting for a request head.
 pub(crate) enum HeadRead {

@@ -1,19 +1,20 @@
 //! Writes responses to callers: responses that are relayed from an upstream, Callgate's own responses, and denials as
 //! problem+json (RFC 9457).
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRAILER, TRANSFER_ENCODING,
     WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use serde::Serialize;
 
 use super::session::Session;
-use super::timeouts::TransferTimer;
+use super::timeouts::{TransferTimer, poll_once};
 use crate::denial::Denial;
 use crate::http::client::ResponseFault;
 use crate::http::client::{Connection, UpstreamResponse};
@@ -171,7 +172,7 @@ pub(crate) async fn relay(
     // Without `Content-Length` from the upstream, the length is unknown until the end. HTTP/1.1 callers then get a
     // chunked body. For HTTP/1.0 callers the end of the connection ends the body.
     let chunks = session.version() == Version::HTTP_11 && session.method() != Method::HEAD;
-    let header = relayed_header(response.status(), response.headers(), chunks);
+    let header = relayed_header(response, chunks);
     let header = header.map_err(|_| RelayError::Upstream(ResponseFault::Garbled))?;
     session.write_head(header).await.map_err(|_| RelayError::Caller)?;
     let mut body_start = Some(body_start).filter(|body_start| !body_start.is_empty());
@@ -180,7 +181,7 @@ pub(crate) async fn relay(
     loop {
         let data = match body_start.take() {
             Some(data) => Some(data),
-            None => response.read_body().await.map_err(RelayError::Upstream)?,
+            None => next_part(session, response, bytes == 0).await?,
         };
         match data {
             Some(data) => {
@@ -189,25 +190,52 @@ pub(crate) async fn relay(
                     response.take_connection().into_iter().for_each(&mut reuse);
                 }
                 bytes += data.len() as u64;
-                let written = timer.step(bytes, session.write_body(data, end)).await;
+                let trailers = if end { response.trailers() } else { Vec::new() };
+                let is_last = end && trailers.is_empty();
+                let written = timer.step(bytes, session.write_body(data, is_last)).await;
                 written.and_then(Result::ok).ok_or(RelayError::Caller)?;
+                if end && !is_last {
+                    return session.end_with_trailers(&trailers).await.map_err(|_| RelayError::Caller);
+                }
                 if end {
                     return Ok(());
                 }
             }
             None => {
                 response.take_connection().into_iter().for_each(&mut reuse);
-                return session.write_body(Bytes::new(), true).await.map_err(|_| RelayError::Caller);
+                let trailers = response.trailers();
+                return session.end_with_trailers(&trailers).await.map_err(|_| RelayError::Caller);
             }
         }
     }
 }
 
-fn relayed_header(status: StatusCode, headers: &HeaderMap, chunks: bool) -> pingora::Result<ResponseHeader> {
+/// Reads the next part of the body of a response. If the first part is not available yet, the head is written before
+/// the wait: the head of a stream of events can arrive long before its first event.
+async fn next_part(
+    session: &mut Session,
+    response: &mut UpstreamResponse,
+    is_first: bool,
+) -> Result<Option<Bytes>, RelayError> {
+    if is_first {
+        if let Some(data) = poll_once(pin!(response.read_body())).await {
+            return data.map_err(RelayError::Upstream);
+        }
+        session.flush_head().await.map_err(|_| RelayError::Caller)?;
+    }
+    response.read_body().await.map_err(RelayError::Upstream)
+}
+
+fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<ResponseHeader> {
+    let (status, headers) = (response.status(), response.headers());
     let mut header = ResponseHeader::build_no_case(status, Some(headers.len() + 2))?;
     let listed = headers_of_one_hop(headers);
+    let has_trailers = chunks && response.keeps_trailers() && !headers.contains_key(CONTENT_LENGTH);
     for (name, value) in headers {
-        if *name != TRANSFER_ENCODING && !HOP_BY_HOP.contains(&name.as_str()) && !listed.contains(name) {
+        let is_hop_by_hop = HOP_BY_HOP.contains(&name.as_str()) || listed.contains(name);
+        // `Trailer` announces the trailers. It is relayed together with them.
+        let is_announcement = *name == TRAILER && has_trailers;
+        if *name != TRANSFER_ENCODING && (!is_hop_by_hop || is_announcement) {
             header.append_header(name.clone(), value.clone())?;
         }
     }

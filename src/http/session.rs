@@ -13,7 +13,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
 use super::http1_session::Http1Session;
-use crate::framing::is_authority;
+use crate::framing::{Trailers, is_authority};
 use crate::observe::Span;
 use crate::request::{ClientCertificate, RequestHead};
 
@@ -101,6 +101,21 @@ impl Session {
         }
     }
 
+    /// Keeps the trailers of a chunked HTTP/1 body, which are otherwise ignored. Must be called before the body is read.
+    pub(crate) fn keep_trailers(&mut self) {
+        if let Self::Http1(http1) = self {
+            http1.keep_trailers();
+        }
+    }
+
+    /// Returns the trailers of the body, if they are kept. They are complete at the end of the body.
+    pub(crate) fn trailers(&self) -> Option<&Trailers> {
+        match self {
+            Self::Http1(http1) => http1.trailers(),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// Reads the next part of the body. Returns `None` at its end.
     pub(crate) async fn read_body(&mut self) -> io::Result<Option<Bytes>> {
         match self {
@@ -137,6 +152,23 @@ impl Session {
             Self::Http2(session) => {
                 session.write_response_header(Box::new(header)).await.map_err(io::Error::other)
             }
+        }
+    }
+
+    /// Writes the head of the response now, although no part of the body is available yet.
+    pub(crate) async fn flush_head(&mut self) -> io::Result<()> {
+        match self {
+            Self::Http1(http1) => http1.flush_head().await,
+            // The head was not buffered.
+            Self::Http2(_) => Ok(()),
+        }
+    }
+
+    /// Ends the response body with trailers, each in its line with CRLF. Only a chunked body of HTTP/1 can have them.
+    pub(crate) async fn end_with_trailers(&mut self, trailers: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Http1(http1) => http1.end_with_trailers(trailers).await,
+            Self::Http2(_) => self.write_body(Bytes::new(), true).await,
         }
     }
 

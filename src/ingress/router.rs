@@ -1,6 +1,6 @@
 //! Finds the route for a path. The routes form a tree of path segments, so that the lookup time depends on the path
-//! and not on the number of routes. At each segment a literal is tried before a capture, which is the order of
-//! [`Template::precedence`].
+//! and not on the number of routes. At each segment a literal is tried before a capture. Routes with a remainder are
+//! tried after all others. This is the order of [`Template::precedence`].
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use crate::path::{CanonicalPath, Segment, Segments, Template};
 #[derive(Clone, Debug, Default)]
 pub struct Router {
     root: Node,
+    has_remainders: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ struct Node {
     literals: BTreeMap<Box<str>, Node>,
     capture: Option<Box<Node>>,
     route: Option<usize>,
+    /// The route whose remainder begins at this node.
+    remainder: Option<usize>,
 }
 
 impl Router {
@@ -28,6 +31,12 @@ impl Router {
             node = match segment {
                 Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
+                // The remainder is the last segment.
+                Segment::Remainder(_) => {
+                    self.has_remainders = true;
+                    node.remainder.get_or_insert(index);
+                    return;
+                }
             };
         }
         node.route.get_or_insert(index);
@@ -36,8 +45,25 @@ impl Router {
     /// Returns the index of the route that matches `path`. `fits` reports whether the captures of a route accept the
     /// segments of the path. If `fits` returns false, the search continues.
     pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        descend(&self.root, path.segments(), &fits)
+        let found = descend(&self.root, path.segments(), &fits);
+        if !self.has_remainders {
+            return found;
+        }
+        found.or_else(|| descend_to_remainder(&self.root, path.segments(), &fits))
     }
+}
+
+/// Returns the route with a remainder that matches the segments. The route with the longest prefix is tried first.
+fn descend_to_remainder(
+    node: &Node,
+    mut segments: Segments<'_>,
+    fits: &impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let segment = segments.next()?;
+    let below = |next| descend_to_remainder(next, segments.clone(), fits);
+    let literal = node.literals.get(segment).and_then(below);
+    let longer = literal.or_else(|| below(node.capture.as_deref()?));
+    longer.or_else(|| node.remainder.filter(|index| fits(*index)))
 }
 
 fn descend(node: &Node, mut segments: Segments<'_>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
@@ -87,10 +113,31 @@ mod tests {
     }
 
     #[test]
+    fn remainders_match_everything_below_a_prefix() {
+        let templates = ["/a/{*r}", "/a/b/{*r}", "/{x}/b/c", "/a/{x}"];
+        for (path, found) in [
+            ("/a/", Some(0)),
+            ("/a", None),
+            ("/a/b", Some(3)),
+            ("/a/b/", Some(1)),
+            ("/a/b/c", Some(2)),
+            ("/a/b/c/d", Some(1)),
+            ("/a/%C3%A9", Some(0)),
+            ("/a/x/y/z/", Some(0)),
+            ("/b/x/y", None),
+        ] {
+            assert_eq!(find(&templates, path), found, "{path}");
+        }
+        assert_eq!(find(&["/{*r}"], "/"), Some(0));
+    }
+
+    #[test]
     fn the_tree_finds_what_precedence_ranks_first() {
         let mut texts = Vec::new();
         for a in ["a", "b", "{x}"] {
+            texts.push(format!("/{a}/{{*r}}"));
             for b in ["a", "b", "{y}"] {
+                texts.push(format!("/{a}/{b}/{{*r}}"));
                 for c in ["a", "{z}"] {
                     texts.push(format!("/{a}/{b}/{c}"));
                 }
@@ -101,7 +148,10 @@ mod tests {
         let texts: Vec<_> =
             texts.iter().enumerate().filter(|(i, _)| i % 3 != 1).map(|(_, t)| t.as_str()).collect();
         let templates: Vec<_> = texts.iter().map(|text| Template::parse(text).unwrap()).collect();
-        for path in ["/a/a/a", "/a/b/a", "/b/a/q", "/q/a/a", "/q/b/q", "/a/q/a", "/b/b/b", "/q/q/q"] {
+        for path in [
+            "/a/a/a", "/a/b/a", "/b/a/q", "/q/a/a", "/q/b/q", "/a/q/a", "/b/b/b", "/q/q/q", "/a/", "/q/b/",
+            "/a/a/a/a", "/b/q",
+        ] {
             let canonical = CanonicalPath::parse(path).unwrap();
             let matching = (0..templates.len()).filter(|i| templates[*i].matches(&canonical));
             let first = matching.min_by(|a, b| templates[*a].precedence(&templates[*b]));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Ask, ClaimError, EventKey};
+use super::captures::of_pairs;
 use super::events::Events;
 use super::notice::{Notice, Overdue, Undelivered};
 use super::question::Question;
@@ -27,7 +28,7 @@ pub struct Interaction {
     /// The provider that sends the callbacks of this interaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Arc<str>>,
-    /// The captures as `name=value`, separated by `&`.
+    /// The captures, in the form of [`pairs`](super::pairs).
     pub captures: Box<str>,
     /// The current state.
     pub state: State,
@@ -180,7 +181,7 @@ impl Interaction {
 
     /// Returns name and value of each capture.
     pub fn captures(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.captures.split('&').filter_map(|pair| pair.split_once('='))
+        of_pairs(&self.captures)
     }
 
     /// Returns the ids of the last delivered events, oldest first.

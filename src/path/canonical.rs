@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// Maximum length of a path, in bytes. A path segment can contain a token of up to 8 KiB.
-const PATH_BYTES_MAX: usize = 12 * 1024;
+pub(super) const PATH_BYTES_MAX: usize = 12 * 1024;
 
 /// A path in canonical form.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -7,4 +7,4 @@ mod template;
 
 pub use crate::query::{Parameter, check_query, parameter, with_parameter, without_parameter};
 pub use canonical::{CanonicalPath, PathFault, Segments};
-pub use template::{Captures, Segment, TOKEN_CAPTURE, Template, TemplateFault, is_capturable};
+pub use template::{Captures, Segment, TOKEN_CAPTURE, Template, TemplateFault, is_capturable, is_remainder};

@@ -1,17 +1,19 @@
-//! Path templates such as `/webhooks/{document_id}/status`. A capture is always one whole segment.
+//! Path templates such as `/webhooks/{document_id}/status` and `/provider/{*rest}`. A capture is one whole segment. A
+//! remainder, `{*rest}`, is the last segment of a template and captures everything below a prefix.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::canonical::CanonicalPath;
+use super::canonical::{CanonicalPath, PATH_BYTES_MAX};
 
 /// The name of the capture that contains a token. Callgate verifies the token and never passes it to the agent.
 pub const TOKEN_CAPTURE: &str = "callback_token";
 
 const CAPTURE_BYTES_MAX: usize = 255;
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
+const REMAINDER_BYTES_MAX: usize = 1024;
 const SEGMENTS_MAX: usize = 32;
 
 /// One segment of a template.
@@ -22,6 +24,9 @@ pub enum Segment {
     Capture(Arc<str>),
     /// A literal segment.
     Literal(Box<str>),
+    /// The remainder of the path, with this name. It is always the last segment, and matches one or more segments of
+    /// any characters that a canonical path may contain. The last of these segments may be empty.
+    Remainder(Arc<str>),
 }
 
 /// A parsed path template.
@@ -43,6 +48,10 @@ pub enum TemplateFault {
     Name(String),
     /// The literal text is not a canonical path.
     Path(String),
+    /// A remainder, or the capture of one, that is not the last segment.
+    Remainder(String),
+    /// A `*` that is not part of `{*name}`.
+    Star(String),
     /// The template has more than 32 segments.
     TooMany,
 }
@@ -56,6 +65,8 @@ impl fmt::Display for TemplateFault {
             Self::Doubled(name) => write!(f, "the capture `{name}` occurs twice"),
             Self::Name(name) => write!(f, "`{name}` is not a capture name: use [a-z_][a-z0-9_]*"),
             Self::Path(fault) => write!(f, "not a canonical path: {fault}"),
+            Self::Remainder(name) => write!(f, "the remainder `{name}` must be the last segment"),
+            Self::Star(segment) => write!(f, "`{segment}`: `*` is not a wildcard"),
             Self::TooMany => write!(f, "more than {SEGMENTS_MAX} segments"),
         }
     }
@@ -75,23 +86,18 @@ impl Template {
         }
         let mut names: Vec<Arc<str>> = Vec::new();
         let mut segments = Vec::new();
-        for segment in text.strip_prefix('/').unwrap_or(text).split('/') {
-            let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-            match name {
-                Some(name) if !is_name(name) => return Err(TemplateFault::Name(name.to_owned())),
-                Some(name) if names.iter().any(|n| **n == *name) => {
-                    return Err(TemplateFault::Doubled(name.to_owned()));
-                }
-                Some(name) => {
-                    let name: Arc<str> = name.into();
-                    names.push(name.clone());
-                    segments.push(Segment::Capture(name));
-                }
-                None if segment.contains(['{', '}']) => {
-                    return Err(TemplateFault::Braces(segment.to_owned()));
-                }
-                None => segments.push(Segment::Literal(segment.into())),
+        for text in text.strip_prefix('/').unwrap_or(text).split('/') {
+            let segment = Segment::parse(text)?;
+            if let Some(Segment::Remainder(name)) = segments.last() {
+                return Err(TemplateFault::Remainder(name.to_string()));
             }
+            if let Some(name) = segment.name() {
+                if names.contains(name) {
+                    return Err(TemplateFault::Doubled(name.to_string()));
+                }
+                names.push(Arc::clone(name));
+            }
+            segments.push(segment);
         }
         if segments.len() > SEGMENTS_MAX {
             return Err(TemplateFault::TooMany);
@@ -119,25 +125,99 @@ impl Template {
         self.names().any(|n| n == name)
     }
 
+    /// Returns the name of the capture of the remainder, if the template ends with one.
+    pub fn remainder(&self) -> Option<&str> {
+        match self.segments.last() {
+            Some(Segment::Remainder(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Returns this template as one that is filled with the captures of `path`: `{name}` stands for the remainder if
+    /// `name` is the remainder of `path`.
+    ///
+    /// # Errors
+    /// Returns [`TemplateFault::Star`] if this template has a remainder of its own, and [`TemplateFault::Remainder`] if
+    /// the remainder of `path` is not the last segment.
+    pub fn filled_from(mut self, path: &Self) -> Result<Self, TemplateFault> {
+        if let Some(name) = self.remainder() {
+            return Err(TemplateFault::Star(format!("{{*{name}}}")));
+        }
+        let last = self.segments.len().saturating_sub(1);
+        for (i, segment) in self.segments.iter_mut().enumerate() {
+            match segment {
+                Segment::Capture(name) if Some(&**name) == path.remainder() => {
+                    if i != last {
+                        return Err(TemplateFault::Remainder(name.to_string()));
+                    }
+                    *segment = Segment::Remainder(Arc::clone(name));
+                }
+                _ => {}
+            }
+        }
+        Ok(self)
+    }
+
+    /// Reports whether `value` is valid for the capture `name` of this template: whether a path can be matched from
+    /// which this value is captured. The value of a remainder has at most 1 KiB, because tokens and interactions store
+    /// it.
+    pub fn accepts(&self, name: &str, value: &str) -> bool {
+        if self.remainder() == Some(name) { is_remainder(value) } else { is_capturable(name, value) }
+    }
+
+    /// Returns the remainder of a raw path that matches this template, as the sender wrote it. Returns `None` if the
+    /// template has no remainder.
+    ///
+    /// A raw path and its canonical form have the same segments, because encoded slashes are denied.
+    pub fn raw_remainder<'p>(&self, raw: &'p str) -> Option<&'p str> {
+        self.remainder()?;
+        let mut rest = raw;
+        for _ in &self.segments {
+            rest = rest.split_once('/')?.1;
+        }
+        Some(rest)
+    }
+
     /// Returns the path with `value(name)` in place of each capture. Returns `None` if a value is missing or is not
     /// valid for its capture.
     pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
+        self.fill_with(value, is_canonical_remainder)
+    }
+
+    /// Returns the path as [`Template::fill`] does, but accepts every spelling of the remainder, and keeps its spelling.
+    pub fn fill_as_written<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Option<String> {
+        self.fill_with(value, |remainder| CanonicalPath::parse(&format!("/{remainder}")).is_ok())
+    }
+
+    fn fill_with<'v>(
+        &self,
+        value: impl Fn(&str) -> Option<&'v str>,
+        is_remainder: impl Fn(&str) -> bool,
+    ) -> Option<String> {
         let mut path = String::with_capacity(self.text.len() + 32);
         for segment in &self.segments {
             path.push('/');
             match segment {
                 Segment::Literal(text) => path.push_str(text),
                 Segment::Capture(name) => path.push_str(value(name).filter(|v| is_capturable(name, v))?),
+                Segment::Remainder(name) => path.push_str(value(name).filter(|v| is_remainder(v))?),
             }
         }
-        Some(path)
+        (path.len() <= PATH_BYTES_MAX).then_some(path)
     }
 
     /// Reports whether `path` matches this template.
     pub fn matches(&self, path: &CanonicalPath<'_>) -> bool {
         let mut texts = path.segments();
-        self.segments.iter().all(|segment| texts.next().is_some_and(|text| segment.matches(text)))
-            && texts.next().is_none()
+        for segment in &self.segments {
+            match (segment, texts.next()) {
+                (_, None) => return false,
+                (Segment::Remainder(_), Some(_)) => return true,
+                (segment, Some(text)) if segment.matches(text) => {}
+                _ => return false,
+            }
+        }
+        texts.next().is_none()
     }
 
     /// Returns the captures of `path`. The path must match this template.
@@ -145,8 +225,10 @@ impl Template {
         let mut spans = Vec::with_capacity(self.names.len());
         let mut start = 1;
         for (segment, text) in self.segments.iter().zip(path.segments()) {
-            if matches!(segment, Segment::Capture(_)) {
-                spans.push(start..start + text.len());
+            match segment {
+                Segment::Literal(_) => {}
+                Segment::Capture(_) => spans.push(start..start + text.len()),
+                Segment::Remainder(_) => spans.push(start..path.as_str().len()),
             }
             start += text.len() + 1;
         }
@@ -158,16 +240,19 @@ impl Template {
         self.precedence(other) == Ordering::Equal
     }
 
-    /// Compares the precedence of two templates that can match the same path. At the first segment that differs, a
-    /// literal comes before a capture. `Less` means that `self` is tried before `other`.
+    /// Compares the precedence of two templates that can match the same path. A template without a remainder comes before
+    /// a template with one. Otherwise the first segment that differs decides: a literal comes before a capture, and a
+    /// capture comes before a remainder. `Less` means that `self` is tried before `other`.
     pub fn precedence(&self, other: &Self) -> Ordering {
-        fn key(segment: &Segment) -> (bool, &str) {
+        fn key(segment: &Segment) -> (u8, &str) {
             match segment {
-                Segment::Literal(text) => (false, text),
-                Segment::Capture(_) => (true, ""),
+                Segment::Literal(text) => (0, text),
+                Segment::Capture(_) => (1, ""),
+                Segment::Remainder(_) => (2, ""),
             }
         }
-        self.segments.iter().map(key).cmp(other.segments.iter().map(key))
+        let ends = self.remainder().is_some().cmp(&other.remainder().is_some());
+        ends.then_with(|| self.segments.iter().map(key).cmp(other.segments.iter().map(key)))
     }
 }
 
@@ -188,12 +273,52 @@ pub fn is_capturable(name: &str, value: &str) -> bool {
         && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
 }
 
+/// Reports whether `value` is the remainder of a canonical path.
+fn is_canonical_remainder(value: &str) -> bool {
+    let path = format!("/{value}");
+    CanonicalPath::parse(&path).is_ok_and(|found| found.as_str() == path)
+}
+
+/// Reports whether `value` is valid for the remainder of a path that a token is bound to: the remainder of a canonical
+/// path, with at most 1 KiB.
+pub fn is_remainder(value: &str) -> bool {
+    value.len() <= REMAINDER_BYTES_MAX && is_canonical_remainder(value)
+}
+
 impl Segment {
-    /// Reports whether this segment matches `text`.
-    pub fn matches(&self, text: &str) -> bool {
+    fn parse(text: &str) -> Result<Self, TemplateFault> {
+        let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let (name, is_remainder) = match inner.map(|inner| inner.strip_prefix('*')) {
+            None if text.contains('*') => return Err(TemplateFault::Star(text.to_owned())),
+            None if text.contains(['{', '}']) => return Err(TemplateFault::Braces(text.to_owned())),
+            None => return Ok(Self::Literal(text.into())),
+            Some(Some(name)) => (name, true),
+            Some(None) => (inner.unwrap_or_default(), false),
+        };
+        if name.contains('*') {
+            return Err(TemplateFault::Star(text.to_owned()));
+        }
+        // A token is one segment.
+        if !is_name(name) || (is_remainder && name == TOKEN_CAPTURE) {
+            return Err(TemplateFault::Name(name.to_owned()));
+        }
+        Ok(if is_remainder { Self::Remainder(name.into()) } else { Self::Capture(name.into()) })
+    }
+
+    /// Returns the name of the capture. `None` for a literal.
+    fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Capture(name) | Self::Remainder(name) => Some(name),
+        }
+    }
+
+    /// Reports whether this segment matches `text`, one segment of a path.
+    fn matches(&self, text: &str) -> bool {
         match self {
             Self::Literal(literal) => **literal == *text,
             Self::Capture(name) => is_capturable(name, text),
+            Self::Remainder(_) => true,
         }
     }
 }
@@ -264,55 +389,5 @@ impl fmt::Debug for Captures {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_template_fills_and_captures() {
-        let template = Template::parse("/w/{a}/x/{b}").unwrap();
-        assert_eq!(template.fill(|n| Some(if n == "a" { "1" } else { "two" })).unwrap(), "/w/1/x/two");
-        let path = CanonicalPath::parse("/w/1/x/two").unwrap();
-        let captures = template.capture(&path);
-        assert_eq!(captures.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "two")]);
-    }
-
-    #[test]
-    fn values_that_could_not_be_captured_do_not_fill() {
-        let template = Template::parse("/w/{a}").unwrap();
-        for bad in ["", ".", "..", "a/b", "a%2fb", "a b", "é", "a?b", &"a".repeat(256)] {
-            assert_eq!(template.fill(|_| Some(bad)), None, "{bad:?}");
-        }
-        assert_eq!(template.fill(|_| None), None);
-    }
-
-    #[test]
-    fn the_token_is_captured_but_not_shown() {
-        let template = Template::parse("/w/{a}/{callback_token}/end").unwrap();
-        let captures = template.capture(&CanonicalPath::parse("/w/1/eyJ.x.y/end").unwrap());
-        assert_eq!(captures.value("callback_token"), Some("eyJ.x.y"));
-        assert_eq!(captures.iter().collect::<Vec<_>>(), [("a", "1")]);
-        assert_eq!(captures.redacted_path(), "/w/1/[token]/end");
-        assert!(!format!("{captures:?}").contains("eyJ"));
-    }
-
-    #[test]
-    fn bad_templates_are_refused() {
-        for bad in
-            ["", "w", "/a/{b", "/a/b}", "/a/x{b}", "/{a}{b}", "/{}", "/{A}", "/{1a}", "/{a}/{a}", "/a//b"]
-        {
-            assert!(Template::parse(bad).is_err(), "{bad:?}");
-        }
-        for bad in ["/a/../b", "/a%41", "/a;b", "/a?b", "/a b"] {
-            assert!(matches!(Template::parse(bad), Err(TemplateFault::Path(_))), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn literals_go_before_captures() {
-        let t = |text| Template::parse(text).unwrap();
-        assert_eq!(t("/a/b").precedence(&t("/a/{x}")), Ordering::Less);
-        assert_eq!(t("/{x}/b").precedence(&t("/a/{x}")), Ordering::Greater);
-        assert!(t("/a/{x}").same_shape(&t("/a/{y}")));
-        assert!(!t("/a/{x}").same_shape(&t("/a/{x}/c")));
-    }
-}
+#[path = "template_tests.rs"]
+mod tests;

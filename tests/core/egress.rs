@@ -6,6 +6,7 @@ use callgate::config::Config;
 use callgate::egress::{Callback, Plan};
 use callgate::request::RequestHead;
 use callgate::time::Timestamp;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libtest_mimic::Trial;
 
@@ -18,6 +19,7 @@ agent: { address: "127.0.0.1:1" }
 callback_tokens: { keys: [ { id: k1, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
 routes:
   - { name: r, path: "/w/{id}", token: { kind: callback, from: [bearer] }, forward: "/i/{id}" }
+  - { name: s, path: "/s/{*rest}", token: { kind: callback, from: [bearer] }, forward: "/i/{rest}" }
 egress:
   - { name: plain, path: /plain, target: "https://provider.example.com/in?fixed=1", body_max: 1KiB, headers: { x-key: { env: STATIC } } }
   - { name: captured, path: "/captured/{name}", target: "https://provider.example.com/to/{name}" }
@@ -27,6 +29,14 @@ egress:
   - { name: parameter, path: /parameter, target: "https://provider.example.com/in", inject: { route: r, params: { id: { query: id } }, url: { query: cb }, token: { header: x-token } } }
   - { name: fresh, path: /fresh, target: "https://provider.example.com/in", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
   - { name: constant, path: /constant, target: "https://provider.example.com/in", inject: { route: r, params: { id: /id }, preset: camara } }
+  - { name: below, path: "/api/{*rest}", methods: [GET, POST, PUT], target: "https://provider.example.com/base/{rest}", headers: { x-key: { env: STATIC } } }
+  - { name: longer, path: "/api/v2/{*rest}", target: "https://provider.example.com/new/{rest}" }
+  - { name: single, path: "/api/{id}", target: "https://provider.example.com/single/{id}" }
+  - { name: teams, path: "/teams/{team}/{*rest}", target: "https://provider.example.com/{team}/{rest}" }
+  - { name: below-json, path: "/json/{*rest}", methods: [GET, POST], target: "https://provider.example.com/{rest}", response: /id, inject: { route: r, params: { id: /id }, url: /url, token: /token } }
+  - { name: below-form, path: "/form/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: { new: uuid } }, url: { form: url }, token: { form: token } } }
+  - { name: below-header, path: "/header/{*rest}", methods: [GET, POST], target: "https://provider.example.com/{rest}", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
+  - { name: below-path, path: "/path/{*rest}", target: "https://provider.example.com/{rest}", inject: { route: s, params: { rest: { path: rest } }, url: { header: x-url }, token: { header: x-token } } }
 "#;
 
 /// A request of the agent, and what becomes of it.
@@ -221,6 +231,154 @@ const CASES: &[Case] = &[
         expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|content-length: 164||{"id":"d1","sinkCredential":{"credentialType":"OTHER","accessToken":"TOKEN","accessTokenExpiresUtc":"2026-01-01T01:00:00Z","accessTokenType":"bearer"},"sink":"URL"}"#,
         ..POST
     },
+    Case {
+        name: "everything below a prefix",
+        method: "PUT",
+        target: "/api/v1/files/a:b/%c3%A9%20%7E/?q=%2e%2e/../x",
+        body: "any",
+        expect: "kept: false|PUT /base/v1/files/a:b/%c3%A9%20%7E/?q=%2e%2e/../x HTTP/1.1|host: provider.example.com|x-key: a static secret|content-length: 3||any",
+        ..POST
+    },
+    Case {
+        name: "a prefix with its slash",
+        method: "GET",
+        target: "/api/",
+        expect: "kept: false|GET /base/ HTTP/1.1|host: provider.example.com|x-key: a static secret||",
+        ..POST
+    },
+    Case {
+        name: "a prefix without its slash",
+        method: "GET",
+        target: "/api",
+        expect: "rule_unknown",
+        ..POST
+    },
+    Case {
+        name: "a longer prefix wins",
+        target: "/api/v2/x",
+        expect: "kept: false|POST /new/x HTTP/1.1|host: provider.example.com|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "a single capture wins over a prefix",
+        target: "/api/v2",
+        expect: "kept: false|POST /single/v2 HTTP/1.1|host: provider.example.com|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "a method that only the prefix accepts",
+        method: "GET",
+        target: "/api/v2",
+        expect: "kept: false|GET /base/v2 HTTP/1.1|host: provider.example.com|x-key: a static secret||",
+        ..POST
+    },
+    Case {
+        name: "a method that neither rule accepts",
+        method: "DELETE",
+        target: "/api/v2",
+        expect: "method_not_allowed",
+        ..POST
+    },
+    Case {
+        name: "a method that only the shorter prefix accepts",
+        method: "GET",
+        target: "/api/v2/x",
+        expect: "kept: false|GET /base/v2/x HTTP/1.1|host: provider.example.com|x-key: a static secret||",
+        ..POST
+    },
+    Case {
+        name: "a capture before the remainder",
+        target: "/teams/t1/a/b",
+        expect: "kept: false|POST /t1/a/b HTTP/1.1|host: provider.example.com|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "a method that the prefix does not accept",
+        method: "DELETE",
+        target: "/api/v1/x",
+        expect: "method_not_allowed",
+        ..POST
+    },
+    Case { name: "dot segments below a prefix", target: "/api/a/../b", expect: "path_malformed", ..POST },
+    Case {
+        name: "encoded dot segments below a prefix",
+        target: "/api/a/%2e%2e/b",
+        expect: "path_malformed",
+        ..POST
+    },
+    Case { name: "an encoded slash below a prefix", target: "/api/a%2fb", expect: "path_malformed", ..POST },
+    Case { name: "an empty segment below a prefix", target: "/api/a//b", expect: "path_malformed", ..POST },
+    Case {
+        name: "no callback without a body",
+        method: "GET",
+        target: "/json/v1/models",
+        headers: &[("accept-encoding", "gzip"), ("content-type", "application/json")],
+        expect: "kept: false|GET /v1/models HTTP/1.1|host: provider.example.com|accept-encoding: gzip|content-type: application/json||",
+        ..POST
+    },
+    Case {
+        name: "no callback in a body of another type",
+        target: "/json/v1/files",
+        headers: &[("content-type", "multipart/form-data; boundary=b")],
+        body: "--b",
+        expect: "kept: false|POST /v1/files HTTP/1.1|host: provider.example.com|content-type: multipart/form-data; boundary=b|content-length: 3||--b",
+        ..POST
+    },
+    Case {
+        name: "a callback in a JSON body below a prefix",
+        target: "/json/v1/jobs",
+        headers: &[("content-type", "application/json; charset=utf-8"), ("accept-encoding", "gzip")],
+        body: r#"{"id":"d1"}"#,
+        expect: r#"id=d1|POST /v1/jobs HTTP/1.1|host: provider.example.com|content-type: application/json; charset=utf-8|content-length: 39||{"id":"d1","url":"URL","token":"TOKEN"}"#,
+        ..POST
+    },
+    Case {
+        name: "a JSON body below a prefix without the value of the capture",
+        target: "/json/v1/jobs",
+        headers: &[("content-type", "application/merge-patch+json")],
+        body: "{}",
+        expect: "parameter_unusable",
+        ..POST
+    },
+    Case {
+        name: "a callback in a form below a prefix",
+        target: "/form/jobs",
+        headers: &[("content-type", "application/x-www-form-urlencoded")],
+        body: "a=b",
+        expect: "id=NEW|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/x-www-form-urlencoded|content-length: 23||a=b&url=URL&token=TOKEN",
+        ..POST
+    },
+    Case {
+        name: "no callback in JSON where a form is expected",
+        target: "/form/jobs",
+        headers: &[("content-type", "application/json")],
+        body: "{}",
+        expect: "kept: false|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/json|content-length: 2||{}",
+        ..POST
+    },
+    Case {
+        name: "a callback in headers below a prefix",
+        target: "/header/jobs",
+        headers: &[("content-type", "application/json")],
+        body: "{}",
+        expect: "id=NEW|POST /jobs HTTP/1.1|host: provider.example.com|content-type: application/json|x-url: URL|x-token: TOKEN|content-length: 2||{}",
+        ..POST
+    },
+    Case {
+        name: "no callback in headers without a body",
+        method: "GET",
+        target: "/header/jobs",
+        expect: "kept: false|GET /jobs HTTP/1.1|host: provider.example.com||",
+        ..POST
+    },
+    Case {
+        name: "a remainder is the value of a remainder",
+        target: "/path/a/%62/:c",
+        headers: &[("content-type", "application/json")],
+        body: "{}",
+        expect: "rest=a/b/:c|POST /a/%62/:c HTTP/1.1|host: provider.example.com|content-type: application/json|x-url: URL|x-token: TOKEN|content-length: 2||{}",
+        ..POST
+    },
 ];
 
 /// Returns one test for each case.
@@ -243,6 +401,9 @@ impl Case {
         for (name, value) in self.headers {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
+        if !self.body.is_empty() {
+            headers.insert(CONTENT_LENGTH, self.body.len().into());
+        }
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (head, body) = (RequestHead::new(self.method, self.target, &headers, peer), self.body.as_bytes());
         let (rule, captures) = config.policy.egress.find(&head).map_err(|unruled| unruled.refusal.denial)?;
@@ -260,6 +421,11 @@ impl Case {
         let outgoing =
             rule.request(&head, body, &captures, callback.as_ref()).map_err(|refusal| refusal.denial)?;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let declared = headers.get(CONTENT_LENGTH).map_or("0", |value| value.to_str().unwrap());
+        if rule.injection(&head).is_none() && declared == self.body.len().to_string() {
+            let unchanged = rule.unchanged(&head, &captures).map_err(|refusal| refusal.denial)?;
+            assert_eq!((text(&unchanged.head), &unchanged.url), (text(&outgoing.head), &outgoing.url));
+        }
         Ok(format!("{first}\r\n{}{}", text(&outgoing.head), text(&outgoing.body)))
     }
 }

@@ -112,6 +112,44 @@ fn what_is_printed_has_every_section_defaults_included() {
     assert!(!text(&out.stdout).contains("AQIDBAUG"), "no secret is printed");
 }
 
+#[test]
+fn rules_and_routes_for_everything_below_a_prefix_are_shown_and_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let rules = "  - { name: b, path: \"/b/{*rest}\", open: true, forward: \"/in/{rest}\" }
+egress:
+  - { name: e, path: \"/e/{*rest}\", target: \"https://api.example.com/v1/{rest}\", inject: { route: r, params: { id: /id }, url: /url, token: /token } }
+";
+    let sections = SECTIONS.replace("client_address: { edge: cloudflare }\n", "");
+    let file = write("callgate.yaml", &format!("{sections}{rules}"));
+    let out = callgate(&["check", "-c", &file, "--print", "--json"]);
+    let shown: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"));
+    let rule = &shown["policy"]["egress"][0];
+    assert_eq!(
+        (&rule["path"], &rule["target"]),
+        (&"/e/{*rest}".into(), &"https://api.example.com/v1/{rest}".into())
+    );
+    assert_eq!(rule["inject"]["requests"], "those with a JSON body");
+    let routes = shown["policy"]["routes"].as_array().unwrap();
+    let route = routes.iter().find(|route| route["name"] == "b").unwrap();
+    assert_eq!((&route["path"], &route["forward"]), (&"/b/{*rest}".into(), &"/in/{rest}".into()));
+    let request =
+        write("request.http", "POST /b/x/y%20z HTTP/1.1\nHost: agent.example.com\nContent-Length: 0\n\n");
+    let explained = callgate(&["explain", "-c", &file, "--request", &request]);
+    let explained = text(&explained.stdout);
+    assert!(explained.contains("b with rest=x/y%20z"), "{explained}");
+    assert!(explained.contains("forwarded to /in/x/y%20z"), "{explained}");
+    let star = write("star.yaml", &format!("{SECTIONS}{rules}").replace("/e/{*rest}", "/e/*"));
+    let refused = callgate(&["check", "-c", &star]);
+    assert_eq!(refused.status.code(), Some(64));
+    let refused = text(&refused.stderr);
+    assert!(refused.contains("`*` is not a wildcard") && refused.contains("/provider/{*rest}"), "{refused}");
+}
+
 /// Creates a folder with the files that a pod has in its volumes.
 fn pod() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

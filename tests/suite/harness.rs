@@ -128,6 +128,29 @@ pub fn read_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<Recei
         more(stream, bytes)?;
     };
     let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
+    if head.lines().any(|line| line == "transfer-encoding: chunked") {
+        let mut at = head_end + 4;
+        let mut body = Vec::new();
+        loop {
+            let size = usize::from_str_radix(&line(stream, &mut at, bytes)?, 16).unwrap();
+            if size == 0 {
+                break;
+            }
+            let mut rest = size + 2;
+            while rest > 0 {
+                if bytes.len() == at {
+                    more(stream, bytes)?;
+                }
+                let here = rest.min(bytes.len() - at);
+                body.extend_from_slice(&bytes[at..at + here]);
+                (at, rest) = (at + here, rest - here);
+            }
+            body.truncate(body.len() - 2);
+        }
+        while !line(stream, &mut at, bytes)?.is_empty() {}
+        bytes.drain(..at);
+        return Some(Received { head, body });
+    }
     let length =
         head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |v| v.parse().unwrap());
     while bytes.len() < head_end + 4 + length {
@@ -136,6 +159,18 @@ pub fn read_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<Recei
     let body = bytes[head_end + 4..head_end + 4 + length].to_vec();
     bytes.drain(..head_end + 4 + length);
     Some(Received { head, body })
+}
+
+/// Reads the line that begins at `at`, and moves `at` behind it.
+fn line(stream: &mut impl Read, at: &mut usize, bytes: &mut Vec<u8>) -> Option<String> {
+    loop {
+        if let Some(end) = bytes[*at..].windows(2).position(|w| w == b"\r\n") {
+            let line = String::from_utf8(bytes[*at..*at + end].to_vec()).unwrap();
+            *at += end + 2;
+            return Some(line);
+        }
+        more(stream, bytes)?;
+    }
 }
 
 fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<()> {

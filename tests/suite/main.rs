@@ -32,6 +32,7 @@ mod desync;
 mod disk;
 mod egress;
 mod egress_places;
+mod egress_prefix;
 mod egress_tls;
 #[path = "../core/environment.rs"]
 mod environment;

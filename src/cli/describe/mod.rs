@@ -215,6 +215,10 @@ fn rule(rule: &Rule) -> Value {
         },
         "inject": rule.inject.as_ref().map(|inject| json!({
             "route": &*inject.route,
+            "requests": match rule.path.remainder() {
+                None => "all".to_owned(),
+                Some(_) => format!("those with {}", inject.body_kind().name()),
+            },
             "params": inject
                 .params
                 .iter()

@@ -188,7 +188,7 @@ fn health(at: &Cursor<'_>) -> Option<Box<str>> {
     match CanonicalPath::parse(path) {
         // A path with an encoded character has a second spelling, and health checks with that spelling would not be
         // recognized.
-        Ok(_) if !path.contains(['%', '{', '?', '#']) => Some(path.into()),
+        Ok(_) if !path.contains(['%', '{', '?', '#', '*']) => Some(path.into()),
         _ => at.error(format!("`{path}` is not a path in canonical form"), "such as /healthz"),
     }
 }

@@ -286,5 +286,5 @@ pub(super) fn forward(at: &Cursor<'_>, path: Option<&Template>) -> Option<Templa
         let hint = format!("the path captures: {}", path.names().collect::<Vec<_>>().join(", "));
         return at.error(format!("the path has no capture {name}"), hint);
     }
-    Some(template)
+    at.filled_from(template, path)
 }

@@ -15,7 +15,7 @@ use crate::config::env::Surroundings;
 use crate::config::secrets::LoadedSecret;
 use crate::feed::FeedId;
 use crate::json::Pointer;
-use crate::path::Template;
+use crate::path::{Template, TemplateFault};
 use crate::policy::Feed;
 use crate::secret::Secret;
 use crate::source::parse_network;
@@ -274,7 +274,16 @@ impl<'n> Cursor<'n> {
         let text = self.text()?;
         match Template::parse(text) {
             Ok(template) => Some(template),
-            Err(fault) => self.error(format!("`{text}`: {fault}"), "such as /webhooks/{document_id}/status"),
+            Err(fault) => self.error(format!("`{text}`: {fault}"), template_hint(&fault)),
+        }
+    }
+
+    /// Returns `template`, the template at this place, as one that is filled with the captures of `path`.
+    pub(crate) fn filled_from(&self, template: Template, path: &Template) -> Option<Template> {
+        let text = template.as_str().to_owned();
+        match template.filled_from(path) {
+            Ok(template) => Some(template),
+            Err(fault) => self.error(format!("`{text}`: {fault}"), filled_hint(&fault)),
         }
     }
 
@@ -320,5 +329,24 @@ impl<'n> Cursor<'n> {
             }
             Err(error) => self.error(format!("cannot read {path}: {error}"), ""),
         }
+    }
+}
+
+/// Returns the hint for a fault in the template of a received path.
+fn template_hint(fault: &TemplateFault) -> &'static str {
+    match fault {
+        TemplateFault::Star(_) | TemplateFault::Remainder(_) => {
+            "to match everything below a path, end it with a remainder, such as /provider/{*rest}"
+        }
+        _ => "such as /webhooks/{document_id}/status",
+    }
+}
+
+/// Returns the hint for a fault in a template that is filled with captures.
+pub(crate) fn filled_hint(fault: &TemplateFault) -> &'static str {
+    match fault {
+        TemplateFault::Star(_) => "write {rest} for the value that {*rest} captures",
+        TemplateFault::Remainder(_) => "move it to the end",
+        _ => "such as /webhooks/{document_id}/status",
     }
 }

@@ -16,7 +16,7 @@ pub use key_path::Position;
 pub use positions::Outline;
 pub use reader::{AcceptedKeys, CHANGE_ME};
 
-pub(super) use cursor::Cursor;
+pub(super) use cursor::{Cursor, filled_hint};
 pub(super) use fields::Fields;
 pub(super) use node::Node;
 pub(super) use reader::Reader;

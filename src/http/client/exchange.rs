@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::fault::ResponseFault;
 use super::response_head::{ResponseHead, framing, read_final_head};
 use super::upstream::Upstream;
-use crate::framing::Framing;
+use crate::framing::{Framing, Trailers};
 use crate::http::timeouts::{ReusableTimer, poll_once};
 use crate::request::lasts;
 
@@ -32,6 +32,8 @@ pub(crate) struct Message {
     has_body: bool,
     /// Whether the response can have a body. False for HEAD.
     expects_body: bool,
+    /// Whether the request asks for another protocol, so that the response can be 101.
+    is_upgrade: bool,
 }
 
 impl Message {
@@ -41,10 +43,15 @@ impl Message {
     pub(crate) fn new(mut head: Vec<u8>, body: Bytes, expects_body: bool) -> Self {
         let has_body = !body.is_empty();
         if body.len() > ONE_BUFFER_BYTES_MAX {
-            return Self { head: head.into(), body, has_body, expects_body };
+            return Self { head: head.into(), body, has_body, expects_body, is_upgrade: false };
         }
         head.extend_from_slice(&body);
-        Self { head: head.into(), body: Bytes::new(), has_body, expects_body }
+        Self { head: head.into(), body: Bytes::new(), has_body, expects_body, is_upgrade: false }
+    }
+
+    /// Sets whether the request asks for another protocol.
+    pub(crate) fn with_upgrade(self, is_upgrade: bool) -> Self {
+        Self { is_upgrade, ..self }
     }
 }
 
@@ -72,6 +79,8 @@ pub(crate) struct UpstreamResponse {
     body: Framing,
     /// Bytes that were read but not yet consumed.
     read: Bytes,
+    /// The trailers of the body. `None` if they are not kept.
+    trailers: Option<Trailers>,
     /// Whether the connection is reusable after the body has been read.
     keep_alive: bool,
     timeout: Duration,
@@ -93,45 +102,64 @@ pub(crate) async fn exchange(
     let Message { has_body, expects_body, .. } = message;
     let Connection { stream, timer, .. } = &mut connection;
     let received = timer.with_timeout(timeout, send_and_receive(stream, message)).await;
-    let ReceivedHead { head, read, is_sent } = received.unwrap_or(Err(ResponseFault::Timeout))?;
-    if !is_sent && head.status.is_success() {
-        return Err(ResponseFault::Early);
-    }
-    let (body, length, unambiguous) = framing(&head, expects_body)?;
-    let ResponseHead { status, version, mut headers } = head;
-    let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
-    // The connection is not reused after HEAD, because the upstream may still send a body by mistake. The connection is
-    // also not reused if a request with a body got a response other than 2xx. The peer may not have read the whole
-    // body, although the kernel has accepted all of it. The peer would then read the rest of the body as the next
-    // request.
-    let body_may_be_unread = has_body && !status.is_success();
-    let keep_alive = is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread;
-    // Repeated equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
-    // `Content-Length`, the header is removed.
-    match length {
-        Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
-        None => drop(headers.remove(CONTENT_LENGTH)),
-    }
-    Ok(UpstreamResponse { connection: Some(connection), status, headers, body, read, keep_alive, timeout })
+    let received = received.unwrap_or(Err(ResponseFault::Timeout))?;
+    received.into_response(connection, has_body, expects_body, timeout)
 }
 
 /// The head of a response, and whether the request was completely sent when the head arrived.
-struct ReceivedHead {
-    head: ResponseHead,
+pub(super) struct ReceivedHead {
+    pub(super) head: ResponseHead,
     /// The bytes that were read after the head.
-    read: Bytes,
+    pub(super) read: Bytes,
     /// Whether the whole request was sent.
-    is_sent: bool,
+    pub(super) is_sent: bool,
+}
+
+impl ReceivedHead {
+    /// Returns the response. `has_body` reports whether the request had a body, and `expects_body` whether the response
+    /// can have one.
+    pub(super) fn into_response(
+        self,
+        connection: Connection,
+        has_body: bool,
+        expects_body: bool,
+        timeout: Duration,
+    ) -> Result<UpstreamResponse, ResponseFault> {
+        let Self { head, read, is_sent } = self;
+        if !is_sent && head.status.is_success() {
+            return Err(ResponseFault::Early);
+        }
+        let (body, length, unambiguous) = framing(&head, expects_body)?;
+        let ResponseHead { status, version, mut headers } = head;
+        let is_persistent = lasts(version, &headers) && !matches!(body, Framing::Close);
+        // The connection is not reused after HEAD, because the upstream may still send a body by mistake. The connection is
+        // also not reused if a request with a body got a response other than 2xx. The peer may not have read the whole
+        // body, although the kernel has accepted all of it. The peer would then read the rest of the body as the next
+        // request.
+        let body_may_be_unread = has_body && !status.is_success();
+        let is_http = status != StatusCode::SWITCHING_PROTOCOLS;
+        let keep_alive =
+            is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread && is_http;
+        // Repeated equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
+        // `Content-Length`, the header is removed.
+        match length {
+            Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
+            None => drop(headers.remove(CONTENT_LENGTH)),
+        }
+        let connection = Some(connection);
+        Ok(UpstreamResponse { connection, status, headers, body, read, trailers: None, keep_alive, timeout })
+    }
 }
 
 /// Writes the request and reads the head of the response. If the request cannot be written without waiting, the write
 /// and the read run concurrently. A response is also read after a failed write, because the peer may have responded
 /// before it closed the connection.
 async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<ReceivedHead, ResponseFault> {
+    let is_upgrade = message.is_upgrade;
     let mut rest = message.head.chain(message.body);
     let sent = poll_once(pin!(send(stream, &mut rest)).as_mut()).await;
     if let Some(sent) = sent {
-        let (head, read) = read_final_head(stream).await?;
+        let (head, read) = read_final_head(stream, is_upgrade).await?;
         return Ok(ReceivedHead { head, read, is_sent: sent.is_ok() });
     }
     // Boxed, because few exchanges need this future.
@@ -143,7 +171,7 @@ async fn send_and_receive_concurrently(
     mut rest: impl Buf,
 ) -> Result<ReceivedHead, ResponseFault> {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut response = pin!(read_final_head(&mut reader));
+    let mut response = pin!(read_final_head(&mut reader, false));
     let sent = tokio::select! {
         biased;
         early = &mut response => {
@@ -214,7 +242,12 @@ impl UpstreamResponse {
                 }
                 Framing::Chunks(chunks) => {
                     let mut data = BytesMut::new();
-                    let Ok(taken) = chunks.read(&self.read, |bytes| data.extend_from_slice(bytes)) else {
+                    let trailers = &mut self.trailers;
+                    let keep = |b| trailers.iter_mut().for_each(|trailers| trailers.push(b));
+                    let read =
+                        chunks.read_with_trailers(&self.read, |bytes| data.extend_from_slice(bytes), keep);
+                    let is_too_large = self.trailers.as_ref().is_some_and(Trailers::is_too_large);
+                    let Some(taken) = read.ok().filter(|_| !is_too_large) else {
                         self.abandon_body();
                         return Err(ResponseFault::Garbled);
                     };
@@ -257,6 +290,27 @@ impl UpstreamResponse {
             body.extend_from_slice(&data);
         }
         Ok(body.freeze())
+    }
+
+    /// Keeps the trailers of the body, which are otherwise ignored. Must be called before the body is read.
+    pub(crate) fn keep_trailers(&mut self) {
+        self.trailers = Some(Trailers::default());
+    }
+
+    /// Reports whether the trailers are kept.
+    pub(crate) fn keeps_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
+    /// Returns the trailers that may be relayed, each in its line with CRLF. They are complete at the end of the body.
+    pub(crate) fn trailers(&self) -> Vec<u8> {
+        self.trailers.as_ref().map_or_else(Vec::new, |trailers| trailers.sendable(|_| false))
+    }
+
+    /// Returns the connection after a 101, and the bytes that were read after the head of the response.
+    pub(crate) fn into_upgraded(self) -> Option<(Upstream, Bytes)> {
+        let connection = self.connection.filter(|_| self.status == StatusCode::SWITCHING_PROTOCOLS)?;
+        Some((connection.stream, self.read))
     }
 
     /// Reports whether the whole body has been read.

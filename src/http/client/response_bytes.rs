@@ -32,7 +32,7 @@ pub struct ResponseBytes {
 /// the body is malformed.
 pub fn read_response(bytes: &[u8], step: usize, expects_body: bool) -> Option<ResponseBytes> {
     let mut pieces = Pieces { rest: bytes, step: step.max(1) };
-    let read = match pin!(read_final_head(&mut pieces)).poll(&mut Context::from_waker(Waker::noop())) {
+    let read = match pin!(read_final_head(&mut pieces, false)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(read) => read,
         // Reading from `Pieces` never waits.
         Poll::Pending => return None,

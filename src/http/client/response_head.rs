@@ -28,9 +28,11 @@ pub(crate) struct ResponseHead {
 }
 
 /// Skips interim responses and reads the head of the final response. Returns this head and the bytes that were read
-/// after it. `101 Switching Protocols` is an error, because Callgate never requests an upgrade.
+/// after it. `101 Switching Protocols` is the final response if the request asked for an upgrade (`is_upgrade`), and
+/// otherwise an error.
 pub(crate) async fn read_final_head(
     stream: &mut (impl AsyncRead + Unpin),
+    is_upgrade: bool,
 ) -> Result<(ResponseHead, Bytes), ResponseFault> {
     let (mut bytes, mut interim) = (BytesMut::with_capacity(READ_BYTES), 0);
     loop {
@@ -54,6 +56,7 @@ pub(crate) async fn read_final_head(
             match head.status.as_u16() {
                 // The last read may have returned a head that is longer than the limit.
                 _ if length > HEAD_BYTES_MAX => return Err(ResponseFault::Garbled),
+                101 if is_upgrade => return Ok((head, unparsed)),
                 200..=599 => return Ok((head, unparsed)),
                 100 | 102..=199 if interim < INTERIM_MAX => interim += 1,
                 _ => return Err(ResponseFault::Garbled),
@@ -129,7 +132,10 @@ pub(crate) fn framing(
         return Err(ResponseFault::Garbled);
     }
     let length = if coding.is_some() { None } else { length(&head.headers)? };
-    let has_no_body = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_no_body = matches!(
+        head.status,
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
     // If a peer declares a body for a status that must not have a body, the peer may still send the body.
     let contradicts = has_no_body && (coding.is_some() || length.is_some_and(|length| length > 0));
     let unambiguous = !contradicts

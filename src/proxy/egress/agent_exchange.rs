@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
@@ -25,6 +24,7 @@ use crate::observe::redact_path;
 use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
+use crate::request::is_json;
 use crate::store::{MintRefusal, mint};
 
 /// Maximum number of bytes of a response that Callgate reads before it relays the response. Callgate looks for the
@@ -32,7 +32,7 @@ use crate::store::{MintRefusal, mint};
 const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 /// The header of the response that contains the id of the minted interaction.
-const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
+pub(super) const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
 
 /// One egress exchange.
 pub(crate) struct AgentExchange<'x> {
@@ -88,6 +88,9 @@ impl AgentExchange<'_> {
     }
 
     async fn run_rule(&mut self, rule: &Arc<Rule>, captures: &Captures) -> ExchangeEnd {
+        if rule.injection(&head_of(self.session, self.caller)).is_none() {
+            return self.pass_on(rule, captures).await;
+        }
         let body = match self.read_body(rule.body_bytes_max).await {
             Ok(body) => body,
             Err(denial) => return self.deny(Refusal::new(denial, denial.help()), &[]).await,
@@ -122,7 +125,8 @@ impl AgentExchange<'_> {
         let message = Message::new(outgoing.head, body, expects_body);
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         match self.context.providers.load_full().send(&url, None, message, timeouts).await {
-            Ok(provider_response) => {
+            Ok(mut provider_response) => {
+                Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
                 self.handle_response(rule, provider_response, minted.as_ref(), reason).await
             }
             Err(failed) => {
@@ -214,6 +218,7 @@ impl AgentExchange<'_> {
         minted: Option<&Minted>,
         reason: &'static str,
     ) -> ExchangeEnd {
+        provider_response.response.keep_trailers();
         let status = provider_response.response.status();
         if is_definite_rejection(status) {
             self.close_interaction(minted, false).await;
@@ -286,6 +291,7 @@ impl SendError {
     pub(crate) fn refusal(self) -> Refusal {
         match self {
             Self::Unreachable(reason) => Refusal::new(reason.denial(), reason.to_string()),
+            Self::Body(denial) => Refusal::new(denial, denial.help()),
             Self::ResponseFault(fault) => {
                 Refusal::new(fault.provider_denial(), fault.provider_denial().help())
             }
@@ -299,10 +305,4 @@ impl SendError {
 fn is_definite_rejection(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     status.is_client_error() && !may_be_accepted.contains(&status)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.ends_with("/json") || essence.ends_with("+json")
 }

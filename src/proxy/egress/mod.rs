@@ -8,6 +8,7 @@ mod egress_limits;
 pub(crate) mod listener;
 mod outbound;
 mod own_addresses;
+mod pass_on;
 mod provider_client;
 mod request_log;
 mod resolver;

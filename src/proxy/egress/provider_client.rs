@@ -18,10 +18,11 @@ use super::outbound::{Progress, TlsFailure, Unreachable, Way, open};
 use super::own_addresses::OwnAddresses;
 use super::resolver::Resolver;
 use crate::clock::instant;
+use crate::denial::Denial;
 use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
-    Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, attempt_order,
-    connect_first, exchange,
+    Connection, ConnectionPool, Message, Records, ResponseFault, StreamFault, Upload, Upstream,
+    UpstreamResponse, attempt_order, connect_first, exchange, exchange_streamed,
 };
 use crate::outbound::OutboundProxy;
 use crate::policy::AgentAddress;
@@ -81,6 +82,8 @@ pub(crate) struct Timeouts {
 /// The reason why there is no response from a provider.
 #[derive(Clone, Debug)]
 pub(crate) enum SendError {
+    /// The agent did not send a valid body. The provider has received a part of the request.
+    Body(Denial),
     /// No connection could be opened.
     Unreachable(Unreachable),
     /// The provider did not respond correctly.
@@ -178,14 +181,41 @@ impl Providers {
         message: Message,
         timeouts: Timeouts,
     ) -> Result<ProviderResponse, SendError> {
+        let (connection, target) = self.connect_in_time(url, guarded, timeouts).await?;
+        let response =
+            exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
+        Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
+    }
+
+    /// Sends a request whose body is sent while it arrives, and reads the head of the response.
+    pub(crate) async fn send_streamed(
+        self: Arc<Self>,
+        url: &Url,
+        head: Vec<u8>,
+        upload: &mut Upload<'_>,
+        expects_body: bool,
+        timeouts: Timeouts,
+    ) -> Result<ProviderResponse, SendError> {
+        let (connection, target) = self.connect_in_time(url, None, timeouts).await?;
+        let response = exchange_streamed(connection, head, upload, expects_body, timeouts.response).await;
+        let response = response.map_err(|fault| match fault {
+            StreamFault::Body(denial) => SendError::Body(denial),
+            StreamFault::Response(fault) => SendError::ResponseFault(fault),
+        })?;
+        Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
+    }
+
+    async fn connect_in_time(
+        &self,
+        url: &Url,
+        guarded: Option<Guarded<'_>>,
+        timeouts: Timeouts,
+    ) -> Result<(Connection, Target), SendError> {
         let progress = Progress::default();
         let connected = timeout(timeouts.connect, self.connect(url, guarded, &progress)).await;
         let reason =
             || if progress.waits_for_proxy() { Unreachable::ProxyTimeout } else { Unreachable::Timeout };
-        let (connection, target) = connected.unwrap_or_else(|_| Err(SendError::Unreachable(reason())))?;
-        let response =
-            exchange(connection, message, timeouts.response).await.map_err(SendError::ResponseFault)?;
-        Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
+        connected.unwrap_or_else(|_| Err(SendError::Unreachable(reason())))
     }
 
     async fn connect(

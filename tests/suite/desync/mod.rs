@@ -59,6 +59,7 @@ fn what_is_delivered_has_one_reading() {
     let callgate = Callgate::start(&config(agent.address), Clock::System);
     for (name, address, delivers) in listeners(&callgate) {
         agent.forget();
+        agent.passes_on(name == "egress");
         // The admin listener answers nothing before it has read the body: what waits for its answer waits in vain.
         // And the client takes the length of an answer to HEAD for a body that comes.
         let waits = |case: &Case| {
@@ -111,6 +112,7 @@ fn what_has_one_reading_is_delivered() {
     assert_eq!(cases.len(), sound.len());
     for (name, address, _) in listeners(&callgate).into_iter().filter(|(_, _, delivers)| *delivers) {
         agent.forget();
+        agent.passes_on(name == "egress");
         let (heard, _) = run::run(address, &agent, &cases);
         for (case, heard) in cases.iter().zip(&heard) {
             assert_eq!(verdict(&read(&case.stream()), heard), Verdict::Accepted, "{name}: {}", case.name);
@@ -165,6 +167,8 @@ fn the_verdict_knows_a_smuggled_request() {
         head: format!("POST {target} HTTP/1.1\r\nhost: h\r\n{more}content-length: {}", body.len())
             .into_bytes(),
         body: body.as_bytes().to_vec(),
+        passed_on: false,
+        is_whole: true,
     };
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".as_slice();
     let of = |delivered: Vec<Delivered>, answers: &[u8]| {
@@ -188,6 +192,29 @@ fn the_verdict_knows_a_smuggled_request() {
     let hangs = Heard { answers: answer.to_vec(), delivered: vec![sound()], hangs: true };
     assert_eq!(verdict(&reading, &hangs), Verdict::Stall);
     assert_eq!(dirt(&sound()), None);
+    // The same for a body that is passed on while it arrives.
+    let passed_on = |framing: &str, body: &str, is_whole| Delivered {
+        head: format!("POST /open/x-a HTTP/1.1\r\nhost: h\r\n{framing}").into_bytes(),
+        body: body.as_bytes().to_vec(),
+        passed_on: true,
+        is_whole,
+    };
+    let chunked = "transfer-encoding: chunked";
+    assert_eq!(of(vec![passed_on(chunked, "body", true)], answer), "accepted");
+    assert_eq!(of(vec![passed_on("content-length: 4", "body", true)], answer), "accepted");
+    assert_eq!(of(vec![passed_on(chunked, "bod", true)], answer), "hard");
+    let both = "content-length: 4\r\ntransfer-encoding: chunked";
+    assert_eq!(of(vec![passed_on(both, "body", true)], answer), "dirty");
+    assert_eq!(of(vec![passed_on("transfer-encoding: x", "body", true)], answer), "dirty");
+    assert_eq!(of(vec![passed_on(chunked, "bod", false)], answer), "hard", "a part of a whole request");
+    let broken = read(b"POST /open/x-a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbod");
+    let of_broken = |delivered: Vec<Delivered>, answers: &[u8]| {
+        verdict(&broken, &Heard { answers: answers.to_vec(), delivered, hangs: false }).class()
+    };
+    let refused = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(of_broken(vec![passed_on(chunked, "4\r\nbod", false)], refused), "refused");
+    assert_eq!(of_broken(vec![passed_on(chunked, "4\r\nbod", false)], answer), "hard");
+    assert_eq!(of_broken(vec![passed_on(chunked, "bod", true)], refused), "hard");
 }
 
 /// The reader against the verdicts of llhttp's authors: what they refuse it refuses, but for what is no matter of

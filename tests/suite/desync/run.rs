@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::cases::Case;
+use super::strict::{End, chunked};
 use crate::harness::ANSWER;
 
 /// Longest time a case may take; whoever takes longer hangs.
@@ -19,6 +20,10 @@ const THREADS: usize = 8;
 pub struct Delivered {
     pub head: Vec<u8>,
     pub body: Vec<u8>,
+    /// Whether it came through the egress listener, which passes on a body with its own framing, while it arrives.
+    pub passed_on: bool,
+    /// Whether the message came to its end.
+    pub is_whole: bool,
 }
 
 impl Delivered {
@@ -42,6 +47,8 @@ pub struct Heard {
 pub struct ByteAgent {
     pub address: SocketAddr,
     delivered: Arc<Mutex<Vec<Delivered>>>,
+    /// Whether the egress listener sends the requests.
+    passed_on: Arc<AtomicBool>,
 }
 
 impl ByteAgent {
@@ -50,13 +57,21 @@ impl ByteAgent {
         let address = listener.local_addr().unwrap();
         let delivered = Arc::<Mutex<Vec<Delivered>>>::default();
         let kept = Arc::clone(&delivered);
+        let passed_on = Arc::<AtomicBool>::default();
+        let passes_on = Arc::clone(&passed_on);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let kept = Arc::clone(&kept);
-                std::thread::spawn(move || converse(stream, &kept));
+                let passed_on = passes_on.load(Ordering::Relaxed);
+                std::thread::spawn(move || converse(stream, &kept, passed_on));
             }
         });
-        Self { address, delivered }
+        Self { address, delivered, passed_on }
+    }
+
+    /// Sets whether the egress listener sends the requests from now on.
+    pub fn passes_on(&self, passed_on: bool) {
+        self.passed_on.store(passed_on, Ordering::Relaxed);
     }
 
     /// Forgets what was delivered so far.
@@ -77,16 +92,34 @@ impl ByteAgent {
     }
 }
 
-fn converse(mut stream: TcpStream, kept: &Mutex<Vec<Delivered>>) {
+fn converse(mut stream: TcpStream, kept: &Mutex<Vec<Delivered>>, passed_on: bool) {
     let mut bytes = Vec::new();
     while let Some(end) = until(&mut stream, &mut bytes, |b| find(b, b"\r\n\r\n")) {
+        if passed_on && find(&bytes[..end], b"\r\ntransfer-encoding: chunked").is_some() {
+            // The length of the message, if it is whole or will never be.
+            let ended = |b: &[u8]| {
+                let mut rest = &b[end + 4..];
+                let read = chunked(&mut rest);
+                (read != Err(End::Incomplete)).then(|| b.len() - rest.len())
+            };
+            let Some(length) = until(&mut stream, &mut bytes, ended) else { break };
+            let Ok(body) = chunked(&mut &bytes[end + 4..]) else { break };
+            let head = bytes[..end].to_vec();
+            kept.lock().unwrap().push(Delivered { head, body, passed_on, is_whole: true });
+            bytes.drain(..length);
+            if stream.write_all(ANSWER).is_err() {
+                break;
+            }
+            continue;
+        }
         let length = length(&bytes[..end]);
         let Some(all) = until(&mut stream, &mut bytes, |b| (b.len() >= end + 4 + length).then_some(end))
         else {
             break;
         };
         let body = bytes[all + 4..all + 4 + length].to_vec();
-        kept.lock().unwrap().push(Delivered { head: bytes[..end].to_vec(), body });
+        let head = bytes[..end].to_vec();
+        kept.lock().unwrap().push(Delivered { head, body, passed_on, is_whole: true });
         bytes.drain(..end + 4 + length);
         if stream.write_all(ANSWER).is_err() {
             break;
@@ -94,7 +127,10 @@ fn converse(mut stream: TcpStream, kept: &Mutex<Vec<Delivered>>) {
     }
     // What is no whole request was delivered nonetheless.
     if !bytes.is_empty() {
-        kept.lock().unwrap().push(Delivered { head: bytes, body: Vec::new() });
+        let end = find(&bytes, b"\r\n\r\n").filter(|_| passed_on).unwrap_or(bytes.len());
+        let body = bytes.split_off(end);
+        let delivered = Delivered { head: bytes, body, passed_on, is_whole: !passed_on };
+        kept.lock().unwrap().push(delivered);
     }
 }
 

@@ -146,7 +146,7 @@ fn fields<'a>(rest: &mut &'a [u8]) -> Result<Vec<(String, &'a [u8])>, End> {
     }
 }
 
-fn chunked(rest: &mut &[u8]) -> Result<Vec<u8>, End> {
+pub fn chunked(rest: &mut &[u8]) -> Result<Vec<u8>, End> {
     let mut body = Vec::new();
     loop {
         let line = line(rest)?;

@@ -34,11 +34,20 @@ impl Verdict {
 }
 
 pub fn verdict(reading: &Reading, heard: &Heard) -> Verdict {
-    if let Some(fault) = smuggled(reading, &heard.delivered) {
+    // A body that is passed on while it arrives is passed on in part if it breaks off. No reader takes that for a whole
+    // request, and nothing follows it on its connection.
+    let (delivered, parts): (Vec<_>, Vec<_>) = heard.delivered.iter().cloned().partition(|one| one.is_whole);
+    if let Some(fault) = smuggled(reading, &delivered) {
         return fault;
     }
     if let Some(what) = heard.delivered.iter().find_map(dirt) {
         return Verdict::Dirty(what);
+    }
+    if parts.len() > 1 || (!parts.is_empty() && !matches!(reading.end, End::Incomplete | End::Refused(_))) {
+        return Verdict::Hard(format!(
+            "cut short: {:?}",
+            parts.iter().map(|one| text(&one.head)).collect::<Vec<_>>()
+        ));
     }
     let statuses = match statuses(reading, &heard.answers) {
         Ok(statuses) => statuses,
@@ -53,7 +62,10 @@ pub fn verdict(reading: &Reading, heard: &Heard) -> Verdict {
     }
     match statuses.last() {
         None => Verdict::Closed,
-        _ if heard.delivered.is_empty() => Verdict::Refused,
+        Some(status) if !parts.is_empty() && *status < 400 => {
+            Verdict::Hard(format!("a part of a request is answered with {status}"))
+        }
+        _ if delivered.is_empty() => Verdict::Refused,
         Some(_) => Verdict::Accepted,
     }
 }
@@ -94,7 +106,7 @@ pub fn dirt(delivered: &Delivered) -> Option<String> {
     if !is_token(method) || !target.starts_with(b"/") || !target.iter().all(u8::is_ascii_graphic) {
         return complain("request line");
     }
-    let (mut lengths, mut hosts) = (0, 0);
+    let (mut lengths, mut hosts, mut codings) = (0, 0, 0);
     let mut rest = fields;
     while !rest.is_empty() {
         let end = find(rest, b"\r\n").unwrap_or(rest.len());
@@ -111,17 +123,28 @@ pub fn dirt(delivered: &Delivered) -> Option<String> {
         match name {
             b"content-length" => lengths += 1,
             b"host" => hosts += 1,
+            b"transfer-encoding" if delivered.passed_on && value == b"chunked" => codings += 1,
+            b"trailer" if delivered.passed_on => {}
+            b"te" | b"connection" | b"upgrade"
+                if delivered.passed_on
+                    && [&b"trailers"[..], b"te", b"upgrade", b"websocket"].contains(&value) => {}
             b"connection" | b"expect" | b"keep-alive" | b"proxy-connection" | b"te" | b"trailer"
             | b"transfer-encoding" | b"upgrade" => return complain("of one hop"),
             _ => {}
         }
         let letters: Vec<_> = name.iter().filter(|b| b.is_ascii_alphanumeric()).copied().collect();
-        if name != b"content-length" && matches!(&letters[..], b"contentlength" | b"transferencoding") {
+        if !matches!(name, b"content-length" | b"transfer-encoding")
+            && matches!(&letters[..], b"contentlength" | b"transferencoding")
+        {
             return complain("framing in disguise");
         }
     }
-    let framed = lengths == 1 || (lengths == 0 && delivered.body.is_empty());
-    if !framed || hosts != 1 || length(&delivered.head) != delivered.body.len() {
+    let framed = match codings {
+        0 => lengths == 1 || (lengths == 0 && delivered.body.is_empty()),
+        _ => codings == 1 && lengths == 0,
+    };
+    let is_of_length = codings == 1 || !delivered.is_whole || length(&delivered.head) == delivered.body.len();
+    if !framed || hosts != 1 || !is_of_length {
         return complain("framing");
     }
     None

@@ -41,7 +41,7 @@ impl fmt::Display for TunnelFault {
 pub(crate) async fn open_tunnel(stream: &mut TcpStream, request: &[u8]) -> Result<(), TunnelFault> {
     // If the write fails, the proxy may have answered before it closed the connection.
     let _ = stream.write_all(request).await;
-    let (head, rest) = read_final_head(stream).await.map_err(|fault| match fault {
+    let (head, rest) = read_final_head(stream, false).await.map_err(|fault| match fault {
         ResponseFault::Reset => TunnelFault::Closed,
         _ => TunnelFault::Garbled,
     })?;

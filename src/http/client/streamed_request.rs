@@ -1,0 +1,204 @@
+//! Sends a request whose body is sent while it arrives from the caller, and reads one response. The body is not kept, so
+//! its size does not depend on the available memory.
+
+use std::io::Write;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::exchange::{Connection, ReceivedHead, UpstreamResponse};
+use super::fault::ResponseFault;
+use super::response_head::read_final_head;
+use super::upstream::Upstream;
+use crate::denial::Denial;
+use crate::http::session::{Session, send_continue_if_expected};
+use crate::http::timeouts::{TransferTimer, poll_once, with_timeout};
+use crate::policy::Limits;
+
+/// Maximum number of bytes of the body that are copied behind the head into one buffer.
+const FIRST_BYTES_MAX: usize = 16 << 10;
+
+/// The body of a request, which is sent while it arrives.
+pub(crate) struct Upload<'s> {
+    pub(crate) session: &'s mut Session,
+    /// Whether the body is sent with the chunked coding. Otherwise the head of the request declares its length.
+    pub(crate) is_chunked: bool,
+    /// Maximum number of bytes.
+    pub(crate) bytes_max: u64,
+    /// The limits for the caller. The body must arrive at the minimum rate, and `body_deadline` limits each pause. There
+    /// is no total deadline, because the size of the body does not depend on the memory.
+    pub(crate) limits: &'s Limits,
+    /// Reports whether a trailer with this name must not be sent.
+    pub(crate) skip_trailer: &'s (dyn Fn(&str) -> bool + Send + Sync),
+    /// The number of bytes that have arrived.
+    pub(crate) bytes: u64,
+}
+
+/// The reason why there is no response to a streamed request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum StreamFault {
+    /// The caller did not send a valid body. The request to the upstream is incomplete.
+    Body(Denial),
+    /// The upstream did not respond correctly.
+    Response(ResponseFault),
+}
+
+/// The reason why a request could not be sent completely.
+enum SendFault {
+    Body(Denial),
+    /// The upstream closed the connection.
+    Closed,
+    /// The upstream did not read the request in time.
+    Timeout,
+}
+
+/// Sends a request and reads the head of the response. `timeout` limits each write, the time from the end of the request
+/// until the head of the response has arrived, and later the time of each read of the response's body. `expects_body`
+/// reports whether the response can have a body.
+///
+/// A response may arrive before the whole request was sent. A response other than 2xx is returned immediately, and the
+/// rest of the request is not sent. A 2xx response is returned after the rest of the request was sent.
+///
+/// # Errors
+/// Returns [`StreamFault`]. The upstream may have received the request.
+pub(crate) async fn exchange_streamed(
+    mut connection: Connection,
+    head: Vec<u8>,
+    upload: &mut Upload<'_>,
+    expects_body: bool,
+    timeout: Duration,
+) -> Result<UpstreamResponse, StreamFault> {
+    let received = send_and_receive(&mut connection.stream, head, upload, timeout).await?;
+    received.into_response(connection, true, expects_body, timeout).map_err(StreamFault::Response)
+}
+
+async fn send_and_receive(
+    stream: &mut Upstream,
+    head: Vec<u8>,
+    upload: &mut Upload<'_>,
+    timeout: Duration,
+) -> Result<ReceivedHead, StreamFault> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut response = pin!(read_final_head(&mut reader, false));
+    let mut send = pin!(upload.send(&mut writer, head, timeout));
+    let mut early = None;
+    // The write is polled first, so that a response to the complete request is not taken for an early response.
+    let mut sent = tokio::select! {
+        biased;
+        sent = &mut send => Some(sent),
+        head = &mut response => {
+            early = Some(head.map_err(StreamFault::Response)?);
+            None
+        }
+    };
+    if sent.is_none() && early.as_ref().is_some_and(|(head, _)| head.status.is_success()) {
+        sent = Some(send.await);
+    }
+    let is_sent = match sent {
+        Some(Err(SendFault::Body(denial))) => return Err(StreamFault::Body(denial)),
+        Some(Err(SendFault::Timeout)) => return Err(StreamFault::Response(ResponseFault::Timeout)),
+        Some(Ok(())) => true,
+        // The upstream may have responded before it closed the connection.
+        Some(Err(SendFault::Closed)) | None => false,
+    };
+    let received = match early {
+        Some(early) => Ok(early),
+        None => with_timeout(timeout, response).await.unwrap_or(Err(ResponseFault::Timeout)),
+    };
+    let (head, read) = received.map_err(StreamFault::Response)?;
+    Ok(ReceivedHead { head, read, is_sent })
+}
+
+impl Upload<'_> {
+    /// Sends the head and the whole body.
+    async fn send(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        head: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<(), SendFault> {
+        self.session.keep_trailers();
+        let mut timer = TransferTimer::new(self.limits, Duration::MAX);
+        let mut buffer = head;
+        // If the beginning of the body has already arrived, it is sent together with the head. Nothing else happens before
+        // the head is written, because unexpected bytes that arrive on an idle connection after its check would be taken
+        // for the response.
+        let waits = self.session.headers().contains_key(EXPECT);
+        let mut first = if waits { None } else { poll_once(pin!(self.session.read_body())).await };
+        if first.is_none() {
+            write(writer, &mut buffer, &Bytes::new(), timeout).await?;
+            send_continue_if_expected(self.session).await;
+        }
+        loop {
+            let read = match first.take() {
+                Some(read) => Some(read),
+                None => {
+                    let next = timer.step(self.bytes, self.session.read_body());
+                    with_timeout(self.limits.body_deadline, next).await.flatten()
+                }
+            };
+            let read = read.ok_or(SendFault::Body(Denial::BodyTimeout))?;
+            let Some(data) = read.map_err(|_| SendFault::Body(Denial::BodyIncomplete))? else {
+                return self.end(writer, buffer, timeout).await;
+            };
+            self.bytes += data.len() as u64;
+            if self.bytes > self.bytes_max {
+                return Err(SendFault::Body(Denial::BodyTooLarge));
+            }
+            if self.is_chunked {
+                // Writing to a vector cannot fail.
+                let _ = write!(buffer, "{:x}\r\n", data.len());
+            }
+            write(writer, &mut buffer, &data, timeout).await?;
+            if self.is_chunked {
+                buffer.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// Sends the rest of the buffer, and the end of a chunked body with its trailers.
+    async fn end(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        mut buffer: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<(), SendFault> {
+        if self.is_chunked {
+            let trailers = self.session.trailers().map(|trailers| trailers.sendable(self.skip_trailer));
+            for part in [b"0\r\n", trailers.unwrap_or_default().as_slice(), b"\r\n"] {
+                buffer.extend_from_slice(part);
+            }
+        }
+        write(writer, &mut buffer, &Bytes::new(), timeout).await
+    }
+}
+
+/// Writes the buffer and then the data. Clears the buffer.
+async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    buffer: &mut Vec<u8>,
+    data: &Bytes,
+    timeout: Duration,
+) -> Result<(), SendFault> {
+    let is_copied = data.len() <= FIRST_BYTES_MAX;
+    if is_copied {
+        buffer.extend_from_slice(data);
+    }
+    let written = with_timeout(timeout, async {
+        writer.write_all(buffer).await?;
+        if !is_copied {
+            writer.write_all(data).await?;
+        }
+        writer.flush().await
+    });
+    let written = written.await;
+    buffer.clear();
+    match written {
+        Some(Ok(())) => Ok(()),
+        Some(Err(_)) => Err(SendFault::Closed),
+        None => Err(SendFault::Timeout),
+    }
+}

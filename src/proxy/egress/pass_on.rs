@@ -1,0 +1,110 @@
+//! Passes on requests of the agent into which no callback is inserted. The body is sent while it arrives, and a
+//! connection can be switched to the protocol WebSocket.
+
+use bytes::Bytes;
+use http::header::LOCATION;
+use http::{Method, StatusCode, Version};
+
+use super::agent_exchange::{AgentExchange, INTERACTION};
+use super::provider_client::{ProviderResponse, Timeouts};
+use super::request_log::ExchangeEnd;
+use crate::denial::Refusal;
+use crate::egress::{Rule, Unchanged};
+use crate::guard::Url;
+use crate::http::client::{Message, Upload};
+use crate::http::{CLOSE_TIMEOUT, RelayError, head_of, lingering_close, relay_websocket};
+use crate::path::Captures;
+
+impl AgentExchange<'_> {
+    /// Sends the request as it is and relays the response.
+    pub(super) async fn pass_on(&mut self, rule: &Rule, captures: &Captures) -> ExchangeEnd {
+        let head = head_of(self.session, self.caller);
+        let expects_body = head.method != Method::HEAD.as_str();
+        let unchanged = match rule.unchanged(&head, captures) {
+            Ok(unchanged) => unchanged,
+            Err(refusal) => return self.deny(refusal, &[]).await,
+        };
+        if rule.inject.is_some() {
+            self.details.detail = Some("no callback was inserted into this request".to_owned());
+        }
+        // HTTP/1.0 has no upgrades (RFC 9110 section 7.8).
+        let is_http_1_1 = self.session.version() == Version::HTTP_11;
+        let Unchanged { url, head, is_chunked, asks_for_websocket } = unchanged;
+        let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
+        let providers = self.context.providers.load_full();
+        let sent = if self.session.has_no_body() {
+            let message = Message::new(head, Bytes::new(), expects_body)
+                .with_upgrade(asks_for_websocket && is_http_1_1);
+            providers.send(&url, None, message, timeouts).await
+        } else {
+            let skip = |name: &str| rule.headers.iter().any(|(ours, _)| ours.as_str() == name);
+            let mut upload = Upload {
+                session: self.session,
+                is_chunked,
+                bytes_max: rule.body_bytes_max,
+                limits: &self.policy.limits,
+                skip_trailer: &skip,
+                bytes: 0,
+            };
+            let sent = providers.send_streamed(&url, head, &mut upload, expects_body, timeouts).await;
+            self.details.body_bytes = upload.bytes;
+            sent
+        };
+        match sent {
+            Ok(mut provider_response) => {
+                Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
+                if provider_response.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return self.relay_websocket(provider_response).await;
+                }
+                provider_response.response.keep_trailers();
+                let end = self.relay(provider_response, Bytes::new(), "ok").await;
+                if !self.session.is_body_done() {
+                    // The provider responded before it had received the whole body. The connection is closed. Unread
+                    // data would cause a TCP reset, which could destroy the response.
+                    lingering_close::discard_body(self.session, CLOSE_TIMEOUT).await;
+                }
+                end
+            }
+            Err(failed) => self.deny(failed.refusal(), &[]).await,
+        }
+    }
+
+    /// Relays a 101, and the bytes of both sides until the connection ends. The connection counts as a request in flight
+    /// until then.
+    async fn relay_websocket(&mut self, provider_response: ProviderResponse) -> ExchangeEnd {
+        let mut response = provider_response.response;
+        response.remove_headers(|name| name.as_str().starts_with("callgate"));
+        response.set_header(&INTERACTION, None);
+        match relay_websocket(self.session, response, self.policy.limits.idle_timeout).await {
+            Err(RelayError::Upstream(fault)) => {
+                let denial = fault.provider_denial();
+                self.deny(Refusal::new(denial, "the provider switched to another protocol"), &[]).await
+            }
+            Err(RelayError::Caller) => ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false },
+            Ok(()) => {
+                let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+                ExchangeEnd { outcome: Ok("ok"), status, reusable: false }
+            }
+        }
+    }
+
+    /// Replaces the `Location` of a redirect to the provider's own host by the address on the egress listener. `sent` is
+    /// the URL of the request.
+    pub(super) fn keep_redirect_local(
+        rule: &Rule,
+        provider_response: &mut ProviderResponse,
+        sent: &Url,
+        captures: &Captures,
+    ) {
+        let response = &mut provider_response.response;
+        if !response.status().is_redirection() {
+            return;
+        }
+        let mut locations = response.headers().get_all(LOCATION).iter();
+        let (Some(location), None) = (locations.next(), locations.next()) else { return };
+        let location = location.to_str().ok();
+        if let Some(local) = location.and_then(|location| rule.local_location(location, sent, captures)) {
+            response.set_header(&LOCATION, Some(&local));
+        }
+    }
+}
