@@ -50,6 +50,7 @@ fn route(route: &Route) -> Value {
         "path": route.path.as_str(),
         "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "provider": route.provider.as_ref().map(|provider| &*provider.name),
+        "agent": &*route.agent.name,
         "forward": route.forward.as_str(),
         "observes": route.observes(),
         "token": route.token.as_ref().map(token),

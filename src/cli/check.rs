@@ -9,8 +9,9 @@ use super::common::{EXIT_USAGE, counted, print_json};
 use super::describe::describe;
 use super::read::ConfigArg;
 use super::read::{Read, Root};
+use crate::agent::ONLY_AGENT;
 use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls, to_yaml};
-use crate::proxy::check_tls;
+use crate::proxy::{check_agent, check_tls};
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -78,14 +79,19 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
 }
 
 fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
-    let listeners = config.startup.ingress.iter().enumerate();
-    let errors: Vec<_> = listeners
-        .filter_map(|(i, listener)| {
-            let message = check_tls(&below(root, listener.tls.as_ref()?)).err()?;
-            let path = format!("listen.ingress[{i}].tls");
-            Some(ConfigError { path, position: None, message, hint: String::new() })
-        })
-        .collect();
+    let error = |path, message| ConfigError { path, position: None, message, hint: String::new() };
+    let listeners = config.startup.ingress.iter().enumerate().filter_map(|(i, listener)| {
+        let message = check_tls(&below(root, listener.tls.as_ref()?)).err()?;
+        Some(error(format!("listen.ingress[{i}].tls"), message))
+    });
+    let agents = config.policy.agents.iter().filter_map(|agent| {
+        let path = match &*agent.name {
+            ONLY_AGENT => "agent.tls".to_owned(),
+            name => format!("agents.{name}.tls"),
+        };
+        Some(error(path, check_agent(agent).err()?))
+    });
+    let errors: Vec<_> = listeners.chain(agents).collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::common::{EXIT_DATA, moment, now_unless, print_json};
 use super::message::Message;
 use super::read::ConfigArg;
+use crate::agent::ONLY_AGENT;
 use crate::fetch::with_cached;
 use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;
@@ -88,6 +89,8 @@ struct Explanation<'a> {
     status: Option<u16>,
     route: Option<String>,
     provider: Option<String>,
+    /// The name of the agent of the route.
+    agent: Option<String>,
     forward: Option<String>,
     /// Callgate's response to the provider's handshake.
     answer: Option<HandshakeReply>,
@@ -112,6 +115,7 @@ impl<'a> Explanation<'a> {
             status: denial.map(|denial| denial.status()),
             route: route.map(|route| route.name.to_string()),
             provider: provider.map(|provider| provider.name.to_string()),
+            agent: route.map(|route| route.agent.name.to_string()),
             forward: match decided {
                 Ok(Decided::Callback(verified)) => Some(verified.target().to_owned()),
                 Ok(Decided::Observed(observed)) => Some(observed.target().to_owned()),
@@ -137,6 +141,7 @@ impl<'a> Explanation<'a> {
             "status": self.status,
             "route": self.route,
             "provider": self.provider,
+            "agent": self.agent,
             "forward": self.forward,
             "answer": self.answer.as_ref().map(|reply| json!({
                 "handshake": *reply.name,
@@ -178,7 +183,9 @@ impl<'a> Explanation<'a> {
                 }
             }
             (None, forward) => {
-                println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/"));
+                let agent = self.agent.as_deref().filter(|name| *name != ONLY_AGENT);
+                let agent = agent.map_or_else(String::new, |name| format!(" of the agent {name}"));
+                println!("{}: forwarded to {}{agent}", self.verdict, forward.as_deref().unwrap_or("/"));
                 println!(
                     "  unless the ledger of the running Callgate has it as a duplicate, or its interaction is over"
                 );

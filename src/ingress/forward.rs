@@ -92,7 +92,7 @@ impl Observed {
     /// signature headers, because the agent still checks them. Adds only the header `Callgate-Observed`. Adds no
     /// identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
-        let to = (self.target(), &*self.admitted.edge.authority);
+        let to = (self.target(), self.admitted.edge.host(&self.route().agent));
         let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
             passes_as_ever(self.route(), name, listed)
         };
@@ -120,11 +120,12 @@ impl Permit {
             // In observe mode, Callgate does not replace the caller's `X-Forwarded-*` headers, because the agent still
             // checks them.
             if !self.route().observes() {
-                self.edge().write_forwarded_headers(Some(head.is_tls), Some(self.client()), out);
+                let agent = &self.route().agent;
+                self.edge().write_forwarded_headers(agent, Some(head.is_tls), Some(self.client()), out);
             }
             self.route().assert(&message, out);
         };
-        let to = (self.target(), &*self.edge().authority);
+        let to = (self.target(), self.edge().host(&self.route().agent));
         write_request(to, head, body, |name, value, listed| self.passes(name, value, listed), identify, out);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::passed_headers::HeaderAllowlist;
+use crate::agent::Agent;
 use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;
@@ -167,6 +168,8 @@ pub struct CertificateRule {
 pub struct Route {
     /// The name of the route. It is used as metric label and log field, and callback tokens are bound to it.
     pub name: Arc<str>,
+    /// The agent that receives the callbacks and the notices of the route.
+    pub agent: Arc<Agent>,
     /// The external path.
     pub path: Template,
     /// The methods that the route accepts.

@@ -35,8 +35,8 @@ impl ServerMetrics {
             certificates: Mutex::default(),
             certificate_ends: make.gauges(
                 "callgate_certificate_expiry_timestamp_seconds",
-                "Expiry time of a server certificate, in Unix seconds.",
-                &[Label::from("certificate", "a file in `listen.ingress[].tls`")],
+                "Expiry time of a certificate of Callgate, in Unix seconds: of a listener, or the one that Callgate presents to an agent.",
+                &[Label::from("certificate", "a file in `listen.ingress[].tls`, `agent.tls` or `agents.NAME.tls`")],
             )?,
             connections: make.gauge("callgate_ingress_connections", "Open connections to the ingress listeners.")?,
             connections_refused: make.counters(

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::egress::{EgressContext, EgressLimits, Providers};
-use super::ingress::{AgentPool, IngressContext, IngressDrain, Notices, RateLimits};
-use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle};
+use super::ingress::{Agents, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits};
+use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, expiry};
+use super::pem_files;
 use super::runtime::{Clocks, Drain, Recorder, RequestIds};
 use super::upkeep::Upkeep;
+use crate::agent::Agent;
 use crate::clock::{Clock, LedgerClock};
 use crate::config::{ACTIONS, EgressListener, Startup};
 use crate::fetch::Fetcher;
@@ -52,7 +54,7 @@ impl Components {
         policy: Arc<ArcSwap<Policy>>,
         options: Options,
         egress_address: Option<SocketAddr>,
-        providers: Providers,
+        (providers, agents): (Providers, Agents),
         fetcher: Fetcher,
     ) -> Self {
         let clocks = Clocks { wall: options.clock, ledger: options.ledger_clock };
@@ -64,7 +66,7 @@ impl Components {
             recent: options.recent,
             request_ids: RequestIds::new(),
         });
-        let (store, agent_pool) = (options.store, Arc::<AgentPool>::default());
+        let (store, agents) = (options.store, Arc::new(agents));
         let log_throttle = Arc::<LogThrottle>::default();
         let admission = Admission {
             policy: Arc::clone(&policy),
@@ -89,7 +91,7 @@ impl Components {
             clocks: clocks.clone(),
             recorder: Arc::clone(&recorder),
             store: Arc::clone(&store),
-            agent_pool: Arc::clone(&agent_pool),
+            agents: Arc::clone(&agents),
             drain: Drain::default(),
         };
         let ingress = IngressContext {
@@ -97,7 +99,7 @@ impl Components {
             clocks,
             recorder,
             store,
-            agent_pool,
+            agents,
             fetcher,
             rate_limits: RateLimits::default(),
             body_memory: BodyMemory::default(),
@@ -127,15 +129,14 @@ impl Components {
         &self,
         policy: &Policy,
         providers: Option<Providers>,
+        agents: PreparedAgents,
         egress: Option<Arc<EgressListener>>,
     ) {
         if let Some(providers) = providers {
             self.egress.providers.store(Arc::new(providers));
         }
-        let before = self.ingress.policy.rcu(|old| policy.carrying_on(old));
-        if before.agent.address != policy.agent.address {
-            self.ingress.agent_pool.invalidate();
-        }
+        self.ingress.policy.rcu(|old| policy.carrying_on(old));
+        self.ingress.agents.install(agents);
         self.egress.limits.settings.store(egress);
         self.raise_file_limit(policy);
     }
@@ -143,7 +144,7 @@ impl Components {
     /// Creates the upkeep task of these components.
     pub(super) fn upkeep(&self) -> Upkeep {
         Upkeep {
-            agent_pool: Arc::clone(&self.ingress.agent_pool),
+            agents: Arc::clone(&self.ingress.agents),
             body_memory: self.ingress.body_memory.clone(),
             connection_limits: Arc::clone(&self.admission.limits),
             metrics: Arc::clone(&self.ingress.recorder.metrics),
@@ -156,8 +157,10 @@ impl Components {
         let metrics = &self.ingress.recorder.metrics;
         let loaded: Vec<_> = listeners.iter().map(|config| config.load_full()).collect();
         let expiries = loaded.iter().filter_map(|config| config.tls.as_ref()).flat_map(|tls| &tls.expiries);
-        metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)));
         let policy = self.ingress.policy.load();
+        let agents = policy.agents.iter().filter_map(|agent| client_certificate_expiry(agent));
+        metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)).chain(agents));
+        policy.agents.iter().for_each(|agent| metrics.expect_agent(&agent.name));
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
     }
 
@@ -170,4 +173,12 @@ impl Components {
 /// Returns the prefix of the local URLs to which the agent sends its answers to questions.
 fn actions_url(egress: SocketAddr) -> Box<str> {
     format!("http://{}/{ACTIONS}/", reachable(egress)).into()
+}
+
+/// Returns the path and the expiry time, in Unix seconds, of the certificate that Callgate presents to an agent. The
+/// file was checked when the agent's client was created.
+fn client_certificate_expiry(agent: &Agent) -> Option<(&str, i64)> {
+    let file = &agent.tls.as_ref()?.certificate.as_ref()?.certificate;
+    let chain = pem_files::certificates_in(&file.path, file.content.expose()).ok()?;
+    Some((&file.path, expiry(chain.first()?)?))
 }

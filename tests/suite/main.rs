@@ -11,6 +11,7 @@
 
 mod actions;
 mod agent_faults;
+mod agents;
 mod assertion;
 mod attack_configs;
 mod attack_configs_text;

@@ -7,6 +7,7 @@ mod token;
 
 use std::sync::Arc;
 
+use crate::config::agent::Agents;
 use crate::config::listen::rate;
 use crate::config::provider::CallbackConvention;
 use crate::config::repeated::repeated;
@@ -37,7 +38,8 @@ const METHODS: &[(&str, &http::Method)] = &[
 ];
 
 /// The other sections that a route refers to.
-pub(super) struct References<'k> {
+pub(super) struct References<'k, 'n> {
+    pub(super) agents: &'k Agents<'n>,
     pub(super) providers: &'k [Arc<Provider>],
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
@@ -52,7 +54,7 @@ pub(super) struct References<'k> {
     pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
-impl References<'_> {
+impl References<'_, '_> {
     /// Returns the callback convention of a route.
     fn convention(&self, route: &str) -> Option<&CallbackConvention> {
         self.conventions.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
@@ -60,7 +62,7 @@ impl References<'_> {
 }
 
 /// Reads `routes`.
-pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<Route>>> {
+pub(super) fn routes<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
     let read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
     distinct(&read.iter().flatten().collect::<Vec<_>>());
@@ -84,9 +86,10 @@ fn distinct(routes: &[&(Cursor<'_>, Route)]) {
     }
 }
 
-fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
+fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
     let mut fields = at.fields()?;
     let name = fields.required("name").and_then(|at| at.name());
+    let agent = known.agents.of_route(&mut fields);
     let path = fields.required("path").and_then(|at| at.template());
     let methods = fields.optional("methods").map_or(Some(vec![http::Method::POST]), |at| methods(&at));
     let provider = fields.optional("provider").map(|at| provider(&at, known));
@@ -127,6 +130,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     registered(at, provider.as_deref(), token.as_ref())?;
     Some(Route {
         name: name?.into(),
+        agent: agent?,
         path: path?,
         methods: methods?,
         provider,
@@ -171,7 +175,7 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
 }
 
 /// Reads `assertion: true | false`. The default is true if the section `assertion` is present.
-fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc<Asserter>>> {
+fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
         (false, _) => Some(None),
@@ -263,7 +267,7 @@ pub(super) fn methods(at: &Cursor<'_>) -> Option<Vec<http::Method>> {
     Some(methods)
 }
 
-fn provider(at: &Cursor<'_>, known: &References<'_>) -> Option<Arc<Provider>> {
+fn provider(at: &Cursor<'_>, known: &References<'_, '_>) -> Option<Arc<Provider>> {
     let name = at.text()?;
     if let Some(provider) = known.providers.iter().find(|provider| *provider.name == *name) {
         return Some(Arc::clone(provider));

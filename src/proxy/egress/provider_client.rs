@@ -17,13 +17,13 @@ use tokio::time::timeout;
 
 use super::own_addresses::OwnAddresses;
 use super::resolver::Resolver;
+use crate::agent::Agent;
 use crate::clock::instant;
 use crate::guard::{Guard, Refused, Scheme, Url};
 use crate::http::client::{
     Connection, ConnectionPool, Message, Records, ResponseFault, Upstream, UpstreamResponse, attempt_order,
     connect_first, exchange,
 };
-use crate::policy::AgentAddress;
 use crate::proxy::pem_files;
 
 /// Maximum idle time of a pooled connection.
@@ -62,8 +62,8 @@ struct Target {
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
-    /// The address of the agent. A callback must not name this address.
-    pub(crate) agent: &'g AgentAddress,
+    /// The agents. A callback must not name the address of one of them.
+    pub(crate) agents: &'g [Arc<Agent>],
 }
 
 /// The timeouts for a provider.
@@ -236,7 +236,7 @@ impl Providers {
         if let Some(guarded) = guarded {
             for address in &addresses {
                 guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
-                if self.own_addresses.contains(*address, guarded.agent) {
+                if self.own_addresses.contains(*address, guarded.agents) {
                     return Err(SendError::Guarded(Refused::Own));
                 }
             }

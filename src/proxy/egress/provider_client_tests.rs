@@ -50,9 +50,8 @@ impl World {
     async fn connect_with(&self, providers: &Providers, listed: &[&str]) -> Result<IpAddr, SendError> {
         let entries = listed.iter().chain(&["http://service.example"]);
         let guard = Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect());
-        let agent = AgentAddress::Tcp("127.0.0.9:1".into());
         let url = guard.admit(&format!("http://service.example:{}/x", self.port)).unwrap();
-        let connected = providers.connect(&url, Some(Guarded { guard: &guard, agent: &agent })).await;
+        let connected = providers.connect(&url, Some(Guarded { guard: &guard, agents: &[] })).await;
         connected.map(|(_, target)| target.address.ip())
     }
 

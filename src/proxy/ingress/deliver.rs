@@ -7,12 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::agent_connections::{self, AgentPool};
+use super::agent_client::AgentClient;
+use crate::agent::Agent;
 use crate::denial::Denial;
 use crate::http::client::{Message, UpstreamResponse, exchange};
 use crate::ingress::{Notice, Observed, Permit};
-use crate::observe::Metrics;
-use crate::policy::Agent;
+use crate::observe::{AGENT_ACCEPTED, AGENT_REJECTED, Metrics};
 use crate::request::RequestHead;
 use crate::store::Claimed;
 use crate::time::Timestamp;
@@ -59,12 +59,29 @@ impl Delivery {
 /// Returns `agent_unreachable` if nothing was sent. After `agent_timeout`, `agent_reset`, `agent_garbled` and
 /// `agent_redirected`, the agent may have received the message.
 pub(crate) async fn deliver(
-    pool: &AgentPool,
+    metrics: &Metrics,
+    client: &AgentClient,
     agent: &Agent,
     delivery: Delivery,
     now: Instant,
 ) -> Result<UpstreamResponse, Denial> {
-    let connection = agent_connections::connection(pool, agent, now).await?;
+    let delivered = send(client, agent, delivery, now).await;
+    let result = match &delivered {
+        Ok(response) if response.is_success() => AGENT_ACCEPTED,
+        Ok(_) => AGENT_REJECTED,
+        Err(denial) => denial.code(),
+    };
+    metrics.agent_request(&agent.name, result);
+    delivered
+}
+
+async fn send(
+    client: &AgentClient,
+    agent: &Agent,
+    delivery: Delivery,
+    now: Instant,
+) -> Result<UpstreamResponse, Denial> {
+    let connection = client.connection(agent, now).await?;
     let sent = exchange(connection, delivery.message, agent.response_timeout).await;
     let response = sent.map_err(|fault| fault.agent_denial())?;
     match is_redirect(response.status()) {
