@@ -226,6 +226,26 @@ fn a_reload_moves_a_route_to_another_agent() {
     assert_eq!((planner.connections(), worker.received().len()), (1, 2));
 }
 
+#[test]
+fn a_request_in_progress_keeps_its_agent_across_a_reload() {
+    let (former, new, worker) = (Agent::start(ANSWER), Agent::start(ANSWER), Agent::start(ANSWER));
+    let text = |planner: &Agent| config(&planner.address.to_string(), &worker.address.to_string(), "");
+    let callgate = Callgate::start(&text(&former), Clock::System);
+    let mut caller = callgate.connect();
+    let head = "POST /plan/1 HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    caller.write_all(head.as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    caller.read_exact(&mut interim).unwrap();
+    callgate.reload(&text(&new)).unwrap();
+    caller.write_all(b"{}").unwrap();
+    assert_eq!(Response::read(&mut caller).status, 200);
+    assert_eq!(post(&callgate, "/plan/2").status, 200);
+    assert_eq!(
+        (targets(&former), targets(&new)),
+        (vec!["/in/plan/1".to_owned()], vec!["/in/plan/2".to_owned()])
+    );
+}
+
 // === TLS ===
 
 /// An agent behind a TLS server that requires a client certificate of the authority `clients`. The server is another
