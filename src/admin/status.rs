@@ -53,6 +53,7 @@ fn route(route: &Route) -> Value {
         "agent": &*route.agent.name,
         "forward": route.forward.as_str(),
         "observes": route.observes(),
+        "streams": route.stream,
         "token": route.token.as_ref().map(token),
         // The page can show a request as a curl command. In this command, the values of these headers and parameters
         // are placeholders.

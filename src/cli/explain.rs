@@ -96,6 +96,8 @@ struct Explanation<'a> {
     answer: Option<HandshakeReply>,
     /// True if the route is in observe mode. The request is then delivered even if the verdict is a denial.
     observes: bool,
+    /// True if the route passes requests on while they arrive.
+    streams: bool,
     trail: &'a Trail,
 }
 
@@ -104,6 +106,7 @@ impl<'a> Explanation<'a> {
         let (denial, route) = match decided {
             Ok(Decided::Callback(verified)) => (None, Some(verified.route())),
             Ok(Decided::Handshake(shaken)) => (None, shaken.1.route.as_ref()),
+            Ok(Decided::Streamed(streamed)) => (None, Some(streamed.route())),
             Ok(Decided::Observed(observed)) => (observed.denials().first().copied(), Some(observed.route())),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
@@ -119,6 +122,7 @@ impl<'a> Explanation<'a> {
             forward: match decided {
                 Ok(Decided::Callback(verified)) => Some(verified.target().to_owned()),
                 Ok(Decided::Observed(observed)) => Some(observed.target().to_owned()),
+                Ok(Decided::Streamed(streamed)) => Some(streamed.target().to_owned()),
                 _ => None,
             },
             answer: match decided {
@@ -126,6 +130,7 @@ impl<'a> Explanation<'a> {
                 _ => None,
             },
             observes: route.is_some_and(|route| route.observes()),
+            streams: route.is_some_and(|route| route.stream),
             trail,
         }
     }
@@ -186,6 +191,9 @@ impl<'a> Explanation<'a> {
                 let agent = self.agent.as_deref().filter(|name| *name != ONLY_AGENT);
                 let agent = agent.map_or_else(String::new, |name| format!(" of the agent {name}"));
                 println!("{}: forwarded to {}{agent}", self.verdict, forward.as_deref().unwrap_or("/"));
+                if self.streams {
+                    return println!("  while it arrives, without a check of the body");
+                }
                 println!(
                     "  unless the ledger of the running Callgate has it as a duplicate, or its interaction is over"
                 );

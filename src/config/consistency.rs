@@ -102,7 +102,7 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     }
     for route in routes {
         let name = &route.name;
-        if route.body_bytes_max > limits.body_memory_bytes_max {
+        if !route.stream && route.body_bytes_max > limits.body_memory_bytes_max {
             let message = format!("the route {name} allows bodies larger than `limits.body_memory_max`");
             let _: Option<()> =
                 root.error(message, "lower `body_max` of the route, or raise `limits.body_memory_max`");
@@ -124,8 +124,9 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
 fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, limits: &Limits) {
     let Some(agents) = agents.all().filter(|agents| agents.len() > 1) else { return };
     let share = limits.body_memory_share(agents.len());
-    let fits =
-        |route: &Route| route.body_bytes_max <= share || route.body_bytes_max > limits.body_memory_bytes_max;
+    let fits = |route: &Route| {
+        route.stream || route.body_bytes_max <= share || route.body_bytes_max > limits.body_memory_bytes_max
+    };
     for route in routes.iter().filter(|route| !fits(route)) {
         let message = format!(
             "the route {} allows bodies larger than its agent's share of `limits.body_memory_max`, {share} bytes",

@@ -15,12 +15,14 @@ pub(crate) mod request_head;
 mod request_loop;
 pub(crate) mod response;
 mod session;
+mod streaming;
 mod timeouts;
 
 pub use client::{ResponseBytes, read_response};
 
 pub(crate) use body_memory::{BodyMemory, MemoryReservation};
 pub(crate) use buffered_io::BufferedIo;
+pub(crate) use deny::discard_unread_body;
 pub(crate) use http1_session::{Http1Session, write_response_head};
 pub(crate) use request_head::{HeadError, HeadRead};
 pub(crate) use request_loop::{NextRequest, RequestLoop};
@@ -28,4 +30,5 @@ pub(crate) use response::RelayError;
 pub(crate) use session::{
     Caller, Session, TRACEPARENT, head_of, is_ambiguous, send_continue_if_expected, set_traceparent,
 };
+pub(crate) use streaming::{StreamError, StreamLimits, StreamedBody, StreamedRequest, exchange_streaming};
 pub(crate) use timeouts::{CLOSE_TIMEOUT, ReusableTimer, WRITE_TIMEOUT, with_timeout};

@@ -140,6 +140,15 @@ impl Session {
         }
     }
 
+    /// Sends the head of the response, if it is still buffered.
+    pub(crate) async fn flush_head(&mut self) -> io::Result<()> {
+        match self {
+            Self::Http1(http1) => http1.write_body(&[], false).await,
+            // The head was sent when it was written.
+            Self::Http2(_) => Ok(()),
+        }
+    }
+
     /// Writes a part of the response body. `end` marks the last part.
     pub(crate) async fn write_body(&mut self, data: Bytes, end: bool) -> io::Result<()> {
         match self {

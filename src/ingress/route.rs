@@ -186,6 +186,9 @@ pub struct Route {
     pub passed_headers: Option<Arc<HeaderAllowlist>>,
     /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,
+    /// Whether requests are passed on while they arrive. Such a route has no callback token, no signature and no
+    /// interactions.
+    pub stream: bool,
     /// Whether events that were already delivered are recognized and not delivered again.
     pub tells_duplicates: bool,
     /// How the states of interactions are read from callbacks.

@@ -71,7 +71,7 @@ impl Notice<'_> {
         let message = Asserted {
             method: "POST",
             target: &target,
-            body: &body,
+            body: Some(&body),
             interaction: Some(self.id),
             event_id: None,
             question: None,

@@ -126,7 +126,7 @@ impl Ingress {
                     Label::route(),
                     Label::provider(),
                     Label::closed("verdict", ["allow", "duplicate", "observe", "deny", "fail"]),
-                    Label::reason(&["ok", "duplicate", "stale", "handshake", "document", "health"]),
+                    Label::reason(&["ok", "duplicate", "stale", "handshake", "stream", "document", "health"]),
                 ],
             )?,
             ingress_refusals: make.counters(

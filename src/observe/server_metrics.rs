@@ -25,6 +25,7 @@ pub(super) struct ServerMetrics {
     pub(super) reload_failed: IntGauge,
     pub(super) reloads: IntCounterVec,
     pub(super) routes_observing: IntGauge,
+    pub(super) routes_streaming: IntGauge,
     pub(super) traces: IntCounterVec,
 }
 
@@ -70,6 +71,10 @@ impl ServerMetrics {
                 "callgate_trace_batches_total",
                 "Batches of trace spans sent to the collector, by outcome (ok, failed).",
                 &[Label::closed("outcome", ["ok", "failed"])],
+            )?,
+            routes_streaming: make.gauge(
+                "callgate_routes_streaming",
+                "Routes with `stream: true`, which pass requests on while they arrive.",
             )?,
             routes_observing: make.gauge("callgate_routes_observing", "Routes in observe mode.")?,
         })

@@ -161,6 +161,7 @@ impl Components {
         let agents = policy.agents.iter().filter_map(|agent| client_certificate_expiry(agent));
         metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)).chain(agents));
         policy.agents.iter().for_each(|agent| metrics.expect_agent(&agent.name));
+        metrics.routes_streaming(policy.ingress.routes().iter().filter(|route| route.stream).count());
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
     }
 

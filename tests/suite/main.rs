@@ -65,6 +65,7 @@ mod reuse_under_load;
 mod schema;
 mod seeds;
 mod stopping;
+mod streams;
 mod tls;
 mod traces;
 mod vectors;

@@ -173,6 +173,7 @@ fn route(policy: &Policy, route: &Route) -> Value {
             || json!("all, less those that are always removed"),
             |allowed| json!(allowed.names().collect::<Vec<_>>()),
         ),
+        "stream": route.stream,
         "duplicates": if route.tells_duplicates { "answer" } else { "deliver" },
         "interaction": interaction(route),
         "actions": route.actions.as_ref().map(actions),

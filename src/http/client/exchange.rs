@@ -93,7 +93,18 @@ pub(crate) async fn exchange(
     let Message { has_body, expects_body, .. } = message;
     let Connection { stream, timer, .. } = &mut connection;
     let received = timer.with_timeout(timeout, send_and_receive(stream, message)).await;
-    let ReceivedHead { head, read, is_sent } = received.unwrap_or(Err(ResponseFault::Timeout))?;
+    let received = received.unwrap_or(Err(ResponseFault::Timeout))?;
+    response(connection, received, (has_body, expects_body), timeout)
+}
+
+/// Returns the response to a request. `has_body` is whether the request had a body, and `expects_body` is whether the
+/// response can have one.
+pub(crate) fn response(
+    connection: Connection,
+    ReceivedHead { head, read, is_sent }: ReceivedHead,
+    (has_body, expects_body): (bool, bool),
+    timeout: Duration,
+) -> Result<UpstreamResponse, ResponseFault> {
     if !is_sent && head.status.is_success() {
         return Err(ResponseFault::Early);
     }
@@ -116,12 +127,12 @@ pub(crate) async fn exchange(
 }
 
 /// The head of a response, and whether the request was completely sent when the head arrived.
-struct ReceivedHead {
-    head: ResponseHead,
+pub(crate) struct ReceivedHead {
+    pub(crate) head: ResponseHead,
     /// The bytes that were read after the head.
-    read: Bytes,
+    pub(crate) read: Bytes,
     /// Whether the whole request was sent.
-    is_sent: bool,
+    pub(crate) is_sent: bool,
 }
 
 /// Writes the request and reads the head of the response. If the request cannot be written without waiting, the write

@@ -9,8 +9,9 @@ mod response_head;
 mod upstream;
 
 pub(crate) use connection_pool::ConnectionPool;
-pub(crate) use exchange::{Connection, Message, UpstreamResponse, exchange};
+pub(crate) use exchange::{Connection, Message, ReceivedHead, UpstreamResponse, exchange, response};
 pub(crate) use fault::ResponseFault;
 pub(crate) use happy_eyeballs::{attempt_order, connect_first};
 pub use response_bytes::{ResponseBytes, read_response};
+pub(crate) use response_head::read_final_head;
 pub(crate) use upstream::{Records, Upstream};

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora::tls::{
     ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
@@ -130,8 +130,8 @@ impl AgentClient {
     }
 
     /// Returns a connection to the pool after its response was read completely.
-    pub(super) fn keep(&self, agent: &Agent, connection: Connection, now: Instant) {
-        self.pool.keep((), connection, agent.idle_timeout, now);
+    pub(super) fn keep(&self, idle_timeout: Duration, connection: Connection, now: Instant) {
+        self.pool.keep((), connection, idle_timeout, now);
     }
 
     /// Closes all idle connections. Connections that are in use are closed after their response.

@@ -90,13 +90,13 @@ pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &C
 }
 
 /// One exchange, with the policy that was in effect when it began.
-struct CallbackExchange<'x> {
-    context: &'x IngressContext,
-    policy: &'x Policy,
-    session: &'x mut Session,
+pub(super) struct CallbackExchange<'x> {
+    pub(super) context: &'x IngressContext,
+    pub(super) policy: &'x Policy,
+    pub(super) session: &'x mut Session,
     conn: &'x ConnInfo,
-    request_id: &'x str,
-    span: Option<&'x Span>,
+    pub(super) request_id: &'x str,
+    pub(super) span: Option<&'x Span>,
 }
 
 impl CallbackExchange<'_> {
@@ -118,6 +118,9 @@ impl CallbackExchange<'_> {
             Ok(admitted) => admitted,
             Err(denied) => return self.deny(*denied, 0).await,
         };
+        if admitted.route().stream {
+            return Box::pin(self.pass_on(caller, admitted, trail)).await;
+        }
         let read = self.read_body(&admitted).await;
         trail.resume();
         let (body, _held) = match read {
@@ -140,6 +143,11 @@ impl CallbackExchange<'_> {
                 }
             }
             Ok(Decided::Observed(observed)) => Box::pin(self.deliver_observed(caller, *observed, body)).await,
+            // Streams were passed on above, before their body was read.
+            Ok(Decided::Streamed(streamed)) => {
+                let denied = Denied { denial: Denial::RouteUnknown, seen: streamed.into_seen() };
+                return self.deny(denied, body_bytes).await;
+            }
             Err(denied) => return self.deny(*denied, body_bytes).await,
         };
         end.body_bytes = body_bytes;
@@ -346,7 +354,7 @@ impl CallbackExchange<'_> {
         outcome: Outcome,
     ) -> ExchangeRecord {
         let status = response.status().as_u16();
-        let reuse = |connection| client.keep(agent, connection, instant());
+        let reuse = |connection| client.keep(agent.idle_timeout, connection, instant());
         match response::relay(self.session, &mut response, Bytes::new(), &self.policy.limits, reuse).await {
             Ok(()) => ExchangeRecord::responded(seen, outcome, status, true),
             Err(RelayError::Upstream(fault)) => {
@@ -358,7 +366,7 @@ impl CallbackExchange<'_> {
     }
 
     /// Writes a denial. The future is boxed, so that it does not enlarge the future of the common path.
-    async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
+    pub(super) async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
         Box::pin(self.write_denial(denied, body_bytes)).await
     }
 

@@ -1,6 +1,7 @@
-//! Delivers requests to the agent. All requests to the agent pass through this module as complete messages. A
-//! [`Delivery`] can be created only from a [`Permit`], a [`Notice`], or, on a route in observe mode, an [`Observed`]. A
-//! request that may have reached the agent is never sent a second time.
+//! Delivers requests to the agent. All requests to the agent pass through this module. Callbacks and notices are
+//! complete messages. A [`Delivery`] can be created only from a [`Permit`], a [`Notice`], or, on a route in observe mode,
+//! an [`Observed`]. On a route with `stream: true`, a [`Streamed`] request is sent while it arrives. A request that may
+//! have reached the agent is never sent a second time.
 
 use std::time::Instant;
 
@@ -9,10 +10,16 @@ use http::{Method, StatusCode};
 
 use super::agent_client::AgentClient;
 use crate::agent::Agent;
+use crate::clock::instant;
 use crate::denial::Denial;
-use crate::http::client::{Message, UpstreamResponse, exchange};
-use crate::ingress::{Notice, Observed, Permit};
+use crate::http::client::{Message, ResponseFault, UpstreamResponse, exchange};
+use crate::http::{
+    Caller, Session, StreamError, StreamLimits, StreamedBody, StreamedRequest, exchange_streaming, head_of,
+    send_continue_if_expected,
+};
+use crate::ingress::{BodyLength, Notice, Observed, Permit, Streamed};
 use crate::observe::{AGENT_ACCEPTED, AGENT_REJECTED, Metrics};
+use crate::policy::Limits;
 use crate::request::RequestHead;
 use crate::store::Claimed;
 use crate::time::Timestamp;
@@ -88,6 +95,64 @@ async fn send(
         true => Err(Denial::AgentRedirected),
         false => Ok(response),
     }
+}
+
+/// Sends a request to the agent while it arrives, and reads the head of the response. Also returns the number of body
+/// bytes that were received. A redirect is a response like any other, because the agent's own API decides on it.
+///
+/// # Errors
+/// Returns the side on which passing on the request failed.
+pub(crate) async fn deliver_streaming(
+    metrics: &Metrics,
+    client: &AgentClient,
+    streamed: &Streamed,
+    (session, caller): (&mut Session, Caller<'_>),
+    stamp: Stamp<'_>,
+    limits: &Limits,
+) -> (Result<UpstreamResponse, StreamError>, u64) {
+    let agent = &streamed.route().agent;
+    let (answered, bytes) = match client.connection(agent, instant()).await {
+        Err(_) => (Err(StreamError::Upstream(ResponseFault::Unreachable)), 0),
+        Ok(connection) => {
+            send_continue_if_expected(session).await;
+            let request = streamed_request(streamed, session, caller, stamp);
+            let stream_limits = StreamLimits {
+                bytes_max: streamed.body_bytes_max(),
+                limits,
+                upstream_timeout: agent.response_timeout,
+            };
+            exchange_streaming(session, connection, request, stream_limits).await
+        }
+    };
+    match &answered {
+        Ok(response) if response.is_success() => metrics.agent_request(&agent.name, AGENT_ACCEPTED),
+        Ok(_) => metrics.agent_request(&agent.name, AGENT_REJECTED),
+        Err(StreamError::Upstream(fault)) => {
+            metrics.agent_request(&agent.name, fault.agent_denial().code());
+        }
+        // The agent is not the reason.
+        Err(StreamError::Caller(_)) => {}
+    }
+    (answered, bytes)
+}
+
+/// Returns the head of the request to the agent, and the framing of its body.
+fn streamed_request(
+    streamed: &Streamed,
+    session: &mut Session,
+    caller: Caller<'_>,
+    stamp: Stamp<'_>,
+) -> StreamedRequest {
+    let has_no_body = session.is_body_done();
+    let head = head_of(session, caller);
+    let (body, length) = match (has_no_body, head.body_bytes_declared) {
+        (true, _) | (_, Some(0)) => (StreamedBody::None, BodyLength::Known(0)),
+        (_, Some(bytes)) => (StreamedBody::Length(bytes), BodyLength::Known(bytes)),
+        (_, None) => (StreamedBody::Chunks, BodyLength::Chunked),
+    };
+    let mut head_bytes = Vec::with_capacity(HEAD_BYTES);
+    streamed.write_head(&head, length, stamp, &mut head_bytes);
+    StreamedRequest { head: head_bytes, body, expects_body: head.method != Method::HEAD.as_str() }
 }
 
 /// Reports whether a status asks the caller to send its request elsewhere. The status 304 does not: it is the response

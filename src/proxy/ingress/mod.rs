@@ -13,6 +13,7 @@ mod notices;
 mod rate_limits;
 mod request_log;
 mod respond_to_handshake;
+mod stream_exchange;
 
 pub use agents::check_agent;
 pub(crate) use agents::{Agents, PreparedAgents};

@@ -154,7 +154,7 @@ async fn send(notices: &Notices, agent: &Arc<Agent>, delivery: Delivery) -> bool
     if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok()
         && let Some(connection) = response.take_connection()
     {
-        client.keep(agent, connection, instant());
+        client.keep(agent.idle_timeout, connection, instant());
     }
     success
 }
