@@ -29,12 +29,13 @@ impl Agents {
     }
 
     /// Prepares the clients for these agents. An agent whose address and TLS settings have not changed keeps its
-    /// client, and thereby its idle connections.
+    /// client, and thereby its idle connections. A client that trusts the authorities of the operating system is
+    /// always created anew, because these authorities may have changed.
     ///
     /// # Errors
     /// Returns a message for the operator if the TLS settings of an agent cannot be used.
     pub(crate) fn prepare(&self, agents: &[Arc<Agent>]) -> Result<PreparedAgents, String> {
-        let one = |agent: &Arc<Agent>| match self.known(agent) {
+        let one = |agent: &Arc<Agent>| match self.known(agent).filter(|_| !trusts_platform(agent)) {
             Some(client) => Ok(client),
             None => AgentClient::new(Arc::clone(agent), self.share(agent)).map(Arc::new),
         };
@@ -78,6 +79,11 @@ impl Agents {
     pub(crate) fn sweep(&self, now: Instant) {
         self.clients.load().iter().for_each(|client| client.sweep(now));
     }
+}
+
+/// Reports whether the agent's certificate is verified with the authorities of the operating system.
+fn trusts_platform(agent: &Agent) -> bool {
+    agent.tls.as_ref().is_some_and(|tls| tls.authorities.is_none())
 }
 
 /// Checks that the TLS settings of an agent are usable.
