@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use callgate::clock::Clock;
 use serde_json::Value;
@@ -44,7 +44,7 @@ impl Manual {
 }
 
 /// Reads until the bytes contain `end`, and returns them.
-fn read_until(stream: &mut TcpStream, end: &str) -> String {
+fn read_until(stream: &mut impl Read, end: &str) -> String {
     let mut bytes = Vec::new();
     while !String::from_utf8_lossy(&bytes).contains(end) {
         let mut byte = [0];
@@ -160,9 +160,33 @@ fn http_2_requests_are_passed_on() {
 }
 
 #[test]
+fn events_are_not_held_back_over_http_2() {
+    let manual = Manual::start();
+    let callgate = manual.callgate("");
+    let mut curl = Command::new("curl")
+        .args(["-s", "-N", "-v", "--http2-prior-knowledge", "-d", "{}"])
+        .arg(format!("http://{}/api/1", callgate.ingress))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut output, mut log) = (curl.stdout.take().unwrap(), curl.stderr.take().unwrap());
+    let mut agent = manual.accept();
+    read_until(&mut agent, "{}");
+    write!(agent, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").unwrap();
+    read_until(&mut log, "< content-type: text/event-stream");
+    for event in ["data: 1\n\n", "data: 2\n\n"] {
+        agent.write_all(event.as_bytes()).unwrap();
+        read_until(&mut output, event);
+    }
+    drop(agent);
+    assert!(curl.wait().unwrap().success());
+}
+
+#[test]
 fn limits_for_callers_apply_to_streams() {
     let manual = Manual::start();
-    let callgate = manual.callgate("limits: { body_memory_max: 64KiB, body_deadline: 1s }");
+    let callgate = manual.callgate("limits: { body_memory_max: 64KiB }");
     let chunks = |caller: &mut TcpStream, count: usize| {
         for _ in 0..count {
             write!(caller, "10000\r\n").unwrap();
@@ -193,6 +217,7 @@ fn limits_for_callers_apply_to_streams() {
     caller.write_all(b"0\r\n\r\n").unwrap();
     assert_eq!(Response::read(&mut caller).status, 200);
     assert!(agent.join().unwrap().unwrap() >= 2 << 20);
+    let callgate = manual.callgate("limits: { body_deadline: 1s }");
     // A body that is too large or too slow, or that ends early, ends the request to the agent before its end.
     let mut caller = callgate.connect();
     write!(caller, "POST /api/2 HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")
