@@ -143,7 +143,8 @@ denials! {
          provider.";
     Overloaded, "overloaded", Fail, 503, "Service Unavailable",
         "The request bodies in memory already use all of `limits.body_memory_max`, or of \
-         `listen.egress.body_memory_max`. The caller should try again.";
+         `listen.egress.body_memory_max`. With several agents: the agent of the route already uses its share of \
+         `limits.body_memory_max` or of `limits.connections_max`. The caller should try again.";
     PageNotAllowed, "page_not_allowed", Deny, 403, "Forbidden",
         "A web page sent the request to the egress listener: it has an `Origin` header, or a `Sec-Fetch-Site` other \
          than `none`.";

@@ -19,6 +19,7 @@ pub mod trail;
 
 pub mod jose;
 
+pub mod agent;
 pub mod guard;
 pub mod path;
 pub mod signature;

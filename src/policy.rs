@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::Agent;
 use crate::egress::Egress;
 use crate::feed::FeedId;
 use crate::ingress::{Carrier, FetchedData, Ingress, Provider, Route, TokenRule};
@@ -19,8 +20,8 @@ use crate::token::{Grant, Minter};
 /// The compiled rules by which Callgate decides about requests, with the data that these rules need.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The agent that receives permitted callbacks.
-    pub agent: Agent,
+    /// The agents, in the order of the configuration.
+    pub agents: Vec<Arc<Agent>>,
     /// The rules for the agent's own requests.
     pub egress: Egress,
     /// Whether callers receive the reason of a denial.
@@ -86,40 +87,6 @@ pub struct Fetching {
     pub timeout: Duration,
 }
 
-/// The agent service.
-#[derive(Clone, Debug)]
-pub struct Agent {
-    /// The address at which the agent listens.
-    pub address: AgentAddress,
-    /// Timeout for connecting to the agent.
-    pub connect_timeout: Duration,
-    /// Timeout for reading the head of the agent's response, and for each read of the response's body.
-    pub response_timeout: Duration,
-    /// How long Callgate keeps an idle connection to the agent. The default is shorter than the usual keep-alive
-    /// timeout of servers.
-    pub idle_timeout: Duration,
-    /// Whether requests to the agent have `X-Forwarded-*` headers.
-    pub forwarded_headers: bool,
-}
-
-/// The address at which the agent listens.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum AgentAddress {
-    /// `host:port`.
-    Tcp(Box<str>),
-    /// The path of a Unix socket.
-    Unix(Box<str>),
-}
-
-impl fmt::Display for AgentAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => f.write_str(address),
-            Self::Unix(path) => write!(f, "unix:{path}"),
-        }
-    }
-}
-
 /// Limits that apply to all routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -158,6 +125,18 @@ impl Limits {
     pub fn time_for(&self, bytes: u64) -> Duration {
         Self::SLOW_START
             + Duration::from_millis(bytes.saturating_mul(1000) / self.bytes_per_second_min.max(1))
+    }
+
+    /// Returns the maximum size of all bodies for one of this many agents, in bytes. Each agent has an equal share, so
+    /// that the bodies that wait for a slow agent leave memory for the other agents.
+    pub fn body_memory_share(&self, agents: usize) -> u64 {
+        self.body_memory_bytes_max / u64::try_from(agents.max(1)).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the maximum number of requests that one of this many agents may have in progress. Each agent has an
+    /// equal share of [`Self::connections_max`]. A single agent has no such limit.
+    pub fn requests_share(&self, agents: usize) -> Option<usize> {
+        (agents > 1).then(|| (self.connections_max / agents).max(1))
     }
 }
 

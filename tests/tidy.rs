@@ -353,8 +353,11 @@ fn operations_say_what_to_do_about_every_denial() {
     }
 }
 
-/// Reports whether a configuration key limits what somebody can use.
+/// Reports whether a configuration key limits what somebody can use. The keys of `agents.NAME` are those of `agent`.
 fn is_limit(key: &str) -> bool {
+    if key.starts_with("agents.NAME.") {
+        return false;
+    }
     let mut last = key.rsplit('.');
     let (name, parent) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
     parent == "limits"

@@ -479,8 +479,8 @@
       ["applied", `${state.config.taken} (${when(state.config.taken)})`], ["failed reload", refused ? `${refused.at}, version ${refused.version}\n${refused.errors.join("\n")}` : "none"],
       ["secrets", (state.config.secrets || []).map((one) => `${one.path}: ${one.fingerprint || "none (short, or a password)"}`).join("\n") || "none"], ["public URL", state.public_url], ["interactions", state.interactions.toLocaleString("en")], ["events", state.events.toLocaleString("en")], ["this page", state.actions ? "can revoke interactions" : "only reads"]]).childNodes);
     fill("routes", state.routes.map((route) => make("tr", {}, cell(route.name, "nowrap"),
-      make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : "enforces"), cell(route.methods.join(", ")),
-      make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody", "nowrap"), cell(route.token || "none"), make("td", {}, make("code", {}, route.forward)))), 7, "none");
+      make("td", {}, route.observes ? make("span", { className: "badge observe loud" }, "observes") : route.streams ? "streams" : "enforces"), cell(route.methods.join(", ")),
+      make("td", {}, make("code", {}, route.path)), cell(route.provider || "anybody", "nowrap"), cell(route.token || "none"), make("td", {}, route.agent === "agent" ? "" : `${route.agent}: `, make("code", {}, route.forward)))), 7, "none");
     fill("providers", state.providers.map((one) => make("tr", {}, cell(one.name), cell(one.preset || (one.signs ? "a scheme of its own" : "none")), cell(one.signs ? "yes" : "no", one.signs ? "" : "fail"),
       cell(one.networks === null ? "anywhere" : one.networks, "num"))), 4, "none");
     fill("feeds", state.feeds.map((feed) => make("tr", {}, make("td", {}, make("code", {}, feed.label)),

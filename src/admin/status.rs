@@ -50,8 +50,10 @@ fn route(route: &Route) -> Value {
         "path": route.path.as_str(),
         "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "provider": route.provider.as_ref().map(|provider| &*provider.name),
+        "agent": &*route.agent.name,
         "forward": route.forward.as_str(),
         "observes": route.observes(),
+        "streams": route.stream,
         "token": route.token.as_ref().map(token),
         // The page can show a request as a curl command. In this command, the values of these headers and parameters
         // are placeholders.

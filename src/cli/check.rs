@@ -9,8 +9,9 @@ use super::common::{EXIT_USAGE, counted, print_json};
 use super::describe::describe;
 use super::read::ConfigArg;
 use super::read::{Read, Root};
+use crate::agent::ONLY_AGENT;
 use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls, to_yaml};
-use crate::proxy::check_tls;
+use crate::proxy::{check_agent, check_tls};
 
 /// Exit code if a reload would be rejected, because a changed setting needs a restart.
 const EXIT_RESTART: u8 = 1;
@@ -110,17 +111,22 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
 }
 
 fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
+    let error = |path, message| ConfigError { path, position: None, message, hint: String::new() };
     let listeners = config.startup.ingress.iter().enumerate();
     let ingress = listeners.map(|(i, listener)| (format!("listen.ingress[{i}].tls"), listener.tls.as_ref()));
     let egress =
         config.startup.egress.iter().map(|egress| ("listen.egress.tls".to_owned(), egress.tls.as_ref()));
-    let errors: Vec<_> = ingress
+    let listeners = ingress
         .chain(egress)
-        .filter_map(|(path, tls)| {
-            let message = check_tls(&below(root, tls?)).err()?;
-            Some(ConfigError { path, position: None, message, hint: String::new() })
-        })
-        .collect();
+        .filter_map(|(path, tls)| Some(error(path, check_tls(&below(root, tls?)).err()?)));
+    let agents = config.policy.agents.iter().filter_map(|agent| {
+        let path = match &*agent.name {
+            ONLY_AGENT => "agent.tls".to_owned(),
+            name => format!("agents.{name}.tls"),
+        };
+        Some(error(path, check_agent(agent).err()?))
+    });
+    let errors: Vec<_> = listeners.chain(agents).collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::common::{EXIT_DATA, moment, now_unless, print_json};
 use super::message::Message;
 use super::read::ConfigArg;
+use crate::agent::ONLY_AGENT;
 use crate::fetch::with_cached;
 use crate::ingress::{Decided, Denied};
 use crate::policy::Policy;
@@ -88,11 +89,15 @@ struct Explanation<'a> {
     status: Option<u16>,
     route: Option<String>,
     provider: Option<String>,
+    /// The name of the agent of the route.
+    agent: Option<String>,
     forward: Option<String>,
     /// Callgate's response to the provider's handshake.
     answer: Option<HandshakeReply>,
     /// True if the route is in observe mode. The request is then delivered even if the verdict is a denial.
     observes: bool,
+    /// True if the route passes requests on while they arrive.
+    streams: bool,
     trail: &'a Trail,
 }
 
@@ -101,6 +106,7 @@ impl<'a> Explanation<'a> {
         let (denial, route) = match decided {
             Ok(Decided::Callback(verified)) => (None, Some(verified.route())),
             Ok(Decided::Handshake(shaken)) => (None, shaken.1.route.as_ref()),
+            Ok(Decided::Streamed(streamed)) => (None, Some(streamed.route())),
             Ok(Decided::Observed(observed)) => (observed.denials().first().copied(), Some(observed.route())),
             Err(denied) => (Some(denied.denial), denied.seen.route.as_ref()),
         };
@@ -112,9 +118,11 @@ impl<'a> Explanation<'a> {
             status: denial.map(|denial| denial.status()),
             route: route.map(|route| route.name.to_string()),
             provider: provider.map(|provider| provider.name.to_string()),
+            agent: route.map(|route| route.agent.name.to_string()),
             forward: match decided {
                 Ok(Decided::Callback(verified)) => Some(verified.target().to_owned()),
                 Ok(Decided::Observed(observed)) => Some(observed.target().to_owned()),
+                Ok(Decided::Streamed(streamed)) => Some(streamed.target().to_owned()),
                 _ => None,
             },
             answer: match decided {
@@ -122,6 +130,7 @@ impl<'a> Explanation<'a> {
                 _ => None,
             },
             observes: route.is_some_and(|route| route.observes()),
+            streams: route.is_some_and(|route| route.stream),
             trail,
         }
     }
@@ -137,6 +146,7 @@ impl<'a> Explanation<'a> {
             "status": self.status,
             "route": self.route,
             "provider": self.provider,
+            "agent": self.agent,
             "forward": self.forward,
             "answer": self.answer.as_ref().map(|reply| json!({
                 "handshake": *reply.name,
@@ -178,7 +188,12 @@ impl<'a> Explanation<'a> {
                 }
             }
             (None, forward) => {
-                println!("{}: forwarded to {}", self.verdict, forward.as_deref().unwrap_or("/"));
+                let agent = self.agent.as_deref().filter(|name| *name != ONLY_AGENT);
+                let agent = agent.map_or_else(String::new, |name| format!(" of the agent {name}"));
+                println!("{}: forwarded to {}{agent}", self.verdict, forward.as_deref().unwrap_or("/"));
+                if self.streams {
+                    return println!("  while it arrives, without a check of the body");
+                }
                 println!(
                     "  unless the ledger of the running Callgate has it as a duplicate, or its interaction is over"
                 );

@@ -1,14 +1,114 @@
-//! `agent`: the address of the agent, its timeouts, and the headers that it receives.
+//! `agent` and `agents`: the addresses of the agents, their TLS settings and timeouts, and the headers that they
+//! receive.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::yaml::{Cursor, Fields};
-use crate::policy::{Agent, AgentAddress};
+use super::listen::pem;
+use super::yaml::{Cursor, Fields, did_you_mean, is_name};
+use crate::agent::{Agent, AgentAddress, AgentTls, ClientCertificateFiles, ONLY_AGENT};
+use crate::ingress::Route;
 
-/// Reads `agent`.
-pub(super) fn agent(at: &Cursor<'_>) -> Option<Agent> {
+/// The agents of the configuration.
+pub(super) struct Agents<'n> {
+    /// The agents that have no mistakes.
+    read: Vec<Arc<Agent>>,
+    /// The entries of `agents`, including those with mistakes. `None` if the configuration has the section `agent`.
+    entries: Option<Vec<(&'n str, Cursor<'n>)>>,
+    /// True if an agent has mistakes or the whole section is missing.
+    has_mistakes: bool,
+}
+
+/// Reads `agent` or `agents`.
+pub(super) fn agents<'n>(root: &mut Fields<'n>) -> Agents<'n> {
+    let several = root.optional("agents");
+    if root.has("agents") {
+        if root.optional("agent").is_some() {
+            let _: Option<()> =
+                root.at().error("`agent` and `agents` exclude each other", "move the agent to `agents`");
+        }
+        return several.and_then(|at| named(&at)).unwrap_or_else(Agents::none);
+    }
+    match root.required("agent").and_then(|at| agent(&at, ONLY_AGENT)) {
+        Some(agent) => Agents { read: vec![Arc::new(agent)], entries: None, has_mistakes: false },
+        None => Agents::none(),
+    }
+}
+
+fn named<'n>(at: &Cursor<'n>) -> Option<Agents<'n>> {
+    let mut entries = at.named()?;
+    if entries.is_empty() {
+        return at.error("the section names no agent", "such as planner: { address: 127.0.0.1:8000 }");
+    }
+    // A name that occurs twice was reported above.
+    let mut seen = HashSet::new();
+    entries.retain(|(name, _)| seen.insert(*name));
+    let one = |(name, at): &(&'n str, Cursor<'n>)| match is_name(name) {
+        true => agent(at, name).map(Arc::new),
+        false => at.bad_name(name),
+    };
+    let read: Vec<_> = entries.iter().filter_map(one).collect();
+    let has_mistakes = read.len() < entries.len();
+    Some(Agents { read, entries: Some(entries), has_mistakes })
+}
+
+impl<'n> Agents<'n> {
+    const fn none() -> Self {
+        Self { read: Vec::new(), entries: None, has_mistakes: true }
+    }
+
+    /// Returns all agents, or `None` if one of them has a mistake.
+    pub(super) fn all(&self) -> Option<Vec<Arc<Agent>>> {
+        (!self.has_mistakes).then(|| self.read.clone())
+    }
+
+    /// Returns the agent of a route. `fields` are the fields of the route.
+    pub(super) fn of_route(&self, fields: &mut Fields<'n>) -> Option<Arc<Agent>> {
+        let stated = fields.optional("agent");
+        let Some(entries) = &self.entries else {
+            if let Some(at) = stated.filter(|_| !self.has_mistakes) {
+                return at.error(
+                    "the configuration has only one agent, and it has no name",
+                    "remove it, or name the agents in the section `agents`",
+                );
+            }
+            return self.read.first().map(Arc::clone);
+        };
+        match (stated, entries.as_slice()) {
+            (Some(at), _) => {
+                let name = at.text()?;
+                let names: Vec<_> = entries.iter().map(|(name, _)| *name).collect();
+                if !names.contains(&name) {
+                    return at.error(format!("there is no agent {name}"), did_you_mean(name, &names));
+                }
+                self.read.iter().find(|agent| *agent.name == *name).map(Arc::clone)
+            }
+            (None, [_]) => self.read.first().map(Arc::clone),
+            (None, _) if fields.has("agent") => None,
+            (None, _) => {
+                let names: Vec<_> = entries.iter().map(|(name, _)| *name).collect();
+                let hint = format!("add `agent` with one of {}", names.join(", "));
+                fields.at().error("the route does not name the agent that receives its callbacks", hint)
+            }
+        }
+    }
+
+    /// Reports a warning for each agent to which no route delivers.
+    pub(super) fn warn_unused(&self, routes: &[Arc<Route>]) {
+        for (name, at) in self.entries.iter().flatten() {
+            if !routes.iter().any(|route| *route.agent.name == **name) {
+                at.warn("no route delivers callbacks to this agent");
+            }
+        }
+    }
+}
+
+/// Reads one agent.
+fn agent(at: &Cursor<'_>, name: &str) -> Option<Agent> {
     let mut fields = at.fields()?;
     let address = fields.required("address").and_then(|at| agent_address(&at));
+    let tls = fields.optional("tls").map(|at| tls(&at, address.as_ref()));
     let mut connect = Some(Duration::from_secs(1));
     let mut response = Some(Duration::from_secs(30));
     // Most servers close a connection after it has been idle for 5 s or longer. Callgate closes an idle connection
@@ -23,12 +123,47 @@ pub(super) fn agent(at: &Cursor<'_>) -> Option<Agent> {
     let forwarded_headers = fields.optional("forwarded_headers").map_or(Some(true), |at| at.boolean());
     fields.finish();
     Some(Agent {
+        name: name.into(),
         address: address?,
+        tls: tls.map_or(Some(None), |read| read.map(Some))?,
         connect_timeout: connect?,
         response_timeout: response?,
         idle_timeout: idle?,
         forwarded_headers: forwarded_headers?,
     })
+}
+
+/// Reads `tls`: how the agent's certificate is verified, and the certificate that Callgate presents to the agent.
+fn tls(at: &Cursor<'_>, address: Option<&AgentAddress>) -> Option<AgentTls> {
+    let mut fields = at.fields()?;
+    let authorities = fields.optional("authorities").map(|at| pem(&at, "CERTIFICATE"));
+    let certificate = fields.optional("certificate").map(|at| pem(&at, "CERTIFICATE"));
+    let key = fields.optional("key").map(|at| pem(&at, "PRIVATE KEY"));
+    let name = fields.optional("name").map(|at| server_name(&at));
+    fields.finish();
+    let certificate = match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => {
+            Some(ClientCertificateFiles { certificate: certificate?, key: key? })
+        }
+        (Some(_), None) => return at.error("`certificate` needs a `key`", "add the private key"),
+        (None, Some(_)) => return at.error("`key` needs a `certificate`", "add the client certificate"),
+    };
+    let Some(host) = address?.host() else {
+        return at.error("the agent listens on a Unix socket, which needs no TLS", "remove `tls`");
+    };
+    let name = name.map_or_else(|| Some(host.into()), |name| name.map(Box::from))?;
+    Some(AgentTls::new(authorities.map_or(Some(None), |read| read.map(Some))?, certificate, name))
+}
+
+/// Reads the name that the agent's certificate must have: a host name or an IP address.
+fn server_name<'n>(at: &Cursor<'n>) -> Option<&'n str> {
+    let name = at.text()?;
+    let is_host = name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+    if is_host || name.parse::<std::net::IpAddr>().is_ok() {
+        return Some(name);
+    }
+    at.error(format!("`{name}` is not the name of a host"), "such as agent.internal, without a port")
 }
 
 fn agent_address(at: &Cursor<'_>) -> Option<AgentAddress> {

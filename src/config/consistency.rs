@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agent::Agents;
 use super::listen::Listener;
 use super::startup::Startup;
 use super::yaml::Cursor;
@@ -15,6 +16,7 @@ use crate::time::format_duration;
 
 /// The compiled sections. A section with a mistake is `None` and is not checked here.
 pub(super) struct Sections<'a> {
+    pub(super) agents: &'a Agents<'a>,
     pub(super) startup: Option<&'a Startup>,
     pub(super) routes: &'a [Arc<Route>],
     pub(super) egress: Option<&'a Cursor<'a>>,
@@ -37,7 +39,9 @@ impl Sections<'_> {
         interactions_that_only_expire(root, self.routes, self.rules);
         if let Some(limits) = self.limits {
             routes(root, self.routes, self.startup, limits);
+            agent_shares(root, self.routes, self.agents, limits);
         }
+        self.agents.warn_unused(self.routes);
     }
 }
 
@@ -99,7 +103,7 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     }
     for route in routes {
         let name = &route.name;
-        if route.body_bytes_max > limits.body_memory_bytes_max {
+        if !route.stream && route.body_bytes_max > limits.body_memory_bytes_max {
             let message = format!("the route {name} allows bodies larger than `limits.body_memory_max`");
             let _: Option<()> =
                 root.error(message, "lower `body_max` of the route, or raise `limits.body_memory_max`");
@@ -114,6 +118,24 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
                 "the route {name} is in observe mode: it delivers requests that fail its checks"
             ));
         }
+    }
+}
+
+/// Reports an error for each route whose bodies may be larger than its agent's share of `limits.body_memory_max`.
+fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, limits: &Limits) {
+    let Some(agents) = agents.all().filter(|agents| agents.len() > 1) else { return };
+    let share = limits.body_memory_share(agents.len());
+    let fits = |route: &Route| {
+        route.stream || route.body_bytes_max <= share || route.body_bytes_max > limits.body_memory_bytes_max
+    };
+    for route in routes.iter().filter(|route| !fits(route)) {
+        let message = format!(
+            "the route {} allows bodies larger than its agent's share of `limits.body_memory_max`, {share} bytes",
+            route.name
+        );
+        let hint =
+            "each agent has an equal share: lower `body_max` of the route, or raise `limits.body_memory_max`";
+        let _: Option<()> = root.error(message, hint);
     }
 }
 

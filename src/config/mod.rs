@@ -20,7 +20,7 @@ mod yaml;
 use std::sync::Arc;
 
 use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider};
-use crate::policy::{Agent, AgentAddress, Policy};
+use crate::policy::Policy;
 use crate::source::ClientAddress;
 use yaml::{Cursor, Fields, Node, Reader, shown_url};
 
@@ -97,7 +97,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let client_address = fields.optional("client_address").map(|at| listen::client_address(&at));
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
     let proxy = fields.optional("outbound_proxy").map(|at| outbound::proxy(&at));
-    let agent = fields.required("agent").and_then(|at| agent::agent(&at));
+    let agents = agent::agents(&mut fields);
     let limits = listen::limits(fields.optional("limits"));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
     let url = public_url.clone().flatten();
@@ -108,6 +108,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let providers = providers(&mut fields, public_url.is_some());
     let egress_at = fields.optional("egress");
     let known = route::References {
+        agents: &agents,
         conventions: &egress::conventions(egress_at.as_ref()),
         mode: fields.optional("mode").and_then(|at| route::mode(&at)).unwrap_or(Mode::Enforce),
         passed_headers: route::passed_headers(fields.optional("headers"), None).flatten(),
@@ -124,6 +125,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let fetching = provider::fetching(fields.optional("fetch"));
     fields.finish();
     consistency::Sections {
+        agents: &agents,
         startup: startup.as_ref(),
         routes: routes.as_deref().unwrap_or_default(),
         egress: egress_at.as_ref(),
@@ -132,10 +134,11 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         limits: limits.as_ref(),
     }
     .check(root);
-    let (agent, limits) = (agent?, limits?);
+    let (agents, limits) = (agents.all()?, limits?);
     let documents = provider::documents(root, routes.as_deref().unwrap_or_default())?;
-    let edge = edge(url, client_address.map_or(Some(None), |read| read.map(Some))?, &agent);
+    let edge = edge(url, client_address.map_or(Some(None), |read| read.map(Some))?);
     let policy = Policy {
+        agents,
         egress: egress?,
         explain_denials: explain_denials?,
         feeds: root.feeds(),
@@ -146,18 +149,16 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         outbound_proxy: proxy.map_or(Some(None), |read| read.map(Some))?,
         providers: providers?,
         trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
-        agent,
     };
     Some((startup?, policy))
 }
 
 /// Returns the settings that all routes share.
-fn edge(public_url: Option<String>, client_address: Option<ClientAddress>, agent: &Agent) -> Edge {
+fn edge(public_url: Option<String>, client_address: Option<ClientAddress>) -> Edge {
     Edge {
-        authority: public_url.as_deref().map_or_else(|| agent_authority(agent), authority).into(),
+        authority: public_url.as_deref().map(authority).unwrap_or_default().into(),
         client_address,
         fetched_data: FetchedData::default(),
-        forwarded_headers: agent.forwarded_headers,
         public_url: public_url.unwrap_or_default().into(),
     }
 }
@@ -184,13 +185,6 @@ fn public_url(at: &Cursor<'_>, has_tokens: bool) -> Option<String> {
 fn authority(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split_once('/').map_or(rest, |(authority, _)| authority).to_owned()
-}
-
-fn agent_authority(agent: &Agent) -> String {
-    match &agent.address {
-        AgentAddress::Tcp(address) => address.to_string(),
-        AgentAddress::Unix(_) => "localhost".to_owned(),
-    }
 }
 
 fn providers(fields: &mut Fields<'_>, has_public_url: bool) -> Option<Vec<Arc<Provider>>> {

@@ -12,16 +12,45 @@ pub(crate) struct BodyMemory {
 /// The memory that is reserved for one body or head. Dropping this value releases the memory.
 #[derive(Debug)]
 pub(crate) struct MemoryReservation {
-    memory: BodyMemory,
+    whole: BoundedMemory,
+    /// The share of the body's agent, if the agents share the memory.
+    share: Option<BoundedMemory>,
     bytes: u64,
+}
+
+/// A memory, and the maximum size of all its reservations.
+#[derive(Debug)]
+struct BoundedMemory {
+    memory: BodyMemory,
     max: u64,
+}
+
+impl BoundedMemory {
+    /// Adds to the reserved bytes. Returns false and changes nothing if the limit does not allow it.
+    fn add(&self, more: u64) -> bool {
+        let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
+        let fits = before.saturating_add(more) <= self.max;
+        if !fits {
+            self.remove(more);
+        }
+        fits
+    }
+
+    fn remove(&self, bytes: u64) {
+        self.memory.bytes.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    fn has_room(&self, more: u64) -> bool {
+        self.memory.bytes().saturating_add(more) <= self.max
+    }
 }
 
 impl BodyMemory {
     /// Creates an empty reservation. The reservation can grow as long as all reservations together do not exceed `max`
     /// bytes.
     pub(crate) fn reserve(&self, max: u64) -> MemoryReservation {
-        MemoryReservation { memory: self.clone(), bytes: 0, max }
+        let whole = BoundedMemory { memory: self.clone(), max };
+        MemoryReservation { whole, share: None, bytes: 0 }
     }
 
     /// Returns the number of reserved bytes.
@@ -31,17 +60,28 @@ impl BodyMemory {
 }
 
 impl MemoryReservation {
-    /// Reports whether the reservation could grow to `bytes` now.
-    pub(crate) fn would_fit(&self, bytes: u64) -> bool {
-        self.memory.bytes().saturating_sub(self.bytes).saturating_add(bytes) <= self.max
+    /// Limits this empty reservation to a share as well: it can grow as long as all reservations of the share do not
+    /// exceed `max` bytes.
+    #[must_use]
+    pub(crate) fn within(mut self, share: &BodyMemory, max: u64) -> Self {
+        self.share = Some(BoundedMemory { memory: share.clone(), max });
+        self
     }
 
-    /// Grows the reservation to at least `bytes`. Returns false and changes nothing if the limit does not allow it.
+    /// Reports whether the reservation could grow to `bytes` now.
+    pub(crate) fn would_fit(&self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        self.whole.has_room(more) && self.share.as_ref().is_none_or(|share| share.has_room(more))
+    }
+
+    /// Grows the reservation to at least `bytes`. Returns false and changes nothing if a limit does not allow it.
     pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return true };
-        let before = self.memory.bytes.fetch_add(more, Ordering::SeqCst);
-        if before.saturating_add(more) > self.max {
-            self.memory.bytes.fetch_sub(more, Ordering::SeqCst);
+        if self.share.as_ref().is_some_and(|share| !share.add(more)) {
+            return false;
+        }
+        if !self.whole.add(more) {
+            self.share.iter().for_each(|share| share.remove(more));
             return false;
         }
         self.bytes += more;
@@ -51,7 +91,8 @@ impl MemoryReservation {
 
 impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        self.memory.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.whole.remove(self.bytes);
+        self.share.iter().for_each(|share| share.remove(self.bytes));
     }
 }
 
@@ -68,5 +109,21 @@ mod tests {
         assert!(one.grow_to(10) && !one.grow_to(11));
         drop(one);
         assert_eq!(memory.bytes(), 0);
+    }
+
+    #[test]
+    fn a_share_leaves_memory_for_the_others() {
+        let (whole, share) = (BodyMemory::default(), BodyMemory::default());
+        let reserve = || whole.reserve(10).within(&share, 5);
+        let (mut one, mut other) = (reserve(), reserve());
+        assert!(one.grow_to(4) && !other.would_fit(2) && !other.grow_to(2) && other.grow_to(1));
+        assert_eq!((whole.bytes(), share.bytes()), (5, 5));
+        assert!(whole.reserve(10).grow_to(5), "the share is used up, the whole memory is not");
+        drop(one);
+        let mut rest = whole.reserve(10);
+        assert!(rest.grow_to(9) && !other.grow_to(2), "the whole memory is used up, the share is not");
+        assert_eq!((whole.bytes(), share.bytes()), (10, 1));
+        drop((rest, other));
+        assert_eq!((whole.bytes(), share.bytes()), (0, 0));
     }
 }

@@ -54,6 +54,15 @@ pub(crate) async fn deny_head(
     was_written
 }
 
+/// Discards a body that is unread after the response was written. Otherwise a TCP reset, or on HTTP/2 a reset of the
+/// stream, could destroy the response before the caller reads it.
+pub(crate) async fn discard_unread_body(session: &mut Session) {
+    if !session.is_body_done() {
+        session.close_after_response();
+        lingering_close::discard_body(session, DRAIN_DEADLINE).await;
+    }
+}
+
 /// Writes a denial and handles the unread body. On HTTP/1, a short body is read to its end, so that the connection
 /// stays usable. If any other body is unread, the HTTP/1 connection is closed.
 ///

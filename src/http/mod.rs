@@ -22,6 +22,7 @@ pub use client::{ResponseBytes, read_response};
 
 pub(crate) use body_memory::{BodyMemory, MemoryReservation};
 pub(crate) use buffered_io::BufferedIo;
+pub(crate) use deny::discard_unread_body;
 pub(crate) use http1_session::{Http1Session, write_response_head};
 pub(crate) use request_head::{HeadError, HeadRead};
 pub(crate) use request_loop::{NextRequest, RequestLoop};

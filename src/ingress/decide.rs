@@ -188,6 +188,11 @@ impl Ingress {
 }
 
 impl Admitted {
+    /// Returns the route.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
     /// Returns the maximum size of the body, in bytes. In observe mode, bodies above the route's limit are read as
     /// well, up to a fixed maximum.
     pub fn body_bytes_max(&self) -> u64 {

@@ -8,6 +8,7 @@ use super::forward;
 use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
+use super::streamed::Streamed;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::Report;
 use crate::json::find_one;
@@ -28,6 +29,8 @@ pub enum Decided {
     Callback(Box<Verified>),
     /// A provider's handshake. Callgate answers it itself.
     Handshake(Box<(HandshakeReply, Seen)>),
+    /// A request whose body is passed on while it arrives. The body was not checked.
+    Streamed(Box<Streamed>),
     /// A request that Callgate delivers only because its route is in observe mode. In enforce mode, Callgate would deny
     /// it or answer it itself.
     Observed(Box<Observed>),
@@ -52,6 +55,9 @@ impl Admitted {
         body: &[u8],
         trail: &mut Trail,
     ) -> Result<Decided, Box<Denied>> {
+        if self.route.stream {
+            return self.stream(head, trail).map(|streamed| Decided::Streamed(Box::new(streamed)));
+        }
         match self.decide(head, body, trail) {
             Ok(Body::Callback { tags, question, target }) => {
                 let report = Report { question, ..self.route.follow.report(head, body) };
@@ -134,7 +140,7 @@ impl Admitted {
     /// Returns the internal request target. The configuration ensures that every capture in `forward` also occurs in
     /// the route's path. If a capture were missing nevertheless, the request would be denied instead of being delivered
     /// to another path.
-    fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
+    pub(super) fn internal_target(&self, head: &RequestHead<'_>) -> Result<String, Denial> {
         self.target(head).ok_or(Denial::RouteUnknown)
     }
 
@@ -208,6 +214,7 @@ impl Admitted {
         Some(target)
     }
 
+    /// Returns the verified token. Callgate removes it from the delivered request wherever it occurs.
     pub(super) fn token(&self) -> Option<&[u8]> {
         self.found.token.as_ref().map(Secret::expose)
     }

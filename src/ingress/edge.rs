@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::agent::Agent;
 use crate::request::write_line as line;
 use crate::signature::Keyring;
 use crate::source::{ClientAddress, Lists, write_address};
@@ -9,8 +10,7 @@ use crate::source::{ClientAddress, Lists, write_address};
 /// What all routes share: the public URL, the rule for client addresses, and the fetched keys and lists.
 #[derive(Clone, Debug)]
 pub struct Edge {
-    /// The value of the `Host` header in requests to the agent. This is the authority of the public URL, or the agent's
-    /// own authority if no public URL is configured.
+    /// The authority of the public URL. Empty if no public URL is configured.
     pub authority: Box<str>,
     /// The rule for finding the client address. If it is `None`, the client address is the address of the peer.
     pub client_address: Option<ClientAddress>,
@@ -18,22 +18,27 @@ pub struct Edge {
     pub fetched_data: FetchedData,
     /// The beginning of every external URL, without a slash at the end. Empty if no public URL is configured.
     pub public_url: Box<str>,
-    /// Whether requests to the agent have `X-Forwarded-*` headers.
-    pub forwarded_headers: bool,
 }
 
 impl Edge {
+    /// Returns the value of the `Host` header in requests to this agent. This is the authority of the public URL, or
+    /// the agent's own authority if no public URL is configured.
+    pub(super) fn host<'a>(&'a self, agent: &'a Agent) -> &'a str {
+        if self.authority.is_empty() { agent.authority() } else { &self.authority }
+    }
+
     /// Writes the headers that tell the agent how the caller reached Callgate: `X-Forwarded-Proto` and
     /// `X-Forwarded-Host` of the public URL, and `X-Forwarded-For` with the client address. Without a public URL,
     /// `X-Forwarded-Proto` is the scheme of the listener, and `X-Forwarded-Host` is omitted. A notice has no caller, so
     /// `is_tls` and `client` are then `None`.
     pub(super) fn write_forwarded_headers(
         &self,
+        agent: &Agent,
         is_tls: Option<bool>,
         client: Option<IpAddr>,
         out: &mut Vec<u8>,
     ) {
-        if !self.forwarded_headers {
+        if !agent.forwarded_headers {
             return;
         }
         let is_https = match self.public_url.split_once("://") {

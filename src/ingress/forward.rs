@@ -5,10 +5,12 @@ use std::borrow::Cow;
 
 use http::header::{COOKIE, HeaderName, HeaderValue};
 
+use super::decide::Admitted;
 use super::observed::Observed;
 use super::passed_headers::is_always_removed;
 use super::permit::Permit;
 use super::route::{Route, TokenRule};
+use super::streamed::Streamed;
 use crate::path::{TOKEN_CAPTURE, without_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
 use crate::source::write_address;
@@ -52,12 +54,31 @@ fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bo
     !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
 
+/// The length of the body in a request to the agent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BodyLength {
+    /// The body has this length in bytes.
+    Known(u64),
+    /// The body is sent in chunks, because its length is not known.
+    Chunked,
+}
+
+impl BodyLength {
+    /// Returns the length in bytes, or `None` if the body is sent in chunks.
+    pub fn known(self) -> Option<u64> {
+        match self {
+            Self::Known(bytes) => Some(bytes),
+            Self::Chunked => None,
+        }
+    }
+}
+
 /// Writes the head of an HTTP/1.1 request to the agent: request line, `Host`, the headers for which `passes` returns
 /// true, the headers that `identify` adds, the length of the body, and the blank line.
 fn write_request(
     (target, authority): (&str, &str),
     head: &RequestHead<'_>,
-    body: &[u8],
+    length: BodyLength,
     passes: impl Fn(&HeaderName, &HeaderValue, &[HeaderName]) -> bool,
     identify: impl FnOnce(&mut Vec<u8>),
     out: &mut Vec<u8>,
@@ -81,8 +102,12 @@ fn write_request(
         line(out, "cookie", &cookies.join(&b"; "[..]));
     }
     identify(out);
-    if !body.is_empty() || !matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
-        line(out, "content-length", itoa::Buffer::new().format(body.len()).as_bytes());
+    match length {
+        BodyLength::Chunked => line(out, "transfer-encoding", b"chunked"),
+        BodyLength::Known(0) if matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "DELETE") => {}
+        BodyLength::Known(bytes) => {
+            line(out, "content-length", itoa::Buffer::new().format(bytes).as_bytes());
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -92,12 +117,12 @@ impl Observed {
     /// signature headers, because the agent still checks them. Adds only the header `Callgate-Observed`. Adds no
     /// identity headers and no assertion.
     pub fn write_head(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) {
-        let to = (self.target(), &*self.admitted.edge.authority);
+        let to = (self.target(), self.admitted.edge.host(&self.route().agent));
         let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
             passes_as_ever(self.route(), name, listed)
         };
         let identify = |out: &mut Vec<u8>| line(out, "callgate-observed", self.instead().as_bytes());
-        write_request(to, head, body, passes, identify, out);
+        write_request(to, head, BodyLength::Known(body.len() as u64), passes, identify, out);
     }
 }
 
@@ -108,7 +133,7 @@ impl Permit {
         let message = Asserted {
             method: head.method,
             target: self.target(),
-            body,
+            body: Some(body),
             interaction: self.interaction(),
             event_id: self.event_id().and_then(|id| id.to_str().ok()),
             question: self.question(),
@@ -120,34 +145,21 @@ impl Permit {
             // In observe mode, Callgate does not replace the caller's `X-Forwarded-*` headers, because the agent still
             // checks them.
             if !self.route().observes() {
-                self.edge().write_forwarded_headers(Some(head.is_tls), Some(self.client()), out);
+                let agent = &self.route().agent;
+                self.edge().write_forwarded_headers(agent, Some(head.is_tls), Some(self.client()), out);
             }
             self.route().assert(&message, out);
         };
-        let to = (self.target(), &*self.edge().authority);
-        write_request(to, head, body, |name, value, listed| self.passes(name, value, listed), identify, out);
-    }
-
-    fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]) -> bool {
-        if self.route().observes() {
-            return passes_as_ever(self.route(), name, listed);
-        }
-        let token = || {
-            self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)
-                || self.token().is_some_and(|token| holds(value.as_bytes(), token))
+        let to = (self.target(), self.edge().host(&self.route().agent));
+        let length = BodyLength::Known(body.len() as u64);
+        let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
+            self.admitted().passes(name, value, listed)
         };
-        !is_always_removed(name)
-            && self.address_header().is_none_or(|header| header != name)
-            && self.route().passed_headers.as_ref().is_none_or(|allowed| allowed.contains(name))
-            && !is_of_one_hop(self.route(), name, listed)
-            && !token()
+        write_request(to, head, length, passes, identify, out);
     }
 
     fn identify(&self, out: &mut Vec<u8>) {
-        line(out, "callgate-route", self.route().name.as_bytes());
-        if let Some(provider) = &self.route().provider {
-            line(out, "callgate-provider", provider.name.as_bytes());
-        }
+        self.admitted().identify(out);
         if let Some(interaction) = self.interaction() {
             line(out, "callgate-interaction", interaction.as_bytes());
         }
@@ -157,8 +169,73 @@ impl Permit {
         if let Some(number) = self.question() {
             line(out, "callgate-question", itoa::Buffer::new().format(number).as_bytes());
         }
+        self.admitted().write_client_address(out);
+    }
+}
+
+impl Streamed {
+    /// Writes the head of the HTTP/1.1 request to the agent, including the blank line. `head` must be the head of the
+    /// admitted request. The caller writes a body of this length after this head.
+    pub fn write_head(
+        &self,
+        head: &RequestHead<'_>,
+        length: BodyLength,
+        stamp: Stamp<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let message = Asserted {
+            method: head.method,
+            target: self.target(),
+            body: None,
+            interaction: None,
+            event_id: None,
+            question: None,
+            notice: None,
+            stamp,
+        };
+        let (route, edge) = (self.route(), &self.admitted.edge);
+        let identify = |out: &mut Vec<u8>| {
+            self.admitted.identify(out);
+            self.admitted.write_client_address(out);
+            edge.write_forwarded_headers(&route.agent, Some(head.is_tls), Some(self.client()), out);
+            route.assert(&message, out);
+        };
+        let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
+            self.admitted.passes(name, value, listed)
+        };
+        write_request((self.target(), edge.host(&route.agent)), head, length, passes, identify, out);
+    }
+}
+
+impl Admitted {
+    /// Reports whether a header of the caller reaches the agent.
+    fn passes(&self, name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]) -> bool {
+        let route = &*self.route;
+        if route.observes() {
+            return passes_as_ever(route, name, listed);
+        }
+        let token = || {
+            route.token.iter().flat_map(TokenRule::headers).any(|header| header == name)
+                || self.token().is_some_and(|token| holds(value.as_bytes(), token))
+        };
+        !is_always_removed(name)
+            && self.edge.client_address.as_ref().is_none_or(|rule| rule.header.name() != *name)
+            && route.passed_headers.as_ref().is_none_or(|allowed| allowed.contains(name))
+            && !is_of_one_hop(route, name, listed)
+            && !token()
+    }
+
+    /// Writes the headers that name the route and the provider.
+    fn identify(&self, out: &mut Vec<u8>) {
+        line(out, "callgate-route", self.route.name.as_bytes());
+        if let Some(provider) = &self.route.provider {
+            line(out, "callgate-provider", provider.name.as_bytes());
+        }
+    }
+
+    fn write_client_address(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"callgate-client-address: ");
-        write_address(out, self.client());
+        write_address(out, self.client);
         out.extend_from_slice(b"\r\n");
     }
 }

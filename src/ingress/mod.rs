@@ -19,13 +19,16 @@ mod passed_headers;
 mod permit;
 mod route;
 mod router;
+mod streamed;
 mod write_notice;
 
 pub use decide::{Admitted, Denied, Document, Ingress, Seen};
 pub use decide_body::Decided;
 pub use edge::{Edge, FetchedData};
+pub use forward::BodyLength;
 pub use observed::{Observed, Turned};
 pub use passed_headers::{HeaderAllowlist, is_always_removed};
 pub use permit::{Halted, Permit, Verified};
 pub use route::{Actions, Carrier, CertificateRule, Mode, Provider, QueryRule, Route, TokenRule};
+pub use streamed::Streamed;
 pub use write_notice::Notice;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::decide::{Admitted, Seen};
 use super::edge::Edge;
@@ -201,15 +201,9 @@ impl Permit {
         &self.verified.admitted.edge
     }
 
-    /// Returns the header in which trusted proxies send the client address. Callgate never forwards this header to the
-    /// agent.
-    pub(super) fn address_header(&self) -> Option<HeaderName> {
-        self.verified.admitted.edge.client_address.as_ref().map(|rule| rule.header.name())
-    }
-
-    /// Returns the verified token. Callgate removes it from the delivered request wherever it occurs.
-    pub(super) fn token(&self) -> Option<&[u8]> {
-        self.verified.admitted.token()
+    /// Returns the request as it was after the checks of its head.
+    pub(super) fn admitted(&self) -> &Admitted {
+        &self.verified.admitted
     }
 
     /// Returns the data about this callback for the log and the metrics.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::passed_headers::HeaderAllowlist;
+use crate::agent::Agent;
 use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;
@@ -167,6 +168,8 @@ pub struct CertificateRule {
 pub struct Route {
     /// The name of the route. It is used as metric label and log field, and callback tokens are bound to it.
     pub name: Arc<str>,
+    /// The agent that receives the callbacks and the notices of the route.
+    pub agent: Arc<Agent>,
     /// The external path.
     pub path: Template,
     /// The methods that the route accepts.
@@ -183,6 +186,9 @@ pub struct Route {
     pub passed_headers: Option<Arc<HeaderAllowlist>>,
     /// Maximum size of the body, in bytes.
     pub body_bytes_max: u64,
+    /// Whether requests are passed on while they arrive. Such a route has no callback token, no signature and no
+    /// interactions.
+    pub stream: bool,
     /// Whether events that were already delivered are recognized and not delivered again.
     pub tells_duplicates: bool,
     /// How the states of interactions are read from callbacks.

@@ -58,8 +58,9 @@ impl Notice<'_> {
         let target = self.route.notify.as_ref()?.fill(value)?;
         let body = serde_json::to_vec(&self.body(&captures)).ok()?;
         let mut head = format!("POST {target} HTTP/1.1\r\n").into_bytes();
-        line(&mut head, "host", self.edge.authority.as_bytes());
-        self.edge.write_forwarded_headers(None, None, &mut head);
+        let agent = &self.route.agent;
+        line(&mut head, "host", self.edge.host(agent).as_bytes());
+        self.edge.write_forwarded_headers(agent, None, None, &mut head);
         line(&mut head, "content-type", b"application/json");
         line(&mut head, "callgate-route", self.route.name.as_bytes());
         if let Some(provider) = &self.route.provider {
@@ -70,7 +71,7 @@ impl Notice<'_> {
         let message = Asserted {
             method: "POST",
             target: &target,
-            body: &body,
+            body: Some(&body),
             interaction: Some(self.id),
             event_id: None,
             question: None,

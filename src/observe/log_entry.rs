@@ -23,6 +23,8 @@ pub struct Entry<'a> {
     pub route: &'a str,
     /// Name of the provider, or `none` if the route has no provider.
     pub provider: &'a str,
+    /// Name of the agent of the route. `None` if no route matches the path.
+    pub agent: Option<&'a str>,
     /// `allow`, `duplicate`, `observe`, `deny` or `fail`.
     pub verdict: &'static str,
     /// The code of a denial, or another reason such as `ok` or `duplicate`.
@@ -70,6 +72,9 @@ impl Entry<'_> {
         word(out, "\",\"request_id\":\"", self.request_id);
         word(out, "\",\"route\":\"", self.route);
         word(out, "\",\"provider\":\"", self.provider);
+        if let Some(agent) = self.agent {
+            word(out, "\",\"agent\":\"", agent);
+        }
         word(out, "\",\"verdict\":\"", self.verdict);
         word(out, "\",\"reason\":\"", self.reason);
         word(out, "\",\"method\":\"", self.method);
@@ -210,6 +215,7 @@ mod tests {
                 request_id: "r",
                 route: "none",
                 provider: "none",
+                agent: client.map(|_| "planner"),
                 verdict: "deny",
                 reason: "path_malformed",
                 observed: &[Denial::TokenMissing, Denial::BodyTooLarge],
@@ -231,6 +237,7 @@ mod tests {
             assert_eq!(read["observed"], serde_json::json!(["token_missing", "body_too_large"]));
             assert_eq!(read["time"], "2026-01-01T00:00:00Z");
             assert_eq!(read["peer"].is_null(), client.is_some());
+            assert_eq!(read["agent"].as_str(), client.map(|_| "planner"));
         }
     }
 }

@@ -7,6 +7,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::agent_metrics::AgentMetrics;
 use super::fetch_metrics::FetchMetrics;
 use super::registry::{Label, MetricRegistry, Series};
 use super::server_metrics::ServerMetrics;
@@ -34,6 +35,7 @@ const NOTICED: [&str; 3] = ["answered", "failed", "given_up"];
 pub struct Metrics {
     registry: Registry,
     described: Vec<Series>,
+    pub(super) agents: AgentMetrics,
     egress: Egress,
     pub(super) fetch: FetchMetrics,
     ingress: Ingress,
@@ -124,7 +126,7 @@ impl Ingress {
                     Label::route(),
                     Label::provider(),
                     Label::closed("verdict", ["allow", "duplicate", "observe", "deny", "fail"]),
-                    Label::reason(&["ok", "duplicate", "stale", "handshake", "document", "health"]),
+                    Label::reason(&["ok", "duplicate", "stale", "handshake", "stream", "document", "health"]),
                 ],
             )?,
             ingress_refusals: make.counters(
@@ -238,8 +240,9 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
         let (fetch, server) = (FetchMetrics::new(&make)?, ServerMetrics::new(&make)?);
+        let agents = AgentMetrics::new(&make)?;
         let described = make.described();
-        Ok(Self { described, egress, fetch, ingress, ledger, registry, server })
+        Ok(Self { agents, described, egress, fetch, ingress, ledger, registry, server })
     }
 
     /// Returns the descriptions of all registered metrics, sorted by name.

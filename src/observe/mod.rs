@@ -4,6 +4,7 @@
 //! events; `admin` serves the metrics and the recent requests.
 
 mod access_log;
+mod agent_metrics;
 mod config_state;
 mod fetch_metrics;
 mod log_entry;
@@ -17,6 +18,7 @@ mod server_metrics;
 mod traces;
 
 pub use access_log::AccessLogger;
+pub use agent_metrics::{AGENT_ACCEPTED, AGENT_REJECTED};
 pub use config_state::{ConfigState, ConfigStatus, Refused};
 pub use log_entry::{EgressEntry, Entry};
 pub use logger::install as install_logger;

@@ -230,6 +230,7 @@ mod tests {
             request_id: "r",
             route: "none",
             provider: "none",
+            agent: None,
             verdict: "deny",
             reason: "route_unknown",
             observed: &[],

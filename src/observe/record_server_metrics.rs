@@ -50,6 +50,11 @@ impl Metrics {
         self.server.observed.with_label_values(&[route, provider, reason]).inc();
     }
 
+    /// Sets the number of routes that pass requests on while they arrive.
+    pub fn routes_streaming(&self, count: usize) {
+        self.server.routes_streaming.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Sets the number of routes in observe mode.
     pub fn routes_observing(&self, count: usize) {
         self.server.routes_observing.set(i64::try_from(count).unwrap_or(i64::MAX));

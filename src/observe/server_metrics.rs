@@ -25,6 +25,7 @@ pub(super) struct ServerMetrics {
     pub(super) reload_failed: IntGauge,
     pub(super) reloads: IntCounterVec,
     pub(super) routes_observing: IntGauge,
+    pub(super) routes_streaming: IntGauge,
     pub(super) traces: IntCounterVec,
 }
 
@@ -35,8 +36,8 @@ impl ServerMetrics {
             certificates: Mutex::default(),
             certificate_ends: make.gauges(
                 "callgate_certificate_expiry_timestamp_seconds",
-                "Expiry time of a server certificate, in Unix seconds.",
-                &[Label::from("certificate", "a file in `listen.ingress[].tls`")],
+                "Expiry time of a certificate of Callgate, in Unix seconds: of a listener, or the one that Callgate presents to an agent.",
+                &[Label::from("certificate", "a file in `listen.ingress[].tls`, `agent.tls` or `agents.NAME.tls`")],
             )?,
             connections: make.gauge("callgate_ingress_connections", "Open connections to the ingress listeners.")?,
             connections_refused: make.counters(
@@ -70,6 +71,10 @@ impl ServerMetrics {
                 "callgate_trace_batches_total",
                 "Batches of trace spans sent to the collector, by outcome (ok, failed).",
                 &[Label::closed("outcome", ["ok", "failed"])],
+            )?,
+            routes_streaming: make.gauge(
+                "callgate_routes_streaming",
+                "Routes with `stream: true`, which pass requests on while they arrive.",
             )?,
             routes_observing: make.gauge("callgate_routes_observing", "Routes in observe mode.")?,
         })

@@ -110,6 +110,7 @@ impl Span {
         self.0.set_attributes([
             KeyValue::new("callgate.route", entry.route.to_owned()),
             KeyValue::new("callgate.provider", entry.provider.to_owned()),
+            KeyValue::new("callgate.agent", entry.agent.unwrap_or("none").to_owned()),
             KeyValue::new("callgate.request_id", entry.request_id.to_owned()),
             KeyValue::new("network.peer.address", entry.peer.to_string()),
         ]);

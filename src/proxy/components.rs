@@ -6,10 +6,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::egress::{EgressContext, EgressLimits, EgressSettings, Providers};
-use super::ingress::{AgentPool, IngressContext, IngressDrain, Notices, RateLimits};
-use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, TlsConfig};
+use super::ingress::{Agents, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits};
+use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, TlsConfig, expiry};
+use super::pem_files;
 use super::runtime::{Clocks, Drain, Recorder, RequestIds};
 use super::upkeep::Upkeep;
+use crate::agent::Agent;
 use crate::clock::{Clock, LedgerClock};
 use crate::config::ACTIONS;
 use crate::fetch::Fetcher;
@@ -54,7 +56,7 @@ impl Components {
         egress: Option<(EgressSettings, SocketAddr)>,
         policy: Arc<ArcSwap<Policy>>,
         options: Options,
-        providers: Providers,
+        (providers, agents): (Providers, Agents),
         fetcher: Fetcher,
     ) -> Self {
         let actions_url = egress.as_ref().map(|(settings, address)| actions_url(settings, *address));
@@ -67,7 +69,7 @@ impl Components {
             recent: options.recent,
             request_ids: RequestIds::new(),
         });
-        let (store, agent_pool) = (options.store, Arc::<AgentPool>::default());
+        let (store, agents) = (options.store, Arc::new(agents));
         let log_throttle = Arc::<LogThrottle>::default();
         let admission = Admission {
             policy: Arc::clone(&policy),
@@ -92,7 +94,7 @@ impl Components {
             clocks: clocks.clone(),
             recorder: Arc::clone(&recorder),
             store: Arc::clone(&store),
-            agent_pool: Arc::clone(&agent_pool),
+            agents: Arc::clone(&agents),
             drain: Drain::default(),
         };
         let ingress = IngressContext {
@@ -100,7 +102,7 @@ impl Components {
             clocks,
             recorder,
             store,
-            agent_pool,
+            agents,
             fetcher,
             rate_limits: RateLimits::default(),
             body_memory: BodyMemory::default(),
@@ -130,15 +132,14 @@ impl Components {
         &self,
         policy: &Policy,
         providers: Option<Providers>,
+        agents: PreparedAgents,
         egress: Option<EgressSettings>,
     ) {
         if let Some(providers) = providers {
             self.egress.providers.store(Arc::new(providers));
         }
-        let before = self.ingress.policy.rcu(|old| policy.carrying_on(old));
-        if before.agent.address != policy.agent.address {
-            self.ingress.agent_pool.invalidate();
-        }
+        self.ingress.policy.rcu(|old| policy.carrying_on(old));
+        self.ingress.agents.install(agents);
         self.egress.limits.install(egress);
         self.raise_file_limit(policy);
     }
@@ -146,7 +147,7 @@ impl Components {
     /// Creates the upkeep task of these components.
     pub(super) fn upkeep(&self) -> Upkeep {
         Upkeep {
-            agent_pool: Arc::clone(&self.ingress.agent_pool),
+            agents: Arc::clone(&self.ingress.agents),
             body_memory: self.ingress.body_memory.clone(),
             connection_limits: Arc::clone(&self.admission.limits),
             metrics: Arc::clone(&self.ingress.recorder.metrics),
@@ -161,8 +162,11 @@ impl Components {
         let egress = self.egress.limits.tls.load_full();
         let tls = loaded.iter().filter_map(|config| config.tls.as_ref()).chain(egress.as_deref());
         let expiries = tls.flat_map(|tls| &tls.expiries);
-        metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)));
         let policy = self.ingress.policy.load();
+        let agents = policy.agents.iter().filter_map(|agent| client_certificate_expiry(agent));
+        metrics.certificates(expiries.map(|(file, expiry)| (&**file, *expiry)).chain(agents));
+        policy.agents.iter().for_each(|agent| metrics.expect_agent(&agent.name));
+        metrics.routes_streaming(policy.ingress.routes().iter().filter(|route| route.stream).count());
         metrics.routes_observing(policy.ingress.routes().iter().filter(|route| route.observes()).count());
         let rewrites = |route: &Arc<Route>| route.actions.as_ref().is_some_and(|actions| actions.rewrite);
         if let Some(tls) = egress
@@ -193,4 +197,12 @@ impl Components {
 fn actions_url(settings: &EgressSettings, egress: SocketAddr) -> Box<str> {
     let scheme = if settings.has_tls() { "https" } else { "http" };
     format!("{scheme}://{}/{ACTIONS}/", reachable(egress)).into()
+}
+
+/// Returns the path and the expiry time, in Unix seconds, of the certificate that Callgate presents to an agent. The
+/// file was checked when the agent's client was created.
+fn client_certificate_expiry(agent: &Agent) -> Option<(&str, i64)> {
+    let file = &agent.tls.as_ref()?.certificate.as_ref()?.certificate;
+    let chain = pem_files::certificates_in(&file.path, file.content.expose()).ok()?;
+    Some((&file.path, expiry(chain.first()?)?))
 }

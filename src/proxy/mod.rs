@@ -14,5 +14,6 @@ mod server;
 mod upkeep;
 
 pub use components::Options;
+pub use ingress::check_agent;
 pub use listen::check_tls;
 pub use server::{Prepared, Server, StartError};

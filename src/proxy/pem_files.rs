@@ -10,8 +10,12 @@ use crate::file::{FILE_BYTES_MAX, read};
 /// # Errors
 /// Returns a message for the operator.
 pub(crate) fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read(path, FILE_BYTES_MAX).map_err(|error| format!("{path} cannot be read: {error}"))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    certificates_in(path, &content(path)?)
+}
+
+/// Returns the certificates in the content of the file `path`. See [`certificates`].
+pub(crate) fn certificates_in(path: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let found = found.map_err(|error| format!("{path} is not a PEM file: {error}"))?;
     if found.is_empty() { Err(format!("{path} contains no certificate")) } else { Ok(found) }
 }
@@ -21,8 +25,12 @@ pub(crate) fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, S
 /// # Errors
 /// Returns a message for the operator. The message contains no part of the file.
 pub(crate) fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
-    let bytes = read(path, FILE_BYTES_MAX).map_err(|error| format!("{path} cannot be read: {error}"))?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| format!("{path} contains no usable private key"))
+    private_key_in(path, &content(path)?)
+}
+
+/// Returns the first private key in the content of the file `path`. See [`private_key`].
+pub(crate) fn private_key_in(path: &str, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|_| format!("{path} contains no usable private key"))
 }
 
 /// Reads the certificates of a file into a store of trusted authorities.
@@ -30,9 +38,18 @@ pub(crate) fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> 
 /// # Errors
 /// Returns a message for the operator.
 pub(crate) fn authorities(path: &str) -> Result<RootCertStore, String> {
+    authorities_in(path, &content(path)?)
+}
+
+/// Returns the certificates in the content of the file `path` as a store of trusted authorities.
+pub(crate) fn authorities_in(path: &str, bytes: &[u8]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates_in(path, bytes)? {
         store.add(certificate).map_err(|error| format!("{path} cannot be used: {error}"))?;
     }
     Ok(store)
+}
+
+fn content(path: &str) -> Result<Vec<u8>, String> {
+    read(path, FILE_BYTES_MAX).map_err(|error| format!("{path} cannot be read: {error}"))
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::components::{Components, Options};
 use super::egress::{EgressSettings, OwnAddresses, Providers, listener};
-use super::ingress::{self, IngressContext};
+use super::ingress::{self, Agents, IngressContext, PreparedAgents};
 use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
 use super::runtime::Drain;
 use crate::clock::instant;
@@ -78,6 +78,7 @@ pub struct Server {
 
 /// A new configuration with all its files read, ready for [`Server::install`].
 pub struct Prepared {
+    agents: PreparedAgents,
     egress_listener: Option<EgressSettings>,
     listeners: Vec<ListenerConfig>,
     providers: Option<Providers>,
@@ -130,6 +131,7 @@ impl Server {
     {
         install_default_crypto_provider();
         let providers = providers(startup, &policy.load())?;
+        let agents = Agents::new(&policy.load().agents).map_err(StartError::Tls)?;
         let (fetcher, fetch_task) = Fetcher::new(&policy, &options.metrics).map_err(StartError::Fetch)?;
         // Certificates are checked before the first address is bound.
         let listeners = listener_configs(startup).map_err(StartError::Tls)?;
@@ -140,8 +142,13 @@ impl Server {
         let own_addresses = addresses.own_addresses();
         let providers = providers.with_own_addresses(own_addresses.clone());
         let egress_address = addresses.egress.as_ref().map(|bound| bound.address);
-        let components =
-            Components::new(egress_settings.zip(egress_address), policy, options, providers, fetcher);
+        let components = Components::new(
+            egress_settings.zip(egress_address),
+            policy,
+            options,
+            (providers, agents),
+            fetcher,
+        );
         let (stop_ingress, ingress_stopping) = watch::channel(false);
         let (stop_egress, egress_stopping) = watch::channel(false);
         // The admin listener stops last, because readiness probes must be answered until the last exchange has ended.
@@ -209,22 +216,24 @@ impl Server {
     ) -> impl FnOnce() -> Result<Prepared, String> + Send + 'static {
         let (current, own_addresses) =
             (Arc::clone(&self.components.egress.providers), self.own_addresses.clone());
+        let agents = Arc::clone(&self.components.ingress.agents);
         move || {
             let listeners = listener_configs(&startup)?;
             let providers = providers(&startup, &policy).map_err(|error| error.to_string())?;
             let providers = (!providers.has_same_settings(&current.load()))
                 .then(|| providers.with_own_addresses(own_addresses));
             let egress_listener = egress_settings(&startup)?;
-            Ok(Prepared { egress_listener, listeners, providers, policy: with_cached(policy)? })
+            let agents = agents.prepare(&policy.agents)?;
+            Ok(Prepared { agents, egress_listener, listeners, providers, policy: with_cached(policy)? })
         }
     }
 
     /// Installs a new configuration. Requests in flight keep the configuration with which they began.
     pub fn install(&self, prepared: Prepared) {
-        let Prepared { egress_listener, listeners, providers, policy } = prepared;
+        let Prepared { agents, egress_listener, listeners, providers, policy } = prepared;
         // The policy is installed before the listeners. In between, a route that requires client certificates denies
         // callbacks from listeners that do not yet verify them.
-        self.components.install(&policy, providers, egress_listener);
+        self.components.install(&policy, providers, agents, egress_listener);
         for (current, config) in self.listeners.iter().zip(listeners) {
             current.store(Arc::new(config));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::egress::Providers;
-use super::ingress::AgentPool;
+use super::ingress::Agents;
 use super::listen::ConnectionLimits;
 use crate::clock::instant;
 use crate::http::BodyMemory;
@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// The components that need upkeep.
 pub(super) struct Upkeep {
-    pub(super) agent_pool: Arc<AgentPool>,
+    pub(super) agents: Arc<Agents>,
     pub(super) body_memory: BodyMemory,
     pub(super) connection_limits: Arc<ConnectionLimits>,
     pub(super) metrics: Arc<Metrics>,
@@ -31,7 +31,7 @@ impl Upkeep {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.agent_pool.sweep(instant());
+            self.agents.sweep(instant());
             self.providers.load().sweep();
             self.metrics.held(self.connection_limits.count(), self.body_memory.bytes());
         }

@@ -34,8 +34,8 @@ pub struct Asserted<'a> {
     pub method: &'a str,
     /// The internal path and query.
     pub target: &'a str,
-    /// The body, after all rewriting.
-    pub body: &'a [u8],
+    /// The body, after all rewriting. `None` if the body is sent while it arrives: the assertion then has no hash of it.
+    pub body: Option<&'a [u8]>,
     /// The interaction that the message belongs to.
     pub interaction: Option<&'a str>,
     /// The provider's event id.
@@ -58,7 +58,8 @@ struct Claims<'a> {
     exp: i64,
     method: &'a str,
     target: &'a str,
-    body_sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_sha256: Option<String>,
     route: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'a str>,
@@ -135,7 +136,7 @@ impl Asserter {
             exp: issued.saturating_add(ttl),
             method: message.method,
             target: message.target,
-            body_sha256: HEXLOWER.encode(&Sha256::digest(message.body)),
+            body_sha256: message.body.map(|body| HEXLOWER.encode(&Sha256::digest(body))),
             route,
             provider,
             sub: message.interaction,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use callgate::config::Config;
 use callgate::denial::Denial;
-use callgate::ingress::{Decided, Observed, Permit, Turned, Verified};
+use callgate::ingress::{BodyLength, Decided, Observed, Permit, Streamed, Turned, Verified};
 use callgate::interaction::{ClaimError, Cleared};
 use callgate::policy::MintRequest;
 use callgate::request::RequestHead;
@@ -351,6 +351,7 @@ impl<L: Ledger> Pure<L> {
                 Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
             }
             Ok(Decided::Observed(observed)) => sent.observed(&observed),
+            Ok(Decided::Streamed(streamed)) => sent.streamed(&streamed),
             Err(denied) => {
                 Verdict::denied(denied.denial, denied.seen.route.map(|route| route.name.to_string()))
             }
@@ -403,6 +404,18 @@ impl Sent<'_> {
     fn observed(&mut self, observed: &Observed) -> Verdict {
         observed.write_head(self.head, self.body, &mut self.written);
         Verdict::observed(observed)
+    }
+
+    fn streamed(&mut self, streamed: &Streamed) -> Verdict {
+        let length = BodyLength::Known(self.body.len() as u64);
+        streamed.write_head(self.head, length, Stamp { now: self.at, id: "case" }, &mut self.written);
+        Verdict {
+            verdict: "allow".to_owned(),
+            reason: Some("stream".to_owned()),
+            route: Some(streamed.route().name.to_string()),
+            forward: Some(streamed.target().to_owned()),
+            ..Verdict::default()
+        }
     }
 
     fn permitted(&mut self, permit: &Permit) {

@@ -11,6 +11,7 @@
 
 mod actions;
 mod agent_faults;
+mod agents;
 mod assertion;
 mod attack_configs;
 mod attack_configs_text;
@@ -67,6 +68,7 @@ mod reuse_under_load;
 mod schema;
 mod seeds;
 mod stopping;
+mod streams;
 mod tls;
 mod traces;
 mod vectors;

@@ -42,7 +42,7 @@ listen:
       health: /healthz
   egress: { address: 127.0.0.1:0, tls: { certificate: /a, key: /b } }
   admin: { address: 127.0.0.1:0, token: { env: TOKEN_KEY } }
-agent: { address: 127.0.0.1:1, timeouts: {} }
+agent: { address: 127.0.0.1:1, timeouts: {}, tls: {} }
 store: { kind: memory }
 shutdown: {}
 traces: { endpoint: \"http://127.0.0.1:4318/v1/traces\" }

@@ -173,6 +173,7 @@ routes: [ {{ name: r, path: \"{path}\", provider: p, forward: /in{open} }} ]
             Ok(Decided::Callback(_)) => Ok(None),
             Ok(Decided::Handshake(shaken)) => Ok(Some(shaken.0)),
             Ok(Decided::Observed(observed)) => panic!("{observed:?}"),
+            Ok(Decided::Streamed(streamed)) => panic!("{streamed:?}"),
             Err(denied) => {
                 let last = trail.details().last().map(|(_, detail)| detail.to_owned());
                 Err((denied.denial.status(), format!("{}: {last:?}", denied.denial.code())))

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
+use crate::agent::{Agent, ONLY_AGENT};
 use crate::config::Config;
 use crate::egress::Rule;
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
@@ -27,15 +28,6 @@ pub(super) fn describe(config: &Config) -> Value {
     let rest = json!({
         "public_url": *policy.ingress.edge().public_url,
         "client_address": client_address(policy),
-        "agent": {
-            "address": policy.agent.address.to_string(),
-            "forwarded_headers": policy.agent.forwarded_headers,
-            "timeouts": {
-                "connect": format_duration(policy.agent.connect_timeout),
-                "response": format_duration(policy.agent.response_timeout),
-                "idle": format_duration(policy.agent.idle_timeout),
-            },
-        },
         "callback_tokens": policy.minting.as_ref().map(|minting| json!({
             "ttl": format_duration(minting.ttl),
             "minted_with": minting.minter.to_string(),
@@ -66,8 +58,39 @@ pub(super) fn describe(config: &Config) -> Value {
     });
     if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, rest) {
         shown.extend(rest);
+        shown.extend(agents(policy));
     }
     shown
+}
+
+/// Returns the sections `agent` and `agents`. One of them is null.
+fn agents(policy: &Policy) -> [(String, Value); 2] {
+    let (one, several) = match policy.agents.as_slice() {
+        [only] if *only.name == *ONLY_AGENT => (agent(only), Value::Null),
+        several => {
+            let several = several.iter().map(|one| (one.name.to_string(), agent(one)));
+            (Value::Null, Value::Object(several.collect()))
+        }
+    };
+    [("agent".to_owned(), one), ("agents".to_owned(), several)]
+}
+
+fn agent(agent: &Agent) -> Value {
+    json!({
+        "address": agent.address.to_string(),
+        "forwarded_headers": agent.forwarded_headers,
+        "timeouts": {
+            "connect": format_duration(agent.connect_timeout),
+            "response": format_duration(agent.response_timeout),
+            "idle": format_duration(agent.idle_timeout),
+        },
+        "tls": agent.tls.as_ref().map(|tls| json!({
+            "authorities": tls.authorities.as_ref().map_or("the platform's", |file| &*file.path),
+            "certificate": tls.certificate.as_ref().map(|files| &*files.certificate.path),
+            "key": tls.certificate.as_ref().map(|files| &*files.key.path),
+            "name": &*tls.name,
+        })),
+    })
 }
 
 fn client_address(policy: &Policy) -> Value {
@@ -145,6 +168,7 @@ fn route(policy: &Policy, route: &Route) -> Value {
                 .map_or_else(|| json!("none"), signature),
         },
         "provider": route.provider.as_ref().map(|provider| &*provider.name),
+        "agent": &*route.agent.name,
         "forward": route.forward.as_str(),
         "query": match route.query {
             QueryRule::Drop => "drop",
@@ -154,6 +178,7 @@ fn route(policy: &Policy, route: &Route) -> Value {
             || json!("all, less those that are always removed"),
             |allowed| json!(allowed.names().collect::<Vec<_>>()),
         ),
+        "stream": route.stream,
         "duplicates": if route.tells_duplicates { "answer" } else { "deliver" },
         "interaction": interaction(route),
         "actions": route.actions.as_ref().map(actions),

@@ -16,10 +16,11 @@ use reload::Reloader;
 
 use super::common::{EXIT_UNAVAILABLE, EXIT_USAGE, counted};
 use super::read::{ConfigArg, Read};
+use crate::agent::{Agent, ONLY_AGENT};
 use crate::clock::Clock;
 use crate::config::{AccessLog, Config, Startup};
 use crate::observe::{AccessLogger, ConfigState, Metrics, install_logger};
-use crate::policy::{AgentAddress, Policy};
+use crate::policy::Policy;
 use crate::proxy::{Server, StartError};
 
 pub use serving::{Serving, serve};
@@ -77,7 +78,7 @@ fn threads(startup: &Startup) -> usize {
 struct Served {
     routes: String,
     rules: String,
-    agent: AgentAddress,
+    agents: String,
     /// Says whether the egress listener has TLS.
     egress_tls: &'static str,
 }
@@ -88,15 +89,27 @@ impl Served {
         Self {
             routes: counted(policy.ingress.routes().len(), "route"),
             rules: counted(policy.egress.rules().len(), "rule"),
-            agent: policy.agent.address.clone(),
+            agents: agents(policy),
             egress_tls: if has_egress_tls { " with TLS" } else { "" },
         }
     }
 }
 
-fn announce(server: &Server, Served { routes, rules, agent, egress_tls }: &Served) {
+/// Returns the agents with their addresses. An agent of the section `agent` has no name.
+fn agents(policy: &Policy) -> String {
+    match policy.agents.as_slice() {
+        [agent] if *agent.name == *ONLY_AGENT => format!("the agent at {}", agent.address),
+        agents => {
+            let one = |agent: &Arc<Agent>| format!("{} at {}", agent.name, agent.address);
+            let noun = if agents.len() == 1 { "agent" } else { "agents" };
+            format!("the {noun} {}", agents.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+fn announce(server: &Server, Served { routes, rules, agents, egress_tls }: &Served) {
     for address in &server.ingress {
-        log::info!("ingress on {address}: {routes} to the agent at {agent}");
+        log::info!("ingress on {address}: {routes} to {agents}");
     }
     if let Some(address) = server.egress {
         log::info!("egress on {address}{egress_tls}: {rules}");

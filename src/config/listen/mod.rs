@@ -17,7 +17,7 @@ pub use tls::{CertificateFiles, ClientAuthorities, Tls};
 
 pub(super) use client_address::client_address;
 pub(super) use limits::{limits, rate};
-pub(super) use tls::trusted_roots;
+pub(super) use tls::{pem, trusted_roots};
 
 /// The maximum of `listen.admin.recent`.
 const RECENT_MAX: u64 = 10_000;

@@ -2,8 +2,10 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::agent::Pem;
 use crate::config::yaml::Cursor;
 use crate::outbound::TrustedRoots;
+use crate::secret::Secret;
 
 /// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,8 +41,8 @@ pub struct ClientAuthorities {
 /// Reads `tls`.
 pub(super) fn tls(at: &Cursor<'_>) -> Option<Tls> {
     let mut fields = at.fields()?;
-    let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));
-    let key = fields.required("key").and_then(|at| pem(&at, "PRIVATE KEY"));
+    let certificate = fields.required("certificate").and_then(|at| path(&at, "CERTIFICATE"));
+    let key = fields.required("key").and_then(|at| path(&at, "PRIVATE KEY"));
     let more = fields.optional("certificates").map_or(Some(Vec::new()), |at| {
         let read: Vec<_> = at.list()?.iter().map(files).collect();
         read.into_iter().collect()
@@ -68,15 +70,15 @@ pub(super) fn egress_tls(at: &Cursor<'_>) -> Option<Tls> {
 
 fn files(at: &Cursor<'_>) -> Option<CertificateFiles> {
     let mut fields = at.fields()?;
-    let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));
-    let key = fields.required("key").and_then(|at| pem(&at, "PRIVATE KEY"));
+    let certificate = fields.required("certificate").and_then(|at| path(&at, "CERTIFICATE"));
+    let key = fields.required("key").and_then(|at| path(&at, "PRIVATE KEY"));
     fields.finish();
     Some(CertificateFiles { certificate: certificate?, key: key? })
 }
 
 fn clients(at: &Cursor<'_>) -> Option<ClientAuthorities> {
     let mut fields = at.fields()?;
-    let file = fields.required("authorities").and_then(|at| pem(&at, "CERTIFICATE"));
+    let file = fields.required("authorities").and_then(|at| path(&at, "CERTIFICATE"));
     let required = fields.optional("required").map_or(Some(false), |at| at.boolean());
     fields.finish();
     Some(ClientAuthorities { file: file?, required: required? })
@@ -84,20 +86,24 @@ fn clients(at: &Cursor<'_>) -> Option<ClientAuthorities> {
 
 /// Reads `trusted_roots`, the certificate authorities for connections to providers.
 pub(crate) fn trusted_roots(at: &Cursor<'_>) -> Option<TrustedRoots> {
-    let path = pem(at, "CERTIFICATE")?;
-    let (_, bytes) = at.file()?;
-    Some(TrustedRoots { path, digest: Sha256::digest(bytes).into() })
+    let Pem { path, content } = pem(at, "CERTIFICATE")?;
+    Some(TrustedRoots { path, digest: Sha256::digest(content.expose()).into() })
 }
 
-/// Reads the path of a PEM file with at least one block of this kind. This function does not check that the key matches
-/// the certificate. Callgate checks this when it sets up TLS, before it opens a port.
-fn pem(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
+/// Reads the path of a PEM file. See [`pem`].
+fn path(at: &Cursor<'_>, label: &str) -> Option<Box<str>> {
+    pem(at, label).map(|file| file.path)
+}
+
+/// Reads a PEM file with at least one block of this kind. This function does not check that the key matches the
+/// certificate. Callgate checks this when it sets up TLS, before it opens a port.
+pub(crate) fn pem(at: &Cursor<'_>, label: &str) -> Option<Pem> {
     let (path, bytes) = at.file()?;
     let text = String::from_utf8_lossy(&bytes);
     let begins =
         |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
     if text.lines().any(begins) {
-        return Some(path.into());
+        return Some(Pem { path: path.into(), content: Secret::new(bytes) });
     }
     at.error(format!("{path} contains no PEM block `{label}`"), "")
 }

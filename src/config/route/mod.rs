@@ -7,6 +7,7 @@ mod token;
 
 use std::sync::Arc;
 
+use crate::config::agent::Agents;
 use crate::config::listen::rate;
 use crate::config::provider::CallbackConvention;
 use crate::config::repeated::repeated;
@@ -37,7 +38,8 @@ const METHODS: &[(&str, &http::Method)] = &[
 ];
 
 /// The other sections that a route refers to.
-pub(super) struct References<'k> {
+pub(super) struct References<'k, 'n> {
+    pub(super) agents: &'k Agents<'n>,
     pub(super) providers: &'k [Arc<Provider>],
     pub(super) providers_failed: bool,
     pub(super) tokens: Option<&'k CallbackTokens>,
@@ -52,7 +54,7 @@ pub(super) struct References<'k> {
     pub(super) conventions: &'k [(String, CallbackConvention)],
 }
 
-impl References<'_> {
+impl References<'_, '_> {
     /// Returns the callback convention of a route.
     fn convention(&self, route: &str) -> Option<&CallbackConvention> {
         self.conventions.iter().find(|(name, _)| name == route).map(|(_, callback)| callback)
@@ -60,7 +62,7 @@ impl References<'_> {
 }
 
 /// Reads `routes`.
-pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<Route>>> {
+pub(super) fn routes<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
     let read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
     distinct(&read.iter().flatten().collect::<Vec<_>>());
@@ -84,9 +86,10 @@ fn distinct(routes: &[&(Cursor<'_>, Route)]) {
     }
 }
 
-fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
+fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
     let mut fields = at.fields()?;
     let name = fields.required("name").and_then(|at| at.name());
+    let agent = known.agents.of_route(&mut fields);
     let path = fields.required("path").and_then(|at| at.template());
     let methods = fields.optional("methods").map_or(Some(vec![http::Method::POST]), |at| methods(&at));
     let provider = fields.optional("provider").map(|at| provider(&at, known));
@@ -94,11 +97,11 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
         fields.optional("token").map(|at| token(&at, path.as_ref(), known.tokens, known.tokens_failed));
     let open = fields.optional("open").map_or(Some(false), |at| at.boolean());
     let forward = fields.required("forward").and_then(|at| forward(&at, path.as_ref()));
-    let words = [("drop", QueryRule::Drop), ("pass", QueryRule::Pass)];
-    let query = fields.optional("query").map_or(Some(QueryRule::Pass), |at| at.one_of(&words));
+    let query = query(fields.optional("query"));
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
-    let words = [("answer", true), ("deliver", false)];
-    let tells_duplicates = fields.optional("duplicates").map_or(Some(true), |at| at.one_of(&words));
+    let stream_at = fields.optional("stream");
+    let states_duplicates = fields.has("duplicates");
+    let tells_duplicates = duplicates(fields.optional("duplicates"));
     let interaction_at = fields.optional("interaction");
     let asked = name.and_then(|name| known.convention(name));
     let interaction = interaction_at.as_ref().map(|at| interaction::interaction(at, path.as_ref(), asked));
@@ -112,9 +115,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     let token_stated = fields.has("token");
     fields.finish();
 
-    if !token_stated && path.as_ref().is_some_and(|path| path.has(TOKEN_CAPTURE)) {
-        return at.error("the path has {callback_token}, but the route has no `token`", "");
-    }
+    token_in_path(at, token_stated, path.as_ref())?;
     let provider = provider.map_or(Some(None), |read| read.map(Some))?;
     let signed = is_signed(provider.as_deref());
     let named = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
@@ -124,9 +125,11 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
     let (follow, notify) = interaction.unwrap_or_else(|| Some((CallbackConvention::follow(asked), None)))?;
     unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
     derived(at, provider.as_deref(), token.as_ref())?;
+    let stream = stream(stream_at, provider.as_deref(), token.as_ref(), mode, states_duplicates);
     registered(at, provider.as_deref(), token.as_ref())?;
     Some(Route {
         name: name?.into(),
+        agent: agent?,
         path: path?,
         methods: methods?,
         provider,
@@ -135,6 +138,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
         query: query?,
         passed_headers: passed_headers?,
         body_bytes_max: body_max?,
+        stream: stream?,
         tells_duplicates: tells_duplicates?,
         follow,
         notify,
@@ -150,6 +154,25 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
 fn is_signed(provider: Option<&Provider>) -> bool {
     let verifier = provider.and_then(|provider| provider.verifier.as_ref());
     verifier.is_some_and(|verifier| verifier.scheme().has_proof())
+}
+
+/// Reads `query: pass | drop`.
+fn query(at: Option<Cursor<'_>>) -> Option<QueryRule> {
+    let words = [("drop", QueryRule::Drop), ("pass", QueryRule::Pass)];
+    at.map_or(Some(QueryRule::Pass), |at| at.one_of(&words))
+}
+
+/// Reads `duplicates: answer | deliver`.
+fn duplicates(at: Option<Cursor<'_>>) -> Option<bool> {
+    at.map_or(Some(true), |at| at.one_of(&[("answer", true), ("deliver", false)]))
+}
+
+/// Reports an error if the path contains a token, but the route requires none.
+fn token_in_path(at: &Cursor<'_>, token_stated: bool, path: Option<&Template>) -> Option<()> {
+    if !token_stated && path.is_some_and(|path| path.has(TOKEN_CAPTURE)) {
+        return at.error("the path has {callback_token}, but the route has no `token`", "");
+    }
+    Some(())
 }
 
 /// Reads `mode: enforce | observe`.
@@ -171,7 +194,7 @@ fn certificate(at: Option<Cursor<'_>>) -> Option<Option<CertificateRule>> {
 }
 
 /// Reads `assertion: true | false`. The default is true if the section `assertion` is present.
-fn asserter(at: Option<Cursor<'_>>, known: &References<'_>) -> Option<Option<Arc<Asserter>>> {
+fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option<Arc<Asserter>>> {
     let asked = at.as_ref().map_or(Some(known.asserter.is_some()), |at| at.boolean())?;
     match (asked, known.asserter) {
         (false, _) => Some(None),
@@ -191,6 +214,41 @@ fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&To
                 .error("only a token of kind callback names an interaction", "remove it, or change `token`");
         }
     }
+}
+
+/// Reads `stream: true | false`. Reports an error for each setting that needs the whole body or an interaction, and a
+/// warning otherwise.
+fn stream(
+    at: Option<Cursor<'_>>,
+    provider: Option<&Provider>,
+    token: Option<&TokenRule>,
+    mode: Option<Mode>,
+    states_duplicates: bool,
+) -> Option<bool> {
+    let Some(at) = at else { return Some(false) };
+    if !at.boolean()? {
+        return Some(false);
+    }
+    if matches!(token, Some(TokenRule::Callback { .. })) {
+        return at.error(
+            "a callback token belongs to an interaction, and a stream has none",
+            "use a `token` of kind jwt or static, or `open: true`",
+        );
+    }
+    if provider.is_some_and(|provider| provider.verifier.is_some()) {
+        return at.error(
+            "a signature can be verified only over the whole body, and a stream is not read as a whole",
+            "use a `provider` without `signature`, or remove `stream`",
+        );
+    }
+    if mode == Some(Mode::Observe) {
+        return at.error("a stream cannot be in observe mode", "write `mode: enforce` in the route");
+    }
+    if states_duplicates {
+        return at.error("`duplicates` has no effect on a stream", "remove it");
+    }
+    at.warn("stream: the agent receives requests while they arrive, without a check of the body and without the ledger");
+    Some(true)
 }
 
 /// Reports a warning for a route with captures if neither a token nor the signature binds a message to its path. A
@@ -263,7 +321,7 @@ pub(super) fn methods(at: &Cursor<'_>) -> Option<Vec<http::Method>> {
     Some(methods)
 }
 
-fn provider(at: &Cursor<'_>, known: &References<'_>) -> Option<Arc<Provider>> {
+fn provider(at: &Cursor<'_>, known: &References<'_, '_>) -> Option<Arc<Provider>> {
     let name = at.text()?;
     if let Some(provider) = known.providers.iter().find(|provider| *provider.name == *name) {
         return Some(Arc::clone(provider));

@@ -24,13 +24,14 @@ const FIRST_BYTES_MAX: usize = 16 << 10;
 /// The body of a request, which is sent while it arrives.
 pub(crate) struct Upload<'s> {
     pub(crate) session: &'s mut Session,
-    /// Whether the body is sent with the chunked coding. Otherwise the head of the request declares its length.
-    pub(crate) is_chunked: bool,
+    /// The length that the head of the request declares. If it is `None`, the body is sent with the chunked coding.
+    pub(crate) length: Option<u64>,
     /// Maximum number of bytes.
     pub(crate) bytes_max: u64,
-    /// The limits for the caller. The body must arrive at the minimum rate, and `body_deadline` limits each pause. There
-    /// is no total deadline, because the size of the body does not depend on the memory.
+    /// The limits for the caller. The body must arrive at the minimum rate, and `body_deadline` limits each pause.
     pub(crate) limits: &'s Limits,
+    /// Maximum time for the whole body.
+    pub(crate) deadline: Duration,
     /// Reports whether a trailer with this name must not be sent.
     pub(crate) skip_trailer: &'s (dyn Fn(&str) -> bool + Send + Sync),
     /// The number of bytes that have arrived.
@@ -121,7 +122,7 @@ impl Upload<'_> {
         timeout: Duration,
     ) -> Result<(), SendFault> {
         self.session.keep_trailers();
-        let mut timer = TransferTimer::new(self.limits, Duration::MAX);
+        let mut timer = TransferTimer::new(self.limits, self.deadline);
         let mut buffer = head;
         // If the beginning of the body has already arrived, it is sent together with the head. Nothing else happens before
         // the head is written, because unexpected bytes that arrive on an idle connection after its check would be taken
@@ -148,12 +149,16 @@ impl Upload<'_> {
             if self.bytes > self.bytes_max {
                 return Err(SendFault::Body(Denial::BodyTooLarge));
             }
-            if self.is_chunked {
+            // An empty DATA frame of HTTP/2 is not the end of the body, but an empty chunk would be.
+            if data.is_empty() {
+                continue;
+            }
+            if self.length.is_none() {
                 // Writing to a vector cannot fail.
                 let _ = write!(buffer, "{:x}\r\n", data.len());
             }
             write(writer, &mut buffer, &data, timeout).await?;
-            if self.is_chunked {
+            if self.length.is_none() {
                 buffer.extend_from_slice(b"\r\n");
             }
         }
@@ -166,7 +171,10 @@ impl Upload<'_> {
         mut buffer: Vec<u8>,
         timeout: Duration,
     ) -> Result<(), SendFault> {
-        if self.is_chunked {
+        if self.length.is_some_and(|length| length != self.bytes) {
+            return Err(SendFault::Body(Denial::BodyIncomplete));
+        }
+        if self.length.is_none() {
             let trailers = self.session.trailers().map(|trailers| trailers.sendable(self.skip_trailer));
             for part in [b"0\r\n", trailers.unwrap_or_default().as_slice(), b"\r\n"] {
                 buffer.extend_from_slice(part);

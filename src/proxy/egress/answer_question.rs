@@ -117,7 +117,7 @@ impl AgentExchange<'_> {
         let head = answer_head(&head, &url, &actions.headers, &signature, body.len());
         let message = Message::new(head, body, true);
         let timeouts = Timeouts { connect: actions.connect_timeout, response: actions.response_timeout };
-        let guarded = Guarded { guard: &actions.guard, agent: &self.policy.agent.address };
+        let guarded = Guarded { guard: &actions.guard, agents: &self.policy.agents };
         self.context.providers.load_full().send(&url, Some(guarded), message, timeouts).await
     }
 }

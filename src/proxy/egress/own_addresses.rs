@@ -1,10 +1,11 @@
-//! The addresses of Callgate's own listeners and of the agent. Callgate never sends an answer to one of these
+//! The addresses of Callgate's own listeners and of the agents. Callgate never sends an answer to one of these
 //! addresses, even if a provider names the address in a callback.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use crate::agent::{Agent, AgentAddress};
 use crate::guard::classify;
-use crate::policy::AgentAddress;
 
 /// The bound addresses of Callgate's listeners.
 #[derive(Clone, Debug, Default)]
@@ -16,9 +17,10 @@ impl OwnAddresses {
         Self(listeners)
     }
 
-    /// Reports whether a connection to `address` could reach a listener of Callgate or the agent.
-    pub(super) fn contains(&self, address: SocketAddr, agent: &AgentAddress) -> bool {
-        self.0.iter().any(|listener| reaches(address, *listener)) || may_be_agent(address, agent)
+    /// Reports whether a connection to `address` could reach a listener of Callgate or one of the agents.
+    pub(super) fn contains(&self, address: SocketAddr, agents: &[Arc<Agent>]) -> bool {
+        self.0.iter().any(|listener| reaches(address, *listener))
+            || agents.iter().any(|agent| may_be_agent(address, &agent.address))
     }
 }
 
@@ -45,11 +47,33 @@ fn may_be_agent(address: SocketAddr, agent: &AgentAddress) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// Returns agents with these addresses.
+    fn agents(addresses: &[&str]) -> Vec<Arc<Agent>> {
+        let one = |text: &&str| {
+            let address = match text.strip_prefix("unix:") {
+                Some(path) => AgentAddress::Unix(path.into()),
+                None => AgentAddress::Tcp((*text).into()),
+            };
+            Arc::new(Agent {
+                name: "a".into(),
+                address,
+                tls: None,
+                connect_timeout: Duration::from_secs(1),
+                response_timeout: Duration::from_secs(1),
+                idle_timeout: Duration::from_secs(1),
+                forwarded_headers: true,
+            })
+        };
+        addresses.iter().map(one).collect()
+    }
 
     fn contains(listener: &str, agent: &str, address: &str) -> bool {
         let own = OwnAddresses::new(vec![listener.parse().unwrap()]);
-        own.contains(address.parse().unwrap(), &AgentAddress::Tcp(agent.into()))
+        own.contains(address.parse().unwrap(), &agents(&["127.0.0.1:2", agent, "127.0.0.1:3"]))
     }
 
     #[test]
@@ -83,7 +107,7 @@ mod tests {
         ] {
             assert_eq!(contains(listener, agent, address), is_own, "{agent} {address}");
         }
-        let socket = AgentAddress::Unix("/run/agent.sock".into());
-        assert!(!OwnAddresses::default().contains("127.0.0.1:8000".parse().unwrap(), &socket));
+        let sockets = agents(&["unix:/run/agent.sock"]);
+        assert!(!OwnAddresses::default().contains("127.0.0.1:8000".parse().unwrap(), &sockets));
     }
 }

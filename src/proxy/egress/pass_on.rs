@@ -1,6 +1,8 @@
 //! Passes on requests of the agent into which no callback is inserted. The body is sent while it arrives, and a
 //! connection can be switched to the protocol WebSocket.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Method, StatusCode, Version};
@@ -32,6 +34,7 @@ impl AgentExchange<'_> {
         let Unchanged { url, head, is_chunked, asks_for_websocket } = unchanged;
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         let providers = self.context.providers.load_full();
+        let declared = head_of(self.session, self.caller).body_bytes_declared;
         let sent = if self.session.has_no_body() {
             let message = Message::new(head, Bytes::new(), expects_body)
                 .with_upgrade(asks_for_websocket && is_http_1_1);
@@ -40,9 +43,11 @@ impl AgentExchange<'_> {
             let skip = |name: &str| rule.headers.iter().any(|(ours, _)| ours.as_str() == name);
             let mut upload = Upload {
                 session: self.session,
-                is_chunked,
+                length: declared.filter(|_| !is_chunked),
                 bytes_max: rule.body_bytes_max,
                 limits: &self.policy.limits,
+                // There is no total deadline, because the size of the body does not depend on the memory.
+                deadline: Duration::MAX,
                 skip_trailer: &skip,
                 bytes: 0,
             };

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::outbound::{Progress, TlsFailure, Unreachable, Way, open};
 use super::own_addresses::OwnAddresses;
 use super::resolver::Resolver;
+use crate::agent::Agent;
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::guard::{Guard, Refused, Scheme, Url};
@@ -25,7 +26,6 @@ use crate::http::client::{
     UpstreamResponse, attempt_order, connect_first, exchange, exchange_streamed,
 };
 use crate::outbound::OutboundProxy;
-use crate::policy::AgentAddress;
 use crate::proxy::pem_files;
 
 /// Maximum idle time of a pooled connection.
@@ -66,8 +66,8 @@ struct Target {
 #[derive(Clone, Copy)]
 pub(crate) struct Guarded<'g> {
     pub(crate) guard: &'g Guard,
-    /// The address of the agent. A callback must not name this address.
-    pub(crate) agent: &'g AgentAddress,
+    /// The agents. A callback must not name the address of one of them.
+    pub(crate) agents: &'g [Arc<Agent>],
 }
 
 /// The timeouts for a provider.
@@ -245,7 +245,7 @@ impl Providers {
         if let Some(guarded) = guarded {
             for address in &addresses {
                 guarded.guard.judge(url, address.ip()).map_err(SendError::Guarded)?;
-                if self.own_addresses.contains(*address, guarded.agent) {
+                if self.own_addresses.contains(*address, guarded.agents) {
                     return Err(SendError::Guarded(Refused::Own));
                 }
             }

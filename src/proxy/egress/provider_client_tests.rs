@@ -53,9 +53,8 @@ impl World {
     async fn connect_with(&self, providers: &Providers, listed: &[&str]) -> Result<IpAddr, SendError> {
         let entries = listed.iter().chain(&["http://service.example"]);
         let guard = Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect());
-        let agent = AgentAddress::Tcp("127.0.0.9:1".into());
         let url = guard.admit(&format!("http://service.example:{}/x", self.port)).unwrap();
-        let guarded = Guarded { guard: &guard, agent: &agent };
+        let guarded = Guarded { guard: &guard, agents: &[] };
         let connected = providers.connect(&url, Some(guarded), &Progress::default()).await;
         connected.map(|(_, target)| match target.way {
             Way::Direct(address) => address.ip(),
@@ -190,13 +189,12 @@ async fn with_a_guard_the_proxy_receives_an_address_that_was_judged_and_never_th
         let entries = listed.iter().chain(&["http://service.example"]);
         Guard::new(entries.map(|entry| Entry::parse(entry).unwrap()).collect())
     };
-    let agent = AgentAddress::Tcp("127.0.0.9:1".into());
     let connect = async |addresses: &[&str], listed: &[&str], own: Option<SocketAddr>| {
         // The proxy has an address, so `Resolver::Fixed` applies to the provider alone.
         let providers = World::providers(addresses, own).with_proxy(Some(proxy.clone()));
         let guard = guard(listed);
         let url = guard.admit("http://service.example:8080/x").unwrap();
-        let guarded = Guarded { guard: &guard, agent: &agent };
+        let guarded = Guarded { guard: &guard, agents: &[] };
         let connected = providers.connect(&url, Some(guarded), &Progress::default()).await;
         connected.map(|(_, target)| target.way)
     };

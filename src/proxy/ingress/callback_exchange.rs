@@ -1,22 +1,24 @@
 //! One ingress exchange: checks the head, reads and checks the body, delivers, responds, and records the exchange.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 
-use super::agent_connections;
+use super::agent_client::{AgentClient, RequestSlot};
 use super::context::IngressContext;
 use super::deliver::{Delivery, deliver, settle};
 use super::request_log::{ExchangeRecord, Outcome, record_exchange};
 use super::respond_to_handshake;
+use crate::agent::Agent;
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::client::UpstreamResponse;
 use crate::http::{
-    Caller, HeadError, RelayError, Session, WRITE_TIMEOUT, deny, head_of, is_ambiguous, request_body,
-    response, send_continue_if_expected, set_traceparent,
+    Caller, HeadError, MemoryReservation, RelayError, Session, WRITE_TIMEOUT, deny, head_of, is_ambiguous,
+    request_body, response, send_continue_if_expected, set_traceparent,
 };
 use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
 use crate::interaction::ClaimError;
@@ -88,18 +90,18 @@ pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &C
 }
 
 /// One exchange, with the policy that was in effect when it began.
-struct CallbackExchange<'x> {
-    context: &'x IngressContext,
-    policy: &'x Policy,
-    session: &'x mut Session,
+pub(super) struct CallbackExchange<'x> {
+    pub(super) context: &'x IngressContext,
+    pub(super) policy: &'x Policy,
+    pub(super) session: &'x mut Session,
     conn: &'x ConnInfo,
-    request_id: &'x str,
-    span: Option<&'x Span>,
+    pub(super) request_id: &'x str,
+    pub(super) span: Option<&'x Span>,
 }
 
 impl CallbackExchange<'_> {
     async fn decide_and_deliver(&mut self, trail: &mut Trail) -> ExchangeRecord {
-        let (context, conn, limits) = (self.context, self.conn, &self.policy.limits);
+        let (context, conn) = (self.context, self.conn);
         let caller = conn.caller(&context.clocks.wall);
         let head = head_of(self.session, caller);
         if conn.is_health_check(&head) {
@@ -111,27 +113,19 @@ impl CallbackExchange<'_> {
             let was_written = response::document(self.session, document).await;
             return ExchangeRecord::without_checks("document", 200, was_written);
         }
-        let declared = head.body_bytes_declared;
         let decided = self.policy.ingress.decide_head(&head, context.clocks.now(), trail);
         let admitted = match self.check_rate(decided, trail) {
             Ok(admitted) => admitted,
             Err(denied) => return self.deny(*denied, 0).await,
         };
-        send_continue_if_expected(self.session).await;
-        let mut reservation = context.body_memory.reserve(limits.body_memory_bytes_max);
-        let body_limits = request_body::BodyLimits {
-            bytes_max: admitted.body_bytes_max().min(limits.body_memory_bytes_max),
-            deadline: limits.body_deadline,
-            limits,
-            reservation: &mut reservation,
-        };
-        let read = request_body::read(self.session, declared, body_limits).await;
+        if admitted.route().stream {
+            return Box::pin(self.pass_on(caller, admitted, trail)).await;
+        }
+        let read = self.read_body(&admitted).await;
         trail.resume();
-        let body = match read {
-            Ok(body) => body,
+        let (body, _held) = match read {
+            Ok(read) => read,
             Err(denial) => {
-                // Releases the reserved memory, because discarding the rest of the body needs no memory.
-                drop(reservation);
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
                 return self.deny(Denied { denial, seen: admitted.into_seen() }, 0).await;
             }
@@ -149,10 +143,44 @@ impl CallbackExchange<'_> {
                 }
             }
             Ok(Decided::Observed(observed)) => Box::pin(self.deliver_observed(caller, *observed, body)).await,
+            // Streams were passed on above, before their body was read.
+            Ok(Decided::Streamed(streamed)) => {
+                let denied = Denied { denial: Denial::RouteUnknown, seen: streamed.into_seen() };
+                return self.deny(denied, body_bytes).await;
+            }
             Err(denied) => return self.deny(*denied, body_bytes).await,
         };
         end.body_bytes = body_bytes;
         end
+    }
+
+    /// Reads the body of a request whose head passed the checks. Also returns what the request holds of the limits
+    /// until it has ended.
+    ///
+    /// With several agents, each agent has a share of the limits. The requests for an agent that is slow or does not
+    /// answer use up the share of this agent, and leave the shares of the other agents.
+    async fn read_body(
+        &mut self,
+        admitted: &Admitted,
+    ) -> Result<(Bytes, (MemoryReservation, Option<RequestSlot>)), Denial> {
+        let (limits, agents) = (&self.policy.limits, self.policy.agents.len());
+        let mut reservation = self.context.body_memory.reserve(limits.body_memory_bytes_max);
+        let mut slot = None;
+        if let Some(requests_max) = limits.requests_share(agents) {
+            let share = Arc::clone(&self.context.agents.client(&admitted.route().agent).share);
+            reservation = reservation.within(&share.body_memory, limits.body_memory_share(agents));
+            slot = Some(share.slot(requests_max).ok_or(Denial::Overloaded)?);
+        }
+        send_continue_if_expected(self.session).await;
+        let declared = head_of(self.session, Caller::at(self.conn.peer)).body_bytes_declared;
+        let body_limits = request_body::BodyLimits {
+            bytes_max: admitted.body_bytes_max().min(limits.body_memory_share(agents)),
+            deadline: limits.body_deadline,
+            limits,
+            reservation: &mut reservation,
+        };
+        let body = request_body::read(self.session, declared, body_limits).await?;
+        Ok((body, (reservation, slot)))
     }
 
     /// Applies `limits.rate_per_address` to the result of the head checks. All requests are counted, including denied
@@ -190,15 +218,17 @@ impl CallbackExchange<'_> {
         observed: Observed,
         body: Bytes,
     ) -> ExchangeRecord {
-        let (context, agent) = (self.context, &self.policy.agent);
+        let (context, agent) = (self.context, Arc::clone(&observed.route().agent));
+        let client = context.agents.client(&agent);
         let began = instant();
         set_traceparent(self.session, self.span);
         let delivery = Delivery::observed(&observed, &head_of(self.session, caller), body);
         let outcome = Outcome::Observed(observed.instead(), observed.denials().to_vec());
         let seen = observed.into_seen();
         context.fetcher.want(&seen);
-        let mut end = match deliver(&context.agent_pool, agent, delivery, began).await {
-            Ok(response) => self.relay(response, seen, outcome).await,
+        let metrics = &context.recorder.metrics;
+        let mut end = match deliver(metrics, &client, &agent, delivery, began).await {
+            Ok(response) => self.relay(&client, &agent, response, seen, outcome).await,
             Err(denial) => self.deny(Denied { denial, seen }, 0).await,
         };
         end.delivery_duration = end.ended_at.saturating_duration_since(began);
@@ -213,8 +243,8 @@ impl CallbackExchange<'_> {
         body: Bytes,
         trail: &mut Trail,
     ) -> ExchangeRecord {
-        let (context, agent) = (self.context, &self.policy.agent);
-        let wait_max = (agent.connect_timeout + agent.response_timeout).min(DUPLICATE_WAIT_MAX);
+        let (context, agent) = (self.context, Arc::clone(&verified.route().agent));
+        let wait_max = agent.patience().min(DUPLICATE_WAIT_MAX);
         let now = context.clocks.ledger_now(trail.last().unwrap_or_else(instant));
         let ask = verified.ask();
         let claimed = context.store.claim(&ask, now, wait_max).await;
@@ -240,7 +270,8 @@ impl CallbackExchange<'_> {
         let stamp = Stamp { id: self.request_id, now: context.clocks.now() };
         set_traceparent(self.session, self.span);
         let delivery = Delivery::callback(&permit, &head_of(self.session, caller), body, stamp);
-        let delivered = deliver(&context.agent_pool, agent, delivery, began).await;
+        let client = context.agents.client(&agent);
+        let delivered = deliver(&context.recorder.metrics, &client, &agent, delivery, began).await;
         let settled = match (&delivered, claimed) {
             (Ok(response), Ok(claimed)) if response.is_success() => {
                 settle(&context.recorder.metrics, &permit, claimed, context.clocks.ledger_now(instant()))
@@ -255,7 +286,7 @@ impl CallbackExchange<'_> {
         };
         let seen = permit.into_seen();
         let mut end = match delivered.and_then(|response| settled.map(|()| response)) {
-            Ok(response) => self.relay(response, seen, Outcome::Allowed("ok")).await,
+            Ok(response) => self.relay(&client, &agent, response, seen, Outcome::Allowed("ok")).await,
             Err(denial) => self.deny(Denied { denial, seen }, 0).await,
         };
         end.delivery_duration = end.ended_at.saturating_duration_since(began);
@@ -316,14 +347,15 @@ impl CallbackExchange<'_> {
     /// Relays the agent's response to the caller.
     async fn relay(
         &mut self,
+        client: &AgentClient,
+        agent: &Agent,
         mut response: UpstreamResponse,
         seen: Seen,
         outcome: Outcome,
     ) -> ExchangeRecord {
         let status = response.status().as_u16();
-        let (pool, policy) = (&self.context.agent_pool, self.policy);
-        let reuse = |connection| agent_connections::keep(pool, &policy.agent, connection, instant());
-        match response::relay(self.session, &mut response, Bytes::new(), &policy.limits, reuse).await {
+        let reuse = |connection| client.keep(agent.idle_timeout, connection, instant());
+        match response::relay(self.session, &mut response, Bytes::new(), &self.policy.limits, reuse).await {
             Ok(()) => ExchangeRecord::responded(seen, outcome, status, true),
             Err(RelayError::Upstream(fault)) => {
                 ExchangeRecord::responded(seen, Outcome::Denied(fault.agent_denial()), status, false)
@@ -334,7 +366,7 @@ impl CallbackExchange<'_> {
     }
 
     /// Writes a denial. The future is boxed, so that it does not enlarge the future of the common path.
-    async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
+    pub(super) async fn deny(&mut self, denied: Denied, body_bytes: u64) -> ExchangeRecord {
         Box::pin(self.write_denial(denied, body_bytes)).await
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 
-use super::agent_connections::AgentPool;
+use super::agents::Agents;
 use super::rate_limits::RateLimits;
 use crate::fetch::Fetcher;
 use crate::http::BodyMemory;
@@ -21,7 +21,7 @@ pub(crate) struct IngressContext {
     pub(crate) recorder: Arc<Recorder>,
     /// The ledger.
     pub(crate) store: Arc<Store>,
-    pub(crate) agent_pool: Arc<AgentPool>,
+    pub(crate) agents: Arc<Agents>,
     pub(crate) fetcher: Fetcher,
     pub(crate) rate_limits: RateLimits,
     pub(crate) body_memory: BodyMemory,

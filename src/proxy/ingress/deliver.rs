@@ -1,18 +1,24 @@
-//! Delivers requests to the agent. All requests to the agent pass through this module as complete messages. A
-//! [`Delivery`] can be created only from a [`Permit`], a [`Notice`], or, on a route in observe mode, an [`Observed`]. A
-//! request that may have reached the agent is never sent a second time.
+//! Delivers requests to the agent. All requests to the agent pass through this module. Callbacks and notices are
+//! complete messages. A [`Delivery`] can be created only from a [`Permit`], a [`Notice`], or, on a route in observe mode,
+//! an [`Observed`]. On a route with `stream: true`, a [`Streamed`] request is sent while it arrives. A request that may
+//! have reached the agent is never sent a second time.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::agent_connections::{self, AgentPool};
+use super::agent_client::AgentClient;
+use crate::agent::Agent;
+use crate::clock::instant;
 use crate::denial::Denial;
-use crate::http::client::{Message, UpstreamResponse, exchange};
-use crate::ingress::{Notice, Observed, Permit};
-use crate::observe::Metrics;
-use crate::policy::Agent;
+use crate::http::client::{
+    Message, ResponseFault, StreamFault, Upload, UpstreamResponse, exchange, exchange_streamed,
+};
+use crate::http::{Caller, Session, head_of};
+use crate::ingress::{BodyLength, Notice, Observed, Permit, Streamed};
+use crate::observe::{AGENT_ACCEPTED, AGENT_REJECTED, Metrics};
+use crate::policy::Limits;
 use crate::request::RequestHead;
 use crate::store::Claimed;
 use crate::time::Timestamp;
@@ -59,18 +65,103 @@ impl Delivery {
 /// Returns `agent_unreachable` if nothing was sent. After `agent_timeout`, `agent_reset`, `agent_garbled` and
 /// `agent_redirected`, the agent may have received the message.
 pub(crate) async fn deliver(
-    pool: &AgentPool,
+    metrics: &Metrics,
+    client: &AgentClient,
     agent: &Agent,
     delivery: Delivery,
     now: Instant,
 ) -> Result<UpstreamResponse, Denial> {
-    let connection = agent_connections::connection(pool, agent, now).await?;
+    let delivered = send(client, agent, delivery, now).await;
+    let result = match &delivered {
+        Ok(response) if response.is_success() => AGENT_ACCEPTED,
+        Ok(_) => AGENT_REJECTED,
+        Err(denial) => denial.code(),
+    };
+    metrics.agent_request(&agent.name, result);
+    delivered
+}
+
+async fn send(
+    client: &AgentClient,
+    agent: &Agent,
+    delivery: Delivery,
+    now: Instant,
+) -> Result<UpstreamResponse, Denial> {
+    let connection = client.connection(agent, now).await?;
     let sent = exchange(connection, delivery.message, agent.response_timeout).await;
     let response = sent.map_err(|fault| fault.agent_denial())?;
     match is_redirect(response.status()) {
         true => Err(Denial::AgentRedirected),
         false => Ok(response),
     }
+}
+
+/// Sends a request to the agent while it arrives, and reads the head of the response. Also returns the number of body
+/// bytes that were received. A redirect is a response like any other, because the agent's own API decides on it.
+///
+/// # Errors
+/// Returns the side on which passing on the request failed.
+pub(crate) async fn deliver_streaming(
+    metrics: &Metrics,
+    client: &AgentClient,
+    streamed: &Streamed,
+    (session, caller): (&mut Session, Caller<'_>),
+    stamp: Stamp<'_>,
+    limits: &Limits,
+) -> (Result<UpstreamResponse, StreamFault>, u64) {
+    let agent = &streamed.route().agent;
+    let (answered, bytes) = match client.connection(agent, instant()).await {
+        Err(_) => (Err(StreamFault::Response(ResponseFault::Unreachable)), 0),
+        Ok(connection) => {
+            let (head, length) = streamed_head(streamed, session, caller, stamp);
+            let (expects_body, timeout) = (session.method() != Method::HEAD, agent.response_timeout);
+            if length == BodyLength::Known(0) {
+                let message = Message::new(head, Bytes::new(), expects_body);
+                (exchange(connection, message, timeout).await.map_err(StreamFault::Response), 0)
+            } else {
+                let mut upload = Upload {
+                    session,
+                    length: length.known(),
+                    bytes_max: streamed.body_bytes_max(),
+                    limits,
+                    deadline: limits.body_deadline,
+                    skip_trailer: &|_| true,
+                    bytes: 0,
+                };
+                let answered = exchange_streamed(connection, head, &mut upload, expects_body, timeout).await;
+                (answered, upload.bytes)
+            }
+        }
+    };
+    match &answered {
+        Ok(response) if response.is_success() => metrics.agent_request(&agent.name, AGENT_ACCEPTED),
+        Ok(_) => metrics.agent_request(&agent.name, AGENT_REJECTED),
+        Err(StreamFault::Response(fault)) => {
+            metrics.agent_request(&agent.name, fault.agent_denial().code());
+        }
+        // The agent is not the reason.
+        Err(StreamFault::Body(_)) => {}
+    }
+    (answered, bytes)
+}
+
+/// Returns the head of the request to the agent, and the length of its body.
+fn streamed_head(
+    streamed: &Streamed,
+    session: &mut Session,
+    caller: Caller<'_>,
+    stamp: Stamp<'_>,
+) -> (Vec<u8>, BodyLength) {
+    let has_no_body = session.is_body_done();
+    let head = head_of(session, caller);
+    let length = match head.body_bytes_declared {
+        _ if has_no_body => BodyLength::Known(0),
+        Some(bytes) => BodyLength::Known(bytes),
+        None => BodyLength::Chunked,
+    };
+    let mut head_bytes = Vec::with_capacity(HEAD_BYTES);
+    streamed.write_head(&head, length, stamp, &mut head_bytes);
+    (head_bytes, length)
 }
 
 /// Reports whether a status asks the caller to send its request elsewhere. The status 304 does not: it is the response

@@ -7,9 +7,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::timeout;
 
-use super::agent_connections::{self, AgentPool};
+use super::agents::Agents;
 use super::deliver::{Delivery, deliver};
 use super::notice_queue::NoticeQueue;
+use crate::agent::Agent;
 use crate::clock::instant;
 use crate::ingress::Notice;
 use crate::policy::Policy;
@@ -31,7 +32,7 @@ pub(crate) struct Notices {
     pub(crate) recorder: Arc<Recorder>,
     /// The ledger.
     pub(crate) store: Arc<Store>,
-    pub(crate) agent_pool: Arc<AgentPool>,
+    pub(crate) agents: Arc<Agents>,
     /// The notices that are being delivered.
     pub(crate) drain: Drain,
 }
@@ -102,9 +103,7 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     let Some(_in_flight) = notices.drain.begin() else { return };
     let mut attempt = Attempt { notices, due, has_ended: false };
     let cause = due.notice.cause.name();
-    let agent = &notices.policy.load().agent;
-    let deadline = agent.connect_timeout + agent.response_timeout;
-    let accepted = timeout(deadline, deliver_notice(notices, due)).await.unwrap_or(Some(false));
+    let accepted = deliver_notice(notices, due).await;
     attempt.has_ended = true;
     let outcome = match accepted {
         Some(true) => "answered",
@@ -115,7 +114,11 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
     };
     notices.recorder.metrics.notice(&due.route, cause, outcome);
     if outcome != "answered" {
-        log::warn!("{}: the notice `{cause}` was not delivered to the agent: {outcome}", due.id);
+        log::warn!(
+            "{}: the notice `{cause}` of the route {} was not delivered to the agent: {outcome}",
+            due.id,
+            due.route
+        );
     }
     let now = notices.clocks.ledger_now(instant());
     if let Err(refusal) = notices.store.noticed(due, accepted != Some(false), now).await {
@@ -128,22 +131,30 @@ async fn deliver_due(notices: &Notices, due: &DueNotice) {
 async fn deliver_notice(notices: &Notices, due: &DueNotice) -> Option<bool> {
     let policy = notices.policy.load_full();
     let interaction = notices.store.read(&due.id).filter(|record| record.owes(due.notice))?;
+    let route = policy.route(&due.route)?;
     let delivery = Delivery::notice(&Notice {
-        route: policy.route(&due.route)?,
+        route,
         id: &due.id,
         interaction: &interaction,
         cause: due.notice.cause,
         edge: policy.ingress.edge(),
         stamp: Stamp { id: &notices.recorder.request_ids.next(), now: notices.clocks.now() },
     })?;
-    let Ok(mut response) = deliver(&notices.agent_pool, &policy.agent, delivery, instant()).await else {
-        return Some(false);
+    Some(timeout(route.agent.patience(), send(notices, &route.agent, delivery)).await.unwrap_or(false))
+}
+
+/// Sends a notice to an agent. Returns whether the agent responded with 2xx.
+async fn send(notices: &Notices, agent: &Arc<Agent>, delivery: Delivery) -> bool {
+    let client = notices.agents.client(agent);
+    let metrics = &notices.recorder.metrics;
+    let Ok(mut response) = deliver(metrics, &client, agent, delivery, instant()).await else {
+        return false;
     };
     let success = response.is_success();
     if response.read_up_to(RESPONSE_BYTES_MAX).await.is_ok()
         && let Some(connection) = response.take_connection()
     {
-        agent_connections::keep(&notices.agent_pool, &policy.agent, connection, instant());
+        client.keep(agent.idle_timeout, connection, instant());
     }
-    Some(success)
+    success
 }

@@ -113,6 +113,7 @@ pub(crate) fn record_exchange(
         request_id,
         route: name,
         provider,
+        agent: route.map(|route| &*route.agent.name),
         verdict,
         reason,
         status: end.status,

@@ -14,4 +14,4 @@ pub(crate) use conn_info::{ConnInfo, ListenerConfig};
 pub(crate) use connection_limits::{ConnectionLimits, ConnectionSlot, rate_limit_key};
 pub(crate) use log_throttle::LogThrottle;
 pub use tls::check as check_tls;
-pub(crate) use tls::{EGRESS_PROTOCOLS, TlsConfig, load as load_tls};
+pub(crate) use tls::{EGRESS_PROTOCOLS, TlsConfig, expiry, load as load_tls};

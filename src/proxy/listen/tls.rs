@@ -67,10 +67,6 @@ impl VerifiedCertificate {
     pub(crate) fn new(chain: &[CertificateDer<'static>], verifier: &ClientVerifier) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
         let certificate = ClientCertificate { names: alternative_names(&leaf) };
-        let expiry = |der: &CertificateDer<'static>| {
-            let (_, certificate) = X509Certificate::from_der(der).ok()?;
-            Some(certificate.validity().not_after.timestamp())
-        };
         let expiries = chain.iter().map(expiry).collect::<Option<Vec<_>>>()?;
         let not_after = Timestamp::from_unix_secs(expiries.into_iter().min()?);
         Some(Self {
@@ -99,6 +95,12 @@ impl ClientVerifier {
         }
         last_result.1
     }
+}
+
+/// Returns the expiry time of a certificate in Unix seconds.
+pub(crate) fn expiry(der: &CertificateDer<'static>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// Returns a time in the form that rustls reads.

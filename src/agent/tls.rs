@@ -1,0 +1,58 @@
+//! The TLS settings of connections to an agent. They contain the contents of the PEM files, so that a reload replaces
+//! the files together with all other settings.
+
+use sha2::{Digest, Sha256};
+
+use crate::secret::Secret;
+
+/// The TLS settings of connections to an agent.
+#[derive(Clone, Debug)]
+pub struct AgentTls {
+    /// The authorities that may issue the agent's certificate. `None` means the authorities of the operating system.
+    pub authorities: Option<Pem>,
+    /// The certificate with which Callgate identifies itself. `None` if it presents no certificate.
+    pub certificate: Option<ClientCertificateFiles>,
+    /// The host name or IP address that the agent's certificate must have.
+    pub name: Box<str>,
+    /// The SHA-256 of all settings and files. Settings with the same digest are the same.
+    pub digest: [u8; 32],
+}
+
+/// The content of a PEM file.
+#[derive(Clone, Debug)]
+pub struct Pem {
+    /// The path of the file, for messages and metrics.
+    pub path: Box<str>,
+    /// The content of the file. It may contain a private key.
+    pub content: Secret,
+}
+
+/// A client certificate and its private key.
+#[derive(Clone, Debug)]
+pub struct ClientCertificateFiles {
+    /// The certificate chain. The leaf certificate comes first.
+    pub certificate: Pem,
+    /// The private key.
+    pub key: Pem,
+}
+
+impl AgentTls {
+    /// Creates the settings and computes their digest.
+    pub fn new(
+        authorities: Option<Pem>,
+        certificate: Option<ClientCertificateFiles>,
+        name: Box<str>,
+    ) -> Self {
+        let (chain, key) = certificate.as_ref().map(|files| (&files.certificate, &files.key)).unzip();
+        let mut hash = Sha256::new();
+        for file in [authorities.as_ref(), chain, key] {
+            // The presence and the length of each part are hashed, so that different settings have different digests.
+            let bytes = file.map(|file| file.content.expose());
+            hash.update([u8::from(bytes.is_some())]);
+            hash.update(bytes.map_or(0, <[u8]>::len).to_be_bytes());
+            hash.update(bytes.unwrap_or_default());
+        }
+        hash.update(name.as_bytes());
+        Self { authorities, certificate, name, digest: hash.finalize().into() }
+    }
+}

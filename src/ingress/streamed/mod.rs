@@ -1,0 +1,72 @@
+//! Requests on a route with `stream: true`. Their bodies are passed on while they arrive. Only the head is checked, so
+//! such a route has no callback token and no signature of a provider, and the ledger does not record its requests.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::decide::{Admitted, Denied, Seen};
+use super::route::Route;
+use crate::denial::Denial;
+use crate::request::RequestHead;
+use crate::trail::{Check, Trail};
+
+/// A request whose head passed all checks, on a route that passes bodies on while they arrive.
+#[derive(Debug)]
+pub struct Streamed {
+    pub(super) admitted: Box<Admitted>,
+    pub(super) target: String,
+}
+
+impl Admitted {
+    /// Permits a request on a route with `stream: true`. The head checks were the only checks.
+    ///
+    /// # Errors
+    /// Returns [`Denied`] if the route does not have `stream: true`, or if a check of the body is still pending. The
+    /// configuration prevents the latter.
+    pub fn stream(
+        self: Box<Self>,
+        head: &RequestHead<'_>,
+        trail: &mut Trail,
+    ) -> Result<Streamed, Box<Denied>> {
+        let is_pending =
+            self.route.verifier().is_some() || self.route.observes() || self.found.granted.is_some();
+        let target = (self.route.stream && !is_pending).then(|| self.internal_target(head).ok()).flatten();
+        match target {
+            Some(target) => {
+                trail.skip(Check::Body, "passed on while it arrives");
+                Ok(Streamed { admitted: self, target })
+            }
+            None => {
+                let denial = trail.deny(Check::Body, Denial::RouteUnknown, || "not a stream".to_owned());
+                Err(Box::new(Denied { denial, seen: self.into_seen() }))
+            }
+        }
+    }
+}
+
+impl Streamed {
+    /// Returns the route.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.admitted.route
+    }
+
+    /// Returns the internal request target.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Returns the client address.
+    pub fn client(&self) -> IpAddr {
+        self.admitted.client
+    }
+
+    /// Returns the maximum size of the body, in bytes.
+    pub fn body_bytes_max(&self) -> u64 {
+        self.admitted.route.body_bytes_max
+    }
+
+    /// Returns the data about this request for the log and the metrics.
+    pub fn into_seen(self) -> Seen {
+        self.admitted.into_seen()
+    }
+}

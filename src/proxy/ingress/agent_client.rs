@@ -1,0 +1,227 @@
+//! The client for one agent: its TLS settings, its pool of idle connections, and its share of the limits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pingora::tls::{
+    ClientConfig, RootCertStore, ServerName, TlsConnector, install_default_crypto_provider,
+    load_platform_certs_incl_env_into_store,
+};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::agent::{Agent, AgentAddress, AgentTls};
+use crate::denial::Denial;
+use crate::http::BodyMemory;
+use crate::http::client::{Connection, ConnectionPool, Records, Upstream, attempt_order, connect_first};
+use crate::proxy::listen::LogThrottle;
+use crate::proxy::pem_files;
+
+/// Maximum number of concurrent lookups of the host of one agent.
+const LOOKUPS_MAX: usize = 16;
+
+/// The client for one agent. A reload that changes the agent's address or TLS settings creates a new client.
+pub(crate) struct AgentClient {
+    pub(super) agent: Arc<Agent>,
+    transport: Transport,
+    /// The idle connections. Each agent has a pool of its own, so that a busy agent does not displace the connections
+    /// to another one.
+    pool: ConnectionPool<()>,
+    pub(crate) share: Arc<AgentShare>,
+    log_throttle: LogThrottle,
+}
+
+/// How a connection to the agent is opened.
+enum Transport {
+    Plain,
+    Tls(TlsConnector, ServerName<'static>),
+    /// The TLS settings cannot be used. Contains the reason.
+    Unusable(Box<str>),
+}
+
+/// The part of the limits that the requests of one agent use. It stays the same when a reload replaces the client.
+pub(crate) struct AgentShare {
+    /// The memory for the bodies of this agent's requests.
+    pub(crate) body_memory: BodyMemory,
+    /// The number of [`RequestSlot`]s.
+    requests: AtomicUsize,
+    /// Limits the concurrent lookups of the agent's host.
+    lookups: Arc<Semaphore>,
+}
+
+impl Default for AgentShare {
+    fn default() -> Self {
+        Self {
+            body_memory: BodyMemory::default(),
+            requests: AtomicUsize::new(0),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        }
+    }
+}
+
+/// The place of one request among the requests of an agent that are in progress. Dropping it frees the place.
+pub(crate) struct RequestSlot(Arc<AgentShare>);
+
+impl Drop for RequestSlot {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl AgentShare {
+    /// Returns a slot if fewer than `max` requests of this agent are in progress.
+    pub(crate) fn slot(self: &Arc<Self>, max: usize) -> Option<RequestSlot> {
+        let more = |requests: usize| (requests < max).then_some(requests + 1);
+        self.requests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(RequestSlot(Arc::clone(self)))
+    }
+}
+
+impl AgentClient {
+    /// Creates a client without open connections.
+    ///
+    /// # Errors
+    /// Returns a message for the operator if the TLS settings cannot be used.
+    pub(super) fn new(agent: Arc<Agent>, share: Arc<AgentShare>) -> Result<Self, String> {
+        let transport = match &agent.tls {
+            None => Transport::Plain,
+            Some(tls) => {
+                let (connector, name) =
+                    tls_connector(tls).map_err(|error| format!("agent {}: {error}", agent.name))?;
+                Transport::Tls(connector, name)
+            }
+        };
+        Ok(Self::with(agent, share, transport))
+    }
+
+    /// Creates a client that cannot connect, for the reason `error`.
+    pub(super) fn unusable(agent: Arc<Agent>, share: Arc<AgentShare>, error: String) -> Self {
+        Self::with(agent, share, Transport::Unusable(error.into()))
+    }
+
+    fn with(agent: Arc<Agent>, share: Arc<AgentShare>, transport: Transport) -> Self {
+        let (pool, log_throttle) = (ConnectionPool::default(), LogThrottle::default());
+        Self { agent, transport, pool, share, log_throttle }
+    }
+
+    /// Returns an idle connection to the agent, or opens a new one. `agent` has the timeouts, which a reload may change
+    /// without a new client.
+    ///
+    /// # Errors
+    /// Returns `agent_unreachable` if no connection can be opened. Nothing was sent then.
+    pub(super) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
+        if let Some(connection) = self.pool.take(&(), now) {
+            return Ok(connection);
+        }
+        let generation = self.pool.generation();
+        let (kind, error) = match timeout(agent.connect_timeout, self.connect()).await {
+            Ok(Ok(stream)) => return Ok(Connection::new(stream, generation)),
+            Ok(Err(error)) => ("failed", error.to_string()),
+            Err(_) => ("timeout", "no connection was open within `timeouts.connect`".to_owned()),
+        };
+        if self.log_throttle.should_log(kind, now) {
+            log::warn!("cannot connect to the agent {} at {}: {error}", agent.name, agent.address);
+        }
+        Err(Denial::AgentUnreachable)
+    }
+
+    /// Returns a connection to the pool after its response was read completely.
+    pub(super) fn keep(&self, idle_timeout: Duration, connection: Connection, now: Instant) {
+        self.pool.keep((), connection, idle_timeout, now);
+    }
+
+    /// Closes all idle connections. Connections that are in use are closed after their response.
+    pub(super) fn close(&self) {
+        self.pool.invalidate();
+    }
+
+    /// Closes expired idle connections.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.pool.sweep(now);
+    }
+
+    /// Opens a connection. The stream is unbuffered: a callback is sent in one write, and responses are read into their
+    /// own buffer.
+    async fn connect(&self) -> io::Result<Upstream> {
+        match &self.agent.address {
+            AgentAddress::Tcp(address) => {
+                let order = attempt_order(&self.resolve(address).await?, None);
+                let (_, stream) = connect_first(&order, |address| self.transport.dial(address)).await?;
+                Ok(stream)
+            }
+            AgentAddress::Unix(path) => Ok(Upstream::Unix(UnixStream::connect(&**path).await?)),
+        }
+    }
+}
+
+impl AgentClient {
+    /// Returns the addresses of the agent's host. A lookup occupies a thread until the name server answers, even after
+    /// the timeout for connecting. The number of lookups is limited, so that the lookups for one agent do not occupy
+    /// all threads.
+    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = address.parse() {
+            return Ok(vec![address]);
+        }
+        let lookups = Arc::clone(&self.share.lookups);
+        let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
+        let address = address.to_owned();
+        let lookup = tokio::spawn(async move {
+            let found = lookup_host(address).await.map(Iterator::collect);
+            drop(permit);
+            found
+        });
+        lookup.await.map_err(io::Error::other)?
+    }
+}
+
+impl Transport {
+    async fn dial(&self, address: SocketAddr) -> io::Result<Upstream> {
+        if let Self::Unusable(error) = self {
+            return Err(io::Error::other(error.to_string()));
+        }
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        match self {
+            Self::Tls(connector, name) => {
+                let connected = connector.connect(name.clone(), Records::new(stream)).await;
+                let failed =
+                    |error: io::Error| io::Error::other(format!("the TLS handshake failed: {error}"));
+                Ok(Upstream::Tls(Box::new(connected.map_err(failed)?)))
+            }
+            Self::Plain | Self::Unusable(_) => Ok(Upstream::Tcp(stream)),
+        }
+    }
+}
+
+/// Creates the TLS connector and the name for which it verifies the agent's certificate.
+fn tls_connector(tls: &AgentTls) -> Result<(TlsConnector, ServerName<'static>), String> {
+    install_default_crypto_provider();
+    let roots = match &tls.authorities {
+        Some(file) => pem_files::authorities_in(&file.path, file.content.expose())?,
+        None => {
+            let mut store = RootCertStore::empty();
+            load_platform_certs_incl_env_into_store(&mut store).map_err(|error| error.to_string())?;
+            store
+        }
+    };
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = match &tls.certificate {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let (certificate, key) = (&files.certificate, &files.key);
+            let chain = pem_files::certificates_in(&certificate.path, certificate.content.expose())?;
+            let private = pem_files::private_key_in(&key.path, key.content.expose())?;
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(|error| format!("{} does not go with {}: {error}", key.path, certificate.path))?
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name = ServerName::try_from(tls.name.to_string())
+        .map_err(|_| format!("`{}` is not a name that a certificate can have", tls.name))?;
+    Ok((TlsConnector::from(Arc::new(config)), name))
+}
