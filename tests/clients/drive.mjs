@@ -1,4 +1,4 @@
-// Runs one HTTP client of Node against a provider, or against Callgate in front of it: `drive.mjs NAME STEP...`. Has the
+// Runs one package of Node against a provider, or against Callgate in front of it: `drive.mjs NAME STEP...`. Has the
 // same steps and prints the same lines as drive.py.
 
 import http from "node:http";
@@ -20,26 +20,36 @@ function* pieces() {
   for (let at = 0; at < FILE.length; at += 65536) yield FILE.subarray(at, at + 65536);
 }
 
-/** Reads the events of the bodies that `start` returns, and tells the provider when the first one has arrived. */
+/** Reads the events that `start` returns, and tells the provider when the first one has arrived. */
 async function read(start) {
   let got;
   for (let round = 0; round < Number(ROUNDS); round++) {
     const began = performance.now();
     got = [];
-    let text = "";
-    for await (const piece of await start()) {
-      text += Buffer.from(piece).toString();
-      const lines = text.split("\n");
-      text = lines.pop();
-      for (const line of lines.filter((line) => line.startsWith("data:"))) {
-        got.push(line.slice(5).trim());
-        if (got.length > 1) continue;
-        seconds.push((performance.now() - began) / 1000);
-        await control("/seen");
-      }
+    for await (const event of await start()) {
+      if (got.push(event) > 1) continue;
+      seconds.push((performance.now() - began) / 1000);
+      await control("/seen");
     }
   }
   return got;
+}
+
+/** Yields the data of server-sent events. */
+async function* data(body) {
+  let text = "";
+  for await (const piece of body) {
+    text += Buffer.from(piece).toString();
+    const lines = text.split("\n");
+    text = lines.pop();
+    for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
+  }
+}
+
+/** Asks until the state is final. */
+async function until(done, ask) {
+  while (!done(await ask()));
+  return "done";
 }
 
 class Generic {
@@ -51,11 +61,8 @@ class Generic {
     ];
   }
 
-  async poll() {
-    for (;;) {
-      const [, text] = await this.send("GET", "/v1/jobs/job1");
-      if (JSON.parse(text).status === "succeeded") return "done";
-    }
+  poll() {
+    return until(([, text]) => JSON.parse(text).status === "succeeded", () => this.send("GET", "/v1/jobs/job1"));
   }
 
   async redirect() {
@@ -73,6 +80,24 @@ class Fetch extends Generic {
     super();
     this.fetch = library.fetch;
     this.FormData = library.FormData;
+    this.WebSocket = library.WebSocket;
+  }
+
+  websocket() {
+    return new Promise((done, failed) => {
+      const socket = new this.WebSocket(`${BASE.replace("http", "ws")}/v1/socket?model=m`);
+      const got = [];
+      socket.onopen = () => {
+        socket.send("Grüße");
+        socket.send(FILE.subarray(0, 100_000));
+      };
+      socket.onmessage = ({ data }) => {
+        got.push(data.size ?? data);
+        if (got.length === 2) socket.close();
+      };
+      socket.onclose = () => done(got);
+      socket.onerror = ({ message, error }) => failed(error ?? new Error(message));
+    });
   }
 
   async send(method, path, value) {
@@ -84,7 +109,7 @@ class Fetch extends Generic {
 
   stream() {
     const options = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(ASK) };
-    return read(async () => (await this.fetch(`${BASE}/v1/chat/completions`, options)).body);
+    return read(async () => data((await this.fetch(`${BASE}/v1/chat/completions`, options)).body));
   }
 
   async upload() {
@@ -109,7 +134,7 @@ class Axios extends Generic {
   }
 
   stream() {
-    return read(async () => (await this.axios.post("/v1/chat/completions", ASK, { responseType: "stream" })).data);
+    return read(async () => data((await this.axios.post("/v1/chat/completions", ASK, { responseType: "stream" })).data));
   }
 
   async upload() {
@@ -121,10 +146,69 @@ class Axios extends Generic {
   }
 }
 
+class OpenAi {
+  constructor({ default: OpenAI }) {
+    this.client = new OpenAI({ apiKey: "placeholder" });
+  }
+
+  async plain() {
+    const models = (await this.client.models.list()).data.map((model) => model.id);
+    const answer = await this.client.chat.completions.create({ model: "m", messages: ASK.messages });
+    return [models, answer.choices[0].message.content];
+  }
+
+  stream() {
+    return read(() => this.client.chat.completions.create({ model: "m", ...ASK }));
+  }
+
+  async upload() {
+    return (await this.client.files.create({ file: new File([FILE], "f.jsonl"), purpose: "batch" })).bytes;
+  }
+
+  async poll() {
+    const { id } = await this.client.responses.create({ model: "m", input: "words", background: true });
+    return until(({ status }) => status === "completed", () => this.client.responses.retrieve(id));
+  }
+
+  async redirect() {
+    return (await this.client.files.content("file-1")).text();
+  }
+}
+
+class Replicate {
+  constructor({ default: Library }) {
+    this.client = new Library({ auth: "placeholder", baseUrl: `${BASE}/v1` });
+  }
+
+  async plain() {
+    return (await this.client.models.get("owner", "model")).name;
+  }
+
+  stream() {
+    return read(() => this.client.stream("owner/model", { input: { prompt: "Grüße" } }));
+  }
+
+  async upload() {
+    return (await this.client.files.create(new File([FILE], "f.bin"))).id;
+  }
+
+  poll() {
+    return until(({ status }) => status === "succeeded", () => this.client.predictions.get("other"));
+  }
+
+  async callback() {
+    const prediction = { input: { prompt: "Grüße" } };
+    const first = await this.client.predictions.create({ version: "v1", ...prediction });
+    return [first.id, (await this.client.predictions.create({ model: "owner/model", ...prediction })).id];
+  }
+}
+
 const CLIENTS = {
   fetch: async () => new Fetch(globalThis),
   undici: async () => new Fetch(await import("undici")),
   axios: async () => new Axios(await import("axios")),
+  "openai-node": async () => new OpenAi(await import("openai")),
+  "replicate-node": async () => new Replicate(await import("replicate")),
 };
 const [name, ...steps] = process.argv.slice(2);
 const client = await CLIENTS[name]();

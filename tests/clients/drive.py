@@ -28,6 +28,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "1"))
 FILE = bytes(range(256)) * 12 * 1024         # 3 MiB: larger than the buffers between the client and the provider
 QUERY = "page=2&name=a%20b+c&sign=%2F%3d"
 MESSAGES = [{"role": "user", "content": "Grüße"}]
+ASK = {"stream": True, "messages": MESSAGES}
 
 
 def control(path):
@@ -85,6 +86,10 @@ def until(done, ask):
     return "done"
 
 
+def socket_url():
+    return BASE.replace("http", "ws", 1) + "/v1/socket?model=m"
+
+
 def pieces():
     """Yields the file in pieces, for a body whose length the library does not know."""
     for at in range(0, len(FILE), 65536):
@@ -92,7 +97,7 @@ def pieces():
 
 
 class Generic:
-    """The steps of libraries that speak HTTP only. `send` returns the status, the body, and whether it was redirected."""
+    """The steps of libraries without an API of their own. `send` returns the status and the body."""
 
     def plain(self):
         return [self.send("GET", f"/v1/models?{QUERY}"),
@@ -120,7 +125,7 @@ class Requests(Generic):
 
     def stream(self):
         def start():
-            with self.session.post(f"{BASE}/v1/chat/completions", json={"stream": True, "messages": MESSAGES}, stream=True) as answer:
+            with self.session.post(f"{BASE}/v1/chat/completions", json=ASK, stream=True) as answer:
                 yield from data(answer.iter_lines())
         return WATCH.read(start)
 
@@ -140,7 +145,7 @@ class Httpx(Generic):
 
     def stream(self):
         def start():
-            with self.client.stream("POST", f"{BASE}/v1/chat/completions", json={"stream": True, "messages": MESSAGES}) as answer:
+            with self.client.stream("POST", f"{BASE}/v1/chat/completions", json=ASK) as answer:
                 yield from data(answer.iter_lines())
         return WATCH.read(start)
 
@@ -155,12 +160,14 @@ class Urllib3(Generic):
         self.pool = urllib3.PoolManager()
 
     def send(self, method, path, value=None):
-        answer = self.pool.request(method, BASE + path, json=value) if value is not None else self.pool.request(method, BASE + path)
+        # `json=None` would send the body `null`.
+        body = {} if value is None else {"json": value}
+        answer = self.pool.request(method, BASE + path, **body)
         return answer.status, answer.data.decode()
 
     def stream(self):
         def start():
-            answer = self.pool.request("POST", f"{BASE}/v1/chat/completions", json={"stream": True, "messages": MESSAGES}, preload_content=False)
+            answer = self.pool.request("POST", f"{BASE}/v1/chat/completions", json=ASK, preload_content=False)
             yield from data(answer)
             answer.release_conn()
         return WATCH.read(start)
@@ -192,7 +199,7 @@ class Aiohttp(Generic):
 
     def stream(self):
         async def start():
-            async with self.session.post(f"{BASE}/v1/chat/completions", json={"stream": True, "messages": MESSAGES}) as answer:
+            async with self.session.post(f"{BASE}/v1/chat/completions", json=ASK) as answer:
                 async for line in answer.content:
                     for event in data([line]):
                         yield event
@@ -211,6 +218,24 @@ class Aiohttp(Generic):
         return self.loop.run_until_complete(ask(form)), self.loop.run_until_complete(ask(parts()))
 
 
+    def websocket(self):
+        async def run():
+            async with self.session.ws_connect(socket_url()) as socket:
+                await socket.send_str("Grüße")
+                await socket.send_bytes(FILE[:100_000])
+                return await socket.receive_str(), len(await socket.receive_bytes())
+        return self.loop.run_until_complete(run())
+
+
+class Websockets:
+    def websocket(self):
+        from websockets.sync.client import connect
+        with connect(socket_url()) as socket:
+            socket.send("Grüße")
+            socket.send(FILE[:100_000])
+            return socket.recv(), len(socket.recv())
+
+
 class Curl(Generic):
     def run(self, *arguments, **options):
         return subprocess.run(["curl", "-sS", "--fail", *arguments], check=True, capture_output=True, **options).stdout.decode()
@@ -224,7 +249,7 @@ class Curl(Generic):
 
     def stream(self):
         def start():
-            body = json.dumps({"stream": True, "messages": MESSAGES})
+            body = json.dumps(ASK)
             command = ["curl", "-sSN", "--fail", "--json", body, f"{BASE}/v1/chat/completions"]
             with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
                 yield from data(running.stdout)
@@ -260,6 +285,11 @@ class OpenAi:
 
     def redirect(self):
         return self.client.files.content("file-1").text
+
+    def websocket(self):
+        with self.client.realtime.connect(model="m") as connection:
+            connection.session.update(session={"type": "realtime", "instructions": "Grüße"})
+            return connection.recv().type
 
 
 class Anthropic:
@@ -408,7 +438,8 @@ class A2a:
         card = await self.library.A2ACardResolver(self.http, BASE).get_agent_card()
         for interface in [] if keep else card.supported_interfaces:
             interface.url = BASE + ("/rpc" if interface.protocol_binding == "JSONRPC" else "")
-        config = self.library.ClientConfig(streaming=streaming, httpx_client=self.http, supported_protocol_bindings=[self.binding])
+        config = self.library.ClientConfig(streaming=streaming, httpx_client=self.http,
+                                           supported_protocol_bindings=[self.binding])
         return self.library.ClientFactory(config).create(card)
 
     def message(self):
@@ -456,9 +487,9 @@ class A2aRpc(A2a):
     binding = "JSONRPC"
 
 
-CLIENTS = {"requests": Requests, "httpx": Httpx, "urllib3": Urllib3, "aiohttp": Aiohttp, "curl": Curl, "openai": OpenAi,
-           "anthropic": Anthropic, "replicate": Replicate, "fal-client": Fal, "assemblyai": AssemblyAi,
-           "elevenlabs": ElevenLabs, "a2a-sdk": A2a, "a2a-sdk-rpc": A2aRpc}
+CLIENTS = {"requests": Requests, "httpx": Httpx, "urllib3": Urllib3, "aiohttp": Aiohttp, "websockets": Websockets,
+           "curl": Curl, "openai": OpenAi, "anthropic": Anthropic, "replicate": Replicate, "fal-client": Fal,
+           "assemblyai": AssemblyAi, "elevenlabs": ElevenLabs, "a2a-sdk": A2a, "a2a-sdk-rpc": A2aRpc}
 
 
 def main():

@@ -6,7 +6,7 @@ from table import STEPS
 
 INTRODUCTION = """# Client libraries
 
-This page shows which client libraries work through the [egress listener](egress.md) of Callgate, and how to give them its address. `make clients` runs these libraries and writes this page with `make clients CLIENTS="--write docs/clients.md"`. `make test` runs some of them and compares the results with this page.
+This page shows which client libraries work through the [egress listener](egress.md) of Callgate, and how to give them its address. `make clients` runs these libraries. `make clients CLIENTS="--write docs/clients.md"` also writes this page. `make test` runs some of them and compares the results with this page.
 
 Each library sends all of its requests to Callgate, because its base URL is an address of the egress listener. The egress rules are in [config/clients.yaml](../config/clients.yaml). A rule with `{*rest}` passes on everything below a prefix. A more literal rule adds a callback to the requests that start long work.
 
@@ -17,6 +17,7 @@ Each library sends all of its requests to Callgate, because its base URL is an a
 | upload | It uploads 3 MiB, as `multipart/form-data` or in chunks. |
 | poll | It asks for a state until the state is final. |
 | redirect | It follows a redirect of the provider to the provider's own host. The redirected request must go through Callgate, too. |
+| websocket | It opens a WebSocket, sends messages, and receives messages. |
 | callback | It starts long work, and Callgate inserts a callback URL. |
 
 | result | meaning |
@@ -35,10 +36,11 @@ COMPARISON = """
 Each library runs twice, with the same input: directly against a provider on this host, and through a real Callgate with the rules of config/clients.yaml. The provider answers as the real API does, as far as the library needs it. The real APIs were not called.
 
 - Both runs must return the same result to the caller of the library.
-- The provider must receive the same requests in the same order: method, path, query, headers and body, byte for byte. `fal-client` uses https in both runs.
+- The provider must receive the same requests in the same order: method, path, query, headers and body, byte for byte. This includes the messages that are sent through a WebSocket.
 - The callback is one inserted part of the body or of the query. All bytes before it and after it must be the same, and no other request may contain a callback.
 - Not compared: the spelling and the order of header names, `Host`, `Connection`, `Keep-Alive`, `TE`, `Expect`, `Content-Length` and `Transfer-Encoding`, and `Accept-Encoding` of a request with a callback. A body without a callback must keep its framing: with a length, or in chunks.
-- The boundaries of `multipart/form-data` that a library draws at random are not compared.
+- Values that a library draws at random are not compared: the boundaries of `multipart/form-data` and `Sec-WebSocket-Key`.
+- `fal-client` uses `https` in both runs, with `listen.egress.tls`.
 
 ## Time to the first event
 
@@ -75,7 +77,8 @@ def write(clients, results, versions, times):
     lines += [row(client, results[client.name], versions[client.name]) for client in clients]
     lines += ["", "## Notes", ""]
     lines += [line for client in clients for line in notes(client, results[client.name])]
-    measured = [f"| {client.title} | {times[client.name][0]:.1f} | {times[client.name][1]:.1f} |" for client in clients if client.name in times]
+    measured = [f"| {client.title} | {times[client.name][0]:.1f} | {times[client.name][1]:.1f} |"
+                for client in clients if client.name in times]
     return INTRODUCTION + "\n".join(lines) + "\n" + COMPARISON + "\n".join(measured) + "\n"
 
 

@@ -1,8 +1,10 @@
 """A provider that answers as the real APIs do, as far as the client libraries need it, and records every request with
 the bytes that arrived. It has two ports: one for requests, and one that the clients do not know, for the test itself."""
 
+import base64
 import dataclasses
 import gzip
+import hashlib
 import json
 import re
 import socket
@@ -92,6 +94,8 @@ class Provider:
             request.step, request.scheme = self.step, scheme
             with self.lock:
                 self.requests.append(request)
+            if (request.header("upgrade") or "").lower() == "websocket":
+                return echo_websocket(request, reader, stream)
             self.answer(request, stream)
 
     def serve_control(self, stream, _):
@@ -158,6 +162,25 @@ def read(reader, stream):
     else:
         request.body = reader.read(int(request.header("content-length") or 0))
     return request
+
+
+def echo_websocket(request, reader, stream):
+    """Accepts a WebSocket (RFC 6455), and sends back each message until the client closes the connection."""
+    key = request.header("sec-websocket-key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+    head = ["HTTP/1.1 101 Switching Protocols", "connection: Upgrade", "upgrade: websocket", f"sec-websocket-accept: {accept}"]
+    stream.sendall("\r\n".join([*head, "", ""]).encode())
+    first = 0
+    while first & 15 != 8:          # the opcode of a Close frame
+        first, length = reader.read(2)
+        longer = reader.read({126: 2, 127: 8}.get(length & 127, 0))
+        size = int.from_bytes(longer, "big") if longer else length & 127
+        mask = reader.read(4) * (size // 4 + 1)
+        data = int.from_bytes(reader.read(size), "big") ^ int.from_bytes(mask[:size], "big")
+        plain = data.to_bytes(size, "big")
+        request.body += plain
+        # The same frame without the mask.
+        stream.sendall(bytes([first, length & 127]) + longer + plain)
 
 
 # What the APIs answer.
