@@ -265,7 +265,8 @@ def main():
               if (client.small or not options.small) and (not options.only or client.name in options.only)]
     missing = [client.name for client in chosen if client.name not in installed]
     if missing:
-        print(f"clients: NOT TRIED, because they are not installed: {', '.join(missing)}", file=sys.stderr)
+        how = "; `make interop` installs them" if options.small else ""
+        print(f"clients: NOT TRIED, because they are not installed: {', '.join(missing)}{how}", file=sys.stderr)
         if os.environ.get("STRICT") or options.write:
             raise SystemExit(1)
     chosen = [client for client in chosen if client.name not in missing]
