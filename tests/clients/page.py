@@ -24,7 +24,8 @@ Each library sends all of its requests to Callgate, because its base URL is an a
 |---|---|
 | yes | It works, and all requests go through Callgate. |
 | direct | It works, but some requests go directly to the provider. |
-| no | It does not work. |
+| no | It does not work as it should. The notes say why. |
+| not tried | The test does not have it. |
 | – | The library or the API does not have this. |
 
 ## Results
@@ -44,7 +45,7 @@ Each library runs twice, with the same input: directly against a provider on thi
 
 ## Time to the first event
 
-These are the medians of the times from the call of the library until it returns the first event of a stream, in milliseconds. The machine had two cores and other work to do, so that single numbers vary by some milliseconds. The provider is on the same host. The times of curl include the start of its process.
+These are the times from the call of the library until it returns the first event of a stream, in milliseconds. Each is the shortest of 20, because the machine had two cores and other work to do. The provider is on the same host. The times of curl include the start of its process.
 
 | client | without Callgate | through Callgate |
 |---|---|---|

@@ -90,7 +90,7 @@ CLIENTS = [
            notes={"stream": STREAM_URL, "redirect": "Not tried."},
            starts_work=("stream", "callback"), node=True),
     Client("fal-client", "fal-client (Python)", "fal-client", "fal", "/fal",
-           "`FAL_RUN_HOST=127.0.0.1:8081/fal` and `FAL_QUEUE_RUN_HOST=127.0.0.1:8081/fal-queue`, with `listen.egress.tls`",
+           "`FAL_RUN_HOST=127.0.0.1:8081/fal` and `FAL_QUEUE_RUN_HOST=127.0.0.1:8081/fal-queue`, with `listen.egress.tls`; `SSL_CERT_FILE` if the authority is your own",
            ["plain", "stream", "poll", "handle", "callback"], {"FAL_RUN_HOST": "{host}", "FAL_QUEUE_RUN_HOST": "{queue}"},
            {"handle": "The handle that `submit()` returns, and therefore `subscribe()`, asks for the state at the absolute URLs in the provider's response. These requests do not go through Callgate. `get_handle()` makes a handle that goes through Callgate: this is the column `poll`.",
             "upload": "Not tried. The addresses of the file storage are fixed in the library, so that uploads cannot go through Callgate.",
