@@ -262,7 +262,8 @@ def main():
     installed = versions(options)
     chosen = [client for client in CLIENTS
               if (client.small or not options.small) and (not options.only or client.name in options.only)]
-    missing = [client.name for client in chosen if client.name not in installed]
+    missing = [client.name for client in chosen
+               if client.name not in installed or (client.https and not shutil.which("openssl"))]
     if missing:
         how = "; `make interop` installs them" if options.small else ""
         print(f"clients: NOT TRIED, because they are not installed: {', '.join(missing)}{how}", file=sys.stderr)
