@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
+.PHONY: demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -15,7 +15,7 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory --output-sync=target -j4 fmt lint core-compiles doc compile-tests compile-count tools
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory --output-sync=target -j2 interop deploy-test observability page count dependencies mutants-sample
+	@$(MAKE) --no-print-directory --output-sync=target -j2 interop clients-small deploy-test observability page count dependencies mutants-sample
 	@echo "all tests passed"
 
 compile-tests: setup
@@ -60,6 +60,18 @@ doc: setup
 interop: setup
 	scripts/unit.sh compile
 	scripts/interop.sh $(TOOLS) target/debug/callgate
+
+# Sends the requests of client libraries through Callgate, and compares the results with docs/clients.md. Installs the
+# libraries. CLIENTS="--only NAME" runs one of them, CLIENTS="--write docs/clients.md" writes the page.
+CLIENTS ?=
+clients: setup
+	scripts/unit.sh compile
+	scripts/clients.sh $(TOOLS) target/debug/callgate $(CLIENTS)
+
+# Does the same with curl, Node and the libraries that `make interop` has installed and that start fast.
+clients-small: setup
+	scripts/unit.sh compile
+	scripts/clients.sh $(TOOLS) target/debug/callgate --small
 
 # Renders the manifests in deploy/, and checks them against their schemas and against the program.
 deploy-test: setup

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::EXPECT;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -130,7 +129,7 @@ impl Upload<'_> {
         let waits = self.session.headers().contains_key(EXPECT);
         let mut first = if waits { None } else { poll_once(pin!(self.session.read_body())).await };
         if first.is_none() {
-            write(writer, &mut buffer, &Bytes::new(), timeout).await?;
+            write(writer, &mut buffer, (b"", b""), timeout).await?;
             send_continue_if_expected(self.session).await;
         }
         loop {
@@ -157,10 +156,9 @@ impl Upload<'_> {
                 // Writing to a vector cannot fail.
                 let _ = write!(buffer, "{:x}\r\n", data.len());
             }
-            write(writer, &mut buffer, &data, timeout).await?;
-            if self.length.is_none() {
-                buffer.extend_from_slice(b"\r\n");
-            }
+            // The end of a chunk is sent with the chunk, because a receiver may wait for it.
+            let end: &[u8] = if self.length.is_none() { b"\r\n" } else { b"" };
+            write(writer, &mut buffer, (&data, end), timeout).await?;
         }
     }
 
@@ -180,25 +178,27 @@ impl Upload<'_> {
                 buffer.extend_from_slice(part);
             }
         }
-        write(writer, &mut buffer, &Bytes::new(), timeout).await
+        write(writer, &mut buffer, (b"", b""), timeout).await
     }
 }
 
-/// Writes the buffer and then the data. Clears the buffer.
+/// Writes the buffer, the data, and the bytes that end the data. Clears the buffer.
 async fn write(
     writer: &mut (impl AsyncWrite + Unpin),
     buffer: &mut Vec<u8>,
-    data: &Bytes,
+    (data, end): (&[u8], &[u8]),
     timeout: Duration,
 ) -> Result<(), SendFault> {
     let is_copied = data.len() <= FIRST_BYTES_MAX;
     if is_copied {
         buffer.extend_from_slice(data);
+        buffer.extend_from_slice(end);
     }
     let written = with_timeout(timeout, async {
         writer.write_all(buffer).await?;
         if !is_copied {
             writer.write_all(data).await?;
+            writer.write_all(end).await?;
         }
         writer.flush().await
     });

@@ -1,0 +1,102 @@
+"""Writes docs/clients.md from the results, and compares the results with it."""
+
+import re
+
+from table import STEPS
+
+INTRODUCTION = """# Client libraries
+
+This page shows which client libraries work through the [egress listener](egress.md) of Callgate, and how to give them its address. `make clients` runs these libraries. `make clients CLIENTS="--write docs/clients.md"` also writes this page. `make test` runs some of them and compares the results with this page.
+
+Each library sends all of its requests to Callgate, because its base URL is an address of the egress listener. The egress rules are in [config/clients.yaml](../config/clients.yaml). A rule with `{*rest}` passes on everything below a prefix. A more literal rule adds a callback to the requests that start long work.
+
+| column | what the library does |
+|---|---|
+| plain | It sends GET, POST or PUT requests, and reads compressed responses. |
+| stream | It reads a stream. The provider sends the second event only after the library has returned the first one. |
+| upload | It uploads 3 MiB, as `multipart/form-data` or in chunks. |
+| poll | It asks for a state until the state is final. |
+| redirect | It follows a redirect of the provider to the provider's own host. The redirected request must go through Callgate, too. |
+| websocket | It opens a WebSocket, sends messages, and receives messages. |
+| callback | It starts long work, and Callgate inserts a callback URL. |
+
+| result | meaning |
+|---|---|
+| yes | It works, and all requests go through Callgate. |
+| direct | It works, but some requests go directly to the provider. |
+| no | It does not work as it should. The notes say why. |
+| not tried | The test does not have it. |
+| – | The library or the API does not have this. |
+
+## Results
+
+"""
+COMPARISON = """
+## What the test compares
+
+Each library runs twice, with the same input: directly against a provider on this host, and through a real Callgate with the rules of config/clients.yaml. The provider answers as the real API does, as far as the library needs it. The real APIs were not called.
+
+- Both runs must return the same result to the caller of the library.
+- The provider must receive the same requests in the same order: method, path, query, headers and body, byte for byte. This includes the messages that are sent through a WebSocket.
+- The callback is one inserted part of the body or of the query. All bytes before it and after it must be the same, and no other request may contain a callback.
+- Not compared: the spelling and the order of header names, `Host`, `Connection`, `Keep-Alive`, `TE`, `Expect`, `Content-Length` and `Transfer-Encoding`, and `Accept-Encoding` of a request with a callback. A body without a callback must keep its framing: with a length, or in chunks.
+- Values that a library draws at random are not compared: the boundaries of `multipart/form-data` and `Sec-WebSocket-Key`.
+- `fal-client` uses `https` in both runs, with `listen.egress.tls`.
+
+## Time to the first event
+
+These are the times from the call of the library until it returns the first event of a stream, in milliseconds. Each is the shortest of 20, because the machine had two cores and other work to do. The provider is on the same host. The times of curl include the start of its process.
+
+| client | without Callgate | through Callgate |
+|---|---|---|
+"""
+
+
+def cell(client, results, step):
+    if step in results:
+        return results[step].outcome
+    return "not tried" if client.notes.get(step, "").startswith("Not tried") else "–"
+
+
+def row(client, results, version):
+    cells = [cell(client, results, step) for step in STEPS]
+    return "| " + " | ".join([client.title, version, client.setting, *cells]) + " |"
+
+
+def notes(client, results):
+    """Returns the lines that explain the results that are not "yes"."""
+    lines = []
+    for step, text in client.notes.items():
+        if step not in results or results[step].outcome != "yes":
+            outcome = "" if step in STEPS else f" ({cell(client, results, step)})"
+            lines.append(f"- {client.title}, {step}{outcome}: {text}")
+    return lines
+
+
+def write(clients, results, versions, times):
+    lines = ["| client | version | address of Callgate | " + " | ".join(STEPS) + " |", "|---" * (3 + len(STEPS)) + "|"]
+    lines += [row(client, results[client.name], versions[client.name]) for client in clients]
+    lines += ["", "## Notes", ""]
+    lines += [line for client in clients for line in notes(client, results[client.name])]
+    measured = [f"| {client.title} | {times[client.name][0]:.1f} | {times[client.name][1]:.1f} |"
+                for client in clients if client.name in times]
+    return INTRODUCTION + "\n".join(lines) + "\n" + COMPARISON + "\n".join(measured) + "\n"
+
+
+def differences(text, clients, results, versions):
+    """Returns where the results differ from the page. The versions of curl and Node are those of the machine."""
+    wrong, lines = [], text.splitlines()
+    rest = ["| " + line.strip("| ") + " |" for line in lines]
+    for client in clients:
+        expected = row(client, results[client.name], versions[client.name])
+        found = next((line for line in rest if line.startswith(f"| {client.title} | ") and line.count("|") > 5), None)
+        if found and not client.package:
+            found = re.sub(r"^(\| [^|]* \|) [^|]* ", rf"\1 {versions[client.name]} ", found)
+        if found != expected:
+            wrong.append(f"docs/clients.md has\n    {found}\nbut the result is\n    {expected}")
+        about = [line for line in lines if line.startswith(f"- {client.title}, ")]
+        if about != notes(client, results[client.name]):
+            wrong.append(f"the notes about {client.title} in docs/clients.md differ from tests/clients/table.py")
+    if wrong:
+        wrong.append('write the page again: make clients CLIENTS="--write docs/clients.md"')
+    return wrong

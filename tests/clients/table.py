@@ -1,0 +1,119 @@
+"""The clients that are tested, and what docs/clients.md says about them."""
+
+import dataclasses
+
+STEPS = ["plain", "stream", "upload", "poll", "redirect", "websocket", "callback"]
+# The header that Callgate adds in this test.
+MARK = "x-came-through-callgate"
+
+
+@dataclasses.dataclass
+class Client:
+    name: str                   # as drive.py or drive.mjs knows it
+    title: str
+    package: str                # the package in the registry; empty if the client comes with the machine
+    api: str                    # the API in provider.py
+    prefix: str                 # the path of the API at Callgate, in config/clients.yaml
+    setting: str                # how a user gives the address of Callgate to the library
+    steps: list[str]
+    variables: dict = dataclasses.field(default_factory=dict)
+    notes: dict = dataclasses.field(default_factory=dict)   # texts for the steps whose result is not "yes"
+    faults: dict = dataclasses.field(default_factory=dict)  # the one known fault of each step that does not work
+    starts_work: tuple = ("callback",)      # the steps with requests into which Callgate may insert a callback
+    node: bool = False
+    small: bool = False         # whether `make test` runs it
+    https: bool = False         # whether the library requires https
+    is_late: bool = False       # whether the library returns an event of a stream only when the next one arrives
+
+    def explains(self, step, result):
+        """Returns whether the notes explain the result of a step."""
+        known = [self.faults[step]] if step in self.faults else []
+        return result.wrong == known and (result.outcome == "yes" or step in self.notes)
+
+    def direct(self, at):
+        return f"https://127.0.0.1:{at.tls_port}" if self.https else f"http://127.0.0.1:{at.port}"
+
+    def through(self, gate):
+        return f"{'https' if self.https else 'http'}://127.0.0.1:{gate.port}{self.prefix}"
+
+    def environment(self, base):
+        """Returns the variables with the address."""
+        host = base.removeprefix("https://")
+        queue = f"{host}-queue" if host.endswith(self.prefix) else host
+        return {name: value.format(base=base, host=host, queue=queue) for name, value in self.variables.items()}
+
+
+def http(name, title, package="", websocket=False, **options):
+    """A client without an API of its own. Its caller writes the URL."""
+    steps = [step for step in STEPS if websocket or step != "websocket"]
+    setting = "URLs that begin with `http://127.0.0.1:8081/service/`"
+    return Client(name, title, package, "service", "/service", setting, steps, **options)
+
+
+ACCOUNT_WEBHOOKS = "The API has no callback URL in a request. Its webhooks are registered for an account or a project."
+NO_REDIRECT = "The library does not follow redirects by default."
+STREAM_URL = "`stream()` creates the prediction through Callgate. It reads the events at the absolute URL in the provider's response, and that request does not go through Callgate."
+CARD = "and that URL in `supportedInterfaces` of the agent card"
+
+CLIENTS = [
+    http("curl", "curl", small=True),
+    http("requests", "requests (Python)", "requests", small=True),
+    http("urllib3", "urllib3 (Python)", "urllib3", small=True),
+    http("httpx", "httpx (Python)", "httpx", small=True),
+    http("aiohttp", "aiohttp (Python)", "aiohttp", websocket=True),
+    http("fetch", "fetch (Node)", node=True, small=True),
+    http("undici", "undici (Node)", "undici", websocket=True, node=True),
+    http("axios", "axios (Node)", "axios", node=True),
+    Client("websockets", "websockets (Python)", "websockets", "service", "/service",
+           "URLs that begin with `ws://127.0.0.1:8081/service/`", ["websocket"]),
+    Client("openai", "openai (Python)", "openai", "openai", "/openai",
+           "`OPENAI_BASE_URL=http://127.0.0.1:8081/openai/v1`, or `base_url`",
+           ["plain", "stream", "upload", "poll", "redirect", "websocket"], {"OPENAI_BASE_URL": "{base}/v1"},
+           {"callback": ACCOUNT_WEBHOOKS}, small=True),
+    Client("openai-node", "openai (Node)", "openai", "openai", "/openai",
+           "`OPENAI_BASE_URL=http://127.0.0.1:8081/openai/v1`, or `baseURL`",
+           ["plain", "stream", "upload", "poll", "redirect"], {"OPENAI_BASE_URL": "{base}/v1"},
+           {"websocket": "Not tried.", "callback": ACCOUNT_WEBHOOKS}, node=True),
+    Client("anthropic", "anthropic (Python)", "anthropic", "anthropic", "/anthropic",
+           "`ANTHROPIC_BASE_URL=http://127.0.0.1:8081/anthropic`, or `base_url`",
+           ["plain", "stream", "upload", "poll", "results", "redirect"], {"ANTHROPIC_BASE_URL": "{base}"},
+           {"callback": ACCOUNT_WEBHOOKS,
+            "results": "`messages.batches.results()` reads the results at the absolute URL in the provider's response. This request does not go through Callgate."}),
+    Client("replicate", "replicate (Python)", "replicate", "replicate", "/replicate",
+           "`REPLICATE_BASE_URL=http://127.0.0.1:8081/replicate`, or `base_url`",
+           ["plain", "stream", "upload", "poll", "callback"], {"REPLICATE_BASE_URL": "{base}"},
+           {"stream": f"{STREAM_URL} The library returns each event only when the next one has arrived.",
+            "redirect": NO_REDIRECT}, starts_work=("stream", "callback"), small=True, is_late=True),
+    Client("replicate-node", "replicate (Node)", "replicate", "replicate", "/replicate",
+           "`new Replicate({ baseUrl: \"http://127.0.0.1:8081/replicate/v1\" })`",
+           ["plain", "stream", "upload", "poll", "callback"],
+           notes={"stream": STREAM_URL, "redirect": "Not tried."},
+           starts_work=("stream", "callback"), node=True),
+    Client("fal-client", "fal-client (Python)", "fal-client", "fal", "/fal",
+           "`FAL_RUN_HOST=127.0.0.1:8081/fal` and `FAL_QUEUE_RUN_HOST=127.0.0.1:8081/fal-queue`, with `listen.egress.tls`; `SSL_CERT_FILE` if the authority is your own",
+           ["plain", "stream", "poll", "handle", "callback"], {"FAL_RUN_HOST": "{host}", "FAL_QUEUE_RUN_HOST": "{queue}"},
+           {"handle": "The handle that `submit()` returns, and therefore `subscribe()`, asks for the state at the absolute URLs in the provider's response. These requests do not go through Callgate. `get_handle()` makes a handle that goes through Callgate: this is the column `poll`.",
+            "upload": "Not tried. The addresses of the file storage are fixed in the library, so that uploads cannot go through Callgate.",
+            "redirect": "Not tried.",
+            "websocket": "Not tried."}, starts_work=("handle", "callback"), https=True),
+    Client("assemblyai", "assemblyai (Python)", "assemblyai", "assemblyai", "/assemblyai",
+           "`ASSEMBLYAI_BASE_URL=http://127.0.0.1:8081/assemblyai`, or `assemblyai.settings.base_url`",
+           ["plain", "upload", "poll", "callback"], {"ASSEMBLYAI_BASE_URL": "{base}"},
+           {"websocket": "Not tried. The streaming client of the library has its own host, `StreamingClientOptions(api_host=...)`.",
+            "redirect": NO_REDIRECT}),
+    Client("elevenlabs", "elevenlabs (Python)", "elevenlabs", "elevenlabs", "/elevenlabs",
+           "`ElevenLabs(base_url=\"http://127.0.0.1:8081/elevenlabs\")`", ["plain", "stream", "upload", "poll", "redirect"],
+           notes={"websocket": "Not tried. The library always uses `wss`, and therefore requires `listen.egress.tls`.",
+                  "callback": ACCOUNT_WEBHOOKS}),
+    Client("a2a-sdk", "a2a-sdk (Python), HTTP+JSON", "a2a-sdk", "a2a", "/a2a",
+           f"`A2ACardResolver(http, \"http://127.0.0.1:8081/a2a\")`, {CARD}",
+           ["plain", "stream", "poll", "card", "callback"],
+           notes={"card": "The agent card contains the agent's own URL. If the card is used unchanged, the library sends its messages to this URL, and they do not go through Callgate.",
+                  "upload": "The protocol has no uploads.", "redirect": NO_REDIRECT}),
+    Client("a2a-sdk-rpc", "a2a-sdk (Python), JSON-RPC", "a2a-sdk", "a2a", "/a2a-rpc",
+           f"`A2ACardResolver(http, \"http://127.0.0.1:8081/a2a-rpc\")`, {CARD}",
+           ["plain", "stream", "poll", "callback"],
+           notes={"poll": "JSON-RPC sends all calls to one path, and a rule cannot tell them apart. Callgate therefore inserts a callback into `GetTask`, too. Use HTTP+JSON.",
+                  "upload": "The protocol has no uploads.", "redirect": NO_REDIRECT},
+           faults={"poll": "Callgate inserted a callback into a request that starts no work"}, starts_work=("stream", "callback")),
+]
