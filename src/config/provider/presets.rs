@@ -74,6 +74,7 @@ pub const PRESETS: &[Preset] = embedded!(
         "heroku",
         "hookdeck",
         "hubspot",
+        "hubspot-v1",
         "hubspot-v2",
         "huggingface",
         "infisical",
