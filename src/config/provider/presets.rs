@@ -166,6 +166,7 @@ pub const PRESETS: &[Preset] = embedded!(
         "twitch",
         "typeform",
         "ucp",
+        "ultravox",
         "upstash-qstash",
         "vapi-default",
         "vercel",
