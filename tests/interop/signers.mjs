@@ -8,10 +8,12 @@ import { createInterface } from "node:readline";
 import { DefaultPushNotificationSender, InMemoryPushNotificationStore, ServerCallContext } from "@a2a-js/sdk/server";
 import { verifyWebhook as verifyClerk } from "@clerk/backend/webhooks";
 import { LinearWebhookClient } from "@linear/sdk/webhooks";
+import { Nango } from "@nangohq/node";
 import Mux from "@mux/mux-node";
 import { signWebhookPayload as signNotion } from "@notionhq/client";
 import { sign as signGithub } from "@octokit/webhooks-methods";
 import { validateEvent as verifyPolar, WebhookVerificationError as PolarForgery } from "@polar-sh/sdk/webhooks";
+import { encodeSignatureHeader as signSanity } from "@sanity/webhook";
 import "@shopify/shopify-api/adapters/node";
 import { createSHA256HMAC as shopifyHmac } from "@shopify/shopify-api/runtime";
 import bolt from "@slack/bolt/dist/receivers/verify-request.js";
@@ -19,6 +21,7 @@ import { EventSubMiddleware } from "@twurple/eventsub-http";
 import { Receiver as QstashReceiver } from "@upstash/qstash";
 import { WorkOS } from "@workos-inc/node";
 import { HttpReceiver as ZoomReceiver } from "@zoom/rivet/chatbot";
+import coinbase from "coinbase-commerce-node";
 import { verifyKey as verifyDiscord } from "discord-interactions";
 import { AccessToken } from "livekit-server-sdk";
 import { Resend } from "resend";
@@ -121,6 +124,10 @@ const LIBRARIES = [
   { package: "@workos-inc/node", preset: "workos", settings: () => ({ tolerance: "10m" }),
     sign: async (m) => ({ "workos-signature": `t=${m.now}000, v1=` +
       await new WorkOS("-").webhooks.computeSignature(`${m.now}000`, m.text, m.secret) }) },
+  { package: "@sanity/webhook", preset: "sanity",
+    sign: async (m) => ({ "sanity-webhook-signature": await signSanity(m.text, m.now * 1000, m.secret) }) },
+  { package: "coinbase-commerce-node", preset: "coinbase-commerce",
+    sign: (m) => ({ "x-cc-webhook-signature": coinbase.Webhook.computeSignature(m.text, m.secret) }) },
   { package: "retell-sdk", preset: "retell",
     sign: async (m) => ({ "x-retell-signature": await signRetell(m.text, m.secret) }) },
   { package: "inngest", preset: "inngest", secret: "signkey-test-" + TEXT, sign: async (m) => (
@@ -142,6 +149,8 @@ const LIBRARIES = [
     body: '{"event":"meeting.started","payload":{"text":"grüße"}}' },
   { package: "@twurple/eventsub-http", preset: "twitch", signed: standard("twitch-eventsub-message"),
     headers: { "twitch-eventsub-message-type": "notification" }, verify: verifyTwitch },
+  { package: "@nangohq/node", preset: "nango", signed: ["x-nango-hmac-sha256"],
+    verify: (m) => new Nango({ secretKey: m.secret }).verifyIncomingWebhookRequest(m.text, m.headers) },
   { package: "@clerk/backend", preset: "clerk", secret: WHSEC, signed: standard("svix"),
     verify: (m) => verifyClerk(svixRequest(m), { signingSecret: m.secret }) },
   { package: "resend", preset: "resend", secret: WHSEC, signed: standard("svix"),

@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl
 
 import anthropic
 import elevenlabs
+import gocardless_pro.webhooks
 import httpx
 import jwt
 import openai
@@ -38,17 +39,24 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from discord_interactions import verify_key
+from easypost.util import validate_webhook as validate_easypost
 from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver, algorithms
 from hubspot.utils.signature import Signature as HubspotSignature
 from linebot.v3.webhook import SignatureValidator
 from livekit.api.access_token import AccessToken
+from messagebird.request_validator import RequestValidator as BirdValidator
+from modern_treasury import ModernTreasury
+from onfido.webhook_event_verifier import WebhookEventVerifier as OnfidoVerifier
 from paddle_billing.Notifications import PaddleSignature
+from pusher import Pusher
+from pyairtable.models.webhook import WebhookNotification as AirtableNotification
 from razorpay.utility import Utility as RazorpayUtility
 from replicate.webhook import Webhooks as ReplicateWebhooks, WebhookSigningSecret
 from retell.lib.webhook_auth import symmetric as retell
 from sendgrid.helpers.eventwebhook import EventWebhook
 from slack_sdk.signature import SignatureVerifier
 from standardwebhooks import Webhook as StandardWebhook
+from stream_chat.webhook import verify_signature as verify_stream
 from svix.webhooks import Webhook as SvixWebhook
 from twilio.request_validator import RequestValidator
 from workos.webhooks._verification import verify_header as verify_workos
@@ -137,6 +145,17 @@ def adyen_item(m):
 def paddle(m):
     signature = PaddleSignature.calculate_hmac(m.secret, f"{m.now}:{m.text}".encode())
     return {"paddle-signature": f"ts={m.now};h1={signature.hexdigest()}"}
+
+
+def hubspot_v1(m):
+    return {"x-hubspot-signature": HubspotSignature.get_signature(m.secret, m.text, "v1")}
+
+
+def bird_by_hand(m):
+    digest = lambda text: hashlib.sha256(text.encode()).hexdigest()
+    claims = {"iss": "MessageBird", "iat": m.now, "nbf": m.now, "exp": m.now + 600, "jti": secrets.token_hex(8),
+              "url_hash": digest(m.url), "payload_hash": digest(m.text)}
+    return {"messagebird-signature-jwt": jwt.encode(claims, m.secret, algorithm="HS256")}
 
 
 BOX = {"box-signature-version": "1", "box-signature-algorithm": "HmacSHA256"}
@@ -232,6 +251,9 @@ LIBRARIES = [
     Library("hubspot-api-client", "hubspot", sign=hubspot_v3, query="?foo=1"),
     Library("hubspot-api-client", "hubspot-v2", sign=hubspot_v2, query="?foo=1",
             headers={"x-hubspot-signature-version": "v2"}),
+    Library("hubspot-api-client", "hubspot-v1", sign=hubspot_v1, headers={"x-hubspot-signature-version": "v1"}),
+    Library("modern-treasury", "modern-treasury", sign=lambda m: {
+        "x-signature": ModernTreasury(api_key="-", organization_id="-").webhooks.get_signature(m.text, key=m.secret)}),
     Library("Adyen", "adyen", secrets.token_hex(32).upper(), adyen_item),
     Library("Adyen", "adyen-platform", secrets.token_hex(32).upper(),
             lambda m: {"hmacsignature": generate_payload_sig(m.text.encode(), m.secret).decode()},
@@ -270,6 +292,26 @@ LIBRARIES = [
     Library("razorpay", "razorpay", signed=("x-razorpay-signature",),
             verify=lambda m: RazorpayUtility().verify_webhook_signature(
                 m.text, m.headers["x-razorpay-signature"], m.secret)),
+    Library("gocardless_pro", "gocardless", signed=("webhook-signature",), body='{"events":[],"text":"grüße"}',
+            verify=lambda m: gocardless_pro.webhooks.parse(m.text, m.secret, m.headers["webhook-signature"]) == []),
+    Library("onfido-python", "onfido", signed=("x-sha2-signature",),
+            body='{"payload":{"resource_type":"check","action":"check.completed","object":{"id":"1"}},"text":"grüße"}',
+            verify=lambda m: OnfidoVerifier(m.secret).read_payload(m.text, m.headers["x-sha2-signature"]) is not None),
+    Library("pusher", "pusher", signed=("x-pusher-signature",), settings=lambda url: {"tolerance": "10m"},
+            body=f'{{"time_ms":{int(time.time() * 1000)},"events":[],"text":"grüße"}}',
+            verify=lambda m: Pusher(app_id="1", key="k", secret=m.secret).validate_webhook(
+                "k", m.headers["x-pusher-signature"], m.text) is not None),
+    Library("stream-chat", "getstream", signed=("x-signature",),
+            verify=lambda m: verify_stream(m.text, m.headers["x-signature"], m.secret)),
+    Library("easypost", "easypost", signed=("x-hmac-signature",), verify=lambda m: validate_easypost(
+        m.text.encode(), {"X-Hmac-Signature": m.headers["x-hmac-signature"]}, m.secret) is not None),
+    # This library reads ASCII only.
+    Library("pyairtable", "airtable", base64.b64encode(secrets.token_bytes(32)).decode(), signed=("x-airtable-content-mac",),
+            body='{"base":{"id":"app1"},"webhook":{"id":"ach1"},"timestamp":"2026-01-01T00:00:00.000Z","text":"-"}',
+            verify=lambda m: AirtableNotification.from_request(
+                m.text, m.headers["x-airtable-content-mac"], m.secret) is not None),
+    Library("messagebird", "messagebird", by_hand=bird_by_hand, verify=lambda m: BirdValidator(
+        m.secret).validate_signature(m.headers["messagebird-signature-jwt"], m.url, m.text.encode()) is not None),
     Library("sendgrid", "sendgrid", base64.b64encode(spki(ECDSA, Encoding.DER)).decode(), by_hand=sendgrid_by_hand,
             verify=lambda m: EventWebhook(m.secret).verify_signature(m.text, *[m.headers[name] for name in SENDGRID])),
     Library("discord-interactions", "discord", ED25519.public_key().public_bytes_raw().hex(), by_hand=discord_by_hand,

@@ -77,7 +77,7 @@ fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
         when.body.push((Pointer::parse(key)?, what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "form")? {
-        when.form.push((key.into(), what.expected_value()??));
+        when.form.push((key.into(), what.expected_value()?));
     }
     fields.finish();
     Some(when)

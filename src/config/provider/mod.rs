@@ -21,6 +21,7 @@ use crate::signature::{
 use crate::source::{Allowlist, Networks};
 use event_identity::{apply_rule, warn_if_indistinguishable};
 use keys::keyed;
+use proof::leeway_of;
 use signature_scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 
 pub use convention::{CallbackConvention, TokenReturn};
@@ -156,6 +157,7 @@ fn preset_verifier(
     has_public_url: bool,
 ) -> Option<Verifier> {
     let tolerance = fields.optional("tolerance").map(|at| tolerance(&at, &mut scheme));
+    let leeway = fields.optional("leeway").map(|at| leeway(&at, &mut scheme));
     let header = fields.optional("header").map(|at| header(&at, preset, &mut scheme));
     let expect = expect(fields, preset, &mut scheme);
     let keys = fields.optional("keys").map(|at| own_keys(&at, preset, &mut scheme));
@@ -170,6 +172,7 @@ fn preset_verifier(
     keys.unwrap_or(Some(()))?;
     require.unwrap_or(Some(()))?;
     tolerance.unwrap_or(Some(()))?;
+    leeway.unwrap_or(Some(()))?;
     header.unwrap_or(Some(()))?;
     expect?;
     verifier
@@ -183,6 +186,18 @@ fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
             Some(())
         }
         None => at.error("this scheme has no timestamp", "remove `tolerance`"),
+    }
+}
+
+/// Reads `leeway`, the accepted clock difference for the times in a JWT.
+fn leeway(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
+    let leeway = leeway_of(at)?;
+    match &mut scheme.proof {
+        Proof::Jwt(jwt) => {
+            jwt.leeway = leeway;
+            Some(())
+        }
+        _ => at.error("this provider sends no JWT", "remove `leeway`, or use `tolerance` for a timestamp"),
     }
 }
 

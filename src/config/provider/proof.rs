@@ -1,11 +1,19 @@
 //! Reads the schemes that do not sign a content template: shared tokens, JWTs, HTTP message signatures.
 
+use std::time::Duration;
+
 use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
 use crate::config::yaml::{Cursor, Fields};
 use crate::signature::{
     Encoding, ExpectedClaim, JwtScheme, MacAlgorithm, MessageSignatureScheme, PublicKeyAlgorithm,
     SharedSecretPlace, SignatureAlgorithm,
 };
+
+/// The default leeway for the times in a JWT: the accepted difference between the provider's clock and Callgate's.
+const LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
+
+/// The maximum leeway.
+const LEEWAY_MAX: Duration = Duration::from_secs(300);
 
 const JOSE: &[(&str, &str)] = &[
     ("ES256", "ES256"),
@@ -106,6 +114,7 @@ pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
     });
     let max_age = fields.optional("max_age").map(|at| at.duration());
     let expires = fields.optional("expires").map_or(Some(true), |at| required_or_optional(&at));
+    let leeway = fields.optional("leeway").map_or(Some(LEEWAY_DEFAULT), |at| leeway_of(&at));
     good.then_some(())?;
     let body_hash: Option<(Box<str>, Encoding)> = body_hash.map_or(Some(None), |read| read.map(Some))?;
     let algorithms = algorithms?;
@@ -122,8 +131,17 @@ pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
         body_hash,
         max_age: max_age.map_or(Some(None), |read| read.map(Some))?,
         expires: expires?,
+        leeway: leeway?,
         id: None,
     })
+}
+
+/// Reads `leeway`. It is a field of a scheme, or it stands next to a preset.
+pub(super) fn leeway_of(at: &Cursor<'_>) -> Option<Duration> {
+    match at.duration_or_zero()? {
+        leeway if leeway > LEEWAY_MAX => at.error("must be at most 5m", ""),
+        leeway => Some(leeway),
+    }
 }
 
 /// Reads the expected value of a claim: `url`, `key-id`, or texts.

@@ -22,9 +22,11 @@ impl HandshakeCondition {
     /// Reports whether the head meets this condition.
     pub(in crate::signature) fn fits_head(&self, head: &RequestHead<'_>) -> bool {
         let request = HandshakeRequest { head, body: b"", key: None };
-        self.head.iter().all(|(at, wanted)| {
-            request.text(at).is_ok_and(|text| wanted.as_deref().is_none_or(|wanted| *text == *wanted))
-        })
+        let may_have_fields = self.form.is_empty() || head.is_form();
+        may_have_fields
+            && self.head.iter().all(|(at, wanted)| {
+                request.text(at).is_ok_and(|text| wanted.as_deref().is_none_or(|wanted| *text == *wanted))
+            })
     }
 
     /// Reports whether the body meets this condition. The caller must check the head separately.
@@ -37,7 +39,10 @@ impl HandshakeCondition {
             Found::Missing | Found::Doubled => false,
         };
         let fields = if head.is_form() { std::str::from_utf8(body).unwrap_or_default() } else { "" };
-        let field = |(name, value): &(Box<str>, Box<str>)| matches!(form_parameter(fields, name), Parameter::One(found) if *found == **value);
+        let field = |(name, wanted): &(Box<str>, Option<Box<str>>)| match form_parameter(fields, name) {
+            Parameter::One(found) => wanted.as_deref().is_none_or(|wanted| *found == *wanted),
+            _ => false,
+        };
         self.body.iter().all(member) && self.form.iter().all(field)
     }
 }

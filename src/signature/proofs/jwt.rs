@@ -17,9 +17,6 @@ use crate::signature::keys::{AuthenticationTag, Encoding, KeySet, MacKey, Public
 use crate::signature::request_parts::SignaturePlace;
 use crate::time::Timestamp;
 
-/// Accepted clock difference for `exp`, `nbf` and `iat`.
-const LEEWAY: Duration = Duration::from_secs(60);
-
 /// The expected value of a claim.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ExpectedClaim {
@@ -47,6 +44,8 @@ pub struct JwtScheme {
     pub max_age: Option<Duration>,
     /// True if `exp` is required.
     pub expires: bool,
+    /// The accepted clock difference for `exp`, `nbf` and `iat`.
+    pub leeway: Duration,
     /// The claim that contains the event id, if there is such a claim.
     pub id: Option<Box<str>>,
 }
@@ -72,7 +71,7 @@ impl JwtScheme {
     /// Returns the longest time for which a token may be accepted again after its arrival. Returns `None` if the scheme
     /// does not limit the age of `iat`.
     pub(in crate::signature) fn replay_window(&self) -> Option<Duration> {
-        self.max_age.map(|age| age.saturating_add(LEEWAY))
+        self.max_age.map(|age| age.saturating_add(self.leeway))
     }
 
     /// Verifies the token of a request.
@@ -127,12 +126,12 @@ impl JwtScheme {
         if self.expires && expires.is_none() {
             return Err(Refusal::new(Denial::SignatureClaim, "the token has no `exp`"));
         }
-        if expires.is_some_and(|at| now >= at.plus(LEEWAY)) {
+        if expires.is_some_and(|at| now >= at.plus(self.leeway)) {
             return Err(Refusal::new(Denial::SignatureTooOld, "the token has expired"));
         }
         let issued = claims.moment("iat").map_err(as_signature)?;
         for at in issued.into_iter().chain(claims.moment("nbf").map_err(as_signature)?) {
-            if at > now.plus(LEEWAY) {
+            if at > now.plus(self.leeway) {
                 return Err(Refusal::new(Denial::SignatureTooNew, "the token is not valid yet"));
             }
         }
