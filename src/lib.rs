@@ -17,6 +17,7 @@ pub mod secret;
 pub mod time;
 pub mod trail;
 
+pub mod form;
 pub mod jose;
 
 pub mod guard;

@@ -66,7 +66,7 @@ pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
 
 /// Returns a name as the most lenient programs read it. PHP drops the spaces before a name and everything from the
 /// first `[`, and replaces `.` and spaces by `_`.
-fn loose(name: &str) -> String {
+pub(crate) fn loose(name: &str) -> String {
     let name = name.trim_start_matches([' ', '+']).split('[').next().unwrap_or_default();
     name.replace(['.', ' ', '+'], "_")
 }
