@@ -87,6 +87,12 @@ pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
     }
 }
 
+/// Returns the value of each parameter called `name`, still percent-encoded.
+pub fn raw_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let pairs = query.split('&').filter(move |pair| name_of(pair) == name);
+    pairs.filter_map(|pair| pair.split_once('=').map(|(_, value)| value))
+}
+
 /// Returns `name=value` for a form or a query, percent-encoded.
 pub fn pair(name: &str, value: &str) -> String {
     format!("{}={}", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED))

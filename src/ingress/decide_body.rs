@@ -9,8 +9,10 @@ use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
 use crate::denial::{Denial, Refusal};
+use crate::form::form_fields;
 use crate::interaction::Report;
 use crate::json::find_one;
+use crate::query::raw_values;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{
@@ -55,7 +57,7 @@ impl Admitted {
         match self.decide(head, body, trail) {
             Ok(Body::Callback { tags, question, target }) => {
                 let report = Report { question, ..self.route.follow.report(head, body) };
-                let event_id = self.event_id(body);
+                let event_id = self.event_id(head, body);
                 let (events, repeats) = self.event_keys(head, body, &tags, event_id.as_ref());
                 let verified = Verified { admitted: self, target, report, events, repeats, event_id };
                 Ok(Decided::Callback(Box::new(verified)))
@@ -177,16 +179,16 @@ impl Admitted {
         }
     }
 
-    /// Returns the provider's event id, from a header or from the body.
-    fn event_id(&self, body: &[u8]) -> Option<HeaderValue> {
+    /// Returns the provider's event id, from the head or from the body.
+    fn event_id(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<HeaderValue> {
         if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
             return Some(id.clone());
         }
-        let scheme_id = self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref());
-        let Some(EventIdSource::Body(pointer)) = scheme_id else {
-            return None;
+        let word = match self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref())? {
+            EventIdSource::Body(pointer) => find_one(body, pointer).word()?.into_string().into(),
+            EventIdSource::Form(name) => form_fields(head, body, &[name]).ok()?.into_iter().next()??,
+            EventIdSource::Header(_) | EventIdSource::Query(_) => return None,
         };
-        let word = find_one(body, pointer).word()?;
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
     }
 
@@ -212,13 +214,13 @@ impl Admitted {
         self.found.token.as_ref().map(Secret::expose)
     }
 
-    /// Replaces the verified token in a text by `[token]`.
-    fn without_token(&self, text: String) -> String {
+    /// Replaces the verified token, and the values of query parameters that contain secrets, in a text by `[token]`.
+    fn without_token(&self, head: &RequestHead<'_>, text: String) -> String {
         let token = self.token().and_then(|token| std::str::from_utf8(token).ok());
-        match token.filter(|token| !token.is_empty()) {
-            Some(token) => text.replace(token, "[token]"),
-            None => text,
-        }
+        let query = head.raw_query().unwrap_or_default();
+        let raw = self.route.secret_parameters().flat_map(|name| raw_values(query, name));
+        let secrets = token.into_iter().chain(raw).filter(|secret| !secret.is_empty());
+        secrets.fold(text, |text, secret| text.replace(secret, "[token]"))
     }
 
     fn check_size(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
@@ -260,7 +262,7 @@ impl Admitted {
         // token.
         let described =
             trail.is_verbose().then(|| verifier.describe_signed(presented, &signed, body)).flatten();
-        let described = described.map(|text| format!("; {}", self.without_token(text))).unwrap_or_default();
+        let described = described.map(|text| format!("; {}", self.without_token(head, text))).unwrap_or_default();
         match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
                 trail.pass(Check::Signature, || match verifier.scheme().covers().body {

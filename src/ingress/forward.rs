@@ -14,11 +14,11 @@ use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as 
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp};
 
-/// Returns the query without the route's token parameters, without parameters called `callback_token`, and without
+/// Returns the query without the route's secret parameters, without parameters called `callback_token`, and without
 /// parameters that contain the verified token. Returns `None` if nothing is left.
 pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> Option<Cow<'q, str>> {
     let mut rest = without_parameter(query, TOKEN_CAPTURE)?;
-    for name in route.token.iter().flat_map(TokenRule::parameters) {
+    for name in route.secret_parameters() {
         rest = Cow::Owned(without_parameter(&rest, name)?.into_owned());
     }
     if token.is_some_and(|token| holds(rest.as_bytes(), token)) {

@@ -12,7 +12,7 @@ use crate::json::Pointer;
 use crate::path::Template;
 use crate::request::write_line;
 use crate::secret::Secret;
-use crate::signature::Verifier;
+use crate::signature::{Proof, Verifier};
 use crate::source::Allowlist;
 use crate::time::Rate;
 use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
@@ -63,10 +63,10 @@ pub enum TokenRule {
         /// Verifies the token.
         verifier: Box<JwtVerifier>,
     },
-    /// A header that must equal one of the secrets.
+    /// A text that must equal one of the secrets.
     Static {
-        /// The header.
-        header: HeaderName,
+        /// The parts of the request that can contain the text. Exactly one of them must contain it.
+        carriers: Vec<Carrier>,
         /// The accepted secrets.
         secrets: Vec<Secret>,
     },
@@ -75,23 +75,24 @@ pub enum TokenRule {
 impl TokenRule {
     /// Returns the headers that can contain this token. They never reach the agent.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        let (carriers, header) = match self {
-            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => (carriers.as_slice(), None),
-            Self::Static { header, .. } => (&[] as &[Carrier], Some(header)),
-        };
-        carriers.iter().filter_map(Carrier::header).chain(header)
+        self.carriers().iter().filter_map(Carrier::header)
     }
 
     /// Returns the query parameters that can contain this token.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
-        let carriers = match self {
-            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => carriers.as_slice(),
-            Self::Static { .. } => &[],
-        };
-        carriers.iter().filter_map(|carrier| match carrier {
+        self.carriers().iter().filter_map(|carrier| match carrier {
             Carrier::Query(name) => Some(&**name),
             _ => None,
         })
+    }
+
+    /// Returns the parts of the request that can contain this token.
+    pub fn carriers(&self) -> &[Carrier] {
+        match self {
+            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } | Self::Static { carriers, .. } => {
+                carriers
+            }
+        }
     }
 }
 
@@ -210,6 +211,16 @@ impl Route {
     /// Returns the verifier of the provider's signatures.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
+    }
+
+    /// Returns the query parameters that can contain the token of this route or the shared secret of its provider. They
+    /// never reach the agent.
+    pub fn secret_parameters(&self) -> impl Iterator<Item = &str> {
+        let shared = self.verifier().and_then(|verifier| match &verifier.scheme().proof {
+            Proof::SharedSecret(place) => place.parameter(),
+            _ => None,
+        });
+        self.token.iter().flat_map(TokenRule::parameters).chain(shared)
     }
 
     /// Writes the header with the assertion for a message to the agent. Writes nothing if the route has no asserter.

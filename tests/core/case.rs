@@ -271,6 +271,9 @@ impl Case {
             if sign.body.is_none() {
                 prepared.body = signature.body.to_vec();
             }
+            if let Some(target) = signature.target {
+                prepared.path = target;
+            }
             for (name, value) in signature.headers {
                 prepared.headers.push((name.to_string(), value.to_str().unwrap().to_owned()));
             }

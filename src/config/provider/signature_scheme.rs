@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::event_identity::with_identity;
-use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
+use super::place::{ENCODINGS, PUBLIC, RequestPart, TOLERANCE_DEFAULT, place, request_parts};
 use super::proof::{jwt, message, token};
 use crate::config::yaml::{Cursor, Fields};
 use crate::json::POINTERS_MAX;
@@ -92,7 +92,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let (id, absent) = (id?, absent?);
     let mut proof = proof?;
     let members = match &proof {
-        Proof::Content(content) => content.content.members().count(),
+        Proof::Content(content) => content.content.body_parts_count(),
         _ => 0,
     };
     if absent.len() + members + 2 > POINTERS_MAX {
@@ -162,8 +162,8 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) 
             "add {secret} to `content`, or use sha256",
         );
     }
-    if content.uses_id() && !matches!(has_id, Some(EventIdSource::Header(_))) {
-        return fields.at().error("{id} is signed, but has no location", "add `id: {header: NAME}`");
+    if content.uses_id() && !has_id.is_some_and(EventIdSource::is_in_head) {
+        return fields.at().error("{id} is signed, but has no location", "add `id: {header: NAME}` or `id: {query: NAME}`");
     }
     Some(ContentScheme { algorithm: cipher?, content, encoding: encoding?, place, timestamp })
 }
@@ -259,36 +259,44 @@ enum IdLocation {
 
 fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     let mut fields = at.fields()?;
-    let header = fields
-        .optional("header")
-        .map(|at| at.header_name().map(|name| IdLocation::At(EventIdSource::Header(name))));
-    let body = fields
-        .optional("body")
-        .map(|at| at.pointer().map(|pointer| IdLocation::At(EventIdSource::Body(pointer))));
+    let mut parts = request_parts(&mut fields);
     let claim = match kind {
         Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| IdLocation::Claim(name.into()))),
         _ => None,
     };
     fields.finish();
-    let mut given = [header, body, claim].into_iter().flatten();
-    match (given.next(), given.next()) {
-        (Some(one), None) => one,
-        _ => at.error("expected exactly one of header, body and claim", "{header: NAME} or {body: /pointer}"),
+    match (claim, parts.pop(), parts.is_empty()) {
+        (Some(claim), None, true) => claim,
+        (None, Some(part), true) => Some(IdLocation::At(match part? {
+            RequestPart::Body(pointer) => EventIdSource::Body(pointer),
+            RequestPart::Form(name) => EventIdSource::Form(name),
+            RequestPart::Header(name) => EventIdSource::Header(name),
+            RequestPart::Query(name) => EventIdSource::Query(name),
+        })),
+        _ => at.error(
+            "expected exactly one of header, body, form, query and claim",
+            "{header: NAME} or {body: /pointer}",
+        ),
     }
 }
 
 /// Reads `timestamp: {header: NAME, unit: s}`. If no location is given, the timestamp is in the signature header.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| at.header_name().map(TimestampSource::Header));
-    let body = fields.optional("body").map(|at| at.pointer().map(TimestampSource::Body));
+    let mut parts = request_parts(&mut fields);
     let unit = fields.optional("unit").map_or(Some(TimestampUnit::UnixSeconds), |at| at.one_of(UNITS));
     fields.finish();
-    let source = match (header, body) {
-        (Some(_), Some(_)) => at.error("`header` and `body` exclude each other", "keep one of the two"),
-        (one, other) => one.or(other).map_or(Some(None), |read| read.map(Some)),
+    let source = match (parts.pop(), parts.is_empty()) {
+        (_, false) => return at.error("the timestamp has several locations", "keep one of them"),
+        (None, true) => None,
+        (Some(part), true) => Some(match part? {
+            RequestPart::Body(pointer) => TimestampSource::Body(pointer),
+            RequestPart::Form(name) => TimestampSource::Form(name),
+            RequestPart::Header(name) => TimestampSource::Header(name),
+            RequestPart::Query(name) => TimestampSource::Query(name),
+        }),
     };
-    Some((source?, unit?))
+    Some((source, unit?))
 }
 
 /// Checks that the timestamp has a location and is signed, and reads its tolerance.
@@ -314,6 +322,10 @@ fn timestamp_rule(
         Some(TimestampSource::Body(pointer)) => {
             content.covers_body() || content.signs_member(pointer) || content.uses_timestamp()
         }
+        Some(TimestampSource::Form(name)) => {
+            content.covers_body() || content.signs_field(name) || content.uses_timestamp()
+        }
+        Some(TimestampSource::Query(name)) => content.signs_parameter(name) || content.uses_timestamp(),
         _ => content.uses_timestamp(),
     };
     match (source, signed, tolerance) {

@@ -87,7 +87,7 @@ impl JwtScheme {
         now: Timestamp,
     ) -> Result<VerifiedJwt, Refusal> {
         let token = self.place.single(&context.head)?;
-        let token = Unverified::parse(token).map_err(as_signature)?;
+        let token = Unverified::parse(&token).map_err(as_signature)?;
         if !self.algorithms.iter().any(|name| **name == *token.algorithm()) {
             return Err(Refusal::new(
                 Denial::SignatureMismatch,

@@ -40,7 +40,7 @@ impl Verifier {
                 .verify(&*self.public_keys(context, body)?, context.now),
             (Proof::None, _) => Ok(Vec::new()),
             (Proof::SharedSecret(place), _) => {
-                place.check_body(body, &self.secrets)?;
+                place.check_body(&context.head, body, &self.secrets)?;
                 Ok(Vec::new())
             }
             _ => Err(Refusal::new(Denial::SignatureMissing, "the request head has no signature")),

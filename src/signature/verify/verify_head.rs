@@ -7,12 +7,14 @@ use http::HeaderValue;
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
+use crate::form::PlusSign;
+use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{KeySet, VerifierKeys};
 use crate::signature::proofs::{JwtKeys, MessageKeys, SharedSecretPlace};
 use crate::signature::request_parts::{
-    EventIdSource, SignaturePlace, TimestampSource, optional_header, required_header,
+    EventIdSource, SignaturePlace, optional_header, optional_parameter, required_header, required_parameter,
 };
 use crate::signature::scheme::Proof;
 
@@ -76,9 +78,8 @@ impl Verifier {
                 PresentedProof::None
             }
         };
-        let id = match self.scheme.id.as_ref().and_then(EventIdSource::header) {
-            Some(name) if self.signs_header_id() => Some(required_header(head, name)?.clone()),
-            Some(name) => optional_header(head, name)?.cloned(),
+        let id = match self.scheme.id.as_ref().filter(|source| source.is_in_head()) {
+            Some(source) => self.head_id(source, head)?,
             None => token_id,
         };
         self.check_event_id(id.as_ref())?;
@@ -91,8 +92,8 @@ impl Verifier {
         match &self.scheme.proof {
             Proof::Content(scheme) => {
                 let source = scheme.timestamp.as_ref().map(|rule| &rule.source);
-                let has_time = source.is_some_and(|source| !matches!(source, TimestampSource::Body(_)));
-                match (scheme.place.header().is_some(), has_time) {
+                let has_time = source.is_some_and(|source| source.body_part().is_none());
+                match (scheme.place.body_part().is_none(), has_time) {
                     (true, true) => {
                         Some("the signature is well-formed, and its timestamp is within the tolerance")
                     }
@@ -108,6 +109,9 @@ impl Verifier {
             Proof::SharedSecret(SharedSecretPlace::Basic) => Some("the user name and password are valid"),
             Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Headers { .. })) => {
                 Some("the secret in the header is valid")
+            }
+            Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Query(_))) => {
+                Some("the secret in the query is valid")
             }
             Proof::SharedSecret(_) | Proof::None | Proof::Sns => None,
         }
@@ -135,8 +139,28 @@ impl Verifier {
         ))
     }
 
-    fn signs_header_id(&self) -> bool {
-        matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.uses_id())
+    /// Returns the event id in a header or in the query. The id is required if the template of the signed content
+    /// contains it.
+    fn head_id(&self, source: &EventIdSource, head: &RequestHead<'_>) -> Result<Option<HeaderValue>, Refusal> {
+        let is_required = matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.uses_id());
+        match source {
+            EventIdSource::Header(name) if is_required => Ok(Some(required_header(head, name)?.clone())),
+            EventIdSource::Header(name) => Ok(optional_header(head, name)?.cloned()),
+            EventIdSource::Query(name) => {
+                let value = match is_required {
+                    true => Some(required_parameter(head, name, PlusSign::Ambiguous)?),
+                    false => optional_parameter(head, name, PlusSign::Ambiguous)?,
+                };
+                let malformed = |_| {
+                    Refusal::new(
+                        Denial::SignatureMalformed,
+                        format!("the query parameter {name} is not visible ASCII"),
+                    )
+                };
+                value.map(|value| HeaderValue::from_str(&value).map_err(malformed)).transpose()
+            }
+            EventIdSource::Body(_) | EventIdSource::Form(_) => Ok(None),
+        }
     }
 
     fn key_id(&self, secret: &Secret) -> Option<Box<str>> {
