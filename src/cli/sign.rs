@@ -82,7 +82,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: each interaction has a secret of its own: name the interaction with --interaction");
         return EXIT_DATA;
     };
-    let public_url = &config.policy.ingress.edge().public_url;
+    let public_url = provider.public_url.as_ref().unwrap_or(&config.policy.ingress.edge().public_url);
     let signed = SignatureContext::new(head, public_url, now_unless(args.at)).with_derived(&derived);
     let body = message.body.clone();
     let Some(SignedRequest { headers, body, target }) = verifier.sign(&signed, &body, &id) else {

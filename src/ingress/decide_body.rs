@@ -16,7 +16,8 @@ use crate::query::raw_values;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{
-    AuthenticationTag, EventIdSource, HandshakeReply, PresentedSignature, SignatureContext, VerifierKeys,
+    AuthenticationTag, EventIdSource, HandshakeReply, PresentedSignature, SignatureContext, Verifier,
+    VerifierKeys,
 };
 use crate::trail::{Check, Trail};
 
@@ -73,9 +74,11 @@ impl Admitted {
     fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
         let said = self.check_size(head, body, trail);
         self.heed(said)?;
-        // A request with a signature in its head is never an unsigned handshake.
-        let signed = self.found.presented.as_ref().is_some_and(PresentedSignature::is_in_head);
-        if !signed {
+        // A request with a signature is never an unsigned handshake.
+        let presented = self.found.presented.as_ref();
+        let is_signed =
+            |verifier: &Verifier| verifier.has_handshakes() && verifier.has_signature(presented, head, body);
+        if !self.route.verifier().is_some_and(is_signed) {
             let said = self.shake(head, body, false, trail);
             if let Some(reply) = self.heed(said)?.flatten() {
                 return self.shaken(reply, head);
@@ -144,7 +147,7 @@ impl Admitted {
     fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
         SignatureContext {
             head: *head,
-            public_url: &self.edge.public_url,
+            public_url: self.route.public_url(&self.edge),
             keyring: &self.edge.fetched_data.keyring,
             derived: &self.found.derived,
             now: self.now,

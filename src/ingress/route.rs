@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::edge::Edge;
 use super::passed_headers::HeaderAllowlist;
 use crate::guard::Guard;
 use crate::interaction::Follow;
@@ -28,6 +29,9 @@ pub struct Provider {
     pub allow: Option<Allowlist>,
     /// Verifies the signatures of the provider. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
+    /// The beginning of the URLs that this provider calls, if it differs from `public_url`. Signatures that cover the URL
+    /// are verified with it.
+    pub public_url: Option<Box<str>>,
     /// The path of the public document that lists the URLs of the provider's routes. `None` if there is no such
     /// document.
     pub published: Option<Box<str>>,
@@ -211,6 +215,12 @@ impl Route {
     /// Returns the verifier of the provider's signatures.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
+    }
+
+    /// Returns the beginning of the URLs that the provider of this route calls.
+    pub(super) fn public_url<'a>(&'a self, edge: &'a Edge) -> &'a str {
+        let own = self.provider.as_ref().and_then(|provider| provider.public_url.as_deref());
+        own.unwrap_or(&edge.public_url)
     }
 
     /// Returns the query parameters that can contain the token of this route or the shared secret of its provider. They

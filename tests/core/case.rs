@@ -253,7 +253,8 @@ impl Case {
             at: timestamp(&self.at),
         };
         if let Some(sign) = &self.sign {
-            let verifier = config.policy.provider(&sign.provider).unwrap().verifier.as_ref().unwrap();
+            let provider = config.policy.provider(&sign.provider).unwrap();
+            let verifier = provider.verifier.as_ref().unwrap();
             let headers = prepared.header_map();
             let at = timestamp(sign.at.as_deref().unwrap_or(&self.at));
             let head = prepared.head(&headers, self.peer);
@@ -263,7 +264,8 @@ impl Case {
                 .iter()
                 .map(|interaction| minting.unwrap().minter.secret(interaction))
                 .collect();
-            let alone = SignatureContext::new(head, "https://agent.example.com", at);
+            let public_url = provider.public_url.as_deref().unwrap_or("https://agent.example.com");
+            let alone = SignatureContext::new(head, public_url, at);
             let signed = SignatureContext { derived: &derived, ..alone };
             let body = sign.body.as_deref().unwrap_or(&self.body);
             let id = sign.id.as_deref().unwrap_or("evt_1");

@@ -12,14 +12,16 @@ mod proof;
 mod published_paths;
 mod signature_scheme;
 
+use crate::config::public_url;
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
 use crate::policy::Feed;
 use crate::signature::{
-    ExpectedClaim, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
+    ExpectedClaim, Handshake, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
 };
 use crate::source::{Allowlist, Networks};
 use event_identity::{apply_rule, warn_if_indistinguishable};
+use handshake_rules::own_handshakes;
 use keys::keyed;
 use signature_scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
 
@@ -49,6 +51,9 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         }),
     };
     let known = entry.as_ref().and_then(|entry| entry.as_ref());
+    let own_url_at = fields.optional("public_url");
+    let own_url = own_url_at.as_ref().map(|at| public_url(at, false));
+    let has_public_url = has_public_url || own_url_at.is_some();
     let allow = fields.optional("allow").map(|at| allow(&at, known.map(|(_, entry)| entry)));
     let signature = fields.optional("signature");
     let verifier = match (known, signature) {
@@ -79,12 +84,19 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
     if entry.is_some() {
         fields.finish();
     }
+    let verifier = verifier.map_or(Some(None), |read| read.map(Some))?;
+    if let (Some(at), false) =
+        (own_url_at, verifier.as_ref().is_some_and(|verifier| verifier.scheme().uses_url()))
+    {
+        return at.error("no signature of this provider covers the URL", "remove `public_url`");
+    }
     Some(Provider {
         published: published?,
         name: name.into(),
         preset: entry?.map(|(name, _)| name),
         allow: allow.map_or(Some(None), |read| read.map(Some))?,
-        verifier: verifier.map_or(Some(None), |read| read.map(Some))?,
+        public_url: own_url.map_or(Some(None), |read| read.map(|url| Some(url.into())))?,
+        verifier,
     })
 }
 
@@ -264,9 +276,14 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
             let accepted = fields
                 .optional("unsigned_body")
                 .map_or(Some(false), |at| at.one_of(&[("accept", true), ("refuse", false)]));
+            let handshakes = fields.optional("handshakes").map(|at| own_handshakes(&at, kind != Kind::None));
             let scheme = scheme(kind, &mut fields);
+            let scheme = handshakes
+                .map_or(Some(Vec::new()), |read| read)
+                .and_then(|handshakes| Some(Scheme { handshakes, ..scheme? }));
             if let (Some(scheme), Some(accepted)) = (&scheme, accepted) {
                 covered(at, scheme, accepted);
+                complete(&fields, scheme);
                 warn_if_indistinguishable(at, scheme);
             }
             (scheme, None)
@@ -295,6 +312,23 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     verifier
 }
 
+/// Reports an error for each setting that a handshake needs and that is missing.
+fn complete(fields: &Fields<'_>, scheme: &Scheme) {
+    let any = |needs: fn(&Handshake) -> bool| scheme.handshakes.iter().any(needs);
+    let has_secrets = fields.has("secrets");
+    let needed = [
+        ("a `token`", "verify_token", any(|shake| shake.token.is_some()) && !has_secrets),
+        ("`of`", "subscriptions", any(|shake| shake.subscription.is_some())),
+        ("`learn`", "registration", any(|shake| shake.secret.is_some())),
+    ];
+    for (cause, setting, is_needed) in needed {
+        if is_needed && !fields.has(setting) {
+            let message = format!("a handshake has {cause}, so `{setting}` is missing");
+            let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
+        }
+    }
+}
+
 /// Reports an error if the scheme does not cover the body, unless the user accepts this with `unsigned_body`.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
@@ -302,6 +336,10 @@ fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
         let _: Option<()> = at.error("the signature covers the body", "remove `unsigned_body`");
     }
     let hint = "or add `unsigned_body: accept` if the provider does not sign the body";
+    if matches!(scheme.proof, Proof::None) && scheme.handshakes.is_empty() {
+        let hint = "remove `signature`, or add the `handshakes` that the provider sends";
+        let _: Option<()> = at.error("the scheme `none` has only handshakes", hint);
+    }
     let _: Option<()> = match &scheme.proof {
         _ if covers || accepted => None,
         Proof::Content(_) => {

@@ -41,6 +41,7 @@ pub(super) enum Kind {
     Hmac,
     Jwt,
     Message,
+    None,
     Sns,
     Token,
 }
@@ -52,6 +53,7 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
     ("hmac", Kind::Hmac),
     ("jwt", Kind::Jwt),
     ("message-signatures", Kind::Message),
+    ("none", Kind::None),
     ("sns", Kind::Sns),
     ("token", Kind::Token),
 ];
@@ -65,7 +67,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     });
     let require = fields.optional("require").map_or(Some(Vec::new()), |at| require(&at));
     let keys = match kind {
-        Kind::Basic | Kind::Hmac | Kind::Token => Some(None),
+        Kind::Basic | Kind::Hmac | Kind::None | Kind::Token => Some(None),
         _ => fields.optional("keys").map_or(Some(None), |at| keys_at(&at, kind).map(Some)),
     };
     let secret_format = match kind {
@@ -85,6 +87,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         Kind::Hmac | Kind::Asymmetric => content(kind, fields, source).map(Proof::Content),
         Kind::Jwt => jwt(fields).map(Proof::Jwt),
         Kind::Message => message(fields).map(Proof::MessageSignature),
+        Kind::None => Some(Proof::None),
         Kind::Sns => Some(Proof::Sns),
         Kind::Basic => Some(Proof::SharedSecret(SharedSecretPlace::Basic)),
         Kind::Token => token(fields).map(Proof::SharedSecret),

@@ -148,7 +148,7 @@ impl Run<'_> {
         };
         let signed = SignatureContext {
             head: *self.head,
-            public_url: &self.edge.public_url,
+            public_url: self.route.public_url(self.edge),
             keyring: &self.edge.fetched_data.keyring,
             derived: &found.derived,
             now: self.now,
