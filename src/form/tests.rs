@@ -138,7 +138,8 @@ fn wanted_parts_that_programs_decode_are_denied() {
         "Content-Type: text/plain; charset=utf-16",
         "Content-Type: application/json",
     ] {
-        let body = format!("--b0\r\nContent-Disposition: form-data; name=\"token\"\r\n{line}\r\n\r\na\r\n--b0--");
+        let body =
+            format!("--b0\r\nContent-Disposition: form-data; name=\"token\"\r\n{line}\r\n\r\na\r\n--b0--");
         assert_eq!(read(MULTIPART, &body), Err(FormError::Ambiguous("token".into())), "{line}");
     }
     for disposition in ["name=\"token\"; filename=\"x\"", "name=\"token\"; filename*=utf-8''x"] {
@@ -185,7 +186,8 @@ fn a_field_can_be_set() {
     let set = with_field(&head(&form), b"a=1&token=old", "token", "n+w").unwrap();
     assert_eq!(String::from_utf8(set).unwrap(), "a=1&token=n%2Bw");
     let headers = headers(MULTIPART);
-    let set = with_field(&head(&headers), multipart(&[("name=\"a\"", "1")]).as_bytes(), "token", "x").unwrap();
+    let set =
+        with_field(&head(&headers), multipart(&[("name=\"a\"", "1")]).as_bytes(), "token", "x").unwrap();
     let fields = form_fields(&head(&headers), &set, &["a", "token"]).unwrap();
     assert_eq!(fields, [Some("1".into()), Some("x".into())]);
     assert!(with_field(&head(&headers), &set, "token", "y").is_none());

@@ -265,7 +265,8 @@ impl Admitted {
         // token.
         let described =
             trail.is_verbose().then(|| verifier.describe_signed(presented, &signed, body)).flatten();
-        let described = described.map(|text| format!("; {}", self.without_token(head, text))).unwrap_or_default();
+        let described =
+            described.map(|text| format!("; {}", self.without_token(head, text))).unwrap_or_default();
         match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
                 trail.pass(Check::Signature, || match verifier.scheme().covers().body {

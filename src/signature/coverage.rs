@@ -47,7 +47,10 @@ impl Scheme {
                     members: content.body_parts_count() > 0,
                     time: scheme.timestamp.is_some(),
                     id: self.signs_id(),
-                    url: content.parts().iter().any(|part| matches!(part, ContentPart::Path | ContentPart::Url)),
+                    url: content
+                        .parts()
+                        .iter()
+                        .any(|part| matches!(part, ContentPart::Path | ContentPart::Url)),
                 }
             }
             Proof::Jwt(jwt) => SignatureCoverage {
@@ -78,7 +81,9 @@ impl Scheme {
     pub fn signs_id(&self) -> bool {
         match (&self.proof, &self.id) {
             (Proof::Jwt(jwt), None) => jwt.id.is_some(),
-            (Proof::Jwt(jwt), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => jwt.body_hash.is_some(),
+            (Proof::Jwt(jwt), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => {
+                jwt.body_hash.is_some()
+            }
             (Proof::Content(scheme), Some(EventIdSource::Header(name))) => {
                 scheme.content.uses_id() || scheme.content.headers().any(|header| header == name)
             }
@@ -91,7 +96,9 @@ impl Scheme {
             (Proof::Content(scheme), Some(EventIdSource::Body(pointer))) => {
                 scheme.content.covers_body() || scheme.content.signs_member(pointer)
             }
-            (Proof::MessageSignature(message), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => message.covers_body(),
+            (Proof::MessageSignature(message), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => {
+                message.covers_body()
+            }
             (Proof::Sns, _) => true,
             _ => false,
         }

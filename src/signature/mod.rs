@@ -45,8 +45,8 @@ pub use keys::{
 };
 pub use proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
 pub use request_parts::{
-    EventIdSource, HeaderFormat, HeaderFormatError, SignaturePlace, TimestampRule, TimestampSource,
-    TimestampUnit,
+    EventIdSource, HeaderFormat, HeaderFormatError, SignaturePlace, StatedAlgorithm, TimestampRule,
+    TimestampSource, TimestampUnit,
 };
 pub use scheme::{Proof, Scheme};
 pub use verify::{PresentedSignature, SignedRequest, Verifier};

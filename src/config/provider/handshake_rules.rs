@@ -139,7 +139,8 @@ fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
     }
     for (key, what) in entries(&mut fields, "body")? {
         let Some(pointer) = Pointer::parse(key) else {
-            return what.error(format!("`{key}` is not a JSON pointer"), "begin with a slash, such as /challenge");
+            return what
+                .error(format!("`{key}` is not a JSON pointer"), "begin with a slash, such as /challenge");
         };
         when.body.push((pointer, what.expected_value()?));
     }

@@ -23,7 +23,7 @@ use crate::source::{Allowlist, Networks};
 use event_identity::{apply_rule, warn_if_indistinguishable};
 use handshake_rules::own_handshakes;
 use keys::keyed;
-use signature_scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
+use signature_scheme::{KINDS, Kind, MACS, keys_at, require, scheme, tolerance_of};
 
 pub use convention::{CallbackConvention, TokenReturn};
 pub use definition::{Addresses, Evidence, PresetDefinition};
@@ -169,6 +169,7 @@ fn preset_verifier(
 ) -> Option<Verifier> {
     let tolerance = fields.optional("tolerance").map(|at| tolerance(&at, &mut scheme));
     let header = fields.optional("header").map(|at| header(&at, preset, &mut scheme));
+    let algorithm = fields.optional("algorithm").map(|at| algorithm(&at, preset, &mut scheme));
     let expect = expect(fields, preset, &mut scheme);
     let keys = fields.optional("keys").map(|at| own_keys(&at, preset, &mut scheme));
     let require = fields.optional("require").map(|at| {
@@ -183,6 +184,7 @@ fn preset_verifier(
     require.unwrap_or(Some(()))?;
     tolerance.unwrap_or(Some(()))?;
     header.unwrap_or(Some(()))?;
+    algorithm.unwrap_or(Some(()))?;
     expect?;
     verifier
 }
@@ -196,6 +198,20 @@ fn tolerance(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
         }
         None => at.error("this scheme has no timestamp", "remove `tolerance`"),
     }
+}
+
+/// Reads `algorithm`, for presets whose sender lets the user choose it.
+fn algorithm(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
+    if preset.algorithms.is_empty() {
+        return at.error(format!("{} has a fixed algorithm", preset.title), "remove `algorithm`");
+    }
+    let accepted: Vec<_> =
+        MACS.iter().filter(|(_, known)| preset.algorithms.contains(known)).copied().collect();
+    let algorithm = at.one_of(&accepted)?;
+    let name = |algorithm| MACS.iter().find(|(_, known)| *known == algorithm).map(|(name, _)| *name);
+    let names = (name(scheme.mac_algorithm()?)?, name(algorithm)?);
+    scheme.set_mac_algorithm(algorithm, names);
+    Some(())
 }
 
 /// Reads `header`, for presets whose header the user chooses.

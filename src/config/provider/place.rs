@@ -40,7 +40,8 @@ pub(super) fn request_parts(fields: &mut Fields<'_>) -> Vec<Option<RequestPart>>
     let body = fields.optional("body").map(|at| at.pointer().map(RequestPart::Body));
     let form = fields.optional("form").map(|at| at.field_name().map(|name| RequestPart::Form(name.into())));
     let header = fields.optional("header").map(|at| at.header_name().map(RequestPart::Header));
-    let query = fields.optional("query").map(|at| at.field_name().map(|name| RequestPart::Query(name.into())));
+    let query =
+        fields.optional("query").map(|at| at.field_name().map(|name| RequestPart::Query(name.into())));
     [body, form, header, query].into_iter().flatten().collect()
 }
 

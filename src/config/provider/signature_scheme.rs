@@ -18,7 +18,7 @@ use crate::signature::{
 /// The longest tolerance that causes no warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
-const MACS: &[(&str, MacAlgorithm)] = &[
+pub(super) const MACS: &[(&str, MacAlgorithm)] = &[
     ("plain-sha256", MacAlgorithm::PlainSha256),
     ("sha1", MacAlgorithm::HmacSha1),
     ("sha256", MacAlgorithm::HmacSha256),
@@ -119,6 +119,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         identity: Vec::new(),
         proof,
         require: require?,
+        stated_algorithm: None,
     };
     with_identity(scheme, duplicates.as_ref(), identity.as_ref())
 }
@@ -166,7 +167,9 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) 
         );
     }
     if content.uses_id() && !has_id.is_some_and(EventIdSource::is_in_head) {
-        return fields.at().error("{id} is signed, but has no location", "add `id: {header: NAME}` or `id: {query: NAME}`");
+        return fields
+            .at()
+            .error("{id} is signed, but has no location", "add `id: {header: NAME}` or `id: {query: NAME}`");
     }
     Some(ContentScheme { algorithm: cipher?, content, encoding: encoding?, place, timestamp })
 }

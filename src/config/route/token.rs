@@ -159,7 +159,8 @@ pub(crate) fn token(
             let carriers = static_carriers(&mut fields);
             let secrets = fields.required("secrets").and_then(|at| at.secrets());
             if path.is_some_and(|path| path.has(TOKEN_CAPTURE)) {
-                let hint = "a static token is in a header or in the query; choose another name for the capture";
+                let hint =
+                    "a static token is in a header or in the query; choose another name for the capture";
                 let _: Option<()> = at.error("{callback_token} has no meaning for this kind of token", hint);
             }
             carriers.zip(secrets).map(|(carriers, secrets)| TokenRule::Static { carriers, secrets })

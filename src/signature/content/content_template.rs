@@ -220,10 +220,7 @@ impl ContentTemplate {
     /// URL is then ambiguous.
     pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
         let joins = |pair: &[ContentPart]| {
-            matches!(
-                pair,
-                [ContentPart::Path | ContentPart::Query(_) | ContentPart::Url, ContentPart::Body]
-            )
+            matches!(pair, [ContentPart::Path | ContentPart::Query(_) | ContentPart::Url, ContentPart::Body])
         };
         self.parts.windows(2).any(joins)
     }

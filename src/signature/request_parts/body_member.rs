@@ -53,10 +53,7 @@ pub(in crate::signature) fn malformed_field(error: &FormError) -> Refusal {
 /// Returns the text of each member, in the order of `pointers`. The text of a member that is missing or null is empty.
 ///
 /// A member that occurs twice is an error, because Callgate and the agent could read different values.
-fn body_members<'b>(
-    body: &'b [u8],
-    pointers: &[&Pointer],
-) -> Result<Vec<Cow<'b, str>>, Refusal> {
+fn body_members<'b>(body: &'b [u8], pointers: &[&Pointer]) -> Result<Vec<Cow<'b, str>>, Refusal> {
     let malformed = |detail: String| Refusal::new(Denial::SignatureMalformed, detail);
     let find = |pointer: &&Pointer| {
         find_strict(body, pointer).map_err(|_| malformed("the body is not JSON".to_owned()))

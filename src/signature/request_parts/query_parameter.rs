@@ -39,7 +39,6 @@ pub(in crate::signature) fn required_parameter<'a>(
     name: &str,
     plus: PlusSign,
 ) -> Result<Cow<'a, str>, Refusal> {
-    optional_parameter(head, name, plus)?.ok_or_else(|| {
-        Refusal::new(Denial::SignatureMissing, format!("the query has no parameter {name}"))
-    })
+    optional_parameter(head, name, plus)?
+        .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("the query has no parameter {name}")))
 }

@@ -43,11 +43,10 @@ impl Verifier {
         body: &'b [u8],
         id: &str,
     ) -> Option<SignedRequest<'b>> {
-        let mut signature = SignedRequest {
-            headers: self.scheme.require.clone(),
-            body: body.into(),
-            target: None,
-        };
+        let mut signature =
+            SignedRequest { headers: self.scheme.require.clone(), body: body.into(), target: None };
+        let stated = self.scheme.stated_algorithm.as_ref().zip(self.scheme.mac_algorithm());
+        signature.headers.extend(stated.and_then(|(stated, algorithm)| stated.write(algorithm)));
         match &self.scheme.proof {
             Proof::Content(scheme) => self.sign_content(scheme, context, id, &mut signature)?,
             Proof::Jwt(jwt) => {
@@ -162,7 +161,9 @@ impl Verifier {
                 let value = format!("Basic {}", BASE64.encode(secret));
                 signature.headers.push((AUTHORIZATION, HeaderValue::from_str(&value).ok()?));
             }
-            SharedSecretPlace::At(SignaturePlace::Query(name)) => signature.put_parameter(context, name, text),
+            SharedSecretPlace::At(SignaturePlace::Query(name)) => {
+                signature.put_parameter(context, name, text)
+            }
             SharedSecretPlace::At(place) => signature.put(context, place.body_part()?, text, false)?,
             SharedSecretPlace::Each { list, member } => {
                 let found = find_one(&signature.body, list).raw()?;

@@ -35,6 +35,10 @@ impl Verifier {
                 return Err(Refusal::new(Denial::SignatureMalformed, detail));
             }
         }
+        if let (Some(stated), Some(algorithm)) = (&self.scheme.stated_algorithm, self.scheme.mac_algorithm())
+        {
+            stated.check(head, algorithm)?;
+        }
         let mut timestamp = None;
         let mut token_id = None;
         let proof = match &self.scheme.proof {
@@ -141,7 +145,11 @@ impl Verifier {
 
     /// Returns the event id in a header or in the query. The id is required if the template of the signed content
     /// contains it.
-    fn head_id(&self, source: &EventIdSource, head: &RequestHead<'_>) -> Result<Option<HeaderValue>, Refusal> {
+    fn head_id(
+        &self,
+        source: &EventIdSource,
+        head: &RequestHead<'_>,
+    ) -> Result<Option<HeaderValue>, Refusal> {
         let is_required = matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.uses_id());
         match source {
             EventIdSource::Header(name) if is_required => Ok(Some(required_header(head, name)?.clone())),
