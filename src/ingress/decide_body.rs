@@ -8,6 +8,7 @@ use super::forward;
 use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
+use crate::content_coding::{ContentCoding, DecodeError};
 use crate::denial::{Denial, Refusal};
 use crate::form::form_fields;
 use crate::interaction::Report;
@@ -44,10 +45,56 @@ enum Body {
 }
 
 impl Admitted {
+    /// Decodes the body, if the provider's setting `decode` lists its content coding. [`Self::decide_body`] calls this
+    /// function unless the caller has called it. `grow` reserves memory: it receives the number of bytes that the decoded
+    /// body needs so far.
+    ///
+    /// # Errors
+    /// `body_too_large`, `body_undecodable`, or `overloaded` if `grow` returns false.
+    pub fn decode_body(
+        &mut self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        grow: &mut dyn FnMut(u64) -> bool,
+        trail: &mut Trail,
+    ) -> Result<(), Denial> {
+        if std::mem::replace(&mut self.found.decoding_is_over, true) || body.is_empty() {
+            return Ok(());
+        }
+        let listed = |coding: &ContentCoding| {
+            self.route.provider.as_ref().is_some_and(|provider| provider.decode.contains(coding))
+        };
+        let Some(coding) = ContentCoding::of(head).filter(listed) else { return Ok(()) };
+        let bytes_max = self.body_bytes_max();
+        match coding.decode(body, bytes_max, grow) {
+            Ok(decoded) => {
+                self.found.coding = Some(coding);
+                self.found.decoded = decoded;
+                Ok(())
+            }
+            Err(error) => {
+                let (denial, detail) = match error {
+                    DecodeError::Malformed => {
+                        (Denial::BodyUndecodable, format!("the body is not valid {coding}"))
+                    }
+                    DecodeError::NoMemory => {
+                        (Denial::Overloaded, format!("no memory is left to decode the {coding}"))
+                    }
+                    DecodeError::TooLarge => (
+                        Denial::BodyTooLarge,
+                        format!("more than {bytes_max} bytes in {} bytes of {coding}", body.len()),
+                    ),
+                };
+                let denial = trail.deny(Check::Body, denial, || detail);
+                self.heed::<()>(Err(denial)).map(|_| ())
+            }
+        }
+    }
+
     /// Checks the whole body. `head` must be the head that was admitted.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the body is too large, if no signature matches, or if the body names an action endpoint
+    /// Returns [`Denied`] if the body is too large or cannot be decoded, if no signature matches, or if the body names an action endpoint
     /// that the route does not allow.
     pub fn decide_body(
         mut self: Box<Self>,
@@ -55,11 +102,18 @@ impl Admitted {
         body: &[u8],
         trail: &mut Trail,
     ) -> Result<Decided, Box<Denied>> {
-        match self.decide(head, body, trail) {
+        if let Err(denial) = self.decode_body(head, body, &mut |_| true, trail) {
+            return Err(Box::new(Denied { denial, seen: self.into_seen() }));
+        }
+        let decoded = std::mem::take(&mut self.found.decoded);
+        let received_bytes = body.len() as u64;
+        let body = if self.found.coding.is_some() { decoded.as_slice() } else { body };
+        match self.decide(head, body, received_bytes, trail) {
             Ok(Body::Callback { tags, question, target }) => {
                 let report = Report { question, ..self.route.follow.report(head, body) };
                 let event_id = self.event_id(head, body);
                 let (events, repeats) = self.event_keys(head, body, &tags, event_id.as_ref());
+                self.found.decoded = decoded;
                 let verified = Verified { admitted: self, target, report, events, repeats, event_id };
                 Ok(Decided::Callback(Box::new(verified)))
             }
@@ -71,8 +125,14 @@ impl Admitted {
         }
     }
 
-    fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
-        let said = self.check_size(head, body, trail);
+    fn decide(
+        &mut self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        received_bytes: u64,
+        trail: &mut Trail,
+    ) -> Result<Body, Denial> {
+        let said = self.check_size(head, body, received_bytes, trail);
         self.heed(said)?;
         // A request with a signature is never an unsigned handshake.
         let presented = self.found.presented.as_ref();
@@ -226,19 +286,28 @@ impl Admitted {
         secrets.fold(text, |text, secret| text.replace(secret, "[token]"))
     }
 
-    fn check_size(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
+    fn check_size(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        received_bytes: u64,
+        trail: &mut Trail,
+    ) -> Result<(), Denial> {
         let bytes = body.len() as u64;
         if bytes > self.route.body_bytes_max {
             return Err(trail.deny(Check::Body, Denial::BodyTooLarge, || {
                 format!("{bytes} bytes, {} allowed", self.route.body_bytes_max)
             }));
         }
-        if head.body_bytes_declared.is_some_and(|declared| declared != bytes) {
+        if head.body_bytes_declared.is_some_and(|declared| declared != received_bytes) {
             return Err(trail.deny(Check::Body, Denial::BodyIncomplete, || {
-                format!("{bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
+                format!("{received_bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
             }));
         }
-        trail.pass(Check::Body, || format!("{bytes} bytes"));
+        trail.pass(Check::Body, || match self.found.coding {
+            Some(coding) => format!("{bytes} bytes, decoded from {received_bytes} bytes of {coding}"),
+            None => format!("{bytes} bytes"),
+        });
         Ok(())
     }
 

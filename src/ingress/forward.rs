@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{COOKIE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, COOKIE, HeaderName, HeaderValue};
 
 use super::observed::Observed;
 use super::passed_headers::is_always_removed;
@@ -27,6 +27,14 @@ pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> 
     }
     if rest.is_empty() { None } else { Some(rest) }
 }
+
+/// Headers that describe an encoded body. They are wrong once the body is decoded.
+const OF_ENCODED_BODIES: [HeaderName; 4] = [
+    CONTENT_ENCODING,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+];
 
 /// Reports whether `text` contains `token`.
 fn holds(text: &[u8], token: &[u8]) -> bool {
@@ -137,6 +145,7 @@ impl Permit {
                 || self.token().is_some_and(|token| holds(value.as_bytes(), token))
         };
         !is_always_removed(name)
+            && !(self.delivers_decoded() && OF_ENCODED_BODIES.contains(name))
             && self.address_header().is_none_or(|header| header != name)
             && self.route().passed_headers.as_ref().is_none_or(|allowed| allowed.contains(name))
             && !is_of_one_hop(self.route(), name, listed)

@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::edge::Edge;
 use super::passed_headers::HeaderAllowlist;
+use crate::content_coding::ContentCoding;
 use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;
@@ -27,6 +28,9 @@ pub struct Provider {
     pub preset: Option<&'static str>,
     /// The addresses from which the provider's callbacks are accepted. `None` allows all addresses.
     pub allow: Option<Allowlist>,
+    /// The content codings of the provider's bodies that Callgate decodes before it verifies a signature. The agent then
+    /// receives the decoded body.
+    pub decode: Vec<ContentCoding>,
     /// Verifies the signatures of the provider. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
     /// The beginning of the URLs that this provider calls, if it differs from `public_url`. Signatures that cover the URL

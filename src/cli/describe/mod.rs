@@ -108,6 +108,7 @@ fn provider(policy: &Policy, provider: &Provider) -> Value {
     json!({
         "preset": provider.preset,
         "public_url": provider.public_url,
+        "decode": provider.decode.iter().map(|coding| coding.name()).collect::<Vec<_>>(),
         "allow": address(policy, provider),
         "same_event": provider.verifier.as_ref().map(|verifier| verifier.scheme().describe_identity()),
         "signature": provider.verifier.as_ref().map_or_else(|| json!("none"), signature),

@@ -145,10 +145,7 @@ fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
         when.body.push((pointer, what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "form")? {
-        match what.expected_value()? {
-            Some(value) => when.form.push((key.into(), value)),
-            None => return what.error("a form field needs its value here", "such as { ssl_check: 1 }"),
-        }
+        when.form.push((key.into(), what.expected_value()?));
     }
     fields.finish();
     Some(when)

@@ -1,5 +1,6 @@
 //! `providers`: the addresses from which providers call, and their signatures.
 
+mod allow;
 mod convention;
 mod definition;
 mod event_identity;
@@ -14,12 +15,12 @@ mod signature_scheme;
 
 use crate::config::public_url;
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
+use crate::content_coding::ContentCoding;
 use crate::ingress::Provider;
-use crate::policy::Feed;
 use crate::signature::{
     ExpectedClaim, Handshake, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
 };
-use crate::source::{Allowlist, Networks};
+use allow::allow;
 use event_identity::{apply_rule, warn_if_indistinguishable};
 use handshake_rules::own_handshakes;
 use keys::keyed;
@@ -54,6 +55,7 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
     let own_url_at = fields.optional("public_url");
     let own_url = own_url_at.as_ref().map(|at| public_url(at, false));
     let has_public_url = has_public_url || own_url_at.is_some();
+    let decode = fields.optional("decode").map_or(Some(Vec::new()), |at| codings(&at));
     let allow = fields.optional("allow").map(|at| allow(&at, known.map(|(_, entry)| entry)));
     let signature = fields.optional("signature");
     let verifier = match (known, signature) {
@@ -95,51 +97,18 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         name: name.into(),
         preset: entry?.map(|(name, _)| name),
         allow: allow.map_or(Some(None), |read| read.map(Some))?,
+        decode: decode?,
         public_url: own_url.map_or(Some(None), |read| read.map(|url| Some(url.into())))?,
         verifier,
     })
 }
 
-/// Reads `allow`: networks, `published` for the list of the preset, or `{url: …}` for another list.
-fn allow(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Allowlist> {
-    let mut fixed = Vec::new();
-    let mut lists = Vec::new();
-    let mut good = true;
-    for at in at.list_or_one()? {
-        let read = if at.is_map() {
-            own_list(&at).map(|feed| lists.push(at.feed(feed)))
-        } else if at.is_word("published") {
-            published(&at, preset).map(|addresses| match addresses {
-                Addresses::Feed(url, selection) => lists.push(at.feed(feeds::list(url, selection))),
-                Addresses::Fixed(networks) => fixed.extend(networks.nets()),
-            })
-        } else {
-            at.network().map(|network| fixed.push(network))
-        };
-        good &= read.is_some();
-    }
-    good.then_some(())?;
-    let allowlist = Allowlist { fixed: Networks::new(fixed), feeds: lists };
-    if allowlist.fixed.is_everything() {
-        at.warn("every address is allowed");
-    }
-    Some(allowlist)
-}
-
-fn own_list(at: &Cursor<'_>) -> Option<Feed> {
-    let mut fields = at.fields()?;
-    let url = fields.required("url").and_then(|at| at.fetchable());
-    let selection = feeds::selection(&mut fields);
-    fields.finish();
-    Some(feeds::list(url?, selection?))
-}
-
-fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addresses> {
-    match preset.map(|entry| &entry.addresses) {
-        Some(Some(addresses)) => Some(addresses.clone()),
-        Some(None) => at.error("the preset has no list of addresses", "write the networks, or {url: …}"),
-        None => at.error("`published` needs a `preset`", "add a `preset`, or write {url: …}"),
-    }
+/// Reads `decode`: the content codings that Callgate decodes.
+fn codings(at: &Cursor<'_>) -> Option<Vec<ContentCoding>> {
+    let words = [ContentCoding::Brotli, ContentCoding::Deflate, ContentCoding::Gzip];
+    let words = words.map(|coding| (coding.name(), coding));
+    let read: Vec<_> = at.list_or_one()?.iter().map(|at| at.one_of(&words)).collect();
+    read.into_iter().collect()
 }
 
 /// Reads the settings of a provider with a preset, such as `secrets` and `tolerance`. Returns the verifier. Returns

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::edge::Edge;
 use super::route::{Route, TokenRule};
+use crate::content_coding::ContentCoding;
 use crate::denial::{Denial, Refusal};
 use crate::path::Captures;
 use crate::request::RequestHead;
@@ -39,6 +40,12 @@ pub(super) struct Found {
     pub(super) wanted: Option<Box<str>>,
     /// The verified token. Callgate removes it from the delivered request wherever it occurs.
     pub(super) token: Option<Secret>,
+    /// The coding of the received body, if it was decoded.
+    pub(super) coding: Option<ContentCoding>,
+    /// The decoded body, if `coding` is set.
+    pub(super) decoded: Vec<u8>,
+    /// Whether [`Admitted::decode_body`](crate::ingress::Admitted::decode_body) was called.
+    pub(super) decoding_is_over: bool,
     /// The denials that observe mode recorded instead of enforcing them.
     pub(super) observed: Vec<Denial>,
 }

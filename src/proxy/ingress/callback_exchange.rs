@@ -113,7 +113,7 @@ impl CallbackExchange<'_> {
         }
         let declared = head.body_bytes_declared;
         let decided = self.policy.ingress.decide_head(&head, context.clocks.now(), trail);
-        let admitted = match self.check_rate(decided, trail) {
+        let mut admitted = match self.check_rate(decided, trail) {
             Ok(admitted) => admitted,
             Err(denied) => return self.deny(*denied, 0).await,
         };
@@ -138,6 +138,10 @@ impl CallbackExchange<'_> {
         };
         let body_bytes = body.len() as u64;
         let head = head_of(self.session, caller);
+        let mut grow = |bytes: u64| reservation.grow_to(body_bytes.saturating_add(bytes));
+        if let Err(denial) = admitted.decode_body(&head, &body, &mut grow, trail) {
+            return self.deny(Denied { denial, seen: admitted.into_seen() }, body_bytes).await;
+        }
         let mut end = match admitted.decide_body(&head, &body, trail) {
             Ok(Decided::Callback(verified)) => self.claim_and_deliver(caller, verified, body, trail).await,
             Ok(Decided::Handshake(handshake)) => {
@@ -226,7 +230,7 @@ impl CallbackExchange<'_> {
             Ok(permit) => permit,
             Err(halted) => return Box::pin(self.respond_undelivered(caller, *halted, body)).await,
         };
-        let permit = match self.check_route_rate(permit, trail) {
+        let mut permit = match self.check_route_rate(permit, trail) {
             Ok(permit) => permit,
             Err(Turned::Away(seen)) => {
                 return self.deny(Denied { denial: Denial::RouteBusy, seen: *seen }, 0).await;
@@ -236,6 +240,7 @@ impl CallbackExchange<'_> {
             }
         };
         let began = trail.last().unwrap_or_else(instant);
+        let body = permit.take_decoded_body().map_or(body, Bytes::from);
         let body = permit.body_with_local_endpoint(&body, &context.actions_url).map_or(body, Bytes::from);
         let stamp = Stamp { id: self.request_id, now: context.clocks.now() };
         set_traceparent(self.session, self.span);

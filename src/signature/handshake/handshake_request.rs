@@ -37,7 +37,10 @@ impl HandshakeCondition {
             Found::Missing | Found::Doubled => false,
         };
         let fields = if head.is_form() { std::str::from_utf8(body).unwrap_or_default() } else { "" };
-        let field = |(name, value): &(Box<str>, Box<str>)| matches!(form_parameter(fields, name), Parameter::One(found) if *found == **value);
+        let field = |(name, wanted): &(Box<str>, Option<Box<str>>)| match form_parameter(fields, name) {
+            Parameter::One(found) => wanted.as_deref().is_none_or(|wanted| *found == *wanted),
+            _ => false,
+        };
         self.body.iter().all(member) && self.form.iter().all(field)
     }
 }

@@ -25,8 +25,8 @@ pub struct HandshakeCondition {
     pub head: Vec<(HandshakeValueSource, Option<Box<str>>)>,
     /// The members that the JSON body must have.
     pub body: Vec<(Pointer, Option<Box<str>>)>,
-    /// The names and values of the fields that the form must have.
-    pub form: Vec<(Box<str>, Box<str>)>,
+    /// The fields that the form must have.
+    pub form: Vec<(Box<str>, Option<Box<str>>)>,
 }
 
 /// A template that is filled with values of the request.
