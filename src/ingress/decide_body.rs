@@ -1,6 +1,8 @@
 //! The second half of the gate. It verifies the whole body, and reads the values that the body reports: status,
 //! progress, event id and action endpoint.
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 
 use super::decide::{Admitted, Denied, Seen};
@@ -247,10 +249,10 @@ impl Admitted {
         if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
             return Some(id.clone());
         }
-        let word = match self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref())? {
-            EventIdSource::Body(pointer) => find_one(body, pointer).word()?.into_string().into(),
-            EventIdSource::Form(name) => form_fields(head, body, &[name]).ok()?.into_iter().next()??,
-            EventIdSource::Header(_) | EventIdSource::Query(_) => return None,
+        let verifier = self.route.verifier()?;
+        let word = match verifier.scheme().id.as_ref() {
+            None => verifier.id_in_body_token(head, body)?.into_string().into(),
+            Some(source) => self::body_id(source, head, body)?,
         };
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
     }
@@ -352,5 +354,14 @@ impl Admitted {
                 Err(trail.deny(Check::Signature, refusal.denial, || format!("{}{described}", refusal.detail)))
             }
         }
+    }
+}
+
+/// Returns the event id in the body.
+fn body_id<'b>(source: &EventIdSource, head: &RequestHead<'_>, body: &'b [u8]) -> Option<Cow<'b, str>> {
+    match source {
+        EventIdSource::Body(pointer) => Some(find_one(body, pointer).word()?.into_string().into()),
+        EventIdSource::Form(name) => form_fields(head, body, &[name]).ok()?.into_iter().next()?,
+        EventIdSource::Header(_) | EventIdSource::Query(_) => None,
     }
 }

@@ -54,7 +54,7 @@ impl Scheme {
                 }
             }
             Proof::Jwt(jwt) => SignatureCoverage {
-                body: jwt.body_hash.is_some(),
+                body: jwt.covers_body(),
                 members: false,
                 time: jwt.expires || jwt.max_age.is_some(),
                 id: self.signs_id(),
@@ -81,9 +81,7 @@ impl Scheme {
     pub fn signs_id(&self) -> bool {
         match (&self.proof, &self.id) {
             (Proof::Jwt(jwt), None) => jwt.id.is_some(),
-            (Proof::Jwt(jwt), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => {
-                jwt.body_hash.is_some()
-            }
+            (Proof::Jwt(jwt), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => jwt.covers_body(),
             (Proof::Content(scheme), Some(EventIdSource::Header(name))) => {
                 scheme.content.uses_id() || scheme.content.headers().any(|header| header == name)
             }

@@ -43,7 +43,7 @@ pub use keys::{
     MacAlgorithm, PublicKey, PublicKeyAlgorithm, PublicKeySource, SecretFormat, SecretFormatError,
     SignatureAlgorithm, VerifierKeys,
 };
-pub use proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
+pub use proofs::{ExpectedClaim, JwtPlace, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
 pub use request_parts::{
     EventIdSource, HeaderFormat, HeaderFormatError, SignaturePlace, StatedAlgorithm, TimestampRule,
     TimestampSource, TimestampUnit,

@@ -9,6 +9,7 @@ use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::handshake::{Handshake, HandshakeReply, HandshakeRequest, ReplyBody};
+use crate::signature::proofs::{JwtPlace, JwtScheme};
 use crate::signature::request_parts::body_parts;
 use crate::signature::scheme::Proof;
 
@@ -26,10 +27,13 @@ impl Verifier {
         head: &RequestHead<'_>,
         body: &[u8],
     ) -> bool {
-        let Proof::Content(scheme) = &self.scheme.proof else {
-            return presented.is_some_and(PresentedSignature::is_in_head);
+        let place = match &self.scheme.proof {
+            Proof::Content(scheme) => scheme.place.body_part(),
+            Proof::Jwt(JwtScheme { place: JwtPlace::At(place), .. }) => place.body_part(),
+            Proof::Jwt(JwtScheme { place: JwtPlace::WholeBody, .. }) => return !body.is_empty(),
+            _ => None,
         };
-        match scheme.place.body_part() {
+        match place {
             None => presented.is_some_and(PresentedSignature::is_in_head),
             Some(_) if body.is_empty() => false,
             Some(part) => match body_parts(head, body, &[part]) {

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 use crate::signature::content::ContentScheme;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::VerifierKeys;
-use crate::signature::proofs::SharedSecretPlace;
+use crate::signature::proofs::{JwtPlace, SharedSecretPlace};
 use crate::signature::request_parts::{
     BodyPart, EventIdSource, HeaderSlice, SignaturePlace, TimestampSource, body_parts,
 };
@@ -52,8 +52,11 @@ impl Verifier {
             Proof::Jwt(jwt) => {
                 let (keyed, secret) = self.mac_keys.first()?;
                 let name = self.scheme.secret_format.id(secret).and_then(|id| std::str::from_utf8(id).ok());
-                let value = jwt.sign(context, body, (keyed, name), id)?;
-                signature.headers.push((jwt.place.header()?.clone(), HeaderValue::from_str(&value).ok()?));
+                let token = jwt.sign(context, body, (keyed, name), id)?;
+                match &jwt.place {
+                    JwtPlace::WholeBody => signature.body = token.into_bytes().into(),
+                    JwtPlace::At(place) => signature.put_at(context, place, &token)?,
+                }
             }
             Proof::SharedSecret(place) => self.sign_token(place, context, &mut signature)?,
             Proof::MessageSignature(_) | Proof::None | Proof::Sns => return None,
@@ -107,19 +110,14 @@ impl Verifier {
         let tag = self.mac(scheme, key, &presented, context, &signature.body, &parts).ok()?;
         let encoded = scheme.encoding.encode(tag.as_bytes());
         match &scheme.place {
-            SignaturePlace::Body(_) | SignaturePlace::Form(_) => {
-                drop(parts);
-                signature.put(context, scheme.place.body_part()?, &encoded, false)
-            }
-            SignaturePlace::Query(name) => {
-                drop(parts);
-                signature.put_parameter(context, name, &encoded);
-                Some(())
-            }
             SignaturePlace::Headers { names, .. } => {
                 let value = HeaderValue::from_str(&scheme.place.write(&text, &encoded)).ok()?;
                 signature.headers.push((names.first()?.clone(), value));
                 Some(())
+            }
+            place => {
+                drop(parts);
+                signature.put_at(context, place, &encoded)
             }
         }
     }
@@ -153,18 +151,11 @@ impl Verifier {
         let secret = self.secrets.first().map(Secret::expose)?;
         let text = std::str::from_utf8(secret).ok()?;
         match place {
-            SharedSecretPlace::At(place @ SignaturePlace::Headers { names, .. }) => {
-                let value = HeaderValue::from_str(&place.write("", text)).ok()?;
-                signature.headers.push((names.first()?.clone(), value));
-            }
             SharedSecretPlace::Basic => {
                 let value = format!("Basic {}", BASE64.encode(secret));
                 signature.headers.push((AUTHORIZATION, HeaderValue::from_str(&value).ok()?));
             }
-            SharedSecretPlace::At(SignaturePlace::Query(name)) => {
-                signature.put_parameter(context, name, text)
-            }
-            SharedSecretPlace::At(place) => signature.put(context, place.body_part()?, text, false)?,
+            SharedSecretPlace::At(place) => signature.put_at(context, place, text)?,
             SharedSecretPlace::Each { list, member } => {
                 let found = find_one(&signature.body, list).raw()?;
                 let count = serde_json::from_str::<Vec<serde::de::IgnoredAny>>(found).ok()?.len();
@@ -179,6 +170,21 @@ impl Verifier {
 }
 
 impl SignedRequest<'_> {
+    /// Puts a signature or a secret into its place.
+    fn put_at(&mut self, context: &SignatureContext<'_>, place: &SignaturePlace, text: &str) -> Option<()> {
+        match place {
+            SignaturePlace::Body(_) | SignaturePlace::Form(_) => {
+                self.put(context, place.body_part()?, text, false)?;
+            }
+            SignaturePlace::Headers { names, .. } => {
+                let value = HeaderValue::from_str(&place.write("", text)).ok()?;
+                self.headers.push((names.first()?.clone(), value));
+            }
+            SignaturePlace::Query(name) => self.put_parameter(context, name, text),
+        }
+        Some(())
+    }
+
     /// Sets a member or a form field of the body. If `is_number` is true, a member becomes a number instead of a string.
     fn put(
         &mut self,

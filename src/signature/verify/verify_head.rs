@@ -12,7 +12,7 @@ use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{KeySet, VerifierKeys};
-use crate::signature::proofs::{JwtKeys, MessageKeys, SharedSecretPlace};
+use crate::signature::proofs::{JwtKeys, JwtScheme, MessageKeys, SharedSecretPlace, VerifiedJwt};
 use crate::signature::request_parts::{
     EventIdSource, SignaturePlace, optional_header, optional_parameter, required_header, required_parameter,
 };
@@ -49,21 +49,14 @@ impl Verifier {
             }
             Proof::Jwt(jwt) => {
                 // A missing token is reported even if the keys have not been fetched.
-                jwt.place.single(head)?;
-                let name = |secret: &Secret| self.key_id(secret);
-                let set;
-                let keys = match &self.keys {
-                    VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => {
-                        JwtKeys::Shared(&self.mac_keys, &name)
+                match jwt.head_token(head)? {
+                    None => PresentedProof::None,
+                    Some(token) => {
+                        let token = self.verify_jwt(jwt, &token, context)?;
+                        token_id = token.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
+                        PresentedProof::Jwt(token.into())
                     }
-                    _ => {
-                        set = self.public_keys(context, b"")?;
-                        JwtKeys::Public(&set)
-                    }
-                };
-                let token = jwt.verify_head(context, &keys, context.now)?;
-                token_id = token.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
-                PresentedProof::Jwt(token.into())
+                }
             }
             Proof::MessageSignature(scheme) => {
                 let set;
@@ -90,6 +83,27 @@ impl Verifier {
         Ok(PresentedSignature { proof, timestamp, id })
     }
 
+    /// Verifies a JWT with the keys of the provider.
+    pub(super) fn verify_jwt(
+        &self,
+        jwt: &JwtScheme,
+        token: &str,
+        context: &SignatureContext<'_>,
+    ) -> Result<VerifiedJwt, Refusal> {
+        let name = |secret: &Secret| self.key_id(secret);
+        let set;
+        let keys = match &self.keys {
+            VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => {
+                JwtKeys::Shared(&self.mac_keys, &name)
+            }
+            _ => {
+                set = self.public_keys(context, b"")?;
+                JwtKeys::Public(&set)
+            }
+        };
+        jwt.verify(token, context, &keys, context.now)
+    }
+
     /// Returns a text for the trail that says what a successful [`Self::verify_head`] has checked. Returns `None` if
     /// the scheme has no signature, no secret and no timestamp in the head.
     pub fn head_checks(&self) -> Option<&'static str> {
@@ -108,7 +122,7 @@ impl Verifier {
                     (false, false) => None,
                 }
             }
-            Proof::Jwt(_) => Some("the JWT is valid"),
+            Proof::Jwt(jwt) => jwt.is_in_head().then_some("the JWT is valid"),
             Proof::MessageSignature(_) => Some("the message signature is valid"),
             Proof::SharedSecret(SharedSecretPlace::Basic) => Some("the user name and password are valid"),
             Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Headers { .. })) => {
