@@ -75,8 +75,8 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Builds the router from the routes. Two paths must not have the same shape (see
-    /// [`Template::same_shape`](crate::path::Template::same_shape)).
+    /// Builds the router from the routes. Two routes whose paths have the same shape (see
+    /// [`Template::same_shape`](crate::path::Template::same_shape)) must not have a method in common.
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();
         for (index, route) in routes.iter().enumerate() {
@@ -166,6 +166,22 @@ impl Ingress {
         }
     }
 
+    /// Returns the route for the request among routes with the same path: the one with the method of the request,
+    /// otherwise the one whose provider sends such a handshake, otherwise the first one, which denies the method.
+    fn choose(&self, indices: &[usize], path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
+        let fitting = || {
+            let routes = indices.iter().filter_map(|index| Some((*index, self.routes.get(*index)?)));
+            routes.filter(|(_, route)| route.path.matches(path))
+        };
+        let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);
+        let shakes = |route: &Route| route.verifier().is_some_and(|verifier| verifier.may_be_handshake(head));
+        let found = fitting()
+            .find(|(_, route)| takes(route))
+            .or_else(|| fitting().find(|(_, route)| shakes(route)))
+            .or_else(|| fitting().next());
+        found.map(|(index, _)| index)
+    }
+
     fn find(&self, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(Arc<Route>, Captures), Denial> {
         let path = CanonicalPath::parse(head.raw_path())
             .map_err(|fault| trail.deny(Check::Path, Denial::PathMalformed, || fault.to_string()))?;
@@ -175,8 +191,8 @@ impl Ingress {
             }));
         }
         trail.pass(Check::Path, || "canonical".to_owned());
-        let fits = |index: usize| self.routes.get(index).is_some_and(|route| route.path.matches(&path));
-        let Some(route) = self.router.find(&path, fits).and_then(|index| self.routes.get(index)) else {
+        let choose = |indices: &[usize]| self.choose(indices, &path, head);
+        let Some(route) = self.router.find(&path, choose).and_then(|index| self.routes.get(index)) else {
             return Err(trail.deny(Check::Route, Denial::RouteUnknown, || {
                 format!("none of the {} routes has this path", self.routes.len())
             }));

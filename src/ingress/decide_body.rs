@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::decide::{Admitted, Denied, Seen};
 use super::forward;
+use super::gate::Decoding;
 use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
@@ -60,13 +61,15 @@ impl Admitted {
         grow: &mut dyn FnMut(u64) -> bool,
         trail: &mut Trail,
     ) -> Result<(), Denial> {
-        if std::mem::replace(&mut self.found.decoding_is_over, true) || body.is_empty() {
+        if self.found.decoding != Decoding::Pending {
             return Ok(());
         }
+        self.found.decoding = Decoding::Done;
         let listed = |coding: &ContentCoding| {
             self.route.provider.as_ref().is_some_and(|provider| provider.decode.contains(coding))
         };
-        let Some(coding) = ContentCoding::of(head).filter(listed) else { return Ok(()) };
+        let coding = ContentCoding::of(head).filter(|coding| listed(coding) && !body.is_empty());
+        let Some(coding) = coding else { return Ok(()) };
         let bytes_max = self.body_bytes_max();
         match coding.decode(body, bytes_max, grow) {
             Ok(decoded) => {
@@ -88,6 +91,7 @@ impl Admitted {
                     ),
                 };
                 let denial = trail.deny(Check::Body, denial, || detail);
+                self.found.decoding = Decoding::Failed;
                 self.heed::<()>(Err(denial)).map(|_| ())
             }
         }
@@ -305,6 +309,10 @@ impl Admitted {
             return Err(trail.deny(Check::Body, Denial::BodyIncomplete, || {
                 format!("{received_bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
             }));
+        }
+        // A body has one step in the trail.
+        if self.found.decoding == Decoding::Failed {
+            return Ok(());
         }
         trail.pass(Check::Body, || match self.found.coding {
             Some(coding) => format!("{bytes} bytes, decoded from {received_bytes} bytes of {coding}"),

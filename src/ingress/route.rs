@@ -180,6 +180,8 @@ pub struct Route {
     pub path: Template,
     /// The methods that the route accepts.
     pub methods: Vec<http::Method>,
+    /// The methods that this route and all routes with the same path accept. A denial of the method lists them.
+    pub path_methods: Vec<http::Method>,
     /// The provider that sends the callbacks.
     pub provider: Option<Arc<Provider>>,
     /// The token that a callback must have.
@@ -227,11 +229,12 @@ impl Route {
         own.unwrap_or(&edge.public_url)
     }
 
-    /// Returns the query parameters that can contain the token of this route or the shared secret of its provider. They
-    /// never reach the agent.
+    /// Returns the query parameters that can contain the token of this route, or the shared secret or JWT of its provider.
+    /// They never reach the agent.
     pub fn secret_parameters(&self) -> impl Iterator<Item = &str> {
         let shared = self.verifier().and_then(|verifier| match &verifier.scheme().proof {
             Proof::SharedSecret(place) => place.parameter(),
+            Proof::Jwt(jwt) => jwt.place.parameter(),
             _ => None,
         });
         self.token.iter().flat_map(TokenRule::parameters).chain(shared)

@@ -3,6 +3,7 @@
 mod assertion;
 mod interaction;
 mod passed_headers;
+mod same_path;
 mod token;
 
 use std::sync::Arc;
@@ -62,25 +63,20 @@ impl References<'_> {
 /// Reads `routes`.
 pub(super) fn routes(at: &Cursor<'_>, known: &References<'_>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
-    let read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
-    distinct(&read.iter().flatten().collect::<Vec<_>>());
+    let mut read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
+    distinct_names(&read.iter().flatten().collect::<Vec<_>>());
+    same_path::combine(&mut read.iter_mut().flatten().collect::<Vec<_>>());
     read.into_iter().map(|read| read.map(|(_, route)| Arc::new(route))).collect()
 }
 
-/// Reports an error for each route that has the same name or the same paths as an earlier route.
-fn distinct(routes: &[&(Cursor<'_>, Route)]) {
+/// Reports an error for each route that has the same name as an earlier route.
+fn distinct_names(routes: &[&(Cursor<'_>, Route)]) {
     for (i, _) in repeated(routes, |(_, a), (_, b)| a.name.cmp(&b.name)) {
         let Some((at, route)) = routes.get(i) else { continue };
         let _: Option<()> = at.error(
             format!("the name {} is used twice", route.name),
             "each token is bound to the name of a route",
         );
-    }
-    for (i, earlier) in repeated(routes, |(_, a), (_, b)| a.path.precedence(&b.path)) {
-        let (Some((at, route)), Some((_, earlier))) = (routes.get(i), routes.get(earlier)) else { continue };
-        let message = format!("matches the same paths as the route {}", earlier.name);
-        let hint = format!("{} and {} cannot be told apart", earlier.path.as_str(), route.path.as_str());
-        let _: Option<()> = at.error(message, hint);
     }
 }
 
@@ -129,6 +125,7 @@ fn route(at: &Cursor<'_>, known: &References<'_>) -> Option<Route> {
         name: name?.into(),
         path: path?,
         methods: methods?,
+        path_methods: Vec::new(),
         provider,
         token,
         forward: forward?,

@@ -44,10 +44,22 @@ pub(super) struct Found {
     pub(super) coding: Option<ContentCoding>,
     /// The decoded body, if `coding` is set.
     pub(super) decoded: Vec<u8>,
-    /// Whether [`Admitted::decode_body`](crate::ingress::Admitted::decode_body) was called.
-    pub(super) decoding_is_over: bool,
+    /// The progress of decoding the body.
+    pub(super) decoding: Decoding,
     /// The denials that observe mode recorded instead of enforcing them.
     pub(super) observed: Vec<Denial>,
+}
+
+/// The progress of decoding a body.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Decoding {
+    /// [`Admitted::decode_body`](crate::ingress::Admitted::decode_body) was not called yet.
+    #[default]
+    Pending,
+    /// The body was decoded, or does not need to be decoded.
+    Done,
+    /// The body could not be decoded, and observe mode recorded the denial.
+    Failed,
 }
 
 impl Found {
@@ -108,7 +120,7 @@ impl Run<'_> {
             return Ok(());
         }
         Err(trail.deny(Check::Method, Denial::MethodNotAllowed, || {
-            let methods: Vec<_> = route.methods.iter().map(http::Method::as_str).collect();
+            let methods: Vec<_> = route.path_methods.iter().map(http::Method::as_str).collect();
             format!("the method is not one of {}", methods.join(", "))
         }))
     }

@@ -349,7 +349,7 @@ impl CallbackExchange<'_> {
         }
         self.context.fetcher.want(&denied.seen);
         let declared = head_of(self.session, Caller::at(self.conn.peer)).body_bytes_declared;
-        let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);
+        let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.path_methods);
         let explain = self.policy.explain_denials;
         let result =
             deny::deny(self.session, denied.denial, declared, methods, self.request_id, explain).await;

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
+use http::HeaderName;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -40,6 +41,24 @@ pub enum JwtPlace {
     At(SignaturePlace),
     /// The whole body.
     WholeBody,
+}
+
+impl JwtPlace {
+    /// Returns the name of the header, if the token is in a header.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::At(place) => place.header(),
+            Self::WholeBody => None,
+        }
+    }
+
+    /// Returns the name of the query parameter, if the token is in the query.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::At(place) => place.parameter(),
+            Self::WholeBody => None,
+        }
+    }
 }
 
 /// The scheme of a provider that sends a JWT as a signature.
