@@ -67,13 +67,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: the provider {} does not sign", args.provider);
         return EXIT_DATA;
     };
-    // Without `--id`, the event id in the captured request is kept.
-    let named = match &verifier.scheme().id {
-        Some(EventIdSource::Header(name)) => message.header(name),
-        Some(EventIdSource::Query(name)) => message.parameter(name),
-        _ => None,
-    };
-    let Some(id) = args.id.clone().or(named).or_else(|| new_id("msg_")) else {
+    let Some(id) = args.id.clone().or_else(|| own_id(verifier, &message)).or_else(|| new_id("msg_")) else {
         eprintln!("error: the system's random number generator failed");
         return EXIT_UNAVAILABLE;
     };
@@ -108,6 +102,15 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         message.set_target(target);
     }
     u8::from(std::io::stdout().write_all(&message.to_bytes()).is_err())
+}
+
+/// Returns the event id in the captured request. It is kept if there is no `--id`.
+fn own_id(verifier: &Verifier, message: &Message) -> Option<String> {
+    match &verifier.scheme().id {
+        Some(EventIdSource::Header(name)) => message.header(name),
+        Some(EventIdSource::Query(name)) => message.parameter(name),
+        _ => None,
+    }
 }
 
 /// Returns the signature headers as JSON, with the body and the request target if signing changed them.

@@ -144,8 +144,9 @@ impl Permit {
             self.route().token.iter().flat_map(TokenRule::headers).any(|header| header == name)
                 || self.token().is_some_and(|token| holds(value.as_bytes(), token))
         };
+        let is_of_encoded_body = self.delivers_decoded() && OF_ENCODED_BODIES.contains(name);
         !is_always_removed(name)
-            && !(self.delivers_decoded() && OF_ENCODED_BODIES.contains(name))
+            && !is_of_encoded_body
             && self.address_header().is_none_or(|header| header != name)
             && self.route().passed_headers.as_ref().is_none_or(|allowed| allowed.contains(name))
             && !is_of_one_hop(self.route(), name, listed)

@@ -75,14 +75,9 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
             None
         }
     };
-    let published = fields.optional("well_known").map_or(Some(None), |at| {
-        match known.and_then(|(_, entry)| entry.well_known.clone()) {
-            Some(path) => {
-                at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path))
-            }
-            None => at.error("this provider does not read such a document", "remove `well_known`"),
-        }
-    });
+    let published = fields
+        .optional("well_known")
+        .map_or(Some(None), |at| well_known(&at, known.and_then(|(_, entry)| entry.well_known.clone())));
     if entry.is_some() {
         fields.finish();
     }
@@ -101,6 +96,14 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         public_url: own_url.map_or(Some(None), |read| read.map(|url| Some(url.into())))?,
         verifier,
     })
+}
+
+/// Reads `well_known`. `path` is the path of the document that the provider reads.
+fn well_known(at: &Cursor<'_>, path: Option<Box<str>>) -> Option<Option<Box<str>>> {
+    match path {
+        Some(path) => at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path)),
+        None => at.error("this provider does not read such a document", "remove `well_known`"),
+    }
 }
 
 /// Reads `decode`: the content codings that Callgate decodes.

@@ -8,7 +8,7 @@ use super::event_identity::with_identity;
 use super::place::{ENCODINGS, PUBLIC, RequestPart, TOLERANCE_DEFAULT, place, request_parts};
 use super::proof::{jwt, message, token};
 use crate::config::yaml::{Cursor, Fields};
-use crate::json::POINTERS_MAX;
+use crate::json::{POINTERS_MAX, Pointer};
 use crate::signature::{
     CertificateRule, CertificateSource, ContentPart, ContentScheme, ContentTemplate, DuplicateRule,
     EventIdSource, MacAlgorithm, Proof, PublicKeyAlgorithm, PublicKeySource, Scheme, SecretFormat,
@@ -61,10 +61,7 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
 /// Reads the fields of a scheme.
 pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let id = fields.optional("id").map_or(Some(IdLocation::None), |at| id_of(&at, kind));
-    let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| {
-        let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
-        read.into_iter().collect()
-    });
+    let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| pointers(&at));
     let require = fields.optional("require").map_or(Some(Vec::new()), |at| require(&at));
     let keys = match kind {
         Kind::Basic | Kind::Hmac | Kind::None | Kind::Token => Some(None),
@@ -122,6 +119,11 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         stated_algorithm: None,
     };
     with_identity(scheme, duplicates.as_ref(), identity.as_ref())
+}
+
+fn pointers(at: &Cursor<'_>) -> Option<Vec<Pointer>> {
+    let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
+    read.into_iter().collect()
 }
 
 fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) -> Option<ContentScheme> {
