@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::{FormError, PlusSign, form_fields, is_field_name, query_parameters, with_field};
 use crate::request::RequestHead;
@@ -200,5 +203,45 @@ fn names_with_syntax_are_no_field_names() {
     }
     for name in ["", "a b", "a[b]", "a%20", "a+b", "a=b", "a&b", "a;b", "é", "a\"", "{a}"] {
         assert!(!is_field_name(name), "{name}");
+    }
+}
+
+/// Pieces of multipart bodies. Many random sequences of these pieces are well-formed or nearly well-formed.
+const PIECES: &str = "--b0|--b0--|\r\n|\r\n\r\n|\n|Content-Disposition: form-data; name=\"token\"|Content-Disposition: \
+                      form-data; name=token|; filename=\"x\"|Content-Type: text/plain|: |token|a|\"|\\|--| |;|=";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    /// If a body is accepted, the value of the wanted field is the only one that a tolerant search finds.
+    #[test]
+    fn an_accepted_multipart_body_has_one_value(pieces in vec(select(PIECES.split('|').collect::<Vec<_>>()), 0..24)) {
+        let inner = pieces.concat();
+        for body in [inner.clone(), format!("--b0\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\n{inner}\r\n--b0--")] {
+            let Ok(fields) = read(MULTIPART, &body) else { continue };
+            let token = fields.split('|').nth(1).unwrap().to_owned();
+            // A tolerant parser splits at every delimiter, with any line ending, and searches for the name.
+            let parts = body.split("--b0").filter(|part| {
+                let head = part.replace("\r\n", "\n");
+                let head = head.split("\n\n").next().unwrap_or_default().to_owned();
+                head.contains("name=\"token\"") || head.contains("name=token")
+            });
+            let values: Vec<_> = parts.map(|part| part.splitn(2, "\r\n\r\n").nth(1).unwrap_or_default()).collect();
+            match values.as_slice() {
+                [] => prop_assert_eq!(token, "-"),
+                [value] => prop_assert_eq!(value.strip_suffix("\r\n").unwrap_or(value), token),
+                several => prop_assert!(false, "{:?} in {:?}", several, body),
+            }
+        }
+    }
+
+    /// A form that was written by `with_field` is read as it was written.
+    #[test]
+    fn what_is_written_is_read(value in "[ -~]{0,20}", other in "[a-z&=+%;]{0,8}") {
+        let headers = headers(FORM);
+        let form = with_field(&head(&headers), format!("x={}", other.replace(['&', '%', ';'], "")).as_bytes(), "token", &value);
+        let form = form.unwrap();
+        let fields = form_fields(&head(&headers), &form, &["token"]).unwrap();
+        prop_assert_eq!(fields[0].as_deref(), Some(value.as_str()));
     }
 }
