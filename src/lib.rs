@@ -17,8 +17,7 @@ pub mod secret;
 pub mod time;
 pub mod trail;
 
-pub mod content_coding;
-pub mod form;
+pub mod body;
 pub mod jose;
 
 pub mod guard;

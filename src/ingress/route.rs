@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::edge::Edge;
 use super::passed_headers::HeaderAllowlist;
-use crate::content_coding::ContentCoding;
+use crate::body::content_coding::ContentCoding;
 use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;

@@ -1,6 +1,6 @@
 //! Finds the route for a path. The routes form a tree of path segments, so that the lookup time depends on the path
 //! and not on the number of routes. At each segment a literal is tried before a capture, which is the order of
-//! [`Template::precedence`]. Several routes may have the same path and different methods.
+//! [`Template::precedence`].
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ pub struct Router {
 struct Node {
     literals: BTreeMap<Box<str>, Node>,
     capture: Option<Box<Node>>,
-    routes: Vec<usize>,
+    route: Option<usize>,
 }
 
 impl Router {
-    /// Adds a template with the index of its route. The configuration ensures that routes with templates of the same shape
-    /// have different methods.
+    /// Adds a template with the index of its route. If the tree already contains a template of the same shape, the new
+    /// one is ignored. `Ingress` chooses among the routes with the same path.
     pub fn insert(&mut self, template: &Template, index: usize) {
         let mut node = &mut self.root;
         for segment in template.segments() {
@@ -30,31 +30,22 @@ impl Router {
                 Segment::Capture(_) => node.capture.get_or_insert_default(),
             };
         }
-        node.routes.push(index);
+        node.route.get_or_insert(index);
     }
 
-    /// Returns the index of the route that matches `path`. `choose` selects one of the routes with the same path, which are
-    /// in the order in which they were added. It returns `None` if the captures of no route accept the segments of the
-    /// path. The search then continues.
-    pub fn find(
-        &self,
-        path: &CanonicalPath<'_>,
-        choose: impl Fn(&[usize]) -> Option<usize>,
-    ) -> Option<usize> {
-        descend(&self.root, path.segments(), &choose)
+    /// Returns the index of the route that matches `path`. `fits` reports whether the captures of a route accept the
+    /// segments of the path. If `fits` returns false, the search continues.
+    pub fn find(&self, path: &CanonicalPath<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        descend(&self.root, path.segments(), &fits)
     }
 }
 
-fn descend(
-    node: &Node,
-    mut segments: Segments<'_>,
-    choose: &impl Fn(&[usize]) -> Option<usize>,
-) -> Option<usize> {
+fn descend(node: &Node, mut segments: Segments<'_>, fits: &impl Fn(usize) -> bool) -> Option<usize> {
     let Some(segment) = segments.next() else {
-        return choose(&node.routes);
+        return node.route.filter(|index| fits(*index));
     };
-    let literal = node.literals.get(segment).and_then(|next| descend(next, segments.clone(), choose));
-    literal.or_else(|| descend(node.capture.as_deref()?, segments, choose))
+    let literal = node.literals.get(segment).and_then(|next| descend(next, segments.clone(), fits));
+    literal.or_else(|| descend(node.capture.as_deref()?, segments, fits))
 }
 
 #[cfg(test)]
@@ -68,7 +59,7 @@ mod tests {
             router.insert(template, index);
         }
         let path = CanonicalPath::parse(path).unwrap();
-        router.find(&path, |indices| indices.iter().copied().find(|index| templates[*index].matches(&path)))
+        router.find(&path, |index| templates[index].matches(&path))
     }
 
     #[test]
@@ -78,21 +69,6 @@ mod tests {
         assert_eq!(find(&templates, "/a/b/d"), Some(1));
         assert_eq!(find(&templates, "/a/z/c"), Some(0));
         assert_eq!(find(&templates, "/q"), Some(3));
-    }
-
-    #[test]
-    fn routes_with_the_same_path_are_offered_together() {
-        let templates: Vec<_> =
-            ["/a/{x}", "/a/{y}", "/a/b"].map(|text| Template::parse(text).unwrap()).into();
-        let mut router = Router::default();
-        for (index, template) in templates.iter().enumerate() {
-            router.insert(template, index);
-        }
-        let path = CanonicalPath::parse("/a/c").unwrap();
-        let last = |indices: &[usize]| indices.last().copied();
-        assert_eq!(router.find(&path, last), Some(1));
-        assert_eq!(router.find(&path, |_| None), None);
-        assert_eq!(router.find(&CanonicalPath::parse("/a/b").unwrap(), last), Some(2));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::handshake::Handshake;
 use super::identity_part::{DuplicateRule, IdentityPart};
 use super::keys::{MacAlgorithm, PublicKeySource, SecretFormat, SignatureAlgorithm};
 use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace, SnsMessage};
-use super::request_parts::{EventIdSource, HeaderFormat, SignaturePlace, StatedAlgorithm, TimestampRule};
+use super::request_parts::{EventIdSource, HeaderFormat, SignaturePlace, TimestampRule};
+use super::stated_algorithm::StatedAlgorithm;
 use crate::json::Pointer;
 
 /// The proof that a message is from the provider.

@@ -13,9 +13,8 @@ mod proof;
 mod published_paths;
 mod signature_scheme;
 
-use crate::config::public_url;
+use crate::body::content_coding::ContentCoding;
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
-use crate::content_coding::ContentCoding;
 use crate::ingress::Provider;
 use crate::signature::{
     ExpectedClaim, Handshake, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
@@ -53,7 +52,7 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
     };
     let known = entry.as_ref().and_then(|entry| entry.as_ref());
     let own_url_at = fields.optional("public_url");
-    let own_url = own_url_at.as_ref().map(|at| public_url(at, false));
+    let own_url = own_url_at.as_ref().map(|at| at.public_url(false));
     let has_public_url = has_public_url || own_url_at.is_some();
     let decode = fields.optional("decode").map_or(Some(Vec::new()), |at| codings(&at));
     let allow = fields.optional("allow").map(|at| allow(&at, known.map(|(_, entry)| entry)));

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::edge::Edge;
 use super::route::{Route, TokenRule};
-use crate::content_coding::ContentCoding;
+use crate::body::content_coding::ContentCoding;
 use crate::denial::{Denial, Refusal};
 use crate::path::Captures;
 use crate::request::RequestHead;
@@ -126,22 +126,25 @@ impl Run<'_> {
     }
 
     fn token(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
-        match verify_token(self.route, self.captures, self.head, self.now, found) {
-            Ok(()) if self.route.token.is_none() => {
+        match verify_token(self.route, self.captures, self.head, self.now) {
+            Ok(_) if self.route.token.is_none() => {
                 trail.skip(Check::Token, "the route requires no token");
             }
-            Ok(()) => trail.pass(Check::Token, || match &found.granted {
-                Some(granted) => format!(
-                    "bound to {}, interaction {}, until {}",
-                    self.captures, granted.interaction, granted.expires
-                ),
-                None => match &self.route.token {
-                    Some(TokenRule::Static { carriers, .. }) => {
-                        format!("{} equals a secret", listed(carriers))
-                    }
-                    _ => "the signature and the claims of the JWT are valid".to_owned(),
-                },
-            }),
+            Ok(verified) => {
+                (found.granted, found.token) = (verified.granted, verified.token);
+                trail.pass(Check::Token, || match &found.granted {
+                    Some(granted) => format!(
+                        "bound to {}, interaction {}, until {}",
+                        self.captures, granted.interaction, granted.expires
+                    ),
+                    None => match &self.route.token {
+                        Some(TokenRule::Static { carriers, .. }) => {
+                            format!("{} equals a secret", listed(carriers))
+                        }
+                        _ => "the signature and the claims of the JWT are valid".to_owned(),
+                    },
+                });
+            }
             // A provider that sends a handshake has no token yet. The handshake is verified in another way, for example
             // by its verify token.
             Err(refusal) if found.only_handshake && refusal.denial == Denial::TokenMissing => {

@@ -4,13 +4,22 @@ use std::borrow::Cow;
 
 use http::HeaderName;
 
-use super::Found;
 use crate::denial::{Denial, Refusal};
 use crate::ingress::route::{Carrier, Route, TokenRule};
 use crate::path::{Captures, Parameter, TOKEN_CAPTURE, parameter};
 use crate::request::{RequestHead, Single};
 use crate::secret::Secret;
 use crate::time::Timestamp;
+use crate::token::Granted;
+
+/// The results of verifying a token.
+#[derive(Default)]
+pub(super) struct VerifiedToken {
+    /// The rights of a callback token.
+    pub(super) granted: Option<Granted>,
+    /// The token, which is removed from the delivered request wherever it occurs.
+    pub(super) token: Option<Secret>,
+}
 
 /// Verifies the token, if the route requires one.
 pub(super) fn verify_token(
@@ -18,33 +27,29 @@ pub(super) fn verify_token(
     captures: &Captures,
     head: &RequestHead<'_>,
     now: Timestamp,
-    found: &mut Found,
-) -> Result<(), Refusal> {
-    let Some(rule) = &route.token else { return Ok(()) };
-    let granted = match rule {
+) -> Result<VerifiedToken, Refusal> {
+    let Some(rule) = &route.token else { return Ok(VerifiedToken::default()) };
+    match rule {
         TokenRule::Callback { carriers, verifier } => {
             let token = find(carriers, captures, head)?;
             let granted = verifier
                 .verify(&token, &route.name, captures.iter(), now)
                 .map_err(|refusal| with_appended_text(refusal, &token))?;
-            found.token = Some(Secret::new(token.into_owned().into_bytes()));
-            Some(granted)
+            let token = Some(Secret::new(token.into_owned().into_bytes()));
+            Ok(VerifiedToken { granted: Some(granted), token })
         }
         TokenRule::Jwt { carriers, verifier } => {
             let token = find(carriers, captures, head)?;
             verifier
                 .verify(&token, |name| captures.value(name), now)
                 .map_err(|refusal| with_appended_text(refusal, &token))?;
-            found.token = Some(Secret::new(token.into_owned().into_bytes()));
-            None
+            Ok(VerifiedToken { granted: None, token: Some(Secret::new(token.into_owned().into_bytes())) })
         }
         TokenRule::Static { carriers, secrets } => {
-            found.token = equals_secret(carriers, secrets, captures, head)?;
-            None
+            let token = equals_secret(carriers, secrets, captures, head)?;
+            Ok(VerifiedToken { granted: None, token })
         }
-    };
-    found.granted = granted;
-    Ok(())
+    }
 }
 
 /// Checks a static token. Returns the token if it was found elsewhere than in a header. All secrets are compared, so that

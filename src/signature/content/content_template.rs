@@ -8,8 +8,8 @@ use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{canonical_json, twilio_form};
+use crate::body::form::{PlusSign, is_field_name};
 use crate::denial::Refusal;
-use crate::form::{PlusSign, is_field_name};
 use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::signature::context::SignatureContext;

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::body::form::{FormError, form_fields};
 use crate::denial::{Denial, Refusal};
-use crate::form::{FormError, form_fields};
 use crate::json::{Found, Pointer, find_strict};
 use crate::request::RequestHead;
 

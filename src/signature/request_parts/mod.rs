@@ -7,7 +7,6 @@ mod header;
 mod header_format;
 mod query_parameter;
 mod signature_place;
-mod stated_algorithm;
 mod structured_fields;
 mod timestamp;
 
@@ -18,7 +17,6 @@ pub(in crate::signature) use self::header_format::HeaderSlice;
 pub use self::header_format::{HeaderFormat, HeaderFormatError};
 pub(in crate::signature) use self::query_parameter::{optional_parameter, required_parameter};
 pub use self::signature_place::SignaturePlace;
-pub use self::stated_algorithm::StatedAlgorithm;
 pub(in crate::signature) use self::structured_fields::{
     SignatureInput, byte_sequence, byte_sequences, parse_signature_input,
 };

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::body_member::malformed_field;
+use crate::body::form::{PlusSign, query_parameters};
 use crate::denial::{Denial, Refusal};
-use crate::form::{PlusSign, query_parameters};
 use crate::request::RequestHead;
 
 /// Maximum length of a query parameter that is part of a signature, in bytes.

@@ -9,8 +9,8 @@ use super::body_member::BodyPart;
 use super::header::optional_header;
 use super::header_format::{HeaderFormat, HeaderSlice};
 use super::query_parameter::required_parameter;
+use crate::body::form::PlusSign;
 use crate::denial::{Denial, Refusal};
-use crate::form::PlusSign;
 use crate::json::Pointer;
 use crate::request::RequestHead;
 

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use super::presented::PresentedSignature;
 use super::signature_over_content::SignedBodyParts;
 use super::verifier::Verifier;
-use crate::form::with_field;
+use crate::body::form::with_field;
 use crate::json::{Pointer, find_one, quoted, set};
 use crate::query::{with_parameter, without_parameter};
 use crate::request::RequestHead;

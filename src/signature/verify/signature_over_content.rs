@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
+use crate::body::form::PlusSign;
 use crate::denial::{Denial, Refusal};
-use crate::form::PlusSign;
 use crate::query::without_parameter;
 use crate::request::RequestHead;
 use crate::secret::Secret;

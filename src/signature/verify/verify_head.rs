@@ -6,8 +6,8 @@ use http::HeaderValue;
 
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
+use crate::body::form::PlusSign;
 use crate::denial::{Denial, Refusal};
-use crate::form::PlusSign;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;

@@ -5,48 +5,19 @@
 //! return an error if two programs could read different values of a wanted field.
 
 mod field_values;
+mod form_error;
 mod multipart;
 mod urlencoded;
 
 use std::borrow::Cow;
-use std::fmt;
 
 use http::header::CONTENT_TYPE;
 
 use crate::request::{RequestHead, Single};
 use field_values::FieldValues;
 
+pub use form_error::FormError;
 pub use urlencoded::PlusSign;
-
-/// Maximum number of fields of one form or query. The limit is needed because Callgate reads forms before it verifies
-/// their signatures.
-const FIELDS_MAX: usize = 1000;
-
-/// The reason why a field cannot be read.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum FormError {
-    /// Programs could read different values of this field.
-    Ambiguous(Box<str>),
-    /// The form is malformed.
-    Malformed(&'static str),
-    /// The body is not a form.
-    NotForm,
-}
-
-/// Formats the error as a clause.
-impl fmt::Display for FormError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ambiguous(name) => write!(
-                f,
-                "{name} occurs twice, another name differs from it only in spelling, or programs differ in how they read \
-                 its value"
-            ),
-            Self::Malformed(detail) => write!(f, "{detail}"),
-            Self::NotForm => write!(f, "the body is not a form"),
-        }
-    }
-}
 
 /// Reports whether a text can be the name of a field or parameter that Callgate reads. The name consists of visible
 /// ASCII characters. It contains no character that some programs read as syntax.

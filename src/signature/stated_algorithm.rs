@@ -3,10 +3,10 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::header::optional_header;
+use super::keys::MacAlgorithm;
+use super::request_parts::optional_header;
 use crate::denial::{Denial, Refusal};
 use crate::request::RequestHead;
-use crate::signature::keys::MacAlgorithm;
 
 /// A header in which the provider states the algorithm, such as `key=k1,algorithm=HMAC_SHA256`.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use super::FormError;
 use super::field_values::{FieldValues, text};
+use super::form_error::FormError;
 use crate::query::pair;
 
 /// The meaning of `+` in a value.

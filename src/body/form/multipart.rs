@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use memchr::memmem::Finder;
 
-use super::FormError;
 use super::field_values::{FieldValues, text};
+use super::form_error::FormError;
 
 /// Maximum length of the headers of one part, in bytes.
 const PART_HEAD_BYTES_MAX: usize = 8 * 1024;

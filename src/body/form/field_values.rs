@@ -2,9 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::{FIELDS_MAX, FormError};
+use super::form_error::FormError;
 use crate::json::is_same_name;
 use crate::query::loose;
+
+/// Maximum number of fields of one form or query. The limit is needed because Callgate reads forms before it verifies
+/// their signatures.
+const FIELDS_MAX: usize = 1000;
 
 /// One wanted field.
 struct Wanted<'n, 'b> {
