@@ -314,6 +314,17 @@ fn complete(fields: &Fields<'_>, scheme: &Scheme) {
             let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
         }
     }
+    // A challenge has no braces and brackets, and the body begins with one of them. Without the body in the signed
+    // content, a caller could send signed content as the challenge, and would receive its signature.
+    let signs_body = match &scheme.proof {
+        Proof::Content(content) => content.content.contains_json(),
+        _ => false,
+    };
+    if !signs_body && any(Handshake::signs_unauthenticated_text) {
+        let hint = "write `signed: true`, or put {body} into `content`";
+        let _: Option<()> =
+            fields.at().error("the reply to an unsigned handshake could be the signature of a message", hint);
+    }
 }
 
 /// Reports an error if the scheme does not cover the body, unless the user accepts this with `unsigned_body`.

@@ -138,6 +138,11 @@ impl ContentTemplate {
         self.parts.iter().any(whole)
     }
 
+    /// Reports whether the signed content contains the JSON body as text.
+    pub fn contains_json(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, ContentPart::Body | ContentPart::CanonicalJson))
+    }
+
     /// Reports whether the template names this member of the body.
     pub fn signs_member(&self, pointer: &Pointer) -> bool {
         self.parts.iter().any(|part| matches!(part, ContentPart::Member(member) if member == pointer))
