@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use http::header::{CONTENT_ENCODING, COOKIE, HeaderName, HeaderValue};
+use percent_encoding::percent_decode;
 
 use super::observed::Observed;
 use super::passed_headers::is_always_removed;
@@ -36,9 +37,15 @@ const OF_ENCODED_BODIES: [HeaderName; 4] = [
     HeaderName::from_static("digest"),
 ];
 
-/// Reports whether `text` contains `token`.
+/// Reports whether `text` contains `token`, also if it is percent-encoded, or has `+` in place of spaces.
 fn holds(text: &[u8], token: &[u8]) -> bool {
-    text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
+    let contains = |text: &[u8]| {
+        text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
+    };
+    let is_encoded = text.contains(&b'%') || text.contains(&b'+');
+    let decoded = |text: &[u8]| percent_decode(text).collect::<Vec<_>>();
+    let spaced = || text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect::<Vec<_>>();
+    contains(text) || is_encoded && (contains(&decoded(text)) || contains(&decoded(&spaced())))
 }
 
 /// Reports whether a header name is `Callgate` or begins with `Callgate-`. Some frameworks treat `_` and `.` as `-`, so
