@@ -11,7 +11,6 @@ use super::gate::Decoding;
 use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
-use crate::body::content_coding::{ContentCoding, DecodeError};
 use crate::body::form::form_fields;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::Report;
@@ -48,55 +47,6 @@ enum Body {
 }
 
 impl Admitted {
-    /// Decodes the body, if the provider's setting `decode` lists its content coding. [`Self::decide_body`] calls this
-    /// function unless the caller has called it. `grow` reserves memory: it receives the number of bytes that the decoded
-    /// body needs so far.
-    ///
-    /// # Errors
-    /// `body_too_large`, `body_undecodable`, or `overloaded` if `grow` returns false.
-    pub fn decode_body(
-        &mut self,
-        head: &RequestHead<'_>,
-        body: &[u8],
-        grow: &mut dyn FnMut(u64) -> bool,
-        trail: &mut Trail,
-    ) -> Result<(), Denial> {
-        if self.found.decoding != Decoding::Pending {
-            return Ok(());
-        }
-        self.found.decoding = Decoding::Done;
-        let listed = |coding: &ContentCoding| {
-            self.route.provider.as_ref().is_some_and(|provider| provider.decode.contains(coding))
-        };
-        let coding = ContentCoding::of(head).filter(|coding| listed(coding) && !body.is_empty());
-        let Some(coding) = coding else { return Ok(()) };
-        let bytes_max = self.body_bytes_max();
-        match coding.decode(body, bytes_max, grow) {
-            Ok(decoded) => {
-                self.found.coding = Some(coding);
-                self.found.decoded = decoded;
-                Ok(())
-            }
-            Err(error) => {
-                let (denial, detail) = match error {
-                    DecodeError::Malformed => {
-                        (Denial::BodyUndecodable, format!("the body is not valid {coding}"))
-                    }
-                    DecodeError::NoMemory => {
-                        (Denial::Overloaded, format!("no memory is left to decode the {coding}"))
-                    }
-                    DecodeError::TooLarge => (
-                        Denial::BodyTooLarge,
-                        format!("more than {bytes_max} bytes in {} bytes of {coding}", body.len()),
-                    ),
-                };
-                let denial = trail.deny(Check::Body, denial, || detail);
-                self.found.decoding = Decoding::Failed;
-                self.heed::<()>(Err(denial)).map(|_| ())
-            }
-        }
-    }
-
     /// Checks the whole body. `head` must be the head that was admitted.
     ///
     /// # Errors
@@ -182,7 +132,7 @@ impl Admitted {
     }
 
     /// Returns the value or the denial of a check. In observe mode, records a denial and returns `Ok(None)` instead.
-    fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
+    pub(super) fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
 

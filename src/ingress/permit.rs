@@ -199,13 +199,13 @@ impl Permit {
     /// Returns the decoded body, which is delivered instead of the received one. Returns `None` if the body was not
     /// decoded, or if the route is in observe mode, in which the agent receives the request unchanged.
     pub fn take_decoded_body(&mut self) -> Option<Vec<u8>> {
-        let is_decoded = self.delivers_decoded();
-        is_decoded.then(|| std::mem::take(&mut self.verified.admitted.found.decoded))
+        let admitted = &mut self.verified.admitted;
+        admitted.delivers_decoded().then(|| std::mem::take(&mut admitted.found.decoded))
     }
 
     /// Reports whether the agent receives the decoded body.
     pub(super) fn delivers_decoded(&self) -> bool {
-        self.verified.admitted.found.coding.is_some() && !self.route().observes()
+        self.verified.admitted.delivers_decoded()
     }
 
     /// Returns the settings that all routes share.
