@@ -93,6 +93,8 @@ denials! {
          `limits.throughput_min`.";
     BodyTooLarge, "body_too_large", Deny, 413, "Content Too Large",
         "The body is larger than `body_max` of the route or of the egress rule.";
+    BodyUndecodable, "body_undecodable", Deny, 400, "Bad Request",
+        "The provider's `decode` lists the content coding of the body, and the body is not valid in this coding.";
     CallbackPresent, "callback_present", Deny, 409, "Conflict",
         "The agent's request already has a value at the place where the callback URL or token belongs, and the \
          rule does not keep this value.";

@@ -17,6 +17,7 @@ pub mod secret;
 pub mod time;
 pub mod trail;
 
+pub mod body;
 pub mod jose;
 
 pub mod agent;

@@ -66,7 +66,7 @@ pub fn parameter_strict<'a>(query: &'a str, name: &str) -> Parameter<'a> {
 
 /// Returns a name as the most lenient programs read it. PHP drops the spaces before a name and everything from the
 /// first `[`, and replaces `.` and spaces by `_`.
-fn loose(name: &str) -> String {
+pub(crate) fn loose(name: &str) -> String {
     let name = name.trim_start_matches([' ', '+']).split('[').next().unwrap_or_default();
     name.replace(['.', ' ', '+'], "_")
 }
@@ -85,6 +85,12 @@ pub fn form_parameter<'a>(fields: &'a str, name: &str) -> Parameter<'a> {
         }
         other => other,
     }
+}
+
+/// Returns the value of each parameter called `name`, still percent-encoded.
+pub fn raw_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let pairs = query.split('&').filter(move |pair| name_of(pair) == name);
+    pairs.filter_map(|pair| pair.split_once('=').map(|(_, value)| value))
 }
 
 /// Returns `name=value` for a form or a query, percent-encoded.

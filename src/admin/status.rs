@@ -58,7 +58,7 @@ fn route(route: &Route) -> Value {
         // The page can show a request as a curl command. In this command, the values of these headers and parameters
         // are placeholders.
         "headers": route.token.iter().flat_map(TokenRule::headers).map(|name| name.as_str()).collect::<Vec<_>>(),
-        "parameters": route.token.iter().flat_map(TokenRule::parameters).collect::<Vec<_>>(),
+        "parameters": route.secret_parameters().collect::<Vec<_>>(),
         "signed": route.verifier().is_some_and(|verifier| verifier.scheme().has_proof()),
     })
 }
@@ -68,7 +68,7 @@ fn token(rule: &TokenRule) -> String {
     let (kind, carriers) = match rule {
         TokenRule::Callback { carriers, .. } => ("minted here", carriers),
         TokenRule::Jwt { carriers, .. } => ("a JWT", carriers),
-        TokenRule::Static { header, .. } => return format!("a secret, in the header {header}"),
+        TokenRule::Static { carriers, .. } => ("a secret", carriers),
     };
     let places: Vec<_> = carriers.iter().map(ToString::to_string).collect();
     format!("{kind}, in {}", places.join(" or "))

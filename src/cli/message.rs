@@ -6,6 +6,7 @@ use std::path::Path;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
 use crate::file::without_byte_order_mark;
+use crate::query::{Parameter, parameter};
 use crate::request::RequestHead;
 use crate::source::LOOPBACK;
 
@@ -91,6 +92,19 @@ impl Message {
     /// Returns the first value of a header, or `None` if the header is missing or is not ASCII text.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         self.headers.get(name)?.to_str().ok().map(str::to_owned)
+    }
+
+    /// Returns the value of a query parameter, or `None` if it does not occur exactly once.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        match parameter(self.head(LOOPBACK).raw_query()?, name) {
+            Parameter::One(value) => Some(value.into_owned()),
+            Parameter::Missing | Parameter::Several => None,
+        }
+    }
+
+    /// Replaces the request target.
+    pub fn set_target(&mut self, target: String) {
+        self.target = target;
     }
 
     /// Sets a header and removes its previous values.

@@ -67,10 +67,7 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: the provider {} does not sign", args.provider);
         return EXIT_DATA;
     };
-    // Without `--id`, the event id in the captured request is kept.
-    let named =
-        verifier.scheme().id.as_ref().and_then(EventIdSource::header).and_then(|name| message.header(name));
-    let Some(id) = args.id.clone().or(named).or_else(|| new_id("msg_")) else {
+    let Some(id) = args.id.clone().or_else(|| own_id(verifier, &message)).or_else(|| new_id("msg_")) else {
         eprintln!("error: the system's random number generator failed");
         return EXIT_UNAVAILABLE;
     };
@@ -79,10 +76,10 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
         eprintln!("error: each interaction has a secret of its own: name the interaction with --interaction");
         return EXIT_DATA;
     };
-    let public_url = &config.policy.ingress.edge().public_url;
+    let public_url = provider.public_url.as_ref().unwrap_or(&config.policy.ingress.edge().public_url);
     let signed = SignatureContext::new(head, public_url, now_unless(args.at)).with_derived(&derived);
     let body = message.body.clone();
-    let Some(SignedRequest { headers, body }) = verifier.sign(&signed, &body, &id) else {
+    let Some(SignedRequest { headers, body, target }) = verifier.sign(&signed, &body, &id) else {
         eprintln!(
             "error: this request cannot be signed: only the provider has the key, or the request does not have the \
              form that the scheme requires, or the scheme does not allow the event id {id:?}"
@@ -95,22 +92,37 @@ pub(super) fn sign(args: &SignArgs) -> u8 {
     }
     message.body = body.into_owned();
     if args.json {
-        print_json(&as_json(&headers, changed.then_some(&*message.body)));
+        print_json(&as_json(&headers, changed.then_some(&*message.body), target.as_deref()));
         return 0;
     }
     for (name, value) in headers {
         message.set(name, value);
     }
+    if let Some(target) = target {
+        message.set_target(target);
+    }
     u8::from(std::io::stdout().write_all(&message.to_bytes()).is_err())
 }
 
-/// Returns the signature headers as JSON, with the body if signing changed it.
-fn as_json(headers: &[(HeaderName, HeaderValue)], body: Option<&[u8]>) -> Value {
+/// Returns the event id in the captured request. It is kept if there is no `--id`.
+fn own_id(verifier: &Verifier, message: &Message) -> Option<String> {
+    match &verifier.scheme().id {
+        Some(EventIdSource::Header(name)) => message.header(name),
+        Some(EventIdSource::Query(name)) => message.parameter(name),
+        _ => None,
+    }
+}
+
+/// Returns the signature headers as JSON, with the body and the request target if signing changed them.
+fn as_json(headers: &[(HeaderName, HeaderValue)], body: Option<&[u8]>, target: Option<&str>) -> Value {
     let headers =
         headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
     let mut printed = json!({ "headers": headers.collect::<Map<_, _>>() });
     if let (Some(body), Some(printed)) = (body, printed.as_object_mut()) {
         printed.insert("body".to_owned(), String::from_utf8_lossy(body).into());
+    }
+    if let (Some(target), Some(printed)) = (target, printed.as_object_mut()) {
+        printed.insert("target".to_owned(), target.into());
     }
     printed
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider};
 use crate::policy::Policy;
 use crate::source::ClientAddress;
-use yaml::{Cursor, Fields, Node, Reader, shown_url};
+use yaml::{Cursor, Fields, Node, Reader};
 
 pub use egress::ACTIONS;
 pub use env::Surroundings;
@@ -92,7 +92,7 @@ pub fn accepted_keys(text: &str, surroundings: &Surroundings<'_>) -> Vec<Accepte
 fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = root.fields()?;
     let has_tokens = fields.has("callback_tokens");
-    let public_url = fields.optional("public_url").map(|at| public_url(&at, has_tokens));
+    let public_url = fields.optional("public_url").map(|at| at.public_url(has_tokens));
     let startup = startup::startup(&mut fields);
     let client_address = fields.optional("client_address").map(|at| listen::client_address(&at));
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
@@ -161,24 +161,6 @@ fn edge(public_url: Option<String>, client_address: Option<ClientAddress>) -> Ed
         fetched_data: FetchedData::default(),
         public_url: public_url.unwrap_or_default().into(),
     }
-}
-
-/// Reads `public_url`. `has_tokens` tells whether the configuration has `callback_tokens`.
-fn public_url(at: &Cursor<'_>, has_tokens: bool) -> Option<String> {
-    let text = at.text()?;
-    let hint = "such as https://agent.example.com, without a slash at the end";
-    let Ok(uri) = text.parse::<http::Uri>() else {
-        return at.error(format!("{} is not a URL", shown_url(text)), hint);
-    };
-    let web = matches!(uri.scheme_str(), Some("https" | "http"));
-    let plain = !text.ends_with('/') && !text.contains(['?', '#', '@', '*']);
-    if !web || !plain || uri.host().is_none_or(str::is_empty) {
-        return at.error(format!("{} is not the beginning of a public URL", shown_url(text)), hint);
-    }
-    if has_tokens && uri.scheme_str() == Some("http") {
-        at.warn("callback tokens are sent over plain HTTP, without encryption");
-    }
-    Some(text.to_owned())
 }
 
 /// Returns the authority (host and port) of a URL.

@@ -103,7 +103,7 @@ fn routes_that_cannot_be_told_apart() {
     let second = "  - { name: r2, path: \"/w/{other}\", provider: p, forward: /x }\n";
     let found = errors(&format!("{MINIMAL}{second}"));
     assert!(
-        matches!(found.as_slice(), [e] if e.path == "routes[1]" && e.message.contains("same paths as the route r"))
+        matches!(found.as_slice(), [e] if e.path == "routes[1]" && e.message.contains("same paths and methods as the route r"))
     );
     let second = "  - { name: r, path: \"/v/{other}\", provider: p, forward: /x }\n";
     let found = errors(&format!("{MINIMAL}{second}"));

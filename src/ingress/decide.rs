@@ -23,6 +23,8 @@ pub struct Ingress {
     edge: Arc<Edge>,
     routes: Arc<[Arc<Route>]>,
     router: Arc<Router>,
+    /// The routes with the same path, for the index of the first of them. The list is empty for all other indices.
+    same_path: Arc<[Vec<usize>]>,
     documents: Arc<[Document]>,
 }
 
@@ -75,17 +77,19 @@ pub struct Admitted {
 }
 
 impl Ingress {
-    /// Builds the router from the routes. Two paths must not have the same shape (see
-    /// [`Template::same_shape`](crate::path::Template::same_shape)).
+    /// Builds the router from the routes. Two routes whose paths have the same shape (see
+    /// [`Template::same_shape`](crate::path::Template::same_shape)) must not have a method in common.
     pub fn new(routes: Vec<Arc<Route>>, edge: Edge) -> Self {
         let mut router = Router::default();
         for (index, route) in routes.iter().enumerate() {
             router.insert(&route.path, index);
         }
+        let same_path = same_path(&routes);
         Self {
             edge: Arc::new(edge),
             routes: routes.into(),
             router: Arc::new(router),
+            same_path: same_path.into(),
             documents: Arc::default(),
         }
     }
@@ -166,6 +170,31 @@ impl Ingress {
         }
     }
 
+    /// Returns the route for the request among routes with the same path: the one with the method of the request,
+    /// otherwise the one whose provider sends such a handshake, otherwise the first one, which denies the method.
+    fn choose(&self, first: usize, path: &CanonicalPath<'_>, head: &RequestHead<'_>) -> Option<usize> {
+        let fitting = || self.with_path(first, path);
+        let takes = |route: &Route| route.methods.iter().any(|method| method.as_str() == head.method);
+        let shakes = |route: &Route| route.verifier().is_some_and(|verifier| verifier.may_be_handshake(head));
+        let found = fitting()
+            .find(|(_, route)| takes(route))
+            .or_else(|| fitting().find(|(_, route)| shakes(route)))
+            .or_else(|| fitting().next());
+        found.map(|(index, _)| index)
+    }
+
+    /// Returns the routes that have the same path as the route with the index `first` and whose captures accept this path.
+    /// `first` must be the first of these routes.
+    fn with_path<'i>(
+        &'i self,
+        first: usize,
+        path: &'i CanonicalPath<'_>,
+    ) -> impl Iterator<Item = (usize, &'i Route)> {
+        let indices = self.same_path.get(first).into_iter().flatten();
+        let routes = indices.filter_map(|index| Some((*index, &**self.routes.get(*index)?)));
+        routes.filter(|(_, route)| route.path.matches(path))
+    }
+
     fn find(&self, head: &RequestHead<'_>, trail: &mut Trail) -> Result<(Arc<Route>, Captures), Denial> {
         let path = CanonicalPath::parse(head.raw_path())
             .map_err(|fault| trail.deny(Check::Path, Denial::PathMalformed, || fault.to_string()))?;
@@ -175,8 +204,9 @@ impl Ingress {
             }));
         }
         trail.pass(Check::Path, || "canonical".to_owned());
-        let fits = |index: usize| self.routes.get(index).is_some_and(|route| route.path.matches(&path));
-        let Some(route) = self.router.find(&path, fits).and_then(|index| self.routes.get(index)) else {
+        let fits = |index: usize| self.with_path(index, &path).next().is_some();
+        let found = self.router.find(&path, fits).and_then(|index| self.choose(index, &path, head));
+        let Some(route) = found.and_then(|index| self.routes.get(index)) else {
             return Err(trail.deny(Check::Route, Denial::RouteUnknown, || {
                 format!("none of the {} routes has this path", self.routes.len())
             }));
@@ -185,6 +215,20 @@ impl Ingress {
         trail.pass(Check::Route, || format!("{} with {captures}", route.name));
         Ok((Arc::clone(route), captures))
     }
+}
+
+/// Returns the indices of all routes with the same path, in the place of the first of them.
+fn same_path(routes: &[Arc<Route>]) -> Vec<Vec<usize>> {
+    let mut sorted: Vec<_> = routes.iter().enumerate().collect();
+    // The sort is stable, so the routes with the same path stay in the order of the configuration.
+    sorted.sort_by(|(_, a), (_, b)| a.path.precedence(&b.path));
+    let mut same_path = vec![Vec::new(); routes.len()];
+    for group in sorted.chunk_by(|(_, a), (_, b)| a.path.same_shape(&b.path)) {
+        if let Some(place) = group.first().and_then(|(first, _)| same_path.get_mut(*first)) {
+            place.extend(group.iter().map(|(index, _)| *index));
+        }
+    }
+    same_path
 }
 
 impl Admitted {

@@ -1,21 +1,27 @@
 //! The second half of the gate. It verifies the whole body, and reads the values that the body reports: status,
 //! progress, event id and action endpoint.
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 
 use super::decide::{Admitted, Denied, Seen};
 use super::forward;
+use super::gate::Decoding;
 use super::observed::Observed;
 use super::permit::Verified;
 use super::route::QueryRule;
 use super::streamed::Streamed;
+use crate::body::form::form_fields;
 use crate::denial::{Denial, Refusal};
 use crate::interaction::Report;
 use crate::json::find_one;
+use crate::query::raw_values;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{
-    AuthenticationTag, EventIdSource, HandshakeReply, PresentedSignature, SignatureContext, VerifierKeys,
+    AuthenticationTag, EventIdSource, HandshakeReply, PresentedSignature, SignatureContext, Verifier,
+    VerifierKeys,
 };
 use crate::trail::{Check, Trail};
 
@@ -47,7 +53,7 @@ impl Admitted {
     /// Checks the whole body. `head` must be the head that was admitted.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the body is too large, if no signature matches, or if the body names an action endpoint
+    /// Returns [`Denied`] if the body is too large or cannot be decoded, if no signature matches, or if the body names an action endpoint
     /// that the route does not allow.
     pub fn decide_body(
         mut self: Box<Self>,
@@ -58,11 +64,18 @@ impl Admitted {
         if self.route.stream {
             return self.stream(head, trail).map(|streamed| Decided::Streamed(Box::new(streamed)));
         }
-        match self.decide(head, body, trail) {
+        if let Err(denial) = self.decode_body(head, body, &mut |_| true, trail) {
+            return Err(Box::new(Denied { denial, seen: self.into_seen() }));
+        }
+        let decoded = std::mem::take(&mut self.found.decoded);
+        let received_bytes = body.len() as u64;
+        let body = if self.found.coding.is_some() { decoded.as_slice() } else { body };
+        match self.decide(head, body, received_bytes, trail) {
             Ok(Body::Callback { tags, question, target }) => {
                 let report = Report { question, ..self.route.follow.report(head, body) };
-                let event_id = self.event_id(body);
+                let event_id = self.event_id(head, body);
                 let (events, repeats) = self.event_keys(head, body, &tags, event_id.as_ref());
+                self.found.decoded = decoded;
                 let verified = Verified { admitted: self, target, report, events, repeats, event_id };
                 Ok(Decided::Callback(Box::new(verified)))
             }
@@ -74,12 +87,20 @@ impl Admitted {
         }
     }
 
-    fn decide(&mut self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<Body, Denial> {
-        let said = self.check_size(head, body, trail);
+    fn decide(
+        &mut self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        received_bytes: u64,
+        trail: &mut Trail,
+    ) -> Result<Body, Denial> {
+        let said = self.check_size(head, body, received_bytes, trail);
         self.heed(said)?;
-        // A request with a signature in its head is never an unsigned handshake.
-        let signed = self.found.presented.as_ref().is_some_and(PresentedSignature::is_in_head);
-        if !signed {
+        // A request with a signature is never an unsigned handshake.
+        let presented = self.found.presented.as_ref();
+        let is_signed =
+            |verifier: &Verifier| verifier.has_handshakes() && verifier.has_signature(presented, head, body);
+        if !self.route.verifier().is_some_and(is_signed) {
             let said = self.shake(head, body, false, trail);
             if let Some(reply) = self.heed(said)?.flatten() {
                 return self.shaken(reply, head);
@@ -117,7 +138,7 @@ impl Admitted {
     }
 
     /// Returns the value or the denial of a check. In observe mode, records a denial and returns `Ok(None)` instead.
-    fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
+    pub(super) fn heed<T>(&mut self, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         self.found.heed(&self.route, said)
     }
 
@@ -148,7 +169,7 @@ impl Admitted {
     fn signed<'s>(&'s self, head: &RequestHead<'s>) -> SignatureContext<'s> {
         SignatureContext {
             head: *head,
-            public_url: &self.edge.public_url,
+            public_url: self.route.public_url(&self.edge),
             keyring: &self.edge.fetched_data.keyring,
             derived: &self.found.derived,
             now: self.now,
@@ -183,16 +204,16 @@ impl Admitted {
         }
     }
 
-    /// Returns the provider's event id, from a header or from the body.
-    fn event_id(&self, body: &[u8]) -> Option<HeaderValue> {
+    /// Returns the provider's event id, from the head or from the body.
+    fn event_id(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<HeaderValue> {
         if let Some(id) = self.found.presented.as_ref().and_then(PresentedSignature::event_id) {
             return Some(id.clone());
         }
-        let scheme_id = self.route.verifier().and_then(|verifier| verifier.scheme().id.as_ref());
-        let Some(EventIdSource::Body(pointer)) = scheme_id else {
-            return None;
+        let verifier = self.route.verifier()?;
+        let word = match verifier.scheme().id.as_ref() {
+            None => verifier.id_in_body_token(head, body)?.into_string().into(),
+            Some(source) => self::body_id(source, head, body)?,
         };
-        let word = find_one(body, pointer).word()?;
         HeaderValue::from_str(&word).ok().filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))
     }
 
@@ -219,28 +240,41 @@ impl Admitted {
         self.found.token.as_ref().map(Secret::expose)
     }
 
-    /// Replaces the verified token in a text by `[token]`.
-    fn without_token(&self, text: String) -> String {
+    /// Replaces the verified token, and the values of query parameters that contain secrets, in a text by `[token]`.
+    fn without_token(&self, head: &RequestHead<'_>, text: String) -> String {
         let token = self.token().and_then(|token| std::str::from_utf8(token).ok());
-        match token.filter(|token| !token.is_empty()) {
-            Some(token) => text.replace(token, "[token]"),
-            None => text,
-        }
+        let query = head.raw_query().unwrap_or_default();
+        let raw = self.route.secret_parameters().flat_map(|name| raw_values(query, name));
+        let secrets = token.into_iter().chain(raw).filter(|secret| !secret.is_empty());
+        secrets.fold(text, |text, secret| text.replace(secret, "[token]"))
     }
 
-    fn check_size(&self, head: &RequestHead<'_>, body: &[u8], trail: &mut Trail) -> Result<(), Denial> {
+    fn check_size(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        received_bytes: u64,
+        trail: &mut Trail,
+    ) -> Result<(), Denial> {
         let bytes = body.len() as u64;
         if bytes > self.route.body_bytes_max {
             return Err(trail.deny(Check::Body, Denial::BodyTooLarge, || {
                 format!("{bytes} bytes, {} allowed", self.route.body_bytes_max)
             }));
         }
-        if head.body_bytes_declared.is_some_and(|declared| declared != bytes) {
+        if head.body_bytes_declared.is_some_and(|declared| declared != received_bytes) {
             return Err(trail.deny(Check::Body, Denial::BodyIncomplete, || {
-                format!("{bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
+                format!("{received_bytes} bytes, {} declared", head.body_bytes_declared.unwrap_or_default())
             }));
         }
-        trail.pass(Check::Body, || format!("{bytes} bytes"));
+        // A body has one step in the trail.
+        if self.found.decoding == Decoding::Failed {
+            return Ok(());
+        }
+        trail.pass(Check::Body, || match self.found.coding {
+            Some(coding) => format!("{bytes} bytes, decoded from {received_bytes} bytes of {coding}"),
+            None => format!("{bytes} bytes"),
+        });
         Ok(())
     }
 
@@ -267,7 +301,8 @@ impl Admitted {
         // token.
         let described =
             trail.is_verbose().then(|| verifier.describe_signed(presented, &signed, body)).flatten();
-        let described = described.map(|text| format!("; {}", self.without_token(text))).unwrap_or_default();
+        let described =
+            described.map(|text| format!("; {}", self.without_token(head, text))).unwrap_or_default();
         match verifier.verify_body(presented, &signed, body) {
             Ok(tags) => {
                 trail.pass(Check::Signature, || match verifier.scheme().covers().body {
@@ -284,5 +319,14 @@ impl Admitted {
                 Err(trail.deny(Check::Signature, refusal.denial, || format!("{}{described}", refusal.detail)))
             }
         }
+    }
+}
+
+/// Returns the event id in the body.
+fn body_id<'b>(source: &EventIdSource, head: &RequestHead<'_>, body: &'b [u8]) -> Option<Cow<'b, str>> {
+    match source {
+        EventIdSource::Body(pointer) => Some(find_one(body, pointer).word()?.into_string().into()),
+        EventIdSource::Form(name) => form_fields(head, body, &[name]).ok()?.into_iter().next()?,
+        EventIdSource::Header(_) | EventIdSource::Query(_) => None,
     }
 }

@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-use http::header::{COOKIE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, COOKIE, HeaderName, HeaderValue};
+use percent_encoding::percent_decode;
 
 use super::decide::Admitted;
 use super::observed::Observed;
@@ -16,11 +17,11 @@ use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as 
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp};
 
-/// Returns the query without the route's token parameters, without parameters called `callback_token`, and without
+/// Returns the query without the route's secret parameters, without parameters called `callback_token`, and without
 /// parameters that contain the verified token. Returns `None` if nothing is left.
 pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> Option<Cow<'q, str>> {
     let mut rest = without_parameter(query, TOKEN_CAPTURE)?;
-    for name in route.token.iter().flat_map(TokenRule::parameters) {
+    for name in route.secret_parameters() {
         rest = Cow::Owned(without_parameter(&rest, name)?.into_owned());
     }
     if token.is_some_and(|token| holds(rest.as_bytes(), token)) {
@@ -30,9 +31,23 @@ pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> 
     if rest.is_empty() { None } else { Some(rest) }
 }
 
-/// Reports whether `text` contains `token`.
+/// Headers that describe an encoded body. They are wrong once the body is decoded.
+const OF_ENCODED_BODIES: [HeaderName; 4] = [
+    CONTENT_ENCODING,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+];
+
+/// Reports whether `text` contains `token`, also if it is percent-encoded, or has `+` in place of spaces.
 fn holds(text: &[u8], token: &[u8]) -> bool {
-    text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
+    let contains = |text: &[u8]| {
+        text.len() >= token.len() && text.windows(token.len().max(1)).any(|window| window == token)
+    };
+    let is_encoded = text.contains(&b'%') || text.contains(&b'+');
+    let decoded = |text: &[u8]| percent_decode(text).collect::<Vec<_>>();
+    let spaced = || text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect::<Vec<_>>();
+    contains(text) || is_encoded && (contains(&decoded(text)) || contains(&decoded(&spaced())))
 }
 
 /// Reports whether a header name is `Callgate` or begins with `Callgate-`. Some frameworks treat `_` and `.` as `-`, so
@@ -153,7 +168,9 @@ impl Permit {
         let to = (self.target(), self.edge().host(&self.route().agent));
         let length = BodyLength::Known(body.len() as u64);
         let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
-            self.admitted().passes(name, value, listed)
+            let is_of_encoded_body =
+                !self.route().observes() && self.delivers_decoded() && OF_ENCODED_BODIES.contains(name);
+            !is_of_encoded_body && self.admitted().passes(name, value, listed)
         };
         write_request(to, head, length, passes, identify, out);
     }

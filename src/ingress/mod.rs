@@ -9,6 +9,7 @@
 mod action_endpoint;
 mod decide;
 mod decide_body;
+mod decode_body;
 mod edge;
 mod event_keys;
 mod forward;

@@ -196,6 +196,18 @@ impl Permit {
         &self.verified.target
     }
 
+    /// Returns the decoded body, which is delivered instead of the received one. Returns `None` if the body was not
+    /// decoded, or if the route is in observe mode, in which the agent receives the request unchanged.
+    pub fn take_decoded_body(&mut self) -> Option<Vec<u8>> {
+        let admitted = &mut self.verified.admitted;
+        admitted.delivers_decoded().then(|| std::mem::take(&mut admitted.found.decoded))
+    }
+
+    /// Reports whether the agent receives the decoded body.
+    pub(super) fn delivers_decoded(&self) -> bool {
+        self.verified.admitted.delivers_decoded()
+    }
+
     /// Returns the settings that all routes share.
     pub(super) fn edge(&self) -> &Edge {
         &self.verified.admitted.edge

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::edge::Edge;
 use super::passed_headers::HeaderAllowlist;
 use crate::agent::Agent;
+use crate::body::content_coding::ContentCoding;
 use crate::guard::Guard;
 use crate::interaction::Follow;
 use crate::json::Pointer;
 use crate::path::Template;
 use crate::request::write_line;
 use crate::secret::Secret;
-use crate::signature::Verifier;
+use crate::signature::{Proof, Verifier};
 use crate::source::Allowlist;
 use crate::time::Rate;
 use crate::token::{Asserted, Asserter, CallbackVerifier, JwtVerifier};
@@ -27,8 +29,14 @@ pub struct Provider {
     pub preset: Option<&'static str>,
     /// The addresses from which the provider's callbacks are accepted. `None` allows all addresses.
     pub allow: Option<Allowlist>,
+    /// The content codings of the provider's bodies that Callgate decodes before it verifies a signature. The agent then
+    /// receives the decoded body.
+    pub decode: Vec<ContentCoding>,
     /// Verifies the signatures of the provider. `None` if the provider does not sign.
     pub verifier: Option<Verifier>,
+    /// The beginning of the URLs that this provider calls, if it differs from `public_url`. Signatures that cover the URL
+    /// are verified with it.
+    pub public_url: Option<Box<str>>,
     /// The path of the public document that lists the URLs of the provider's routes. `None` if there is no such
     /// document.
     pub published: Option<Box<str>>,
@@ -64,10 +72,10 @@ pub enum TokenRule {
         /// Verifies the token.
         verifier: Box<JwtVerifier>,
     },
-    /// A header that must equal one of the secrets.
+    /// A text that must equal one of the secrets.
     Static {
-        /// The header.
-        header: HeaderName,
+        /// The parts of the request that can contain the text. Exactly one of them must contain it.
+        carriers: Vec<Carrier>,
         /// The accepted secrets.
         secrets: Vec<Secret>,
     },
@@ -76,23 +84,24 @@ pub enum TokenRule {
 impl TokenRule {
     /// Returns the headers that can contain this token. They never reach the agent.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        let (carriers, header) = match self {
-            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => (carriers.as_slice(), None),
-            Self::Static { header, .. } => (&[] as &[Carrier], Some(header)),
-        };
-        carriers.iter().filter_map(Carrier::header).chain(header)
+        self.carriers().iter().filter_map(Carrier::header)
     }
 
     /// Returns the query parameters that can contain this token.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
-        let carriers = match self {
-            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } => carriers.as_slice(),
-            Self::Static { .. } => &[],
-        };
-        carriers.iter().filter_map(|carrier| match carrier {
+        self.carriers().iter().filter_map(|carrier| match carrier {
             Carrier::Query(name) => Some(&**name),
             _ => None,
         })
+    }
+
+    /// Returns the parts of the request that can contain this token.
+    pub fn carriers(&self) -> &[Carrier] {
+        match self {
+            Self::Callback { carriers, .. } | Self::Jwt { carriers, .. } | Self::Static { carriers, .. } => {
+                carriers
+            }
+        }
     }
 }
 
@@ -174,6 +183,8 @@ pub struct Route {
     pub path: Template,
     /// The methods that the route accepts.
     pub methods: Vec<http::Method>,
+    /// The methods that this route and all routes with the same path accept. A denial of the method lists them.
+    pub path_methods: Vec<http::Method>,
     /// The provider that sends the callbacks.
     pub provider: Option<Arc<Provider>>,
     /// The token that a callback must have.
@@ -216,6 +227,23 @@ impl Route {
     /// Returns the verifier of the provider's signatures.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.provider.as_ref().and_then(|provider| provider.verifier.as_ref())
+    }
+
+    /// Returns the beginning of the URLs that the provider of this route calls.
+    pub(super) fn public_url<'a>(&'a self, edge: &'a Edge) -> &'a str {
+        let own = self.provider.as_ref().and_then(|provider| provider.public_url.as_deref());
+        own.unwrap_or(&edge.public_url)
+    }
+
+    /// Returns the query parameters that can contain the token of this route, or the shared secret or JWT of its provider.
+    /// They never reach the agent.
+    pub fn secret_parameters(&self) -> impl Iterator<Item = &str> {
+        let shared = self.verifier().and_then(|verifier| match &verifier.scheme().proof {
+            Proof::SharedSecret(place) => place.parameter(),
+            Proof::Jwt(jwt) => jwt.place.parameter(),
+            _ => None,
+        });
+        self.token.iter().flat_map(TokenRule::parameters).chain(shared)
     }
 
     /// Writes the header with the assertion for a message to the agent. Writes nothing if the route has no asserter.

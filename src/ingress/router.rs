@@ -24,7 +24,7 @@ struct Node {
 
 impl Router {
     /// Adds a template with the index of its route. If the tree already contains a template of the same shape, the new
-    /// one is ignored. The configuration reports such a pair as an error.
+    /// one is ignored. `Ingress` chooses among the routes with the same path.
     pub fn insert(&mut self, template: &Template, index: usize) {
         let mut node = &mut self.root;
         for segment in template.segments() {

@@ -284,10 +284,15 @@ pub(crate) fn is_object(json: &[u8]) -> bool {
 impl<'t> Unverified<'t> {
     /// Parses a token without verifying it.
     pub(crate) fn parse(token: &'t str) -> Result<Self, Refusal> {
-        let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(malformed("the token is longer than 8 KiB"));
+            return Err(Refusal::new(Denial::TokenMalformed, "the token is longer than 8 KiB"));
         }
+        Self::parse_in_body(token)
+    }
+
+    /// Parses a token from a body, without verifying it. Only the size of the body limits the size of the token.
+    pub(crate) fn parse_in_body(token: &'t str) -> Result<Self, Refusal> {
+        let malformed = |detail: &'static str| Refusal::new(Denial::TokenMalformed, detail);
         let (signed, signature) =
             token.rsplit_once('.').ok_or_else(|| malformed("the token is not a compact JWS"))?;
         let (header, payload) =

@@ -44,14 +44,17 @@ impl Scheme {
                 let content = &scheme.content;
                 SignatureCoverage {
                     body: content.covers_body(),
-                    members: content.members().next().is_some(),
+                    members: content.body_parts_count() > 0,
                     time: scheme.timestamp.is_some(),
                     id: self.signs_id(),
-                    url: content.parts().contains(&ContentPart::Url),
+                    url: content
+                        .parts()
+                        .iter()
+                        .any(|part| matches!(part, ContentPart::Path | ContentPart::Url)),
                 }
             }
             Proof::Jwt(jwt) => SignatureCoverage {
-                body: jwt.body_hash.is_some(),
+                body: jwt.covers_body(),
                 members: false,
                 time: jwt.expires || jwt.max_age.is_some(),
                 id: self.signs_id(),
@@ -78,14 +81,22 @@ impl Scheme {
     pub fn signs_id(&self) -> bool {
         match (&self.proof, &self.id) {
             (Proof::Jwt(jwt), None) => jwt.id.is_some(),
-            (Proof::Jwt(jwt), Some(EventIdSource::Body(_))) => jwt.body_hash.is_some(),
+            (Proof::Jwt(jwt), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => jwt.covers_body(),
             (Proof::Content(scheme), Some(EventIdSource::Header(name))) => {
                 scheme.content.uses_id() || scheme.content.headers().any(|header| header == name)
+            }
+            (Proof::Content(scheme), Some(EventIdSource::Query(name))) => {
+                scheme.content.uses_id() || scheme.content.signs_parameter(name)
+            }
+            (Proof::Content(scheme), Some(EventIdSource::Form(name))) => {
+                scheme.content.covers_body() || scheme.content.signs_field(name)
             }
             (Proof::Content(scheme), Some(EventIdSource::Body(pointer))) => {
                 scheme.content.covers_body() || scheme.content.signs_member(pointer)
             }
-            (Proof::MessageSignature(message), Some(EventIdSource::Body(_))) => message.covers_body(),
+            (Proof::MessageSignature(message), Some(EventIdSource::Body(_) | EventIdSource::Form(_))) => {
+                message.covers_body()
+            }
             (Proof::Sns, _) => true,
             _ => false,
         }

@@ -28,6 +28,7 @@ mod keys;
 mod proofs;
 mod request_parts;
 mod scheme;
+mod stated_algorithm;
 mod verify;
 
 pub use content::{ContentPart, ContentScheme, ContentTemplate, ContentTemplateError};
@@ -43,10 +44,11 @@ pub use keys::{
     MacAlgorithm, PublicKey, PublicKeyAlgorithm, PublicKeySource, SecretFormat, SecretFormatError,
     SignatureAlgorithm, VerifierKeys,
 };
-pub use proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
+pub use proofs::{ExpectedClaim, JwtPlace, JwtScheme, MessageSignatureScheme, SharedSecretPlace};
 pub use request_parts::{
     EventIdSource, HeaderFormat, HeaderFormatError, SignaturePlace, TimestampRule, TimestampSource,
     TimestampUnit,
 };
 pub use scheme::{Proof, Scheme};
+pub use stated_algorithm::StatedAlgorithm;
 pub use verify::{PresentedSignature, SignedRequest, Verifier};

@@ -9,7 +9,8 @@ use super::handshake::Handshake;
 use super::identity_part::{DuplicateRule, IdentityPart};
 use super::keys::{MacAlgorithm, PublicKeySource, SecretFormat, SignatureAlgorithm};
 use super::proofs::{ExpectedClaim, JwtScheme, MessageSignatureScheme, SharedSecretPlace, SnsMessage};
-use super::request_parts::{EventIdSource, TimestampRule};
+use super::request_parts::{EventIdSource, HeaderFormat, SignaturePlace, TimestampRule};
+use super::stated_algorithm::StatedAlgorithm;
 use crate::json::Pointer;
 
 /// The proof that a message is from the provider.
@@ -54,6 +55,8 @@ pub struct Scheme {
     pub proof: Proof,
     /// Headers that every message must have, each with its required value.
     pub require: Vec<(HeaderName, HeaderValue)>,
+    /// The header in which the provider states the algorithm. `None` if the provider has one algorithm only.
+    pub stated_algorithm: Option<StatedAlgorithm>,
 }
 
 impl Scheme {
@@ -70,6 +73,7 @@ impl Scheme {
             identity: Vec::new(),
             proof: Proof::None,
             require: Vec::new(),
+            stated_algorithm: None,
         }
     }
 
@@ -85,6 +89,20 @@ impl Scheme {
                 _ => None,
             },
             _ => None,
+        }
+    }
+
+    /// Replaces the MAC algorithm of the scheme. `names` are the name of the old algorithm and of the new one. If the
+    /// signatures have the name of the old algorithm as a prefix, such as `sha256=`, they get the new one. Does nothing if
+    /// the scheme is not a MAC over a content template.
+    pub fn set_mac_algorithm(&mut self, algorithm: MacAlgorithm, (old, new): (&str, &str)) {
+        let Proof::Content(scheme) = &mut self.proof else { return };
+        scheme.algorithm = SignatureAlgorithm::Mac(algorithm);
+        if let SignaturePlace::Headers { format, .. } = &mut scheme.place
+            && let Some(rest) = format.as_str().strip_prefix(old).filter(|rest| rest.starts_with('='))
+            && let Ok(renamed) = HeaderFormat::parse(&format!("{new}{rest}"), None)
+        {
+            *format = renamed;
         }
     }
 

@@ -16,7 +16,7 @@ use callgate::signature::SignatureContext;
 use callgate::time::{Timestamp, parse_duration};
 use callgate::token::Stamp;
 use callgate::trail::Trail;
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use hmac::{Hmac, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -88,6 +88,9 @@ pub struct Case {
     pub headers: Vec<(String, String)>,
     #[serde(default)]
     pub body: String,
+    /// The body in base64, for a body that is not text. The signature covers `body`.
+    #[serde(default)]
+    pub body_base64: Option<String>,
     /// The Content-Length, if it differs from the length of the body.
     #[serde(default)]
     pub length: Option<String>,
@@ -147,6 +150,9 @@ pub struct Expect {
     /// Expected headers at the agent: name and values.
     #[serde(default)]
     pub agent_sees: BTreeMap<String, Vec<String>>,
+    /// The body that the agent receives, if it differs from the body of the request.
+    #[serde(default)]
+    pub agent_body: Option<String>,
     /// Expected response to a handshake.
     #[serde(default)]
     pub answer: Option<Answer>,
@@ -253,7 +259,8 @@ impl Case {
             at: timestamp(&self.at),
         };
         if let Some(sign) = &self.sign {
-            let verifier = config.policy.provider(&sign.provider).unwrap().verifier.as_ref().unwrap();
+            let provider = config.policy.provider(&sign.provider).unwrap();
+            let verifier = provider.verifier.as_ref().unwrap();
             let headers = prepared.header_map();
             let at = timestamp(sign.at.as_deref().unwrap_or(&self.at));
             let head = prepared.head(&headers, self.peer);
@@ -263,7 +270,8 @@ impl Case {
                 .iter()
                 .map(|interaction| minting.unwrap().minter.secret(interaction))
                 .collect();
-            let alone = SignatureContext::new(head, "https://agent.example.com", at);
+            let public_url = provider.public_url.as_deref().unwrap_or("https://agent.example.com");
+            let alone = SignatureContext::new(head, public_url, at);
             let signed = SignatureContext { derived: &derived, ..alone };
             let body = sign.body.as_deref().unwrap_or(&self.body);
             let id = sign.id.as_deref().unwrap_or("evt_1");
@@ -271,9 +279,15 @@ impl Case {
             if sign.body.is_none() {
                 prepared.body = signature.body.to_vec();
             }
+            if let Some(target) = signature.target {
+                prepared.path = target;
+            }
             for (name, value) in signature.headers {
                 prepared.headers.push((name.to_string(), value.to_str().unwrap().to_owned()));
             }
+        }
+        if let Some(text) = &self.body_base64 {
+            prepared.body = BASE64.decode(text.as_bytes()).unwrap();
         }
         let length = self
             .length
@@ -333,7 +347,8 @@ impl<L: Ledger> Pure<L> {
         let headers = prepared.header_map();
         let head = prepared.head(&headers, case.peer);
         let mut trail = Trail::verbose();
-        let mut sent = Sent { head: &head, body: &prepared.body, at: prepared.at, written: Vec::new() };
+        let mut sent =
+            Sent { head: &head, body: &prepared.body, at: prepared.at, written: Vec::new(), decoded: None };
         let decided = self
             .config
             .policy
@@ -398,6 +413,7 @@ struct Sent<'a> {
     body: &'a [u8],
     at: Timestamp,
     written: Vec<u8>,
+    decoded: Option<Vec<u8>>,
 }
 
 impl Sent<'_> {
@@ -418,13 +434,17 @@ impl Sent<'_> {
         }
     }
 
-    fn permitted(&mut self, permit: &Permit) {
-        permit.write_head(self.head, self.body, Stamp { now: self.at, id: "case" }, &mut self.written);
+    fn permitted(&mut self, permit: &mut Permit) {
+        self.decoded = permit.take_decoded_body();
+        let body = self.decoded.as_deref().unwrap_or(self.body);
+        permit.write_head(self.head, body, Stamp { now: self.at, id: "case" }, &mut self.written);
     }
 
     /// Compares the headers with the expected ones. If nothing was written, there is nothing to compare.
     fn check(&self, case: &Case) {
         let text = String::from_utf8_lossy(&self.written);
+        let decoded = self.decoded.as_deref().map(|body| String::from_utf8_lossy(body).into_owned());
+        assert!(text.is_empty() || decoded == case.expect.agent_body, "{}: {decoded:?}", case.name);
         let Some(lines) = text.strip_suffix("\r\n\r\n") else { return };
         let lines: Vec<_> = lines.split("\r\n").skip(1).map(|line| line.split_once(": ").unwrap()).collect();
         for (name, values) in &case.expect.agent_sees {
@@ -442,13 +462,13 @@ fn permit(
     trail: &mut Trail,
     sent: &mut Sent<'_>,
 ) -> Result<Permit, Verdict> {
-    let permit = verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
+    let mut permit = verified.permit(ruling, trail).map_err(|halted| match (halted.turned, halted.held) {
         (Turned::Observed(observed), _) => sent.observed(&observed),
         (_, ClaimError::Refused(refusal)) => Verdict::denied(refusal.denial, None),
         (_, ClaimError::Duplicate) => Verdict::held("duplicate", None),
         (_, ClaimError::Stale) => Verdict::held("stale", None),
     })?;
-    sent.permitted(&permit);
+    sent.permitted(&mut permit);
     Ok(permit)
 }
 

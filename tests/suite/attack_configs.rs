@@ -212,10 +212,19 @@ fn is_reference(entries: &Mapping) -> bool {
     !entries.is_empty() && entries.keys().all(|key| matches!(key.as_str(), Some("env" | "file")))
 }
 
-/// A provider can have any name, and needs no setting at all if the routes say what they require.
+/// A provider can have any name, and needs no setting at all if the routes say what they require. A handshake can name any
+/// query parameter and form field, and its reply can have any member.
 fn is_free(place: &[Step], value: &Value) -> bool {
     let providers = matches!(place, [Step::Key(key)] if key == "providers");
-    providers && value.as_mapping().is_some_and(Mapping::is_empty)
+    let key =
+        |step: &Step, names: &[&str]| matches!(step, Step::Key(key) if names.iter().any(|name| key == name));
+    let in_handshake = place.iter().any(|step| key(step, &["handshakes"]))
+        && matches!(place, [.., outer, inner] if
+            key(outer, &["when"]) && key(inner, &["form", "query"]) || key(outer, &["answer"]) && key(inner, &["json"]));
+    match value.as_mapping() {
+        Some(entries) => providers && entries.is_empty(),
+        None => in_handshake,
+    }
 }
 
 fn replacements() -> Vec<Value> {

@@ -273,7 +273,8 @@ impl World {
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         match &route.token {
             None => {}
-            Some(TokenRule::Static { header, .. }) => {
+            Some(rule @ TokenRule::Static { .. }) => {
+                let header = rule.headers().next().unwrap();
                 headers.push((header.to_string(), "a static secret".to_owned()));
             }
             Some(TokenRule::Jwt { .. }) => {

@@ -28,6 +28,7 @@ mod check;
 mod command_line;
 mod conventions;
 mod crash;
+mod custom_schemes;
 mod decisions;
 mod desync;
 mod disk;

@@ -13,7 +13,7 @@ use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
 use crate::json::Pointer;
 use crate::policy::{Feed, Policy};
-use crate::signature::{EventIdSource, Proof, SignaturePlace, TimestampSource, Verifier, VerifierKeys};
+use crate::signature::{Proof, SignaturePlace, TimestampSource, Verifier, VerifierKeys};
 use crate::source::{Allowlist, Networks};
 use crate::time::{Rate, format_duration};
 
@@ -135,6 +135,8 @@ fn limits(policy: &Policy) -> Value {
 fn provider(policy: &Policy, provider: &Provider) -> Value {
     json!({
         "preset": provider.preset,
+        "public_url": provider.public_url,
+        "decode": provider.decode.iter().map(|coding| coding.name()).collect::<Vec<_>>(),
         "allow": address(policy, provider),
         "same_event": provider.verifier.as_ref().map(|verifier| verifier.scheme().describe_identity()),
         "signature": provider.verifier.as_ref().map_or_else(|| json!("none"), signature),
@@ -317,9 +319,9 @@ fn token(rule: &TokenRule) -> Value {
             "leeway": format_duration(verifier.rules.leeway),
             "bind": verifier.rules.bind.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         }),
-        TokenRule::Static { header, secrets } => json!({
+        TokenRule::Static { carriers, secrets } => json!({
             "kind": "static",
-            "header": header.as_str(),
+            "from": self::carriers(carriers),
             "secrets": secrets.len(),
         }),
     }
@@ -334,10 +336,7 @@ fn signature(verifier: &Verifier) -> Value {
     let mut shown = json!({
         "algorithm": scheme.summary(),
         "covers": scheme.covers().names(),
-        "id": scheme.id.as_ref().map(|source| match source {
-            EventIdSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
-            EventIdSource::Header(name) => format!("header {name}"),
-        }),
+        "id": scheme.id.as_ref().map(ToString::to_string),
         "handshakes": scheme.handshakes.iter().map(|handshake| &*handshake.name).collect::<Vec<_>>(),
         "keys": match verifier.keys() {
             VerifierKeys::Derived => "one for each interaction",
@@ -356,9 +355,8 @@ fn signature(verifier: &Verifier) -> Value {
         let timestamp = content.timestamp.as_ref().map(|rule| {
             json!({
                 "from": match &rule.source {
-                    TimestampSource::Body(pointer) => format!("{} of the body", pointer.as_str()),
                     TimestampSource::Header(name) => format!("header {name}"),
-                    TimestampSource::SignatureHeader => "the signature header".to_owned(),
+                    source => source.to_string(),
                 },
                 "unit": rule.unit.name(),
                 "past": format_duration(rule.past),
@@ -372,10 +370,10 @@ fn signature(verifier: &Verifier) -> Value {
 
 fn place(place: &SignaturePlace) -> Value {
     match place {
-        SignaturePlace::Body(pointer) => json!(format!("{} of the body", pointer.as_str())),
         SignaturePlace::Headers { names, format } => json!({
             "headers": names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
             "format": format.as_str(),
         }),
+        place => json!(place.to_string()),
     }
 }

@@ -3,9 +3,9 @@
 use super::convention::{CallbackConvention, convention};
 use super::feeds;
 use super::handshake_rules::handshakes;
-use super::signature_scheme::{KINDS, Kind, scheme};
+use super::signature_scheme::{KINDS, Kind, MACS, scheme};
 use crate::config::yaml::{Cursor, Fields};
-use crate::signature::Scheme;
+use crate::signature::{MacAlgorithm, Scheme, StatedAlgorithm};
 use crate::source::{Networks, Selection};
 
 /// The addresses from which a provider calls.
@@ -64,6 +64,8 @@ pub struct PresetDefinition {
     pub scheme: Option<Scheme>,
     /// The claims that the user must set in `expect`.
     pub expect: Vec<Box<str>>,
+    /// The algorithms from which the user can choose with `algorithm`. The list is empty if the provider has one algorithm.
+    pub algorithms: Vec<MacAlgorithm>,
     /// True if the user chooses the name of the header in which the provider sends its secret.
     pub header_is_yours: bool,
     /// The addresses from which the provider calls, if they are known.
@@ -85,15 +87,16 @@ pub(super) fn definition(fields: &mut Fields<'_>) -> Option<PresetDefinition> {
     let addresses = fields.optional("addresses").map(|at| addresses(&at));
     let callback = fields.optional("callback").map(|at| convention(&at));
     let well_known = fields.optional("well_known").map(|at| at.text().map(Into::into));
-    let (scheme, expect, header_is_yours) = match signature {
+    let (scheme, expect, algorithms, header_is_yours) = match signature {
         None => {
             let shakes = shakes?;
             let scheme = (!shakes.is_empty()).then(|| Scheme { handshakes: shakes, ..Scheme::unsigned() });
-            (scheme, Vec::new(), false)
+            (scheme, Vec::new(), Vec::new(), false)
         }
         Some(read) => {
-            let (scheme, expect, yours) = read?;
-            (Some(Scheme { handshakes: shakes?, ..scheme }), expect, yours)
+            let (scheme, choices) = read?;
+            let scheme = Scheme { handshakes: shakes?, ..scheme };
+            (Some(scheme), choices.expect, choices.algorithms, choices.header_is_yours)
         }
     };
     Some(PresetDefinition {
@@ -105,6 +108,7 @@ pub(super) fn definition(fields: &mut Fields<'_>) -> Option<PresetDefinition> {
         gaps: gaps.map_or(Some(None), |read| read.map(Some))?,
         scheme,
         expect,
+        algorithms,
         header_is_yours,
         addresses: addresses.map_or(Some(None), |read| read.map(Some))?,
         callback: callback.map_or(Some(None), |read| read.map(Some))?,
@@ -112,14 +116,45 @@ pub(super) fn definition(fields: &mut Fields<'_>) -> Option<PresetDefinition> {
     })
 }
 
-fn signature(at: &Cursor<'_>) -> Option<(Scheme, Vec<Box<str>>, bool)> {
+/// The parts of a preset's signature that the user chooses.
+struct Choices {
+    algorithms: Vec<MacAlgorithm>,
+    expect: Vec<Box<str>>,
+    header_is_yours: bool,
+}
+
+fn signature(at: &Cursor<'_>) -> Option<(Scheme, Choices)> {
     let mut fields = at.fields()?;
     let kind = fields.optional("scheme").map_or(Some(Kind::Hmac), |at| at.one_of(KINDS));
     let expect = fields.optional("expect").map_or(Some(Vec::new()), |at| at.texts());
     let yours = fields.optional("header_is_yours").map_or(Some(false), |at| at.boolean());
+    let algorithms = fields.optional("algorithms").map_or(Some(Vec::new()), |at| {
+        let read: Vec<_> = at.list()?.iter().map(|at| at.one_of(MACS)).collect();
+        read.into_iter().collect()
+    });
+    let stated = fields.optional("stated_algorithm").map(|at| stated_algorithm(&at));
     let scheme = kind.and_then(|kind| scheme(kind, &mut fields));
     fields.finish();
-    Some((scheme?, expect?, yours?))
+    let stated_algorithm = stated.map_or(Some(None), |read| read.map(Some))?;
+    let choices = Choices { algorithms: algorithms?, expect: expect?, header_is_yours: yours? };
+    Some((Scheme { stated_algorithm, ..scheme? }, choices))
+}
+
+/// Reads `stated_algorithm`: the header in which the provider states the algorithm, the item of the header, the
+/// provider's name for each algorithm, and the algorithm of a message without the header.
+fn stated_algorithm(at: &Cursor<'_>) -> Option<StatedAlgorithm> {
+    let mut fields = at.fields()?;
+    let header = fields.required("header").and_then(|at| at.header_name());
+    let item = fields.required("item").and_then(|at| at.text());
+    let without_header = fields.required("without_header").and_then(|at| at.one_of(MACS));
+    let mut names = Vec::new();
+    if let Some(at) = fields.required("names") {
+        for (name, algorithm) in at.named()? {
+            names.push((algorithm.one_of(MACS)?, name.into()));
+        }
+    }
+    fields.finish();
+    Some(StatedAlgorithm { header: header?, item: item?.into(), names, without_header: without_header? })
 }
 
 pub(super) fn addresses(at: &Cursor<'_>) -> Option<Addresses> {

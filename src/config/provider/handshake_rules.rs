@@ -1,11 +1,16 @@
-//! `handshakes` of a preset: the requests with which a provider checks that a URL accepts its messages, and Callgate's
-//! replies to them.
+//! `handshakes`: the requests with which a provider checks that a URL accepts its messages, and Callgate's replies to
+//! them. A preset contains them, or a user writes them into `signature`.
 
-use http::Method;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, LOCATION, REFRESH, SET_COOKIE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderName, Method};
 
 use super::signature_scheme::certificate_rule;
 use crate::config::yaml::{Cursor, Fields};
 use crate::json::Pointer;
+use crate::request::HOP_BY_HOP;
 use crate::signature::{
     Handshake, HandshakeCondition, HandshakeValueSource, ReplyBody, ReplyTemplate, ReplyTemplatePart,
     ReplyValue,
@@ -14,17 +19,77 @@ use crate::signature::{
 const METHODS: &[(&str, &Method)] =
     &[("GET", &Method::GET), ("HEAD", &Method::HEAD), ("OPTIONS", &Method::OPTIONS), ("POST", &Method::POST)];
 
-/// Reads the handshakes of a provider.
+/// Maximum number of handshakes of one provider.
+const HANDSHAKES_MAX: usize = 16;
+
+/// Headers that the reply to a handshake must not have. Callgate writes some of them itself. The others would change
+/// what a browser does with the reply.
+const RESERVED: [HeaderName; 6] = [
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    LOCATION,
+    REFRESH,
+    SET_COOKIE,
+    X_CONTENT_TYPE_OPTIONS,
+];
+
+/// Reads the handshakes of a preset.
 pub(super) fn handshakes(at: &Cursor<'_>) -> Option<Vec<Handshake>> {
-    let read: Vec<_> = at.list()?.iter().map(handshake).collect();
+    let read: Vec<_> = at.list()?.iter().map(|at| handshake(at, None)).collect();
     read.into_iter().collect()
 }
 
-fn handshake(at: &Cursor<'_>) -> Option<Handshake> {
+/// Reads the handshakes of a scheme that a user describes. `signs` is whether the scheme has a signature. Handshakes
+/// are then signed, unless the user writes `signed: false`.
+pub(super) fn own_handshakes(at: &Cursor<'_>, signs: bool) -> Option<Vec<Handshake>> {
+    let list = at.list()?;
+    if list.len() > HANDSHAKES_MAX {
+        return at.error(format!("there are more than {HANDSHAKES_MAX} handshakes"), "describe fewer");
+    }
+    let one = |at: &Cursor<'_>| {
+        let handshake = handshake(at, Some(signs))?;
+        check_own(at, &handshake, signs);
+        Some(handshake)
+    };
+    let read: Vec<_> = list.iter().map(one).collect();
+    read.into_iter().collect()
+}
+
+/// Reports an error if a handshake would accept requests that are not handshakes, or would do more than reply to
+/// strangers.
+fn check_own(at: &Cursor<'_>, handshake: &Handshake, signs: bool) {
+    if handshake.signed && !signs {
+        let _: Option<()> = at.error("the scheme `none` has no signed handshakes", "write `signed: false`");
+    }
+    let conditions = &handshake.condition;
+    let distinct = !(conditions.head.is_empty() && conditions.body.is_empty() && conditions.form.is_empty());
+    let proves = handshake.token.is_some() || handshake.subscription.is_some();
+    if !handshake.signed && handshake.method == Method::POST && !distinct && !proves {
+        let hint = "add `when`, `token` or `of`, which only handshakes fulfil";
+        let _: Option<()> = at.error("every request without a signature would be this handshake", hint);
+    }
+    if !handshake.signed && handshake.confirmation.is_some() {
+        let hint = "write `signed: true`, or remove `fetch`";
+        let _: Option<()> = at.error("anybody could make Callgate fetch a URL", hint);
+    }
+    for (name, _) in &handshake.headers {
+        let reserved = RESERVED.contains(name) || HOP_BY_HOP.contains(name);
+        if reserved || name.as_str().starts_with("content-") {
+            let message = format!("a reply to a handshake must not have the header {name}");
+            let _: Option<()> = at.error(message, "remove it");
+        }
+    }
+}
+
+/// Reads a handshake. `signed` is the default of the field `signed`, which is required if there is no default.
+fn handshake(at: &Cursor<'_>, signed: Option<bool>) -> Option<Handshake> {
     let mut fields = at.fields()?;
     let name = fields.required("name").and_then(|at| at.name());
     let method = fields.required("method").and_then(|at| at.one_of(METHODS));
-    let signed = fields.required("signed").and_then(|at| at.boolean());
+    let signed = match signed {
+        Some(default) => fields.optional("signed").map_or(Some(default), |at| at.boolean()),
+        None => fields.required("signed").and_then(|at| at.boolean()),
+    };
     let condition = fields.optional("when").map_or(Some(HandshakeCondition::default()), |at| when(&at));
     let token = fields.optional("token").map(|at| place(&at));
     let subscription = fields.optional("of").map(|at| place(&at));
@@ -67,20 +132,31 @@ fn when(at: &Cursor<'_>) -> Option<HandshakeCondition> {
     let mut fields = at.fields()?;
     let mut when = HandshakeCondition::default();
     for (key, what) in entries(&mut fields, "header")? {
-        let name = http::HeaderName::from_bytes(key.as_bytes()).ok()?;
-        when.head.push((HandshakeValueSource::Header(name), what.expected_value()?));
+        when.head.push((HandshakeValueSource::Header(header(key, &what)?), what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "query")? {
         when.head.push((HandshakeValueSource::Query(key.into()), what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "body")? {
-        when.body.push((Pointer::parse(key)?, what.expected_value()?));
+        let Some(pointer) = Pointer::parse(key) else {
+            return what
+                .error(format!("`{key}` is not a JSON pointer"), "begin with a slash, such as /challenge");
+        };
+        when.body.push((pointer, what.expected_value()?));
     }
     for (key, what) in entries(&mut fields, "form")? {
         when.form.push((key.into(), what.expected_value()?));
     }
     fields.finish();
     Some(when)
+}
+
+/// Returns the name of a header that is the key of `at`.
+fn header(key: &str, at: &Cursor<'_>) -> Option<HeaderName> {
+    match HeaderName::from_bytes(key.as_bytes()) {
+        Ok(name) if !key.contains('_') => Some(name),
+        _ => at.error(format!("`{key}` is not a header name"), "use letters, digits and `-`"),
+    }
 }
 
 fn entries<'n>(fields: &mut Fields<'n>, key: &'static str) -> Option<Vec<(&'n str, Cursor<'n>)>> {
@@ -95,7 +171,7 @@ impl Cursor<'_> {
     }
 }
 
-type Headers = Vec<(http::HeaderName, ReplyTemplate)>;
+type Headers = Vec<(HeaderName, ReplyTemplate)>;
 
 fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, ReplyBody)> {
     let mut fields = at.fields()?;
@@ -105,8 +181,7 @@ fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, ReplyBody)> {
     let mut headers = Vec::new();
     if let Some(at) = fields.optional("headers") {
         for (name, at) in at.named()? {
-            let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
-            headers.push((name, template(&at)?));
+            headers.push((header(name, &at)?, template(&at)?));
         }
     }
     fields.finish();
@@ -168,7 +243,7 @@ fn source(name: &str) -> Option<HandshakeValueSource> {
     let (kind, rest) = name.split_once(':')?;
     match kind {
         "body" => Pointer::parse(rest).map(HandshakeValueSource::Body),
-        "header" => http::HeaderName::from_bytes(rest.as_bytes()).ok().map(HandshakeValueSource::Header),
+        "header" => HeaderName::from_bytes(rest.as_bytes()).ok().map(HandshakeValueSource::Header),
         "query" => Some(HandshakeValueSource::Query(rest.into())),
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! `providers`: the addresses from which providers call, and their signatures.
 
+mod allow;
 mod convention;
 mod definition;
 mod event_identity;
@@ -12,17 +13,18 @@ mod proof;
 mod published_paths;
 mod signature_scheme;
 
+use crate::body::content_coding::ContentCoding;
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
-use crate::policy::Feed;
 use crate::signature::{
-    ExpectedClaim, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
+    ExpectedClaim, Handshake, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
 };
-use crate::source::{Allowlist, Networks};
+use allow::allow;
 use event_identity::{apply_rule, warn_if_indistinguishable};
+use handshake_rules::own_handshakes;
 use keys::keyed;
 use proof::leeway_of;
-use signature_scheme::{KINDS, Kind, keys_at, require, scheme, tolerance_of};
+use signature_scheme::{KINDS, Kind, MACS, keys_at, require, scheme, tolerance_of};
 
 pub use convention::{CallbackConvention, TokenReturn};
 pub use definition::{Addresses, Evidence, PresetDefinition};
@@ -50,6 +52,10 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
         }),
     };
     let known = entry.as_ref().and_then(|entry| entry.as_ref());
+    let own_url_at = fields.optional("public_url");
+    let own_url = own_url_at.as_ref().map(|at| at.public_url(false));
+    let has_public_url = has_public_url || own_url_at.is_some();
+    let decode = fields.optional("decode").map_or(Some(Vec::new()), |at| codings(&at));
     let allow = fields.optional("allow").map(|at| allow(&at, known.map(|(_, entry)| entry)));
     let signature = fields.optional("signature");
     let verifier = match (known, signature) {
@@ -69,66 +75,43 @@ pub(super) fn provider(name: &str, at: &Cursor<'_>, has_public_url: bool) -> Opt
             None
         }
     };
-    let published = fields.optional("well_known").map_or(Some(None), |at| {
-        match known.and_then(|(_, entry)| entry.well_known.clone()) {
-            Some(path) => {
-                at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path))
-            }
-            None => at.error("this provider does not read such a document", "remove `well_known`"),
-        }
-    });
+    let published = fields
+        .optional("well_known")
+        .map_or(Some(None), |at| well_known(&at, known.and_then(|(_, entry)| entry.well_known.clone())));
     if entry.is_some() {
         fields.finish();
+    }
+    let verifier = verifier.map_or(Some(None), |read| read.map(Some))?;
+    if let (Some(at), false) =
+        (own_url_at, verifier.as_ref().is_some_and(|verifier| verifier.scheme().uses_url()))
+    {
+        return at.error("no signature of this provider covers the URL", "remove `public_url`");
     }
     Some(Provider {
         published: published?,
         name: name.into(),
         preset: entry?.map(|(name, _)| name),
         allow: allow.map_or(Some(None), |read| read.map(Some))?,
-        verifier: verifier.map_or(Some(None), |read| read.map(Some))?,
+        decode: decode?,
+        public_url: own_url.map_or(Some(None), |read| read.map(|url| Some(url.into())))?,
+        verifier,
     })
 }
 
-/// Reads `allow`: networks, `published` for the list of the preset, or `{url: …}` for another list.
-fn allow(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Allowlist> {
-    let mut fixed = Vec::new();
-    let mut lists = Vec::new();
-    let mut good = true;
-    for at in at.list_or_one()? {
-        let read = if at.is_map() {
-            own_list(&at).map(|feed| lists.push(at.feed(feed)))
-        } else if at.is_word("published") {
-            published(&at, preset).map(|addresses| match addresses {
-                Addresses::Feed(url, selection) => lists.push(at.feed(feeds::list(url, selection))),
-                Addresses::Fixed(networks) => fixed.extend(networks.nets()),
-            })
-        } else {
-            at.network().map(|network| fixed.push(network))
-        };
-        good &= read.is_some();
+/// Reads `well_known`. `path` is the path of the document that the provider reads.
+fn well_known(at: &Cursor<'_>, path: Option<Box<str>>) -> Option<Option<Box<str>>> {
+    match path {
+        Some(path) => at.one_of(&[("publish", true), ("none", false)]).map(|publish| publish.then_some(path)),
+        None => at.error("this provider does not read such a document", "remove `well_known`"),
     }
-    good.then_some(())?;
-    let allowlist = Allowlist { fixed: Networks::new(fixed), feeds: lists };
-    if allowlist.fixed.is_everything() {
-        at.warn("every address is allowed");
-    }
-    Some(allowlist)
 }
 
-fn own_list(at: &Cursor<'_>) -> Option<Feed> {
-    let mut fields = at.fields()?;
-    let url = fields.required("url").and_then(|at| at.fetchable());
-    let selection = feeds::selection(&mut fields);
-    fields.finish();
-    Some(feeds::list(url?, selection?))
-}
-
-fn published(at: &Cursor<'_>, preset: Option<&PresetDefinition>) -> Option<Addresses> {
-    match preset.map(|entry| &entry.addresses) {
-        Some(Some(addresses)) => Some(addresses.clone()),
-        Some(None) => at.error("the preset has no list of addresses", "write the networks, or {url: …}"),
-        None => at.error("`published` needs a `preset`", "add a `preset`, or write {url: …}"),
-    }
+/// Reads `decode`: the content codings that Callgate decodes.
+fn codings(at: &Cursor<'_>) -> Option<Vec<ContentCoding>> {
+    let words = [ContentCoding::Brotli, ContentCoding::Deflate, ContentCoding::Gzip];
+    let words = words.map(|coding| (coding.name(), coding));
+    let read: Vec<_> = at.list_or_one()?.iter().map(|at| at.one_of(&words)).collect();
+    read.into_iter().collect()
 }
 
 /// Reads the settings of a provider with a preset, such as `secrets` and `tolerance`. Returns the verifier. Returns
@@ -159,6 +142,7 @@ fn preset_verifier(
     let tolerance = fields.optional("tolerance").map(|at| tolerance(&at, &mut scheme));
     let leeway = fields.optional("leeway").map(|at| leeway(&at, &mut scheme));
     let header = fields.optional("header").map(|at| header(&at, preset, &mut scheme));
+    let algorithm = fields.optional("algorithm").map(|at| algorithm(&at, preset, &mut scheme));
     let expect = expect(fields, preset, &mut scheme);
     let keys = fields.optional("keys").map(|at| own_keys(&at, preset, &mut scheme));
     let require = fields.optional("require").map(|at| {
@@ -174,6 +158,7 @@ fn preset_verifier(
     tolerance.unwrap_or(Some(()))?;
     leeway.unwrap_or(Some(()))?;
     header.unwrap_or(Some(()))?;
+    algorithm.unwrap_or(Some(()))?;
     expect?;
     verifier
 }
@@ -199,6 +184,20 @@ fn leeway(at: &Cursor<'_>, scheme: &mut Scheme) -> Option<()> {
         }
         _ => at.error("this provider sends no JWT", "remove `leeway`, or use `tolerance` for a timestamp"),
     }
+}
+
+/// Reads `algorithm`, for presets whose sender lets the user choose it.
+fn algorithm(at: &Cursor<'_>, preset: &PresetDefinition, scheme: &mut Scheme) -> Option<()> {
+    if preset.algorithms.is_empty() {
+        return at.error(format!("{} has a fixed algorithm", preset.title), "remove `algorithm`");
+    }
+    let accepted: Vec<_> =
+        MACS.iter().filter(|(_, known)| preset.algorithms.contains(known)).copied().collect();
+    let algorithm = at.one_of(&accepted)?;
+    let name = |algorithm| MACS.iter().find(|(_, known)| *known == algorithm).map(|(name, _)| *name);
+    let names = (name(scheme.mac_algorithm()?)?, name(algorithm)?);
+    scheme.set_mac_algorithm(algorithm, names);
+    Some(())
 }
 
 /// Reads `header`, for presets whose header the user chooses.
@@ -279,9 +278,14 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
             let accepted = fields
                 .optional("unsigned_body")
                 .map_or(Some(false), |at| at.one_of(&[("accept", true), ("refuse", false)]));
+            let handshakes = fields.optional("handshakes").map(|at| own_handshakes(&at, kind != Kind::None));
             let scheme = scheme(kind, &mut fields);
+            let scheme = handshakes
+                .map_or(Some(Vec::new()), |read| read)
+                .and_then(|handshakes| Some(Scheme { handshakes, ..scheme? }));
             if let (Some(scheme), Some(accepted)) = (&scheme, accepted) {
                 covered(at, scheme, accepted);
+                complete(&fields, scheme);
                 warn_if_indistinguishable(at, scheme);
             }
             (scheme, None)
@@ -310,6 +314,34 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     verifier
 }
 
+/// Reports an error for each setting that a handshake needs and that is missing.
+fn complete(fields: &Fields<'_>, scheme: &Scheme) {
+    let any = |needs: fn(&Handshake) -> bool| scheme.handshakes.iter().any(needs);
+    let has_secrets = fields.has("secrets");
+    let needed = [
+        ("a `token`", "verify_token", any(|shake| shake.token.is_some()) && !has_secrets),
+        ("`of`", "subscriptions", any(|shake| shake.subscription.is_some())),
+        ("`learn`", "registration", any(|shake| shake.secret.is_some())),
+    ];
+    for (cause, setting, is_needed) in needed {
+        if is_needed && !fields.has(setting) {
+            let message = format!("a handshake has {cause}, so `{setting}` is missing");
+            let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
+        }
+    }
+    // A challenge has no braces and brackets, and the body begins with one of them. Without the body in the signed
+    // content, a caller could send signed content as the challenge, and would receive its signature.
+    let signs_body = match &scheme.proof {
+        Proof::Content(content) => content.content.contains_json(),
+        _ => false,
+    };
+    if !signs_body && any(Handshake::signs_unauthenticated_text) {
+        let hint = "write `signed: true`, or put {body} into `content`";
+        let _: Option<()> =
+            fields.at().error("the reply to an unsigned handshake could be the signature of a message", hint);
+    }
+}
+
 /// Reports an error if the scheme does not cover the body, unless the user accepts this with `unsigned_body`.
 fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
     let covers = scheme.covers().body;
@@ -317,6 +349,10 @@ fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
         let _: Option<()> = at.error("the signature covers the body", "remove `unsigned_body`");
     }
     let hint = "or add `unsigned_body: accept` if the provider does not sign the body";
+    if matches!(scheme.proof, Proof::None) && scheme.handshakes.is_empty() {
+        let hint = "remove `signature`, or add the `handshakes` that the provider sends";
+        let _: Option<()> = at.error("the scheme `none` has only handshakes", hint);
+    }
     let _: Option<()> = match &scheme.proof {
         _ if covers || accepted => None,
         Proof::Content(_) => {

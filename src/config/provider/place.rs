@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::config::yaml::{Cursor, Fields};
+use crate::json::Pointer;
 use crate::signature::{Encoding, HeaderFormat, PublicKeyAlgorithm, SignaturePlace};
 
 /// The default tolerance for timestamps, both in the past and in the future.
@@ -20,19 +23,42 @@ pub(super) const PUBLIC: &[(&str, PublicKeyAlgorithm)] = &[
 pub(super) const ENCODINGS: &[(&str, Encoding)] =
     &[("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
 
-/// Reads the place of a signature: `header` and `format`, or `signature_at: {body: /pointer}`.
+/// A part of a request that the configuration names.
+pub(super) enum RequestPart {
+    /// A member of the JSON body.
+    Body(Pointer),
+    /// A field of the form in the body.
+    Form(Box<str>),
+    /// A header.
+    Header(HeaderName),
+    /// A query parameter.
+    Query(Box<str>),
+}
+
+/// Reads `body`, `form`, `header` and `query`. Returns the part of each key that is present.
+pub(super) fn request_parts(fields: &mut Fields<'_>) -> Vec<Option<RequestPart>> {
+    let body = fields.optional("body").map(|at| at.pointer().map(RequestPart::Body));
+    let form = fields.optional("form").map(|at| at.field_name().map(|name| RequestPart::Form(name.into())));
+    let header = fields.optional("header").map(|at| at.header_name().map(RequestPart::Header));
+    let query =
+        fields.optional("query").map(|at| at.field_name().map(|name| RequestPart::Query(name.into())));
+    [body, form, header, query].into_iter().flatten().collect()
+}
+
+/// Reads the place of a signature: `header` and `format`, or `signature_at` with `body`, `form` or `query`.
 pub(super) fn place(fields: &mut Fields<'_>) -> Option<SignaturePlace> {
     let within = fields.optional("signature_at");
-    let separator = fields.optional("separator").map(|at| separator(&at));
+    let separator_at = fields.optional("separator");
+    let separator = separator_at.as_ref().map(separator);
     let format_at = fields.optional("format");
     if let Some(at) = within {
-        let mut inner = at.fields()?;
-        let pointer = inner.required("body").and_then(|at| at.pointer());
-        inner.finish();
         if let Some(header) = fields.optional("header") {
             return header.error("`signature_at` and `header` exclude each other", "keep one of the two");
         }
-        return pointer.map(SignaturePlace::Body);
+        if let Some(format) = format_at.or(separator_at) {
+            return format.error("only a signature in a header has a format", "remove it");
+        }
+        return signature_at(&at);
     }
     let names = fields.required("header").and_then(|at| match at.list_or_one() {
         Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
@@ -47,6 +73,26 @@ pub(super) fn place(fields: &mut Fields<'_>) -> Option<SignaturePlace> {
         }),
     };
     Some(SignaturePlace::Headers { names: names?, format: format? })
+}
+
+fn signature_at(at: &Cursor<'_>) -> Option<SignaturePlace> {
+    let mut inner = at.fields()?;
+    let mut parts = request_parts(&mut inner);
+    inner.finish();
+    match (parts.pop(), parts.is_empty()) {
+        (Some(part), true) => match part? {
+            RequestPart::Body(pointer) => Some(SignaturePlace::Body(pointer)),
+            RequestPart::Form(name) => Some(SignaturePlace::Form(name)),
+            RequestPart::Query(name) => Some(SignaturePlace::Query(name)),
+            RequestPart::Header(_) => {
+                at.error("a signature in a header is described by `header` and `format`", "header: NAME")
+            }
+        },
+        _ => at.error(
+            "expected exactly one of body, form and query",
+            "{body: /pointer}, {form: NAME} or {query: NAME}",
+        ),
+    }
 }
 
 fn separator(at: &Cursor<'_>) -> Option<char> {

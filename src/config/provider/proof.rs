@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
 use crate::config::yaml::{Cursor, Fields};
 use crate::signature::{
-    Encoding, ExpectedClaim, JwtScheme, MacAlgorithm, MessageSignatureScheme, PublicKeyAlgorithm,
+    Encoding, ExpectedClaim, JwtPlace, JwtScheme, MacAlgorithm, MessageSignatureScheme, PublicKeyAlgorithm,
     SharedSecretPlace, SignatureAlgorithm,
 };
 
@@ -91,7 +91,7 @@ fn required_or_optional(at: &Cursor<'_>) -> Option<bool> {
 }
 
 pub(super) fn jwt(fields: &mut Fields<'_>) -> Option<JwtScheme> {
-    let place = place(fields);
+    let place = jwt_place(fields);
     let algorithms = fields.required("algorithm").and_then(|at| {
         at.list_or_one()?.iter().map(|at| at.one_of(JOSE).map(Into::into)).collect::<Option<Vec<Box<str>>>>()
     });
@@ -141,6 +141,21 @@ pub(super) fn leeway_of(at: &Cursor<'_>) -> Option<Duration> {
     match at.duration_or_zero()? {
         leeway if leeway > LEEWAY_MAX => at.error("must be at most 5m", ""),
         leeway => Some(leeway),
+    }
+}
+
+/// Reads the place of a JWT: `signature_at: body` for the whole body, or the place of a signature.
+fn jwt_place(fields: &mut Fields<'_>) -> Option<JwtPlace> {
+    match fields.optional("signature_at").filter(|at| at.is_word("body")) {
+        None => place(fields).map(JwtPlace::At),
+        Some(_) => {
+            for key in ["header", "format", "separator"] {
+                if let Some(at) = fields.optional(key) {
+                    return at.error("the token is the whole body, so it is in no header", "remove it");
+                }
+            }
+            Some(JwtPlace::WholeBody)
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::event_identity::with_identity;
-use super::place::{ENCODINGS, PUBLIC, TOLERANCE_DEFAULT, place};
+use super::place::{ENCODINGS, PUBLIC, RequestPart, TOLERANCE_DEFAULT, place, request_parts};
 use super::proof::{jwt, message, token};
 use crate::config::yaml::{Cursor, Fields};
-use crate::json::POINTERS_MAX;
+use crate::json::{POINTERS_MAX, Pointer};
 use crate::signature::{
     CertificateRule, CertificateSource, ContentPart, ContentScheme, ContentTemplate, DuplicateRule,
     EventIdSource, MacAlgorithm, Proof, PublicKeyAlgorithm, PublicKeySource, Scheme, SecretFormat,
@@ -18,7 +18,7 @@ use crate::signature::{
 /// The longest tolerance that causes no warning.
 const TOLERANCE_QUIET_MAX: Duration = Duration::from_secs(3600);
 
-const MACS: &[(&str, MacAlgorithm)] = &[
+pub(super) const MACS: &[(&str, MacAlgorithm)] = &[
     ("plain-sha256", MacAlgorithm::PlainSha256),
     ("sha1", MacAlgorithm::HmacSha1),
     ("sha256", MacAlgorithm::HmacSha256),
@@ -41,6 +41,7 @@ pub(super) enum Kind {
     Hmac,
     Jwt,
     Message,
+    None,
     Sns,
     Token,
 }
@@ -52,6 +53,7 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
     ("hmac", Kind::Hmac),
     ("jwt", Kind::Jwt),
     ("message-signatures", Kind::Message),
+    ("none", Kind::None),
     ("sns", Kind::Sns),
     ("token", Kind::Token),
 ];
@@ -59,13 +61,10 @@ pub(super) const KINDS: &[(&str, Kind)] = &[
 /// Reads the fields of a scheme.
 pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let id = fields.optional("id").map_or(Some(IdLocation::None), |at| id_of(&at, kind));
-    let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| {
-        let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
-        read.into_iter().collect()
-    });
+    let absent = fields.optional("absent").map_or(Some(Vec::new()), |at| pointers(&at));
     let require = fields.optional("require").map_or(Some(Vec::new()), |at| require(&at));
     let keys = match kind {
-        Kind::Basic | Kind::Hmac | Kind::Token => Some(None),
+        Kind::Basic | Kind::Hmac | Kind::None | Kind::Token => Some(None),
         _ => fields.optional("keys").map_or(Some(None), |at| keys_at(&at, kind).map(Some)),
     };
     let secret_format = match kind {
@@ -85,6 +84,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         Kind::Hmac | Kind::Asymmetric => content(kind, fields, source).map(Proof::Content),
         Kind::Jwt => jwt(fields).map(Proof::Jwt),
         Kind::Message => message(fields).map(Proof::MessageSignature),
+        Kind::None => Some(Proof::None),
         Kind::Sns => Some(Proof::Sns),
         Kind::Basic => Some(Proof::SharedSecret(SharedSecretPlace::Basic)),
         Kind::Token => token(fields).map(Proof::SharedSecret),
@@ -92,7 +92,7 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
     let (id, absent) = (id?, absent?);
     let mut proof = proof?;
     let members = match &proof {
-        Proof::Content(content) => content.content.members().count(),
+        Proof::Content(content) => content.content.body_parts_count(),
         _ => 0,
     };
     if absent.len() + members + 2 > POINTERS_MAX {
@@ -116,8 +116,14 @@ pub(super) fn scheme(kind: Kind, fields: &mut Fields<'_>) -> Option<Scheme> {
         identity: Vec::new(),
         proof,
         require: require?,
+        stated_algorithm: None,
     };
     with_identity(scheme, duplicates.as_ref(), identity.as_ref())
+}
+
+fn pointers(at: &Cursor<'_>) -> Option<Vec<Pointer>> {
+    let read: Vec<_> = at.list()?.iter().map(Cursor::pointer).collect();
+    read.into_iter().collect()
 }
 
 fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) -> Option<ContentScheme> {
@@ -162,8 +168,10 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) 
             "add {secret} to `content`, or use sha256",
         );
     }
-    if content.uses_id() && !matches!(has_id, Some(EventIdSource::Header(_))) {
-        return fields.at().error("{id} is signed, but has no location", "add `id: {header: NAME}`");
+    if content.uses_id() && !has_id.is_some_and(EventIdSource::is_in_head) {
+        return fields
+            .at()
+            .error("{id} is signed, but has no location", "add `id: {header: NAME}` or `id: {query: NAME}`");
     }
     Some(ContentScheme { algorithm: cipher?, content, encoding: encoding?, place, timestamp })
 }
@@ -259,36 +267,44 @@ enum IdLocation {
 
 fn id_of(at: &Cursor<'_>, kind: Kind) -> Option<IdLocation> {
     let mut fields = at.fields()?;
-    let header = fields
-        .optional("header")
-        .map(|at| at.header_name().map(|name| IdLocation::At(EventIdSource::Header(name))));
-    let body = fields
-        .optional("body")
-        .map(|at| at.pointer().map(|pointer| IdLocation::At(EventIdSource::Body(pointer))));
+    let mut parts = request_parts(&mut fields);
     let claim = match kind {
         Kind::Jwt => fields.optional("claim").map(|at| at.text().map(|name| IdLocation::Claim(name.into()))),
         _ => None,
     };
     fields.finish();
-    let mut given = [header, body, claim].into_iter().flatten();
-    match (given.next(), given.next()) {
-        (Some(one), None) => one,
-        _ => at.error("expected exactly one of header, body and claim", "{header: NAME} or {body: /pointer}"),
+    match (claim, parts.pop(), parts.is_empty()) {
+        (Some(claim), None, true) => claim,
+        (None, Some(part), true) => Some(IdLocation::At(match part? {
+            RequestPart::Body(pointer) => EventIdSource::Body(pointer),
+            RequestPart::Form(name) => EventIdSource::Form(name),
+            RequestPart::Header(name) => EventIdSource::Header(name),
+            RequestPart::Query(name) => EventIdSource::Query(name),
+        })),
+        _ => at.error(
+            "expected exactly one of header, body, form, query and claim",
+            "{header: NAME} or {body: /pointer}",
+        ),
     }
 }
 
 /// Reads `timestamp: {header: NAME, unit: s}`. If no location is given, the timestamp is in the signature header.
 fn timestamp(at: &Cursor<'_>) -> Option<(Option<TimestampSource>, TimestampUnit)> {
     let mut fields = at.fields()?;
-    let header = fields.optional("header").map(|at| at.header_name().map(TimestampSource::Header));
-    let body = fields.optional("body").map(|at| at.pointer().map(TimestampSource::Body));
+    let mut parts = request_parts(&mut fields);
     let unit = fields.optional("unit").map_or(Some(TimestampUnit::UnixSeconds), |at| at.one_of(UNITS));
     fields.finish();
-    let source = match (header, body) {
-        (Some(_), Some(_)) => at.error("`header` and `body` exclude each other", "keep one of the two"),
-        (one, other) => one.or(other).map_or(Some(None), |read| read.map(Some)),
+    let source = match (parts.pop(), parts.is_empty()) {
+        (_, false) => return at.error("the timestamp has several locations", "keep one of them"),
+        (None, true) => None,
+        (Some(part), true) => Some(match part? {
+            RequestPart::Body(pointer) => TimestampSource::Body(pointer),
+            RequestPart::Form(name) => TimestampSource::Form(name),
+            RequestPart::Header(name) => TimestampSource::Header(name),
+            RequestPart::Query(name) => TimestampSource::Query(name),
+        }),
     };
-    Some((source?, unit?))
+    Some((source, unit?))
 }
 
 /// Checks that the timestamp has a location and is signed, and reads its tolerance.
@@ -314,6 +330,10 @@ fn timestamp_rule(
         Some(TimestampSource::Body(pointer)) => {
             content.covers_body() || content.signs_member(pointer) || content.uses_timestamp()
         }
+        Some(TimestampSource::Form(name)) => {
+            content.covers_body() || content.signs_field(name) || content.uses_timestamp()
+        }
+        Some(TimestampSource::Query(name)) => content.signs_parameter(name) || content.uses_timestamp(),
         _ => content.uses_timestamp(),
     };
     match (source, signed, tolerance) {

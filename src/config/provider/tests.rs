@@ -121,7 +121,7 @@ fn schemes_that_would_let_anybody_in() {
     own(
         "scheme: jwt, header: x-s, algorithm: HS256, unsigned_body: accept, id: { claim: jti, header: x }",
         ".signature.id",
-        "exactly one of header, body and claim",
+        "exactly one of header, body, form, query and claim",
     );
     own("scheme: token, header: x-s, header_is_yours: true", ".signature.header_is_yours", "unknown key");
     provider(

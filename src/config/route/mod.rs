@@ -3,6 +3,7 @@
 mod assertion;
 mod interaction;
 mod passed_headers;
+mod same_path;
 mod token;
 
 use std::sync::Arc;
@@ -64,25 +65,20 @@ impl References<'_, '_> {
 /// Reads `routes`.
 pub(super) fn routes<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Vec<Arc<Route>>> {
     let list = at.list()?;
-    let read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
-    distinct(&read.iter().flatten().collect::<Vec<_>>());
+    let mut read: Vec<_> = list.iter().map(|at| Some((at.clone(), route(at, known)?))).collect();
+    distinct_names(&read.iter().flatten().collect::<Vec<_>>());
+    same_path::combine(&mut read.iter_mut().flatten().collect::<Vec<_>>());
     read.into_iter().map(|read| read.map(|(_, route)| Arc::new(route))).collect()
 }
 
-/// Reports an error for each route that has the same name or the same paths as an earlier route.
-fn distinct(routes: &[&(Cursor<'_>, Route)]) {
+/// Reports an error for each route that has the same name as an earlier route.
+fn distinct_names(routes: &[&(Cursor<'_>, Route)]) {
     for (i, _) in repeated(routes, |(_, a), (_, b)| a.name.cmp(&b.name)) {
         let Some((at, route)) = routes.get(i) else { continue };
         let _: Option<()> = at.error(
             format!("the name {} is used twice", route.name),
             "each token is bound to the name of a route",
         );
-    }
-    for (i, earlier) in repeated(routes, |(_, a), (_, b)| a.path.precedence(&b.path)) {
-        let (Some((at, route)), Some((_, earlier))) = (routes.get(i), routes.get(earlier)) else { continue };
-        let message = format!("matches the same paths as the route {}", earlier.name);
-        let hint = format!("{} and {} cannot be told apart", earlier.path.as_str(), route.path.as_str());
-        let _: Option<()> = at.error(message, hint);
     }
 }
 
@@ -99,8 +95,7 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
     let forward = fields.required("forward").and_then(|at| forward(&at, path.as_ref()));
     let query = query(fields.optional("query"));
     let body_max = fields.optional("body_max").map_or(Some(BODY_BYTES_DEFAULT), |at| at.size(BODY_BYTES_MAX));
-    let stream_at = fields.optional("stream");
-    let states_duplicates = fields.has("duplicates");
+    let (stream_at, states_duplicates) = (fields.optional("stream"), fields.has("duplicates"));
     let tells_duplicates = duplicates(fields.optional("duplicates"));
     let interaction_at = fields.optional("interaction");
     let asked = name.and_then(|name| known.convention(name));
@@ -132,6 +127,7 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
         agent: agent?,
         path: path?,
         methods: methods?,
+        path_methods: Vec::new(),
         provider,
         token,
         forward: forward?,
@@ -239,6 +235,12 @@ fn stream(
         return at.error(
             "a signature can be verified only over the whole body, and a stream is not read as a whole",
             "use a `provider` without `signature`, or remove `stream`",
+        );
+    }
+    if provider.is_some_and(|provider| !provider.decode.is_empty()) {
+        return at.error(
+            "a stream is passed on without decoding",
+            "use a `provider` without `decode`, or remove `stream`",
         );
     }
     if mode == Some(Mode::Observe) {

@@ -29,6 +29,9 @@ impl CallbackTokens {
     }
 }
 
+/// The query parameter of a static token with `from: query`.
+const STATIC_PARAMETER: &str = "token";
+
 /// The default lifetime of a token.
 const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
@@ -153,17 +156,34 @@ pub(crate) fn token(
                 .map(|(carriers, verifier)| TokenRule::Jwt { carriers, verifier: verifier.into() })
         }
         Kind::Static => {
-            let header = fields.required("header").and_then(|at| at.header_name());
+            let carriers = static_carriers(&mut fields);
             let secrets = fields.required("secrets").and_then(|at| at.secrets());
             if path.is_some_and(|path| path.has(TOKEN_CAPTURE)) {
-                let hint = "a static token is in a header; choose another name for the capture";
+                let hint =
+                    "a static token is in a header or in the query; choose another name for the capture";
                 let _: Option<()> = at.error("{callback_token} has no meaning for this kind of token", hint);
             }
-            header.zip(secrets).map(|(header, secrets)| TokenRule::Static { header, secrets })
+            carriers.zip(secrets).map(|(carriers, secrets)| TokenRule::Static { carriers, secrets })
         }
     };
     fields.finish();
     rule
+}
+
+/// Reads the place of a static token: `header`, or `from` with `bearer`, `{header: NAME}` or `{query: NAME}`.
+fn static_carriers(fields: &mut Fields<'_>) -> Option<Vec<Carrier>> {
+    let Some(from) = fields.optional("from") else {
+        return fields.required("header")?.header_name().map(|name| vec![Carrier::Header(name)]);
+    };
+    if let Some(at) = fields.optional("header") {
+        return at.error("`header` and `from` exclude each other", "keep one of the two");
+    }
+    // Without the path, `carriers` cannot report a contradiction with it.
+    let carriers = carriers(fields, None, STATIC_PARAMETER)?;
+    match carriers.contains(&Carrier::Path) {
+        true => from.error("a static token is not in the path", "use `{query: NAME}` or `{header: NAME}`"),
+        false => Some(carriers),
+    }
 }
 
 /// Reads `from`: `bearer`, `query`, `path`, `{header: NAME}` or `{query: NAME}`. The default is `bearer`.
@@ -172,7 +192,7 @@ fn carriers(fields: &mut Fields<'_>, path: Option<&Template>, parameter: &str) -
     let carriers = match &from {
         None => vec![Carrier::Bearer],
         Some(at) => {
-            let read: Vec<_> = at.list()?.iter().map(|at| carrier(at, parameter)).collect();
+            let read: Vec<_> = at.list_or_one()?.iter().map(|at| carrier(at, parameter)).collect();
             read.into_iter().collect::<Option<Vec<_>>>()?
         }
     };

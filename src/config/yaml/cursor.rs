@@ -11,6 +11,7 @@ use super::key_path::{Step, path_text};
 use super::node::Node;
 use super::reader::{CHANGE_ME, Reader};
 use super::suggest::{did_you_mean, is_name, shown};
+use crate::body::form::is_field_name;
 use crate::config::env::Surroundings;
 use crate::config::secrets::LoadedSecret;
 use crate::feed::FeedId;
@@ -266,6 +267,18 @@ impl<'n> Cursor<'n> {
         match HeaderName::from_bytes(text.as_bytes()) {
             Ok(name) if !text.contains('_') => Some(name),
             _ => self.error(format!("`{text}` is not a header name"), "use letters, digits and `-`"),
+        }
+    }
+
+    /// Returns the name of a form field or of a query parameter.
+    pub(crate) fn field_name(&self) -> Option<&'n str> {
+        let text = self.text()?;
+        match is_field_name(text) {
+            true => Some(text),
+            false => self.error(
+                format!("`{text}` is not the name of a field or parameter"),
+                "use letters, digits, `-`, `_`, `.` and `:`",
+            ),
         }
     }
 

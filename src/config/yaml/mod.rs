@@ -8,6 +8,7 @@ mod fields;
 mod key_path;
 mod node;
 mod positions;
+mod public_url;
 mod reader;
 mod suggest;
 

@@ -114,7 +114,7 @@ impl CallbackExchange<'_> {
             return ExchangeRecord::without_checks("document", 200, was_written);
         }
         let decided = self.policy.ingress.decide_head(&head, context.clocks.now(), trail);
-        let admitted = match self.check_rate(decided, trail) {
+        let mut admitted = match self.check_rate(decided, trail) {
             Ok(admitted) => admitted,
             Err(denied) => return self.deny(*denied, 0).await,
         };
@@ -123,7 +123,7 @@ impl CallbackExchange<'_> {
         }
         let read = self.read_body(&admitted).await;
         trail.resume();
-        let (body, _held) = match read {
+        let (body, (mut reservation, _slot)) = match read {
             Ok(read) => read,
             Err(denial) => {
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
@@ -132,6 +132,10 @@ impl CallbackExchange<'_> {
         };
         let body_bytes = body.len() as u64;
         let head = head_of(self.session, caller);
+        let mut grow = |bytes: u64| reservation.grow_to(body_bytes.saturating_add(bytes));
+        if let Err(denial) = admitted.decode_body(&head, &body, &mut grow, trail) {
+            return self.deny(Denied { denial, seen: admitted.into_seen() }, body_bytes).await;
+        }
         let mut end = match admitted.decide_body(&head, &body, trail) {
             Ok(Decided::Callback(verified)) => self.claim_and_deliver(caller, verified, body, trail).await,
             Ok(Decided::Handshake(handshake)) => {
@@ -256,7 +260,7 @@ impl CallbackExchange<'_> {
             Ok(permit) => permit,
             Err(halted) => return Box::pin(self.respond_undelivered(caller, *halted, body)).await,
         };
-        let permit = match self.check_route_rate(permit, trail) {
+        let mut permit = match self.check_route_rate(permit, trail) {
             Ok(permit) => permit,
             Err(Turned::Away(seen)) => {
                 return self.deny(Denied { denial: Denial::RouteBusy, seen: *seen }, 0).await;
@@ -266,6 +270,7 @@ impl CallbackExchange<'_> {
             }
         };
         let began = trail.last().unwrap_or_else(instant);
+        let body = permit.take_decoded_body().map_or(body, Bytes::from);
         let body = permit.body_with_local_endpoint(&body, &context.actions_url).map_or(body, Bytes::from);
         let stamp = Stamp { id: self.request_id, now: context.clocks.now() };
         set_traceparent(self.session, self.span);
@@ -336,12 +341,8 @@ impl CallbackExchange<'_> {
         let verifier = seen.route.as_deref().and_then(Route::verifier);
         let status = verifier.map_or(200, |verifier| verifier.scheme().acknowledge);
         let was_written = response::acknowledge(self.session, status, result).await;
-        ExchangeRecord::responded(
-            seen,
-            Outcome::Allowed(result),
-            if was_written { status } else { 0 },
-            was_written,
-        )
+        let sent = if was_written { status } else { 0 };
+        ExchangeRecord::responded(seen, Outcome::Allowed(result), sent, was_written)
     }
 
     /// Relays the agent's response to the caller.
@@ -376,7 +377,7 @@ impl CallbackExchange<'_> {
         }
         self.context.fetcher.want(&denied.seen);
         let declared = head_of(self.session, Caller::at(self.conn.peer)).body_bytes_declared;
-        let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.methods);
+        let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.path_methods);
         let explain = self.policy.explain_denials;
         let result =
             deny::deny(self.session, denied.denial, declared, methods, self.request_id, explain).await;

@@ -8,10 +8,12 @@ use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{canonical_json, twilio_form};
+use crate::body::form::{PlusSign, is_field_name};
 use crate::denial::Refusal;
 use crate::json::Pointer;
 use crate::request::RequestHead;
 use crate::signature::context::SignatureContext;
+use crate::signature::request_parts::{BodyPart, required_parameter};
 
 /// One part of a content template.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,6 +26,8 @@ pub enum ContentPart {
     CanonicalJson,
     /// The CRC-32 checksum of the body in decimal.
     Crc32,
+    /// A field of the form in the body, decoded. If the field is missing, this part is empty.
+    Field(Box<str>),
     /// The sorted names and values of a form. For other bodies, this part is empty.
     Form,
     /// The value of a header, as received. If the header is missing, this part is empty.
@@ -37,11 +41,16 @@ pub enum ContentPart {
     Member(Pointer),
     /// The method.
     Method,
+    /// The raw path, without the query.
+    Path,
+    /// A query parameter, decoded. The query must have it.
+    Query(Box<str>),
     /// The secret.
     Secret,
     /// The timestamp, as received.
     Timestamp,
-    /// The URL that the provider called. It consists of `public_url`, the raw path and the raw query.
+    /// The URL that the provider called. It consists of `public_url`, the raw path and the raw query, without the query
+    /// parameter that contains the signature.
     Url,
 }
 
@@ -68,7 +77,8 @@ impl fmt::Display for ContentTemplateError {
             Self::Unknown(name) => write!(
                 f,
                 "contains the unknown placeholder `{{{name}}}`. Placeholders are {{body}} {{timestamp}} {{id}} {{method}} \
-                 {{url}} {{header:name}} {{body:/pointer}} {{body_sha256}} {{canonical_json}} {{crc32}} {{form}} {{secret}}"
+                 {{url}} {{path}} {{query:name}} {{header:name}} {{body:/pointer}} {{form:name}} {{body_sha256}} \
+                 {{canonical_json}} {{crc32}} {{form}} {{secret}}"
             ),
         }
     }
@@ -128,15 +138,49 @@ impl ContentTemplate {
         self.parts.iter().any(whole)
     }
 
-    /// Reports whether the template names this member of the body.
-    pub fn signs_member(&self, pointer: &Pointer) -> bool {
-        self.members().any(|member| member == pointer)
+    /// Reports whether the signed content contains the JSON body as text.
+    pub fn contains_json(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, ContentPart::Body | ContentPart::CanonicalJson))
     }
 
-    /// Returns the members of the body that the template names, in order.
-    pub fn members(&self) -> impl Iterator<Item = &Pointer> {
+    /// Reports whether the template names this member of the body.
+    pub fn signs_member(&self, pointer: &Pointer) -> bool {
+        self.parts.iter().any(|part| matches!(part, ContentPart::Member(member) if member == pointer))
+    }
+
+    /// Reports whether the template names this field of the form.
+    pub fn signs_field(&self, name: &str) -> bool {
+        self.parts.iter().any(|part| matches!(part, ContentPart::Field(field) if **field == *name))
+    }
+
+    /// Reports whether the template names this query parameter, or contains the URL.
+    pub fn signs_parameter(&self, name: &str) -> bool {
+        let signs = |part: &ContentPart| match part {
+            ContentPart::Query(parameter) => **parameter == *name,
+            ContentPart::Url => true,
+            _ => false,
+        };
+        self.parts.iter().any(signs)
+    }
+
+    /// Returns the query parameters that the template names.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
-            ContentPart::Member(pointer) => Some(pointer),
+            ContentPart::Query(name) => Some(&**name),
+            _ => None,
+        })
+    }
+
+    /// Returns the number of members and form fields that the template names.
+    pub fn body_parts_count(&self) -> usize {
+        self.body_parts().count()
+    }
+
+    /// Returns the members and form fields of the body that the template names, in order.
+    pub(in crate::signature) fn body_parts(&self) -> impl Iterator<Item = BodyPart<'_>> {
+        self.parts.iter().filter_map(|part| match part {
+            ContentPart::Field(name) => Some(BodyPart::Field(name)),
+            ContentPart::Member(pointer) => Some(BodyPart::Member(pointer)),
             _ => None,
         })
     }
@@ -148,7 +192,7 @@ impl ContentTemplate {
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Refusal> {
         let (head, body) = (&values.context.head, values.body);
-        let mut members = values.members.iter();
+        let mut body_parts = values.body_parts.iter();
         for part in &self.parts {
             match part {
                 ContentPart::Literal(text) => sink(text.as_bytes()),
@@ -158,12 +202,18 @@ impl ContentTemplate {
                 ContentPart::Crc32 => sink(crc32fast::hash(body).to_string().as_bytes()),
                 ContentPart::Timestamp => sink(values.timestamp),
                 ContentPart::Id => sink(values.id.map_or(b"", HeaderValue::as_bytes)),
-                ContentPart::Member(_) => sink(members.next().map_or(b"", |text| text.as_bytes())),
+                ContentPart::Field(_) | ContentPart::Member(_) => {
+                    sink(body_parts.next().map_or(b"", |text| text.as_bytes()));
+                }
+                ContentPart::Path => sink(head.raw_path().as_bytes()),
+                ContentPart::Query(name) => {
+                    sink(required_parameter(head, name, PlusSign::Ambiguous)?.as_bytes());
+                }
                 ContentPart::Method => sink(head.method.as_bytes()),
                 ContentPart::Secret => sink(values.secret),
                 ContentPart::Url => {
                     sink(values.context.public_url.as_bytes());
-                    sink(head.target.as_bytes());
+                    sink(values.target.as_bytes());
                 }
                 ContentPart::Header(name) => sink(head.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
             }
@@ -171,9 +221,13 @@ impl ContentTemplate {
         Ok(())
     }
 
-    /// Reports whether the body directly follows the URL in the signed content. The end of the URL is then ambiguous.
+    /// Reports whether the body directly follows the URL, or a part of the URL, in the signed content. The end of the
+    /// URL is then ambiguous.
     pub(in crate::signature) fn joins_url_and_body(&self) -> bool {
-        self.parts.windows(2).any(|pair| matches!(pair, [ContentPart::Url, ContentPart::Body]))
+        let joins = |pair: &[ContentPart]| {
+            matches!(pair, [ContentPart::Path | ContentPart::Query(_) | ContentPart::Url, ContentPart::Body])
+        };
+        self.parts.windows(2).any(joins)
     }
 
     /// Reports whether the event id is signed.
@@ -204,8 +258,10 @@ pub(in crate::signature) struct ContentValues<'v> {
     pub(in crate::signature) timestamp: &'v [u8],
     pub(in crate::signature) id: Option<&'v HeaderValue>,
     pub(in crate::signature) secret: &'v [u8],
-    /// The values of the body members that the template names, in the order of the template.
-    pub(in crate::signature) members: &'v [Cow<'v, str>],
+    /// The values of the members and form fields that the template names, in the order of the template.
+    pub(in crate::signature) body_parts: &'v [Cow<'v, str>],
+    /// The request target, without the query parameter that contains the signature.
+    pub(in crate::signature) target: &'v str,
     /// The result of [`normalized_body`].
     pub(in crate::signature) normalized_body: &'v str,
 }
@@ -236,12 +292,21 @@ fn placeholder(name: &str) -> Result<ContentPart, ContentTemplateError> {
         "form" => Ok(ContentPart::Form),
         "id" => Ok(ContentPart::Id),
         "method" => Ok(ContentPart::Method),
+        "path" => Ok(ContentPart::Path),
         "secret" => Ok(ContentPart::Secret),
         "timestamp" => Ok(ContentPart::Timestamp),
         "url" => Ok(ContentPart::Url),
         _ if name.starts_with("body:") => {
             let pointer = name.strip_prefix("body:").and_then(Pointer::parse);
             pointer.map(ContentPart::Member).ok_or_else(unknown)
+        }
+        _ if name.starts_with("form:") => {
+            let field = name.strip_prefix("form:").filter(|name| is_field_name(name));
+            field.map(|name| ContentPart::Field(name.into())).ok_or_else(unknown)
+        }
+        _ if name.starts_with("query:") => {
+            let parameter = name.strip_prefix("query:").filter(|name| is_field_name(name));
+            parameter.map(|name| ContentPart::Query(name.into())).ok_or_else(unknown)
         }
         _ => {
             let header = name.strip_prefix("header:").ok_or_else(unknown)?;
@@ -273,7 +338,16 @@ mod tests {
         assert!(ContentTemplate::parse("{body}").unwrap().covers_body());
         assert_eq!(ContentTemplate::parse("{body"), Err(ContentTemplateError::Brace));
         assert_eq!(ContentTemplate::parse("body}{body}"), Err(ContentTemplateError::Brace));
-        for unknown in ["{Body}", "{header:}{body}", "{header:a_b}{body}", "{body:a}"] {
+        for unknown in [
+            "{Body}",
+            "{header:}{body}",
+            "{header:a_b}{body}",
+            "{body:a}",
+            "{form:}",
+            "{form:a[b]}",
+            "{query:}",
+            "{query:a b}",
+        ] {
             assert!(
                 matches!(ContentTemplate::parse(unknown), Err(ContentTemplateError::Unknown(_))),
                 "{unknown}"

@@ -95,7 +95,7 @@ pub struct Handshake {
 
 impl Handshake {
     /// Reports whether the reply to an unsigned request contains the MAC of a text that the caller chose.
-    pub(in crate::signature) fn signs_unauthenticated_text(&self) -> bool {
+    pub fn signs_unauthenticated_text(&self) -> bool {
         let signs = |template: &ReplyTemplate| {
             template.0.iter().any(|piece| {
                 matches!(piece, ReplyTemplatePart::HmacBase64(_) | ReplyTemplatePart::HmacHex(_))

@@ -6,7 +6,7 @@ use http::HeaderName;
 use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
-use crate::signature::request_parts::{body_members, required_header};
+use crate::signature::request_parts::{BodyPart, body_parts, required_header};
 
 /// Maximum length of a certificate URL, in bytes.
 const URL_BYTES_MAX: usize = 256;
@@ -55,7 +55,8 @@ impl CertificateRule {
                 required_header(head, name)?.to_str().unwrap_or_default().to_owned()
             }
             CertificateSource::Body(pointer) => {
-                body_members(body, &[pointer])?.first().map(ToString::to_string).unwrap_or_default()
+                let found = body_parts(head, body, &[BodyPart::Member(pointer)])?;
+                found.first().map(ToString::to_string).unwrap_or_default()
             }
         })
     }

@@ -1,20 +1,23 @@
-//! JWTs that providers send as signatures in a header. Some of these tokens contain the hash of the body. The others
-//! only identify the sender. The scheme determines which keys, algorithms and claims are accepted. The token never
+//! JWTs that providers send as signatures in a header, in the query or in the body. Some of these tokens contain the
+//! hash of the body. A token can also be the whole body. The others only identify the sender. The scheme determines which keys, algorithms and claims are accepted. The token never
 //! determines this (RFC 8725).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
+use http::HeaderName;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::denial::{Denial, Refusal};
 use crate::jose::{Claims, Unverified};
+use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{AuthenticationTag, Encoding, KeySet, MacKey, PublicKeyAlgorithm};
-use crate::signature::request_parts::SignaturePlace;
+use crate::signature::request_parts::{SignaturePlace, body_parts};
 use crate::time::Timestamp;
 
 /// The expected value of a claim.
@@ -28,11 +31,38 @@ pub enum ExpectedClaim {
     Url,
 }
 
+/// The place of a JWT in a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum JwtPlace {
+    /// A part of the request.
+    At(SignaturePlace),
+    /// The whole body.
+    WholeBody,
+}
+
+impl JwtPlace {
+    /// Returns the name of the header, if the token is in a header.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::At(place) => place.header(),
+            Self::WholeBody => None,
+        }
+    }
+
+    /// Returns the name of the query parameter, if the token is in the query.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::At(place) => place.parameter(),
+            Self::WholeBody => None,
+        }
+    }
+}
+
 /// The scheme of a provider that sends a JWT as a signature.
 #[derive(Clone, Debug)]
 pub struct JwtScheme {
     /// The place of the token.
-    pub place: SignaturePlace,
+    pub place: JwtPlace,
     /// The JOSE names of the accepted algorithms.
     pub algorithms: Vec<Box<str>>,
     /// The claims that a token must have, such as `iss`, `aud` and `sub`, each with its expected value.
@@ -57,6 +87,8 @@ pub(in crate::signature) struct VerifiedJwt {
     body_hash: Option<Box<[u8]>>,
     pub(in crate::signature) id: Option<Box<str>>,
     tag: AuthenticationTag,
+    /// Whether the token is the whole body.
+    is_body: bool,
 }
 
 /// The keys that verify a JWT.
@@ -74,19 +106,81 @@ impl JwtScheme {
         self.max_age.map(|age| age.saturating_add(self.leeway))
     }
 
+    /// Reports whether the token is in the head of a request.
+    pub(in crate::signature) fn is_in_head(&self) -> bool {
+        matches!(&self.place, JwtPlace::At(place) if place.body_part().is_none())
+    }
+
+    /// Reports whether the token covers the whole body.
+    pub(in crate::signature) fn covers_body(&self) -> bool {
+        self.body_hash.is_some() || self.place == JwtPlace::WholeBody
+    }
+
+    /// Returns the token of a request, if the token is in the head.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed` or `header_duplicated`.
+    pub(in crate::signature) fn head_token<'a>(
+        &self,
+        head: &RequestHead<'a>,
+    ) -> Result<Option<Cow<'a, str>>, Refusal> {
+        match &self.place {
+            JwtPlace::At(place) if place.body_part().is_none() => place.single(head).map(Some),
+            JwtPlace::At(_) | JwtPlace::WholeBody => Ok(None),
+        }
+    }
+
+    /// Returns the token of a request, if the token is in the body.
+    ///
+    /// # Errors
+    /// `signature_missing` or `signature_malformed`.
+    pub(in crate::signature) fn body_token<'b>(
+        &self,
+        head: &RequestHead<'_>,
+        body: &'b [u8],
+    ) -> Result<Option<Cow<'b, str>>, Refusal> {
+        let token = match &self.place {
+            JwtPlace::WholeBody => match std::str::from_utf8(body) {
+                Ok(token) => Cow::Borrowed(token),
+                Err(_) => return Err(Refusal::new(Denial::SignatureMalformed, "the body is not a token")),
+            },
+            JwtPlace::At(place) => match place.body_part() {
+                None => return Ok(None),
+                Some(part) => body_parts(head, body, &[part])?.pop().unwrap_or_default(),
+            },
+        };
+        if token.is_empty() {
+            return Err(Refusal::new(Denial::SignatureMissing, "the body has no token"));
+        }
+        Ok(Some(token))
+    }
+
+    /// Returns the event id in a token that was verified.
+    pub(in crate::signature) fn id_in(&self, token: &str) -> Option<Box<str>> {
+        let token = Unverified::parse_in_body(token).ok()?;
+        let payload = BASE64URL_NOPAD.decode(token.payload().as_bytes()).ok()?;
+        let claims: Claims = serde_json::from_slice(&payload).ok()?;
+        claims.text(self.id.as_deref()?).ok()?.map(Into::into)
+    }
+
     /// Verifies the token of a request.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`,
-    /// `signature_too_old`, `signature_too_new` or `header_duplicated`.
-    pub(in crate::signature) fn verify_head(
+    /// `signature_malformed`, `signature_mismatch`, `signature_claim`, `signature_key_unknown`, `signature_too_old` or
+    /// `signature_too_new`.
+    pub(in crate::signature) fn verify(
         &self,
+        token: &str,
         context: &SignatureContext<'_>,
         keys: &JwtKeys<'_>,
         now: Timestamp,
     ) -> Result<VerifiedJwt, Refusal> {
-        let token = self.place.single(&context.head)?;
-        let token = Unverified::parse(token).map_err(as_signature)?;
+        let is_body = self.place == JwtPlace::WholeBody;
+        let token = match self.is_in_head() {
+            true => Unverified::parse(token),
+            false => Unverified::parse_in_body(token),
+        };
+        let token = token.map_err(as_signature)?;
         if !self.algorithms.iter().any(|name| **name == *token.algorithm()) {
             return Err(Refusal::new(
                 Denial::SignatureMismatch,
@@ -118,7 +212,8 @@ impl JwtScheme {
             None => None,
             Some(name) => claims.text(name).map_err(as_signature)?.map(Into::into),
         };
-        Ok(VerifiedJwt { body_hash, id, tag: AuthenticationTag::new(&Sha256::digest(token.signed())) })
+        let tag = AuthenticationTag::new(&Sha256::digest(token.signed()));
+        Ok(VerifiedJwt { body_hash, id, tag, is_body })
     }
 
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(), Refusal> {
@@ -145,8 +240,8 @@ impl JwtScheme {
         }
     }
 
-    /// Returns the header value with the token that the provider would send with this body. The key must be a shared
-    /// key.
+    /// Returns the token that the provider would send with this body. If the token is the whole body, `body` is the JSON
+    /// object with the other claims. The key must be a shared key.
     pub(in crate::signature) fn sign(
         &self,
         context: &SignatureContext<'_>,
@@ -155,7 +250,10 @@ impl JwtScheme {
         id: &str,
     ) -> Option<String> {
         let now = context.now;
-        let mut claims = serde_json::Map::new();
+        let mut claims = match self.place {
+            JwtPlace::WholeBody => serde_json::from_slice(body).ok()?,
+            JwtPlace::At(_) => serde_json::Map::new(),
+        };
         for (name, expected) in &self.claims {
             let value = match expected {
                 ExpectedClaim::KeyId => key_id?.to_owned(),
@@ -177,8 +275,7 @@ impl JwtScheme {
         let content = format!("{}.{}", encode(&header), encode(&Value::Object(claims)));
         let mut mac = keyed.start();
         mac.update(content.as_bytes());
-        let token = format!("{content}.{}", BASE64URL_NOPAD.encode(mac.finish().as_bytes()));
-        Some(self.place.write("", &token))
+        Some(format!("{content}.{}", BASE64URL_NOPAD.encode(mac.finish().as_bytes())))
     }
 }
 
@@ -192,7 +289,8 @@ impl VerifiedJwt {
         if self.body_hash.as_deref().is_none_or(same) {
             // A token without a digest does not identify a message, because a provider may send the same token with
             // several messages.
-            return Ok(self.body_hash.iter().map(|_| self.tag).collect());
+            let is_of_message = self.is_body || self.body_hash.is_some();
+            return Ok(is_of_message.then_some(self.tag).into_iter().collect());
         }
         Err(Refusal::new(Denial::SignatureMismatch, "the digest in the token is not the digest of the body"))
     }

@@ -8,7 +8,7 @@ mod sns;
 
 pub use self::http_message_signatures::MessageSignatureScheme;
 pub(in crate::signature) use self::http_message_signatures::{MessageKeys, VerifiedMessageSignature};
-pub use self::jwt::{ExpectedClaim, JwtScheme};
+pub use self::jwt::{ExpectedClaim, JwtPlace, JwtScheme};
 pub(in crate::signature) use self::jwt::{JwtKeys, VerifiedJwt};
 pub use self::shared_secret::SharedSecretPlace;
 pub(in crate::signature) use self::sns::SnsMessage;

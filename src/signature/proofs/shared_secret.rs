@@ -9,12 +9,12 @@ use crate::denial::{Denial, Refusal};
 use crate::json::{Pointer, find_one};
 use crate::request::RequestHead;
 use crate::secret::Secret;
-use crate::signature::request_parts::{SignaturePlace, body_members, required_header};
+use crate::signature::request_parts::{SignaturePlace, body_parts, required_header};
 
 /// The place of a shared secret in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SharedSecretPlace {
-    /// A header, or a member of the body.
+    /// A header, a query parameter, a member of the body, or a field of a form.
     At(SignaturePlace),
     /// A member of every element of an array in the body.
     Each {
@@ -38,8 +38,9 @@ impl SharedSecretPlace {
         secrets: &[Secret],
     ) -> Result<(), Refusal> {
         match self {
-            Self::At(place @ SignaturePlace::Headers { .. }) => {
-                let given = place.single(head)?.as_bytes();
+            Self::At(place @ (SignaturePlace::Headers { .. } | SignaturePlace::Query(_))) => {
+                let given = place.single(head)?;
+                let given = given.as_bytes();
                 match place.header() == Some(&AUTHORIZATION) {
                     true => found(
                         secrets.iter().filter(|secret| secret.matches_authorization(given)).count(),
@@ -62,7 +63,7 @@ impl SharedSecretPlace {
                 }
                 equal(&BASE64.decode(text.trim_start().as_bytes()).map_err(|_| malformed())?, secrets)
             }
-            Self::At(SignaturePlace::Body(_)) | Self::Each { .. } => Ok(()),
+            Self::At(SignaturePlace::Body(_) | SignaturePlace::Form(_)) | Self::Each { .. } => Ok(()),
         }
     }
 
@@ -70,15 +71,21 @@ impl SharedSecretPlace {
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed` or `signature_mismatch`.
-    pub(in crate::signature) fn check_body(&self, body: &[u8], secrets: &[Secret]) -> Result<(), Refusal> {
+    pub(in crate::signature) fn check_body(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        secrets: &[Secret],
+    ) -> Result<(), Refusal> {
         let malformed = |detail: &'static str| Refusal::new(Denial::SignatureMalformed, detail);
         match self {
-            Self::At(SignaturePlace::Body(pointer)) => {
-                let members = body_members(body, &[pointer])?;
-                match members.first().filter(|text| !text.is_empty()) {
+            Self::At(place) => {
+                let Some(part) = place.body_part() else { return Ok(()) };
+                let texts = body_parts(head, body, &[part])?;
+                match texts.first().filter(|text| !text.is_empty()) {
                     Some(text) => equal(text.as_bytes(), secrets),
                     None => {
-                        let detail = format!("the request has no token in {} of the body", pointer.as_str());
+                        let detail = format!("the request has no token in {place}");
                         Err(Refusal::new(Denial::SignatureMissing, detail))
                     }
                 }
@@ -98,7 +105,16 @@ impl SharedSecretPlace {
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            Self::Basic => Ok(()),
+        }
+    }
+
+    /// Returns the name of the query parameter that contains the secret, if there is one. The parameter never reaches the
+    /// agent.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::At(place) => place.parameter(),
+            Self::Each { .. } | Self::Basic => None,
         }
     }
 }

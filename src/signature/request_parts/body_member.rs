@@ -1,17 +1,59 @@
-//! Reads the members of a JSON body that are part of a signature.
+//! Reads the parts of a body that are part of a signature: members of a JSON body, and fields of a form.
 
 use std::borrow::Cow;
 
+use crate::body::form::{FormError, form_fields};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_strict};
+use crate::request::RequestHead;
+
+/// A part of a body that is part of a signature.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::signature) enum BodyPart<'s> {
+    /// A field of a form.
+    Field(&'s str),
+    /// A member of a JSON body.
+    Member(&'s Pointer),
+}
+
+/// Returns the text of each part, in the order of `parts`. The text of a part that is missing is empty.
+///
+/// # Errors
+/// `signature_malformed` if programs could read different values of a part.
+pub(in crate::signature) fn body_parts<'b>(
+    head: &RequestHead<'_>,
+    body: &'b [u8],
+    parts: &[BodyPart<'_>],
+) -> Result<Vec<Cow<'b, str>>, Refusal> {
+    let (mut pointers, mut names) = (Vec::new(), Vec::new());
+    for part in parts {
+        match *part {
+            BodyPart::Field(name) => names.push(name),
+            BodyPart::Member(pointer) => pointers.push(pointer),
+        }
+    }
+    let mut members = body_members(body, &pointers)?.into_iter();
+    let mut fields = match names.is_empty() {
+        true => Vec::new(),
+        false => form_fields(head, body, &names).map_err(|error| malformed_field(&error))?,
+    }
+    .into_iter();
+    let text = |part: &BodyPart<'_>| match part {
+        BodyPart::Field(_) => fields.next().flatten(),
+        BodyPart::Member(_) => members.next(),
+    };
+    Ok(parts.iter().map(text).map(Option::unwrap_or_default).collect())
+}
+
+/// Returns the denial of a form, or of a query.
+pub(in crate::signature) fn malformed_field(error: &FormError) -> Refusal {
+    Refusal::new(Denial::SignatureMalformed, error.to_string())
+}
 
 /// Returns the text of each member, in the order of `pointers`. The text of a member that is missing or null is empty.
 ///
 /// A member that occurs twice is an error, because Callgate and the agent could read different values.
-pub(in crate::signature) fn body_members<'b>(
-    body: &'b [u8],
-    pointers: &[&Pointer],
-) -> Result<Vec<Cow<'b, str>>, Refusal> {
+fn body_members<'b>(body: &'b [u8], pointers: &[&Pointer]) -> Result<Vec<Cow<'b, str>>, Refusal> {
     let malformed = |detail: String| Refusal::new(Denial::SignatureMalformed, detail);
     let find = |pointer: &&Pointer| {
         find_strict(body, pointer).map_err(|_| malformed("the body is not JSON".to_owned()))

@@ -1,18 +1,21 @@
-//! Reads the parts of a request that signatures use: headers, body members, timestamps and event ids.
+//! Reads the parts of a request that signatures use: headers, query parameters, body members, form fields, timestamps
+//! and event ids.
 
 mod body_member;
 mod event_id;
 mod header;
 mod header_format;
+mod query_parameter;
 mod signature_place;
 mod structured_fields;
 mod timestamp;
 
-pub(in crate::signature) use self::body_member::body_members;
+pub(in crate::signature) use self::body_member::{BodyPart, body_parts};
 pub use self::event_id::EventIdSource;
 pub(in crate::signature) use self::header::{optional_header, required_header};
 pub(in crate::signature) use self::header_format::HeaderSlice;
 pub use self::header_format::{HeaderFormat, HeaderFormatError};
+pub(in crate::signature) use self::query_parameter::{optional_parameter, required_parameter};
 pub use self::signature_place::SignaturePlace;
 pub(in crate::signature) use self::structured_fields::{
     SignatureInput, byte_sequence, byte_sequences, parse_signature_input,

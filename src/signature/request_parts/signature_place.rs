@@ -1,11 +1,15 @@
 //! The place of a signature in a request.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::HeaderName;
 
+use super::body_member::BodyPart;
 use super::header::optional_header;
 use super::header_format::{HeaderFormat, HeaderSlice};
+use super::query_parameter::required_parameter;
+use crate::body::form::PlusSign;
 use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::request::RequestHead;
@@ -15,6 +19,8 @@ use crate::request::RequestHead;
 pub enum SignaturePlace {
     /// A member of the JSON body.
     Body(Pointer),
+    /// A field of the form in the body.
+    Form(Box<str>),
     /// One or more headers. Callgate reads the signatures of every header that the request has.
     Headers {
         /// The names of the headers.
@@ -22,6 +28,8 @@ pub enum SignaturePlace {
         /// The format of the header values.
         format: HeaderFormat,
     },
+    /// A query parameter. A `+` in its value stands for itself, because signatures and secrets contain no spaces.
+    Query(Box<str>),
 }
 
 /// Formats the place as a noun phrase.
@@ -29,6 +37,8 @@ impl fmt::Display for SignaturePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
+            Self::Form(name) => write!(f, "the form field {name}"),
+            Self::Query(name) => write!(f, "the query parameter {name}"),
             Self::Headers { names, .. } => {
                 let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
                 write!(f, "the header {}", names.join(" or "))
@@ -38,21 +48,29 @@ impl fmt::Display for SignaturePlace {
 }
 
 impl SignaturePlace {
-    /// Calls `signature` with every signature in the headers. Returns the timestamp, if the format has one.
+    /// Calls `signature` with every signature in the headers or in the query. Returns the timestamp, if the format has
+    /// one.
     ///
     /// # Errors
-    /// `signature_missing` if the request has none of the headers.
+    /// `signature_missing` if the request has none of the headers, or not the query parameter.
     pub(in crate::signature) fn read<'a>(
         &self,
         head: &RequestHead<'a>,
-        mut signature: impl FnMut(&'a str),
+        mut signature: impl FnMut(Cow<'a, str>),
     ) -> Result<Option<HeaderSlice>, Refusal> {
-        let Self::Headers { names, format } = self else { return Ok(None) };
+        let (names, format) = match self {
+            Self::Headers { names, format } => (names, format),
+            Self::Query(name) => {
+                signature(required_parameter(head, name, PlusSign::Literal)?);
+                return Ok(None);
+            }
+            Self::Body(_) | Self::Form(_) => return Ok(None),
+        };
         let (mut timestamp, mut found) = (None, false);
         for name in names {
             let Some(value) = optional_header(head, name)? else { continue };
             found = true;
-            timestamp = format.read(value, &mut signature)?.or(timestamp);
+            timestamp = format.read(value, |text| signature(Cow::Borrowed(text)))?.or(timestamp);
         }
         if found {
             return Ok(timestamp);
@@ -62,17 +80,18 @@ impl SignaturePlace {
         Err(Refusal::new(Denial::SignatureMissing, detail))
     }
 
-    /// Returns the only signature in the headers.
+    /// Returns the only signature in the headers or in the query.
     ///
     /// # Errors
     /// The errors of [`Self::read`], and `signature_malformed` if there is not exactly one signature.
-    pub(in crate::signature) fn single<'a>(&self, head: &RequestHead<'a>) -> Result<&'a str, Refusal> {
+    pub(in crate::signature) fn single<'a>(&self, head: &RequestHead<'a>) -> Result<Cow<'a, str>, Refusal> {
         let mut texts = Vec::new();
         self.read(head, |text| texts.push(text))?;
-        match texts.as_slice() {
-            [text] if !text.is_empty() => Ok(text),
+        let count = texts.len();
+        match texts.pop() {
+            Some(text) if count == 1 && !text.is_empty() => Ok(text),
             _ => {
-                let detail = match texts.len() {
+                let detail = match count {
                     0 => format!("{self} {}", self.format_fault(head, true)),
                     1 => format!("{self} is empty"),
                     count => format!("{self} has {count} values, expected one"),
@@ -82,10 +101,27 @@ impl SignaturePlace {
         }
     }
 
+    /// Returns the part of the body that contains the signature, if the signature is in the body.
+    pub(in crate::signature) fn body_part(&self) -> Option<BodyPart<'_>> {
+        match self {
+            Self::Body(pointer) => Some(BodyPart::Member(pointer)),
+            Self::Form(name) => Some(BodyPart::Field(name)),
+            Self::Headers { .. } | Self::Query(_) => None,
+        }
+    }
+
+    /// Returns the name of the query parameter, if the signature is in the query.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::Query(name) => Some(name),
+            Self::Body(_) | Self::Form(_) | Self::Headers { .. } => None,
+        }
+    }
+
     /// Returns the reason why the headers contain no signature, as a predicate such as `does not begin with ...`.
     /// `is_secret` is true if the headers contain a secret. The predicate then contains no part of the headers.
     pub(in crate::signature) fn format_fault(&self, head: &RequestHead<'_>, is_secret: bool) -> String {
-        let Self::Headers { names, format } = self else { return "has no signature".to_owned() };
+        let Self::Headers { names, format } = self else { return "is empty".to_owned() };
         let value = names.iter().find_map(|name| head.headers.get(name)?.to_str().ok());
         format.fault(value.unwrap_or_default(), is_secret)
     }
@@ -94,7 +130,7 @@ impl SignaturePlace {
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Headers { names, .. } => names.first(),
-            Self::Body(_) => None,
+            Self::Body(_) | Self::Form(_) | Self::Query(_) => None,
         }
     }
 
@@ -102,7 +138,7 @@ impl SignaturePlace {
     pub fn headers(&self) -> &[HeaderName] {
         match self {
             Self::Headers { names, .. } => names,
-            Self::Body(_) => &[],
+            Self::Body(_) | Self::Form(_) | Self::Query(_) => &[],
         }
     }
 
@@ -110,7 +146,7 @@ impl SignaturePlace {
     pub(in crate::signature) fn write(&self, timestamp: &str, signature: &str) -> String {
         match self {
             Self::Headers { format, .. } => format.write(timestamp, signature),
-            Self::Body(_) => signature.to_owned(),
+            Self::Body(_) | Self::Form(_) | Self::Query(_) => signature.to_owned(),
         }
     }
 }

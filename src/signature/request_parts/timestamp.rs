@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use time::format_description::well_known::Rfc2822;
 
+use super::body_member::BodyPart;
 use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::time::Timestamp;
@@ -28,8 +29,12 @@ pub enum TimestampUnit {
 pub enum TimestampSource {
     /// A member of the JSON body.
     Body(Pointer),
+    /// A field of the form in the body.
+    Form(Box<str>),
     /// A separate header.
     Header(HeaderName),
+    /// A query parameter.
+    Query(Box<str>),
     /// The `{timestamp}` placeholder of the signature header.
     SignatureHeader,
 }
@@ -109,12 +114,25 @@ pub(in crate::signature) fn check_tolerance(
     Ok(())
 }
 
+impl TimestampSource {
+    /// Returns the part of the body that contains the timestamp, if the timestamp is in the body.
+    pub(in crate::signature) fn body_part(&self) -> Option<BodyPart<'_>> {
+        match self {
+            Self::Body(pointer) => Some(BodyPart::Member(pointer)),
+            Self::Form(name) => Some(BodyPart::Field(name)),
+            Self::Header(_) | Self::Query(_) | Self::SignatureHeader => None,
+        }
+    }
+}
+
 /// Formats the source as a noun phrase.
 impl fmt::Display for TimestampSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
+            Self::Form(name) => write!(f, "the form field {name}"),
             Self::Header(name) => write!(f, "the header {name}"),
+            Self::Query(name) => write!(f, "the query parameter {name}"),
             Self::SignatureHeader => write!(f, "the signature header"),
         }
     }

@@ -2,17 +2,45 @@
 
 use http::HeaderValue;
 
+use super::presented::PresentedSignature;
 use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::handshake::{Handshake, HandshakeReply, HandshakeRequest, ReplyBody};
+use crate::signature::proofs::{JwtPlace, JwtScheme};
+use crate::signature::request_parts::body_parts;
+use crate::signature::scheme::Proof;
 
 impl Verifier {
     /// Reports whether the provider has handshakes.
     pub fn has_handshakes(&self) -> bool {
         !self.scheme.handshakes.is_empty()
+    }
+
+    /// Reports whether a request contains a signature. Such a request is never an unsigned handshake. A body that cannot
+    /// be read counts as signed, because some programs could find a signature in it. A shared secret is not a signature.
+    pub fn has_signature(
+        &self,
+        presented: Option<&PresentedSignature>,
+        head: &RequestHead<'_>,
+        body: &[u8],
+    ) -> bool {
+        let place = match &self.scheme.proof {
+            Proof::Content(scheme) => scheme.place.body_part(),
+            Proof::Jwt(JwtScheme { place: JwtPlace::At(place), .. }) => place.body_part(),
+            Proof::Jwt(JwtScheme { place: JwtPlace::WholeBody, .. }) => return !body.is_empty(),
+            _ => None,
+        };
+        match place {
+            None => presented.is_some_and(PresentedSignature::is_in_head),
+            Some(_) if body.is_empty() => false,
+            Some(part) => match body_parts(head, body, &[part]) {
+                Ok(texts) => texts.iter().any(|text| !text.is_empty()),
+                Err(_) => true,
+            },
+        }
     }
 
     /// Reports whether the head of a request meets the condition of a handshake.

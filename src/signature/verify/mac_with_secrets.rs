@@ -83,7 +83,8 @@ impl Verifier {
             timestamp: &parts.timestamp,
             id: presented.id.as_ref(),
             secret: secret.expose(),
-            members: &parts.members,
+            body_parts: &parts.values,
+            target: &parts.target,
             normalized_body: &parts.normalized_body,
         };
         scheme.content.write(&values, &mut |bytes| mac.update(bytes))?;

@@ -38,8 +38,10 @@ impl Verifier {
         if let Some(coding) = context.head.headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok())
         {
             let coding: String = coding.chars().take(20).collect();
-            let _ =
-                write!(detail, ", `content-encoding: {coding}` (was the body signed before it was encoded?)");
+            let _ = write!(
+                detail,
+                ", `content-encoding: {coding}` (was the body signed before it was encoded? see `decode`)"
+            );
         }
         if self.scheme.uses_url() {
             let _ = write!(

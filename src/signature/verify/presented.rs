@@ -45,7 +45,13 @@ impl PresentedSignature {
     /// Reports whether the head contains a signature or a JWT. Such a request is never an unsigned handshake. A shared
     /// secret is not a signature.
     pub fn is_in_head(&self) -> bool {
-        !matches!(self.proof, PresentedProof::None)
+        match &self.proof {
+            PresentedProof::None => false,
+            // The list is empty if the scheme has its signatures in the body.
+            PresentedProof::Macs(tags) => !tags.is_empty(),
+            PresentedProof::Signatures(signatures) => !signatures.is_empty(),
+            PresentedProof::Jwt(_) | PresentedProof::MessageSignature(_) => true,
+        }
     }
 
     /// Returns the timestamp and event id of a message that is about to be signed.

@@ -2,42 +2,70 @@
 
 use std::borrow::Cow;
 
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
+use crate::body::form::PlusSign;
 use crate::denial::{Denial, Refusal};
-use crate::json::Pointer;
+use crate::query::without_parameter;
 use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::content::{ContentPart, ContentScheme, ContentValues, normalized_body};
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{AuthenticationTag, SignatureAlgorithm};
 use crate::signature::request_parts::{
-    HeaderSlice, SignaturePlace, TimestampSource, body_members, required_header,
+    HeaderSlice, TimestampSource, body_parts, required_header, required_parameter,
 };
 
 /// The parts of a signature that are in the body, and the parts of the signed content that come from the body.
 pub(super) struct SignedBodyParts<'b> {
     proof: Option<PresentedProof>,
     pub(super) timestamp: Cow<'b, [u8]>,
-    pub(super) members: Vec<Cow<'b, str>>,
+    /// The members and form fields that the template of the signed content names.
+    pub(super) values: Vec<Cow<'b, str>>,
     pub(super) normalized_body: String,
+    /// The request target, without the query parameter that contains the signature.
+    pub(super) target: Cow<'b, str>,
 }
 
 impl<'b> SignedBodyParts<'b> {
     /// Returns the parts that signing needs. The body may lack the signature and the timestamp.
     pub(super) fn signing(
         scheme: &ContentScheme,
-        head: &RequestHead<'_>,
+        head: &RequestHead<'b>,
         timestamp: &[u8],
         body: &'b [u8],
     ) -> Result<Self, Refusal> {
-        let pointers: Vec<&Pointer> = scheme.content.members().collect();
-        let members = body_members(body, &pointers)?;
+        let parts: Vec<_> = scheme.content.body_parts().collect();
+        let values = body_parts(head, body, &parts)?;
         let normalized_body = normalized_body(&scheme.content, head, body)?;
-        Ok(Self { proof: None, timestamp: Cow::Owned(timestamp.to_vec()), members, normalized_body })
+        let timestamp = Cow::Owned(timestamp.to_vec());
+        Ok(Self { proof: None, timestamp, values, normalized_body, target: signed_target(scheme, head) })
     }
+}
+
+/// Returns the request target without the query parameter that contains the signature. A signature cannot cover itself.
+fn signed_target<'a>(scheme: &ContentScheme, head: &RequestHead<'a>) -> Cow<'a, str> {
+    let (Some(name), Some(query)) = (scheme.place.parameter(), head.raw_query()) else {
+        return Cow::Borrowed(head.target);
+    };
+    match without_parameter(query, name) {
+        Some(Cow::Borrowed(_)) => Cow::Borrowed(head.target),
+        Some(rest) => Cow::Owned(format!("{}?{rest}", head.raw_path())),
+        None => Cow::Borrowed(head.raw_path()),
+    }
+}
+
+/// Returns the timestamp in a query parameter.
+fn parameter_slice(head: &RequestHead<'_>, name: &str) -> Result<HeaderSlice, Refusal> {
+    let text = required_parameter(head, name, PlusSign::Ambiguous)?;
+    let value = HeaderValue::from_str(&text).map_err(|_| {
+        let detail = format!("the query parameter {name} is not visible ASCII");
+        Refusal::new(Denial::SignatureMalformed, detail)
+    })?;
+    Ok(HeaderSlice::whole(&value))
 }
 
 impl Verifier {
@@ -51,12 +79,12 @@ impl Verifier {
         let mut proof = PresentedProof::empty(scheme.algorithm);
         let mut unreadable = None;
         let mut timestamp = scheme.place.read(head, |text| {
-            if !proof.add(scheme, text) {
+            if !proof.add(scheme, &text) {
                 unreadable.get_or_insert(text);
             }
         })?;
-        if matches!(scheme.place, SignaturePlace::Headers { .. }) {
-            proof.check_count(&scheme.place, || match unreadable {
+        if scheme.place.body_part().is_none() {
+            proof.check_count(&scheme.place, || match &unreadable {
                 Some(text) => format!("has a signature that {}", scheme.fault(text)),
                 None => scheme.place.format_fault(head, false),
             })?;
@@ -68,7 +96,8 @@ impl Verifier {
                     Refusal::new(Denial::SignatureMalformed, detail)
                 })?),
                 TimestampSource::Header(name) => Some(HeaderSlice::whole(required_header(head, name)?)),
-                TimestampSource::Body(_) => None,
+                TimestampSource::Query(name) => Some(parameter_slice(head, name)?),
+                TimestampSource::Body(_) | TimestampSource::Form(_) => None,
             };
             if let Some(text) = &text {
                 rule.check(text.as_str(), context.now)?;
@@ -78,6 +107,9 @@ impl Verifier {
         // A signed header must occur only once. Otherwise one value would be verified, and both would be delivered.
         for name in scheme.content.headers() {
             required_header(head, name)?;
+        }
+        for name in scheme.content.parameters() {
+            required_parameter(head, name, PlusSign::Ambiguous)?;
         }
         Ok((proof, timestamp))
     }
@@ -120,24 +152,20 @@ impl Verifier {
         &self,
         scheme: &ContentScheme,
         presented: &'b PresentedSignature,
-        context: &SignatureContext<'_>,
+        context: &SignatureContext<'b>,
         body: &'b [u8],
     ) -> Result<SignedBodyParts<'b>, Refusal> {
-        let mut pointers: Vec<&Pointer> = scheme.content.members().collect();
-        let members_count = pointers.len();
+        let mut parts: Vec<_> = scheme.content.body_parts().collect();
+        let signed_count = parts.len();
         let rule = scheme.timestamp.as_ref();
-        let timestamp_at = rule.and_then(|rule| match &rule.source {
-            TimestampSource::Body(pointer) => Some(pointer),
-            _ => None,
-        });
-        pointers.extend(timestamp_at);
-        if let SignaturePlace::Body(pointer) = &scheme.place {
-            pointers.push(pointer);
-        }
-        let mut found = body_members(body, &pointers)?;
-        let proof = match &scheme.place {
-            SignaturePlace::Headers { .. } => None,
-            SignaturePlace::Body(_) => {
+        let timestamp_at = rule.and_then(|rule| rule.source.body_part());
+        parts.extend(timestamp_at);
+        let signature_at = scheme.place.body_part();
+        parts.extend(signature_at);
+        let mut found = body_parts(&context.head, body, &parts)?;
+        let proof = match signature_at {
+            None => None,
+            Some(_) => {
                 let text = found.pop().unwrap_or_default();
                 if text.is_empty() {
                     let detail = format!("the request has no signature in {}", scheme.place);
@@ -157,9 +185,10 @@ impl Verifier {
             }
             _ => Cow::Borrowed(presented.timestamp.as_ref().map_or(b"".as_slice(), HeaderSlice::as_bytes)),
         };
-        found.truncate(members_count);
+        found.truncate(signed_count);
         let normalized_body = normalized_body(&scheme.content, &context.head, body)?;
-        Ok(SignedBodyParts { proof, timestamp, members: found, normalized_body })
+        let target = signed_target(scheme, &context.head);
+        Ok(SignedBodyParts { proof, timestamp, values: found, normalized_body, target })
     }
 
     /// Returns the signed content. If the template has `{secret}`, there is one content for each secret.
@@ -183,7 +212,8 @@ impl Verifier {
                 timestamp: &parts.timestamp,
                 id: presented.id.as_ref(),
                 secret,
-                members: &parts.members,
+                body_parts: &parts.values,
+                target: &parts.target,
                 normalized_body: &parts.normalized_body,
             };
             let mut bytes = Vec::with_capacity(body.len() + 64);

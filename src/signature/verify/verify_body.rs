@@ -4,6 +4,7 @@ use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find};
+use crate::request::RequestHead;
 use crate::signature::context::SignatureContext;
 use crate::signature::handshake::Handshake;
 use crate::signature::keys::AuthenticationTag;
@@ -32,6 +33,10 @@ impl Verifier {
         match (&self.scheme.proof, &presented.proof) {
             (Proof::Content(scheme), _) => self.verify_content_body(scheme, presented, context, body),
             (Proof::Jwt(_), PresentedProof::Jwt(jwt)) => jwt.verify_body(body),
+            (Proof::Jwt(jwt), PresentedProof::None) => match jwt.body_token(&context.head, body)? {
+                Some(token) => self.verify_jwt(jwt, &token, context)?.verify_body(body),
+                None => Err(Refusal::new(Denial::SignatureMissing, "the request head has no token")),
+            },
             (Proof::MessageSignature(_), PresentedProof::MessageSignature(signature)) => {
                 signature.verify_body(body)
             }
@@ -40,11 +45,17 @@ impl Verifier {
                 .verify(&*self.public_keys(context, body)?, context.now),
             (Proof::None, _) => Ok(Vec::new()),
             (Proof::SharedSecret(place), _) => {
-                place.check_body(body, &self.secrets)?;
+                place.check_body(&context.head, body, &self.secrets)?;
                 Ok(Vec::new())
             }
             _ => Err(Refusal::new(Denial::SignatureMissing, "the request head has no signature")),
         }
+    }
+
+    /// Returns the event id in the JWT that is in the body. The JWT must have been verified.
+    pub fn id_in_body_token(&self, head: &RequestHead<'_>, body: &[u8]) -> Option<Box<str>> {
+        let Proof::Jwt(jwt) = &self.scheme.proof else { return None };
+        jwt.id_in(&jwt.body_token(head, body).ok()??)
     }
 
     /// Checks that the body begins like a JSON object or list, if the signed bytes could otherwise have a second

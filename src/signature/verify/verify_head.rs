@@ -6,13 +6,15 @@ use http::HeaderValue;
 
 use super::presented::{PresentedProof, PresentedSignature};
 use super::verifier::Verifier;
+use crate::body::form::PlusSign;
 use crate::denial::{Denial, Refusal};
+use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::context::SignatureContext;
 use crate::signature::keys::{KeySet, VerifierKeys};
-use crate::signature::proofs::{JwtKeys, MessageKeys, SharedSecretPlace};
+use crate::signature::proofs::{JwtKeys, JwtScheme, MessageKeys, SharedSecretPlace, VerifiedJwt};
 use crate::signature::request_parts::{
-    EventIdSource, SignaturePlace, TimestampSource, optional_header, required_header,
+    EventIdSource, SignaturePlace, optional_header, optional_parameter, required_header, required_parameter,
 };
 use crate::signature::scheme::Proof;
 
@@ -33,6 +35,10 @@ impl Verifier {
                 return Err(Refusal::new(Denial::SignatureMalformed, detail));
             }
         }
+        if let (Some(stated), Some(algorithm)) = (&self.scheme.stated_algorithm, self.scheme.mac_algorithm())
+        {
+            stated.check(head, algorithm)?;
+        }
         let mut timestamp = None;
         let mut token_id = None;
         let proof = match &self.scheme.proof {
@@ -43,21 +49,14 @@ impl Verifier {
             }
             Proof::Jwt(jwt) => {
                 // A missing token is reported even if the keys have not been fetched.
-                jwt.place.single(head)?;
-                let name = |secret: &Secret| self.key_id(secret);
-                let set;
-                let keys = match &self.keys {
-                    VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => {
-                        JwtKeys::Shared(&self.mac_keys, &name)
+                match jwt.head_token(head)? {
+                    None => PresentedProof::None,
+                    Some(token) => {
+                        let token = self.verify_jwt(jwt, &token, context)?;
+                        token_id = token.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
+                        PresentedProof::Jwt(token.into())
                     }
-                    _ => {
-                        set = self.public_keys(context, b"")?;
-                        JwtKeys::Public(&set)
-                    }
-                };
-                let token = jwt.verify_head(context, &keys, context.now)?;
-                token_id = token.id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
-                PresentedProof::Jwt(token.into())
+                }
             }
             Proof::MessageSignature(scheme) => {
                 let set;
@@ -76,13 +75,33 @@ impl Verifier {
                 PresentedProof::None
             }
         };
-        let id = match self.scheme.id.as_ref().and_then(EventIdSource::header) {
-            Some(name) if self.signs_header_id() => Some(required_header(head, name)?.clone()),
-            Some(name) => optional_header(head, name)?.cloned(),
+        let id = match self.scheme.id.as_ref().filter(|source| source.is_in_head()) {
+            Some(source) => self.head_id(source, head)?,
             None => token_id,
         };
         self.check_event_id(id.as_ref())?;
         Ok(PresentedSignature { proof, timestamp, id })
+    }
+
+    /// Verifies a JWT with the keys of the provider.
+    pub(super) fn verify_jwt(
+        &self,
+        jwt: &JwtScheme,
+        token: &str,
+        context: &SignatureContext<'_>,
+    ) -> Result<VerifiedJwt, Refusal> {
+        let name = |secret: &Secret| self.key_id(secret);
+        let set;
+        let keys = match &self.keys {
+            VerifierKeys::Shared | VerifierKeys::Derived | VerifierKeys::Learned(_) => {
+                JwtKeys::Shared(&self.mac_keys, &name)
+            }
+            _ => {
+                set = self.public_keys(context, b"")?;
+                JwtKeys::Public(&set)
+            }
+        };
+        jwt.verify(token, context, &keys, context.now)
     }
 
     /// Returns a text for the trail that says what a successful [`Self::verify_head`] has checked. Returns `None` if
@@ -91,8 +110,8 @@ impl Verifier {
         match &self.scheme.proof {
             Proof::Content(scheme) => {
                 let source = scheme.timestamp.as_ref().map(|rule| &rule.source);
-                let has_time = source.is_some_and(|source| !matches!(source, TimestampSource::Body(_)));
-                match (scheme.place.header().is_some(), has_time) {
+                let has_time = source.is_some_and(|source| source.body_part().is_none());
+                match (scheme.place.body_part().is_none(), has_time) {
                     (true, true) => {
                         Some("the signature is well-formed, and its timestamp is within the tolerance")
                     }
@@ -103,11 +122,14 @@ impl Verifier {
                     (false, false) => None,
                 }
             }
-            Proof::Jwt(_) => Some("the JWT is valid"),
+            Proof::Jwt(jwt) => jwt.is_in_head().then_some("the JWT is valid"),
             Proof::MessageSignature(_) => Some("the message signature is valid"),
             Proof::SharedSecret(SharedSecretPlace::Basic) => Some("the user name and password are valid"),
             Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Headers { .. })) => {
                 Some("the secret in the header is valid")
+            }
+            Proof::SharedSecret(SharedSecretPlace::At(SignaturePlace::Query(_))) => {
+                Some("the secret in the query is valid")
             }
             Proof::SharedSecret(_) | Proof::None | Proof::Sns => None,
         }
@@ -135,8 +157,32 @@ impl Verifier {
         ))
     }
 
-    fn signs_header_id(&self) -> bool {
-        matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.uses_id())
+    /// Returns the event id in a header or in the query. The id is required if the template of the signed content
+    /// contains it.
+    fn head_id(
+        &self,
+        source: &EventIdSource,
+        head: &RequestHead<'_>,
+    ) -> Result<Option<HeaderValue>, Refusal> {
+        let is_required = matches!(&self.scheme.proof, Proof::Content(scheme) if scheme.content.uses_id());
+        match source {
+            EventIdSource::Header(name) if is_required => Ok(Some(required_header(head, name)?.clone())),
+            EventIdSource::Header(name) => Ok(optional_header(head, name)?.cloned()),
+            EventIdSource::Query(name) => {
+                let value = match is_required {
+                    true => Some(required_parameter(head, name, PlusSign::Ambiguous)?),
+                    false => optional_parameter(head, name, PlusSign::Ambiguous)?,
+                };
+                let malformed = |_| {
+                    Refusal::new(
+                        Denial::SignatureMalformed,
+                        format!("the query parameter {name} is not visible ASCII"),
+                    )
+                };
+                value.map(|value| HeaderValue::from_str(&value).map_err(malformed)).transpose()
+            }
+            EventIdSource::Body(_) | EventIdSource::Form(_) => Ok(None),
+        }
     }
 
     fn key_id(&self, secret: &Secret) -> Option<Box<str>> {

@@ -2,22 +2,23 @@
 //! address, client certificate, token, signature headers. The order is fixed in this file. A route only configures the
 //! checks.
 
-use std::borrow::Cow;
+mod token;
+
 use std::net::IpAddr;
 
-use http::HeaderName;
-
 use super::edge::Edge;
-use super::route::{Carrier, Route, TokenRule};
+use super::route::{Route, TokenRule};
+use crate::body::content_coding::ContentCoding;
 use crate::denial::{Denial, Refusal};
-use crate::path::{Captures, Parameter, TOKEN_CAPTURE, parameter};
-use crate::request::{RequestHead, Single};
+use crate::path::Captures;
+use crate::request::RequestHead;
 use crate::secret::Secret;
 use crate::signature::{PresentedSignature, SignatureContext, VerifierKeys};
 use crate::source::{ListUnavailable, Lists, SourceFault};
 use crate::time::Timestamp;
 use crate::token::Granted;
 use crate::trail::{Check, Trail};
+use token::{listed, verify_token};
 
 /// The results of the checks that have run so far.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +40,26 @@ pub(super) struct Found {
     pub(super) wanted: Option<Box<str>>,
     /// The verified token. Callgate removes it from the delivered request wherever it occurs.
     pub(super) token: Option<Secret>,
+    /// The coding of the received body, if it was decoded.
+    pub(super) coding: Option<ContentCoding>,
+    /// The decoded body, if `coding` is set.
+    pub(super) decoded: Vec<u8>,
+    /// The progress of decoding the body.
+    pub(super) decoding: Decoding,
     /// The denials that observe mode recorded instead of enforcing them.
     pub(super) observed: Vec<Denial>,
+}
+
+/// The progress of decoding a body.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Decoding {
+    /// [`Admitted::decode_body`](crate::ingress::Admitted::decode_body) was not called yet.
+    #[default]
+    Pending,
+    /// The body was decoded, or does not need to be decoded.
+    Done,
+    /// The body could not be decoded, and observe mode recorded the denial.
+    Failed,
 }
 
 impl Found {
@@ -101,26 +120,31 @@ impl Run<'_> {
             return Ok(());
         }
         Err(trail.deny(Check::Method, Denial::MethodNotAllowed, || {
-            let methods: Vec<_> = route.methods.iter().map(http::Method::as_str).collect();
+            let methods: Vec<_> = route.path_methods.iter().map(http::Method::as_str).collect();
             format!("the method is not one of {}", methods.join(", "))
         }))
     }
 
     fn token(&self, found: &mut Found, trail: &mut Trail) -> Result<(), Denial> {
-        match token(self.route, self.captures, self.head, self.now, found) {
-            Ok(()) if self.route.token.is_none() => {
+        match verify_token(self.route, self.captures, self.head, self.now) {
+            Ok(_) if self.route.token.is_none() => {
                 trail.skip(Check::Token, "the route requires no token");
             }
-            Ok(()) => trail.pass(Check::Token, || match &found.granted {
-                Some(granted) => format!(
-                    "bound to {}, interaction {}, until {}",
-                    self.captures, granted.interaction, granted.expires
-                ),
-                None => match &self.route.token {
-                    Some(TokenRule::Static { header, .. }) => format!("the header {header} equals a secret"),
-                    _ => "the signature and the claims of the JWT are valid".to_owned(),
-                },
-            }),
+            Ok(verified) => {
+                (found.granted, found.token) = (verified.granted, verified.token);
+                trail.pass(Check::Token, || match &found.granted {
+                    Some(granted) => format!(
+                        "bound to {}, interaction {}, until {}",
+                        self.captures, granted.interaction, granted.expires
+                    ),
+                    None => match &self.route.token {
+                        Some(TokenRule::Static { carriers, .. }) => {
+                            format!("{} equals a secret", listed(carriers))
+                        }
+                        _ => "the signature and the claims of the JWT are valid".to_owned(),
+                    },
+                });
+            }
             // A provider that sends a handshake has no token yet. The handshake is verified in another way, for example
             // by its verify token.
             Err(refusal) if found.only_handshake && refusal.denial == Denial::TokenMissing => {
@@ -146,7 +170,7 @@ impl Run<'_> {
         };
         let signed = SignatureContext {
             head: *self.head,
-            public_url: &self.edge.public_url,
+            public_url: self.route.public_url(self.edge),
             keyring: &self.edge.fetched_data.keyring,
             derived: &found.derived,
             now: self.now,
@@ -255,135 +279,4 @@ fn certificate(route: &Route, head: &RequestHead<'_>, trail: &mut Trail) -> Resu
             )
         })),
     }
-}
-
-/// Verifies the token, if the route requires one.
-fn token(
-    route: &Route,
-    captures: &Captures,
-    head: &RequestHead<'_>,
-    now: Timestamp,
-    found: &mut Found,
-) -> Result<(), Refusal> {
-    let Some(rule) = &route.token else { return Ok(()) };
-    let granted = match rule {
-        TokenRule::Callback { carriers, verifier } => {
-            let token = find(carriers, captures, head)?;
-            let granted = verifier
-                .verify(&token, &route.name, captures.iter(), now)
-                .map_err(|refusal| with_appended_text(refusal, &token))?;
-            found.token = Some(Secret::new(token.into_owned().into_bytes()));
-            Some(granted)
-        }
-        TokenRule::Jwt { carriers, verifier } => {
-            let token = find(carriers, captures, head)?;
-            verifier
-                .verify(&token, |name| captures.value(name), now)
-                .map_err(|refusal| with_appended_text(refusal, &token))?;
-            found.token = Some(Secret::new(token.into_owned().into_bytes()));
-            None
-        }
-        TokenRule::Static { header, secrets } => {
-            let value = one_header(head, header)?;
-            // Compare all secrets, so that the response time does not reveal which secret matched.
-            let matches = |secret: &&Secret| match *header == http::header::AUTHORIZATION {
-                true => secret.matches_authorization(value),
-                false => secret.matches(value),
-            };
-            if secrets.iter().filter(matches).count() == 0 {
-                let detail = format!("the header {header} equals none of the {} secrets", secrets.len());
-                return Err(Refusal::new(Denial::TokenMismatch, detail));
-            }
-            None
-        }
-    };
-    found.granted = granted;
-    Ok(())
-}
-
-/// If `token` contains a character that is never part of a token, adds a likely cause to the refusal: the sender
-/// appended text to the token or to the URL.
-fn with_appended_text(refusal: Refusal, token: &str) -> Refusal {
-    let cause = match token.find(['?', '&', '/', '#', ' ', '"', '<', '>', ',']).map(|at| token.get(at..)) {
-        None => return refusal,
-        Some(Some(rest)) if rest.starts_with('?') => {
-            "likely cause: the sender appended `?` and parameters to the callback URL, which already has a query; \
-             give it the token in the path or in a header"
-        }
-        Some(_) => "likely cause: the sender appended text to the token or to the callback URL",
-    };
-    Refusal::new(refusal.denial, format!("{}; {cause}", refusal.detail))
-}
-
-/// Returns the token of the request. All carriers together must contain exactly one token.
-fn find<'a>(
-    carriers: &[Carrier],
-    captures: &'a Captures,
-    head: &RequestHead<'a>,
-) -> Result<Cow<'a, str>, Refusal> {
-    let mut found = None;
-    for carrier in carriers {
-        let Some(token) = carried(carrier, captures, head)? else { continue };
-        if found.replace(token).is_some() {
-            return Err(Refusal::new(
-                Denial::TokenDuplicated,
-                "the request has a token in more than one place",
-            ));
-        }
-    }
-    found.ok_or_else(|| Refusal::new(Denial::TokenMissing, format!("no token in {}", listed(carriers))))
-}
-
-fn listed(carriers: &[Carrier]) -> String {
-    carriers.iter().map(Carrier::to_string).collect::<Vec<_>>().join(" or ")
-}
-
-fn carried<'a>(
-    carrier: &Carrier,
-    captures: &'a Captures,
-    head: &RequestHead<'a>,
-) -> Result<Option<Cow<'a, str>>, Refusal> {
-    match carrier {
-        Carrier::Bearer => match head.single(&http::header::AUTHORIZATION) {
-            Single::Missing => Ok(None),
-            Single::Several => Err(duplicated(&http::header::AUTHORIZATION)),
-            Single::One(value) => Ok(value.to_str().ok().and_then(bearer).map(Cow::Borrowed)),
-        },
-        Carrier::Header(name) => match head.single(name) {
-            Single::Missing => Ok(None),
-            Single::Several => Err(duplicated(name)),
-            Single::One(value) => match value.to_str() {
-                Ok(text) => Ok(Some(Cow::Borrowed(text))),
-                Err(_) => Err(Refusal::new(Denial::TokenMalformed, format!("{name} is not visible ASCII"))),
-            },
-        },
-        Carrier::Path => Ok(captures.value(TOKEN_CAPTURE).map(Cow::Borrowed)),
-        Carrier::Query(name) => {
-            match head.raw_query().map_or(Parameter::Missing, |query| parameter(query, name)) {
-                Parameter::Missing => Ok(None),
-                Parameter::One(value) => Ok(Some(value)),
-                Parameter::Several => {
-                    Err(Refusal::new(Denial::TokenDuplicated, format!("more than one {name} in the query")))
-                }
-            }
-        }
-    }
-}
-
-fn one_header<'a>(head: &RequestHead<'a>, name: &HeaderName) -> Result<&'a [u8], Refusal> {
-    match head.single(name) {
-        Single::Missing => Err(Refusal::new(Denial::TokenMissing, format!("no {name} header"))),
-        Single::Several => Err(duplicated(name)),
-        Single::One(value) => Ok(value.as_bytes()),
-    }
-}
-
-fn duplicated(name: &HeaderName) -> Refusal {
-    Refusal::new(Denial::HeaderDuplicated, format!("{name} occurs more than once"))
-}
-
-/// Returns the credentials of a `Bearer` header (RFC 6750 section 2.1). The scheme is case-insensitive.
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }

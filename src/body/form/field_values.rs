@@ -1,0 +1,87 @@
+//! The values of the wanted fields, collected while a form is read.
+
+use std::borrow::Cow;
+
+use super::form_error::FormError;
+use crate::json::is_same_name;
+use crate::query::loose;
+
+/// Maximum number of fields of one form or query. The limit is needed because Callgate reads forms before it verifies
+/// their signatures.
+const FIELDS_MAX: usize = 1000;
+
+/// One wanted field.
+struct Wanted<'n, 'b> {
+    name: &'n str,
+    loose: String,
+    /// How many fields of the form could be this field.
+    count: usize,
+    value: Option<Cow<'b, str>>,
+}
+
+/// The values of the wanted fields.
+pub(super) struct FieldValues<'n, 'b> {
+    wanted: Vec<Wanted<'n, 'b>>,
+    fields: usize,
+}
+
+impl<'n, 'b> FieldValues<'n, 'b> {
+    pub(super) fn new(names: &[&'n str]) -> Self {
+        let wanted = |name: &&'n str| Wanted { name, loose: loose(name), count: 0, value: None };
+        Self { wanted: names.iter().map(wanted).collect(), fields: 0 }
+    }
+
+    /// Adds a field of the form. Calls `value` only if the field is wanted.
+    ///
+    /// # Errors
+    /// The error of `value`, or [`FormError::Malformed`] if there are too many fields.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        value: impl Fn() -> Option<Cow<'b, str>>,
+    ) -> Result<(), FormError> {
+        self.fields += 1;
+        if self.fields > FIELDS_MAX {
+            return Err(FormError::Malformed("there are more than 1000 fields"));
+        }
+        // The value of this field sets the encoding of all values (WHATWG HTML section 4.10.22.7).
+        if name.eq_ignore_ascii_case("_charset_") {
+            return Err(FormError::Malformed("the field _charset_ is not supported"));
+        }
+        let found = loose(name);
+        for wanted in &mut self.wanted {
+            if !is_same_name(&found, &wanted.loose) {
+                continue;
+            }
+            wanted.count += 1;
+            if name != wanted.name {
+                return Err(FormError::Ambiguous(wanted.name.into()));
+            }
+            wanted.value = Some(value().ok_or_else(|| FormError::Ambiguous(wanted.name.into()))?);
+        }
+        Ok(())
+    }
+
+    /// Returns the values, in the order of the names.
+    ///
+    /// # Errors
+    /// [`FormError::Ambiguous`] if a field occurs twice.
+    pub(super) fn finish(self) -> Result<Vec<Option<Cow<'b, str>>>, FormError> {
+        let value = |wanted: Wanted<'n, 'b>| match wanted.count {
+            0 | 1 => Ok(wanted.value),
+            _ => Err(FormError::Ambiguous(wanted.name.into())),
+        };
+        self.wanted.into_iter().map(value).collect()
+    }
+}
+
+/// Returns the text of a value. Returns `None` if the value is not UTF-8 or contains a control character, because some
+/// programs end a text there.
+pub(super) fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
+    let text = match bytes {
+        Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).ok()?),
+    };
+    let plain = text.chars().all(|c| !c.is_control() || matches!(c, '\r' | '\n' | '\t'));
+    plain.then_some(text)
+}

@@ -1,0 +1,44 @@
+//! Reads query parameters that are part of a signature.
+
+use std::borrow::Cow;
+
+use super::body_member::malformed_field;
+use crate::body::form::{PlusSign, query_parameters};
+use crate::denial::{Denial, Refusal};
+use crate::request::RequestHead;
+
+/// Maximum length of a query parameter that is part of a signature, in bytes.
+const PARAMETER_BYTES_MAX: usize = 8 * 1024;
+
+/// Returns the value of a query parameter, or `None` if the query does not have it.
+///
+/// # Errors
+/// `signature_malformed` if programs could read different values of the parameter, or if the value is too long.
+pub(in crate::signature) fn optional_parameter<'a>(
+    head: &RequestHead<'a>,
+    name: &str,
+    plus: PlusSign,
+) -> Result<Option<Cow<'a, str>>, Refusal> {
+    let found = query_parameters(head.raw_query().unwrap_or_default(), &[name], plus);
+    let value = found.map_err(|error| malformed_field(&error))?.into_iter().flatten().next();
+    match value {
+        Some(value) if value.len() > PARAMETER_BYTES_MAX => {
+            let detail = format!("the query parameter {name} is longer than 8 KiB");
+            Err(Refusal::new(Denial::SignatureMalformed, detail))
+        }
+        value => Ok(value),
+    }
+}
+
+/// Returns the value of a query parameter.
+///
+/// # Errors
+/// The errors of [`optional_parameter`], and `signature_missing` if the query does not have the parameter.
+pub(in crate::signature) fn required_parameter<'a>(
+    head: &RequestHead<'a>,
+    name: &str,
+    plus: PlusSign,
+) -> Result<Cow<'a, str>, Refusal> {
+    optional_parameter(head, name, plus)?
+        .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("the query has no parameter {name}")))
+}

@@ -1,0 +1,67 @@
+//! A header in which the provider states the algorithm of its signature. The header is not signed, so it never selects
+//! the algorithm. It must agree with the algorithm that the operator configured.
+
+use http::{HeaderName, HeaderValue};
+
+use super::keys::MacAlgorithm;
+use super::request_parts::optional_header;
+use crate::denial::{Denial, Refusal};
+use crate::request::RequestHead;
+
+/// A header in which the provider states the algorithm, such as `key=k1,algorithm=HMAC_SHA256`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StatedAlgorithm {
+    /// The header.
+    pub header: HeaderName,
+    /// The name of the item that contains the algorithm.
+    pub item: Box<str>,
+    /// The algorithms, each with the name that the provider gives it.
+    pub names: Vec<(MacAlgorithm, Box<str>)>,
+    /// The algorithm of a message without the header.
+    pub without_header: MacAlgorithm,
+}
+
+impl StatedAlgorithm {
+    /// Checks that the message does not state another algorithm than `expected`.
+    ///
+    /// # Errors
+    /// `header_duplicated`, `signature_malformed` if the header has not exactly one known algorithm, or
+    /// `signature_mismatch` if it has another algorithm.
+    pub(in crate::signature) fn check(
+        &self,
+        head: &RequestHead<'_>,
+        expected: MacAlgorithm,
+    ) -> Result<(), Refusal> {
+        let stated = match optional_header(head, &self.header)? {
+            None => self.without_header,
+            Some(value) => self.read(value).ok_or_else(|| {
+                let detail = format!("the header {} has no known algorithm", self.header);
+                Refusal::new(Denial::SignatureMalformed, detail)
+            })?,
+        };
+        if stated == expected {
+            return Ok(());
+        }
+        let detail = format!(
+            "the message is signed with {}, but `algorithm` of the provider is {}",
+            stated.name(),
+            expected.name()
+        );
+        Err(Refusal::new(Denial::SignatureMismatch, detail))
+    }
+
+    fn read(&self, value: &HeaderValue) -> Option<MacAlgorithm> {
+        let items = value.to_str().ok()?.split(',').map(str::trim);
+        let mut found =
+            items.filter_map(|item| item.split_once('=').filter(|(name, _)| *name == &*self.item));
+        let ((_, stated), None) = (found.next()?, found.next()) else { return None };
+        self.names.iter().find(|(_, name)| **name == *stated).map(|(algorithm, _)| *algorithm)
+    }
+
+    /// Returns the header that states this algorithm. Returns `None` if a message with this algorithm has no such header.
+    pub(in crate::signature) fn write(&self, algorithm: MacAlgorithm) -> Option<(HeaderName, HeaderValue)> {
+        let (_, name) = self.names.iter().find(|(known, _)| *known == algorithm)?;
+        let value = HeaderValue::from_str(&format!("{}={name}", self.item)).ok()?;
+        (algorithm != self.without_header).then(|| (self.header.clone(), value))
+    }
+}
