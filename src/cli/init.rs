@@ -63,7 +63,7 @@ const DERIVED: &str = "secrets: derived";
 /// this provider compiles.
 pub fn first_configuration(name: &str, entry: &PresetDefinition) -> Option<String> {
     let hands_over = entry.callback.as_ref().is_some_and(|callback| {
-        callback.insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
+        callback.insertions().any(|insertion| insertion.shape.holds(Slot::Secret))
     });
     let what = if entry.secret.is_empty() { "the secret" } else { &*entry.secret };
     let own = format!("    secrets: [ {{ env: {} }} ]  # {what}\n", variable(name));

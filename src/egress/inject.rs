@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::callback_request::{BodyKind, CallbackRequest};
 use super::shape::{Callback, Shape};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Absent, Found, InsertFault, Pointer, find_one, find_strict, insert, resolve_appends};
@@ -45,8 +46,8 @@ pub struct Inject {
     pub remainder: Option<Box<str>>,
     /// The captures of this route, each with the source of its value.
     pub params: Vec<(Box<str>, ValueSource)>,
-    /// The values to insert, each with its place.
-    pub insertions: Vec<Insertion>,
+    /// The kinds of requests that get the callback, each with its places. The first kind that matches a request applies.
+    pub requests: Vec<CallbackRequest>,
     /// Whether a request that already has a value at one of the places is sent unchanged. If false, such a request is
     /// denied.
     pub keep: bool,
@@ -54,41 +55,6 @@ pub struct Inject {
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The member of the provider's response from which Callgate reads the provider's id of the work. `None` if
-    /// Callgate does not read this id.
-    pub response: Option<Pointer>,
-}
-
-/// The kind of body that a request must have to get a callback from a rule whose path ends with a remainder.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BodyKind {
-    /// JSON or a form.
-    Any,
-    /// A form, `application/x-www-form-urlencoded`.
-    Form,
-    /// JSON.
-    Json,
-}
-
-impl BodyKind {
-    /// Returns the name of the kind.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Any => "a JSON body or a form",
-            Self::Form => "a form",
-            Self::Json => "a JSON body",
-        }
-    }
-
-    /// Reports whether a request has a body of this kind, according to its head.
-    pub(super) fn is_of(self, head: &RequestHead<'_>) -> bool {
-        head.has_body()
-            && match self {
-                Self::Any => head.is_json() || head.is_form(),
-                Self::Form => head.is_form(),
-                Self::Json => head.is_json(),
-            }
-    }
 }
 
 /// The source of the value of a capture.
@@ -112,9 +78,10 @@ impl Inject {
         let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
         let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
         let reads_json = self.params.iter().any(|(_, source)| matches!(source, ValueSource::Body(_)));
-        if self.insertions.iter().any(in_form) {
+        let reads_json = reads_json || self.requests.iter().any(|request| request.condition.member.is_some());
+        if self.insertions().any(in_form) {
             BodyKind::Form
-        } else if reads_json || self.insertions.iter().any(in_json) {
+        } else if reads_json || self.insertions().any(in_json) {
             BodyKind::Json
         } else {
             BodyKind::Any
@@ -129,47 +96,14 @@ impl Inject {
         }
     }
 
-    /// Returns the places at which the agent's request must not have a value yet. Places of constant values are not
-    /// included, because the agent may set these values itself.
-    pub fn places(&self) -> impl Iterator<Item = &InsertionPlace> {
-        let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
-        moving.map(|insertion| &insertion.place)
+    /// Returns the insertions of all kinds of requests.
+    pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
+        self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Returns the first place at which the request already has a value.
-    ///
-    /// # Errors
-    /// Returns a [`Refusal`] if a place is ambiguous. Such a request can neither be changed nor be sent unchanged.
-    pub(super) fn taken(
-        &self,
-        head: &RequestHead<'_>,
-        body: &[u8],
-    ) -> Result<Option<&InsertionPlace>, Refusal> {
-        let mut taken = None;
-        for place in self.places() {
-            match place.occupancy(head, body)? {
-                Occupancy::Free => {}
-                Occupancy::Taken => taken = taken.or(Some(place)),
-                Occupancy::Ambiguous => {
-                    let detail =
-                        format!("the request has several values at {place}, or another spelling of it");
-                    return Err(Refusal::new(Denial::InjectionImpossible, detail));
-                }
-            }
-        }
-        Ok(taken)
-    }
-
-    /// Returns the values to insert into a request. Omits a constant value if the request already has a value at its
-    /// place.
-    pub(super) fn wanted<'i>(
-        &'i self,
-        head: &'i RequestHead<'_>,
-        body: &'i [u8],
-    ) -> impl Iterator<Item = &'i Insertion> {
-        self.insertions
-            .iter()
-            .filter(move |insertion| !insertion.shape.is_constant() || !insertion.place.is_taken(head, body))
+    /// Reports whether the response to a request contains the provider's id of the work.
+    pub fn reads_response(&self) -> bool {
+        self.requests.iter().any(|request| !request.response.is_empty())
     }
 }
 
@@ -314,13 +248,13 @@ pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
 
 /// Returns the body with all insertions.
 pub(super) fn body<'b>(
-    inject: &Inject,
+    request: &CallbackRequest,
     head: &RequestHead<'_>,
     body: &'b [u8],
     callback: &Callback<'_>,
 ) -> Result<Cow<'b, [u8]>, Refusal> {
     let mut text: Option<String> = None;
-    for Insertion { place, shape } in inject.wanted(head, body) {
+    for Insertion { place, shape } in request.wanted(head, body) {
         match place {
             InsertionPlace::Body(pointer) => {
                 let document = match &text {

@@ -161,13 +161,14 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
 
 /// Relays a response while it arrives. `body_start` is the part of its body that was already read. If the connection to
 /// the upstream is reusable, `reuse` receives the connection before the end of the response is written, so that the
-/// caller's next request can use it.
+/// caller's next request can use it. `observe` sees each part of the body.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,
     body_start: Bytes,
     limits: &Limits,
     mut reuse: impl FnMut(Connection),
+    mut observe: impl FnMut(&[u8]),
 ) -> Result<(), RelayError> {
     // Without `Content-Length` from the upstream, the length is unknown until the end. HTTP/1.1 callers then get a
     // chunked body. For HTTP/1.0 callers the end of the connection ends the body.
@@ -185,6 +186,7 @@ pub(crate) async fn relay(
         };
         match data {
             Some(data) => {
+                observe(&data);
                 let end = response.is_complete();
                 if end {
                     response.take_connection().into_iter().for_each(&mut reuse);

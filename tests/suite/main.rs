@@ -31,6 +31,7 @@ mod decisions;
 mod desync;
 mod disk;
 mod egress;
+mod egress_a2a;
 mod egress_places;
 mod egress_prefix;
 mod egress_tls;

@@ -1,10 +1,12 @@
 //! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
 
 mod action_url;
+mod agent_card;
 mod agent_exchange;
 mod answer_question;
 mod context;
 mod egress_limits;
+mod learn_id;
 pub(crate) mod listener;
 mod outbound;
 mod own_addresses;
