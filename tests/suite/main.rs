@@ -40,6 +40,7 @@ mod environment;
 mod events;
 mod every_route;
 mod fetch;
+mod first_configuration;
 mod framing;
 mod h2_strict;
 mod h2_wire;
