@@ -33,7 +33,7 @@ if command -v npm >/dev/null && command -v node >/dev/null; then
         (cd "$tools/interop" && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts \
             --legacy-peer-deps >/dev/null) || { rm "$tools/interop/package.json"; exit 1; }
     fi
-    cp "$here/signers.mjs" "$here/a2a_client.mjs" "$tools/interop/"
+    cp "$here/signers.mjs" "$here/a2a_client.mjs" "$here/a2a_server.mjs" "$tools/interop/"
     modules=(--modules "$tools/interop")
 fi
 # FETCH_ONLY=1 installs the libraries and runs nothing.

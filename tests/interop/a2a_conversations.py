@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The A2A libraries work through the configuration that `callgate init --provider a2a` writes.
 
-An A2A server of a2a-sdk is the other agent. Clients of a2a-sdk and of @a2a-js/sdk fetch its card through the egress
+Servers of a2a-sdk and of @a2a-js/sdk are the other agent. Clients of both libraries fetch its card through the egress
 listener and send messages over each protocol binding, as streams and as single requests. The clients do not ask for push
 notifications: Callgate does. The server's notifications must reach the agent, and end each interaction."""
 
@@ -148,42 +148,68 @@ def ended(admin, task):
         time.sleep(0.05)
 
 
-async def run_all(callgate, modules):
-    agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
-    threading.Thread(target=agent.serve_forever, daemon=True).start()
-    peer_port = free_port()
-    server = peer(peer_port)
+@contextlib.asynccontextmanager
+async def python_peer():
+    """Runs the server of a2a-sdk. Yields its port."""
+    port = free_port()
+    server = peer(port)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.05)
+    yield port
+    server.should_exit = True
+    await serving
+
+
+@contextlib.asynccontextmanager
+async def js_peer(modules):
+    """Runs the server of @a2a-js/sdk. Yields its port."""
+    server = await asyncio.create_subprocess_exec("node", "a2a_server.mjs", cwd=modules, stdout=subprocess.PIPE)
+    yield int(await server.stdout.readline())
+    server.terminate()
+    await server.wait()
+
+
+async def talk(callgate, modules, agent_port, peer_port, bindings):
+    """Lets each client talk to the other agent over each binding. Returns the number of conversations."""
+    count = 0
     with tempfile.TemporaryDirectory() as folder:
-        path, egress, admin = configuration(callgate, folder, peer_port, agent.server_port)
-        gate = subprocess.Popen([callgate, "run", "-c", path], cwd=folder, stdout=subprocess.DEVNULL,
+        path, egress, admin = configuration(callgate, folder, peer_port, agent_port)
+        gate = subprocess.Popen([callgate, "run", "-c", path], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                 env={**os.environ, "CALLGATE_TOKEN_KEY": "a key of the interop tests, 32 bytes"})
         try:
             await reached(admin)
             base = f"http://127.0.0.1:{egress}/a2a"
-            clients = [("a2a-sdk", lambda *how: ask(base, *how))]
+            clients = [lambda *how: ask(base, *how)]
             if modules:
-                clients.append(("@a2a-js/sdk", lambda *how: asyncio.to_thread(ask_js, modules, base, *how)))
-            count = 0
-            for name, client in clients:
-                for binding in BINDINGS:
+                clients.append(lambda *how: asyncio.to_thread(ask_js, modules, base, *how))
+            for client in clients:
+                for binding in bindings:
                     for streaming in (False, True):
                         task = await client(binding, streaming)
                         interaction = await asyncio.to_thread(ended, admin, task)
-                        seen = [body for one, _, body in Agent.seen if one == interaction["interaction"]]
-                        assert seen, f"{name} {binding}: the agent received no notification"
-                        assert all("x-a2a-notification-token" not in {key.lower() for key in headers}
-                                   for _, headers, _ in Agent.seen)
+                        seen = [headers for one, headers, _ in Agent.seen if one == interaction["interaction"]]
+                        assert seen, f"{binding}: the agent received no notification"
+                        assert all("x-a2a-notification-token" not in map(str.lower, headers) for headers in seen)
                         count += 1
-            print(f"{count:6} conversations over A2A through `callgate init --provider a2a`, with {', '.join(name for name, _ in clients)}")
         finally:
             gate.send_signal(signal.SIGINT)
             gate.wait()
-    server.should_exit = True
-    await serving
+    return count
+
+
+async def run_all(callgate, modules):
+    agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+    threading.Thread(target=agent.serve_forever, daemon=True).start()
+    count = 0
+    async with python_peer() as port:
+        count += await talk(callgate, modules, agent.server_port, port, BINDINGS)
+    if modules:
+        async with js_peer(modules) as port:
+            count += await talk(callgate, modules, agent.server_port, port, BINDINGS[:1])
     agent.shutdown()
+    libraries = "a2a-sdk and @a2a-js/sdk" if modules else "a2a-sdk"
+    print(f"{count:6} conversations over A2A through `callgate init --provider a2a`, with {libraries}")
 
 
 async def reached(admin):
@@ -201,7 +227,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--callgate", required=True, type=pathlib.Path)
     parser.add_argument("--modules", type=pathlib.Path,
-                        help="a folder with node_modules and a2a_client.mjs; without it the npm library takes no part")
+                        help="a folder with node_modules, a2a_client.mjs and a2a_server.mjs; without it the npm library takes no part")
     args = parser.parse_args()
     asyncio.run(run_all(str(args.callgate.resolve()), args.modules))
 
