@@ -1,6 +1,6 @@
 //! The kinds of requests that get a callback from an egress rule, and the places of the callback in each kind.
 
-use super::inject::{Insertion, InsertionPlace, Occupancy};
+use super::place::{Insertion, InsertionPlace, Occupancy};
 use crate::denial::{Denial, Refusal};
 use crate::json::{Found, Pointer, find_one};
 use crate::path::CanonicalPath;

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use http::header::{ACCEPT_ENCODING, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
 
-use super::inject::{self, Inject, Insertion, InsertionPlace};
+use super::inject::{self, Inject};
+use super::place::{Insertion, InsertionPlace};
 use super::rule::Rule;
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};

@@ -8,7 +8,6 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::action_url::{self, ActionUrl};
 use super::context::EgressContext;
-use super::learn_id::is_event_stream;
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
 use super::request_log::{ExchangeEnd, RequestDetails};
 use crate::browser::{Foreign, refuse_pages};
@@ -25,6 +24,7 @@ use crate::observe::redact_path;
 use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
+use crate::request::is_event_stream;
 use crate::store::{MintRefusal, mint};
 
 /// Maximum number of bytes of a response that Callgate reads before it relays the response. Callgate looks for the

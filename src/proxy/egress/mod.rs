@@ -1,12 +1,10 @@
 //! The egress: requests of the agent to providers, and answers of the agent to questions of providers.
 
 mod action_url;
-mod agent_card;
 mod agent_exchange;
 mod answer_question;
 mod context;
 mod egress_limits;
-mod learn_id;
 pub(crate) mod listener;
 mod outbound;
 mod own_addresses;
@@ -14,6 +12,7 @@ mod pass_on;
 mod provider_client;
 mod request_log;
 mod resolver;
+mod response;
 
 pub(crate) use context::EgressContext;
 pub(crate) use egress_limits::{EgressLimits, EgressSettings};

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use http::HeaderName;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
 
-use super::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
-use super::provider_client::ProviderResponse;
 use crate::clock::instant;
 use crate::egress::{CardPlace, LocalCard, Rule};
 use crate::guard::Url;
 use crate::http::client::ResponseFault;
 use crate::http::head_of;
 use crate::path::Captures;
+use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
+use crate::proxy::egress::provider_client::ProviderResponse;
 use crate::request::is_json;
 
 /// Headers with a digest of the body.
@@ -21,7 +21,7 @@ impl AgentExchange<'_> {
     /// Reads a response that can contain an agent card at `place`. If it does, replaces the URLs that the rule covers. The
     /// last parameter is the URL of the request and the captures of its path. Returns the part of the body that was
     /// read.
-    pub(super) async fn localize_card(
+    pub(in crate::proxy::egress) async fn localize_card(
         &mut self,
         rule: &Rule,
         place: Option<CardPlace>,

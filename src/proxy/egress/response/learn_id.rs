@@ -1,23 +1,21 @@
 //! Learns the provider's id of the work from the response to a request with a callback.
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use tokio::sync::oneshot;
 
-use super::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
-use super::provider_client::ProviderResponse;
-use super::request_log::ExchangeEnd;
 use crate::clock::instant;
 use crate::egress::{EventIds, id_at};
 use crate::http::client::ResponseFault;
 use crate::json::Pointer;
 use crate::policy::Minted;
+use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
+use crate::proxy::egress::provider_client::ProviderResponse;
+use crate::proxy::egress::request_log::ExchangeEnd;
 use crate::request::is_json;
 
 impl AgentExchange<'_> {
     /// Reads the beginning of a JSON response, records the provider's id, and returns what was read.
-    pub(super) async fn learn_id(
+    pub(in crate::proxy::egress) async fn learn_id(
         &mut self,
         minted: &Minted,
         pointers: &[Pointer],
@@ -40,7 +38,7 @@ impl AgentExchange<'_> {
 
     /// Relays a stream of events. Records the provider's id as soon as an event contains it, without delaying the
     /// stream.
-    pub(super) async fn relay_events(
+    pub(in crate::proxy::egress) async fn relay_events(
         &mut self,
         minted: &Minted,
         pointers: Vec<Pointer>,
@@ -75,11 +73,4 @@ impl AgentExchange<'_> {
             log::error!("{}: {}", minted.interaction, refusal.detail);
         }
     }
-}
-
-/// Reports whether a response is a stream of events.
-pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("text/event-stream")
 }
