@@ -161,8 +161,19 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
 
 /// Relays a response while it arrives. `body_start` is the part of its body that was already read. If the connection to
 /// the upstream is reusable, `reuse` receives the connection before the end of the response is written, so that the
-/// caller's next request can use it. `observe` sees each part of the body.
+/// caller's next request can use it.
 pub(crate) async fn relay(
+    session: &mut Session,
+    response: &mut UpstreamResponse,
+    body_start: Bytes,
+    limits: &Limits,
+    reuse: impl FnMut(Connection),
+) -> Result<(), RelayError> {
+    relay_observed(session, response, body_start, limits, reuse, |_| {}).await
+}
+
+/// Relays a response as [`relay`] does. `observe` sees each part of the body before the caller receives it.
+pub(crate) async fn relay_observed(
     session: &mut Session,
     response: &mut UpstreamResponse,
     body_start: Bytes,

@@ -288,7 +288,8 @@ impl AgentExchange<'_> {
         response.remove_headers(|name| name.as_str().starts_with("callgate"));
         response.set_header(&INTERACTION, self.details.interaction.as_deref());
         let reuse = |connection| origin.reuse(connection);
-        match response::relay(self.session, response, body_start, &self.policy.limits, reuse, observe).await {
+        let limits = &self.policy.limits;
+        match response::relay_observed(self.session, response, body_start, limits, reuse, observe).await {
             Ok(()) => ExchangeEnd { outcome: Ok(reason), status, reusable: true },
             Err(RelayError::Upstream(fault)) => {
                 ExchangeEnd { outcome: Err(fault.provider_denial()), status, reusable: false }

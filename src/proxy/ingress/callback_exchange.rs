@@ -323,8 +323,7 @@ impl CallbackExchange<'_> {
         let status = response.status().as_u16();
         let (pool, policy) = (&self.context.agent_pool, self.policy);
         let reuse = |connection| agent_connections::keep(pool, &policy.agent, connection, instant());
-        match response::relay(self.session, &mut response, Bytes::new(), &policy.limits, reuse, |_| {}).await
-        {
+        match response::relay(self.session, &mut response, Bytes::new(), &policy.limits, reuse).await {
             Ok(()) => ExchangeRecord::responded(seen, outcome, status, true),
             Err(RelayError::Upstream(fault)) => {
                 ExchangeRecord::responded(seen, Outcome::Denied(fault.agent_denial()), status, false)
