@@ -33,11 +33,12 @@ if command -v npm >/dev/null && command -v node >/dev/null; then
         (cd "$tools/interop" && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts \
             --legacy-peer-deps >/dev/null) || { rm "$tools/interop/package.json"; exit 1; }
     fi
-    cp "$here/signers.mjs" "$tools/interop/"
+    cp "$here/signers.mjs" "$here/a2a_client.mjs" "$here/a2a_server.mjs" "$tools/interop/"
     modules=(--modules "$tools/interop")
 fi
 # FETCH_ONLY=1 installs the libraries and runs nothing.
 [ -z "${FETCH_ONLY:-}" ] || exit 0
 PYTHONPATH="$site" python3 "$here/run.py" --callgate "$callgate" "${modules[@]}" "$@"
 PYTHONPATH="$site" python3 "$here/asymmetric.py" --callgate "$callgate"
+PYTHONPATH="$site" python3 "$here/a2a_conversations.py" --callgate "$callgate" "${modules[@]}"
 PYTHONPATH="$site" python3 "$here/assertions.py" --callgate "$callgate" "${modules[@]}"

@@ -159,6 +159,12 @@ pub fn is_json(headers: &HeaderMap) -> bool {
     essence.ends_with("/json") || essence.ends_with("+json")
 }
 
+/// Reports whether headers describe a stream of events, `text/event-stream`.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
+}
+
 /// Returns the header names that `Connection` lists as hop-by-hop (RFC 9110 section 7.6.1), as written.
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));

@@ -7,11 +7,14 @@ use super::insertions::{compatible, insertion, places};
 use super::outbound::{headers, timeouts};
 use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
 use super::repeated::repeated;
-use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, methods};
+use super::route::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, CONTRADICTION_HINT, methods};
 use super::yaml::{Cursor, Fields, Node, filled_hint};
-use crate::egress::{Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource};
+use crate::egress::{
+    CallbackRequest, Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource,
+};
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
+use crate::json::Pointer;
 use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::TTL_MAX;
 use crate::signature::VerifierKeys;
@@ -76,7 +79,7 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
         let set = |place: &InsertionPlace| {
             headers.iter().any(|(name, _)| *place == InsertionPlace::Header(name.clone()))
         };
-        if inject.insertions.iter().any(|insertion| set(&insertion.place)) {
+        if inject.insertions().any(|insertion| set(&insertion.place)) {
             return at.error("`inject` uses a header that `headers` sets", "keep one of the two");
         }
     }
@@ -170,28 +173,12 @@ fn inject(
     let response = own_response.as_ref().or(response).map(|at| at.pointer());
     fields.finish();
     let route = route?;
-    let mut response = response.map_or(Some(None), |read| read.map(Some))?;
-    let insertions = match preset {
-        None => {
-            let own = own?;
-            carried(at, route, &own)?;
-            compatible(at, &own)?;
-            own
-        }
-        Some(read) => {
-            let (preset_at, callback) = read?;
-            if !own?.is_empty() {
-                return at.error(
-                    "the preset defines the locations of the URL and the token",
-                    "remove `url`, `token` and `values`",
-                );
-            }
-            comes_back(&preset_at, route, &callback)?;
-            response = response.or(callback.response);
-            callback.insertions
-        }
-    };
-    if insertions.iter().any(|insertion| insertion.shape.holds(Slot::Secret))
+    let response = response.map_or(Some(Vec::new()), |read| read.map(|pointer| vec![pointer]))?;
+    let requests = requests(at, preset, route, own, response)?;
+    if requests
+        .iter()
+        .flat_map(|request| &request.insertions)
+        .any(|insertion| insertion.shape.holds(Slot::Secret))
         && !route.verifier().is_some_and(|verifier| matches!(verifier.keys(), VerifierKeys::Derived))
     {
         return at.error(
@@ -206,12 +193,42 @@ fn inject(
         route: Arc::clone(&route.name),
         remainder: route.path.remainder().map(Into::into),
         params: params?,
-        insertions,
+        requests,
         keep: keep?,
         ttl: ttl.map_or(Some(None), |read| read.map(Some))?,
         uses: uses.map_or(Some(None), |read| read.map(|uses| u32::try_from(uses).ok()))?,
-        response,
     })
+}
+
+/// Returns the kinds of requests that get a callback: those of the preset, or every request with the insertions `own`.
+/// `response` replaces the members that contain the id according to the preset.
+fn requests(
+    at: &Cursor<'_>,
+    preset: Option<Option<(Cursor<'_>, CallbackConvention)>>,
+    route: &Route,
+    own: Option<Vec<Insertion>>,
+    response: Vec<Pointer>,
+) -> Option<Vec<CallbackRequest>> {
+    let Some(preset) = preset else {
+        let own = own?;
+        carried(at, route, &own)?;
+        compatible(at, &own)?;
+        return Some(vec![CallbackRequest { insertions: own, response, ..CallbackRequest::default() }]);
+    };
+    let (preset_at, callback) = preset?;
+    if !own?.is_empty() {
+        return at.error(
+            "the preset defines the locations of the URL and the token",
+            "remove `url`, `token` and `values`",
+        );
+    }
+    comes_back(&preset_at, route, &callback)?;
+    not_fixed(&preset_at, route, &callback)?;
+    let stated = |request: CallbackRequest| match response.is_empty() {
+        true => request,
+        false => CallbackRequest { response: response.clone(), ..request },
+    };
+    Some(callback.requests.into_iter().map(stated).collect())
 }
 
 fn ttl(at: &Cursor<'_>) -> Option<Duration> {
@@ -256,6 +273,23 @@ fn comes_back(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> 
         format!("the provider does not send the token where the route {} looks for it", route.name),
         format!("add `from: {from}` to the token of the route"),
     )
+}
+
+/// Reports an error if the provider sends the token of the interaction in the header in which the route expects another
+/// value, such as a fixed secret.
+fn not_fixed(at: &Cursor<'_>, route: &Route, callback: &CallbackConvention) -> Option<()> {
+    let Some(verifier) = route.verifier() else { return Some(()) };
+    match callback.token_header(verifier.scheme().proof_headers()) {
+        None => Some(()),
+        Some(name) => at.error(
+            format!(
+                "the provider sends the token of the interaction in the header {name}, where the route {} expects {}",
+                route.name,
+                verifier.scheme().proof_name()
+            ),
+            CONTRADICTION_HINT,
+        ),
+    }
 }
 
 fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Arc<Route>> {

@@ -7,34 +7,14 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::shape::{Callback, Shape};
+use super::callback_request::{BodyKind, CallbackRequest};
+use super::place::{Insertion, InsertionPlace, refusal};
+use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
-use crate::json::{Absent, Found, InsertFault, Pointer, find_one, find_strict, insert, resolve_appends};
+use crate::json::{Absent, Pointer, find_one, insert, resolve_appends};
 use crate::path::{Captures, is_capturable, is_remainder};
-use crate::query::{Parameter, pair, parameter, parameter_strict, without_parameter};
+use crate::query::{Parameter, pair, parameter, without_parameter};
 use crate::request::RequestHead;
-
-/// A place in a request at which a value can be inserted.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum InsertionPlace {
-    /// A member of a JSON body.
-    Body(Pointer),
-    /// A field of a form body.
-    Form(Box<str>),
-    /// A header.
-    Header(HeaderName),
-    /// A query parameter.
-    Query(Box<str>),
-}
-
-/// A value that is inserted into a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Insertion {
-    /// The place of the value in the request.
-    pub place: InsertionPlace,
-    /// The form of the value.
-    pub shape: Shape,
-}
 
 /// The callback that a rule inserts into a request, and the places for it.
 #[derive(Clone, Debug)]
@@ -45,8 +25,8 @@ pub struct Inject {
     pub remainder: Option<Box<str>>,
     /// The captures of this route, each with the source of its value.
     pub params: Vec<(Box<str>, ValueSource)>,
-    /// The values to insert, each with its place.
-    pub insertions: Vec<Insertion>,
+    /// The kinds of requests that get the callback, each with its places. The first kind that matches a request applies.
+    pub requests: Vec<CallbackRequest>,
     /// Whether a request that already has a value at one of the places is sent unchanged. If false, such a request is
     /// denied.
     pub keep: bool,
@@ -54,41 +34,6 @@ pub struct Inject {
     pub ttl: Option<Duration>,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
-    /// The member of the provider's response from which Callgate reads the provider's id of the work. `None` if
-    /// Callgate does not read this id.
-    pub response: Option<Pointer>,
-}
-
-/// The kind of body that a request must have to get a callback from a rule whose path ends with a remainder.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BodyKind {
-    /// JSON or a form.
-    Any,
-    /// A form, `application/x-www-form-urlencoded`.
-    Form,
-    /// JSON.
-    Json,
-}
-
-impl BodyKind {
-    /// Returns the name of the kind.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Any => "a JSON body or a form",
-            Self::Form => "a form",
-            Self::Json => "a JSON body",
-        }
-    }
-
-    /// Reports whether a request has a body of this kind, according to its head.
-    pub(super) fn is_of(self, head: &RequestHead<'_>) -> bool {
-        head.has_body()
-            && match self {
-                Self::Any => head.is_json() || head.is_form(),
-                Self::Form => head.is_form(),
-                Self::Json => head.is_json(),
-            }
-    }
 }
 
 /// The source of the value of a capture.
@@ -112,9 +57,10 @@ impl Inject {
         let in_form = |one: &Insertion| matches!(one.place, InsertionPlace::Form(_));
         let in_json = |one: &Insertion| matches!(one.place, InsertionPlace::Body(_));
         let reads_json = self.params.iter().any(|(_, source)| matches!(source, ValueSource::Body(_)));
-        if self.insertions.iter().any(in_form) {
+        let reads_json = reads_json || self.requests.iter().any(|request| request.condition.member.is_some());
+        if self.insertions().any(in_form) {
             BodyKind::Form
-        } else if reads_json || self.insertions.iter().any(in_json) {
+        } else if reads_json || self.insertions().any(in_json) {
             BodyKind::Json
         } else {
             BodyKind::Any
@@ -129,132 +75,14 @@ impl Inject {
         }
     }
 
-    /// Returns the places at which the agent's request must not have a value yet. Places of constant values are not
-    /// included, because the agent may set these values itself.
-    pub fn places(&self) -> impl Iterator<Item = &InsertionPlace> {
-        let moving = self.insertions.iter().filter(|insertion| !insertion.shape.is_constant());
-        moving.map(|insertion| &insertion.place)
+    /// Returns the insertions of all kinds of requests.
+    pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
+        self.requests.iter().flat_map(|request| &request.insertions)
     }
 
-    /// Returns the first place at which the request already has a value.
-    ///
-    /// # Errors
-    /// Returns a [`Refusal`] if a place is ambiguous. Such a request can neither be changed nor be sent unchanged.
-    pub(super) fn taken(
-        &self,
-        head: &RequestHead<'_>,
-        body: &[u8],
-    ) -> Result<Option<&InsertionPlace>, Refusal> {
-        let mut taken = None;
-        for place in self.places() {
-            match place.occupancy(head, body)? {
-                Occupancy::Free => {}
-                Occupancy::Taken => taken = taken.or(Some(place)),
-                Occupancy::Ambiguous => {
-                    let detail =
-                        format!("the request has several values at {place}, or another spelling of it");
-                    return Err(Refusal::new(Denial::InjectionImpossible, detail));
-                }
-            }
-        }
-        Ok(taken)
-    }
-
-    /// Returns the values to insert into a request. Omits a constant value if the request already has a value at its
-    /// place.
-    pub(super) fn wanted<'i>(
-        &'i self,
-        head: &'i RequestHead<'_>,
-        body: &'i [u8],
-    ) -> impl Iterator<Item = &'i Insertion> {
-        self.insertions
-            .iter()
-            .filter(move |insertion| !insertion.shape.is_constant() || !insertion.place.is_taken(head, body))
-    }
-}
-
-/// What a request has at the place of an insertion.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Occupancy {
-    /// Different programs read different values from this place. For example, the request has more than one value
-    /// there, or a value under another spelling of the name.
-    Ambiguous,
-    /// The request has no value there, or only a value that counts as absent: `null` or an empty text.
-    Free,
-    /// The request has exactly one value there.
-    Taken,
-}
-
-impl InsertionPlace {
-    /// Returns what the request has at this place. A value under another spelling of the name counts, too. Otherwise a
-    /// provider that ignores case could read the agent's callback URL instead of the inserted one.
-    ///
-    /// # Errors
-    /// Returns a [`Refusal`] if the place is in a JSON body and the body is not JSON.
-    pub(super) fn occupancy(&self, head: &RequestHead<'_>, body: &[u8]) -> Result<Occupancy, Refusal> {
-        Ok(match self {
-            Self::Body(pointer) => {
-                let pointer = &*resolve_appends(body, pointer).map_err(|fault| refusal(fault, pointer))?;
-                match find_strict(body, pointer) {
-                    Err(_) => return Err(refusal(InsertFault::NotJson, pointer)),
-                    Ok(Found::One(value)) if Absent::NullOrEmpty.includes(value.get()) => Occupancy::Free,
-                    Ok(Found::One(_)) => Occupancy::Taken,
-                    Ok(Found::Missing) if matches!(find_one(body, pointer), Found::Missing) => {
-                        Occupancy::Free
-                    }
-                    Ok(Found::Missing | Found::Doubled) => Occupancy::Ambiguous,
-                }
-            }
-            Self::Form(name) => parameter_strict(std::str::from_utf8(body).unwrap_or_default(), name).into(),
-            Self::Header(name) => {
-                // CGI gateways and WSGI servers do not distinguish `_` from `-`.
-                let loose =
-                    |name: &HeaderName| name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-                let wanted = loose(name);
-                let spelled = head.headers.iter().filter(|(other, _)| loose(other) == wanted);
-                match (spelled.count(), head.headers.get(name)) {
-                    (0, _) => Occupancy::Free,
-                    (1, Some(value)) if value.is_empty() => Occupancy::Free,
-                    (1, Some(_)) => Occupancy::Taken,
-                    _ => Occupancy::Ambiguous,
-                }
-            }
-            Self::Query(name) => parameter_strict(head.raw_query().unwrap_or_default(), name).into(),
-        })
-    }
-
-    /// Reports whether the request already has a value at this place. `null` does not count as a value.
-    pub(super) fn is_taken(&self, head: &RequestHead<'_>, body: &[u8]) -> bool {
-        match self {
-            Self::Body(pointer) => {
-                let Ok(pointer) = resolve_appends(body, pointer) else { return false };
-                match find_one(body, &pointer) {
-                    Found::Missing => false,
-                    Found::Doubled => true,
-                    Found::One(value) => !Absent::Null.includes(value.get()),
-                }
-            }
-            Self::Form(name) => {
-                let fields = std::str::from_utf8(body).unwrap_or_default();
-                parameter(fields, name) != Parameter::Missing
-            }
-            Self::Header(name) => head.headers.contains_key(name),
-            Self::Query(name) => {
-                let query = head.raw_query().unwrap_or_default();
-                parameter(query, name) != Parameter::Missing
-            }
-        }
-    }
-}
-
-impl From<Parameter<'_>> for Occupancy {
-    fn from(found: Parameter<'_>) -> Self {
-        match found {
-            Parameter::Missing => Self::Free,
-            Parameter::One(value) if value.is_empty() => Self::Free,
-            Parameter::One(_) => Self::Taken,
-            Parameter::Several => Self::Ambiguous,
-        }
+    /// Reports whether the response to a request contains the provider's id of the work.
+    pub fn reads_response(&self) -> bool {
+        self.requests.iter().any(|request| !request.response.is_empty())
     }
 }
 
@@ -275,17 +103,6 @@ impl ValueSource {
                 Parameter::One(value) => Some(value.into_owned()),
                 Parameter::Missing | Parameter::Several => None,
             },
-        }
-    }
-}
-
-impl fmt::Display for InsertionPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Body(pointer) => write!(f, "{} of the body", pointer.as_str()),
-            Self::Form(name) => write!(f, "the form's field {name}"),
-            Self::Header(name) => write!(f, "the header {name}"),
-            Self::Query(name) => write!(f, "the query parameter {name}"),
         }
     }
 }
@@ -314,13 +131,13 @@ pub(super) fn parse(body: &[u8]) -> Result<&str, Refusal> {
 
 /// Returns the body with all insertions.
 pub(super) fn body<'b>(
-    inject: &Inject,
+    request: &CallbackRequest,
     head: &RequestHead<'_>,
     body: &'b [u8],
     callback: &Callback<'_>,
 ) -> Result<Cow<'b, [u8]>, Refusal> {
     let mut text: Option<String> = None;
-    for Insertion { place, shape } in inject.wanted(head, body) {
+    for Insertion { place, shape } in request.wanted(head, body) {
         match place {
             InsertionPlace::Body(pointer) => {
                 let document = match &text {
@@ -356,27 +173,5 @@ fn form<'b>(head: &RequestHead<'_>, body: &'b [u8]) -> Result<&'b str, Refusal> 
     match text.filter(|_| head.is_form()) {
         Some(text) => Ok(text),
         None => Err(Refusal::new(Denial::RequestNotForm, "the body of the request is not a form")),
-    }
-}
-
-fn refusal(fault: InsertFault, pointer: &Pointer) -> Refusal {
-    let at = pointer.as_str();
-    match fault {
-        InsertFault::NotJson => {
-            Refusal::new(Denial::RequestNotJson, "the body of the request is not valid JSON")
-        }
-        InsertFault::Present => {
-            Refusal::new(Denial::CallbackPresent, format!("the request already has a value at {at}"))
-        }
-        InsertFault::Doubled => {
-            Refusal::new(Denial::InjectionImpossible, format!("a member on the path {at} occurs twice"))
-        }
-        InsertFault::NoMembers => Refusal::new(
-            Denial::InjectionImpossible,
-            format!(
-                "a value on the path {at} is not an object or a list, or the list has no such element; look at the value \
-                 that the request has there"
-            ),
-        ),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
+use super::callback_request::{BodyKind, CallbackRequest};
 use super::inject::{self, Inject, ValueSource};
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
@@ -125,11 +126,37 @@ impl Rule {
     /// Returns the callback for a request with this head. Returns `None` if the request is sent as it is.
     ///
     /// A rule whose path ends with a remainder applies to a whole API. It inserts a callback only into requests that
-    /// have a body into which the callback can be inserted. Without this condition, it would deny `GET /v1/models`.
+    /// have a body into which the callback can be inserted, and whose path fits one of the kinds of requests. Without
+    /// this condition, it would deny `GET /v1/models`. If the preset names the paths, and the callback is not in the
+    /// body, it also inserts a callback into a `POST` with another body, such as a recording.
     pub fn injection(&self, head: &RequestHead<'_>) -> Option<&Inject> {
         let inject = self.inject.as_ref()?;
-        let applies = self.path.remainder().is_none() || inject.body_kind().is_of(head);
-        applies.then_some(inject)
+        if !self.is_prefix() {
+            return Some(inject);
+        }
+        let kind = inject.body_kind();
+        let fits = |request: &CallbackRequest| {
+            let is_named = !request.condition.paths.is_empty() && kind == BodyKind::Any;
+            let has_body = kind.is_of(head) || (is_named && head.method == "POST");
+            has_body && request.condition.may_match(head, true)
+        };
+        inject.requests.iter().any(fits).then_some(inject)
+    }
+
+    /// Returns the kind of a request, and the callback of the rule. Returns `None` if the request gets no callback.
+    pub fn callback_request(
+        &self,
+        head: &RequestHead<'_>,
+        body: &[u8],
+    ) -> Option<(&Inject, &CallbackRequest)> {
+        let inject = self.injection(head)?;
+        let request = inject.requests.iter().find(|request| request.matches(head, body, self.is_prefix()))?;
+        Some((inject, request))
+    }
+
+    /// Reports whether the path of the rule ends with a remainder.
+    fn is_prefix(&self) -> bool {
+        self.path.remainder().is_some()
     }
 
     /// Decides which callback a request needs. `fresh` creates an id for a capture whose source is
@@ -144,8 +171,10 @@ impl Rule {
         captures: &Captures,
         mut fresh: impl FnMut() -> String,
     ) -> Result<Plan, Refusal> {
-        let Some(inject) = self.injection(head) else { return Ok(Plan::Pass { kept: false }) };
-        if let Some(place) = inject.taken(head, body)? {
+        let Some((inject, request)) = self.callback_request(head, body) else {
+            return Ok(Plan::Pass { kept: false });
+        };
+        if let Some(place) = request.taken(head, body)? {
             if inject.keep {
                 return Ok(Plan::Pass { kept: true });
             }
@@ -175,7 +204,7 @@ impl Rule {
         // Try the insertion with empty values before anything is minted. If the insertion is not possible, the ledger
         // must not record an interaction.
         let nothing = Callback { url: "", token: "", secret: "", expires: Timestamp::from_unix_secs(0) };
-        inject::body(inject, head, body, &nothing)?;
+        inject::body(request, head, body, &nothing)?;
         Ok(Plan::Mint(params))
     }
 }

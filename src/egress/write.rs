@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use http::header::{ACCEPT_ENCODING, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
 
-use super::inject::{self, Insertion, InsertionPlace};
+use super::inject::{self, Inject};
+use super::place::{Insertion, InsertionPlace};
 use super::rule::Rule;
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
@@ -55,9 +56,9 @@ impl Rule {
         let mut parameters = Vec::new();
         let mut sent = Cow::Borrowed(body);
         let mut extra = Vec::new();
-        if let (Some(inject), Some(callback)) = (&self.inject, callback) {
-            sent = inject::body(inject, head, body, callback)?;
-            for Insertion { place, shape } in inject.wanted(head, body) {
+        if let (Some((_, request)), Some(callback)) = (self.callback_request(head, body), callback) {
+            sent = inject::body(request, head, body, callback)?;
+            for Insertion { place, shape } in request.wanted(head, body) {
                 match place {
                     InsertionPlace::Header(name) => extra.push((name, shape.plain(callback))),
                     InsertionPlace::Query(name) => parameters.push((&**name, shape.plain(callback))),
@@ -67,7 +68,8 @@ impl Rule {
         }
         let target = self.target(head, captures, &parameters)?;
         let url = self.target.url.with_target(&target);
-        let unpacked = self.injection(head).is_some_and(|inject| inject.response.is_some());
+        let unpacked = self.injection(head).is_some_and(Inject::reads_response)
+            || Self::card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
             // If Callgate reads the provider's id from the response, the response must not be compressed.
             (unpacked && *name == ACCEPT_ENCODING) || extra.iter().any(|(extra, _)| *extra == name)
@@ -89,7 +91,9 @@ impl Rule {
     pub fn unchanged(&self, head: &RequestHead<'_>, captures: &Captures) -> Result<Unchanged, Refusal> {
         let url = self.target.url.with_target(&self.target(head, captures, &[])?);
         let mut out = Vec::with_capacity(1024);
-        begin(&mut out, head, &url, &self.headers, |_| false);
+        // If Callgate replaces URLs in the response, the response must not be compressed.
+        let unpacked = Self::card_place(head, b"").is_some();
+        begin(&mut out, head, &url, &self.headers, |name| unpacked && *name == ACCEPT_ENCODING);
         let (is_chunked, asks_for_websocket) =
             (head.headers.contains_key(TRANSFER_ENCODING), head.asks_for_websocket());
         if asks_for_websocket {

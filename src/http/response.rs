@@ -159,9 +159,9 @@ pub(crate) async fn reply(session: &mut Session, reply: &HandshakeReply) -> bool
     write(session, header, reply.body.clone().into()).await
 }
 
-/// Relays a response while it arrives, its head first. `body_start` is the part of its body that was already read. If the connection to
-/// the upstream is reusable, `reuse` receives the connection before the end of the response is written, so that the
-/// caller's next request can use it.
+/// Relays a response while it arrives, its head first. `body_start` is the part of its body that was already read. If
+/// the connection to the upstream is reusable, `reuse` receives the connection before the end of the response is
+/// written, so that the caller's next request can use it.
 pub(crate) async fn relay(
     session: &mut Session,
     response: &mut UpstreamResponse,
@@ -169,26 +169,24 @@ pub(crate) async fn relay(
     limits: &Limits,
     reuse: impl FnMut(Connection),
 ) -> Result<(), RelayError> {
-    write_relayed_head(session, response).await?;
-    relay_body(session, response, body_start, limits, reuse).await
+    relay_observed(session, response, body_start, limits, reuse, |_| {}).await
 }
 
-async fn write_relayed_head(session: &mut Session, response: &UpstreamResponse) -> Result<(), RelayError> {
-    // Without `Content-Length` from the upstream, the length is unknown until the end. HTTP/1.1 callers then get a
-    // chunked body. For HTTP/1.0 callers the end of the connection ends the body.
-    let chunks = session.version() == Version::HTTP_11 && session.method() != Method::HEAD;
-    let header = relayed_header(response, chunks);
-    let header = header.map_err(|_| RelayError::Upstream(ResponseFault::Garbled))?;
-    session.write_head(header).await.map_err(|_| RelayError::Caller)
-}
-
-async fn relay_body(
+/// Relays a response as [`relay`] does. `observe` sees each part of the body before the caller receives it.
+pub(crate) async fn relay_observed(
     session: &mut Session,
     response: &mut UpstreamResponse,
     body_start: Bytes,
     limits: &Limits,
     mut reuse: impl FnMut(Connection),
+    mut observe: impl FnMut(&[u8]),
 ) -> Result<(), RelayError> {
+    // Without `Content-Length` from the upstream, the length is unknown until the end. HTTP/1.1 callers then get a
+    // chunked body. For HTTP/1.0 callers the end of the connection ends the body.
+    let chunks = session.version() == Version::HTTP_11 && session.method() != Method::HEAD;
+    let header = relayed_header(response, chunks);
+    let header = header.map_err(|_| RelayError::Upstream(ResponseFault::Garbled))?;
+    session.write_head(header).await.map_err(|_| RelayError::Caller)?;
     let mut body_start = Some(body_start).filter(|body_start| !body_start.is_empty());
     // There is no total deadline, but the caller must read at least at the minimum rate.
     let (mut timer, mut bytes) = (TransferTimer::new(limits, Duration::MAX), 0);
@@ -199,6 +197,7 @@ async fn relay_body(
         };
         match data {
             Some(data) => {
+                observe(&data);
                 let end = response.is_complete();
                 if end {
                     response.take_connection().into_iter().for_each(&mut reuse);

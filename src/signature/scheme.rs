@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 
 use super::content::{ContentPart, ContentScheme};
@@ -29,6 +30,9 @@ pub enum Proof {
     /// A shared secret in the request.
     SharedSecret(SharedSecretPlace),
 }
+
+/// The header of basic authentication.
+static BASIC: [HeaderName; 1] = [AUTHORIZATION];
 
 /// The signature scheme of a provider.
 #[derive(Clone, Debug)]
@@ -142,6 +146,31 @@ impl Scheme {
     /// Reports whether messages have a proof.
     pub fn has_proof(&self) -> bool {
         !matches!(self.proof, Proof::None)
+    }
+
+    /// Returns the headers that contain the proof: the signature, the JWT or the shared secret. The list is empty if the
+    /// proof is in the body, and for HTTP message signatures, whose headers cannot contain anything else.
+    pub fn proof_headers(&self) -> &[HeaderName] {
+        match &self.proof {
+            Proof::Content(scheme) => scheme.place.headers(),
+            Proof::Jwt(jwt) => jwt.place.headers(),
+            Proof::SharedSecret(SharedSecretPlace::At(place)) => place.headers(),
+            Proof::SharedSecret(SharedSecretPlace::Basic) => &BASIC,
+            Proof::SharedSecret(SharedSecretPlace::Each { .. })
+            | Proof::MessageSignature(_)
+            | Proof::None
+            | Proof::Sns => &[],
+        }
+    }
+
+    /// Returns the name of the kind of proof, for messages.
+    pub fn proof_name(&self) -> &'static str {
+        match &self.proof {
+            Proof::Content(_) | Proof::MessageSignature(_) | Proof::Sns => "a signature",
+            Proof::Jwt(_) => "a JWT of the provider",
+            Proof::None => "nothing",
+            Proof::SharedSecret(_) => "a secret of the provider",
+        }
     }
 
     /// Reports whether public keys verify the messages.

@@ -1,15 +1,18 @@
 //! The callback conventions of every preset: how a request names its callback URL, and how the callback is read.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 
 use callgate::clock::Clock;
 use callgate::config::{CallbackConvention, PRESETS, PresetDefinition, TokenReturn};
-use callgate::egress::InsertionPlace;
+use callgate::egress::{CallbackRequest, InsertionPlace};
 use callgate::interaction::StatusAt;
+use callgate::json::Pointer;
 use callgate::request::RequestHead;
-use callgate::signature::SignatureContext;
+use callgate::signature::{SignatureContext, VerifierKeys};
 use callgate::source::LOOPBACK;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -18,30 +21,37 @@ use crate::harness::{ANSWER, Agent, Callgate, Received, Response, parse, send_to
 const PUBLIC_URL: &str = "https://agent.example.com";
 
 /// For one preset: the agent, the provider, and Callgate between them.
-struct World {
+pub struct World {
     name: &'static str,
     callback: CallbackConvention,
-    provider: Agent,
-    agent: Agent,
-    callgate: Callgate,
+    /// The kind of request that the agent sends.
+    request: CallbackRequest,
+    pub provider: Agent,
+    pub agent: Agent,
+    pub callgate: Callgate,
     text: String,
+    /// The path to which the agent sends its request.
+    path: String,
+    /// The path of the route before its capture.
+    route: String,
+    _folder: tempfile::TempDir,
 }
 
 /// The callback URL and token that the provider received.
-struct Given {
-    url: String,
-    token: Option<String>,
+pub struct Given {
+    pub url: String,
+    pub token: Option<String>,
 }
 
 /// The parts of a callback.
 #[derive(Default)]
-struct Message {
-    body: Value,
+pub struct Message {
+    pub body: Value,
     form: Vec<(String, String)>,
     headers: Vec<(String, String)>,
 }
 
-fn conventions() -> Vec<(&'static str, CallbackConvention)> {
+pub fn conventions() -> Vec<(&'static str, CallbackConvention)> {
     let read = |name: &'static str, entry: PresetDefinition| Some((name, entry.callback?));
     PRESETS.iter().filter_map(|preset| read(preset.name, preset.read().unwrap())).collect()
 }
@@ -62,9 +72,14 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
+/// Returns the kind of request whose body says nothing about its kind, or the first kind.
+fn plain(callback: &CallbackConvention) -> CallbackRequest {
+    let plain = callback.requests.iter().find(|request| request.condition.member.is_none());
+    plain.or(callback.requests.first()).unwrap().clone()
+}
+
 impl World {
     fn new(name: &'static str, callback: CallbackConvention) -> Self {
-        let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
         let from = match &callback.token {
             TokenReturn::Url => "[query]".to_owned(),
             TokenReturn::Bearer => "[bearer]".to_owned(),
@@ -74,10 +89,11 @@ impl World {
             "mcp-events" => ("providers: { p: { preset: mcp-events, secrets: derived } }", "provider: p, "),
             _ => ("", ""),
         };
-        let text = format!(
-            "public_url: {PUBLIC_URL}
+        let text = |provider: SocketAddr, agent: SocketAddr, _: &Path| {
+            format!(
+                "public_url: {PUBLIC_URL}
 listen: {{ ingress: [ {{ address: 127.0.0.1:0 }} ], egress: {{ address: 127.0.0.1:0 }}, admin: {{ address: 127.0.0.1:0 }} }}
-agent: {{ address: \"{}\" }}
+agent: {{ address: \"{agent}\" }}
 callback_tokens: {{ ttl: 2h, keys: [ {{ id: k1, algorithm: HS256, secret: {{ env: TOKEN_KEY }} }} ] }}
 {providers}
 routes:
@@ -85,34 +101,60 @@ routes:
 egress:
   - name: go
     path: /go
-    target: http://{}/api
+    target: http://{provider}/api
     inject: {{ preset: {name}, route: back, params: {{ id: {{ new: uuid }} }} }}
-",
-            agent.address, provider.address
-        );
+"
+            )
+        };
+        let request = plain(&callback);
+        Self::start((name, callback), request, ("/go", "/back/"), text)
+    }
+
+    /// Starts Callgate with the configuration that `text` returns for the addresses of the provider and the agent, and
+    /// for a folder. `paths` are the path of the agent's request, and the path of the route before its capture.
+    pub fn start(
+        (name, callback): (&'static str, CallbackConvention),
+        request: CallbackRequest,
+        paths: (&str, &str),
+        text: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String,
+    ) -> Self {
+        let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
+        let folder = tempfile::tempdir().unwrap();
+        let text = text(provider.address, agent.address, folder.path());
         let callgate = Callgate::start(&text, Clock::System);
-        Self { name, callback, provider, agent, callgate, text }
+        let (path, route) = (paths.0.to_owned(), paths.1.to_owned());
+        Self { name, callback, request, provider, agent, callgate, text, path, route, _folder: folder }
+    }
+
+    /// Returns the place of the provider's id in the response to the request.
+    fn response(&self) -> Option<&Pointer> {
+        self.request.response.first()
     }
 
     fn sends_form(&self) -> bool {
-        self.callback.insertions.iter().any(|insertion| matches!(insertion.place, InsertionPlace::Form(_)))
+        self.callback.insertions().any(|insertion| matches!(insertion.place, InsertionPlace::Form(_)))
     }
 
     /// Sends a request without callback fields, as the agent does. The provider answers with its id of the work.
-    fn ask(&self) -> Given {
-        let answer = match &self.callback.response {
+    pub fn ask(&self) -> Given {
+        let answer = match self.response() {
             Some(pointer) => at(pointer.as_str(), json!("work-1")).to_string(),
             None => "{}".to_owned(),
         };
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", answer.len());
         self.provider.answers(format!("{head}\r\n\r\n{answer}").as_bytes());
-        let (kind, body): (&str, &[u8]) = match self.sends_form() {
-            true => ("application/x-www-form-urlencoded", b"To=%2B1"),
-            false => ("application/json", b"{\"input\": \"x\"}"),
+        let mut json = json!({ "input": "x" });
+        if let Some((pointer, values)) = &self.request.condition.member {
+            merge(&mut json, at(pointer.as_str(), json!(*values[0])));
+        }
+        let (kind, body) = match self.sends_form() {
+            true => ("application/x-www-form-urlencoded", "To=%2B1".to_owned()),
+            false => ("application/json", json.to_string()),
         };
         let headers = [("content-type", kind)];
-        let response = send_to(self.callgate.egress.unwrap(), "POST", "/go", &headers, body);
+        let egress = self.callgate.egress.unwrap();
+        let response = send_to(egress, "POST", &self.path, &headers, body.as_bytes());
         assert_eq!(response.status, 200, "{}: {}", self.name, response.text());
         self.given(&self.provider.received().pop().unwrap())
     }
@@ -136,11 +178,12 @@ egress:
             let at = seen.find(start)?;
             Some(seen[at..at + end(&seen[at..])].to_owned())
         };
-        let url = from(&format!("{PUBLIC_URL}/back/")).unwrap_or_else(|| panic!("{}: {seen}", self.name));
+        let url =
+            from(&format!("{PUBLIC_URL}{}", self.route)).unwrap_or_else(|| panic!("{}: {seen}", self.name));
         Given { url, token: (self.callback.token != TokenReturn::Url).then(|| from("eyJ").unwrap()) }
     }
 
-    fn call_back(&self, given: &Given, message: Message) -> Response {
+    pub fn call_back(&self, given: &Given, message: Message) -> Response {
         let target = given.url.strip_prefix(PUBLIC_URL).unwrap();
         let mut headers = message.headers;
         let body = match message.form.is_empty() {
@@ -161,35 +204,45 @@ egress:
             (TokenReturn::Header(name), Some(token)) => headers.push((name.to_string(), token.clone())),
             _ => {}
         }
-        if self.name == "mcp-events" {
-            headers.extend(self.signature(target, &body));
-        }
+        let body = self.sign(target, &mut headers, body);
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        send_to(self.callgate.ingress, "POST", target, &headers, body.as_bytes())
+        send_to(self.callgate.ingress, "POST", target, &headers, &body)
     }
 
-    /// Signs with the secret that the provider received for this interaction.
-    fn signature(&self, target: &str, body: &str) -> Vec<(String, String)> {
+    /// Signs a callback, if the provider signs. The secret is the configured one, or the one that the provider received
+    /// for this interaction.
+    fn sign(&self, target: &str, headers: &mut Vec<(String, String)>, body: String) -> Vec<u8> {
         let policy = parse(&self.text).policy;
-        let given = self.provider.received().pop().unwrap();
-        let given: Value = serde_json::from_slice(&given.body).unwrap();
-        let secret = given.pointer("/params/delivery/secret").unwrap().as_str().unwrap();
-        assert!(secret.starts_with("whsec_"), "{secret}");
-        let derived = [callgate::secret::Secret::new(secret.as_bytes().to_vec())];
-        let headers = HeaderMap::new();
-        let head = RequestHead::new("POST", target, &headers, LOOPBACK);
-        let alone = SignatureContext::new(head, "", Clock::System.now());
-        let verifier = policy.providers[0].verifier.as_ref().unwrap();
+        let verifier = policy.providers.first().and_then(|provider| provider.verifier.as_ref());
+        let Some(verifier) = verifier.filter(|verifier| verifier.scheme().has_proof()) else {
+            return body.into_bytes();
+        };
+        let mut derived = Vec::new();
+        if matches!(verifier.keys(), VerifierKeys::Derived) {
+            let given = self.provider.received().pop().unwrap();
+            let given: Value = serde_json::from_slice(&given.body).unwrap();
+            let secret = given.pointer("/params/delivery/secret").unwrap().as_str().unwrap();
+            assert!(secret.starts_with("whsec_"), "{secret}");
+            derived.push(callgate::secret::Secret::new(secret.as_bytes().to_vec()));
+        }
+        let mut map = HeaderMap::new();
+        for (name, value) in headers.iter() {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let head = RequestHead::new("POST", target, &map, LOOPBACK);
+        let context = SignatureContext::new(head, PUBLIC_URL, Clock::System.now());
         let id = callgate::random::new_id("evt_").unwrap();
-        let signed =
-            verifier.sign(&SignatureContext { derived: &derived, ..alone }, body.as_bytes(), &id).unwrap();
-        let text = |(name, value): (http::HeaderName, http::HeaderValue)| {
+        let context = SignatureContext { derived: &derived, ..context };
+        // Signatures with private keys cannot be made here. These callbacks are sent without one.
+        let Some(signed) = verifier.sign(&context, body.as_bytes(), &id) else { return body.into_bytes() };
+        let text = |(name, value): (HeaderName, http::HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };
-        signed.headers.into_iter().map(text).collect()
+        headers.extend(signed.headers.into_iter().map(text));
+        signed.body.into_owned()
     }
 
-    fn message(&self, status: Option<&str>, id: &str) -> Message {
+    pub fn message(&self, status: Option<&str>, id: &str) -> Message {
         let mut message = Message { body: json!({ "seen": true }), ..Message::default() };
         for (place, value) in [(self.callback.status.first(), status), (self.callback.id.first(), Some(id))] {
             match (place, value) {
@@ -208,7 +261,7 @@ egress:
         message
     }
 
-    fn state(&self) -> String {
+    pub fn state(&self) -> String {
         let known = self.callgate.admin_get("/callbacks").json();
         known["interactions"][0]["state"].as_str().unwrap().to_owned()
     }
@@ -222,7 +275,7 @@ fn callbacks_are_asked_for_and_read_as_each_provider_does_it() {
     for (name, callback) in conventions {
         let world = World::new(name, callback);
         let given = world.ask();
-        if world.callback.response.is_some() && !world.callback.id.is_empty() {
+        if world.response().is_some() && !world.callback.id.is_empty() {
             let other = world.call_back(&given, world.message(None, "work-2"));
             // The log line of the agent's own request may arrive before the line of the callback.
             let mut lines = std::iter::repeat_with(|| world.callgate.log()).flatten();

@@ -251,11 +251,11 @@ fn rule(rule: &Rule) -> Value {
                 .iter()
                 .map(|(name, source)| (name.to_string(), source.to_string()))
                 .collect::<std::collections::BTreeMap<_, _>>(),
-            "places": inject.insertions.iter().map(|one| one.place.to_string()).collect::<Vec<_>>(),
+            "places": inject.insertions().map(|one| one.place.to_string()).collect::<Vec<_>>(),
             "if_present": if inject.keep { "keep" } else { "refuse" },
             "ttl": inject.ttl.map(format_duration),
             "uses": inject.uses,
-            "response": inject.response.as_ref().map(Pointer::as_str),
+            "response": inject.requests.iter().flat_map(|one| &one.response).map(Pointer::as_str).collect::<Vec<_>>(),
         })),
     })
 }

@@ -1,8 +1,11 @@
 //! `callback` of a preset: how a request asks for callbacks, and how to read the callbacks.
 
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
 use crate::config::insertions::insertion;
-use crate::config::yaml::Cursor;
-use crate::egress::Insertion;
+use crate::config::yaml::{Cursor, Fields};
+use crate::egress::{CallbackRequest, Insertion, RequestCondition};
 use crate::interaction::{Follow, StatusAt};
 use crate::json::Pointer;
 
@@ -11,8 +14,11 @@ use crate::json::Pointer;
 pub struct CallbackConvention {
     /// The URL of the documentation.
     pub source: Box<str>,
-    /// The insertions into the agent's request: the values and their places.
-    pub insertions: Vec<Insertion>,
+    /// The kinds of requests that ask for callbacks, each with the values to insert and their places.
+    pub requests: Vec<CallbackRequest>,
+    /// The URL of the provider's API: its origin, or the only URL to which such requests are sent. It contains
+    /// `CHANGE-ME` if a part of it is different for each user. `None` for protocols that many services implement.
+    pub api: Option<Box<str>>,
     /// The way in which the provider sends the token back.
     pub token: TokenReturn,
     /// The locations in a callback that can contain the status.
@@ -25,14 +31,26 @@ pub struct CallbackConvention {
     pub done: Vec<Box<str>>,
     /// The status values that mean failure.
     pub failed: Vec<Box<str>>,
-    /// The member of the provider's response to the request that contains the provider's id for the work. `None` if the
-    /// response contains no such id.
-    pub response: Option<Pointer>,
     /// The locations in a callback that can contain the provider's id for the work.
     pub id: Vec<StatusAt>,
 }
 
 impl CallbackConvention {
+    /// Returns the insertions of all kinds of requests.
+    pub fn insertions(&self) -> impl Iterator<Item = &Insertion> {
+        self.requests.iter().flat_map(|request| &request.insertions)
+    }
+
+    /// Returns the first of these headers in which the provider sends the token back.
+    pub(crate) fn token_header<'h>(&self, headers: &'h [HeaderName]) -> Option<&'h HeaderName> {
+        let sent_in = match &self.token {
+            TokenReturn::Url => return None,
+            TokenReturn::Bearer => &AUTHORIZATION,
+            TokenReturn::Header(name) => name,
+        };
+        headers.iter().find(|header| *header == sent_in)
+    }
+
     /// Returns how Callgate follows the interactions of a route that does not set `interaction`. `asked` is the
     /// callback convention of the preset that the egress rule for this route names.
     pub(crate) fn follow(asked: Option<&Self>) -> Follow {
@@ -75,30 +93,68 @@ pub enum TokenReturn {
 pub(crate) fn convention(at: &Cursor<'_>) -> Option<CallbackConvention> {
     let mut fields = at.fields()?;
     let source = fields.required("source").and_then(|at| at.text());
-    let insertions = fields.required("inject").and_then(|at| {
-        let read: Vec<_> = at.list()?.iter().map(insertion).collect();
-        read.into_iter().collect::<Option<Vec<_>>>()
-    });
+    // The URL may contain `CHANGE-ME`, which is an error in every other text.
+    let api = fields.optional("api").map(|at| at.node().as_text().map(Box::from));
+    let requests = match fields.optional("requests") {
+        None => request(&mut fields).map(|request| vec![request]),
+        Some(at) => {
+            let read: Vec<_> = at.list()?.iter().map(one_request).collect();
+            read.into_iter().collect::<Option<Vec<_>>>()
+        }
+    };
     let token = fields.required("token").and_then(|at| token(&at));
     let status = fields.optional("status").map_or(Some(Vec::new()), |at| locations(&at));
     let progress = fields.optional("progress").map(|at| at.pointer());
     let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.texts());
     let (asking, done, failed) = (words("asking"), words("done"), words("failed"));
-    let response = fields.optional("response").map(|at| at.pointer());
     let id = fields.optional("id").map_or(Some(Vec::new()), |at| locations(&at));
     fields.finish();
     Some(CallbackConvention {
         source: source?.into(),
-        insertions: insertions?,
+        requests: requests?,
+        api: api.map_or(Some(None), |read| read.map(Some))?,
         token: token?,
         status: status?,
         progress: progress.map_or(Some(None), |read| read.map(Some))?,
         asking: asking?,
         done: done?,
         failed: failed?,
-        response: response.map_or(Some(None), |read| read.map(Some))?,
         id: id?,
     })
+}
+
+fn one_request(at: &Cursor<'_>) -> Option<CallbackRequest> {
+    let mut fields = at.fields()?;
+    let read = request(&mut fields);
+    fields.finish();
+    read
+}
+
+/// Reads a kind of request: its condition, its insertions, and the members of the response that can contain the id.
+fn request(fields: &mut Fields<'_>) -> Option<CallbackRequest> {
+    let condition = fields.optional("when").map_or(Some(RequestCondition::default()), |at| condition(&at));
+    let insertions = fields.required("inject").and_then(|at| {
+        let read: Vec<_> = at.list()?.iter().map(insertion).collect();
+        read.into_iter().collect::<Option<Vec<_>>>()
+    });
+    let response = fields.optional("response").map_or(Some(Vec::new()), |at| {
+        let read: Vec<_> = at.list_or_one()?.iter().map(|at| at.pointer()).collect();
+        read.into_iter().collect()
+    });
+    Some(CallbackRequest { condition: condition?, insertions: insertions?, response: response? })
+}
+
+/// Reads the condition for a kind of request: `path`, the ends of the paths, or `body`, a member and its values.
+fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
+    let mut fields = at.fields()?;
+    let paths = fields.optional("path").map_or(Some(Vec::new()), |at| at.texts());
+    let members = fields.optional("body").map_or(Some(Vec::new()), |at| at.named());
+    fields.finish();
+    let member = match members?.as_slice() {
+        [] => None,
+        [(pointer, at), ..] => Some((Pointer::parse(pointer)?, at.texts()?)),
+    };
+    Some(RequestCondition { paths: paths?, member })
 }
 
 fn token(at: &Cursor<'_>) -> Option<TokenReturn> {

@@ -5,7 +5,7 @@ use super::feeds;
 use super::handshake_rules::handshakes;
 use super::signature_scheme::{KINDS, Kind, MACS, scheme};
 use crate::config::yaml::{Cursor, Fields};
-use crate::signature::{MacAlgorithm, Scheme, StatedAlgorithm};
+use crate::signature::{MacAlgorithm, Proof, Scheme, StatedAlgorithm};
 use crate::source::{Networks, Selection};
 
 /// The addresses from which a provider calls.
@@ -74,6 +74,16 @@ pub struct PresetDefinition {
     pub callback: Option<CallbackConvention>,
     /// The path of the document in which the provider looks up the paths that accept its messages.
     pub well_known: Option<Box<str>>,
+}
+
+impl PresetDefinition {
+    /// Reports whether the provider sends back the token of the request in the header in which `scheme` expects a shared
+    /// secret. Such a provider has no secret of its own: each request names the value that its callbacks contain.
+    pub fn sends_token_as_secret(&self, scheme: &Scheme) -> bool {
+        let is_secret = matches!(scheme.proof, Proof::SharedSecret(_));
+        let sends = |callback: &CallbackConvention| callback.token_header(scheme.proof_headers()).is_some();
+        is_secret && self.callback.as_ref().is_some_and(sends)
+    }
 }
 
 pub(super) fn definition(fields: &mut Fields<'_>) -> Option<PresetDefinition> {

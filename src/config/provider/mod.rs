@@ -151,6 +151,10 @@ fn preset_verifier(
     });
     let duplicates = fields.optional("duplicates").map(|at| apply_rule(&at, &mut scheme));
     warn_if_indistinguishable(fields.at(), &scheme);
+    if !fields.has("secrets") && preset.sends_token_as_secret(&scheme) {
+        // The provider sends back the token that the request contained. The token of the route is the proof then.
+        scheme.proof = Proof::None;
+    }
     let verifier = keyed(fields, scheme, has_public_url);
     duplicates.unwrap_or(Some(()))?;
     keys.unwrap_or(Some(()))?;

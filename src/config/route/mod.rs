@@ -4,19 +4,26 @@ mod assertion;
 mod interaction;
 mod passed_headers;
 mod same_path;
+mod stream;
 mod token;
 
 use std::sync::Arc;
 
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
 use crate::config::agent::Agents;
 use crate::config::listen::rate;
-use crate::config::provider::CallbackConvention;
+use crate::config::provider::{CallbackConvention, scheme_of};
 use crate::config::repeated::repeated;
 use crate::config::yaml::{Cursor, did_you_mean};
-use crate::ingress::{CertificateRule, HeaderAllowlist, Mode, Provider, QueryRule, Route, TokenRule};
+use crate::ingress::{
+    Carrier, CertificateRule, HeaderAllowlist, Mode, Provider, QueryRule, Route, TokenRule,
+};
 use crate::path::{TOKEN_CAPTURE, Template};
-use crate::signature::VerifierKeys;
+use crate::signature::{Proof, VerifierKeys};
 use crate::token::Asserter;
+use stream::stream;
 use token::{CallbackTokens, token};
 
 pub(super) use assertion::assertion;
@@ -114,14 +121,13 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
     let provider = provider.map_or(Some(None), |read| read.map(Some))?;
     let signed = is_signed(provider.as_deref());
     let named = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
-    guarded(at, token_stated || named, signed, open?)?;
+    guarded(at, provider.as_deref(), token_stated || named, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
     interactive(interaction_at.iter().chain(&actions_at), token.as_ref());
     let (follow, notify) = interaction.unwrap_or_else(|| Some((CallbackConvention::follow(asked), None)))?;
     unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
-    derived(at, provider.as_deref(), token.as_ref())?;
+    fit_together(at, provider.as_deref(), token.as_ref())?;
     let stream = stream(stream_at, provider.as_deref(), token.as_ref(), mode, states_duplicates);
-    registered(at, provider.as_deref(), token.as_ref())?;
     Some(Route {
         name: name?.into(),
         agent: agent?,
@@ -150,6 +156,13 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
 fn is_signed(provider: Option<&Provider>) -> bool {
     let verifier = provider.and_then(|provider| provider.verifier.as_ref());
     verifier.is_some_and(|verifier| verifier.scheme().has_proof())
+}
+
+/// Reports an error if the provider and the token of a route contradict each other.
+fn fit_together(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
+    derived(at, provider, token)?;
+    in_one_header(at, provider, token)?;
+    registered(at, provider, token)
 }
 
 /// Reads `query: pass | drop`.
@@ -212,47 +225,6 @@ fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&To
     }
 }
 
-/// Reads `stream: true | false`. Reports an error for each setting that needs the whole body or an interaction, and a
-/// warning otherwise.
-fn stream(
-    at: Option<Cursor<'_>>,
-    provider: Option<&Provider>,
-    token: Option<&TokenRule>,
-    mode: Option<Mode>,
-    states_duplicates: bool,
-) -> Option<bool> {
-    let Some(at) = at else { return Some(false) };
-    if !at.boolean()? {
-        return Some(false);
-    }
-    if matches!(token, Some(TokenRule::Callback { .. })) {
-        return at.error(
-            "a callback token belongs to an interaction, and a stream has none",
-            "use a `token` of kind jwt or static, or `open: true`",
-        );
-    }
-    if provider.is_some_and(|provider| provider.verifier.is_some()) {
-        return at.error(
-            "a signature can be verified only over the whole body, and a stream is not read as a whole",
-            "use a `provider` without `signature`, or remove `stream`",
-        );
-    }
-    if provider.is_some_and(|provider| !provider.decode.is_empty()) {
-        return at.error(
-            "a stream is passed on without decoding",
-            "use a `provider` without `decode`, or remove `stream`",
-        );
-    }
-    if mode == Some(Mode::Observe) {
-        return at.error("a stream cannot be in observe mode", "write `mode: enforce` in the route");
-    }
-    if states_duplicates {
-        return at.error("`duplicates` has no effect on a stream", "remove it");
-    }
-    at.warn("stream: the agent receives requests while they arrive, without a check of the body and without the ledger");
-    Some(true)
-}
-
 /// Reports a warning for a route with captures if neither a token nor the signature binds a message to its path. A
 /// message for one value of a capture would then be valid for every other value.
 fn unbound(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>, path: Option<&Template>) {
@@ -295,12 +267,62 @@ fn derived(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRul
     Some(())
 }
 
+/// The hint for a route that expects two values in one header.
+pub(super) const CONTRADICTION_HINT: &str = "the provider sends back the token that the request contained: remove `secrets` from the provider, and set `from` of \
+     the route's token to this header";
+
+/// Reports an error if every place of the token is a header in which the provider sends its signature or secret. No
+/// callback can contain both values.
+fn in_one_header(at: &Cursor<'_>, provider: Option<&Provider>, token: Option<&TokenRule>) -> Option<()> {
+    let Some(TokenRule::Callback { carriers, .. } | TokenRule::Jwt { carriers, .. }) = token else {
+        return Some(());
+    };
+    let Some(verifier) = provider.and_then(|provider| provider.verifier.as_ref()) else { return Some(()) };
+    let scheme = verifier.scheme();
+    let header = |carrier: &Carrier| match carrier {
+        Carrier::Bearer => Some(AUTHORIZATION),
+        Carrier::Header(name) => Some(name.clone()),
+        Carrier::Path | Carrier::Query(_) => None,
+    };
+    let headers: Vec<_> = carriers.iter().map(header).collect();
+    let taken = |header: &Option<HeaderName>| {
+        header.as_ref().is_some_and(|header| scheme.proof_headers().contains(header))
+    };
+    match headers.iter().flatten().next() {
+        Some(name) if headers.iter().all(taken) => {
+            let hint = match scheme.proof {
+                Proof::SharedSecret(_) => CONTRADICTION_HINT,
+                _ => "let the URL contain the token: `from: [query]`",
+            };
+            let message =
+                format!("the header {name} would have to contain both the token and {}", scheme.proof_name());
+            at.error(message, hint)
+        }
+        _ => Some(()),
+    }
+}
+
 /// Reports an error for a route that has neither token nor signature and is not marked as open. Also reports an error
 /// for an open route that has a token or a signature, and a warning for every other open route.
-fn guarded(at: &Cursor<'_>, token: bool, signed: bool, open: bool) -> Option<()> {
+fn guarded(
+    at: &Cursor<'_>,
+    provider: Option<&Provider>,
+    token: bool,
+    signed: bool,
+    open: bool,
+) -> Option<()> {
+    // Without `secrets`, some presets expect the token of the interaction instead of a fixed secret.
+    let has_scheme = provider.and_then(|provider| scheme_of(provider.preset?)).is_some_and(|s| s.has_proof());
     match (token || signed, open) {
         (false, false) => {
-            let hint = "add `token`, or a `provider` with a `signature`; or write `open: true` if anyone may call it";
+            let hint = match has_scheme {
+                true => {
+                    "add `token: { kind: callback }`, or `secrets` to the provider if it sends a fixed secret"
+                }
+                false => {
+                    "add `token`, or a `provider` with a `signature`; or write `open: true` if anyone may call it"
+                }
+            };
             at.error("the route has neither token nor signature", hint)
         }
         (true, true) => {

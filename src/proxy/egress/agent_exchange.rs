@@ -14,25 +14,28 @@ use crate::browser::{Foreign, refuse_pages};
 use crate::clock::instant;
 use crate::denial::{Denial, Refusal};
 use crate::egress::{Callback, Inject, Plan, Rule, Slot, Unruled};
-use crate::http::client::Message;
+use crate::http::client::{Message, ResponseFault};
 use crate::http::{
     Caller, MemoryReservation, RelayError, Session, deny, head_of, request_body, response,
     send_continue_if_expected,
 };
-use crate::json::{Pointer, find_one};
+use crate::json::Pointer;
 use crate::observe::redact_path;
 use crate::path::Captures;
 use crate::policy::{MintRequest, Minted, Policy};
 use crate::random::new_uuid;
-use crate::request::is_json;
+use crate::request::is_event_stream;
 use crate::store::{MintRefusal, mint};
 
 /// Maximum number of bytes of a response that Callgate reads before it relays the response. Callgate looks for the
-/// provider's id in these bytes.
-const RESPONSE_BYTES_MAX: usize = 256 << 10;
+/// provider's id, or for the URLs of an agent card, in these bytes.
+pub(super) const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 /// The header of the response that contains the id of the minted interaction.
 pub(super) const INTERACTION: HeaderName = HeaderName::from_static("callgate-interaction");
+
+/// The detail in the log for a request that was sent as it is, although its rule has a callback.
+pub(super) const NO_CALLBACK: &str = "no callback was inserted into this request";
 
 /// One egress exchange.
 pub(crate) struct AgentExchange<'x> {
@@ -95,14 +98,8 @@ impl AgentExchange<'_> {
             Ok(body) => body,
             Err(denial) => return self.deny(Refusal::new(denial, denial.help()), &[]).await,
         };
-        let fresh = || new_uuid().unwrap_or_default();
-        let plan = rule.plan(&head_of(self.session, self.caller), &body, captures, fresh);
-        let (minted, reason) = match plan {
-            Ok(Plan::Pass { kept }) => (None, if kept { "kept" } else { "ok" }),
-            Ok(Plan::Mint(parameters)) => match self.mint(rule, &parameters).await {
-                Ok(minted) => (Some(minted), "ok"),
-                Err(refusal) => return self.deny(refusal, &[]).await,
-            },
+        let (minted, reason) = match self.plan(rule, &body, captures).await {
+            Ok(planned) => planned,
             Err(refusal) => return self.deny(refusal, &[]).await,
         };
         let secret = minted.as_ref().and_then(|minted| self.secret(rule, minted));
@@ -114,6 +111,9 @@ impl AgentExchange<'_> {
         });
         let head = head_of(self.session, self.caller);
         let expects_body = head.method != Method::HEAD.as_str();
+        let card = Rule::card_place(&head, &body);
+        let pointers = rule.callback_request(&head, &body).map(|(_, request)| request.response.clone());
+        let learned = minted.as_ref().zip(pointers.filter(|pointers| !pointers.is_empty()));
         let outgoing = match rule.request(&head, &body, captures, callback.as_ref()) {
             Ok(outgoing) => outgoing,
             Err(refusal) => {
@@ -127,7 +127,9 @@ impl AgentExchange<'_> {
         match self.context.providers.load_full().send(&url, None, message, timeouts).await {
             Ok(mut provider_response) => {
                 Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
-                self.handle_response(rule, provider_response, minted.as_ref(), reason).await
+                let sent = (&url, captures);
+                let body_start = self.localize_card(rule, card, &mut provider_response, sent).await;
+                self.handle_response(provider_response, body_start, minted.as_ref(), learned, reason).await
             }
             Err(failed) => {
                 match failed {
@@ -138,6 +140,24 @@ impl AgentExchange<'_> {
                     _ => self.doubt_interaction(minted.as_ref()).await,
                 }
                 self.deny(failed.refusal(), &[]).await
+            }
+        }
+    }
+
+    /// Mints the callback for a request, if it needs one. Returns the callback and the reason for the log.
+    async fn plan(
+        &mut self,
+        rule: &Rule,
+        body: &[u8],
+        captures: &Captures,
+    ) -> Result<(Option<Minted>, &'static str), Refusal> {
+        let fresh = || new_uuid().unwrap_or_default();
+        match rule.plan(&head_of(self.session, self.caller), body, captures, fresh)? {
+            Plan::Mint(parameters) => Ok((Some(self.mint(rule, &parameters).await?), "ok")),
+            Plan::Pass { kept: true } => Ok((None, "kept")),
+            Plan::Pass { kept: false } => {
+                self.details.detail = Some(NO_CALLBACK.to_owned());
+                Ok((None, "ok"))
             }
         }
     }
@@ -187,7 +207,7 @@ impl AgentExchange<'_> {
 
     /// Returns the signing secret of the interaction, if the rule sends one to the provider.
     fn secret(&self, rule: &Rule, minted: &Minted) -> Option<String> {
-        let given = |inject: &Inject| inject.insertions.iter().any(|one| one.shape.holds(Slot::Secret));
+        let given = |inject: &Inject| inject.insertions().any(|one| one.shape.holds(Slot::Secret));
         let minting = self.policy.minting.as_ref().filter(|_| rule.inject.as_ref().is_some_and(given))?;
         String::from_utf8(minting.minter.secret(&minted.interaction).expose().to_vec()).ok()
     }
@@ -211,11 +231,14 @@ impl AgentExchange<'_> {
         }
     }
 
+    /// Relays the response to a request with a callback. `learned` contains the minted callback and the members of the
+    /// response that can contain the provider's id.
     async fn handle_response(
         &mut self,
-        rule: &Rule,
         mut provider_response: ProviderResponse,
+        body_start: Result<Bytes, ResponseFault>,
         minted: Option<&Minted>,
+        learned: Option<(&Minted, Vec<Pointer>)>,
         reason: &'static str,
     ) -> ExchangeEnd {
         provider_response.response.keep_trailers();
@@ -225,41 +248,39 @@ impl AgentExchange<'_> {
         } else if status.is_client_error() || status.is_server_error() {
             self.doubt_interaction(minted).await;
         }
-        let mut body_start = Bytes::new();
-        let pointer = rule.inject.as_ref().and_then(|inject| inject.response.as_ref());
-        if let (Some(pointer), Some(minted), true) =
-            (pointer, minted, provider_response.response.is_success())
-            && is_json(provider_response.response.headers())
-        {
-            body_start = match provider_response.response.read_up_to(RESPONSE_BYTES_MAX).await {
+        let mut body_start = match body_start {
+            Ok(body_start) => body_start,
+            Err(fault) => return self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
+        };
+        if let Some((minted, pointers)) = learned {
+            if status.is_success() && is_event_stream(provider_response.response.headers()) {
+                return self.relay_events(minted, pointers, provider_response, reason).await;
+            }
+            body_start = match self.learn_id(minted, &pointers, &mut provider_response).await {
                 Ok(body_start) => body_start,
                 Err(fault) => return self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
             };
-            self.bind(minted, pointer, &body_start).await;
         }
         self.relay(provider_response, body_start, reason).await
-    }
-
-    /// Finds the provider's id in the response and records it in the ledger.
-    async fn bind(&mut self, minted: &Minted, pointer: &Pointer, body_start: &[u8]) {
-        let id = find_one(body_start, pointer).word();
-        match id.filter(|id| id.len() <= 256) {
-            Some(id) => {
-                let now = self.context.clocks.ledger_now(instant());
-                if let Err(refusal) = self.context.store.bind(&minted.interaction, &id, now).await {
-                    log::error!("{}: {}", minted.interaction, refusal.detail);
-                }
-            }
-            None => self.details.detail = Some(format!("the response has no id at {}", pointer.as_str())),
-        }
     }
 
     /// Relays a provider's response to the agent.
     pub(crate) async fn relay(
         &mut self,
+        provider_response: ProviderResponse,
+        body_start: Bytes,
+        reason: &'static str,
+    ) -> ExchangeEnd {
+        self.relay_observed(provider_response, body_start, reason, |_| {}).await
+    }
+
+    /// Relays a provider's response to the agent. `observe` sees each part of the body.
+    pub(super) async fn relay_observed(
+        &mut self,
         mut provider_response: ProviderResponse,
         body_start: Bytes,
         reason: &'static str,
+        observe: impl FnMut(&[u8]),
     ) -> ExchangeEnd {
         let status = provider_response.response.status().as_u16();
         let ProviderResponse { response, origin } = &mut provider_response;
@@ -267,7 +288,8 @@ impl AgentExchange<'_> {
         response.remove_headers(|name| name.as_str().starts_with("callgate"));
         response.set_header(&INTERACTION, self.details.interaction.as_deref());
         let reuse = |connection| origin.reuse(connection);
-        match response::relay(self.session, response, body_start, &self.policy.limits, reuse).await {
+        let limits = &self.policy.limits;
+        match response::relay_observed(self.session, response, body_start, limits, reuse, observe).await {
             Ok(()) => ExchangeEnd { outcome: Ok(reason), status, reusable: true },
             Err(RelayError::Upstream(fault)) => {
                 ExchangeEnd { outcome: Err(fault.provider_denial()), status, reusable: false }

@@ -12,6 +12,7 @@ mod pass_on;
 mod provider_client;
 mod request_log;
 mod resolver;
+mod response;
 
 pub(crate) use context::EgressContext;
 pub(crate) use egress_limits::{EgressLimits, EgressSettings};

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Method, StatusCode, Version};
 
-use super::agent_exchange::{AgentExchange, INTERACTION};
-use super::provider_client::{ProviderResponse, Timeouts};
+use super::agent_exchange::{AgentExchange, INTERACTION, NO_CALLBACK};
+use super::provider_client::{ProviderResponse, SendError, Timeouts};
 use super::request_log::ExchangeEnd;
 use crate::denial::Refusal;
 use crate::egress::{Rule, Unchanged};
@@ -22,12 +22,13 @@ impl AgentExchange<'_> {
     pub(super) async fn pass_on(&mut self, rule: &Rule, captures: &Captures) -> ExchangeEnd {
         let head = head_of(self.session, self.caller);
         let expects_body = head.method != Method::HEAD.as_str();
+        let card = Rule::card_place(&head, b"");
         let unchanged = match rule.unchanged(&head, captures) {
             Ok(unchanged) => unchanged,
             Err(refusal) => return self.deny(refusal, &[]).await,
         };
         if rule.inject.is_some() {
-            self.details.detail = Some("no callback was inserted into this request".to_owned());
+            self.details.detail = Some(NO_CALLBACK.to_owned());
         }
         // HTTP/1.0 has no upgrades (RFC 9110 section 7.8).
         let is_http_1_1 = self.session.version() == Version::HTTP_11;
@@ -62,7 +63,12 @@ impl AgentExchange<'_> {
                     return self.relay_websocket(provider_response).await;
                 }
                 provider_response.response.keep_trailers();
-                let end = self.relay(provider_response, Bytes::new(), "ok").await;
+                let sent = (&url, captures);
+                let body_start = self.localize_card(rule, card, &mut provider_response, sent).await;
+                let end = match body_start {
+                    Ok(body_start) => self.relay(provider_response, body_start, "ok").await,
+                    Err(fault) => self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
+                };
                 if !self.session.is_body_done() {
                     // The provider responded before it had received the whole body. The connection is closed. Unread
                     // data would cause a TCP reset, which could destroy the response.

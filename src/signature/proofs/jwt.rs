@@ -41,6 +41,14 @@ pub enum JwtPlace {
 }
 
 impl JwtPlace {
+    /// Returns the names of the headers that can contain the token. The list is empty if the token is not in a header.
+    pub fn headers(&self) -> &[HeaderName] {
+        match self {
+            Self::At(place) => place.headers(),
+            Self::WholeBody => &[],
+        }
+    }
+
     /// Returns the name of the header, if the token is in a header.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {

@@ -1,0 +1,278 @@
+//! The text of a first configuration.
+
+use crate::config::{CHANGE_ME, CallbackConvention, Config, PresetDefinition, Surroundings, TokenReturn};
+use crate::egress::{CallbackRequest, Insertion, InsertionPlace, RequestCondition, Slot};
+
+/// Example secrets, one for each format that schemes require. A new configuration is compiled once with each of them,
+/// until one compilation succeeds.
+const SECRETS: [&str; 6] = [
+    "a secret of thirty-two bytes, or more",
+    "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
+    "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056",
+    "PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=",
+    "user:and a long password",
+    r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
+];
+
+/// The setting for a provider whose secrets Callgate derives. Each interaction has a secret of its own.
+const DERIVED: &str = "secrets: derived";
+
+/// The address of the egress listener.
+const EGRESS: &str = "127.0.0.1:8081";
+
+const OBSERVE: &str = "    # mode: observe  # also delivers requests that fail a check, and counts them; use it at first for existing traffic\n";
+
+/// The parts of the configuration for one provider.
+struct Parts {
+    /// The entry of `providers`.
+    provider: String,
+    /// The entry of `routes`.
+    route: String,
+    /// The entry of `egress`, and whether it is complete. `None` if the provider has one address for all callbacks.
+    rule: Option<(String, bool)>,
+}
+
+/// Returns a configuration that compiles, with comments that say what to change. Each provider has the name under which
+/// it is known. Returns `None` if no configuration for one of the providers compiles.
+pub fn first_configuration(providers: &[(&str, PresetDefinition)]) -> Option<String> {
+    let parts: Vec<_> = providers.iter().map(|(name, entry)| parts(name, entry)).collect::<Option<_>>()?;
+    Some(configuration(providers, &parts))
+}
+
+/// Returns the parts for one provider. Its settings are those with which a configuration for this provider compiles.
+fn parts(name: &str, entry: &PresetDefinition) -> Option<Parts> {
+    let slots = |callback: &CallbackConvention| {
+        callback.insertions().any(|insertion| insertion.shape.holds(Slot::Secret))
+    };
+    let hands_over = entry.callback.as_ref().is_some_and(slots);
+    let what = if entry.secret.is_empty() { "the secret" } else { &*entry.secret };
+    let own = format!("    secrets: [ {{ env: {} }} ]  # {what}\n", variable(name));
+    let derived = format!(
+        "    {DERIVED}  # one secret for each interaction; the egress rule below sends it to the provider\n"
+    );
+    // A secret is added only if the configuration does not compile without one. A provider with published keys needs no
+    // secret, because Callgate fetches the keys.
+    let secrets = [Some(""), hands_over.then_some(&*derived), Some(&own)];
+    let expected =
+        entry.expect.iter().map(|key| format!("{key}: {CHANGE_ME}")).collect::<Vec<_>>().join(", ");
+    let expect = format!("    expect: {{ {expected} }}\n");
+    let expects = ["", if entry.expect.is_empty() { "" } else { &expect }];
+    let settings = secrets
+        .into_iter()
+        .flatten()
+        .flat_map(|secrets| expects.map(|expect| format!("    preset: {name}\n{secrets}{expect}")));
+    let mut parts = settings.map(|settings| parts_with(name, entry, &settings));
+    parts.find(|parts| {
+        let text = configuration(&[(name, entry.clone())], std::slice::from_ref(parts));
+        SECRETS.iter().any(|secret| compiles(&text, secret))
+    })
+}
+
+fn compiles(text: &str, secret: &str) -> bool {
+    let env = |_: &str| Some(secret.to_owned());
+    let file = |_: &str| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
+    Config::parse(&text.replace(CHANGE_ME, "changed"), &Surroundings { env: &env, file: &file }).is_ok()
+}
+
+/// Returns the environment variable for a provider's secret: `stripe` becomes `STRIPE_SECRET`.
+fn variable(name: &str) -> String {
+    let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    format!("{}_SECRET", name.chars().map(upper).collect::<String>())
+}
+
+fn parts_with(name: &str, entry: &PresetDefinition, settings: &str) -> Parts {
+    // Without a signature, only the token of the interaction protects the route.
+    let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.has_proof());
+    let provider = format!("  {name}:\n{settings}");
+    match &entry.callback {
+        None if signs => Parts { provider, route: one_address(name, entry), rule: None },
+        callback => {
+            let derived = settings.contains(DERIVED);
+            let (route, rule) = (addresses(name, entry), rule(name, entry, derived));
+            Parts { provider, route, rule: Some((rule, callback.is_some())) }
+        }
+    }
+}
+
+fn configuration(providers: &[(&str, PresetDefinition)], parts: &[Parts]) -> String {
+    let names: Vec<_> = providers.iter().map(|(_, entry)| &*entry.title).collect();
+    let mut sources: Vec<_> = providers.iter().map(|(_, entry)| &*entry.source).collect();
+    sources.dedup();
+    let text = |part: fn(&Parts) -> &str| parts.iter().map(part).collect::<String>();
+    let (settings, routes) = (text(|parts| &parts.provider), text(|parts| &parts.route));
+    let rules: Vec<_> = parts.iter().filter_map(|parts| parts.rule.as_ref()).collect();
+    let is_active = rules.iter().any(|(_, is_complete)| *is_complete);
+    let egress_listener = match (rules.is_empty(), is_active) {
+        (true, _) => String::new(),
+        (false, true) => format!(
+            "  egress: {{ address: {EGRESS} }}  # the agent sends its requests to the providers here\n"
+        ),
+        (false, false) => format!("  # egress: {{ address: {EGRESS} }}  # for the egress rule at the end\n"),
+    };
+    // Without a rule, no route has a callback token.
+    let tokens = match rules.is_empty() {
+        true => "",
+        false => {
+            "callback_tokens:\n  keys: [ { id: k1, algorithm: HS256, secret: { env: CALLGATE_TOKEN_KEY } } ]  # openssl rand -base64 32\n"
+        }
+    };
+    let egress = match (rules.is_empty(), is_active) {
+        (true, _) => String::new(),
+        (false, true) => "\negress:\n".to_owned(),
+        (false, false) => "\n# egress:\n".to_owned(),
+    };
+    let rules: String = rules.iter().map(|(rule, _)| rule.as_str()).collect();
+    let change = match settings.contains(CHANGE_ME) || is_active && rules.contains(CHANGE_ME) {
+        true => format!(" and replace each {CHANGE_ME}"),
+        false => String::new(),
+    };
+    format!(
+        "# Callgate in front of an agent that {titles} calls back. Signatures and callbacks: {sources}
+# Set the environment variables below{change}. Then run: callgate check -c FILE && callgate run -c FILE
+public_url: https://agent.example.com  # your public URL
+listen:  # in a pod: ingress on 0.0.0.0:8443 with `tls`, and admin on 0.0.0.0:9901, which the probes of deploy/ use
+  ingress: [ {{ address: 0.0.0.0:8080 }} ]  # plain HTTP; without a load balancer that ends TLS, add `tls` (docs/configuration.md)
+{egress_listener}  admin: {{ address: 127.0.0.1:9901 }}  # metrics, health checks, callbacks API
+agent: {{ address: 127.0.0.1:8000 }}  # your agent
+# With `kind: memory`, Callgate forgets at each restart which interactions are open, which deadlines and notices are due,
+# and which callbacks were delivered: it delivers a callback again that the provider repeats. In a pod, use a volume.
+store: {{ kind: file, path: callgate-ledger.redb }}  # in the working directory of Callgate
+{tokens}providers:
+{settings}routes:
+{routes}{egress}{rules}",
+        titles = names.join(" or "),
+        sources = sources.join(" "),
+    )
+}
+
+/// Returns a route with one address for all callbacks. Such a route needs no further listener.
+fn one_address(name: &str, entry: &PresetDefinition) -> String {
+    format!(
+        "  - name: {name}
+    path: /webhooks/{name}  # the webhook URL for {title} is public_url and this path
+    provider: {name}
+    forward: /webhooks/{name}  # the path of your agent
+{OBSERVE}",
+        title = entry.title
+    )
+}
+
+/// Returns a route with one address for each request.
+fn addresses(name: &str, entry: &PresetDefinition) -> String {
+    let title = &entry.title;
+    let has_final_states = entry
+        .callback
+        .as_ref()
+        .is_some_and(|callback| !callback.done.is_empty() || !callback.failed.is_empty());
+    let states = match has_final_states {
+        true => format!(
+            "    interaction: {{ preset: {name} }}  # a callback of {title} with a final state ends the interaction\n"
+        ),
+        false => String::new(),
+    };
+    format!(
+        "  - name: {name}
+    path: /webhooks/{name}/{{id}}  # each request to {title} has its own address, with a token
+    provider: {name}
+    token: {{ kind: callback, from: [{from}] }}  # one token for each interaction, bound to {{id}}
+{states}    forward: /webhooks/{name}/{{id}}  # the path of your agent
+{OBSERVE}",
+        from = token_places(entry)
+    )
+}
+
+/// Returns the places in which the provider sends the token.
+fn token_places(entry: &PresetDefinition) -> String {
+    match entry.callback.as_ref().map(|callback| &callback.token) {
+        None | Some(TokenReturn::Url) => "query".to_owned(),
+        Some(TokenReturn::Bearer) => "bearer".to_owned(),
+        Some(TokenReturn::Header(name)) => {
+            // Some protocols have several spellings of the header.
+            let headers = entry.scheme.as_ref().map_or(&[] as &[_], |scheme| scheme.proof_headers());
+            let names = if headers.contains(name) { headers } else { std::slice::from_ref(name) };
+            let names: Vec<_> = names.iter().map(|name| format!("{{ header: {name} }}")).collect();
+            format!(" {} ", names.join(", "))
+        }
+    }
+}
+
+/// Returns the egress rule that creates the addresses of callbacks. If the convention of the provider is unknown, the rule
+/// is in comments. If `derived` is true, only an egress rule can send the secret of an address to the provider.
+fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> String {
+    let title = &entry.title;
+    let by_hand = match derived {
+        true => String::new(),
+        false => format!(
+            "# Make an address and its token by hand: callgate mint -c FILE --route {name} --param id=ID\n"
+        ),
+    };
+    let Some(callback) = &entry.callback else {
+        // Only the provider's documentation says which field of the request contains the callback URL.
+        return format!(
+            "{by_hand}# Or let Callgate make them for requests that the agent sends to http://{EGRESS}/{name}: remove `# ` here, and at `listen`.
+#   - name: {name}
+#     path: /{name}
+#     target: https://{CHANGE_ME}.example.com  # the API of {title}
+#     # id: a new UUID for each request, or a member of its body, such as /document_id
+#     inject: {{ route: {name}, params: {{ id: {{ new: uuid }} }}, url: /callback_url }}  # the member of the request body in which {title} expects the URL
+"
+        );
+    };
+    let inject = format!("inject: {{ route: {name}, preset: {name}, params: {{ id: {{ new: uuid }} }} }}");
+    let head = format!("{by_hand}  - name: {name}\n");
+    match prefix(callback) {
+        Some(origin) => format!(
+            "{head}    path: /{name}/{{*rest}}  # the base URL of the agent's client: http://{EGRESS}/{name}
+    methods: [GET, HEAD, POST, PUT, PATCH, DELETE]
+    target: {origin}/{{rest}}  # the API of {title}
+{body_max}    {inject}  # {which} get a callback
+",
+            body_max = body_max(callback),
+            which = requests(&callback.requests)
+        ),
+        None => format!(
+            "{head}    path: /{name}  # the agent sends requests with a callback to http://{EGRESS}/{name}
+    target: {target}  # the URL of {title} for these requests
+    {inject}
+",
+            target = callback.api.as_deref().unwrap_or("https://CHANGE-ME.example.com")
+        ),
+    }
+}
+
+/// Returns the line with the maximum size of bodies, if the callback is inserted into requests with any kind of body, such
+/// as recordings.
+fn body_max(callback: &CallbackConvention) -> &'static str {
+    let in_body =
+        |insertion: &Insertion| matches!(insertion.place, InsertionPlace::Body(_) | InsertionPlace::Form(_));
+    if callback.insertions().any(in_body) { "" } else { "    body_max: 64MiB\n" }
+}
+
+/// Returns the origin of the provider's API if one rule can pass on the whole API. Otherwise a request without a callback
+/// could get one.
+fn prefix(callback: &CallbackConvention) -> Option<String> {
+    let has_condition = |request: &CallbackRequest| request.condition != RequestCondition::default();
+    match &callback.api {
+        Some(api) => (api.matches('/').count() == 2).then(|| api.to_string()),
+        None if callback.requests.iter().all(has_condition) => {
+            Some(format!("https://{CHANGE_ME}.example.com"))
+        }
+        None => None,
+    }
+}
+
+/// Describes the requests that get a callback.
+fn requests(requests: &[CallbackRequest]) -> String {
+    let paths = requests.iter().flat_map(|request| &request.condition.paths);
+    let paths: Vec<&str> = paths.map(|path| &**path).collect();
+    let members = requests.iter().filter_map(|request| request.condition.member.as_ref());
+    let methods: Vec<&str> = members.flat_map(|(_, values)| values).map(|value| &**value).collect();
+    let mut parts = Vec::new();
+    if !paths.is_empty() {
+        parts.push(format!("requests to paths that end with {}", paths.join(", ")));
+    }
+    if !methods.is_empty() {
+        parts.push(format!("requests with the method {}", methods.join(", ")));
+    }
+    if parts.is_empty() { "requests with a body".to_owned() } else { parts.join(", and ") }
+}

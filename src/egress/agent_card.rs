@@ -1,0 +1,148 @@
+//! Agent cards of A2A. They contain the URLs at which a client sends its requests to the other agent. Callgate replaces
+//! the URLs that a rule covers by the address of the rule, so that the client stays behind Callgate.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::rule::Rule;
+use crate::json::{Found, Pointer, find_one, quoted, set};
+use crate::request::RequestHead;
+
+/// The ends of the paths at which agents publish their cards: the two well-known paths, and the extended card of the
+/// binding HTTP+JSON in the versions 1.0 and 0.3.
+const PATHS: [&str; 4] =
+    ["/.well-known/agent-card.json", "/.well-known/agent.json", "/extendedAgentCard", "/v1/card"];
+/// The JSON-RPC methods that return the extended card, in the versions 1.0 and 0.3.
+const METHODS: [&str; 2] = ["GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"];
+/// The lists of a card whose elements have a `url`.
+const LISTS: [&str; 2] = ["supportedInterfaces", "additionalInterfaces"];
+
+/// The place of an agent card in a response.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CardPlace {
+    /// The response is the card.
+    Whole,
+    /// The card is the result of a JSON-RPC call.
+    Result,
+}
+
+/// What became of a response that can be an agent card.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LocalCard {
+    /// The response is not an agent card.
+    None,
+    /// The card is signed. A change would invalidate the signature.
+    Signed,
+    /// A card.
+    Card {
+        /// The text of the response with the replaced URLs. `None` if no URL was replaced.
+        text: Option<String>,
+        /// The URLs that the rule does not cover. They were not replaced.
+        foreign: Vec<String>,
+    },
+}
+
+/// The members of a card by which it is recognized.
+#[derive(Deserialize)]
+struct Card<'c> {
+    #[serde(borrow)]
+    skills: Option<Vec<&'c RawValue>>,
+    #[serde(borrow, default)]
+    signatures: Option<Vec<&'c RawValue>>,
+}
+
+impl Rule {
+    /// Returns the place of the agent card in the response to a request. Returns `None` if the request does not ask for
+    /// a card. `body` is empty if it was not read.
+    pub fn card_place(head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
+        if head.method == "GET" && PATHS.iter().any(|end| head.raw_path().ends_with(end)) {
+            return Some(CardPlace::Whole);
+        }
+        let method = find_one(body, &Pointer::parse("/method")?).word().filter(|_| !body.is_empty())?;
+        METHODS.contains(&&*method).then_some(CardPlace::Result)
+    }
+}
+
+impl CardPlace {
+    /// Replaces the URLs of the card in a response. `local` returns the URL that replaces a URL, or `None` if the rule
+    /// does not cover the URL.
+    pub fn localize(self, response: &[u8], local: impl Fn(&str) -> Option<String>) -> LocalCard {
+        let Ok(document) = std::str::from_utf8(response) else { return LocalCard::None };
+        let prefix = match self {
+            Self::Whole => "",
+            Self::Result => "/result",
+        };
+        let card = match self {
+            Self::Whole => Some(document),
+            Self::Result => Pointer::parse(prefix).and_then(|at| find_one(response, &at).raw()),
+        };
+        let card = card.and_then(|card| serde_json::from_str::<Card<'_>>(card).ok());
+        let Some(card) = card.filter(|card| card.skills.is_some()) else { return LocalCard::None };
+        if card.signatures.is_some_and(|signatures| !signatures.is_empty()) {
+            return LocalCard::Signed;
+        }
+        let (mut text, mut foreign) = (None::<String>, Vec::new());
+        for pointer in places(response, prefix) {
+            let current = text.as_deref().unwrap_or(document);
+            let Some(url) = find_one(current.as_bytes(), &pointer).word() else { continue };
+            match local(&url).and_then(|local| set(current, &pointer, &quoted(&local)).ok()) {
+                Some(changed) => text = Some(changed),
+                None => foreign.push(url.into()),
+            }
+        }
+        LocalCard::Card { text, foreign }
+    }
+}
+
+/// Returns the pointers to the URLs of a card.
+fn places(response: &[u8], prefix: &str) -> Vec<Pointer> {
+    let mut places = vec![format!("{prefix}/url")];
+    for list in LISTS {
+        let Some(at) = Pointer::parse(&format!("{prefix}/{list}")) else { continue };
+        let Found::One(items) = find_one(response, &at) else { continue };
+        let count = serde_json::from_str::<Vec<&RawValue>>(items.get()).map_or(0, |items| items.len());
+        places.extend((0..count).map(|i| format!("{prefix}/{list}/{i}/url")));
+    }
+    places.iter().filter_map(|text| Pointer::parse(text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(url: &str) -> Option<String> {
+        Some(format!("http://127.0.0.1:8081/a2a{}", url.strip_prefix("https://peer.example")?))
+    }
+
+    #[test]
+    fn urls_that_the_rule_covers_are_replaced_and_nothing_else_is() {
+        let card = r#"{ "url": "https://peer.example/rpc", "name": "p", "skills": [], "documentationUrl": "https://peer.example/docs",
+            "supportedInterfaces": [ {"url":"https:\/\/peer.example\/v1","tenant":"t"}, {"url":"grpc.example:443"}, {} ],
+            "additionalInterfaces": [ {"url":"https://peer.example/"} ], "signatures": [] }"#;
+        let local_card = card
+            .replace("https://peer.example/rpc", "http://127.0.0.1:8081/a2a/rpc")
+            .replace(r"https:\/\/peer.example\/v1", "http://127.0.0.1:8081/a2a/v1")
+            .replace("\"https://peer.example/\"", "\"http://127.0.0.1:8081/a2a/\"");
+        let expected =
+            |text: String| LocalCard::Card { text: Some(text), foreign: vec!["grpc.example:443".to_owned()] };
+        assert_eq!(CardPlace::Whole.localize(card.as_bytes(), local), expected(local_card.clone()));
+        let rpc = |card: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"result":{card}}}"#);
+        let found = CardPlace::Result.localize(rpc(card).as_bytes(), local);
+        assert_eq!(found, expected(rpc(&local_card)));
+    }
+
+    #[test]
+    fn signed_cards_and_other_documents_are_not_changed() {
+        let signed = r#"{"skills":[],"url":"https://peer.example/","signatures":[{"protected":"x"}]}"#;
+        assert_eq!(CardPlace::Whole.localize(signed.as_bytes(), local), LocalCard::Signed);
+        for other in
+            [r#"{"url":"https://peer.example/"}"#, r#"{"skills":1,"url":""}"#, "[]", "", "{", "\u{fffd}"]
+        {
+            assert_eq!(CardPlace::Whole.localize(other.as_bytes(), local), LocalCard::None, "{other}");
+        }
+        assert_eq!(CardPlace::Result.localize(signed.as_bytes(), local), LocalCard::None);
+        let foreign = r#"{"skills":[],"url":"https://other.example/"}"#;
+        let expected = LocalCard::Card { text: None, foreign: vec!["https://other.example/".to_owned()] };
+        assert_eq!(CardPlace::Whole.localize(foreign.as_bytes(), local), expected);
+    }
+}

@@ -1,0 +1,109 @@
+//! Finds the provider's id of the work in a stream of events (`text/event-stream`), while the stream is passed on.
+
+use crate::json::{Pointer, find};
+
+/// Maximum number of bytes of a stream in which the id is looked for.
+const BYTES_MAX: usize = 256 << 10;
+
+/// Looks for the id in the events of a stream. The id is a member of the JSON data of an event.
+#[derive(Debug)]
+pub struct EventIds {
+    pointers: Vec<Pointer>,
+    /// The current line without its end.
+    line: Vec<u8>,
+    /// The data of the current event.
+    data: Vec<u8>,
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same end of line.
+    after_carriage_return: bool,
+    /// The number of bytes that may still be read.
+    bytes_left: usize,
+}
+
+impl EventIds {
+    /// Creates a search for the first of the members `pointers` that an event has.
+    pub fn new(pointers: Vec<Pointer>) -> Self {
+        let (line, data) = (Vec::new(), Vec::new());
+        Self { pointers, line, data, after_carriage_return: false, bytes_left: BYTES_MAX }
+    }
+
+    /// Reads the next bytes of the stream. Returns the id when the event that contains it is complete. Later calls read
+    /// nothing.
+    pub fn read(&mut self, bytes: &[u8]) -> Option<Box<str>> {
+        for byte in bytes {
+            self.bytes_left = self.bytes_left.checked_sub(1)?;
+            let ends_line = match byte {
+                b'\n' => !self.after_carriage_return,
+                b'\r' => true,
+                _ => false,
+            };
+            self.after_carriage_return = *byte == b'\r';
+            if ends_line {
+                if let Some(id) = self.end_line() {
+                    self.bytes_left = 0;
+                    return Some(id);
+                }
+            } else if !matches!(byte, b'\n' | b'\r') {
+                self.line.push(*byte);
+            }
+        }
+        None
+    }
+
+    /// Processes a line. An empty line ends the event. Returns the id if the event has one.
+    fn end_line(&mut self) -> Option<Box<str>> {
+        let line = std::mem::take(&mut self.line);
+        if let Some(data) = line.strip_prefix(b"data:") {
+            if !self.data.is_empty() {
+                self.data.push(b'\n');
+            }
+            self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
+        }
+        if !line.is_empty() {
+            return None;
+        }
+        id_at(&std::mem::take(&mut self.data), &self.pointers)
+    }
+}
+
+/// Returns the first of these members that a JSON document has, if it is a string or a number of at most 256 bytes.
+pub fn id_at(document: &[u8], pointers: &[Pointer]) -> Option<Box<str>> {
+    let found = find(document, &pointers.iter().collect::<Vec<_>>()).ok()?;
+    found.into_iter().find_map(|found| found.word()).filter(|id| !id.is_empty() && id.len() <= 256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids() -> EventIds {
+        let pointers = ["/task/id", "/statusUpdate/taskId"];
+        EventIds::new(pointers.iter().map(|text| Pointer::parse(text).unwrap()).collect())
+    }
+
+    #[test]
+    fn the_id_is_found_wherever_the_stream_is_split() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = format!(
+                ": hello{end}{end}event: x{end}data: {{\"message\":{{}}}}{end}{end}\
+                 data: {{\"statusUpdate\":{end}data:{{\"taskId\":\"t-1\"}}}}{end}id: 7{end}{end}data: {{\"task\":{{\"id\":\"t-2\"}}}}{end}{end}"
+            );
+            for size in 1..stream.len() {
+                let mut ids = ids();
+                let found: Vec<_> =
+                    stream.as_bytes().chunks(size).filter_map(|part| ids.read(part)).collect();
+                assert_eq!(found, ["t-1".into()], "{size} {end:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_incomplete_event_and_a_long_stream_have_no_id() {
+        let event = b"data: {\"task\":{\"id\":\"t\"}}\n";
+        assert_eq!(ids().read(event), None);
+        let mut late = ids();
+        assert_eq!(late.read(&vec![b'x'; BYTES_MAX]), None);
+        assert_eq!(late.read(b"\n"), None);
+        assert_eq!(late.read(&[event.as_slice(), b"\n"].concat()), None);
+        assert!(late.line.len() <= BYTES_MAX);
+    }
+}

@@ -1,0 +1,93 @@
+//! Replaces the URLs of agent cards by addresses on the egress listener.
+
+use bytes::Bytes;
+use http::HeaderName;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
+
+use crate::clock::instant;
+use crate::egress::{CardPlace, LocalCard, Rule};
+use crate::guard::Url;
+use crate::http::client::ResponseFault;
+use crate::http::head_of;
+use crate::path::Captures;
+use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
+use crate::proxy::egress::provider_client::ProviderResponse;
+use crate::request::is_json;
+
+/// Headers with a digest of the body.
+const DIGESTS: [&str; 4] = ["content-digest", "content-md5", "digest", "repr-digest"];
+
+impl AgentExchange<'_> {
+    /// Reads a response that can contain an agent card at `place`. If it does, replaces the URLs that the rule covers. The
+    /// last parameter is the URL of the request and the captures of its path. Returns the part of the body that was
+    /// read.
+    pub(in crate::proxy::egress) async fn localize_card(
+        &mut self,
+        rule: &Rule,
+        place: Option<CardPlace>,
+        provider_response: &mut ProviderResponse,
+        (sent, captures): (&Url, &Captures),
+    ) -> Result<Bytes, ResponseFault> {
+        let Some(place) = place else { return Ok(Bytes::new()) };
+        let response = &mut provider_response.response;
+        let headers = response.headers();
+        if response.status() != http::StatusCode::OK
+            || !is_json(headers)
+            || headers.contains_key(CONTENT_ENCODING)
+        {
+            return Ok(Bytes::new());
+        }
+        let body = response.read_up_to(RESPONSE_BYTES_MAX).await?;
+        if !response.is_complete() {
+            return Ok(body);
+        }
+        let Some(address) = self.own_address() else { return Ok(body) };
+        let local = |url: &str| {
+            let path = Url::parse(url).ok().and_then(|url| {
+                // The text of the URL may have no path. The parsed URL has one.
+                rule.local_location(&url.to_string(), sent, captures)
+            })?;
+            Some(format!("{address}{path}"))
+        };
+        let detail = match place.localize(&body, local) {
+            LocalCard::None => return Ok(body),
+            LocalCard::Signed => {
+                "the agent card is signed, so that its URLs were not replaced: clients that use them \
+                                  bypass Callgate"
+                    .to_owned()
+            }
+            LocalCard::Card { text, foreign } => {
+                if !foreign.is_empty() {
+                    self.warn(format!(
+                        "the agent card names URLs that the rule does not cover: {}",
+                        foreign.join(", ")
+                    ));
+                }
+                let Some(text) = text else { return Ok(body) };
+                let response = &mut provider_response.response;
+                response.remove_headers(|name: &HeaderName| DIGESTS.contains(&name.as_str()));
+                if response.headers().contains_key(CONTENT_LENGTH) {
+                    response.set_header(&CONTENT_LENGTH, Some(&text.len().to_string()));
+                }
+                return Ok(text.into());
+            }
+        };
+        self.warn(detail);
+        Ok(body)
+    }
+
+    /// Writes a warning to the log, at most once per minute, and the details of the request.
+    fn warn(&mut self, detail: String) {
+        if self.context.log_throttle.should_log("agent_card", instant()) {
+            log::warn!("the egress rule {}: {detail}", self.details.rule);
+        }
+        self.details.detail = Some(detail);
+    }
+
+    /// Returns the address of the egress listener as the agent wrote it: scheme, host and port.
+    fn own_address(&self) -> Option<String> {
+        let head = head_of(self.session, self.caller);
+        let host = head.headers.get(HOST)?.to_str().ok()?;
+        Some(format!("{}://{host}", if head.is_tls { "https" } else { "http" }))
+    }
+}

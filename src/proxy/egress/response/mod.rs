@@ -1,0 +1,4 @@
+//! What Callgate reads or replaces in the responses of providers.
+
+mod agent_card;
+mod learn_id;
