@@ -146,12 +146,15 @@ mod tests {
         record.last_event = NonZeroI64::new(at(13).unix_ms());
         let second = record.pass(at(23)).notice.unwrap();
         assert_ne!(first, second);
+        assert!(record.owes(second) && !record.owes(first));
         record.noticed(first, true, at(24));
         assert_eq!(record.notice(), Some(Overdue::Stalled), "the second was not answered");
         record.noticed(second, false, at(24));
         assert_eq!(record.pass(at(25)).notice, Some(second));
+        assert!(record.owes(second));
         record.noticed(second, true, at(26));
         assert_eq!(record.notice(), None);
+        assert!(!record.owes(second));
     }
 
     #[test]

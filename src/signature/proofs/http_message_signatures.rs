@@ -322,6 +322,21 @@ mod tests {
     }
 
     #[test]
+    fn the_authority_has_a_port_only_if_it_is_not_the_default_port() {
+        for (public_url, expected) in [
+            ("https://Agent.Example.com", "agent.example.com"),
+            ("https://agent.example.com:443/base", "agent.example.com"),
+            ("https://agent.example.com:8443/base", "agent.example.com:8443"),
+            ("https://agent.example.com:80", "agent.example.com:80"),
+            ("http://agent.example.com:80", "agent.example.com"),
+            ("HTTP://agent.example.com:443", "agent.example.com:443"),
+            ("https://[2001:DB8::443]", "[2001:db8::443]"),
+        ] {
+            assert_eq!(authority(public_url), expected, "{public_url}");
+        }
+    }
+
+    #[test]
     fn the_body_has_each_digest_that_is_listed_and_one_of_a_known_algorithm() {
         let digest = |name: &str, bytes: &[u8]| format!("{name}=:{}:", BASE64.encode(bytes));
         let (sha256, sha512) =
