@@ -337,6 +337,42 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_of_the_signature_parameters_is_exact() {
+        let scheme = MessageSignatureScheme {
+            components: vec!["@method".into()],
+            expires: true,
+            max_age: Duration::from_secs(300),
+            nonce: true,
+            ..MessageSignatureScheme::default()
+        };
+        let now = 10_000;
+        // `created` and `expires` in seconds after now, the length of the nonce, and the result.
+        for (created, expires, nonce, expected) in [
+            (0, 300, 16, Ok(())),
+            (0, 301, 16, Err(Denial::SignatureClaim)),
+            (0, 1, 16, Ok(())),
+            (0, 0, 16, Err(Denial::SignatureClaim)),
+            (-300, 0, 16, Ok(())),
+            (-301, -1, 16, Err(Denial::SignatureTooOld)),
+            (-10, -1, 16, Err(Denial::SignatureTooOld)),
+            (60, 90, 16, Ok(())),
+            (61, 90, 16, Err(Denial::SignatureTooNew)),
+            (0, 1, 15, Err(Denial::SignatureMalformed)),
+        ] {
+            let (created, expires, nonce) = (now + created, now + expires, "n".repeat(nonce));
+            let parameters = format!("created={created};expires={expires};nonce=\"{nonce}\"");
+            let text = format!(r#"sig1=("@path" "@method");{parameters}"#);
+            let inputs = parse_signature_input(&text).unwrap();
+            let check = |scheme: &MessageSignatureScheme| {
+                scheme.check(&inputs[0], Timestamp::from_unix_secs(now)).map_err(|refusal| refusal.denial)
+            };
+            assert_eq!(check(&scheme), expected, "{parameters}");
+            let also = MessageSignatureScheme { components: vec!["@query".into()], ..scheme.clone() };
+            assert_eq!(check(&also), Err(Denial::SignatureClaim), "the signature does not cover @query");
+        }
+    }
+
+    #[test]
     fn the_body_has_each_digest_that_is_listed_and_one_of_a_known_algorithm() {
         let digest = |name: &str, bytes: &[u8]| format!("{name}=:{}:", BASE64.encode(bytes));
         let (sha256, sha512) =
