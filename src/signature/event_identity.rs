@@ -119,6 +119,27 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_and_the_rule_are_described() {
+        let parts = [
+            IdentityPart::Body,
+            IdentityPart::Header(HeaderName::from_static("x-a")),
+            IdentityPart::Id,
+            IdentityPart::Member(Pointer::parse("/a/b").unwrap()),
+            IdentityPart::Signature,
+        ];
+        for (duplicates, identity, expected) in [
+            (DuplicateRule::Identity, &parts[..], "body + x-a + id + /a/b + signature"),
+            (DuplicateRule::Identity, &parts[2..3], "id"),
+            (DuplicateRule::Identity, &[], "nothing: all are delivered"),
+            (DuplicateRule::Signature, &parts[..], "the id, or the signature"),
+            (DuplicateRule::Deliver, &parts[..], "nothing: all are delivered"),
+        ] {
+            let scheme = Scheme { duplicates, identity: identity.to_vec(), ..Scheme::unsigned() };
+            assert_eq!(scheme.describe_identity(), expected, "{duplicates:?}");
+        }
+    }
+
+    #[test]
     fn a_shared_secret_is_not_a_signature() {
         for (proof, has_signature) in [
             (Proof::None, false),
