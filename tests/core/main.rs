@@ -1,6 +1,6 @@
-//! The decision cases in the pure core, one test per case, the cases of egress rules, and the vectors of providers. This
-//! binary compiles without the feature `proxy`, so it needs neither pingora nor tokio. The suite runs the decision cases
-//! over a socket.
+//! The decision cases in the pure core, one test per case, the cases of egress rules and of notices, and the vectors of
+//! providers. This binary compiles without the feature `proxy`, so it needs neither pingora nor tokio. The suite runs the
+//! decision cases over a socket.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -14,6 +14,7 @@ mod case;
 mod egress;
 mod environment;
 mod ledger;
+mod notice;
 #[allow(dead_code, reason = "the suite uses the vectors in other tests")]
 mod vectors;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         }
     }
     trials.extend(egress::trials());
+    trials.extend(notice::trials());
     trials.extend(vectors::trials());
     assert!(trials.len() > 100, "only {} cases", trials.len());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
