@@ -1,7 +1,7 @@
 //! Tests of the errors that mistakes in a configuration cause.
 
 use super::test_environment::env;
-use super::{Config, ConfigError, Surroundings, accepted_keys};
+use super::{Config, ConfigError, Surroundings};
 
 pub(super) const MINIMAL: &str = "\
 public_url: https://agent.example.com
@@ -43,22 +43,6 @@ fn the_minimal_configuration_compiles() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!(config.policy.ingress.routes().len(), 1);
     assert_eq!(config.warnings, Vec::<String>::new());
-}
-
-#[test]
-fn the_accepted_keys_of_each_mapping_are_listed() {
-    let keys = accepted_keys(MINIMAL, &Surroundings { env: &env, file: &|path| std::fs::read(path) });
-    for (path, key) in [
-        ("", "public_url"),
-        ("", "egress"),
-        ("listen", "ingress"),
-        ("providers.p", "allow"),
-        ("providers.p.signature", "scheme"),
-        ("routes.[]", "forward"),
-    ] {
-        let found = keys.iter().any(|(at, keys)| at.join(".") == path && keys.contains(&key));
-        assert!(found, "{path}: {key} is not in {keys:?}");
-    }
 }
 
 #[test]

@@ -127,4 +127,25 @@ mod tests {
         assert_eq!(warnings(&many).len(), ERRORS_MAX + 1);
         assert_eq!(warnings(&many).last().unwrap(), "and 2 more warnings");
     }
+
+    #[test]
+    fn the_number_and_the_length_of_mistakes_are_limited() {
+        let mistakes = |count: usize, message: &str| {
+            let mut reported = Reported::default();
+            for _ in 0..count {
+                let (message, hint) = (message.to_owned(), message.to_owned());
+                reported.add(|| Mistake { steps: Vec::new(), message, hint });
+            }
+            reported.errors("a: b")
+        };
+        assert!(mistakes(0, "m").is_empty());
+        let [one] = &mistakes(1, &"m".repeat(CHARACTERS_MAX + 1))[..] else { panic!() };
+        let shortened = format!("{}\u{2026}", "m".repeat(CHARACTERS_MAX));
+        assert_eq!((&one.message, &one.hint), (&shortened, &shortened));
+        let all = mistakes(ERRORS_MAX, "m");
+        assert!(all.len() == ERRORS_MAX && all.iter().all(|error| error.message == "m"));
+        let some = mistakes(ERRORS_MAX + 3, "m");
+        assert_eq!(some.len(), ERRORS_MAX + 1);
+        assert_eq!(some.last().unwrap().message, "and 3 more mistakes");
+    }
 }
