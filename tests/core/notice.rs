@@ -6,9 +6,12 @@ use callgate::ingress::Notice;
 use callgate::interaction::{Interaction, Overdue, pairs};
 use callgate::time::Timestamp;
 use callgate::token::Stamp;
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, Mac};
 use libtest_mimic::Trial;
+use sha2::Sha256;
 
-use super::environment::parse;
+use super::environment::{env, parse};
 
 const CONFIG: &str = r#"
 public_url: https://agent.example.com
@@ -16,10 +19,12 @@ listen: { ingress: [ { address: "127.0.0.1:0" } ], egress: { address: "127.0.0.1
 agent: { address: "127.0.0.1:1" }
 callback_tokens: { keys: [ { id: k1, algorithm: HS256, secret: { env: TOKEN_KEY } } ] }
 providers: { gh: { preset: github, secrets: [ { env: HMAC_SECRET } ] } }
+assertion: { key: { id: a1, algorithm: HS256, secret: { env: FOREIGN_KEY } }, ttl: 30s }
 routes:
-  - { name: r, path: "/w/{id}", token: { kind: callback, from: [bearer] }, forward: "/i/{id}", interaction: { status: /s, done: [ok], notify: "/late/{id}" } }
-  - { name: signed, path: "/signed/{id}", provider: gh, token: { kind: callback }, forward: "/i/{id}", interaction: { status: /s, done: [ok], notify: /late } }
-  - { name: silent, path: "/silent/{id}", token: { kind: callback, from: [bearer] }, forward: "/i/{id}", interaction: { status: /s, done: [ok] } }
+  - { name: asserted, path: "/asserted/{id}", provider: gh, token: { kind: callback }, forward: "/i/{id}", interaction: { status: /s, done: [ok], notify: "/late/{id}" } }
+  - { name: r, assertion: false, path: "/w/{id}", token: { kind: callback, from: [bearer] }, forward: "/i/{id}", interaction: { status: /s, done: [ok], notify: "/late/{id}" } }
+  - { name: signed, assertion: false, path: "/signed/{id}", provider: gh, token: { kind: callback }, forward: "/i/{id}", interaction: { status: /s, done: [ok], notify: /late } }
+  - { name: silent, assertion: false, path: "/silent/{id}", token: { kind: callback, from: [bearer] }, forward: "/i/{id}", interaction: { status: /s, done: [ok] } }
 "#;
 
 /// An interaction, and the request about it.
@@ -46,6 +51,13 @@ const CASES: &[Case] = &[
         captures: &[("id", "a")],
         cause: Overdue::Stalled,
         expect: r#"POST /late HTTP/1.1|host: agent.example.com|x-forwarded-proto: https|x-forwarded-host: agent.example.com|content-type: application/json|callgate-route: signed|callgate-provider: gh|callgate-interaction: int_1|callgate-notice: stalled|content-length: 272||{"interaction":"int_1","route":"signed","provider":"gh","captures":{"id":"a"},"outcome":"stalled","status":null,"progress":null,"provider_id":"job_1","created_at":"2026-01-01T00:00:00Z","last_event_at":null,"deadline_at":"2026-01-01T01:00:00Z","at":"2026-01-01T01:00:01Z"}"#,
+    },
+    Case {
+        name: "the request has an assertion",
+        route: "asserted",
+        captures: &[("id", "a")],
+        cause: Overdue::Expired,
+        expect: r#"POST /late/a HTTP/1.1|host: agent.example.com|x-forwarded-proto: https|x-forwarded-host: agent.example.com|content-type: application/json|callgate-route: asserted|callgate-provider: gh|callgate-interaction: int_1|callgate-notice: expired|callgate-assertion: {"typ":"assertion+jwt","alg":"HS256","kid":"a1"} {"iss":"callgate","aud":"https://agent.example.com","jti":"msg_1","iat":1767229201,"exp":1767229231,"method":"POST","target":"/late/a","body_sha256":"9d520871a1594f88ccbeb3c7eea52d19757c5a3b5a0af339ca32a18366befb1b","route":"asserted","provider":"gh","sub":"int_1","notice":"expired"}|content-length: 274||{"interaction":"int_1","route":"asserted","provider":"gh","captures":{"id":"a"},"outcome":"expired","status":null,"progress":null,"provider_id":"job_1","created_at":"2026-01-01T00:00:00Z","last_event_at":null,"deadline_at":"2026-01-01T01:00:00Z","at":"2026-01-01T01:00:01Z"}"#,
     },
     Case {
         name: "the route has no path for notices",
@@ -95,6 +107,23 @@ impl Case {
         };
         let Some((head, body)) = notice.write() else { return String::new() };
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        format!("{}{}", text(head), text(body)).replace("\r\n", "|")
+        let text = format!("{}{}", text(head), text(body)).replace("\r\n", "|");
+        match text.split_once("|callgate-assertion: ") {
+            None => text,
+            Some((before, rest)) => {
+                let (token, after) = rest.split_once('|').unwrap();
+                format!("{before}|callgate-assertion: {}|{after}", decoded(token))
+            }
+        }
     }
+}
+
+/// Verifies the MAC of an assertion. Returns its header and its claims as text.
+fn decoded(token: &str) -> String {
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(env("FOREIGN_KEY").unwrap().as_bytes()).unwrap();
+    mac.update(signed.as_bytes());
+    let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+    mac.verify_slice(&decode(signature)).unwrap();
+    signed.split('.').map(|part| String::from_utf8(decode(part)).unwrap()).collect::<Vec<_>>().join(" ")
 }
