@@ -100,23 +100,8 @@ mod tests {
 
     use super::*;
     use crate::json::Pointer;
-    use crate::signature::content::{ContentScheme, ContentTemplate};
-    use crate::signature::keys::{Encoding, MacAlgorithm, SignatureAlgorithm};
     use crate::signature::proofs::SharedSecretPlace;
-    use crate::signature::request_parts::{HeaderFormat, SignaturePlace};
-
-    fn signature_over(content: &str) -> Proof {
-        Proof::Content(ContentScheme {
-            algorithm: SignatureAlgorithm::Mac(MacAlgorithm::HmacSha256),
-            content: ContentTemplate::parse(content).unwrap(),
-            encoding: Encoding::Hex,
-            place: SignaturePlace::Headers {
-                names: vec![HeaderName::from_static("x-sig")],
-                format: HeaderFormat::parse("{signature}", None).unwrap(),
-            },
-            timestamp: None,
-        })
-    }
+    use crate::signature::scheme::tests::signature_over;
 
     #[test]
     fn the_parts_and_the_rule_are_described() {
