@@ -11,7 +11,7 @@ use callgate::denial::{Denial, Refusal};
 use callgate::ingress::{BodyLength, Decided, Observed, Permit, Streamed, Turned, Verified};
 use callgate::interaction::{ClaimError, Cleared};
 use callgate::policy::MintRequest;
-use callgate::request::RequestHead;
+use callgate::request::{ClientCertificate, RequestHead};
 use callgate::signature::{HandshakeReply, SignatureContext};
 use callgate::time::{Timestamp, parse_duration};
 use callgate::token::Stamp;
@@ -96,6 +96,9 @@ pub struct Case {
     pub sign: Option<Sign>,
     #[serde(default = "loopback")]
     pub peer: IpAddr,
+    /// The names in the client certificate. The connections of the suite have none.
+    #[serde(default)]
+    pub certificate: Option<Vec<Box<str>>>,
     #[serde(default = "new_year")]
     pub at: String,
     pub expect: Expect,
@@ -214,6 +217,7 @@ pub struct Prepared {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub at: Timestamp,
+    certificate: Option<ClientCertificate>,
 }
 
 impl File {
@@ -273,6 +277,7 @@ impl Case {
             headers: self.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
             body: self.body.clone().into_bytes(),
             at: timestamp(&self.at),
+            certificate: self.certificate.clone().map(|names| ClientCertificate { names }),
         };
         if let Some(sign) = &self.sign {
             let verifier = config.policy.provider(&sign.provider).unwrap().verifier.as_ref().unwrap();
@@ -317,7 +322,8 @@ impl Prepared {
     }
 
     pub fn head<'a>(&'a self, headers: &'a HeaderMap, peer: IpAddr) -> RequestHead<'a> {
-        RequestHead::new(&self.method, &self.path, headers, peer)
+        let head = RequestHead::new(&self.method, &self.path, headers, peer);
+        head.with_certificate(self.certificate.as_ref())
     }
 }
 
