@@ -221,12 +221,15 @@ pub struct Prepared {
 }
 
 impl File {
-    /// Returns the tokens by the text that stands for them in requests.
+    /// Returns the tokens by the text that stands for them in requests. In the token of `<name%>`, the dots are
+    /// percent-encoded.
     pub fn tokens(&self) -> BTreeMap<String, String> {
         let minted =
             self.minted.iter().map(|(name, minted)| (format!("<{name}>"), mint(&self.config, minted)));
         let jwts = self.jwts.iter().map(|(name, jwt)| (format!("<{name}>"), jwt.encode()));
-        minted.chain(jwts).collect()
+        let plain: Vec<_> = minted.chain(jwts).collect();
+        let escaped = plain.iter().map(|(name, token)| (name.replace('>', "%>"), token.replace('.', "%2E")));
+        escaped.chain(plain.iter().cloned()).collect()
     }
 }
 
