@@ -4,8 +4,10 @@
 # Usage: mutants.sh [NUMBER [SEED [GLOB...]]], or mutants.sh sample
 #
 # NUMBER mutants are drawn from the files that match GLOB. The same SEED draws the same mutants of the same code.
-# The unit tests and the decision cases test the core. Mutants of src/store are tested by the suite, and run afterwards.
-# PARTS=core or PARTS=store runs one of the two. TEST_SECONDS is the time after which a test run counts as endless.
+# The unit tests and the decision cases test the core. The suite tests the survivors of the core a second time, because
+# it also notices changes that need the whole program. Mutants of src/store are tested by a part of the suite.
+# PARTS=core or PARTS=store runs one of the two. TEST_SECONDS is the time after which a test run counts as endless. The
+# whole suite may take ten times as long.
 # cargo-mutants changes a copy of the code in a temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,6 +49,8 @@ if number == "sample":
 else:
     drawn = set(random.Random(int(seed)).sample(mutants, min(int(number), len(mutants))))
 print(f"{len(drawn)} of {len(mutants)} mutants")
+with open(f"{results}/all.txt", "w") as file:
+    file.writelines(f"{name}\n" for name in mutants)
 for part in "core", "store":
     here = {name for name in drawn if name.startswith("src/store/") == (part == "store")}
     if here:
@@ -55,36 +59,60 @@ for part in "core", "store":
             file.writelines(f"{name}\n" for name in mutants if name not in here)
 PYTHON
 
-# Tests the drawn mutants of one part: run PART CARGO_MUTANTS_OPTION...
+# Tests the drawn mutants of one part: run PART SECONDS CARGO_MUTANTS_OPTION...
 run() {
-    local output=$results/$1 status=0
-    shift
+    local part=$1 seconds=$2 status=0
+    local output=$results/$part
+    shift 2
     [ -d "$output" ] || return 0
     # Debug information costs time and is not needed. Dependencies have none, so they need not be compiled again.
     CARGO_TARGET_DIR=$target cargo mutants "${files[@]}" --iterate --output "$output" --baseline "$baseline" \
-        --gitignore true --shuffle --colors never --timeout "${TEST_SECONDS:-120}" --cargo-arg=--locked \
-        --cargo-arg=--config=profile.dev.package.callgate.debug=0 --cargo-arg=--lib --cargo-arg=--test "$@" || status=$?
+        --gitignore true --shuffle --colors never --timeout "$seconds" --cargo-arg=--locked \
+        --cargo-arg=--config=profile.dev.package.callgate.debug=0 "$@" || status=$?
     # 2: a mutant survived. 3: a test run was endless.
     case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
+    (
+        cd "$output/mutants.out"
+        echo "$part: $(wc -l <caught.txt) caught, $(wc -l <missed.txt) missed, $(wc -l <unviable.txt) unviable," \
+            "$(wc -l <timeout.txt) timed out"
+    )
 }
+
+# Prints a name without line and column, which change with every edit.
+short() { sed -E 's/:[0-9]+:[0-9]+: /: /'; }
+
+# Prints the survivors of a part that docs/mutants.md does not list.
+unlisted() {
+    local missed=$results/$1/mutants.out/missed.txt
+    [ -f "$missed" ] || return 0
+    while IFS= read -r name; do
+        grep -qF -- "- \`$(short <<<"$name")\`" docs/mutants.md || echo "$name"
+    done <"$missed"
+}
+
 parts=${PARTS:-core store}
+seconds=${TEST_SECONDS:-120}
 baseline=run
 # `make core` has already tested the code without changes.
 [ "$number" != sample ] || baseline=skip
-[[ $parts != *core* ]] || run core --cargo-arg=decisions --no-default-features
-[[ $parts != *store* ]] || run store --cargo-arg=suite -- -- store:: ledger:: decisions:: every_route:: disk::
+if [[ $parts == *core* ]]; then
+    run core "$seconds" --cargo-arg=--lib --cargo-arg=--test=decisions --no-default-features
+    unlisted core >"$results/survivors-of-core.txt"
+    if [ "$number" != sample ] && [ -s "$results/survivors-of-core.txt" ]; then
+        mkdir -p "$results/suite/mutants.out"
+        grep -vxFf "$results/survivors-of-core.txt" "$results/all.txt" \
+            >"$results/suite/mutants.out/previously_caught.txt" || true
+        run suite $((10 * seconds)) --cargo-arg=--test=suite
+        parts=${parts/core/suite}
+    fi
+fi
+if [[ $parts == *store* ]]; then
+    run store "$seconds" --cargo-arg=--lib --cargo-arg=--test=suite \
+        -- -- store:: ledger:: decisions:: every_route:: disk::
+fi
 
-# A survivor is listed by its name without line and column, which change with every edit.
-unlisted=0
-for part in $parts; do
-    [ -d "$results/$part/mutants.out" ] || continue
-    cd "$results/$part/mutants.out"
-    echo "$part: $(wc -l <caught.txt) caught, $(wc -l <missed.txt) missed, $(wc -l <unviable.txt) unviable," \
-        "$(wc -l <timeout.txt) timed out"
-    cd "$OLDPWD"
-    while IFS= read -r name; do
-        name=$(sed -E 's/:[0-9]+:[0-9]+: /: /' <<<"$name")
-        grep -qF -- "- \`$name\`" docs/mutants.md || { echo "survived: $name" >&2; unlisted=1; }
-    done <"$results/$part/mutants.out/missed.txt"
-done
-[ $unlisted = 0 ] || { echo "Add a test, or list the mutant with a reason in docs/mutants.md." >&2; exit 1; }
+survived=$(for part in $parts; do unlisted "$part"; done | short)
+[ -z "$survived" ] && exit
+sed 's/^/survived: /' <<<"$survived" >&2
+echo "Add a test, or list the mutant with a reason in docs/mutants.md." >&2
+exit 1

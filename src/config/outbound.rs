@@ -109,3 +109,34 @@ fn credentials(at: &Cursor<'_>) -> Option<Secret> {
     });
     if is_valid { Some(secret) } else { at.error("the secret is not `user:password`", "") }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{LOOP, parse};
+
+    #[test]
+    fn timeouts_are_read_and_have_defaults() {
+        let timeouts = |text: &str| {
+            let policy = parse(text).unwrap().policy;
+            let (agent, rule) = (&policy.agents[0], &policy.egress.rules()[0]);
+            let actions = policy.route("r").unwrap().actions.as_ref().unwrap();
+            [
+                (agent.connect_timeout, agent.response_timeout),
+                (rule.connect_timeout, rule.response_timeout),
+                (actions.connect_timeout, actions.response_timeout),
+            ]
+            .map(|(connect, response)| (connect.as_secs(), response.as_secs()))
+        };
+        assert_eq!(timeouts(LOOP), [(1, 30), (5, 60), (5, 60)]);
+        let mut text = LOOP.to_owned();
+        for (place, connect) in [("8000 }", 2), ("[example.com] }", 3), ("token: /token }", 4)] {
+            let set = format!("timeouts: {{ connect: {connect}s, response: {}s }}", connect + 10);
+            let changed = match place.strip_prefix("token") {
+                None => place.replace(" }", &format!(", {set} }}")),
+                Some(_) => format!("{place}\n    {set}"),
+            };
+            text = text.replacen(place, &changed, 1);
+        }
+        assert_eq!(timeouts(&text), [(2, 12), (4, 14), (3, 13)]);
+    }
+}

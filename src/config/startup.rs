@@ -140,4 +140,37 @@ mod tests {
         let stated = MINIMAL.replacen(agent, &with("delay: 0s, grace: 30s"), 1);
         assert_eq!(times(&stated), (0, Duration::from_secs(30)));
     }
+
+    #[test]
+    fn each_setting_that_needs_a_restart_is_a_difference() {
+        let agent = "agent:";
+        let startup = |text: &str| parse(text).unwrap().startup;
+        let tls = "tls: { certificate: tests/corpora/tls/tls.crt, key: tests/corpora/tls/tls.key }";
+        let egress = |fields: &str| format!("egress: {{ address: 127.0.0.1:9{fields} }}, admin: {{");
+        let before = MINIMAL.replacen("admin: {", &egress(""), 1);
+        for (key, from, to) in [
+            ("access_log", agent, "access_log: off\nagent:"),
+            ("listen.admin.address", "admin: { address: 127.0.0.1:0", "admin: { address: 127.0.0.1:1"),
+            ("listen.egress.address", "egress: { address: 127.0.0.1:9", "egress: { address: 127.0.0.1:8"),
+            ("listen.egress.tls", "127.0.0.1:9 }", &format!("127.0.0.1:9, {tls} }}")),
+            (
+                "listen.ingress[].address",
+                "ingress: [ { address: 127.0.0.1:0",
+                "ingress: [ { address: 127.0.0.1:1",
+            ),
+            ("shutdown", agent, "shutdown: { delay: 3s }\nagent:"),
+            ("shutdown", agent, "shutdown: { grace: 3s }\nagent:"),
+            ("store", agent, "store: { kind: memory, interactions_max: 7 }\nagent:"),
+            ("reload", agent, "reload: signal\nagent:"),
+            ("traces", agent, "traces: { endpoint: \"http://127.0.0.1:4318/v1/traces\" }\nagent:"),
+            ("threads", agent, "threads: 3\nagent:"),
+        ] {
+            assert!(before.contains(from), "{from}");
+            let changed = startup(&before.replacen(from, to, 1));
+            assert_eq!(startup(&before).differences(&changed), [key], "{to}");
+            assert_eq!(changed.differences(&startup(&before)), [key], "{to}");
+        }
+        let other_agent = before.replacen("127.0.0.1:8000", "127.0.0.1:8001", 1);
+        assert!(startup(&before).differences(&startup(&other_agent)).is_empty());
+    }
 }

@@ -109,6 +109,8 @@ impl Interaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interaction::{Ask, Follow, Report};
+    use crate::path::{CanonicalPath, Template};
 
     fn record() -> Interaction {
         let at = Timestamp::from_unix_secs;
@@ -125,6 +127,23 @@ mod tests {
         record.answer(1, true);
         assert!(record.is_answered(1) && !record.is_answered(2) && !record.is_answered(3));
         assert!(record.has_open_question());
+    }
+
+    #[test]
+    fn a_question_can_be_answered_before_its_callback_is_delivered() {
+        let at = Timestamp::from_unix_secs;
+        let (route, follow) = ("r".into(), Follow::default());
+        let report = Report { question: Some("https://a/".into()), ..Report::default() };
+        let captures = Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap());
+        for (is_answered, state) in [(false, State::Asking), (true, State::Progressing)] {
+            let mut record = record();
+            let claim = record.claim(&Ask::new(&route, &captures, &follow, &report), at(2), |_| false);
+            let claim = claim.unwrap().unwrap();
+            record.take_question(claim.question, at(2)).unwrap();
+            record.answer(claim.question.unwrap(), is_answered);
+            record.settle(&claim, &report, None, at(3), |_| 0);
+            assert_eq!((record.state, record.has_open_question()), (state, !is_answered));
+        }
     }
 
     #[test]

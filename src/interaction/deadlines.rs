@@ -131,7 +131,7 @@ fn ms_of(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interaction::Follow;
+    use crate::interaction::{Follow, State};
 
     #[test]
     fn an_answer_to_an_older_silence_is_none_to_the_newer_one() {
@@ -146,12 +146,34 @@ mod tests {
         record.last_event = NonZeroI64::new(at(13).unix_ms());
         let second = record.pass(at(23)).notice.unwrap();
         assert_ne!(first, second);
+        assert!(record.owes(second) && !record.owes(first));
         record.noticed(first, true, at(24));
         assert_eq!(record.notice(), Some(Overdue::Stalled), "the second was not answered");
         record.noticed(second, false, at(24));
         assert_eq!(record.pass(at(25)).notice, Some(second));
+        assert!(record.owes(second));
         record.noticed(second, true, at(26));
         assert_eq!(record.notice(), None);
+        assert!(!record.owes(second));
+    }
+
+    #[test]
+    fn a_stall_causes_one_notice_and_none_if_the_request_was_probably_not_sent() {
+        let at = Timestamp::from_unix_secs;
+        let follow = Follow { stalled_after: Some(Duration::from_secs(10)), ..Follow::default() };
+        let record = || Interaction::new("r".into(), "".into(), at(1), at(1000)).followed(&follow, true);
+        let mut once = record();
+        assert_eq!((once.next_look(at(2)), once.pass(at(10)).notice), (at(11), None));
+        let notice = once.pass(at(11)).notice.unwrap();
+        assert_eq!(notice.cause, Overdue::Stalled);
+        once.noticed(notice, true, at(12));
+        assert_eq!((once.next_look(at(12)), once.pass(at(999)).notice), (at(1000), None));
+        assert_eq!(once.pass(at(1000)).notice.unwrap().cause, Overdue::Expired);
+        let mut never = record();
+        never.doubt();
+        assert_eq!((never.next_look(at(2)), never.pass(at(999))), (at(1000), Due::default()));
+        let due = never.pass(at(1000));
+        assert_eq!((due.lapsed, due.notice, never.state), (true, None, State::NotSent));
     }
 
     #[test]

@@ -32,3 +32,35 @@ impl Interaction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interaction::{Ask, Follow, Report, State};
+    use crate::path::{CanonicalPath, Template};
+
+    #[test]
+    fn a_callback_that_the_agent_did_not_accept_is_counted_and_changes_no_state() {
+        let at = Timestamp::from_unix_secs;
+        let (route, follow, report) = ("r".into(), Follow::default(), Report::default());
+        let captures = Template::parse("/w").unwrap().capture(&CanonicalPath::parse("/w").unwrap());
+        let ask = Ask::new(&route, &captures, &follow, &report);
+        let mut record = Interaction::new("r".into(), "".into(), at(1), at(1000)).limited(Some(1));
+        record.doubt();
+        assert!(record.undelivered().is_none() && record.is_probably_not_sent());
+        for count in 1..=2 {
+            let claim = record.claim(&ask, at(count), |_| false).unwrap().unwrap();
+            record.fail(&claim, at(count + 10));
+            let undelivered = record.undelivered().unwrap();
+            assert_eq!((i64::from(undelivered.count), undelivered.last), (count, at(count + 10).unix_ms()));
+            assert_eq!((record.state, record.uses_left(), record.deliveries), (State::Open, Some(1), 0));
+            assert!(
+                !record.is_probably_not_sent(),
+                "a callback shows that the provider accepted the request"
+            );
+        }
+        let claim = record.claim(&ask, at(3), |_| false).unwrap().unwrap();
+        record.settle(&claim, &report, None, at(4), |_| 0);
+        assert_eq!((record.uses_left(), record.deliveries), (Some(0), 1));
+    }
+}

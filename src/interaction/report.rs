@@ -166,10 +166,7 @@ impl Report {
 }
 
 fn number(found: Found<'_>) -> Option<f64> {
-    let number: f64 = match found.raw()? {
-        raw if raw.starts_with('"') => found.word()?.parse().ok()?,
-        raw => raw.parse().ok()?,
-    };
+    let number: f64 = found.word()?.parse().ok()?;
     number.is_finite().then_some(number)
 }
 

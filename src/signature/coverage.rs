@@ -118,3 +118,28 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SignatureCoverage;
+
+    #[test]
+    fn each_covered_part_has_a_name() {
+        let none = SignatureCoverage::default();
+        for (covers, names) in [
+            (none, &[][..]),
+            (SignatureCoverage { body: true, ..none }, &["body"]),
+            (SignatureCoverage { members: true, ..none }, &["members of the body"]),
+            (SignatureCoverage { body: true, members: true, ..none }, &["body"]),
+            (SignatureCoverage { time: true, ..none }, &["time"]),
+            (SignatureCoverage { id: true, ..none }, &["id"]),
+            (SignatureCoverage { url: true, ..none }, &["URL"]),
+            (
+                SignatureCoverage { body: true, members: false, time: true, id: true, url: true },
+                &["body", "time", "id", "URL"],
+            ),
+        ] {
+            assert_eq!(covers.names(), names, "{covers:?}");
+        }
+    }
+}

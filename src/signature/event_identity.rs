@@ -93,3 +93,89 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+    use crate::json::Pointer;
+    use crate::signature::proofs::SharedSecretPlace;
+    use crate::signature::scheme::tests::signature_over;
+
+    #[test]
+    fn the_parts_and_the_rule_are_described() {
+        let parts = [
+            IdentityPart::Body,
+            IdentityPart::Header(HeaderName::from_static("x-a")),
+            IdentityPart::Id,
+            IdentityPart::Member(Pointer::parse("/a/b").unwrap()),
+            IdentityPart::Signature,
+        ];
+        for (duplicates, identity, expected) in [
+            (DuplicateRule::Identity, &parts[..], "body + x-a + id + /a/b + signature"),
+            (DuplicateRule::Identity, &parts[2..3], "id"),
+            (DuplicateRule::Identity, &[], "nothing: all are delivered"),
+            (DuplicateRule::Signature, &parts[..], "the id, or the signature"),
+            (DuplicateRule::Deliver, &parts[..], "nothing: all are delivered"),
+        ] {
+            let scheme = Scheme { duplicates, identity: identity.to_vec(), ..Scheme::unsigned() };
+            assert_eq!(scheme.describe_identity(), expected, "{duplicates:?}");
+        }
+    }
+
+    #[test]
+    fn a_shared_secret_is_not_a_signature() {
+        for (proof, has_signature) in [
+            (Proof::None, false),
+            (Proof::SharedSecret(SharedSecretPlace::Basic), false),
+            (Proof::Sns, true),
+            (signature_over("{body}"), true),
+        ] {
+            let scheme = Scheme { proof, ..Scheme::unsigned() };
+            assert_eq!(scheme.has_signature(), has_signature, "{:?}", scheme.proof);
+            assert_eq!(scheme.signature_is_per_message(), has_signature, "{:?}", scheme.proof);
+        }
+    }
+
+    #[test]
+    fn a_signature_over_neither_the_body_nor_a_member_can_be_the_same_for_many_messages() {
+        for (content, is_per_message) in
+            [("{body}", true), ("{body:/a}", true), ("{method}{url}", false), ("{header:x-a}", false)]
+        {
+            let scheme = Scheme { proof: signature_over(content), ..Scheme::unsigned() };
+            assert_eq!(scheme.signature_is_per_message(), is_per_message, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_replay_can_be_changed_into_another_event_only_by_parts_that_are_not_signed() {
+        let header = || IdentityPart::Header(HeaderName::from_static("x-a"));
+        let member = || IdentityPart::Member(Pointer::parse("/a").unwrap());
+        for (content, part, accepts) in [
+            ("{body}", header(), true),
+            ("{header:x-a}{body}", header(), false),
+            ("{body}", member(), false),
+            ("{body:/a}", member(), false),
+            ("{body:/b}", member(), true),
+            ("{body}", IdentityPart::Body, false),
+            ("{body:/a}", IdentityPart::Body, true),
+            ("{body}", IdentityPart::Signature, false),
+            ("{body}", IdentityPart::Id, true),
+        ] {
+            // One unsigned part among signed parts is enough.
+            for identity in [vec![part.clone()], vec![IdentityPart::Signature, part.clone()]] {
+                let scheme = Scheme { proof: signature_over(content), identity, ..Scheme::unsigned() };
+                assert_eq!(scheme.accepts_changed_replays(), accepts, "{content} {:?}", scheme.identity);
+                // Other rules do not use these parts.
+                for duplicates in [DuplicateRule::Signature, DuplicateRule::Deliver] {
+                    let scheme = Scheme { duplicates, ..scheme.clone() };
+                    assert!(!scheme.accepts_changed_replays(), "{content} {duplicates:?}");
+                }
+                // Whoever knows a shared secret needs no captured message.
+                let proof = Proof::SharedSecret(SharedSecretPlace::Basic);
+                assert!(!Scheme { proof, ..scheme }.accepts_changed_replays());
+            }
+        }
+    }
+}

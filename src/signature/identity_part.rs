@@ -17,17 +17,6 @@ pub enum DuplicateRule {
     Deliver,
 }
 
-impl DuplicateRule {
-    /// Returns the name of the rule in the configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Identity => "identity",
-            Self::Signature => "signature",
-            Self::Deliver => "deliver",
-        }
-    }
-}
-
 /// A part of a message that tells events apart.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum IdentityPart {

@@ -194,3 +194,104 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::signature::content::ContentTemplate;
+    use crate::signature::keys::{Encoding, PublicKeyAlgorithm};
+    use crate::signature::request_parts::{HeaderFormat, SignaturePlace};
+
+    fn place() -> SignaturePlace {
+        SignaturePlace::Headers {
+            names: vec![HeaderName::from_static("x-sig")],
+            format: HeaderFormat::parse("{signature}", None).unwrap(),
+        }
+    }
+
+    /// Returns the proof of a scheme that signs this content.
+    pub(in crate::signature) fn signature_over(content: &str) -> Proof {
+        Proof::Content(ContentScheme {
+            algorithm: SignatureAlgorithm::Mac(MacAlgorithm::HmacSha256),
+            content: ContentTemplate::parse(content).unwrap(),
+            encoding: Encoding::Hex,
+            place: place(),
+            timestamp: None,
+        })
+    }
+
+    fn with_public_key(proof: Proof) -> Proof {
+        let algorithm = SignatureAlgorithm::Public(PublicKeyAlgorithm::Ed25519);
+        match proof {
+            Proof::Content(scheme) => Proof::Content(ContentScheme { algorithm, ..scheme }),
+            Proof::MessageSignature(scheme) => {
+                Proof::MessageSignature(MessageSignatureScheme { algorithms: vec![algorithm], ..scheme })
+            }
+            other => other,
+        }
+    }
+
+    fn jwt(algorithm: &str, expected: ExpectedClaim) -> Proof {
+        Proof::Jwt(JwtScheme {
+            place: place(),
+            algorithms: vec![algorithm.into()],
+            claims: vec![("iss".into(), expected)],
+            body_hash: None,
+            max_age: None,
+            expires: true,
+            leeway: Duration::from_secs(60),
+            id: None,
+        })
+    }
+
+    fn message_signature(components: &[&str]) -> Proof {
+        Proof::MessageSignature(MessageSignatureScheme {
+            algorithms: vec![SignatureAlgorithm::Mac(MacAlgorithm::HmacSha256)],
+            components: components.iter().map(|name| (*name).into()).collect(),
+            ..MessageSignatureScheme::default()
+        })
+    }
+
+    /// What a proof covers, and what verifies it.
+    #[derive(Debug, Eq, PartialEq)]
+    struct Properties {
+        has_proof: bool,
+        uses_public_keys: bool,
+        uses_url: bool,
+        signs_x_a: bool,
+    }
+
+    #[test]
+    fn each_proof_has_its_properties() {
+        let none = Properties { has_proof: true, uses_public_keys: false, uses_url: false, signs_x_a: false };
+        let key_id = || ExpectedClaim::KeyId;
+        for (proof, expected) in [
+            (Proof::None, Properties { has_proof: false, ..none }),
+            (Proof::SharedSecret(SharedSecretPlace::Basic), Properties { ..none }),
+            (Proof::Sns, Properties { uses_public_keys: true, ..none }),
+            (signature_over("{body}"), Properties { ..none }),
+            (signature_over("{url}{body}"), Properties { uses_url: true, ..none }),
+            (signature_over("{header:x-a}{body}"), Properties { signs_x_a: true, ..none }),
+            (signature_over("{header:x-b}{body}"), Properties { ..none }),
+            (with_public_key(signature_over("{body}")), Properties { uses_public_keys: true, ..none }),
+            (jwt("HS256", key_id()), Properties { ..none }),
+            (jwt("HS256", ExpectedClaim::Url), Properties { uses_url: true, ..none }),
+            (jwt("ES256", key_id()), Properties { uses_public_keys: true, ..none }),
+            (message_signature(&["@path"]), Properties { uses_url: true, ..none }),
+            (message_signature(&["x-b", "x-a"]), Properties { uses_url: true, signs_x_a: true, ..none }),
+            (
+                with_public_key(message_signature(&["x-a"])),
+                Properties { uses_public_keys: true, uses_url: true, signs_x_a: true, ..none },
+            ),
+        ] {
+            let scheme = Scheme { proof, ..Scheme::unsigned() };
+            let found = Properties {
+                has_proof: scheme.has_proof(),
+                uses_public_keys: scheme.uses_public_keys(),
+                uses_url: scheme.uses_url(),
+                signs_x_a: scheme.signs_header(&HeaderName::from_static("x-a")),
+            };
+            assert_eq!(found, expected, "{:?}", scheme.proof);
+        }
+    }
+}

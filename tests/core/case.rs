@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use callgate::config::Config;
-use callgate::denial::Denial;
+use callgate::denial::{Denial, Refusal};
 use callgate::ingress::{BodyLength, Decided, Observed, Permit, Streamed, Turned, Verified};
 use callgate::interaction::{ClaimError, Cleared};
 use callgate::policy::MintRequest;
-use callgate::request::RequestHead;
-use callgate::signature::SignatureContext;
+use callgate::request::{ClientCertificate, RequestHead};
+use callgate::signature::{HandshakeReply, SignatureContext};
 use callgate::time::{Timestamp, parse_duration};
 use callgate::token::Stamp;
 use callgate::trail::Trail;
@@ -99,12 +99,18 @@ pub struct Case {
     pub sign: Option<Sign>,
     #[serde(default = "loopback")]
     pub peer: IpAddr,
+    /// The names in the client certificate. The connections of the suite have none.
+    #[serde(default)]
+    pub certificate: Option<Vec<Box<str>>>,
     #[serde(default = "new_year")]
     pub at: String,
     pub expect: Expect,
     /// The reason why the case does not run over a socket.
     #[serde(default)]
     pub pure_only: Option<String>,
+    /// The reason why the ledger denies the callback. The ledger is not asked then.
+    #[serde(default)]
+    pub ledger: Option<String>,
     /// Status of the agent's response.
     #[serde(default = "ok")]
     pub agent: u16,
@@ -169,6 +175,25 @@ pub struct Answer {
     pub body: String,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// The secret that the provider handed over. No response contains it, so only the core is asked for it.
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+impl Answer {
+    fn check(&self, reply: &HandshakeReply, name: &str) {
+        assert_eq!((reply.status, &reply.body), (self.status, &self.body), "{name}");
+        for (header, value) in &self.headers {
+            let mut values = reply.headers.iter().filter(|(found, _)| found.as_str() == header);
+            let found = match header.as_str() {
+                "content-type" => reply.media_type,
+                _ => values.next().map(|(_, value)| value.to_str().unwrap()),
+            };
+            assert_eq!(found, Some(value.as_str()), "{name}: {header}");
+        }
+        let secret = reply.secret.as_ref().map(|secret| str::from_utf8(secret.expose()).unwrap());
+        assert_eq!(secret, self.secret.as_deref(), "{name}: the secret");
+    }
 }
 
 fn ok() -> u16 {
@@ -198,15 +223,19 @@ pub struct Prepared {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub at: Timestamp,
+    certificate: Option<ClientCertificate>,
 }
 
 impl File {
-    /// Returns the tokens by the text that stands for them in requests.
+    /// Returns the tokens by the text that stands for them in requests. In the token of `<name%>`, the dots are
+    /// percent-encoded.
     pub fn tokens(&self) -> BTreeMap<String, String> {
         let minted =
             self.minted.iter().map(|(name, minted)| (format!("<{name}>"), mint(&self.config, minted)));
         let jwts = self.jwts.iter().map(|(name, jwt)| (format!("<{name}>"), jwt.encode()));
-        minted.chain(jwts).collect()
+        let plain: Vec<_> = minted.chain(jwts).collect();
+        let escaped = plain.iter().map(|(name, token)| (name.replace('>', "%>"), token.replace('.', "%2E")));
+        escaped.chain(plain.iter().cloned()).collect()
     }
 }
 
@@ -257,6 +286,7 @@ impl Case {
             headers: self.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
             body: self.body.clone().into_bytes(),
             at: timestamp(&self.at),
+            certificate: self.certificate.clone().map(|names| ClientCertificate { names }),
         };
         if let Some(sign) = &self.sign {
             let provider = config.policy.provider(&sign.provider).unwrap();
@@ -309,7 +339,8 @@ impl Prepared {
     }
 
     pub fn head<'a>(&'a self, headers: &'a HeaderMap, peer: IpAddr) -> RequestHead<'a> {
-        RequestHead::new(&self.method, &self.path, headers, peer)
+        let head = RequestHead::new(&self.method, &self.path, headers, peer);
+        head.with_certificate(self.certificate.as_ref())
     }
 }
 
@@ -359,10 +390,16 @@ impl<L: Ledger> Pure<L> {
             Ok(Decided::Callback(verified)) => {
                 let route = Some(verified.route().name.to_string());
                 let apply = |verified: Box<Verified>, ruling| permit(verified, ruling, &mut trail, &mut sent);
-                let verdict = self.ledger.ask(verified, prepared.at, case.agent == 200, apply);
+                let verdict = match &case.ledger {
+                    None => self.ledger.ask(verified, prepared.at, case.agent == 200, apply),
+                    Some(code) => denied_by_the_ledger(code, verified, apply),
+                };
                 Verdict { route: verdict.route.or(route), ..verdict }
             }
             Ok(Decided::Handshake(shaken)) => {
+                if let Some(answer) = &case.expect.answer {
+                    answer.check(&shaken.0, &case.name);
+                }
                 Verdict::held("handshake", shaken.1.route.map(|route| route.name.to_string()))
             }
             Ok(Decided::Observed(observed)) => sent.observed(&observed),
@@ -453,6 +490,17 @@ impl Sent<'_> {
             assert_eq!(&found, values, "{}: {name} at the agent: {text}", case.name);
         }
     }
+}
+
+/// Applies a denial of the ledger to a callback.
+fn denied_by_the_ledger(
+    code: &str,
+    verified: Box<Verified>,
+    apply: impl FnOnce(Box<Verified>, Result<Cleared, ClaimError>) -> Result<Permit, Verdict>,
+) -> Verdict {
+    let denial = Denial::ALL.iter().find(|denial| denial.code() == code).unwrap();
+    let refusal = Refusal::new(*denial, "the case says so");
+    apply(verified, Err(ClaimError::Refused(refusal))).unwrap_err()
 }
 
 /// Applies the verdict of the ledger.

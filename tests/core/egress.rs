@@ -25,6 +25,8 @@ egress:
   - { name: captured, path: "/captured/{name}", target: "https://provider.example.com/to/{name}" }
   - { name: json, path: /json, target: "https://provider.example.com/in", response: /id, inject: { route: r, params: { id: /id }, url: /callback/url, token: /callback/token } }
   - { name: keep, path: /keep, target: "https://provider.example.com/in", inject: { route: r, params: { id: { header: x-id } }, url: /url, token: { header: x-token }, if_present: keep } }
+  - { name: keep-query, path: "/keep-query/{name}", target: "https://provider.example.com/in?a=b", inject: { route: r, params: { id: { path: name } }, url: { query: cb }, token: { header: x-token }, if_present: keep } }
+  - { name: keep-form, path: "/keep-form/{name}", target: "https://provider.example.com/in", inject: { route: r, params: { id: { path: name } }, url: { form: cb }, token: { header: x-token }, if_present: keep } }
   - { name: query, path: "/query/{name}", target: "https://provider.example.com/in?a=b", inject: { route: r, params: { id: { path: name } }, url: { query: cb }, token: { header: x-token } } }
   - { name: parameter, path: /parameter, target: "https://provider.example.com/in", inject: { route: r, params: { id: { query: id } }, url: { query: cb }, token: { header: x-token } } }
   - { name: fresh, path: /fresh, target: "https://provider.example.com/in", inject: { route: r, params: { id: { new: uuid } }, url: { header: x-url }, token: { header: x-token } } }
@@ -160,6 +162,66 @@ const CASES: &[Case] = &[
         headers: &[("x-token", "mine"), ("x-id", "d1")],
         body: "{}",
         expect: "kept: true|POST /in HTTP/1.1|host: provider.example.com|x-token: mine|x-id: d1|content-length: 2||{}",
+        ..POST
+    },
+    Case {
+        name: "a callback of the agent in the body is kept",
+        target: "/keep",
+        headers: &[("x-id", "d1")],
+        body: r#"{"url":"mine"}"#,
+        expect: r#"kept: true|POST /in HTTP/1.1|host: provider.example.com|x-id: d1|content-length: 14||{"url":"mine"}"#,
+        ..POST
+    },
+    Case {
+        name: "null in the body is replaced",
+        target: "/keep",
+        headers: &[("x-id", "d1")],
+        body: r#"{"url":null}"#,
+        expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|x-id: d1|x-token: TOKEN|content-length: 13||{"url":"URL"}"#,
+        ..POST
+    },
+    Case {
+        name: "an empty text in the body is replaced",
+        target: "/keep",
+        headers: &[("x-id", "d1")],
+        body: r#"{"url":""}"#,
+        expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|x-id: d1|x-token: TOKEN|content-length: 13||{"url":"URL"}"#,
+        ..POST
+    },
+    Case {
+        name: "an empty header is replaced",
+        target: "/keep",
+        headers: &[("x-token", ""), ("x-id", "d1")],
+        body: "{}",
+        expect: r#"id=d1|POST /in HTTP/1.1|host: provider.example.com|x-id: d1|x-token: TOKEN|content-length: 13||{"url":"URL"}"#,
+        ..POST
+    },
+    Case {
+        name: "a callback of the agent in the query is kept",
+        target: "/keep-query/d1?cb=mine",
+        expect: "kept: true|POST /in?a=b&cb=mine HTTP/1.1|host: provider.example.com|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "an empty parameter is replaced",
+        target: "/keep-query/d1?cb=&c=d",
+        expect: "id=d1|POST /in?a=b&c=d&cb=URL HTTP/1.1|host: provider.example.com|x-token: TOKEN|content-length: 0||",
+        ..POST
+    },
+    Case {
+        name: "a callback of the agent in a form is kept",
+        target: "/keep-form/d1",
+        headers: &[("content-type", "application/x-www-form-urlencoded")],
+        body: "cb=mine",
+        expect: "kept: true|POST /in HTTP/1.1|host: provider.example.com|content-type: application/x-www-form-urlencoded|content-length: 7||cb=mine",
+        ..POST
+    },
+    Case {
+        name: "an empty form field is replaced",
+        target: "/keep-form/d1",
+        headers: &[("content-type", "application/x-www-form-urlencoded")],
+        body: "cb=&c=d",
+        expect: "id=d1|POST /in HTTP/1.1|host: provider.example.com|content-type: application/x-www-form-urlencoded|x-token: TOKEN|content-length: 10||c=d&cb=URL",
         ..POST
     },
     Case {

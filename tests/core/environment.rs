@@ -25,6 +25,8 @@ pub fn env(name: &str) -> Option<String> {
         ("SUPABASE", "v1,whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="),
         ("STATIC", "a static secret"),
         ("OLD_STATIC", "a static secret of old"),
+        ("AUTHORIZATION", "Bearer a static secret"),
+        ("LIVEKIT_SECRET", "a secret of thirty-two bytes, more"),
     ]);
     known.get(name).map(|value| (*value).to_owned())
 }

@@ -1,5 +1,6 @@
-//! The decision cases in the pure core, one test per case, and the cases of egress rules. This binary compiles without
-//! the feature `proxy`, so it needs neither pingora nor tokio. The suite runs the decision cases over a socket.
+//! The tests of the core that are not unit tests: one test per decision case and per vector of a provider, the cases of
+//! egress rules and of notices, and the records of interactions. This binary compiles without the feature `proxy`, so it
+//! needs neither pingora nor tokio. The suite runs the decision cases over a socket.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -13,6 +14,10 @@ mod case;
 mod egress;
 mod environment;
 mod ledger;
+mod notice;
+mod record;
+#[allow(dead_code, reason = "the suite uses the vectors in other tests")]
+mod vectors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -62,6 +67,9 @@ fn main() -> ExitCode {
         }
     }
     trials.extend(egress::trials());
+    trials.extend(notice::trials());
+    trials.extend(record::trials());
+    trials.extend(vectors::trials());
     assert!(trials.len() > 100, "only {} cases", trials.len());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

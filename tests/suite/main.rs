@@ -74,4 +74,6 @@ mod stopping;
 mod streams;
 mod tls;
 mod traces;
+#[path = "../core/vectors.rs"]
+#[allow(dead_code, reason = "the test binary `decisions` verifies the vectors")]
 mod vectors;

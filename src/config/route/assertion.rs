@@ -94,6 +94,8 @@ fn assertion_key<'a>(at: &Cursor<'a>) -> Option<AssertionKey<'a>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::config::tests::{MINIMAL, mistake, parse};
 
     /// Asserts that the minimal configuration with these fields of an `assertion` has one mistake.
@@ -141,5 +143,15 @@ mod tests {
         let asserts = |text: &str| parse(text).unwrap().policy.ingress.routes()[0].asserter.is_some();
         assert!(asserts(&text));
         assert!(!asserts(&text.replacen(route, &format!("assertion: false\n    {route}"), 1)));
+        for (fields, ttl, audience) in [
+            ("", Duration::from_secs(60), "https://agent.example.com"),
+            (", ttl: 5s, audience: agent", Duration::from_secs(5), "agent"),
+            (", ttl: 1h", Duration::from_secs(3600), "https://agent.example.com"),
+        ] {
+            let config = parse(&text.replacen(&other, &format!("{other}{fields}"), 1)).unwrap();
+            let asserter = config.policy.ingress.routes()[0].asserter.as_ref().unwrap();
+            assert_eq!((asserter.ttl(), asserter.audience()), (ttl, audience), "{fields}");
+            assert_eq!(asserter.algorithm().name(), "HS256");
+        }
     }
 }

@@ -35,8 +35,6 @@ pub(super) fn interaction(
     fields.finish();
     let (done, failed, asking) = (done?, failed?, asking?);
     let preset = preset.map_or(Some(None), |read| read.map(Some))?;
-    // If a route sets `status`, `done`, `failed` or `asking`, it replaces all four settings of the preset.
-    let own_states = status.is_some() || ends || !asking.is_empty();
     let known = preset.as_ref().or(asked);
     if (ends || !asking.is_empty()) && status.is_none() {
         return at.error(
@@ -44,6 +42,8 @@ pub(super) fn interaction(
             "add the location of the status, such as `status: /status`",
         );
     }
+    // A route that sets `done`, `failed` or `asking` also sets `status`. It replaces all four settings of the preset.
+    let own_states = status.is_some();
     let mut states = HashMap::new();
     for (i, list) in [&done, &failed, &asking].into_iter().enumerate() {
         if let Some(word) = list.iter().find(|word| *states.entry(*word).or_insert(i) != i) {

@@ -105,3 +105,47 @@ fn shortened(mut text: String) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::yaml::key_path::CHARACTERS_MAX;
+
+    #[test]
+    fn the_number_and_the_length_of_warnings_are_limited() {
+        let warnings = |texts: &[String]| {
+            let mut reported = Reported::default();
+            texts.iter().for_each(|text| reported.add(|| text.clone()));
+            reported.warnings()
+        };
+        // The characters are longer than one byte, so that bytes and characters differ.
+        let longest = "\u{e4}".repeat(CHARACTERS_MAX);
+        assert_eq!(warnings(&[String::new(), longest.clone()]), [String::new(), longest.clone()]);
+        assert_eq!(warnings(&[format!("{longest}x")]), [format!("{longest}\u{2026}")]);
+        let many = vec!["w".to_owned(); ERRORS_MAX + 2];
+        assert_eq!(warnings(&many[..ERRORS_MAX]), many[..ERRORS_MAX]);
+        assert_eq!(warnings(&many).len(), ERRORS_MAX + 1);
+        assert_eq!(warnings(&many).last().unwrap(), "and 2 more warnings");
+    }
+
+    #[test]
+    fn the_number_and_the_length_of_mistakes_are_limited() {
+        let mistakes = |count: usize, message: &str| {
+            let mut reported = Reported::default();
+            for _ in 0..count {
+                let (message, hint) = (message.to_owned(), message.to_owned());
+                reported.add(|| Mistake { steps: Vec::new(), message, hint });
+            }
+            reported.errors("a: b")
+        };
+        assert!(mistakes(0, "m").is_empty());
+        let [one] = &mistakes(1, &"m".repeat(CHARACTERS_MAX + 1))[..] else { panic!() };
+        let shortened = format!("{}\u{2026}", "m".repeat(CHARACTERS_MAX));
+        assert_eq!((&one.message, &one.hint), (&shortened, &shortened));
+        let all = mistakes(ERRORS_MAX, "m");
+        assert!(all.len() == ERRORS_MAX && all.iter().all(|error| error.message == "m"));
+        let some = mistakes(ERRORS_MAX + 3, "m");
+        assert_eq!(some.len(), ERRORS_MAX + 1);
+        assert_eq!(some.last().unwrap().message, "and 3 more mistakes");
+    }
+}

@@ -2,7 +2,7 @@
 
 /// The maximum number of characters of a message, a hint or one key of a path. The limit is needed because each of them
 /// can repeat text of the configuration.
-const CHARACTERS_MAX: usize = 400;
+pub(super) const CHARACTERS_MAX: usize = 400;
 
 /// A position in a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -198,6 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn every_value_can_be_reached_by_its_number() {
+        let outline = Outline::parse("a: x\nb: [\"y\", 'z', 1]\n");
+        let root = outline.root().unwrap();
+        let (key, value) = outline.entry(root, 0).unwrap();
+        let (_, list) = outline.entry(root, 1).unwrap();
+        assert_eq!((outline.is_plain(key), outline.is_plain(value)), (Some(true), Some(true)));
+        let items = [0, 1, 2].map(|index| outline.item(list, index).unwrap());
+        assert_eq!(items.map(|item| outline.is_plain(item)), [Some(false), Some(false), Some(true)]);
+        assert!(items[0] < items[1] && items[1] < items[2]);
+        // A list has no entries, a mapping has no items, and a scalar has neither.
+        assert_eq!((outline.entry(root, 2), outline.item(list, 3)), (None, None));
+        assert_eq!(
+            (outline.entry(list, 0), outline.item(root, 0), outline.is_plain(list)),
+            (None, None, None)
+        );
+        assert_eq!((outline.entry(key, 0), outline.item(key, 0)), (None, None));
+        assert_eq!(Outline::parse("").root(), None);
+    }
+
+    #[test]
     fn what_is_missing_has_the_position_of_what_encloses_it() {
         assert_eq!(position("a:\n  b: {}\n", &[key("a"), key("b"), key("c"), key("d")]), Some((2, 3)));
         assert_eq!(position("a: [1]\n", &[key("a"), Step::Index(1)]), Some((1, 1)));

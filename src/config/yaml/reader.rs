@@ -55,3 +55,31 @@ impl<'e> Reader<'e> {
         self.accepted.into_inner()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::MINIMAL;
+    use crate::config::{Surroundings, accepted_keys};
+
+    #[test]
+    fn the_accepted_keys_of_each_mapping_are_listed() {
+        let keys = accepted_keys(
+            MINIMAL,
+            &Surroundings {
+                env: &|_| Some("0123456789abcdef0123456789abcdef".to_owned()),
+                file: &|path| std::fs::read(path),
+            },
+        );
+        for (path, key) in [
+            ("", "public_url"),
+            ("", "egress"),
+            ("listen", "ingress"),
+            ("providers.p", "allow"),
+            ("providers.p.signature", "scheme"),
+            ("routes.[]", "forward"),
+        ] {
+            let found = keys.iter().any(|(at, keys)| at.join(".") == path && keys.contains(&key));
+            assert!(found, "{path}: {key} is not in {keys:?}");
+        }
+    }
+}

@@ -40,3 +40,61 @@ pub(crate) fn did_you_mean(text: &str, known: &[&str]) -> String {
         _ => format!("use one of: {}", known.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_short_word_that_cannot_be_a_secret_is_shown() {
+        let longest = "a".repeat(32);
+        for word in ["", "a", "A-b_9", &longest] {
+            assert_eq!(shown(word), format!("`{word}`"));
+        }
+        for other in ["a b", "a/b", "whsec_AQID", "\u{e4}", &format!("{longest}a")] {
+            assert_eq!(shown(other), "the value");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_user_and_query() {
+        for (url, expected) in [
+            ("https://a.example/p", "`https://a.example/p`"),
+            ("https://a.example/p?key=1#f", "`https://a.example/p`"),
+            ("https://u:p@a.example/p", "`https://\u{2026}@a.example/p`"),
+            ("https://u@v@a.example/?x", "`https://\u{2026}@a.example/`"),
+        ] {
+            assert_eq!(shown_url(url), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_has_a_first_letter_and_a_maximum_length() {
+        let longest = "a".repeat(64);
+        for name in ["a", "a-b_9", &longest] {
+            assert!(is_name(name), "{name}");
+        }
+        for other in
+            ["", "9a", "-a", "_a", "A", "aB", "a b", "\u{e4}", "none", "actions", &format!("{longest}a")]
+        {
+            assert!(!is_name(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_most_similar_word_is_suggested() {
+        let known = ["secret", "secrets", "ab", "agent"];
+        for (text, word) in
+            [("secrt", "secret"), ("secretss", "secrets"), ("agnet", "agent"), ("agentxy", "agent")]
+        {
+            assert_eq!(did_you_mean(text, &known), format!("did you mean `{word}`?"));
+        }
+        // Three changes are too many, and so are as many changes as a word has letters.
+        for text in ["cd", "xy", "other", &"a".repeat(65)] {
+            assert_eq!(did_you_mean(text, &known), "use one of: secret, secrets, ab, agent");
+        }
+        let long = ["a".repeat(64), "a".repeat(65)];
+        assert_eq!(did_you_mean(&long[0], &[&long[1]]), format!("did you mean `{}`?", long[1]));
+        assert_eq!(did_you_mean(&long[1], &[&long[0]]), format!("use one of: {}", long[0]));
+    }
+}

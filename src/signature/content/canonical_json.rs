@@ -115,7 +115,7 @@ impl<'t> Scan<'t> {
 
 #[cfg(test)]
 mod tests {
-    use super::canonicalize;
+    use super::{DEPTH_MAX, canonicalize};
 
     #[test]
     fn members_are_sorted_and_values_stay() {
@@ -128,5 +128,18 @@ mod tests {
         assert_eq!(canonicalize(b" 1.0 ").unwrap(), "1.0");
         assert_eq!(canonicalize(br#"{"a\"\\":"\\\"}"}"#).unwrap(), r#"{"a\"\\":"\\\"}"}"#);
         assert!(canonicalize(b"{").is_err());
+    }
+
+    #[test]
+    fn the_depth_of_nested_values_is_limited() {
+        let nested = |depth: usize, open: &str, close: &str| {
+            canonicalize(format!("{}0{}", open.repeat(depth), close.repeat(depth)).as_bytes()).is_ok()
+        };
+        for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":[", "]}]")] {
+            let levels = open.matches(['[', '{']).count();
+            let most = DEPTH_MAX / levels;
+            assert!(nested(most, open, close), "{open}");
+            assert!(!nested(most + 1, open, close), "{open}");
+        }
     }
 }

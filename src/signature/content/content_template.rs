@@ -326,6 +326,7 @@ mod tests {
     fn templates_are_read() {
         let content = ContentTemplate::parse("{id}.{timestamp}.{body}").unwrap();
         assert_eq!(content.parts().len(), 5);
+        assert_eq!(content.as_str(), "{id}.{timestamp}.{body}");
         assert!(content.uses_id() && content.uses_timestamp());
         assert_eq!(content.byte_after_id(), Some(b'.'));
         let content = ContentTemplate::parse("{method}{url}{header:X-A}{body}").unwrap();

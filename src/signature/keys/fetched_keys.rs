@@ -96,3 +96,62 @@ impl Keyring {
         self.certificates.remove(url);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = b"whpk_PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=";
+
+    fn set() -> KeySet {
+        KeySet::parse(KEY).unwrap()
+    }
+
+    #[test]
+    fn key_sets_and_secrets_are_kept_by_feed() {
+        let mut keyring = Keyring::default();
+        keyring.put(FeedId(2), set());
+        keyring.put_secret(FeedId(0), Secret::new(b"s".to_vec()));
+        let sets = |keyring: &Keyring| [0, 1, 2, 3].map(|id| keyring.set(FeedId(id)).is_some());
+        let secrets = |keyring: &Keyring| [0, 1, 2, 3].map(|id| keyring.secret(FeedId(id)).is_some());
+        assert_eq!(sets(&keyring), [false, false, true, false]);
+        assert_eq!(secrets(&keyring), [true, false, false, false]);
+        let mut next = Keyring::default();
+        next.take(FeedId(1), &keyring, FeedId(2));
+        next.take(FeedId(3), &keyring, FeedId(0));
+        assert_eq!(sets(&next), [false, true, false, false]);
+        assert_eq!(secrets(&next), [false, false, false, true]);
+        next.drop_set(FeedId(1));
+        next.drop_set(FeedId(9));
+        assert_eq!(sets(&next), [false; 4]);
+    }
+
+    #[test]
+    fn certificates_are_kept_by_url() {
+        let mut keyring = Keyring::default();
+        let urls = |keyring: &Keyring| keyring.certificate_urls().map(str::to_owned).collect::<Vec<_>>();
+        assert!(urls(&keyring).is_empty());
+        keyring.put_certificate("https://b/", set());
+        keyring.put_certificate("https://a/", set());
+        assert_eq!(urls(&keyring), ["https://a/", "https://b/"]);
+        assert!(keyring.certificate("https://a/").is_some() && keyring.certificate("https://c/").is_none());
+        let mut next = Keyring::default();
+        next.take_certificates(&keyring, |url| url == "https://b/");
+        assert_eq!(urls(&next), ["https://b/"]);
+        next.drop_certificate("https://b/");
+        next.drop_certificate("https://c/");
+        assert!(urls(&next).is_empty());
+    }
+
+    #[test]
+    fn a_certificate_that_is_fetched_again_stays_proved() {
+        let mut keyring = Keyring::default();
+        let proved = |keyring: &Keyring| keyring.certificate("https://a/").unwrap().has_proved_itself();
+        keyring.put_certificate("https://a/", set());
+        keyring.put_certificate("https://a/", set());
+        assert!(!proved(&keyring));
+        keyring.certificate("https://a/").unwrap().prove();
+        keyring.put_certificate("https://a/", set());
+        assert!(proved(&keyring));
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::encoding::Encoding;
 use super::mac::{MacAlgorithm, MacKey};
-use super::secret_format::SecretFormat;
+use super::secret_format::{SecretFormat, SecretFormatError};
 use super::wycheproof::{groups, hex};
 use crate::secret::Secret;
 
@@ -83,6 +83,51 @@ fn keys_are_read_in_the_form_of_the_scheme() {
         assert!(!ready(bad, &whsec), "{bad}");
     }
     assert!(ready("00FF", &SecretFormat::Hex) && !ready("0g", &SecretFormat::Hex));
+}
+
+#[test]
+fn each_format_has_its_key_and_its_id() {
+    let base64 = |prefix: &str| SecretFormat::Base64 { prefix: prefix.into() };
+    let after = |prefix: &str| SecretFormat::Utf8After { prefix: prefix.into() };
+    for (text, format, key, id) in [
+        ("a:b", SecretFormat::Utf8, &b"a:b"[..], None),
+        ("00fF", SecretFormat::Hex, &[0, 255], None),
+        ("whsec_AQID", base64("whsec_"), &[1, 2, 3], None),
+        ("AQID", base64("whsec_"), &[1, 2, 3], None),
+        ("AQI=", base64(""), &[1, 2], None),
+        ("signkey-prod-abc", after("signkey-*-"), b"abc", None),
+        ("abc", after("signkey-*-"), b"abc", None),
+        ("key_abc", after("key_"), b"abc", None),
+        ("id:secret", SecretFormat::IdAndSecret, b"secret", Some(&b"id"[..])),
+        ("id:sec:ret", SecretFormat::IdAndSecret, b"sec:ret", Some(b"id")),
+    ] {
+        let secret = Secret::new(text.into());
+        assert_eq!(format.key(&secret).unwrap().as_slice(), key, "{text}");
+        assert_eq!(format.id(&secret), id, "{text}");
+    }
+    for (text, format, error) in [
+        ("", SecretFormat::Utf8, SecretFormatError::Empty),
+        ("key_", after("key_"), SecretFormatError::Empty),
+        ("id:", SecretFormat::IdAndSecret, SecretFormatError::Empty),
+        ("secret", SecretFormat::IdAndSecret, SecretFormatError::Id),
+        ("0", SecretFormat::Hex, SecretFormatError::Hex),
+    ] {
+        assert_eq!(format.key(&Secret::new(text.into())).unwrap_err(), error, "{text}");
+    }
+}
+
+#[test]
+fn each_jose_name_is_its_algorithm() {
+    for (name, algorithm) in [
+        ("HS256", MacAlgorithm::HmacSha256),
+        ("HS384", MacAlgorithm::HmacSha384),
+        ("HS512", MacAlgorithm::HmacSha512),
+    ] {
+        assert_eq!(MacAlgorithm::from_jose(name), Some(algorithm), "{name}");
+    }
+    for name in ["", "none", "hs256", "HS1", "RS256"] {
+        assert_eq!(MacAlgorithm::from_jose(name), None, "{name}");
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Tests the public-key algorithms with the vectors of Wycheproof.
 
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use jsonwebtoken::EncodingKey;
+
 use super::public_key::KeySet;
 use super::public_key_algorithm::PublicKeyAlgorithm;
 use super::wycheproof::{groups, hex};
@@ -65,6 +68,61 @@ fn wycheproof_agrees() {
 }
 
 #[test]
+fn each_jose_name_is_its_algorithm() {
+    for (name, algorithm) in [
+        ("ES256", PublicKeyAlgorithm::EcdsaP256Fixed),
+        ("ES384", PublicKeyAlgorithm::EcdsaP384Fixed),
+        ("EdDSA", PublicKeyAlgorithm::Ed25519),
+        ("Ed25519", PublicKeyAlgorithm::Ed25519),
+        ("RS256", PublicKeyAlgorithm::RsaPkcs1Sha256),
+        ("RS384", PublicKeyAlgorithm::RsaPkcs1Sha384),
+        ("RS512", PublicKeyAlgorithm::RsaPkcs1Sha512),
+        ("PS256", PublicKeyAlgorithm::RsaPssSha256),
+        ("PS384", PublicKeyAlgorithm::RsaPssSha384),
+        ("PS512", PublicKeyAlgorithm::RsaPssSha512),
+    ] {
+        assert_eq!(PublicKeyAlgorithm::from_jose(name), Some(algorithm), "{name}");
+    }
+    for name in ["", "none", "es256", "RS1", "HS256", "ES512"] {
+        assert_eq!(PublicKeyAlgorithm::from_jose(name), None, "{name}");
+    }
+}
+
+const ALL: [PublicKeyAlgorithm; 12] = [
+    PublicKeyAlgorithm::EcdsaP256Der,
+    PublicKeyAlgorithm::EcdsaP256Fixed,
+    PublicKeyAlgorithm::EcdsaP384Der,
+    PublicKeyAlgorithm::EcdsaP384Fixed,
+    PublicKeyAlgorithm::Ed25519,
+    PublicKeyAlgorithm::RsaPkcs1Sha1,
+    PublicKeyAlgorithm::RsaPkcs1Sha256,
+    PublicKeyAlgorithm::RsaPkcs1Sha384,
+    PublicKeyAlgorithm::RsaPkcs1Sha512,
+    PublicKeyAlgorithm::RsaPssSha256,
+    PublicKeyAlgorithm::RsaPssSha384,
+    PublicKeyAlgorithm::RsaPssSha512,
+];
+
+/// `jsonwebtoken` makes the signatures, with other code than the code that verifies them.
+#[test]
+fn a_signature_is_verified_by_its_own_algorithm_only() {
+    let pem = |name: &str| std::fs::read(format!("tests/corpora/jwt/{name}.pem")).unwrap();
+    for name in ["ES256", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"] {
+        let (file, key) = match &name[..2] {
+            "ES" => ("ec", EncodingKey::from_ec_pem(&pem("ec"))),
+            "Ed" => ("ed", EncodingKey::from_ed_pem(&pem("ed"))),
+            _ => ("rsa", EncodingKey::from_rsa_pem(&pem("rsa"))),
+        };
+        let signature = jsonwebtoken::crypto::sign(b"m", &key.unwrap(), name.parse().unwrap()).unwrap();
+        let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).unwrap();
+        let keys = KeySet::parse(&pem(&format!("{file}.pub"))).unwrap();
+        let verifying: Vec<_> =
+            ALL.into_iter().filter(|one| one.verifies(&keys.keys()[0], b"m", &signature)).collect();
+        assert_eq!(verifying, [PublicKeyAlgorithm::from_jose(name).unwrap()], "{name}");
+    }
+}
+
+#[test]
 fn a_key_of_another_kind_verifies_nothing() {
     let key = KeySet::parse(b"whpk_PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
     for algorithm in [PublicKeyAlgorithm::EcdsaP256Der, PublicKeyAlgorithm::RsaPkcs1Sha256] {
@@ -97,6 +155,27 @@ fn keys_are_read_in_every_form_and_no_other() {
         {"kty":"OKP","crv":"Ed25519","key_ops":["sign"],"x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"},
         {"kty":"OKP","crv":"Ed25519","kid":"k","x":"PtroYJ_1anP4GGP7sv_DVk9HQVYC-xLboxf98CI4tDM"}]}"#;
     assert_eq!(KeySet::parse(text.as_bytes()).unwrap().keys().len(), 1);
+}
+
+/// A SubjectPublicKeyInfo names the type of its key, but the length of the key can still be wrong.
+#[test]
+fn a_key_in_a_subject_public_key_info_has_the_length_of_its_type() {
+    const ED25519: [u8; 7] = [0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
+    const P256: [u8; 21] =
+        [0x30, 19, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    let usable = |algorithm: &[u8], key: &[u8]| {
+        let bits = [&[3, u8::try_from(key.len() + 1).unwrap(), 0], key].concat();
+        let body = [algorithm, &bits].concat();
+        let info = [&[0x30, u8::try_from(body.len()).unwrap()], &*body].concat();
+        KeySet::parse(BASE64.encode(&info).as_bytes()).is_ok()
+    };
+    for (length, is_usable) in [(0, false), (31, false), (32, true), (33, false)] {
+        assert_eq!(usable(&ED25519, &vec![4; length]), is_usable, "Ed25519, {length}");
+    }
+    for (length, is_usable) in [(0, false), (64, false), (65, true), (66, false)] {
+        assert_eq!(usable(&P256, &vec![4; length]), is_usable, "P-256, {length}");
+    }
+    assert!(!usable(&P256, &[2; 65]), "a point that is not in uncompressed form");
 }
 
 /// The validity of the certificate in `tests/corpora/tls`, in Unix seconds.

@@ -322,6 +322,57 @@ mod tests {
     }
 
     #[test]
+    fn the_authority_has_a_port_only_if_it_is_not_the_default_port() {
+        for (public_url, expected) in [
+            ("https://Agent.Example.com", "agent.example.com"),
+            ("https://agent.example.com:443/base", "agent.example.com"),
+            ("https://agent.example.com:8443/base", "agent.example.com:8443"),
+            ("https://agent.example.com:80", "agent.example.com:80"),
+            ("http://agent.example.com:80", "agent.example.com"),
+            ("HTTP://agent.example.com:443", "agent.example.com:443"),
+            ("https://[2001:DB8::443]", "[2001:db8::443]"),
+        ] {
+            assert_eq!(authority(public_url), expected, "{public_url}");
+        }
+    }
+
+    #[test]
+    fn each_limit_of_the_signature_parameters_is_exact() {
+        let scheme = MessageSignatureScheme {
+            components: vec!["@method".into()],
+            expires: true,
+            max_age: Duration::from_secs(300),
+            nonce: true,
+            ..MessageSignatureScheme::default()
+        };
+        let now = 10_000;
+        // `created` and `expires` in seconds after now, the length of the nonce, and the result.
+        for (created, expires, nonce, expected) in [
+            (0, 300, 16, Ok(())),
+            (0, 301, 16, Err(Denial::SignatureClaim)),
+            (0, 1, 16, Ok(())),
+            (0, 0, 16, Err(Denial::SignatureClaim)),
+            (-300, 0, 16, Ok(())),
+            (-301, -1, 16, Err(Denial::SignatureTooOld)),
+            (-10, -1, 16, Err(Denial::SignatureTooOld)),
+            (60, 90, 16, Ok(())),
+            (61, 90, 16, Err(Denial::SignatureTooNew)),
+            (0, 1, 15, Err(Denial::SignatureMalformed)),
+        ] {
+            let (created, expires, nonce) = (now + created, now + expires, "n".repeat(nonce));
+            let parameters = format!("created={created};expires={expires};nonce=\"{nonce}\"");
+            let text = format!(r#"sig1=("@path" "@method");{parameters}"#);
+            let inputs = parse_signature_input(&text).unwrap();
+            let check = |scheme: &MessageSignatureScheme| {
+                scheme.check(&inputs[0], Timestamp::from_unix_secs(now)).map_err(|refusal| refusal.denial)
+            };
+            assert_eq!(check(&scheme), expected, "{parameters}");
+            let also = MessageSignatureScheme { components: vec!["@query".into()], ..scheme.clone() };
+            assert_eq!(check(&also), Err(Denial::SignatureClaim), "the signature does not cover @query");
+        }
+    }
+
+    #[test]
     fn the_body_has_each_digest_that_is_listed_and_one_of_a_known_algorithm() {
         let digest = |name: &str, bytes: &[u8]| format!("{name}=:{}:", BASE64.encode(bytes));
         let (sha256, sha512) =

@@ -39,3 +39,33 @@ pub(in crate::signature) fn required_header<'a>(
     optional_header(head, name)?
         .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("the request has no {name} header")))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn a_header_occurs_once_and_has_a_maximum_length() {
+        let name = HeaderName::from_static("x-sig");
+        let read = |values: &[usize]| {
+            let mut headers = HeaderMap::new();
+            for length in values {
+                headers.append(&name, "v".repeat(*length).parse().unwrap());
+            }
+            let head = RequestHead::new("POST", "/", &headers, std::net::IpAddr::from([127, 0, 0, 1]));
+            let length = |value: &HeaderValue| value.len();
+            let optional = optional_header(&head, &name).map(|value| value.map(length));
+            let required = required_header(&head, &name).map(length);
+            (optional.map_err(|refusal| refusal.denial), required.map_err(|refusal| refusal.denial))
+        };
+        let denied = |denial| (Err(denial), Err(denial));
+        for length in [0, 1, HEADER_BYTES_MAX] {
+            assert_eq!(read(&[length]), (Ok(Some(length)), Ok(length)));
+        }
+        assert_eq!(read(&[HEADER_BYTES_MAX + 1]), denied(Denial::SignatureMalformed));
+        assert_eq!(read(&[1, 1]), denied(Denial::HeaderDuplicated));
+        assert_eq!(read(&[]), (Ok(None), Err(Denial::SignatureMissing)));
+    }
+}

@@ -183,7 +183,14 @@ mod tests {
         let inputs = parse_signature_input(text).unwrap();
         assert_eq!(inputs.len(), 2);
         assert_eq!(inputs[0].components, ["@method", "content-digest"]);
-        assert_eq!((inputs[0].integer("created"), inputs[0].text("keyid")), (Some(17), Some("k 1")));
+        for (name, integer, text) in [
+            ("created", Some(17), None),
+            ("keyid", None, Some("k 1")),
+            ("alg", None, Some("ed25519")),
+            ("nonce", None, None),
+        ] {
+            assert_eq!((inputs[0].integer(name), inputs[0].text(name)), (integer, text), "{name}");
+        }
         assert_eq!(inputs[0].raw, r#"("@method" "content-digest");created=17;keyid="k 1";alg="ed25519""#);
         assert_eq!(inputs[1].raw, "();created=1");
         for bad in [
@@ -197,6 +204,12 @@ mod tests {
             r#"sig1=("a"),"#,
             r#"sig1=("a"), sig1=("b")"#,
             r#"sig1=("a\"b")"#,
+            r#"sig1=("a\\b")"#,
+            "sig1=(\"a\tb\")",
+            "sig1=(\"a\x7f\")",
+            "sig1=(\"\u{e4}\")",
+            r#"sig1=("a");tag="a\\b""#,
+            "sig1=(\"a\");tag=\"a\x00\"",
             r#"sig1=("a";sf)"#,
             r#"SIG=("a")"#,
             r#"sig1=("a");created=-1"#,

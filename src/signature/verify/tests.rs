@@ -1,4 +1,5 @@
-//! Signs requests with the same settings as a verifier, and tests that the verifier accepts them.
+//! Signs requests with the same settings as a verifier, and tests that the verifier accepts them. Tests which URLs a
+//! verifier makes Callgate fetch.
 
 use super::verifier::Verifier;
 use crate::request::RequestHead;
@@ -6,7 +7,9 @@ use crate::secret::Secret;
 use crate::signature::content::{ContentScheme, ContentTemplate};
 use crate::signature::context::SignatureContext;
 use crate::signature::identity_part::{DuplicateRule, IdentityPart};
-use crate::signature::keys::{Encoding, MacAlgorithm, SignatureAlgorithm, VerifierKeys};
+use crate::signature::keys::{
+    CertificateRule, CertificateSource, Encoding, KeySet, MacAlgorithm, SignatureAlgorithm, VerifierKeys,
+};
 use crate::signature::request_parts::{HeaderFormat, SignaturePlace};
 use crate::signature::scheme::{Proof, Scheme};
 
@@ -44,4 +47,25 @@ fn a_new_key_in_front_of_the_old_one_leaves_the_old_ones_mark() {
     let (old, both) = (marks(&before), marks(&after));
     assert_eq!((old.len(), both.len()), (1, 2));
     assert!(both[1].matches(&old[0]));
+}
+
+#[test]
+fn only_messages_that_name_their_certificate_make_callgate_fetch_it() {
+    let rule = || CertificateRule {
+        source: CertificateSource::Header(http::HeaderName::from_static("x-cert")),
+        hosts: vec!["example.com".into()],
+        path: "/certs/".into(),
+    };
+    let set = || KeySet::parse(b"whpk_PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=").unwrap();
+    for (keys, fetches) in [
+        (VerifierKeys::Named(rule(), None), true),
+        (VerifierKeys::Named(rule(), Some(set())), false),
+        (VerifierKeys::Public(set()), false),
+        (VerifierKeys::Shared, false),
+    ] {
+        let verifier = Verifier::new(Scheme { proof: Proof::Sns, ..Scheme::unsigned() }, keys, &[]).unwrap();
+        assert_eq!((verifier.fetches(), verifier.names_certificates()), (fetches, fetches));
+        assert_eq!(verifier.may_name("https://example.com/certs/a"), fetches);
+        assert!(!verifier.may_name("https://example.org/certs/a"));
+    }
 }
