@@ -198,6 +198,7 @@ impl Scheme {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::signature::JwtPlace;
     use crate::signature::content::ContentTemplate;
     use crate::signature::keys::{Encoding, PublicKeyAlgorithm};
     use crate::signature::request_parts::{HeaderFormat, SignaturePlace};
@@ -233,7 +234,7 @@ pub(super) mod tests {
 
     fn jwt(algorithm: &str, expected: ExpectedClaim) -> Proof {
         Proof::Jwt(JwtScheme {
-            place: place(),
+            place: JwtPlace::At(place()),
             algorithms: vec![algorithm.into()],
             claims: vec![("iss".into(), expected)],
             body_hash: None,
