@@ -51,18 +51,14 @@ impl JwtPlace {
 
     /// Returns the name of the header, if the token is in a header.
     pub fn header(&self) -> Option<&HeaderName> {
-        match self {
-            Self::At(place) => place.header(),
-            Self::WholeBody => None,
-        }
+        let Self::At(place) = self else { return None };
+        place.header()
     }
 
     /// Returns the name of the query parameter, if the token is in the query.
     pub fn parameter(&self) -> Option<&str> {
-        match self {
-            Self::At(place) => place.parameter(),
-            Self::WholeBody => None,
-        }
+        let Self::At(place) = self else { return None };
+        place.parameter()
     }
 }
 
