@@ -433,11 +433,9 @@ class A2a:
     def close(self):
         self.loop.run_until_complete(self.http.aclose())
 
-    async def connect(self, streaming, keep=False):
-        """Fetches the agent card, and replaces its URLs by the address of Callgate."""
+    async def connect(self, streaming):
+        """Fetches the agent card. Callgate has replaced its URLs."""
         card = await self.library.A2ACardResolver(self.http, BASE).get_agent_card()
-        for interface in [] if keep else card.supported_interfaces:
-            interface.url = BASE + ("/rpc" if interface.protocol_binding == "JSONRPC" else "")
         config = self.library.ClientConfig(streaming=streaming, httpx_client=self.http,
                                            supported_protocol_bindings=[self.binding])
         return self.library.ClientFactory(config).create(card)
@@ -447,8 +445,8 @@ class A2a:
         message = self.types.Message(message_id="message1", role=self.types.Role.ROLE_USER, parts=[part])
         return self.types.SendMessageRequest(message=message)
 
-    async def send(self, **options):
-        client = await self.connect(False, **options)
+    async def send(self):
+        client = await self.connect(False)
         return [str(answer.task.id) async for answer in client.send_message(self.message())]
 
     def plain(self):
@@ -460,9 +458,6 @@ class A2a:
 
     def callback(self):
         return self.loop.run_until_complete(self.send())
-
-    def card(self):
-        return self.loop.run_until_complete(self.send(keep=True))
 
     def stream(self):
         async def run():
