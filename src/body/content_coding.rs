@@ -41,6 +41,12 @@ impl fmt::Display for ContentCoding {
     }
 }
 
+/// Maximum ratio of the decoded size to the encoded size. Decoding costs CPU before the signature is verified. Without
+/// this limit, a few bytes could decode to the maximum size of a body.
+const RATIO_MAX: u64 = 256;
+/// Size up to which the ratio is not limited, in bytes.
+const FREE_BYTES: u64 = 64 << 10;
+
 impl ContentCoding {
     /// Returns the name of the coding.
     pub const fn name(self) -> &'static str {
@@ -63,7 +69,8 @@ impl ContentCoding {
         }
     }
 
-    /// Decodes a body. The decoded body has at most `bytes_max` bytes. `grow` reserves memory: it receives the number of
+    /// Decodes a body. The decoded body has at most `bytes_max` bytes. Above 64 KiB, it also has at most 256 times as many
+    /// bytes as `body`. `grow` reserves memory: it receives the number of
     /// bytes that decoding needs so far, and returns false if there is not enough memory.
     ///
     /// # Errors
@@ -74,6 +81,7 @@ impl ContentCoding {
         bytes_max: u64,
         grow: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Vec<u8>, DecodeError> {
+        let bytes_max = bytes_max.min(RATIO_MAX.saturating_mul(body.len() as u64).max(FREE_BYTES));
         let (decoded, rest) = match self {
             Self::Brotli => (read(&mut Decompressor::new(body, CHUNK_BYTES), bytes_max, grow)?, &[][..]),
             Self::Deflate => {

@@ -44,6 +44,10 @@ impl<'n, 'b> FieldValues<'n, 'b> {
         if self.fields > FIELDS_MAX {
             return Err(FormError::Malformed("there are more than 1000 fields"));
         }
+        // Some programs cut a name at a NUL byte, or remove apostrophes around it. They would read another field.
+        if name.bytes().any(|b| b.is_ascii_control()) || name.starts_with('\'') || name.ends_with('\'') {
+            return Err(FormError::Malformed("the name of a field has a control character or an apostrophe"));
+        }
         // The value of this field sets the encoding of all values (WHATWG HTML section 4.10.22.7).
         if name.eq_ignore_ascii_case("_charset_") {
             return Err(FormError::Malformed("the field _charset_ is not supported"));

@@ -27,6 +27,10 @@ struct PartHead<'h> {
 pub(super) fn boundary(content_type: &str) -> Option<String> {
     let (_, rest) = content_type.split_once(';')?;
     let parameters = parameters(rest)?;
+    // RFC 2231 writes one parameter as `boundary*` or `boundary*0`. Some programs read these instead of `boundary`.
+    if parameters.iter().any(|(name, _)| name.contains('*')) {
+        return None;
+    }
     let mut found = parameters.iter().filter(|(name, _)| name.eq_ignore_ascii_case("boundary"));
     let (Some((_, boundary)), None) = (found.next(), found.next()) else { return None };
     // RFC 2046 section 5.1.1.

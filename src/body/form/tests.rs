@@ -160,6 +160,8 @@ fn bodies_of_other_types_are_no_forms() {
         "multipart/form-data",
         "multipart/form-data; boundary=",
         "multipart/form-data; boundary=a; boundary=b",
+        "multipart/form-data; boundary=b0; boundary*=utf-8''b1",
+        "multipart/form-data; boundary=b0; boundary*0=b; boundary*1=1",
         "multipart/form-data; boundary=\"a\\b\"",
         "multipart/form-data; boundary=\"a \"",
     ] {
