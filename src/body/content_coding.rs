@@ -176,6 +176,9 @@ mod tests {
         assert_eq!(result, Err(DecodeError::TooLarge));
         assert!(reserved <= 100_000, "{reserved}");
         assert_eq!(decode(ContentCoding::Gzip, &gzip(b"ab"), 1), Err(DecodeError::TooLarge));
+        // The ratio is limited, too, although the maximum size is not exceeded.
+        assert_eq!(decode(ContentCoding::Gzip, &bomb, u64::MAX), Err(DecodeError::TooLarge));
+        assert_eq!(decode(ContentCoding::Gzip, &gzip(&[0; 64 << 10]), u64::MAX).unwrap().len(), 64 << 10);
         assert_eq!(decode(ContentCoding::Brotli, BROTLI, 6), Err(DecodeError::TooLarge));
         let refused = ContentCoding::Gzip.decode(&bomb, u64::MAX, &mut |bytes| bytes < 1 << 20);
         assert_eq!(refused, Err(DecodeError::NoMemory));

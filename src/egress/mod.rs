@@ -23,6 +23,7 @@ pub use callback_request::{BodyKind, CallbackRequest, RequestCondition};
 pub use event_ids::{EventIds, id_at};
 pub use inject::{Inject, ValueSource};
 pub use place::{Insertion, InsertionPlace};
+pub use redirect::absolute_location;
 pub use rule::{Egress, Plan, Rule, Target, Unruled};
 pub use shape::{Callback, Segment, Shape, Slot};
 pub use write::{Outgoing, Unchanged, answer_head};

@@ -47,6 +47,21 @@ impl Rule {
     }
 }
 
+/// Returns the absolute URL for a relative `Location`, or `None` if the location is absolute. `sent` is the URL of the
+/// request. A client would resolve a relative location against the egress listener, and could reach another rule.
+pub fn absolute_location(location: &str, sent: &Url) -> Option<String> {
+    let url = sent.to_string();
+    let scheme = url.split(':').next()?;
+    if location.starts_with("//") {
+        return Some(format!("{scheme}:{location}"));
+    }
+    let end = location.find(['/', '?', '#']).unwrap_or(location.len());
+    if location.get(..end)?.contains(':') {
+        return None;
+    }
+    Some(format!("{scheme}://{}{}", sent.authority(), resolve(location, sent)?))
+}
+
 /// Returns the path and the query of a `Location` (RFC 3986 section 5.2) without a fragment. Returns `None` if it has
 /// another scheme, host or port than `sent`.
 fn resolve<'l>(location: &'l str, sent: &Url) -> Option<Cow<'l, str>> {

@@ -416,6 +416,10 @@ fn redirects_to_the_provider_stay_on_the_listener() {
         (302, format!("https://{own}/base/x"), format!("https://{own}/base/x")),
         (302, format!("http://{own}/other"), format!("http://{own}/other")),
         (201, format!("http://{own}/base/x"), format!("http://{own}/base/x")),
+        // A client would resolve these against the egress listener, where they belong to another rule or to none.
+        (307, "/jobs/v1/jobs".to_owned(), format!("http://{own}/jobs/v1/jobs")),
+        (302, "../../jobs/x?y#z".to_owned(), format!("http://{own}/jobs/x?y#z")),
+        (302, "//elsewhere.example/x".to_owned(), "http://elsewhere.example/x".to_owned()),
     ] {
         provider.answers(
             format!("HTTP/1.1 {status} X\r\nLocation: {location}\r\ncontent-length: 0\r\n\r\n").as_bytes(),

@@ -198,6 +198,18 @@ fn a_field_can_be_set() {
     assert!(with_field(&head(&headers), &set, "token", "y").is_none());
 }
 
+/// Tests that a name is denied if programs read another name instead: PHP cuts names at NUL and removes apostrophes.
+#[test]
+fn names_that_programs_change_are_malformed() {
+    for name in ["token%00", "token%00x", "%0atoken", "'token'", "'token", "token'"] {
+        let result = read(FORM, &format!("token=a&{name}=b"));
+        assert!(matches!(result, Err(FormError::Malformed(_))), "{name}: {result:?}");
+    }
+    let part = |name: &str| format!("--b0\r\nContent-Disposition: form-data; name={name}\r\n\r\nx\r\n");
+    let result = read(MULTIPART, &format!("{}{}--b0--\r\n", part("token"), part("'token'")));
+    assert!(matches!(result, Err(FormError::Malformed(_))), "{result:?}");
+}
+
 #[test]
 fn names_with_syntax_are_no_field_names() {
     for name in ["token", "data.id", "body-plain", "X_1", "sub:name"] {

@@ -11,7 +11,7 @@ use super::agent_exchange::{AgentExchange, INTERACTION, NO_CALLBACK};
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
 use super::request_log::ExchangeEnd;
 use crate::denial::Refusal;
-use crate::egress::{Rule, Unchanged};
+use crate::egress::{Rule, Unchanged, absolute_location};
 use crate::guard::Url;
 use crate::http::client::{Message, Upload};
 use crate::http::{CLOSE_TIMEOUT, RelayError, head_of, lingering_close, relay_websocket};
@@ -113,9 +113,10 @@ impl AgentExchange<'_> {
         }
         let mut locations = response.headers().get_all(LOCATION).iter();
         let (Some(location), None) = (locations.next(), locations.next()) else { return };
-        let location = location.to_str().ok();
-        if let Some(local) = location.and_then(|location| rule.local_location(location, sent, captures)) {
-            response.set_header(&LOCATION, Some(&local));
+        let Ok(location) = location.to_str() else { return };
+        let local = rule.local_location(location, sent, captures);
+        if let Some(location) = local.or_else(|| absolute_location(location, sent)) {
+            response.set_header(&LOCATION, Some(&location));
         }
     }
 }
