@@ -12,6 +12,11 @@ use crate::request::{RequestHead, Single};
 
 /// Size of the buffer through which bytes are decoded. At most this many bytes are decoded beyond a limit.
 const CHUNK_BYTES: usize = 16 << 10;
+/// Maximum ratio of the decoded size to the encoded size. Decoding costs CPU before the signature is verified. Without
+/// this limit, a few bytes could decode to the maximum size of a body.
+const RATIO_MAX: u64 = 256;
+/// Size up to which the ratio is not limited, in bytes.
+const FREE_BYTES: u64 = 64 << 10;
 
 /// A content coding that Callgate can decode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,12 +46,6 @@ impl fmt::Display for ContentCoding {
     }
 }
 
-/// Maximum ratio of the decoded size to the encoded size. Decoding costs CPU before the signature is verified. Without
-/// this limit, a few bytes could decode to the maximum size of a body.
-const RATIO_MAX: u64 = 256;
-/// Size up to which the ratio is not limited, in bytes.
-const FREE_BYTES: u64 = 64 << 10;
-
 impl ContentCoding {
     /// Returns the name of the coding.
     pub const fn name(self) -> &'static str {
@@ -70,8 +69,8 @@ impl ContentCoding {
     }
 
     /// Decodes a body. The decoded body has at most `bytes_max` bytes. Above 64 KiB, it also has at most 256 times as many
-    /// bytes as `body`. `grow` reserves memory: it receives the number of
-    /// bytes that decoding needs so far, and returns false if there is not enough memory.
+    /// bytes as `body`. `grow` reserves memory: it receives the number of bytes that decoding needs so far, and returns
+    /// false if there is not enough memory.
     ///
     /// # Errors
     /// [`DecodeError`]. Decoding stops as soon as the limit is exceeded.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::rule::Rule;
-use crate::guard::Url;
+use crate::guard::{Scheme, Url};
 use crate::path::{CanonicalPath, Captures};
 
 impl Rule {
@@ -12,7 +12,7 @@ impl Rule {
     /// `sent` is the URL of the request, and `captures` are the captures of its path.
     ///
     /// Returns `None` if the location is on another host, has another scheme or port, is not below the path of the
-    /// rule's target, or is not canonical. Such a location must be relayed unchanged.
+    /// rule's target, or is not canonical.
     pub fn local_location(&self, location: &str, sent: &Url, captures: &Captures) -> Option<String> {
         let (location, fragment) = match location.split_once('#') {
             Some((location, fragment)) => (location, Some(fragment)),
@@ -50,16 +50,30 @@ impl Rule {
 /// Returns the absolute URL for a relative `Location`, or `None` if the location is absolute. `sent` is the URL of the
 /// request. A client would resolve a relative location against the egress listener, and could reach another rule.
 pub fn absolute_location(location: &str, sent: &Url) -> Option<String> {
-    let url = sent.to_string();
-    let scheme = url.split(':').next()?;
     if location.starts_with("//") {
-        return Some(format!("{scheme}:{location}"));
+        return Some(format!("{}:{location}", scheme_of(sent)));
     }
-    let end = location.find(['/', '?', '#']).unwrap_or(location.len());
-    if location.get(..end)?.contains(':') {
+    if has_scheme(location) {
         return None;
     }
-    Some(format!("{scheme}://{}{}", sent.authority(), resolve(location, sent)?))
+    let path_end = location.find('#').unwrap_or(location.len());
+    let (reference, fragment) = location.split_at_checked(path_end)?;
+    let target = resolve(reference, sent)?;
+    Some(format!("{}://{}{target}{fragment}", scheme_of(sent), sent.authority()))
+}
+
+/// Returns the scheme of a URL as text.
+fn scheme_of(url: &Url) -> &'static str {
+    match url.scheme() {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    }
+}
+
+/// Reports whether a reference begins with a scheme (RFC 3986 section 4.2).
+fn has_scheme(reference: &str) -> bool {
+    let end = reference.find(['/', '?', '#']).unwrap_or(reference.len());
+    reference.get(..end).is_some_and(|first| first.contains(':'))
 }
 
 /// Returns the path and the query of a `Location` (RFC 3986 section 5.2) without a fragment. Returns `None` if it has
@@ -72,13 +86,12 @@ fn resolve<'l>(location: &'l str, sent: &Url) -> Option<Cow<'l, str>> {
     };
     let path_end = location.find('?').unwrap_or(location.len());
     if location.starts_with("//") {
-        let scheme = sent.to_string();
-        return absolute(&format!("{}:{location}", scheme.split(':').next()?));
+        return absolute(&format!("{}:{location}", scheme_of(sent)));
     }
     if location.starts_with('/') {
         return Some(Cow::Borrowed(location));
     }
-    if location.find(':').is_some_and(|colon| location.find('/').is_none_or(|slash| colon < slash)) {
+    if has_scheme(location) {
         return absolute(location);
     }
     let (path, query) = location.split_at_checked(path_end)?;
@@ -152,6 +165,7 @@ mod tests {
             ("./", Some("/api/t/v1/")),
             ("..", Some("/api/t/")),
             ("?page=2", Some("/api/t/v1/x?page=2")),
+            ("?at=1:2", Some("/api/t/v1/x?at=1:2")),
             ("../../other/x", None),
             ("/other/x", None),
             ("/base", None),
@@ -169,6 +183,22 @@ mod tests {
         ] {
             let found = local(&rule, "/api/t/v1/x", "https://api.example.com/base/v1/x?q", location);
             assert_eq!(found.as_deref(), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn relative_locations_become_absolute() {
+        let sent = Url::parse("https://api.example.com/base/v1/x?q").unwrap();
+        for (location, expected) in [
+            ("/other/x?a#b", Some("https://api.example.com/other/x?a#b")),
+            ("../y:z#b/..", Some("https://api.example.com/base/y:z#b/..")),
+            ("//other.example.com/x", Some("https://other.example.com/x")),
+            ("https://other.example.com/x", None),
+            ("mailto:a@example.com", None),
+            ("", None),
+            ("#x", None),
+        ] {
+            assert_eq!(absolute_location(location, &sent).as_deref(), expected, "{location}");
         }
     }
 

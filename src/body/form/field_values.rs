@@ -34,7 +34,8 @@ impl<'n, 'b> FieldValues<'n, 'b> {
     /// Adds a field of the form. Calls `value` only if the field is wanted.
     ///
     /// # Errors
-    /// The error of `value`, or [`FormError::Malformed`] if there are too many fields.
+    /// The error of `value`, or [`FormError::Malformed`] if there are too many fields, or if programs read the name
+    /// differently.
     pub(super) fn add(
         &mut self,
         name: &str,
