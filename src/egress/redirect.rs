@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::rule::Rule;
-use crate::guard::{Scheme, Url};
+use crate::guard::Url;
 use crate::path::{CanonicalPath, Captures};
 
 impl Rule {
@@ -51,7 +51,7 @@ impl Rule {
 /// request. A client would resolve a relative location against the egress listener, and could reach another rule.
 pub fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     if location.starts_with("//") {
-        return Some(format!("{}:{location}", scheme_of(sent)));
+        return Some(format!("{}:{location}", sent.scheme().name()));
     }
     if has_scheme(location) {
         return None;
@@ -59,15 +59,7 @@ pub fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     let path_end = location.find('#').unwrap_or(location.len());
     let (reference, fragment) = location.split_at_checked(path_end)?;
     let target = resolve(reference, sent)?;
-    Some(format!("{}://{}{target}{fragment}", scheme_of(sent), sent.authority()))
-}
-
-/// Returns the scheme of a URL as text.
-fn scheme_of(url: &Url) -> &'static str {
-    match url.scheme() {
-        Scheme::Http => "http",
-        Scheme::Https => "https",
-    }
+    Some(format!("{}://{}{target}{fragment}", sent.scheme().name(), sent.authority()))
 }
 
 /// Reports whether a reference begins with a scheme (RFC 3986 section 4.2).
@@ -86,7 +78,7 @@ fn resolve<'l>(location: &'l str, sent: &Url) -> Option<Cow<'l, str>> {
     };
     let path_end = location.find('?').unwrap_or(location.len());
     if location.starts_with("//") {
-        return absolute(&format!("{}:{location}", scheme_of(sent)));
+        return absolute(&format!("{}:{location}", sent.scheme().name()));
     }
     if location.starts_with('/') {
         return Some(Cow::Borrowed(location));

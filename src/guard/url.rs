@@ -15,6 +15,16 @@ pub enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// Returns the name of the scheme in a URL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// An absolute URL of an outside service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Url {
@@ -146,11 +156,7 @@ impl Url {
 /// Formats the URL in its normalized form.
 impl std::fmt::Display for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        write!(f, "{scheme}://{}{}", self.authority(), self.target)
+        write!(f, "{}://{}{}", self.scheme.name(), self.authority(), self.target)
     }
 }
 
