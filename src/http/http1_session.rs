@@ -1,6 +1,7 @@
 //! The server side of one HTTP/1 exchange: a request with a validated head, its body, and a response that is written in
 //! as few system calls as possible.
 
+use std::future::pending;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::request::{lasts, write_line};
 const BODY_READ_BYTES: usize = 16 << 10;
 /// Size of one read of a chunked body, in bytes.
 const CHUNKED_READ_BYTES: usize = 8 << 10;
+/// Size of a read that watches for the end of the connection, in bytes. It can return the start of the next request.
+const NEXT_REQUEST_BYTES: usize = 512;
 /// Minimum number of bytes of a chunked body that are decoded at once, even if the buffer for the body has no free
 /// capacity. These bytes can be the last chunk, which has no data and therefore needs no capacity.
 const CHUNKED_READ_BYTES_MIN: usize = 512;
@@ -238,6 +241,18 @@ impl Http1Session {
             // No request begins with this framing. It is set after a framing error in the body (see above).
             Framing::Close => Err(io::ErrorKind::InvalidData.into()),
         }
+    }
+
+    /// Waits until the caller has closed the connection, or its sending direction. Never returns if the body of the
+    /// request is unread, or if the caller has already sent more bytes: they precede the end of the connection.
+    pub(crate) async fn closed(&mut self) {
+        while self.body.is_done() && self.read_buffer.is_empty() {
+            self.read_buffer.reserve(NEXT_REQUEST_BYTES);
+            if !matches!(self.stream.read_buf(&mut self.read_buffer).await, Ok(1..)) {
+                return;
+            }
+        }
+        pending().await
     }
 
     /// Writes `100 Continue` (RFC 9110 section 10.1.1).

@@ -225,6 +225,9 @@ pub(crate) async fn relay_observed(
 
 /// Reads the next part of the body of a response. If the first part is not available yet, the head is written before
 /// the wait: the head of a stream of events can arrive long before its first event.
+///
+/// # Errors
+/// Returns [`RelayError::Caller`] if the caller leaves before the next part arrives.
 async fn next_part(
     session: &mut Session,
     response: &mut UpstreamResponse,
@@ -236,7 +239,8 @@ async fn next_part(
         }
         session.flush_head().await.map_err(|_| RelayError::Caller)?;
     }
-    response.read_body().await.map_err(RelayError::Upstream)
+    let read = session.unless_closed(response.read_body()).await;
+    read.ok_or(RelayError::Caller)?.map_err(RelayError::Upstream)
 }
 
 fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<ResponseHeader> {

@@ -1,5 +1,6 @@
 //! The common interface to a request and its connection, for HTTP/1 and HTTP/2 and for every listener.
 
+use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -139,6 +140,27 @@ impl Session {
                 }
                 Ok(0)
             }
+        }
+    }
+
+    /// Returns the output of `future`, or `None` if the caller closes the connection or cancels the HTTP/2 stream first.
+    ///
+    /// A caller that closes only its sending direction counts as gone, because the two cases look the same. While the
+    /// body of the request is unread, the end of the connection is not noticed.
+    pub(crate) async fn unless_closed<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        let closed = async {
+            match self {
+                Self::Http1(http1) => http1.closed().await,
+                Self::Http2(session) => match session.is_body_done() {
+                    true => drop(session.read_body_or_idle(true).await),
+                    false => pending().await,
+                },
+            }
+        };
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = closed => None,
         }
     }
 

@@ -469,3 +469,51 @@ fn a_whole_api_with_callbacks_works_through_one_rule() {
     let delivered = eventually(|| agent.received().pop());
     assert_eq!(delivered.target(), "/in/v1/jobs/a&b=c/%C3%A9");
 }
+
+#[test]
+fn the_provider_sees_at_once_that_the_agent_has_left() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    let get = "GET /api/x HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let post = "POST /api/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}";
+    let callback = "POST /jobs/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}";
+    for (request, parts) in [
+        (get, &[][..]),
+        (get, &[head]),
+        (get, &[head, "data: 1\n\n"]),
+        (post, &[]),
+        (post, &[head]),
+        (post, &[head, "data: 1\n\n"]),
+        (callback, &[head]),
+        (callback, &[head, "data: 1\n\n"]),
+    ] {
+        let world = World::new("");
+        let mut agent = world.send(request);
+        let mut provider = world.provider.accept();
+        read_until(&mut provider, "\r\n\r\n");
+        if request != get {
+            read_until(&mut provider, "}");
+        }
+        for part in parts {
+            provider.write_all(part.as_bytes()).unwrap();
+            read_until(&mut agent, if part.starts_with("HTTP") { "\r\n\r\n" } else { "\n\n\r\n" });
+        }
+        drop(agent);
+        let mut rest = Vec::new();
+        let _ = provider.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "{request} {parts:?}");
+        let logged = &world.callgate.log()[0];
+        assert_eq!((logged["verdict"].as_str(), logged["status"].as_u64()), (Some("allow"), Some(0)));
+    }
+}
+
+#[test]
+fn a_request_with_a_callback_is_completed_although_the_agent_has_left() {
+    let world = World::new("");
+    let agent = world.send("POST /jobs/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}");
+    let mut provider = world.provider.accept();
+    read_until(&mut provider, "}");
+    drop(agent);
+    // The provider has the callback, so its answer decides about the interaction.
+    provider.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
+    assert_eq!(world.callgate.log()[0]["rule"], "jobs");
+}

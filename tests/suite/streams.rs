@@ -337,3 +337,42 @@ fn the_token_is_removed_and_the_assertion_has_no_hash_of_the_body() {
     assert!(claims.get("body_sha256").is_none(), "{claims}");
     assert_eq!(agent.received().len(), 1);
 }
+
+#[test]
+fn the_agent_sees_at_once_that_the_caller_has_left() {
+    // After these parts of the response, the caller leaves and the agent is silent.
+    let parts = [
+        &[][..],
+        &["HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"],
+        &["HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", "data: 1\n\n"],
+    ];
+    for (request, parts) in ["GET", "POST"].iter().flat_map(|request| parts.map(|parts| (request, parts))) {
+        for http2 in [false, true] {
+            let manual = Manual::start();
+            let callgate = manual.callgate("");
+            let version = if http2 { "--http2-prior-knowledge" } else { "--http1.1" };
+            let body: &[&str] = if *request == "POST" { &["-d", "{}"] } else { &[] };
+            let mut caller = Command::new("curl")
+                .args(["-s", "-N", version])
+                .args(body)
+                .arg(format!("http://{}/api/1", callgate.ingress))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut agent = manual.accept();
+            read_until(&mut agent, if body.is_empty() { "\r\n\r\n" } else { "{}" });
+            for part in parts {
+                agent.write_all(part.as_bytes()).unwrap();
+            }
+            if let [_, event] = parts {
+                read_until(caller.stdout.as_mut().unwrap(), event);
+            }
+            caller.kill().unwrap();
+            caller.wait().unwrap();
+            assert!(is_closed(&mut agent), "{request} {http2} {parts:?}");
+            let logged = &callgate.log()[0];
+            let logged = (logged["verdict"].as_str(), logged["reason"].as_str(), logged["status"].as_u64());
+            assert_eq!(logged, (Some("allow"), Some("stream"), Some(0)), "{request} {http2} {parts:?}");
+        }
+    }
+}

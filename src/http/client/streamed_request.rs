@@ -60,7 +60,8 @@ enum SendFault {
 /// reports whether the response can have a body.
 ///
 /// A response may arrive before the whole request was sent. A response other than 2xx is returned immediately, and the
-/// rest of the request is not sent. A 2xx response is returned after the rest of the request was sent.
+/// rest of the request is not sent. A 2xx response is returned after the rest of the request was sent. Returns `None` if
+/// the caller leaves after the request was sent and before the response arrives.
 ///
 /// # Errors
 /// Returns [`StreamFault`]. The upstream may have received the request.
@@ -70,9 +71,11 @@ pub(crate) async fn exchange_streamed(
     upload: &mut Upload<'_>,
     expects_body: bool,
     timeout: Duration,
-) -> Result<UpstreamResponse, StreamFault> {
+) -> Result<Option<UpstreamResponse>, StreamFault> {
     let received = send_and_receive(&mut connection.stream, head, upload, timeout).await?;
-    received.into_response(connection, true, expects_body, timeout).map_err(StreamFault::Response)
+    let Some(received) = received else { return Ok(None) };
+    let response = received.into_response(connection, true, expects_body, timeout);
+    response.map(Some).map_err(StreamFault::Response)
 }
 
 async fn send_and_receive(
@@ -80,23 +83,24 @@ async fn send_and_receive(
     head: Vec<u8>,
     upload: &mut Upload<'_>,
     timeout: Duration,
-) -> Result<ReceivedHead, StreamFault> {
+) -> Result<Option<ReceivedHead>, StreamFault> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut response = pin!(read_final_head(&mut reader, false));
-    let mut send = pin!(upload.send(&mut writer, head, timeout));
     let mut early = None;
-    // The write is polled first, so that a response to the complete request is not taken for an early response.
-    let mut sent = tokio::select! {
-        biased;
-        sent = &mut send => Some(sent),
-        head = &mut response => {
-            early = Some(head.map_err(StreamFault::Response)?);
-            None
-        }
+    let sent = {
+        let mut send = pin!(upload.send(&mut writer, head, timeout));
+        // The write is polled first, so that a response to the complete request is not taken for an early response.
+        let sent = tokio::select! {
+            biased;
+            sent = &mut send => Some(sent),
+            head = &mut response => {
+                early = Some(head.map_err(StreamFault::Response)?);
+                None
+            }
+        };
+        let is_accepted = early.as_ref().is_some_and(|(head, _)| head.status.is_success());
+        if sent.is_none() && is_accepted { Some(send.await) } else { sent }
     };
-    if sent.is_none() && early.as_ref().is_some_and(|(head, _)| head.status.is_success()) {
-        sent = Some(send.await);
-    }
     let is_sent = match sent {
         Some(Err(SendFault::Body(denial))) => return Err(StreamFault::Body(denial)),
         Some(Err(SendFault::Timeout)) => return Err(StreamFault::Response(ResponseFault::Timeout)),
@@ -106,10 +110,13 @@ async fn send_and_receive(
     };
     let received = match early {
         Some(early) => Ok(early),
-        None => with_timeout(timeout, response).await.unwrap_or(Err(ResponseFault::Timeout)),
+        None => match upload.session.unless_closed(with_timeout(timeout, response)).await {
+            Some(received) => received.unwrap_or(Err(ResponseFault::Timeout)),
+            None => return Ok(None),
+        },
     };
     let (head, read) = received.map_err(StreamFault::Response)?;
-    Ok(ReceivedHead { head, read, is_sent })
+    Ok(Some(ReceivedHead { head, read, is_sent }))
 }
 
 impl Upload<'_> {

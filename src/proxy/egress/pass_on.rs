@@ -39,7 +39,8 @@ impl AgentExchange<'_> {
         let sent = if self.session.has_no_body() {
             let message = Message::new(head, Bytes::new(), expects_body)
                 .with_upgrade(asks_for_websocket && is_http_1_1);
-            providers.send(&url, None, message, timeouts).await
+            let sent = self.session.unless_closed(providers.send(&url, None, message, timeouts)).await;
+            sent.transpose()
         } else {
             let skip = |name: &str| rule.headers.iter().any(|(ours, _)| ours.as_str() == name);
             let mut upload = Upload {
@@ -57,7 +58,8 @@ impl AgentExchange<'_> {
             sent
         };
         match sent {
-            Ok(mut provider_response) => {
+            Ok(None) => ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false },
+            Ok(Some(mut provider_response)) => {
                 Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
                 if provider_response.response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.relay_websocket(provider_response).await;

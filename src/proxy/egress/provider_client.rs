@@ -195,14 +195,15 @@ impl Providers {
         upload: &mut Upload<'_>,
         expects_body: bool,
         timeouts: Timeouts,
-    ) -> Result<ProviderResponse, SendError> {
+    ) -> Result<Option<ProviderResponse>, SendError> {
         let (connection, target) = self.connect_in_time(url, None, timeouts).await?;
         let response = exchange_streamed(connection, head, upload, expects_body, timeouts.response).await;
         let response = response.map_err(|fault| match fault {
             StreamFault::Body(denial) => SendError::Body(denial),
             StreamFault::Response(fault) => SendError::ResponseFault(fault),
         })?;
-        Ok(ProviderResponse { response, origin: Origin { target, providers: self } })
+        let origin = Origin { target, providers: self };
+        Ok(response.map(|response| ProviderResponse { response, origin }))
     }
 
     async fn connect_in_time(

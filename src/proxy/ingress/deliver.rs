@@ -108,7 +108,7 @@ pub(crate) async fn deliver_streaming(
     (session, caller): (&mut Session, Caller<'_>),
     stamp: Stamp<'_>,
     limits: &Limits,
-) -> (Result<UpstreamResponse, StreamFault>, u64) {
+) -> (Result<Option<UpstreamResponse>, StreamFault>, u64) {
     let agent = &streamed.route().agent;
     let (answered, bytes) = match client.connection(agent, instant()).await {
         Err(_) => (Err(StreamFault::Response(ResponseFault::Unreachable)), 0),
@@ -117,7 +117,8 @@ pub(crate) async fn deliver_streaming(
             let (expects_body, timeout) = (session.method() != Method::HEAD, agent.response_timeout);
             if length == BodyLength::Known(0) {
                 let message = Message::new(head, Bytes::new(), expects_body);
-                (exchange(connection, message, timeout).await.map_err(StreamFault::Response), 0)
+                let response = session.unless_closed(exchange(connection, message, timeout)).await;
+                (response.transpose().map_err(StreamFault::Response), 0)
             } else {
                 let mut upload = Upload {
                     session,
@@ -134,13 +135,13 @@ pub(crate) async fn deliver_streaming(
         }
     };
     match &answered {
-        Ok(response) if response.is_success() => metrics.agent_request(&agent.name, AGENT_ACCEPTED),
-        Ok(_) => metrics.agent_request(&agent.name, AGENT_REJECTED),
+        Ok(Some(response)) if response.is_success() => metrics.agent_request(&agent.name, AGENT_ACCEPTED),
+        Ok(Some(_)) => metrics.agent_request(&agent.name, AGENT_REJECTED),
         Err(StreamFault::Response(fault)) => {
             metrics.agent_request(&agent.name, fault.agent_denial().code());
         }
-        // The agent is not the reason.
-        Err(StreamFault::Body(_)) => {}
+        // The caller is the reason.
+        Ok(None) | Err(StreamFault::Body(_)) => {}
     }
     (answered, bytes)
 }

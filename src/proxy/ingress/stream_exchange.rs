@@ -51,7 +51,9 @@ impl CallbackExchange<'_> {
         let delivery_duration = instant().saturating_duration_since(began);
         let seen = streamed.into_seen();
         let mut end = match answered {
-            Ok(response) => self.relay_stream(&client, response, seen).await,
+            Ok(Some(response)) => self.relay_stream(&client, response, seen).await,
+            // The caller left before the agent responded.
+            Ok(None) => ExchangeRecord::responded(seen, Outcome::Allowed("stream"), 0, false),
             Err(StreamFault::Body(denial)) => {
                 trail.deny(Check::Body, denial, || denial.help().to_owned());
                 self.deny(Denied { denial, seen }, bytes).await
