@@ -147,6 +147,11 @@ denials! {
         "The request bodies in memory already use all of `limits.body_memory_max`, or of \
          `listen.egress.body_memory_max`. With several agents: the agent of the route already uses its share of \
          `limits.body_memory_max` or of `limits.connections_max`. The caller should try again.";
+    OwnerGone, "owner_gone", Deny, 410, "Gone",
+        "The process that minted the token is gone, and `replicas.gone` is `refuse`.";
+    OwnerUnreachable, "owner_unreachable", Fail, 503, "Service Unavailable",
+        "The replica that minted the token cannot be reached, did not answer, or is stopping. If the callback was \
+         sent to it, it may have been delivered. The provider should try again.";
     PageNotAllowed, "page_not_allowed", Deny, 403, "Forbidden",
         "A web page sent the request to the egress listener: it has an `Origin` header, or a `Sec-Fetch-Site` other \
          than `none`.";
@@ -172,6 +177,11 @@ denials! {
         "The interaction has the maximum number of open questions. The agent has to answer one first.";
     RateLimited, "rate_limited", Deny, 429, "Too Many Requests",
         "One client address sent more requests than `limits.rate_per_address` allows.";
+    ReplicaMistaken, "replica_mistaken", Deny, 421, "Misdirected Request",
+        "Another replica sent this request, but it is for another process: the address was reused, or the \
+         interaction was handed over.";
+    ReplicaProof, "replica_proof", Deny, 401, "Unauthorized",
+        "A request to the replica listener has no valid proof of another replica.";
     RequestMalformed, "request_malformed", Deny, 400, "Bad Request",
         "The request head is not valid HTTP, has no `Host`, or has ambiguous framing.";
     RequestNotForm, "request_not_form", Deny, 400, "Bad Request",

@@ -23,6 +23,7 @@ pub mod jose;
 pub mod agent;
 pub mod guard;
 pub mod path;
+pub mod replica;
 pub mod signature;
 pub mod source;
 pub mod token;

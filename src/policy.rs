@@ -12,6 +12,7 @@ use crate::ingress::{Carrier, FetchedData, Ingress, Provider, Route, TokenRule};
 use crate::interaction::pairs;
 use crate::outbound::{OutboundProxy, TrustedRoots};
 use crate::path::{TOKEN_CAPTURE, with_parameter};
+use crate::replica::Replicas;
 use crate::signature::Verifier;
 use crate::source::Selection;
 use crate::time::{Rate, Timestamp};
@@ -40,6 +41,8 @@ pub struct Policy {
     pub outbound_proxy: Option<OutboundProxy>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
+    /// The other members of this installation. `None` if there is only one.
+    pub replicas: Option<Arc<Replicas>>,
     /// The certificate authorities for TLS connections to providers. `None` means that Callgate trusts the authorities
     /// of the operating system.
     pub trusted_roots: Option<TrustedRoots>,
@@ -319,8 +322,21 @@ impl Policy {
         }
         let captures = bind(route, parameters)?;
         let expires = Timestamp::from_unix_secs(now.plus(ttl).unix_secs());
-        let grant =
-            Grant { route: &route.name, interaction, captures: &captures, issued: now, expires, uses };
+        let owner = match self.replicas.as_ref().and_then(|replicas| replicas.owner().zip(Some(replicas))) {
+            None => None,
+            Some((own, replicas)) => {
+                Some(replicas.sealer.seal(own, interaction).ok_or(MintFault::Cryptography)?)
+            }
+        };
+        let grant = Grant {
+            route: &route.name,
+            interaction,
+            captures: &captures,
+            issued: now,
+            expires,
+            uses,
+            owner: owner.as_deref(),
+        };
         let token = minting.minter.mint(&grant).ok_or(MintFault::Cryptography)?;
         let path = route.path.fill(|name| match name {
             TOKEN_CAPTURE => Some(&token),

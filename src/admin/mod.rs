@@ -4,6 +4,7 @@
 
 mod callbacks;
 mod caller;
+mod interaction_view;
 mod page;
 mod respond;
 mod responses;
@@ -11,5 +12,6 @@ mod server;
 mod service;
 mod status;
 
+pub use callbacks::LocalInteractions;
 pub use server::{AdminRequest, AdminResponse, serve};
 pub use service::Admin;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
-use super::{caller, status};
+use super::{caller, interaction_view};
 use crate::denial::Denial;
 use crate::interaction::{Interaction, State};
 use crate::path::{Parameter, parameter};
@@ -178,7 +178,7 @@ impl Admin {
 
 /// Returns the JSON of an interaction for the admin page.
 fn shown(id: &str, interaction: &Interaction) -> Value {
-    status::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
+    interaction_view::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
 }
 
 /// Returns the status, title and explanation of every denial.

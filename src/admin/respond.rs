@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::responses::answer;
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
 use super::{callbacks, caller, page};
@@ -12,10 +13,27 @@ impl Admin {
         if let Some(rest) = callbacks::path(&request.path) {
             return self.callbacks(&request, rest).await;
         }
+        if request.path == "/members" {
+            return self.members_response(&request);
+        }
         if let Some(place) = page::Place::of(&request.path) {
             return self.page(&request, place).await;
         }
         self.probe_or_scrape(&request).unwrap_or_else(|refused| refused)
+    }
+
+    /// Returns the members of this installation.
+    fn members_response(&self, request: &AdminRequest) -> AdminResponse {
+        let may = || {
+            caller::from_no_page(request)?;
+            self.asked_as_ours(request)?;
+            self.knows_the_token(request)
+        };
+        match may() {
+            Ok(()) if matches!(request.method.as_str(), "GET" | "HEAD") => answer(200, &self.members()),
+            Ok(()) => AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") },
+            Err(response) => response,
+        }
     }
 
     /// Responds to probes and to scrapers. The host name of a probe is not checked, because a kubelet or a load
@@ -42,7 +60,7 @@ impl Admin {
             _ if !reads => Ok(AdminResponse { allow: "GET, HEAD", ..text(405, "method not allowed") }),
             "/metrics" => Ok(self.scraped()),
             "/readyz" => Ok(self.status(request)),
-            _ => Ok(text(404, "not found: /, /callbacks, /livez, /metrics, /readyz")),
+            _ => Ok(text(404, "not found: /, /callbacks, /livez, /members, /metrics, /readyz")),
         }
     }
 }
@@ -82,6 +100,7 @@ impl Admin {
         // other code has read it since the last scrape.
         self.store.health();
         self.metrics.store_counts(self.store.counts());
+        self.interactions.replication.iter().for_each(|replication| replication.report());
         match self.metrics.text() {
             Ok(body) => AdminResponse {
                 content_type: "text/plain; version=0.0.4; charset=utf-8",

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
+use super::callbacks::local::LocalInteractions;
 use crate::clock::{Clock, LedgerClock};
 use crate::config::AdminListener;
 use crate::observe::{ConfigState, Metrics, Recent};
@@ -20,6 +21,8 @@ pub struct Admin {
     pub ready: Arc<AtomicBool>,
     /// The ledger.
     pub store: Arc<Store>,
+    /// The interactions in the ledger, and the other members.
+    pub interactions: LocalInteractions,
     /// The current policy.
     pub policy: Arc<ArcSwap<Policy>>,
     /// The clock for the times in tokens.
@@ -41,6 +44,11 @@ impl Admin {
             Health::Healthy | Health::Busy | Health::Hanging | Health::Failing => Ok(()),
             gone @ Health::Gone => gone.why_not().map_or(Ok(()), Err),
         }
+    }
+
+    /// Reports whether the ledger adopts unknown interactions.
+    pub(super) fn adopts(&self) -> bool {
+        self.store.adopts()
     }
 
     /// Returns an error with the cause if Callgate does not accept callbacks.

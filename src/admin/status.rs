@@ -1,12 +1,10 @@
-//! JSON views of the current state for the admin page: routes, providers, feeds, certificates, configuration. The
-//! callbacks API also uses the view of one interaction.
+//! JSON views of the current state for the admin page: routes, providers, feeds, certificates, configuration.
 
 use serde_json::{Value, json};
 
 use super::service::Admin;
 use crate::feed::FeedId;
 use crate::ingress::{Provider, Route, TokenRule};
-use crate::interaction::Interaction;
 use crate::policy::{Feed, FeedKind, Policy};
 use crate::time::Timestamp;
 
@@ -93,29 +91,4 @@ fn feed(policy: &Policy, feed: &Feed, id: FeedId, age_seconds: Option<f64>) -> V
         FeedKind::Secret => ("secret", outside.keyring.secret(id).map(|_| 1)),
     };
     json!({ "label": feed.label(), "kind": kind, "count": count, "age_seconds": age_seconds })
-}
-
-/// Returns an interaction as JSON. This function writes the members that all views share. They contain no token, and no
-/// URL from a message. The caller passes the members of its own view in `besides`.
-pub(super) fn interaction<const N: usize>(
-    id: &str,
-    interaction: &Interaction,
-    besides: [(&str, Value); N],
-) -> Value {
-    let captures: Value = interaction.captures().collect();
-    let status = [
-        ("interaction", json!(id)),
-        ("route", json!(&*interaction.route)),
-        ("provider", json!(interaction.provider.as_deref())),
-        ("captures", captures),
-        ("state", json!(interaction.state.name())),
-        ("status", json!(interaction.status())),
-        ("progress", json!(interaction.progress())),
-        ("deliveries", json!(interaction.deliveries)),
-        ("undelivered", json!(interaction.undelivered().map(|undelivered| undelivered.to_json()))),
-        ("created_at", json!(interaction.created().to_string())),
-        ("last_event_at", json!(interaction.last_event().map(|at| at.to_string()))),
-        ("deadline_at", json!(interaction.deadline().to_string())),
-    ];
-    status.into_iter().chain(besides).collect()
 }

@@ -4,6 +4,7 @@
 //! arguments and print results. The modules that they call do the work.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
+mod admin_client;
 mod check;
 mod common;
 mod describe;
@@ -11,6 +12,7 @@ mod explain;
 mod health;
 mod init;
 mod inject;
+mod members;
 mod message;
 mod metrics;
 mod mint;
@@ -76,6 +78,8 @@ enum Command {
     Sign(sign::SignArgs),
     /// Ask a running Callgate whether it is alive, or whether it accepts callbacks. Exits with 0 for yes and 69 for no.
     Health(health::HealthArgs),
+    /// Show which replicas of its installation a running Callgate knows.
+    Members(members::MembersArgs),
     /// Add the sidecar to Kubernetes workloads, or remove it.
     Inject(inject::InjectArgs),
 }
@@ -115,6 +119,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Schema(args) => schema::print(&args),
         Command::Sign(args) => sign::sign(&args),
         Command::Health(args) => health::health(&args),
+        Command::Members(args) => members::members(&args),
         Command::Inject(args) => inject::run(&args),
     };
     ExitCode::from(code)

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listen::pem;
+use super::listen::{pem, server_name};
 use super::yaml::{Cursor, Fields, did_you_mean, is_name};
 use crate::agent::{Agent, AgentAddress, AgentTls, ClientCertificateFiles, ONLY_AGENT};
 use crate::ingress::Route;
@@ -61,6 +61,11 @@ impl<'n> Agents<'n> {
     /// Returns all agents, or `None` if one of them has a mistake.
     pub(super) fn all(&self) -> Option<Vec<Arc<Agent>>> {
         (!self.has_mistakes).then(|| self.read.clone())
+    }
+
+    /// Returns the longest time that Callgate waits for the head of a response of an agent.
+    pub(super) fn patience(&self) -> Duration {
+        self.read.iter().map(|agent| agent.patience()).max().unwrap_or_default()
     }
 
     /// Returns the agent of a route. `fields` are the fields of the route.
@@ -154,16 +159,6 @@ fn tls(at: &Cursor<'_>, address: Option<&AgentAddress>) -> Option<AgentTls> {
     };
     let name = name.map_or_else(|| Some(host.into()), |name| name.map(Box::from))?;
     Some(AgentTls::new(authorities.map_or(Some(None), |read| read.map(Some))?, certificate, name))
-}
-
-/// Reads the name that the agent's certificate must have: a host name or an IP address.
-fn server_name<'n>(at: &Cursor<'n>) -> Option<&'n str> {
-    let name = at.text()?;
-    let is_host = name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
-    if is_host || name.parse::<std::net::IpAddr>().is_ok() {
-        return Some(name);
-    }
-    at.error(format!("`{name}` is not the name of a host"), "such as agent.internal, without a port")
 }
 
 fn agent_address(at: &Cursor<'_>) -> Option<AgentAddress> {

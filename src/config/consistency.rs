@@ -32,6 +32,7 @@ impl Sections<'_> {
             egress_listener(root, startup, self.routes, self.egress);
             egress_bodies(root, startup, self.rules);
             health_paths(root, startup, self.routes);
+            replicas(root, startup, self.token_ttl.is_some());
         }
         if let Some(ttl) = self.token_ttl {
             deadlines(root, self.routes, ttl);
@@ -73,6 +74,25 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
                 format!("the route {} matches the path {} of a health check", route.name, path.as_str());
             let _: Option<()> = root.error(message, "change `health` in `listen.ingress`");
         }
+    }
+}
+
+/// Reports an error if the replica listener has the address of another listener, and a warning if there are no tokens
+/// that could name their owner.
+fn replicas(root: &Cursor<'_>, startup: &Startup, has_tokens: bool) {
+    let Some(replicas) = &startup.replicas else { return };
+    let address = replicas.listener.address;
+    let others = startup.ingress.iter().map(|listener| listener.address);
+    let others = others.chain(startup.egress.as_ref().map(|egress| egress.address));
+    let mut others = others.chain(startup.admin.as_ref().map(|admin| admin.address));
+    if address.port() != 0 && others.any(|other| other == address) {
+        let message = format!("another listener has the address {address} of `replicas`");
+        let _: Option<()> = root.error(message, "");
+    }
+    if !has_tokens {
+        root.warn(
+            "`replicas` has no effect without `callback_tokens`: only their interactions have an owner",
+        );
     }
 }
 

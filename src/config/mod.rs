@@ -21,12 +21,15 @@ use std::sync::Arc;
 
 use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider};
 use crate::policy::Policy;
+use crate::replica::Replicas;
 use crate::source::ClientAddress;
 use yaml::{Cursor, Fields, Node, Reader};
 
 pub use egress::ACTIONS;
 pub use env::Surroundings;
-pub use listen::{AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, Tls};
+pub use listen::{
+    AdminListener, CertificateFiles, ClientAuthorities, EgressListener, Listener, ReplicaListener, Tls,
+};
 pub use provider::{
     Addresses, CallbackConvention, EDGES, Evidence, PRESETS, Preset, PresetDefinition, TokenReturn, preset,
 };
@@ -93,15 +96,15 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let mut fields = root.fields()?;
     let has_tokens = fields.has("callback_tokens");
     let public_url = fields.optional("public_url").map(|at| at.public_url(has_tokens));
-    let startup = startup::startup(&mut fields);
-    let client_address = fields.optional("client_address").map(|at| listen::client_address(&at));
+    let mut startup = startup::startup(&mut fields);
     let roots = fields.optional("trusted_roots").map(|at| listen::trusted_roots(&at));
     let proxy = fields.optional("outbound_proxy").map(|at| outbound::proxy(&at));
+    let client_address = client_address(&mut fields);
     let agents = agent::agents(&mut fields);
+    let replicas = replicas(&mut fields, &agents, startup.as_mut());
     let limits = listen::limits(fields.optional("limits"));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
-    let url = public_url.clone().flatten();
-    let stated_url = public_url.as_ref().map(Option::as_deref);
+    let (url, stated_url) = (public_url.clone().flatten(), public_url.as_ref().map(Option::as_deref));
     let tokens = fields.optional("callback_tokens").map(|at| route::callback_tokens(&at, stated_url));
     let token_keys = tokens.as_ref().and_then(|tokens| tokens.as_ref());
     let asserter = fields.optional("assertion").map(|at| route::assertion(&at, stated_url, token_keys));
@@ -134,23 +137,41 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         limits: limits.as_ref(),
     }
     .check(root);
-    let (agents, limits) = (agents.all()?, limits?);
     let documents = provider::documents(root, routes.as_deref().unwrap_or_default())?;
-    let edge = edge(url, client_address.map_or(Some(None), |read| read.map(Some))?);
+    let ingress = Ingress::new(routes?, edge(url, client_address?)).with_documents(documents);
     let policy = Policy {
-        agents,
+        agents: agents.all()?,
         egress: egress?,
         explain_denials: explain_denials?,
         feeds: root.feeds(),
         fetching: fetching?,
-        ingress: Ingress::new(routes?, edge).with_documents(documents),
-        limits,
+        ingress,
+        limits: limits?,
         minting: tokens.map_or(Some(None), |read| read.map(|tokens| Some(tokens.minting)))?,
         outbound_proxy: proxy.map_or(Some(None), |read| read.map(Some))?,
         providers: providers?,
+        replicas: replicas?,
         trusted_roots: roots.map_or(Some(None), |read| read.map(Some))?,
     };
     Some((startup?, policy))
+}
+
+fn client_address(fields: &mut Fields<'_>) -> Option<Option<ClientAddress>> {
+    fields.optional("client_address").map_or(Some(None), |at| listen::client_address(&at).map(Some))
+}
+
+/// Reads `replicas`. The listener becomes a part of `startup`.
+fn replicas(
+    fields: &mut Fields<'_>,
+    agents: &agent::Agents<'_>,
+    startup: Option<&mut Startup>,
+) -> Option<Option<Arc<Replicas>>> {
+    let Some(at) = fields.optional("replicas") else { return Some(None) };
+    let section = listen::replicas(&at, agents.patience())?;
+    if let Some(startup) = startup {
+        startup.replicas = Some(section.listener);
+    }
+    Some(Some(Arc::new(section.settings)))
 }
 
 /// Returns the settings that all routes share.

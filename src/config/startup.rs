@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::listen::{AdminListener, EgressListener, Listener, Listeners, listeners};
+use crate::config::listen::{AdminListener, EgressListener, Listener, Listeners, ReplicaListener, listeners};
 use crate::config::store::{self, StoreSettings};
 use crate::config::traces::{TraceSettings, traces};
 use crate::config::yaml::{Cursor, Fields};
@@ -22,6 +22,8 @@ pub struct Startup {
     pub egress: Option<EgressListener>,
     /// The ingress listeners.
     pub ingress: Vec<Listener>,
+    /// The replica listener, which accepts requests of other members. `None` if there is no section `replicas`.
+    pub replicas: Option<ReplicaListener>,
     /// The time for which Callgate still accepts connections after SIGTERM.
     pub shutdown_delay: Duration,
     /// The maximum time for which running requests may continue after the delay.
@@ -45,6 +47,8 @@ impl Startup {
         // The URLs at which the agent answers questions begin with `https` if the egress listener has TLS. Callbacks
         // that were delivered earlier contain such URLs.
         let has_egress_tls = |startup: &Self| startup.egress.as_ref().map(|egress| egress.tls.is_some());
+        let replicas = |startup: &Self| startup.replicas.as_ref().map(|replicas| replicas.listener.address);
+        let advertise = |startup: &Self| startup.replicas.as_ref().map(|replicas| replicas.advertise.clone());
         let times = |startup: &Self| (startup.shutdown_delay, startup.shutdown_grace);
         [
             ("access_log", self.access_log == other.access_log),
@@ -52,6 +56,8 @@ impl Startup {
             ("listen.egress.address", egress(self) == egress(other)),
             ("listen.egress.tls", has_egress_tls(self) == has_egress_tls(other)),
             ("listen.ingress[].address", addresses(self) == addresses(other)),
+            ("replicas.address", replicas(self) == replicas(other)),
+            ("replicas.advertise", advertise(self) == advertise(other)),
             ("shutdown", times(self) == times(other)),
             ("store", self.store == other.store),
             ("reload", self.watches == other.watches),
@@ -93,6 +99,7 @@ pub(super) fn startup(root: &mut Fields<'_>) -> Option<Startup> {
         admin,
         egress,
         ingress,
+        replicas: None,
         shutdown_delay,
         shutdown_grace,
         store: store?,

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::request_head::RequestParts;
 use super::timeouts::with_timeout;
 use crate::framing::{Framing, Trailers};
+use crate::replica::{Outcome, REPLICA, ResponseProof};
 use crate::request::{lasts, write_line};
 
 /// Size of one body read, in bytes, if the buffer for the body has no free capacity.
@@ -92,6 +93,8 @@ pub(crate) struct Http1Session {
     /// Whether an unread body is discarded after the response, so that the connection can be kept.
     drain_body: bool,
     response_framing: ResponseFraming,
+    /// The proof of the response, if another member sent the request.
+    response_proof: Option<Box<ResponseProof>>,
     /// Response bytes that are not yet written.
     write_buffer: Vec<u8>,
     write_timeout: Duration,
@@ -111,6 +114,7 @@ impl Http1Session {
             keep_alive,
             drain_body: false,
             response_framing: ResponseFraming::NoBody,
+            response_proof: None,
             write_buffer: Vec::new(),
             write_timeout: Duration::MAX,
         }
@@ -129,6 +133,16 @@ impl Http1Session {
     /// Returns the request target as received.
     pub(crate) fn target(&self) -> &str {
         std::str::from_utf8(&self.request.target).unwrap_or_default()
+    }
+
+    /// Adds a proof to the response. Must be called before the head is written.
+    pub(crate) fn prove(&mut self, proof: ResponseProof) {
+        self.response_proof = Some(Box::new(proof));
+    }
+
+    /// Sets the outcome in the proof of the response, if it has one.
+    pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
+        self.response_proof = self.response_proof.take().map(|proof| Box::new(proof.with_outcome(outcome)));
     }
 
     /// Makes this session close the connection after the response.
@@ -278,7 +292,11 @@ impl Http1Session {
         self.keep_alive &=
             self.response_framing != ResponseFraming::Close && (self.drain_body || self.body.is_done());
         self.write_buffer.reserve(RESPONSE_BYTES);
+        let proof = self.response_proof.as_ref().and_then(|proof| proof.header(status.as_u16()));
+        let name = REPLICA;
+        let proof = proof.iter().map(|proof| (name.as_str(), proof.as_bytes()));
         let lines = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let lines = lines.chain(proof);
         write_response_head(&mut self.write_buffer, status.as_u16(), lines, self.keep_alive);
     }
 

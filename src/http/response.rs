@@ -20,6 +20,7 @@ use crate::http::client::ResponseFault;
 use crate::http::client::{Connection, UpstreamResponse};
 use crate::ingress::Document;
 use crate::policy::Limits;
+use crate::replica::REPLICA;
 use crate::request::headers_of_one_hop;
 use crate::signature::HandshakeReply;
 
@@ -121,6 +122,22 @@ pub(crate) async fn health(session: &mut Session, status: u16) -> bool {
     };
     let Ok(header) = header() else { return false };
     write(session, header, Bytes::from_static(body.as_bytes())).await
+}
+
+/// Writes the answer of the replica listener's API, in JSON. Returns whether the response was written.
+pub(crate) async fn member_answer(session: &mut Session, status: u16, body: Vec<u8>) -> bool {
+    let body = if status == 204 { Vec::new() } else { body };
+    let header = || -> pingora::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build_no_case(status, Some(3))?;
+        if status != 204 {
+            header.insert_header(CONTENT_TYPE, "application/json")?;
+            header.insert_header(CONTENT_LENGTH, body.len())?;
+        }
+        header.insert_header(CACHE_CONTROL, "no-store")?;
+        Ok(header)
+    };
+    let Ok(header) = header() else { return false };
+    write(session, header, body.into()).await
 }
 
 async fn json(session: &mut Session, status: u16, body: String, cache: &'static str) -> bool {
@@ -252,7 +269,8 @@ fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<
         let is_hop_by_hop = HOP_BY_HOP.contains(&name.as_str()) || listed.contains(name);
         // `Trailer` announces the trailers. It is relayed together with them.
         let is_announcement = *name == TRAILER && has_trailers;
-        if *name != TRANSFER_ENCODING && (!is_hop_by_hop || is_announcement) {
+        // Only Callgate proves responses between members.
+        if *name != TRANSFER_ENCODING && *name != REPLICA && (!is_hop_by_hop || is_announcement) {
             header.append_header(name.clone(), value.clone())?;
         }
     }

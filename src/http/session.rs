@@ -16,6 +16,7 @@ use pingora::protocols::http::ServerSession;
 use super::http1_session::Http1Session;
 use crate::framing::{Trailers, is_authority};
 use crate::observe::Span;
+use crate::replica::{Outcome, ResponseProof};
 use crate::request::{ClientCertificate, RequestHead};
 
 /// The `traceparent` header of W3C Trace Context.
@@ -58,7 +59,7 @@ impl Session {
     }
 
     /// Returns the request target as received.
-    fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         match self {
             Self::Http1(http1) => http1.target(),
             Self::Http2(session) => std::str::from_utf8(session.req_header().raw_path()).unwrap_or_default(),
@@ -67,6 +68,20 @@ impl Session {
 
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
+    }
+
+    /// Adds the proof of a member to the response. Must be called before the head is written.
+    pub(crate) fn prove(&mut self, proof: ResponseProof) {
+        if let Self::Http1(http1) = self {
+            http1.prove(proof);
+        }
+    }
+
+    /// Sets the outcome in the proof of the response, if another member sent the request.
+    pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
+        if let Self::Http1(http1) = self {
+            http1.set_outcome(outcome);
+        }
     }
 
     /// Makes an HTTP/1 session close its connection after the response.

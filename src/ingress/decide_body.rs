@@ -76,7 +76,9 @@ impl Admitted {
                 let event_id = self.event_id(head, body);
                 let (events, repeats) = self.event_keys(head, body, &tags, event_id.as_ref());
                 self.found.decoded = decoded;
-                let verified = Verified { admitted: self, target, report, events, repeats, event_id };
+                let owner_is_gone = false;
+                let verified =
+                    Verified { admitted: self, target, report, events, repeats, event_id, owner_is_gone };
                 Ok(Decided::Callback(Box::new(verified)))
             }
             Ok(Body::Observed { instead, target }) => {

@@ -3,16 +3,17 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_ENCODING, COOKIE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, COOKIE, HOST, HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 
 use super::decide::Admitted;
 use super::observed::Observed;
 use super::passed_headers::is_always_removed;
-use super::permit::Permit;
+use super::permit::{Permit, Verified};
 use super::route::{Route, TokenRule};
 use super::streamed::Streamed;
 use crate::path::{TOKEN_CAPTURE, without_parameter};
+use crate::replica::REPLICA;
 use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp};
@@ -186,7 +187,26 @@ impl Permit {
         if let Some(number) = self.question() {
             line(out, "callgate-question", itoa::Buffer::new().format(number).as_bytes());
         }
+        if self.owner_is_gone() {
+            line(out, "callgate-owner", b"gone");
+        }
         self.admitted().write_client_address(out);
+    }
+}
+
+impl Verified {
+    /// Returns the head of the request that hands this callback over to another member, including the blank line. All
+    /// headers of the caller are kept, except those that apply to one connection.
+    pub fn write_for_member(&self, head: &RequestHead<'_>, body: &[u8], proof: &str) -> Vec<u8> {
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        let passes = |name: &HeaderName, _: &HeaderValue, listed: &[HeaderName]| {
+            *name != REPLICA && !HOP_BY_HOP.contains(name) && !is_of_one_hop(self.route(), name, listed)
+        };
+        let mut out = Vec::with_capacity(1024 + body.len().min(16 << 10));
+        let prove = |out: &mut Vec<u8>| line(out, REPLICA.as_str(), proof.as_bytes());
+        let length = BodyLength::Known(body.len() as u64);
+        write_request((head.target, host), head, length, passes, prove, &mut out);
+        out
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Verified {
     pub(super) events: Vec<EventKey>,
     pub(super) repeats: Vec<EventKey>,
     pub(super) event_id: Option<HeaderValue>,
+    /// Whether the process that minted the token is gone, and this one adopts the interaction.
+    pub(super) owner_is_gone: bool,
 }
 
 /// The proof that a request passed all checks of its route's gate, including the ledger. [`Verified::permit`] is the
@@ -52,6 +54,27 @@ impl Verified {
         &self.target
     }
 
+    /// Returns the client address.
+    pub fn client(&self) -> IpAddr {
+        self.admitted.client
+    }
+
+    /// Returns the interaction and its encrypted owner, if the token names an owner.
+    pub fn owner(&self) -> Option<(&str, &str)> {
+        let granted = self.admitted.found.granted.as_ref()?;
+        Some((&granted.interaction, granted.owner.as_deref()?))
+    }
+
+    /// Records that the process that minted the token is gone, so that the ledger adopts the interaction.
+    pub fn adopt_without_owner(&mut self) {
+        self.owner_is_gone = true;
+    }
+
+    /// Returns what the log shows of the request.
+    pub fn into_seen(self) -> Seen {
+        self.admitted.into_seen()
+    }
+
     /// Returns the input for the check of the ledger.
     pub fn ask(&self) -> Ask<'_> {
         let route = self.route();
@@ -66,6 +89,7 @@ impl Verified {
             event_id: self.event_id.as_ref().and_then(|id| id.to_str().ok()),
             follow: &route.follow,
             notifies: route.notify.is_some(),
+            adopts: self.owner_is_gone,
             report: &self.report,
         }
     }
@@ -178,6 +202,11 @@ impl Permit {
     /// Returns the provider's event id, if the provider sends one.
     pub fn event_id(&self) -> Option<&HeaderValue> {
         self.verified.event_id.as_ref()
+    }
+
+    /// Reports whether the process that minted the token is gone.
+    pub(super) fn owner_is_gone(&self) -> bool {
+        self.verified.owner_is_gone
     }
 
     /// Returns the number that the ledger gave to the question in this callback. Returns `None` if the callback asks no

@@ -97,6 +97,8 @@ pub struct Ask<'a> {
     pub follow: &'a Follow,
     /// Whether the agent gets a notice when the interaction expires or stalls (see [`Overdue`](super::Overdue)).
     pub notifies: bool,
+    /// Whether the ledger adopts the interaction if it is unknown, whatever `store.unknown` says.
+    pub adopts: bool,
     /// The status, the progress and the other values that the callback reports.
     pub report: &'a Report,
 }
@@ -116,6 +118,7 @@ impl<'a> Ask<'a> {
             event_id: None,
             follow,
             notifies: false,
+            adopts: false,
             report,
         }
     }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::{Ask, ClaimError, EventKey};
 use super::captures::of_pairs;
-use super::events::Events;
-use super::notice::{Notice, Overdue, Undelivered};
-use super::question::Question;
+use super::more::More;
+use super::notice::Overdue;
+use super::questions::Question;
 use super::report::{Follow, Report};
 use super::stale_progress::{Stale, is_after_final, is_lower};
 use super::state::{Event, Over, State, next};
@@ -68,38 +68,6 @@ pub struct Claim {
     pub question: Option<u32>,
     /// Whether the reported progress is stale (see [`Stale`]).
     pub stale: bool,
-}
-
-/// Data that few open interactions have. It is boxed, so that the records of the other interactions stay small.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(super) struct More {
-    /// The last reported status.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    status: Option<Box<str>>,
-    /// The highest reported progress.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    progress: Option<f64>,
-    #[serde(skip)]
-    pub(super) events: Events,
-    /// Whether the ledger has forgotten the delivered events because the interaction is over.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) events_forgotten: bool,
-    #[serde(default)]
-    pub(super) event_ids: Vec<Box<str>>,
-    #[serde(default)]
-    pub(super) questions: Vec<Question>,
-    #[serde(default)]
-    pub(super) questions_asked: u32,
-    #[serde(default)]
-    pub(super) provider_id: Option<Box<str>>,
-    #[serde(default)]
-    pub(super) notice: Option<Notice>,
-    /// The verified callbacks that the agent did not accept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) undelivered: Option<Undelivered>,
-    /// Whether the agent received an error that does not say whether the provider accepted the request.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) is_doubtful: bool,
 }
 
 impl Interaction {

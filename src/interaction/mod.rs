@@ -4,17 +4,18 @@
 //!
 //! This module has no side effects: the time is an argument, and the store keeps the interactions.
 
-mod answering;
 mod ask;
 mod captures;
 mod deadlines;
 mod delivered;
 mod events;
 mod failed_delivery;
+mod inherited;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod interaction;
+mod more;
 mod notice;
-mod question;
+mod questions;
 mod report;
 mod stale_progress;
 mod state;
@@ -24,8 +25,9 @@ pub use captures::pairs;
 pub use deadlines::Due;
 pub use events::EventState;
 pub use interaction::{Claim, Interaction};
+pub use more::Inherited;
 pub use notice::{NoticeId, Overdue, Undelivered};
-pub use question::{FIRST_QUESTION, Question, QuestionFault};
+pub use questions::{FIRST_QUESTION, Question, QuestionFault};
 pub use report::{Follow, Report, StatusAt};
 pub use stale_progress::Stale;
 pub use state::{Event, Over, State, next};

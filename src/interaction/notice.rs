@@ -27,6 +27,11 @@ pub struct NoticeId {
 }
 
 impl Notice {
+    /// Ends an attempt that another process cannot know, so that the notice is sent again.
+    pub(super) fn reset(&mut self) {
+        self.in_flight = false;
+    }
+
     pub(super) fn id(&self) -> NoticeId {
         NoticeId { cause: self.cause, since: self.since }
     }

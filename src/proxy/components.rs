@@ -6,9 +6,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::egress::{EgressContext, EgressLimits, EgressSettings, Providers};
-use super::ingress::{Agents, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits};
+use super::ingress::{
+    Agents, IngressContext, IngressDrain, Notices, PreparedAgents, RateLimits, ReplicaListener,
+};
 use super::listen::{Admission, ConnectionLimits, ListenerConfig, LogThrottle, TlsConfig, expiry};
 use super::pem_files;
+use super::replicas::{CallbacksApi, Replication};
 use super::runtime::{Clocks, Drain, Recorder, RequestIds};
 use super::upkeep::Upkeep;
 use crate::agent::Agent;
@@ -33,6 +36,8 @@ pub struct Options {
     pub metrics: Arc<Metrics>,
     /// The ledger.
     pub store: Arc<Store>,
+    /// The other members, and the callbacks API for them. `None` without the section `replicas`.
+    pub replication: Option<(Arc<Replication>, CallbacksApi)>,
     /// The access log. `None` disables it.
     pub access_log: Option<AccessLogger>,
     /// The exporter of trace spans. `None` disables tracing.
@@ -41,12 +46,29 @@ pub struct Options {
     pub recent: Option<Arc<Recent>>,
 }
 
+impl Options {
+    /// Returns the recorder of exchanges, and the other members with the callbacks API for them.
+    fn into_recorder(self) -> (Arc<Recorder>, Option<(Arc<Replication>, CallbacksApi)>) {
+        let recorder = Recorder {
+            clock: self.clock,
+            metrics: self.metrics,
+            access_log: self.access_log,
+            traces: self.traces,
+            recent: self.recent,
+            request_ids: RequestIds::new(),
+        };
+        (Arc::new(recorder), self.replication)
+    }
+}
+
 /// The components of a running server.
 pub(super) struct Components {
     pub(super) admission: Arc<Admission>,
     pub(super) egress: Arc<EgressContext>,
     pub(super) ingress: Arc<IngressContext>,
     pub(super) notices: Arc<Notices>,
+    /// The replica listener, if there is one.
+    pub(super) replicas: Option<Arc<ReplicaListener>>,
 }
 
 impl Components {
@@ -60,16 +82,9 @@ impl Components {
         fetcher: Fetcher,
     ) -> Self {
         let actions_url = egress.as_ref().map(|(settings, address)| actions_url(settings, *address));
-        let clocks = Clocks { wall: options.clock, ledger: options.ledger_clock };
-        let recorder = Arc::new(Recorder {
-            clock: clocks.wall.clone(),
-            metrics: options.metrics,
-            access_log: options.access_log,
-            traces: options.traces,
-            recent: options.recent,
-            request_ids: RequestIds::new(),
-        });
-        let (store, agents) = (options.store, Arc::new(agents));
+        let clocks = Clocks { wall: options.clock.clone(), ledger: Arc::clone(&options.ledger_clock) };
+        let (store, agents) = (Arc::clone(&options.store), Arc::new(agents));
+        let (recorder, replication) = options.into_recorder();
         let log_throttle = Arc::<LogThrottle>::default();
         let admission = Admission {
             policy: Arc::clone(&policy),
@@ -103,18 +118,18 @@ impl Components {
             recorder,
             store,
             agents,
+            replication: replication.as_ref().map(|(replication, _)| Arc::clone(replication)),
             fetcher,
             rate_limits: RateLimits::default(),
             body_memory: BodyMemory::default(),
             actions_url: actions_url.unwrap_or_default(),
             drain: IngressDrain::default(),
         };
-        let components = Self {
-            admission: Arc::new(admission),
-            egress: Arc::new(egress),
-            ingress: Arc::new(ingress),
-            notices: Arc::new(notices),
-        };
+        let ingress = Arc::new(ingress);
+        let replicas = replication
+            .map(|(replication, callbacks)| Arc::new(ReplicaListener::new(&ingress, replication, callbacks)));
+        let (admission, egress, notices) = (Arc::new(admission), Arc::new(egress), Arc::new(notices));
+        let components = Self { admission, egress, ingress, notices, replicas };
         components.raise_file_limit(&components.ingress.policy.load());
         components
     }

@@ -4,16 +4,21 @@
 //! pingora provides TLS for listeners, and HTTP/2. Its streaming forward path is not used, because Callgate reads a
 //! callback completely, decides, and then delivers it completely.
 
+mod addresses;
+mod agent_client;
 mod components;
 mod egress;
 mod ingress;
 pub(crate) mod listen;
 mod pem_files;
+mod replicas;
 pub(crate) mod runtime;
 mod server;
 mod upkeep;
 
+pub use addresses::StartError;
 pub use components::Options;
 pub use ingress::check_agent;
 pub use listen::check_tls;
-pub use server::{Prepared, Server, StartError};
+pub use replicas::{CallbacksApi, MemberAnswer, MemberRequest, Replication};
+pub use server::{Prepared, Server};

@@ -14,40 +14,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::addresses::{Addresses, StartError};
 use super::components::{Components, Options};
 use super::egress::{EgressSettings, OwnAddresses, Providers, listener};
 use super::ingress::{self, Agents, IngressContext, PreparedAgents};
-use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, bind, close};
+use super::listen::{AcceptQueue, BoundListener, ListenerConfig, accept, close};
+use super::replicas::run_discovery;
 use super::runtime::Drain;
 use crate::clock::instant;
 use crate::config::Startup;
 use crate::fetch::{Fetcher, with_cached};
 use crate::observe::Traces;
 use crate::policy::Policy;
-use crate::store::StoreError;
-
-/// The reason why the server did not start. No address stays bound.
-#[derive(Debug)]
-pub enum StartError {
-    /// An address could not be bound.
-    Bind(SocketAddr, std::io::Error),
-    /// The fetcher could not be created or could not read its cache.
-    Fetch(String),
-    /// The ledger's file is unusable.
-    Store(StoreError),
-    /// A certificate, a private key or the trusted roots are unusable.
-    Tls(String),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::Store(error) => error.fmt(f),
-            Self::Fetch(message) | Self::Tls(message) => f.write_str(message),
-        }
-    }
-}
 
 /// A running server.
 pub struct Server {
@@ -57,7 +35,10 @@ pub struct Server {
     pub egress: Option<SocketAddr>,
     /// The bound address of the admin listener.
     pub admin: Option<SocketAddr>,
+    /// The bound address of the replica listener.
+    pub replicas: Option<SocketAddr>,
     listeners: Vec<Arc<ArcSwap<ListenerConfig>>>,
+    replica_config: Option<Arc<ArcSwap<ListenerConfig>>>,
     /// All bound addresses. Egress denies them as action endpoints.
     own_addresses: OwnAddresses,
     ingress_queues: Vec<AcceptQueue>,
@@ -65,6 +46,7 @@ pub struct Server {
     stop_ingress: watch::Sender<bool>,
     stop_egress: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
+    stop_replicas: watch::Sender<bool>,
     /// The tasks that accept ingress connections. Each task ends by itself after its listener has stopped.
     accept_callbacks: Vec<JoinHandle<()>>,
     /// The task that accepts egress connections. The task ends by itself after its listener has stopped.
@@ -81,35 +63,9 @@ pub struct Prepared {
     agents: PreparedAgents,
     egress_listener: Option<EgressSettings>,
     listeners: Vec<ListenerConfig>,
+    replica_listener: Option<ListenerConfig>,
     providers: Option<Providers>,
     policy: Policy,
-}
-
-/// The bound listeners.
-struct Addresses {
-    ingress: Vec<BoundListener>,
-    egress: Option<BoundListener>,
-    admin: Option<BoundListener>,
-}
-
-impl Addresses {
-    fn bind(startup: &Startup) -> Result<Self, StartError> {
-        Ok(Self {
-            ingress: startup
-                .ingress
-                .iter()
-                .map(|listener| bind_named(listener.address))
-                .collect::<Result<_, _>>()?,
-            egress: startup.egress.as_ref().map(|egress| bind_named(egress.address)).transpose()?,
-            admin: startup.admin.as_ref().map(|admin| bind_named(admin.address)).transpose()?,
-        })
-    }
-
-    /// Returns all bound addresses.
-    fn own_addresses(&self) -> OwnAddresses {
-        let bound = self.ingress.iter().chain(&self.egress).chain(&self.admin);
-        OwnAddresses::new(bound.map(|bound| bound.address).collect())
-    }
 }
 
 impl Server {
@@ -136,6 +92,7 @@ impl Server {
         // Certificates are checked before the first address is bound.
         let listeners = listener_configs(startup).map_err(StartError::Tls)?;
         let egress_settings = egress_settings(startup).map_err(StartError::Tls)?;
+        let replica_listener = replica_config(startup).map_err(StartError::Tls)?;
         let listeners: Vec<_> =
             listeners.into_iter().map(|config| Arc::new(ArcSwap::from_pointee(config))).collect();
         let addresses = Addresses::bind(startup)?;
@@ -153,16 +110,20 @@ impl Server {
         let (stop_egress, egress_stopping) = watch::channel(false);
         // The admin listener stops last, because readiness probes must be answered until the last exchange has ended.
         let (stop_admin, admin_stopping) = watch::channel(false);
+        let (stop_replicas, replicas_stopping) = watch::channel(false);
         let mut server = Self {
             ingress: addresses.ingress.iter().map(|bound| bound.address).collect(),
             egress: egress_address,
             admin: addresses.admin.as_ref().map(|bound| bound.address),
+            replicas: addresses.replicas.as_ref().map(|bound| bound.address),
             own_addresses,
             ingress_queues: addresses.ingress.iter().filter_map(BoundListener::queue).collect(),
             egress_queues: addresses.egress.iter().filter_map(BoundListener::queue).collect(),
             stop_ingress,
             stop_egress,
             stop_admin,
+            stop_replicas,
+            replica_config: replica_listener.map(|config| Arc::new(ArcSwap::from_pointee(config))),
             accept_callbacks: Vec::new(),
             accept_requests: None,
             admin_task: None,
@@ -179,6 +140,7 @@ impl Server {
         if let Some(bound) = addresses.admin {
             server.admin_task = Some(tokio::spawn(admin(listening(bound)?, admin_stopping)));
         }
+        server.accept_members(addresses.replicas, &replicas_stopping)?;
         server.spawn(ingress::run_notices(Arc::clone(&server.components.notices)));
         server.spawn(server.components.upkeep().run());
         server.spawn(fetch_task.run());
@@ -206,6 +168,26 @@ impl Server {
         Ok(())
     }
 
+    /// Starts accepting connections of other members, and looking for them.
+    fn accept_members(
+        &mut self,
+        bound: Option<BoundListener>,
+        stopping: &ShutdownWatch,
+    ) -> Result<(), StartError> {
+        let (Some(bound), Some(replicas), Some(config)) =
+            (bound, self.components.replicas.clone(), self.replica_config.clone())
+        else {
+            return Ok(());
+        };
+        replicas.replication.listens_on(bound.address.port());
+        self.spawn(run_discovery(Arc::clone(&replicas.replication)));
+        let watch = stopping.clone();
+        let serve = move |stream, info| Arc::clone(&replicas).serve(stream, info, watch.clone());
+        let admission = Arc::clone(&self.components.admission);
+        self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
+        Ok(())
+    }
+
     /// Returns a function that prepares a new configuration. The returned function reads files, so it must run outside
     /// the async workers. The new configuration must differ from the current one only in settings that a reload may
     /// change. The caller must check this.
@@ -224,17 +206,22 @@ impl Server {
                 .then(|| providers.with_own_addresses(own_addresses));
             let egress_listener = egress_settings(&startup)?;
             let agents = agents.prepare(&policy.agents)?;
-            Ok(Prepared { agents, egress_listener, listeners, providers, policy: with_cached(policy)? })
+            let replica_listener = replica_config(&startup)?;
+            let policy = with_cached(policy)?;
+            Ok(Prepared { agents, egress_listener, listeners, replica_listener, providers, policy })
         }
     }
 
     /// Installs a new configuration. Requests in flight keep the configuration with which they began.
     pub fn install(&self, prepared: Prepared) {
-        let Prepared { agents, egress_listener, listeners, providers, policy } = prepared;
+        let Prepared { agents, egress_listener, listeners, replica_listener, providers, policy } = prepared;
         // The policy is installed before the listeners. In between, a route that requires client certificates denies
         // callbacks from listeners that do not yet verify them.
         self.components.install(&policy, providers, agents, egress_listener);
         for (current, config) in self.listeners.iter().zip(listeners) {
+            current.store(Arc::new(config));
+        }
+        if let (Some(current), Some(config)) = (&self.replica_config, replica_listener) {
             current.store(Arc::new(config));
         }
         self.components.report(&self.listeners);
@@ -248,6 +235,8 @@ impl Server {
     pub async fn stop(self, delay: Duration, grace: Duration) -> usize {
         let Components { ingress, egress, notices, .. } = &self.components;
         ingress.drain.close_connections.store(true, Ordering::Relaxed);
+        let replication = self.components.replicas.as_ref().map(|replicas| &replicas.replication);
+        replication.into_iter().for_each(|replication| replication.stopping());
         tokio::time::sleep(delay).await;
         let deadline = instant() + grace;
         let shortest_wait = grace.min(LAST_EXCHANGES_WAIT);
@@ -258,6 +247,7 @@ impl Server {
         let new_connections = &self.components.admission.new_connections;
         serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
         let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
+        replication.into_iter().for_each(|replication| replication.leaving());
         // From now on, requests on kept-alive connections are no longer served. Callgate still waits for requests that
         // have already begun.
         ingress.drain.requests.close();
@@ -275,6 +265,11 @@ impl Server {
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
         egress.drain.close();
         let _ = timeout(time_left(), egress.drain.wait_until_empty()).await;
+        // Nothing changes the ledger any more.
+        if let Some(replication) = replication {
+            replication.leave().await;
+        }
+        let _ = self.stop_replicas.send(true);
         for task in &self.tasks {
             task.abort();
         }
@@ -329,13 +324,14 @@ fn providers(startup: &Startup, policy: &Policy) -> Result<Providers, StartError
     Ok(providers.map_err(StartError::Tls)?.with_proxy(policy.outbound_proxy.clone()))
 }
 
-fn bind_named(address: SocketAddr) -> Result<BoundListener, StartError> {
-    bind(address).map_err(|error| StartError::Bind(address, error))
-}
-
 /// Reads the certificate files of each ingress listener.
 fn listener_configs(startup: &Startup) -> Result<Vec<ListenerConfig>, String> {
     startup.ingress.iter().map(ListenerConfig::new).collect()
+}
+
+/// Reads the certificate files of the replica listener.
+fn replica_config(startup: &Startup) -> Result<Option<ListenerConfig>, String> {
+    startup.replicas.as_ref().map(|one| ListenerConfig::for_members(&one.listener)).transpose()
 }
 
 /// Reads the certificate files of the egress listener.

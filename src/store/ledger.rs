@@ -11,7 +11,7 @@ use super::memory::{DueNotice, Memory, SHARDS};
 use super::restore::Restore;
 use super::waiters::Waiters;
 use super::writer;
-use crate::config::StoreSettings;
+use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Interaction, QuestionFault};
 use crate::observe::Metrics;
@@ -57,6 +57,17 @@ pub struct Taken<'s> {
     /// The endpoint of the provider that receives the answer.
     pub endpoint: Box<str>,
     answered: bool,
+}
+
+/// The result of [`Store::revoke`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Revoked {
+    /// The ledger knew the interaction.
+    Known,
+    /// The ledger did not know the interaction, and has recorded the revocation.
+    Remembered,
+    /// The ledger does not know the interaction, and has recorded nothing.
+    Unknown,
 }
 
 /// The result of [`Store::pass`].
@@ -144,16 +155,22 @@ impl Store {
         if self.accepts_changes() { Ok(()) } else { Err(unavailable()) }
     }
 
-    /// Revokes an interaction, so that its token is denied from now on. Returns false if the interaction is unknown and
-    /// the store does not adopt unknown interactions.
+    /// Revokes an interaction, so that its token is denied from now on. An unknown interaction is recorded as revoked if
+    /// the ledger may adopt it later: if `store.unknown` is `adopt`, or `remembers` is true.
     ///
     /// # Errors
     /// Returns the denial `store_full` or `store_unavailable`.
-    pub async fn revoke(&self, id: &str, now: Timestamp) -> Result<bool, Refusal> {
+    pub async fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Result<Revoked, Refusal> {
         self.check()?;
-        let Some(revoked) = self.memory.revoke(id, now) else { return Ok(false) };
+        let is_known = self.knows(id);
+        let Some(revoked) = self.memory.revoke(id, remembers, now) else { return Ok(Revoked::Unknown) };
         durable(self.journal.as_ref(), revoked?).await?;
-        Ok(true)
+        Ok(if is_known { Revoked::Known } else { Revoked::Remembered })
+    }
+
+    /// Reports whether the ledger adopts unknown interactions.
+    pub fn adopts(&self) -> bool {
+        self.memory.settings.unknown == Unknown::Adopt
     }
 
     /// Records that the request of an interaction did not reach its provider, or that the provider rejected it.

@@ -100,6 +100,8 @@ pub(super) struct Memory {
     pub(super) tombstones: AtomicUsize,
     /// The shard at which the next [`Store::pass`](super::Store::pass) begins.
     pub(super) next_pass: AtomicUsize,
+    /// For each member that has handed over interactions, how many of them the ledger has.
+    pub(super) origins: Mutex<HashMap<Box<str>, usize>>,
     pub(super) settings: StoreSettings,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) metrics: Arc<Metrics>,
@@ -134,6 +136,7 @@ impl Memory {
             unsent: Mutex::default(),
             tombstones: AtomicUsize::new(0),
             next_pass: AtomicUsize::new(0),
+            origins: Mutex::default(),
             settings,
             journal,
             metrics,
@@ -199,6 +202,9 @@ impl Memory {
     /// exist.
     pub(super) fn remove(&self, shard: &mut Shard, id: &Arc<str>) -> Option<Vec<Change>> {
         let slot = shard.interactions.remove(id)?;
+        if let Some(origin) = slot.record.origin() {
+            self.uncount_origin(origin);
+        }
         let mut changes = self.drop_events(&mut shard.events, slot.record.delivered_events());
         self.note_oldest(Self::index(id), shard);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
@@ -235,6 +241,9 @@ impl Memory {
         if record.state.is_open() {
             self.metrics.interaction_opened(&record.route);
         }
+        if let Some(origin) = record.origin() {
+            self.count_origin(origin);
+        }
         let next_check = record.next_look(EPOCH);
         shard.checks.push(Reverse((next_check, Arc::clone(id))));
         let slot = Box::new(Slot { record, number, next_check });
@@ -262,6 +271,11 @@ impl Memory {
             Some(slot) => slot,
             None => self.adopt(shard, ask, granted, now)?,
         };
+        let mut known = known;
+        if !slot.record.inherited().is_empty() {
+            let all = ask.events.iter().chain(ask.repeats).copied();
+            known.extend(all.filter(|event| Self::was_delivered_before(&slot.record, id, *event)));
+        }
         let claim = slot.record.claim(ask, now, |event| known.contains(&event))?;
         Ok(claim.map(|claim| Hold::Interaction(id.into(), claim, window(ask))))
     }
@@ -274,7 +288,7 @@ impl Memory {
         granted: &Granted,
         now: Timestamp,
     ) -> Result<&'s mut Slot, ClaimError> {
-        if self.settings.unknown == Unknown::Refuse {
+        if self.settings.unknown == Unknown::Refuse && !ask.adopts {
             return Err(unknown());
         }
         let captures = pairs(ask.captures.iter());

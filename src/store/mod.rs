@@ -11,8 +11,7 @@ mod dedup;
 mod event_memory;
 mod events;
 mod file;
-#[cfg(test)]
-mod file_tests;
+mod hand_over;
 mod ledger;
 mod memory;
 mod mint;
@@ -25,6 +24,7 @@ mod writer;
 
 pub use claim::Claimed;
 pub use file::Health;
-pub use ledger::{Passed, Store, StoreError, Taken, Walk};
+pub use hand_over::{HandedRecords, incarnation};
+pub use ledger::{Passed, Revoked, Store, StoreError, Taken, Walk};
 pub use memory::DueNotice;
 pub use mint::{MintRefusal, mint};

@@ -55,15 +55,16 @@ impl Memory {
         Some((result, sequence))
     }
 
-    /// Revokes an interaction. Returns `None` if it is unknown and the store does not adopt unknown interactions.
-    pub(super) fn revoke(&self, id: &str, now: Timestamp) -> Option<Result<u64, Refusal>> {
+    /// Revokes an interaction. Returns `None` if it is unknown, the store does not adopt unknown interactions, and
+    /// `remembers` is false.
+    pub(super) fn revoke(&self, id: &str, remembers: bool, now: Timestamp) -> Option<Result<u64, Refusal>> {
         let mut shard = self.shard(Self::index(id));
         if let Some((_, sequence)) =
             self.update_locked(&mut shard, id, now, |record| record.go(Event::Revoked))
         {
             return Some(Ok(sequence));
         }
-        if self.settings.unknown == Unknown::Refuse {
+        if self.settings.unknown == Unknown::Refuse && !remembers {
             return None;
         }
         // Another replica may have minted the interaction, and a callback may arrive later. The ledger must then know

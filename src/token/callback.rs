@@ -1,7 +1,7 @@
 //! Verifies callback tokens. Each token is valid for one route, one set of captures and one interaction, until it
 //! expires.
 
-use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
+use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims, OWNED_VERSION};
 use super::derive::Deriver;
 use super::mint::header_text;
 use crate::denial::{Denial, Refusal};
@@ -20,6 +20,9 @@ pub struct Granted {
     pub expires: Timestamp,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
+    /// The encrypted owner of the interaction (see [`OwnerSealer`](crate::replica::OwnerSealer)). `None` if the token
+    /// names no owner.
+    pub owner: Option<Box<str>>,
 }
 
 /// A verifier for callback tokens.
@@ -86,7 +89,8 @@ impl CallbackVerifier {
             claims.and_then(|payload| serde_json::from_slice(payload).ok()).ok_or_else(|| {
                 Refusal::new(Denial::TokenClaim, "the claims are not those of a callback token")
             })?;
-        if claims.v != CALLBACK_VERSION {
+        let version = if claims.own.is_some() { OWNED_VERSION } else { CALLBACK_VERSION };
+        if claims.v != version {
             return Err(Refusal::new(
                 Denial::TokenClaim,
                 format!("the claims have the unsupported version {}", claims.v),
@@ -108,6 +112,7 @@ impl CallbackVerifier {
             issued: Timestamp::from_unix_secs(claims.iat),
             expires: Timestamp::from_unix_secs(claims.exp),
             uses: claims.uses,
+            owner: claims.own.map(|own| own.into()),
         })
     }
 }

@@ -11,6 +11,8 @@ pub(super) const CALLBACK_TYPE: &str = "callback+jwt";
 pub(super) const CALLGATE_ISSUER: &str = "callgate";
 /// The version of the claims of callback tokens.
 pub(super) const CALLBACK_VERSION: u8 = 1;
+/// The version of the claims of callback tokens that name their owner.
+pub(super) const OWNED_VERSION: u8 = 2;
 
 /// The claims of a callback token. Unknown members are errors, because only Callgate writes these tokens.
 #[derive(Debug, Deserialize, Serialize)]
@@ -38,4 +40,8 @@ pub(super) struct Claims<'a> {
     /// Number of callbacks that the token allows. If the claim is missing, any number is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) uses: Option<u32>,
+    /// The owner of the interaction, encrypted (see [`OwnerSealer`](crate::replica::OwnerSealer)). Tokens of version 2
+    /// have this claim, and tokens of version 1 do not.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(super) own: Option<Cow<'a, str>>,
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{EncodingKey, Header};
 
-use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims};
+use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims, OWNED_VERSION};
 use super::derive::Deriver;
 use crate::jose::{Algorithm, Family, KeyFault, SHARED_KEY_BYTES_MIN};
 use crate::secret::Secret;
@@ -42,6 +42,8 @@ pub struct Grant<'a> {
     pub expires: Timestamp,
     /// Number of callbacks that the token allows. `None` means any number.
     pub uses: Option<u32>,
+    /// The encrypted owner of the interaction. `None` if the token names no owner.
+    pub owner: Option<&'a str>,
 }
 
 /// Mints callback tokens with one key.
@@ -100,7 +102,7 @@ impl Minter {
     pub fn mint(&self, grant: &Grant<'_>) -> Option<String> {
         let header = header(CALLBACK_TYPE, self.algorithm, &self.key_id);
         let claims = Claims {
-            v: CALLBACK_VERSION,
+            v: if grant.owner.is_some() { OWNED_VERSION } else { CALLBACK_VERSION },
             iss: CALLGATE_ISSUER.into(),
             aud: Cow::Borrowed(&self.audience),
             sub: grant.interaction.into(),
@@ -109,6 +111,7 @@ impl Minter {
             iat: grant.issued.unix_secs(),
             exp: grant.expires.unix_secs(),
             uses: grant.uses,
+            own: grant.owner.map(Cow::Borrowed),
         };
         jsonwebtoken::encode(&header, &claims, &self.key).ok()
     }

@@ -120,7 +120,15 @@ fn a_minted_token_begins_with_the_header_its_verifier_knows() {
     let secret = Secret::new(vec![b'k'; 32]);
     let minter = Minter::new("k1", algorithm, &secret, "https://a").unwrap();
     let now = Timestamp::from_unix_secs(0);
-    let grant = Grant { route: "r", interaction: "i", captures: &[], issued: now, expires: now, uses: None };
+    let grant = Grant {
+        route: "r",
+        interaction: "i",
+        captures: &[],
+        issued: now,
+        expires: now,
+        uses: None,
+        owner: None,
+    };
     assert!(
         minter
             .mint(&grant)

@@ -191,6 +191,7 @@ pub struct Callgate {
     pub ingress: SocketAddr,
     pub egress: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
+    pub replicas: Option<SocketAddr>,
     lines: Receiver<Vec<u8>>,
     serving: Option<Serving>,
     runtime: Option<Runtime>,
@@ -227,6 +228,7 @@ impl Callgate {
             ingress: serving.server.ingress[0],
             egress: serving.server.egress,
             admin: serving.server.admin,
+            replicas: serving.server.replicas,
             lines,
             serving: Some(serving),
             runtime: Some(runtime),
@@ -289,6 +291,13 @@ impl Callgate {
             all.extend(self.log());
         }
         all
+    }
+
+    /// Ends all tasks of the server at once, as if its process was killed.
+    pub fn kill(mut self) {
+        let serving = self.serving.take();
+        self.runtime.take().unwrap().shutdown_timeout(PATIENCE);
+        drop(serving);
     }
 
     /// Stops the server with a generous grace period. Returns the number of exchanges that were cut off.

@@ -67,6 +67,7 @@ mod properties;
 mod providers;
 mod readme;
 mod reload;
+mod replicas;
 mod reuse_under_load;
 mod schema;
 mod seeds;

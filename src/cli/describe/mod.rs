@@ -39,6 +39,9 @@ pub(super) fn describe(config: &Config) -> Value {
             "ttl": format_duration(asserter.ttl()),
         })),
         "limits": limits(policy),
+        "replicas": config.startup.replicas.as_ref().zip(policy.replicas.as_deref()).map(|(listener, replicas)| {
+            startup::replicas(listener, replicas)
+        }),
         "outbound_proxy": policy.outbound_proxy.as_ref().map(|proxy| json!({
             "url": proxy.url().to_string().trim_end_matches('/'),
             "no_proxy": proxy.no_proxy().iter().map(ToString::to_string).collect::<Vec<_>>(),

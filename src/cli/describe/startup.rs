@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::ranges;
-use crate::config::{AccessLog, AdminListener, Listener, Startup, Tls, Unknown};
+use crate::config::{AccessLog, AdminListener, Listener, ReplicaListener, Startup, Tls, Unknown};
+use crate::replica::{Gone, Replicas};
 use crate::time::format_duration;
 
 /// Returns the sections of the startup configuration.
@@ -45,6 +46,26 @@ pub(super) fn startup(startup: &Startup) -> Value {
             "sample": traces.sample,
             "service": traces.service,
         })),
+    })
+}
+
+/// Returns the section `replicas`.
+pub(super) fn replicas(listener: &ReplicaListener, replicas: &Replicas) -> Value {
+    json!({
+        "address": listener.listener.address.to_string(),
+        "advertise": listener.advertise,
+        "mint": replicas.mint,
+        "group": replicas.group,
+        "discover": replicas.discover,
+        "gone": match replicas.gone {
+            Gone::Any => "any",
+            Gone::Refuse => "refuse",
+            Gone::Retry => "retry",
+        },
+        "gone_after": format_duration(replicas.gone_after),
+        "patience": format_duration(replicas.patience),
+        "timeout": format_duration(replicas.timeout),
+        "tls": listener.listener.tls.as_ref().map(tls),
     })
 }
 

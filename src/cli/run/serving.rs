@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::admin::{self, Admin, AdminResponse};
+use crate::admin::{self, Admin, AdminResponse, LocalInteractions};
 use crate::clock::{Clock, LedgerClock, instant};
 use crate::config::{Config, Startup};
 use crate::observe::{AccessLogger, ConfigState, Metrics, Recent, Traces};
-use crate::proxy::{Options, Server, StartError};
-use crate::store::Store;
+use crate::policy::Policy;
+use crate::proxy::{CallbacksApi, Options, Replication, Server, StartError};
+use crate::replica::Owner;
+use crate::store::{self, Store};
 
 /// A running server, its readiness flag, and the parts that a reload replaces.
 pub struct Serving {
@@ -21,6 +23,7 @@ pub struct Serving {
     ready: Arc<AtomicBool>,
     admin: Option<Arc<Admin>>,
     startup: Startup,
+    replication: Option<Arc<Replication>>,
 }
 
 impl Serving {
@@ -38,7 +41,7 @@ impl Serving {
                 differences.join(", ")
             ));
         }
-        let prepare = self.server.preparing(startup.clone(), policy);
+        let prepare = self.server.preparing(startup.clone(), own_member(policy, self.own()));
         let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())??;
         self.server.install(prepared);
         if let (Some(admin), Some(listener)) = (&self.admin, startup.admin) {
@@ -46,6 +49,10 @@ impl Serving {
             admin.listener.store(Arc::new(listener));
         }
         Ok(warnings)
+    }
+
+    fn own(&self) -> Option<Owner> {
+        self.replication.as_ref().map(|replication| (*replication.own()).clone())
     }
 
     /// Stops the server. For `delay`, the server reports "not ready" but still accepts requests. Then it accepts no
@@ -69,17 +76,25 @@ pub fn serve(
     state: Arc<ConfigState>,
 ) -> Result<Serving, StartError> {
     let ready = Arc::new(AtomicBool::new(true));
+    let own = own_identity(&config)?;
     let store = Store::start(&config.startup.store, Arc::clone(&metrics), instant, clock.now());
     let store = store.map_err(StartError::Store)?;
     let store = Arc::new(store);
-    let policy = Arc::new(ArcSwap::from_pointee(config.policy));
+    let policy = Arc::new(ArcSwap::from_pointee(own_member(config.policy, own)));
+    let replication = Replication::new(&policy, &clock, &store, &metrics).map(Arc::new);
     let listener = config.startup.admin.clone();
     let ledger_clock = Arc::new(LedgerClock::new(clock.clone()));
+    let interactions = LocalInteractions {
+        store: Arc::clone(&store),
+        ledger_clock: Arc::clone(&ledger_clock),
+        replication: replication.clone(),
+    };
     let admin = listener.map(|listener| {
         Arc::new(Admin {
             metrics: Arc::clone(&metrics),
             ready: Arc::clone(&ready),
             store: Arc::clone(&store),
+            interactions: interactions.clone(),
             policy: Arc::clone(&policy),
             clock: clock.clone(),
             ledger_clock: Arc::clone(&ledger_clock),
@@ -92,7 +107,12 @@ pub fn serve(
     let traces = config.startup.traces.as_ref().map(|to| Traces::start(to, Arc::clone(&metrics)));
     let traces = traces.transpose().map_err(StartError::Fetch)?;
     let recent = admin.as_ref().map(|admin| Arc::clone(&admin.recent));
-    let options = Options { clock, ledger_clock, metrics, store, access_log: log, recent, traces };
+    let callbacks: CallbacksApi =
+        Arc::new(move |request| Box::pin(interactions.clone().answer_member(request)));
+    let kept = replication.clone();
+    let replication = replication.map(|replication| (replication, callbacks));
+    let options =
+        Options { clock, ledger_clock, metrics, store, replication, access_log: log, recent, traces };
     let respond = move |request| {
         let admin = answering.clone();
         async move {
@@ -104,5 +124,19 @@ pub fn serve(
     };
     let serve_admin = |listener, stopping| admin::serve(listener, respond, stopping);
     let server = Server::start(&config.startup, policy, options, serve_admin)?;
-    Ok(Serving { server, ready, admin, startup: config.startup })
+    Ok(Serving { server, ready, admin, startup: config.startup, replication: kept })
+}
+
+/// Returns the policy of this process. `own` is its identity as a member.
+fn own_member(policy: Policy, own: Option<Owner>) -> Policy {
+    let replicas = policy.replicas.as_ref().zip(own).map(|(replicas, own)| Arc::new(replicas.of(own)));
+    Policy { replicas, ..policy }
+}
+
+/// Returns the identity of this process as a member, or `None` without the section `replicas`.
+fn own_identity(config: &Config) -> Result<Option<Owner>, StartError> {
+    let Some(replicas) = &config.policy.replicas else { return Ok(None) };
+    let incarnation = store::incarnation(config.startup.store.path.as_deref());
+    let incarnation = incarnation.map_err(StartError::Fetch)?;
+    Ok(Some(Owner { incarnation, address: replicas.advertise.clone() }))
 }

@@ -2,6 +2,8 @@
 
 mod client_address;
 mod limits;
+mod listener;
+mod replicas;
 mod tls;
 
 use std::net::SocketAddr;
@@ -11,13 +13,17 @@ use crate::path::CanonicalPath;
 use crate::secret::Secret;
 use crate::source::Networks;
 use limits::BODY_MEMORY_MAX;
+use listener::address;
 use tls::{egress_tls, tls};
 
+pub use listener::Listener;
+pub use replicas::ReplicaListener;
 pub use tls::{CertificateFiles, ClientAuthorities, Tls};
 
 pub(super) use client_address::client_address;
 pub(super) use limits::{limits, rate};
-pub(super) use tls::{pem, trusted_roots};
+pub(super) use replicas::replicas;
+pub(super) use tls::{pem, server_name, trusted_roots};
 
 /// The maximum of `listen.admin.recent`.
 const RECENT_MAX: u64 = 10_000;
@@ -29,19 +35,6 @@ const EGRESS_BODY_MEMORY_DEFAULT: u64 = 64 << 20;
 const EGRESS_CONNECTIONS_DEFAULT: usize = 1024;
 /// The minimum length of `listen.admin.token`, in bytes.
 const TOKEN_BYTES_MIN: usize = 16;
-
-/// An ingress listener, which accepts callbacks.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// The address. Port 0 selects a free port.
-    pub address: SocketAddr,
-    /// The TLS settings. If they are `None`, the listener accepts plain HTTP.
-    pub tls: Option<Tls>,
-    /// The proxies that send a PROXY protocol header. If they are `None`, the listener does not expect such a header.
-    pub proxied_by: Option<Networks>,
-    /// The path at which load balancers check the health of this listener. `None` if there is no such path.
-    pub health: Option<Box<str>>,
-}
 
 /// The admin listener, which serves metrics, health checks, the callbacks API and the admin page.
 #[derive(Clone, Debug)]
@@ -203,14 +196,6 @@ fn proxied_by(at: &Cursor<'_>) -> Option<Networks> {
         at.warn("every address is trusted: any caller can claim any address");
     }
     Some(trusted)
-}
-
-fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
-    let text = at.text()?;
-    match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => at.error(format!("`{text}` is not an address"), "such as 0.0.0.0:8443 or [::]:8443"),
-    }
 }
 
 /// Returns the first address that two listeners use. Port 0 is not compared, because it selects a free port each time.

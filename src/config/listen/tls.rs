@@ -107,3 +107,13 @@ pub(crate) fn pem(at: &Cursor<'_>, label: &str) -> Option<Pem> {
     }
     at.error(format!("{path} contains no PEM block `{label}`"), "")
 }
+
+/// Reads the name that the certificate of a server must have: a host name or an IP address.
+pub(crate) fn server_name<'n>(at: &Cursor<'n>) -> Option<&'n str> {
+    let name = at.text()?;
+    let is_host = name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+    if is_host || name.parse::<std::net::IpAddr>().is_ok() {
+        return Some(name);
+    }
+    at.error(format!("`{name}` is not the name of a host"), "such as agent.internal, without a port")
+}

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use super::agent_client::{AgentClient, AgentShare};
 use crate::agent::Agent;
+use crate::proxy::agent_client::{AgentClient, AgentShare};
 
 /// The clients for all agents.
 pub(crate) struct Agents {

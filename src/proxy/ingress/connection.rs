@@ -8,7 +8,8 @@ use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 
 use super::context::IngressContext;
-use super::{callback_exchange, http2_connection};
+use super::exchange::{self, Origin};
+use super::http2_connection;
 use crate::http::{
     BufferedIo, CLOSE_TIMEOUT, HeadRead, Http1Session, ReusableTimer, Session, request_head, with_timeout,
 };
@@ -54,7 +55,7 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
             HeadRead::Request(request, leftover) => Http1Session::new(stream, request, leftover),
             HeadRead::Http2Preface(bytes) => return rewind(stream, bytes),
             HeadRead::HeadError(error) => {
-                Box::pin(callback_exchange::deny_head(context, stream, conn, error)).await;
+                Box::pin(exchange::deny_head(context, stream, conn, error)).await;
                 return None;
             }
             HeadRead::Closed => {
@@ -64,7 +65,7 @@ async fn http1(context: &Arc<IngressContext>, mut stream: Stream, conn: &ConnInf
         };
         // The future is boxed, so that it does not enlarge the future of an idle connection.
         let session = Session::Http1(Box::new(session));
-        let (back, read) = Box::pin(callback_exchange::serve(context, session, conn)).await?;
+        let (back, read) = Box::pin(exchange::serve(context, session, Origin::Connection(conn))).await?;
         (stream, leftover) = (back, Some(read));
     }
 }

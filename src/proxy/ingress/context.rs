@@ -10,6 +10,7 @@ use super::rate_limits::RateLimits;
 use crate::fetch::Fetcher;
 use crate::http::BodyMemory;
 use crate::policy::Policy;
+use crate::proxy::replicas::Replication;
 use crate::proxy::runtime::{Clocks, Drain, Recorder};
 use crate::store::Store;
 
@@ -22,6 +23,8 @@ pub(crate) struct IngressContext {
     /// The ledger.
     pub(crate) store: Arc<Store>,
     pub(crate) agents: Arc<Agents>,
+    /// The other members. `None` if there is only one.
+    pub(crate) replication: Option<Arc<Replication>>,
     pub(crate) fetcher: Fetcher,
     pub(crate) rate_limits: RateLimits,
     pub(crate) body_memory: BodyMemory,

@@ -8,7 +8,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::agent_client::AgentClient;
 use crate::agent::Agent;
 use crate::clock::instant;
 use crate::denial::Denial;
@@ -19,6 +18,7 @@ use crate::http::{Caller, Session, head_of};
 use crate::ingress::{BodyLength, Notice, Observed, Permit, Streamed};
 use crate::observe::{AGENT_ACCEPTED, AGENT_REJECTED, Metrics};
 use crate::policy::Limits;
+use crate::proxy::agent_client::AgentClient;
 use crate::request::RequestHead;
 use crate::store::Claimed;
 use crate::time::Timestamp;

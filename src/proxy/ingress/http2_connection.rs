@@ -9,8 +9,8 @@ use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, def
 use pingora::protocols::{Digest, Stream};
 use pingora::server::ShutdownWatch;
 
-use super::callback_exchange;
 use super::context::IngressContext;
+use super::exchange::{self, Origin};
 use crate::denial::Denial;
 use crate::http::{MemoryReservation, with_timeout};
 use crate::policy::Limits;
@@ -132,7 +132,8 @@ pub(super) async fn serve(
                 let guards = (exchanges.begin(), head);
                 tokio::spawn(async move {
                     let _guards = guards;
-                    callback_exchange::serve(&context, ServerSession::new_http2(session).into(), &conn).await;
+                    let session = ServerSession::new_http2(session).into();
+                    exchange::serve(&context, session, Origin::Connection(&conn)).await;
                 });
             }
             Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,

@@ -1,19 +1,16 @@
 //! The ingress: connections, exchanges, delivery to the agent, and notices to the agent about callbacks that did not
 //! arrive.
 
-mod agent_client;
 mod agents;
-mod callback_exchange;
 mod connection;
 mod context;
 mod deliver;
+mod exchange;
 mod http2_connection;
 mod notice_queue;
 mod notices;
 mod rate_limits;
-mod request_log;
-mod respond_to_handshake;
-mod stream_exchange;
+mod replica_listener;
 
 pub use agents::check_agent;
 pub(crate) use agents::{Agents, PreparedAgents};
@@ -21,3 +18,4 @@ pub(crate) use connection::serve;
 pub(crate) use context::{IngressContext, IngressDrain};
 pub(crate) use notices::{Notices, run as run_notices};
 pub(crate) use rate_limits::RateLimits;
+pub(crate) use replica_listener::ReplicaListener;

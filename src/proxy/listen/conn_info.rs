@@ -30,7 +30,19 @@ impl ListenerConfig {
     /// # Errors
     /// Returns a message for the operator that names the unusable file.
     pub(crate) fn new(listener: &Listener) -> Result<Self, String> {
-        let tls = listener.tls.as_ref().map(|tls| tls::load(tls, tls::INGRESS_PROTOCOLS)).transpose()?;
+        Self::with_protocols(listener, tls::INGRESS_PROTOCOLS)
+    }
+
+    /// Reads the certificate files of the replica listener, which serves HTTP/1 only.
+    ///
+    /// # Errors
+    /// Returns a message for the operator that names the unusable file.
+    pub(crate) fn for_members(listener: &Listener) -> Result<Self, String> {
+        Self::with_protocols(listener, tls::EGRESS_PROTOCOLS)
+    }
+
+    fn with_protocols(listener: &Listener, protocols: &[&[u8]]) -> Result<Self, String> {
+        let tls = listener.tls.as_ref().map(|tls| tls::load(tls, protocols)).transpose()?;
         Ok(Self { tls, proxied_by: listener.proxied_by.clone(), health: listener.health.clone() })
     }
 }

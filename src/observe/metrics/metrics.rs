@@ -10,6 +10,7 @@ use prometheus::{
 use super::agent_metrics::AgentMetrics;
 use super::fetch_metrics::FetchMetrics;
 use super::registry::{Label, MetricRegistry, Series};
+use super::replica_metrics::ReplicaMetrics;
 use super::server_metrics::ServerMetrics;
 use crate::guard::Refused;
 
@@ -40,6 +41,7 @@ pub struct Metrics {
     pub(super) fetch: FetchMetrics,
     ingress: Ingress,
     ledger: Ledger,
+    pub(super) replicas: ReplicaMetrics,
     pub(super) server: ServerMetrics,
 }
 
@@ -126,7 +128,7 @@ impl Ingress {
                     Label::route(),
                     Label::provider(),
                     Label::closed("verdict", ["allow", "duplicate", "observe", "deny", "fail"]),
-                    Label::reason(&["ok", "duplicate", "stale", "handshake", "stream", "document", "health"]),
+                    Label::reason(&["ok", "duplicate", "stale", "handshake", "stream", "document", "health", "handed_over"]),
                 ],
             )?,
             ingress_refusals: make.counters(
@@ -240,9 +242,9 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let (egress, ingress, ledger) = (Egress::new(&make)?, Ingress::new(&make)?, Ledger::new(&make)?);
         let (fetch, server) = (FetchMetrics::new(&make)?, ServerMetrics::new(&make)?);
-        let agents = AgentMetrics::new(&make)?;
+        let (agents, replicas) = (AgentMetrics::new(&make)?, ReplicaMetrics::new(&make)?);
         let described = make.described();
-        Ok(Self { agents, described, egress, fetch, ingress, ledger, registry, server })
+        Ok(Self { agents, described, egress, fetch, ingress, ledger, registry, replicas, server })
     }
 
     /// Returns the descriptions of all registered metrics, sorted by name.
@@ -261,6 +263,11 @@ impl Metrics {
     pub fn interaction_ended(&self, route: &str, outcome: &str) {
         self.ledger.open.with_label_values(&[route]).dec();
         self.ledger.ended.with_label_values(&[route, outcome]).inc();
+    }
+
+    /// Counts an open interaction that another member has taken over.
+    pub fn interaction_left(&self, route: &str) {
+        self.ledger.open.with_label_values(&[route]).dec();
     }
 
     /// Counts an interaction that was added to the ledger because of a valid token.

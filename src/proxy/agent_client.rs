@@ -26,7 +26,7 @@ const LOOKUPS_MAX: usize = 16;
 
 /// The client for one agent. A reload that changes the agent's address or TLS settings creates a new client.
 pub(crate) struct AgentClient {
-    pub(super) agent: Arc<Agent>,
+    pub(crate) agent: Arc<Agent>,
     transport: Transport,
     /// The idle connections. Each agent has a pool of its own, so that a busy agent does not displace the connections
     /// to another one.
@@ -86,7 +86,7 @@ impl AgentClient {
     ///
     /// # Errors
     /// Returns a message for the operator if the TLS settings cannot be used.
-    pub(super) fn new(agent: Arc<Agent>, share: Arc<AgentShare>) -> Result<Self, String> {
+    pub(crate) fn new(agent: Arc<Agent>, share: Arc<AgentShare>) -> Result<Self, String> {
         let transport = match &agent.tls {
             None => Transport::Plain,
             Some(tls) => {
@@ -99,7 +99,7 @@ impl AgentClient {
     }
 
     /// Creates a client that cannot connect, for the reason `error`.
-    pub(super) fn unusable(agent: Arc<Agent>, share: Arc<AgentShare>, error: String) -> Self {
+    pub(crate) fn unusable(agent: Arc<Agent>, share: Arc<AgentShare>, error: String) -> Self {
         Self::with(agent, share, Transport::Unusable(error.into()))
     }
 
@@ -113,15 +113,13 @@ impl AgentClient {
     ///
     /// # Errors
     /// Returns `agent_unreachable` if no connection can be opened. Nothing was sent then.
-    pub(super) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
-        if let Some(connection) = self.pool.take(&(), now) {
+    pub(crate) async fn connection(&self, agent: &Agent, now: Instant) -> Result<Connection, Denial> {
+        if let Some(connection) = self.pooled(now) {
             return Ok(connection);
         }
-        let generation = self.pool.generation();
-        let (kind, error) = match timeout(agent.connect_timeout, self.connect()).await {
-            Ok(Ok(stream)) => return Ok(Connection::new(stream, generation)),
-            Ok(Err(error)) => ("failed", error.to_string()),
-            Err(_) => ("timeout", "no connection was open within `timeouts.connect`".to_owned()),
+        let (kind, error) = match self.open(agent).await {
+            Ok(connection) => return Ok(connection),
+            Err(failed) => failed,
         };
         if self.log_throttle.should_log(kind, now) {
             log::warn!("cannot connect to the agent {} at {}: {error}", agent.name, agent.address);
@@ -129,18 +127,41 @@ impl AgentClient {
         Err(Denial::AgentUnreachable)
     }
 
+    /// Returns an idle connection.
+    pub(crate) fn pooled(&self, now: Instant) -> Option<Connection> {
+        self.pool.take(&(), now)
+    }
+
+    /// Opens a new connection.
+    ///
+    /// # Errors
+    /// Returns the kind of failure and an explanation. Nothing was sent then.
+    pub(crate) async fn open(&self, agent: &Agent) -> Result<Connection, (&'static str, String)> {
+        let generation = self.pool.generation();
+        match timeout(agent.connect_timeout, self.connect()).await {
+            Ok(Ok(stream)) => Ok(Connection::new(stream, generation)),
+            Ok(Err(error)) => Err(("failed", error.to_string())),
+            Err(_) => Err(("timeout", "no connection was open within `timeouts.connect`".to_owned())),
+        }
+    }
+
+    /// Returns the agent of this client.
+    pub(crate) fn agent(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+
     /// Returns a connection to the pool after its response was read completely.
-    pub(super) fn keep(&self, idle_timeout: Duration, connection: Connection, now: Instant) {
+    pub(crate) fn keep(&self, idle_timeout: Duration, connection: Connection, now: Instant) {
         self.pool.keep((), connection, idle_timeout, now);
     }
 
     /// Closes all idle connections. Connections that are in use are closed after their response.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.pool.invalidate();
     }
 
     /// Closes expired idle connections.
-    pub(super) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.pool.sweep(now);
     }
 

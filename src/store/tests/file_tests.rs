@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event_memory::FingerprintKey;
-use super::file::{LedgerFile, NO_OWNER, Record, StoredEvent};
-use super::ledger::Store;
-use super::memory::Memory;
-use super::writer::write_snapshot;
 use crate::config::StoreSettings;
 use crate::interaction::{Ask, ClaimError, EventKey, Follow, Interaction, Report};
 use crate::observe::Metrics;
+use crate::store::event_memory::FingerprintKey;
+use crate::store::file::{LedgerFile, NO_OWNER, Record, StoredEvent};
+use crate::store::ledger::{Revoked, Store};
+use crate::store::memory::Memory;
+use crate::store::writer::write_snapshot;
 use crate::time::Timestamp;
 use crate::token::Granted;
 
@@ -79,8 +79,13 @@ async fn delivers_at(
 ) -> bool {
     let path = crate::path::CanonicalPath::parse("/a").unwrap();
     let captures = crate::path::Template::parse("/a").unwrap().capture(&path);
-    let granted =
-        id.map(|id| Granted { interaction: id.into(), issued: NOW, expires: NOW.plus(HOUR), uses: None });
+    let granted = id.map(|id| Granted {
+        interaction: id.into(),
+        issued: NOW,
+        expires: NOW.plus(HOUR),
+        uses: None,
+        owner: None,
+    });
     let (follow, report) = (Follow::default(), Report::default());
     let route = "r".into();
     let ask = Ask {
@@ -264,7 +269,7 @@ async fn a_restart_lists_each_ended_interaction_once() {
         }
     }
     for id in TOGETHER {
-        assert!(store.revoke(id, NOW).await.unwrap());
+        assert_eq!(store.revoke(id, false, NOW).await.unwrap(), Revoked::Known);
     }
     drop(store);
     let store = start_with(&adopting, NOW).unwrap();
@@ -284,7 +289,7 @@ async fn the_file_says_that_the_events_of_an_ended_interaction_are_forgotten() {
     for key in 2..=11 {
         assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(key.into()), None, after(key)).await);
     }
-    assert!(store.revoke(TOGETHER[0], after(12)).await.unwrap());
+    assert_eq!(store.revoke(TOGETHER[0], false, after(12)).await.unwrap(), Revoked::Known);
     assert!(delivers_at(&store, Some(ELSEWHERE), EventKey(12), None, after(12)).await);
     assert!(store.read(TOGETHER[0]).unwrap().has_forgotten_events());
     drop(store);

@@ -7,9 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 
-use super::agent_client::{AgentClient, RequestSlot};
-use super::context::IngressContext;
-use super::deliver::{Delivery, deliver, settle};
+use super::origin::Origin;
 use super::request_log::{ExchangeRecord, Outcome, record_exchange};
 use super::respond_to_handshake;
 use crate::agent::Agent;
@@ -20,11 +18,14 @@ use crate::http::{
     Caller, HeadError, MemoryReservation, RelayError, Session, WRITE_TIMEOUT, deny, head_of, is_ambiguous,
     request_body, response, send_continue_if_expected, set_traceparent,
 };
-use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route, Seen, Turned, Verified};
-use crate::interaction::ClaimError;
+use crate::ingress::{Admitted, Decided, Denied, Permit, Seen, Turned, Verified};
 use crate::observe::Span;
 use crate::policy::Policy;
+use crate::proxy::agent_client::{AgentClient, RequestSlot};
+use crate::proxy::ingress::context::IngressContext;
+use crate::proxy::ingress::deliver::{Delivery, deliver, settle};
 use crate::proxy::listen::ConnInfo;
+use crate::replica::Outcome as MemberOutcome;
 use crate::store::Claimed;
 use crate::token::Stamp;
 use crate::trail::{Check, Trail};
@@ -38,13 +39,13 @@ const DUPLICATE_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(crate) async fn serve(
     context: &IngressContext,
     mut session: Session,
-    conn: &ConnInfo,
+    origin: Origin<'_>,
 ) -> Option<(Stream, BytesMut)> {
     // The policy is loaded when the request arrives, not when the connection opens, because the connection may have
     // been idle for a long time.
     let policy = context.policy.load_full();
     let in_flight = context.drain.requests.begin()?;
-    conn.request_began();
+    origin.request_began();
     let began = instant();
     let request_id = context.recorder.request_ids.next();
     let mut trail = Trail::timed(instant);
@@ -55,7 +56,7 @@ pub(crate) async fn serve(
         context,
         policy: &policy,
         session: &mut session,
-        conn,
+        origin,
         request_id: &request_id,
         span: span.as_ref(),
     };
@@ -67,7 +68,8 @@ pub(crate) async fn serve(
         false => exchange.decide_and_deliver(&mut trail).await,
     };
     let duration = end.ended_at.saturating_duration_since(began);
-    record_exchange(&context.recorder, (Some(&session), span), conn, &request_id, &trail, &end, duration);
+    let peer = origin.peer();
+    record_exchange(&context.recorder, (Some(&session), span), peer, &request_id, &trail, &end, duration);
     let connection = session.end(end.reusable).await;
     drop(in_flight);
     connection
@@ -86,7 +88,7 @@ pub(crate) async fn deny_head(context: &IngressContext, stream: Stream, conn: &C
     trail.deny(Check::Head, denial, || detail.to_owned());
     let end = ExchangeRecord::denied(Denied { denial, seen: Seen::default() }, 0, was_written);
     let duration = end.ended_at.saturating_duration_since(began);
-    record_exchange(&context.recorder, (None, None), conn, &request_id, &trail, &end, duration);
+    record_exchange(&context.recorder, (None, None), conn.peer, &request_id, &trail, &end, duration);
 }
 
 /// One exchange, with the policy that was in effect when it began.
@@ -94,17 +96,17 @@ pub(super) struct CallbackExchange<'x> {
     pub(super) context: &'x IngressContext,
     pub(super) policy: &'x Policy,
     pub(super) session: &'x mut Session,
-    conn: &'x ConnInfo,
+    pub(super) origin: Origin<'x>,
     pub(super) request_id: &'x str,
     pub(super) span: Option<&'x Span>,
 }
 
 impl CallbackExchange<'_> {
     async fn decide_and_deliver(&mut self, trail: &mut Trail) -> ExchangeRecord {
-        let (context, conn) = (self.context, self.conn);
-        let caller = conn.caller(&context.clocks.wall);
+        let (context, origin) = (self.context, self.origin);
+        let caller = origin.caller(&context.clocks.wall);
         let head = head_of(self.session, caller);
-        if conn.is_health_check(&head) {
+        if origin.is_health_check(&head) {
             let status = if context.drain.close_connections.load(Ordering::Relaxed) { 503 } else { 200 };
             let was_written = Box::pin(response::health(self.session, status)).await;
             return ExchangeRecord::without_checks("health", status, was_written);
@@ -176,7 +178,7 @@ impl CallbackExchange<'_> {
             slot = Some(share.slot(requests_max).ok_or(Denial::Overloaded)?);
         }
         send_continue_if_expected(self.session).await;
-        let declared = head_of(self.session, Caller::at(self.conn.peer)).body_bytes_declared;
+        let declared = head_of(self.session, Caller::at(self.origin.peer())).body_bytes_declared;
         let body_limits = request_body::BodyLimits {
             bytes_max: admitted.body_bytes_max().min(limits.body_memory_share(agents)),
             deadline: limits.body_deadline,
@@ -184,6 +186,7 @@ impl CallbackExchange<'_> {
             reservation: &mut reservation,
         };
         let body = request_body::read(self.session, declared, body_limits).await?;
+        self.origin.check_body(&body)?;
         Ok((body, (reservation, slot)))
     }
 
@@ -199,7 +202,7 @@ impl CallbackExchange<'_> {
             Ok(admitted) => Some(admitted.client()),
             Err(denied) => denied.seen.client,
         };
-        if self.context.rate_limits.allow_caller(rate, client.unwrap_or(self.conn.peer), instant()) {
+        if self.context.rate_limits.allow_caller(rate, client.unwrap_or(self.origin.peer()), instant()) {
             return decided;
         }
         match decided {
@@ -215,39 +218,21 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Delivers a request that would have been denied if its route were not in observe mode.
-    async fn deliver_observed(
-        &mut self,
-        caller: Caller<'_>,
-        observed: Observed,
-        body: Bytes,
-    ) -> ExchangeRecord {
-        let (context, agent) = (self.context, Arc::clone(&observed.route().agent));
-        let client = context.agents.client(&agent);
-        let began = instant();
-        set_traceparent(self.session, self.span);
-        let delivery = Delivery::observed(&observed, &head_of(self.session, caller), body);
-        let outcome = Outcome::Observed(observed.instead(), observed.denials().to_vec());
-        let seen = observed.into_seen();
-        context.fetcher.want(&seen);
-        let metrics = &context.recorder.metrics;
-        let mut end = match deliver(metrics, &client, &agent, delivery, began).await {
-            Ok(response) => self.relay(&client, &agent, response, seen, outcome).await,
-            Err(denial) => self.deny(Denied { denial, seen }, 0).await,
-        };
-        end.delivery_duration = end.ended_at.saturating_duration_since(began);
-        end
-    }
-
     /// Claims the event in the ledger, delivers it, settles the claim, and relays the response of the agent.
     async fn claim_and_deliver(
         &mut self,
         caller: Caller<'_>,
-        verified: Box<Verified>,
+        mut verified: Box<Verified>,
         body: Bytes,
         trail: &mut Trail,
     ) -> ExchangeRecord {
         let (context, agent) = (self.context, Arc::clone(&verified.route().agent));
+        if verified.owner().is_some() && context.replication.is_some() {
+            match Box::pin(self.find_owner(verified, caller, &body, trail)).await {
+                Ok(here) => verified = here,
+                Err(end) => return *end,
+            }
+        }
         let wait_max = agent.patience().min(DUPLICATE_WAIT_MAX);
         let now = context.clocks.ledger_now(trail.last().unwrap_or_else(instant));
         let ask = verified.ask();
@@ -311,42 +296,8 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Responds to a verified callback that is not delivered.
-    async fn respond_undelivered(
-        &mut self,
-        caller: Caller<'_>,
-        halted: Halted,
-        body: Bytes,
-    ) -> ExchangeRecord {
-        let Halted { held, turned } = halted;
-        let seen = match turned {
-            Turned::Away(seen) => *seen,
-            Turned::Observed(observed) => return self.deliver_observed(caller, *observed, body).await,
-        };
-        let route = seen.route.as_ref().map_or("none", |route| &route.name);
-        let metrics = &self.context.recorder.metrics;
-        let result = match held {
-            ClaimError::Refused(refusal) => {
-                return self.deny(Denied { denial: refusal.denial, seen }, 0).await;
-            }
-            ClaimError::Duplicate => {
-                metrics.duplicate(route);
-                "duplicate"
-            }
-            ClaimError::Stale => {
-                metrics.stale(route, "dropped");
-                "stale"
-            }
-        };
-        let verifier = seen.route.as_deref().and_then(Route::verifier);
-        let status = verifier.map_or(200, |verifier| verifier.scheme().acknowledge);
-        let was_written = response::acknowledge(self.session, status, result).await;
-        let sent = if was_written { status } else { 0 };
-        ExchangeRecord::responded(seen, Outcome::Allowed(result), sent, was_written)
-    }
-
     /// Relays the agent's response to the caller.
-    async fn relay(
+    pub(super) async fn relay(
         &mut self,
         client: &AgentClient,
         agent: &Agent,
@@ -376,7 +327,10 @@ impl CallbackExchange<'_> {
             self.context.recorder.metrics.guard_refusal(class);
         }
         self.context.fetcher.want(&denied.seen);
-        let declared = head_of(self.session, Caller::at(self.conn.peer)).body_bytes_declared;
+        if self.origin.is_member() && denied.denial != Denial::ReplicaMistaken {
+            self.session.set_outcome(MemberOutcome::Refused);
+        }
+        let declared = head_of(self.session, Caller::at(self.origin.peer())).body_bytes_declared;
         let methods = denied.seen.route.as_ref().map_or(&[] as &[_], |route| &route.path_methods);
         let explain = self.policy.explain_denials;
         let result =

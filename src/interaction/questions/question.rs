@@ -13,10 +13,10 @@ pub struct Question {
     pub answered: bool,
     /// Whether an answer is being sent.
     #[serde(skip)]
-    pub(super) taken: bool,
+    pub(in crate::interaction) taken: bool,
     /// Whether the callback that asked the question was not delivered.
     #[serde(skip)]
-    pub(super) dropped: bool,
+    pub(in crate::interaction) dropped: bool,
 }
 
 /// The reason why a question cannot be answered.

@@ -1,5 +1,6 @@
 //! Records ingress exchanges in the metrics, the access log, the trace, and the recent requests of the admin page.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::clock::instant;
@@ -7,13 +8,12 @@ use crate::denial::Denial;
 use crate::http::{Caller, Session, head_of};
 use crate::ingress::{Denied, Seen};
 use crate::observe::{Entry, Span, redact_path};
-use crate::proxy::listen::ConnInfo;
 use crate::proxy::runtime::{Recorder, known_method, micros};
 use crate::trail::Trail;
 
 /// The outcome of an exchange.
 pub(crate) enum Outcome {
-    /// `ok`, `duplicate`, `stale`, `handshake`, `document` or `health`.
+    /// `ok`, `duplicate`, `stale`, `handed_over`, `handshake`, `document` or `health`.
     Allowed(&'static str),
     /// Delivered on a route in observe mode. Contains the outcome that the request would have had in enforce mode, and
     /// the denial of every check that failed.
@@ -73,7 +73,7 @@ impl ExchangeRecord {
 pub(crate) fn record_exchange(
     recorder: &Recorder,
     (session, span): (Option<&Session>, Option<Span>),
-    conn: &ConnInfo,
+    peer: IpAddr,
     request_id: &str,
     trail: &Trail,
     end: &ExchangeRecord,
@@ -105,7 +105,7 @@ pub(crate) fn record_exchange(
     }
     let path = match (&end.seen.captures, session) {
         (Some(captures), _) => captures.redacted_path(),
-        (None, Some(session)) => redact_path(head_of(session, Caller::at(conn.peer)).raw_path()),
+        (None, Some(session)) => redact_path(head_of(session, Caller::at(peer)).raw_path()),
         (None, None) => "-".to_owned(),
     };
     let entry = Entry {
@@ -120,7 +120,7 @@ pub(crate) fn record_exchange(
         method: session.map_or("-", |session| known_method(session.method().as_str())),
         path: &path,
         client: end.seen.client,
-        peer: conn.peer,
+        peer,
         observed,
         interaction: end.seen.interaction.as_deref(),
         body_bytes: end.body_bytes,

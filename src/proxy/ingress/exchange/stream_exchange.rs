@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::callback_exchange::CallbackExchange;
-use super::deliver::deliver_streaming;
 use super::request_log::{ExchangeRecord, Outcome};
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::client::{StreamFault, UpstreamResponse};
 use crate::http::{Caller, RelayError, discard_unread_body, head_of, response, set_traceparent};
 use crate::ingress::{Admitted, Denied, Seen, Streamed};
-use crate::proxy::ingress::agent_client::AgentClient;
+use crate::proxy::agent_client::AgentClient;
+use crate::proxy::ingress::deliver::deliver_streaming;
 use crate::token::Stamp;
 use crate::trail::{Check, Trail};
 

@@ -1,8 +1,8 @@
 //! Adds the questions of callbacks to an interaction, and records the agent's answers.
 
-use super::interaction::Interaction;
 use super::question::{Question, QuestionFault};
-use super::state::{Event, State};
+use crate::interaction::interaction::Interaction;
+use crate::interaction::state::{Event, State};
 use crate::time::Timestamp;
 
 /// Maximum number of questions that are stored for one interaction.
@@ -12,7 +12,7 @@ impl Interaction {
     /// Adds a question of a callback. Returns the number of the question. The question can be answered immediately,
     /// even before the agent has accepted the callback. Returns `None` if the maximum number of questions is already
     /// open.
-    pub(super) fn ask(&mut self, endpoint: &str) -> Option<u32> {
+    pub(in crate::interaction) fn ask(&mut self, endpoint: &str) -> Option<u32> {
         let more = self.more();
         if more.questions.len() >= QUESTIONS_MAX {
             let answered = more.questions.iter().position(|question| question.answered)?;
@@ -31,13 +31,13 @@ impl Interaction {
     }
 
     /// Reports whether at least one question is not answered yet.
-    pub(super) fn has_open_question(&self) -> bool {
+    pub(in crate::interaction) fn has_open_question(&self) -> bool {
         self.questions().iter().any(|question| !question.answered)
     }
 
     /// Removes a question whose callback was not delivered. Keeps the question if it was answered. If an answer is
     /// being sent, marks the question, so that [`Self::answer`] removes it if the answer fails.
-    pub(super) fn unask(&mut self, number: u32) {
+    pub(in crate::interaction) fn unask(&mut self, number: u32) {
         let questions = &mut self.more().questions;
         questions.retain(|question| question.number != number || question.answered || question.taken);
         if let Some(question) = questions.iter_mut().find(|question| question.number == number) {
@@ -97,7 +97,7 @@ impl Interaction {
     }
 
     /// Reports whether this question was answered.
-    pub(super) fn is_answered(&self, number: u32) -> bool {
+    pub(in crate::interaction) fn is_answered(&self, number: u32) -> bool {
         self.questions().iter().any(|question| question.number == number && question.answered)
     }
 

@@ -1,12 +1,12 @@
 //! Responds to handshakes of providers. If a handshake contains a secret, the secret is saved before the response is
 //! written.
 
-use super::context::IngressContext;
 use super::request_log::{ExchangeRecord, Outcome};
 use crate::denial::Denial;
 use crate::http::{Session, response};
 use crate::ingress::{Denied, Route, Seen};
 use crate::policy::Policy;
+use crate::proxy::ingress::context::IngressContext;
 use crate::signature::{HandshakeReply, Verifier, VerifierKeys};
 
 /// Saves the secret in the handshake, or requests the confirmation that the handshake asks for. Then writes the reply.

@@ -1,5 +1,7 @@
 //! Tests the claims of the store with a journal whose commits the test controls.
 
+mod file_tests;
+
 use std::pin::pin;
 use std::task::{Context, Waker};
 
@@ -75,6 +77,7 @@ async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
         issued: Timestamp::from_unix_ms(0),
         expires: Timestamp::from_unix_ms(1000),
         uses: None,
+        owner: None,
     };
     let ask =
         Ask { granted: Some(&granted), events: &events, ..Ask::new(&route, &captures, &follow, &report) };
@@ -102,7 +105,7 @@ async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
             assert!(settling.as_mut().poll(&mut context).is_pending(), "{name}");
         }
         if revoked {
-            let mut revoking = pin!(store.revoke("int_a", now));
+            let mut revoking = pin!(store.revoke("int_a", false, now));
             assert!(revoking.as_mut().poll(&mut context).is_pending(), "{name}");
         }
         let mut denied = pin!(store.claim(&ask_again, at, patience));
@@ -123,7 +126,7 @@ async fn a_denial_whose_changes_do_not_become_durable_is_no_denial() {
     drop(durable);
     let mut context = Context::from_waker(Waker::noop());
     {
-        let mut revoking = pin!(store.revoke("int_a", Timestamp::from_unix_ms(0)));
+        let mut revoking = pin!(store.revoke("int_a", false, Timestamp::from_unix_ms(0)));
         let _ = revoking.as_mut().poll(&mut context);
     }
     let path = crate::path::CanonicalPath::parse("/a").unwrap();
@@ -134,6 +137,7 @@ async fn a_denial_whose_changes_do_not_become_durable_is_no_denial() {
         issued: Timestamp::from_unix_ms(0),
         expires: Timestamp::from_unix_ms(1000),
         uses: None,
+        owner: None,
     };
     let ask = Ask { granted: Some(&granted), ..Ask::new(&route, &captures, &follow, &report) };
     let claimed = store.claim(&ask, Timestamp::from_unix_ms(0), Duration::from_secs(5)).await;

@@ -1,0 +1,152 @@
+//! The interactions in the ledger of this process, for the callbacks API and for other members.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::admin::interaction_view;
+use crate::clock::{LedgerClock, instant};
+use crate::denial::Refusal;
+use crate::interaction::{Interaction, State};
+use crate::path::{Parameter, parameter};
+use crate::proxy::{MemberAnswer, MemberRequest, Replication};
+use crate::store::{Revoked, Store};
+
+/// Maximum number of interactions in one response.
+const PAGE_MAX: usize = 1000;
+const PAGE_DEFAULT: usize = 100;
+/// Number of digits in an interaction id: 128 bits in base 32.
+const ID_DIGITS: usize = 26;
+
+/// The interactions in the ledger of this process.
+#[derive(Clone)]
+pub struct LocalInteractions {
+    /// The ledger.
+    pub store: Arc<Store>,
+    /// The clock of the ledger.
+    pub ledger_clock: Arc<LedgerClock>,
+    /// The other members. `None` if there is only one.
+    pub replication: Option<Arc<Replication>>,
+}
+
+impl std::fmt::Debug for LocalInteractions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LocalInteractions")
+    }
+}
+
+/// What a list contains.
+pub(super) struct ListQuery {
+    route: Option<String>,
+    state: Option<State>,
+    after: String,
+    pub(super) limit: usize,
+}
+
+impl ListQuery {
+    /// Reads the query of a request.
+    ///
+    /// # Errors
+    /// Returns an explanation if a parameter is invalid.
+    pub(super) fn parse(query: &str) -> Result<Self, &'static str> {
+        let value = |name| match parameter(query, name) {
+            Parameter::One(value) => Some(value.into_owned()),
+            Parameter::Missing | Parameter::Several => None,
+        };
+        let state = match value("state") {
+            None => None,
+            Some(name) => Some(State::from_name(&name).ok_or("no such state")?),
+        };
+        let limit = value("limit").map_or(Some(PAGE_DEFAULT), |text| text.parse().ok());
+        let limit = limit.filter(|limit| (1..=PAGE_MAX).contains(limit));
+        let limit = limit.ok_or("limit must be a number from 1 to 1000")?;
+        Ok(Self { route: value("route"), state, after: value("after").unwrap_or_default(), limit })
+    }
+}
+
+impl LocalInteractions {
+    /// Returns an interaction as JSON.
+    pub(super) fn read(&self, id: &str) -> Option<Value> {
+        self.store.read(id).map(|interaction| self.view(id, &interaction))
+    }
+
+    /// Returns interactions as JSON, in the order of their ids.
+    pub(super) async fn list(&self, query: &ListQuery) -> BTreeMap<Arc<str>, Value> {
+        let wanted = |interaction: &Interaction| {
+            query.route.as_deref().is_none_or(|route| *interaction.route == *route)
+                && query.state.is_none_or(|state| interaction.state == state)
+        };
+        let found = self.store.list(&query.after, query.limit, wanted).await;
+        found.into_iter().map(|(id, interaction)| (Arc::clone(&id), self.view(&id, &interaction))).collect()
+    }
+
+    /// Revokes an interaction. With `remembers`, an unknown interaction is recorded as revoked, because this process may
+    /// adopt it later.
+    pub(super) async fn revoke(&self, id: &str, remembers: bool) -> Result<Revoked, Refusal> {
+        if !is_id(id) && !self.store.knows(id) {
+            return Ok(Revoked::Unknown);
+        }
+        self.store.revoke(id, remembers, self.ledger_clock.now(instant())).await
+    }
+
+    /// Answers a request of another member, for this ledger only.
+    pub async fn answer_member(self, request: MemberRequest) -> MemberAnswer {
+        let id = request.path.strip_prefix("/callbacks").unwrap_or_default().trim_start_matches('/');
+        match (request.method.as_str(), id) {
+            ("GET", "") => match ListQuery::parse(&request.query) {
+                Ok(query) => {
+                    let found = self.list(&query).await;
+                    json_answer(200, &json!({ "interactions": found.values().collect::<Vec<_>>() }))
+                }
+                Err(_) => json_answer(400, &Value::Null),
+            },
+            ("GET", id) => match self.read(id) {
+                Some(view) => json_answer(200, &view),
+                None => json_answer(404, &Value::Null),
+            },
+            ("DELETE", id) if !id.is_empty() => match self.revoke(id, true).await {
+                Ok(Revoked::Known) => json_answer(204, &Value::Null),
+                Ok(Revoked::Remembered) => json_answer(202, &Value::Null),
+                Ok(Revoked::Unknown) => json_answer(404, &Value::Null),
+                Err(refusal) => json_answer(refusal.denial.status(), &Value::Null),
+            },
+            _ => json_answer(405, &Value::Null),
+        }
+    }
+
+    /// Returns an interaction as JSON for the callbacks API.
+    fn view(&self, id: &str, interaction: &Interaction) -> Value {
+        let questions: Vec<_> = interaction
+            .questions()
+            .iter()
+            .map(|question| {
+                json!({ "number": question.number, "endpoint": question.endpoint, "answered": question.answered })
+            })
+            .collect();
+        let besides = [
+            ("uses_left", json!(interaction.uses_left())),
+            ("event_ids", json!(interaction.event_ids())),
+            ("questions", json!(questions)),
+            ("provider_id", json!(interaction.provider_id())),
+            ("notice", json!(interaction.notice().map(|notice| notice.name()))),
+            ("expires_at", json!(interaction.expires().to_string())),
+        ];
+        let mut view = interaction_view::interaction(id, interaction, besides);
+        if let (Some(replication), Some(members)) = (&self.replication, view.as_object_mut()) {
+            members.insert("member".to_owned(), json!(&*replication.address()));
+        }
+        view
+    }
+}
+
+fn json_answer(status: u16, body: &Value) -> MemberAnswer {
+    MemberAnswer { status, body: if body.is_null() { Vec::new() } else { body.to_string().into_bytes() } }
+}
+
+/// Reports whether a text has the form of an interaction id. The ledger need not contain the interaction, because
+/// another replica may have minted it.
+fn is_id(id: &str) -> bool {
+    let rest = id.strip_prefix("int_").unwrap_or_default();
+    rest.len() == ID_DIGITS && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
+}

@@ -1,0 +1,139 @@
+//! The callbacks API over all members: each request is also sent to the other members.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::local::ListQuery;
+use crate::admin::responses::{answer, problem};
+use crate::admin::server::AdminResponse;
+use crate::admin::service::Admin;
+use crate::proxy::MemberAnswer;
+use crate::store::Revoked;
+
+/// The answers of the other members.
+pub(super) struct Answers {
+    /// The answers of the members that were reached.
+    answered: Vec<MemberAnswer>,
+    /// The addresses of the members that are not gone and were not reached.
+    unreachable: Vec<Box<str>>,
+}
+
+impl Admin {
+    /// Sends a request to all other members. The path follows `/callbacks`.
+    async fn ask_members(&self, method: &Method, rest: &str) -> Answers {
+        let mut answers = Answers { answered: Vec::new(), unreachable: Vec::new() };
+        let Some(replication) = &self.interactions.replication else { return answers };
+        let target = format!("/replica/callbacks{rest}");
+        let asked: Vec<_> = replication
+            .others()
+            .into_iter()
+            .map(|owner| {
+                let (replication, method, target) = (Arc::clone(replication), method.clone(), target.clone());
+                tokio::spawn(async move {
+                    let answer = replication.ask_member(&owner, (&method, &target), Bytes::new()).await;
+                    (owner.address, answer)
+                })
+            })
+            .collect();
+        for one in asked {
+            match one.await {
+                Ok((_, Ok(answer))) if answer.status < 500 => answers.answered.push(answer),
+                Ok((address, _)) => answers.unreachable.push(address),
+                Err(_) => {}
+            }
+        }
+        answers
+    }
+
+    /// Returns an interaction of any member.
+    pub(super) async fn read_anywhere(&self, id: &str) -> AdminResponse {
+        if let Some(view) = self.interactions.read(id) {
+            return answer(200, &view);
+        }
+        let answers = self.ask_members(&Method::GET, &format!("/{}", encoded(id))).await;
+        let found = answers.answered.iter().find(|answer| answer.status == 200);
+        match found.and_then(|answer| serde_json::from_slice(&answer.body).ok()) {
+            Some(view) => answer(200, &view),
+            None if answers.unreachable.is_empty() => problem(404, "no such interaction"),
+            None => unreachable(503, &answers.unreachable, "no reachable member knows the interaction"),
+        }
+    }
+
+    /// Returns the interactions of all members, in the order of their ids.
+    pub(super) async fn list_anywhere(&self, query: &str) -> AdminResponse {
+        let parsed = match ListQuery::parse(query) {
+            Ok(parsed) => parsed,
+            Err(fault) => return problem(400, fault),
+        };
+        let local = self.interactions.list(&parsed).await;
+        let mut found: BTreeMap<String, Value> =
+            local.into_iter().map(|(id, view)| (id.to_string(), view)).collect();
+        let rest = if query.is_empty() { String::new() } else { format!("?{query}") };
+        let answers = self.ask_members(&Method::GET, &rest).await;
+        for answer in answers.answered.iter().filter(|answer| answer.status == 200) {
+            let Ok(mut page) = serde_json::from_slice::<Value>(&answer.body) else { continue };
+            let views = page.get_mut("interactions").and_then(Value::as_array_mut).map(std::mem::take);
+            for view in views.unwrap_or_default() {
+                if let Some(id) = view.get("interaction").and_then(Value::as_str) {
+                    found.entry(id.to_owned()).or_insert(view);
+                }
+            }
+        }
+        while found.len() > parsed.limit {
+            found.pop_last();
+        }
+        let next = found.last_key_value().filter(|_| found.len() == parsed.limit).map(|(id, _)| id.clone());
+        let mut page = json!({ "interactions": found.into_values().collect::<Vec<_>>(), "next": next });
+        if !answers.unreachable.is_empty()
+            && let Some(members) = page.as_object_mut()
+        {
+            members.insert("unreachable".to_owned(), json!(answers.unreachable));
+        }
+        answer(200, &page)
+    }
+
+    /// Revokes an interaction on every member. Every member records the revocation, so that none of them adopts the
+    /// interaction later.
+    pub(in crate::admin) async fn revoke(&self, id: &str) -> AdminResponse {
+        let has_members = self.interactions.replication.is_some();
+        let local = match self.interactions.revoke(id, has_members).await {
+            Ok(revoked) => revoked,
+            Err(refusal) => return super::api::refused(&refusal),
+        };
+        if local == Revoked::Unknown {
+            return problem(404, "no such interaction");
+        }
+        let answers = self.ask_members(&Method::DELETE, &format!("/{}", encoded(id))).await;
+        let is_known = local == Revoked::Known || answers.answered.iter().any(|answer| answer.status == 204);
+        match answers.unreachable.as_slice() {
+            [] if is_known || !has_members || self.adopts() => {
+                AdminResponse { body: String::new(), ..problem(204, "") }
+            }
+            [] => problem(404, "no such interaction"),
+            unreached => unreachable(202, unreached, "these members do not know of the revocation yet"),
+        }
+    }
+
+    /// Returns the members as JSON.
+    pub(in crate::admin) fn members(&self) -> Value {
+        match &self.interactions.replication {
+            Some(replication) => replication.to_json(),
+            None => json!({ "own": null, "members": [] }),
+        }
+    }
+}
+
+fn unreachable(status: u16, members: &[Box<str>], detail: &str) -> AdminResponse {
+    answer(status, &json!({ "detail": detail, "unreachable": members }))
+}
+
+/// Encodes an id for a path. Ids that need it do not exist, but the path of a request can contain anything.
+fn encoded(id: &str) -> String {
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+        .replace("%5F", "_")
+}

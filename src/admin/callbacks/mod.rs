@@ -1,0 +1,9 @@
+//! The callbacks API: mint, list, read and revoke interactions. `local` knows only the ledger of this process, and
+//! `members` asks the other members.
+
+mod api;
+pub(super) mod local;
+mod members;
+
+pub(super) use api::path;
+pub use local::LocalInteractions;

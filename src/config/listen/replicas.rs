@@ -1,0 +1,172 @@
+//! Reads `replicas`: how several members of one installation reach each other.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::listener::{Listener, address};
+use super::tls::{CertificateFiles, ClientAuthorities, Tls, pem, server_name};
+use crate::agent::{AgentTls, ClientCertificateFiles};
+use crate::config::yaml::{Cursor, Fields, is_name};
+use crate::jose::SHARED_KEY_BYTES_MIN;
+use crate::replica::{Gone, OwnerSealer, Prover, Replicas, is_address};
+use crate::secret::Secret;
+
+/// The maximum number of secrets: the new one and the old one during a rotation.
+const SECRETS_MAX: usize = 2;
+/// How much longer than its agents Callgate waits for the response of another member.
+const TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
+const GONE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
+const PATIENCE_DEFAULT: Duration = Duration::from_secs(2);
+
+/// The replica listener, which accepts requests of other members.
+#[derive(Clone, Debug)]
+pub struct ReplicaListener {
+    /// The address and the TLS settings.
+    pub listener: Listener,
+    /// The address at which other members reach this one. Its port is 0 if the port is chosen at start.
+    pub advertise: Box<str>,
+}
+
+/// The section `replicas`.
+pub(in crate::config) struct Section {
+    pub(in crate::config) listener: ReplicaListener,
+    pub(in crate::config) settings: Replicas,
+}
+
+/// Reads `replicas`. `agent_patience` is the longest time that Callgate waits for an agent.
+pub(in crate::config) fn replicas(at: &Cursor<'_>, agent_patience: Duration) -> Option<Section> {
+    let mut fields = at.fields()?;
+    let own_address = fields.required("address").and_then(|at| address(&at));
+    let port = own_address.map_or(0, |address| address.port());
+    let advertise = fields.required("advertise").and_then(|at| advertise(&at, port));
+    let secrets = fields.required("secrets").and_then(|at| secrets(&at));
+    let mint = fields.optional("mint").map_or(Some(false), |at| at.boolean());
+    let group = fields.optional("group").map_or(Some("default"), |at| group(&at));
+    let discover = fields.optional("discover").map_or(Some(Vec::new()), |at| discover(&at, port));
+    let words = [("any", Gone::Any), ("refuse", Gone::Refuse), ("retry", Gone::Retry)];
+    let gone = fields.optional("gone").map_or(Some(Gone::Any), |at| at.one_of(&words));
+    let gone_after = duration(&mut fields, "gone_after", GONE_AFTER_DEFAULT);
+    let patience = duration(&mut fields, "patience", PATIENCE_DEFAULT);
+    let timeout = duration(&mut fields, "timeout", agent_patience + TIMEOUT_MARGIN);
+    let tls_at = fields.optional("tls");
+    let tls = tls_at.as_ref().map(tls);
+    fields.finish();
+    if tls_at.is_none() && own_address.is_some_and(|address| !address.ip().is_loopback()) {
+        at.warn(
+            "without `tls`, callbacks and their tokens travel between the members unencrypted, unless a service mesh encrypts the connections",
+        );
+    }
+    let (listener_tls, client_tls) = tls.map_or(Some(None), |read| read.map(Some))?.unzip();
+    let secrets = secrets?;
+    Some(Section {
+        listener: ReplicaListener {
+            listener: Listener { address: own_address?, tls: listener_tls, proxied_by: None, health: None },
+            advertise: advertise.clone()?,
+        },
+        settings: Replicas {
+            own: None,
+            advertise: advertise?,
+            sealer: OwnerSealer::new(&secrets),
+            prover: Prover::new(&secrets),
+            mint: mint?,
+            group: group?.into(),
+            discover: discover?,
+            gone: gone?,
+            gone_after: gone_after?,
+            patience: patience?,
+            timeout: timeout?,
+            tls: client_tls,
+        },
+    })
+}
+
+fn duration(fields: &mut Fields<'_>, key: &'static str, default: Duration) -> Option<Duration> {
+    fields.optional(key).map_or(Some(default), |at| at.duration())
+}
+
+fn group<'n>(at: &Cursor<'n>) -> Option<&'n str> {
+    let name = at.text()?;
+    if is_name(name) { Some(name) } else { at.bad_name(name) }
+}
+
+/// Reads the secrets that all members share.
+fn secrets(at: &Cursor<'_>) -> Option<Vec<Secret>> {
+    let one = |at: &Cursor<'_>| {
+        let secret = at.secret()?;
+        if secret.len() >= SHARED_KEY_BYTES_MIN {
+            return Some(secret);
+        }
+        at.error(
+            format!("the secret has {} bytes; at least {SHARED_KEY_BYTES_MIN} are needed", secret.len()),
+            "openssl rand -hex 32",
+        )
+    };
+    let list = at.list()?;
+    let read: Vec<_> = list.iter().map(one).collect();
+    if list.is_empty() || list.len() > SECRETS_MAX {
+        return at.error("expected one secret, or two during a rotation", "the first one signs, both verify");
+    }
+    read.into_iter().collect()
+}
+
+/// Reads `advertise`. If the address has no port and the port of the listener is chosen at start, the result has port 0.
+fn advertise(at: &Cursor<'_>, port: u16) -> Option<Box<str>> {
+    let text = at.text_or_env()?;
+    match port {
+        0 if !is_address(&text) => {
+            let with_port = member_address(at, &text, 1)?;
+            with_port.strip_suffix(":1").map(|host| format!("{host}:0").into())
+        }
+        _ => member_address(at, &text, port),
+    }
+}
+
+/// Reads `discover`: a DNS name, with or without a port, or a list of addresses.
+fn discover(at: &Cursor<'_>, port: u16) -> Option<Vec<Box<str>>> {
+    let one = |at: &Cursor<'_>| member_address(at, at.text()?, port);
+    let list = at.list_or_one()?;
+    let read: Vec<_> = list.iter().map(one).collect();
+    read.into_iter().collect()
+}
+
+/// Returns an address of members. Adds `port` if the text has none.
+fn member_address(at: &Cursor<'_>, text: &str, port: u16) -> Option<Box<str>> {
+    let hint = "such as 10.2.3.4:8444, or {env: POD_IP}";
+    if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        return at.error(format!("no other member can connect to `{text}`"), hint);
+    }
+    let with_port = match text.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]:{port}"),
+        Err(_) if is_address(text) => text.to_owned(),
+        Err(_) => format!("{text}:{port}"),
+    };
+    if is_address(&with_port) {
+        return Some(with_port.into());
+    }
+    if port == 0 && is_address(&format!("{text}:1")) {
+        return at.error(
+            "the address needs a port, because the port of `replicas.address` is chosen at start",
+            hint,
+        );
+    }
+    at.error(format!("`{text}` is not an address of a member"), hint)
+}
+
+/// Reads `tls`. Both sides of a connection present the certificate, and verify that of the other side with
+/// `authorities`.
+fn tls(at: &Cursor<'_>) -> Option<(Tls, AgentTls)> {
+    let mut fields = at.fields()?;
+    let certificate = fields.required("certificate").and_then(|at| pem(&at, "CERTIFICATE"));
+    let key = fields.required("key").and_then(|at| pem(&at, "PRIVATE KEY"));
+    let authorities = fields.required("authorities").and_then(|at| pem(&at, "CERTIFICATE"));
+    let name = fields.optional("name").map_or(Some(""), |at| server_name(&at));
+    fields.finish();
+    let (certificate, key, authorities) = (certificate?, key?, authorities?);
+    let server = Tls {
+        certificates: vec![CertificateFiles { certificate: certificate.path.clone(), key: key.path.clone() }],
+        tls_1_2: false,
+        clients: Some(ClientAuthorities { file: authorities.path.clone(), required: true }),
+    };
+    let own = ClientCertificateFiles { certificate, key };
+    Some((server, AgentTls::new(Some(authorities), Some(own), name?.into())))
+}

@@ -1,0 +1,52 @@
+//! What the record of an interaction contains after another member has handed it over.
+
+use super::interaction::Interaction;
+use super::more::Inherited;
+use super::state::{Event, State};
+
+/// Maximum number of events that are handed over with one interaction.
+const EVENTS_MAX: usize = 256;
+/// Maximum number of members that have handed over the same interaction, one after the other, whose events are kept.
+const MEMBERS_MAX: usize = 8;
+
+impl Interaction {
+    /// Returns the events that other members have delivered.
+    pub fn inherited(&self) -> &[Inherited] {
+        self.more.as_ref().map_or(&[], |more| &more.inherited)
+    }
+
+    /// Returns the member that minted the token, if it has handed over the interaction.
+    pub fn origin(&self) -> Option<&str> {
+        self.more.as_ref().and_then(|more| more.origin.as_deref())
+    }
+
+    /// Prepares the record for another member. `origin` is this member, and `own` has the events that it has delivered.
+    pub fn leave(&mut self, origin: &str, mut own: Inherited) {
+        let more = self.more();
+        more.origin.get_or_insert_with(|| origin.into());
+        let surplus = own.events.len().saturating_sub(EVENTS_MAX);
+        own.events.drain(..surplus);
+        if !own.events.is_empty() {
+            more.inherited.push(own);
+            let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
+            more.inherited.drain(..surplus);
+        }
+        // What is being sent is not known to the other member.
+        if let Some(notice) = &mut more.notice {
+            notice.reset();
+        }
+    }
+
+    /// Adds the knowledge of another record of the same interaction. A revocation holds for both.
+    pub fn merge(&mut self, other: &Self) {
+        if other.state == State::Revoked {
+            self.go(Event::Revoked);
+        }
+        let (origin, inherited) = (other.origin().map(Box::from), other.inherited().to_vec());
+        let more = self.more();
+        more.origin = more.origin.take().or(origin);
+        more.inherited.extend(inherited);
+        let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
+        more.inherited.drain(..surplus);
+    }
+}

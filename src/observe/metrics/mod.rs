@@ -1,0 +1,15 @@
+//! The metrics of the process. `registry` registers every metric and keeps its description.
+
+mod agent_metrics;
+mod fetch_metrics;
+#[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
+mod metrics;
+mod record_replica_metrics;
+mod record_server_metrics;
+mod registry;
+mod replica_metrics;
+mod server_metrics;
+
+pub use agent_metrics::{AGENT_ACCEPTED, AGENT_REJECTED};
+pub use metrics::Metrics;
+pub use registry::{Label, Series, Values};

@@ -1,0 +1,58 @@
+//! The metrics of several members of one installation.
+
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+
+use super::registry::{Label, MetricRegistry};
+
+/// Bounds of the time to hand over a callback, in seconds.
+const BUCKETS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// The outcomes of attempts to hand over a callback.
+const OUTCOMES: [&str; 7] =
+    ["answered", "mistaken", "moved", "refused", "stopping", "unknown", "unreachable"];
+
+/// The metrics of several members of one installation.
+#[derive(Debug)]
+pub(super) struct ReplicaMetrics {
+    pub(super) denied: IntCounter,
+    pub(super) handed_over: IntCounterVec,
+    pub(super) members: IntGauge,
+    pub(super) owner_gone: IntCounterVec,
+    pub(super) requests: IntCounterVec,
+    pub(super) seconds: Histogram,
+}
+
+impl ReplicaMetrics {
+    pub(super) fn new(make: &MetricRegistry<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            denied: make.counter(
+                "callgate_replica_denied_total",
+                "Requests to the replica listener without a valid proof of another replica.",
+            )?,
+            handed_over: make.counters(
+                "callgate_ledger_handed_over_total",
+                "Interactions at the end of the process, by whether another replica has taken them over.",
+                &[Label::closed("result", ["taken", "lost"])],
+            )?,
+            members: make.gauge(
+                "callgate_members",
+                "Replicas that are present, including this one. 0 without the section `replicas`.",
+            )?,
+            owner_gone: make.counters(
+                "callgate_owner_gone_total",
+                "Callbacks whose owner is gone, by what `replicas.gone` did.",
+                &[Label::closed("did", ["adopted", "refused", "retry"])],
+            )?,
+            requests: make.counters(
+                "callgate_replica_requests_total",
+                "Attempts to hand a callback over to another replica, by outcome.",
+                &[Label::closed("outcome", OUTCOMES)],
+            )?,
+            seconds: make.histogram(
+                "callgate_replica_seconds",
+                "Time from the decision to hand a callback over to the head of the owner's response, in seconds.",
+                BUCKETS,
+            )?,
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! Binds the addresses of all listeners.
+
+use std::net::SocketAddr;
+
+use super::egress::OwnAddresses;
+use super::listen::{BoundListener, bind};
+use crate::config::Startup;
+use crate::store::StoreError;
+
+/// The reason why the server did not start. No address stays bound.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Bind(SocketAddr, std::io::Error),
+    /// The fetcher could not be created or could not read its cache.
+    Fetch(String),
+    /// The ledger's file is unusable.
+    Store(StoreError),
+    /// A certificate, a private key or the trusted roots are unusable.
+    Tls(String),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Store(error) => error.fmt(f),
+            Self::Fetch(message) | Self::Tls(message) => f.write_str(message),
+        }
+    }
+}
+
+/// The bound listeners.
+pub(super) struct Addresses {
+    pub(super) ingress: Vec<BoundListener>,
+    pub(super) egress: Option<BoundListener>,
+    pub(super) admin: Option<BoundListener>,
+    pub(super) replicas: Option<BoundListener>,
+}
+
+impl Addresses {
+    pub(super) fn bind(startup: &Startup) -> Result<Self, StartError> {
+        Ok(Self {
+            ingress: startup
+                .ingress
+                .iter()
+                .map(|listener| bind_named(listener.address))
+                .collect::<Result<_, _>>()?,
+            egress: startup.egress.as_ref().map(|egress| bind_named(egress.address)).transpose()?,
+            admin: startup.admin.as_ref().map(|admin| bind_named(admin.address)).transpose()?,
+            replicas: startup.replicas.as_ref().map(|one| bind_named(one.listener.address)).transpose()?,
+        })
+    }
+
+    /// Returns all bound addresses.
+    pub(super) fn own_addresses(&self) -> OwnAddresses {
+        let bound = self.ingress.iter().chain(&self.egress).chain(&self.admin).chain(&self.replicas);
+        OwnAddresses::new(bound.map(|bound| bound.address).collect())
+    }
+}
+
+fn bind_named(address: SocketAddr) -> Result<BoundListener, StartError> {
+    bind(address).map_err(|error| StartError::Bind(address, error))
+}

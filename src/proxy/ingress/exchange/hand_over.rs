@@ -1,0 +1,161 @@
+//! Hands a verified callback over to the member that owns its interaction.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::callback_exchange::CallbackExchange;
+use super::request_log::{ExchangeRecord, Outcome};
+use crate::clock::instant;
+use crate::denial::{Denial, Refusal};
+use crate::http::{Caller, RelayError, head_of, response};
+use crate::ingress::{Denied, Verified};
+use crate::interaction::ClaimError;
+use crate::proxy::replicas::{HandedOver, MemberResponse, Place, Replication, Sending};
+use crate::replica::{Gone, Owner, Replicas, Vouched};
+use crate::replica::{Outcome as MemberOutcome, REPLICA};
+use crate::trail::{Check, Trail};
+
+/// The callback, if this process delivers it. Otherwise the record of the exchange: another member has answered, or the
+/// callback is denied.
+type Found = Result<Box<Verified>, Box<ExchangeRecord>>;
+
+impl CallbackExchange<'_> {
+    /// Finds the owner of the callback's interaction. If it is another process, hands the callback over and relays the
+    /// response. Returns the callback if this process delivers it, and otherwise the record of the exchange.
+    pub(super) async fn find_owner(
+        &mut self,
+        verified: Box<Verified>,
+        caller: Caller<'_>,
+        body: &Bytes,
+        trail: &mut Trail,
+    ) -> Result<Box<Verified>, Box<ExchangeRecord>> {
+        let context = self.context;
+        let (Some(replication), Some(replicas)) = (&context.replication, self.policy.replicas.clone()) else {
+            return Ok(verified);
+        };
+        let Some((interaction, sealed)) = verified.owner() else { return Ok(verified) };
+        let Some(owner) = replicas.sealer.open(sealed, interaction) else {
+            let detail = "none of `replicas.secrets` decrypts the owner in the token";
+            return self.refuse(verified, (Denial::OwnerUnreachable, detail.to_owned()), trail).await;
+        };
+        let place = replication.place(&replicas, &owner, interaction);
+        match place {
+            Place::Here => Ok(verified),
+            // A callback is handed over once. The sender learns where it belongs now.
+            Place::Member(_) | Place::Gone if self.origin.is_member() => {
+                self.session.set_outcome(MemberOutcome::Moved);
+                let detail = "the interaction was handed over to another member".to_owned();
+                self.refuse(verified, (Denial::ReplicaMistaken, detail), trail).await
+            }
+            Place::Gone => self.without_owner(&replicas, replication, verified, trail).await,
+            Place::Member(_) => self.hand_over(&replicas, &owner, (verified, caller), body, trail).await,
+        }
+    }
+
+    async fn hand_over(
+        &mut self,
+        replicas: &Replicas,
+        owner: &Owner,
+        (verified, caller): (Box<Verified>, Caller<'_>),
+        body: &Bytes,
+        trail: &mut Trail,
+    ) -> Found {
+        let Some(replication) = &self.context.replication else { return Ok(verified) };
+        let began = instant();
+        let handed_over = {
+            let head = head_of(self.session, caller);
+            let write_head = |proof: &str| verified.write_for_member(&head, body, proof);
+            let client = Vouched {
+                address: verified.client(),
+                is_tls: head.is_tls,
+                certificate: head.certificate.cloned(),
+            };
+            let callback = Sending {
+                method: head.method,
+                target: head.target,
+                client: Some(client),
+                body: body.clone(),
+                write_head: Some(&write_head),
+            };
+            let interaction = verified.owner().map(|(interaction, _)| interaction).unwrap_or_default();
+            replication.hand_over(replicas, owner, interaction, &callback).await
+        };
+        match handed_over {
+            HandedOver::Here => Ok(verified),
+            HandedOver::Gone => self.without_owner(replicas, replication, verified, trail).await,
+            HandedOver::Unreachable(detail) => {
+                self.refuse(verified, (Denial::OwnerUnreachable, detail), trail).await
+            }
+            HandedOver::Response(response) => {
+                trail.skip(Check::Duplicate, "not checked, because another member owns the interaction");
+                trail.pass(Check::Interaction, || "handed over to its owner".to_owned());
+                let mut end = self.relay_from_member(*response, verified).await;
+                end.delivery_duration = end.ended_at.saturating_duration_since(began);
+                Err(Box::new(end))
+            }
+        }
+    }
+
+    async fn relay_from_member(&mut self, member: MemberResponse, verified: Box<Verified>) -> ExchangeRecord {
+        let client = member.client();
+        let mut response = member.response;
+        response.set_header(&REPLICA, None);
+        let status = response.status().as_u16();
+        let seen = verified.into_seen();
+        let reuse = |connection| MemberResponse::keep(&client, connection);
+        let limits = &self.policy.limits;
+        let outcome = Outcome::Allowed("handed_over");
+        match response::relay(self.session, &mut response, Bytes::new(), limits, reuse).await {
+            Ok(()) => ExchangeRecord::responded(seen, outcome, status, true),
+            Err(RelayError::Upstream(_)) => {
+                let denied = Outcome::Denied(Denial::OwnerUnreachable);
+                ExchangeRecord::responded(seen, denied, status, false)
+            }
+            Err(RelayError::Caller) => ExchangeRecord::responded(seen, outcome, 0, false),
+        }
+    }
+
+    /// Applies `replicas.gone` to a callback whose owner is gone.
+    async fn without_owner(
+        &mut self,
+        replicas: &Replicas,
+        replication: &Arc<Replication>,
+        mut verified: Box<Verified>,
+        trail: &mut Trail,
+    ) -> Found {
+        let detail = "the process that minted the token is gone".to_owned();
+        let (did, denial) = match replicas.gone {
+            Gone::Any => ("adopted", None),
+            Gone::Refuse => ("refused", Some(Denial::OwnerGone)),
+            Gone::Retry => ("retry", Some(Denial::OwnerUnreachable)),
+        };
+        replication.owner_gone(did);
+        match denial {
+            None => {
+                verified.adopt_without_owner();
+                Ok(verified)
+            }
+            Some(denial) => self.refuse(verified, (denial, detail), trail).await,
+        }
+    }
+
+    async fn refuse(
+        &mut self,
+        verified: Box<Verified>,
+        (denial, detail): (Denial, String),
+        trail: &mut Trail,
+    ) -> Found {
+        let refused = ClaimError::Refused(Refusal::new(denial, detail));
+        let end = match verified.permit(Err(refused), trail) {
+            Ok(permit) => self.deny(Denied { denial, seen: permit.into_seen() }, 0).await,
+            Err(halted) => match halted.turned {
+                crate::ingress::Turned::Away(seen) => self.deny(Denied { denial, seen: *seen }, 0).await,
+                crate::ingress::Turned::Observed(observed) => {
+                    self.deny(Denied { denial, seen: observed.into_seen() }, 0).await
+                }
+            },
+        };
+        Err(Box::new(end))
+    }
+}

@@ -1,0 +1,149 @@
+//! The replica listener: accepts requests of other members, verifies their proofs, and serves callbacks and the API.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+
+use super::context::IngressContext;
+use super::exchange::{self, Origin};
+use crate::clock::instant;
+use crate::denial::Denial;
+use crate::http::{
+    CLOSE_TIMEOUT, NextRequest, RequestLoop, Session, deny, request_body, response, with_timeout,
+};
+use crate::policy::Limits;
+use crate::proxy::listen::{ConnInfo, LogThrottle};
+use crate::proxy::replicas::{API, API_BODY_BYTES_MAX, CallbacksApi, Replication};
+use crate::replica::{Outcome, Proof, ProofError, REPLICA, Replicas, ResponseProof, SeenNonce};
+
+/// The components of the replica listener.
+pub(crate) struct ReplicaListener {
+    ingress: Arc<IngressContext>,
+    pub(crate) replication: Arc<Replication>,
+    /// Answers requests to the callbacks API.
+    callbacks: CallbacksApi,
+    log_throttle: LogThrottle,
+}
+
+impl ReplicaListener {
+    pub(crate) fn new(
+        ingress: &Arc<IngressContext>,
+        replication: Arc<Replication>,
+        callbacks: CallbacksApi,
+    ) -> Self {
+        let (ingress, log_throttle) = (Arc::clone(ingress), LogThrottle::default());
+        Self { ingress, replication, callbacks, log_throttle }
+    }
+
+    /// Serves a connection until it is closed.
+    pub(crate) async fn serve(self: Arc<Self>, stream: Stream, conn: ConnInfo, stopping: ShutdownWatch) {
+        let mut requests = RequestLoop::over(stream, stopping);
+        loop {
+            match requests.next(|| self.limits()).await {
+                Some(NextRequest::Request(session)) => {
+                    conn.request_began();
+                    if !conn.is_still_allowed(&self.ingress.clocks.wall) {
+                        return;
+                    }
+                    match Box::pin(self.exchange(session, &conn)).await {
+                        Some((stream, leftover)) => requests.take_back(stream, leftover),
+                        None => return,
+                    }
+                }
+                Some(NextRequest::HeadError(stream, error)) => {
+                    let denial = error.denial;
+                    let denied = deny::deny_head(stream, denial, error.is_head_request, "", false);
+                    with_timeout(CLOSE_TIMEOUT, denied).await;
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        self.ingress.policy.load().limits
+    }
+
+    /// Serves one request. Returns the connection if another request may follow.
+    async fn exchange(&self, mut session: Session, conn: &ConnInfo) -> Option<(Stream, BytesMut)> {
+        let replicas = self.replication.settings()?;
+        let proof = match self.verify(&replicas, &session) {
+            Ok(proof) => proof,
+            Err(error) => {
+                self.replication.metrics.replica_denied();
+                if self.log_throttle.should_log("replica_proof", instant()) {
+                    log::warn!(
+                        "denied a request of {} to the replica listener: {error}; further denials are not logged for a minute",
+                        conn.peer
+                    );
+                }
+                return self.deny(session, Denial::ReplicaProof).await;
+            }
+        };
+        let own = self.replication.own().incarnation;
+        let answered = ResponseProof::new(replicas.prover.clone(), own, proof.nonce);
+        let is_mistaken = proof.to.is_some_and(|to| to != own);
+        session.prove(if is_mistaken { answered.with_outcome(Outcome::Mistaken) } else { answered });
+        if is_mistaken {
+            return self.deny(session, Denial::ReplicaMistaken).await;
+        }
+        match self.replication.accept_nonce(proof.nonce) {
+            SeenNonce::New => {}
+            SeenNonce::Repeated => return self.deny(session, Denial::ReplicaProof).await,
+            SeenNonce::Full => return self.deny(session, Denial::Overloaded).await,
+        }
+        match &proof.client {
+            None => self.serve_api(session, &proof).await,
+            Some(_) if self.replication.is_leaving() => {
+                session.set_outcome(Outcome::Stopping);
+                self.deny(session, Denial::OwnerUnreachable).await
+            }
+            Some(client) => exchange::serve(&self.ingress, session, Origin::Member(&proof, client)).await,
+        }
+    }
+
+    /// Verifies the proof of a request, except its nonce and its body.
+    fn verify(&self, replicas: &Replicas, session: &Session) -> Result<Proof, ProofError> {
+        let mut headers = session.headers().get_all(&REPLICA).iter();
+        let (Some(header), None) = (headers.next(), headers.next()) else {
+            return Err(ProofError::Malformed);
+        };
+        let header = header.to_str().map_err(|_| ProofError::Malformed)?;
+        let now = self.replication.wall_clock();
+        replicas.prover.verify(header, session.method().as_str(), session.target(), now)
+    }
+
+    async fn serve_api(&self, mut session: Session, proof: &Proof) -> Option<(Stream, BytesMut)> {
+        let limits = self.limits();
+        let mut reservation = self.ingress.body_memory.reserve(limits.body_memory_bytes_max);
+        let body_limits = request_body::BodyLimits {
+            bytes_max: API_BODY_BYTES_MAX,
+            deadline: limits.body_deadline,
+            limits: &limits,
+            reservation: &mut reservation,
+        };
+        let body = match request_body::read(&mut session, None, body_limits).await {
+            Ok(body) => body,
+            Err(denial) => return self.deny(session, denial).await,
+        };
+        if proof.check_body(&body).is_err() {
+            return self.deny(session, Denial::ReplicaProof).await;
+        }
+        let (path, query) = session.target().split_once('?').unwrap_or((session.target(), ""));
+        let Some(path) = path.strip_prefix(API) else {
+            return self.deny(session, Denial::RouteUnknown).await;
+        };
+        let (method, path, query) = (session.method().clone(), path.to_owned(), query.to_owned());
+        let answer = self.replication.answer(proof.from, &self.callbacks, (method, path, query), &body).await;
+        let was_written = response::member_answer(&mut session, answer.status, answer.body).await;
+        session.end(was_written).await
+    }
+
+    async fn deny(&self, mut session: Session, denial: Denial) -> Option<(Stream, BytesMut)> {
+        let denied = deny::deny(&mut session, denial, None, &[], "", true).await;
+        session.end(denied.reusable).await
+    }
+}

@@ -1,0 +1,70 @@
+//! The API of the replica listener: who this process is, the part of a ledger that another member hands over, and the
+//! callbacks API for other members.
+
+use bytes::Bytes;
+use http::Method;
+
+use super::member_client::Identity;
+use super::members::About;
+use super::replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication};
+use crate::clock::instant;
+use crate::replica::Incarnation;
+use crate::store::HandedRecords;
+
+/// Maximum size of the body of a request to the API, in bytes: a part of a ledger that is handed over.
+pub(crate) const API_BODY_BYTES_MAX: u64 = 2 << 20;
+/// The path for records that another member hands over, after the prefix of the API.
+pub(super) const LEDGER: &str = "/ledger";
+
+impl Replication {
+    /// Answers a request whose proof is valid.
+    pub(crate) async fn answer(
+        &self,
+        from: Incarnation,
+        callbacks: &CallbacksApi,
+        (method, path, query): (Method, String, String),
+        body: &Bytes,
+    ) -> MemberAnswer {
+        match (method.as_str(), path.as_str()) {
+            ("GET", "") => json(200, serde_json::to_vec(&self.about())),
+            ("POST", "") => {
+                // A member speaks only for itself.
+                if let Ok(about) = serde_json::from_slice::<About>(body)
+                    && about.incarnation == from.to_string()
+                {
+                    self.members.answered(about, instant());
+                }
+                json(200, serde_json::to_vec(&self.about()))
+            }
+            ("POST", LEDGER) => self.take_over(body).await,
+            (_, rest) if rest == "/callbacks" || rest.starts_with("/callbacks/") => {
+                callbacks(MemberRequest { method: method.to_string(), path, query }).await
+            }
+            _ => MemberAnswer { status: 404, body: Vec::new() },
+        }
+    }
+
+    /// Takes over records of another member. The response lists the ids of those that this ledger has now.
+    async fn take_over(&self, body: &Bytes) -> MemberAnswer {
+        if self.is_leaving() {
+            return MemberAnswer { status: 503, body: Vec::new() };
+        }
+        let Ok(records) = serde_json::from_slice::<HandedRecords>(body) else {
+            return MemberAnswer { status: 400, body: Vec::new() };
+        };
+        match self.store().take_over(records).await {
+            Ok(taken) => json(200, serde_json::to_vec(&taken)),
+            Err(refusal) => {
+                log::warn!("records of another member were not taken over: {}", refusal.detail);
+                MemberAnswer { status: refusal.denial.status(), body: Vec::new() }
+            }
+        }
+    }
+}
+
+fn json(status: u16, body: serde_json::Result<Vec<u8>>) -> MemberAnswer {
+    match body {
+        Ok(body) => MemberAnswer { status, body },
+        Err(_) => MemberAnswer { status: 500, body: Vec::new() },
+    }
+}

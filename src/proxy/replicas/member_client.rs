@@ -1,0 +1,277 @@
+//! Sends requests to other members over pooled connections. The first request of a connection asks the other side who it
+//! is, so that no callback is sent to a process that is not the intended member.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use parking_lot::Mutex;
+
+use super::members::About;
+use crate::agent::{Agent, AgentAddress, AgentTls};
+use crate::clock::instant;
+use crate::http::client::{Connection, Message, ResponseFault, UpstreamResponse, exchange};
+use crate::proxy::agent_client::AgentClient;
+use crate::replica::{Incarnation, Outcome, Owner, Proof, REPLICA, Replicas, Vouched};
+use crate::request::write_line;
+use crate::time::Timestamp;
+
+/// Timeout for opening a connection, including the TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an idle connection is kept. The replica listener closes it later.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum size of what a member says about itself, in bytes.
+const ABOUT_BYTES_MAX: usize = 256 << 10;
+/// Maximum number of members to which connections are kept.
+const CLIENTS_MAX: usize = 512;
+
+/// The path of the API of the replica listener.
+pub(crate) const API: &str = "/replica";
+
+/// What this process says about itself to other members.
+pub(super) trait Identity: Sync {
+    fn now(&self) -> Timestamp;
+    fn incarnation(&self) -> Incarnation;
+    fn about(&self) -> About;
+}
+
+/// A request to another member.
+pub(crate) struct Sending<'s> {
+    pub(crate) method: &'s str,
+    pub(crate) target: &'s str,
+    /// The client of a callback. `None` for requests to the API.
+    pub(crate) client: Option<Vouched>,
+    pub(crate) body: Bytes,
+    /// Writes the head of a callback with this proof. `None` for requests to the API.
+    pub(crate) write_head: Option<&'s WriteHead<'s>>,
+}
+
+/// Returns the head of a callback with this proof.
+pub(crate) type WriteHead<'w> = dyn Fn(&str) -> Vec<u8> + Send + Sync + 'w;
+
+impl<'s> Sending<'s> {
+    /// Creates a request to the API.
+    pub(super) fn api(method: &'s Method, target: &'s str, body: Bytes) -> Self {
+        Self { method: method.as_str(), target, client: None, body, write_head: None }
+    }
+
+    fn head(&self, address: &str, proof: &str) -> Vec<u8> {
+        match self.write_head {
+            Some(write_head) => write_head(proof),
+            None => self.api_head(address, proof),
+        }
+    }
+
+    pub(super) fn api_head(&self, address: &str, proof: &str) -> Vec<u8> {
+        let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
+        write_line(&mut out, "host", address.as_bytes());
+        write_line(&mut out, REPLICA.as_str(), proof.as_bytes());
+        write_line(&mut out, "content-length", self.body.len().to_string().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+}
+
+/// The response of a member.
+pub(crate) struct MemberResponse {
+    pub(crate) response: UpstreamResponse,
+    pub(crate) outcome: Outcome,
+    client: Arc<AgentClient>,
+}
+
+impl MemberResponse {
+    /// Returns a connection to the pool after its response was read completely.
+    pub(crate) fn keep(client: &AgentClient, connection: Connection) {
+        client.keep(IDLE_TIMEOUT, connection, instant());
+    }
+
+    /// Returns the client to which the connection can be returned.
+    pub(crate) fn client(&self) -> Arc<AgentClient> {
+        Arc::clone(&self.client)
+    }
+
+    /// Reads the whole body. Returns `None` if it is incomplete or has more than `bytes_max` bytes.
+    pub(super) async fn read_all(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
+        let body = read_all(&mut self.response, bytes_max).await?;
+        self.response.take_connection().into_iter().for_each(|one| Self::keep(&self.client, one));
+        Some(body)
+    }
+}
+
+/// The reason why there is no response of a member.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// Nothing was sent. Contains an explanation.
+    NotSent(String),
+    /// Another member has the address. Nothing was sent. Contains what it says about itself.
+    Mistaken(About),
+    /// The member may have received the request.
+    Unknown(ResponseFault),
+}
+
+/// The connections to other members.
+#[derive(Default)]
+pub(super) struct MemberClient {
+    clients: Mutex<Clients>,
+}
+
+/// The clients by incarnation and address of the member.
+type Clients = HashMap<(Incarnation, Box<str>), Arc<AgentClient>>;
+
+impl MemberClient {
+    /// Sends a request and reads the head of the response.
+    pub(super) async fn send(
+        &self,
+        me: &impl Identity,
+        replicas: &Replicas,
+        to: &Owner,
+        message: &Sending<'_>,
+        timeout: Duration,
+    ) -> Result<MemberResponse, SendError> {
+        let client = self.client(replicas, to).map_err(SendError::NotSent)?;
+        let connection = match client.pooled(instant()) {
+            Some(connection) => connection,
+            None => {
+                let (connection, about) = open(me, replicas, &client).await.map_err(SendError::NotSent)?;
+                if about.incarnation != to.incarnation.to_string() {
+                    return Err(SendError::Mistaken(about));
+                }
+                connection
+            }
+        };
+        let no_random = || SendError::NotSent("the system provides no random numbers".to_owned());
+        let own = me.incarnation();
+        let client_of = message.client.clone();
+        let proof = Proof::new(me.now(), own, Some(to.incarnation), client_of, &message.body);
+        let proof = proof.ok_or_else(no_random)?;
+        let text = replicas.prover.prove(&proof, message.method, message.target).ok_or_else(no_random)?;
+        let head = message.head(&to.address, &text);
+        let request = Message::new(head, message.body.clone(), message.method != Method::HEAD.as_str());
+        let response = exchange(connection, request, timeout).await.map_err(SendError::Unknown)?;
+        let outcome = outcome(replicas, &response, proof.nonce, to.incarnation);
+        let outcome = outcome.ok_or(SendError::Unknown(ResponseFault::Garbled))?;
+        Ok(MemberResponse { response, outcome, client })
+    }
+
+    /// Asks the process at an address who it is.
+    pub(super) async fn introduce(
+        &self,
+        me: &impl Identity,
+        replicas: &Replicas,
+        address: &str,
+    ) -> Result<About, String> {
+        let client = client(replicas, address)?;
+        let (connection, about) = open(me, replicas, &client).await?;
+        // The connection is kept for callbacks to this process.
+        if let Some(incarnation) = Incarnation::parse(&about.incarnation)
+            && let Ok(client) = self.client(replicas, &Owner { incarnation, address: address.into() })
+        {
+            MemberResponse::keep(&client, connection);
+        }
+        Ok(about)
+    }
+
+    /// Returns the client for a member. A client with other TLS settings is replaced.
+    fn client(&self, replicas: &Replicas, to: &Owner) -> Result<Arc<AgentClient>, String> {
+        let digest = |tls: Option<&AgentTls>| tls.map(|tls| tls.digest);
+        let mut clients = self.clients.lock();
+        let key = (to.incarnation, to.address.clone());
+        let wanted = agent(replicas, &to.address);
+        if let Some(client) = clients.get(&key)
+            && digest(client.agent().tls.as_ref()) == digest(wanted.tls.as_ref())
+        {
+            return Ok(Arc::clone(client));
+        }
+        if clients.len() >= CLIENTS_MAX {
+            clients.clear();
+        }
+        let client = client(replicas, &to.address)?;
+        clients.insert(key, Arc::clone(&client));
+        Ok(client)
+    }
+
+    pub(super) fn sweep(&self, now: Instant) {
+        self.clients.lock().values().for_each(|client| client.sweep(now));
+    }
+}
+
+fn client(replicas: &Replicas, address: &str) -> Result<Arc<AgentClient>, String> {
+    AgentClient::new(Arc::new(agent(replicas, address)), Arc::default()).map(Arc::new)
+}
+
+/// Returns a member as the client sees it.
+fn agent(replicas: &Replicas, address: &str) -> Agent {
+    let address = AgentAddress::Tcp(address.into());
+    let tls = replicas.tls.clone().map(|tls| match address.host() {
+        Some(host) if tls.name.is_empty() => AgentTls::new(tls.authorities, tls.certificate, host.into()),
+        _ => tls,
+    });
+    Agent {
+        name: "member".into(),
+        address,
+        tls,
+        connect_timeout: CONNECT_TIMEOUT,
+        response_timeout: replicas.timeout,
+        idle_timeout: IDLE_TIMEOUT,
+        forwarded_headers: false,
+    }
+}
+
+/// Opens a connection and asks the other side who it is.
+async fn open(
+    me: &impl Identity,
+    replicas: &Replicas,
+    client: &AgentClient,
+) -> Result<(Connection, About), String> {
+    let connection = client.open(client.agent()).await.map_err(|(_, error)| error)?;
+    // The other side learns about this process, too, even if its `discover` does not list this process yet.
+    let own = serde_json::to_vec(&me.about()).map_err(|error| error.to_string())?;
+    let message = Sending::api(&Method::POST, API, own.into());
+    let proof = Proof::new(me.now(), me.incarnation(), None, None, &message.body);
+    let proof = proof.ok_or("the system provides no random numbers")?;
+    let text = replicas.prover.prove(&proof, message.method, API).ok_or("no secret can sign")?;
+    let head = message.api_head(client.agent().authority(), &text);
+    let answered =
+        exchange(connection, Message::new(head, message.body.clone(), true), CONNECT_TIMEOUT).await;
+    let mut response = answered.map_err(|fault| format!("it does not say who it is ({fault:?})"))?;
+    let stranger = "the process at this address does not prove that it is a member; are `replicas.secrets` the same everywhere?";
+    let header = response.headers().get(&REPLICA).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let proven = replicas.prover.verify_response(header, response.status().as_u16(), proof.nonce);
+    let (_, incarnation) = proven.ok_or(stranger)?;
+    if response.status() != StatusCode::OK {
+        return Err(format!("it answers with status {}", response.status()));
+    }
+    let body = read_all(&mut response, ABOUT_BYTES_MAX).await.ok_or("its answer is incomplete")?;
+    let about: About = serde_json::from_slice(&body).map_err(|_| "its answer is malformed")?;
+    let connection = response.take_connection().ok_or("it closed the connection")?;
+    // The proof covers the incarnation, but not the body.
+    match about.incarnation == incarnation.to_string() {
+        true => Ok((connection, about)),
+        false => Err(stranger.to_owned()),
+    }
+}
+
+/// Returns the outcome of a request, or `None` if the intended member did not send the response.
+fn outcome(
+    replicas: &Replicas,
+    response: &UpstreamResponse,
+    nonce: u128,
+    to: Incarnation,
+) -> Option<Outcome> {
+    let header = response.headers().get(&REPLICA)?.to_str().ok()?;
+    let (outcome, from) = replicas.prover.verify_response(header, response.status().as_u16(), nonce)?;
+    (from == to || outcome == Outcome::Mistaken).then_some(outcome)
+}
+
+async fn read_all(response: &mut UpstreamResponse, bytes_max: usize) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(data) = response.read_body().await.ok()? {
+        body.extend_from_slice(&data);
+        if body.len() > bytes_max {
+            return None;
+        }
+    }
+    Some(body)
+}

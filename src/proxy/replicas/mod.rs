@@ -1,0 +1,16 @@
+//! Several members of one installation: they find each other, hand callbacks over to the owner of the interaction, and
+//! hand over their ledger before they stop.
+
+mod api;
+mod discovery;
+mod leave;
+mod member_client;
+mod members;
+mod replication;
+mod view;
+
+pub(crate) use api::API_BODY_BYTES_MAX;
+pub(crate) use discovery::run as run_discovery;
+pub(crate) use member_client::{API, MemberResponse, Sending};
+pub use replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication};
+pub(crate) use replication::{HandedOver, Place};

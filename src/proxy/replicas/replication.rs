@@ -1,0 +1,374 @@
+//! What a process knows and does as one of several members.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Method;
+use parking_lot::Mutex;
+
+use super::member_client::{Identity, MemberClient, MemberResponse, SendError, Sending};
+use super::members::{About, Member, Members, Presence};
+use crate::clock::{Clock, instant};
+use crate::observe::Metrics;
+use crate::policy::Policy;
+use crate::replica::{Incarnation, Nonces, Outcome, Owner, Replicas, SeenNonce};
+use crate::store::Store;
+use crate::time::Timestamp;
+
+/// Pause between two attempts to connect to the owner of an interaction.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Maximum number of members that say, one after the other, that they have handed over an interaction.
+const MOVES_MAX: usize = 3;
+/// Maximum size of a response of another member's API, in bytes.
+const API_BYTES_MAX: usize = 16 << 20;
+/// Timeout for a request to another member's API.
+const API_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request to the callbacks API on the replica listener.
+#[derive(Clone, Debug)]
+pub struct MemberRequest {
+    /// The method.
+    pub method: String,
+    /// The path after `/replica`.
+    pub path: String,
+    /// The query. Empty if there is none.
+    pub query: String,
+}
+
+/// The response of another member's API.
+#[derive(Clone, Debug)]
+pub struct MemberAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Answers requests of other members to the callbacks API.
+pub type CallbacksApi =
+    Arc<dyn Fn(MemberRequest) -> Pin<Box<dyn Future<Output = MemberAnswer> + Send>> + Send + Sync>;
+
+/// What a process knows and does as one of several members.
+pub struct Replication {
+    policy: Arc<ArcSwap<Policy>>,
+    clock: Clock,
+    store: Arc<Store>,
+    pub(crate) metrics: Arc<Metrics>,
+    own: ArcSwap<Owner>,
+    started: Timestamp,
+    pub(crate) members: Members,
+    client: MemberClient,
+    nonces: Mutex<Nonces>,
+    /// Whether this process hands over its ledger now, and accepts no more callbacks from other members.
+    is_leaving: AtomicBool,
+    /// Whether this process has received SIGTERM.
+    is_stopping: AtomicBool,
+}
+
+/// Where a callback belongs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// In this process.
+    Here,
+    /// In another process.
+    Member(Owner),
+    /// Its owner is gone.
+    Gone,
+}
+
+/// The result of handing over a callback.
+pub(crate) enum HandedOver {
+    /// The response of the owner.
+    Response(Box<MemberResponse>),
+    /// The owner is gone. It has not received the callback.
+    Gone,
+    /// The callback belongs to this process.
+    Here,
+    /// The owner cannot be reached, or has not answered. Contains an explanation.
+    Unreachable(String),
+}
+
+impl Replication {
+    /// Creates the state of this process. Returns `None` if the configuration has no section `replicas`.
+    pub fn new(
+        policy: &Arc<ArcSwap<Policy>>,
+        clock: &Clock,
+        store: &Arc<Store>,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Self> {
+        let own = policy.load().replicas.as_ref()?.own.clone()?;
+        Some(Self {
+            policy: Arc::clone(policy),
+            clock: clock.clone(),
+            store: Arc::clone(store),
+            metrics: Arc::clone(metrics),
+            own: ArcSwap::from_pointee(own),
+            started: clock.now(),
+            members: Members::default(),
+            client: MemberClient::default(),
+            nonces: Mutex::default(),
+            is_leaving: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the settings in use. A reload cannot remove the section.
+    pub(crate) fn settings(&self) -> Option<Arc<Replicas>> {
+        self.policy.load().replicas.clone()
+    }
+
+    /// Returns the current time, for proofs.
+    pub(crate) fn wall_clock(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Returns this process.
+    pub fn own(&self) -> Arc<Owner> {
+        self.own.load_full()
+    }
+
+    /// Records the port of the replica listener, if it was chosen at start.
+    pub(crate) fn listens_on(&self, port: u16) {
+        let own = self.own();
+        let Some(host) = own.address.strip_suffix(":0") else { return };
+        let own = Owner { address: format!("{host}:{port}").into(), ..(*own).clone() };
+        self.policy.rcu(|policy| {
+            let replicas = policy.replicas.as_ref().map(|replicas| Arc::new(replicas.of(own.clone())));
+            Policy { replicas, ..(**policy).clone() }
+        });
+        self.own.store(Arc::new(own));
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Accepts the nonce of a proof once.
+    pub(crate) fn accept_nonce(&self, nonce: u128) -> SeenNonce {
+        self.nonces.lock().accept(nonce, self.clock.now())
+    }
+
+    /// Records that this process has received SIGTERM.
+    pub(crate) fn stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops accepting callbacks from other members, because the ledger is handed over now.
+    pub(crate) fn leaving(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Returns where the callbacks of an interaction belong. The ledger is asked before the owner in the token, because
+    /// the interaction may have been handed over or adopted.
+    pub(crate) fn place(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Place {
+        let (own, now) = (owner.incarnation == self.incarnation(), instant());
+        if self.store.knows(interaction) && (own || self.store.inherits(owner.incarnation)) {
+            return Place::Here;
+        }
+        match self.members.heir(owner.incarnation, replicas.gone_after, now) {
+            Some(heir) => Place::Member(heir),
+            None if own || self.store.inherits(owner.incarnation) => Place::Here,
+            None if self.members.is_gone(owner.incarnation, replicas.gone_after, now) => Place::Gone,
+            None => Place::Member(owner.clone()),
+        }
+    }
+
+    /// Sends a callback to the member to which it belongs. `head` returns the head of the request, with the value of the
+    /// header that proves it.
+    pub(crate) async fn hand_over(
+        &self,
+        replicas: &Replicas,
+        owner: &Owner,
+        interaction: &str,
+        callback: &Sending<'_>,
+    ) -> HandedOver {
+        let began = instant();
+        let mut moves = 0;
+        loop {
+            let to = match self.place(replicas, owner, interaction) {
+                Place::Here => return HandedOver::Here,
+                Place::Gone => return HandedOver::Gone,
+                Place::Member(to) => to,
+            };
+            let sent = self.send(replicas, &to, callback, replicas.timeout).await;
+            let (outcome, result) = match sent {
+                Ok(response) => match response.outcome {
+                    Outcome::Answered | Outcome::Refused => {
+                        self.metrics.replica_request(response.outcome.name(), Some(began.elapsed()));
+                        return HandedOver::Response(Box::new(response));
+                    }
+                    Outcome::Mistaken => {
+                        self.members.replaced(&to, instant());
+                        ("mistaken", None)
+                    }
+                    Outcome::Moved => {
+                        moves += 1;
+                        self.ask_all(replicas).await;
+                        let again =
+                            format!("{} has handed over the interaction, and no member has it", to.address);
+                        ("moved", (moves > MOVES_MAX).then_some(again))
+                    }
+                    Outcome::Stopping => ("stopping", Some(format!("{} is stopping", to.address))),
+                },
+                Err(SendError::Mistaken(about)) => {
+                    self.members.replaced(&to, instant());
+                    self.members.answered(about, instant());
+                    ("mistaken", None)
+                }
+                Err(SendError::NotSent(error)) => {
+                    let is_gone = self.members.refused(&to, replicas.gone_after, instant());
+                    let is_late = !is_gone && began.elapsed() >= replicas.patience;
+                    if !is_gone && !is_late {
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                    ("unreachable", is_late.then(|| format!("{}: {error}", to.address)))
+                }
+                Err(SendError::Unknown(fault)) => {
+                    ("unknown", Some(format!("{}: {fault:?} after the callback was sent", to.address)))
+                }
+            };
+            self.metrics.replica_request(outcome, None);
+            if let Some(reason) = result {
+                return HandedOver::Unreachable(reason);
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        replicas: &Replicas,
+        to: &Owner,
+        message: &Sending<'_>,
+        timeout: Duration,
+    ) -> Result<MemberResponse, SendError> {
+        let response = self.client.send(self, replicas, to, message, timeout).await?;
+        self.members.reached(to);
+        Ok(response)
+    }
+
+    /// Sends a request to the API of a member.
+    ///
+    /// # Errors
+    /// Returns an explanation if the member did not answer.
+    pub(crate) async fn ask(
+        &self,
+        replicas: &Replicas,
+        to: &Owner,
+        (method, target): (&Method, &str),
+        body: Bytes,
+    ) -> Result<MemberAnswer, String> {
+        let message = Sending::api(method, target, body);
+        let mut response = match self.send(replicas, to, &message, API_TIMEOUT).await {
+            Ok(response) if response.outcome == Outcome::Mistaken => {
+                self.members.replaced(to, instant());
+                return Err("another process has its address".to_owned());
+            }
+            Ok(response) => response,
+            Err(SendError::Mistaken(about)) => {
+                self.members.replaced(to, instant());
+                self.members.answered(about, instant());
+                return Err("another process has its address".to_owned());
+            }
+            Err(SendError::NotSent(error)) => {
+                self.members.refused(to, replicas.gone_after, instant());
+                return Err(error);
+            }
+            Err(SendError::Unknown(fault)) => return Err(format!("{fault:?}")),
+        };
+        let status = response.response.status().as_u16();
+        let body = response.read_all(API_BYTES_MAX).await.ok_or("the response is incomplete")?;
+        Ok(MemberAnswer { status, body })
+    }
+
+    /// Asks the process at an address who it is.
+    ///
+    /// # Errors
+    /// Returns an explanation if no member answers there.
+    pub(super) async fn introduce(&self, replicas: &Replicas, address: &str) -> Result<Owner, String> {
+        let about = self.client.introduce(self, replicas, address).await?;
+        self.members.answered(about, instant()).ok_or_else(|| "its answer is malformed".to_owned())
+    }
+
+    /// Asks all known members who they are, so that this process learns about those that have handed over their ledger.
+    async fn ask_all(&self, replicas: &Replicas) {
+        for member in self.members.all() {
+            let _ = self.introduce(replicas, &member.owner.address).await;
+        }
+    }
+
+    /// Returns the address at which other members reach this process.
+    pub fn address(&self) -> Box<str> {
+        self.own.load().address.clone()
+    }
+
+    /// Returns the other members that are not gone.
+    pub fn others(&self) -> Vec<Owner> {
+        let (Some(replicas), now) = (self.settings(), instant()) else { return Vec::new() };
+        let is_gone = |member: &Member| member.presence(replicas.gone_after, now) == Presence::Gone;
+        self.members.all().into_iter().filter(|member| !is_gone(member)).map(|member| member.owner).collect()
+    }
+
+    /// Sends a request to the API of a member.
+    ///
+    /// # Errors
+    /// Returns an explanation if the member did not answer.
+    pub async fn ask_member(
+        &self,
+        to: &Owner,
+        request: (&Method, &str),
+        body: Bytes,
+    ) -> Result<MemberAnswer, String> {
+        let replicas = self.settings().ok_or("the configuration has no section `replicas`")?;
+        self.ask(&replicas, to, request, body).await
+    }
+
+    /// Updates the number of present members in the metrics.
+    pub fn report(&self) {
+        let Some(replicas) = self.settings() else { return };
+        let now = instant();
+        let is_present = |member: &Member| member.presence(replicas.gone_after, now) == Presence::Present;
+        self.metrics.members(self.members.all().iter().filter(|member| is_present(member)).count() + 1);
+    }
+
+    /// Counts a callback whose owner is gone.
+    pub(crate) fn owner_gone(&self, did: &'static str) {
+        self.metrics.owner_gone(did);
+    }
+
+    /// Closes expired idle connections.
+    pub(crate) fn sweep(&self) {
+        self.client.sweep(instant());
+    }
+}
+
+impl Identity for Replication {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn about(&self) -> About {
+        let own = self.own();
+        let group = self.settings().map_or_else(Box::default, |replicas| replicas.group.clone());
+        About {
+            incarnation: own.incarnation.to_string(),
+            address: own.address.clone(),
+            group,
+            started: self.started.unix_ms(),
+            inherits: self.store.inherited(),
+            stopping: self.is_stopping.load(Ordering::Relaxed),
+        }
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.own.load().incarnation
+    }
+}

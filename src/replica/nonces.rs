@@ -1,0 +1,79 @@
+//! The nonces of proofs that were accepted, so that nobody can replay a proof.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::proof::AGE_MAX;
+use crate::time::Timestamp;
+
+/// Maximum number of nonces in one period. With it, the memory is bounded to about 50 MB. It allows 16,000 requests per
+/// second from other members.
+const NONCES_MAX: usize = 1_000_000;
+
+/// The result of [`Nonces::accept`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SeenNonce {
+    /// The nonce is new.
+    New,
+    /// The nonce was accepted before.
+    Repeated,
+    /// There is no room for another nonce.
+    Full,
+}
+
+/// The accepted nonces of two periods. A period is as long as a proof can be valid: from [`AGE_MAX`] before the time of
+/// the proof to [`AGE_MAX`] after it.
+#[derive(Debug)]
+pub struct Nonces {
+    current: HashSet<u128>,
+    former: HashSet<u128>,
+    until: Timestamp,
+}
+
+impl Default for Nonces {
+    fn default() -> Self {
+        Self { current: HashSet::new(), former: HashSet::new(), until: Timestamp::from_unix_ms(0) }
+    }
+}
+
+impl Nonces {
+    /// Accepts a nonce once.
+    pub fn accept(&mut self, nonce: u128, now: Timestamp) -> SeenNonce {
+        const PERIOD: Duration = Duration::from_secs(2 * AGE_MAX.as_secs() + 1);
+        if now >= self.until {
+            // After a pause of more than one period, the nonces of the current period are expired, too.
+            let is_next = now < self.until.plus(PERIOD);
+            let former = std::mem::take(&mut self.current);
+            self.former = if is_next { former } else { HashSet::new() };
+            self.until = now.plus(PERIOD);
+        }
+        if self.former.contains(&nonce) || self.current.contains(&nonce) {
+            return SeenNonce::Repeated;
+        }
+        if self.current.len() >= NONCES_MAX {
+            return SeenNonce::Full;
+        }
+        self.current.insert(nonce);
+        SeenNonce::New
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_accepted_once_while_its_proof_is_valid() {
+        let (mut nonces, start) = (Nonces::default(), Timestamp::from_unix_secs(1_000_000));
+        let at = |secs| start.plus(Duration::from_secs(secs));
+        assert_eq!(nonces.accept(1, at(0)), SeenNonce::New);
+        // A proof from the future can be replayed for twice its age.
+        for secs in [0, 30, 60, 61, 100] {
+            assert_eq!(nonces.accept(1, at(secs)), SeenNonce::Repeated, "{secs}");
+        }
+        assert_eq!(nonces.accept(2, at(100)), SeenNonce::New);
+        assert_eq!(nonces.accept(2, at(160)), SeenNonce::Repeated);
+        assert_eq!(nonces.accept(1, at(160)), SeenNonce::New, "its proof has expired");
+        assert_eq!(nonces.accept(2, at(10_000)), SeenNonce::New, "after a long pause");
+    }
+}

@@ -1,0 +1,396 @@
+//! The proof of a request between members: the header `Callgate-Replica`. It is a MAC over the method, the target, the
+//! SHA-256 of the body, and the fields of the header.
+//!
+//! The header of a request has the fields `v1`, the Unix time, the incarnations of sender and receiver (`-` if the
+//! receiver is unknown), the client (`-` for requests to the API of the replica listener), a nonce, the SHA-256 of the
+//! body, and the MAC, separated by `;`. The header of a response has the fields `v1`, the outcome, the incarnation of the
+//! sender, and the MAC over them, the status and the nonce of the request. A response without a valid proof is not from
+//! a member.
+
+use std::fmt;
+use std::time::Duration;
+
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use hmac::{Hmac, Mac};
+use http::HeaderName;
+use sha2::{Digest, Sha256};
+
+use super::incarnation::Incarnation;
+use super::seal::derived;
+use super::vouched::Vouched;
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// The name of the header.
+pub const REPLICA: HeaderName = HeaderName::from_static("callgate-replica");
+/// How far the time of a proof may be from the receiver's time, in both directions.
+pub const AGE_MAX: Duration = Duration::from_secs(30);
+
+/// The key of the MAC is derived from a secret with this text (domain separation).
+const PURPOSE: &[u8] = b"callgate proof between replicas, version 1";
+const VERSION: &str = "v1";
+/// Maximum length of a header, in bytes. A client certificate can have several long names.
+const HEADER_BYTES_MAX: usize = 8 << 10;
+
+/// The contents of a proof.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Proof {
+    /// The time at which the request was sent.
+    pub time: Timestamp,
+    /// The member that sent the request.
+    pub from: Incarnation,
+    /// The member that must receive the request. `None` means any member.
+    pub to: Option<Incarnation>,
+    /// The client of the callback. `None` for requests to the API of the replica listener.
+    pub client: Option<Vouched>,
+    /// The number that is accepted once.
+    pub nonce: u128,
+    /// The SHA-256 of the body.
+    pub body_sha256: [u8; 32],
+}
+
+/// The outcome of a request between members. The values are the labels of the metric, too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The member answered. The response is its own or that of its agent.
+    Answered,
+    /// The member is not the one that the request is for.
+    Mistaken,
+    /// The member has handed over this interaction to another member.
+    Moved,
+    /// The member denied the request, although the sender had permitted it.
+    Refused,
+    /// The member is stopping. The request can be sent again.
+    Stopping,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [Self::Answered, Self::Mistaken, Self::Moved, Self::Refused, Self::Stopping];
+
+    /// Returns the stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Mistaken => "mistaken",
+            Self::Moved => "moved",
+            Self::Refused => "refused",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Creates the proof of one response, when its status is known.
+#[derive(Clone, Debug)]
+pub struct ResponseProof {
+    prover: Prover,
+    own: Incarnation,
+    nonce: u128,
+    outcome: Outcome,
+}
+
+impl ResponseProof {
+    /// Creates the proof of the response of the member `own` to the request with this nonce.
+    pub fn new(prover: Prover, own: Incarnation, nonce: u128) -> Self {
+        Self { prover, own, nonce, outcome: Outcome::Answered }
+    }
+
+    /// Returns this proof with another outcome.
+    #[must_use]
+    pub fn with_outcome(self, outcome: Outcome) -> Self {
+        Self { outcome, ..self }
+    }
+
+    /// Returns the value of the header for a response with this status.
+    pub fn header(&self, status: u16) -> Option<String> {
+        self.prover.prove_response(self.outcome, self.own, status, self.nonce)
+    }
+}
+
+/// The reason why a proof is not accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProofError {
+    /// The header is missing, occurs twice or has another form.
+    Malformed,
+    /// None of the secrets made the MAC, or the MAC is for another request.
+    Mac,
+    /// The time is too far from the receiver's time.
+    Time,
+    /// The body is not the one that the proof covers.
+    Body,
+}
+
+impl fmt::Display for ProofError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "there is no proof of a member, or it has another form",
+            Self::Mac => "none of `replicas.secrets` made the proof of this request",
+            Self::Time => "the proof is more than 30 s older or newer than this host's clock",
+            Self::Body => "the body is not the one that the proof covers",
+        })
+    }
+}
+
+/// Creates and verifies proofs.
+#[derive(Clone)]
+pub struct Prover {
+    /// A MAC for each secret. The first one signs.
+    macs: Vec<Hmac<Sha256>>,
+}
+
+/// Formats only the name of the type, not the keys.
+impl fmt::Debug for Prover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prover")
+    }
+}
+
+impl Prover {
+    /// Creates a prover. The first secret signs, and all of them verify.
+    pub fn new(secrets: &[Secret]) -> Self {
+        let mac = |secret: &Secret| Hmac::new_from_slice(&derived(secret, PURPOSE)?).ok();
+        Self { macs: secrets.iter().filter_map(mac).collect() }
+    }
+
+    /// Returns the value of the header for a request.
+    pub fn prove(&self, proof: &Proof, method: &str, target: &str) -> Option<String> {
+        let fields = proof.fields();
+        let tag = self.signed([b"request", method.as_bytes(), target.as_bytes(), fields.as_bytes()])?;
+        Some(format!("{fields};{tag}"))
+    }
+
+    /// Verifies the header of a request. The caller must also check the receiver, the nonce and the body.
+    ///
+    /// # Errors
+    /// Returns a [`ProofError`] if the proof is not valid at the time `now`.
+    pub fn verify(
+        &self,
+        header: &str,
+        method: &str,
+        target: &str,
+        now: Timestamp,
+    ) -> Result<Proof, ProofError> {
+        if header.len() > HEADER_BYTES_MAX {
+            return Err(ProofError::Malformed);
+        }
+        let (fields, tag) = header.rsplit_once(';').ok_or(ProofError::Malformed)?;
+        let proof = Proof::parse(fields).ok_or(ProofError::Malformed)?;
+        let parts = [b"request", method.as_bytes(), target.as_bytes(), fields.as_bytes()];
+        if !self.is_signed(parts, tag) {
+            return Err(ProofError::Mac);
+        }
+        let age_ms = now.unix_ms().abs_diff(proof.time.unix_ms());
+        if u128::from(age_ms) > AGE_MAX.as_millis() {
+            return Err(ProofError::Time);
+        }
+        Ok(proof)
+    }
+
+    /// Returns the value of the header for a response.
+    pub fn prove_response(
+        &self,
+        outcome: Outcome,
+        from: Incarnation,
+        status: u16,
+        nonce: u128,
+    ) -> Option<String> {
+        let fields = format!("{VERSION};{};{from}", outcome.name());
+        let tag = self.signed(response_parts(&fields, &status.to_be_bytes(), &nonce.to_be_bytes()))?;
+        Some(format!("{fields};{tag}"))
+    }
+
+    /// Verifies the header of a response. Returns the outcome and the member that responded, or `None` if the response
+    /// is not from a member.
+    pub fn verify_response(&self, header: &str, status: u16, nonce: u128) -> Option<(Outcome, Incarnation)> {
+        let (fields, tag) = header.rsplit_once(';')?;
+        let (status, nonce) = (status.to_be_bytes(), nonce.to_be_bytes());
+        if !self.is_signed(response_parts(fields, &status, &nonce), tag) {
+            return None;
+        }
+        let mut words = fields.split(';').skip(1);
+        let (name, from) = (words.next()?, words.next()?);
+        let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == name)?;
+        Some((outcome, Incarnation::parse(from)?))
+    }
+
+    fn signed(&self, parts: [&[u8]; 4]) -> Option<String> {
+        let mut mac = self.macs.first()?.clone();
+        update(&mut mac, parts);
+        Some(BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
+    }
+
+    /// Compares a MAC in constant time.
+    fn is_signed(&self, parts: [&[u8]; 4], tag: &str) -> bool {
+        let Ok(tag) = BASE64URL_NOPAD.decode(tag.as_bytes()) else { return false };
+        self.macs.iter().any(|mac| {
+            let mut mac = mac.clone();
+            update(&mut mac, parts);
+            mac.verify_slice(&tag).is_ok()
+        })
+    }
+}
+
+fn response_parts<'p>(fields: &'p str, status: &'p [u8; 2], nonce: &'p [u8; 16]) -> [&'p [u8]; 4] {
+    [b"response", fields.as_bytes(), status, nonce]
+}
+
+/// Adds the parts, each after its length, so that different parts are different bytes.
+fn update(mac: &mut Hmac<Sha256>, parts: [&[u8]; 4]) {
+    for part in parts {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+}
+
+impl Proof {
+    /// Creates the proof of a request with this body. Returns `None` if the operating system provides no random numbers.
+    pub fn new(
+        time: Timestamp,
+        from: Incarnation,
+        to: Option<Incarnation>,
+        client: Option<Vouched>,
+        body: &[u8],
+    ) -> Option<Self> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).ok()?;
+        let (nonce, body_sha256) = (u128::from_be_bytes(nonce), Sha256::digest(body).into());
+        Some(Self { time, from, to, client, nonce, body_sha256 })
+    }
+
+    /// Checks that the proof covers this body.
+    ///
+    /// # Errors
+    /// Returns [`ProofError::Body`] otherwise.
+    pub fn check_body(&self, body: &[u8]) -> Result<(), ProofError> {
+        if self.body_sha256 == <[u8; 32]>::from(Sha256::digest(body)) {
+            Ok(())
+        } else {
+            Err(ProofError::Body)
+        }
+    }
+
+    fn fields(&self) -> String {
+        let to = self.to.map_or_else(|| "-".to_owned(), |to| to.to_string());
+        let client = self.client.as_ref().map_or_else(|| "-".to_owned(), Vouched::to_text);
+        let nonce = HEXLOWER.encode(&self.nonce.to_be_bytes());
+        let body = BASE64URL_NOPAD.encode(&self.body_sha256);
+        format!("{VERSION};{};{};{to};{client};{nonce};{body}", self.time.unix_secs(), self.from)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.split(';');
+        let mut next = || fields.next();
+        if next()? != VERSION {
+            return None;
+        }
+        let time = next()?;
+        // Only digits, so that every time has one spelling.
+        let time = Some(time).filter(|time| time.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let time = Timestamp::from_unix_secs(time.parse::<u32>().ok()?.into());
+        let from = Incarnation::parse(next()?)?;
+        let to = match next()? {
+            "-" => None,
+            to => Some(Incarnation::parse(to)?),
+        };
+        let client = match next()? {
+            "-" => None,
+            client => Some(Vouched::parse(client)?),
+        };
+        let nonce: [u8; 16] = HEXLOWER.decode(next()?.as_bytes()).ok()?.try_into().ok()?;
+        let body_sha256 = BASE64URL_NOPAD.decode(next()?.as_bytes()).ok()?.try_into().ok()?;
+        if fields.next().is_some() {
+            return None;
+        }
+        Some(Self { time, from, to, client, nonce: u128::from_be_bytes(nonce), body_sha256 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::ClientCertificate;
+
+    const NOW: Timestamp = Timestamp::from_unix_secs(1_700_000_000);
+
+    fn prover(secrets: &[&str]) -> Prover {
+        let secrets: Vec<_> = secrets.iter().map(|text| Secret::new(text.as_bytes().to_vec())).collect();
+        Prover::new(&secrets)
+    }
+
+    fn proof(client: Option<Vouched>) -> Proof {
+        let (from, to) = (Incarnation::from_bytes([1; 8]), Incarnation::from_bytes([2; 8]));
+        Proof::new(NOW, from, Some(to), client, b"{}").unwrap()
+    }
+
+    fn client(names: Option<&[&str]>, is_tls: bool) -> Vouched {
+        let certificate =
+            names.map(|names| ClientCertificate { names: names.iter().map(|name| (*name).into()).collect() });
+        Vouched { address: "2001:db8::1".parse().unwrap(), is_tls, certificate }
+    }
+
+    #[test]
+    fn a_proof_reads_back_and_holds_for_its_request_only() {
+        let ours = prover(&["a secret of the replicas"]);
+        for client in [
+            None,
+            Some(client(None, false)),
+            Some(client(None, true)),
+            Some(client(Some(&[]), true)),
+            Some(client(Some(&["tls", "a;b", "spiffe://x/+y"]), true)),
+        ] {
+            let proof = proof(client);
+            let header = ours.prove(&proof, "POST", "/a?b").unwrap();
+            assert_eq!(ours.verify(&header, "POST", "/a?b", NOW), Ok(proof.clone()));
+            assert_eq!(proof.check_body(b"{}"), Ok(()));
+            assert_eq!(proof.check_body(b"{ }"), Err(ProofError::Body));
+            for (method, target) in [("PUT", "/a?b"), ("POST", "/a"), ("POST", "/a?b ")] {
+                assert_eq!(ours.verify(&header, method, target, NOW), Err(ProofError::Mac));
+            }
+            // No byte of the header can be changed.
+            for at in 0..header.len() {
+                let mut changed = header.clone().into_bytes();
+                changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+                let changed = String::from_utf8(changed).unwrap();
+                assert!(ours.verify(&changed, "POST", "/a?b", NOW).is_err(), "{changed}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_secrets_hold_during_a_rotation_and_a_proof_expires() {
+        let header = prover(&["old secret of the replicas"]).prove(&proof(None), "GET", "/replica").unwrap();
+        let both = prover(&["new secret of the replicas", "old secret of the replicas"]);
+        assert!(both.verify(&header, "GET", "/replica", NOW).is_ok());
+        let new = prover(&["new secret of the replicas"]);
+        assert_eq!(new.verify(&header, "GET", "/replica", NOW), Err(ProofError::Mac));
+        for secs in [-31, -30, 30, 31] {
+            let now = Timestamp::from_unix_secs(NOW.unix_secs() + secs);
+            let expected = if i64::abs(secs) > 30 { Err(ProofError::Time) } else { Ok(()) };
+            assert_eq!(both.verify(&header, "GET", "/replica", now).map(|_| ()), expected, "{secs}");
+        }
+    }
+
+    #[test]
+    fn a_response_is_proven_for_its_request_and_status() {
+        let (ours, from) = (prover(&["a secret of the replicas"]), Incarnation::from_bytes([3; 8]));
+        for outcome in Outcome::ALL {
+            let header = ours.prove_response(outcome, from, 421, 7).unwrap();
+            assert_eq!(ours.verify_response(&header, 421, 7), Some((outcome, from)));
+            assert_eq!(ours.verify_response(&header, 200, 7), None);
+            assert_eq!(ours.verify_response(&header, 421, 8), None);
+            assert_eq!(prover(&["another secret of the replicas"]).verify_response(&header, 421, 7), None);
+        }
+        // A proof of a request is not one of a response.
+        let request = ours.prove(&proof(None), "GET", "/replica").unwrap();
+        assert_eq!(ours.verify_response(&request, 200, 7), None);
+    }
+
+    #[test]
+    fn other_forms_are_malformed() {
+        let ours = prover(&["a secret of the replicas"]);
+        let long = format!("v1;{}", "1".repeat(9000));
+        for header in ["", "v1", ";", "v1;1;2", "v2;1700000000;0101010101010101;-;-;00;AA;BB", &long] {
+            assert_eq!(ours.verify(header, "GET", "/", NOW), Err(ProofError::Malformed), "{header}");
+        }
+    }
+}

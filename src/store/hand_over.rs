@@ -1,0 +1,239 @@
+//! Records that one member hands over to another: an interaction with its state, deadlines, remaining uses and recent
+//! events.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::event_memory::FingerprintKey;
+use super::file::Change;
+use super::ledger::{Store, durable};
+use super::memory::{Memory, NO_ROUTE, SHARDS, full};
+use crate::denial::Refusal;
+use crate::interaction::{EventKey, Inherited, Interaction};
+use crate::replica::Incarnation;
+
+/// Records of a ledger, on their way to another member.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct HandedRecords(Vec<HandedRecord>);
+
+#[derive(Debug, Deserialize, Serialize)]
+struct HandedRecord {
+    id: Box<str>,
+    record: Interaction,
+}
+
+impl HandedRecords {
+    /// Reports whether there are no records.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the number of records.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Removes and returns records with about `bytes` bytes of JSON together, at least one.
+    pub fn split_off_batch(&mut self, bytes: usize) -> Self {
+        let mut total = 0;
+        let size = |one: &HandedRecord| serde_json::to_vec(one).map_or(0, |json| json.len() + 1);
+        let mut fits = |one: &HandedRecord| {
+            let is_first = total == 0;
+            total += size(one);
+            is_first || total <= bytes
+        };
+        let count = self.0.iter().map_while(|one| fits(one).then_some(())).count();
+        let rest = self.0.split_off(count);
+        Self(std::mem::replace(&mut self.0, rest))
+    }
+}
+
+impl Store {
+    /// Returns the number of parts in which the ledger is handed over.
+    #[allow(clippy::unused_self, reason = "the number belongs to the ledger")]
+    pub fn shards(&self) -> usize {
+        SHARDS
+    }
+
+    /// Reports whether the ledger is in a file.
+    pub fn is_durable(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Reports whether the ledger knows an interaction.
+    pub fn knows(&self, id: &str) -> bool {
+        self.memory.shard(Memory::index(id)).interactions.contains_key(id)
+    }
+
+    /// Reports whether the ledger has interactions that this member has handed over.
+    pub fn inherits(&self, from: Incarnation) -> bool {
+        let origins = self.memory.origins.lock();
+        !origins.is_empty() && origins.contains_key(from.to_string().as_str())
+    }
+
+    /// Returns the members that have handed over interactions of the ledger.
+    pub fn inherited(&self) -> Vec<String> {
+        self.memory.origins.lock().keys().map(|origin| origin.to_string()).collect()
+    }
+
+    /// Returns the records of one part of the ledger. `origin` is the member that minted their tokens, unless another
+    /// member has handed them over before.
+    pub fn records(&self, shard: usize, origin: &str) -> HandedRecords {
+        HandedRecords(self.memory.handed_records(shard, origin))
+    }
+
+    /// Takes over records of another member. Returns the ids of the records that the ledger has now. They are durable.
+    ///
+    /// # Errors
+    /// Returns the denial `store_unavailable`.
+    pub async fn take_over(&self, records: HandedRecords) -> Result<Vec<String>, Refusal> {
+        self.check()?;
+        let (mut taken, mut last) = (Vec::with_capacity(records.0.len()), 0);
+        for HandedRecord { id, record } in records.0 {
+            match self.memory.take_over(&id, record) {
+                Ok(sequence) => {
+                    last = last.max(sequence);
+                    taken.push(id.into_string());
+                }
+                // The other records may still have a place: they can replace tombstones.
+                Err(refusal) => log::warn!("{id} was not taken over: {}", refusal.detail),
+            }
+        }
+        durable(self.journal.as_ref(), last).await?;
+        Ok(taken)
+    }
+
+    /// Removes records that another member has taken over.
+    pub async fn handed_over(&self, ids: &[String]) {
+        let last = ids.iter().map(|id| self.memory.handed_over(id)).max().unwrap_or_default();
+        if durable(self.journal.as_ref(), last).await.is_err() {
+            log::error!(
+                "the file of the ledger still contains interactions that another member has taken over"
+            );
+        }
+    }
+
+    /// Makes the next process that opens the ledger's file another member.
+    pub fn forget_incarnation(&self) {
+        if let Some(path) = self.memory.settings.path.as_deref().map(incarnation_path)
+            && let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::error!("{} cannot be removed: {error}", path.display());
+        }
+    }
+}
+
+/// Returns the path of the file that contains the identity of the member, beside the ledger's file.
+pub(super) fn incarnation_path(ledger: &str) -> PathBuf {
+    PathBuf::from(format!("{ledger}.member"))
+}
+
+/// Returns the identity of this process. With a ledger in a file, it is kept beside the file, so that a process that
+/// starts again with the same ledger is the same member.
+///
+/// # Errors
+/// Returns a message if the file cannot be read or written.
+pub fn incarnation(ledger: Option<&str>) -> Result<Incarnation, String> {
+    let random = || Incarnation::random().ok_or("the system provides no random numbers".to_owned());
+    let Some(path) = ledger.map(incarnation_path) else { return random() };
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let malformed =
+                || format!("{} does not contain the identity of a member; remove it", path.display());
+            Incarnation::parse(text.trim()).ok_or_else(malformed)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let incarnation = random()?;
+            std::fs::write(&path, format!("{incarnation}\n")).map_err(failed)?;
+            Ok(incarnation)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+impl Memory {
+    /// Reports whether an event of an interaction was delivered by the member that handed the interaction over.
+    pub(super) fn was_delivered_before(record: &Interaction, id: &str, event: EventKey) -> bool {
+        record.inherited().iter().any(|inherited| {
+            let fingerprint = FingerprintKey(inherited.key).fingerprint(id, event);
+            inherited.events.contains(&fingerprint)
+        })
+    }
+
+    fn handed_records(&self, index: usize, origin: &str) -> Vec<HandedRecord> {
+        let shard = self.shard(index);
+        let mut records = Vec::with_capacity(shard.interactions.len());
+        for (id, slot) in &shard.interactions {
+            let mut record = slot.record.clone();
+            let known = record.delivered_events().iter().copied();
+            let events = known.filter(|fingerprint| shard.events.get(*fingerprint).is_some()).collect();
+            record.leave(origin, Inherited { key: self.fingerprints.0, events });
+            records.push(HandedRecord { id: (**id).into(), record });
+        }
+        records
+    }
+
+    /// Takes over a record. If the ledger knows the interaction already, it keeps its own record and adds the events of
+    /// the other one. Returns the number of the change.
+    fn take_over(&self, id: &str, mut record: Interaction) -> Result<u64, Refusal> {
+        let id: Arc<str> = id.into();
+        let mut shard = self.shard(Self::index(&id));
+        let shard = &mut *shard;
+        if let Some(slot) = shard.interactions.get_mut(&id) {
+            let had_origin = slot.record.origin().is_some();
+            slot.record.merge(&record);
+            if let Some(origin) = slot.record.origin().filter(|_| !had_origin) {
+                self.count_origin(origin);
+            }
+            return Ok(self.write(&id, slot));
+        }
+        let is_tombstone = *record.route == *NO_ROUTE;
+        let max = self.settings.interactions_max;
+        let more = |count: usize| (count < max).then_some(count + 1);
+        let count = if is_tombstone { &self.tombstones } else { &self.interactions };
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| full())?;
+        match shard.names.get(&record.route) {
+            Some(name) => record.route = Arc::clone(name),
+            None => drop(shard.names.insert(Arc::clone(&record.route))),
+        }
+        let slot = self.insert(shard, &id, record, self.number());
+        Ok(self.write(&id, slot))
+    }
+
+    /// Removes a record that another member has. Returns the number of the change.
+    fn handed_over(&self, id: &str) -> u64 {
+        let mut shard = self.shard(Self::index(id));
+        let shard = &mut *shard;
+        let Some((id, slot)) = shard.interactions.get_key_value(id) else { return 0 };
+        if slot.record.state.is_open() {
+            self.metrics.interaction_left(&slot.record.route);
+        }
+        let id = Arc::clone(id);
+        let changes: Option<Vec<Change>> = self.remove(shard, &id);
+        match (changes, &self.journal) {
+            (Some(changes), Some(journal)) => journal.record(changes),
+            _ => 0,
+        }
+    }
+
+    /// Counts a record that another member has handed over.
+    pub(super) fn count_origin(&self, origin: &str) {
+        *self.origins.lock().entry(origin.into()).or_default() += 1;
+    }
+
+    /// Counts the removal of a record that another member has handed over.
+    pub(super) fn uncount_origin(&self, origin: &str) {
+        let mut origins = self.origins.lock();
+        if let Some(count) = origins.get_mut(origin) {
+            *count -= 1;
+            if *count == 0 {
+                origins.remove(origin);
+            }
+        }
+    }
+}
