@@ -515,5 +515,5 @@ fn a_request_with_a_callback_is_completed_although_the_agent_has_left() {
     drop(agent);
     // The provider has the callback, so its answer decides about the interaction.
     provider.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
-    assert_eq!(world.callgate.log()[0]["rule"], "jobs");
+    assert_eq!(world.callgate.log()[0]["egress"], "jobs");
 }
