@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use http::header::{ACCEPT_ENCODING, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Version};
 
 use super::inject::{self, Inject};
 use super::place::{Insertion, InsertionPlace};
@@ -36,8 +36,8 @@ pub struct Unchanged {
     pub head: Vec<u8>,
     /// Whether the body has the chunked transfer coding.
     pub is_chunked: bool,
-    /// Whether the request asks for the protocol WebSocket.
-    pub asks_for_websocket: bool,
+    /// Whether the head asks for the protocol WebSocket, so that the response can be 101.
+    pub is_upgrade: bool,
 }
 
 impl Rule {
@@ -84,19 +84,25 @@ impl Rule {
     }
 
     /// Writes the head of a request to the provider that is sent as it is. Its body has the framing of the agent's
-    /// request, so that it can be sent while it arrives.
+    /// request, so that it can be sent while it arrives. `version` is the version of the agent's request: HTTP/1.0 has no
+    /// upgrades (RFC 9110 section 7.8).
     ///
     /// # Errors
     /// Returns a [`Refusal`] if a capture does not fit the target.
-    pub fn unchanged(&self, head: &RequestHead<'_>, captures: &Captures) -> Result<Unchanged, Refusal> {
+    pub fn unchanged(
+        &self,
+        head: &RequestHead<'_>,
+        version: Version,
+        captures: &Captures,
+    ) -> Result<Unchanged, Refusal> {
         let url = self.target.url.with_target(&self.target(head, captures, &[])?);
         let mut out = Vec::with_capacity(1024);
         // If Callgate replaces URLs in the response, the response must not be compressed.
         let unpacked = Self::card_place(head, b"").is_some();
         begin(&mut out, head, &url, &self.headers, |name| unpacked && *name == ACCEPT_ENCODING);
-        let (is_chunked, asks_for_websocket) =
-            (head.headers.contains_key(TRANSFER_ENCODING), head.asks_for_websocket());
-        if asks_for_websocket {
+        let is_chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let is_upgrade = version == Version::HTTP_11 && head.asks_for_websocket();
+        if is_upgrade {
             write_line(&mut out, "connection", b"upgrade");
             write_line(&mut out, "upgrade", b"websocket");
         } else if head.accepts_trailers() {
@@ -112,7 +118,7 @@ impl Rule {
         } else {
             end(&mut out, head.method, &self.headers, head.body_bytes_declared.unwrap_or(0));
         }
-        Ok(Unchanged { url, head: out, is_chunked, asks_for_websocket })
+        Ok(Unchanged { url, head: out, is_chunked, is_upgrade })
     }
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::LOCATION;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
 use super::agent_exchange::{AgentExchange, INTERACTION, NO_CALLBACK};
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
@@ -23,22 +23,19 @@ impl AgentExchange<'_> {
         let head = head_of(self.session, self.caller);
         let expects_body = head.method != Method::HEAD.as_str();
         let card = Rule::card_place(&head, b"");
-        let unchanged = match rule.unchanged(&head, captures) {
+        let unchanged = match rule.unchanged(&head, self.session.version(), captures) {
             Ok(unchanged) => unchanged,
             Err(refusal) => return self.deny(refusal, &[]).await,
         };
         if rule.inject.is_some() {
             self.details.detail = Some(NO_CALLBACK.to_owned());
         }
-        // HTTP/1.0 has no upgrades (RFC 9110 section 7.8).
-        let is_http_1_1 = self.session.version() == Version::HTTP_11;
-        let Unchanged { url, head, is_chunked, asks_for_websocket } = unchanged;
+        let Unchanged { url, head, is_chunked, is_upgrade } = unchanged;
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         let providers = self.context.providers.load_full();
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let sent = if self.session.has_no_body() {
-            let message = Message::new(head, Bytes::new(), expects_body)
-                .with_upgrade(asks_for_websocket && is_http_1_1);
+            let message = Message::new(head, Bytes::new(), expects_body).with_upgrade(is_upgrade);
             let sent = self.session.unless_closed(providers.send(&url, None, message, timeouts)).await;
             sent.transpose()
         } else {
