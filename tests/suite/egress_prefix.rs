@@ -275,7 +275,8 @@ fn an_upload_that_breaks_off_does_not_look_complete() {
 const UPGRADE: &str = "GET /api/v1/live?m=1 HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n";
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\ncallgate-interaction: x\r\n\r\n";
+                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\ncallgate-interaction: x\r\n\
+                          Proxy-Authenticate: Basic\r\nProxy-Connection: close\r\nTE: trailers\r\nKeep-Alive: max=1\r\n\r\n";
 
 /// Opens a WebSocket connection through the egress listener. Returns the agent's and the provider's end.
 fn websocket(world: &World) -> (TcpStream, TcpStream) {
@@ -297,7 +298,9 @@ fn websocket(world: &World) -> (TcpStream, TcpStream) {
     assert!(head.starts_with("http/1.1 101 switching protocols\r\n"), "{head}");
     assert!(head.contains("\r\nconnection: upgrade\r\nupgrade: websocket\r\n"), "{head}");
     assert!(head.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
-    assert!(!head.contains("callgate"), "{head}");
+    for gone in ["callgate", "proxy-", "\r\nte:", "keep-alive"] {
+        assert!(!head.contains(gone), "{gone}: {head}");
+    }
     assert_eq!(read_until(&mut agent, "hello"), "hello");
     (agent, provider)
 }
