@@ -11,6 +11,7 @@ use super::place::{Insertion, InsertionPlace};
 use super::rule::Rule;
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
+use crate::framing::{is_callgate_header, is_same_header};
 use crate::guard::Url;
 use crate::path::{Captures, with_parameter, without_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line};
@@ -72,7 +73,7 @@ impl Rule {
             || Self::card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
             // If Callgate reads the provider's id from the response, the response must not be compressed.
-            (unpacked && *name == ACCEPT_ENCODING) || extra.iter().any(|(extra, _)| *extra == name)
+            (unpacked && *name == ACCEPT_ENCODING) || replaces(extra.iter().map(|(extra, _)| *extra), name)
         };
         let mut out = Vec::with_capacity(1024);
         begin(&mut out, head, &url, &self.headers, skip);
@@ -170,12 +171,18 @@ pub fn answer_head(
     body_bytes: usize,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
-    begin(&mut out, head, url, headers, |name| signature.iter().any(|(signed, _)| signed == name));
+    begin(&mut out, head, url, headers, |name| replaces(signature.iter().map(|(signed, _)| signed), name));
     for (name, value) in signature {
         write_line(&mut out, name.as_str(), value.as_bytes());
     }
     end(&mut out, head.method, headers, body_bytes as u64);
     out
+}
+
+/// Reports whether one of these headers of Callgate replaces the agent's header `name`. Another spelling of the name, such
+/// as `x_api_key` for `x-api-key`, is replaced, too.
+fn replaces<'n>(mut ours: impl Iterator<Item = &'n HeaderName>, name: &HeaderName) -> bool {
+    ours.any(|ours| is_same_header(ours.as_str(), name.as_str()))
 }
 
 /// Writes the request line, `Host`, and the headers of the agent's request. Omits hop-by-hop headers, `Callgate-*`
@@ -193,8 +200,8 @@ fn begin(
     for (name, value) in head.headers {
         let dropped = HOP_BY_HOP.contains(name)
             || listed.contains(name)
-            || name.as_str().starts_with("callgate-")
-            || ours.iter().any(|(ours, _)| ours == name)
+            || is_callgate_header(name.as_str())
+            || replaces(ours.iter().map(|(ours, _)| ours), name)
             || skip(name);
         if !dropped {
             write_line(out, name.as_str(), value.as_bytes());

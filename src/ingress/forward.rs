@@ -12,6 +12,7 @@ use super::passed_headers::is_always_removed;
 use super::permit::Permit;
 use super::route::{Route, TokenRule};
 use super::streamed::Streamed;
+use crate::framing::is_callgate_header;
 use crate::path::{TOKEN_CAPTURE, without_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
 use crate::source::write_address;
@@ -50,12 +51,6 @@ fn holds(text: &[u8], token: &[u8]) -> bool {
     contains(text) || is_encoded && (contains(&decoded(text)) || contains(&decoded(&spaced())))
 }
 
-/// Reports whether a header name is `Callgate` or begins with `Callgate-`. Some frameworks treat `_` and `.` as `-`, so
-/// names with these characters are included.
-fn says_callgate(name: &str) -> bool {
-    name.strip_prefix("callgate").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
-}
-
 /// Reports whether the caller's `Connection` header lists this header as hop-by-hop. Headers that the provider signed
 /// are exempt, because a proxy or attacker must not be able to remove them.
 fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
@@ -66,7 +61,7 @@ fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> boo
 /// Reports whether a header reaches the agent in observe mode. Only hop-by-hop headers and `Callgate-*` headers are
 /// removed. All other headers stay, because the agent still runs its own checks on them.
 fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
-    !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
+    !is_callgate_header(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
 
 /// The length of the body in a request to the agent.

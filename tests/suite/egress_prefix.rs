@@ -194,6 +194,27 @@ fn trailers_are_passed_on_in_both_directions() {
     }
 }
 
+/// Some servers read `x_api_key` and `x-api-key` as the same name.
+#[test]
+fn no_spelling_of_a_configured_header_is_passed_on() {
+    for (ours, theirs) in [("x-api-key", "x_api_key"), ("x_api_key", "x-api-key"), ("x_api_key", "X_Api-Key")]
+    {
+        let provider = Provider::new();
+        let text = config(provider.address, "").replace("x-api-key:", &format!("{ours}:"));
+        let world = World { callgate: Callgate::start(&text, Clock::System), provider };
+        let mut agent = world.send(&format!(
+            "POST /api/x HTTP/1.1\r\nhost: localhost\r\n{theirs}: mine\r\nx.api.key: mine\r\ncallgate_route: mine\r\n\
+             transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{theirs}: mine\r\nx-sum: 1\r\n\r\n"
+        ));
+        let mut provider = world.provider.accept();
+        let head = read_until(&mut provider, "\r\n\r\n");
+        assert!(!head.contains("mine") && head.contains(&format!("{ours}: a static secret")), "{head}");
+        assert_eq!(read_until(&mut provider, "\r\n\r\n"), "2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n");
+        provider.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert_eq!(Response::read(&mut agent).status, 200);
+    }
+}
+
 #[test]
 fn trailers_of_a_response_to_a_request_with_a_callback_are_passed_on() {
     let world = World::new("");

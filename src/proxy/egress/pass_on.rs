@@ -12,6 +12,7 @@ use super::provider_client::{ProviderResponse, SendError, Timeouts};
 use super::request_log::ExchangeEnd;
 use crate::denial::Refusal;
 use crate::egress::{Rule, Unchanged, absolute_location};
+use crate::framing::is_same_header;
 use crate::guard::Url;
 use crate::http::client::{Message, Upload};
 use crate::http::{CLOSE_TIMEOUT, RelayError, head_of, lingering_close, relay_websocket};
@@ -39,7 +40,7 @@ impl AgentExchange<'_> {
             let sent = self.session.unless_closed(providers.send(&url, None, message, timeouts)).await;
             sent.transpose()
         } else {
-            let skip = |name: &str| rule.headers.iter().any(|(ours, _)| ours.as_str() == name);
+            let skip = |name: &str| rule.headers.iter().any(|(ours, _)| is_same_header(ours.as_str(), name));
             let mut upload = Upload {
                 session: self.session,
                 length: declared.filter(|_| !is_chunked),
