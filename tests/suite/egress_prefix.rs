@@ -427,11 +427,26 @@ fn websockets_count_as_connections_and_hold_up_a_stop() {
     assert_eq!(stopping.join().unwrap(), 0, "every connection ended by itself");
 }
 
+/// A provider, and Callgate with an egress listener that has the name `gate.example`.
+fn redirecting() -> (Agent, Callgate) {
+    let provider = Agent::start(ANSWER);
+    let text = config(provider.address, "").replace("connections_max: 4", "hosts: [gate.example]");
+    let callgate = Callgate::start(&text, Clock::System);
+    (provider, callgate)
+}
+
+/// Lets the provider answer with this status and these `Location` lines. Returns the locations that the agent receives.
+fn relayed(provider: &Agent, callgate: &Callgate, status: u16, locations: &str) -> Vec<String> {
+    provider.answers(format!("HTTP/1.1 {status} X\r\n{locations}\r\ncontent-length: 0\r\n\r\n").as_bytes());
+    let mut stream = patient(TcpStream::connect(callgate.egress.unwrap()).unwrap());
+    stream.write_all(b"GET /api/v1/x HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let head = read_until(&mut stream, "\r\n\r\n");
+    head.lines().filter_map(|line| line.strip_prefix("location: ")).map(str::to_owned).collect()
+}
+
 #[test]
 fn redirects_to_the_provider_stay_on_the_listener() {
-    let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
-    let text = config(provider.address, "").replace("127.0.0.1:1\"", &format!("{}\"", agent.address));
-    let callgate = Callgate::start(&text, Clock::System);
+    let (provider, callgate) = redirecting();
     let own = provider.address;
     for (status, location, expected) in [
         (302, format!("http://{own}/base/v2/x?a=%20b#c"), "/api/v2/x?a=%20b#c".to_owned()),
@@ -441,19 +456,17 @@ fn redirects_to_the_provider_stay_on_the_listener() {
         (303, "https://elsewhere.example/base/x".to_owned(), "https://elsewhere.example/base/x".to_owned()),
         (302, format!("https://{own}/base/x"), format!("https://{own}/base/x")),
         (302, format!("http://{own}/other"), format!("http://{own}/other")),
-        (201, format!("http://{own}/base/x"), format!("http://{own}/base/x")),
+        (201, format!("http://{own}/base/x"), "/api/x".to_owned()),
+        (202, "../jobs/7".to_owned(), "/api/jobs/7".to_owned()),
+        (202, "/jobs/7".to_owned(), format!("http://{own}/jobs/7")),
+        (200, "/jobs/7".to_owned(), "/jobs/7".to_owned()),
         // A client would resolve these against the egress listener, where they belong to another rule or to none.
         (307, "/jobs/v1/jobs".to_owned(), format!("http://{own}/jobs/v1/jobs")),
         (302, "../../jobs/x?y#z".to_owned(), format!("http://{own}/jobs/x?y#z")),
         (302, "//elsewhere.example/x".to_owned(), "http://elsewhere.example/x".to_owned()),
     ] {
-        provider.answers(
-            format!("HTTP/1.1 {status} X\r\nLocation: {location}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
-        );
-        let mut stream = patient(TcpStream::connect(callgate.egress.unwrap()).unwrap());
-        stream.write_all(b"GET /api/v1/x HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
-        let head = read_until(&mut stream, "\r\n\r\n");
-        assert!(head.contains(&format!("\r\nlocation: {expected}\r\n")), "{location}: {head}");
+        let locations = relayed(&provider, &callgate, status, &format!("Location: {location}"));
+        assert_eq!(locations, [expected], "{location}");
     }
     // The same with a callback in the request.
     provider.answers(
@@ -463,6 +476,50 @@ fn redirects_to_the_provider_stay_on_the_listener() {
     assert_eq!((redirected.status, redirected.header("location")), (307, Some("/jobs/v2/jobs")));
     let value: Value = serde_json::from_slice(&provider.received().pop().unwrap().body).unwrap();
     assert_eq!(value["callback_url"], "https://agent.example.com/jobs/v1/jobs");
+}
+
+/// A provider cannot redirect the agent to another rule with the address of the listener, in no spelling that a client
+/// understands.
+#[test]
+fn no_location_leads_to_another_rule() {
+    let (provider, callgate) = redirecting();
+    let (own, egress) = (provider.address, callgate.egress.unwrap());
+    let port = egress.port();
+    for (status, location, expected) in [
+        (307, format!("http://{egress}/jobs/v1/jobs"), format!("http://{own}/jobs/v1/jobs")),
+        (307, format!("https://{egress}/base/x?y"), "/api/x?y".to_owned()),
+        (307, format!("//{egress}/jobs/x"), format!("http://{own}/jobs/x")),
+        (201, format!("http://{egress}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("HTTP://LocalHost:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://localhost.:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://127.1:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://0x7f.0.0.1:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://2130706433:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://[::ffff:127.0.0.1]:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://a:b@127.0.0.1:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://127.0.0.1:0{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://127.0.0.%31:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://Gate.Example:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, "http://localhost/jobs/x".to_owned(), format!("http://{own}/jobs/x")),
+        (307, "http:/jobs/x".to_owned(), format!("http://{own}/jobs/x")),
+        (307, format!("http:\\\\{egress}\\jobs\\x"), format!("http://{own}/jobs/x")),
+        (307, format!("\\\\{egress}\\jobs\\x"), format!("http://{own}/jobs/x")),
+        (307, format!("/\t/{egress}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, "/jobs/\u{e9}".to_owned(), format!("http://{own}/jobs/%C3%A9")),
+        (
+            307,
+            format!("http://elsewhere.example:{port}/jobs/x"),
+            format!("http://elsewhere.example:{port}/jobs/x"),
+        ),
+        (307, format!("http://gate.example.com:{port}/x y"), format!("http://gate.example.com:{port}/x y")),
+    ] {
+        let locations = relayed(&provider, &callgate, status, &format!("Location: {location}"));
+        assert_eq!(locations, [expected], "{location}");
+    }
+    // A client may use either of two values.
+    let two = format!("Location: /jobs/x\r\nLocation: http://{egress}/jobs/y");
+    let locations = relayed(&provider, &callgate, 307, &two);
+    assert_eq!(locations, [format!("http://{own}/jobs/x"), format!("http://{own}/jobs/y")]);
 }
 
 #[test]

@@ -208,6 +208,19 @@ impl UpstreamResponse {
         }
     }
 
+    /// Replaces each value of a header for which `replacement` returns another value.
+    pub(crate) fn replace_values(
+        &mut self,
+        name: &HeaderName,
+        replacement: impl Fn(&HeaderValue) -> Option<HeaderValue>,
+    ) {
+        for (_, value) in self.headers.iter_mut().filter(|(other, _)| *other == name) {
+            if let Some(replaced) = replacement(value) {
+                *value = replaced;
+            }
+        }
+    }
+
     /// Returns the headers.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.headers

@@ -126,7 +126,8 @@ impl AgentExchange<'_> {
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         match self.context.providers.load_full().send(&url, None, message, timeouts).await {
             Ok(mut provider_response) => {
-                Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
+                let local = |location: &str| rule.local_location(location, &url, captures);
+                self.keep_location_local(&mut provider_response, &url, local);
                 let sent = (&url, captures);
                 let body_start = self.localize_card(rule, card, &mut provider_response, sent).await;
                 self.handle_response(provider_response, body_start, minted.as_ref(), learned, reason).await

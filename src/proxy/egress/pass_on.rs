@@ -4,16 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::LOCATION;
 use http::{Method, StatusCode};
 
 use super::agent_exchange::{AgentExchange, INTERACTION, NO_CALLBACK};
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
 use super::request_log::ExchangeEnd;
 use crate::denial::Refusal;
-use crate::egress::{Rule, Unchanged, absolute_location};
+use crate::egress::{Rule, Unchanged};
 use crate::framing::is_same_header;
-use crate::guard::Url;
 use crate::http::client::{Message, Upload};
 use crate::http::{CLOSE_TIMEOUT, RelayError, head_of, lingering_close, relay_websocket};
 use crate::path::Captures;
@@ -58,7 +56,8 @@ impl AgentExchange<'_> {
         match sent {
             Ok(None) => ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false },
             Ok(Some(mut provider_response)) => {
-                Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
+                let local = |location: &str| rule.local_location(location, &url, captures);
+                self.keep_location_local(&mut provider_response, &url, local);
                 if provider_response.response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.relay_websocket(provider_response).await;
                 }
@@ -96,27 +95,6 @@ impl AgentExchange<'_> {
                 let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
                 ExchangeEnd { outcome: Ok("ok"), status, reusable: false }
             }
-        }
-    }
-
-    /// Replaces the `Location` of a redirect to the provider's own host by the address on the egress listener. `sent` is
-    /// the URL of the request.
-    pub(super) fn keep_redirect_local(
-        rule: &Rule,
-        provider_response: &mut ProviderResponse,
-        sent: &Url,
-        captures: &Captures,
-    ) {
-        let response = &mut provider_response.response;
-        if !response.status().is_redirection() {
-            return;
-        }
-        let mut locations = response.headers().get_all(LOCATION).iter();
-        let (Some(location), None) = (locations.next(), locations.next()) else { return };
-        let Ok(location) = location.to_str() else { return };
-        let local = rule.local_location(location, sent, captures);
-        if let Some(location) = local.or_else(|| absolute_location(location, sent)) {
-            response.set_header(&LOCATION, Some(&location));
         }
     }
 }
