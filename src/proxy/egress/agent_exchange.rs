@@ -244,7 +244,7 @@ impl AgentExchange<'_> {
     ) -> ExchangeEnd {
         provider_response.response.keep_trailers();
         let status = provider_response.response.status();
-        if is_definite_rejection(status) {
+        if is_not_accepted(status) {
             self.close_interaction(minted, false).await;
         } else if status.is_client_error() || status.is_server_error() {
             self.doubt_interaction(minted).await;
@@ -325,7 +325,11 @@ impl SendError {
 
 /// Reports whether a response proves that the provider did not accept the request. The status 408, 425, 429 or 5xx
 /// proves nothing: it may come from a gateway, while the provider behind the gateway works on the request.
-fn is_definite_rejection(status: StatusCode) -> bool {
+///
+/// With 301, 302, 307 or 308, the provider names another URL for the same request. A client that follows sends the request
+/// again, and the second request gets an interaction of its own.
+fn is_not_accepted(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-    status.is_client_error() && !may_be_accepted.contains(&status)
+    matches!(status.as_u16(), 301 | 302 | 307 | 308)
+        || (status.is_client_error() && !may_be_accepted.contains(&status))
 }
