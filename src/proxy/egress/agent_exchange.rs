@@ -128,6 +128,7 @@ impl AgentExchange<'_> {
             Ok(mut provider_response) => {
                 let local = |location: &str| rule.local_location(location, &url, captures);
                 self.keep_location_local(&mut provider_response, &url, local);
+                provider_response.response.keep_trailers();
                 let sent = (&url, captures);
                 let body_start = self.localize_card(rule, card, &mut provider_response, sent).await;
                 self.handle_response(provider_response, body_start, minted.as_ref(), learned, reason).await
@@ -242,7 +243,6 @@ impl AgentExchange<'_> {
         learned: Option<(&Minted, Vec<Pointer>)>,
         reason: &'static str,
     ) -> ExchangeEnd {
-        provider_response.response.keep_trailers();
         let status = provider_response.response.status();
         if is_not_accepted(status) {
             self.close_interaction(minted, false).await;
