@@ -24,6 +24,11 @@ egress:
     methods: [GET, POST]
     target: http://{provider}/{{rest}}
     inject: {{ route: a2a, preset: a2a, params: {{ id: {{ new: uuid }} }} }}
+  - name: custom
+    path: /custom
+    target: http://{provider}/rpc
+    response: /result/name
+    inject: {{ route: a2a, params: {{ id: {{ new: uuid }} }}, url: /params/push/url, token: /params/push/token }}
   - name: one
     path: /one/.well-known/agent.json
     methods: [GET]
@@ -129,6 +134,45 @@ fn what_is_not_a_card_or_is_signed_is_passed_on_unchanged() {
     // The rule for one path covers none of these URLs.
     provider.answers(&answer(JSON, &text));
     assert_eq!(get(&callgate, "/one/.well-known/agent.json").text(), text);
+}
+
+/// The response is read for the provider's id, and for the URLs of a card.
+#[test]
+fn a_card_with_an_id_is_relayed_whole() {
+    let (provider, callgate) = world();
+    let result = |card: Value| json!({ "jsonrpc": "2.0", "id": 1, "result": card });
+    let (own, text) = (provider.address, result(card(provider.address)).to_string());
+    let mut expected = card(own);
+    expected["supportedInterfaces"][0]["url"] = json!("http://localhost/custom");
+    let (start, end) = text.split_at(text.len() / 2);
+    let chunks = format!("{:x}\r\n{start}\r\n{:x}\r\n{end}\r\n0\r\n", start.len(), end.len());
+    let head = format!("HTTP/1.1 200 OK\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
+    for response in [
+        answer(JSON, &text),
+        format!("{head}{chunks}x-end: yes\r\nContent-Digest: sha-256=:x:\r\n\r\n").into_bytes(),
+    ] {
+        provider.answers(&response);
+        let body = r#"{"method":"agent/getAuthenticatedExtendedCard","params":{}}"#;
+        let is_chunked = response.starts_with(head.as_bytes());
+        let mut agent = patient(TcpStream::connect(callgate.egress.unwrap()).unwrap());
+        let length = body.len();
+        let lines = "host: localhost\r\ncontent-type: application/json";
+        write!(agent, "POST /custom HTTP/1.1\r\n{lines}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+        let read = if is_chunked {
+            read_until(&mut agent, "\r\n\r\n");
+            let size = read_until(&mut agent, "\r\n");
+            let mut read = vec![0; usize::from_str_radix(size.trim(), 16).unwrap()];
+            agent.read_exact(&mut read).unwrap();
+            // The digest of the body was removed together with the header of the same name.
+            assert_eq!(read_until(&mut agent, "\r\n\r\n"), "\r\n0\r\nx-end: yes\r\n\r\n");
+            serde_json::from_slice(&read).unwrap()
+        } else {
+            Response::read(&mut agent).json()
+        };
+        assert_eq!(read, result(expected.clone()));
+        let known = callgate.admin_get("/callbacks").json()["interactions"][0]["provider_id"].clone();
+        assert_eq!(known, json!("peer"));
+    }
 }
 
 fn patient(stream: TcpStream) -> TcpStream {

@@ -257,7 +257,7 @@ impl AgentExchange<'_> {
             if status.is_success() && is_event_stream(provider_response.response.headers()) {
                 return self.relay_events(minted, pointers, provider_response, reason).await;
             }
-            body_start = match self.learn_id(minted, &pointers, &mut provider_response).await {
+            body_start = match self.learn_id(minted, &pointers, &mut provider_response, body_start).await {
                 Ok(body_start) => body_start,
                 Err(fault) => return self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
             };
