@@ -327,6 +327,8 @@ fn states_after(results: &[&[u8]], calls_back: bool) -> (Vec<String>, usize) {
         "forward: \"/in/{id}\" }",
         "forward: \"/in/{id}\", interaction: { status: /s, done: [x], deadline: 2m, stalled_after: 1m, notify: \"/late/{id}\" } }",
     );
+    let text =
+        text.replace("{ connect: 1s, response: 5s }", "{ connect: 1s, response: 5s }\n    response: /id");
     let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
     for result in results {
         provider.answers(result);
@@ -368,15 +370,18 @@ fn states_after(results: &[&[u8]], calls_back: bool) -> (Vec<String>, usize) {
 
 #[test]
 fn an_error_of_the_provider_without_a_callback_ends_as_not_sent_without_a_notice() {
-    let doubtful: [&[u8]; 5] = [
+    let doubtful: [&[u8]; 7] = [
         b"HTTP/1.1 504 No\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
         b"",
         b"SSH-2.0-nothing\r\n\r\n",
+        // Callgate reads the beginning of the body for the provider's id, and answers with an error.
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"id\":",
+        b"HTTP/1.1 202 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{\"id\":",
     ];
-    assert_eq!(states_after(&doubtful, false), (vec!["not_sent".to_owned(); 5], 0));
-    assert_eq!(states_after(&doubtful, true), (vec!["expired".to_owned(); 5], 5), "a callback came");
+    assert_eq!(states_after(&doubtful, false), (vec!["not_sent".to_owned(); 7], 0));
+    assert_eq!(states_after(&doubtful, true), (vec!["expired".to_owned(); 7], 7), "a callback came");
     let (states, notices) = states_after(&[TAKEN, b"HTTP/1.1 303 No\r\ncontent-length: 0\r\n\r\n"], false);
     assert_eq!(states, ["expired", "expired"], "{notices}");
     let moved = b"HTTP/1.1 307 No\r\nlocation: /keep\r\ncontent-length: 0\r\n\r\n";

@@ -249,20 +249,27 @@ impl AgentExchange<'_> {
         } else if status.is_client_error() || status.is_server_error() {
             self.doubt_interaction(minted).await;
         }
-        let mut body_start = match body_start {
-            Ok(body_start) => body_start,
-            Err(fault) => return self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
-        };
-        if let Some((minted, pointers)) = learned {
-            if status.is_success() && is_event_stream(provider_response.response.headers()) {
+        let body_start = match (body_start, learned) {
+            (Ok(_), Some((minted, pointers)))
+                if status.is_success() && is_event_stream(provider_response.response.headers()) =>
+            {
                 return self.relay_events(minted, pointers, provider_response, reason).await;
             }
-            body_start = match self.learn_id(minted, &pointers, &mut provider_response, body_start).await {
-                Ok(body_start) => body_start,
-                Err(fault) => return self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
-            };
+            (Ok(body_start), Some((minted, pointers))) => {
+                self.learn_id(minted, &pointers, &mut provider_response, body_start).await
+            }
+            (body_start, _) => body_start,
+        };
+        match body_start {
+            Ok(body_start) => self.relay(provider_response, body_start, reason).await,
+            Err(fault) => {
+                // The provider has accepted the request, but the agent receives an error.
+                if status.is_success() {
+                    self.doubt_interaction(minted).await;
+                }
+                self.deny(SendError::ResponseFault(fault).refusal(), &[]).await
+            }
         }
-        self.relay(provider_response, body_start, reason).await
     }
 
     /// Relays a provider's response to the agent.
