@@ -27,6 +27,15 @@ pub const HOP_BY_HOP: [HeaderName; 12] = [
     UPGRADE,
 ];
 
+/// Headers with a digest of the body as it was received (RFC 9530, RFC 1864). They are wrong once the body is changed,
+/// decoded included.
+pub const BODY_DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
 /// Reports whether a response is relayed without this header. `Content-Length` is relayed, because the body of a response
 /// keeps its length. `relays_trailers` says that the trailers of the response are relayed. `Trailer`, which announces
 /// them, is then relayed, too.

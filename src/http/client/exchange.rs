@@ -321,6 +321,13 @@ impl UpstreamResponse {
         self.trailers.as_ref().map_or_else(Vec::new, |trailers| trailers.sendable(|_| false))
     }
 
+    /// Removes the trailers for whose names `is_removed` returns true.
+    pub(crate) fn remove_trailers(&mut self, is_removed: impl Fn(&str) -> bool) {
+        if let Some(trailers) = &mut self.trailers {
+            trailers.remove(is_removed);
+        }
+    }
+
     /// Returns the connection after a 101, and the bytes that were read after the head of the response.
     pub(crate) fn into_upgraded(self) -> Option<(Upstream, Bytes)> {
         let connection = self.connection.filter(|_| self.status == StatusCode::SWITCHING_PROTOCOLS)?;

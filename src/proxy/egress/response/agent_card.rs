@@ -1,21 +1,18 @@
 //! Replaces the URLs of agent cards by addresses on the egress listener.
 
 use bytes::Bytes;
-use http::HeaderName;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
 
 use crate::clock::instant;
 use crate::egress::{CardPlace, LocalCard, Rule};
+use crate::framing::is_same_header;
 use crate::guard::Url;
 use crate::http::client::ResponseFault;
 use crate::http::head_of;
 use crate::path::Captures;
 use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
 use crate::proxy::egress::provider_client::ProviderResponse;
-use crate::request::is_json;
-
-/// Headers with a digest of the body.
-const DIGESTS: [&str; 4] = ["content-digest", "content-md5", "digest", "repr-digest"];
+use crate::request::{BODY_DIGESTS, is_json};
 
 impl AgentExchange<'_> {
     /// Reads a response that can contain an agent card at `place`. If it does, replaces the URLs that the rule covers. The
@@ -65,7 +62,11 @@ impl AgentExchange<'_> {
                 }
                 let Some(text) = text else { return Ok(body) };
                 let response = &mut provider_response.response;
-                response.remove_headers(|name: &HeaderName| DIGESTS.contains(&name.as_str()));
+                // The body is complete, so its trailers have arrived.
+                response.remove_headers(|name| BODY_DIGESTS.contains(name));
+                response.remove_trailers(|name| {
+                    BODY_DIGESTS.iter().any(|digest| is_same_header(digest.as_str(), name))
+                });
                 if response.headers().contains_key(CONTENT_LENGTH) {
                     response.set_header(&CONTENT_LENGTH, Some(&text.len().to_string()));
                 }
