@@ -19,7 +19,7 @@ mod rule;
 mod shape;
 mod write;
 
-pub use agent_card::{CardPlace, LocalCard};
+pub use agent_card::{CardPlace, INTERFACES_MAX, LocalCard};
 pub use callback_request::{BodyKind, CallbackRequest, RequestCondition};
 pub use event_ids::{EventIds, id_at};
 pub use inject::{Inject, ValueSource};

@@ -175,6 +175,21 @@ fn a_card_with_an_id_is_relayed_whole() {
     }
 }
 
+#[test]
+fn a_card_with_very_many_interfaces_is_not_changed() {
+    let (provider, callgate) = world();
+    for count in [64, 65, 120_000] {
+        let interface = json!({ "url": format!("http://{}/x", provider.address) });
+        let mut interfaces = vec![interface; 1];
+        interfaces.resize(count, json!(0));
+        let text = json!({ "skills": [], "supportedInterfaces": interfaces }).to_string();
+        provider.answers(&answer(JSON, &text));
+        let response = get(&callgate, "/peer/v1/card");
+        assert_eq!(response.text() == text, count > 64, "{count}");
+        assert_eq!(says(&callgate.log()[0], "more than 64 interfaces"), count > 64, "{count}");
+    }
+}
+
 fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
 
 use crate::clock::instant;
-use crate::egress::{CardPlace, LocalCard, Rule};
+use crate::egress::{CardPlace, INTERFACES_MAX, LocalCard, Rule};
 use crate::framing::is_same_header;
 use crate::guard::Url;
 use crate::http::client::ResponseFault;
@@ -53,6 +53,10 @@ impl AgentExchange<'_> {
                                   bypass Callgate"
                     .to_owned()
             }
+            LocalCard::TooMany => format!(
+                "the agent card has more than {INTERFACES_MAX} interfaces, so that its URLs were not replaced: \
+                 clients that use them bypass Callgate"
+            ),
             LocalCard::Card { text, foreign } => {
                 if !foreign.is_empty() {
                     self.warn(format!(
