@@ -14,7 +14,7 @@ const PATHS: [(&str, CardPlace); 4] = [
     ("/.well-known/agent-card.json", CardPlace::Whole),
     ("/.well-known/agent.json", CardPlace::Whole),
     ("/extendedAgentCard", CardPlace::Whole),
-    ("/v1/card", CardPlace::Whole),
+    ("/v1/card", CardPlace::WholeWithSkills),
 ];
 /// The JSON-RPC methods that return the extended card, in the versions 1.0 and 0.3.
 const METHODS: [&str; 2] = ["GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"];
@@ -28,6 +28,8 @@ pub const INTERFACES_MAX: usize = 64;
 pub enum CardPlace {
     /// The response is the card.
     Whole,
+    /// The response is the card, if it has a list `skills`. Other APIs can have the same path.
+    WholeWithSkills,
     /// The card is the result of a JSON-RPC call.
     Result,
 }
@@ -78,11 +80,11 @@ impl CardPlace {
     pub fn localize(self, response: &[u8], local: impl Fn(&str) -> Option<String>) -> LocalCard {
         let Ok(document) = std::str::from_utf8(response) else { return LocalCard::None };
         let prefix = match self {
-            Self::Whole => "",
+            Self::Whole | Self::WholeWithSkills => "",
             Self::Result => "/result",
         };
         let card = match self {
-            Self::Whole => Some(document),
+            Self::Whole | Self::WholeWithSkills => Some(document),
             Self::Result => Pointer::parse(prefix).and_then(|at| find_one(response, &at).raw()),
         };
         let card = card.filter(|card| card.trim_start().starts_with('{'));
@@ -90,7 +92,7 @@ impl CardPlace {
             return LocalCard::None;
         };
         let has_skills = card.skills.is_some_and(|skills| skills.get().starts_with('['));
-        if !has_skills {
+        if self == Self::WholeWithSkills && !has_skills {
             return LocalCard::None;
         }
         if card.signatures.is_some_and(|signatures| length(signatures) != Some(0)) {
@@ -163,7 +165,7 @@ mod tests {
         for other in
             [r#"{"url":"https://peer.example/"}"#, r#"{"skills":1,"url":""}"#, "[]", "", "{", "\u{fffd}"]
         {
-            let place = CardPlace::Whole;
+            let place = CardPlace::WholeWithSkills;
             assert_eq!(place.localize(other.as_bytes(), local), LocalCard::None, "{other}");
         }
         for other in ["[]", "[[],[]]", "1", "", "{", "\u{fffd}"] {
@@ -174,6 +176,19 @@ mod tests {
         let expected = LocalCard::Card { text: None, foreign: vec!["https://other.example/".to_owned()] };
         assert_eq!(CardPlace::Whole.localize(foreign.as_bytes(), local), expected);
     }
+    #[test]
+    fn a_card_needs_no_skills_at_a_place_that_only_cards_have() {
+        for card in
+            [r#"{"url":"https://peer.example/"}"#, r#" {"skills":null,"url":"https://peer.example/"}"#]
+        {
+            let text = Some(card.replace("https://peer.example/", "http://127.0.0.1:8081/a2a/"));
+            let expected = LocalCard::Card { text, foreign: Vec::new() };
+            assert_eq!(CardPlace::Whole.localize(card.as_bytes(), local), expected);
+        }
+        let odd = r#"{"url":"https://peer.example/","signatures":{}}"#;
+        assert_eq!(CardPlace::Whole.localize(odd.as_bytes(), local), LocalCard::Signed);
+    }
+
     #[test]
     fn the_number_of_interfaces_is_limited() {
         for (first, second, is_too_many) in

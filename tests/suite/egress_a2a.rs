@@ -190,6 +190,27 @@ fn a_card_with_very_many_interfaces_is_not_changed() {
     }
 }
 
+/// A card at a path that only cards have needs no `skills`.
+#[test]
+fn a_card_without_skills_is_a_card() {
+    let (provider, callgate) = world();
+    let without = |mut card: Value| {
+        card.as_object_mut().unwrap().remove("skills");
+        card
+    };
+    let (sent, expected) = (without(card(provider.address)), without(local_card(provider.address)));
+    provider.answers(&answer(JSON, &sent.to_string()));
+    for path in [".well-known/agent-card.json", ".well-known/agent.json", "extendedAgentCard"] {
+        assert_eq!(get(&callgate, &format!("/peer/{path}")).json(), expected, "{path}");
+    }
+    // Other APIs have this path, too.
+    assert_eq!(get(&callgate, "/peer/v1/card").json(), sent);
+    let result = |card: Value| json!({ "jsonrpc": "2.0", "id": 1, "result": card });
+    provider.answers(&answer(JSON, &result(sent).to_string()));
+    let response = callgate.agent_sends("/peer/rpc", r#"{"method":"GetExtendedAgentCard","id":1}"#);
+    assert_eq!(response.json(), result(expected));
+}
+
 fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
