@@ -175,21 +175,6 @@ fn a_card_with_an_id_is_relayed_whole() {
     }
 }
 
-#[test]
-fn a_card_with_very_many_interfaces_is_not_changed() {
-    let (provider, callgate) = world();
-    for count in [64, 65, 120_000] {
-        let interface = json!({ "url": format!("http://{}/x", provider.address) });
-        let mut interfaces = vec![interface; 1];
-        interfaces.resize(count, json!(0));
-        let text = json!({ "skills": [], "supportedInterfaces": interfaces }).to_string();
-        provider.answers(&answer(JSON, &text));
-        let response = get(&callgate, "/peer/v1/card");
-        assert_eq!(response.text() == text, count > 64, "{count}");
-        assert_eq!(says(&callgate.log()[0], "more than 64 interfaces"), count > 64, "{count}");
-    }
-}
-
 /// A card at a path that only cards have needs no `skills`.
 #[test]
 fn a_card_without_skills_is_a_card() {
@@ -209,6 +194,36 @@ fn a_card_without_skills_is_a_card() {
     provider.answers(&answer(JSON, &result(sent).to_string()));
     let response = callgate.agent_sends("/peer/rpc", r#"{"method":"GetExtendedAgentCard","id":1}"#);
     assert_eq!(response.json(), result(expected));
+}
+
+#[test]
+fn the_text_of_a_card_cannot_forge_lines_of_the_log() {
+    let (provider, callgate) = world();
+    let mut urls = vec!["x\nerror: the ledger is damaged".to_owned(), "\u{1b}[2J\u{9b}".to_owned()];
+    urls.extend((0..20).map(|i| format!("{i}{}", "\u{e9}".repeat(1000))));
+    let interfaces: Vec<_> = urls.iter().map(|url| json!({ "url": url })).collect();
+    let text = json!({ "skills": [], "supportedInterfaces": interfaces }).to_string();
+    provider.answers(&answer(JSON, &text));
+    assert_eq!(get(&callgate, "/peer/v1/card").text(), text);
+    let line = callgate.log().remove(0);
+    let detail = line["detail"].as_str().unwrap();
+    assert!(!detail.contains(char::is_control) && detail.len() <= 300, "{detail}");
+    assert!(detail.contains("x\\nerror: the ledger"), "{detail}");
+}
+
+#[test]
+fn a_card_with_very_many_interfaces_is_not_changed() {
+    let (provider, callgate) = world();
+    for count in [64, 65, 120_000] {
+        let interface = json!({ "url": format!("http://{}/x", provider.address) });
+        let mut interfaces = vec![interface; 1];
+        interfaces.resize(count, json!(0));
+        let text = json!({ "skills": [], "supportedInterfaces": interfaces }).to_string();
+        provider.answers(&answer(JSON, &text));
+        let response = get(&callgate, "/peer/v1/card");
+        assert_eq!(response.text() == text, count > 64, "{count}");
+        assert_eq!(says(&callgate.log()[0], "more than 64 interfaces"), count > 64, "{count}");
+    }
 }
 
 fn patient(stream: TcpStream) -> TcpStream {

@@ -14,6 +14,10 @@ use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
 use crate::proxy::egress::provider_client::ProviderResponse;
 use crate::request::{BODY_DIGESTS, is_json};
 
+/// Maximum number of URLs in a warning, and of characters of each of them. The provider chooses both.
+const SHOWN_MAX: usize = 3;
+const SHOWN_CHARACTERS_MAX: usize = 60;
+
 impl AgentExchange<'_> {
     /// Reads a response that can contain an agent card at `place`. If it does, replaces the URLs that the rule covers. The
     /// last parameter is the URL of the request and the captures of its path. Returns the part of the body that was
@@ -59,10 +63,8 @@ impl AgentExchange<'_> {
             ),
             LocalCard::Card { text, foreign } => {
                 if !foreign.is_empty() {
-                    self.warn(format!(
-                        "the agent card names URLs that the rule does not cover: {}",
-                        foreign.join(", ")
-                    ));
+                    let shown = shown(&foreign);
+                    self.warn(format!("the agent card names URLs that the rule does not cover: {shown}"));
                 }
                 let Some(text) = text else { return Ok(body) };
                 let response = &mut provider_response.response;
@@ -95,4 +97,16 @@ impl AgentExchange<'_> {
         let host = head.headers.get(HOST)?.to_str().ok()?;
         Some(format!("{}://{host}", if head.is_tls { "https" } else { "http" }))
     }
+}
+
+/// Returns the first URLs for a warning, each cut and with control characters escaped.
+fn shown(urls: &[String]) -> String {
+    let one = |url: &String| {
+        let cut: String = url.chars().take(SHOWN_CHARACTERS_MAX).collect();
+        let end = if cut.len() < url.len() { "…" } else { "" };
+        format!("{}{end}", cut.escape_debug())
+    };
+    let more = urls.len().saturating_sub(SHOWN_MAX);
+    let first = urls.iter().take(SHOWN_MAX).map(one).collect::<Vec<_>>().join(", ");
+    if more == 0 { first } else { format!("{first}, and {more} more") }
 }
