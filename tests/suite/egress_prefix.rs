@@ -600,3 +600,25 @@ fn a_request_with_a_callback_is_completed_although_the_agent_has_left() {
     provider.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
     assert_eq!(world.callgate.log()[0]["egress"], "jobs");
 }
+
+/// A provider can expect its secret in the path, such as `/bot<token>/sendMessage`.
+#[test]
+fn the_log_has_no_secret_of_the_remainder() {
+    let provider = Agent::start(ANSWER);
+    let callgate = Callgate::start(&config(provider.address, ""), Clock::System);
+    for (path, logged) in [
+        ("bot110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/sendMessage", "[redacted]/sendMessage"),
+        ("services/T0A1B2C3D/B0A1B2C3D/XkXq7Zl0aBcDeFgHiJkLmNoP", "services/T0A1B2C3D/B0A1B2C3D/[redacted]"),
+        ("v1/jobs/job-17", "v1/jobs/job-17"),
+        ("v1beta/models/gemini-2.5-pro:generateContent", "v1beta/models/gemini-2.5-pro:generateContent"),
+    ] {
+        assert_eq!(send_to(callgate.egress.unwrap(), "GET", &format!("/api/{path}"), &[], b"").status, 200);
+        assert_eq!(provider.received().pop().unwrap().target(), format!("/base/{path}"));
+        assert_eq!(callgate.log()[0]["path"], format!("/api/{logged}"));
+    }
+    assert_eq!(
+        send_to(callgate.egress.unwrap(), "GET", "/tg/bot110201543:AAHdqTcvCH1vGWJxf/x", &[], b"").status,
+        404
+    );
+    assert_eq!(callgate.log()[0]["path"], "/tg/[redacted]/x");
+}
