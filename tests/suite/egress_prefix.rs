@@ -601,6 +601,26 @@ fn a_request_with_a_callback_is_completed_although_the_agent_has_left() {
     assert_eq!(world.callgate.log()[0]["egress"], "jobs");
 }
 
+/// Callgate cannot tell an agent that has left from one that has closed only its sending direction.
+#[test]
+fn an_agent_that_closes_its_sending_direction_counts_as_gone() {
+    for (request, end) in [
+        ("GET /api/x HTTP/1.1\r\nhost: localhost\r\n\r\n", "\r\n\r\n"),
+        ("POST /api/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}", "{}"),
+    ] {
+        let world = World::new("");
+        let mut agent = world.send(request);
+        let mut provider = world.provider.accept();
+        read_until(&mut provider, end);
+        agent.shutdown(std::net::Shutdown::Write).unwrap();
+        let (mut rest, mut response) = (Vec::new(), Vec::new());
+        let _ = provider.read_to_end(&mut rest);
+        let _ = agent.read_to_end(&mut response);
+        assert!(rest.is_empty() && response.is_empty(), "{request}");
+        assert_eq!(world.callgate.log()[0]["status"], 0);
+    }
+}
+
 /// A provider can expect its secret in the path, such as `/bot<token>/sendMessage`.
 #[test]
 fn the_log_has_no_secret_of_the_remainder() {

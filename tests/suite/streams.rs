@@ -376,3 +376,22 @@ fn the_agent_sees_at_once_that_the_caller_has_left() {
         }
     }
 }
+
+/// Callgate cannot tell a caller that has left from one that has closed only its sending direction.
+#[test]
+fn a_caller_that_closes_its_sending_direction_counts_as_gone() {
+    for (request, end) in [
+        ("GET /api/1 HTTP/1.1\r\nhost: h\r\n\r\n", "\r\n\r\n"),
+        ("POST /api/1 HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}", "{}"),
+    ] {
+        let manual = Manual::start();
+        let callgate = manual.callgate("");
+        let mut caller = callgate.connect();
+        caller.write_all(request.as_bytes()).unwrap();
+        let mut agent = manual.accept();
+        read_until(&mut agent, end);
+        caller.shutdown(Shutdown::Write).unwrap();
+        assert!(is_closed(&mut agent) && is_closed(&mut caller), "{request}");
+        assert_eq!(callgate.log()[0]["status"], 0, "{request}");
+    }
+}
