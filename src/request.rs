@@ -10,7 +10,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 /// Headers that apply to one connection only (RFC 9110 section 7.6.1), and headers that describe the framing of a
-/// message. Callgate never forwards them. It writes its own headers for each connection.
+/// message or belong to one hop of a request. Callgate never forwards them. It writes its own headers for each
+/// connection. The only exceptions are in [`is_hop_by_hop_of_response`].
 pub const HOP_BY_HOP: [HeaderName; 12] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -25,6 +26,22 @@ pub const HOP_BY_HOP: [HeaderName; 12] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
+
+/// Headers with a digest of the body as it was received (RFC 9530, RFC 1864). They are wrong once the body is changed,
+/// decoded included.
+pub const BODY_DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Reports whether a response is relayed without this header. `Content-Length` is relayed, because the body of a response
+/// keeps its length. `relays_trailers` says that the trailers of the response are relayed. `Trailer`, which announces
+/// them, is then relayed, too.
+pub fn is_hop_by_hop_of_response(name: &HeaderName, relays_trailers: bool) -> bool {
+    HOP_BY_HOP.contains(name) && *name != CONTENT_LENGTH && !(*name == TRAILER && relays_trailers)
+}
 
 /// The head of a received request.
 #[derive(Clone, Copy, Debug)]

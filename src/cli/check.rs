@@ -10,7 +10,7 @@ use super::describe::describe;
 use super::read::ConfigArg;
 use super::read::{Read, Root};
 use crate::agent::ONLY_AGENT;
-use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Tls, to_yaml};
+use crate::config::{CertificateFiles, ClientAuthorities, Config, ConfigError, Outline, Step, Tls, to_yaml};
 use crate::proxy::{check_agent, check_tls};
 
 /// Exit code if a reload would be rejected, because a changed setting needs a restart.
@@ -36,8 +36,8 @@ pub(super) struct CheckArgs {
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
     let root = Root(args.root.clone());
-    let read = Read::below(&args.config, args.config.text(), &root);
-    let checked = read.config.and_then(|config| with_usable_tls(config, &root));
+    let Read { text, config, .. } = Read::below(&args.config, args.config.text(), &root);
+    let checked = config.and_then(|config| with_usable_tls(config, &text, &root));
     let restart = match (&checked, &args.running) {
         (Ok(config), Some(running)) => match needs_restart(config, running, &root) {
             Ok(keys) => keys,
@@ -110,21 +110,28 @@ fn error_json(error: &ConfigError) -> serde_json::Value {
     })
 }
 
-fn with_usable_tls(config: Config, root: &Root) -> Result<Config, Vec<ConfigError>> {
-    let error = |path, message| ConfigError { path, position: None, message, hint: String::new() };
+/// Returns an error for each `tls` whose files are unusable or do not belong together. `text` is the text of the
+/// configuration.
+fn with_usable_tls(config: Config, text: &str, root: &Root) -> Result<Config, Vec<ConfigError>> {
+    let hint = "look at the files: a key must belong to the certificate beside it";
+    let outline = Outline::parse(text);
+    let error = |path: &[Step], message| ConfigError::at(path, &outline, message, hint.to_owned());
+    let key = |name: &str| Step::Key(name.to_owned());
     let listeners = config.startup.ingress.iter().enumerate();
-    let ingress = listeners.map(|(i, listener)| (format!("listen.ingress[{i}].tls"), listener.tls.as_ref()));
-    let egress =
-        config.startup.egress.iter().map(|egress| ("listen.egress.tls".to_owned(), egress.tls.as_ref()));
+    let ingress = listeners.map(|(i, listener)| {
+        (vec![key("listen"), key("ingress"), Step::Index(i), key("tls")], listener.tls.as_ref())
+    });
+    let egress = config.startup.egress.iter();
+    let egress = egress.map(|egress| (vec![key("listen"), key("egress"), key("tls")], egress.tls.as_ref()));
     let listeners = ingress
         .chain(egress)
-        .filter_map(|(path, tls)| Some(error(path, check_tls(&below(root, tls?)).err()?)));
+        .filter_map(|(path, tls)| Some(error(&path, check_tls(&below(root, tls?)).err()?)));
     let agents = config.policy.agents.iter().filter_map(|agent| {
         let path = match &*agent.name {
-            ONLY_AGENT => "agent.tls".to_owned(),
-            name => format!("agents.{name}.tls"),
+            ONLY_AGENT => vec![key("agent"), key("tls")],
+            name => vec![key("agents"), key(name), key("tls")],
         };
-        Some(error(path, check_agent(agent).err()?))
+        Some(error(&path, check_agent(agent).err()?))
     });
     let errors: Vec<_> = listeners.chain(agents).collect();
     if errors.is_empty() { Ok(config) } else { Err(errors) }

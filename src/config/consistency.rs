@@ -14,6 +14,9 @@ use crate::path::CanonicalPath;
 use crate::policy::Limits;
 use crate::time::format_duration;
 
+/// The key of the routes. Their list has the order of the file.
+const ROUTES: &str = "routes";
+
 /// The compiled sections. A section with a mistake is `None` and is not checked here.
 pub(super) struct Sections<'a> {
     pub(super) agents: &'a Agents<'a>,
@@ -54,12 +57,12 @@ fn egress_listener(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>], 
     if let Some(at) = egress {
         let _: Option<()> =
             at.error("there is no listener for the requests of the agent", "add `listen.egress`");
-    } else if let Some(route) = routes.iter().find(|route| route.actions.is_some()) {
+    } else if let Some((i, route)) = routes.iter().enumerate().find(|(_, route)| route.actions.is_some()) {
         let message = format!(
             "there is no listener for the agent's answers to the questions of the route {}",
             route.name
         );
-        let _: Option<()> = root.error(message, "add `listen.egress`");
+        let _: Option<()> = root.element(ROUTES, i).error(message, "add `listen.egress`");
     }
 }
 
@@ -69,10 +72,10 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
     let paths =
         startup.ingress.iter().filter_map(|listener| CanonicalPath::parse(listener.health.as_deref()?).ok());
     for path in paths {
-        for route in routes.iter().filter(|route| route.path.matches(&path)) {
+        for (i, route) in routes.iter().enumerate().filter(|(_, route)| route.path.matches(&path)) {
             let message =
                 format!("the route {} matches the path {} of a health check", route.name, path.as_str());
-            let _: Option<()> = root.error(message, "change `health` in `listen.ingress`");
+            let _: Option<()> = root.element(ROUTES, i).error(message, "change `health` in `listen.ingress`");
         }
     }
 }
@@ -121,20 +124,20 @@ fn routes(root: &Cursor<'_>, routes: &[Arc<Route>], startup: Option<&Startup>, l
     if authorities.len() > 1 && routes.iter().any(|route| route.certificate.is_some()) {
         root.warn("the listeners trust different authorities: a route with `client_certificate` accepts a certificate of any of them");
     }
-    for route in routes {
-        let name = &route.name;
+    for (i, route) in routes.iter().enumerate() {
+        let (name, at) = (&route.name, root.element(ROUTES, i));
         if !route.stream && route.body_bytes_max > limits.body_memory_bytes_max {
             let message = format!("the route {name} allows bodies larger than `limits.body_memory_max`");
             let _: Option<()> =
-                root.error(message, "lower `body_max` of the route, or raise `limits.body_memory_max`");
+                at.error(message, "lower `body_max` of the route, or raise `limits.body_memory_max`");
         }
         if route.certificate.is_some() && startup.is_some_and(|startup| !startup.ingress.iter().any(asks)) {
             let message =
                 format!("the route {name} requires client certificates, but no listener requests them");
-            let _: Option<()> = root.error(message, "add `client_certificates` to the `tls` of a listener");
+            let _: Option<()> = at.error(message, "add `client_certificates` to the `tls` of a listener");
         }
         if route.observes() {
-            root.warn(&format!(
+            at.warn(&format!(
                 "the route {name} is in observe mode: it delivers requests that fail its checks"
             ));
         }
@@ -148,14 +151,14 @@ fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, l
     let fits = |route: &Route| {
         route.stream || route.body_bytes_max <= share || route.body_bytes_max > limits.body_memory_bytes_max
     };
-    for route in routes.iter().filter(|route| !fits(route)) {
+    for (i, route) in routes.iter().enumerate().filter(|(_, route)| !fits(route)) {
         let message = format!(
             "the route {} allows bodies larger than its agent's share of `limits.body_memory_max`, {share} bytes",
             route.name
         );
         let hint =
             "each agent has an equal share: lower `body_max` of the route, or raise `limits.body_memory_max`";
-        let _: Option<()> = root.error(message, hint);
+        let _: Option<()> = root.element(ROUTES, i).error(message, hint);
     }
 }
 
@@ -165,9 +168,10 @@ fn agent_shares(root: &Cursor<'_>, routes: &[Arc<Route>], agents: &Agents<'_>, l
 fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules: Option<&Egress>) {
     let injections: Vec<_> =
         rules.into_iter().flat_map(Egress::rules).filter_map(|rule| rule.inject.as_ref()).collect();
-    for route in routes.iter().filter(|route| route.follow == Follow::default() && route.notify.is_none()) {
+    let silent = |route: &Route| route.follow == Follow::default() && route.notify.is_none();
+    for (i, route) in routes.iter().enumerate().filter(|(_, route)| silent(route)) {
         if injections.iter().any(|inject| inject.route == route.name && inject.uses.is_none()) {
-            root.warn(&format!(
+            root.element(ROUTES, i).warn(&format!(
                 "the interactions of the route {} can only expire: add `interaction` with `status` and `done`, or set \
                  `inject.uses` of its egress rules",
                 route.name
@@ -178,8 +182,9 @@ fn interactions_that_only_expire(root: &Cursor<'_>, routes: &[Arc<Route>], rules
 
 /// Reports a warning for each route whose deadline has no effect, because the token expires earlier.
 fn deadlines(root: &Cursor<'_>, routes: &[Arc<Route>], ttl: Duration) {
-    for route in routes.iter().filter(|route| route.follow.deadline.is_some_and(|deadline| deadline > ttl)) {
-        root.warn(&format!(
+    let is_late = |route: &Route| route.follow.deadline.is_some_and(|deadline| deadline > ttl);
+    for (i, route) in routes.iter().enumerate().filter(|(_, route)| is_late(route)) {
+        root.element(ROUTES, i).warn(&format!(
             "the route {} has a deadline after the expiry of its tokens, which are valid for {}: the tokens end first",
             route.name,
             format_duration(ttl)

@@ -12,6 +12,7 @@ use super::yaml::{Cursor, Fields, Node, filled_hint};
 use crate::egress::{
     CallbackRequest, Egress, Inject, Insertion, InsertionPlace, Rule, Slot, Target, ValueSource,
 };
+use crate::framing::is_same_header;
 use crate::guard::Url;
 use crate::ingress::{Carrier, Route, TokenRule};
 use crate::json::Pointer;
@@ -77,7 +78,8 @@ fn rule(at: &Cursor<'_>, routes: Option<&[Arc<Route>]>) -> Option<Rule> {
     fields.finish();
     if let (Some(Some(inject)), Some(headers)) = (&inject, &headers) {
         let set = |place: &InsertionPlace| {
-            headers.iter().any(|(name, _)| *place == InsertionPlace::Header(name.clone()))
+            let InsertionPlace::Header(place) = place else { return false };
+            headers.iter().any(|(name, _)| is_same_header(name.as_str(), place.as_str()))
         };
         if inject.insertions().any(|insertion| set(&insertion.place)) {
             return at.error("`inject` uses a header that `headers` sets", "keep one of the two");

@@ -37,6 +37,8 @@ pub use secrets::LoadedSecret;
 pub use startup::{AccessLog, Startup};
 pub use store::{StoreSettings, Unknown};
 pub use traces::TraceSettings;
+#[cfg(feature = "proxy")]
+pub(crate) use yaml::Step;
 pub use yaml::{AcceptedKeys, CHANGE_ME, ConfigError, ERRORS_MAX, Outline, Position, from_yaml, to_yaml};
 
 /// The largest configuration, in bytes.

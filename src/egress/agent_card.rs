@@ -5,23 +5,31 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::rule::Rule;
-use crate::json::{Found, Pointer, find_one, quoted, set};
+use crate::json::{Found, Pointer, find, find_one, quoted, replace_all};
 use crate::request::RequestHead;
 
 /// The ends of the paths at which agents publish their cards: the two well-known paths, and the extended card of the
 /// binding HTTP+JSON in the versions 1.0 and 0.3.
-const PATHS: [&str; 4] =
-    ["/.well-known/agent-card.json", "/.well-known/agent.json", "/extendedAgentCard", "/v1/card"];
+const PATHS: [(&str, CardPlace); 4] = [
+    ("/.well-known/agent-card.json", CardPlace::Whole),
+    ("/.well-known/agent.json", CardPlace::Whole),
+    ("/extendedAgentCard", CardPlace::Whole),
+    ("/v1/card", CardPlace::WholeWithSkills),
+];
 /// The JSON-RPC methods that return the extended card, in the versions 1.0 and 0.3.
 const METHODS: [&str; 2] = ["GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"];
 /// The lists of a card whose elements have a `url`.
 const LISTS: [&str; 2] = ["supportedInterfaces", "additionalInterfaces"];
+/// Maximum number of elements of these lists together. The limit bounds the work for one card.
+pub const INTERFACES_MAX: usize = 64;
 
 /// The place of an agent card in a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CardPlace {
     /// The response is the card.
     Whole,
+    /// The response is the card, if it has a list `skills`. Other APIs can have the same path.
+    WholeWithSkills,
     /// The card is the result of a JSON-RPC call.
     Result,
 }
@@ -33,6 +41,8 @@ pub enum LocalCard {
     None,
     /// The card is signed. A change would invalidate the signature.
     Signed,
+    /// The card has more than [`INTERFACES_MAX`] interfaces.
+    TooMany,
     /// A card.
     Card {
         /// The text of the response with the replaced URLs. `None` if no URL was replaced.
@@ -42,21 +52,22 @@ pub enum LocalCard {
     },
 }
 
-/// The members of a card by which it is recognized.
+/// The members of a card that decide whether it is changed.
 #[derive(Deserialize)]
 struct Card<'c> {
     #[serde(borrow)]
-    skills: Option<Vec<&'c RawValue>>,
-    #[serde(borrow, default)]
-    signatures: Option<Vec<&'c RawValue>>,
+    skills: Option<&'c RawValue>,
+    #[serde(borrow)]
+    signatures: Option<&'c RawValue>,
 }
 
 impl Rule {
     /// Returns the place of the agent card in the response to a request. Returns `None` if the request does not ask for
     /// a card. `body` is empty if it was not read.
     pub fn card_place(head: &RequestHead<'_>, body: &[u8]) -> Option<CardPlace> {
-        if head.method == "GET" && PATHS.iter().any(|end| head.raw_path().ends_with(end)) {
-            return Some(CardPlace::Whole);
+        let at_path = PATHS.iter().find(|(end, _)| head.raw_path().ends_with(end));
+        if let Some((_, place)) = at_path.filter(|_| head.method == "GET") {
+            return Some(*place);
         }
         let method = find_one(body, &Pointer::parse("/method")?).word().filter(|_| !body.is_empty())?;
         METHODS.contains(&&*method).then_some(CardPlace::Result)
@@ -69,41 +80,57 @@ impl CardPlace {
     pub fn localize(self, response: &[u8], local: impl Fn(&str) -> Option<String>) -> LocalCard {
         let Ok(document) = std::str::from_utf8(response) else { return LocalCard::None };
         let prefix = match self {
-            Self::Whole => "",
+            Self::Whole | Self::WholeWithSkills => "",
             Self::Result => "/result",
         };
         let card = match self {
-            Self::Whole => Some(document),
+            Self::Whole | Self::WholeWithSkills => Some(document),
             Self::Result => Pointer::parse(prefix).and_then(|at| find_one(response, &at).raw()),
         };
-        let card = card.and_then(|card| serde_json::from_str::<Card<'_>>(card).ok());
-        let Some(card) = card.filter(|card| card.skills.is_some()) else { return LocalCard::None };
-        if card.signatures.is_some_and(|signatures| !signatures.is_empty()) {
+        let card = card.filter(|card| card.trim_start().starts_with('{'));
+        let Some(card) = card.and_then(|card| serde_json::from_str::<Card<'_>>(card).ok()) else {
+            return LocalCard::None;
+        };
+        let has_skills = card.skills.is_some_and(|skills| skills.get().starts_with('['));
+        if self == Self::WholeWithSkills && !has_skills {
+            return LocalCard::None;
+        }
+        if card.signatures.is_some_and(|signatures| length(signatures) != Some(0)) {
             return LocalCard::Signed;
         }
-        let (mut text, mut foreign) = (None::<String>, Vec::new());
-        for pointer in places(response, prefix) {
-            let current = text.as_deref().unwrap_or(document);
-            let Some(url) = find_one(current.as_bytes(), &pointer).word() else { continue };
-            match local(&url).and_then(|local| set(current, &pointer, &quoted(&local)).ok()) {
-                Some(changed) => text = Some(changed),
+        let Some(places) = places(response, prefix) else { return LocalCard::TooMany };
+        let found = find(response, &places.iter().collect::<Vec<_>>()).unwrap_or_default();
+        let (mut replacements, mut foreign) = (Vec::new(), Vec::new());
+        for found in found {
+            let (Some(raw), Some(url)) = (found.raw(), found.word()) else { continue };
+            match local(&url) {
+                Some(local) => replacements.push((raw, quoted(&local))),
                 None => foreign.push(url.into()),
             }
         }
+        let text = (!replacements.is_empty()).then(|| replace_all(document, replacements));
         LocalCard::Card { text, foreign }
     }
 }
 
-/// Returns the pointers to the URLs of a card.
-fn places(response: &[u8], prefix: &str) -> Vec<Pointer> {
+/// Returns the pointers to the URLs of a card, or `None` if it has too many interfaces.
+fn places(response: &[u8], prefix: &str) -> Option<Vec<Pointer>> {
     let mut places = vec![format!("{prefix}/url")];
     for list in LISTS {
-        let Some(at) = Pointer::parse(&format!("{prefix}/{list}")) else { continue };
-        let Found::One(items) = find_one(response, &at) else { continue };
-        let count = serde_json::from_str::<Vec<&RawValue>>(items.get()).map_or(0, |items| items.len());
+        let items = find_one(response, &Pointer::parse(&format!("{prefix}/{list}"))?);
+        let Found::One(items) = items else { continue };
+        let count = length(items).unwrap_or(0);
+        if places.len().saturating_add(count) > INTERFACES_MAX + 1 {
+            return None;
+        }
         places.extend((0..count).map(|i| format!("{prefix}/{list}/{i}/url")));
     }
-    places.iter().filter_map(|text| Pointer::parse(text)).collect()
+    Some(places.iter().filter_map(|text| Pointer::parse(text)).collect())
+}
+
+/// Returns the number of elements of a list, or `None` if the value is not a list.
+fn length(list: &RawValue) -> Option<usize> {
+    serde_json::from_str::<Vec<&RawValue>>(list.get()).ok().map(|items| items.len())
 }
 
 #[cfg(test)]
@@ -138,11 +165,49 @@ mod tests {
         for other in
             [r#"{"url":"https://peer.example/"}"#, r#"{"skills":1,"url":""}"#, "[]", "", "{", "\u{fffd}"]
         {
+            let place = CardPlace::WholeWithSkills;
+            assert_eq!(place.localize(other.as_bytes(), local), LocalCard::None, "{other}");
+        }
+        for other in ["[]", "[[],[]]", "1", "", "{", "\u{fffd}"] {
             assert_eq!(CardPlace::Whole.localize(other.as_bytes(), local), LocalCard::None, "{other}");
         }
         assert_eq!(CardPlace::Result.localize(signed.as_bytes(), local), LocalCard::None);
         let foreign = r#"{"skills":[],"url":"https://other.example/"}"#;
         let expected = LocalCard::Card { text: None, foreign: vec!["https://other.example/".to_owned()] };
         assert_eq!(CardPlace::Whole.localize(foreign.as_bytes(), local), expected);
+    }
+    #[test]
+    fn a_card_needs_no_skills_at_a_place_that_only_cards_have() {
+        for card in
+            [r#"{"url":"https://peer.example/"}"#, r#" {"skills":null,"url":"https://peer.example/"}"#]
+        {
+            let text = Some(card.replace("https://peer.example/", "http://127.0.0.1:8081/a2a/"));
+            let expected = LocalCard::Card { text, foreign: Vec::new() };
+            assert_eq!(CardPlace::Whole.localize(card.as_bytes(), local), expected);
+        }
+        let odd = r#"{"url":"https://peer.example/","signatures":{}}"#;
+        assert_eq!(CardPlace::Whole.localize(odd.as_bytes(), local), LocalCard::Signed);
+    }
+
+    #[test]
+    fn the_number_of_interfaces_is_limited() {
+        for (first, second, is_too_many) in
+            [(64, 0, false), (32, 32, false), (65, 0, true), (0, 65, true), (33, 32, true)]
+        {
+            let list = |count| vec![r#"{"url":"https://peer.example/"}"#; count].join(",");
+            let card = format!(
+                r#"{{"skills":[],"supportedInterfaces":[{}],"additionalInterfaces":[{}]}}"#,
+                list(first),
+                list(second)
+            );
+            let expected = match is_too_many {
+                true => LocalCard::TooMany,
+                false => {
+                    let text = card.replace("https://peer.example/", "http://127.0.0.1:8081/a2a/");
+                    LocalCard::Card { text: Some(text), foreign: Vec::new() }
+                }
+            };
+            assert_eq!(CardPlace::Whole.localize(card.as_bytes(), local), expected, "{first} {second}");
+        }
     }
 }

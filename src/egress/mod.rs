@@ -5,25 +5,26 @@
 //! [`Egress::find`] finds the rule. [`Rule::plan`] decides whether a callback must be minted, and for which captures.
 //! [`Rule::request`] puts the callback URL and token into the request. All other parts of the body and the query stay
 //! unchanged. [`Rule::unchanged`] writes the head of a request that gets no callback, so that its body can be sent while
-//! it arrives. [`Rule::local_location`] keeps redirects of the provider on the egress listener, and [`CardPlace::localize`]
-//! the URLs in agent cards. [`EventIds`] finds the provider's id of the work in a stream of events.
+//! it arrives. [`Rule::local_location`] and [`relayed_location`] keep redirects of the provider on the egress listener, and
+//! [`CardPlace::localize`] the URLs in agent cards. [`EventIds`] finds the provider's id of the work in a stream of events.
 
 mod agent_card;
 mod callback_request;
 mod event_ids;
 mod inject;
+mod location;
 mod place;
 mod redirect;
 mod rule;
 mod shape;
 mod write;
 
-pub use agent_card::{CardPlace, LocalCard};
+pub use agent_card::{CardPlace, INTERFACES_MAX, LocalCard};
 pub use callback_request::{BodyKind, CallbackRequest, RequestCondition};
 pub use event_ids::{EventIds, id_at};
 pub use inject::{Inject, ValueSource};
+pub use location::relayed_location;
 pub use place::{Insertion, InsertionPlace};
-pub use redirect::absolute_location;
 pub use rule::{Egress, Plan, Rule, Target, Unruled};
 pub use shape::{Callback, Segment, Shape, Slot};
 pub use write::{Outgoing, Unchanged, answer_head};

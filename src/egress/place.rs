@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::shape::Shape;
 use crate::denial::{Denial, Refusal};
+use crate::framing::is_same_header;
 use crate::json::{Absent, Found, InsertFault, Pointer, find_one, find_strict, resolve_appends};
 use crate::query::{Parameter, parameter, parameter_strict};
 use crate::request::RequestHead;
@@ -66,11 +67,8 @@ impl InsertionPlace {
             }
             Self::Form(name) => parameter_strict(std::str::from_utf8(body).unwrap_or_default(), name).into(),
             Self::Header(name) => {
-                // CGI gateways and WSGI servers do not distinguish `_` from `-`.
-                let loose =
-                    |name: &HeaderName| name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-                let wanted = loose(name);
-                let spelled = head.headers.iter().filter(|(other, _)| loose(other) == wanted);
+                let spelled =
+                    head.headers.iter().filter(|(other, _)| is_same_header(other.as_str(), name.as_str()));
                 match (spelled.count(), head.headers.get(name)) {
                     (0, _) => Occupancy::Free,
                     (1, Some(value)) if value.is_empty() => Occupancy::Free,

@@ -49,7 +49,7 @@ impl Rule {
 
 /// Returns the absolute URL for a relative `Location`, or `None` if the location is absolute. `sent` is the URL of the
 /// request. A client would resolve a relative location against the egress listener, and could reach another rule.
-pub fn absolute_location(location: &str, sent: &Url) -> Option<String> {
+pub(super) fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     if location.starts_with("//") {
         return Some(format!("{}:{location}", sent.scheme().name()));
     }
@@ -62,10 +62,13 @@ pub fn absolute_location(location: &str, sent: &Url) -> Option<String> {
     Some(format!("{}://{}{target}{fragment}", sent.scheme().name(), sent.authority()))
 }
 
-/// Reports whether a reference begins with a scheme (RFC 3986 section 4.2).
-fn has_scheme(reference: &str) -> bool {
-    let end = reference.find(['/', '?', '#']).unwrap_or(reference.len());
-    reference.get(..end).is_some_and(|first| first.contains(':'))
+/// Reports whether a reference begins with a scheme (RFC 3986 section 3.1).
+pub(super) fn has_scheme(reference: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    reference.split_once(':').is_some_and(|(scheme, _)| is_scheme(scheme))
 }
 
 /// Returns the path and the query of a `Location` (RFC 3986 section 5.2) without a fragment. Returns `None` if it has

@@ -4,13 +4,14 @@
 use std::borrow::Cow;
 
 use http::header::{ACCEPT_ENCODING, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Version};
 
 use super::inject::{self, Inject};
 use super::place::{Insertion, InsertionPlace};
 use super::rule::Rule;
 use super::shape::Callback;
 use crate::denial::{Denial, Refusal};
+use crate::framing::{is_callgate_header, is_same_header};
 use crate::guard::Url;
 use crate::path::{Captures, with_parameter, without_parameter};
 use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line};
@@ -36,8 +37,8 @@ pub struct Unchanged {
     pub head: Vec<u8>,
     /// Whether the body has the chunked transfer coding.
     pub is_chunked: bool,
-    /// Whether the request asks for the protocol WebSocket.
-    pub asks_for_websocket: bool,
+    /// Whether the head asks for the protocol WebSocket, so that the response can be 101.
+    pub is_upgrade: bool,
 }
 
 impl Rule {
@@ -72,7 +73,7 @@ impl Rule {
             || Self::card_place(head, body).is_some();
         let skip = |name: &HeaderName| {
             // If Callgate reads the provider's id from the response, the response must not be compressed.
-            (unpacked && *name == ACCEPT_ENCODING) || extra.iter().any(|(extra, _)| *extra == name)
+            (unpacked && *name == ACCEPT_ENCODING) || replaces(extra.iter().map(|(extra, _)| *extra), name)
         };
         let mut out = Vec::with_capacity(1024);
         begin(&mut out, head, &url, &self.headers, skip);
@@ -84,19 +85,25 @@ impl Rule {
     }
 
     /// Writes the head of a request to the provider that is sent as it is. Its body has the framing of the agent's
-    /// request, so that it can be sent while it arrives.
+    /// request, so that it can be sent while it arrives. `version` is the version of the agent's request: HTTP/1.0 has no
+    /// upgrades (RFC 9110 section 7.8).
     ///
     /// # Errors
     /// Returns a [`Refusal`] if a capture does not fit the target.
-    pub fn unchanged(&self, head: &RequestHead<'_>, captures: &Captures) -> Result<Unchanged, Refusal> {
+    pub fn unchanged(
+        &self,
+        head: &RequestHead<'_>,
+        version: Version,
+        captures: &Captures,
+    ) -> Result<Unchanged, Refusal> {
         let url = self.target.url.with_target(&self.target(head, captures, &[])?);
         let mut out = Vec::with_capacity(1024);
         // If Callgate replaces URLs in the response, the response must not be compressed.
         let unpacked = Self::card_place(head, b"").is_some();
         begin(&mut out, head, &url, &self.headers, |name| unpacked && *name == ACCEPT_ENCODING);
-        let (is_chunked, asks_for_websocket) =
-            (head.headers.contains_key(TRANSFER_ENCODING), head.asks_for_websocket());
-        if asks_for_websocket {
+        let is_chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let is_upgrade = version == Version::HTTP_11 && head.asks_for_websocket();
+        if is_upgrade {
             write_line(&mut out, "connection", b"upgrade");
             write_line(&mut out, "upgrade", b"websocket");
         } else if head.accepts_trailers() {
@@ -112,7 +119,7 @@ impl Rule {
         } else {
             end(&mut out, head.method, &self.headers, head.body_bytes_declared.unwrap_or(0));
         }
-        Ok(Unchanged { url, head: out, is_chunked, asks_for_websocket })
+        Ok(Unchanged { url, head: out, is_chunked, is_upgrade })
     }
 
     /// Returns the path and the query of the request to the provider. The path is the path of the rule's target. The
@@ -164,12 +171,18 @@ pub fn answer_head(
     body_bytes: usize,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
-    begin(&mut out, head, url, headers, |name| signature.iter().any(|(signed, _)| signed == name));
+    begin(&mut out, head, url, headers, |name| replaces(signature.iter().map(|(signed, _)| signed), name));
     for (name, value) in signature {
         write_line(&mut out, name.as_str(), value.as_bytes());
     }
     end(&mut out, head.method, headers, body_bytes as u64);
     out
+}
+
+/// Reports whether one of these headers of Callgate replaces the agent's header `name`. Another spelling of the name, such
+/// as `x_api_key` for `x-api-key`, is replaced, too.
+fn replaces<'n>(mut ours: impl Iterator<Item = &'n HeaderName>, name: &HeaderName) -> bool {
+    ours.any(|ours| is_same_header(ours.as_str(), name.as_str()))
 }
 
 /// Writes the request line, `Host`, and the headers of the agent's request. Omits hop-by-hop headers, `Callgate-*`
@@ -187,8 +200,8 @@ fn begin(
     for (name, value) in head.headers {
         let dropped = HOP_BY_HOP.contains(name)
             || listed.contains(name)
-            || name.as_str().starts_with("callgate-")
-            || ours.iter().any(|(ours, _)| ours == name)
+            || is_callgate_header(name.as_str())
+            || replaces(ours.iter().map(|(ours, _)| ours), name)
             || skip(name);
         if !dropped {
             write_line(out, name.as_str(), value.as_bytes());

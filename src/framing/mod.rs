@@ -7,9 +7,11 @@ mod chunks;
 #[allow(clippy::module_inception, reason = "the type of this name is what the folder is about")]
 mod framing;
 mod head;
+mod header_name;
 mod trailers;
 
 pub use chunks::{ChunkFault, Chunks};
 pub use framing::Framing;
 pub use head::{Head, HeadFault, is_authority};
+pub use header_name::{is_callgate_header, is_same_header};
 pub use trailers::Trailers;

@@ -1,5 +1,7 @@
 //! The trailers of a chunked body (RFC 9110 section 6.5).
 
+use super::header_name::{is_callgate_header, is_same_header};
+
 /// Maximum size of all trailers of a body together, in bytes.
 const BYTES_MAX: usize = 16 << 10;
 
@@ -57,19 +59,27 @@ impl Trailers {
         self.is_too_large
     }
 
+    /// Removes the trailers for whose names `is_removed` returns true. The trailers must be complete.
+    pub fn remove(&mut self, is_removed: impl Fn(&str) -> bool) {
+        self.lines = self.selected(|name| !is_removed(name));
+    }
+
     /// Returns the lines that may be sent on, each with its CRLF. Omits headers that must not be trailers, `Callgate-*`
-    /// headers, and trailers for whose name, in lower case, `skip` returns true.
+    /// headers, and trailers for whose name `skip` returns true. The comparison of names must be that of
+    /// [`is_same_header`].
     pub fn sendable(&self, skip: impl Fn(&str) -> bool) -> Vec<u8> {
-        let mut sendable = Vec::new();
-        for line in self.lines.split_inclusive(|b| *b == b'\n') {
+        let is_forbidden = |name: &str| NOT_TRAILERS.iter().any(|forbidden| is_same_header(forbidden, name));
+        self.selected(|name| !is_forbidden(name) && !is_callgate_header(name) && !skip(name))
+    }
+
+    /// Returns the lines for whose names `is_selected` returns true.
+    fn selected(&self, is_selected: impl Fn(&str) -> bool) -> Vec<u8> {
+        let lines = self.lines.split_inclusive(|b| *b == b'\n');
+        let name = |line: &[u8]| {
             let name = line.split(|b| *b == b':').next().unwrap_or_default();
-            // Some servers treat `_` in a name as `-`.
-            let name = String::from_utf8_lossy(name).to_ascii_lowercase().replace('_', "-");
-            if !NOT_TRAILERS.contains(&&*name) && !name.starts_with("callgate-") && !skip(&name) {
-                sendable.extend_from_slice(line);
-            }
-        }
-        sendable
+            String::from_utf8_lossy(name).into_owned()
+        };
+        lines.filter(|line| is_selected(&name(line))).collect::<Vec<_>>().concat()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRAILER, TRANSFER_ENCODING,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
     WWW_AUTHENTICATE,
 };
 use http::{Method, StatusCode, Version};
@@ -21,12 +21,8 @@ use crate::http::client::{Connection, UpstreamResponse};
 use crate::ingress::Document;
 use crate::policy::Limits;
 use crate::replica::REPLICA;
-use crate::request::headers_of_one_hop;
+use crate::request::{headers_of_one_hop, is_hop_by_hop_of_response};
 use crate::signature::HandshakeReply;
-
-/// Hop-by-hop headers of a response (RFC 9110 section 7.6.1). They are not relayed.
-const HOP_BY_HOP: [&str; 7] =
-    ["connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer", "upgrade"];
 
 /// The problem details of a denial (RFC 9457).
 #[derive(Serialize)]
@@ -266,11 +262,8 @@ fn relayed_header(response: &UpstreamResponse, chunks: bool) -> pingora::Result<
     let listed = headers_of_one_hop(headers);
     let has_trailers = chunks && response.keeps_trailers() && !headers.contains_key(CONTENT_LENGTH);
     for (name, value) in headers {
-        let is_hop_by_hop = HOP_BY_HOP.contains(&name.as_str()) || listed.contains(name);
-        // `Trailer` announces the trailers. It is relayed together with them.
-        let is_announcement = *name == TRAILER && has_trailers;
         // Only Callgate proves responses between members.
-        if *name != TRANSFER_ENCODING && *name != REPLICA && (!is_hop_by_hop || is_announcement) {
+        if !is_hop_by_hop_of_response(name, has_trailers) && !listed.contains(name) && *name != REPLICA {
             header.append_header(name.clone(), value.clone())?;
         }
     }

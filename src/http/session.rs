@@ -1,6 +1,5 @@
 //! The common interface to a request and its connection, for HTTP/1 and HTTP/2 and for every listener.
 
-use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -161,15 +160,14 @@ impl Session {
     /// Returns the output of `future`, or `None` if the caller closes the connection or cancels the HTTP/2 stream first.
     ///
     /// A caller that closes only its sending direction counts as gone, because the two cases look the same. While the
-    /// body of the request is unread, the end of the connection is not noticed.
+    /// body of an HTTP/1 request is unread, the end of the connection is not noticed.
     pub(crate) async fn unless_closed<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let closed = async {
             match self {
                 Self::Http1(http1) => http1.closed().await,
-                Self::Http2(session) => match session.is_body_done() {
-                    true => drop(session.read_body_or_idle(true).await),
-                    false => pending().await,
-                },
+                // This waits for the end of the stream without reading. The state of the body is no condition: if the
+                // stream has already ended with an error, the body does not count as done.
+                Self::Http2(session) => drop(session.read_body_or_idle(true).await),
             }
         };
         tokio::select! {

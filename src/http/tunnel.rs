@@ -11,7 +11,7 @@ use super::client::{ResponseFault, UpstreamResponse};
 use super::response::RelayError;
 use super::session::Session;
 use super::timeouts::with_timeout;
-use crate::request::{headers_of_one_hop, is_websocket, write_line};
+use crate::request::{HOP_BY_HOP, headers_of_one_hop, is_websocket, write_line};
 
 /// Size of the buffer for one direction, in bytes.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -67,9 +67,9 @@ fn head(response: &UpstreamResponse) -> Vec<u8> {
     let mut head =
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n".to_vec();
     let listed = headers_of_one_hop(response.headers());
-    let omitted = ["connection", "content-length", "keep-alive", "trailer", "transfer-encoding", "upgrade"];
     for (name, value) in response.headers() {
-        if !omitted.contains(&name.as_str()) && !listed.contains(name) {
+        // A 101 has no body and no trailers, so it has no exceptions.
+        if !HOP_BY_HOP.contains(name) && !listed.contains(name) {
             write_line(&mut head, name.as_str(), value.as_bytes());
         }
     }

@@ -12,9 +12,10 @@ use super::passed_headers::is_always_removed;
 use super::permit::{Permit, Verified};
 use super::route::{Route, TokenRule};
 use super::streamed::Streamed;
+use crate::framing::is_callgate_header;
 use crate::path::{TOKEN_CAPTURE, without_parameter};
 use crate::replica::REPLICA;
-use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
+use crate::request::{BODY_DIGESTS, HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp};
 
@@ -32,13 +33,10 @@ pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> 
     if rest.is_empty() { None } else { Some(rest) }
 }
 
-/// Headers that describe an encoded body. They are wrong once the body is decoded.
-const OF_ENCODED_BODIES: [HeaderName; 4] = [
-    CONTENT_ENCODING,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-];
+/// Reports whether a header describes an encoded body. It is wrong once the body is decoded.
+fn is_of_encoded_body(name: &HeaderName) -> bool {
+    *name == CONTENT_ENCODING || BODY_DIGESTS.contains(name)
+}
 
 /// Reports whether `text` contains `token`, also if it is percent-encoded, or has `+` in place of spaces.
 fn holds(text: &[u8], token: &[u8]) -> bool {
@@ -51,12 +49,6 @@ fn holds(text: &[u8], token: &[u8]) -> bool {
     contains(text) || is_encoded && (contains(&decoded(text)) || contains(&decoded(&spaced())))
 }
 
-/// Reports whether a header name is `Callgate` or begins with `Callgate-`. Some frameworks treat `_` and `.` as `-`, so
-/// names with these characters are included.
-fn says_callgate(name: &str) -> bool {
-    name.strip_prefix("callgate").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
-}
-
 /// Reports whether the caller's `Connection` header lists this header as hop-by-hop. Headers that the provider signed
 /// are exempt, because a proxy or attacker must not be able to remove them.
 fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
@@ -67,7 +59,7 @@ fn is_of_one_hop(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> boo
 /// Reports whether a header reaches the agent in observe mode. Only hop-by-hop headers and `Callgate-*` headers are
 /// removed. All other headers stay, because the agent still runs its own checks on them.
 fn passes_as_ever(route: &Route, name: &HeaderName, listed: &[HeaderName]) -> bool {
-    !says_callgate(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
+    !is_callgate_header(name.as_str()) && !HOP_BY_HOP.contains(name) && !is_of_one_hop(route, name, listed)
 }
 
 /// The length of the body in a request to the agent.
@@ -169,9 +161,8 @@ impl Permit {
         let to = (self.target(), self.edge().host(&self.route().agent));
         let length = BodyLength::Known(body.len() as u64);
         let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
-            let is_of_encoded_body =
-                !self.route().observes() && self.delivers_decoded() && OF_ENCODED_BODIES.contains(name);
-            !is_of_encoded_body && self.admitted().passes(name, value, listed)
+            let is_wrong = !self.route().observes() && self.delivers_decoded() && is_of_encoded_body(name);
+            !is_wrong && self.admitted().passes(name, value, listed)
         };
         write_request(to, head, length, passes, identify, out);
     }

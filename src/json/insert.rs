@@ -158,6 +158,22 @@ pub fn replace(document: &str, old: &str, value: &str) -> String {
     format!("{before}{value}{after}")
 }
 
+/// Returns `document` with each of these parts replaced by a JSON text. The parts must be slices of `document` that do not
+/// overlap.
+pub fn replace_all(document: &str, mut replacements: Vec<(&str, String)>) -> String {
+    replacements.sort_unstable_by_key(|(old, _)| span(document, old).start);
+    let mut text = String::with_capacity(document.len());
+    let mut copied = 0;
+    for (old, value) in &replacements {
+        let place = span(document, old);
+        text.push_str(document.get(copied..place.start).unwrap_or_default());
+        text.push_str(value);
+        copied = place.end;
+    }
+    text.push_str(document.get(copied..).unwrap_or_default());
+    text
+}
+
 /// Returns `document` with the JSON text `value` at `pointer`. Replaces the existing value, if there is one.
 ///
 /// # Errors

@@ -9,5 +9,5 @@ mod scan;
 
 pub use duplicate_members::{find_strict, is_same_name};
 pub use find::{Found, NotJson, find, find_one};
-pub use insert::{Absent, InsertFault, insert, quoted, replace, resolve_appends, set};
+pub use insert::{Absent, InsertFault, insert, quoted, replace, replace_all, resolve_appends, set};
 pub use pointer::{POINTERS_MAX, Pointer};

@@ -8,8 +8,7 @@ use crate::source::write_address;
 use crate::time::Timestamp;
 use crate::trail::Trail;
 
-/// Maximum length of `detail`, in bytes. A longer text is cut at this length. If the cut would split a UTF-8 character,
-/// the whole text is written.
+/// Maximum length of `detail`, in bytes. A longer text is cut at this length, or before the character at this length.
 const DETAIL_BYTES_MAX: usize = 300;
 
 /// The access-log entry of one ingress request. It never contains a token, a secret, a query or a body.
@@ -93,7 +92,7 @@ impl Entry<'_> {
             address(out, ",\"peer\":\"", self.peer);
         }
         if let Some(detail) = self.trail.refusal().filter(|detail| !detail.is_empty()) {
-            text(out, ",\"detail\":", detail.get(..DETAIL_BYTES_MAX).unwrap_or(detail));
+            text(out, ",\"detail\":", beginning(detail));
         }
         if let Some(interaction) = self.interaction {
             text(out, ",\"interaction\":", interaction);
@@ -158,7 +157,7 @@ impl EgressEntry<'_> {
         number(&mut out, "\",\"status\":", self.status.into());
         text(&mut out, ",\"path\":", self.path);
         if let Some(detail) = self.detail.filter(|detail| !detail.is_empty()) {
-            text(&mut out, ",\"detail\":", detail.get(..DETAIL_BYTES_MAX).unwrap_or(detail));
+            text(&mut out, ",\"detail\":", beginning(detail));
         }
         if let Some(interaction) = self.interaction {
             text(&mut out, ",\"interaction\":", interaction);
@@ -168,6 +167,12 @@ impl EgressEntry<'_> {
         out.extend_from_slice(b"}\n");
         out
     }
+}
+
+/// Returns the beginning of a detail: at most [`DETAIL_BYTES_MAX`] bytes.
+fn beginning(detail: &str) -> &str {
+    let ends = (0..=detail.len().min(DETAIL_BYTES_MAX)).rev();
+    ends.into_iter().find_map(|end| detail.get(..end)).unwrap_or_default()
 }
 
 /// Appends `before`, and then `value` without escaping. `value` must need no escaping, such as a configured name, a
@@ -205,6 +210,15 @@ fn address(out: &mut Vec<u8>, before: &str, value: IpAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_detail_is_cut_before_a_character() {
+        let of = |before: usize| format!("{}{}", "a".repeat(before), "\u{20ac}".repeat(200));
+        for (before, length) in [(0, 300), (1, 298), (2, 299), (300, 300)] {
+            assert_eq!(beginning(&of(before)).len(), length, "{before}");
+        }
+        assert_eq!(beginning("short"), "short");
+    }
 
     #[test]
     fn a_line_is_json_whatever_is_in_it() {

@@ -19,16 +19,50 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
-            let _ = writeln!(std::io::stderr().lock(), "{level}: {}", record.args());
+            let message = one_line(record.args().to_string());
+            let _ = writeln!(std::io::stderr().lock(), "{level}: {message}");
         }
     }
 
     fn flush(&self) {}
 }
 
+/// Returns a message as one line. Escapes line breaks and other control characters, because parts of a message can come
+/// from outside: they could forge another line or control the terminal.
+fn one_line(message: String) -> String {
+    // Characters that end a line or change the direction of the text, although they are not control characters.
+    let is_unsafe =
+        |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !message.contains(is_unsafe) {
+        return message;
+    }
+    let mut line = String::with_capacity(message.len() + 16);
+    for c in message.chars() {
+        if is_unsafe(c) { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
 /// Installs the event log. A second call has no effect.
 pub fn install() {
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(LevelFilter::Info);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line() {
+        for (message, line) in [
+            ("a caf\u{e9} \\n", "a caf\u{e9} \\n"),
+            ("x\nerror: y\r\t", "x\\nerror: y\\r\\t"),
+            ("\u{1b}[2J\u{9b}\u{7f}", "\\u{1b}[2J\\u{9b}\\u{7f}"),
+            ("\u{2028}\u{202e}", "\\u{2028}\\u{202e}"),
+        ] {
+            assert_eq!(one_line(message.to_owned()), line);
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Replaces the parts of paths that could be tokens, for the access log.
 
-/// Redacts a path that matches no route. Segments that could be tokens are replaced, control and non-ASCII characters
+use crate::path::redacted_segment;
+
+/// Redacts a path that matches no route. Segments that look like a secret are replaced, control and non-ASCII characters
 /// are escaped, and only the first 16 segments are kept.
 pub fn redact_path(path: &str) -> String {
-    let blank = |segment: &str| segment.len() > 40 || segment.contains("eyJ");
-    let shown = path.split('/').map(|segment| if blank(segment) { "[redacted]" } else { segment });
-    shown.take(16).collect::<Vec<_>>().join("/").escape_default().to_string()
+    path.split('/').map(redacted_segment).take(16).collect::<Vec<_>>().join("/").escape_default().to_string()
 }
 
 #[cfg(test)]

@@ -3,8 +3,12 @@
 //! routes, tokens or headers.
 
 mod canonical;
+mod captures;
+mod redact;
 mod template;
 
 pub use crate::query::{Parameter, check_query, parameter, with_parameter, without_parameter};
 pub use canonical::{CanonicalPath, PathFault, Segments};
-pub use template::{Captures, Segment, TOKEN_CAPTURE, Template, TemplateFault, is_capturable, is_remainder};
+pub use captures::{Captures, TOKEN_CAPTURE};
+pub use redact::redacted_segment;
+pub use template::{Segment, Template, TemplateFault, is_capturable, is_remainder};

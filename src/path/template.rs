@@ -3,13 +3,10 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::canonical::{CanonicalPath, PATH_BYTES_MAX};
-
-/// The name of the capture that contains a token. Callgate verifies the token and never passes it to the agent.
-pub const TOKEN_CAPTURE: &str = "callback_token";
+use super::captures::{Captures, TOKEN_CAPTURE};
 
 const CAPTURE_BYTES_MAX: usize = 255;
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -232,7 +229,7 @@ impl Template {
             }
             start += text.len() + 1;
         }
-        Captures { names: self.names.clone(), path: path.as_str().into(), spans }
+        Captures::new(self.names.clone(), path.as_str(), spans, self.remainder().is_some())
     }
 
     /// Reports whether two templates match the same paths.
@@ -320,71 +317,6 @@ impl Segment {
             Self::Capture(name) => is_capturable(name, text),
             Self::Remainder(_) => true,
         }
-    }
-}
-
-/// The values that a template captured from one path.
-#[derive(Clone)]
-pub struct Captures {
-    names: Arc<[Arc<str>]>,
-    path: Box<str>,
-    spans: Vec<Range<usize>>,
-}
-
-impl Captures {
-    /// Returns the value of the capture `name`.
-    pub fn value(&self, name: &str) -> Option<&str> {
-        self.all().find(|(n, _)| *n == name).map(|(_, value)| value)
-    }
-
-    /// Returns the name and the value of each capture, in path order, without [`TOKEN_CAPTURE`].
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.all().filter(|(name, _)| *name != TOKEN_CAPTURE)
-    }
-
-    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.names
-            .iter()
-            .zip(&self.spans)
-            .map(|(name, span)| (&**name, self.path.get(span.clone()).unwrap_or_default()))
-    }
-
-    /// Returns the canonical path for the log. Replaces the token, and every capture that looks like a JWT, with
-    /// `[token]`.
-    pub fn redacted_path(&self) -> String {
-        let mut path = String::with_capacity(self.path.len());
-        let mut shown = 0;
-        for (name, span) in self.names.iter().zip(&self.spans) {
-            let text = self.path.get(span.clone()).unwrap_or_default();
-            if **name == *TOKEN_CAPTURE || text.contains("eyJ") {
-                path.push_str(self.path.get(shown..span.start).unwrap_or_default());
-                path.push_str("[token]");
-                shown = span.end;
-            }
-        }
-        path.push_str(self.path.get(shown..).unwrap_or_default());
-        path
-    }
-}
-
-/// Formats the captures as `name=value`, separated by commas, without the token.
-impl fmt::Display for Captures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut pairs = self.iter().peekable();
-        if pairs.peek().is_none() {
-            return f.write_str("no captures");
-        }
-        for (i, (name, value)) in pairs.enumerate() {
-            write!(f, "{}{name}={value}", if i == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
-}
-
-/// Formats the captures without the token.
-impl fmt::Debug for Captures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter()).finish()
     }
 }
 

@@ -485,7 +485,8 @@ impl Case {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let declared = headers.get(CONTENT_LENGTH).map_or("0", |value| value.to_str().unwrap());
         if rule.injection(&head).is_none() && declared == self.body.len().to_string() {
-            let unchanged = rule.unchanged(&head, &captures).map_err(|refusal| refusal.denial)?;
+            let unchanged =
+                rule.unchanged(&head, http::Version::HTTP_11, &captures).map_err(|refusal| refusal.denial)?;
             assert_eq!((text(&unchanged.head), &unchanged.url), (text(&outgoing.head), &outgoing.url));
         }
         Ok(format!("{first}\r\n{}{}", text(&outgoing.head), text(&outgoing.body)))

@@ -455,7 +455,9 @@ fn commands_name_the_agents() {
     let (code, printed) = run(&["check", "-c", file]);
     assert!(
         code == 64
+            && printed.contains("line ")
             && printed.contains("agents.worker.tls: agent worker: ")
+            && printed.contains("hint: ")
             && printed.contains("does not go with"),
         "{printed}"
     );

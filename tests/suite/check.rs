@@ -201,7 +201,9 @@ fn the_files_of_a_pod_are_looked_up_below_a_folder() {
     let other = self::pod();
     fs::copy(other.path().join("tls/tls.key"), pod.path().join("tls/tls.key")).unwrap();
     let unfit = callgate(&["check", "-c", config, "--root", root]);
-    assert!(text(&unfit.stderr).contains("does not go with"), "{unfit:?}");
+    let said = text(&unfit.stderr);
+    assert!(said.contains("does not go with") && said.contains("hint: "), "{said}");
+    assert!(said.contains("line ") && said.contains(": listen.ingress[0].tls: "), "{said}");
 }
 
 #[test]

@@ -282,7 +282,8 @@ fn a_request_that_does_not_arrive_ends_its_interaction() {
     let detail = eventually(|| world.callgate.log().pop())["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("did not accept a TCP connection: Connection refused"), "{detail}");
     assert_eq!(world.interactions()[0]["state"], "not_sent");
-    for status in [400, 401, 403, 404, 409, 410, 413, 422] {
+    // A client follows a redirect with another request, which gets an interaction of its own.
+    for status in [301, 302, 307, 308, 400, 401, 403, 404, 409, 410, 413, 422] {
         world.provider.answers(format!("HTTP/1.1 {status} No\r\ncontent-length: 2\r\n\r\nno").as_bytes());
         let answer = world.send("/keep", r#"{"id":"a"}"#);
         assert_eq!((answer.status, answer.text()), (status, "no".to_owned()), "the agent sees it");
@@ -292,11 +293,12 @@ fn a_request_that_does_not_arrive_ends_its_interaction() {
     }
     let page = world.callgate.metrics();
     assert!(
-        page.contains("callgate_interactions_ended_total{outcome=\"not_sent\",route=\"doc\"} 9"),
+        page.contains("callgate_interactions_ended_total{outcome=\"not_sent\",route=\"doc\"} 13"),
         "{page}"
     );
-    // A gateway answers for the provider, which works on the request nevertheless.
-    for status in [408, 425, 429, 500, 502, 503, 504] {
+    // A gateway answers for the provider, which works on the request nevertheless. After a 303, the provider has done
+    // what the request asks for.
+    for status in [303, 408, 425, 429, 500, 502, 503, 504] {
         world.provider.answers(format!("HTTP/1.1 {status} No\r\ncontent-length: 2\r\n\r\nno").as_bytes());
         assert_eq!(world.send("/keep", r#"{"id":"a"}"#).status, status);
         let value: Value = serde_json::from_slice(&world.last().body).unwrap();
@@ -325,6 +327,8 @@ fn states_after(results: &[&[u8]], calls_back: bool) -> (Vec<String>, usize) {
         "forward: \"/in/{id}\" }",
         "forward: \"/in/{id}\", interaction: { status: /s, done: [x], deadline: 2m, stalled_after: 1m, notify: \"/late/{id}\" } }",
     );
+    let text =
+        text.replace("{ connect: 1s, response: 5s }", "{ connect: 1s, response: 5s }\n    response: /id");
     let callgate = Callgate::start(&text, Clock::Set(Arc::clone(&now)));
     for result in results {
         provider.answers(result);
@@ -366,17 +370,22 @@ fn states_after(results: &[&[u8]], calls_back: bool) -> (Vec<String>, usize) {
 
 #[test]
 fn an_error_of_the_provider_without_a_callback_ends_as_not_sent_without_a_notice() {
-    let doubtful: [&[u8]; 5] = [
+    let doubtful: [&[u8]; 7] = [
         b"HTTP/1.1 504 No\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
         b"",
         b"SSH-2.0-nothing\r\n\r\n",
+        // Callgate reads the beginning of the body for the provider's id, and answers with an error.
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"id\":",
+        b"HTTP/1.1 202 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{\"id\":",
     ];
-    assert_eq!(states_after(&doubtful, false), (vec!["not_sent".to_owned(); 5], 0));
-    assert_eq!(states_after(&doubtful, true), (vec!["expired".to_owned(); 5], 5), "a callback came");
-    let (states, notices) = states_after(&[TAKEN, b"HTTP/1.1 302 No\r\ncontent-length: 0\r\n\r\n"], false);
+    assert_eq!(states_after(&doubtful, false), (vec!["not_sent".to_owned(); 7], 0));
+    assert_eq!(states_after(&doubtful, true), (vec!["expired".to_owned(); 7], 7), "a callback came");
+    let (states, notices) = states_after(&[TAKEN, b"HTTP/1.1 303 No\r\ncontent-length: 0\r\n\r\n"], false);
     assert_eq!(states, ["expired", "expired"], "{notices}");
+    let moved = b"HTTP/1.1 307 No\r\nlocation: /keep\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(states_after(&[moved], false), (vec!["not_sent".to_owned()], 0));
 }
 
 #[test]

@@ -24,6 +24,11 @@ egress:
     methods: [GET, POST]
     target: http://{provider}/{{rest}}
     inject: {{ route: a2a, preset: a2a, params: {{ id: {{ new: uuid }} }} }}
+  - name: custom
+    path: /custom
+    target: http://{provider}/rpc
+    response: /result/name
+    inject: {{ route: a2a, params: {{ id: {{ new: uuid }} }}, url: /params/push/url, token: /params/push/token }}
   - name: one
     path: /one/.well-known/agent.json
     methods: [GET]
@@ -129,6 +134,96 @@ fn what_is_not_a_card_or_is_signed_is_passed_on_unchanged() {
     // The rule for one path covers none of these URLs.
     provider.answers(&answer(JSON, &text));
     assert_eq!(get(&callgate, "/one/.well-known/agent.json").text(), text);
+}
+
+/// The response is read for the provider's id, and for the URLs of a card.
+#[test]
+fn a_card_with_an_id_is_relayed_whole() {
+    let (provider, callgate) = world();
+    let result = |card: Value| json!({ "jsonrpc": "2.0", "id": 1, "result": card });
+    let (own, text) = (provider.address, result(card(provider.address)).to_string());
+    let mut expected = card(own);
+    expected["supportedInterfaces"][0]["url"] = json!("http://localhost/custom");
+    let (start, end) = text.split_at(text.len() / 2);
+    let chunks = format!("{:x}\r\n{start}\r\n{:x}\r\n{end}\r\n0\r\n", start.len(), end.len());
+    let head = format!("HTTP/1.1 200 OK\r\n{JSON}transfer-encoding: chunked\r\n\r\n");
+    for response in [
+        answer(JSON, &text),
+        format!("{head}{chunks}x-end: yes\r\nContent-Digest: sha-256=:x:\r\n\r\n").into_bytes(),
+    ] {
+        provider.answers(&response);
+        let body = r#"{"method":"agent/getAuthenticatedExtendedCard","params":{}}"#;
+        let is_chunked = response.starts_with(head.as_bytes());
+        let mut agent = patient(TcpStream::connect(callgate.egress.unwrap()).unwrap());
+        let length = body.len();
+        let lines = "host: localhost\r\ncontent-type: application/json";
+        write!(agent, "POST /custom HTTP/1.1\r\n{lines}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+        let read = if is_chunked {
+            read_until(&mut agent, "\r\n\r\n");
+            let size = read_until(&mut agent, "\r\n");
+            let mut read = vec![0; usize::from_str_radix(size.trim(), 16).unwrap()];
+            agent.read_exact(&mut read).unwrap();
+            // The digest of the body was removed together with the header of the same name.
+            assert_eq!(read_until(&mut agent, "\r\n\r\n"), "\r\n0\r\nx-end: yes\r\n\r\n");
+            serde_json::from_slice(&read).unwrap()
+        } else {
+            Response::read(&mut agent).json()
+        };
+        assert_eq!(read, result(expected.clone()));
+        let known = callgate.admin_get("/callbacks").json()["interactions"][0]["provider_id"].clone();
+        assert_eq!(known, json!("peer"));
+    }
+}
+
+/// A card at a path that only cards have needs no `skills`.
+#[test]
+fn a_card_without_skills_is_a_card() {
+    let (provider, callgate) = world();
+    let without = |mut card: Value| {
+        card.as_object_mut().unwrap().remove("skills");
+        card
+    };
+    let (sent, expected) = (without(card(provider.address)), without(local_card(provider.address)));
+    provider.answers(&answer(JSON, &sent.to_string()));
+    for path in [".well-known/agent-card.json", ".well-known/agent.json", "extendedAgentCard"] {
+        assert_eq!(get(&callgate, &format!("/peer/{path}")).json(), expected, "{path}");
+    }
+    // Other APIs have this path, too.
+    assert_eq!(get(&callgate, "/peer/v1/card").json(), sent);
+    let result = |card: Value| json!({ "jsonrpc": "2.0", "id": 1, "result": card });
+    provider.answers(&answer(JSON, &result(sent).to_string()));
+    let response = callgate.agent_sends("/peer/rpc", r#"{"method":"GetExtendedAgentCard","id":1}"#);
+    assert_eq!(response.json(), result(expected));
+}
+
+#[test]
+fn the_text_of_a_card_cannot_forge_lines_of_the_log() {
+    let (provider, callgate) = world();
+    let mut urls = vec!["x\nerror: the ledger is damaged".to_owned(), "\u{1b}[2J\u{9b}".to_owned()];
+    urls.extend((0..20).map(|i| format!("{i}{}", "\u{e9}".repeat(1000))));
+    let interfaces: Vec<_> = urls.iter().map(|url| json!({ "url": url })).collect();
+    let text = json!({ "skills": [], "supportedInterfaces": interfaces }).to_string();
+    provider.answers(&answer(JSON, &text));
+    assert_eq!(get(&callgate, "/peer/v1/card").text(), text);
+    let line = callgate.log().remove(0);
+    let detail = line["detail"].as_str().unwrap();
+    assert!(!detail.contains(char::is_control) && detail.len() <= 300, "{detail}");
+    assert!(detail.contains("x\\nerror: the ledger"), "{detail}");
+}
+
+#[test]
+fn a_card_with_very_many_interfaces_is_not_changed() {
+    let (provider, callgate) = world();
+    for count in [64, 65, 120_000] {
+        let interface = json!({ "url": format!("http://{}/x", provider.address) });
+        let mut interfaces = vec![interface; 1];
+        interfaces.resize(count, json!(0));
+        let text = json!({ "skills": [], "supportedInterfaces": interfaces }).to_string();
+        provider.answers(&answer(JSON, &text));
+        let response = get(&callgate, "/peer/v1/card");
+        assert_eq!(response.text() == text, count > 64, "{count}");
+        assert_eq!(says(&callgate.log()[0], "more than 64 interfaces"), count > 64, "{count}");
+    }
 }
 
 fn patient(stream: TcpStream) -> TcpStream {

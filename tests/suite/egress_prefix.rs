@@ -194,6 +194,27 @@ fn trailers_are_passed_on_in_both_directions() {
     }
 }
 
+/// Some servers read `x_api_key` and `x-api-key` as the same name.
+#[test]
+fn no_spelling_of_a_configured_header_is_passed_on() {
+    for (ours, theirs) in [("x-api-key", "x_api_key"), ("x_api_key", "x-api-key"), ("x_api_key", "X_Api-Key")]
+    {
+        let provider = Provider::new();
+        let text = config(provider.address, "").replace("x-api-key:", &format!("{ours}:"));
+        let world = World { callgate: Callgate::start(&text, Clock::System), provider };
+        let mut agent = world.send(&format!(
+            "POST /api/x HTTP/1.1\r\nhost: localhost\r\n{theirs}: mine\r\nx.api.key: mine\r\ncallgate_route: mine\r\n\
+             transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{theirs}: mine\r\nx-sum: 1\r\n\r\n"
+        ));
+        let mut provider = world.provider.accept();
+        let head = read_until(&mut provider, "\r\n\r\n");
+        assert!(!head.contains("mine") && head.contains(&format!("{ours}: a static secret")), "{head}");
+        assert_eq!(read_until(&mut provider, "\r\n\r\n"), "2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n");
+        provider.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert_eq!(Response::read(&mut agent).status, 200);
+    }
+}
+
 #[test]
 fn trailers_of_a_response_to_a_request_with_a_callback_are_passed_on() {
     let world = World::new("");
@@ -275,7 +296,8 @@ fn an_upload_that_breaks_off_does_not_look_complete() {
 const UPGRADE: &str = "GET /api/v1/live?m=1 HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n";
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\ncallgate-interaction: x\r\n\r\n";
+                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\ncallgate-interaction: x\r\n\
+                          Proxy-Authenticate: Basic\r\nProxy-Connection: close\r\nTE: trailers\r\nKeep-Alive: max=1\r\n\r\n";
 
 /// Opens a WebSocket connection through the egress listener. Returns the agent's and the provider's end.
 fn websocket(world: &World) -> (TcpStream, TcpStream) {
@@ -297,7 +319,9 @@ fn websocket(world: &World) -> (TcpStream, TcpStream) {
     assert!(head.starts_with("http/1.1 101 switching protocols\r\n"), "{head}");
     assert!(head.contains("\r\nconnection: upgrade\r\nupgrade: websocket\r\n"), "{head}");
     assert!(head.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
-    assert!(!head.contains("callgate"), "{head}");
+    for gone in ["callgate", "proxy-", "\r\nte:", "keep-alive"] {
+        assert!(!head.contains(gone), "{gone}: {head}");
+    }
     assert_eq!(read_until(&mut agent, "hello"), "hello");
     (agent, provider)
 }
@@ -350,12 +374,14 @@ fn only_a_requested_websocket_is_switched() {
         ),
         (UPGRADE.to_owned(), b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec()),
     ] {
-        let asks = request == UPGRADE || request.contains("HTTP/1.0");
+        // HTTP/1.0 has no upgrades.
+        let asks = request == UPGRADE;
         let mut agent =
             world.send(&format!("{request}\r\n{}", if request.contains("length") { "x" } else { "" }));
         let mut provider = world.provider.accept();
         let head = read_until(&mut provider, "\r\n\r\n");
         assert_eq!(head.contains("\r\nupgrade: websocket\r\n"), asks, "{head}");
+        assert_eq!(head.contains("\r\nconnection: upgrade\r\n"), asks, "{head}");
         provider.write_all(&switched).unwrap();
         let refused = Response::read(&mut agent);
         assert_eq!(
@@ -401,11 +427,26 @@ fn websockets_count_as_connections_and_hold_up_a_stop() {
     assert_eq!(stopping.join().unwrap(), 0, "every connection ended by itself");
 }
 
+/// A provider, and Callgate with an egress listener that has the name `gate.example`.
+fn redirecting() -> (Agent, Callgate) {
+    let provider = Agent::start(ANSWER);
+    let text = config(provider.address, "").replace("connections_max: 4", "hosts: [gate.example]");
+    let callgate = Callgate::start(&text, Clock::System);
+    (provider, callgate)
+}
+
+/// Lets the provider answer with this status and these `Location` lines. Returns the locations that the agent receives.
+fn relayed(provider: &Agent, callgate: &Callgate, status: u16, locations: &str) -> Vec<String> {
+    provider.answers(format!("HTTP/1.1 {status} X\r\n{locations}\r\ncontent-length: 0\r\n\r\n").as_bytes());
+    let mut stream = patient(TcpStream::connect(callgate.egress.unwrap()).unwrap());
+    stream.write_all(b"GET /api/v1/x HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let head = read_until(&mut stream, "\r\n\r\n");
+    head.lines().filter_map(|line| line.strip_prefix("location: ")).map(str::to_owned).collect()
+}
+
 #[test]
 fn redirects_to_the_provider_stay_on_the_listener() {
-    let (provider, agent) = (Agent::start(ANSWER), Agent::start(ANSWER));
-    let text = config(provider.address, "").replace("127.0.0.1:1\"", &format!("{}\"", agent.address));
-    let callgate = Callgate::start(&text, Clock::System);
+    let (provider, callgate) = redirecting();
     let own = provider.address;
     for (status, location, expected) in [
         (302, format!("http://{own}/base/v2/x?a=%20b#c"), "/api/v2/x?a=%20b#c".to_owned()),
@@ -415,19 +456,17 @@ fn redirects_to_the_provider_stay_on_the_listener() {
         (303, "https://elsewhere.example/base/x".to_owned(), "https://elsewhere.example/base/x".to_owned()),
         (302, format!("https://{own}/base/x"), format!("https://{own}/base/x")),
         (302, format!("http://{own}/other"), format!("http://{own}/other")),
-        (201, format!("http://{own}/base/x"), format!("http://{own}/base/x")),
+        (201, format!("http://{own}/base/x"), "/api/x".to_owned()),
+        (202, "../jobs/7".to_owned(), "/api/jobs/7".to_owned()),
+        (202, "/jobs/7".to_owned(), format!("http://{own}/jobs/7")),
+        (200, "/jobs/7".to_owned(), "/jobs/7".to_owned()),
         // A client would resolve these against the egress listener, where they belong to another rule or to none.
         (307, "/jobs/v1/jobs".to_owned(), format!("http://{own}/jobs/v1/jobs")),
         (302, "../../jobs/x?y#z".to_owned(), format!("http://{own}/jobs/x?y#z")),
         (302, "//elsewhere.example/x".to_owned(), "http://elsewhere.example/x".to_owned()),
     ] {
-        provider.answers(
-            format!("HTTP/1.1 {status} X\r\nLocation: {location}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
-        );
-        let mut stream = patient(TcpStream::connect(callgate.egress.unwrap()).unwrap());
-        stream.write_all(b"GET /api/v1/x HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
-        let head = read_until(&mut stream, "\r\n\r\n");
-        assert!(head.contains(&format!("\r\nlocation: {expected}\r\n")), "{location}: {head}");
+        let locations = relayed(&provider, &callgate, status, &format!("Location: {location}"));
+        assert_eq!(locations, [expected], "{location}");
     }
     // The same with a callback in the request.
     provider.answers(
@@ -437,6 +476,50 @@ fn redirects_to_the_provider_stay_on_the_listener() {
     assert_eq!((redirected.status, redirected.header("location")), (307, Some("/jobs/v2/jobs")));
     let value: Value = serde_json::from_slice(&provider.received().pop().unwrap().body).unwrap();
     assert_eq!(value["callback_url"], "https://agent.example.com/jobs/v1/jobs");
+}
+
+/// A provider cannot redirect the agent to another rule with the address of the listener, in no spelling that a client
+/// understands.
+#[test]
+fn no_location_leads_to_another_rule() {
+    let (provider, callgate) = redirecting();
+    let (own, egress) = (provider.address, callgate.egress.unwrap());
+    let port = egress.port();
+    for (status, location, expected) in [
+        (307, format!("http://{egress}/jobs/v1/jobs"), format!("http://{own}/jobs/v1/jobs")),
+        (307, format!("https://{egress}/base/x?y"), "/api/x?y".to_owned()),
+        (307, format!("//{egress}/jobs/x"), format!("http://{own}/jobs/x")),
+        (201, format!("http://{egress}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("HTTP://LocalHost:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://localhost.:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://127.1:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://0x7f.0.0.1:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://2130706433:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://[::ffff:127.0.0.1]:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://a:b@127.0.0.1:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://127.0.0.1:0{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://127.0.0.%31:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, format!("http://Gate.Example:{port}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, "http://localhost/jobs/x".to_owned(), format!("http://{own}/jobs/x")),
+        (307, "http:/jobs/x".to_owned(), format!("http://{own}/jobs/x")),
+        (307, format!("http:\\\\{egress}\\jobs\\x"), format!("http://{own}/jobs/x")),
+        (307, format!("\\\\{egress}\\jobs\\x"), format!("http://{own}/jobs/x")),
+        (307, format!("/\t/{egress}/jobs/x"), format!("http://{own}/jobs/x")),
+        (307, "/jobs/\u{e9}".to_owned(), format!("http://{own}/jobs/%C3%A9")),
+        (
+            307,
+            format!("http://elsewhere.example:{port}/jobs/x"),
+            format!("http://elsewhere.example:{port}/jobs/x"),
+        ),
+        (307, format!("http://gate.example.com:{port}/x y"), format!("http://gate.example.com:{port}/x y")),
+    ] {
+        let locations = relayed(&provider, &callgate, status, &format!("Location: {location}"));
+        assert_eq!(locations, [expected], "{location}");
+    }
+    // A client may use either of two values.
+    let two = format!("Location: /jobs/x\r\nLocation: http://{egress}/jobs/y");
+    let locations = relayed(&provider, &callgate, 307, &two);
+    assert_eq!(locations, [format!("http://{own}/jobs/x"), format!("http://{own}/jobs/y")]);
 }
 
 #[test]
@@ -515,5 +598,47 @@ fn a_request_with_a_callback_is_completed_although_the_agent_has_left() {
     drop(agent);
     // The provider has the callback, so its answer decides about the interaction.
     provider.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
-    assert_eq!(world.callgate.log()[0]["rule"], "jobs");
+    assert_eq!(world.callgate.log()[0]["egress"], "jobs");
+}
+
+/// Callgate cannot tell an agent that has left from one that has closed only its sending direction.
+#[test]
+fn an_agent_that_closes_its_sending_direction_counts_as_gone() {
+    for (request, end) in [
+        ("GET /api/x HTTP/1.1\r\nhost: localhost\r\n\r\n", "\r\n\r\n"),
+        ("POST /api/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}", "{}"),
+    ] {
+        let world = World::new("");
+        let mut agent = world.send(request);
+        let mut provider = world.provider.accept();
+        read_until(&mut provider, end);
+        agent.shutdown(std::net::Shutdown::Write).unwrap();
+        let (mut rest, mut response) = (Vec::new(), Vec::new());
+        let _ = provider.read_to_end(&mut rest);
+        let _ = agent.read_to_end(&mut response);
+        assert!(rest.is_empty() && response.is_empty(), "{request}");
+        assert_eq!(world.callgate.log()[0]["status"], 0);
+    }
+}
+
+/// A provider can expect its secret in the path, such as `/bot<token>/sendMessage`.
+#[test]
+fn the_log_has_no_secret_of_the_remainder() {
+    let provider = Agent::start(ANSWER);
+    let callgate = Callgate::start(&config(provider.address, ""), Clock::System);
+    for (path, logged) in [
+        ("bot110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/sendMessage", "[redacted]/sendMessage"),
+        ("services/T0A1B2C3D/B0A1B2C3D/XkXq7Zl0aBcDeFgHiJkLmNoP", "services/T0A1B2C3D/B0A1B2C3D/[redacted]"),
+        ("v1/jobs/job-17", "v1/jobs/job-17"),
+        ("v1beta/models/gemini-2.5-pro:generateContent", "v1beta/models/gemini-2.5-pro:generateContent"),
+    ] {
+        assert_eq!(send_to(callgate.egress.unwrap(), "GET", &format!("/api/{path}"), &[], b"").status, 200);
+        assert_eq!(provider.received().pop().unwrap().target(), format!("/base/{path}"));
+        assert_eq!(callgate.log()[0]["path"], format!("/api/{logged}"));
+    }
+    assert_eq!(
+        send_to(callgate.egress.unwrap(), "GET", "/tg/bot110201543:AAHdqTcvCH1vGWJxf/x", &[], b"").status,
+        404
+    );
+    assert_eq!(callgate.log()[0]["path"], "/tg/[redacted]/x");
 }

@@ -263,6 +263,11 @@ fn an_unusable_certificate_is_an_error_before_any_port_is_open() {
         let said = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(64), "{command}: {said}");
         assert!(said.contains(place) && said.contains("one.key does not go with"), "{command}: {said}");
+        if command == "check" {
+            let line = text.lines().position(|line| line.contains("egress: {")).unwrap() + 1;
+            let begin = format!("line {line}: listen.egress.tls: ");
+            assert!(said.contains(&begin) && said.contains("hint: "), "{said}");
+        }
     }
     issued(at, "ca", "one", "IP:127.0.0.1");
     let out = Command::new(binary())

@@ -351,16 +351,20 @@ fn the_agent_sees_at_once_that_the_caller_has_left() {
             let manual = Manual::start();
             let callgate = manual.callgate("");
             let version = if http2 { "--http2-prior-knowledge" } else { "--http1.1" };
-            let body: &[&str] = if *request == "POST" { &["-d", "{}"] } else { &[] };
+            // The length is unknown, so that the agent receives the last chunk after the end of the request was read.
+            let body: &[&str] =
+                if *request == "POST" { &["-X", "POST", "-H", "expect:", "-T", "-"] } else { &[] };
             let mut caller = Command::new("curl")
                 .args(["-s", "-N", version])
                 .args(body)
                 .arg(format!("http://{}/api/1", callgate.ingress))
+                .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
+            caller.stdin.take().unwrap().write_all(b"{}").unwrap();
             let mut agent = manual.accept();
-            read_until(&mut agent, if body.is_empty() { "\r\n\r\n" } else { "{}" });
+            read_until(&mut agent, if body.is_empty() { "\r\n\r\n" } else { "\r\n0\r\n\r\n" });
             for part in parts {
                 agent.write_all(part.as_bytes()).unwrap();
             }
@@ -374,5 +378,24 @@ fn the_agent_sees_at_once_that_the_caller_has_left() {
             let logged = (logged["verdict"].as_str(), logged["reason"].as_str(), logged["status"].as_u64());
             assert_eq!(logged, (Some("allow"), Some("stream"), Some(0)), "{request} {http2} {parts:?}");
         }
+    }
+}
+
+/// Callgate cannot tell a caller that has left from one that has closed only its sending direction.
+#[test]
+fn a_caller_that_closes_its_sending_direction_counts_as_gone() {
+    for (request, end) in [
+        ("GET /api/1 HTTP/1.1\r\nhost: h\r\n\r\n", "\r\n\r\n"),
+        ("POST /api/1 HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}", "{}"),
+    ] {
+        let manual = Manual::start();
+        let callgate = manual.callgate("");
+        let mut caller = callgate.connect();
+        caller.write_all(request.as_bytes()).unwrap();
+        let mut agent = manual.accept();
+        read_until(&mut agent, end);
+        caller.shutdown(Shutdown::Write).unwrap();
+        assert!(is_closed(&mut agent) && is_closed(&mut caller), "{request}");
+        assert_eq!(callgate.log()[0]["status"], 0, "{request}");
     }
 }

@@ -117,7 +117,10 @@ impl Reloader {
     }
 
     fn refused(&self, text: &str, errors: Vec<String>) {
-        errors.iter().for_each(|error| log::error!("not reloaded: {error}"));
+        for error in &errors {
+            // The event log has one line for each message.
+            log::error!("not reloaded: {}", error.replace("\n    hint: ", "; hint: "));
+        }
         log::error!("the new configuration has mistakes; Callgate keeps the last good one");
         self.state.refused(text, errors, Clock::System.now());
         self.metrics.config_refused();

@@ -56,7 +56,17 @@ impl<'n> Cursor<'n> {
     pub(crate) fn warn(&self, message: &str) {
         #[cfg(test)]
         super::call_sites::record(std::panic::Location::caller());
-        self.reader.warnings.borrow_mut().add(|| format!("{}: {message}", path_text(&self.steps)));
+        self.reader.warnings.borrow_mut().add(|| match path_text(&self.steps) {
+            path if path.is_empty() => message.to_owned(),
+            path => format!("{path}: {message}"),
+        });
+    }
+
+    /// Returns a cursor for a message about the element `index` of the list `key` in this mapping.
+    pub(crate) fn element(&self, key: &str, index: usize) -> Self {
+        let mut steps = self.steps.clone();
+        steps.extend([Step::Key(key.to_owned()), Step::Index(index)]);
+        Self { steps, ..self.clone() }
     }
 
     /// Records a secret that was read at this place. `is_password` says that a person may have chosen the secret.

@@ -22,6 +22,13 @@ pub struct ConfigError {
     pub hint: String,
 }
 
+impl ConfigError {
+    /// Creates a mistake in the value that the steps lead to.
+    pub(crate) fn at(steps: &[Step], outline: &Outline, message: String, hint: String) -> Self {
+        Self { path: path_text(steps), position: outline.position(steps), message, hint }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(position) = self.position {
@@ -70,11 +77,8 @@ impl Reported<Mistake> {
             return Vec::new();
         }
         let outline = Outline::parse(text);
-        let error = |Mistake { steps, message, hint }| ConfigError {
-            path: path_text(&steps),
-            position: outline.position(&steps),
-            message: shortened(message),
-            hint: shortened(hint),
+        let error = |Mistake { steps, message, hint }| {
+            ConfigError::at(&steps, &outline, shortened(message), shortened(hint))
         };
         let mut errors: Vec<_> = self.kept.into_iter().map(error).collect();
         errors.sort_by_key(|error| error.position.map_or((usize::MAX, 0), |at| (at.line, at.column)));

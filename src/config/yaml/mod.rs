@@ -14,6 +14,8 @@ mod suggest;
 
 pub use error::{ConfigError, ERRORS_MAX};
 pub use key_path::Position;
+#[cfg(feature = "proxy")]
+pub(crate) use key_path::Step;
 pub use positions::Outline;
 pub use reader::{AcceptedKeys, CHANGE_ME};
 

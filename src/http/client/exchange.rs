@@ -90,7 +90,7 @@ pub(crate) struct UpstreamResponse {
 /// the time of each read of the body.
 ///
 /// A response may arrive before the whole request was sent, because a peer that denies a large body does not have to
-/// read the body. The connection is closed after such an early response. An early 2xx response is an error.
+/// read the body. The connection is closed after such an early response. An early 2xx or 101 response is an error.
 ///
 /// # Errors
 /// Returns [`ResponseFault`]. After any fault except `Unreachable`, the peer may have received the request.
@@ -126,7 +126,8 @@ impl ReceivedHead {
         timeout: Duration,
     ) -> Result<UpstreamResponse, ResponseFault> {
         let Self { head, read, is_sent } = self;
-        if !is_sent && head.status.is_success() {
+        let is_http = head.status != StatusCode::SWITCHING_PROTOCOLS;
+        if !is_sent && (head.status.is_success() || !is_http) {
             return Err(ResponseFault::Early);
         }
         let (body, length, unambiguous) = framing(&head, expects_body)?;
@@ -137,7 +138,6 @@ impl ReceivedHead {
         // body, although the kernel has accepted all of it. The peer would then read the rest of the body as the next
         // request.
         let body_may_be_unread = has_body && !status.is_success();
-        let is_http = status != StatusCode::SWITCHING_PROTOCOLS;
         let keep_alive =
             is_persistent && unambiguous && expects_body && is_sent && !body_may_be_unread && is_http;
         // Repeated equal values of `Content-Length` are relayed as one value. If a transfer coding overrides
@@ -163,15 +163,16 @@ async fn send_and_receive(stream: &mut Upstream, message: Message) -> Result<Rec
         return Ok(ReceivedHead { head, read, is_sent: sent.is_ok() });
     }
     // Boxed, because few exchanges need this future.
-    Box::pin(send_and_receive_concurrently(stream, rest)).await
+    Box::pin(send_and_receive_concurrently(stream, rest, is_upgrade)).await
 }
 
 async fn send_and_receive_concurrently(
     stream: &mut Upstream,
     mut rest: impl Buf,
+    is_upgrade: bool,
 ) -> Result<ReceivedHead, ResponseFault> {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut response = pin!(read_final_head(&mut reader, false));
+    let mut response = pin!(read_final_head(&mut reader, is_upgrade));
     let sent = tokio::select! {
         biased;
         early = &mut response => {
@@ -204,6 +205,19 @@ impl UpstreamResponse {
         self.headers.remove(name);
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             self.headers.insert(name.clone(), value);
+        }
+    }
+
+    /// Replaces each value of a header for which `replacement` returns another value.
+    pub(crate) fn replace_values(
+        &mut self,
+        name: &HeaderName,
+        replacement: impl Fn(&HeaderValue) -> Option<HeaderValue>,
+    ) {
+        for (_, value) in self.headers.iter_mut().filter(|(other, _)| *other == name) {
+            if let Some(replaced) = replacement(value) {
+                *value = replaced;
+            }
         }
     }
 
@@ -307,6 +321,13 @@ impl UpstreamResponse {
         self.trailers.as_ref().map_or_else(Vec::new, |trailers| trailers.sendable(|_| false))
     }
 
+    /// Removes the trailers for whose names `is_removed` returns true.
+    pub(crate) fn remove_trailers(&mut self, is_removed: impl Fn(&str) -> bool) {
+        if let Some(trailers) = &mut self.trailers {
+            trailers.remove(is_removed);
+        }
+    }
+
     /// Returns the connection after a 101, and the bytes that were read after the head of the response.
     pub(crate) fn into_upgraded(self) -> Option<(Upstream, Bytes)> {
         let connection = self.connection.filter(|_| self.status == StatusCode::SWITCHING_PROTOCOLS)?;
@@ -326,68 +347,5 @@ impl UpstreamResponse {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::{TcpListener, TcpStream, UnixStream};
-
-    use super::*;
-
-    const TIMEOUT: Duration = Duration::from_secs(20);
-
-    fn message(body: usize) -> Message {
-        let head = format!("POST / HTTP/1.1\r\ncontent-length: {body}\r\n\r\n").into_bytes();
-        Message::new(head, vec![b'x'; body].into(), true)
-    }
-
-    /// Sends a request to a peer that has already answered and closed the connection.
-    async fn ask_a_closed_peer(answer: &str, body: usize) -> Result<u16, ResponseFault> {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(answer.as_bytes()).await.unwrap();
-        drop(theirs);
-        let connection = Connection::new(Upstream::Unix(ours), 0);
-        exchange(connection, message(body), TIMEOUT).await.map(|response| {
-            assert!(!response.keep_alive);
-            response.status().as_u16()
-        })
-    }
-
-    #[tokio::test]
-    async fn an_answer_counts_although_the_request_could_not_be_written() {
-        let busy = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n";
-        let continued = format!("HTTP/1.1 100 Continue\r\n\r\n{busy}");
-        for body in [0, 2, ONE_BUFFER_BYTES_MAX + 1, 8 << 20] {
-            assert_eq!(ask_a_closed_peer(busy, body).await, Ok(503), "{body}");
-            assert_eq!(ask_a_closed_peer(&continued, body).await, Ok(503), "{body}");
-            let success = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-            assert_eq!(ask_a_closed_peer(success, body).await, Err(ResponseFault::Early), "{body}");
-            assert_eq!(ask_a_closed_peer("", body).await, Err(ResponseFault::Reset), "{body}");
-            assert_eq!(ask_a_closed_peer("HTTP/1.1 503 B", body).await, Err(ResponseFault::Reset), "{body}");
-            assert_eq!(ask_a_closed_peer("<html>", body).await, Err(ResponseFault::Garbled), "{body}");
-        }
-    }
-
-    /// The request is larger than the buffers of the sockets, so it is not completely sent when the answer arrives.
-    #[tokio::test]
-    async fn an_answer_counts_although_the_request_is_still_being_written() {
-        for (answer, expected) in [
-            ("HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n", Ok(413)),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Err(ResponseFault::Early)),
-            ("", Err(ResponseFault::Reset)),
-        ] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (mut theirs, _) = listener.accept().await.unwrap();
-            let connection = Connection::new(Upstream::Tcp(ours), 0);
-            let asked = exchange(connection, message(64 << 20), TIMEOUT);
-            let answered = async {
-                let mut byte = [0];
-                theirs.read_exact(&mut byte).await.unwrap();
-                theirs.write_all(answer.as_bytes()).await.unwrap();
-                // Closing the socket with unread data sends a TCP reset.
-                drop(theirs);
-            };
-            let (asked, ()) = tokio::join!(asked, answered);
-            assert_eq!(asked.map(|response| response.status().as_u16()), expected, "{answer:?}");
-        }
-    }
-}
+#[path = "exchange_tests.rs"]
+mod tests;

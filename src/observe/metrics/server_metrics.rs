@@ -37,7 +37,7 @@ impl ServerMetrics {
             certificate_ends: make.gauges(
                 "callgate_certificate_expiry_timestamp_seconds",
                 "Expiry time of a certificate of Callgate, in Unix seconds: of a listener, or the one that Callgate presents to an agent.",
-                &[Label::from("certificate", "a file in `listen.ingress[].tls`, `agent.tls` or `agents.NAME.tls`")],
+                &[Label::from("certificate", "a file in `listen.ingress[].tls`, `listen.egress.tls`, `agent.tls` or `agents.NAME.tls`")],
             )?,
             connections: make.gauge("callgate_ingress_connections", "Open connections to the ingress listeners.")?,
             connections_refused: make.counters(

@@ -126,7 +126,9 @@ impl AgentExchange<'_> {
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         match self.context.providers.load_full().send(&url, None, message, timeouts).await {
             Ok(mut provider_response) => {
-                Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
+                let local = |location: &str| rule.local_location(location, &url, captures);
+                self.keep_location_local(&mut provider_response, &url, local);
+                provider_response.response.keep_trailers();
                 let sent = (&url, captures);
                 let body_start = self.localize_card(rule, card, &mut provider_response, sent).await;
                 self.handle_response(provider_response, body_start, minted.as_ref(), learned, reason).await
@@ -241,27 +243,33 @@ impl AgentExchange<'_> {
         learned: Option<(&Minted, Vec<Pointer>)>,
         reason: &'static str,
     ) -> ExchangeEnd {
-        provider_response.response.keep_trailers();
         let status = provider_response.response.status();
-        if is_definite_rejection(status) {
+        if is_not_accepted(status) {
             self.close_interaction(minted, false).await;
         } else if status.is_client_error() || status.is_server_error() {
             self.doubt_interaction(minted).await;
         }
-        let mut body_start = match body_start {
-            Ok(body_start) => body_start,
-            Err(fault) => return self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
-        };
-        if let Some((minted, pointers)) = learned {
-            if status.is_success() && is_event_stream(provider_response.response.headers()) {
+        let body_start = match (body_start, learned) {
+            (Ok(_), Some((minted, pointers)))
+                if status.is_success() && is_event_stream(provider_response.response.headers()) =>
+            {
                 return self.relay_events(minted, pointers, provider_response, reason).await;
             }
-            body_start = match self.learn_id(minted, &pointers, &mut provider_response).await {
-                Ok(body_start) => body_start,
-                Err(fault) => return self.deny(SendError::ResponseFault(fault).refusal(), &[]).await,
-            };
+            (Ok(body_start), Some((minted, pointers))) => {
+                self.learn_id(minted, &pointers, &mut provider_response, body_start).await
+            }
+            (body_start, _) => body_start,
+        };
+        match body_start {
+            Ok(body_start) => self.relay(provider_response, body_start, reason).await,
+            Err(fault) => {
+                // The provider has accepted the request, but the agent receives an error.
+                if status.is_success() {
+                    self.doubt_interaction(minted).await;
+                }
+                self.deny(SendError::ResponseFault(fault).refusal(), &[]).await
+            }
         }
-        self.relay(provider_response, body_start, reason).await
     }
 
     /// Relays a provider's response to the agent.
@@ -324,7 +332,11 @@ impl SendError {
 
 /// Reports whether a response proves that the provider did not accept the request. The status 408, 425, 429 or 5xx
 /// proves nothing: it may come from a gateway, while the provider behind the gateway works on the request.
-fn is_definite_rejection(status: StatusCode) -> bool {
+///
+/// With 301, 302, 307 or 308, the provider names another URL for the same request. A client that follows sends the request
+/// again, and the second request gets an interaction of its own.
+fn is_not_accepted(status: StatusCode) -> bool {
     let may_be_accepted = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-    status.is_client_error() && !may_be_accepted.contains(&status)
+    matches!(status.as_u16(), 301 | 302 | 307 | 308)
+        || (status.is_client_error() && !may_be_accepted.contains(&status))
 }

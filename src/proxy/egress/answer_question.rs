@@ -63,6 +63,7 @@ impl AgentExchange<'_> {
             return self.deny(refusal, &[]).await;
         };
         let sent = self.send(actions, &taken, body).await;
+        let endpoint = taken.endpoint.clone();
         // The question is settled before the agent receives the response, because the agent may send the next answer
         // immediately.
         let settled = match &sent {
@@ -73,7 +74,7 @@ impl AgentExchange<'_> {
             }
         };
         match sent {
-            Ok(provider_response) => {
+            Ok(mut provider_response) => {
                 let status = provider_response.response.status().as_u16();
                 if (300..400).contains(&status) {
                     let refusal = Refusal::new(
@@ -84,6 +85,10 @@ impl AgentExchange<'_> {
                 }
                 if let Err(refusal) = settled {
                     return self.deny(refusal, &[]).await;
+                }
+                // A relative `Location` of a 201 or 202 would lead to a rule of the listener.
+                if let Ok(url) = Url::parse(&endpoint) {
+                    self.keep_location_local(&mut provider_response, &url, |_| None);
                 }
                 self.relay(provider_response, Bytes::new(), "ok").await
             }

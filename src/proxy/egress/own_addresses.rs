@@ -17,6 +17,11 @@ impl OwnAddresses {
         Self(listeners)
     }
 
+    /// Reports whether a listener has this port.
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        self.0.iter().any(|listener| listener.port() == port)
+    }
+
     /// Reports whether a connection to `address` could reach a listener of Callgate or one of the agents.
     pub(super) fn contains(&self, address: SocketAddr, agents: &[Arc<Agent>]) -> bool {
         self.0.iter().any(|listener| reaches(address, *listener))

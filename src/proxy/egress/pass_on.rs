@@ -4,15 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::LOCATION;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
 use super::agent_exchange::{AgentExchange, INTERACTION, NO_CALLBACK};
 use super::provider_client::{ProviderResponse, SendError, Timeouts};
 use super::request_log::ExchangeEnd;
 use crate::denial::Refusal;
-use crate::egress::{Rule, Unchanged, absolute_location};
-use crate::guard::Url;
+use crate::egress::{Rule, Unchanged};
+use crate::framing::is_same_header;
 use crate::http::client::{Message, Upload};
 use crate::http::{CLOSE_TIMEOUT, RelayError, head_of, lingering_close, relay_websocket};
 use crate::path::Captures;
@@ -23,26 +22,23 @@ impl AgentExchange<'_> {
         let head = head_of(self.session, self.caller);
         let expects_body = head.method != Method::HEAD.as_str();
         let card = Rule::card_place(&head, b"");
-        let unchanged = match rule.unchanged(&head, captures) {
+        let unchanged = match rule.unchanged(&head, self.session.version(), captures) {
             Ok(unchanged) => unchanged,
             Err(refusal) => return self.deny(refusal, &[]).await,
         };
         if rule.inject.is_some() {
             self.details.detail = Some(NO_CALLBACK.to_owned());
         }
-        // HTTP/1.0 has no upgrades (RFC 9110 section 7.8).
-        let is_http_1_1 = self.session.version() == Version::HTTP_11;
-        let Unchanged { url, head, is_chunked, asks_for_websocket } = unchanged;
+        let Unchanged { url, head, is_chunked, is_upgrade } = unchanged;
         let timeouts = Timeouts { connect: rule.connect_timeout, response: rule.response_timeout };
         let providers = self.context.providers.load_full();
         let declared = head_of(self.session, self.caller).body_bytes_declared;
         let sent = if self.session.has_no_body() {
-            let message = Message::new(head, Bytes::new(), expects_body)
-                .with_upgrade(asks_for_websocket && is_http_1_1);
+            let message = Message::new(head, Bytes::new(), expects_body).with_upgrade(is_upgrade);
             let sent = self.session.unless_closed(providers.send(&url, None, message, timeouts)).await;
             sent.transpose()
         } else {
-            let skip = |name: &str| rule.headers.iter().any(|(ours, _)| ours.as_str() == name);
+            let skip = |name: &str| rule.headers.iter().any(|(ours, _)| is_same_header(ours.as_str(), name));
             let mut upload = Upload {
                 session: self.session,
                 length: declared.filter(|_| !is_chunked),
@@ -60,7 +56,8 @@ impl AgentExchange<'_> {
         match sent {
             Ok(None) => ExchangeEnd { outcome: Ok("ok"), status: 0, reusable: false },
             Ok(Some(mut provider_response)) => {
-                Self::keep_redirect_local(rule, &mut provider_response, &url, captures);
+                let local = |location: &str| rule.local_location(location, &url, captures);
+                self.keep_location_local(&mut provider_response, &url, local);
                 if provider_response.response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.relay_websocket(provider_response).await;
                 }
@@ -98,27 +95,6 @@ impl AgentExchange<'_> {
                 let status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
                 ExchangeEnd { outcome: Ok("ok"), status, reusable: false }
             }
-        }
-    }
-
-    /// Replaces the `Location` of a redirect to the provider's own host by the address on the egress listener. `sent` is
-    /// the URL of the request.
-    pub(super) fn keep_redirect_local(
-        rule: &Rule,
-        provider_response: &mut ProviderResponse,
-        sent: &Url,
-        captures: &Captures,
-    ) {
-        let response = &mut provider_response.response;
-        if !response.status().is_redirection() {
-            return;
-        }
-        let mut locations = response.headers().get_all(LOCATION).iter();
-        let (Some(location), None) = (locations.next(), locations.next()) else { return };
-        let Ok(location) = location.to_str() else { return };
-        let local = rule.local_location(location, sent, captures);
-        if let Some(location) = local.or_else(|| absolute_location(location, sent)) {
-            response.set_header(&LOCATION, Some(&location));
         }
     }
 }

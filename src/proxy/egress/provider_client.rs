@@ -129,6 +129,16 @@ impl Providers {
         Self { own_addresses, ..self }
     }
 
+    /// Reports whether a connection to `address` could reach a listener of Callgate.
+    pub(super) fn is_listener(&self, address: SocketAddr) -> bool {
+        self.own_addresses.contains(address, &[])
+    }
+
+    /// Reports whether a listener of Callgate has this port.
+    pub(super) fn listens_on(&self, port: u16) -> bool {
+        self.own_addresses.has_port(port)
+    }
+
     /// Sets the outbound proxy.
     pub(crate) fn with_proxy(self, proxy: Option<OutboundProxy>) -> Self {
         Self { proxy, ..self }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::cases::Case;
-use super::strict::{End, chunked};
+use super::strict::{End, Request, chunked, read};
 use crate::harness::ANSWER;
 
 /// Longest time a case may take; whoever takes longer hangs.
@@ -198,9 +198,29 @@ fn send(listener: SocketAddr, case: &Case) -> Heard {
         heard.hangs = listen(&mut stream, &mut heard.answers, has_answer);
         let _ = stream.write_all(&case.later);
     }
+    // A client that closes its sending direction counts as one that has left. It closes this direction when all requests
+    // are answered. If more bytes follow the last request, they are read before the end of the stream.
+    let reading = read(&case.stream());
+    if matches!(reading.end, End::Clean | End::Closed) {
+        listen(&mut stream, &mut heard.answers, |answers| are_answered(&reading.requests, answers));
+    }
     let _ = stream.shutdown(Shutdown::Write);
     heard.hangs |= listen(&mut stream, &mut heard.answers, |_| false);
     heard
+}
+
+/// Reports whether there is a complete answer to each request.
+fn are_answered(requests: &[Request], mut answers: &[u8]) -> bool {
+    requests.iter().all(|request| {
+        while let Some(rest) = answers.strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n") {
+            answers = rest;
+        }
+        let Some(end) = find(answers, b"\r\n\r\n") else { return false };
+        let body = if request.method == "HEAD" { 0 } else { length(&answers[..end]) };
+        let rest = answers.get(end + 4 + body..);
+        answers = rest.unwrap_or_default();
+        rest.is_some()
+    })
 }
 
 /// Reads to the end of the connection, or until there is enough; tells whether neither came.

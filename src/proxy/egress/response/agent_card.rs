@@ -1,21 +1,22 @@
 //! Replaces the URLs of agent cards by addresses on the egress listener.
 
 use bytes::Bytes;
-use http::HeaderName;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
 
 use crate::clock::instant;
-use crate::egress::{CardPlace, LocalCard, Rule};
+use crate::egress::{CardPlace, INTERFACES_MAX, LocalCard, Rule};
+use crate::framing::is_same_header;
 use crate::guard::Url;
 use crate::http::client::ResponseFault;
 use crate::http::head_of;
 use crate::path::Captures;
 use crate::proxy::egress::agent_exchange::{AgentExchange, RESPONSE_BYTES_MAX};
 use crate::proxy::egress::provider_client::ProviderResponse;
-use crate::request::is_json;
+use crate::request::{BODY_DIGESTS, is_json};
 
-/// Headers with a digest of the body.
-const DIGESTS: [&str; 4] = ["content-digest", "content-md5", "digest", "repr-digest"];
+/// Maximum number of URLs in a warning, and of characters of each of them. The provider chooses both.
+const SHOWN_MAX: usize = 3;
+const SHOWN_CHARACTERS_MAX: usize = 60;
 
 impl AgentExchange<'_> {
     /// Reads a response that can contain an agent card at `place`. If it does, replaces the URLs that the rule covers. The
@@ -56,16 +57,22 @@ impl AgentExchange<'_> {
                                   bypass Callgate"
                     .to_owned()
             }
+            LocalCard::TooMany => format!(
+                "the agent card has more than {INTERFACES_MAX} interfaces, so that its URLs were not replaced: \
+                 clients that use them bypass Callgate"
+            ),
             LocalCard::Card { text, foreign } => {
                 if !foreign.is_empty() {
-                    self.warn(format!(
-                        "the agent card names URLs that the rule does not cover: {}",
-                        foreign.join(", ")
-                    ));
+                    let shown = shown(&foreign);
+                    self.warn(format!("the agent card names URLs that the rule does not cover: {shown}"));
                 }
                 let Some(text) = text else { return Ok(body) };
                 let response = &mut provider_response.response;
-                response.remove_headers(|name: &HeaderName| DIGESTS.contains(&name.as_str()));
+                // The body is complete, so its trailers have arrived.
+                response.remove_headers(|name| BODY_DIGESTS.contains(name));
+                response.remove_trailers(|name| {
+                    BODY_DIGESTS.iter().any(|digest| is_same_header(digest.as_str(), name))
+                });
                 if response.headers().contains_key(CONTENT_LENGTH) {
                     response.set_header(&CONTENT_LENGTH, Some(&text.len().to_string()));
                 }
@@ -90,4 +97,16 @@ impl AgentExchange<'_> {
         let host = head.headers.get(HOST)?.to_str().ok()?;
         Some(format!("{}://{host}", if head.is_tls { "https" } else { "http" }))
     }
+}
+
+/// Returns the first URLs for a warning, each cut and with control characters escaped.
+fn shown(urls: &[String]) -> String {
+    let one = |url: &String| {
+        let cut: String = url.chars().take(SHOWN_CHARACTERS_MAX).collect();
+        let end = if cut.len() < url.len() { "…" } else { "" };
+        format!("{}{end}", cut.escape_debug())
+    };
+    let more = urls.len().saturating_sub(SHOWN_MAX);
+    let first = urls.iter().take(SHOWN_MAX).map(one).collect::<Vec<_>>().join(", ");
+    if more == 0 { first } else { format!("{first}, and {more} more") }
 }

@@ -14,18 +14,22 @@ use crate::proxy::egress::request_log::ExchangeEnd;
 use crate::request::is_json;
 
 impl AgentExchange<'_> {
-    /// Reads the beginning of a JSON response, records the provider's id, and returns what was read.
+    /// Reads the beginning of a JSON response, records the provider's id, and returns what was read. `body_start` is the
+    /// part of the body that was already read.
     pub(in crate::proxy::egress) async fn learn_id(
         &mut self,
         minted: &Minted,
         pointers: &[Pointer],
         provider_response: &mut ProviderResponse,
+        mut body_start: Bytes,
     ) -> Result<Bytes, ResponseFault> {
         let response = &mut provider_response.response;
         if !response.is_success() || !is_json(response.headers()) {
-            return Ok(Bytes::new());
+            return Ok(body_start);
         }
-        let body_start = response.read_up_to(RESPONSE_BYTES_MAX).await?;
+        if body_start.is_empty() {
+            body_start = response.read_up_to(RESPONSE_BYTES_MAX).await?;
+        }
         match id_at(&body_start, pointers) {
             Some(id) => self.bind(minted, &id).await,
             None => {

@@ -2,3 +2,4 @@
 
 mod agent_card;
 mod learn_id;
+mod location;

@@ -1,0 +1,93 @@
+//! The captures of a path: the values of the captures of a template.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::redact::redacted_segment;
+
+/// The name of the capture that contains a token. Callgate verifies the token and never passes it to the agent.
+pub const TOKEN_CAPTURE: &str = "callback_token";
+
+/// The values that a template captured from one path.
+#[derive(Clone)]
+pub struct Captures {
+    names: Arc<[Arc<str>]>,
+    path: Box<str>,
+    spans: Vec<Range<usize>>,
+    /// Whether the last capture is a remainder.
+    has_remainder: bool,
+}
+
+impl Captures {
+    /// Creates the captures. `spans` are the byte ranges of the captures in `path`.
+    pub(super) fn new(
+        names: Arc<[Arc<str>]>,
+        path: &str,
+        spans: Vec<Range<usize>>,
+        has_remainder: bool,
+    ) -> Self {
+        Self { names, path: path.into(), spans, has_remainder }
+    }
+
+    /// Returns the value of the capture `name`.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.all().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// Returns the name and the value of each capture, in path order, without [`TOKEN_CAPTURE`].
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.all().filter(|(name, _)| *name != TOKEN_CAPTURE)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.names
+            .iter()
+            .zip(&self.spans)
+            .map(|(name, span)| (&**name, self.path.get(span.clone()).unwrap_or_default()))
+    }
+
+    /// Returns the canonical path for the log. Replaces the token, and every capture that looks like a JWT, with
+    /// `[token]`. In a remainder, replaces the segments that look like a secret (see [`redacted_segment`]).
+    pub fn redacted_path(&self) -> String {
+        let mut path = String::with_capacity(self.path.len());
+        let (mut shown, last) = (0, self.spans.len().saturating_sub(1));
+        for (i, (name, span)) in self.names.iter().zip(&self.spans).enumerate() {
+            let text = self.path.get(span.clone()).unwrap_or_default();
+            let redacted = if self.has_remainder && i == last {
+                Cow::Owned(text.split('/').map(redacted_segment).collect::<Vec<_>>().join("/"))
+            } else if **name == *TOKEN_CAPTURE || text.contains("eyJ") {
+                Cow::Borrowed("[token]")
+            } else {
+                continue;
+            };
+            path.push_str(self.path.get(shown..span.start).unwrap_or_default());
+            path.push_str(&redacted);
+            shown = span.end;
+        }
+        path.push_str(self.path.get(shown..).unwrap_or_default());
+        path
+    }
+}
+
+/// Formats the captures as `name=value`, separated by commas, without the token.
+impl fmt::Display for Captures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut pairs = self.iter().peekable();
+        if pairs.peek().is_none() {
+            return f.write_str("no captures");
+        }
+        for (i, (name, value)) in pairs.enumerate() {
+            write!(f, "{}{name}={value}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// Formats the captures without the token.
+impl fmt::Debug for Captures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}

@@ -1,0 +1,76 @@
+//! Recognizes the segments of a path that look like a secret.
+
+/// The text in the log in place of a segment that looks like a secret.
+const REDACTED: &str = "[redacted]";
+/// Maximum length of a segment that is shown, in bytes.
+const SEGMENT_BYTES_MAX: usize = 64;
+/// Maximum length of a word of letters that is shown, in bytes.
+const WORD_BYTES_MAX: usize = 32;
+/// Maximum number of bytes in all words of a segment that are not plain words, such as `v1` and `2024`.
+const OTHER_BYTES_MAX: usize = 12;
+
+/// Returns a segment of a path for the log: the segment itself, or `[redacted]` if it looks like a secret.
+///
+/// A segment is shown if it consists of plain words, such as `chat.completions` or `sendMessage`, and of a few short
+/// numbers and abbreviations, such as `gpt-4o-mini`. Random text of more than 12 characters is redacted, and ids as long
+/// as a UUID are redacted, too, because some providers use them as secrets.
+pub fn redacted_segment(segment: &str) -> &str {
+    if segment.len() > SEGMENT_BYTES_MAX || segment.contains("eyJ") {
+        return REDACTED;
+    }
+    let words = segment.split(|c: char| !c.is_ascii_alphanumeric());
+    let others: usize = words.filter(|word| !is_plain_word(word)).map(str::len).sum();
+    if others <= OTHER_BYTES_MAX { segment } else { REDACTED }
+}
+
+/// Reports whether a word consists of letters and is spelled like a word: it has few letters in upper case. Random text
+/// has a digit or many of them.
+fn is_plain_word(word: &str) -> bool {
+    let upper = word.bytes().filter(u8::is_ascii_uppercase).count();
+    word.len() <= WORD_BYTES_MAX
+        && word.bytes().all(|b| b.is_ascii_alphabetic())
+        && (upper * 4 <= word.len() || upper <= 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_shown_and_secrets_are_not() {
+        for shown in [
+            "",
+            "v1",
+            "v1beta",
+            "sendMessage",
+            "SendMessage",
+            "chat.completions",
+            "getAuthenticatedExtendedCard",
+            "gpt-4o-mini-2024-07-18",
+            "gemini-2.5-pro:generateContent",
+            "claude-sonnet-4-5",
+            "2010-04-01",
+            "job-17",
+            "Messages.json",
+            "API",
+            "a%20b",
+        ] {
+            assert_eq!(redacted_segment(shown), shown);
+        }
+        for secret in [
+            "bot110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw",
+            "XkXqZlaBcDeFgHiJkLmNoP",
+            "XkXq7Zl0aBcDeFgHiJkLmNoP",
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "sk-proj-Ab12Cd34Ef56Gh78",
+            "123456789012345678",
+            "x.eyJhbGciOi",
+            "ABCDEFGHIJKLMNOP",
+        ] {
+            assert_eq!(redacted_segment(secret), "[redacted]", "{secret}");
+        }
+        assert_eq!(redacted_segment(&"a".repeat(33)), "[redacted]");
+        assert_eq!(redacted_segment(&"word-".repeat(13)), "[redacted]");
+    }
+}
