@@ -288,7 +288,7 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
                 .map_or(Some(Vec::new()), |read| read)
                 .and_then(|handshakes| Some(Scheme { handshakes, ..scheme? }));
             if let (Some(scheme), Some(accepted)) = (&scheme, accepted) {
-                check(at, &fields, scheme, accepted);
+                check(at, &mut fields, scheme, accepted);
                 warn_if_indistinguishable(at, scheme);
             }
             (scheme, None)

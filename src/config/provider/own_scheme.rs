@@ -6,8 +6,9 @@ use crate::signature::{Handshake, Proof, PublicKeySource, Scheme};
 
 /// Reports an error for each part of a scheme that is not safe, or that cannot work. `accepted` is whether the user
 /// accepts a signature that does not cover the body.
-pub(super) fn check(at: &Cursor<'_>, fields: &Fields<'_>, scheme: &Scheme, accepted: bool) {
+pub(super) fn check(at: &Cursor<'_>, fields: &mut Fields<'_>, scheme: &Scheme, accepted: bool) {
     covered(at, scheme, accepted);
+    unambiguous(fields, scheme);
     complete(fields, scheme);
 }
 
@@ -68,5 +69,20 @@ fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
             "everybody with a token of this issuer has access",
             "add the `audience` or `subject` that the token must have",
         );
+    }
+}
+
+/// Reports an error if the signed content does not show where one of its parts ends.
+fn unambiguous(fields: &mut Fields<'_>, scheme: &Scheme) {
+    let Proof::Content(content) = &scheme.proof else { return };
+    let time = content.timestamp.as_ref().map(|rule| &rule.source);
+    if let (Some((first, second)), Some(at)) =
+        (content.content.unclear_boundary(time), fields.optional("content"))
+    {
+        let message = format!(
+            "nothing marks the end of {first}, so anybody could move bytes between {first} and {second} without a change of the signature"
+        );
+        let hint = "put text or {timestamp} between the two if the provider signs it; otherwise sign only one of the two";
+        let _: Option<()> = at.error(message, hint);
     }
 }
