@@ -191,6 +191,10 @@ fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, ReplyBody)> {
         (None, None) => ReplyBody::Empty,
         (Some(_), Some(_)) => return at.error("`text` and `json` exclude each other", "keep one of the two"),
     };
+    if let (Some(status @ (204 | 205)), true) = (status, text.is_some() || json.is_some()) {
+        let hint = "remove `text` and `json`, or use the status 200";
+        return at.error(format!("a response with status {status} has no body"), hint);
+    }
     Some((u16::try_from(status?).ok()?, headers, answer))
 }
 
