@@ -2,13 +2,15 @@
 //! unnoticed until the provider sends its first message.
 
 use crate::config::yaml::{Cursor, Fields};
-use crate::signature::{Handshake, Proof, PublicKeySource, Scheme};
+use crate::signature::{BodyFormat, ExpectedClaim, Handshake, JwtScheme, Proof, PublicKeySource, Scheme};
 
 /// Reports an error for each part of a scheme that is not safe, or that cannot work. `accepted` is whether the user
 /// accepts a signature that does not cover the body.
 pub(super) fn check(at: &Cursor<'_>, fields: &mut Fields<'_>, scheme: &Scheme, accepted: bool) {
     covered(at, scheme, accepted);
     unambiguous(fields, scheme);
+    verifiable(at, scheme);
+    answerable(fields, scheme);
     complete(fields, scheme);
 }
 
@@ -84,5 +86,48 @@ fn unambiguous(fields: &mut Fields<'_>, scheme: &Scheme) {
         );
         let hint = "put text or {timestamp} between the two if the provider signs it; otherwise sign only one of the two";
         let _: Option<()> = at.error(message, hint);
+    }
+}
+
+/// Reports an error if the signature would cover itself. No sender could compute such a signature.
+fn verifiable(at: &Cursor<'_>, scheme: &Scheme) {
+    match &scheme.proof {
+        Proof::Content(content) if content.covers_itself() => {
+            let hint = "sign other parts, or read the signature from another place";
+            let _: Option<()> = at.error("the signature would cover itself", hint);
+        }
+        Proof::Jwt(jwt @ JwtScheme { body_hash: Some(_), .. }) if jwt.is_in_body() => {
+            let hint = "remove `body_hash`; a token that is the whole body needs none";
+            let _: Option<()> =
+                at.error("the body contains the token, so the token cannot contain its hash", hint);
+        }
+        Proof::Jwt(jwt)
+            if jwt.place.parameter().is_some()
+                && jwt.claims.iter().any(|(_, expected)| *expected == ExpectedClaim::Url) =>
+        {
+            let hint = "write the text that the claim has";
+            let _: Option<()> = at.error("the URL contains the token, so no claim can be the URL", hint);
+        }
+        _ => {}
+    }
+}
+
+/// Reports an error for each handshake that no request can be, because its body would have to have two formats.
+fn answerable(fields: &mut Fields<'_>, scheme: &Scheme) {
+    let Some(list) = fields.optional("handshakes").and_then(|at| at.list()) else { return };
+    for (at, handshake) in list.iter().zip(&scheme.handshakes) {
+        let formats = || handshake.body_formats().chain(scheme.body_formats(handshake.signed));
+        let Some(first) = formats().next() else { continue };
+        if let Some(other) = formats().find(|format| *format != first) {
+            let message =
+                format!("no request can be this handshake: its body would have to be {first} and {other}");
+            let hint = match handshake.body_formats().any(|format| format == BodyFormat::Json) {
+                true => {
+                    "the scheme reads a value from a body of another format; remove the values of this handshake that are in a JSON body"
+                }
+                false => "the scheme reads a value from a body of another format; remove `form` from `when`",
+            };
+            let _: Option<()> = at.error(message, hint);
+        }
     }
 }
