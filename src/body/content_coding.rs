@@ -82,7 +82,13 @@ impl ContentCoding {
     ) -> Result<Vec<u8>, DecodeError> {
         let bytes_max = bytes_max.min(RATIO_MAX.saturating_mul(body.len() as u64).max(FREE_BYTES));
         let (decoded, rest) = match self {
-            Self::Brotli => (read(&mut Decompressor::new(body, CHUNK_BYTES), bytes_max, grow)?, &[][..]),
+            Self::Brotli => {
+                let mut decoder = Decompressor::new(body, CHUNK_BYTES);
+                let decoded = read(&mut decoder, bytes_max, grow)?;
+                // If the decoder has already read bytes after the end of the stream, it reports them at the next read.
+                decoder.read(&mut [0]).map_err(|_| DecodeError::Malformed)?;
+                (decoded, decoder.into_inner())
+            }
             Self::Deflate => {
                 let mut decoder = ZlibDecoder::new(body);
                 (read(&mut decoder, bytes_max, grow)?, decoder.into_inner())
@@ -206,5 +212,10 @@ mod tests {
         }
         let longer = [zlib(b"a"), b"x".to_vec()].concat();
         assert_eq!(decode(ContentCoding::Deflate, &longer, 100), Err(DecodeError::Malformed));
+        for more in [&b"x"[..], BROTLI, &[0; 40_000]] {
+            let longer = [BROTLI, more].concat();
+            let result = decode(ContentCoding::Brotli, &longer, 100);
+            assert_eq!(result, Err(DecodeError::Malformed), "{} bytes more", more.len());
+        }
     }
 }
