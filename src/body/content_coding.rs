@@ -36,8 +36,8 @@ pub enum DecodeError {
     Malformed,
     /// There is not enough memory for all bodies.
     NoMemory,
-    /// The decoded body is too large.
-    TooLarge,
+    /// The decoded body has more bytes than this limit: `bytes_max`, or the limit of the ratio if that is smaller.
+    TooLarge(u64),
 }
 
 impl fmt::Display for ContentCoding {
@@ -118,7 +118,7 @@ fn read(
         }
         let needed = decoded.len().saturating_add(count);
         if needed > bytes_max {
-            return Err(DecodeError::TooLarge);
+            return Err(DecodeError::TooLarge(bytes_max as u64));
         }
         if needed > decoded.capacity() {
             let capacity = needed.saturating_mul(2).min(bytes_max);
@@ -178,13 +178,16 @@ mod tests {
             reserved = bytes;
             true
         });
-        assert_eq!(result, Err(DecodeError::TooLarge));
+        assert_eq!(result, Err(DecodeError::TooLarge(100_000)));
         assert!(reserved <= 100_000, "{reserved}");
-        assert_eq!(decode(ContentCoding::Gzip, &gzip(b"ab"), 1), Err(DecodeError::TooLarge));
-        // The ratio is limited, too, although the maximum size is not exceeded.
-        assert_eq!(decode(ContentCoding::Gzip, &bomb, u64::MAX), Err(DecodeError::TooLarge));
+        assert_eq!(decode(ContentCoding::Gzip, &gzip(b"ab"), 1), Err(DecodeError::TooLarge(1)));
+        // The ratio is limited, too, although the maximum size is not exceeded. The error names the limit that applied.
+        let of_ratio = 256 * bomb.len() as u64;
+        assert_eq!(decode(ContentCoding::Gzip, &bomb, u64::MAX), Err(DecodeError::TooLarge(of_ratio)));
+        let small = gzip(&[0; (64 << 10) + 1]);
+        assert_eq!(decode(ContentCoding::Gzip, &small, u64::MAX), Err(DecodeError::TooLarge(64 << 10)));
         assert_eq!(decode(ContentCoding::Gzip, &gzip(&[0; 64 << 10]), u64::MAX).unwrap().len(), 64 << 10);
-        assert_eq!(decode(ContentCoding::Brotli, BROTLI, 6), Err(DecodeError::TooLarge));
+        assert_eq!(decode(ContentCoding::Brotli, BROTLI, 6), Err(DecodeError::TooLarge(6)));
         let refused = ContentCoding::Gzip.decode(&bomb, u64::MAX, &mut |bytes| bytes < 1 << 20);
         assert_eq!(refused, Err(DecodeError::NoMemory));
     }

@@ -45,10 +45,14 @@ impl Admitted {
                     DecodeError::NoMemory => {
                         (Denial::Overloaded, format!("no memory is left to decode the {coding}"))
                     }
-                    DecodeError::TooLarge => (
-                        Denial::BodyTooLarge,
-                        format!("more than {bytes_max} bytes in {} bytes of {coding}", body.len()),
-                    ),
+                    DecodeError::TooLarge(limit) => {
+                        let why = match limit < bytes_max {
+                            true => "; above 64 KiB, a body may decode to at most 256 times its size",
+                            false => "",
+                        };
+                        let detail = format!("more than {limit} bytes in {} bytes of {coding}{why}", body.len());
+                        (Denial::BodyTooLarge, detail)
+                    }
                 };
                 let denial = trail.deny(Check::Body, denial, || detail);
                 self.found.decoding = Decoding::Failed;
