@@ -50,7 +50,8 @@ impl Admitted {
                             true => "; above 64 KiB, a body may decode to at most 256 times its size",
                             false => "",
                         };
-                        let detail = format!("more than {limit} bytes in {} bytes of {coding}{why}", body.len());
+                        let detail =
+                            format!("more than {limit} bytes in {} bytes of {coding}{why}", body.len());
                         (Denial::BodyTooLarge, detail)
                     }
                 };

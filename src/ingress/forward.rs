@@ -13,7 +13,7 @@ use super::permit::Permit;
 use super::route::{Route, TokenRule};
 use super::streamed::Streamed;
 use crate::path::{TOKEN_CAPTURE, without_parameter};
-use crate::request::{HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
+use crate::request::{BODY_DIGESTS, HOP_BY_HOP, RequestHead, headers_of_one_hop, write_line as line};
 use crate::source::write_address;
 use crate::token::{Asserted, Stamp};
 
@@ -31,13 +31,10 @@ pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> 
     if rest.is_empty() { None } else { Some(rest) }
 }
 
-/// Headers that describe an encoded body. They are wrong once the body is decoded.
-const OF_ENCODED_BODIES: [HeaderName; 4] = [
-    CONTENT_ENCODING,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-];
+/// Reports whether a header describes the body as the provider sent it. Such a header is wrong once the body is decoded.
+fn describes_encoded_body(name: &HeaderName) -> bool {
+    *name == CONTENT_ENCODING || BODY_DIGESTS.contains(name)
+}
 
 /// Reports whether `text` contains `token`, also if it is percent-encoded, or has `+` in place of spaces.
 fn holds(text: &[u8], token: &[u8]) -> bool {
@@ -169,7 +166,7 @@ impl Permit {
         let length = BodyLength::Known(body.len() as u64);
         let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
             let is_of_encoded_body =
-                !self.route().observes() && self.delivers_decoded() && OF_ENCODED_BODIES.contains(name);
+                !self.route().observes() && self.delivers_decoded() && describes_encoded_body(name);
             !is_of_encoded_body && self.admitted().passes(name, value, listed)
         };
         write_request(to, head, length, passes, identify, out);
