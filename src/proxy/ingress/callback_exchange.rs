@@ -9,6 +9,7 @@ use pingora::protocols::Stream;
 
 use super::agent_client::{AgentClient, RequestSlot};
 use super::context::IngressContext;
+use super::decode_body::decode_body;
 use super::deliver::{Delivery, deliver, settle};
 use super::request_log::{ExchangeRecord, Outcome, record_exchange};
 use super::respond_to_handshake;
@@ -132,8 +133,8 @@ impl CallbackExchange<'_> {
         };
         let body_bytes = body.len() as u64;
         let head = head_of(self.session, caller);
-        let mut grow = |bytes: u64| reservation.grow_to(body_bytes.saturating_add(bytes));
-        if let Err(denial) = admitted.decode_body(&head, &body, &mut grow, trail) {
+        let decoded = decode_body(&mut admitted, &head, &body, &mut reservation, trail).await;
+        if let Err(denial) = decoded {
             return self.deny(Denied { denial, seen: admitted.into_seen() }, body_bytes).await;
         }
         let mut end = match admitted.decide_body(&head, &body, trail) {
