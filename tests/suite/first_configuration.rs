@@ -221,3 +221,14 @@ fn a_rule_in_comments_can_be_activated() {
         );
     }
 }
+
+/// A rule for the whole API also passes on uploads.
+#[test]
+fn a_rule_for_a_whole_api_passes_on_large_bodies() {
+    for name in ["replicate", "deepgram", "a2a"] {
+        let text = first(&[name]);
+        let at = text.find("/{*rest}").unwrap();
+        let rule = text[at..].split("    inject: ").next().unwrap();
+        assert!(rule.contains("    body_max: 64MiB  # "), "{text}");
+    }
+}

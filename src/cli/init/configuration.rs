@@ -1,7 +1,7 @@
 //! The text of a first configuration.
 
 use crate::config::{CHANGE_ME, CallbackConvention, Config, PresetDefinition, Surroundings, TokenReturn};
-use crate::egress::{CallbackRequest, Insertion, InsertionPlace, RequestCondition, Slot};
+use crate::egress::{CallbackRequest, RequestCondition, Slot};
 
 /// Example secrets, one for each format that schemes require. A new configuration is compiled once with each of them,
 /// until one compilation succeeds.
@@ -255,9 +255,9 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
             "{head}    path: /{name}/{{*rest}}  # the base URL of the agent's client: http://{EGRESS}/{name}
     methods: [GET, HEAD, POST, PUT, PATCH, DELETE]
     target: {origin}/{{rest}}  # the API of {title}
-{body_max}    {inject}  # {which} get a callback
+    body_max: 64MiB  # the largest possible value; the default is 1MiB, also for uploads that get no callback
+    {inject}  # {which} get a callback
 ",
-            body_max = body_max(callback),
             which = requests(&callback.requests)
         ),
         None => format!(
@@ -271,14 +271,6 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
                 .map_or_else(|| format!("https://{CHANGE_ME}.example.com"), str::to_owned)
         ),
     })
-}
-
-/// Returns the line with the maximum size of bodies, if the callback is inserted into requests with any kind of body, such
-/// as recordings.
-fn body_max(callback: &CallbackConvention) -> &'static str {
-    let in_body =
-        |insertion: &Insertion| matches!(insertion.place, InsertionPlace::Body(_) | InsertionPlace::Form(_));
-    if callback.insertions().any(in_body) { "" } else { "    body_max: 64MiB\n" }
 }
 
 /// Returns the origin of the provider's API if one rule can pass on the whole API. Otherwise a request without a callback
