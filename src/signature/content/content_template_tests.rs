@@ -28,6 +28,11 @@ fn templates_with_mistakes_are_refused() {
         "{form:a[b]}",
         "{query:}",
         "{query:a b}",
+        "{query:a\nb}",
+        "{query:a\0}",
+        "{query:a\u{7f}}",
+        "{form:a\r\nb}",
+        "{header:a\nb}",
     ] {
         assert!(
             matches!(ContentTemplate::parse(unknown), Err(ContentTemplateError::Unknown(_))),
