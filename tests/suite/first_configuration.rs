@@ -184,7 +184,9 @@ fn a_provider_is_not_given_twice() {
     for names in [["a2a", "a2a-token"], ["a2a-token", "a2a"], ["github", "github"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
         command.arg("init").arg("-o").arg(&file);
-        names.iter().for_each(|name| drop(command.args(["--provider", name])));
+        for name in names {
+            command.args(["--provider", name]);
+        }
         let output = command.output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && error.contains("is given twice"), "{names:?}: {error}");
