@@ -5,6 +5,7 @@
 //! callback completely, decides, and then delivers it completely.
 
 mod components;
+mod decode_body;
 mod egress;
 mod ingress;
 pub(crate) mod listen;

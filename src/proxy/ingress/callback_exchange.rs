@@ -9,7 +9,6 @@ use pingora::protocols::Stream;
 
 use super::agent_client::{AgentClient, RequestSlot};
 use super::context::IngressContext;
-use super::decode_body::decode_body;
 use super::deliver::{Delivery, deliver, settle};
 use super::request_log::{ExchangeRecord, Outcome, record_exchange};
 use super::respond_to_handshake;
@@ -25,6 +24,7 @@ use crate::ingress::{Admitted, Decided, Denied, Halted, Observed, Permit, Route,
 use crate::interaction::ClaimError;
 use crate::observe::Span;
 use crate::policy::Policy;
+use crate::proxy::decode_body::decode_body;
 use crate::proxy::listen::ConnInfo;
 use crate::store::Claimed;
 use crate::token::Stamp;

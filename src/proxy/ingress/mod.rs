@@ -6,7 +6,6 @@ mod agents;
 mod callback_exchange;
 mod connection;
 mod context;
-mod decode_body;
 mod deliver;
 mod http2_connection;
 mod notice_queue;

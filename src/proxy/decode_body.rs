@@ -11,7 +11,7 @@ use crate::trail::Trail;
 ///
 /// # Errors
 /// `body_too_large`, `body_undecodable`, or `overloaded` if there is not enough memory.
-pub(super) async fn decode_body(
+pub(crate) async fn decode_body(
     admitted: &mut Admitted,
     head: &RequestHead<'_>,
     body: &[u8],
