@@ -304,6 +304,23 @@ mod tests {
         assert_eq!(unclear, known);
     }
 
+    /// The same mistakes in the scheme of a user are errors.
+    #[test]
+    fn every_preset_describes_possible_requests() {
+        for preset in PRESETS {
+            let Some(scheme) = preset.read().unwrap().scheme else { continue };
+            if let Proof::Content(content) = &scheme.proof {
+                assert!(!content.covers_itself(), "{}", preset.name);
+            }
+            for handshake in &scheme.handshakes {
+                let formats = handshake.body_formats().chain(scheme.body_formats(handshake.signed));
+                let mut formats: Vec<_> = formats.collect();
+                formats.dedup();
+                assert!(formats.len() < 2, "{}: {}: {formats:?}", preset.name, handshake.name);
+            }
+        }
+    }
+
     #[test]
     fn no_name_is_taken_twice() {
         let mut taken: Vec<Box<str>> = Vec::new();
