@@ -27,8 +27,8 @@ pub const HOP_BY_HOP: [HeaderName; 12] = [
     UPGRADE,
 ];
 
-/// Headers with a digest of the body as it was received (RFC 9530, RFC 1864). They are wrong once the body is changed,
-/// decoded included.
+/// Headers with a digest of the body as it was sent. RFC 9530 computes all of them over the encoded body. They are wrong
+/// once Callgate decodes or changes the body.
 pub const BODY_DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("content-md5"),

@@ -2,7 +2,7 @@
 //! body can become a very large one.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, BufRead, Read};
 
 use brotli_decompressor::Decompressor;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
@@ -12,6 +12,11 @@ use crate::request::{RequestHead, Single};
 
 /// Size of the buffer through which bytes are decoded. At most this many bytes are decoded beyond a limit.
 const CHUNK_BYTES: usize = 16 << 10;
+/// Number of bytes of the encoded body that one step reads at most. An encoded body can have many bytes that decode to
+/// nothing, such as empty members of gzip.
+const STEP_INPUT_BYTES: usize = 32 << 10;
+/// Number of decoded bytes after which a step ends.
+const STEP_OUTPUT_BYTES: usize = 256 << 10;
 /// Maximum ratio of the decoded size to the encoded size. Decoding costs CPU before the signature is verified. Without
 /// this limit, a few bytes could decode to the maximum size of a body.
 const RATIO_MAX: u64 = 256;
@@ -36,8 +41,8 @@ pub enum DecodeError {
     Malformed,
     /// There is not enough memory for all bodies.
     NoMemory,
-    /// The decoded body is too large.
-    TooLarge,
+    /// The decoded body has more bytes than this limit: `bytes_max`, or the limit of the ratio if that is smaller.
+    TooLarge(u64),
 }
 
 impl fmt::Display for ContentCoding {
@@ -68,9 +73,7 @@ impl ContentCoding {
         }
     }
 
-    /// Decodes a body. The decoded body has at most `bytes_max` bytes. Above 64 KiB, it also has at most 256 times as many
-    /// bytes as `body`. `grow` reserves memory: it receives the number of bytes that decoding needs so far, and returns
-    /// false if there is not enough memory.
+    /// Decodes a body at once, as [`BodyDecoder`] does.
     ///
     /// # Errors
     /// [`DecodeError`]. Decoding stops as soon as the limit is exceeded.
@@ -80,48 +83,145 @@ impl ContentCoding {
         bytes_max: u64,
         grow: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Vec<u8>, DecodeError> {
-        let bytes_max = bytes_max.min(RATIO_MAX.saturating_mul(body.len() as u64).max(FREE_BYTES));
-        let (decoded, rest) = match self {
-            Self::Brotli => (read(&mut Decompressor::new(body, CHUNK_BYTES), bytes_max, grow)?, &[][..]),
-            Self::Deflate => {
-                let mut decoder = ZlibDecoder::new(body);
-                (read(&mut decoder, bytes_max, grow)?, decoder.into_inner())
-            }
-            Self::Gzip => {
-                let mut decoder = MultiGzDecoder::new(body);
-                (read(&mut decoder, bytes_max, grow)?, decoder.into_inner())
-            }
-        };
-        if rest.is_empty() { Ok(decoded) } else { Err(DecodeError::Malformed) }
+        let mut decoder = BodyDecoder::new(self, body, bytes_max);
+        while !decoder.step(grow)? {}
+        Ok(decoder.decoded)
     }
 }
 
-fn read(
-    decoder: &mut dyn Read,
-    bytes_max: u64,
-    grow: &mut dyn FnMut(u64) -> bool,
-) -> Result<Vec<u8>, DecodeError> {
-    let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    let mut decoded = Vec::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = decoder.read(&mut chunk).map_err(|_| DecodeError::Malformed)?;
-        let bytes = chunk.get(..count).unwrap_or_default();
-        if bytes.is_empty() {
-            return Ok(decoded);
+/// The encoded body. A decoder reads at most `budget` bytes of it in one step.
+struct Input<'b> {
+    rest: &'b [u8],
+    budget: usize,
+}
+
+impl BufRead for Input<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.budget == 0 && !self.rest.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        let needed = decoded.len().saturating_add(count);
-        if needed > bytes_max {
-            return Err(DecodeError::TooLarge);
+        Ok(self.rest.get(..self.budget).unwrap_or(self.rest))
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+        self.budget = self.budget.saturating_sub(bytes);
+    }
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(out)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// The decoder of one coding.
+enum Decoder<'b> {
+    Brotli(Box<Decompressor<Input<'b>>>),
+    Deflate(ZlibDecoder<Input<'b>>),
+    Gzip(MultiGzDecoder<Input<'b>>),
+}
+
+impl<'b> Decoder<'b> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Brotli(decoder) => decoder.read(out),
+            Self::Deflate(decoder) => decoder.read(out),
+            Self::Gzip(decoder) => decoder.read(out),
         }
-        if needed > decoded.capacity() {
-            let capacity = needed.saturating_mul(2).min(bytes_max);
+    }
+
+    fn input(&mut self) -> &mut Input<'b> {
+        match self {
+            Self::Brotli(decoder) => decoder.get_mut(),
+            Self::Deflate(decoder) => decoder.get_mut(),
+            Self::Gzip(decoder) => decoder.get_mut(),
+        }
+    }
+
+    /// Reports whether the encoded body ends where its stream ends.
+    fn is_at_end(&mut self) -> bool {
+        // If the Brotli decoder has already read bytes after the end of the stream, it reports them at the next read.
+        let is_read = match self {
+            Self::Brotli(decoder) => decoder.read(&mut [0]).is_ok(),
+            Self::Deflate(_) | Self::Gzip(_) => true,
+        };
+        is_read && self.input().rest.is_empty()
+    }
+}
+
+/// Decodes a body in steps. A step takes about a millisecond, so that the caller can do other work between two steps.
+pub struct BodyDecoder<'b> {
+    coding: ContentCoding,
+    decoder: Decoder<'b>,
+    decoded: Vec<u8>,
+    chunk: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl<'b> BodyDecoder<'b> {
+    /// Returns the decoder of a body. The decoded body may have at most `bytes_max` bytes. Above 64 KiB, it may also
+    /// have at most 256 times as many bytes as `body`.
+    pub fn new(coding: ContentCoding, body: &'b [u8], bytes_max: u64) -> Self {
+        let bytes_max = bytes_max.min(RATIO_MAX.saturating_mul(body.len() as u64).max(FREE_BYTES));
+        let input = Input { rest: body, budget: 0 };
+        let decoder = match coding {
+            ContentCoding::Brotli => Decoder::Brotli(Box::new(Decompressor::new(input, CHUNK_BYTES))),
+            ContentCoding::Deflate => Decoder::Deflate(ZlibDecoder::new(input)),
+            ContentCoding::Gzip => Decoder::Gzip(MultiGzDecoder::new(input)),
+        };
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        Self { coding, decoder, decoded: Vec::new(), chunk: vec![0; CHUNK_BYTES], bytes_max }
+    }
+
+    /// Returns the coding.
+    pub fn coding(&self) -> ContentCoding {
+        self.coding
+    }
+
+    /// Returns the bytes that were decoded.
+    pub fn into_decoded(self) -> Vec<u8> {
+        self.decoded
+    }
+
+    /// Decodes the next part of the body. Returns whether the body is complete. `grow` reserves memory: it receives the
+    /// number of bytes that decoding needs so far, and returns false if there is not enough memory.
+    ///
+    /// # Errors
+    /// [`DecodeError`]. Decoding stops as soon as the limit is exceeded.
+    pub fn step(&mut self, grow: &mut dyn FnMut(u64) -> bool) -> Result<bool, DecodeError> {
+        self.decoder.input().budget = STEP_INPUT_BYTES;
+        let end = self.decoded.len().saturating_add(STEP_OUTPUT_BYTES);
+        while self.decoded.len() < end {
+            let count = match self.decoder.read(&mut self.chunk) {
+                Ok(0) if self.decoder.is_at_end() => return Ok(true),
+                Ok(0) => return Err(DecodeError::Malformed),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(_) => return Err(DecodeError::Malformed),
+            };
+            self.append(count, grow)?;
+        }
+        Ok(false)
+    }
+
+    /// Appends the first `count` bytes of the chunk to the decoded body.
+    fn append(&mut self, count: usize, grow: &mut dyn FnMut(u64) -> bool) -> Result<(), DecodeError> {
+        let needed = self.decoded.len().saturating_add(count);
+        if needed > self.bytes_max {
+            return Err(DecodeError::TooLarge(self.bytes_max as u64));
+        }
+        if needed > self.decoded.capacity() {
+            let capacity = needed.saturating_mul(2).min(self.bytes_max);
             if !grow(capacity as u64) {
                 return Err(DecodeError::NoMemory);
             }
-            decoded.reserve_exact(capacity - decoded.len());
+            self.decoded.reserve_exact(capacity - self.decoded.len());
         }
-        decoded.extend_from_slice(bytes);
+        self.decoded.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
+        Ok(())
     }
 }
 
@@ -172,15 +272,71 @@ mod tests {
             reserved = bytes;
             true
         });
-        assert_eq!(result, Err(DecodeError::TooLarge));
+        assert_eq!(result, Err(DecodeError::TooLarge(100_000)));
         assert!(reserved <= 100_000, "{reserved}");
-        assert_eq!(decode(ContentCoding::Gzip, &gzip(b"ab"), 1), Err(DecodeError::TooLarge));
-        // The ratio is limited, too, although the maximum size is not exceeded.
-        assert_eq!(decode(ContentCoding::Gzip, &bomb, u64::MAX), Err(DecodeError::TooLarge));
+        assert_eq!(decode(ContentCoding::Gzip, &gzip(b"ab"), 1), Err(DecodeError::TooLarge(1)));
+        // The ratio is limited, too, although the maximum size is not exceeded. The error names the limit that applied.
+        let of_ratio = 256 * bomb.len() as u64;
+        assert_eq!(decode(ContentCoding::Gzip, &bomb, u64::MAX), Err(DecodeError::TooLarge(of_ratio)));
+        let small = gzip(&[0; (64 << 10) + 1]);
+        assert_eq!(decode(ContentCoding::Gzip, &small, u64::MAX), Err(DecodeError::TooLarge(64 << 10)));
         assert_eq!(decode(ContentCoding::Gzip, &gzip(&[0; 64 << 10]), u64::MAX).unwrap().len(), 64 << 10);
-        assert_eq!(decode(ContentCoding::Brotli, BROTLI, 6), Err(DecodeError::TooLarge));
+        assert_eq!(decode(ContentCoding::Brotli, BROTLI, 6), Err(DecodeError::TooLarge(6)));
         let refused = ContentCoding::Gzip.decode(&bomb, u64::MAX, &mut |bytes| bytes < 1 << 20);
         assert_eq!(refused, Err(DecodeError::NoMemory));
+    }
+
+    #[test]
+    fn a_step_is_short() {
+        let text: Vec<u8> =
+            (0..3_000_000_u32).flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 20).to_le_bytes()).collect();
+        let empty = gzip(b"").repeat(50_000);
+        for (coding, body, expected) in [
+            (ContentCoding::Gzip, gzip(&text), &text[..]),
+            (ContentCoding::Deflate, zlib(&text), &text[..]),
+            (ContentCoding::Gzip, empty, &[]),
+            (ContentCoding::Gzip, gzip(b"a").repeat(50_000), &[b'a'; 50_000]),
+        ] {
+            let mut decoder = BodyDecoder::new(coding, &body, u64::MAX);
+            let (mut rest, mut bytes, mut steps) = (body.len(), 0, 0);
+            while !decoder.step(&mut |_| true).unwrap() {
+                let (now_rest, now_bytes) = (decoder.decoder.input().rest.len(), decoder.decoded.len());
+                assert!(rest - now_rest <= STEP_INPUT_BYTES, "{coding}: {rest} {now_rest}");
+                assert!(
+                    now_bytes - bytes <= STEP_OUTPUT_BYTES + CHUNK_BYTES,
+                    "{coding}: {bytes} {now_bytes}"
+                );
+                (rest, bytes, steps) = (now_rest, now_bytes, steps + 1);
+            }
+            assert!(steps >= body.len() / STEP_INPUT_BYTES - 1, "{coding}: {steps} steps");
+            assert!(decoder.into_decoded() == expected, "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_decoder_continues_after_each_byte() {
+        let text = b"{\"a\":1}";
+        for (coding, body) in [
+            (ContentCoding::Gzip, [gzip(&text[..3]), gzip(&text[3..])].concat()),
+            (ContentCoding::Deflate, zlib(text)),
+            (ContentCoding::Brotli, BROTLI.to_vec()),
+        ] {
+            let mut decoder = BodyDecoder::new(coding, &body, 100);
+            let (mut decoded, mut waits) = (Vec::new(), 0);
+            loop {
+                match decoder.decoder.read(&mut decoder.chunk) {
+                    Ok(0) => break,
+                    Ok(count) => decoded.extend_from_slice(&decoder.chunk[..count]),
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{coding}");
+                        decoder.decoder.input().budget = 1;
+                        waits += 1;
+                    }
+                }
+            }
+            assert!(decoder.decoder.is_at_end());
+            assert_eq!((&decoded[..], waits), (&text[..], body.len()), "{coding}");
+        }
     }
 
     #[test]
@@ -206,5 +362,10 @@ mod tests {
         }
         let longer = [zlib(b"a"), b"x".to_vec()].concat();
         assert_eq!(decode(ContentCoding::Deflate, &longer, 100), Err(DecodeError::Malformed));
+        for more in [&b"x"[..], BROTLI, &[0; 40_000]] {
+            let longer = [BROTLI, more].concat();
+            let result = decode(ContentCoding::Brotli, &longer, 100);
+            assert_eq!(result, Err(DecodeError::Malformed), "{} bytes more", more.len());
+        }
     }
 }

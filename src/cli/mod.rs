@@ -57,7 +57,7 @@ enum Command {
     /// Show the result of each check for a captured request, and the verdict. Exits with 0 if the request is allowed,
     /// and with 1 if it is denied.
     Explain(explain::ExplainArgs),
-    /// Write a first configuration for one provider.
+    /// Write a first configuration for one or more providers.
     Init(init::InitArgs),
     /// List every metric with its type, labels, label values and help text.
     Metrics(metrics::MetricsArgs),

@@ -64,6 +64,11 @@ impl Admitted {
 }
 
 impl Permit {
+    /// Reports whether the body that the agent receives has a local URL in place of the action endpoint.
+    pub(super) fn replaces_endpoint(&self) -> bool {
+        self.question().is_some() && self.route().actions.as_ref().is_some_and(|actions| actions.rewrite)
+    }
+
     /// Returns the body with the action endpoint replaced by a local URL that begins with `local`. Returns `None` if
     /// the route does not replace action endpoints, or if the callback asks no question.
     pub fn body_with_local_endpoint(&self, body: &[u8], local: &str) -> Option<String> {

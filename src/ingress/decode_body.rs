@@ -2,15 +2,15 @@
 
 use super::decide::Admitted;
 use super::gate::Decoding;
-use crate::body::content_coding::{ContentCoding, DecodeError};
+use crate::body::content_coding::{BodyDecoder, ContentCoding, DecodeError};
 use crate::denial::Denial;
 use crate::request::RequestHead;
 use crate::trail::{Check, Trail};
 
 impl Admitted {
     /// Decodes the body, if the provider's setting `decode` lists its content coding. [`Self::decide_body`] calls this
-    /// function unless the caller has called it. `grow` reserves memory: it receives the number of bytes that the decoded
-    /// body needs so far.
+    /// function unless the caller has decoded the body. `grow` reserves memory: it receives the number of bytes that the
+    /// decoded body needs so far.
     ///
     /// # Errors
     /// `body_too_large`, `body_undecodable`, or `overloaded` if `grow` returns false.
@@ -21,40 +21,66 @@ impl Admitted {
         grow: &mut dyn FnMut(u64) -> bool,
         trail: &mut Trail,
     ) -> Result<(), Denial> {
+        let Some(mut decoder) = self.body_decoder(head, body) else { return Ok(()) };
+        let result = loop {
+            match decoder.step(grow) {
+                Ok(false) => {}
+                Ok(true) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.decoded(decoder, body, result, trail)
+    }
+
+    /// Returns the decoder of the body, if the body was not decoded yet and the provider's setting `decode` lists its
+    /// content coding. The caller passes the decoder to [`Self::decoded`] at the end.
+    pub fn body_decoder<'b>(&mut self, head: &RequestHead<'_>, body: &'b [u8]) -> Option<BodyDecoder<'b>> {
         if self.found.decoding != Decoding::Pending {
-            return Ok(());
+            return None;
         }
         self.found.decoding = Decoding::Done;
-        let listed = |coding: &ContentCoding| {
-            self.route.provider.as_ref().is_some_and(|provider| provider.decode.contains(coding))
-        };
-        let coding = ContentCoding::of(head).filter(|coding| listed(coding) && !body.is_empty());
-        let Some(coding) = coding else { return Ok(()) };
-        let bytes_max = self.body_bytes_max();
-        match coding.decode(body, bytes_max, grow) {
-            Ok(decoded) => {
+        let coding = ContentCoding::of(head).filter(|_| !body.is_empty())?;
+        let is_listed =
+            self.route.provider.as_ref().is_some_and(|provider| provider.decode.contains(&coding));
+        is_listed.then(|| BodyDecoder::new(coding, body, self.body_bytes_max()))
+    }
+
+    /// Takes the result of the decoder.
+    ///
+    /// # Errors
+    /// `body_too_large`, `body_undecodable` or `overloaded`.
+    pub fn decoded(
+        &mut self,
+        decoder: BodyDecoder<'_>,
+        body: &[u8],
+        result: Result<(), DecodeError>,
+        trail: &mut Trail,
+    ) -> Result<(), Denial> {
+        let coding = decoder.coding();
+        let (denial, detail) = match result {
+            Ok(()) => {
                 self.found.coding = Some(coding);
-                self.found.decoded = decoded;
-                Ok(())
+                self.found.decoded = decoder.into_decoded();
+                return Ok(());
             }
-            Err(error) => {
-                let (denial, detail) = match error {
-                    DecodeError::Malformed => {
-                        (Denial::BodyUndecodable, format!("the body is not valid {coding}"))
-                    }
-                    DecodeError::NoMemory => {
-                        (Denial::Overloaded, format!("no memory is left to decode the {coding}"))
-                    }
-                    DecodeError::TooLarge => (
-                        Denial::BodyTooLarge,
-                        format!("more than {bytes_max} bytes in {} bytes of {coding}", body.len()),
-                    ),
+            Err(DecodeError::Malformed) => {
+                (Denial::BodyUndecodable, format!("the body is not valid {coding}"))
+            }
+            Err(DecodeError::NoMemory) => {
+                (Denial::Overloaded, format!("no memory is left to decode the {coding}"))
+            }
+            Err(DecodeError::TooLarge(limit)) => {
+                let why = match limit < self.body_bytes_max() {
+                    true => "; above 64 KiB, a body may decode to at most 256 times its size",
+                    false => "",
                 };
-                let denial = trail.deny(Check::Body, denial, || detail);
-                self.found.decoding = Decoding::Failed;
-                self.heed::<()>(Err(denial)).map(|_| ())
+                let detail = format!("more than {limit} bytes in {} bytes of {coding}{why}", body.len());
+                (Denial::BodyTooLarge, detail)
             }
-        }
+        };
+        let denial = trail.deny(Check::Body, denial, || detail);
+        self.found.decoding = Decoding::Failed;
+        self.heed::<()>(Err(denial)).map(|_| ())
     }
 
     /// Reports whether the agent receives the decoded body.

@@ -33,8 +33,8 @@ pub(super) fn query<'q>(route: &Route, token: Option<&[u8]>, query: &'q str) -> 
     if rest.is_empty() { None } else { Some(rest) }
 }
 
-/// Reports whether a header describes an encoded body. It is wrong once the body is decoded.
-fn is_of_encoded_body(name: &HeaderName) -> bool {
+/// Reports whether a header describes the body as the provider sent it. Such a header is wrong once the body is decoded.
+fn describes_encoded_body(name: &HeaderName) -> bool {
     *name == CONTENT_ENCODING || BODY_DIGESTS.contains(name)
 }
 
@@ -161,8 +161,10 @@ impl Permit {
         let to = (self.target(), self.edge().host(&self.route().agent));
         let length = BodyLength::Known(body.len() as u64);
         let passes = |name: &HeaderName, value: &HeaderValue, listed: &[HeaderName]| {
-            let is_wrong = !self.route().observes() && self.delivers_decoded() && is_of_encoded_body(name);
-            !is_wrong && self.admitted().passes(name, value, listed)
+            let is_of_encoded_body =
+                !self.route().observes() && self.delivers_decoded() && describes_encoded_body(name);
+            let is_of_other_body = self.replaces_endpoint() && BODY_DIGESTS.contains(name);
+            !is_of_encoded_body && !is_of_other_body && self.admitted().passes(name, value, listed)
         };
         write_request(to, head, length, passes, identify, out);
     }

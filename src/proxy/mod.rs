@@ -7,6 +7,7 @@
 mod addresses;
 mod agent_client;
 mod components;
+mod decode_body;
 mod egress;
 mod ingress;
 pub(crate) mod listen;

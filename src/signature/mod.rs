@@ -18,6 +18,7 @@
 //!
 //! A folder depends only on the folders above it in this table.
 
+mod body_format;
 mod content;
 mod context;
 mod coverage;
@@ -31,6 +32,7 @@ mod scheme;
 mod stated_algorithm;
 mod verify;
 
+pub use body_format::BodyFormat;
 pub use content::{ContentPart, ContentScheme, ContentTemplate, ContentTemplateError};
 pub use context::SignatureContext;
 pub use coverage::SignatureCoverage;

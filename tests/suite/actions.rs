@@ -53,7 +53,9 @@ routes:
 
     fn call(&self, body: &str) -> Response {
         let bearer = format!("Bearer {}", self.minted["callback_token"].as_str().unwrap());
-        send_to(self.callgate.ingress, "POST", "/ask/a", &[("authorization", &bearer)], body.as_bytes())
+        let headers =
+            [("authorization", &*bearer), ("content-digest", "sha-256=:AA==:"), ("digest", "SHA-256=AA==")];
+        send_to(self.callgate.ingress, "POST", "/ask/a", &headers, body.as_bytes())
     }
 
     fn ask(&self, endpoint: &str) -> Response {
@@ -79,7 +81,9 @@ fn a_question_is_answered_once_at_its_own_endpoint() {
     assert_eq!(reason(&world.reply("", "{}")), (404, "action_unknown".to_owned()));
     assert_eq!(world.ask(&world.endpoint("/answer/1?x=y")).status, 200);
     assert_eq!(world.state()["state"], "asking");
-    assert!(String::from_utf8_lossy(&world.agent.received()[0].body).contains("/answer/1"), "as it came");
+    let delivered = world.agent.received().remove(0);
+    assert!(String::from_utf8_lossy(&delivered.body).contains("/answer/1"), "as it came");
+    assert_eq!(delivered.header("content-digest"), ["sha-256=:AA==:"]);
     let answered = send_to(
         world.callgate.egress.unwrap(),
         "POST",
@@ -133,6 +137,8 @@ fn an_unchanged_agent_answers_at_the_url_it_is_given() {
             let url = value["ask"]["action_endpoint"].as_str().unwrap().to_owned();
             assert_eq!(text, format!("{{\"ask\": {{ \"action_endpoint\": \"{url}\", \"n\": 1.0 }}}}"));
             assert_eq!(received.header("content-length"), [text.len().to_string()]);
+            // They are digests of the body with the provider's URL.
+            assert!(received.header("content-digest").is_empty() && received.header("digest").is_empty());
             url
         })
         .collect();

@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 
 use callgate::cli::first_configuration;
-use callgate::config::{CHANGE_ME, CallbackConvention, Config, Surroundings, preset};
+use callgate::config::{CHANGE_ME, CallbackConvention, Config, PRESETS, Surroundings, preset};
 use callgate::egress::CallbackRequest;
 use serde_json::{Value, json};
 
@@ -156,5 +157,80 @@ fn a_configuration_without_callback_tokens_needs_no_key() {
         asked.sort_unstable();
         assert_eq!(asked, variables, "{text}");
         assert!(text.contains("\nstore: { kind: file, path: "), "{text}");
+    }
+}
+
+/// Returns the text of `callgate init` for these providers.
+fn first(names: &[&'static str]) -> String {
+    let known: Vec<_> = names.iter().map(|name| (*name, preset(name).unwrap().1)).collect();
+    first_configuration(&known).unwrap()
+}
+
+#[test]
+fn a_configuration_for_all_providers_compiles() {
+    let all: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+    let possible = |name: &&&'static str| first_configuration(&[(name, preset(name).unwrap().1)]).is_some();
+    let all: Vec<_> = all.iter().filter(possible).copied().collect();
+    assert!(all.len() > 100, "{}", all.len());
+    let text = first(&all);
+    assert_eq!(text.matches("    preset: ").count(), all.len());
+}
+
+/// An alias and the name of a preset are the same provider.
+#[test]
+fn a_provider_is_not_given_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("callgate.yaml");
+    for names in [["a2a", "a2a-token"], ["a2a-token", "a2a"], ["github", "github"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
+        command.arg("init").arg("-o").arg(&file);
+        for name in names {
+            command.args(["--provider", name]);
+        }
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains("is given twice"), "{names:?}: {error}");
+        assert!(!file.exists(), "{names:?}");
+    }
+}
+
+/// A rule in comments says which characters to remove, and where. After that, the configuration compiles.
+#[test]
+fn a_rule_in_comments_can_be_activated() {
+    let grid = "azure-event-grid";
+    for names in [&[grid][..], &[grid, "github"], &[grid, "replicate"], &["replicate", grid]] {
+        let text = first(names);
+        let hint = text.lines().find(|line| line.contains("remove `# `")).unwrap();
+        let is_listening = text.contains("\n  egress: {");
+        assert_eq!(hint.contains("at `listen`"), !is_listening, "{text}");
+        let mut in_rule = false;
+        let active = |line: &str| {
+            in_rule |= line.contains("remove `# `");
+            let is_rule = in_rule && (line.starts_with("#   - ") || line.starts_with("#     "));
+            match line.strip_prefix("# ").filter(|rest| is_rule || *rest == "egress:") {
+                Some(rest) => format!("{rest}\n"),
+                None => format!("{}\n", line.replace("  # egress: {", "  egress: {")),
+            }
+        };
+        let text: String = text.lines().map(active).collect();
+        let surroundings = Surroundings { env: &|_| env("WHSEC"), file: &|path| std::fs::read(path) };
+        let config = Config::parse(&text.replace(CHANGE_ME, "changed"), &surroundings);
+        let errors = config.as_ref().err().map(|errors| format!("{errors:?}")).unwrap_or_default();
+        let count = names.iter().filter(|name| **name != "github").count();
+        assert!(
+            config.is_ok_and(|config| config.policy.egress.rules().len() == count),
+            "{names:?} {errors}\n{text}"
+        );
+    }
+}
+
+/// A rule for the whole API also passes on uploads.
+#[test]
+fn a_rule_for_a_whole_api_passes_on_large_bodies() {
+    for name in ["replicate", "deepgram", "a2a"] {
+        let text = first(&[name]);
+        let at = text.find("/{*rest}").unwrap();
+        let rule = text[at..].split("    inject: ").next().unwrap();
+        assert!(rule.contains("    body_max: 64MiB  # "), "{text}");
     }
 }

@@ -1,18 +1,21 @@
 //! The text of a first configuration.
 
 use crate::config::{CHANGE_ME, CallbackConvention, Config, PresetDefinition, Surroundings, TokenReturn};
-use crate::egress::{CallbackRequest, Insertion, InsertionPlace, RequestCondition, Slot};
+use crate::egress::{CallbackRequest, RequestCondition, Slot};
 
 /// Example secrets, one for each format that schemes require. A new configuration is compiled once with each of them,
 /// until one compilation succeeds.
 const SECRETS: [&str; 6] = [
-    "a secret of thirty-two bytes, or more",
+    TOKEN_KEY,
     "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
     "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056",
     "PtroYJ/1anP4GGP7sv/DVk9HQVYC+xLboxf98CI4tDM=",
     "user:and a long password",
     r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","alg":"ES256","x":"jBLSfGDkO-rjWoKjB9EE5H_aiqnSTWUqcljqlFtM0zA","y":"uNpP4Kk8K_vP85ojcaUJCWi7Uvy1GH03JPDlf9f4oIo"}]}"#,
 ];
+
+/// An example of a key of callback tokens.
+const TOKEN_KEY: &str = "a secret of thirty-two bytes, or more";
 
 /// The setting for a provider whose secrets Callgate derives. Each interaction has a secret of its own.
 const DERIVED: &str = "secrets: derived";
@@ -28,15 +31,31 @@ struct Parts {
     provider: String,
     /// The entry of `routes`.
     route: String,
-    /// The entry of `egress`, and whether it is complete. `None` if the provider has one address for all callbacks.
-    rule: Option<(String, bool)>,
+    /// The entry of `egress`. `None` if the provider has one address for all callbacks.
+    rule: Option<Rule>,
+    /// An example secret with which the configuration compiles.
+    secret: &'static str,
+}
+
+/// An entry of `egress`.
+enum Rule {
+    /// A complete entry.
+    Active(String),
+    /// An entry in comments. Between the two texts is the list of the places at which the user removes the comments.
+    Commented(String, String),
 }
 
 /// Returns a configuration that compiles, with comments that say what to change. Each provider has the name under which
-/// it is known. Returns `None` if no configuration for one of the providers compiles.
+/// it is known. Returns `None` if no configuration for one of the providers compiles, or if the configuration for all of
+/// them does not compile.
 pub fn first_configuration(providers: &[(&str, PresetDefinition)]) -> Option<String> {
     let parts: Vec<_> = providers.iter().map(|(name, entry)| parts(name, entry)).collect::<Option<_>>()?;
-    Some(configuration(providers, &parts))
+    let text = configuration(providers, &parts);
+    let secret = |wanted: &str| {
+        let mut names = providers.iter().map(|(name, _)| variable(name)).zip(&parts);
+        names.find(|(name, _)| name == wanted).map_or(TOKEN_KEY, |(_, parts)| parts.secret)
+    };
+    compiles(&text, &secret).then_some(text)
 }
 
 /// Returns the parts for one provider. Its settings are those with which a configuration for this provider compiles.
@@ -62,14 +81,16 @@ fn parts(name: &str, entry: &PresetDefinition) -> Option<Parts> {
         .flatten()
         .flat_map(|secrets| expects.map(|expect| format!("    preset: {name}\n{secrets}{expect}")));
     let mut parts = settings.map(|settings| parts_with(name, entry, &settings));
-    parts.find(|parts| {
-        let text = configuration(&[(name, entry.clone())], std::slice::from_ref(parts));
-        SECRETS.iter().any(|secret| compiles(&text, secret))
+    parts.find_map(|parts| {
+        let text = configuration(&[(name, entry.clone())], std::slice::from_ref(&parts));
+        let secret = SECRETS.into_iter().find(|secret| compiles(&text, &|_| *secret))?;
+        Some(Parts { secret, ..parts })
     })
 }
 
-fn compiles(text: &str, secret: &str) -> bool {
-    let env = |_: &str| Some(secret.to_owned());
+/// Reports whether a configuration compiles. `secret` returns the value of each environment variable.
+fn compiles(text: &str, secret: &dyn Fn(&str) -> &'static str) -> bool {
+    let env = |name: &str| Some(secret(name).to_owned());
     let file = |_: &str| Err(std::io::Error::from(std::io::ErrorKind::NotFound));
     Config::parse(&text.replace(CHANGE_ME, "changed"), &Surroundings { env: &env, file: &file }).is_ok()
 }
@@ -85,11 +106,10 @@ fn parts_with(name: &str, entry: &PresetDefinition, settings: &str) -> Parts {
     let signs = entry.scheme.as_ref().is_some_and(|scheme| scheme.has_proof());
     let provider = format!("  {name}:\n{settings}");
     match &entry.callback {
-        None if signs => Parts { provider, route: one_address(name, entry), rule: None },
-        callback => {
-            let derived = settings.contains(DERIVED);
-            let (route, rule) = (addresses(name, entry), rule(name, entry, derived));
-            Parts { provider, route, rule: Some((rule, callback.is_some())) }
+        None if signs => Parts { provider, route: one_address(name, entry), rule: None, secret: "" },
+        _ => {
+            let rule = rule(name, entry, settings.contains(DERIVED));
+            Parts { provider, route: addresses(name, entry), rule: Some(rule), secret: "" }
         }
     }
 }
@@ -101,7 +121,7 @@ fn configuration(providers: &[(&str, PresetDefinition)], parts: &[Parts]) -> Str
     let text = |part: fn(&Parts) -> &str| parts.iter().map(part).collect::<String>();
     let (settings, routes) = (text(|parts| &parts.provider), text(|parts| &parts.route));
     let rules: Vec<_> = parts.iter().filter_map(|parts| parts.rule.as_ref()).collect();
-    let is_active = rules.iter().any(|(_, is_complete)| *is_complete);
+    let is_active = rules.iter().any(|rule| matches!(rule, Rule::Active(_)));
     let egress_listener = match (rules.is_empty(), is_active) {
         (true, _) => String::new(),
         (false, true) => format!(
@@ -121,7 +141,13 @@ fn configuration(providers: &[(&str, PresetDefinition)], parts: &[Parts]) -> Str
         (false, true) => "\negress:\n".to_owned(),
         (false, false) => "\n# egress:\n".to_owned(),
     };
-    let rules: String = rules.iter().map(|(rule, _)| rule.as_str()).collect();
+    // If another provider has an active rule, the section and the listener are active already.
+    let places = if is_active { "here" } else { "here, at `egress`, and at `listen`" };
+    let rule = |rule: &&Rule| match rule {
+        Rule::Active(text) => text.clone(),
+        Rule::Commented(before, after) => format!("{before}{places}{after}"),
+    };
+    let rules: String = rules.iter().map(rule).collect();
     let change = match settings.contains(CHANGE_ME) || is_active && rules.contains(CHANGE_ME) {
         true => format!(" and replace each {CHANGE_ME}"),
         false => String::new(),
@@ -198,7 +224,7 @@ fn token_places(entry: &PresetDefinition) -> String {
 
 /// Returns the egress rule that creates the addresses of callbacks. If the convention of the provider is unknown, the rule
 /// is in comments. If `derived` is true, only an egress rule can send the secret of an address to the provider.
-fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> String {
+fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> Rule {
     let title = &entry.title;
     let by_hand = match derived {
         true => String::new(),
@@ -208,8 +234,11 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> String {
     };
     let Some(callback) = &entry.callback else {
         // Only the provider's documentation says which field of the request contains the callback URL.
-        return format!(
-            "{by_hand}# Or let Callgate make them for requests that the agent sends to http://{EGRESS}/{name}: remove `# ` here, and at `listen`.
+        let before = format!(
+            "{by_hand}# Or let Callgate make them for requests that the agent sends to http://{EGRESS}/{name}: remove `# ` "
+        );
+        let after = format!(
+            ".
 #   - name: {name}
 #     path: /{name}
 #     target: https://{CHANGE_ME}.example.com  # the API of {title}
@@ -217,17 +246,18 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> String {
 #     inject: {{ route: {name}, params: {{ id: {{ new: uuid }} }}, url: /callback_url }}  # the member of the request body in which {title} expects the URL
 "
         );
+        return Rule::Commented(before, after);
     };
     let inject = format!("inject: {{ route: {name}, preset: {name}, params: {{ id: {{ new: uuid }} }} }}");
     let head = format!("{by_hand}  - name: {name}\n");
-    match prefix(callback) {
+    Rule::Active(match prefix(callback) {
         Some(origin) => format!(
             "{head}    path: /{name}/{{*rest}}  # the base URL of the agent's client: http://{EGRESS}/{name}
     methods: [GET, HEAD, POST, PUT, PATCH, DELETE]
     target: {origin}/{{rest}}  # the API of {title}
-{body_max}    {inject}  # {which} get a callback
+    body_max: 64MiB  # the largest possible value; the default is 1MiB, also for uploads that get no callback
+    {inject}  # {which} get a callback
 ",
-            body_max = body_max(callback),
             which = requests(&callback.requests)
         ),
         None => format!(
@@ -235,17 +265,12 @@ fn rule(name: &str, entry: &PresetDefinition, derived: bool) -> String {
     target: {target}  # the URL of {title} for these requests
     {inject}
 ",
-            target = callback.api.as_deref().unwrap_or("https://CHANGE-ME.example.com")
+            target = callback
+                .api
+                .as_deref()
+                .map_or_else(|| format!("https://{CHANGE_ME}.example.com"), str::to_owned)
         ),
-    }
-}
-
-/// Returns the line with the maximum size of bodies, if the callback is inserted into requests with any kind of body, such
-/// as recordings.
-fn body_max(callback: &CallbackConvention) -> &'static str {
-    let in_body =
-        |insertion: &Insertion| matches!(insertion.place, InsertionPlace::Body(_) | InsertionPlace::Form(_));
-    if callback.insertions().any(in_body) { "" } else { "    body_max: 64MiB\n" }
+    })
 }
 
 /// Returns the origin of the provider's API if one rule can pass on the whole API. Otherwise a request without a callback

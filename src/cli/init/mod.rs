@@ -26,15 +26,18 @@ pub(super) struct InitArgs {
 
 pub(super) fn init(args: &InitArgs) -> u8 {
     let mut known: Vec<(&str, PresetDefinition)> = Vec::new();
+    let mut presets = Vec::new();
     for name in &args.providers {
-        let Some((_, entry)) = preset(name) else {
+        let Some((found, entry)) = preset(name) else {
             eprintln!("error: there is no provider {name}; `callgate providers` lists them");
             return EXIT_DATA;
         };
-        if known.iter().any(|(earlier, _)| earlier == name) {
-            eprintln!("error: the provider {name} is given twice");
+        if presets.contains(&found.name) {
+            let preset = if found.name == name { String::new() } else { format!(" ({})", found.name) };
+            eprintln!("error: the provider {name}{preset} is given twice");
             return EXIT_DATA;
         }
+        presets.push(found.name);
         known.push((name, entry));
     }
     let Some(text) = first_configuration(&known) else {

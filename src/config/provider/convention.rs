@@ -148,13 +148,20 @@ fn request(fields: &mut Fields<'_>) -> Option<CallbackRequest> {
 fn condition(at: &Cursor<'_>) -> Option<RequestCondition> {
     let mut fields = at.fields()?;
     let paths = fields.optional("path").map_or(Some(Vec::new()), |at| at.texts());
-    let members = fields.optional("body").map_or(Some(Vec::new()), |at| at.named());
+    let member = fields.optional("body").map(|at| member(&at));
     fields.finish();
-    let member = match members?.as_slice() {
-        [] => None,
-        [(pointer, at), ..] => Some((Pointer::parse(pointer)?, at.texts()?)),
-    };
-    Some(RequestCondition { paths: paths?, member })
+    Some(RequestCondition { paths: paths?, member: member.map_or(Some(None), |read| read.map(Some))? })
+}
+
+/// Reads the only member of `body` in a condition, and its values.
+fn member(at: &Cursor<'_>) -> Option<(Pointer, Vec<Box<str>>)> {
+    match at.named()?.as_slice() {
+        [(name, values)] => match Pointer::parse(name) {
+            Some(pointer) => Some((pointer, values.texts()?)),
+            None => values.error(format!("`{name}` is not a JSON pointer"), "such as /method"),
+        },
+        _ => at.error("expected exactly one member and its values", "{ /method: [a, b] }"),
+    }
 }
 
 fn token(at: &Cursor<'_>) -> Option<TokenReturn> {

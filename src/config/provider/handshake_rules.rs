@@ -2,8 +2,8 @@
 //! them. A preset contains them, or a user writes them into `signature`.
 
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, LOCATION, REFRESH, SET_COOKIE,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, DATE, EXPIRES, LOCATION,
+    PRAGMA, REFRESH, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, Method};
 
@@ -23,13 +23,19 @@ const METHODS: &[(&str, &Method)] =
 const HANDSHAKES_MAX: usize = 16;
 
 /// Headers that the reply to a handshake must not have. Callgate writes some of them itself. The others would change
-/// what a browser does with the reply.
-const RESERVED: [HeaderName; 6] = [
+/// what a browser does with the reply, or let a cache keep the reply, which repeats a challenge.
+const RESERVED: [HeaderName; 12] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_ORIGIN,
+    CACHE_CONTROL,
+    HeaderName::from_static("cdn-cache-control"),
+    DATE,
+    EXPIRES,
     LOCATION,
+    PRAGMA,
     REFRESH,
     SET_COOKIE,
+    HeaderName::from_static("surrogate-control"),
     X_CONTENT_TYPE_OPTIONS,
 ];
 
@@ -185,6 +191,10 @@ fn answer(at: &Cursor<'_>) -> Option<(u16, Headers, ReplyBody)> {
         }
     }
     fields.finish();
+    if let (Some(status @ (204 | 205)), true) = (status, text.is_some() || json.is_some()) {
+        let hint = "remove `text` and `json`, or use the status 200";
+        return at.error(format!("a response with status {status} has no body"), hint);
+    }
     let answer = match (text, json) {
         (Some(text), None) => ReplyBody::Text(text?),
         (None, Some(json)) => ReplyBody::Json(json?),

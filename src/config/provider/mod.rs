@@ -7,6 +7,7 @@ mod event_identity;
 mod feeds;
 mod handshake_rules;
 mod keys;
+mod own_scheme;
 mod place;
 mod presets;
 mod proof;
@@ -16,13 +17,12 @@ mod signature_scheme;
 use crate::body::content_coding::ContentCoding;
 use crate::config::yaml::{Cursor, Fields, did_you_mean, is_name, shown};
 use crate::ingress::Provider;
-use crate::signature::{
-    ExpectedClaim, Handshake, Proof, PublicKeySource, Scheme, SharedSecretPlace, SignaturePlace, Verifier,
-};
+use crate::signature::{ExpectedClaim, Proof, Scheme, SharedSecretPlace, SignaturePlace, Verifier};
 use allow::allow;
 use event_identity::{apply_rule, warn_if_indistinguishable};
 use handshake_rules::own_handshakes;
 use keys::keyed;
+use own_scheme::check;
 use proof::leeway_of;
 use signature_scheme::{KINDS, Kind, MACS, keys_at, require, scheme, tolerance_of};
 
@@ -288,8 +288,7 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
                 .map_or(Some(Vec::new()), |read| read)
                 .and_then(|handshakes| Some(Scheme { handshakes, ..scheme? }));
             if let (Some(scheme), Some(accepted)) = (&scheme, accepted) {
-                covered(at, scheme, accepted);
-                complete(&fields, scheme);
+                check(at, &mut fields, scheme, accepted);
                 warn_if_indistinguishable(at, scheme);
             }
             (scheme, None)
@@ -316,66 +315,6 @@ fn verifier(at: &Cursor<'_>, has_public_url: bool) -> Option<Verifier> {
     };
     fields.finish();
     verifier
-}
-
-/// Reports an error for each setting that a handshake needs and that is missing.
-fn complete(fields: &Fields<'_>, scheme: &Scheme) {
-    let any = |needs: fn(&Handshake) -> bool| scheme.handshakes.iter().any(needs);
-    let has_secrets = fields.has("secrets");
-    let needed = [
-        ("a `token`", "verify_token", any(|shake| shake.token.is_some()) && !has_secrets),
-        ("`of`", "subscriptions", any(|shake| shake.subscription.is_some())),
-        ("`learn`", "registration", any(|shake| shake.secret.is_some())),
-    ];
-    for (cause, setting, is_needed) in needed {
-        if is_needed && !fields.has(setting) {
-            let message = format!("a handshake has {cause}, so `{setting}` is missing");
-            let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
-        }
-    }
-    // A challenge has no braces and brackets, and the body begins with one of them. Without the body in the signed
-    // content, a caller could send signed content as the challenge, and would receive its signature.
-    let signs_body = match &scheme.proof {
-        Proof::Content(content) => content.content.contains_json(),
-        _ => false,
-    };
-    if !signs_body && any(Handshake::signs_unauthenticated_text) {
-        let hint = "write `signed: true`, or put {body} into `content`";
-        let _: Option<()> =
-            fields.at().error("the reply to an unsigned handshake could be the signature of a message", hint);
-    }
-}
-
-/// Reports an error if the scheme does not cover the body, unless the user accepts this with `unsigned_body`.
-fn covered(at: &Cursor<'_>, scheme: &Scheme, accepted: bool) {
-    let covers = scheme.covers().body;
-    if covers && accepted {
-        let _: Option<()> = at.error("the signature covers the body", "remove `unsigned_body`");
-    }
-    let hint = "or add `unsigned_body: accept` if the provider does not sign the body";
-    if matches!(scheme.proof, Proof::None) && scheme.handshakes.is_empty() {
-        let hint = "remove `signature`, or add the `handshakes` that the provider sends";
-        let _: Option<()> = at.error("the scheme `none` has only handshakes", hint);
-    }
-    let _: Option<()> = match &scheme.proof {
-        _ if covers || accepted => None,
-        Proof::Content(_) => {
-            at.error("`content` must contain {body}, or the signature does not cover the body", hint)
-        }
-        Proof::MessageSignature(_) => {
-            at.error("`components` must contain content-digest, which covers the body", hint)
-        }
-        Proof::Jwt(_) => at.error("`body_hash` must name the claim that covers the body", hint),
-        _ => None,
-    };
-    if let (Proof::Jwt(jwt), Some(PublicKeySource::Url(_))) = (&scheme.proof, &scheme.keys)
-        && !jwt.claims.iter().any(|(name, _)| matches!(&**name, "aud" | "sub"))
-    {
-        let _: Option<()> = at.error(
-            "everybody with a token of this issuer has access",
-            "add the `audience` or `subject` that the token must have",
-        );
-    }
 }
 
 #[cfg(test)]

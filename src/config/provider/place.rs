@@ -64,11 +64,12 @@ pub(super) fn place(fields: &mut Fields<'_>) -> Option<SignaturePlace> {
         Some(list) => list.iter().map(Cursor::header_name).collect::<Option<Vec<_>>>(),
         None => None,
     });
-    let separator = separator.flatten();
+    let (separator, commas) = separator.flatten().map_or((None, false), |(c, commas)| (Some(c), commas));
+    let complete = |format: HeaderFormat| if commas { format.with_commas() } else { format };
     let format = match format_at {
-        None => HeaderFormat::parse("{signature}", separator).ok(),
+        None => HeaderFormat::parse("{signature}", separator).ok().map(complete),
         Some(at) => at.text().and_then(|text| match HeaderFormat::parse(text, separator) {
-            Ok(format) => Some(format),
+            Ok(format) => Some(complete(format)),
             Err(fault) => at.error(format!("`{text}` {fault}"), "such as t={timestamp},v1={signature}"),
         }),
     };
@@ -95,11 +96,14 @@ fn signature_at(at: &Cursor<'_>) -> Option<SignaturePlace> {
     }
 }
 
-fn separator(at: &Cursor<'_>) -> Option<char> {
-    let text = at.text()?;
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(c @ (',' | ';' | '&' | ' ')), None) => Some(c),
-        _ => at.error("a separator is one of `,` `;` `&` and a space", ""),
+/// Reads the separator of a list in a header, and whether a comma may precede it.
+fn separator(at: &Cursor<'_>) -> Option<(char, bool)> {
+    match at.text()? {
+        "," => Some((',', false)),
+        ";" => Some((';', false)),
+        "&" => Some(('&', false)),
+        " " => Some((' ', false)),
+        ", " => Some((' ', true)),
+        _ => at.error("a separator is one of `,` `;` `&`, a space, and a comma with a space", ""),
     }
 }

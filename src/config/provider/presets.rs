@@ -264,6 +264,7 @@ impl Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signature::Proof;
 
     #[test]
     fn every_preset_compiles_and_the_list_is_whole() {
@@ -283,6 +284,41 @@ mod tests {
             assert_eq!(listed, files, "{folder}");
         }
         assert!(EDGES.iter().all(|known| edge(known.name).is_some()));
+    }
+
+    /// Providers sign these contents, so their presets must accept them. A scheme that a user describes must not be like
+    /// this.
+    #[test]
+    fn few_presets_sign_parts_without_a_boundary() {
+        let unclear = |preset: &Preset| {
+            let Some(Proof::Content(scheme)) = preset.read().unwrap().scheme.map(|scheme| scheme.proof)
+            else {
+                return None;
+            };
+            let time = scheme.timestamp.as_ref().map(|rule| &rule.source);
+            let (first, second) = scheme.content.unclear_boundary(time)?;
+            Some(format!("{}: {first}{second}", preset.name))
+        };
+        let unclear: Vec<_> = PRESETS.iter().filter_map(unclear).collect();
+        let known = ["kie: {body:/taskId}{body:/data/task_id}", "trello: {body}{url}", "twilio: {url}{form}"];
+        assert_eq!(unclear, known);
+    }
+
+    /// The same mistakes in the scheme of a user are errors.
+    #[test]
+    fn every_preset_describes_possible_requests() {
+        for preset in PRESETS {
+            let Some(scheme) = preset.read().unwrap().scheme else { continue };
+            if let Proof::Content(content) = &scheme.proof {
+                assert!(!content.covers_itself(), "{}", preset.name);
+            }
+            for handshake in &scheme.handshakes {
+                let formats = handshake.body_formats().chain(scheme.body_formats(handshake.signed));
+                let mut formats: Vec<_> = formats.collect();
+                formats.dedup();
+                assert!(formats.len() < 2, "{}: {}: {formats:?}", preset.name, handshake.name);
+            }
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn pointers(at: &Cursor<'_>) -> Option<Vec<Pointer>> {
     read.into_iter().collect()
 }
 
-fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) -> Option<ContentScheme> {
+fn content(kind: Kind, fields: &mut Fields<'_>, id_source: Option<&EventIdSource>) -> Option<ContentScheme> {
     let algorithm = fields.required("algorithm");
     let cipher = match kind {
         Kind::Asymmetric => {
@@ -168,7 +168,7 @@ fn content(kind: Kind, fields: &mut Fields<'_>, has_id: Option<&EventIdSource>) 
             "add {secret} to `content`, or use sha256",
         );
     }
-    if content.uses_id() && !has_id.is_some_and(EventIdSource::is_in_head) {
+    if content.uses_id() && !id_source.is_some_and(EventIdSource::is_in_head) {
         return fields
             .at()
             .error("{id} is signed, but has no location", "add `id: {header: NAME}` or `id: {query: NAME}`");

@@ -25,6 +25,8 @@ enum Placeholder {
 pub struct HeaderFormat {
     items: Vec<(Box<str>, Placeholder)>,
     separator: Option<char>,
+    /// Whether a comma may precede the separator.
+    commas: bool,
     text: Box<str>,
 }
 
@@ -85,7 +87,13 @@ impl HeaderFormat {
         {
             return Err(HeaderFormatError::Prefix);
         }
-        Ok(Self { items, separator, text: text.into() })
+        Ok(Self { items, separator, commas: false, text: text.into() })
+    }
+
+    /// Returns this format with items that may end in a comma. Some senders separate the items with a comma and a space
+    /// instead of a space.
+    pub fn with_commas(self) -> Self {
+        Self { commas: true, ..self }
     }
 
     /// Reports whether the header contains the timestamp.
@@ -116,6 +124,7 @@ impl HeaderFormat {
         };
         for part in items {
             let part = part.trim_matches([' ', '\t']);
+            let part = part.strip_suffix(',').filter(|_| self.commas).unwrap_or(part);
             let Some((rest, field)) = self.field(part) else { continue };
             match field {
                 Placeholder::Signature => signature(rest),
@@ -258,6 +267,17 @@ mod tests {
         assert!(format.has_timestamp());
         let twice = HeaderValue::from_static("t=1,t=2");
         assert!(format.read(&twice, |_| {}).is_err());
+    }
+
+    #[test]
+    fn a_comma_may_precede_the_space() {
+        let format = HeaderFormat::parse("v1,{signature}", Some(' ')).unwrap();
+        assert_eq!(read(&format, "v1,a= v1,b="), (vec!["a=", "b="], None));
+        assert_eq!(read(&format, "v1,a=, v1,b="), (vec!["a=,", "b="], None));
+        let format = format.with_commas();
+        assert_eq!(read(&format, "v1,a= v1,b="), (vec!["a=", "b="], None));
+        assert_eq!(read(&format, "v1,a=, v1a,c=, v1,b=,"), (vec!["a=", "b="], None));
+        assert_eq!(read(&format, "v1,a=,, v1,b="), (vec!["a=,", "b="], None));
     }
 
     #[test]

@@ -13,7 +13,9 @@ const PARAMETER_BYTES_MAX: usize = 8 * 1024;
 /// Returns the value of a query parameter, or `None` if the query does not have it.
 ///
 /// # Errors
-/// `signature_malformed` if programs could read different values of the parameter, or if the value is too long.
+/// `signature_malformed` if programs could read different values of the parameter, if the value is too long, or if it
+/// has a control character. A line break or a NUL can end the value for other programs, and can move the boundary
+/// between signed parts.
 pub(in crate::signature) fn optional_parameter<'a>(
     head: &RequestHead<'a>,
     name: &str,
@@ -24,6 +26,10 @@ pub(in crate::signature) fn optional_parameter<'a>(
     match value {
         Some(value) if value.len() > PARAMETER_BYTES_MAX => {
             let detail = format!("the query parameter {name} is longer than 8 KiB");
+            Err(Refusal::new(Denial::SignatureMalformed, detail))
+        }
+        Some(value) if value.chars().any(is_control) => {
+            let detail = format!("the query parameter {name} has a control character");
             Err(Refusal::new(Denial::SignatureMalformed, detail))
         }
         value => Ok(value),
@@ -41,4 +47,9 @@ pub(in crate::signature) fn required_parameter<'a>(
 ) -> Result<Cow<'a, str>, Refusal> {
     optional_parameter(head, name, plus)?
         .ok_or_else(|| Refusal::new(Denial::SignatureMissing, format!("the query has no parameter {name}")))
+}
+
+/// Reports whether a character is a control character, or a line or paragraph separator of Unicode.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }

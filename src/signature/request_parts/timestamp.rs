@@ -11,6 +11,9 @@ use crate::denial::{Denial, Refusal};
 use crate::json::Pointer;
 use crate::time::Timestamp;
 
+/// Length of an HTTP date, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+const HTTP_DATE_BYTES: usize = 29;
+
 /// The format of a timestamp.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TimestampUnit {
@@ -163,14 +166,16 @@ impl TimestampUnit {
     }
 
     /// Parses a timestamp. A Unix time must consist of one to thirteen digits. A sign, a fraction or white space is an
-    /// error, because other parsers could read a different time.
+    /// error, because other parsers could read a different time. A leading zero is an error, and an HTTP date must have
+    /// its fixed length: otherwise the last bytes of the part before the timestamp could become the first bytes of the
+    /// timestamp.
     fn read(self, text: &str) -> Option<Timestamp> {
         let decimal = || {
             let digits = (1..=13).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-            digits.then(|| text.parse::<i64>().ok()).flatten()
+            (digits && (text == "0" || !text.starts_with('0'))).then(|| text.parse::<i64>().ok()).flatten()
         };
         match self {
-            Self::HttpDate if text.ends_with(" GMT") => {
+            Self::HttpDate if text.len() == HTTP_DATE_BYTES && text.ends_with(" GMT") => {
                 let moment = ::time::OffsetDateTime::parse(text, &Rfc2822).ok()?;
                 Some(Timestamp::from_unix_secs(moment.unix_timestamp()))
             }
@@ -212,11 +217,23 @@ mod tests {
             assert_eq!((unit.read(&unit.write(at)), unit.name()), (Some(at), name));
         }
         assert_eq!(TimestampUnit::HttpDate.write(at), "Thu, 01 Jan 2026 00:00:00 GMT");
-        for bad in ["1767225600.5", "-1", "1767225600 ", "0x10", "", "99999999999999"] {
+        for bad in ["1767225600.5", "-1", "1767225600 ", "0x10", "", "99999999999999", "01767225600", "00"] {
             assert_eq!(TimestampUnit::UnixSeconds.read(bad), None, "{bad}");
+            assert_eq!(TimestampUnit::UnixMilliseconds.read(bad), None, "{bad}");
         }
-        assert_eq!(TimestampUnit::Rfc3339.read("2026-01-01"), None);
-        assert_eq!(TimestampUnit::HttpDate.read("Thu, 01 Jan 2026 00:00:00 +0100"), None);
+        for bad in
+            ["2026-01-01", "02026-01-01T00:00:00Z", "12026-01-01T00:00:00Z", "2026-01-01T00:00:00+00:001"]
+        {
+            assert_eq!(TimestampUnit::Rfc3339.read(bad), None, "{bad}");
+        }
+        for bad in [
+            "Thu, 01 Jan 2026 00:00:00 +0100",
+            "Thu, 1 Jan 2026 00:00:00 GMT",
+            "01 Jan 2026 00:00:00 GMT",
+            " Thu, 01 Jan 2026 00:00:00 GMT",
+        ] {
+            assert_eq!(TimestampUnit::HttpDate.read(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::ingress::{Admitted, Decided, Denied, Permit, Seen, Turned, Verified};
 use crate::observe::Span;
 use crate::policy::Policy;
 use crate::proxy::agent_client::{AgentClient, RequestSlot};
+use crate::proxy::decode_body::decode_body;
 use crate::proxy::ingress::context::IngressContext;
 use crate::proxy::ingress::deliver::{Delivery, deliver, settle};
 use crate::proxy::listen::ConnInfo;
@@ -134,8 +135,8 @@ impl CallbackExchange<'_> {
         };
         let body_bytes = body.len() as u64;
         let head = head_of(self.session, caller);
-        let mut grow = |bytes: u64| reservation.grow_to(body_bytes.saturating_add(bytes));
-        if let Err(denial) = admitted.decode_body(&head, &body, &mut grow, trail) {
+        let decoded = decode_body(&mut admitted, &head, &body, &mut reservation, trail).await;
+        if let Err(denial) = decoded {
             return self.deny(Denied { denial, seen: admitted.into_seen() }, body_bytes).await;
         }
         let mut end = match admitted.decide_body(&head, &body, trail) {

@@ -1,0 +1,52 @@
+//! Checks of the handshakes of a scheme that a user describes.
+
+use crate::config::yaml::Fields;
+use crate::signature::{BodyFormat, Handshake, Proof, Scheme};
+
+/// Reports an error for each setting that a handshake needs and that is missing.
+pub(super) fn complete(fields: &Fields<'_>, scheme: &Scheme) {
+    let any = |needs: fn(&Handshake) -> bool| scheme.handshakes.iter().any(needs);
+    let has_secrets = fields.has("secrets");
+    let needed = [
+        ("a `token`", "verify_token", any(|shake| shake.token.is_some()) && !has_secrets),
+        ("`of`", "subscriptions", any(|shake| shake.subscription.is_some())),
+        ("`learn`", "registration", any(|shake| shake.secret.is_some())),
+    ];
+    for (cause, setting, is_needed) in needed {
+        if is_needed && !fields.has(setting) {
+            let message = format!("a handshake has {cause}, so `{setting}` is missing");
+            let _: Option<()> = fields.at().error(message, "without it, Callgate denies this handshake");
+        }
+    }
+    // A challenge has no braces and brackets, and the body begins with one of them. Without the body in the signed
+    // content, a caller could send signed content as the challenge, and would receive its signature.
+    let signs_body = match &scheme.proof {
+        Proof::Content(content) => content.content.contains_json(),
+        _ => false,
+    };
+    if !signs_body && any(Handshake::signs_unauthenticated_text) {
+        let hint = "write `signed: true`, or put {body} into `content`";
+        let _: Option<()> =
+            fields.at().error("the reply to an unsigned handshake could be the signature of a message", hint);
+    }
+}
+
+/// Reports an error for each handshake that no request can be, because its body would have to have two formats.
+pub(super) fn answerable(fields: &mut Fields<'_>, scheme: &Scheme) {
+    let Some(list) = fields.optional("handshakes").and_then(|at| at.list()) else { return };
+    for (at, handshake) in list.iter().zip(&scheme.handshakes) {
+        let formats = || handshake.body_formats().chain(scheme.body_formats(handshake.signed));
+        let Some(first) = formats().next() else { continue };
+        if let Some(other) = formats().find(|format| *format != first) {
+            let message =
+                format!("no request can be this handshake: its body would have to be {first} and {other}");
+            let hint = match handshake.body_formats().any(|format| format == BodyFormat::Json) {
+                true => {
+                    "the scheme reads a value from a body of another format; remove the values of this handshake that are in a JSON body"
+                }
+                false => "the scheme reads a value from a body of another format; remove `form` from `when`",
+            };
+            let _: Option<()> = at.error(message, hint);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Decodes a body between other work of the same thread.
+
+use crate::denial::Denial;
+use crate::http::MemoryReservation;
+use crate::ingress::Admitted;
+use crate::request::RequestHead;
+use crate::trail::Trail;
+
+/// Decodes the body, if the provider's setting `decode` lists its content coding. A body of 64 MiB takes some hundred
+/// milliseconds, so the task yields after each step. The memory of the decoded body is added to `reservation`.
+///
+/// # Errors
+/// `body_too_large`, `body_undecodable`, or `overloaded` if there is not enough memory.
+pub(crate) async fn decode_body(
+    admitted: &mut Admitted,
+    head: &RequestHead<'_>,
+    body: &[u8],
+    reservation: &mut MemoryReservation,
+    trail: &mut Trail,
+) -> Result<(), Denial> {
+    let Some(mut decoder) = admitted.body_decoder(head, body) else { return Ok(()) };
+    let mut grow = |bytes: u64| reservation.grow_to((body.len() as u64).saturating_add(bytes));
+    let result = loop {
+        match decoder.step(&mut grow) {
+            Ok(false) => tokio::task::yield_now().await,
+            Ok(true) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    admitted.decoded(decoder, body, result, trail)
+}
