@@ -16,7 +16,7 @@ use crate::replica::Replicas;
 use crate::signature::Verifier;
 use crate::source::Selection;
 use crate::time::{Rate, Timestamp};
-use crate::token::{Grant, Minter};
+use crate::token::{Grant, MintedToken, Minter};
 
 /// The compiled rules by which Callgate decides about requests, with the data that these rules need.
 #[derive(Clone, Debug)]
@@ -297,7 +297,8 @@ impl Policy {
         self.providers.iter().find(|provider| *provider.name == *name)
     }
 
-    /// Mints a callback URL and its token for one interaction of a route.
+    /// Mints a callback URL and its token for one interaction of a route. An opaque token has an interaction of its own
+    /// instead of `interaction`.
     ///
     /// # Errors
     /// Returns a [`MintFault`] if the request does not fit the route.
@@ -337,7 +338,8 @@ impl Policy {
             uses,
             owner: owner.as_deref(),
         };
-        let token = minting.minter.mint(&grant).ok_or(MintFault::Cryptography)?;
+        let MintedToken { token, interaction } =
+            minting.minter.mint(&grant).ok_or(MintFault::Cryptography)?;
         let path = route.path.fill(|name| match name {
             TOKEN_CAPTURE => Some(&token),
             _ => captures.iter().find(|(n, _)| *n == name).map(|(_, value)| *value),
@@ -354,7 +356,7 @@ impl Policy {
             captures: pairs(captures.iter().copied()),
             issued: now,
             uses,
-            interaction: interaction.to_owned(),
+            interaction,
             callback_url: url,
             callback_token: token,
             expires,

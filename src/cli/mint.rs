@@ -17,6 +17,7 @@ use crate::policy::MintRequest;
 use crate::random::new_id;
 use crate::source::reachable;
 use crate::time::{Timestamp, format_duration, parse_duration};
+use crate::token::Form;
 
 /// Timeout for the connection to the running Callgate, and for each read.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,6 +95,11 @@ impl MintArgs {
     /// Mints from the configuration alone. On failure, returns the exit code and the message.
     fn make(&self, config: &Config) -> Result<Value, (u8, String)> {
         let store = &config.startup.store;
+        if config.policy.minting.as_ref().is_some_and(|minting| minting.minter.form() == Form::Opaque) {
+            let message =
+                "an opaque token is valid only if the running Callgate mints it (`callback_tokens.form`)";
+            return Err((EXIT_DATA, message.to_owned()));
+        }
         if store.unknown == Unknown::Refuse {
             eprintln!(
                 "warning: `store.unknown` is `refuse`, and this interaction is not in the ledger: its \

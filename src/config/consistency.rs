@@ -11,8 +11,9 @@ use crate::egress::Egress;
 use crate::ingress::Route;
 use crate::interaction::Follow;
 use crate::path::CanonicalPath;
-use crate::policy::Limits;
+use crate::policy::{Limits, Minting};
 use crate::time::format_duration;
+use crate::token::Form;
 
 /// The key of the routes. Their list has the order of the file.
 const ROUTES: &str = "routes";
@@ -24,7 +25,7 @@ pub(super) struct Sections<'a> {
     pub(super) routes: &'a [Arc<Route>],
     pub(super) egress: Option<&'a Cursor<'a>>,
     pub(super) rules: Option<&'a Egress>,
-    pub(super) token_ttl: Option<Duration>,
+    pub(super) minting: Option<&'a Minting>,
     pub(super) limits: Option<&'a Limits>,
 }
 
@@ -35,10 +36,11 @@ impl Sections<'_> {
             egress_listener(root, startup, self.routes, self.egress);
             egress_bodies(root, startup, self.rules);
             health_paths(root, startup, self.routes);
-            replicas(root, startup, self.token_ttl.is_some());
+            replicas(root, startup, self.minting.is_some());
         }
-        if let Some(ttl) = self.token_ttl {
-            deadlines(root, self.routes, ttl);
+        if let Some(minting) = self.minting {
+            deadlines(root, self.routes, minting.ttl);
+            opaque_tokens(root, self.startup, minting);
         }
         interactions_that_only_expire(root, self.routes, self.rules);
         if let Some(limits) = self.limits {
@@ -77,6 +79,16 @@ fn health_paths(root: &Cursor<'_>, startup: &Startup, routes: &[Arc<Route>]) {
                 format!("the route {} matches the path {} of a health check", route.name, path.as_str());
             let _: Option<()> = root.element(ROUTES, i).error(message, "change `health` in `listen.ingress`");
         }
+    }
+}
+
+/// Reports a warning if opaque tokens are lost with the ledger in memory.
+fn opaque_tokens(root: &Cursor<'_>, startup: Option<&Startup>, minting: &Minting) {
+    let is_in_memory = startup.is_some_and(|startup| startup.store.path.is_none());
+    if minting.minter.form() == Form::Opaque && is_in_memory {
+        root.warn(
+            "`callback_tokens.form` is opaque, and the ledger is in memory: after a restart, the callbacks of earlier tokens are denied",
+        );
     }
 }
 

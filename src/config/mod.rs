@@ -107,7 +107,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
     let limits = listen::limits(fields.optional("limits"));
     let explain_denials = fields.optional("explain_denials").map_or(Some(false), |at| at.boolean());
     let (url, stated_url) = (public_url.clone().flatten(), public_url.as_ref().map(Option::as_deref));
-    let tokens = fields.optional("callback_tokens").map(|at| route::callback_tokens(&at, stated_url));
+    let tokens = callback_tokens(&mut fields, stated_url);
     let token_keys = tokens.as_ref().and_then(|tokens| tokens.as_ref());
     let asserter = fields.optional("assertion").map(|at| route::assertion(&at, stated_url, token_keys));
     let providers = providers(&mut fields, public_url.is_some());
@@ -135,7 +135,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         routes: routes.as_deref().unwrap_or_default(),
         egress: egress_at.as_ref(),
         rules: egress.as_ref(),
-        token_ttl: token_keys.map(|tokens| tokens.minting.ttl),
+        minting: token_keys.map(|tokens| &tokens.minting),
         limits: limits.as_ref(),
     }
     .check(root);
@@ -160,6 +160,14 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
 
 fn client_address(fields: &mut Fields<'_>) -> Option<Option<ClientAddress>> {
     fields.optional("client_address").map_or(Some(None), |at| listen::client_address(&at).map(Some))
+}
+
+fn callback_tokens(
+    fields: &mut Fields<'_>,
+    public_url: Option<Option<&str>>,
+) -> Option<Option<route::CallbackTokens>> {
+    let has_replicas = fields.has("replicas");
+    fields.optional("callback_tokens").map(|at| route::callback_tokens(&at, public_url, has_replicas))
 }
 
 /// Reads `replicas`. The listener becomes a part of `startup`.

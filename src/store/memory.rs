@@ -288,7 +288,8 @@ impl Memory {
         granted: &Granted,
         now: Timestamp,
     ) -> Result<&'s mut Slot, ClaimError> {
-        if self.settings.unknown == Unknown::Refuse && !ask.adopts {
+        // An opaque token does not say when it expires.
+        if granted.is_opaque || (self.settings.unknown == Unknown::Refuse && !ask.adopts) {
             return Err(unknown());
         }
         let captures = pairs(ask.captures.iter());

@@ -4,6 +4,7 @@
 use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims, OWNED_VERSION};
 use super::derive::Deriver;
 use super::mint::header_text;
+use super::opaque::{OpaqueKey, is_opaque};
 use crate::denial::{Denial, Refusal};
 use crate::jose::{Key, Unverified, is_object};
 use crate::secret::Secret;
@@ -23,6 +24,9 @@ pub struct Granted {
     /// The encrypted owner of the interaction (see [`OwnerSealer`](crate::replica::OwnerSealer)). `None` if the token
     /// names no owner.
     pub owner: Option<Box<str>>,
+    /// Whether the token is opaque. Only the ledger then knows when the token was minted, when it expires, and how many
+    /// callbacks it allows.
+    pub is_opaque: bool,
 }
 
 /// A verifier for callback tokens.
@@ -33,15 +37,18 @@ pub struct CallbackVerifier {
     headers: Vec<Option<Box<str>>>,
     /// The derivers of signing secrets: one for each key that can mint.
     derivers: Vec<Deriver>,
+    /// The keys of opaque tokens: one for each key that can mint.
+    opaque: Vec<OpaqueKey>,
     audience: Box<str>,
 }
 
 impl CallbackVerifier {
     /// Creates a verifier. `audience` is the public URL of this Callgate. The verifier accepts tokens that are signed
     /// with any of `keys`. New tokens are signed with the first key.
-    pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, audience: &str) -> Self {
+    pub fn new(keys: Vec<Key>, derivers: Vec<Deriver>, opaque: Vec<OpaqueKey>, audience: &str) -> Self {
         let header = |key: &Key| header_text(CALLBACK_TYPE, key.algorithm(), key.id()?);
-        Self { headers: keys.iter().map(header).collect(), keys, derivers, audience: audience.into() }
+        let headers = keys.iter().map(header).collect();
+        Self { headers, keys, derivers, opaque, audience: audience.into() }
     }
 
     /// Returns the keys.
@@ -83,6 +90,9 @@ impl CallbackVerifier {
         captures: impl Iterator<Item = (&'c str, &'c str)>,
         now: Timestamp,
     ) -> Result<Granted, Refusal> {
+        if is_opaque(token) {
+            return self.verify_opaque(token, route, captures);
+        }
         let payload = self.payload(token)?;
         let claims = Some(&payload).filter(|payload| is_object(payload));
         let claims: Claims<'_> =
@@ -113,6 +123,30 @@ impl CallbackVerifier {
             expires: Timestamp::from_unix_secs(claims.exp),
             uses: claims.uses,
             owner: claims.own.map(|own| own.into()),
+            is_opaque: false,
+        })
+    }
+
+    /// Verifies an opaque token. Tries every key.
+    fn verify_opaque<'c>(
+        &self,
+        token: &str,
+        route: &str,
+        captures: impl Iterator<Item = (&'c str, &'c str)>,
+    ) -> Result<Granted, Refusal> {
+        let captures: Vec<_> = captures.collect();
+        let verify = |key: &OpaqueKey| key.verify(token, &self.audience, route, captures.iter().copied());
+        let Some(interaction) = self.opaque.iter().find_map(verify) else {
+            let detail = "no key minted this opaque token for this route and these captures";
+            return Err(Refusal::new(Denial::TokenForged, detail));
+        };
+        Ok(Granted {
+            interaction: interaction.into(),
+            issued: Timestamp::from_unix_secs(0),
+            expires: Timestamp::from_unix_ms(i64::MAX),
+            uses: None,
+            owner: None,
+            is_opaque: true,
         })
     }
 }

@@ -8,6 +8,7 @@ use jsonwebtoken::{EncodingKey, Header};
 
 use super::callback_claims::{CALLBACK_TYPE, CALLBACK_VERSION, CALLGATE_ISSUER, Claims, OWNED_VERSION};
 use super::derive::Deriver;
+use super::opaque::OpaqueKey;
 use crate::jose::{Algorithm, Family, KeyFault, SHARED_KEY_BYTES_MIN};
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -46,9 +47,30 @@ pub struct Grant<'a> {
     pub owner: Option<&'a str>,
 }
 
+/// The form of new callback tokens. Tokens of both forms are accepted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Form {
+    /// A JWT. It contains all rights of the token.
+    #[default]
+    Jwt,
+    /// A short text. The ledger knows the rights.
+    Opaque,
+}
+
+/// A new token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MintedToken {
+    /// The text of the token.
+    pub token: String,
+    /// The interaction that the token belongs to. The form of the token decides whether it is that of the [`Grant`].
+    pub interaction: String,
+}
+
 /// Mints callback tokens with one key.
 #[derive(Clone)]
 pub struct Minter {
+    form: Form,
+    opaque: OpaqueKey,
     key_id: Box<str>,
     algorithm: Algorithm,
     key: EncodingKey,
@@ -89,7 +111,20 @@ impl Minter {
         }
         let key = EncodingKey::from_secret(secret.expose());
         let deriver = Deriver::new(secret).ok_or(KeyFault::TooShort)?;
-        Ok(Self { key_id: key_id.into(), algorithm, key, deriver, audience: audience.into() })
+        let opaque = OpaqueKey::new(secret).ok_or(KeyFault::TooShort)?;
+        let (key_id, audience, form) = (key_id.into(), audience.into(), Form::Jwt);
+        Ok(Self { form, opaque, key_id, algorithm, key, deriver, audience })
+    }
+
+    /// Sets the form of new tokens.
+    #[must_use]
+    pub fn with_form(self, form: Form) -> Self {
+        Self { form, ..self }
+    }
+
+    /// Returns the form of new tokens.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Returns the derived signing secret of one interaction, for providers that receive their secret with the
@@ -99,7 +134,21 @@ impl Minter {
     }
 
     /// Mints a token. Returns `None` only if the cryptography library fails.
-    pub fn mint(&self, grant: &Grant<'_>) -> Option<String> {
+    ///
+    /// The interaction of an opaque token is a digest of the token, and not the one of the grant.
+    pub fn mint(&self, grant: &Grant<'_>) -> Option<MintedToken> {
+        match self.form {
+            Form::Jwt => {
+                Some(MintedToken { token: self.mint_jwt(grant)?, interaction: grant.interaction.to_owned() })
+            }
+            Form::Opaque => {
+                let (token, interaction) = self.opaque.mint(&self.audience, grant.route, grant.captures)?;
+                Some(MintedToken { token, interaction })
+            }
+        }
+    }
+
+    fn mint_jwt(&self, grant: &Grant<'_>) -> Option<String> {
         let header = header(CALLBACK_TYPE, self.algorithm, &self.key_id);
         let claims = Claims {
             v: if grant.owner.is_some() { OWNED_VERSION } else { CALLBACK_VERSION },

@@ -12,13 +12,15 @@ mod callback_claims;
 mod derive;
 mod jwt;
 mod mint;
+mod opaque;
 
 pub use crate::jose::{Algorithm, Family, Key, KeyFault, KeyMaterial, SHARED_KEY_BYTES_MIN};
 pub use assertion::{Asserted, Asserter, Stamp};
 pub use callback::{CallbackVerifier, Granted};
 pub use derive::Deriver;
 pub use jwt::{JwtRules, JwtVerifier};
-pub use mint::{Grant, Minter};
+pub use mint::{Form, Grant, MintedToken, Minter};
+pub use opaque::OpaqueKey;
 
 #[cfg(test)]
 mod tests;

@@ -133,6 +133,7 @@ fn a_minted_token_begins_with_the_header_its_verifier_knows() {
         minter
             .mint(&grant)
             .unwrap()
+            .token
             .starts_with(&*header_text(super::callback_claims::CALLBACK_TYPE, algorithm, "k1").unwrap())
     );
 }

@@ -81,8 +81,14 @@ impl Ledger {
         let route = Arc::clone(&self.config.policy.route("doc").unwrap().name);
         let path = CanonicalPath::parse("/doc/a").unwrap();
         let captures = self.config.policy.route("doc").unwrap().path.capture(&path);
-        let granted =
-            Granted { interaction: id.into(), issued: now, expires: now.plus(HOUR), uses: None, owner: None };
+        let granted = Granted {
+            interaction: id.into(),
+            issued: now,
+            expires: now.plus(HOUR),
+            uses: None,
+            owner: None,
+            is_opaque: false,
+        };
         let has_interaction = !id.is_empty();
         let scope = if has_interaction { Scope::Interaction(id) } else { Scope::Captures(&captures) };
         let events = [EventKey::of_id(&route, scope, event.as_bytes())];
@@ -346,6 +352,7 @@ fn every_waiting_duplicate_gets_its_turn_when_deliveries_fail() {
                     expires: START.plus(HOUR),
                     uses: None,
                     owner: None,
+                    is_opaque: false,
                 };
                 let of_dedup = n % 4 == 3;
                 let scope = if of_dedup { Scope::Captures(captures) } else { Scope::Interaction(id) };

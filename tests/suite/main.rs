@@ -60,6 +60,7 @@ mod limits;
 mod named;
 mod notices;
 mod observing;
+mod opaque_tokens;
 mod outbound_proxy;
 mod page;
 mod process;

@@ -16,6 +16,7 @@ use crate::policy::{Feed, Policy};
 use crate::signature::{Proof, SignaturePlace, TimestampSource, Verifier, VerifierKeys};
 use crate::source::{Allowlist, Networks};
 use crate::time::{Rate, format_duration};
+use crate::token::Form;
 
 /// The maximum number of ranges printed for each list.
 const RANGES_MAX: usize = 50;
@@ -30,6 +31,7 @@ pub(super) fn describe(config: &Config) -> Value {
         "client_address": client_address(policy),
         "callback_tokens": policy.minting.as_ref().map(|minting| json!({
             "ttl": format_duration(minting.ttl),
+            "form": if minting.minter.form() == Form::Opaque { "opaque" } else { "jwt" },
             "minted_with": minting.minter.to_string(),
             "keys": callback_keys(policy).unwrap_or_else(|| vec![minting.minter.to_string()]),
         })),

@@ -24,10 +24,11 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::signature::{Proof, VerifierKeys};
 use crate::token::Asserter;
 use stream::stream;
-use token::{CallbackTokens, token};
+use token::token;
 
 pub(super) use assertion::assertion;
 pub(super) use passed_headers::passed_headers;
+pub(super) use token::CallbackTokens;
 pub(super) use token::callback_tokens;
 
 /// The default maximum size of a body, in bytes.

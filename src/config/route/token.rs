@@ -10,8 +10,8 @@ use crate::path::{TOKEN_CAPTURE, Template};
 use crate::policy::{Minting, TTL_MAX};
 use crate::secret::Secret;
 use crate::token::{
-    Algorithm, CallbackVerifier, Deriver, Family, JwtRules, JwtVerifier, Key, KeyMaterial, Minter,
-    SHARED_KEY_BYTES_MIN,
+    Algorithm, CallbackVerifier, Deriver, Family, Form, JwtRules, JwtVerifier, Key, KeyMaterial, Minter,
+    OpaqueKey, SHARED_KEY_BYTES_MIN,
 };
 
 /// The compiled `callback_tokens`.
@@ -38,13 +38,29 @@ const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 /// Reads `callback_tokens`.
 ///
 /// `public_url` is `None` if this setting is missing, and `Some(None)` if this setting has a mistake.
-pub(crate) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>) -> Option<CallbackTokens> {
+///
+/// `has_replicas` tells whether the configuration has the section `replicas`.
+pub(crate) fn callback_tokens(
+    at: &Cursor<'_>,
+    public_url: Option<Option<&str>>,
+    has_replicas: bool,
+) -> Option<CallbackTokens> {
     let mut fields = at.fields()?;
     let ttl = fields.optional("ttl").map_or(Some(TTL_DEFAULT), |at| match at.duration()? {
         ttl if ttl < Duration::from_secs(1) || ttl > TTL_MAX => at.error("must be between 1s and 366d", ""),
         ttl => Some(ttl),
     });
     let keys = fields.required("keys").and_then(|at| minting_keys(&at));
+    let form = fields.optional("form").map_or(Some(Form::Jwt), |at| {
+        let form = at.one_of(&[("jwt", Form::Jwt), ("opaque", Form::Opaque)])?;
+        if form == Form::Opaque && has_replicas {
+            return at.error(
+                "only the ledger of the replica that minted an opaque token knows its rights",
+                "use `form: jwt`, or one replica",
+            );
+        }
+        Some(form)
+    });
     fields.finish();
     let Some(public_url) = public_url else {
         return at.error("callback tokens need a `public_url`", "their URLs begin with it");
@@ -57,7 +73,9 @@ pub(crate) fn callback_tokens(at: &Cursor<'_>, public_url: Option<Option<&str>>)
         .map(|(id, algorithm, secret)| Key::new(Some(id), *algorithm, KeyMaterial::Shared(secret)).ok())
         .collect::<Option<Vec<_>>>()?;
     let derivers = keys.iter().map(|(_, _, secret)| Deriver::new(secret)).collect::<Option<Vec<_>>>()?;
-    let verifier = CallbackVerifier::new(verifying, derivers, public_url);
+    let opaque = keys.iter().map(|(_, _, secret)| OpaqueKey::new(secret)).collect::<Option<Vec<_>>>()?;
+    let verifier = CallbackVerifier::new(verifying, derivers, opaque, public_url);
+    let minter = minter.with_form(form?);
     let secrets = keys.into_iter().map(|(_, _, secret)| secret).collect();
     Some(CallbackTokens { minting: Minting { minter, ttl: ttl? }, verifier: Arc::new(verifier), secrets })
 }

@@ -133,6 +133,10 @@ impl Run<'_> {
             Ok(verified) => {
                 (found.granted, found.token) = (verified.granted, verified.token);
                 trail.pass(Check::Token, || match &found.granted {
+                    Some(granted) if granted.is_opaque => format!(
+                        "opaque, bound to {}, interaction {}; only the ledger knows its lifetime and its uses",
+                        self.captures, granted.interaction
+                    ),
                     Some(granted) => format!(
                         "bound to {}, interaction {}, until {}",
                         self.captures, granted.interaction, granted.expires

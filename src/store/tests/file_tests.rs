@@ -85,6 +85,7 @@ async fn delivers_at(
         expires: NOW.plus(HOUR),
         uses: None,
         owner: None,
+        is_opaque: false,
     });
     let (follow, report) = (Follow::default(), Report::default());
     let route = "r".into();

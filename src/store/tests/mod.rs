@@ -78,6 +78,7 @@ async fn a_denial_waits_until_the_changes_behind_it_are_durable() {
         expires: Timestamp::from_unix_ms(1000),
         uses: None,
         owner: None,
+        is_opaque: false,
     };
     let ask =
         Ask { granted: Some(&granted), events: &events, ..Ask::new(&route, &captures, &follow, &report) };
@@ -138,6 +139,7 @@ async fn a_denial_whose_changes_do_not_become_durable_is_no_denial() {
         expires: Timestamp::from_unix_ms(1000),
         uses: None,
         owner: None,
+        is_opaque: false,
     };
     let ask = Ask { granted: Some(&granted), ..Ask::new(&route, &captures, &follow, &report) };
     let claimed = store.claim(&ask, Timestamp::from_unix_ms(0), Duration::from_secs(5)).await;

@@ -94,7 +94,7 @@ async fn settle_for(store: &Store, config: &Config, id: Option<&str>, event: u64
     let captures = route.path.capture(&path);
     let at = now();
     let expires = at.plus(Duration::from_secs(3600));
-    let granted = id.map(|id| Granted { interaction: id.into(), issued: at, expires, uses: None, owner: None });
+    let granted = id.map(|id| Granted { interaction: id.into(), issued: at, expires, uses: None, owner: None, is_opaque: false });
     let scope = id.map_or(Scope::Captures(&captures), Scope::Interaction);
     let report =
         Report { status: Some("processing".into()), progress: Some(event as f64), ..Report::default() };
