@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::insertions::{compatible, insertion, places};
+use super::insertions::{compatible, insertion, matched_request, places};
 use super::outbound::{headers, timeouts};
 use super::provider::{CallbackConvention, TokenReturn, callback_convention, preset};
 use super::repeated::repeated;
@@ -162,7 +162,9 @@ fn inject(
     let route = fields.required("route").and_then(|at| route(&at, routes));
     let params = params(&mut fields, route, path);
     let preset = fields.optional("preset").map(|at| Some((at.clone(), callback_convention(&at)?)));
-    let url = if preset.is_none() { fields.required("url") } else { fields.optional("url") };
+    let is_matched = route.is_some_and(|route| route.follow.matching.is_some());
+    let needs_url = preset.is_none() && !is_matched;
+    let url = if needs_url { fields.required("url") } else { fields.optional("url") };
     let own = placed(url, fields.optional("token"), fields.optional("values"));
     let keep = fields.optional("if_present");
     let keep = keep.map_or(Some(false), |at| at.one_of(&[("keep", true), ("refuse", false)]));
@@ -176,7 +178,10 @@ fn inject(
     fields.finish();
     let route = route?;
     let response = response.map_or(Some(Vec::new()), |read| read.map(|pointer| vec![pointer]))?;
-    let requests = requests(at, preset, route, own, response)?;
+    let requests = match is_matched {
+        true => matched_request(at, preset.is_some(), &own?, response)?,
+        false => requests(at, preset, route, own, response)?,
+    };
     if requests
         .iter()
         .flat_map(|request| &request.insertions)
@@ -298,6 +303,7 @@ fn route<'r>(at: &Cursor<'_>, routes: Option<&'r [Arc<Route>]>) -> Option<&'r Ar
     let name = at.text()?;
     match routes?.iter().find(|route| *route.name == *name) {
         None => at.error(format!("there is no route {name}"), ""),
+        Some(route) if route.follow.matching.is_some() => Some(route),
         Some(route) if !matches!(route.token, Some(TokenRule::Callback { .. })) => {
             at.error(format!("the route {name} has no token of kind callback"), "")
         }

@@ -4,7 +4,8 @@ use http::HeaderValue;
 
 use super::outbound::{CANNOT_BE_SET, can_be_set};
 use super::yaml::{Cursor, Node};
-use crate::egress::{Insertion, InsertionPlace, Shape, Slot};
+use crate::egress::{CallbackRequest, Insertion, InsertionPlace, Shape, Slot};
+use crate::json::Pointer;
 
 /// Reads an insertion with its value: `{body: /webhook, value: "{url}"}`.
 pub(super) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
@@ -116,4 +117,27 @@ pub(super) fn compatible(at: &Cursor<'_>, insertions: &[Insertion]) -> Option<()
         return at.error("a body cannot be both JSON and a form", "use JSON pointers or `form`, not both");
     }
     Some(())
+}
+
+/// Returns the requests of a rule whose callbacks find their interaction by the provider's id: every request, without an
+/// insertion.
+pub(super) fn matched_request(
+    at: &Cursor<'_>,
+    has_preset: bool,
+    own: &[Insertion],
+    response: Vec<Pointer>,
+) -> Option<Vec<CallbackRequest>> {
+    if has_preset || !own.is_empty() {
+        return at.error(
+            "the route finds its interactions by the provider's id, so the request needs no callback",
+            "keep only `route` and `response`",
+        );
+    }
+    if response.is_empty() {
+        return at.error(
+            "the route finds its interactions by the provider's id, and the rule does not read it",
+            "add `response`, the location of the id in the provider's response",
+        );
+    }
+    Some(vec![CallbackRequest { response, ..CallbackRequest::default() }])
 }

@@ -19,7 +19,7 @@ mod yaml;
 
 use std::sync::Arc;
 
-use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider};
+use crate::ingress::{Edge, FetchedData, Ingress, Mode, Provider, Route};
 use crate::policy::Policy;
 use crate::replica::Replicas;
 use crate::source::ClientAddress;
@@ -119,6 +119,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         passed_headers: route::passed_headers(fields.optional("headers"), None).flatten(),
         asserter: asserter.as_ref().and_then(|asserter| asserter.as_ref()),
         asserter_failed: fields.has("assertion"),
+        has_replicas: fields.has("replicas"),
         providers: providers.as_deref().unwrap_or_default(),
         tokens: token_keys,
         // If a section has mistakes, these flags prevent a second error that reports the section as missing.
@@ -139,8 +140,7 @@ fn compile(root: &Cursor<'_>) -> Option<(Startup, Policy)> {
         limits: limits.as_ref(),
     }
     .check(root);
-    let documents = provider::documents(root, routes.as_deref().unwrap_or_default())?;
-    let ingress = Ingress::new(routes?, edge(url, client_address?)).with_documents(documents);
+    let ingress = ingress(root, routes?, edge(url, client_address?))?;
     let policy = Policy {
         agents: agents.all()?,
         egress: egress?,
@@ -168,6 +168,11 @@ fn callback_tokens(
 ) -> Option<Option<route::CallbackTokens>> {
     let has_replicas = fields.has("replicas");
     fields.optional("callback_tokens").map(|at| route::callback_tokens(&at, public_url, has_replicas))
+}
+
+fn ingress(root: &Cursor<'_>, routes: Vec<Arc<Route>>, edge: Edge) -> Option<Ingress> {
+    let documents = provider::documents(root, &routes)?;
+    Some(Ingress::new(routes, edge).with_documents(documents))
 }
 
 /// Reads `replicas`. The listener becomes a part of `startup`.

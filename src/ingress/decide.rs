@@ -275,7 +275,7 @@ impl Admitted {
             captures: Some(self.captures),
             guarded: self.found.guarded,
             wanted: self.found.wanted,
-            interaction: self.found.granted.map(|granted| granted.interaction),
+            interaction: self.found.granted.map(|granted| granted.interaction).or(self.found.matched),
         }
     }
 }

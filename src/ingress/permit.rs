@@ -65,6 +65,13 @@ impl Verified {
         Some((&granted.interaction, granted.owner.as_deref()?))
     }
 
+    /// Records the interaction that the ledger found for the callback.
+    pub fn belongs_to(&mut self, interaction: Option<&str>) {
+        if self.admitted.found.granted.is_none() {
+            self.admitted.found.matched = interaction.map(Into::into);
+        }
+    }
+
     /// Records that the process that minted the token is gone, so that the ledger adopts the interaction.
     pub fn adopt_without_owner(&mut self) {
         self.owner_is_gone = true;
@@ -83,6 +90,7 @@ impl Verified {
             provider: route.provider.as_ref().map(|provider| &provider.name),
             captures: &self.admitted.captures,
             granted: self.admitted.found.granted.as_ref(),
+            matched: None,
             events: &self.events,
             repeats: &self.repeats,
             replay_window: route.verifier().and_then(|verifier| verifier.scheme().replay_window()),
@@ -154,7 +162,7 @@ impl Verified {
             Err(ClaimError::Refused(refusal)) => {
                 trail.deny(Check::Interaction, refusal.denial, || refusal.detail.to_string());
             }
-            Ok(_) if self.admitted.found.granted.is_none() => {
+            Ok(_) if self.admitted.found.interaction().is_none() => {
                 trail.skip(Check::Interaction, "the token names no interaction");
             }
             Ok(cleared) if cleared.is_stale() => {
@@ -196,7 +204,7 @@ impl Permit {
 
     /// Returns the interaction, if the token names one.
     pub fn interaction(&self) -> Option<&str> {
-        self.verified.admitted.found.granted.as_ref().map(|granted| &*granted.interaction)
+        self.verified.admitted.found.interaction()
     }
 
     /// Returns the provider's event id, if the provider sends one.

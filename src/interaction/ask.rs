@@ -82,6 +82,8 @@ pub struct Ask<'a> {
     pub captures: &'a Captures,
     /// The rights of the token, if the token names an interaction.
     pub granted: Option<&'a Granted>,
+    /// The interaction that the provider's id belongs to, if the callback has no token. The ledger sets it.
+    pub matched: Option<&'a str>,
     /// The keys of the event. If an event with one of these keys was already delivered, the callback is a duplicate.
     pub events: &'a [EventKey],
     /// The keys of the message itself, if `events` is empty. As long as the interaction is open, no such message is a
@@ -104,6 +106,11 @@ pub struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
+    /// Returns the interaction that the token names, or that the provider's id belongs to.
+    pub fn interaction(&self) -> Option<&'a str> {
+        self.granted.map(|granted| &*granted.interaction).or(self.matched)
+    }
+
     /// Returns the input for a callback without a token, a provider and event keys. The caller adds what the callback
     /// has.
     pub fn new(route: &'a Arc<str>, captures: &'a Captures, follow: &'a Follow, report: &'a Report) -> Self {
@@ -112,6 +119,7 @@ impl<'a> Ask<'a> {
             provider: None,
             captures,
             granted: None,
+            matched: None,
             events: &[],
             repeats: &[],
             replay_window: None,

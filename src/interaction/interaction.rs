@@ -98,6 +98,17 @@ impl Interaction {
         self
     }
 
+    /// Records that callbacks find this interaction by the provider's id, and not by a token.
+    pub fn matched(mut self) -> Self {
+        self.more().is_matched = true;
+        self
+    }
+
+    /// Reports whether callbacks find this interaction by the provider's id.
+    pub fn is_matched(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.is_matched)
+    }
+
     /// Sets the deadlines that the route configures, and whether the agent gets notices.
     pub fn followed(mut self, follow: &Follow, notifies: bool) -> Self {
         let created = Timestamp::from_unix_ms(self.created);

@@ -36,6 +36,9 @@ pub(super) struct More {
     /// Whether the agent received an error that does not say whether the provider accepted the request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_doubtful: bool,
+    /// Whether callbacks find the interaction by the provider's id, and not by a token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_matched: bool,
     /// The member that minted the token, if it has handed over the interaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<Box<str>>,

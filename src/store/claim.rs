@@ -1,6 +1,7 @@
 //! Claims callbacks for delivery. A claim waits while another claim delivers the same event, and while another claim
 //! has the last use of the interaction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -9,8 +10,11 @@ use super::ledger::{Store, durable, unavailable};
 use super::memory::Hold;
 use super::waiters::{WaitKey, Waiter};
 use crate::denial::{Denial, Refusal};
-use crate::interaction::{Ask, ClaimError, Cleared, Report};
+use crate::interaction::{Ask, ClaimError, Cleared, Report, Unmatched};
 use crate::time::Timestamp;
+
+/// Maximum time for which a callback waits for the response to the request that it belongs to.
+const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A callback that the caller may deliver. Dropping this value without [`Claimed::settle`] releases the claim.
 #[derive(Debug)]
@@ -32,6 +36,18 @@ impl Store {
         patience: Duration,
     ) -> Result<Claimed<'_>, ClaimError> {
         self.check().map_err(ClaimError::Refused)?;
+        let matched = match ask.follow.matching.filter(|_| ask.granted.is_none()) {
+            // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
+            Some(unmatched) => match Box::pin(self.find_matched(ask)).await {
+                None if unmatched == Unmatched::Refuse => {
+                    let detail = "no interaction has the provider's id of the callback";
+                    return Err(ClaimError::Refused(Refusal::new(Denial::InteractionUnknown, detail)));
+                }
+                matched => matched,
+            },
+            None => None,
+        };
+        let ask = &Ask { matched: matched.as_deref(), ..*ask };
         let claimed = match self.memory.claim(ask, now) {
             Ok(Some(hold)) => Ok(self.claimed(hold)),
             // This case is rare. Its future is boxed, so that it does not enlarge the future of every exchange.
@@ -89,6 +105,14 @@ impl Claimed<'_> {
         }
     }
 
+    /// Returns the interaction of the callback, if it has one.
+    pub fn interaction(&self) -> Option<&str> {
+        match &self.hold {
+            Some(Hold::Interaction(id, ..)) => Some(id),
+            Some(Hold::Dedup(..)) | None => None,
+        }
+    }
+
     /// Reports whether the callback is delivered although its progress is stale (see
     /// [`Stale`](crate::interaction::Stale)).
     pub fn is_stale(&self) -> bool {
@@ -134,5 +158,30 @@ impl Drop for Claimed<'_> {
             self.store.memory.release(&hold);
             self.store.waiters.claim_ended(&hold, false);
         }
+    }
+}
+
+impl Store {
+    /// Returns the interaction that the provider's id in a callback belongs to. If a request of the route has no id yet,
+    /// waits for it.
+    async fn find_matched(&self, ask: &Ask<'_>) -> Option<Arc<str>> {
+        let key = (Arc::clone(ask.route), ask.report.id.clone()?);
+        let find = async {
+            loop {
+                // The future is created before the look-up, so that no change is missed.
+                let changed = self.matched_changed.notified();
+                {
+                    let matching = self.memory.matching.lock();
+                    if let Some(id) = matching.known.get(&key) {
+                        return Some(Arc::clone(id));
+                    }
+                    if matching.pending.get(ask.route).is_none_or(|pending| *pending == 0) {
+                        return None;
+                    }
+                }
+                changed.await;
+            }
+        };
+        timeout(RESPONSE_WAIT_MAX, find).await.ok().flatten()
     }
 }

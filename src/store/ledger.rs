@@ -17,6 +17,7 @@ use crate::interaction::{Interaction, QuestionFault};
 use crate::observe::Metrics;
 use crate::policy::Minted;
 use crate::time::Timestamp;
+use tokio::sync::Notify;
 
 /// The approximate number of interactions that one step of a [`Walk`] reads. A step takes less than a millisecond.
 const STEP: usize = 2_000;
@@ -43,6 +44,8 @@ pub struct Store {
     pub(super) journal: Option<Arc<Journal>>,
     /// The claims that wait for the end of another claim.
     pub(super) waiters: Waiters,
+    /// Notified when the provider's id of an interaction becomes known, or can no longer become known.
+    pub(super) matched_changed: Notify,
 }
 
 /// A question that the caller may answer. Dropping this value without [`Taken::answered`] allows another answer.
@@ -100,7 +103,12 @@ impl Store {
         metrics.store_limits(settings.interactions_max, settings.events_max);
         let Some(path) = &settings.path else {
             let memory = Arc::new(Memory::new(settings.clone(), FingerprintKey::random(), None, metrics));
-            return Ok(Self { memory, journal: None, waiters: Waiters::default() });
+            return Ok(Self {
+                memory,
+                journal: None,
+                waiters: Waiters::default(),
+                matched_changed: Notify::default(),
+            });
         };
         let failed = |message| StoreError { path: path.clone(), message };
         let mut file = LedgerFile::open(path).map_err(failed)?;
@@ -117,7 +125,12 @@ impl Store {
             journal.record([Change::FingerprintKey(key.0)]);
         }
         writer::start(&journal, file, Arc::downgrade(&memory), durable).map_err(failed)?;
-        Ok(Self { memory, journal: Some(journal), waiters: Waiters::default() })
+        Ok(Self {
+            memory,
+            journal: Some(journal),
+            waiters: Waiters::default(),
+            matched_changed: Notify::default(),
+        })
     }
 
     /// Returns the health of the ledger's file. A store without a file is always healthy.
@@ -180,7 +193,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn not_sent(&self, id: &str, unseen: bool, now: Timestamp) -> Result<(), Refusal> {
-        durable(self.journal.as_ref(), self.memory.not_sent(id, unseen, now)).await
+        let sequence = self.memory.not_sent(id, unseen, now);
+        self.matched_changed.notify_waiters();
+        durable(self.journal.as_ref(), sequence).await
     }
 
     /// Records that the agent received an error that does not say whether the provider accepted the request.
@@ -196,7 +211,9 @@ impl Store {
     /// # Errors
     /// Returns the denial `store_unavailable`.
     pub async fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> Result<(), Refusal> {
-        durable(self.journal.as_ref(), self.memory.bind(id, provider_id, now)).await
+        let sequence = self.memory.bind(id, provider_id, now);
+        self.matched_changed.notify_waiters();
+        durable(self.journal.as_ref(), sequence).await
     }
 
     /// Reserves a question of an interaction, so that only the caller can answer it. `number` selects the question.

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::dedup::Dedup;
 use super::event_memory::{EventLog, FingerprintKey, Oldest, window_of};
 use super::file::{Change, Journal};
+use super::matching::Matching;
 use crate::config::{StoreSettings, Unknown};
 use crate::denial::{Denial, Refusal};
 use crate::interaction::{Ask, Claim, ClaimError, EventKey, EventState, Interaction, NoticeId, State, pairs};
@@ -102,6 +103,8 @@ pub(super) struct Memory {
     pub(super) next_pass: AtomicUsize,
     /// For each member that has handed over interactions, how many of them the ledger has.
     pub(super) origins: Mutex<HashMap<Box<str>, usize>>,
+    /// The interactions that callbacks find by the provider's id.
+    pub(super) matching: Mutex<Matching>,
     pub(super) settings: StoreSettings,
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) metrics: Arc<Metrics>,
@@ -137,6 +140,7 @@ impl Memory {
             tombstones: AtomicUsize::new(0),
             next_pass: AtomicUsize::new(0),
             origins: Mutex::default(),
+            matching: Mutex::default(),
             settings,
             journal,
             metrics,
@@ -205,6 +209,9 @@ impl Memory {
         if let Some(origin) = slot.record.origin() {
             self.uncount_origin(origin);
         }
+        if slot.record.is_matched() {
+            self.matching.lock().remove(id, &slot.record);
+        }
         let mut changes = self.drop_events(&mut shard.events, slot.record.delivered_events());
         self.note_oldest(Self::index(id), shard);
         let count = if *slot.record.route == *NO_ROUTE { &self.tombstones } else { &self.interactions };
@@ -225,6 +232,9 @@ impl Memory {
         let record = Interaction::new(Arc::clone(&route.name), minted.captures.clone(), now, minted.expires);
         let record = record.followed(&route.follow, route.notify.is_some());
         let mut record = record.limited(minted.uses);
+        if route.follow.matching.is_some() {
+            record = record.matched();
+        }
         record.provider = route.provider.as_ref().map(|provider| Arc::clone(&provider.name));
         let mut shard = self.shard(Self::index(&id));
         let slot = self.insert(&mut shard, &id, record, self.number());
@@ -244,6 +254,9 @@ impl Memory {
         if let Some(origin) = record.origin() {
             self.count_origin(origin);
         }
+        if record.is_matched() {
+            self.matching.lock().add(id, &record);
+        }
         let next_check = record.next_look(EPOCH);
         shard.checks.push(Reverse((next_check, Arc::clone(id))));
         let slot = Box::new(Slot { record, number, next_check });
@@ -254,14 +267,13 @@ impl Memory {
 
     /// Claims a callback. Returns `Ok(None)` if the caller must wait for the end of another delivery.
     pub(super) fn claim(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Hold>, ClaimError> {
-        let Some(granted) = ask.granted else {
+        let Some(id) = ask.interaction() else {
             return match self.dedup.lock().claim(ask.events, self.remembered_since(now)) {
                 EventState::Delivered => Err(ClaimError::Duplicate),
                 EventState::Delivering => Ok(None),
                 EventState::Unknown => Ok(Some(Hold::Dedup(ask.events.to_vec(), window(ask)))),
             };
         };
-        let id = &*granted.interaction;
         let mut shard = self.shard(Self::index(id));
         let shard = &mut *shard;
         let is_known =
@@ -269,7 +281,7 @@ impl Memory {
         let known: Vec<_> = ask.events.iter().chain(ask.repeats).copied().filter(is_known).collect();
         let slot = match shard.interactions.get_mut(id) {
             Some(slot) => slot,
-            None => self.adopt(shard, ask, granted, now)?,
+            None => self.adopt(shard, ask, ask.granted.ok_or_else(unknown)?, now)?,
         };
         let mut known = known;
         if !slot.record.inherited().is_empty() {

@@ -13,6 +13,7 @@ mod events;
 mod file;
 mod hand_over;
 mod ledger;
+mod matching;
 mod memory;
 mod mint;
 mod restore;

@@ -103,7 +103,16 @@ impl Memory {
     }
 
     pub(super) fn bind(&self, id: &str, provider_id: &str, now: Timestamp) -> u64 {
-        self.update(id, now, |record| record.bind(provider_id)).map_or(0, |(_, sequence)| sequence)
+        let bound = self.update(id, now, |record| {
+            if !record.is_matched() {
+                return record.bind(provider_id);
+            }
+            let mut matching = self.matching.lock();
+            matching.unbind(record);
+            record.bind(provider_id);
+            matching.bind(id, record);
+        });
+        bound.map_or(0, |((), sequence)| sequence)
     }
 
     pub(super) fn take_question(

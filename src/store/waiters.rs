@@ -34,8 +34,8 @@ pub(super) enum WaitKey {
 impl WaitKey {
     /// Returns the keys that a claim waits for.
     pub(super) fn of_ask(ask: &Ask<'_>) -> Vec<Self> {
-        match ask.granted {
-            Some(granted) => vec![Self::Interaction(granted.interaction.as_ref().into())],
+        match ask.interaction() {
+            Some(interaction) => vec![Self::Interaction(interaction.into())],
             None => ask.events.iter().copied().map(Self::Event).collect(),
         }
     }

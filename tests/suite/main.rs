@@ -57,6 +57,7 @@ mod ledger;
 mod ledger_file;
 mod ledger_scale;
 mod limits;
+mod matching;
 mod named;
 mod notices;
 mod observing;

@@ -105,6 +105,9 @@ impl Admin {
             wanted.params.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let wanted = MintRequest { route: &wanted.route, parameters: &parameters, ttl, uses: wanted.uses };
         let policy = self.policy.load_full();
+        if policy.route(wanted.route).is_some_and(|route| route.follow.matching.is_some()) {
+            return problem(400, "the interactions of this route begin with a request of the agent");
+        }
         let (now, ledger_now) = (self.clock.now(), self.ledger_clock.now(instant()));
         match mint(&self.store, &policy, &self.metrics, &wanted, now, ledger_now).await {
             Ok(minted) => answer(

@@ -10,7 +10,7 @@ use crate::agent::{Agent, ONLY_AGENT};
 use crate::config::Config;
 use crate::egress::Rule;
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
-use crate::interaction::Stale;
+use crate::interaction::{Stale, Unmatched};
 use crate::json::Pointer;
 use crate::policy::{Feed, Policy};
 use crate::signature::{Proof, SignaturePlace, TimestampSource, Verifier, VerifierKeys};
@@ -202,6 +202,11 @@ fn interaction(route: &Route) -> Value {
         "status": follow.status.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "progress": pointer(&follow.progress),
         "id": follow.id.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "match": follow.matching.map(|_| "by the provider's id"),
+        "unmatched": follow.matching.map(|unmatched| match unmatched {
+            Unmatched::Deliver => "deliver",
+            Unmatched::Refuse => "refuse",
+        }),
         "asking": follow.asking,
         "done": follow.done,
         "failed": follow.failed,

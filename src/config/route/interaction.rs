@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use super::forward;
 use crate::config::outbound::{headers, timeouts};
 use crate::config::provider::{CallbackConvention, callback_convention, locations, scheme_of};
-use crate::config::yaml::Cursor;
+use crate::config::yaml::{Cursor, Fields};
 use crate::guard::{Entry, Guard};
-use crate::ingress::Actions;
-use crate::interaction::{Follow, Stale};
+use crate::ingress::{Actions, TokenRule};
+use crate::interaction::{Follow, Stale, StatusAt, Unmatched};
 use crate::path::Template;
 use crate::signature::{Verifier, VerifierKeys};
 
@@ -23,6 +23,7 @@ pub(super) fn interaction(
     let preset = fields.optional("preset").map(|at| callback_convention(&at));
     let mut locations = |key| fields.optional(key).map(|at| locations(&at));
     let (status, id) = (locations("status"), locations("id"));
+    let matching = matching(&mut fields, id.is_some());
     let progress = fields.optional("progress").map(|at| at.pointer());
     let mut words = |key| fields.optional(key).map_or(Some(Vec::new()), |at| at.texts());
     let (asking, done, failed) = (words("asking"), words("done"), words("failed"));
@@ -44,18 +45,17 @@ pub(super) fn interaction(
     }
     // A route that sets `done`, `failed` or `asking` also sets `status`. It replaces all four settings of the preset.
     let own_states = status.is_some();
-    let mut states = HashMap::new();
-    for (i, list) in [&done, &failed, &asking].into_iter().enumerate() {
-        if let Some(word) = list.iter().find(|word| *states.entry(*word).or_insert(i) != i) {
-            return at.error(
-                format!("`{word}` is in two of `done`, `failed` and `asking`"),
-                "keep one of the two",
-            );
-        }
-    }
+    distinct([&done, &failed, &asking], at)?;
     let ends_by_preset = known.is_some_and(|known| !known.done.is_empty() || !known.failed.is_empty());
     if !ends && (own_states || !ends_by_preset) {
         at.warn("no value of the status ends an interaction, so each one stays open until its deadline");
+    }
+    let (matched_at, unmatched) = matching?.unzip();
+    if unmatched.is_some() && deadline.is_none() {
+        return at.error(
+            "`match` needs a `deadline`: no token limits how long its interactions last",
+            "such as `deadline: 24h`",
+        );
     }
     if stalled_after.is_some() && !tells {
         return at
@@ -64,18 +64,94 @@ pub(super) fn interaction(
     let mut follow = Follow {
         status: status.unwrap_or_else(|| Some(Vec::new()))?,
         progress: progress.map_or(Some(None), |read| read.map(Some))?,
-        id: id.unwrap_or_else(|| Some(Vec::new()))?,
+        id: matched_at.map(Some).or(id).unwrap_or_else(|| Some(Vec::new()))?,
         asking,
         done,
         failed,
         deadline: deadline.map_or(Some(None), |read| read.map(Some))?,
         stalled_after: stalled_after.map_or(Some(None), |read| read.map(Some))?,
+        matching: unmatched,
         stale: stale.map_or(Some(None), |read| read.map(Some))?,
     };
     if let Some(known) = known {
         known.complete(&mut follow, own_states);
     }
     Some((follow, notify.map_or(Some(None), |read| read.map(Some))?))
+}
+
+/// Reports an error if a value of the status is in two of the lists `done`, `failed` and `asking`.
+fn distinct(lists: [&Vec<Box<str>>; 3], at: &Cursor<'_>) -> Option<()> {
+    let mut states = HashMap::new();
+    for (i, list) in lists.into_iter().enumerate() {
+        if let Some(word) = list.iter().find(|word| *states.entry(*word).or_insert(i) != i) {
+            let message = format!("`{word}` is in two of `done`, `failed` and `asking`");
+            return at.error(message, "keep one of the two");
+        }
+    }
+    Some(())
+}
+
+/// Reads `match: {provider_id}` and `unmatched`. Returns the places of the provider's id, and what happens to a callback
+/// that belongs to no interaction. `has_id` tells whether the section has the key `id`.
+fn matching(fields: &mut Fields<'_>, has_id: bool) -> Option<Option<(Vec<StatusAt>, Unmatched)>> {
+    let (matching, unmatched_at) = (fields.optional("match"), fields.optional("unmatched"));
+    let words = [("deliver", Unmatched::Deliver), ("refuse", Unmatched::Refuse)];
+    let unmatched = unmatched_at.as_ref().map_or(Some(Unmatched::Deliver), |at| at.one_of(&words));
+    let Some(at) = matching else {
+        return match unmatched_at {
+            Some(at) => at.error("`unmatched` has no effect without `match`", "add `match`"),
+            None => Some(None),
+        };
+    };
+    let mut fields = at.fields()?;
+    let places = fields.required("provider_id").and_then(|at| locations(&at));
+    fields.finish();
+    if has_id {
+        return at.error("`match.provider_id` and `id` are the same place", "remove `id`");
+    }
+    Some(Some((places?, unmatched?)))
+}
+
+/// Reports an error for each setting in `asks` if the token of the route does not name an interaction. These settings
+/// have an effect only on interactions.
+fn interactive<'a, 'n: 'a>(asks: impl Iterator<Item = &'a Cursor<'n>>, token: Option<&TokenRule>) {
+    if !matches!(token, Some(TokenRule::Callback { .. })) {
+        for at in asks {
+            let _: Option<()> = at
+                .error("only a token of kind callback names an interaction", "remove it, or change `token`");
+        }
+    }
+}
+
+/// Reports an error if nothing names the interactions of a route that has `interaction` or `actions`.
+/// The arguments are the two sections, and: whether the route has `match`, its token, and whether the configuration has
+/// the section `replicas`.
+pub(super) fn named(
+    (interaction, actions): (Option<&Cursor<'_>>, Option<&Cursor<'_>>),
+    (is_matched, token, has_replicas): (bool, Option<&TokenRule>, bool),
+) -> Option<()> {
+    match interaction.filter(|_| is_matched) {
+        Some(at) => matched(at, token, has_replicas),
+        None => {
+            interactive(interaction.into_iter().chain(actions), token);
+            Some(())
+        }
+    }
+}
+
+/// Reports an error if `match` contradicts the token of the route or the section `replicas`.
+fn matched(at: &Cursor<'_>, token: Option<&TokenRule>, has_replicas: bool) -> Option<()> {
+    if matches!(token, Some(TokenRule::Callback { .. })) {
+        return at
+            .error("a token of kind callback already names the interaction", "remove `match`, or `token`");
+    }
+    if has_replicas {
+        return at.error(
+            "only the ledger of the replica that sent the request knows the provider's id",
+            "use a callback token, or one replica",
+        );
+    }
+    Some(())
 }
 
 /// Reads `actions`.

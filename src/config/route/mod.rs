@@ -57,6 +57,8 @@ pub(super) struct References<'k, 'n> {
     pub(super) asserter_failed: bool,
     /// The mode of routes that do not set `mode`.
     pub(super) mode: Mode,
+    /// Whether the configuration has the section `replicas`.
+    pub(super) has_replicas: bool,
     /// The header allowlist of routes that do not have an allowlist themselves.
     pub(super) passed_headers: Option<Arc<HeaderAllowlist>>,
     /// For each egress rule with a preset: the name of the rule's route, and the callback convention of the preset.
@@ -121,11 +123,12 @@ fn route<'n>(at: &Cursor<'n>, known: &References<'_, 'n>) -> Option<Route> {
     token_in_path(at, token_stated, path.as_ref())?;
     let provider = provider.map_or(Some(None), |read| read.map(Some))?;
     let signed = is_signed(provider.as_deref());
-    let named = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
-    guarded(at, provider.as_deref(), token_stated || named, signed, open?)?;
+    let certified = matches!(&certificate, Some(Some(rule)) if !rule.names.is_empty());
+    guarded(at, provider.as_deref(), token_stated || certified, signed, open?)?;
     let token = token.map_or(Some(None), |read| read.map(Some))?;
-    interactive(interaction_at.iter().chain(&actions_at), token.as_ref());
     let (follow, notify) = interaction.unwrap_or_else(|| Some((CallbackConvention::follow(asked), None)))?;
+    let named_by = (follow.matching.is_some(), token.as_ref(), known.has_replicas);
+    interaction::named((interaction_at.as_ref(), actions_at.as_ref()), named_by)?;
     unbound(at, provider.as_deref(), token.as_ref(), path.as_ref());
     fit_together(at, provider.as_deref(), token.as_ref())?;
     let stream = stream(stream_at, provider.as_deref(), token.as_ref(), mode, states_duplicates);
@@ -212,17 +215,6 @@ fn asserter(at: Option<Cursor<'_>>, known: &References<'_, '_>) -> Option<Option
         (true, None) if known.asserter_failed => None,
         (true, None) => at?
             .error("there is no key to sign the assertion with", "add the section `assertion` with a `key`"),
-    }
-}
-
-/// Reports an error for each setting in `asks` if the token of the route does not name an interaction. These settings
-/// have an effect only on interactions.
-fn interactive<'a>(asks: impl Iterator<Item = &'a Cursor<'a>>, token: Option<&TokenRule>) {
-    if !matches!(token, Some(TokenRule::Callback { .. })) {
-        for at in asks {
-            let _: Option<()> = at
-                .error("only a token of kind callback names an interaction", "remove it, or change `token`");
-        }
     }
 }
 

@@ -25,6 +25,8 @@ use token::{listed, verify_token};
 pub(super) struct Found {
     /// The rights of the verified callback token.
     pub(super) granted: Option<Granted>,
+    /// The interaction that the ledger found by the provider's id, if the callback has no token.
+    pub(super) matched: Option<Box<str>>,
     /// The signature, the timestamp and the event id in the head.
     pub(super) presented: Option<PresentedSignature>,
     /// The name of the guard's reason for denying the action endpoint.
@@ -63,6 +65,11 @@ pub(super) enum Decoding {
 }
 
 impl Found {
+    /// Returns the interaction that the token names, or that the ledger found by the provider's id.
+    pub(super) fn interaction(&self) -> Option<&str> {
+        self.granted.as_ref().map(|granted| &*granted.interaction).or(self.matched.as_deref())
+    }
+
     /// Returns the value or the denial of a check. In observe mode, records a denial and returns `Ok(None)` instead.
     pub(super) fn heed<T>(&mut self, route: &Route, said: Result<T, Denial>) -> Result<Option<T>, Denial> {
         match said {

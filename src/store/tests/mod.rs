@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::watch;
 
 use super::event_memory::FingerprintKey;
@@ -37,7 +38,15 @@ fn store() -> (Store, watch::Sender<u64>) {
     let journal = Arc::new(journal);
     let memory =
         Arc::new(Memory::new(settings, FingerprintKey::random(), Some(Arc::clone(&journal)), metrics));
-    (Store { memory, journal: Some(journal), waiters: Waiters::default() }, durable)
+    (
+        Store {
+            memory,
+            journal: Some(journal),
+            waiters: Waiters::default(),
+            matched_changed: Notify::default(),
+        },
+        durable,
+    )
 }
 
 #[tokio::test]

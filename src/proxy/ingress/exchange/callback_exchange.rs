@@ -239,9 +239,11 @@ impl CallbackExchange<'_> {
         let ask = verified.ask();
         let claimed = context.store.claim(&ask, now, wait_max).await;
         let ruling = claimed.as_ref().map(Claimed::cleared).map_err(Clone::clone);
+        let matched = claimed.as_ref().ok().and_then(Claimed::interaction);
         if ask.report.unreadable {
             context.recorder.metrics.report_unreadable(ask.route);
         }
+        verified.belongs_to(matched);
         let permit = match verified.permit(ruling, trail) {
             Ok(permit) => permit,
             Err(halted) => return Box::pin(self.respond_undelivered(caller, *halted, body)).await,
