@@ -52,6 +52,7 @@ mod health_checks;
 mod hop_by_hop;
 mod http2;
 mod inject;
+mod inject_replicas;
 mod kept_connections;
 mod ledger;
 mod ledger_file;
