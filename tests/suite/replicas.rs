@@ -426,3 +426,44 @@ fn the_command_shows_the_members() {
     let out = std::process::Command::new(binary()).args(["members", "--admin", &admin]).output().unwrap();
     assert_eq!((out.status.code(), out.stdout.len()), (Some(65), 0));
 }
+
+#[test]
+fn the_page_shows_the_members_and_the_interactions_of_all() {
+    let [a, b] = members("");
+    let ids: Vec<_> =
+        (0..2).flat_map(|number| [a.mint(&format!("a{number}")), b.mint(&format!("b{number}"))]).collect();
+    assert_eq!(b.callback("a0", &ids[0].1, "{\"status\":\"done\"}").status, 200);
+    let get = |path: &str| a.callgate.admin_get(&format!("/ui/api/{path}")).json();
+    let listed = |page: &Value| -> Vec<(String, String, bool)> {
+        let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+        let found = page["interactions"].as_array().unwrap().iter();
+        found.map(|one| (text(one, "interaction"), text(one, "member"), one["open"] == true)).collect()
+    };
+    let address = |member: &Member| member.address().to_string();
+    let mut expected: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .map(|(at, (id, _))| (id.clone(), address(if at % 2 == 0 { &a } else { &b }), at != 0))
+        .collect();
+    expected.sort();
+    assert_eq!(listed(&get("interactions?state=all")), expected);
+    let open: Vec<_> = expected.iter().filter(|one| one.2).cloned().collect();
+    assert_eq!(listed(&get("interactions")), open);
+    assert_eq!(listed(&get("interactions?state=done")).len(), 1);
+    assert_eq!(listed(&get("interactions?route=no%26state%3Ddone")), []);
+    let first = get("interactions?limit=2");
+    let rest = get(&format!("interactions?limit=2&after={}", first["next"].as_str().unwrap()));
+    assert_eq!([listed(&first), listed(&rest)].concat(), open);
+    assert!(first["interactions"][0].get("questions").is_none() && !first.to_string().contains("eyJ"));
+    // The callbacks API can select them in the same way.
+    let over = |query: &str| a.callgate.admin_get(&format!("/callbacks?{query}"));
+    assert_eq!(over("over=false").json()["interactions"].as_array().unwrap().len(), 3);
+    assert_eq!(over("over=true").json()["interactions"].as_array().unwrap().len(), 1);
+    assert_eq!(over("over=maybe").status, 400);
+    assert_eq!(get("members"), a.callgate.admin_get("/members").json());
+    assert_eq!(get("state")["member"], address(&a));
+    let gone = address(&b);
+    kill(b);
+    let page = eventually(|| Some(get("interactions")).filter(|page| page.get("unreachable").is_some()));
+    assert_eq!((&page["unreachable"][0], listed(&page).len()), (&gone.into(), 1));
+}
