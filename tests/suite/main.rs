@@ -39,6 +39,7 @@ mod egress_prefix;
 mod egress_tls;
 #[path = "../core/environment.rs"]
 mod environment;
+mod event_log;
 mod events;
 mod every_route;
 mod fetch;
@@ -69,6 +70,7 @@ mod properties;
 mod providers;
 mod readme;
 mod reload;
+mod replica_log;
 mod replicas;
 mod reuse_under_load;
 mod schema;
