@@ -4,6 +4,22 @@ use serde_json::{Value, json};
 
 use crate::interaction::Interaction;
 
+/// The names of the members that all views share.
+pub(super) const SHARED: [&str; 12] = [
+    "interaction",
+    "route",
+    "provider",
+    "captures",
+    "state",
+    "status",
+    "progress",
+    "deliveries",
+    "undelivered",
+    "created_at",
+    "last_event_at",
+    "deadline_at",
+];
+
 /// Returns an interaction as JSON. This function writes the members that all views share. They contain no token, and no
 /// URL from a message. The caller passes the members of its own view in `besides`.
 pub(super) fn interaction<const N: usize>(
@@ -12,19 +28,19 @@ pub(super) fn interaction<const N: usize>(
     besides: [(&str, Value); N],
 ) -> Value {
     let captures: Value = interaction.captures().collect();
-    let status = [
-        ("interaction", json!(id)),
-        ("route", json!(&*interaction.route)),
-        ("provider", json!(interaction.provider.as_deref())),
-        ("captures", captures),
-        ("state", json!(interaction.state.name())),
-        ("status", json!(interaction.status())),
-        ("progress", json!(interaction.progress())),
-        ("deliveries", json!(interaction.deliveries)),
-        ("undelivered", json!(interaction.undelivered().map(|undelivered| undelivered.to_json()))),
-        ("created_at", json!(interaction.created().to_string())),
-        ("last_event_at", json!(interaction.last_event().map(|at| at.to_string()))),
-        ("deadline_at", json!(interaction.deadline().to_string())),
+    let values = [
+        json!(id),
+        json!(&*interaction.route),
+        json!(interaction.provider.as_deref()),
+        captures,
+        json!(interaction.state.name()),
+        json!(interaction.status()),
+        json!(interaction.progress()),
+        json!(interaction.deliveries),
+        json!(interaction.undelivered().map(|undelivered| undelivered.to_json())),
+        json!(interaction.created().to_string()),
+        json!(interaction.last_event().map(|at| at.to_string())),
+        json!(interaction.deadline().to_string()),
     ];
-    status.into_iter().chain(besides).collect()
+    SHARED.into_iter().zip(values).chain(besides).collect()
 }

@@ -347,7 +347,8 @@
       facts([["time", row.time], ["request", `${row.method} ${row.path}`], ["status", row.status || "the caller closed the connection"], ["route", row.route],
         ["provider", row.provider], ["client", row.client], ["peer", row.peer !== row.client ? row.peer : ""], ["interaction", row.interaction],
         ["request id", row.request_id], ["body", `${row.body_bytes.toLocaleString("en")} bytes`], ["took", took(row.duration_us)],
-        ["agent took", row.deliver_us ? took(row.deliver_us) : ""]]),
+        [row.member ? "replica took" : "agent took", row.deliver_us ? took(row.deliver_us) : ""],
+        ["handed over to", row.member], ["handed over by", row.from_member]]),
       make("h4", {}, "Checks"), trail(row),
       ...copyable("Explain this request: command", command(row, route)),
       ...copyable("Explain this request: callback.http", skeleton(row, route)),
@@ -383,11 +384,15 @@
     const focused = document.activeElement.dataset ? document.activeElement.dataset.id : undefined;
     const acts = Boolean(state && state.actions);
     $("act-head").hidden = !acts;
+    $("member-head").hidden = !(state && state.member);
+    const missing = answer.unreachable || [];
+    $("interactions-missing").hidden = !missing.length;
+    setText($("interactions-missing"), missing.length ? `Without the interactions of ${missing.join(", ")}, which did not answer` : "");
     $("interactions").replaceChildren(...answer.interactions.map((one) => interaction(one, acts)));
     $("interactions-empty").hidden = answer.interactions.length > 0;
     $("first").disabled = after === "";
     $("next").disabled = next === null;
-    const total = state ? `; ${state.interactions.toLocaleString("en")} in total` : "";
+    const total = state ? `; ${state.interactions.toLocaleString("en")} ${state.member ? "in the ledger of this replica" : "in total"}` : "";
     setText($("interaction-count"), many(answer.interactions.length, "interaction") + (next ? " of more" : "") + total);
     if (focused) for (const button of $("interactions").querySelectorAll("button")) if (button.dataset.id === focused) button.focus();
   }
@@ -408,6 +413,7 @@
     latest.title = one.last_event_at || "";
     const node = make("tr", {}, make("td", { className: "nowrap" }, make("code", {}, id)), cell(one.route, "nowrap"), cell(captures, "free"), make("td", { className: one.state + " nowrap" }, one.state),
       cell(one.status, "free"), progress, cell(one.deliveries, "num"), latest, deadline);
+    if (state && state.member) node.append(cell(one.member === state.member ? `${one.member} (this one)` : one.member));
     if (acts) {
       const button = make("button", { type: "button", className: "danger", disabled: !one.open }, "Revoke");
       button.dataset.id = id;
@@ -422,8 +428,10 @@
   $("ask-yes").addEventListener("click", async () => {
     $("ask").close();
     try {
-      await api("interactions/" + encodeURIComponent(asked), { method: "DELETE", headers: { "callgate-action": "revoke" } });
+      const answer = await api("interactions/" + encodeURIComponent(asked), { method: "DELETE", headers: { "callgate-action": "revoke" } });
+      const missed = answer && answer.unreachable ? answer.unreachable.join(", ") : "";
       say("Revoked: " + asked);
+      note("act", "fail", missed ? `Revoked: ${asked}. These replicas do not know of it yet: ${missed}. Send DELETE /callbacks/${asked} again when they answer.` : "");
     } catch (error) {
       say("Not revoked: " + error.message);
       note("act", "fail", "Not revoked: " + error.message);
@@ -472,6 +480,23 @@
     const missing = state.feeds.filter((feed) => feed.count === null && feed.kind !== "secret");
     note("feeds", "fail", missing.length ? `Not fetched yet: ${missing.map((feed) => feed.label).join(", ")}` : "");
     setup(refused);
+    await pullMembers();
+  }
+
+  /** Shows the replicas of this installation. Without the section `replicas`, there are none. */
+  async function pullMembers() {
+    const { own, members } = state.member ? await api("members") : { own: null, members: [] };
+    $("members-card").hidden = !own;
+    const all = own ? [own, ...members] : [];
+    const name = (incarnation) => (all.find((one) => one.incarnation === incarnation && one.address) || {}).address || incarnation;
+    fill("members", all.map((one) => {
+      const presence = one === own ? "this one" : one.stopping && one.presence === "present" ? "stopping" : one.presence;
+      const since = cell(one.started_at ? `${one.started_at} (${when(one.started_at)})` : "-", "nowrap");
+      return make("tr", {}, make("td", { className: "nowrap" }, make("code", {}, one.address)), cell(presence, { unreachable: "fail", gone: "faint", present: "allow" }[presence] || ""),
+        since, cell(one.group || "-", "nowrap"), make("td", {}, make("code", {}, one.incarnation)), cell((one.inherits || []).map(name).join(", ") || "-"));
+    }), 6, "none");
+    const silent = members.filter((one) => one.presence === "unreachable");
+    note("members", "fail", silent.length ? `${many(silent.length, "replica")} that did not answer: ${silent.map((one) => one.address).join(", ")}` : "");
   }
 
   function setup(refused) {

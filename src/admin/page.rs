@@ -3,7 +3,7 @@
 //! The page is one HTML document that contains its style and script. It receives the data of requests as JSON and shows
 //! them as text. The page can change nothing, unless `listen.admin.actions` is true. Then it can revoke interactions.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use data_encoding::BASE64;
 use http::HeaderValue;
@@ -13,12 +13,13 @@ use http::header::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::callbacks::ListQuery;
 use super::responses::{answer, problem};
 use super::server::{AdminRequest, AdminResponse};
 use super::service::Admin;
 use super::{caller, interaction_view};
 use crate::denial::Denial;
-use crate::interaction::{Interaction, State};
+use crate::interaction::State;
 use crate::path::{Parameter, parameter};
 
 /// Maximum number of requests or interactions in one response.
@@ -99,8 +100,11 @@ impl Admin {
         }
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         match (name, name.strip_prefix("interactions/")) {
-            ("interactions" | "reasons" | "recent" | "state", _) if !reads => not_allowed("GET, HEAD"),
+            ("interactions" | "members" | "reasons" | "recent" | "state", _) if !reads => {
+                not_allowed("GET, HEAD")
+            }
             ("interactions", _) => self.interactions_response(request).await,
+            ("members", _) => answer(200, &self.members()),
             ("reasons", _) => reasons_response(),
             ("recent", _) => self.recent_response(request),
             ("state", _) => answer(200, &self.current_state()),
@@ -109,7 +113,7 @@ impl Admin {
                 Err(response) => response,
             },
             (_, Some(_)) => not_allowed("DELETE"),
-            _ => problem(404, "not found: interactions, reasons, recent, state"),
+            _ => problem(404, "not found: interactions, members, reasons, recent, state"),
         }
     }
 
@@ -160,25 +164,24 @@ impl Admin {
         let Some(limit) = limit.filter(|limit| is_page(*limit)) else {
             return problem(400, "limit must be a number from 1 to 1000");
         };
-        let route = query("route");
-        let wanted = |interaction: &Interaction| {
-            let fits = match only {
-                Some(only) => interaction.state == only,
-                // The filter `open` selects every state that is not final, such as asking and progressing.
-                None => state == "all" || interaction.state.is_open(),
-            };
-            fits && route.as_deref().is_none_or(|route| *interaction.route == *route)
-        };
-        let found = self.store.list(&query("after").unwrap_or_default(), limit, wanted).await;
-        let next = found.last_key_value().filter(|_| found.len() == limit).map(|(id, _)| Arc::clone(id));
-        let interactions: Vec<_> = found.iter().map(|(id, found)| shown(id, found)).collect();
-        answer(200, &json!({ "interactions": interactions, "next": next }))
+        // The filter `open` selects every state that is not final, such as asking and progressing.
+        let over = (state == "open").then_some(false);
+        let after = query("after").unwrap_or_default();
+        let mut found =
+            self.list_all(&ListQuery { route: query("route"), state: only, over, after, limit }).await;
+        found.interactions.iter_mut().for_each(fit_to_page);
+        answer(200, &found.into_json())
     }
 }
 
-/// Returns the JSON of an interaction for the admin page.
-fn shown(id: &str, interaction: &Interaction) -> Value {
-    interaction_view::interaction(id, interaction, [("open", json!(interaction.state.is_open()))])
+/// Changes the JSON of an interaction from the view of the callbacks API to the view of the page: without URLs from
+/// messages, and with a member that says whether the interaction can change its state.
+fn fit_to_page(interaction: &mut Value) {
+    let state = interaction.get("state").and_then(Value::as_str).and_then(State::from_name);
+    if let Some(members) = interaction.as_object_mut() {
+        members.retain(|name, _| name == "member" || interaction_view::SHARED.contains(&&**name));
+        members.insert("open".to_owned(), json!(state.is_some_and(State::is_open)));
+    }
 }
 
 /// Returns the status, title and explanation of every denial.

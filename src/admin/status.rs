@@ -28,6 +28,7 @@ impl Admin {
             "why_not": readiness.err(),
             "config": self.config.status(),
             "actions": listener.actions,
+            "member": self.interactions.replication.as_ref().map(|replication| replication.address()),
             "client_header": policy.ingress.edge().client_address.as_ref().map(|rule| rule.header.name().as_str().to_owned()),
             "public_url": &*policy.ingress.edge().public_url,
             "interactions": interactions,

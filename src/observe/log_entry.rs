@@ -42,6 +42,10 @@ pub struct Entry<'a> {
     pub peer: IpAddr,
     /// The interaction, if the token named one.
     pub interaction: Option<&'a str>,
+    /// The address of the replica that owns the interaction, if the request was handed over to it and it has answered.
+    pub member: Option<&'a str>,
+    /// The replica that handed the request over to this one: its address, or its incarnation if the address is unknown.
+    pub from_member: Option<&'a str>,
     /// Number of body bytes that were received.
     pub body_bytes: u64,
     /// Time from the end of the request head to the end of the response, in microseconds.
@@ -96,6 +100,11 @@ impl Entry<'_> {
         }
         if let Some(interaction) = self.interaction {
             text(out, ",\"interaction\":", interaction);
+        }
+        for (before, member) in [(",\"member\":", self.member), (",\"from_member\":", self.from_member)] {
+            if let Some(member) = member {
+                text(out, before, member);
+            }
         }
         number(out, ",\"body_bytes\":", self.body_bytes);
         number(out, ",\"duration_us\":", self.duration_us);
@@ -239,6 +248,8 @@ mod tests {
                 client,
                 peer: IpAddr::from([1, 2, 3, 4]),
                 interaction: Some("int_1"),
+                member: client.map(|_| "10.2.3.5:8446"),
+                from_member: client.map(|_| "a\"b:1"),
                 body_bytes: u64::MAX,
                 duration_us: 0,
                 deliver_us: 0,
@@ -252,6 +263,8 @@ mod tests {
             assert_eq!(read["time"], "2026-01-01T00:00:00Z");
             assert_eq!(read["peer"].is_null(), client.is_some());
             assert_eq!(read["agent"].as_str(), client.map(|_| "planner"));
+            assert_eq!(read["member"].as_str(), client.map(|_| "10.2.3.5:8446"));
+            assert_eq!(read["from_member"].as_str(), client.map(|_| "a\"b:1"));
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::trail::{Outcome, Steps};
 /// paths.
 const TEXT_BYTES_MAX: usize = 400;
 /// Number of text fields of one request.
-const TEXTS: usize = 7;
+const TEXTS: usize = 9;
 
 /// A ring buffer of the most recent ingress requests.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ struct Exchange {
     texts: Texts,
 }
 
-/// The text fields of one request, concatenated, so that they need one allocation instead of seven.
+/// The text fields of one request, concatenated, so that they need one allocation instead of nine.
 #[derive(Debug)]
 struct Texts {
     text: Box<str>,
@@ -148,12 +148,15 @@ impl Exchange {
                 entry.path,
                 entry.trail.refusal().unwrap_or_default(),
                 entry.interaction.unwrap_or_default(),
+                entry.member.unwrap_or_default(),
+                entry.from_member.unwrap_or_default(),
             ]),
         }
     }
 
     fn told(&self, number: u64) -> Value {
-        let [request_id, route, provider, method, path, detail, interaction] = self.texts.parts();
+        let [request_id, route, provider, method, path, detail, interaction, member, from_member] =
+            self.texts.parts();
         let trail: Vec<_> = self
             .steps
             .iter()
@@ -182,6 +185,8 @@ impl Exchange {
             "peer": self.peer,
             "detail": detail,
             "interaction": interaction,
+            "member": member,
+            "from_member": from_member,
             "body_bytes": self.body_bytes,
             "duration_us": self.duration_us,
             "deliver_us": self.deliver_us,
@@ -240,6 +245,8 @@ mod tests {
             client: None,
             peer: IpAddr::from([1, 2, 3, 4]),
             interaction: None,
+            member: None,
+            from_member: None,
             body_bytes: 0,
             duration_us: 1,
             deliver_us: 0,

@@ -36,6 +36,11 @@ impl HandedRecords {
         self.0.len()
     }
 
+    /// Returns the ids of the interactions.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|one| &*one.id)
+    }
+
     /// Removes and returns records with about `bytes` bytes of JSON together, at least one.
     pub fn split_off_batch(&mut self, bytes: usize) -> Self {
         let mut total = 0;

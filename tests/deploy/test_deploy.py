@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -25,6 +26,9 @@ OVERLAY = "deploy/kustomize/example/overlay"
 HELM = ["helm", "template", "callgate", "deploy/helm/callgate", "--namespace", "agents"]
 EXAMPLE = ["--values", "deploy/helm/example/values.yaml", "--set-file", f"config={OVERLAY}/callgate.yaml"]
 INJECT = ["callgate", "inject", "-f", "deploy/kustomize/example/base/deployment.yaml"]
+REPLICAS_OVERLAY = "deploy/kustomize/example/replicas"
+REPLICAS_EXAMPLE = ["--values", "deploy/helm/example/values.yaml", "--values", "deploy/helm/example/replicas.yaml", "--set-file", f"config={REPLICAS_OVERLAY}/callgate.yaml"]
+STATEFUL_SET = "deploy/inject/stateful-set.yaml"
 # API groups that are not part of Kubernetes itself, and have no schema here.
 FOREIGN = {"monitoring.coreos.com/v1", "cert-manager.io/v1"}
 
@@ -56,13 +60,39 @@ def injected():
     return documents(run(*INJECT, *args).stdout)
 
 
+@functools.cache
+def kustomized_replicas():
+    return documents(run("kubectl", "kustomize", REPLICAS_OVERLAY).stdout)
+
+
+@functools.cache
+def helmed_replicas():
+    return documents(run(*HELM, *REPLICAS_EXAMPLE).stdout)
+
+
+@functools.cache
+def injected_replicas():
+    args = ["--image", "registry.example.com/callgate:0.1.0", "--tls-secret", "callgate-tls", "--bind-env", "HOST", "--replicas"]
+    return documents(run(*INJECT, *args).stdout)
+
+
+@functools.cache
+def injected_stateful_set():
+    return documents(run("callgate", "inject", "-f", STATEFUL_SET, "--tls-secret", "callgate-tls", "--bind-env", "HOST", "--replicas").stdout)
+
+
 def one(manifests, kind):
     [found] = [manifest for manifest in manifests if manifest["kind"] == kind]
     return found
 
 
+def template(manifests):
+    [workload] = [manifest for manifest in manifests if manifest["kind"] in ("Deployment", "StatefulSet")]
+    return workload["spec"]["template"]
+
+
 def pod(manifests):
-    return one(manifests, "Deployment")["spec"]["template"]["spec"]
+    return template(manifests)["spec"]
 
 
 def sidecar(manifests):
@@ -98,6 +128,26 @@ class Rendering(unittest.TestCase):
                     for container in each.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
                         container.get("env", []).sort(key=lambda variable: variable["name"])
                 self.assertEqual(manifest, theirs[identity])
+
+    def test_helm_makes_the_same_with_replicas(self):
+        ours, theirs = by_identity(kustomized_replicas()), by_identity(helmed_replicas())
+        self.assertEqual(ours.keys(), theirs.keys())
+        self.assertEqual(ours.keys() - by_identity(kustomized()).keys(), {("v1", "Service", "callgate-replicas"), ("networking.k8s.io/v1", "NetworkPolicy", "callgate-replicas")})
+        for identity, manifest in ours.items():
+            with self.subTest(identity):
+                if identity[1] == "Deployment":
+                    for each in (manifest, theirs[identity]):
+                        each["spec"]["template"]["spec"]["containers"][0]["env"].sort(key=lambda variable: variable["name"])
+                self.assertEqual(manifest, theirs[identity])
+
+    def test_inject_makes_the_same_with_replicas(self):
+        def in_order(container):
+            return {**without_port_name({**container, "ports": sorted(container["ports"], key=lambda port: port["containerPort"])})}
+
+        self.assertEqual(in_order(sidecar(injected_replicas())), in_order(sidecar(kustomized_replicas())))
+        self.assertEqual(pod(injected_replicas())["volumes"], pod(kustomized_replicas())["volumes"])
+        ours = by_identity(injected_replicas())["v1", "Service", "analysis-agent-replicas"]
+        self.assertEqual(ours["spec"], by_identity(kustomized_replicas())["v1", "Service", "callgate-replicas"]["spec"])
 
     def test_inject_makes_the_same_sidecar(self):
         self.assertEqual(without_port_name(sidecar(injected())), without_port_name(sidecar(kustomized())))
@@ -149,7 +199,8 @@ class Rendering(unittest.TestCase):
     def test_every_manifest_is_valid(self):
         versions = [version for version in kubernetes_validate.utils.all_versions() if tuple(map(int, version.split(".")[:2])) >= (1, 30)]
         for version in {versions[0], versions[-1]}:
-            for manifest in [*kustomized(), *helmed(), *injected()]:
+            replicas = [*kustomized_replicas(), *helmed_replicas(), *injected_replicas(), *injected_stateful_set()]
+            for manifest in [*kustomized(), *helmed(), *injected(), *replicas]:
                 with self.subTest(version=version, kind=manifest["kind"]):
                     if manifest["apiVersion"] in FOREIGN:
                         crds.validate(manifest)
@@ -444,6 +495,163 @@ class Wiring(unittest.TestCase):
         return yaml.safe_load(one(kustomized(), "ConfigMap")["data"]["callgate.yaml"])
 
 
+def matches(selector, labels):
+    """Reports whether a `matchLabels` selects a pod. An empty selector selects every pod."""
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+
+
+def may_connect(policies, to, port, namespace, labels):
+    """Reports whether the policies of namespace `agents` let a pod of a namespace connect to a pod with the labels `to`."""
+    applied = [policy["spec"] for policy in policies if matches(policy["spec"]["podSelector"], to)]
+    if not applied:
+        return True
+
+    def is_source(source):
+        namespaces = source.get("namespaceSelector")
+        in_namespace = namespace == "agents" if namespaces is None else matches(namespaces, {"kubernetes.io/metadata.name": namespace})
+        return in_namespace and matches(source.get("podSelector", {}), labels)
+
+    rules = [rule for spec in applied for rule in spec["ingress"] if any(each["port"] == port and each["protocol"] == "TCP" for each in rule["ports"])]
+    return any("from" not in rule or any(map(is_source, rule["from"])) for rule in rules)
+
+
+class Replicas(unittest.TestCase):
+    """What several replicas need, in each way that leads to it."""
+
+    def all(self):
+        ways = {"kustomize": kustomized_replicas(), "helm": helmed_replicas(), "inject": injected_replicas(), "inject a StatefulSet": injected_stateful_set()}
+        for way, manifests in ways.items():
+            [headless] = [each for each in manifests if each["kind"] == "Service" and each["metadata"]["name"].endswith("-replicas")]
+            yield way, manifests, headless
+
+    def config(self):
+        return yaml.safe_load(one(kustomized_replicas(), "ConfigMap")["data"]["callgate.yaml"])
+
+    def test_a_pod_knows_its_address_and_its_name(self):
+        for way, manifests, _ in self.all():
+            with self.subTest(way):
+                fields = {each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in sidecar(manifests)["env"] if "valueFrom" in each}
+                self.assertLessEqual({"POD_IP": "status.podIP", "POD_NAME": "metadata.name", "POD_UID": "metadata.uid"}.items(), fields.items())
+        self.assertIn(self.config()["replicas"]["advertise"]["env"], by_name(sidecar(kustomized_replicas())["env"]))
+
+    def test_the_replica_listener_has_one_port(self):
+        number = int(self.config()["replicas"]["address"].removeprefix("0.0.0.0:"))
+        for way, manifests, headless in self.all():
+            with self.subTest(way):
+                port = by_name(sidecar(manifests)["ports"])["callgate-member"]
+                self.assertEqual(port, {"name": "callgate-member", "containerPort": number, "protocol": "TCP"})
+                for each in sidecar(manifests)["ports"]:
+                    self.assertLessEqual(len(each["name"]), 15)
+                [served] = headless["spec"]["ports"]
+                self.assertEqual((served["port"], served["targetPort"]), (number, number))
+
+    def test_the_headless_service_finds_every_replica_at_any_time(self):
+        for way, manifests, headless in self.all():
+            with self.subTest(way):
+                self.assertEqual(headless["spec"]["clusterIP"], "None")
+                self.assertIs(headless["spec"]["publishNotReadyAddresses"], True)
+                labels = template(manifests)["metadata"]["labels"]
+                self.assertTrue(headless["spec"]["selector"])
+                self.assertTrue(matches({"matchLabels": headless["spec"]["selector"]}, labels))
+                self.assertFalse(matches({"matchLabels": headless["spec"]["selector"]}, {**labels, "callgate.dev/agent": "other"}))
+        for manifests in (kustomized_replicas(), helmed_replicas()):
+            names = by_identity(manifests)
+            self.assertIn(("v1", "Service", self.config()["replicas"]["discover"]), names)
+
+    def test_only_pods_of_the_same_workload_reach_the_replica_listener(self):
+        for way, manifests, _ in self.all():
+            with self.subTest(way):
+                policies = [each for each in manifests if each["kind"] == "NetworkPolicy"]
+                own = template(manifests)["metadata"]["labels"]
+                self.assertTrue(may_connect(policies, own, 8446, "agents", own))
+                # A pod of another workload, which may have the same labels of its own.
+                other = {**own, "callgate.dev/agent": "other-agent"}
+                without = {key: value for key, value in own.items() if key != "callgate.dev/agent"}
+                for namespace, labels in [("agents", other), ("agents", without), ("agents", {}), ("others", own), ("monitoring", own), ("monitoring", {})]:
+                    self.assertFalse(may_connect(policies, own, 8446, namespace, labels), (namespace, labels))
+                for policy in policies:
+                    self.assertFalse(matches(policy["spec"]["podSelector"], other))
+                self.assertTrue(may_connect(policies, own, 8443, "others", {}))
+                self.assertTrue(may_connect(policies, own, 9901, "monitoring", {}))
+                self.assertFalse(may_connect(policies, own, 8000, "agents", own), "the agent's own port")
+
+    def test_the_evaluation_of_policies_finds_mistakes(self):
+        policies = [each for each in kustomized_replicas() if each["kind"] == "NetworkPolicy"]
+        own = template(kustomized_replicas())["metadata"]["labels"]
+        wrong = json.loads(json.dumps(policies))
+        [ours] = [each for each in wrong if each["metadata"]["name"] == "callgate-replicas"]
+        ours["spec"]["ingress"][0]["from"][0]["podSelector"] = {}
+        self.assertTrue(may_connect(wrong, own, 8446, "agents", {}))
+        others = [each for each in policies if each["metadata"]["name"] != "callgate-replicas"]
+        self.assertFalse(may_connect(others, own, 8446, "agents", own))
+
+    def test_the_secret_is_a_file_beside_the_others(self):
+        [secret] = self.config()["replicas"]["secrets"]
+        self.assertEqual(secret["file"].rsplit("/", 1)[0], "/secrets")
+        for way, manifests, _ in self.all():
+            with self.subTest(way):
+                mounts = {mount["mountPath"]: mount["name"] for mount in sidecar(manifests)["volumeMounts"]}
+                volume = by_name(pod(manifests)["volumes"])[mounts["/secrets"]]
+                self.assertNotIn("items", volume["secret"])
+
+    def test_one_replica_has_nothing_of_it(self):
+        for manifests in (kustomized(), helmed(), injected()):
+            text = json.dumps([each for each in manifests if each["kind"] != "ConfigMap"])
+            for word in ("POD_", "8446", "callgate-member", "-replicas"):
+                self.assertNotIn(word, text)
+
+    def test_the_example_differs_only_in_replicas(self):
+        with_replicas = self.config()
+        self.assertTrue(with_replicas.pop("replicas")["mint"])
+        self.assertEqual(with_replicas, yaml.safe_load((ROOT / OVERLAY / "callgate.yaml").read_text()))
+        self.assertEqual({one(each, "Deployment")["spec"]["replicas"] for each in (kustomized_replicas(), helmed_replicas())}, {3})
+
+    def test_a_prefix_and_a_name_stay_with_their_agent(self):
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "kustomize") as folder:
+            kustomization = {"namePrefix": "second-", "resources": ["../example/overlay"], "components": ["../replicas"]}
+            (pathlib.Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+            second = documents(run("kubectl", "kustomize", folder).stdout)
+        helm = documents(run(*HELM, *REPLICAS_EXAMPLE, "--set=name=second-callgate", "--set=ports.replicas=7446").stdout)
+        for manifests in (second, helm):
+            identities = by_identity(manifests)
+            label = {"callgate.dev/agent": template(manifests)["metadata"]["labels"]["callgate.dev/agent"]}
+            self.assertEqual(identities["v1", "Service", "second-callgate-replicas"]["spec"]["selector"], label)
+            policy = identities["networking.k8s.io/v1", "NetworkPolicy", "second-callgate-replicas"]["spec"]
+            self.assertEqual(policy["podSelector"]["matchLabels"], label)
+            self.assertEqual(policy["ingress"][0]["from"], [{"podSelector": {"matchLabels": label}}])
+        self.assertEqual(by_identity(helm)["v1", "Service", "second-callgate-replicas"]["spec"]["ports"][0]["targetPort"], 7446)
+        self.assertEqual(by_name(sidecar(helm)["ports"])["callgate-member"]["containerPort"], 7446)
+        without = documents(run(*HELM, *REPLICAS_EXAMPLE, "--set=networkPolicy.enabled=false").stdout)
+        self.assertNotIn("NetworkPolicy", {each["kind"] for each in without})
+
+    def test_a_stateful_set_keeps_names_and_ledgers(self):
+        original = yaml.safe_load((ROOT / STATEFUL_SET).read_text())
+        changed = one(injected_stateful_set(), "StatefulSet")
+        self.assertEqual(changed["spec"]["volumeClaimTemplates"], original["spec"]["volumeClaimTemplates"])
+        self.assertIn(("v1", "Service", changed["spec"]["serviceName"]), by_identity(injected_stateful_set()))
+        [state] = [mount["name"] for mount in sidecar(injected_stateful_set())["volumeMounts"] if mount["mountPath"] == "/var/lib/callgate"]
+        self.assertIn(state, [claim["metadata"]["name"] for claim in changed["spec"]["volumeClaimTemplates"]])
+        self.assertNotIn(state, by_name(pod(injected_stateful_set())["volumes"]))
+        # The kubelet replaces only variables that are defined before.
+        defined = {}
+        for variable in sidecar(injected_stateful_set())["env"]:
+            defined[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda name: defined[name[1]], variable.get("value", variable["name"].lower()))
+        self.assertEqual(defined["POD_DNS_NAME"], "pod_name.analysis-agent-replicas.pod_namespace.svc")
+        removed = run("callgate", "inject", "--remove", "-f", "-", input=yaml.safe_dump_all(injected_stateful_set())).stdout
+        self.assertEqual(documents(removed), [original])
+
+    def test_several_pods_without_replicas_are_a_warning(self):
+        warning = "docs/replicas.md"
+        self.assertIn(warning, run("callgate", "inject", "-f", STATEFUL_SET).stderr)
+        self.assertNotIn(warning, run("callgate", "inject", "-f", STATEFUL_SET, "--replicas").stderr)
+        self.assertNotIn(warning, run(*INJECT).stderr)
+        scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "analysis-agent"}, "maxReplicas": 4}}
+        kubernetes_validate.validate(scaler, kubernetes_validate.utils.latest_version(), strict=True)
+        text = yaml.safe_dump_all([*documents((DEPLOY / "kustomize/example/base/deployment.yaml").read_text()), scaler])
+        self.assertIn(warning, run("callgate", "inject", "-f", "-", input=text).stderr)
+        self.assertNotIn(warning, run("callgate", "inject", "-f", "-", "--replicas", input=text).stderr)
+
+
 def free_ports(number):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     ports = [each.getsockname()[1] for each in sockets]
@@ -483,6 +691,49 @@ class Program(unittest.TestCase):
         done = run("callgate", "check", "-c", self.configuration())
         self.assertIn("ok, 1 route, 1 provider, 1 egress rule", done.stdout)
         self.assertEqual(done.stderr, "")
+
+    def test_replicas_find_each_other(self):
+        """Two processes with the configuration of the example, which have only other addresses than the pods."""
+        (self.folder / "secrets/replicas").write_text("abcdef0123456789abcdef0123456789\n")
+        text = one(kustomized_replicas(), "ConfigMap")["data"]["callgate.yaml"]
+        for inside, here in (("/secrets/", "secrets"), ("/tls/", "tls")):
+            text = text.replace(inside, f"{self.folder / here}/")
+        ports = [dict(zip((8443, 8081, 9901, 8446), free_ports(4))) for _ in range(2)]
+        members = [f"127.0.0.1:{own[8446]}" for own in ports]
+        for i, own in enumerate(ports):
+            (self.folder / f"state{i}").mkdir()
+            config = text.replace("/var/lib/callgate/", f"{self.folder}/state{i}/")
+            for port, other in own.items():
+                config = re.sub(rf"(0\.0\.0\.0|127\.0\.0\.1):{port}\b", f"127.0.0.1:{other}", config)
+            self.assertIn("discover: callgate-replicas\n", config)
+            config = config.replace("discover: callgate-replicas", f"discover: {json.dumps(members)}")
+            file = self.folder / f"etc/callgate{i}.yaml"
+            file.write_text(config)
+            environment = {**os.environ, "POD_IP": "127.0.0.1"}
+            self.assertIn("ok, 1 route", run("callgate", "check", "-c", str(file), env=environment).stdout)
+            child = subprocess.Popen(["callgate", "run", "-c", str(file)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(child.wait)
+            self.addCleanup(child.kill)
+        for own in ports:
+            for _ in range(300):
+                shown = run("callgate", "members", "--admin", f"127.0.0.1:{own[9901]}", ok=False).stdout
+                if all(re.search(rf"^{re.escape(member)} .* (present|this one) ", shown, re.M) for member in members):
+                    break
+                time.sleep(0.1)
+            else:
+                self.fail(shown)
+
+    def test_the_settings_of_a_stateful_set_are_good(self):
+        """The example with the lines of docs/kubernetes.md."""
+        (self.folder / "secrets/replicas").write_text("abcdef0123456789abcdef0123456789\n")
+        text = (ROOT / "docs/kubernetes.md").read_text()
+        [lines] = re.findall(r"```yaml\n(replicas:\n.*?POD_DNS_NAME.*?)```", text, re.S)
+        file = pathlib.Path(self.configuration())
+        config = file.read_text() + lines.replace("/secrets/", f"{self.folder}/secrets/")
+        file.write_text(config)
+        self.assertIn(yaml.safe_load(lines)["replicas"]["discover"], {each["metadata"]["name"] for each in injected_stateful_set() if each["kind"] == "Service"})
+        environment = {**os.environ, "POD_DNS_NAME": "agent-0.analysis-agent-replicas.agents.svc"}
+        self.assertIn("ok, 1 route", run("callgate", "check", "-c", str(file), env=environment).stdout)
 
     def test_a_secret_that_is_missing_is_found(self):
         file = self.configuration()
@@ -567,7 +818,7 @@ class Documentation(unittest.TestCase):
                     out = subprocess.run(["bash", "-c", f"set -o pipefail; {script}", "bash", str(ROOT)], capture_output=True, text=True, timeout=60)
                     self.assertEqual(out.returncode, 0, out.stderr)
                     done += 1
-        self.assertEqual(done, 9)
+        self.assertEqual(done, 15)
 
 
 class Scripts(unittest.TestCase):

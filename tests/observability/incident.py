@@ -33,6 +33,12 @@ RULES = ROOT / "deploy/prometheus/rules.yaml"
 EMPTY = {
     'callgate_interactions_adopted_total': "only a token that another Callgate made is adopted",
     'callgate_ingress_refusals:rate5m_median1d': "there is no day before",
+    'callgate_members{': "without the section `replicas`, there are no members",
+    'callgate_replica_requests_total': "a single process hands no callback over",
+    'callgate_owner_gone_total': "a single process has no other owners",
+    'callgate_ledger_taken_over_total': "a single process takes no ledger over",
+    'callgate_ledger_handed_over_total': "a single process hands no ledger over",
+    'callgate_replica_denied_total': "there is no replica listener",
 }
 
 # Every alert, and whether its expression returns something after the incidents, while Callgate is still running.
@@ -48,6 +54,8 @@ AFTERWARDS = {
     "CallgateConnectionsRefused": True, "CallgateHandshakesFailing": False, "CallgateBodyMemoryNearlyFull": False,
     "CallgateOverloaded": False, "CallgateAccessLogLinesLost": False, "CallgateJobGone": False,
     "CallgateNothingTaken": False, "CallgateTracesFailing": False,
+    "CallgateMembersMissing": False, "CallgateOwnerUnreachable": False, "CallgateOwnerGone": False,
+    "CallgateReplicaProofsDenied": False, "CallgateLedgerLost": False, "CallgateHandedOverRefused": False,
     # This alert depends on the speed of the disk.
     "CallgateStoreCommitSlow": None,
 }

@@ -67,6 +67,17 @@ routes:
 """
 
 
+REPLICAS = """
+shutdown: {{ delay: 0s, grace: 1s }}
+replicas:
+  address: 127.0.0.1:{port}
+  advertise: 127.0.0.1
+  secrets: [ {{ env: TOKEN_KEY }} ]
+  mint: true
+  discover: ["127.0.0.1:{other}"]
+"""
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -91,13 +102,13 @@ class Agent(http.server.BaseHTTPRequestHandler):
 class Gate:
     """A Callgate with a toy agent, and methods that send requests to it."""
 
-    def __init__(self, callgate, folder, rows=1000, more=""):
+    def __init__(self, callgate, folder, rows=1000, more="", sections=""):
         self.ingress, self.admin = free_port(), free_port()
         self.agent = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent)
         threading.Thread(target=self.agent.serve_forever, daemon=True).start()
         path = pathlib.Path(folder) / f"callgate-{self.admin}.yaml"
         self.callgate = callgate
-        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, folder=folder, agent=self.agent.server_port, rows=rows, more=more)
+        self.config = CONFIG.format(ingress=self.ingress, admin=self.admin, folder=folder, agent=self.agent.server_port, rows=rows, more=more) + sections
         self.path = path
         path.write_text(self.config)
         self.process = subprocess.Popen([callgate, "run", "-c", path], env=ENVIRONMENT, stdout=subprocess.DEVNULL,
@@ -393,6 +404,64 @@ def with_token(look, gate):
     look.check("and is kept nowhere", TOKEN not in kept)
 
 
+def replicas(look, callgate, folder, gates):
+    """Checks what the page shows of two members: both of them, and the interactions of both."""
+    browser, ports = look.browser, (free_port(), free_port())
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    one, two = (Gate(callgate, folder, more=", actions: true", sections=REPLICAS.format(port=port, other=other))
+                for port, other in (ports, ports[::-1]))
+    gates += [one, two]
+    browser.open(one.url + "#setup")
+    card = "document.getElementById('members-card').innerText"
+    browser.until(f"document.querySelectorAll('#members tr').length === 2 && {card}.includes('present')", "two members")
+    rows = browser.ask("[...document.querySelectorAll('#members tr')].map((row) => row.innerText)")
+    look.check("this member is marked", addresses[0] in rows[0] and "this one" in rows[0] and "this one" not in rows[1], rows)
+    look.check("the other member is present", addresses[1] in rows[1] and "present" in rows[1] and "20" in rows[1], rows)
+    look.picture("members")
+
+    ours, theirs = one.mint("doc-ours"), two.mint("doc-theirs")
+    look.check("a callback is handed over", one.call_back(theirs, "msg_1", {"status": "processing", "progress": 40}) == 200)
+    browser.ask("location.hash = '#interactions'")
+    browser.until("document.querySelectorAll('#interactions tr').length === 2", "the interactions of both")
+    shown = browser.ask("Object.fromEntries([...document.querySelectorAll('#interactions tr')].map((row) => [row.cells[0].innerText, row.innerText]))")
+    look.check("an interaction of this member says so", f"{addresses[0]} (this one)" in shown[ours["interaction"]], shown)
+    other = shown[theirs["interaction"]]
+    look.check("an interaction of the other member names it", addresses[1] in other and "40 %" in other and "this one" not in other, shown)
+    look.check("the table fits into the window", browser.ask("document.querySelector('#view-interactions .scroller').scrollWidth <= document.querySelector('#view-interactions .scroller').clientWidth"))
+    look.picture("interactions-of-members")
+    browser.ask("location.hash = '#requests'")
+    row = "[...document.querySelectorAll('#rows tr[data-n]')].find((row) => row.innerText.includes('handed_over'))"
+    browser.until(f"!!{row}", "the callback that was handed over")
+    browser.ask(f"{row}.click()")
+    browser.until("!document.getElementById('details').hidden", "its details")
+    details = browser.ask("document.getElementById('details').innerText")
+    look.check("the details name the owner", "handed over to" in details and addresses[1] in details, details)
+    browser.press("Escape")
+    accessible(look)
+
+    browser.ask("location.hash = '#interactions'")
+    browser.ask(f"document.querySelector('button[data-id=\"{theirs['interaction']}\"]').click()")
+    browser.until("document.getElementById('ask').open", "the question")
+    browser.ask("document.getElementById('ask-yes').click()")
+    browser.until("document.querySelectorAll('#interactions tr').length === 1", "it is revoked")
+    look.check("an interaction of the other member is revoked", two.call_back(theirs, "msg_2", {}) == 410)
+
+    two.process.kill()
+    browser.until("document.getElementById('interactions-missing').checkVisibility()", "what is missing", 60)
+    missing = browser.ask("document.getElementById('interactions-missing').innerText")
+    look.check("the page says whose interactions are missing", addresses[1] in missing, missing)
+    browser.until("document.getElementById('notes').innerText.includes('did not answer')", "a warning", 60)
+    notes = browser.ask("document.getElementById('notes').innerText")
+    look.check("a warning names the member that does not answer", f"1 replica that did not answer: {addresses[1]}" in notes, notes)
+    look.picture("member-missing")
+    browser.ask(f"document.querySelector('button[data-id=\"{ours['interaction']}\"]').click()")
+    browser.until("document.getElementById('ask').open", "the question")
+    browser.ask("document.getElementById('ask-yes').click()")
+    browser.until("document.getElementById('notes').innerText.includes('do not know of it yet')", "the incomplete revocation", 60)
+    notes = browser.ask("document.getElementById('notes').innerText")
+    look.check("an incomplete revocation is reported", f"do not know of it yet: {addresses[1]}. Send DELETE /callbacks/{ours['interaction']}" in notes, notes)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--callgate", required=True)
@@ -413,6 +482,9 @@ def main():
             browser.size(1440, 900)
             minted = traffic(gate)
             requests(look, gate)
+            nothing = browser.ask("document.getElementById('members-card').hidden && document.getElementById('member-head').hidden")
+            asked = [url for _, url in browser.requests if "/ui/api/members" in url]
+            look.check("without the section, there is nothing about members", nothing and not asked, asked)
             interactions(look, gate, minted)
             accessible(look)
             look.quiet("a page with everything", gates)
@@ -422,6 +494,8 @@ def main():
             gates.append(gate := Gate(args.callgate, folder, more=", token: { env: ADMIN_TOKEN }"))
             with_token(look, gate)
             look.quiet("a page with a token", gates)
+            replicas(look, args.callgate, folder, gates)
+            look.quiet("a page of one of two members", gates)
         finally:
             browser.close()
             for gate in gates:

@@ -43,6 +43,7 @@ fn sidecar() -> Sidecar {
         agent_port: None,
         admin_port: 9901,
         bind_env: Some("HOST".to_owned()),
+        replica_port: None,
     }
 }
 
@@ -653,7 +654,7 @@ fn one_of(texts: &'static [&'static str]) -> impl Strategy<Value = &'static str>
 prop_compose! {
     /// Generates workloads in which optional fields are missing, null, empty or filled.
     fn workload()(
-        kind in one_of(&["apps/v1 Deployment", "batch/v1 CronJob", "v1 Pod"]),
+        kind in one_of(&["apps/v1 Deployment", "apps/v1 StatefulSet", "batch/v1 CronJob", "v1 Pod"]),
         annotations in one_of(&["", "annotations: ~, ", "annotations: {}, ", "annotations: { a: 'no' }, "]),
         volumes in one_of(&["", "volumes: ~, ", "volumes: [], ", "volumes: [ { name: v, emptyDir: {} } ], "]),
         first in one_of(&["", "initContainers: ~, ", "initContainers: [], ", "initContainers: [ { name: i, image: i } ], "]),
@@ -665,11 +666,14 @@ prop_compose! {
         probe in one_of(&["", "livenessProbe: { httpGet: { port: web } }, ", "startupProbe: { tcpSocket: { host: h, port: web } }, ", "readinessProbe: { httpGet: { port: 80 } }, "]),
         other in one_of(&["", "{ name: first, image: f }, "]),
         rest in one_of(&["", "terminationGracePeriodSeconds: 30, "]),
+        labels in one_of(&["", "metadata: ~, ", "metadata: {}, ", "metadata: { labels: ~ }, ", "metadata: { labels: { a: b } }, ", "metadata: { labels: { callgate.dev/agent: c } }, "]),
+        service in one_of(&["", "serviceName: ~, ", "serviceName: s, "]),
     ) -> String {
         let pod = format!("{{ {first}{volumes}containers: [ {other}{{ {env}name: agent, {ports}{probe}image: 'a:1' }} ], {rest}dnsPolicy: Default }}");
         let (version, kind) = kind.split_once(' ').unwrap();
         let spec = match kind {
-            "Deployment" => format!("{{ replicas: 2, template: {{ spec: {pod} }}, minReadySeconds: 1 }}"),
+            "Deployment" => format!("{{ replicas: 2, template: {{ {labels}spec: {pod} }}, minReadySeconds: 1 }}"),
+            "StatefulSet" => format!("{{ {service}template: {{ {labels}spec: {pod} }}, minReadySeconds: 1 }}"),
             "CronJob" => format!("{{ jobTemplate: {{ spec: {{ template: {{ spec: {pod} }} }} }}, schedule: '* * * * *' }}"),
             _ => pod,
         };
@@ -683,17 +687,24 @@ proptest! {
         workloads in prop::collection::vec(workload(), 1..4),
         tls in any::<bool>(),
         bind in any::<bool>(),
+        replicas in any::<bool>(),
     ) {
         let mut sidecar = sidecar();
         sidecar.tls_secret = sidecar.tls_secret.filter(|_| tls);
         // Without a port, it is unclear which of two containers is the agent.
         let is_clear = workloads.iter().all(|text| text.contains("containerPort: 80") || !text.contains("name: first"));
         sidecar.bind_env = sidecar.bind_env.filter(|_| bind && is_clear);
+        sidecar.replica_port = replicas.then_some(8446);
+        let named = |(nth, text): (usize, &String)| text.replace("name: x", &format!("name: x{nth}"));
+        let workloads: Vec<_> = workloads.iter().enumerate().map(named).collect();
         let text = workloads.join("---\n");
         let injected = inject(&text, &sidecar).unwrap().text;
         prop_assert_eq!(injected.matches("callgate.dev/injected").count(), workloads.len());
         prop_assert_eq!(&inject(&injected, &sidecar).unwrap().text, &injected);
+        let companions = if replicas { 2 * workloads.len() } else { 0 };
+        prop_assert_eq!(injected.matches("callgate.dev/replicas-of").count(), companions);
         let removed = remove(&injected).unwrap().text;
+        prop_assert!(!removed.contains("replicas-of"));
         for (before, after) in workloads.iter().zip(removed.split("---\n")) {
             prop_assert_eq!(spelled(before), spelled(after));
         }

@@ -171,9 +171,15 @@ fn the_page_is_one_document_that_lets_nothing_else_in() {
                 && !text.contains("/*script*/")
         );
     }
-    for path in
-        ["/", "/ui/api/recent", "/ui/api/state", "/ui/api/reasons", "/ui/api/interactions", "/ui/api/nope"]
-    {
+    for path in [
+        "/",
+        "/ui/api/recent",
+        "/ui/api/state",
+        "/ui/api/reasons",
+        "/ui/api/interactions",
+        "/ui/api/members",
+        "/ui/api/nope",
+    ] {
         let answer = callgate.admin_get(path);
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
@@ -194,12 +200,13 @@ fn the_page_is_one_document_that_lets_nothing_else_in() {
 }
 
 /// Paths that are served only under an allowed host name.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "/",
     "/ui",
     "/ui/api/recent",
     "/ui/api/state",
     "/ui/api/interactions",
+    "/ui/api/members",
     "/ui/api/reasons",
     "/metrics",
     "/readyz?verbose",
@@ -316,7 +323,9 @@ fn the_api_needs_the_token_where_there_is_one() {
     let callgate = Callgate::start(&with("token: { env: API_KEY_AND_SECRET }"), Clock::System);
     let token = "Bearer APIkey:a secret of thirty-two bytes, more";
     assert_eq!(callgate.admin_get("/").status, 200, "the page is no secret");
-    for path in ["/ui/api/recent", "/ui/api/state", "/ui/api/interactions", "/ui/api/reasons"] {
+    for path in
+        ["/ui/api/recent", "/ui/api/state", "/ui/api/interactions", "/ui/api/members", "/ui/api/reasons"]
+    {
         assert_eq!(callgate.admin_get(path).status, 401, "{path}");
         let wrong = [("host", "localhost"), ("authorization", "Bearer APIkey")];
         assert_eq!(ask(&callgate, "GET", path, &wrong).status, 401, "{path}");
@@ -411,6 +420,15 @@ fn interactions_come_in_pages_and_without_their_tokens() {
         assert_eq!(callgate.admin_get(&format!("/ui/api/interactions{query}")).status, 400, "{query}");
     }
     assert!(!first.to_string().contains("eyJ"));
+    let names: Vec<_> = first["interactions"][0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        names.join(" "),
+        "captures created_at deadline_at deliveries interaction last_event_at open progress provider route state status undelivered"
+    );
+    // Without the section `replicas`, there is nothing about members.
+    assert_eq!(callgate.admin_get("/ui/api/members").json(), json!({ "own": null, "members": [] }));
+    assert_eq!(callgate.admin_get("/ui/api/state").json()["member"], Value::Null);
+    assert!(first.get("unreachable").is_none());
 }
 
 #[test]

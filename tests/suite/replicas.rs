@@ -14,13 +14,13 @@ use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, se
 use crate::process::binary;
 
 /// One member with its agent.
-struct Member {
-    callgate: Callgate,
-    agent: Agent,
+pub(crate) struct Member {
+    pub(crate) callgate: Callgate,
+    pub(crate) agent: Agent,
 }
 
 /// Returns the configuration of a member. `discover` lists the addresses of other members.
-fn config(agent: SocketAddr, address: &str, discover: &[SocketAddr], more: &str) -> String {
+pub(crate) fn config(agent: SocketAddr, address: &str, discover: &[SocketAddr], more: &str) -> String {
     let discover: Vec<_> = discover.iter().map(|address| format!("\"{address}\"")).collect();
     let discover =
         if discover.is_empty() { String::new() } else { format!("  discover: [{}]", discover.join(", ")) };
@@ -45,19 +45,19 @@ routes:
 }
 
 impl Member {
-    fn start(discover: &[&Self], more: &str) -> Self {
+    pub(crate) fn start(discover: &[&Self], more: &str) -> Self {
         let agent = Agent::start(ANSWER);
         let discover: Vec<_> = discover.iter().map(|member| member.address()).collect();
         let callgate = Callgate::start(&config(agent.address, "127.0.0.1:0", &discover, more), Clock::System);
         Self { callgate, agent }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.callgate.replicas.unwrap()
     }
 
     /// Mints a callback. Returns the interaction and the token.
-    fn mint(&self, id: &str) -> (String, String) {
+    pub(crate) fn mint(&self, id: &str) -> (String, String) {
         let wanted = format!(r#"{{"route":"jobs","params":{{"id":"{id}"}}}}"#);
         let minted = self.callgate.admin_send("POST", "/callbacks", &wanted);
         assert_eq!(minted.status, 201, "{}", minted.text());
@@ -67,7 +67,7 @@ impl Member {
     }
 
     /// Sends a callback to the ingress listener of this member.
-    fn callback(&self, id: &str, token: &str, body: &str) -> Response {
+    pub(crate) fn callback(&self, id: &str, token: &str, body: &str) -> Response {
         let token = format!("Bearer {token}");
         let headers = [("authorization", &*token), ("content-type", "application/json"), ("x-own", "kept")];
         send_to(self.callgate.ingress, "POST", &format!("/jobs/{id}?a=b"), &headers, body.as_bytes())
@@ -88,7 +88,7 @@ impl Member {
 }
 
 /// Starts members that know each other.
-fn members<const N: usize>(more: &str) -> [Member; N] {
+pub(crate) fn members<const N: usize>(more: &str) -> [Member; N] {
     let mut started: Vec<Member> = Vec::new();
     for _ in 0..N {
         let next = Member::start(&started.iter().collect::<Vec<_>>(), more);
@@ -219,7 +219,7 @@ fn a_member_that_cannot_be_reached_makes_a_revocation_incomplete() {
 }
 
 /// Stops a member as if its process was killed: its listeners close, and it hands nothing over.
-fn kill(member: Member) -> (Agent, SocketAddr) {
+pub(crate) fn kill(member: Member) -> (Agent, SocketAddr) {
     let address = member.address();
     member.callgate.kill();
     (member.agent, address)
@@ -425,4 +425,45 @@ fn the_command_shows_the_members() {
     let admin = alone.admin.unwrap().to_string();
     let out = std::process::Command::new(binary()).args(["members", "--admin", &admin]).output().unwrap();
     assert_eq!((out.status.code(), out.stdout.len()), (Some(65), 0));
+}
+
+#[test]
+fn the_page_shows_the_members_and_the_interactions_of_all() {
+    let [a, b] = members("");
+    let ids: Vec<_> =
+        (0..2).flat_map(|number| [a.mint(&format!("a{number}")), b.mint(&format!("b{number}"))]).collect();
+    assert_eq!(b.callback("a0", &ids[0].1, "{\"status\":\"done\"}").status, 200);
+    let get = |path: &str| a.callgate.admin_get(&format!("/ui/api/{path}")).json();
+    let listed = |page: &Value| -> Vec<(String, String, bool)> {
+        let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+        let found = page["interactions"].as_array().unwrap().iter();
+        found.map(|one| (text(one, "interaction"), text(one, "member"), one["open"] == true)).collect()
+    };
+    let address = |member: &Member| member.address().to_string();
+    let mut expected: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .map(|(at, (id, _))| (id.clone(), address(if at % 2 == 0 { &a } else { &b }), at != 0))
+        .collect();
+    expected.sort();
+    assert_eq!(listed(&get("interactions?state=all")), expected);
+    let open: Vec<_> = expected.iter().filter(|one| one.2).cloned().collect();
+    assert_eq!(listed(&get("interactions")), open);
+    assert_eq!(listed(&get("interactions?state=done")).len(), 1);
+    assert_eq!(listed(&get("interactions?route=no%26state%3Ddone")), []);
+    let first = get("interactions?limit=2");
+    let rest = get(&format!("interactions?limit=2&after={}", first["next"].as_str().unwrap()));
+    assert_eq!([listed(&first), listed(&rest)].concat(), open);
+    assert!(first["interactions"][0].get("questions").is_none() && !first.to_string().contains("eyJ"));
+    // The callbacks API can select them in the same way.
+    let over = |query: &str| a.callgate.admin_get(&format!("/callbacks?{query}"));
+    assert_eq!(over("over=false").json()["interactions"].as_array().unwrap().len(), 3);
+    assert_eq!(over("over=true").json()["interactions"].as_array().unwrap().len(), 1);
+    assert_eq!(over("over=maybe").status, 400);
+    assert_eq!(get("members"), a.callgate.admin_get("/members").json());
+    assert_eq!(get("state")["member"], address(&a));
+    let gone = address(&b);
+    kill(b);
+    let page = eventually(|| Some(get("interactions")).filter(|page| page.get("unreachable").is_some()));
+    assert_eq!((&page["unreachable"][0], listed(&page).len()), (&gone.into(), 1));
 }

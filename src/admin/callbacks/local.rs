@@ -37,11 +37,14 @@ impl std::fmt::Debug for LocalInteractions {
 }
 
 /// What a list contains.
-pub(super) struct ListQuery {
-    route: Option<String>,
-    state: Option<State>,
-    after: String,
-    pub(super) limit: usize,
+#[derive(Clone, Debug, Default)]
+pub(in crate::admin) struct ListQuery {
+    pub(in crate::admin) route: Option<String>,
+    pub(in crate::admin) state: Option<State>,
+    /// Whether the list contains the interactions that are over, or the others. `None` selects both.
+    pub(in crate::admin) over: Option<bool>,
+    pub(in crate::admin) after: String,
+    pub(in crate::admin) limit: usize,
 }
 
 impl ListQuery {
@@ -58,10 +61,31 @@ impl ListQuery {
             None => None,
             Some(name) => Some(State::from_name(&name).ok_or("no such state")?),
         };
+        let over = match value("over").as_deref() {
+            None => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err("over must be true or false"),
+        };
         let limit = value("limit").map_or(Some(PAGE_DEFAULT), |text| text.parse().ok());
         let limit = limit.filter(|limit| (1..=PAGE_MAX).contains(limit));
         let limit = limit.ok_or("limit must be a number from 1 to 1000")?;
-        Ok(Self { route: value("route"), state, after: value("after").unwrap_or_default(), limit })
+        Ok(Self { route: value("route"), state, over, after: value("after").unwrap_or_default(), limit })
+    }
+
+    /// Returns the query as text, for another member.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = format!("limit={}", self.limit);
+        let (state, over) = (self.state.map(State::name), self.over.map(|over| over.to_string()));
+        let after = Some(&*self.after).filter(|after| !after.is_empty());
+        let values =
+            [("route", self.route.as_deref()), ("state", state), ("over", over.as_deref()), ("after", after)];
+        for (name, value) in values {
+            if let Some(value) = value {
+                text.push_str(&format!("&{name}={}", encoded(value)));
+            }
+        }
+        text
     }
 }
 
@@ -76,6 +100,7 @@ impl LocalInteractions {
         let wanted = |interaction: &Interaction| {
             query.route.as_deref().is_none_or(|route| *interaction.route == *route)
                 && query.state.is_none_or(|state| interaction.state == state)
+                && query.over.is_none_or(|over| interaction.state.is_open() != over)
         };
         let found = self.store.list(&query.after, query.limit, wanted).await;
         found.into_iter().map(|(id, interaction)| (Arc::clone(&id), self.view(&id, &interaction))).collect()
@@ -138,6 +163,13 @@ impl LocalInteractions {
         }
         view
     }
+}
+
+/// Encodes a value for a path or a query.
+pub(super) fn encoded(value: &str) -> String {
+    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+        .replace("%5F", "_")
 }
 
 fn json_answer(status: u16, body: &Value) -> MemberAnswer {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::local::ListQuery;
+use super::local::{ListQuery, encoded};
 use crate::admin::responses::{answer, problem};
 use crate::admin::server::AdminResponse;
 use crate::admin::service::Admin;
@@ -20,6 +20,28 @@ pub(super) struct Answers {
     answered: Vec<MemberAnswer>,
     /// The addresses of the members that are not gone and were not reached.
     unreachable: Vec<Box<str>>,
+}
+
+/// A part of the interactions of all members.
+pub(in crate::admin) struct FoundAnywhere {
+    pub(in crate::admin) interactions: Vec<Value>,
+    /// The id after which the next part begins. `None` if there are no more interactions.
+    next: Option<String>,
+    /// The addresses of the members that are not gone and were not reached.
+    unreachable: Vec<Box<str>>,
+}
+
+impl FoundAnywhere {
+    /// Returns the part as JSON.
+    pub(in crate::admin) fn into_json(self) -> Value {
+        let mut page = json!({ "interactions": self.interactions, "next": self.next });
+        if !self.unreachable.is_empty()
+            && let Some(members) = page.as_object_mut()
+        {
+            members.insert("unreachable".to_owned(), json!(self.unreachable));
+        }
+        page
+    }
 }
 
 impl Admin {
@@ -65,15 +87,18 @@ impl Admin {
 
     /// Returns the interactions of all members, in the order of their ids.
     pub(super) async fn list_anywhere(&self, query: &str) -> AdminResponse {
-        let parsed = match ListQuery::parse(query) {
-            Ok(parsed) => parsed,
-            Err(fault) => return problem(400, fault),
-        };
-        let local = self.interactions.list(&parsed).await;
+        match ListQuery::parse(query) {
+            Ok(query) => answer(200, &self.list_all(&query).await.into_json()),
+            Err(fault) => problem(400, fault),
+        }
+    }
+
+    /// Returns the interactions of all members, in the order of their ids.
+    pub(in crate::admin) async fn list_all(&self, query: &ListQuery) -> FoundAnywhere {
+        let local = self.interactions.list(query).await;
         let mut found: BTreeMap<String, Value> =
             local.into_iter().map(|(id, view)| (id.to_string(), view)).collect();
-        let rest = if query.is_empty() { String::new() } else { format!("?{query}") };
-        let answers = self.ask_members(&Method::GET, &rest).await;
+        let answers = self.ask_members(&Method::GET, &format!("?{}", query.to_text())).await;
         for answer in answers.answered.iter().filter(|answer| answer.status == 200) {
             let Ok(mut page) = serde_json::from_slice::<Value>(&answer.body) else { continue };
             let views = page.get_mut("interactions").and_then(Value::as_array_mut).map(std::mem::take);
@@ -83,17 +108,11 @@ impl Admin {
                 }
             }
         }
-        while found.len() > parsed.limit {
+        while found.len() > query.limit {
             found.pop_last();
         }
-        let next = found.last_key_value().filter(|_| found.len() == parsed.limit).map(|(id, _)| id.clone());
-        let mut page = json!({ "interactions": found.into_values().collect::<Vec<_>>(), "next": next });
-        if !answers.unreachable.is_empty()
-            && let Some(members) = page.as_object_mut()
-        {
-            members.insert("unreachable".to_owned(), json!(answers.unreachable));
-        }
-        answer(200, &page)
+        let next = found.last_key_value().filter(|_| found.len() == query.limit).map(|(id, _)| id.clone());
+        FoundAnywhere { interactions: found.into_values().collect(), next, unreachable: answers.unreachable }
     }
 
     /// Revokes an interaction on every member. Every member records the revocation, so that none of them adopts the
@@ -129,11 +148,4 @@ impl Admin {
 
 fn unreachable(status: u16, members: &[Box<str>], detail: &str) -> AdminResponse {
     answer(status, &json!({ "detail": detail, "unreachable": members }))
-}
-
-/// Encodes an id for a path. Ids that need it do not exist, but the path of a request can contain anything.
-fn encoded(id: &str) -> String {
-    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
-        .to_string()
-        .replace("%5F", "_")
 }

@@ -6,4 +6,5 @@ pub(super) mod local;
 mod members;
 
 pub(super) use api::path;
+pub(super) use local::ListQuery;
 pub use local::LocalInteractions;

@@ -1,5 +1,7 @@
 //! Finds the workloads in a file of manifests. All other documents stay unchanged, including their comments.
 
+use super::replicas::{identity, is_companion};
+use super::scaling::Scaling;
 use super::sidecar::Sidecar;
 use super::yaml::{Mapping, Value};
 use super::{notes, workload, yaml};
@@ -32,8 +34,15 @@ type Change<'a> = dyn FnMut(&mut Mapping, &[&str], &mut Vec<String>) -> Result<(
 /// # Errors
 /// Returns a message if the text is not a list of workloads, or if a workload cannot have the sidecar.
 pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
-    let mut done =
-        rewrite(text, &mut |object, template, notes| workload::put(object, template, sidecar, notes))?;
+    let mut companions = Vec::new();
+    let (mut done, seen) = rewrite(text, &mut |object, template, notes| {
+        companions.extend(workload::put(object, template, sidecar, notes)?);
+        Ok(())
+    })?;
+    append(&mut done.text, &companions, &seen.identities)?;
+    if sidecar.replica_port.is_none() {
+        done.notes.extend(seen.scaling.notes());
+    }
     // The note is the same for all workloads.
     done.notes.push(notes::configuration(sidecar));
     Ok(done)
@@ -44,15 +53,39 @@ pub fn inject(text: &str, sidecar: &Sidecar) -> Result<Injected, String> {
 /// # Errors
 /// Returns a message if the text is not a list of workloads, or if the sidecar cannot be removed from a workload.
 pub fn remove(text: &str) -> Result<Injected, String> {
-    rewrite(text, &mut |object, template, _| workload::take(object, template))
+    rewrite(text, &mut |object, template, _| workload::take(object, template)).map(|(done, _)| done)
 }
 
-fn rewrite(text: &str, change: &mut Change<'_>) -> Result<Injected, String> {
+/// Appends the Services and NetworkPolicies of the workloads.
+fn append(text: &mut String, companions: &[Value], others: &[Identity]) -> Result<(), String> {
+    let mut taken = others.to_vec();
+    for companion in companions {
+        let own = identity(companion);
+        if taken.contains(&own) {
+            return Err(format!(
+                "it has two objects {} {}: `callgate inject` makes one of them",
+                own.0, own.2
+            ));
+        }
+        taken.push(own);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str("---\n");
+        text.push_str(&yaml::write(companion)?);
+    }
+    Ok(())
+}
+
+fn rewrite(text: &str, change: &mut Change<'_>) -> Result<(Injected, Seen), String> {
     let (mut written, mut notes, mut seen) = (String::with_capacity(text.len()), Vec::new(), Seen::default());
     for (i, part) in parts(text).into_iter().enumerate() {
         let in_words = |error: String| format!("document {}: {error}", i + 1);
         let mut value = yaml::read(part).map_err(in_words)?;
         let before = value.clone();
+        if is_companion(&value) {
+            continue;
+        }
         if !value.is_null() {
             change_all(&mut value, change, &mut seen, &mut notes).map_err(in_words)?;
         }
@@ -66,7 +99,7 @@ fn rewrite(text: &str, change: &mut Change<'_>) -> Result<Injected, String> {
         }
     }
     if seen.workloads > 0 {
-        return Ok(Injected { text: written, notes });
+        return Ok((Injected { text: written, notes }, seen));
     }
     let kinds: Vec<_> = KINDS.iter().map(|(_, kind, _)| *kind).collect();
     let found = if seen.others.is_empty() { "nothing".to_owned() } else { seen.others.join(", ") };
@@ -77,7 +110,13 @@ fn rewrite(text: &str, change: &mut Change<'_>) -> Result<Injected, String> {
 struct Seen {
     workloads: usize,
     others: Vec<String>,
+    /// The objects that are not workloads.
+    identities: Vec<Identity>,
+    scaling: Scaling,
 }
+
+/// The kind, the namespace and the name of an object.
+type Identity = (String, String, String);
 
 /// Changes an object that is a workload, or the workloads in a list.
 fn change_all(
@@ -94,13 +133,18 @@ fn change_all(
         return Err("not a Kubernetes object: it needs `apiVersion` and `kind`".to_owned());
     };
     if version == "v1" && kind == "List" {
-        let items = object.get_mut("items").and_then(Value::as_sequence_mut);
+        let mut items = object.get_mut("items").and_then(Value::as_sequence_mut);
+        if let Some(items) = &mut items {
+            items.retain(|item| !is_companion(item));
+        }
         return items.into_iter().flatten().try_for_each(|item| change_all(item, change, seen, notes));
     }
     let known = KINDS.iter().find(|(group, name, _)| *name == kind && version.starts_with(group));
     let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
     let name = format!("{kind} {}", name.unwrap_or("without a name"));
     let Some((_, _, template)) = known else {
+        seen.scaling.other(object);
+        seen.identities.push(identity(&Value::from(object.clone())));
         // Before Kubernetes 1.16, some of these kinds, such as `Deployment`, could have the API version
         // `extensions/v1beta1`.
         let removed = version.starts_with("extensions/") && KINDS.iter().any(|(_, name, _)| *name == kind);
@@ -118,6 +162,7 @@ fn change_all(
         return Ok(());
     };
     seen.workloads += 1;
+    seen.scaling.workload(object);
     let mut own = Vec::new();
     change(object, template, &mut own).map_err(|error| format!("{name}: {error}"))?;
     notes.extend(own.into_iter().map(|note| format!("{name}: {note}")));

@@ -3,6 +3,8 @@
 mod document;
 mod notes;
 mod ports;
+mod replicas;
+mod scaling;
 mod sidecar;
 mod undo;
 mod workload;
@@ -51,6 +53,12 @@ pub(super) struct InjectArgs {
     /// The environment variable that makes the agent listen only on 127.0.0.1.
     #[arg(long, value_name = "NAME")]
     bind_env: Option<String>,
+    /// Prepare the workload for several replicas: environment variables, a port, a headless Service and a NetworkPolicy.
+    #[arg(long)]
+    replicas: bool,
+    /// The port for other replicas, as in `replicas.address`.
+    #[arg(long, value_name = "PORT", default_value_t = 8446, value_parser = clap::value_parser!(u16).range(1..))]
+    replica_port: u16,
 }
 
 pub(super) fn run(args: &InjectArgs) -> u8 {
@@ -104,6 +112,7 @@ impl InjectArgs {
             agent_port: self.agent_port.clone(),
             admin_port: self.admin_port,
             bind_env: self.bind_env.clone(),
+            replica_port: self.replicas.then_some(self.replica_port),
         }
     }
 }

@@ -21,7 +21,7 @@ impl DeclaredPort {
         self.entry.get("name").and_then(Value::as_str)
     }
 
-    fn protocol(&self) -> &str {
+    pub(super) fn protocol(&self) -> &str {
         self.entry.get("protocol").and_then(Value::as_str).unwrap_or("TCP")
     }
 

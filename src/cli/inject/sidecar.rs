@@ -7,7 +7,7 @@ use super::yaml::{self, Mapping, Value};
 const COMPONENT: &str = include_str!("../../../deploy/kustomize/component/sidecar.yaml");
 /// The name of the volume and of its mount, which are removed if no certificate is configured.
 const TLS: &str = "callgate-tls";
-const DAMAGED: &str = "the sidecar in this program is damaged";
+pub(super) const DAMAGED: &str = "the sidecar in this program is damaged";
 
 /// The settings of the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Sidecar {
     pub admin_port: u16,
     /// The environment variable that makes the agent listen on loopback. `None` means that no variable is set.
     pub bind_env: Option<String>,
+    /// The port for other replicas. `None` means that the workload is not prepared for several replicas.
+    pub replica_port: Option<u16>,
 }
 
 /// The parts of the sidecar in a pod.

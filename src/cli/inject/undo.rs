@@ -25,9 +25,12 @@ pub(super) struct Record {
     /// The environment variable that was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) env: Option<Env>,
+    /// The name of the workload, if it was prepared for several replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replicas: Option<String>,
     /// The volumes that were added.
     pub(super) volumes: Vec<String>,
-    /// Maps each key under which the injection created a list or a mapping to the previous value of this key.
+    /// Maps each key under which the injection created a list, a mapping or a text to the previous value of this key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) made: BTreeMap<String, Made>,
 }
@@ -49,7 +52,7 @@ pub(super) struct Env {
     pub(super) was: Option<Mapping>,
 }
 
-/// The previous value of a key under which the injection created a list or a mapping. The key was absent, or its value
+/// The previous value of a key under which the injection created a value. The key was absent, or its value
 /// was null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,6 +82,13 @@ impl Record {
         value.and_then(Value::as_mapping_mut).ok_or_else(|| format!("`{key}` is not a mapping"))
     }
 
+    /// Returns the text under `key`. If the key is absent or null, sets it to `new` and records this.
+    pub(super) fn text(&mut self, parent: &mut Mapping, key: &str, new: &str) -> Result<String, String> {
+        let value = self.make(parent, key, Value::from(new));
+        let text = value.and_then(|value| value.as_str()).filter(|text| !text.is_empty());
+        text.map(str::to_owned).ok_or_else(|| format!("`{key}` is not a name"))
+    }
+
     fn make<'a>(&mut self, parent: &'a mut Mapping, key: &str, empty: Value) -> Option<&'a mut Value> {
         let made = match parent.get(key) {
             None => Some(Made::Absent),
@@ -93,6 +103,14 @@ impl Record {
         parent.get_mut(key)
     }
 
+    /// Restores the previous value under `key`, if the injection created the text under this key, and if it is still
+    /// `text`.
+    pub(super) fn unmake_text(&self, parent: &mut Mapping, key: &str, text: &str) {
+        if parent.get(key).and_then(Value::as_str) == Some(text) {
+            self.restore(parent, key);
+        }
+    }
+
     /// Restores the previous value under `key`, if the injection created the list or mapping under this key, and if
     /// this list or mapping is empty.
     pub(super) fn unmake(&self, parent: &mut Mapping, key: &str) {
@@ -101,10 +119,16 @@ impl Record {
             Some(Value::Mapping(fields)) => fields.is_empty(),
             _ => false,
         };
+        if is_empty {
+            self.restore(parent, key);
+        }
+    }
+
+    fn restore(&self, parent: &mut Mapping, key: &str) {
         match self.made.get(key) {
-            Some(Made::Absent) if is_empty => drop(parent.shift_remove(key)),
-            Some(Made::Null) if is_empty => drop(parent.insert(key.into(), Value::Null)),
-            _ => {}
+            Some(Made::Absent) => drop(parent.shift_remove(key)),
+            Some(Made::Null) => drop(parent.insert(key.into(), Value::Null)),
+            None => {}
         }
     }
 }

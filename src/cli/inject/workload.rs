@@ -2,6 +2,7 @@
 
 use super::notes;
 use super::ports::{self, DeclaredPort, LISTS, containers, declared};
+use super::replicas::{self, STATE};
 use super::sidecar::{self, Parts, Sidecar, name};
 use super::undo::{ANNOTATION, Env, Port, Record};
 use super::yaml::{self, Mapping, Sequence, Value};
@@ -25,30 +26,66 @@ pub(super) fn put(
     template: &[&str],
     sidecar: &Sidecar,
     said: &mut Vec<String>,
-) -> Result<(), String> {
+) -> Result<Vec<Value>, String> {
     take(object, template)?;
     let mut record = Record::default();
+    let claims = object.get("spec").map(replicas::claims).unwrap_or_default();
     let pod = pod(object, template)?;
     let found = ports::agents(pod, sidecar)?;
     refuse(pod, sidecar)?;
     said.extend(notes::all(pod, sidecar, found.as_ref())?);
-    let Parts { container, volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
+    let Parts { mut container, mut volumes } = sidecar.parts(found.as_ref().map(|found| &found.entry))?;
+    keep_claims(pod, &claims, &mut volumes, said)?;
     record.volumes = volumes.iter().filter_map(name).map(str::to_owned).collect();
     let own = record.list(pod, "volumes")?;
     if let Some(taken) = own.iter().filter_map(name).find(|name| record_has(&volumes, name)) {
         return Err(format!("it has a volume {taken} that `callgate inject` did not put there"));
     }
     own.extend(volumes);
+    change_agent(pod, sidecar, found, &mut record, said)?;
+    let names = sidecar
+        .replica_port
+        .map(|port| replicas::prepare(object, template, &mut record).map(|names| (port, names)));
+    let names = names.transpose()?;
+    if let Some((port, names)) = &names {
+        replicas::extend(&mut container, *port, names)?;
+        said.extend(replicas::notes(sidecar, *port, names, object.get("spec")));
+    }
+    let pod = self::pod(object, template)?;
     // The sidecar is the first container, so that all others can use it when they start.
     record.list(pod, "initContainers")?.insert(0, container.into());
-    change_agent(pod, sidecar, found, &mut record, said)?;
+    let companions = names.map(|(port, names)| replicas::companions(pod, port, &names)).transpose()?;
     let metadata = object.get_mut("metadata").and_then(Value::as_mapping_mut);
     let metadata = metadata.ok_or("it has no `metadata`")?;
     let annotations = record.mapping(metadata, "annotations").map(|_| ());
     annotations?;
     let kept = yaml::to_text(&record)?;
     record.mapping(metadata, "annotations")?.insert(ANNOTATION.into(), kept.into());
-    Ok(())
+    Ok(companions.unwrap_or_default())
+}
+
+/// Removes the volume of the ledger if a StatefulSet has a claim for it. `claims` are the names in its
+/// `volumeClaimTemplates`.
+fn keep_claims(
+    pod: &Mapping,
+    claims: &[String],
+    volumes: &mut Vec<Value>,
+    said: &mut Vec<String>,
+) -> Result<(), String> {
+    if claims.iter().any(|claim| claim == STATE) {
+        volumes.retain(|volume| name(volume) != Some(STATE));
+        if pod.get("securityContext").and_then(|context| context.get("fsGroup")).is_none() {
+            said.push(format!(
+                "the sidecar can write to the volume {STATE} only if the pod has a `securityContext.fsGroup`"
+            ));
+        }
+    }
+    match claims.iter().find(|claim| record_has(volumes, claim)) {
+        Some(taken) => {
+            Err(format!("its `volumeClaimTemplates` have the volume {taken}, which the sidecar uses"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn record_has(volumes: &[Value], wanted: &str) -> bool {
@@ -72,7 +109,12 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
         if containers(pod, list).filter_map(name).any(|name| name == CONTAINER) {
             return Err(format!("it has a container {CONTAINER} that `callgate inject` did not put there"));
         }
-        for (flag, port) in [("--port", sidecar.port), ("--admin-port", sidecar.admin_port)] {
+        let own = [
+            ("--port", Some(sidecar.port)),
+            ("--admin-port", Some(sidecar.admin_port)),
+            ("--replica-port", sidecar.replica_port),
+        ];
+        for (flag, port) in own.into_iter().filter_map(|(flag, port)| Some((flag, port?))) {
             let is_taken = |other: &&DeclaredPort| other.is_tcp() && other.number == u64::from(port);
             if let Some(taken) = declared(pod, list)?.iter().find(is_taken) {
                 let words = taken.words();
@@ -84,6 +126,9 @@ fn refuse(pod: &Mapping, sidecar: &Sidecar) -> Result<(), String> {
     }
     if sidecar.port == sidecar.admin_port {
         return Err("--port and --admin-port are the same".to_owned());
+    }
+    if sidecar.replica_port.is_some_and(|port| port == sidecar.port || port == sidecar.admin_port) {
+        return Err("--replica-port is the same as another port of the sidecar".to_owned());
     }
     if pod.get("hostNetwork").is_some_and(yaml::is_true) {
         return Err(
@@ -217,6 +262,7 @@ pub(super) fn take(object: &mut Mapping, template: &[&str]) -> Result<(), String
     let record: Record = yaml::from_text(kept.as_str().unwrap_or_default())
         .map_err(|error| format!("the annotation {ANNOTATION} is not a valid record: {error}"))?;
     annotations.shift_remove(ANNOTATION);
+    replicas::undo(object, template, &record);
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_mapping_mut) {
         record.unmake(metadata, "annotations");
     }

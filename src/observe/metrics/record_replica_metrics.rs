@@ -28,6 +28,11 @@ impl Metrics {
         self.replicas.members.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Counts the interactions that this process has taken over from another member.
+    pub fn taken_over(&self, count: usize) {
+        self.replicas.taken_over.inc_by(count as u64);
+    }
+
     /// Counts the interactions that another member has taken over, and those that were lost.
     pub fn handed_over(&self, taken: usize, lost: usize) {
         for (result, count) in [("taken", taken), ("lost", lost)] {

@@ -20,6 +20,7 @@ pub(super) struct ReplicaMetrics {
     pub(super) owner_gone: IntCounterVec,
     pub(super) requests: IntCounterVec,
     pub(super) seconds: Histogram,
+    pub(super) taken_over: IntCounter,
 }
 
 impl ReplicaMetrics {
@@ -52,6 +53,10 @@ impl ReplicaMetrics {
                 "callgate_replica_seconds",
                 "Time from the decision to hand a callback over to the head of the owner's response, in seconds.",
                 BUCKETS,
+            )?,
+            taken_over: make.counter(
+                "callgate_ledger_taken_over_total",
+                "Interactions that this process has taken over from replicas that stopped.",
             )?,
         })
     }

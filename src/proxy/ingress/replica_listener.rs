@@ -73,13 +73,7 @@ impl ReplicaListener {
         let proof = match self.verify(&replicas, &session) {
             Ok(proof) => proof,
             Err(error) => {
-                self.replication.metrics.replica_denied();
-                if self.log_throttle.should_log("replica_proof", instant()) {
-                    log::warn!(
-                        "denied a request of {} to the replica listener: {error}; further denials are not logged for a minute",
-                        conn.peer
-                    );
-                }
+                self.refused_proof(conn, throttle_key(error), &error.to_string());
                 return self.deny(session, Denial::ReplicaProof).await;
             }
         };
@@ -92,11 +86,15 @@ impl ReplicaListener {
         }
         match self.replication.accept_nonce(proof.nonce) {
             SeenNonce::New => {}
-            SeenNonce::Repeated => return self.deny(session, Denial::ReplicaProof).await,
+            SeenNonce::Repeated => {
+                let why = format!("the proof of {} was used before", self.replication.name_of(proof.from));
+                self.refused_proof(conn, "repeated", &why);
+                return self.deny(session, Denial::ReplicaProof).await;
+            }
             SeenNonce::Full => return self.deny(session, Denial::Overloaded).await,
         }
         match &proof.client {
-            None => self.serve_api(session, &proof).await,
+            None => self.serve_api(session, conn, &proof).await,
             Some(_) if self.replication.is_leaving() => {
                 session.set_outcome(Outcome::Stopping);
                 self.deny(session, Denial::OwnerUnreachable).await
@@ -116,7 +114,24 @@ impl ReplicaListener {
         replicas.prover.verify(header, session.method().as_str(), session.target(), now)
     }
 
-    async fn serve_api(&self, mut session: Session, proof: &Proof) -> Option<(Stream, BytesMut)> {
+    /// Counts and logs a request whose proof is not valid. Each cause is logged at most once a minute, so that one cause
+    /// does not hide another one.
+    fn refused_proof(&self, conn: &ConnInfo, cause: &'static str, why: &str) {
+        self.replication.metrics.replica_denied();
+        if self.log_throttle.should_log(cause, instant()) {
+            log::warn!(
+                "denied a request of {} to the replica listener: {why}; further denials for this reason are not logged for a minute",
+                conn.peer
+            );
+        }
+    }
+
+    async fn serve_api(
+        &self,
+        mut session: Session,
+        conn: &ConnInfo,
+        proof: &Proof,
+    ) -> Option<(Stream, BytesMut)> {
         let limits = self.limits();
         let mut reservation = self.ingress.body_memory.reserve(limits.body_memory_bytes_max);
         let body_limits = request_body::BodyLimits {
@@ -129,7 +144,8 @@ impl ReplicaListener {
             Ok(body) => body,
             Err(denial) => return self.deny(session, denial).await,
         };
-        if proof.check_body(&body).is_err() {
+        if let Err(error) = proof.check_body(&body) {
+            self.refused_proof(conn, throttle_key(error), &error.to_string());
             return self.deny(session, Denial::ReplicaProof).await;
         }
         let (path, query) = session.target().split_once('?').unwrap_or((session.target(), ""));
@@ -145,5 +161,15 @@ impl ReplicaListener {
     async fn deny(&self, mut session: Session, denial: Denial) -> Option<(Stream, BytesMut)> {
         let denied = deny::deny(&mut session, denial, None, &[], "", true).await;
         session.end(denied.reusable).await
+    }
+}
+
+/// Returns the name of a cause for the throttle of the log.
+const fn throttle_key(error: ProofError) -> &'static str {
+    match error {
+        ProofError::Malformed => "malformed",
+        ProofError::Mac => "mac",
+        ProofError::Time => "time",
+        ProofError::Body => "body",
     }
 }

@@ -36,7 +36,7 @@ impl Replication {
                 }
                 json(200, serde_json::to_vec(&self.about()))
             }
-            ("POST", LEDGER) => self.take_over(body).await,
+            ("POST", LEDGER) => self.take_over(from, body).await,
             (_, rest) if rest == "/callbacks" || rest.starts_with("/callbacks/") => {
                 callbacks(MemberRequest { method: method.to_string(), path, query }).await
             }
@@ -45,7 +45,7 @@ impl Replication {
     }
 
     /// Takes over records of another member. The response lists the ids of those that this ledger has now.
-    async fn take_over(&self, body: &Bytes) -> MemberAnswer {
+    async fn take_over(&self, from: Incarnation, body: &Bytes) -> MemberAnswer {
         if self.is_leaving() {
             return MemberAnswer { status: 503, body: Vec::new() };
         }
@@ -53,9 +53,17 @@ impl Replication {
             return MemberAnswer { status: 400, body: Vec::new() };
         };
         match self.store().take_over(records).await {
-            Ok(taken) => json(200, serde_json::to_vec(&taken)),
+            Ok(taken) => {
+                self.log_take_over(from);
+                self.metrics.taken_over(taken.len());
+                json(200, serde_json::to_vec(&taken))
+            }
             Err(refusal) => {
-                log::warn!("records of another member were not taken over: {}", refusal.detail);
+                log::warn!(
+                    "the interactions of {} were not taken over: {}",
+                    self.name_of(from),
+                    refusal.detail
+                );
                 MemberAnswer { status: refusal.denial.status(), body: Vec::new() }
             }
         }

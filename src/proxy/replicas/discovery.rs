@@ -1,6 +1,6 @@
 //! Finds the other members: resolves `replicas.discover`, and asks the process at each address who it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,22 +49,28 @@ async fn round(replication: &Arc<Replication>, replicas: &Arc<Replicas>) {
         .into_iter()
         .map(|address| {
             let (replication, replicas) = (Arc::clone(replication), Arc::clone(replicas));
-            tokio::spawn(async move { ask(&replication, &replicas, &address).await })
+            tokio::spawn(async move {
+                let error = ask(&replication, &replicas, &address).await?;
+                Some((address, error))
+            })
         })
         .collect();
+    let mut errors = BTreeMap::new();
     for one in asked {
-        let _ = one.await;
+        errors.extend(one.await.ok().flatten());
     }
+    replication.log_presences(replicas, &errors);
 }
 
-async fn ask(replication: &Replication, replicas: &Replicas, address: &str) {
-    let Err(error) = replication.introduce(replicas, address).await else { return };
-    log::debug!("no member answers at {address}: {error}");
+/// Asks the process at an address who it is. Returns the reason if no member answers there.
+async fn ask(replication: &Replication, replicas: &Replicas, address: &str) -> Option<String> {
+    let error = replication.introduce(replicas, address).await.err()?;
     for member in replication.members.all() {
         if *member.owner.address == *address {
             replication.members.refused(&member.owner, replicas.gone_after, instant());
         }
     }
+    Some(error)
 }
 
 /// Returns the addresses of a name. An IP address needs no lookup. A name that a single member advertises stays a name,

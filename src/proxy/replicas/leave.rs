@@ -13,13 +13,56 @@ use crate::store::HandedRecords;
 /// The size at which a batch of records is sent, in bytes. A record has a few kilobytes at most.
 const BATCH_BYTES: usize = (API_BODY_BYTES_MAX / 4) as usize;
 
+/// Maximum number of lost interactions that the log names.
+const NAMED_MAX: usize = 20;
+
 /// What became of the ledger.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Left {
     /// The number of records that another member has taken over.
     pub(crate) handed_over: usize,
     /// The number of records that no other member has.
     pub(crate) kept: usize,
+    /// The members that have taken records over, each with their number.
+    takers: Vec<(Box<str>, usize)>,
+    /// Some of the interactions that no other member has.
+    named: Vec<String>,
+}
+
+impl Left {
+    fn taken(&mut self, by: &Owner, batch: &HandedRecords, taken: &[String]) {
+        self.handed_over += taken.len();
+        match self.takers.iter_mut().find(|(address, _)| *address == by.address) {
+            Some((_, count)) => *count += taken.len(),
+            None => self.takers.push((by.address.clone(), taken.len())),
+        }
+        if taken.len() < batch.len() {
+            self.lost(batch.ids().filter(|id| !taken.iter().any(|one| one == id)));
+        }
+    }
+
+    fn lost<'i>(&mut self, ids: impl Iterator<Item = &'i str>) {
+        for id in ids {
+            self.kept += 1;
+            if self.named.len() < NAMED_MAX {
+                self.named.push(id.to_owned());
+            }
+        }
+    }
+
+    fn log(&self, group: &str) {
+        for (address, count) in &self.takers {
+            log::info!("handed over {count} interactions to {address}");
+        }
+        if self.kept > 0 {
+            log::error!(
+                "{} interactions were not handed over, because no member of the group `{group}` took them: {}{}",
+                self.kept,
+                self.named.join(", "),
+                if self.named.len() < self.kept { ", and others" } else { "" }
+            );
+        }
+    }
 }
 
 impl Replication {
@@ -28,7 +71,15 @@ impl Replication {
     pub(crate) async fn leave(&self) -> Left {
         let Some(replicas) = self.settings() else { return Left::default() };
         let is_kept = replicas.comes_back() && self.store().is_durable();
-        if is_kept || self.store().counts().0 == 0 {
+        if is_kept {
+            log::info!(
+                "hands nothing over: this process comes back at {} with its ledger in a file",
+                self.address()
+            );
+            return Left::default();
+        }
+        if self.store().counts().0 == 0 {
+            log::info!("hands nothing over: the ledger is empty");
             return Left::default();
         }
         let mut successors = self.members.successors(&replicas.group, replicas.gone_after, instant());
@@ -41,14 +92,7 @@ impl Replication {
             }
         }
         self.metrics.handed_over(left.handed_over, left.kept);
-        match left.kept {
-            0 => log::info!("handed over {} interactions to another member", left.handed_over),
-            kept => log::error!(
-                "{kept} interactions were not handed over, because no member of the group `{}` took them; {} were handed over",
-                replicas.group,
-                left.handed_over
-            ),
-        }
+        left.log(&replicas.group);
         if left.kept == 0 {
             // The members send the callbacks of this incarnation to the successor. If this process comes back with the
             // same file, it must be another one.
@@ -81,13 +125,12 @@ impl Replication {
                 }
             };
             if let Some(taken) = taken {
-                left.handed_over += taken.len();
-                left.kept += batch.len().saturating_sub(taken.len());
+                left.taken(successor, &batch, &taken);
                 self.store().handed_over(&taken).await;
                 return;
             }
             successors.remove(0);
         }
-        left.kept += batch.len();
+        left.lost(batch.ids());
     }
 }

@@ -141,6 +141,11 @@ impl Members {
         })
     }
 
+    /// Returns the address of a member.
+    pub(crate) fn address(&self, incarnation: Incarnation) -> Option<Box<str>> {
+        self.table.lock().get(&incarnation).map(|member| member.owner.address.clone())
+    }
+
     /// Reports whether a member is gone.
     pub(crate) fn is_gone(&self, incarnation: Incarnation, gone_after: Duration, now: Instant) -> bool {
         let table = self.table.lock();

@@ -4,6 +4,8 @@
 mod api;
 mod discovery;
 mod leave;
+mod log_lines;
+mod logged;
 mod member_client;
 mod members;
 mod replication;

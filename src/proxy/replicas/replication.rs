@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
 
+use super::logged::Logged;
 use super::member_client::{Identity, MemberClient, MemberResponse, SendError, Sending};
 use super::members::{About, Member, Members, Presence};
 use crate::clock::{Clock, instant};
@@ -68,6 +69,7 @@ pub struct Replication {
     is_leaving: AtomicBool,
     /// Whether this process has received SIGTERM.
     is_stopping: AtomicBool,
+    pub(super) logged: Logged,
 }
 
 /// Where a callback belongs.
@@ -114,6 +116,7 @@ impl Replication {
             nonces: Mutex::default(),
             is_leaving: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            logged: Logged::default(),
         })
     }
 

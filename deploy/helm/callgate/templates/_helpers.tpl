@@ -16,7 +16,16 @@ name: callgate
 image: {{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) | quote }}
 restartPolicy: Always
 args: [run, -c, /etc/callgate/callgate.yaml]
+{{- if .Values.replicas.enabled }}
+env:
+  - { name: POD_IP, valueFrom: { fieldRef: { fieldPath: status.podIP } } }
+  - { name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }
+  - { name: POD_UID, valueFrom: { fieldRef: { fieldPath: metadata.uid } } }
+{{- end }}
 ports:
+  {{- if .Values.replicas.enabled }}
+  - { name: callgate-member, containerPort: {{ .Values.ports.replicas }}, protocol: TCP }
+  {{- end }}
   - { name: callgate, containerPort: {{ .Values.ports.ingress }}, protocol: TCP }
   - { name: callgate-admin, containerPort: {{ .Values.ports.admin }}, protocol: TCP }
 startupProbe:
@@ -68,6 +77,12 @@ volumeMounts:
 
 {{- define "callgate.metadata" -}}
 name: {{ .Values.name | quote }}
+namespace: {{ .Release.Namespace | quote }}
+labels: { app.kubernetes.io/name: callgate }
+{{- end }}
+
+{{- define "callgate.replicasMetadata" -}}
+name: {{ printf "%s-replicas" .Values.name | quote }}
 namespace: {{ .Release.Namespace | quote }}
 labels: { app.kubernetes.io/name: callgate }
 {{- end }}

@@ -64,11 +64,12 @@ pub(crate) async fn serve(
     if has_ambiguous_framing || context.drain.close_connections.load(Ordering::Relaxed) {
         exchange.session.close_after_response();
     }
-    let end = match has_ambiguous_framing {
+    let mut end = match has_ambiguous_framing {
         true => Box::pin(exchange.deny_head()).await,
         false => exchange.decide_and_deliver(&mut trail).await,
     };
     let duration = end.ended_at.saturating_duration_since(began);
+    end.from_member = origin.member().zip(context.replication.as_ref()).map(|(from, all)| all.name_of(from));
     let peer = origin.peer();
     record_exchange(&context.recorder, (Some(&session), span), peer, &request_id, &trail, &end, duration);
     let connection = session.end(end.reusable).await;
@@ -187,7 +188,10 @@ impl CallbackExchange<'_> {
             reservation: &mut reservation,
         };
         let body = request_body::read(self.session, declared, body_limits).await?;
-        self.origin.check_body(&body)?;
+        if let Err(denial) = self.origin.check_body(&body) {
+            self.context.replication.iter().for_each(|replication| replication.metrics.replica_denied());
+            return Err(denial);
+        }
         Ok((body, (reservation, slot)))
     }
 

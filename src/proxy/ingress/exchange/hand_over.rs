@@ -1,7 +1,5 @@
 //! Hands a verified callback over to the member that owns its interaction.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::callback_exchange::CallbackExchange;
@@ -11,7 +9,7 @@ use crate::denial::{Denial, Refusal};
 use crate::http::{Caller, RelayError, head_of, response};
 use crate::ingress::{Denied, Verified};
 use crate::interaction::ClaimError;
-use crate::proxy::replicas::{HandedOver, MemberResponse, Place, Replication, Sending};
+use crate::proxy::replicas::{HandedOver, MemberResponse, Place, Sending};
 use crate::replica::{Gone, Owner, Replicas, Vouched};
 use crate::replica::{Outcome as MemberOutcome, REPLICA};
 use crate::trail::{Check, Trail};
@@ -48,7 +46,7 @@ impl CallbackExchange<'_> {
                 let detail = "the interaction was handed over to another member".to_owned();
                 self.refuse(verified, (Denial::ReplicaMistaken, detail), trail).await
             }
-            Place::Gone => self.without_owner(&replicas, replication, verified, trail).await,
+            Place::Gone => self.without_owner(&replicas, &owner, verified, trail).await,
             Place::Member(_) => self.hand_over(&replicas, &owner, (verified, caller), body, trail).await,
         }
     }
@@ -83,14 +81,16 @@ impl CallbackExchange<'_> {
         };
         match handed_over {
             HandedOver::Here => Ok(verified),
-            HandedOver::Gone => self.without_owner(replicas, replication, verified, trail).await,
+            HandedOver::Gone => self.without_owner(replicas, owner, verified, trail).await,
             HandedOver::Unreachable(detail) => {
                 self.refuse(verified, (Denial::OwnerUnreachable, detail), trail).await
             }
             HandedOver::Response(response) => {
                 trail.skip(Check::Duplicate, "not checked, because another member owns the interaction");
                 trail.pass(Check::Interaction, || "handed over to its owner".to_owned());
+                let member = response.client().agent().authority().into();
                 let mut end = self.relay_from_member(*response, verified).await;
+                end.member = Some(member);
                 end.delivery_duration = end.ended_at.saturating_duration_since(began);
                 Err(Box::new(end))
             }
@@ -120,11 +120,12 @@ impl CallbackExchange<'_> {
     async fn without_owner(
         &mut self,
         replicas: &Replicas,
-        replication: &Arc<Replication>,
+        owner: &Owner,
         mut verified: Box<Verified>,
         trail: &mut Trail,
     ) -> Found {
-        let detail = "the process that minted the token is gone".to_owned();
+        let Some(replication) = &self.context.replication else { return Ok(verified) };
+        let detail = format!("the process at {} that minted the token is gone", owner.address);
         let (did, denial) = match replicas.gone {
             Gone::Any => ("adopted", None),
             Gone::Refuse => ("refused", Some(Denial::OwnerGone)),
@@ -133,6 +134,8 @@ impl CallbackExchange<'_> {
         replication.owner_gone(did);
         match denial {
             None => {
+                let interaction = verified.owner().map(|(interaction, _)| interaction).unwrap_or_default();
+                replication.log_adoption(owner, interaction);
                 verified.adopt_without_owner();
                 Ok(verified)
             }

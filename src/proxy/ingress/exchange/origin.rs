@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::denial::Denial;
 use crate::http::Caller;
 use crate::proxy::listen::ConnInfo;
-use crate::replica::{Proof, Vouched};
+use crate::replica::{Incarnation, Proof, Vouched};
 use crate::request::RequestHead;
 
 /// Where a request comes from.
@@ -63,6 +63,14 @@ impl<'o> Origin<'o> {
 
     /// Reports whether another member has handed over the request.
     pub(super) fn is_member(self) -> bool {
-        matches!(self, Self::Member(..))
+        self.member().is_some()
+    }
+
+    /// Returns the member that has handed over the request.
+    pub(super) fn member(self) -> Option<Incarnation> {
+        match self {
+            Self::Connection(_) => None,
+            Self::Member(proof, _) => Some(proof.from),
+        }
     }
 }

@@ -29,6 +29,10 @@ pub(crate) struct ExchangeRecord {
     pub(crate) status: u16,
     pub(crate) body_bytes: u64,
     pub(crate) delivery_duration: Duration,
+    /// The address of the other member that has answered the callback.
+    pub(crate) member: Option<Box<str>>,
+    /// The member that handed the callback over to this one.
+    pub(crate) from_member: Option<Box<str>>,
     /// Whether the connection can carry another request.
     pub(crate) reusable: bool,
     /// The time at which the response was written.
@@ -44,6 +48,8 @@ impl ExchangeRecord {
             status,
             body_bytes: 0,
             delivery_duration: Duration::ZERO,
+            member: None,
+            from_member: None,
             reusable,
             ended_at: instant(),
         }
@@ -63,6 +69,8 @@ impl ExchangeRecord {
             status: if was_written { denied.denial.status() } else { 0 },
             body_bytes,
             delivery_duration: Duration::ZERO,
+            member: None,
+            from_member: None,
             reusable: was_written,
             ended_at: instant(),
         }
@@ -123,6 +131,8 @@ pub(crate) fn record_exchange(
         peer,
         observed,
         interaction: end.seen.interaction.as_deref(),
+        member: end.member.as_deref(),
+        from_member: end.from_member.as_deref(),
         body_bytes: end.body_bytes,
         duration_us: micros(duration),
         deliver_us: micros(end.delivery_duration),

@@ -1,0 +1,258 @@
+//! What the sidecar needs as one of several replicas: environment variables, a port, a label of the pod, a headless
+//! Service and a NetworkPolicy.
+
+use super::ports::{DeclaredPort, LISTS, declared};
+use super::sidecar::{DAMAGED, Sidecar, name};
+use super::undo::Record;
+use super::yaml::{self, Mapping, Sequence, Value};
+
+/// The files of the kustomize component. They are the only definition of these objects.
+const SIDECAR: &str = include_str!("../../../deploy/kustomize/replicas/sidecar.yaml");
+const SERVICE: &str = include_str!("../../../deploy/kustomize/replicas/service.yaml");
+const NETWORK_POLICY: &str = include_str!("../../../deploy/kustomize/replicas/network-policy.yaml");
+/// The label of the agent's pods.
+const LABEL: &str = "callgate.dev/agent";
+/// The annotation of the objects that `inject` adds. Its value is the name of the workload.
+const ANNOTATION: &str = "callgate.dev/replicas-of";
+/// The variable with the DNS name of a pod of a StatefulSet.
+const DNS_NAME: &str = "POD_DNS_NAME";
+/// The volume of the ledger.
+pub(super) const STATE: &str = "callgate-state";
+/// The maximum length of the name of a Service and of the value of a label.
+const NAME_MAX: usize = 63;
+
+/// The names that a workload has among its replicas.
+pub(super) struct Names {
+    /// The name of the headless Service and of the NetworkPolicy.
+    pub(super) service: String,
+    workload: String,
+    namespace: Option<Value>,
+    /// The Service that gives each pod of a StatefulSet a DNS name.
+    governing: Option<String>,
+    /// The value of the label [`LABEL`].
+    label: String,
+}
+
+/// Adds the label, and for a StatefulSet the name of the governing Service.
+pub(super) fn prepare(object: &mut Mapping, template: &[&str], record: &mut Record) -> Result<Names, String> {
+    let metadata = object.get("metadata");
+    let workload = metadata.and_then(name).ok_or("it has no name, which --replicas needs")?.to_owned();
+    let namespace = metadata.and_then(|metadata| metadata.get("namespace")).cloned();
+    let service = format!("{workload}-replicas");
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if service.len() > NAME_MAX
+        || !service.chars().all(is_word)
+        || !service.starts_with(|c: char| c.is_ascii_lowercase())
+    {
+        return Err(format!(
+            "`{service}` cannot be the name of a Service: at most {NAME_MAX} lower-case letters, digits and hyphens, and first \
+             a letter"
+        ));
+    }
+    let governing = match object.get("kind").and_then(Value::as_str) {
+        Some("StatefulSet") => Some(governing(object, &service, record)?),
+        _ => None,
+    };
+    let label = label(object, template, &workload, record)?;
+    record.replicas = Some(workload.clone());
+    Ok(Names { service, workload, namespace, governing, label })
+}
+
+/// Returns the Service that gives the pods of a StatefulSet their names. If there is none, names the headless Service.
+fn governing(object: &mut Mapping, service: &str, record: &mut Record) -> Result<String, String> {
+    let spec = object.get_mut("spec").and_then(Value::as_mapping_mut).ok_or("it has no `spec`")?;
+    record.text(spec, "serviceName", service)
+}
+
+/// Returns the value of the label. If the pods have no such label, adds one with the name of the workload.
+fn label(
+    object: &mut Mapping,
+    template: &[&str],
+    workload: &str,
+    record: &mut Record,
+) -> Result<String, String> {
+    let mut at = object;
+    for key in template {
+        at = at.get_mut(*key).and_then(Value::as_mapping_mut).ok_or("it has no pod")?;
+    }
+    let metadata = record.mapping(at, "metadata")?;
+    let labels = record.mapping(metadata, "labels")?;
+    record.text(labels, LABEL, workload)
+}
+
+/// Removes what [`prepare`] added.
+pub(super) fn undo(object: &mut Mapping, template: &[&str], record: &Record) {
+    let Some(workload) = &record.replicas else { return };
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_mapping_mut) {
+        record.unmake_text(spec, "serviceName", &format!("{workload}-replicas"));
+    }
+    let mut at = object;
+    for key in template {
+        let Some(next) = at.get_mut(*key).and_then(Value::as_mapping_mut) else { return };
+        at = next;
+    }
+    if let Some(metadata) = at.get_mut("metadata").and_then(Value::as_mapping_mut) {
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_mapping_mut) {
+            record.unmake_text(labels, LABEL, workload);
+        }
+        record.unmake(metadata, "labels");
+    }
+    record.unmake(at, "metadata");
+}
+
+/// Adds the environment variables and the port to the sidecar.
+pub(super) fn extend(container: &mut Mapping, port: u16, names: &Names) -> Result<(), String> {
+    let mut add = || {
+        let patch = yaml::read(SIDECAR).ok()?;
+        let patch = patch.get("spec")?.get("template")?.get("spec")?.get("initContainers")?.get(0)?;
+        let mut env = patch.get("env")?.as_sequence()?.clone();
+        if let Some(governing) = &names.governing {
+            env.push(field("POD_NAMESPACE", "metadata.namespace")?);
+            let mut dns = Mapping::new();
+            dns.insert("name".into(), DNS_NAME.into());
+            dns.insert("value".into(), format!("$(POD_NAME).{governing}.$(POD_NAMESPACE).svc").into());
+            env.push(dns.into());
+        }
+        let mut declared = patch.get("ports")?.get(0)?.clone();
+        *declared.get_mut("containerPort")? = port.into();
+        container.get_mut("ports")?.as_sequence_mut()?.push(declared);
+        let ports = container.shift_remove("ports")?;
+        container.insert("env".into(), env.into());
+        container.insert("ports".into(), ports);
+        Some(())
+    };
+    add().ok_or_else(|| DAMAGED.to_owned())
+}
+
+/// Returns a variable whose value is a field of the pod.
+fn field(variable: &str, path: &str) -> Option<Value> {
+    yaml::read(&format!("name: {variable}\nvalueFrom: {{ fieldRef: {{ fieldPath: {path} }} }}\n")).ok()
+}
+
+/// Returns the Service and the NetworkPolicy of a workload. `pod` contains the sidecar.
+pub(super) fn companions(pod: &Mapping, port: u16, names: &Names) -> Result<Vec<Value>, String> {
+    let mut open = Vec::new();
+    for list in LISTS {
+        open.extend(declared(pod, list)?);
+    }
+    open.retain(|other| other.number != u64::from(port) || !other.is_tcp());
+    let make = || Some(vec![service(port, names)?, network_policy(port, &open, names)?]);
+    make().ok_or_else(|| DAMAGED.to_owned())
+}
+
+fn service(port: u16, names: &Names) -> Option<Value> {
+    let mut service = yaml::read(SERVICE).ok()?;
+    own(&mut service, names)?;
+    let spec = service.get_mut("spec")?;
+    *spec.get_mut("selector")?.get_mut(LABEL)? = names.label.as_str().into();
+    let declared = spec.get_mut("ports")?.get_mut(0)?;
+    *declared.get_mut("port")? = port.into();
+    *declared.get_mut("targetPort")? = port.into();
+    Some(service)
+}
+
+/// Returns the policy. It also allows all other declared ports, because a policy closes every port that it does not
+/// name.
+fn network_policy(port: u16, open: &[DeclaredPort], names: &Names) -> Option<Value> {
+    let mut policy = yaml::read(NETWORK_POLICY).ok()?;
+    own(&mut policy, names)?;
+    let spec = policy.get_mut("spec")?;
+    *spec.get_mut("podSelector")?.get_mut("matchLabels")?.get_mut(LABEL)? = names.label.as_str().into();
+    let ingress = spec.get_mut("ingress")?;
+    let peers = ingress.get_mut(0)?;
+    let from = peers.get_mut("from")?.get_mut(0)?.get_mut("podSelector")?;
+    *from.get_mut("matchLabels")?.get_mut(LABEL)? = names.label.as_str().into();
+    *peers.get_mut("ports")?.get_mut(0)?.get_mut("port")? = port.into();
+    let mut ports = Sequence::new();
+    for other in open {
+        let mut one = Mapping::new();
+        one.insert("port".into(), other.number.into());
+        one.insert("protocol".into(), other.protocol().into());
+        if !ports.contains(&Value::from(one.clone())) {
+            ports.push(one.into());
+        }
+    }
+    let mut everybody = Mapping::new();
+    everybody.insert("ports".into(), ports.into());
+    ingress.as_sequence_mut()?.push(everybody.into());
+    Some(policy)
+}
+
+/// Writes the names into the metadata of an object that belongs to a workload.
+fn own(object: &mut Value, names: &Names) -> Option<()> {
+    let metadata = object.get_mut("metadata")?.as_mapping_mut()?;
+    metadata.insert("name".into(), names.service.as_str().into());
+    if let Some(namespace) = &names.namespace {
+        metadata.insert("namespace".into(), namespace.clone());
+    }
+    let mut annotations = Mapping::new();
+    annotations.insert(ANNOTATION.into(), names.workload.as_str().into());
+    metadata.insert("annotations".into(), annotations.into());
+    Some(())
+}
+
+/// Reports whether `inject` added this object. The annotation alone does not prove it, because anybody can write it.
+pub(super) fn is_companion(object: &Value) -> bool {
+    let metadata = object.get("metadata");
+    let annotation = metadata.and_then(|metadata| metadata.get("annotations")?.get(ANNOTATION)?.as_str());
+    let Some(workload) = annotation else { return false };
+    let spec = object.get("spec");
+    let selector = match object.get("kind").and_then(Value::as_str) {
+        Some("Service") => spec.and_then(|spec| spec.get("selector")),
+        Some("NetworkPolicy") => spec.and_then(|spec| spec.get("podSelector")?.get("matchLabels")),
+        _ => None,
+    };
+    let selects_agent = selector
+        .and_then(Value::as_mapping)
+        .is_some_and(|labels| labels.len() == 1 && labels.contains_key(LABEL));
+    selects_agent && metadata.and_then(name) == Some(format!("{workload}-replicas").as_str())
+}
+
+/// Returns the kind, the namespace and the name of an object.
+pub(super) fn identity(object: &Value) -> (String, String, String) {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let metadata = object.get("metadata");
+    let of = |key: &str| text(metadata.and_then(|metadata| metadata.get(key)));
+    (text(object.get("kind")), of("namespace"), of("name"))
+}
+
+/// Returns notes about what the configuration and the cluster need.
+pub(super) fn notes(sidecar: &Sidecar, port: u16, names: &Names, spec: Option<&Value>) -> Vec<String> {
+    let Names { service, governing, .. } = names;
+    let Sidecar { config_map, secret, .. } = sidecar;
+    let advertised = if governing.is_some() { DNS_NAME } else { "POD_IP" };
+    let mut notes = vec![
+        format!(
+            "`callgate.yaml` in the ConfigMap {config_map} must have `replicas` with `address: 0.0.0.0:{port}`, `advertise: {{ env: \
+             {advertised} }}`, `discover: {service}`, `mint: true` and `secrets: [ {{ file: /secrets/replicas }} ]`, and the Secret \
+             {secret} the key `replicas`"
+        ),
+        format!(
+            "the NetworkPolicy {service} opens port {port} to the pods of this workload only, and every other declared port to \
+             everybody; it closes all ports that are not declared. If other policies select these pods, allow port {port} there, \
+             and leave this policy out"
+        ),
+    ];
+    if let Some(governing) = governing
+        && governing != service
+    {
+        notes.push(format!(
+            "the Service {governing} (`serviceName`) gives the pods their names: it must have `clusterIP: None` and \
+             `publishNotReadyAddresses: true`"
+        ));
+    }
+    let claims = spec.map(claims).unwrap_or_default();
+    if governing.is_some() && !claims.iter().any(|claim| claim == STATE) {
+        notes.push(format!(
+            "the ledger does not outlive the pod, although its name does: add {STATE} to `volumeClaimTemplates` (docs/kubernetes.md)"
+        ));
+    }
+    notes
+}
+
+/// Returns the names of the volumes in `volumeClaimTemplates`.
+pub(super) fn claims(spec: &Value) -> Vec<String> {
+    let templates = spec.get("volumeClaimTemplates").and_then(Value::as_sequence);
+    let claim = |template: &Value| template.get("metadata").and_then(name).map(str::to_owned);
+    templates.into_iter().flatten().filter_map(claim).collect()
+}

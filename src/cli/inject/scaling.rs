@@ -1,0 +1,73 @@
+//! Finds workloads with more than one pod, each of which has a ledger of its own.
+
+use super::replicas::identity;
+use super::yaml::{Mapping, Value};
+
+/// A workload, or what an autoscaler scales.
+struct Scaled {
+    kind: String,
+    namespace: String,
+    name: String,
+    /// Why the workload has several pods. `None` if it does not say so itself.
+    reason: Option<String>,
+}
+
+/// The workloads of a file, and the autoscalers for them.
+#[derive(Default)]
+pub(super) struct Scaling {
+    workloads: Vec<Scaled>,
+    scalers: Vec<Scaled>,
+}
+
+impl Scaling {
+    /// Records a workload that has the sidecar.
+    pub(super) fn workload(&mut self, object: &Mapping) {
+        let (kind, namespace, name) = identity(&Value::from(object.clone()));
+        let replicas = object.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_u64);
+        let reason = match (kind.as_str(), replicas) {
+            ("Deployment" | "StatefulSet", Some(replicas @ 2..)) => Some(format!("`replicas` is {replicas}")),
+            ("DaemonSet", _) => Some("each node has a pod".to_owned()),
+            _ => None,
+        };
+        self.workloads.push(Scaled { kind, namespace, name, reason });
+    }
+
+    /// Records an object that may be an autoscaler.
+    pub(super) fn other(&mut self, object: &Mapping) {
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+        let is_scaler = text(object.get("kind")) == "HorizontalPodAutoscaler"
+            && text(object.get("apiVersion")).starts_with("autoscaling/");
+        let Some(spec) = object.get("spec").filter(|_| is_scaler) else { return };
+        let most = spec.get("maxReplicas").and_then(Value::as_u64).unwrap_or_default();
+        let Some(target) = spec.get("scaleTargetRef").filter(|_| most > 1) else { return };
+        let (_, namespace, own) = identity(&Value::from(object.clone()));
+        self.scalers.push(Scaled {
+            kind: text(target.get("kind")),
+            namespace,
+            name: text(target.get("name")),
+            reason: Some(format!("the HorizontalPodAutoscaler {own} has `maxReplicas` {most}")),
+        });
+    }
+
+    /// Returns a note for each workload with several pods.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let scaler = |workload: &Scaled| {
+            let is_target = |scaler: &&Scaled| {
+                let is_same_namespace = scaler.namespace == workload.namespace
+                    || scaler.namespace.is_empty()
+                    || workload.namespace.is_empty();
+                scaler.kind == workload.kind && scaler.name == workload.name && is_same_namespace
+            };
+            self.scalers.iter().find(is_target).and_then(|scaler| scaler.reason.clone())
+        };
+        let note = |workload: &Scaled| {
+            let reason = workload.reason.clone().or_else(|| scaler(workload))?;
+            Some(format!(
+                "{} {}: {reason}, but each pod has a ledger of its own, and callbacks reach any of them: use --replicas and the \
+                 section `replicas` of the configuration (docs/replicas.md), or one pod",
+                workload.kind, workload.name
+            ))
+        };
+        self.workloads.iter().filter_map(note).collect()
+    }
+}
