@@ -167,8 +167,16 @@ impl Admin {
         // The filter `open` selects every state that is not final, such as asking and progressing.
         let over = (state == "open").then_some(false);
         let after = query("after").unwrap_or_default();
-        let mut found =
-            self.list_all(&ListQuery { route: query("route"), state: only, over, after, limit }).await;
+        let mut found = self
+            .list_all(&ListQuery {
+                route: query("route"),
+                state: only,
+                over,
+                after,
+                limit,
+                ..ListQuery::default()
+            })
+            .await;
         found.interactions.iter_mut().for_each(fit_to_page);
         answer(200, &found.into_json())
     }

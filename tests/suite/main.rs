@@ -58,6 +58,7 @@ mod kept_connections;
 mod ledger;
 mod ledger_file;
 mod ledger_scale;
+mod ledger_search;
 mod limits;
 mod matching;
 mod named;

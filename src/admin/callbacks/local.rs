@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::admin::interaction_view;
@@ -16,6 +17,12 @@ use crate::store::{Revoked, Store};
 /// Maximum number of interactions in one response.
 const PAGE_MAX: usize = 1000;
 const PAGE_DEFAULT: usize = 100;
+/// The beginning of the name of a parameter that selects interactions by a capture.
+const CAPTURE: &str = "capture.";
+/// The other parameters of a list.
+const PARAMETERS: [&str; 6] = ["route", "state", "over", "provider_id", "after", "limit"];
+const UNKNOWN_PARAMETER: &str =
+    "unknown parameter; use route, state, over, provider_id, capture.NAME, after and limit";
 /// Number of digits in an interaction id: 128 bits in base 32.
 const ID_DIGITS: usize = 26;
 
@@ -43,6 +50,9 @@ pub(in crate::admin) struct ListQuery {
     pub(in crate::admin) state: Option<State>,
     /// Whether the list contains the interactions that are over, or the others. `None` selects both.
     pub(in crate::admin) over: Option<bool>,
+    /// The values that captures of the interactions must have.
+    pub(in crate::admin) captures: Vec<(String, String)>,
+    pub(in crate::admin) provider_id: Option<String>,
     pub(in crate::admin) after: String,
     pub(in crate::admin) limit: usize,
 }
@@ -53,6 +63,7 @@ impl ListQuery {
     /// # Errors
     /// Returns an explanation if a parameter is invalid.
     pub(super) fn parse(query: &str) -> Result<Self, &'static str> {
+        let captures = Self::captures(query)?;
         let value = |name| match parameter(query, name) {
             Parameter::One(value) => Some(value.into_owned()),
             Parameter::Missing | Parameter::Several => None,
@@ -70,7 +81,32 @@ impl ListQuery {
         let limit = value("limit").map_or(Some(PAGE_DEFAULT), |text| text.parse().ok());
         let limit = limit.filter(|limit| (1..=PAGE_MAX).contains(limit));
         let limit = limit.ok_or("limit must be a number from 1 to 1000")?;
-        Ok(Self { route: value("route"), state, over, after: value("after").unwrap_or_default(), limit })
+        let (route, provider_id) = (value("route"), value("provider_id"));
+        let after = value("after").unwrap_or_default();
+        Ok(Self { route, state, over, captures, provider_id, after, limit })
+    }
+
+    /// Returns the names and values of the captures in a query.
+    ///
+    /// # Errors
+    /// Returns an explanation if a parameter is unknown or occurs twice. A misspelt filter would otherwise select
+    /// everything.
+    fn captures(query: &str) -> Result<Vec<(String, String)>, &'static str> {
+        let mut captures = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let name = pair.split('=').next().unwrap_or_default();
+            let name = percent_decode_str(name).decode_utf8().map_err(|_| "a parameter is not UTF-8")?;
+            let value = match parameter(query, &name) {
+                Parameter::One(value) => value.into_owned(),
+                Parameter::Missing | Parameter::Several => return Err("a parameter occurs twice"),
+            };
+            match name.strip_prefix(CAPTURE) {
+                Some(capture) => captures.push((capture.to_owned(), value)),
+                None if PARAMETERS.contains(&&*name) => {}
+                None => return Err(UNKNOWN_PARAMETER),
+            }
+        }
+        Ok(captures)
     }
 
     /// Returns the query as text, for another member.
@@ -78,12 +114,20 @@ impl ListQuery {
         let mut text = format!("limit={}", self.limit);
         let (state, over) = (self.state.map(State::name), self.over.map(|over| over.to_string()));
         let after = Some(&*self.after).filter(|after| !after.is_empty());
-        let values =
-            [("route", self.route.as_deref()), ("state", state), ("over", over.as_deref()), ("after", after)];
+        let values = [
+            ("route", self.route.as_deref()),
+            ("state", state),
+            ("over", over.as_deref()),
+            ("provider_id", self.provider_id.as_deref()),
+            ("after", after),
+        ];
         for (name, value) in values {
             if let Some(value) = value {
                 text.push_str(&format!("&{name}={}", encoded(value)));
             }
+        }
+        for (name, value) in &self.captures {
+            text.push_str(&format!("&{CAPTURE}{}={}", encoded(name), encoded(value)));
         }
         text
     }
@@ -101,6 +145,10 @@ impl LocalInteractions {
             query.route.as_deref().is_none_or(|route| *interaction.route == *route)
                 && query.state.is_none_or(|state| interaction.state == state)
                 && query.over.is_none_or(|over| interaction.state.is_open() != over)
+                && query.provider_id.as_deref().is_none_or(|id| interaction.provider_id() == Some(id))
+                && query.captures.iter().all(|(name, value)| {
+                    interaction.captures().any(|(other, found)| other == name && found == value)
+                })
         };
         let found = self.store.list(&query.after, query.limit, wanted).await;
         found.into_iter().map(|(id, interaction)| (Arc::clone(&id), self.view(&id, &interaction))).collect()
