@@ -246,8 +246,9 @@ impl Server {
         let _ = self.stop_ingress.send(true);
         let new_connections = &self.components.admission.new_connections;
         serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
-        let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
+        // Other members must stop handing over callbacks, too. Otherwise, there would always be a request in flight.
         replication.into_iter().for_each(|replication| replication.leaving());
+        let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
         // From now on, requests on kept-alive connections are no longer served. Callgate still waits for requests that
         // have already begun.
         ingress.drain.requests.close();
