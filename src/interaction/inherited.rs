@@ -37,15 +37,28 @@ impl Interaction {
         }
     }
 
-    /// Adds the knowledge of another record of the same interaction. A revocation holds for both.
+    /// Adds the knowledge of another record of the same interaction. An end and a revocation hold for both, and the lower
+    /// number of uses is left. Adding the same record again changes nothing.
     pub fn merge(&mut self, other: &Self) {
         if other.state == State::Revoked {
             self.go(Event::Revoked);
+        } else if self.state.is_open() && !other.state.is_open() {
+            self.state = other.state;
         }
-        let (origin, inherited) = (other.origin().map(Box::from), other.inherited().to_vec());
+        self.uses_left = self.uses_left.min(other.uses_left);
+        let (origin, inherited) = (other.origin().map(Box::from), other.inherited());
         let more = self.more();
         more.origin = more.origin.take().or(origin);
-        more.inherited.extend(inherited);
+        for one in inherited {
+            match more.inherited.iter_mut().find(|known| known.key == one.key) {
+                Some(known) => {
+                    let missing = one.events.iter().filter(|event| !known.events.contains(event));
+                    let missing: Vec<_> = missing.copied().collect();
+                    known.events.extend(missing);
+                }
+                None => more.inherited.push(one.clone()),
+            }
+        }
         let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
         more.inherited.drain(..surplus);
     }
