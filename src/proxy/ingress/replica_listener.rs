@@ -15,8 +15,15 @@ use crate::http::{
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnInfo, LogThrottle};
-use crate::proxy::replicas::{API, API_BODY_BYTES_MAX, CallbacksApi, Replication};
-use crate::replica::{Outcome, Proof, ProofError, REPLICA, Replicas, ResponseProof, SeenNonce};
+use crate::proxy::replicas::{API, API_BODY_BYTES_MAX, CallbacksApi, IDLE_TIMEOUT, Replication};
+use crate::replica::{
+    HEADER_BYTES_MAX, Outcome, Proof, ProofError, REPLICA, Replicas, ResponseProof, SeenNonce,
+};
+
+/// Maximum number of headers that a member adds to a callback: `Host`, `Content-Length` and the proof.
+const ADDED_HEADERS_MAX: usize = 3;
+/// Maximum size of these headers, in bytes.
+const ADDED_BYTES_MAX: usize = HEADER_BYTES_MAX + 1024;
 
 /// The components of the replica listener.
 pub(crate) struct ReplicaListener {
@@ -63,29 +70,33 @@ impl ReplicaListener {
         }
     }
 
+    /// Returns the limits for requests of other members. The head of a callback has more headers than the provider has
+    /// sent, and the other member keeps an idle connection for [`IDLE_TIMEOUT`].
     fn limits(&self) -> Limits {
-        self.ingress.policy.load().limits
+        let limits = self.ingress.policy.load().limits;
+        Limits {
+            head_bytes_max: limits.head_bytes_max.saturating_add(ADDED_BYTES_MAX),
+            headers_max: limits.headers_max.saturating_add(ADDED_HEADERS_MAX),
+            idle_timeout: limits.idle_timeout.max(2 * IDLE_TIMEOUT),
+            ..limits
+        }
     }
 
     /// Serves one request. Returns the connection if another request may follow.
     async fn exchange(&self, mut session: Session, conn: &ConnInfo) -> Option<(Stream, BytesMut)> {
         let replicas = self.replication.settings()?;
-        let proof = match self.verify(&replicas, &session) {
+        let proof = match Self::verify(&replicas, &session) {
             Ok(proof) => proof,
-            Err(error) => {
-                self.replication.metrics.replica_denied();
-                if self.log_throttle.should_log("replica_proof", instant()) {
-                    log::warn!(
-                        "denied a request of {} to the replica listener: {error}; further denials are not logged for a minute",
-                        conn.peer
-                    );
-                }
-                return self.deny(session, Denial::ReplicaProof).await;
-            }
+            Err(error) => return self.deny_proof(session, conn, error).await,
         };
         let own = self.replication.own().incarnation;
         let answered = ResponseProof::new(replicas.prover.clone(), own, proof.nonce);
         let is_mistaken = proof.to.is_some_and(|to| to != own);
+        if let Err(error) = proof.check_time(self.replication.wall_clock()) {
+            // The other member learns that this process runs, although they cannot work together.
+            session.prove(answered.with_outcome(Outcome::Clock));
+            return self.deny_proof(session, conn, error).await;
+        }
         session.prove(if is_mistaken { answered.with_outcome(Outcome::Mistaken) } else { answered });
         if is_mistaken {
             return self.deny(session, Denial::ReplicaMistaken).await;
@@ -105,15 +116,31 @@ impl ReplicaListener {
         }
     }
 
-    /// Verifies the proof of a request, except its nonce and its body.
-    fn verify(&self, replicas: &Replicas, session: &Session) -> Result<Proof, ProofError> {
+    async fn deny_proof(
+        &self,
+        session: Session,
+        conn: &ConnInfo,
+        error: ProofError,
+    ) -> Option<(Stream, BytesMut)> {
+        self.replication.metrics.replica_denied();
+        let kind = if error == ProofError::Time { "replica_clock" } else { "replica_proof" };
+        if self.log_throttle.should_log(kind, instant()) {
+            log::warn!(
+                "denied a request of {} to the replica listener: {error}; further denials are not logged for a minute",
+                conn.peer
+            );
+        }
+        self.deny(session, Denial::ReplicaProof).await
+    }
+
+    /// Verifies the proof of a request, except its time, its nonce and its body.
+    fn verify(replicas: &Replicas, session: &Session) -> Result<Proof, ProofError> {
         let mut headers = session.headers().get_all(&REPLICA).iter();
         let (Some(header), None) = (headers.next(), headers.next()) else {
             return Err(ProofError::Malformed);
         };
         let header = header.to_str().map_err(|_| ProofError::Malformed)?;
-        let now = self.replication.wall_clock();
-        replicas.prover.verify(header, session.method().as_str(), session.target(), now)
+        replicas.prover.verify(header, session.method().as_str(), session.target())
     }
 
     async fn serve_api(&self, mut session: Session, proof: &Proof) -> Option<(Stream, BytesMut)> {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
 
-use super::members::Presence;
+use super::member_client::SendError;
 use super::replication::Replication;
 use crate::clock::instant;
 use crate::replica::Replicas;
@@ -34,36 +35,69 @@ pub(crate) async fn run(replication: Arc<Replication>) {
 
 /// Asks the processes at all addresses who they are.
 async fn round(replication: &Arc<Replication>, replicas: &Arc<Replicas>) {
-    let mut addresses = BTreeSet::new();
+    let (mut addresses, mut silent) = (BTreeSet::new(), BTreeSet::new());
     for name in &replicas.discover {
-        addresses.extend(resolve(name).await);
-    }
-    // A member that is not in `discover` is asked, too, while callbacks for it arrive.
-    for member in replication.members.all() {
-        if member.presence(replicas.gone_after * FORGET_AFTER, instant()) != Presence::Gone {
-            addresses.insert(member.owner.address);
+        let found = resolve(name).await;
+        if found.is_empty() {
+            silent.insert(name.clone());
         }
+        addresses.extend(found);
+    }
+    let listed = addresses.clone();
+    // A member that is not in `discover` is asked, too, while callbacks for it arrive.
+    for member in replication.members.all_but_gone(replicas.gone_after * FORGET_AFTER) {
+        addresses.insert(member.owner.address);
     }
     addresses.remove(&replication.own().address);
     let asked: Vec<_> = addresses
         .into_iter()
         .map(|address| {
             let (replication, replicas) = (Arc::clone(replication), Arc::clone(replicas));
-            tokio::spawn(async move { ask(&replication, &replicas, &address).await })
+            tokio::spawn(async move { (ask(&replication, &replicas, &address).await, address) })
         })
         .collect();
     for one in asked {
-        let _ = one.await;
+        if let Ok((false, address)) = one.await
+            && listed.contains(&address)
+        {
+            silent.insert(address);
+        }
     }
+    replication.members.are_silent(silent, instant());
+    replication.has_looked.store(true, Ordering::SeqCst);
 }
 
-async fn ask(replication: &Replication, replicas: &Replicas, address: &str) {
-    let Err(error) = replication.introduce(replicas, address).await else { return };
+/// Asks the process at an address who it is. Returns whether it answered.
+async fn ask(replication: &Replication, replicas: &Replicas, address: &str) -> bool {
+    let Err(error) = replication.introduce(replicas, address).await else { return true };
     log::debug!("no member answers at {address}: {error}");
-    for member in replication.members.all() {
-        if *member.owner.address == *address {
-            replication.members.refused(&member.owner, replicas.gone_after, instant());
+    let kind = match &error {
+        SendError::Clock => Some("clock"),
+        SendError::Stranger => Some("stranger"),
+        _ => None,
+    };
+    if kind.is_some_and(|kind| replication.log_throttle.should_log(kind, instant())) {
+        log::warn!("{address} is not asked as a member: {error}");
+    }
+    if error.is_refusal() {
+        for member in replication.members.all() {
+            if *member.owner.address == *address {
+                replication.members.refused(&member.owner, replicas.gone_after, instant());
+            }
         }
+    }
+    false
+}
+
+impl Replication {
+    /// Returns the addresses of `discover` at which a member may be that this process does not know. Asks all of them
+    /// first if that has not been done since the start.
+    pub async fn unknown_members(self: &Arc<Self>) -> Vec<Box<str>> {
+        let Some(replicas) = self.settings() else { return Vec::new() };
+        if !self.has_looked.load(Ordering::SeqCst) {
+            round(self, &replicas).await;
+        }
+        self.members.silent(replicas.gone_after, instant())
     }
 }
 
