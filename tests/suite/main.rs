@@ -24,6 +24,7 @@ mod attack_spoof;
 mod bodies;
 #[path = "../core/case.rs"]
 mod case;
+mod chaos;
 mod check;
 mod command_line;
 mod conventions;
