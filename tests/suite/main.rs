@@ -68,6 +68,7 @@ mod properties;
 mod providers;
 mod readme;
 mod reload;
+mod replica_faults;
 mod replicas;
 mod reuse_under_load;
 mod schema;
