@@ -183,7 +183,8 @@ impl Server {
         self.spawn(run_discovery(Arc::clone(&replicas.replication)));
         let watch = stopping.clone();
         let serve = move |stream, info| Arc::clone(&replicas).serve(stream, info, watch.clone());
-        let admission = Arc::clone(&self.components.admission);
+        // Callers at the ingress listeners must not be able to keep the other members away.
+        let admission = Arc::new(self.components.admission.apart());
         self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
         Ok(())
     }

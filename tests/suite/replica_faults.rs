@@ -207,6 +207,18 @@ fn unusual_requests_reach_the_owner_as_they_reach_any_member() {
 }
 
 #[test]
+fn callers_cannot_keep_other_members_away() {
+    let a = Member::start(&[], "limits: { connections_max: 4 }");
+    let (_, token) = a.mint("a");
+    // Somebody holds all connections that the ingress listener accepts.
+    let held: Vec<_> = (0..8).map(|_| TcpStream::connect(a.callgate.ingress).unwrap()).collect();
+    let b = Member::start(&[&a], "");
+    eventually(|| (b.present().len() == 1).then_some(()));
+    assert_eq!(b.callback("a", &token, "{}").status, 200);
+    drop(held);
+}
+
+#[test]
 fn the_replica_listener_survives_garbage() {
     let [a] = members("");
     let cases: [&[u8]; 6] = [

@@ -11,7 +11,7 @@ use super::exchange::{self, Origin};
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::{
-    CLOSE_TIMEOUT, NextRequest, RequestLoop, Session, deny, request_body, response, with_timeout,
+    BodyMemory, CLOSE_TIMEOUT, NextRequest, RequestLoop, Session, deny, request_body, response, with_timeout,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnInfo, LogThrottle};
@@ -25,12 +25,17 @@ const ADDED_HEADERS_MAX: usize = 3;
 /// Maximum size of these headers, in bytes.
 const ADDED_BYTES_MAX: usize = HEADER_BYTES_MAX + 1024;
 
+/// Maximum size of all bodies of requests to the API that are in memory at the same time, in bytes.
+const API_BODIES_BYTES_MAX: u64 = 8 * API_BODY_BYTES_MAX;
+
 /// The components of the replica listener.
 pub(crate) struct ReplicaListener {
     ingress: Arc<IngressContext>,
     pub(crate) replication: Arc<Replication>,
     /// Answers requests to the callbacks API.
     callbacks: CallbacksApi,
+    /// The memory for the bodies of requests to the API. Callbacks cannot use it up.
+    body_memory: BodyMemory,
     log_throttle: LogThrottle,
 }
 
@@ -40,8 +45,8 @@ impl ReplicaListener {
         replication: Arc<Replication>,
         callbacks: CallbacksApi,
     ) -> Self {
-        let (ingress, log_throttle) = (Arc::clone(ingress), LogThrottle::default());
-        Self { ingress, replication, callbacks, log_throttle }
+        let (ingress, body_memory) = (Arc::clone(ingress), BodyMemory::default());
+        Self { ingress, replication, callbacks, body_memory, log_throttle: LogThrottle::default() }
     }
 
     /// Serves a connection until it is closed.
@@ -145,7 +150,7 @@ impl ReplicaListener {
 
     async fn serve_api(&self, mut session: Session, proof: &Proof) -> Option<(Stream, BytesMut)> {
         let limits = self.limits();
-        let mut reservation = self.ingress.body_memory.reserve(limits.body_memory_bytes_max);
+        let mut reservation = self.body_memory.reserve(API_BODIES_BYTES_MAX);
         let body_limits = request_body::BodyLimits {
             bytes_max: API_BODY_BYTES_MAX,
             deadline: limits.body_deadline,

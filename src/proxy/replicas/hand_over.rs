@@ -183,7 +183,7 @@ impl Replication {
                 self.learned(about);
                 ("mistaken", None)
             }
-            Err(SendError::Clock) => ("unreachable", Some(SendError::Clock.to_string())),
+            Err(error @ (SendError::Busy(_) | SendError::Clock)) => ("unreachable", Some(error.to_string())),
             Err(error @ (SendError::NotSent(_) | SendError::Stranger)) => {
                 let is_gone = self.members.refused(to, replicas.gone_after, instant());
                 let is_late = !is_gone && began.elapsed() >= replicas.patience;

@@ -104,6 +104,8 @@ impl MemberResponse {
 /// The reason why there is no response of a member.
 #[derive(Debug)]
 pub(crate) enum SendError {
+    /// Nothing was sent, because the member has no resources for the request now.
+    Busy(StatusCode),
     /// Nothing was sent, because the member's clock differs too much from this host's clock.
     Clock,
     /// Nothing was sent. Contains an explanation.
@@ -126,6 +128,7 @@ impl SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Busy(status) => write!(f, "it answers with status {status}"),
             Self::Clock => f.write_str("the clocks of both members differ by more than 30 s"),
             Self::NotSent(error) => f.write_str(error),
             Self::Stranger => f.write_str(
@@ -272,7 +275,7 @@ async fn open(
         return Err(SendError::Clock);
     }
     if response.status() != StatusCode::OK {
-        return Err(not_sent(&format!("it answers with status {}", response.status())));
+        return Err(SendError::Busy(response.status()));
     }
     let body = read_all(&mut response, ABOUT_BYTES_MAX).await;
     let body = body.ok_or_else(|| not_sent("its answer is incomplete"))?;
