@@ -24,6 +24,8 @@ const CLIENTS: usize = 6;
 const SECRET: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
 /// The time after an answer of an agent in which a crash can prevent that the delivery is recorded.
 const UNRECORDED: Duration = Duration::from_secs(1);
+/// The longest time between the request to an agent and its answer, on a slow machine.
+const AGENT_DELAY: Duration = Duration::from_millis(500);
 
 /// A variable of the environment, for a longer run.
 #[allow(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
@@ -461,11 +463,38 @@ routes:
         }
     }
 
+    /// Stops a member, and kills another one, which may receive the ledger of the first one just then.
+    fn kill_successor(&self, random: &mut Random, number: usize) {
+        let (member, position) = (&self.members[number], (number + 1) % MEMBERS);
+        let other = &self.members[position];
+        let before = instant();
+        let known = (self.kind == Kind::Deployment).then(|| eventually(|| self.ledger(number)));
+        member.signal("TERM");
+        sleep(random.millis(0, 500));
+        other.child.lock().unwrap().as_mut().unwrap().kill().unwrap();
+        self.history.kills.lock().unwrap().push((position, instant()));
+        other.wait();
+        member.wait();
+        if let Some(known) = known {
+            // Nobody knows which of them the killed member had.
+            let at = [number, position];
+            let mut lost = self.history.lost.lock().unwrap();
+            lost.extend(known.into_iter().filter(|(_, place)| at.contains(place)).map(|(id, _)| id));
+            sleep(Duration::from_millis(100));
+            let minted = self.history.minted.lock().unwrap();
+            let recent = minted.iter().filter(|one| at.contains(&one.member) && one.at >= before);
+            lost.extend(recent.map(|one| one.id.clone()));
+        }
+        other.start();
+        member.start();
+    }
+
     /// Does something bad, and repairs it.
     fn trouble(&self, random: &mut Random) {
         let number = random.below(MEMBERS as u64) as usize;
         let member = &self.members[number];
-        match random.below(6) {
+        match random.below(7) {
+            6 => self.kill_successor(random, number),
             0 => {
                 self.kill(number);
                 sleep(random.millis(0, 1500));
@@ -533,9 +562,10 @@ fn faults(cluster: &Cluster) -> Vec<String> {
     let (minted, delivered) = (history.minted.lock().unwrap(), history.delivered.lock().unwrap());
     let (lost, kills) = (history.lost.lock().unwrap(), history.kills.lock().unwrap());
     let (events, revoked) = (history.events.lock().unwrap(), history.revoked.lock().unwrap());
-    // Whether a crash can have prevented that the delivery was recorded.
+    // Whether a crash can have prevented that the delivery was recorded. An agent may answer after the crash.
     let is_unrecorded = |one: &Delivery| {
-        kills.iter().any(|(member, at)| *member == one.member && *at >= one.at && *at - one.at < UNRECORDED)
+        let can_prevent = |at: Instant| at + AGENT_DELAY >= one.at && at < one.at + UNRECORDED;
+        kills.iter().any(|(member, at)| *member == one.member && can_prevent(*at))
     };
     let mut faults = Vec::new();
     let mut by_event: HashMap<&str, Vec<&Delivery>> = HashMap::new();
