@@ -4,7 +4,7 @@
 //! `CALLGATE_CHAOS_SECONDS` and `CALLGATE_CHAOS_SEED` select a longer run and another history (`make chaos`).
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -333,6 +333,18 @@ routes:
         }
     }
 
+    /// Returns the last lines that each member has logged.
+    fn logs(&self) -> String {
+        let mut logs = String::new();
+        for member in &self.members {
+            let log = std::fs::read_to_string(member.config.with_extension("log")).unwrap();
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(60)..].join("\n");
+            logs.push_str(&format!("{}\n{last}\n", member.config.display()));
+        }
+        logs
+    }
+
     fn round_robin(&self) -> &Member {
         &self.members[self.next.fetch_add(1, Ordering::SeqCst) % MEMBERS]
     }
@@ -650,20 +662,15 @@ fn run(kind: Kind, seconds: u64, seed: u64) {
         sleep(Duration::from_millis(50));
     }
     let faults = faults(&cluster);
-    let count = |name: &str, count: usize| eprintln!("chaos with seed {seed}: {count} {name}");
+    let mut said = std::io::stderr();
+    let mut count =
+        |name: &str, count: usize| writeln!(said, "chaos with seed {seed}: {count} {name}").unwrap();
     count("interactions", cluster.history.minted.lock().unwrap().len());
     count("deliveries", cluster.history.delivered.lock().unwrap().len());
     count("revocations", cluster.history.revoked.lock().unwrap().len());
     count("interactions lost by kills", cluster.history.lost.lock().unwrap().len());
-    if !faults.is_empty() {
-        for member in &cluster.members {
-            let mut log = String::new();
-            File::open(member.config.with_extension("log")).unwrap().read_to_string(&mut log).unwrap();
-            let lines: Vec<_> = log.lines().filter(|line| !line.contains("access")).collect();
-            eprintln!("{}\n{}", member.config.display(), lines[lines.len().saturating_sub(60)..].join("\n"));
-        }
-    }
-    assert!(faults.is_empty(), "seed {seed}: {} faults:\n{}", faults.len(), faults.join("\n"));
+    let logs = if faults.is_empty() { String::new() } else { cluster.logs() };
+    assert!(faults.is_empty(), "{logs}seed {seed}: {} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
 /// The seconds of each run.

@@ -96,6 +96,31 @@ fn two_members_that_share_a_ledger_that_was_handed_over_are_both_found() {
 }
 
 #[test]
+fn what_a_killed_member_had_taken_over_is_not_adopted_by_another_heir() {
+    let refuse = "  gone: refuse\n  gone_after: 1s\n";
+    let mut a = Member::start(&[], refuse);
+    let b = Member::start(&[&a], refuse);
+    let d = Member::start(&[&a, &b], &format!("  group: other\n{refuse}"));
+    let c = Member::start(&[&a, &b, &d], &format!("{refuse}store: {{ kind: memory, interactions_max: 1 }}"));
+    for member in [&a, &b, &c, &d] {
+        eventually(|| (member.present().len() == 3).then_some(()));
+    }
+    let minted: Vec<_> = (0..4).map(|number| a.mint(&format!("job{number}"))).collect();
+    assert_eq!(a.callgate.stop_in_background().join().unwrap(), 0);
+    kill(b);
+    for member in [&c, &d] {
+        let mut statuses = Vec::new();
+        for (number, (_, token)) in minted.iter().enumerate() {
+            let status = || member.callback(&format!("job{number}"), token, "{}").status;
+            statuses.push(eventually(|| Some(status()).filter(|status| *status != 503)));
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 410, 410, 410]);
+    }
+    assert_eq!((c.agent.received().len(), d.agent.received().len()), (2, 0));
+}
+
+#[test]
 fn another_process_at_the_address_does_not_hide_who_has_taken_over() {
     let mut a = Member::start(&[], "");
     let b = Member::start(&[&a], "");

@@ -29,6 +29,8 @@ pub(crate) enum Place {
 pub(crate) enum Acceptance {
     /// It belongs to this process.
     Here,
+    /// No member has the interaction, and this process decides what happens.
+    Gone,
     /// Another member has the interaction.
     Moved,
     /// A member that may have the interaction cannot be asked. Contains an explanation.
@@ -71,15 +73,16 @@ impl Replication {
         let others = self.other_holders(replicas, owner);
         match others.iter().find(|other| !asked.contains(&other.incarnation)) {
             Some(other) => Place::Member(other.clone()),
-            None if may_have => Place::Here,
-            None if others.is_empty() => Place::Gone,
+            None if owner.incarnation == self.incarnation() => Place::Here,
+            // The interaction was not handed over, or the member that took it over is gone.
+            None if may_have || others.is_empty() => Place::Gone,
             None => Place::Nowhere,
         }
     }
 
     /// Reports whether a callback that another member hands over belongs to this process. If this process does not know
-    /// the interaction, the other members that can have it are asked. If none of them knows it, one of them takes it:
-    /// the owner, or the one with the highest incarnation.
+    /// the interaction, the other members that can have it are asked. If none of them knows it, one of them decides: the
+    /// owner, or the one with the highest incarnation.
     pub(crate) async fn accepts(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Acceptance {
         if !self.may_have(owner) {
             return Acceptance::Moved;
@@ -101,10 +104,10 @@ impl Replication {
         }
         let own = self.incarnation();
         let precedes = |other: &Owner| other.incarnation == owner.incarnation || other.incarnation > own;
-        if own == owner.incarnation || !others.iter().any(precedes) {
-            Acceptance::Here
-        } else {
-            Acceptance::Moved
+        match others.iter().any(precedes) {
+            _ if own == owner.incarnation => Acceptance::Here,
+            true => Acceptance::Moved,
+            false => Acceptance::Gone,
         }
     }
 

@@ -135,7 +135,7 @@ impl Members {
     pub(crate) fn are_silent(&self, addresses: BTreeSet<Box<str>>, now: Instant) {
         let mut silent = self.silent.lock();
         let before = std::mem::take(&mut *silent);
-        let since = |address: &Box<str>| before.get(address).copied().unwrap_or(now);
+        let since = |address: &str| before.get(address).copied().unwrap_or(now);
         *silent = addresses.into_iter().map(|address| (address.clone(), since(&address))).collect();
     }
 

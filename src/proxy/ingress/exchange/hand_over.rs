@@ -43,6 +43,7 @@ impl CallbackExchange<'_> {
             // A callback is handed over once. The sender learns that it belongs elsewhere.
             return match replication.accepts(&replicas, &owner, interaction).await {
                 Acceptance::Here => Ok(verified),
+                Acceptance::Gone => self.without_owner(&replicas, replication, verified, trail).await,
                 Acceptance::Moved => {
                     self.session.set_outcome(MemberOutcome::Moved);
                     let detail = "the interaction was handed over to another member".to_owned();
