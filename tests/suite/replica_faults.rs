@@ -301,3 +301,97 @@ fn secrets_are_rotated_without_a_failure() {
         assert!(statuses.len() > 10 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
     });
 }
+
+#[test]
+fn the_owner_sees_the_same_client_as_the_member_that_received_the_callback() {
+    let more = "client_address: { trusted_proxies: [127.0.0.0/8, 10.0.0.0/8], header: x-forwarded-for }";
+    let [a, b] = members(more);
+    let (_, token) = a.mint("a");
+    let token = format!("Bearer {token}");
+    let cases = [
+        ("2001:db8::7", "2001:db8::7"),
+        ("6.6.6.6, 192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1, 10.0.0.9", "192.0.2.1"),
+        ("10.0.0.8, 10.0.0.9", "10.0.0.8"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ];
+    for (number, (forwarded, client)) in cases.into_iter().enumerate() {
+        for member in [&a, &b] {
+            let headers = [("authorization", &*token), ("x-forwarded-for", forwarded)];
+            let response = send_to(member.callgate.ingress, "POST", "/jobs/a", &headers, b"{}");
+            assert_eq!(response.status, 200, "{forwarded}");
+        }
+        let received = a.agent.wait_for(2 * number + 2);
+        for one in &received[2 * number..] {
+            assert_eq!(one.header("callgate-client-address"), [client], "{forwarded}");
+        }
+    }
+    assert!(b.agent.received().is_empty());
+}
+
+#[test]
+fn the_response_of_the_owner_is_relayed_as_it_comes() {
+    let [a, b] = members("");
+    let (_, token) = a.mint("a");
+    let answers: [(&[u8], Option<&str>); 5] = [
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n", Some("abcdefg")),
+        (b"HTTP/1.1 202 Accepted\r\ncallgate-replica: v1;moved;x;y\r\nx-own: kept\r\ncontent-length: 1\r\n\r\n1", Some("1")),
+        (b"HTTP/1.1 422 No\r\ncontent-length: 2\r\n\r\nno", Some("no")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Some("")),
+        // The response breaks off.
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", None),
+    ];
+    for (answer, body) in answers {
+        a.agent.answers(answer);
+        let heads = [&a, &b].map(|member| {
+            let mut stream = TcpStream::connect(member.callgate.ingress).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            write!(
+                stream,
+                "POST /jobs/a HTTP/1.1\r\nhost: h\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-length: 2\r\n\r\n{{}}"
+            )
+            .unwrap();
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            let mut lines: Vec<_> = answer.lines().filter(|line| !line.starts_with("date:")).collect();
+            lines.sort_unstable();
+            lines.join("\n")
+        });
+        assert_eq!(heads[0], heads[1]);
+        assert!(!heads[1].contains("callgate-replica"), "{}", heads[1]);
+        if let Some(body) = body {
+            assert!(heads[1].contains(body), "{}", heads[1]);
+        }
+    }
+}
+
+#[test]
+fn an_owner_that_answers_late_may_have_delivered_the_callback() {
+    let [a, b] = members("  timeout: 500ms");
+    let (_, token) = a.mint("a");
+    let (listener, answered) =
+        (TcpListener::bind("127.0.0.1:0").unwrap(), std::sync::atomic::AtomicBool::new(false));
+    let slow = config(listener.local_addr().unwrap(), "127.0.0.1:0", &[], "  timeout: 500ms");
+    a.callgate.reload(&slow).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = Vec::new();
+            let request = crate::harness::read_request(&mut stream, &mut bytes).unwrap();
+            assert!(request.head.starts_with("POST /in/a"));
+            while !answered.load(std::sync::atomic::Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            stream.write_all(ANSWER).unwrap();
+            // Nothing more comes.
+            assert!(crate::harness::read_request(&mut stream, &mut bytes).is_none());
+        });
+        let response = b.callback("a", &token, "{\"status\":\"done\"}");
+        assert_eq!((response.status, response.header("retry-after")), (503, Some("5")));
+        answered.store(true, std::sync::atomic::Ordering::SeqCst);
+        // The interaction has ended with the first delivery, so that the retry is not delivered.
+        eventually(|| (b.callback("a", &token, "{\"status\":\"done\"}").status == 410).then_some(()));
+        drop(a);
+    });
+    assert!(b.agent.received().is_empty());
+}
