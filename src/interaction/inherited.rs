@@ -63,3 +63,34 @@ impl Interaction {
         more.inherited.drain(..surplus);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    fn record(uses: u32) -> Interaction {
+        let at = Timestamp::from_unix_secs;
+        Interaction::new("r".into(), "".into(), at(1_000), at(2_000)).limited(Some(uses))
+    }
+
+    #[test]
+    fn two_records_of_an_interaction_become_one_however_often() {
+        let (mut here, mut there) = (record(3), record(2));
+        there.leave("a", Inherited { key: [1, 2], events: vec![5, 6] });
+        here.merge(&there);
+        there.go(Event::Completed);
+        for _ in 0..20 {
+            here.merge(&there);
+        }
+        assert_eq!((here.state, here.uses_left(), here.origin()), (State::Done, Some(2), Some("a")));
+        assert_eq!(here.inherited().len(), 1);
+        assert_eq!(here.inherited()[0].events, [5, 6]);
+        there.go(Event::Revoked);
+        here.merge(&there);
+        assert_eq!(here.state, State::Revoked);
+        // An end is final, also if the other record is still open.
+        here.merge(&record(1));
+        assert_eq!((here.state, here.uses_left()), (State::Revoked, Some(1)));
+    }
+}

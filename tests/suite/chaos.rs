@@ -258,8 +258,11 @@ struct Cluster {
     _folder: tempfile::TempDir,
 }
 
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let bound: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+/// Returns free addresses on a loopback address that no other test uses. The ports stay free while a member is down.
+fn free_addresses(count: usize, kind: Kind) -> Vec<SocketAddr> {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = std::net::Ipv4Addr::new(127, 64 + kind as u8, high, low.clamp(1, 254));
+    let bound: Vec<_> = (0..count).map(|_| TcpListener::bind((host, 0)).unwrap()).collect();
     bound.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
@@ -267,7 +270,7 @@ impl Cluster {
     fn start(kind: Kind, seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let history = Arc::<History>::default();
-        let ports = free_addresses(3 * MEMBERS);
+        let ports = free_addresses(3 * MEMBERS, kind);
         let links: Vec<_> = ports.iter().skip(2).step_by(3).map(|address| Link::start(*address)).collect();
         let host = if kind == Kind::StatefulSet { "localhost" } else { "127.0.0.1" };
         let names: Vec<_> = links.iter().map(|link| format!("{host}:{}", link.address.port())).collect();
