@@ -175,6 +175,7 @@ fn send_raw(ingress: SocketAddr, request: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(ingress).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let last = answer.rsplit("HTTP/1.1 ").next().unwrap();
@@ -185,8 +186,9 @@ fn send_raw(ingress: SocketAddr, request: &[u8]) -> u16 {
 fn unusual_requests_reach_the_owner_as_they_reach_any_member() {
     let [a, b] = members("");
     let (_, token) = a.mint("a");
-    let many: String = (0..96).map(|number| format!("x-{number}: y\r\n")).collect();
-    let long = format!("x-long: {}\r\n", "z".repeat(30 << 10));
+    // As many headers as `limits.headers_max` allows.
+    let many: String = (0..97).map(|number| format!("x-{number}: y\r\n")).collect();
+    let long = format!("x-long: {}\r\n", "z".repeat((32 << 10) - 700));
     let chunked = "transfer-encoding: chunked\r\n";
     let cases = [
         ("", "content-length: 2\r\n", "{}"),
@@ -209,9 +211,8 @@ fn unusual_requests_reach_the_owner_as_they_reach_any_member() {
     ];
     for (more, length, body) in cases {
         for target in ["/jobs/a", "http://h/jobs/a?x=%20"] {
-            let close = if more.starts_with("connection") { "" } else { "connection: close\r\n" };
             let request = format!(
-                "POST {target} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\n{close}{more}{length}\r\n{body}"
+                "POST {target} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\n{more}{length}\r\n{body}"
             );
             let statuses = [&a, &b].map(|member| send_raw(member.callgate.ingress, request.as_bytes()));
             assert_eq!(statuses, [200, 200], "{more:.60} {length}");
@@ -236,11 +237,26 @@ fn callers_cannot_keep_other_members_away() {
     let a = Member::start(&[], "limits: { connections_max: 4 }");
     let (_, token) = a.mint("a");
     // Somebody holds all connections that the ingress listener accepts.
-    let held: Vec<_> = (0..8).map(|_| TcpStream::connect(a.callgate.ingress).unwrap()).collect();
-    let b = Member::start(&[&a], "");
-    eventually(|| (b.present().len() == 1).then_some(()));
-    assert_eq!(b.callback("a", &token, "{}").status, 200);
-    drop(held);
+    let (ingress, stop) = (a.callgate.ingress, std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut held = Vec::new();
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                held.extend((0..4).filter_map(|_| TcpStream::connect(ingress).ok()));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        eventually(|| (a.callgate.metrics().contains("reason=\"full\"")).then_some(()));
+        let b = Member::start(&[&a], "");
+        let is_known = || b.present().len() == 1;
+        let found = (0..600).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            is_known()
+        });
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(found, "the other members are kept away");
+        assert_eq!(b.callback("a", &token, "{}").status, 200);
+    });
 }
 
 #[test]
