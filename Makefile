@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test observability page page-test bench bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
+.PHONY: chaos demo test compile-tests compile-count tools fmt lint core core-compiles unit doc interop clients clients-small deploy-test observability page page-test bench bench-hop bench-ledger soak bench-decide count crash-loop dependencies deny fuzz build setup clean mutants mutants-sample
 
 demo: setup
 	$(CARGO) build --release --locked
@@ -130,6 +130,18 @@ count: setup
 CALLBACKS ?= 10000
 crash-loop: setup
 	CALLGATE_CALLBACKS=$(CALLBACKS) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 nothing_acknowledged
+
+# Runs three members with crashes, pauses, drains and partitions between them for DURATION seconds, once with ledgers in
+# memory and once with ledgers in files, and checks the history afterwards. SEED selects the history.
+DURATION ?= 300
+SEED ?= 1
+chaos: setup
+	CALLGATE_CHAOS_SECONDS=$(DURATION) CALLGATE_CHAOS_SEED=$(SEED) $(CARGO) test --locked --test suite -- --nocapture --test-threads 1 chaos::
+
+# Measures what the hop to another replica adds to a callback.
+bench-hop: setup
+	$(CARGO) build --release --locked
+	python3 benches/hop.py --callgate target/release/callgate
 
 # Checks licences, sources and duplicate versions of the dependencies. Takes seconds.
 dependencies:

@@ -37,16 +37,60 @@ impl Interaction {
         }
     }
 
-    /// Adds the knowledge of another record of the same interaction. A revocation holds for both.
+    /// Adds the knowledge of another record of the same interaction. An end and a revocation hold for both, and the lower
+    /// number of uses is left. Adding the same record again changes nothing.
     pub fn merge(&mut self, other: &Self) {
         if other.state == State::Revoked {
             self.go(Event::Revoked);
+        } else if self.state.is_open() && !other.state.is_open() {
+            self.state = other.state;
         }
-        let (origin, inherited) = (other.origin().map(Box::from), other.inherited().to_vec());
+        self.uses_left = self.uses_left.min(other.uses_left);
+        let (origin, inherited) = (other.origin().map(Box::from), other.inherited());
         let more = self.more();
         more.origin = more.origin.take().or(origin);
-        more.inherited.extend(inherited);
+        for one in inherited {
+            match more.inherited.iter_mut().find(|known| known.key == one.key) {
+                Some(known) => {
+                    let missing = one.events.iter().filter(|event| !known.events.contains(event));
+                    let missing: Vec<_> = missing.copied().collect();
+                    known.events.extend(missing);
+                }
+                None => more.inherited.push(one.clone()),
+            }
+        }
         let surplus = more.inherited.len().saturating_sub(MEMBERS_MAX);
         more.inherited.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    fn record(uses: u32) -> Interaction {
+        let at = Timestamp::from_unix_secs;
+        Interaction::new("r".into(), "".into(), at(1_000), at(2_000)).limited(Some(uses))
+    }
+
+    #[test]
+    fn two_records_of_an_interaction_become_one_however_often() {
+        let (mut here, mut there) = (record(3), record(2));
+        there.leave("a", Inherited { key: [1, 2], events: vec![5, 6] });
+        here.merge(&there);
+        there.go(Event::Completed);
+        for _ in 0..20 {
+            here.merge(&there);
+        }
+        assert_eq!((here.state, here.uses_left(), here.origin()), (State::Done, Some(2), Some("a")));
+        assert_eq!(here.inherited().len(), 1);
+        assert_eq!(here.inherited()[0].events, [5, 6]);
+        there.go(Event::Revoked);
+        here.merge(&there);
+        assert_eq!(here.state, State::Revoked);
+        // An end is final, also if the other record is still open.
+        here.merge(&record(1));
+        assert_eq!((here.state, here.uses_left()), (State::Revoked, Some(1)));
     }
 }

@@ -43,7 +43,7 @@ pub struct Interaction {
     pub(super) stalled_after_ms: Option<NonZeroU64>,
     /// Number of callbacks that are still allowed. `u32::MAX` means any number.
     #[serde(default = "any_number", skip_serializing_if = "is_any_number")]
-    uses_left: u32,
+    pub(super) uses_left: u32,
     /// Number of callbacks that were delivered.
     #[serde(default)]
     pub deliveries: u32,

@@ -183,7 +183,8 @@ impl Server {
         self.spawn(run_discovery(Arc::clone(&replicas.replication)));
         let watch = stopping.clone();
         let serve = move |stream, info| Arc::clone(&replicas).serve(stream, info, watch.clone());
-        let admission = Arc::clone(&self.components.admission);
+        // Callers at the ingress listeners must not be able to keep the other members away.
+        let admission = Arc::new(self.components.admission.apart());
         self.spawn(accept::run(admission, config, listening(bound)?, stopping.clone(), serve));
         Ok(())
     }
@@ -246,8 +247,9 @@ impl Server {
         let _ = self.stop_ingress.send(true);
         let new_connections = &self.components.admission.new_connections;
         serve_new_connections(self.accept_callbacks, new_connections, shortest_wait).await;
-        let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
+        // Other members must stop handing over callbacks, too. Otherwise, there would always be a request in flight.
         replication.into_iter().for_each(|replication| replication.leaving());
+        let _ = timeout(time_left(), ingress.drain.requests.wait_until_empty()).await;
         // From now on, requests on kept-alive connections are no longer served. Callgate still waits for requests that
         // have already begun.
         ingress.drain.requests.close();

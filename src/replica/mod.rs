@@ -13,7 +13,7 @@ mod vouched;
 
 pub use incarnation::Incarnation;
 pub use nonces::{Nonces, SeenNonce};
-pub use proof::{AGE_MAX, Outcome, Proof, ProofError, Prover, REPLICA, ResponseProof};
+pub use proof::{AGE_MAX, HEADER_BYTES_MAX, Outcome, Proof, ProofError, Prover, REPLICA, ResponseProof};
 pub use seal::{Owner, OwnerSealer, is_address};
 pub use settings::{Gone, Replicas};
 pub use vouched::Vouched;

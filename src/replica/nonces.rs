@@ -40,7 +40,8 @@ impl Nonces {
     /// Accepts a nonce once.
     pub fn accept(&mut self, nonce: u128, now: Timestamp) -> SeenNonce {
         const PERIOD: Duration = Duration::from_secs(2 * AGE_MAX.as_secs() + 1);
-        if now >= self.until {
+        // A clock that was set back must not keep the nonces of the time before for longer.
+        if now >= self.until || now.plus(PERIOD) < self.until {
             // After a pause of more than one period, the nonces of the current period are expired, too.
             let is_next = now < self.until.plus(PERIOD);
             let former = std::mem::take(&mut self.current);
@@ -75,5 +76,10 @@ mod tests {
         assert_eq!(nonces.accept(2, at(160)), SeenNonce::Repeated);
         assert_eq!(nonces.accept(1, at(160)), SeenNonce::New, "its proof has expired");
         assert_eq!(nonces.accept(2, at(10_000)), SeenNonce::New, "after a long pause");
+        // The clock was set back.
+        assert_eq!(nonces.accept(3, at(500)), SeenNonce::New);
+        assert_eq!(nonces.until, at(561));
+        assert_eq!(nonces.accept(3, at(530)), SeenNonce::Repeated);
+        assert_eq!(nonces.accept(2, at(500)), SeenNonce::Repeated);
     }
 }

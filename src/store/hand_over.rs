@@ -1,7 +1,9 @@
 //! Records that one member hands over to another: an interaction with its state, deadlines, remaining uses and recent
 //! events.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,6 +41,20 @@ impl HandedRecords {
     /// Returns the ids of the interactions.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|one| &*one.id)
+    }
+
+    /// Removes the records that have one of these ids. Returns their ids.
+    pub fn remove(&mut self, ids: Vec<String>) -> Vec<String> {
+        let mut ids: HashSet<String> = ids.into_iter().collect();
+        let mut removed = Vec::with_capacity(ids.len());
+        self.0.retain(|one| match ids.take(&*one.id) {
+            Some(id) => {
+                removed.push(id);
+                false
+            }
+            None => true,
+        });
+        removed
     }
 
     /// Removes and returns records with about `bytes` bytes of JSON together, at least one.
@@ -96,7 +112,7 @@ impl Store {
     /// Returns the denial `store_unavailable`.
     pub async fn take_over(&self, records: HandedRecords) -> Result<Vec<String>, Refusal> {
         self.check()?;
-        let (mut taken, mut last) = (Vec::with_capacity(records.0.len()), 0);
+        let (mut taken, mut last, mut refused) = (Vec::with_capacity(records.0.len()), 0, None);
         for HandedRecord { id, record } in records.0 {
             match self.memory.take_over(&id, record) {
                 Ok(sequence) => {
@@ -104,8 +120,11 @@ impl Store {
                     taken.push(id.into_string());
                 }
                 // The other records may still have a place: they can replace tombstones.
-                Err(refusal) => log::warn!("{id} was not taken over: {}", refusal.detail),
+                Err(refusal) => refused = Some(refusal),
             }
+        }
+        if let Some(refusal) = refused {
+            log::warn!("not all interactions of another member were taken over: {}", refusal.detail);
         }
         durable(self.journal.as_ref(), last).await?;
         Ok(taken)
@@ -154,11 +173,23 @@ pub fn incarnation(ledger: Option<&str>) -> Result<Incarnation, String> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let incarnation = random()?;
-            std::fs::write(&path, format!("{incarnation}\n")).map_err(failed)?;
+            write_durably(&path, &format!("{incarnation}\n")).map_err(failed)?;
             Ok(incarnation)
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Writes a file completely or not at all. After a crash of the host, the file has its old or its new content.
+fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let mut file = std::fs::File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 impl Memory {
@@ -190,8 +221,11 @@ impl Memory {
         let mut shard = self.shard(Self::index(&id));
         let shard = &mut *shard;
         if let Some(slot) = shard.interactions.get_mut(&id) {
-            let had_origin = slot.record.origin().is_some();
+            let (had_origin, was_open) = (slot.record.origin().is_some(), slot.record.state.is_open());
             slot.record.merge(&record);
+            if was_open && !slot.record.state.is_open() {
+                self.metrics.interaction_left(&slot.record.route);
+            }
             if let Some(origin) = slot.record.origin().filter(|_| !had_origin) {
                 self.count_origin(origin);
             }

@@ -24,6 +24,7 @@ mod attack_spoof;
 mod bodies;
 #[path = "../core/case.rs"]
 mod case;
+mod chaos;
 mod check;
 mod command_line;
 mod conventions;
@@ -72,6 +73,7 @@ mod properties;
 mod providers;
 mod readme;
 mod reload;
+mod replica_faults;
 mod replica_log;
 mod replicas;
 mod reuse_under_load;

@@ -14,13 +14,13 @@ use crate::harness::{ANSWER, Agent, Callgate, PATIENCE, Response, eventually, se
 use crate::process::binary;
 
 /// One member with its agent.
-pub(crate) struct Member {
-    pub(crate) callgate: Callgate,
-    pub(crate) agent: Agent,
+pub struct Member {
+    pub callgate: Callgate,
+    pub agent: Agent,
 }
 
 /// Returns the configuration of a member. `discover` lists the addresses of other members.
-pub(crate) fn config(agent: SocketAddr, address: &str, discover: &[SocketAddr], more: &str) -> String {
+pub fn config(agent: SocketAddr, address: &str, discover: &[SocketAddr], more: &str) -> String {
     let discover: Vec<_> = discover.iter().map(|address| format!("\"{address}\"")).collect();
     let discover =
         if discover.is_empty() { String::new() } else { format!("  discover: [{}]", discover.join(", ")) };
@@ -45,19 +45,19 @@ routes:
 }
 
 impl Member {
-    pub(crate) fn start(discover: &[&Self], more: &str) -> Self {
+    pub fn start(discover: &[&Self], more: &str) -> Self {
         let agent = Agent::start(ANSWER);
         let discover: Vec<_> = discover.iter().map(|member| member.address()).collect();
         let callgate = Callgate::start(&config(agent.address, "127.0.0.1:0", &discover, more), Clock::System);
         Self { callgate, agent }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.callgate.replicas.unwrap()
     }
 
     /// Mints a callback. Returns the interaction and the token.
-    pub(crate) fn mint(&self, id: &str) -> (String, String) {
+    pub fn mint(&self, id: &str) -> (String, String) {
         let wanted = format!(r#"{{"route":"jobs","params":{{"id":"{id}"}}}}"#);
         let minted = self.callgate.admin_send("POST", "/callbacks", &wanted);
         assert_eq!(minted.status, 201, "{}", minted.text());
@@ -67,19 +67,19 @@ impl Member {
     }
 
     /// Sends a callback to the ingress listener of this member.
-    pub(crate) fn callback(&self, id: &str, token: &str, body: &str) -> Response {
+    pub fn callback(&self, id: &str, token: &str, body: &str) -> Response {
         let token = format!("Bearer {token}");
         let headers = [("authorization", &*token), ("content-type", "application/json"), ("x-own", "kept")];
         send_to(self.callgate.ingress, "POST", &format!("/jobs/{id}?a=b"), &headers, body.as_bytes())
     }
 
-    fn state(&self, interaction: &str) -> Option<Value> {
+    pub fn state(&self, interaction: &str) -> Option<Value> {
         let response = self.callgate.admin_get(&format!("/callbacks/{interaction}"));
         (response.status == 200).then(|| response.json())
     }
 
     /// The members that this one regards as present, and their addresses.
-    fn present(&self) -> Vec<String> {
+    pub fn present(&self) -> Vec<String> {
         let members = self.callgate.admin_get("/members").json();
         let members = members["members"].as_array().unwrap().iter();
         let present = members.filter(|member| member["presence"] == "present");
@@ -88,7 +88,7 @@ impl Member {
 }
 
 /// Starts members that know each other.
-pub(crate) fn members<const N: usize>(more: &str) -> [Member; N] {
+pub fn members<const N: usize>(more: &str) -> [Member; N] {
     let mut started: Vec<Member> = Vec::new();
     for _ in 0..N {
         let next = Member::start(&started.iter().collect::<Vec<_>>(), more);
@@ -219,7 +219,7 @@ fn a_member_that_cannot_be_reached_makes_a_revocation_incomplete() {
 }
 
 /// Stops a member as if its process was killed: its listeners close, and it hands nothing over.
-pub(crate) fn kill(member: Member) -> (Agent, SocketAddr) {
+pub fn kill(member: Member) -> (Agent, SocketAddr) {
     let address = member.address();
     member.callgate.kill();
     (member.agent, address)

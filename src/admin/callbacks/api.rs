@@ -13,7 +13,7 @@ use crate::admin::responses::{answer, problem};
 use crate::admin::server::{AdminRequest, AdminResponse};
 use crate::admin::service::Admin;
 use crate::clock::instant;
-use crate::denial::Refusal;
+use crate::denial::{Denial, Refusal};
 use crate::policy::{MintFault, MintRequest};
 use crate::store::{MintRefusal, mint};
 use crate::time::parse_duration;
@@ -104,6 +104,10 @@ impl Admin {
         let parameters: Vec<_> =
             wanted.params.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let wanted = MintRequest { route: &wanted.route, parameters: &parameters, ttl, uses: wanted.uses };
+        if self.interactions.replication.as_ref().is_some_and(|replication| replication.is_handing_over()) {
+            let detail = "the ledger is being handed over to another replica";
+            return refused(&Refusal::new(Denial::StoreUnavailable, detail));
+        }
         let policy = self.policy.load_full();
         if policy.route(wanted.route).is_some_and(|route| route.follow.matching.is_some()) {
             return problem(400, "the interactions of this route begin with a request of the agent");

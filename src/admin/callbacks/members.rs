@@ -49,6 +49,7 @@ impl Admin {
     async fn ask_members(&self, method: &Method, rest: &str) -> Answers {
         let mut answers = Answers { answered: Vec::new(), unreachable: Vec::new() };
         let Some(replication) = &self.interactions.replication else { return answers };
+        answers.unreachable = replication.unknown_members().await;
         let target = format!("/replica/callbacks{rest}");
         let asked: Vec<_> = replication
             .others()

@@ -11,12 +11,22 @@ use super::exchange::{self, Origin};
 use crate::clock::instant;
 use crate::denial::Denial;
 use crate::http::{
-    CLOSE_TIMEOUT, NextRequest, RequestLoop, Session, deny, request_body, response, with_timeout,
+    BodyMemory, CLOSE_TIMEOUT, NextRequest, RequestLoop, Session, deny, request_body, response, with_timeout,
 };
 use crate::policy::Limits;
 use crate::proxy::listen::{ConnInfo, LogThrottle};
-use crate::proxy::replicas::{API, API_BODY_BYTES_MAX, CallbacksApi, Replication};
-use crate::replica::{Outcome, Proof, ProofError, REPLICA, Replicas, ResponseProof, SeenNonce};
+use crate::proxy::replicas::{API, API_BODY_BYTES_MAX, CallbacksApi, IDLE_TIMEOUT, Replication};
+use crate::replica::{
+    HEADER_BYTES_MAX, Outcome, Proof, ProofError, REPLICA, Replicas, ResponseProof, SeenNonce,
+};
+
+/// Maximum number of headers that a member adds to a callback: `Host`, `Content-Length` and the proof.
+const ADDED_HEADERS_MAX: usize = 3;
+/// Maximum size of these headers, in bytes.
+const ADDED_BYTES_MAX: usize = HEADER_BYTES_MAX + 1024;
+
+/// Maximum size of all bodies of requests to the API that are in memory at the same time, in bytes.
+const API_BODIES_BYTES_MAX: u64 = 8 * API_BODY_BYTES_MAX;
 
 /// The components of the replica listener.
 pub(crate) struct ReplicaListener {
@@ -24,6 +34,8 @@ pub(crate) struct ReplicaListener {
     pub(crate) replication: Arc<Replication>,
     /// Answers requests to the callbacks API.
     callbacks: CallbacksApi,
+    /// The memory for the bodies of requests to the API. Callbacks cannot use it up.
+    body_memory: BodyMemory,
     log_throttle: LogThrottle,
 }
 
@@ -33,8 +45,8 @@ impl ReplicaListener {
         replication: Arc<Replication>,
         callbacks: CallbacksApi,
     ) -> Self {
-        let (ingress, log_throttle) = (Arc::clone(ingress), LogThrottle::default());
-        Self { ingress, replication, callbacks, log_throttle }
+        let (ingress, body_memory) = (Arc::clone(ingress), BodyMemory::default());
+        Self { ingress, replication, callbacks, body_memory, log_throttle: LogThrottle::default() }
     }
 
     /// Serves a connection until it is closed.
@@ -63,23 +75,33 @@ impl ReplicaListener {
         }
     }
 
+    /// Returns the limits for requests of other members. The head of a callback has more headers than the provider has
+    /// sent, and the other member keeps an idle connection for [`IDLE_TIMEOUT`].
     fn limits(&self) -> Limits {
-        self.ingress.policy.load().limits
+        let limits = self.ingress.policy.load().limits;
+        Limits {
+            head_bytes_max: limits.head_bytes_max.saturating_add(ADDED_BYTES_MAX),
+            headers_max: limits.headers_max.saturating_add(ADDED_HEADERS_MAX),
+            idle_timeout: limits.idle_timeout.max(2 * IDLE_TIMEOUT),
+            ..limits
+        }
     }
 
     /// Serves one request. Returns the connection if another request may follow.
     async fn exchange(&self, mut session: Session, conn: &ConnInfo) -> Option<(Stream, BytesMut)> {
         let replicas = self.replication.settings()?;
-        let proof = match self.verify(&replicas, &session) {
+        let proof = match Self::verify(&replicas, &session) {
             Ok(proof) => proof,
-            Err(error) => {
-                self.refused_proof(conn, throttle_key(error), &error.to_string());
-                return self.deny(session, Denial::ReplicaProof).await;
-            }
+            Err(error) => return self.deny_proof(session, conn, error).await,
         };
         let own = self.replication.own().incarnation;
         let answered = ResponseProof::new(replicas.prover.clone(), own, proof.nonce);
         let is_mistaken = proof.to.is_some_and(|to| to != own);
+        if let Err(error) = proof.check_time(self.replication.wall_clock()) {
+            // The other member learns that this process runs, although they cannot work together.
+            session.prove(answered.with_outcome(Outcome::Clock));
+            return self.deny_proof(session, conn, error).await;
+        }
         session.prove(if is_mistaken { answered.with_outcome(Outcome::Mistaken) } else { answered });
         if is_mistaken {
             return self.deny(session, Denial::ReplicaMistaken).await;
@@ -103,15 +125,24 @@ impl ReplicaListener {
         }
     }
 
-    /// Verifies the proof of a request, except its nonce and its body.
-    fn verify(&self, replicas: &Replicas, session: &Session) -> Result<Proof, ProofError> {
+    async fn deny_proof(
+        &self,
+        session: Session,
+        conn: &ConnInfo,
+        error: ProofError,
+    ) -> Option<(Stream, BytesMut)> {
+        self.refused_proof(conn, throttle_key(error), &error.to_string());
+        self.deny(session, Denial::ReplicaProof).await
+    }
+
+    /// Verifies the proof of a request, except its time, its nonce and its body.
+    fn verify(replicas: &Replicas, session: &Session) -> Result<Proof, ProofError> {
         let mut headers = session.headers().get_all(&REPLICA).iter();
         let (Some(header), None) = (headers.next(), headers.next()) else {
             return Err(ProofError::Malformed);
         };
         let header = header.to_str().map_err(|_| ProofError::Malformed)?;
-        let now = self.replication.wall_clock();
-        replicas.prover.verify(header, session.method().as_str(), session.target(), now)
+        replicas.prover.verify(header, session.method().as_str(), session.target())
     }
 
     /// Counts and logs a request whose proof is not valid. Each cause is logged at most once a minute, so that one cause
@@ -133,7 +164,7 @@ impl ReplicaListener {
         proof: &Proof,
     ) -> Option<(Stream, BytesMut)> {
         let limits = self.limits();
-        let mut reservation = self.ingress.body_memory.reserve(limits.body_memory_bytes_max);
+        let mut reservation = self.body_memory.reserve(API_BODIES_BYTES_MAX);
         let body_limits = request_body::BodyLimits {
             bytes_max: API_BODY_BYTES_MAX,
             deadline: limits.body_deadline,

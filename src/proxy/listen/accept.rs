@@ -62,6 +62,20 @@ pub(crate) struct Admission {
     pub(crate) new_connections: Drain,
 }
 
+impl Admission {
+    /// Returns the same handles with connections of their own, so that callers of the other listeners cannot use up the
+    /// connections of this listener.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            policy: Arc::clone(&self.policy),
+            limits: Arc::default(),
+            metrics: Arc::clone(&self.metrics),
+            log_throttle: Arc::clone(&self.log_throttle),
+            new_connections: Drain::default(),
+        }
+    }
+}
+
 /// Accepts connections until the listener stops. Passes each connection to `serve` as soon as it is ready for HTTP.
 pub(crate) async fn run<S, F>(
     admission: Arc<Admission>,

@@ -7,7 +7,6 @@ use http::Method;
 use super::member_client::Identity;
 use super::members::About;
 use super::replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication};
-use crate::clock::instant;
 use crate::replica::Incarnation;
 use crate::store::HandedRecords;
 
@@ -32,7 +31,7 @@ impl Replication {
                 if let Ok(about) = serde_json::from_slice::<About>(body)
                     && about.incarnation == from.to_string()
                 {
-                    self.members.answered(about, instant());
+                    self.learned(about);
                 }
                 json(200, serde_json::to_vec(&self.about()))
             }

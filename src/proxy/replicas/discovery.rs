@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
 
-use super::members::Presence;
+use super::member_client::SendError;
 use super::replication::Replication;
 use crate::clock::instant;
 use crate::replica::Replicas;
@@ -34,43 +35,71 @@ pub(crate) async fn run(replication: Arc<Replication>) {
 
 /// Asks the processes at all addresses who they are.
 async fn round(replication: &Arc<Replication>, replicas: &Arc<Replicas>) {
-    let mut addresses = BTreeSet::new();
+    let (mut addresses, mut silent) = (BTreeSet::new(), BTreeSet::new());
     for name in &replicas.discover {
-        addresses.extend(resolve(name).await);
-    }
-    // A member that is not in `discover` is asked, too, while callbacks for it arrive.
-    for member in replication.members.all() {
-        if member.presence(replicas.gone_after * FORGET_AFTER, instant()) != Presence::Gone {
-            addresses.insert(member.owner.address);
+        let found = resolve(name).await;
+        if found.is_empty() {
+            silent.insert(name.clone());
         }
+        addresses.extend(found);
+    }
+    let listed = addresses.clone();
+    // A member that is not in `discover` is asked, too, while callbacks for it arrive.
+    for member in replication.members.all_but_gone(replicas.gone_after * FORGET_AFTER) {
+        addresses.insert(member.owner.address);
     }
     addresses.remove(&replication.own().address);
     let asked: Vec<_> = addresses
         .into_iter()
         .map(|address| {
             let (replication, replicas) = (Arc::clone(replication), Arc::clone(replicas));
-            tokio::spawn(async move {
-                let error = ask(&replication, &replicas, &address).await?;
-                Some((address, error))
-            })
+            tokio::spawn(async move { (ask(&replication, &replicas, &address).await, address) })
         })
         .collect();
     let mut errors = BTreeMap::new();
     for one in asked {
-        errors.extend(one.await.ok().flatten());
+        let Ok((Some(error), address)) = one.await else { continue };
+        if listed.contains(&address) {
+            silent.insert(address.clone());
+        }
+        errors.insert(address, error);
     }
     replication.log_presences(replicas, &errors);
+    replication.members.are_silent(silent, instant());
+    replication.has_looked.store(true, Ordering::SeqCst);
 }
 
 /// Asks the process at an address who it is. Returns the reason if no member answers there.
 async fn ask(replication: &Replication, replicas: &Replicas, address: &str) -> Option<String> {
     let error = replication.introduce(replicas, address).await.err()?;
-    for member in replication.members.all() {
-        if *member.owner.address == *address {
-            replication.members.refused(&member.owner, replicas.gone_after, instant());
+    let kind = match &error {
+        SendError::Clock => Some("clock"),
+        SendError::Stranger => Some("stranger"),
+        _ => None,
+    };
+    if kind.is_some_and(|kind| replication.log_throttle.should_log(kind, instant())) {
+        log::warn!("{address} is not asked as a member: {error}");
+    }
+    if error.is_refusal() {
+        for member in replication.members.all() {
+            if *member.owner.address == *address {
+                replication.members.refused(&member.owner, replicas.gone_after, instant());
+            }
         }
     }
-    Some(error)
+    Some(error.to_string())
+}
+
+impl Replication {
+    /// Returns the addresses of `discover` at which a member may be that this process does not know. Asks all of them
+    /// first if that has not been done since the start.
+    pub async fn unknown_members(self: &Arc<Self>) -> Vec<Box<str>> {
+        let Some(replicas) = self.settings() else { return Vec::new() };
+        if !self.has_looked.load(Ordering::SeqCst) {
+            round(self, &replicas).await;
+        }
+        self.members.silent(replicas.gone_after, instant())
+    }
 }
 
 /// Returns the addresses of a name. An IP address needs no lookup. A name that a single member advertises stays a name,

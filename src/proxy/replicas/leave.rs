@@ -1,12 +1,14 @@
 //! Hands the ledger over to another member before this process stops, so that a rollout forgets nothing.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Method;
 
 use super::api::{API_BODY_BYTES_MAX, LEDGER};
 use super::member_client::API;
 use super::replication::Replication;
-use crate::clock::instant;
 use crate::replica::{Owner, Replicas};
 use crate::store::HandedRecords;
 
@@ -15,6 +17,10 @@ const BATCH_BYTES: usize = (API_BODY_BYTES_MAX / 4) as usize;
 
 /// Maximum number of lost interactions that the log names.
 const NAMED_MAX: usize = 20;
+/// How often a batch is offered to the same member, if the member does not answer or cannot take it now.
+const ATTEMPTS_MAX: u32 = 3;
+/// Pause between two of these attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What became of the ledger.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -30,14 +36,11 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    fn taken(&mut self, by: &Owner, batch: &HandedRecords, taken: &[String]) {
+    fn taken(&mut self, by: &Owner, taken: &[String]) {
         self.handed_over += taken.len();
         match self.takers.iter_mut().find(|(address, _)| *address == by.address) {
             Some((_, count)) => *count += taken.len(),
             None => self.takers.push((by.address.clone(), taken.len())),
-        }
-        if taken.len() < batch.len() {
-            self.lost(batch.ids().filter(|id| !taken.iter().any(|one| one == id)));
         }
     }
 
@@ -70,19 +73,15 @@ impl Replication {
     /// nothing if the process comes back with its ledger at the same address.
     pub(crate) async fn leave(&self) -> Left {
         let Some(replicas) = self.settings() else { return Left::default() };
-        let is_kept = replicas.comes_back() && self.store().is_durable();
-        if is_kept {
+        if replicas.comes_back() && self.store().is_durable() {
             log::info!(
                 "hands nothing over: this process comes back at {} with its ledger in a file",
                 self.address()
             );
             return Left::default();
         }
-        if self.store().counts().0 == 0 {
-            log::info!("hands nothing over: the ledger is empty");
-            return Left::default();
-        }
-        let mut successors = self.members.successors(&replicas.group, replicas.gone_after, instant());
+        self.is_handing_over.store(true, Ordering::SeqCst);
+        let mut successors = self.members.successors(&replicas.group, replicas.gone_after);
         let mut left = Left::default();
         for shard in 0..self.store().shards() {
             let mut rest = self.store().records(shard, &self.own().incarnation.to_string());
@@ -90,6 +89,10 @@ impl Replication {
                 let batch = rest.split_off_batch(BATCH_BYTES);
                 self.hand_over_batch(&replicas, &mut successors, batch, &mut left).await;
             }
+        }
+        if left == Left::default() {
+            log::info!("hands nothing over: the ledger is empty");
+            return left;
         }
         self.metrics.handed_over(left.handed_over, left.kept);
         left.log(&replicas.group);
@@ -101,36 +104,60 @@ impl Replication {
         left
     }
 
-    /// Hands over a batch to the first successor that takes it. A successor that does not answer is not asked again.
+    /// Hands over a batch. What the first successor does not take is offered to the next one. A successor that does not
+    /// answer is not asked again.
     async fn hand_over_batch(
         &self,
         replicas: &Replicas,
         successors: &mut Vec<Owner>,
-        batch: HandedRecords,
+        mut batch: HandedRecords,
         left: &mut Left,
     ) {
-        let Ok(body) = serde_json::to_vec(&batch).map(Bytes::from) else { return };
-        let target = format!("{API}{LEDGER}");
-        while let Some(successor) = successors.first() {
-            let answer = self.ask(replicas, successor, (&Method::POST, &target), body.clone()).await;
-            let taken: Option<Vec<String>> = match answer {
-                Ok(answer) if answer.status == 200 => serde_json::from_slice(&answer.body).ok(),
-                Ok(answer) => {
-                    log::warn!("{} takes nothing over: status {}", successor.address, answer.status);
-                    None
+        let mut next = 0;
+        while let Some(successor) = successors.get(next)
+            && !batch.is_empty()
+        {
+            match self.offer(replicas, successor, &batch).await {
+                Ok(taken) => {
+                    let taken = batch.remove(taken);
+                    left.taken(successor, &taken);
+                    self.store().handed_over(&taken).await;
+                    next += 1;
                 }
                 Err(error) => {
                     log::warn!("{} takes nothing over: {error}", successor.address);
-                    None
+                    successors.remove(next);
                 }
-            };
-            if let Some(taken) = taken {
-                left.taken(successor, &batch, &taken);
-                self.store().handed_over(&taken).await;
-                return;
             }
-            successors.remove(0);
         }
         left.lost(batch.ids());
+    }
+
+    /// Offers a batch to a successor. Returns the ids that it has taken over. A successor that may have received the
+    /// batch is asked again, because two successors must not have the same interactions.
+    async fn offer(
+        &self,
+        replicas: &Replicas,
+        successor: &Owner,
+        batch: &HandedRecords,
+    ) -> Result<Vec<String>, String> {
+        let body = serde_json::to_vec(batch).map(Bytes::from).map_err(|error| error.to_string())?;
+        let target = format!("{API}{LEDGER}");
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let answer = self.ask(replicas, successor, (&Method::POST, &target), body.clone()).await;
+            let error = match answer {
+                Ok(answer) if answer.status == 200 => {
+                    return serde_json::from_slice(&answer.body).map_err(|error| error.to_string());
+                }
+                Ok(answer) => format!("status {}", answer.status),
+                Err(error) => error,
+            };
+            if attempts >= ATTEMPTS_MAX {
+                return Err(error);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
     }
 }

@@ -46,7 +46,7 @@ impl Replication {
         let mut logged = self.logged.presences.lock();
         let before = std::mem::take(&mut *logged);
         for member in &members {
-            let presence = member.presence(replicas.gone_after, now);
+            let presence = member.presence(replicas.gone_after);
             let Owner { incarnation, address } = &member.owner;
             let was = before.get(incarnation).copied();
             logged.insert(*incarnation, presence);
@@ -54,7 +54,7 @@ impl Replication {
                 continue;
             }
             let has_left = member.about.as_ref().is_some_and(|about| about.stopping)
-                || self.members.heir(*incarnation, replicas.gone_after, now).is_some();
+                || self.members.has_heir(*incarnation);
             let level = if presence == Presence::Present || has_left { Level::Info } else { Level::Warn };
             let change = match presence {
                 Presence::Present => "is present",

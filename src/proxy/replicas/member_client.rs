@@ -2,6 +2,7 @@
 //! is, so that no callback is sent to a process that is not the intended member.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::time::Timestamp;
 /// Timeout for opening a connection, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an idle connection is kept. The replica listener closes it later.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of what a member says about itself, in bytes.
 const ABOUT_BYTES_MAX: usize = 256 << 10;
 /// Maximum number of members to which connections are kept.
@@ -103,12 +104,40 @@ impl MemberResponse {
 /// The reason why there is no response of a member.
 #[derive(Debug)]
 pub(crate) enum SendError {
+    /// Nothing was sent, because the member has no resources for the request now.
+    Busy(StatusCode),
+    /// Nothing was sent, because the member's clock differs too much from this host's clock.
+    Clock,
     /// Nothing was sent. Contains an explanation.
     NotSent(String),
+    /// Nothing was sent, because another program has the address.
+    Stranger,
     /// Another member has the address. Nothing was sent. Contains what it says about itself.
     Mistaken(About),
     /// The member may have received the request.
     Unknown(ResponseFault),
+}
+
+impl SendError {
+    /// Reports whether the error suggests that the member is not running.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::NotSent(_) | Self::Stranger)
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy(status) => write!(f, "it answers with status {status}"),
+            Self::Clock => f.write_str("the clocks of both members differ by more than 30 s"),
+            Self::NotSent(error) => f.write_str(error),
+            Self::Stranger => f.write_str(
+                "the process at this address does not prove that it is a member; are `replicas.secrets` the same everywhere?",
+            ),
+            Self::Mistaken(about) => write!(f, "another member has the address: {}", about.incarnation),
+            Self::Unknown(fault) => write!(f, "{fault:?} after the request was sent"),
+        }
+    }
 }
 
 /// The connections to other members.
@@ -134,7 +163,7 @@ impl MemberClient {
         let connection = match client.pooled(instant()) {
             Some(connection) => connection,
             None => {
-                let (connection, about) = open(me, replicas, &client).await.map_err(SendError::NotSent)?;
+                let (connection, about) = open(me, replicas, &client).await?;
                 if about.incarnation != to.incarnation.to_string() {
                     return Err(SendError::Mistaken(about));
                 }
@@ -161,8 +190,8 @@ impl MemberClient {
         me: &impl Identity,
         replicas: &Replicas,
         address: &str,
-    ) -> Result<About, String> {
-        let client = client(replicas, address)?;
+    ) -> Result<About, SendError> {
+        let client = client(replicas, address).map_err(SendError::NotSent)?;
         let (connection, about) = open(me, replicas, &client).await?;
         // The connection is kept for callbacks to this process.
         if let Some(incarnation) = Incarnation::parse(&about.incarnation)
@@ -224,32 +253,38 @@ async fn open(
     me: &impl Identity,
     replicas: &Replicas,
     client: &AgentClient,
-) -> Result<(Connection, About), String> {
-    let connection = client.open(client.agent()).await.map_err(|(_, error)| error)?;
+) -> Result<(Connection, About), SendError> {
+    let not_sent = |error: &str| SendError::NotSent(error.to_owned());
+    let connection = client.open(client.agent()).await.map_err(|(_, error)| SendError::NotSent(error))?;
     // The other side learns about this process, too, even if its `discover` does not list this process yet.
-    let own = serde_json::to_vec(&me.about()).map_err(|error| error.to_string())?;
+    let own = serde_json::to_vec(&me.about()).map_err(|error| not_sent(&error.to_string()))?;
     let message = Sending::api(&Method::POST, API, own.into());
     let proof = Proof::new(me.now(), me.incarnation(), None, None, &message.body);
-    let proof = proof.ok_or("the system provides no random numbers")?;
-    let text = replicas.prover.prove(&proof, message.method, API).ok_or("no secret can sign")?;
+    let proof = proof.ok_or_else(|| not_sent("the system provides no random numbers"))?;
+    let text = replicas.prover.prove(&proof, message.method, API);
+    let text = text.ok_or_else(|| not_sent("no secret can sign"))?;
     let head = message.api_head(client.agent().authority(), &text);
     let answered =
         exchange(connection, Message::new(head, message.body.clone(), true), CONNECT_TIMEOUT).await;
-    let mut response = answered.map_err(|fault| format!("it does not say who it is ({fault:?})"))?;
-    let stranger = "the process at this address does not prove that it is a member; are `replicas.secrets` the same everywhere?";
+    let mut response =
+        answered.map_err(|fault| not_sent(&format!("it does not say who it is ({fault:?})")))?;
     let header = response.headers().get(&REPLICA).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let proven = replicas.prover.verify_response(header, response.status().as_u16(), proof.nonce);
-    let (_, incarnation) = proven.ok_or(stranger)?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("it answers with status {}", response.status()));
+    let (outcome, incarnation) = proven.ok_or(SendError::Stranger)?;
+    if outcome == Outcome::Clock {
+        return Err(SendError::Clock);
     }
-    let body = read_all(&mut response, ABOUT_BYTES_MAX).await.ok_or("its answer is incomplete")?;
-    let about: About = serde_json::from_slice(&body).map_err(|_| "its answer is malformed")?;
-    let connection = response.take_connection().ok_or("it closed the connection")?;
+    if response.status() != StatusCode::OK {
+        return Err(SendError::Busy(response.status()));
+    }
+    let body = read_all(&mut response, ABOUT_BYTES_MAX).await;
+    let body = body.ok_or_else(|| not_sent("its answer is incomplete"))?;
+    let about: About = serde_json::from_slice(&body).map_err(|_| not_sent("its answer is malformed"))?;
+    let connection = response.take_connection().ok_or_else(|| not_sent("it closed the connection"))?;
     // The proof covers the incarnation, but not the body.
     match about.incarnation == incarnation.to_string() {
         true => Ok((connection, about)),
-        false => Err(stranger.to_owned()),
+        false => Err(SendError::Stranger),
     }
 }
 
@@ -262,7 +297,7 @@ fn outcome(
 ) -> Option<Outcome> {
     let header = response.headers().get(&REPLICA)?.to_str().ok()?;
     let (outcome, from) = replicas.prover.verify_response(header, response.status().as_u16(), nonce)?;
-    (from == to || outcome == Outcome::Mistaken).then_some(outcome)
+    (from == to || matches!(outcome, Outcome::Clock | Outcome::Mistaken)).then_some(outcome)
 }
 
 async fn read_all(response: &mut UpstreamResponse, bytes_max: usize) -> Option<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! The members that this process knows, and which of them are gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,6 +10,9 @@ use crate::replica::{Incarnation, Owner, is_address};
 
 /// Maximum number of members that are remembered, including those that are gone.
 const MEMBERS_MAX: usize = 1024;
+/// Two refusals of a member belong together if no more time is between them. After a longer gap, this process was
+/// suspended, and does not know whether the member could be reached.
+const REFUSALS_GAP_MAX: Duration = Duration::from_secs(15);
 
 /// What a member says about itself, in JSON.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -58,24 +61,27 @@ pub(crate) struct Member {
     refused_since: Option<Instant>,
     /// Whether another process has its address.
     is_replaced: bool,
+    /// Whether the other members were asked who has taken over the member's interactions, since the member is gone.
+    heirs_are_known: bool,
     /// The last time at which a connection was tried.
     tried: Instant,
 }
 
 impl Member {
-    pub(crate) fn presence(&self, gone_after: Duration, now: Instant) -> Presence {
+    /// Reports whether the member can be reached. A member is gone if its address refused connections for `gone_after`,
+    /// from the first refusal to the last one.
+    pub(crate) fn presence(&self, gone_after: Duration) -> Presence {
         match self.refused_since {
             _ if self.is_replaced => Presence::Gone,
-            Some(since) if now.saturating_duration_since(since) >= gone_after => Presence::Gone,
+            Some(since) if self.tried.saturating_duration_since(since) >= gone_after => Presence::Gone,
             Some(_) => Presence::Unreachable,
             None if self.about.is_none() => Presence::Unreachable,
             None => Presence::Present,
         }
     }
 
-    fn inherits(&self, incarnation: Incarnation) -> bool {
-        let name = incarnation.to_string();
-        self.about.as_ref().is_some_and(|about| about.inherits.contains(&name))
+    fn inherits(&self, incarnation: &str) -> bool {
+        self.about.as_ref().is_some_and(|about| about.inherits.iter().any(|one| one == incarnation))
     }
 }
 
@@ -83,6 +89,8 @@ impl Member {
 #[derive(Default)]
 pub(crate) struct Members {
     table: Mutex<HashMap<Incarnation, Member>>,
+    /// The addresses of `discover` at which no member answers, and since when.
+    silent: Mutex<HashMap<Box<str>, Instant>>,
 }
 
 impl Members {
@@ -103,6 +111,7 @@ impl Members {
             about: Some(about),
             refused_since: None,
             is_replaced: false,
+            heirs_are_known: false,
             tried: now,
         };
         insert(&mut table, member);
@@ -113,9 +122,30 @@ impl Members {
     pub(crate) fn refused(&self, owner: &Owner, gone_after: Duration, now: Instant) -> bool {
         let mut table = self.table.lock();
         let member = Self::known(&mut table, owner, now);
+        let is_interrupted = now.saturating_duration_since(member.tried) > REFUSALS_GAP_MAX;
+        if member.presence(gone_after) != Presence::Gone && (is_interrupted || member.refused_since.is_none())
+        {
+            member.refused_since = Some(now);
+        }
         member.tried = now;
-        member.refused_since.get_or_insert(now);
-        member.presence(gone_after, now) == Presence::Gone
+        member.presence(gone_after) == Presence::Gone
+    }
+
+    /// Records the addresses of `discover` at which no member answers.
+    pub(crate) fn are_silent(&self, addresses: BTreeSet<Box<str>>, now: Instant) {
+        let mut silent = self.silent.lock();
+        let before = std::mem::take(&mut *silent);
+        let since = |address: &str| before.get(address).copied().unwrap_or(now);
+        *silent = addresses.into_iter().map(|address| (address.clone(), since(&address))).collect();
+    }
+
+    /// Returns the addresses of `discover` at which no member answers, for less than `gone_after`, and which no known
+    /// member has.
+    pub(crate) fn silent(&self, gone_after: Duration, now: Instant) -> Vec<Box<str>> {
+        let is_known = |address: &str| self.table.lock().values().any(|one| *one.owner.address == *address);
+        let silent = self.silent.lock();
+        let recent = silent.iter().filter(|(_, since)| now.saturating_duration_since(**since) < gone_after);
+        recent.map(|(address, _)| address.clone()).filter(|address| !is_known(address)).collect()
     }
 
     /// Records that a member answered.
@@ -137,6 +167,7 @@ impl Members {
             about: None,
             refused_since: None,
             is_replaced: false,
+            heirs_are_known: false,
             tried: now,
         })
     }
@@ -147,28 +178,81 @@ impl Members {
     }
 
     /// Reports whether a member is gone.
-    pub(crate) fn is_gone(&self, incarnation: Incarnation, gone_after: Duration, now: Instant) -> bool {
+    pub(crate) fn is_gone(&self, incarnation: Incarnation, gone_after: Duration) -> bool {
         let table = self.table.lock();
-        table.get(&incarnation).is_some_and(|member| member.presence(gone_after, now) == Presence::Gone)
+        table.get(&incarnation).is_some_and(|member| member.presence(gone_after) == Presence::Gone)
     }
 
-    /// Returns the present member to which the interactions of `incarnation` were handed over.
-    pub(crate) fn heir(&self, incarnation: Incarnation, gone_after: Duration, now: Instant) -> Option<Owner> {
+    /// Reports whether the last attempt to connect to a member failed, and the member is not gone.
+    pub(crate) fn is_refusing(&self, incarnation: Incarnation) -> bool {
         let table = self.table.lock();
-        let heirs = table.values().filter(|member| member.inherits(incarnation));
-        let heirs = heirs.filter(|member| member.presence(gone_after, now) == Presence::Present);
-        heirs.max_by_key(|member| member.owner.incarnation).map(|member| member.owner.clone())
+        table.get(&incarnation).is_some_and(|member| member.refused_since.is_some() && !member.is_replaced)
+    }
+
+    /// Returns a member with its present address. A process that has kept its ledger can have another address than at
+    /// the time when it minted a token.
+    pub(crate) fn current(&self, owner: &Owner) -> Owner {
+        let table = self.table.lock();
+        let known = table.get(&owner.incarnation).filter(|member| member.about.is_some());
+        known.map_or_else(|| owner.clone(), |member| member.owner.clone())
+    }
+
+    /// Returns the members that can have the interactions of `owner`: those to which they were handed over, and the owner
+    /// itself. Members that are gone are omitted. Members that are present come first.
+    pub(crate) fn holders(&self, owner: &Owner, gone_after: Duration) -> Vec<Owner> {
+        let name = owner.incarnation.to_string();
+        let table = self.table.lock();
+        let heirs = table.values().filter(|member| member.inherits(&name));
+        let mut found: Vec<_> = heirs
+            .map(|member| (member.presence(gone_after), true, member.owner.clone()))
+            .filter(|(presence, ..)| *presence != Presence::Gone)
+            .collect();
+        let known = table.get(&owner.incarnation);
+        let presence = known.map_or(Presence::Unreachable, |member| member.presence(gone_after));
+        drop(table);
+        if presence != Presence::Gone {
+            found.push((presence, false, self.current(owner)));
+        }
+        found.sort_by_key(|(presence, is_heir, member)| {
+            (*presence != Presence::Present, !is_heir, std::cmp::Reverse(member.incarnation))
+        });
+        found.into_iter().map(|(.., member)| member).collect()
+    }
+
+    /// Reports whether a member has taken over interactions of another one.
+    pub(crate) fn has_heir(&self, incarnation: Incarnation) -> bool {
+        let name = incarnation.to_string();
+        self.table.lock().values().any(|member| member.inherits(&name))
+    }
+
+    /// Reports whether the other members were asked who has taken over the interactions of a member that is gone.
+    pub(crate) fn heirs_are_known(&self, incarnation: Incarnation) -> bool {
+        self.table.lock().get(&incarnation).is_some_and(|member| member.heirs_are_known)
+    }
+
+    /// Records that the other members were asked who has taken over the interactions of a member that is gone.
+    pub(crate) fn asked_for_heirs(&self, incarnation: Incarnation) {
+        if let Some(member) = self.table.lock().get_mut(&incarnation) {
+            member.heirs_are_known = true;
+        }
     }
 
     /// Returns the present members of a group that are not stopping, the youngest first.
-    pub(crate) fn successors(&self, group: &str, gone_after: Duration, now: Instant) -> Vec<Owner> {
+    pub(crate) fn successors(&self, group: &str, gone_after: Duration) -> Vec<Owner> {
         let mut found: Vec<_> = self.all();
         found.retain(|member| {
-            member.presence(gone_after, now) == Presence::Present
+            member.presence(gone_after) == Presence::Present
                 && member.about.as_ref().is_some_and(|about| *about.group == *group && !about.stopping)
         });
         found.sort_by_key(|member| std::cmp::Reverse(member.about.as_ref().map(|about| about.started)));
         found.into_iter().map(|member| member.owner).collect()
+    }
+
+    /// Returns the members that are not gone.
+    pub(crate) fn all_but_gone(&self, gone_after: Duration) -> Vec<Member> {
+        let mut members = self.all();
+        members.retain(|member| member.presence(gone_after) != Presence::Gone);
+        members
     }
 
     /// Returns all members, ordered by address.
@@ -197,84 +281,5 @@ fn make_room(table: &mut HashMap<Incarnation, Member>, incarnation: Incarnation)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GONE_AFTER: Duration = Duration::from_secs(60);
-
-    fn owner(byte: u8, address: &str) -> Owner {
-        Owner { incarnation: Incarnation::from_bytes([byte; 8]), address: address.into() }
-    }
-
-    fn about(owner: &Owner, inherits: &[&Owner], started: i64) -> About {
-        About {
-            incarnation: owner.incarnation.to_string(),
-            address: owner.address.clone(),
-            group: "default".into(),
-            started,
-            inherits: inherits.iter().map(|one| one.incarnation.to_string()).collect(),
-            stopping: false,
-        }
-    }
-
-    #[test]
-    fn a_member_is_gone_after_a_while_and_comes_back_with_an_answer() {
-        let (members, start, a) = (Members::default(), crate::clock::instant(), owner(1, "a:1"));
-        assert!(!members.is_gone(a.incarnation, GONE_AFTER, start), "it was never tried");
-        assert!(!members.refused(&a, GONE_AFTER, start));
-        let later = start + GONE_AFTER - Duration::from_millis(1);
-        assert!(!members.refused(&a, GONE_AFTER, later));
-        assert!(members.refused(&a, GONE_AFTER, start + GONE_AFTER));
-        assert!(members.is_gone(a.incarnation, GONE_AFTER, start + GONE_AFTER));
-        members.answered(about(&a, &[], 1), start + GONE_AFTER).unwrap();
-        assert!(!members.is_gone(a.incarnation, GONE_AFTER, start + 9 * GONE_AFTER));
-        assert!(!members.refused(&a, GONE_AFTER, start + 9 * GONE_AFTER), "the count begins anew");
-    }
-
-    #[test]
-    fn the_former_process_at_an_address_is_gone() {
-        let (members, now) = (Members::default(), crate::clock::instant());
-        let (a, b, c) = (owner(1, "a:1"), owner(2, "a:1"), owner(3, "c:1"));
-        members.answered(about(&a, &[], 1), now).unwrap();
-        members.answered(about(&c, &[], 1), now).unwrap();
-        members.answered(about(&b, &[], 2), now).unwrap();
-        let gone = |owner: &Owner| members.is_gone(owner.incarnation, GONE_AFTER, now);
-        assert_eq!((gone(&a), gone(&b), gone(&c)), (true, false, false));
-        members.reached(&a);
-        assert!(gone(&a), "an answer on an old connection does not change it");
-    }
-
-    #[test]
-    fn the_heir_is_present_and_the_successor_is_the_youngest_of_the_group() {
-        let (members, now) = (Members::default(), crate::clock::instant());
-        let (a, b, c, d) = (owner(1, "a:1"), owner(2, "b:1"), owner(3, "c:1"), owner(4, "d:1"));
-        members.answered(about(&b, &[&a], 1), now).unwrap();
-        members.answered(about(&c, &[], 2), now).unwrap();
-        members.answered(About { group: "other".into(), ..about(&d, &[], 3) }, now).unwrap();
-        assert_eq!(members.heir(a.incarnation, GONE_AFTER, now), Some(b.clone()));
-        assert_eq!(members.heir(c.incarnation, GONE_AFTER, now), None);
-        assert_eq!(members.successors("default", GONE_AFTER, now), [c.clone(), b.clone()]);
-        members.answered(About { stopping: true, ..about(&c, &[], 2) }, now).unwrap();
-        assert_eq!(members.successors("default", GONE_AFTER, now), std::slice::from_ref(&b));
-        members.refused(&b, GONE_AFTER, now);
-        assert_eq!(members.heir(a.incarnation, GONE_AFTER, now), None);
-    }
-
-    #[test]
-    fn the_table_is_bounded() {
-        let (members, now) = (Members::default(), crate::clock::instant());
-        for number in 0..2000_u64 {
-            let incarnation = Incarnation::from_bytes(number.to_be_bytes());
-            let owner = Owner { incarnation, address: format!("h{number}:1").into() };
-            members.refused(&owner, GONE_AFTER, now + Duration::from_millis(number));
-        }
-        assert_eq!(members.all().len(), MEMBERS_MAX);
-        let last = Incarnation::from_bytes(1999_u64.to_be_bytes());
-        assert!(members.is_gone(last, Duration::ZERO, now + GONE_AFTER));
-        assert!(
-            members
-                .answered(About { address: "nonsense".into(), ..about(&owner(1, "a:1"), &[], 1) }, now)
-                .is_none()
-        );
-    }
-}
+#[path = "members_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 
 mod api;
 mod discovery;
+mod hand_over;
 mod leave;
 mod log_lines;
 mod logged;
@@ -13,6 +14,7 @@ mod view;
 
 pub(crate) use api::API_BODY_BYTES_MAX;
 pub(crate) use discovery::run as run_discovery;
-pub(crate) use member_client::{API, MemberResponse, Sending};
+pub(crate) use hand_over::{Acceptance, Place};
+pub(crate) use member_client::{API, IDLE_TIMEOUT, MemberResponse, Sending};
+pub(crate) use replication::HandedOver;
 pub use replication::{CallbacksApi, MemberAnswer, MemberRequest, Replication};
-pub(crate) use replication::{HandedOver, Place};

@@ -4,12 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::logged::Logged;
 use super::member_client::{Identity, MemberClient, MemberResponse, SendError, Sending};
@@ -17,14 +18,13 @@ use super::members::{About, Member, Members, Presence};
 use crate::clock::{Clock, instant};
 use crate::observe::Metrics;
 use crate::policy::Policy;
+use crate::proxy::listen::LogThrottle;
 use crate::replica::{Incarnation, Nonces, Outcome, Owner, Replicas, SeenNonce};
 use crate::store::Store;
 use crate::time::Timestamp;
 
 /// Pause between two attempts to connect to the owner of an interaction.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum number of members that say, one after the other, that they have handed over an interaction.
-const MOVES_MAX: usize = 3;
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum size of a response of another member's API, in bytes.
 const API_BYTES_MAX: usize = 16 << 20;
 /// Timeout for a request to another member's API.
@@ -65,22 +65,20 @@ pub struct Replication {
     pub(crate) members: Members,
     client: MemberClient,
     nonces: Mutex<Nonces>,
+    /// Only one callback at a time asks the other members who has taken over the interactions of a member.
+    pub(super) finding_heirs: Semaphore,
+    /// When not all members could be asked for the last time.
+    pub(super) heirs_not_found: Mutex<Option<Instant>>,
+    pub(super) log_throttle: LogThrottle,
+    /// Whether all members of `discover` were asked once.
+    pub(super) has_looked: AtomicBool,
     /// Whether this process hands over its ledger now, and accepts no more callbacks from other members.
     is_leaving: AtomicBool,
     /// Whether this process has received SIGTERM.
     is_stopping: AtomicBool,
     pub(super) logged: Logged,
-}
-
-/// Where a callback belongs.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Place {
-    /// In this process.
-    Here,
-    /// In another process.
-    Member(Owner),
-    /// Its owner is gone.
-    Gone,
+    /// Whether the ledger is being handed over, so that nothing new can be recorded.
+    pub(super) is_handing_over: AtomicBool,
 }
 
 /// The result of handing over a callback.
@@ -114,6 +112,11 @@ impl Replication {
             members: Members::default(),
             client: MemberClient::default(),
             nonces: Mutex::default(),
+            finding_heirs: Semaphore::new(1),
+            heirs_not_found: Mutex::default(),
+            log_throttle: LogThrottle::default(),
+            has_looked: AtomicBool::new(false),
+            is_handing_over: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             logged: Logged::default(),
@@ -166,87 +169,32 @@ impl Replication {
         self.is_leaving.store(true, Ordering::Relaxed);
     }
 
+    /// Reports whether the ledger is being handed over. An interaction that is minted now would be lost.
+    pub fn is_handing_over(&self) -> bool {
+        self.is_handing_over.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Relaxed)
     }
 
-    /// Returns where the callbacks of an interaction belong. The ledger is asked before the owner in the token, because
-    /// the interaction may have been handed over or adopted.
-    pub(crate) fn place(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Place {
-        let (own, now) = (owner.incarnation == self.incarnation(), instant());
-        if self.store.knows(interaction) && (own || self.store.inherits(owner.incarnation)) {
-            return Place::Here;
+    /// Records what another process says about itself. Returns the member, or `None` if the statement is malformed or
+    /// this process itself made it: `discover` lists this process, too.
+    pub(super) fn learned(&self, about: About) -> Option<Owner> {
+        let own = self.own();
+        if about.incarnation == own.incarnation.to_string() {
+            return None;
         }
-        match self.members.heir(owner.incarnation, replicas.gone_after, now) {
-            Some(heir) => Place::Member(heir),
-            None if own || self.store.inherits(owner.incarnation) => Place::Here,
-            None if self.members.is_gone(owner.incarnation, replicas.gone_after, now) => Place::Gone,
-            None => Place::Member(owner.clone()),
+        if about.address == own.address && self.log_throttle.should_log("same_address", instant()) {
+            log::warn!(
+                "another member says that its address is {}, too: every member needs an address of its own (`replicas.advertise`)",
+                own.address
+            );
         }
+        self.members.answered(about, instant())
     }
 
-    /// Sends a callback to the member to which it belongs. `head` returns the head of the request, with the value of the
-    /// header that proves it.
-    pub(crate) async fn hand_over(
-        &self,
-        replicas: &Replicas,
-        owner: &Owner,
-        interaction: &str,
-        callback: &Sending<'_>,
-    ) -> HandedOver {
-        let began = instant();
-        let mut moves = 0;
-        loop {
-            let to = match self.place(replicas, owner, interaction) {
-                Place::Here => return HandedOver::Here,
-                Place::Gone => return HandedOver::Gone,
-                Place::Member(to) => to,
-            };
-            let sent = self.send(replicas, &to, callback, replicas.timeout).await;
-            let (outcome, result) = match sent {
-                Ok(response) => match response.outcome {
-                    Outcome::Answered | Outcome::Refused => {
-                        self.metrics.replica_request(response.outcome.name(), Some(began.elapsed()));
-                        return HandedOver::Response(Box::new(response));
-                    }
-                    Outcome::Mistaken => {
-                        self.members.replaced(&to, instant());
-                        ("mistaken", None)
-                    }
-                    Outcome::Moved => {
-                        moves += 1;
-                        self.ask_all(replicas).await;
-                        let again =
-                            format!("{} has handed over the interaction, and no member has it", to.address);
-                        ("moved", (moves > MOVES_MAX).then_some(again))
-                    }
-                    Outcome::Stopping => ("stopping", Some(format!("{} is stopping", to.address))),
-                },
-                Err(SendError::Mistaken(about)) => {
-                    self.members.replaced(&to, instant());
-                    self.members.answered(about, instant());
-                    ("mistaken", None)
-                }
-                Err(SendError::NotSent(error)) => {
-                    let is_gone = self.members.refused(&to, replicas.gone_after, instant());
-                    let is_late = !is_gone && began.elapsed() >= replicas.patience;
-                    if !is_gone && !is_late {
-                        tokio::time::sleep(RETRY_PAUSE).await;
-                    }
-                    ("unreachable", is_late.then(|| format!("{}: {error}", to.address)))
-                }
-                Err(SendError::Unknown(fault)) => {
-                    ("unknown", Some(format!("{}: {fault:?} after the callback was sent", to.address)))
-                }
-            };
-            self.metrics.replica_request(outcome, None);
-            if let Some(reason) = result {
-                return HandedOver::Unreachable(reason);
-            }
-        }
-    }
-
-    async fn send(
+    pub(super) async fn send(
         &self,
         replicas: &Replicas,
         to: &Owner,
@@ -278,34 +226,32 @@ impl Replication {
             Ok(response) => response,
             Err(SendError::Mistaken(about)) => {
                 self.members.replaced(to, instant());
-                self.members.answered(about, instant());
+                self.learned(about);
                 return Err("another process has its address".to_owned());
             }
-            Err(SendError::NotSent(error)) => {
-                self.members.refused(to, replicas.gone_after, instant());
-                return Err(error);
+            Err(error) => {
+                if error.is_refusal() {
+                    self.members.refused(to, replicas.gone_after, instant());
+                }
+                return Err(error.to_string());
             }
-            Err(SendError::Unknown(fault)) => return Err(format!("{fault:?}")),
         };
+        if response.outcome == Outcome::Clock {
+            return Err(SendError::Clock.to_string());
+        }
         let status = response.response.status().as_u16();
         let body = response.read_all(API_BYTES_MAX).await.ok_or("the response is incomplete")?;
         Ok(MemberAnswer { status, body })
     }
 
-    /// Asks the process at an address who it is.
+    /// Asks the process at an address who it is. Does nothing more if it is this process.
     ///
     /// # Errors
-    /// Returns an explanation if no member answers there.
-    pub(super) async fn introduce(&self, replicas: &Replicas, address: &str) -> Result<Owner, String> {
+    /// Returns an error if no member answers there.
+    pub(super) async fn introduce(&self, replicas: &Replicas, address: &str) -> Result<(), SendError> {
         let about = self.client.introduce(self, replicas, address).await?;
-        self.members.answered(about, instant()).ok_or_else(|| "its answer is malformed".to_owned())
-    }
-
-    /// Asks all known members who they are, so that this process learns about those that have handed over their ledger.
-    async fn ask_all(&self, replicas: &Replicas) {
-        for member in self.members.all() {
-            let _ = self.introduce(replicas, &member.owner.address).await;
-        }
+        self.learned(about);
+        Ok(())
     }
 
     /// Returns the address at which other members reach this process.
@@ -315,9 +261,8 @@ impl Replication {
 
     /// Returns the other members that are not gone.
     pub fn others(&self) -> Vec<Owner> {
-        let (Some(replicas), now) = (self.settings(), instant()) else { return Vec::new() };
-        let is_gone = |member: &Member| member.presence(replicas.gone_after, now) == Presence::Gone;
-        self.members.all().into_iter().filter(|member| !is_gone(member)).map(|member| member.owner).collect()
+        let Some(replicas) = self.settings() else { return Vec::new() };
+        self.members.all_but_gone(replicas.gone_after).into_iter().map(|member| member.owner).collect()
     }
 
     /// Sends a request to the API of a member.
@@ -337,8 +282,7 @@ impl Replication {
     /// Updates the number of present members in the metrics.
     pub fn report(&self) {
         let Some(replicas) = self.settings() else { return };
-        let now = instant();
-        let is_present = |member: &Member| member.presence(replicas.gone_after, now) == Presence::Present;
+        let is_present = |member: &Member| member.presence(replicas.gone_after) == Presence::Present;
         self.metrics.members(self.members.all().iter().filter(|member| is_present(member)).count() + 1);
     }
 

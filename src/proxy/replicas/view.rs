@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::member_client::Identity;
 use super::members::{About, Member};
 use super::replication::Replication;
-use crate::clock::instant;
 use crate::replica::Owner;
 use crate::time::Timestamp;
 
@@ -15,7 +14,6 @@ impl Replication {
     /// Returns this process and the other members as JSON.
     pub fn to_json(&self) -> Value {
         let gone_after = self.settings().map_or(Duration::ZERO, |replicas| replicas.gone_after);
-        let now = instant();
         let own = self.about();
         let shown = |member: &Member| {
             let unknown = || {
@@ -24,7 +22,7 @@ impl Replication {
             };
             let mut shown = member.about.as_ref().map_or_else(unknown, about_json);
             if let Some(fields) = shown.as_object_mut() {
-                fields.insert("presence".to_owned(), json!(member.presence(gone_after, now).name()));
+                fields.insert("presence".to_owned(), json!(member.presence(gone_after).name()));
             }
             shown
         };

@@ -1,5 +1,7 @@
 //! Hands a verified callback over to the member that owns its interaction.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::callback_exchange::CallbackExchange;
@@ -9,7 +11,7 @@ use crate::denial::{Denial, Refusal};
 use crate::http::{Caller, RelayError, head_of, response};
 use crate::ingress::{Denied, Verified};
 use crate::interaction::ClaimError;
-use crate::proxy::replicas::{HandedOver, MemberResponse, Place, Sending};
+use crate::proxy::replicas::{Acceptance, HandedOver, MemberResponse, Place, Sending};
 use crate::replica::{Gone, Owner, Replicas, Vouched};
 use crate::replica::{Outcome as MemberOutcome, REPLICA};
 use crate::trail::{Check, Trail};
@@ -37,23 +39,32 @@ impl CallbackExchange<'_> {
             let detail = "none of `replicas.secrets` decrypts the owner in the token";
             return self.refuse(verified, (Denial::OwnerUnreachable, detail.to_owned()), trail).await;
         };
-        let place = replication.place(&replicas, &owner, interaction);
-        match place {
+        if self.origin.is_member() {
+            // A callback is handed over once. The sender learns that it belongs elsewhere.
+            return match replication.accepts(&replicas, &owner, interaction).await {
+                Acceptance::Here => Ok(verified),
+                Acceptance::Gone => self.without_owner(&replicas, &owner, verified, trail).await,
+                Acceptance::Moved => {
+                    self.session.set_outcome(MemberOutcome::Moved);
+                    let detail = "the interaction was handed over to another member".to_owned();
+                    self.refuse(verified, (Denial::ReplicaMistaken, detail), trail).await
+                }
+                Acceptance::Unknown(detail) => {
+                    self.refuse(verified, (Denial::OwnerUnreachable, detail), trail).await
+                }
+            };
+        }
+        match replication.place(&replicas, &owner, interaction, &[]) {
             Place::Here => Ok(verified),
-            // A callback is handed over once. The sender learns where it belongs now.
-            Place::Member(_) | Place::Gone if self.origin.is_member() => {
-                self.session.set_outcome(MemberOutcome::Moved);
-                let detail = "the interaction was handed over to another member".to_owned();
-                self.refuse(verified, (Denial::ReplicaMistaken, detail), trail).await
+            Place::Member(_) | Place::Gone | Place::Nowhere => {
+                self.hand_over(&replicas, &owner, (verified, caller), body, trail).await
             }
-            Place::Gone => self.without_owner(&replicas, &owner, verified, trail).await,
-            Place::Member(_) => self.hand_over(&replicas, &owner, (verified, caller), body, trail).await,
         }
     }
 
     async fn hand_over(
         &mut self,
-        replicas: &Replicas,
+        replicas: &Arc<Replicas>,
         owner: &Owner,
         (verified, caller): (Box<Verified>, Caller<'_>),
         body: &Bytes,

@@ -1,0 +1,244 @@
+//! Finds the member that has an interaction, and hands its callbacks over to that member.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Method;
+
+use super::member_client::{API, Identity, MemberResponse, SendError, Sending};
+use super::members::Member;
+use super::replication::{HandedOver, RETRY_PAUSE, Replication};
+use crate::clock::instant;
+use crate::replica::{Incarnation, Outcome, Owner, Replicas};
+
+/// Where a callback belongs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// In this process.
+    Here,
+    /// In another process.
+    Member(Owner),
+    /// Its owner is gone.
+    Gone,
+    /// Each member that can have the interaction was asked, and has it not.
+    Nowhere,
+}
+
+/// Whether a callback that another member hands over belongs to this process.
+pub(crate) enum Acceptance {
+    /// It belongs to this process.
+    Here,
+    /// No member has the interaction, and this process decides what happens.
+    Gone,
+    /// Another member has the interaction.
+    Moved,
+    /// A member that may have the interaction cannot be asked. Contains an explanation.
+    Unknown(String),
+}
+
+/// What follows an attempt to hand over a callback.
+enum Next {
+    /// The member to which the callback belongs must be determined again.
+    Again,
+    End(HandedOver),
+}
+
+impl Replication {
+    /// Reports whether this process can have the interactions of an owner.
+    fn may_have(&self, owner: &Owner) -> bool {
+        owner.incarnation == self.incarnation() || self.store().inherits(owner.incarnation)
+    }
+
+    /// Returns the other members that can have the interactions of an owner.
+    fn other_holders(&self, replicas: &Replicas, owner: &Owner) -> Vec<Owner> {
+        let mut others = self.members.holders(owner, replicas.gone_after);
+        others.retain(|other| other.incarnation != self.incarnation());
+        others
+    }
+
+    /// Returns where the callbacks of an interaction belong. The ledger is asked before the owner in the token, because
+    /// the interaction may have been handed over. `asked` are the members that have said that they do not have it.
+    pub(crate) fn place(
+        &self,
+        replicas: &Replicas,
+        owner: &Owner,
+        interaction: &str,
+        asked: &[Incarnation],
+    ) -> Place {
+        let may_have = self.may_have(owner);
+        if may_have && self.store().knows(interaction) {
+            return Place::Here;
+        }
+        let others = self.other_holders(replicas, owner);
+        match others.iter().find(|other| !asked.contains(&other.incarnation)) {
+            Some(other) => Place::Member(other.clone()),
+            None if owner.incarnation == self.incarnation() => Place::Here,
+            // The interaction was not handed over, or the member that took it over is gone.
+            None if may_have || others.is_empty() => Place::Gone,
+            None => Place::Nowhere,
+        }
+    }
+
+    /// Reports whether a callback that another member hands over belongs to this process. If this process does not know
+    /// the interaction, the other members that can have it are asked. If none of them knows it, one of them decides: the
+    /// owner, or the one with the highest incarnation.
+    pub(crate) async fn accepts(&self, replicas: &Replicas, owner: &Owner, interaction: &str) -> Acceptance {
+        if !self.may_have(owner) {
+            return Acceptance::Moved;
+        }
+        if self.store().knows(interaction) {
+            return Acceptance::Here;
+        }
+        let others = self.other_holders(replicas, owner);
+        let target = format!("{API}/callbacks/{interaction}");
+        for other in &others {
+            match self.ask(replicas, other, (&Method::GET, &target), Bytes::new()).await {
+                Ok(answer) if answer.status == 200 => return Acceptance::Moved,
+                Ok(answer) if answer.status == 404 => {}
+                Ok(answer) => {
+                    return Acceptance::Unknown(format!("{}: status {}", other.address, answer.status));
+                }
+                Err(error) => return Acceptance::Unknown(format!("{}: {error}", other.address)),
+            }
+        }
+        let own = self.incarnation();
+        let precedes = |other: &Owner| other.incarnation == owner.incarnation || other.incarnation > own;
+        match others.iter().any(precedes) {
+            _ if own == owner.incarnation => Acceptance::Here,
+            true => Acceptance::Moved,
+            false => Acceptance::Gone,
+        }
+    }
+
+    /// Sends a callback to the member to which it belongs. `head` returns the head of the request, with the value of the
+    /// header that proves it.
+    pub(crate) async fn hand_over(
+        self: &Arc<Self>,
+        replicas: &Arc<Replicas>,
+        owner: &Owner,
+        interaction: &str,
+        callback: &Sending<'_>,
+    ) -> HandedOver {
+        let (began, mut asked, mut has_asked_all) = (instant(), Vec::new(), false);
+        loop {
+            let to = match self.place(replicas, owner, interaction, &asked) {
+                Place::Here => return HandedOver::Here,
+                Place::Member(to) => to,
+                Place::Gone if self.members.heirs_are_known(owner.incarnation) => return HandedOver::Gone,
+                Place::Gone if self.find_heirs(replicas, owner).await => continue,
+                Place::Gone => {
+                    let reason =
+                        "the owner is gone, and a member that may have its interactions cannot be reached";
+                    return HandedOver::Unreachable(reason.to_owned());
+                }
+                Place::Nowhere if has_asked_all => {
+                    let reason = "the interaction was handed over, and no member has it";
+                    return HandedOver::Unreachable(reason.to_owned());
+                }
+                Place::Nowhere => {
+                    self.ask_all(replicas).await;
+                    asked.clear();
+                    has_asked_all = true;
+                    continue;
+                }
+            };
+            let sent = self.send(replicas, &to, callback, replicas.timeout).await;
+            if let Ok(response) = &sent
+                && response.outcome == Outcome::Moved
+            {
+                asked.push(to.incarnation);
+            }
+            match self.after_attempt(replicas, &to, sent, began) {
+                Next::End(end) => return end,
+                Next::Again => {}
+            }
+            if self.members.is_refusing(to.incarnation) {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+
+    /// Records the result of an attempt to hand a callback over.
+    fn after_attempt(
+        &self,
+        replicas: &Replicas,
+        to: &Owner,
+        sent: Result<MemberResponse, SendError>,
+        began: Instant,
+    ) -> Next {
+        let (outcome, reason) = match sent {
+            Ok(response) => match response.outcome {
+                Outcome::Answered | Outcome::Refused => {
+                    self.metrics.replica_request(response.outcome.name(), Some(began.elapsed()));
+                    return Next::End(HandedOver::Response(Box::new(response)));
+                }
+                Outcome::Mistaken => {
+                    self.members.replaced(to, instant());
+                    ("mistaken", None)
+                }
+                Outcome::Moved => ("moved", None),
+                Outcome::Stopping => ("stopping", Some("it is stopping".to_owned())),
+                Outcome::Clock => ("unreachable", Some(SendError::Clock.to_string())),
+            },
+            Err(SendError::Mistaken(about)) => {
+                self.members.replaced(to, instant());
+                self.learned(about);
+                ("mistaken", None)
+            }
+            Err(error @ (SendError::Busy(_) | SendError::Clock)) => ("unreachable", Some(error.to_string())),
+            Err(error @ (SendError::NotSent(_) | SendError::Stranger)) => {
+                let is_gone = self.members.refused(to, replicas.gone_after, instant());
+                let is_late = !is_gone && began.elapsed() >= replicas.patience;
+                ("unreachable", is_late.then(|| error.to_string()))
+            }
+            Err(error @ SendError::Unknown(_)) => ("unknown", Some(error.to_string())),
+        };
+        self.metrics.replica_request(outcome, None);
+        match reason {
+            Some(reason) => Next::End(HandedOver::Unreachable(format!("{}: {reason}", to.address))),
+            None => Next::Again,
+        }
+    }
+
+    /// Asks the other members whether they have taken over the interactions of an owner that is gone. Returns false if
+    /// not all of them can be asked.
+    async fn find_heirs(self: &Arc<Self>, replicas: &Arc<Replicas>, owner: &Owner) -> bool {
+        // The callbacks that arrive meanwhile wait for the same answers.
+        let Ok(_permit) = self.finding_heirs.acquire().await else { return false };
+        if self.members.heirs_are_known(owner.incarnation) {
+            return true;
+        }
+        let has_just_failed = |at: Instant| instant().saturating_duration_since(at) < 10 * RETRY_PAUSE;
+        if self.heirs_not_found.lock().is_some_and(has_just_failed) {
+            return false;
+        }
+        let is_complete = self.ask_all(replicas).await;
+        *self.heirs_not_found.lock() = (!is_complete).then(instant);
+        if is_complete {
+            self.members.asked_for_heirs(owner.incarnation);
+        }
+        is_complete
+    }
+
+    /// Asks all members that are not gone who they are, so that this process learns about those that have taken over a
+    /// ledger. Returns whether all of them answered.
+    async fn ask_all(self: &Arc<Self>, replicas: &Arc<Replicas>) -> bool {
+        let mut asked = Vec::new();
+        for Member { owner, .. } in self.members.all_but_gone(replicas.gone_after) {
+            let (this, replicas) = (Arc::clone(self), Arc::clone(replicas));
+            asked.push(tokio::spawn(async move {
+                let answered = this.introduce(&replicas, &owner.address).await;
+                if answered.as_ref().is_err_and(SendError::is_refusal) {
+                    this.members.refused(&owner, replicas.gone_after, instant());
+                }
+                answered.is_ok() || this.members.is_gone(owner.incarnation, replicas.gone_after)
+            }));
+        }
+        let mut is_complete = true;
+        for one in asked {
+            is_complete &= one.await.unwrap_or(false);
+        }
+        is_complete
+    }
+}
