@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::agent::{Agent, ONLY_AGENT};
 use crate::config::Config;
-use crate::egress::Rule;
+use crate::egress::{Rule, Unmatched};
 use crate::ingress::{Actions, Carrier, Provider, QueryRule, Route, TokenRule};
 use crate::interaction::Stale;
 use crate::json::Pointer;
@@ -237,6 +237,8 @@ fn rule(rule: &Rule) -> Value {
             None => rule.target.url.to_string(),
             Some(path) => format!("{}{}", rule.target.url.to_string().trim_end_matches('/'), path.as_str()),
         },
+        "proxied": rule.proxied.is_some(),
+        "unmatched": rule.proxied.map(Unmatched::name),
         "body_bytes_max": rule.body_bytes_max,
         "headers": rule.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         "timeouts": {

@@ -2,12 +2,12 @@
 
 use http::HeaderValue;
 
-use super::outbound::{CANNOT_BE_SET, can_be_set};
-use super::yaml::{Cursor, Node};
+use crate::config::outbound::{CANNOT_BE_SET, can_be_set};
+use crate::config::yaml::{Cursor, Node};
 use crate::egress::{Insertion, InsertionPlace, Shape, Slot};
 
 /// Reads an insertion with its value: `{body: /webhook, value: "{url}"}`.
-pub(super) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
+pub(in crate::config) fn insertion(at: &Cursor<'_>) -> Option<Insertion> {
     read(at, None)
 }
 

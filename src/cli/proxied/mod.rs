@@ -1,0 +1,7 @@
+//! Commands for the forward proxy.
+
+mod ca;
+mod env;
+
+pub(super) use ca::{CaArgs, ca};
+pub(super) use env::{EnvArgs, ProxyUrl, env, variables};
