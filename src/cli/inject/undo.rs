@@ -25,6 +25,9 @@ pub(super) struct Record {
     /// The environment variable that was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) env: Option<Env>,
+    /// The environment variables for the forward proxy that were set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) variables: Vec<Env>,
     /// The volumes that were added.
     pub(super) volumes: Vec<String>,
     /// Maps each key under which the injection created a list or a mapping to the previous value of this key.
