@@ -139,13 +139,18 @@ pub(in crate::cli) fn variables(
         }
         set.push((name, hosts.join(",")));
     }
-    for (names, ours) in [(&ROOTS[..], &all), (&MORE[..], &own)] {
+    // A program that trusts other certificates already may also need a file with both.
+    for (names, files) in [(&ROOTS[..], &[&all][..]), (&MORE[..], &[&own, &all])] {
+        let Some(ours) = files.first() else { continue };
         for name in names {
-            match existing(name).filter(|theirs| theirs != ours) {
-                Some(theirs) if !covers(ours, &theirs) => warnings.push(format!(
-                    "{name} keeps its value {theirs}, which has certificates that {ours} lacks: run Callgate with SSL_CERT_FILE={theirs}, so that bundle.pem contains them, or append {own} to the file"
+            let theirs = existing(name).filter(|theirs| !files.contains(&theirs));
+            let covering = |theirs: &String| files.iter().find(|ours| covers(ours, theirs));
+            match (theirs.as_ref(), theirs.as_ref().and_then(covering)) {
+                (None, _) => set.push((*name, ours.to_string())),
+                (Some(_), Some(file)) => set.push((*name, file.to_string())),
+                (Some(theirs), None) => warnings.push(format!(
+                    "{name} keeps its value {theirs}, which has certificates that {all} lacks: run Callgate with SSL_CERT_FILE={theirs}, so that bundle.pem contains them, or append {own} to the file"
                 )),
-                _ => set.push((*name, ours.clone())),
             }
         }
     }
@@ -242,6 +247,11 @@ mod tests {
         );
         let (all, warnings) = with(&pem("DD"));
         assert!(value(&all, "SSL_CERT_FILE").is_none() && warnings[0].contains("SSL_CERT_FILE=/corp.pem"));
+        // Node trusts more certificates than those of Callgate: the file with both replaces theirs.
+        let files = [("/trust/bundle.pem", &*ours), ("/trust/ca.pem", &*pem("CC")), ("/corp.pem", &*theirs)];
+        let (all, warnings) = of("http://h:1", &[("NODE_EXTRA_CA_CERTS", "/corp.pem")], &files);
+        let node = value(&all, "NODE_EXTRA_CA_CERTS").unwrap();
+        assert_eq!((node, warnings.len()), ("/trust/bundle.pem".to_owned(), 0));
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
 
+use callgate::clock::Clock;
+
 use super::{World, assert_denied, text};
-use crate::harness::{ANSWER, Agent, Response, eventually};
+use crate::harness::{ANSWER, Agent, Callgate, Response, eventually};
 
 /// Tunnels to the provider, because no rule names its other name.
 const TUNNELS: &str = ", others: tunnel, ports: [PORT], allow_private: [127.0.0.0/8, \"::1\"]";
@@ -173,6 +175,25 @@ fn several_requests_share_an_intercepted_connection() {
     assert_eq!(text(&out).matches(r#"{"id":"job-17"}"#).count(), 3);
     let shaken = "callgate_egress_handshakes_total{host=\"localhost\",outcome=\"ok\"} 1\n";
     assert!(world.callgate.metrics().contains(shaken));
+}
+
+#[test]
+fn the_listener_may_have_tls_itself() {
+    let world = World::new("", "");
+    let file = |name: &str| world.file(name).display().to_string();
+    let tls =
+        format!("tls: {{ certificate: {}, key: {} }}, proxy: {{", file("provider.crt"), file("provider.key"));
+    let callgate = Callgate::start(&world.text.replacen("proxy: {", &tls, 1), Clock::System);
+    let world = World { callgate, ..world };
+    let out = Command::new("curl")
+        .args(["-s", "-S", "--noproxy", "", "-x", &format!("https://localhost:{}", world.egress().port())])
+        .arg("--proxy-cacert")
+        .arg(world.file("ca.crt"))
+        .arg("--cacert")
+        .arg(world.file("trust/ca.pem"))
+        .arg(world.url("/x"))
+        .output();
+    assert_eq!(text(&out.unwrap()), r#"{"id":"job-17"}"#);
 }
 
 #[test]
