@@ -1,12 +1,14 @@
 //! What the forward proxy refuses: other hosts, other addresses, ambiguous targets, and requests for another host than
 //! that of their tunnel.
 
+use std::io::Write;
+
 use callgate::clock::Clock;
 use data_encoding::BASE64;
 use serde_json::Value;
 
 use super::{World, assert_denied, read};
-use crate::harness::Callgate;
+use crate::harness::{Callgate, Response};
 
 #[test]
 fn without_the_proxy_nothing_changes() {
@@ -51,6 +53,22 @@ fn hosts_and_ports_that_are_not_listed() {
     let other_host = format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: other.example:{port}\r\n\r\n");
     assert_denied(&world.ask(&other_host), 421, "proxy_misdirected");
     assert!(!world.provider.has_received());
+}
+
+/// Hosts of an agent, or of whoever reaches the listener, are no labels of metrics, and leave nothing behind.
+#[test]
+fn ten_thousand_hosts_are_no_labels() {
+    let world = World::new("", "");
+    let before = world.callgate.metrics().lines().count();
+    let mut stream = world.send("");
+    for i in 0..10_000 {
+        let request = format!("CONNECT h{i}.example:443 HTTP/1.1\r\nHost: h{i}.example:443\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        assert_eq!(Response::read(&mut stream).status, 403, "{i}");
+    }
+    let metrics = world.callgate.metrics();
+    let more = metrics.lines().count() - before;
+    assert!(more < 50 && !metrics.contains("h1.example"), "{more}");
 }
 
 /// No URL and no address of the corpus reaches a private address through a proxy that tunnels every public host.
