@@ -83,6 +83,8 @@ enum Command {
     Members(members::MembersArgs),
     /// Create the certificate authority of the forward proxy.
     Ca(proxied::CaArgs),
+    /// Find out what works on this machine.
+    Doctor(proxied::DoctorArgs),
     /// Print the environment variables with which clients use the forward proxy.
     Env(proxied::EnvArgs),
     /// Add the sidecar to Kubernetes workloads, or remove it.
@@ -126,6 +128,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
         Command::Health(args) => health::health(&args),
         Command::Members(args) => members::members(&args),
         Command::Ca(args) => proxied::ca(&args),
+        Command::Doctor(args) => proxied::doctor(&args),
         Command::Env(args) => proxied::env(&args),
         Command::Inject(args) => inject::run(&args),
     };

@@ -135,6 +135,22 @@ fn requests_that_match_no_rule_are_passed_on_unchanged() {
 }
 
 #[test]
+fn the_doctor_says_which_clients_use_the_proxy() {
+    let out = Command::new(env!("CARGO_BIN_EXE_callgate")).args(["doctor", "egress"]).output().unwrap();
+    let said = text(&out);
+    assert!(out.status.success(), "{said}");
+    let result =
+        |client: &str| said.lines().find(|line| line.starts_with(client)).unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        result("curl ").ends_with("uses the proxy") && result("urllib ").ends_with("uses the proxy"),
+        "{said}"
+    );
+    // Java needs a trust store, which the doctor does not create.
+    let java = result("java ");
+    assert!(java.contains("does not trust the certificates") || java.ends_with("not installed"), "{said}");
+}
+
+#[test]
 fn the_rules_still_accept_requests_to_their_paths() {
     let world = World::new("", "");
     let body = BODY.to_owned();
